@@ -1,0 +1,35 @@
+"""paretune's compressing half: load data and models, prune, distil, export, measure, report.
+
+Importing this package is quick and has no side effects: TensorFlow is imported by the
+first function that needs it.
+"""
+
+from compress._version import __version__
+from compress.data import Dataset, Split, load_data
+from compress.distill import distill
+from compress.errors import InputError, MissingDependency, ParetuneError, TrainingDiverged
+from compress.export import export
+from compress.io import load_model
+from compress.measure import count_macs, measure_latency
+from compress.pipeline import compress_model
+from compress.plan import Plan
+from compress.prune.weights import prune_weights
+
+__all__ = [
+    "Dataset",
+    "InputError",
+    "MissingDependency",
+    "ParetuneError",
+    "Plan",
+    "Split",
+    "TrainingDiverged",
+    "__version__",
+    "compress_model",
+    "count_macs",
+    "distill",
+    "export",
+    "load_data",
+    "load_model",
+    "measure_latency",
+    "prune_weights",
+]

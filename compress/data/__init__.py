@@ -1,0 +1,137 @@
+"""Data sets: one file a source, and `load_data`, which picks the source and splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from compress.data import digits, folder, idx, keras_datasets, npz, python
+from compress.data._base import Dataset, RawData, Split, check_split
+from compress.data.preprocessing import Preprocessing, fit_preprocessing
+from compress.errors import InputError
+from compress.plan import DataOptions
+
+__all__ = ["DataOptions", "Dataset", "Preprocessing", "Split", "load_data"]
+
+
+def load_data(
+    source: str | DataOptions = DataOptions.source,
+    *,
+    normalize: str = DataOptions.normalize,
+    val_fraction: float = DataOptions.val_fraction,
+    test_fraction: float = DataOptions.test_fraction,
+    seed: int = 0,
+    preprocess: Preprocessing | None = None,
+) -> Dataset:
+    """Loads a data set and gives it a training, a validation and a test part.
+
+    Parts that the source lacks are split off, stratified by class and determined by
+    `seed` alone: the test part from everything, the validation part from the rest.
+
+    Args:
+        source: "digits"; a name in `keras.datasets` (mnist, fashion_mnist, cifar10,
+            cifar100); a folder of IDX files or of class sub-folders with images; an .npz
+            file; or "package.module:function" returning a `Dataset`. Options as one
+            `DataOptions` record are taken whole.
+        normalize: "standardize", "unit", "none", or "auto" (= "standardize" here).
+        val_fraction: Share of the training part, in (0, 1).
+        test_fraction: Share of everything, in (0, 1).
+        seed: Seed of the splits, at least 0.
+        preprocess: A stored scaling to use instead of learning one.
+
+    Returns:
+        The data set; `dataset.inputs("train")` is what a model is fed.
+
+    Raises:
+        InputError: The source is unknown, missing, damaged or inconsistent.
+    """
+    options = (
+        source
+        if isinstance(source, DataOptions)
+        else DataOptions(source, normalize, val_fraction, test_fraction)
+    )
+    if _is_python(options.source):
+        return _from_python(options.source)
+    raw = _loader(options.source)(options.source)
+    return _finish(raw, options, seed, preprocess)
+
+
+def _is_python(source: str) -> bool:
+    return ":" in source and not Path(source).exists() and "/" not in source.partition(":")[0]
+
+
+def _from_python(source: str) -> Dataset:
+    result = python.resolve(source)()
+    if not isinstance(result, Dataset):
+        raise InputError(
+            f"'{source}' must return a compress.data.Dataset. Received: {type(result).__name__}."
+        )
+    return result
+
+
+def _loader(source: str) -> Callable[[str], RawData]:
+    if source == "digits":
+        return digits.load
+    if source in keras_datasets.NAMES:
+        return keras_datasets.load
+    path = Path(source)
+    if not path.exists():
+        known = ", ".join(("digits", *keras_datasets.NAMES))
+        raise InputError(
+            f"data must be a path that exists, a known name ({known}) or module:function. "
+            f"Received: '{source}'."
+        )
+    if path.is_dir():
+        return idx.load if idx.holds_idx(path) else folder.load
+    if path.suffix == ".npz":
+        return npz.load
+    raise InputError(f"A data file must be an .npz. Received: '{source}'.")
+
+
+def _finish(
+    raw: RawData, options: DataOptions, seed: int, preprocess: Preprocessing | None
+) -> Dataset:
+    classes = raw.class_names or _numbered(raw.train, options.source)
+    # checked before splitting: a stray label would fail there, and less clearly
+    check_split(raw.train, "train", options.source, len(classes))
+    train, test, val = raw.train, raw.test, raw.val
+    if test is None:
+        train, test = _split_off(train, options.test_fraction, seed, "test", options.source)
+    if val is None:
+        train, val = _split_off(train, options.val_fraction, seed, "validation", options.source)
+    if preprocess is None:
+        mode = "standardize" if options.normalize == "auto" else options.normalize
+        preprocess = fit_preprocessing(train.x, raw.max_value, mode)
+    elif len(preprocess.mean) not in (1, train.x.shape[-1]):
+        raise InputError(
+            f"The stored preprocessing must fit the data: it is for {len(preprocess.mean)} "
+            f"channels. Received: '{options.source}' with {train.x.shape[-1]}."
+        )
+    return Dataset(options.source, train, val, test, classes, preprocess, raw.notes)
+
+
+def _numbered(train: Split, source: str) -> tuple[str, ...]:
+    """Names the classes by their indices; k distinct labels must be 0 to k-1."""
+    count = len(np.unique(train.y))
+    if count < 2:
+        raise InputError(f"'{source}' must have at least two classes. Received: {count}.")
+    return tuple(str(label) for label in range(count))
+
+
+def _split_off(
+    split: Split, fraction: float, seed: int, part: str, source: str
+) -> tuple[Split, Split]:
+    from sklearn.model_selection import train_test_split
+
+    try:
+        stay, leave = train_test_split(
+            np.arange(len(split)), test_size=fraction, random_state=seed, stratify=split.y
+        )
+    except ValueError as error:
+        raise InputError(
+            f"'{source}' must have enough examples of each class to split off a {part} part of "
+            f"{fraction:.0%} ({error})."
+        ) from None
+    return split.take(np.sort(stay)), split.take(np.sort(leave))

@@ -1,0 +1,49 @@
+"""The image sets of `keras.datasets`, by name: from the cache, else downloaded."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+
+from compress.data import idx
+from compress.data._base import RawData, Split, as_examples, as_labels
+from compress.errors import InputError
+
+NAMES = ("mnist", "fashion_mnist", "cifar10", "cifar100")
+
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+
+_CLASS_NAMES = {
+    "fashion_mnist": "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot",
+    "cifar10": "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck",
+}
+
+
+def load(source: str) -> RawData:
+    """Returns a data set of `keras.datasets` with its own test part.
+
+    `fashion_mnist` is read from the files of Debian's package dataset-fashion-mnist
+    where they are installed, which needs no network.
+
+    Raises:
+        InputError: Neither cached nor to be downloaded.
+    """
+    names = tuple(_CLASS_NAMES[source].split(",")) if source in _CLASS_NAMES else None
+    if source == "fashion_mnist" and DEBIAN_FASHION_MNIST.is_dir():
+        raw = idx.load(str(DEBIAN_FASHION_MNIST))
+        return RawData(raw.train, test=raw.test, class_names=names, max_value=255.0)
+    module = importlib.import_module(f"keras.datasets.{source}")
+    try:
+        train, test = (_split(pair, source) for pair in module.load_data())
+    except Exception as error:  # keras wraps every network failure in a bare Exception
+        raise InputError(
+            f"Data set '{source}' must be in Keras's cache or downloadable "
+            f"({str(error).splitlines()[0]}). Give a folder or an .npz file with --data instead."
+        ) from None
+    return RawData(train, test=test, class_names=names, max_value=255.0)
+
+
+def _split(pair: tuple[np.ndarray, np.ndarray], source: str) -> Split:
+    return Split(as_examples(pair[0], f"{source} x"), as_labels(pair[1], f"{source} y"))

@@ -1,0 +1,103 @@
+"""Export: `export` writes a model's files and checks them against the Keras model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compress.data import Dataset, Preprocessing
+from compress.files import write_json
+from compress.plan import ExportOptions
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["Exported", "export"]
+
+CHECKED_EXAMPLES = 200
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One file that was made of a model, checked on validation examples.
+
+    Attributes:
+        format: "float32" or "int8".
+        path: The `.tflite` file.
+        max_difference: Largest absolute difference of an output from the Keras model's.
+        agreement: Share of examples with the same top class, in [0, 1].
+        checked: Number of validation examples compared.
+    """
+
+    format: str
+    path: Path
+    max_difference: float
+    agreement: float
+    checked: int
+
+
+def export(
+    model: keras.Model,
+    data: Dataset,
+    stem: str | Path,
+    options: ExportOptions | None = None,
+    *,
+    seed: int = 0,
+) -> list[Exported]:
+    """Writes `<stem>.<format>.tflite` for each format, and `<stem>.json`: how to feed them.
+
+    Args:
+        model: A classifier for this data.
+        data: Training examples calibrate int8, validation examples check the files.
+        stem: Path without suffix.
+        options: Formats and number of calibration examples.
+        seed: Seed of the choice of calibration examples.
+
+    Returns:
+        One record a file.
+
+    Raises:
+        RunFailed: The converter refused the model.
+    """
+    from compress.export.litert import export_litert
+    from compress.measure.quality import run_all
+    from compress.measure.runtimes import LiteRTSession
+    from compress.train import Predictor
+
+    options = options or ExportOptions()
+    picks = np.random.default_rng(seed).permutation(len(data.train))[: options.calibration]
+    representative = data.preprocess(data.train.x[picks])
+    probe = data.preprocess(data.val.x[:CHECKED_EXAMPLES])
+    expected = Predictor(lambda x, training: model(x, training=training), Preprocessing())(probe)
+    results, feeding = [], {}
+    for name in options.formats:
+        path = Path(f"{stem}.{name}.tflite")
+        export_litert(model, path, quantize=name == "int8", representative=representative)
+        session = LiteRTSession(path, threads=1)
+        got = run_all(session, probe)
+        results.append(
+            Exported(
+                name,
+                path,
+                float(np.abs(got - expected).max()),
+                float((got.argmax(-1) == expected.argmax(-1)).mean()),
+                len(probe),
+            )
+        )
+        feeding[path.name] = {
+            "input": session.input_quantization,
+            "output": session.output_quantization,
+        }
+    write_json(
+        Path(f"{stem}.json"),
+        {
+            "input_shape": [1, *data.input_shape],
+            "preprocess": data.preprocess.to_json(),
+            "class_names": list(data.class_names),
+            "files": feeding,
+        },
+    )
+    return results

@@ -1,0 +1,105 @@
+"""Files that appear whole or not at all, and the checks of a folder we write to."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from compress.errors import InputError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a temporary name beside `path`; on success the file there takes its place.
+
+    The temporary name keeps the suffix, since Keras chooses a format by it. On an
+    exception the temporary file is removed and what stood at `path` stays as it was.
+
+    Args:
+        path: Where the finished file shall be.
+
+    Yields:
+        The path to write to, in the same folder (a rename there is atomic).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes private files; a result is as readable as any file of its user
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes `content` to `path` in one atomic step."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Writes `content` as UTF-8 to `path` in one atomic step."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes `content` as indented JSON; NaN and infinity are refused (not JSON)."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        InputError: The file is missing or holds no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"Cannot read '{path}': {error.strerror}.") from None
+    except ValueError as error:
+        raise InputError(f"'{path}' must hold JSON ({error}).") from None
+    if not isinstance(content, dict):
+        raise InputError(f"'{path}' must hold a JSON object. Received: {type(content).__name__}.")
+    return content
+
+
+def writable_folder(path: Path) -> Path:
+    """Makes sure that `path` is a folder that files can be written to.
+
+    A folder whose mode forbids writing is respected even when the user could
+    override it (root can): whoever marked it read-only meant it.
+
+    Returns:
+        `path`, created where it did not exist.
+
+    Raises:
+        InputError: It is a file, cannot be created, or is read-only.
+    """
+    remedy = "Choose another folder with --out."
+    if path.exists() and not path.is_dir():
+        raise InputError(f"Output folder '{path}' is a file. {remedy}")
+    existing = path
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.stat().st_mode & 0o222 or not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"Output folder '{path}' must be writable: '{existing}' is not. {remedy}")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"Output folder '{path}' must be writable: {error.strerror}. {remedy}"
+        ) from None
+    return path

@@ -1,0 +1,82 @@
+"""Walks a Keras graph: every call of every layer and raw operation, nested models opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from compress.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer or raw operation.
+
+    Attributes:
+        operation: The Keras layer or operation.
+        name: Its name, behind those of the models it is nested in ("backbone/conv1").
+        inputs: Shapes of its input tensors, batch axis first (None).
+        outputs: Shapes of its output tensors.
+    """
+
+    operation: Any
+    name: str
+    inputs: tuple[tuple[int | None, ...], ...]
+    outputs: tuple[tuple[int | None, ...], ...]
+
+
+def calls(model: keras.Model, prefix: str = "") -> Iterator[Call]:
+    """Yields the calls in topological order; a layer called twice is yielded twice.
+
+    Args:
+        model: A functional model or a built Sequential.
+        prefix: Put before every name.
+
+    Raises:
+        InputError: The model is no graph (subclassed) or has no shapes yet.
+    """
+    import keras
+
+    graph = functional(model)
+    for depth in sorted(graph._nodes_by_depth, reverse=True):
+        for node in graph._nodes_by_depth[depth]:
+            operation = node.operation
+            name = f"{prefix}{operation.name}"
+            if isinstance(operation, keras.layers.InputLayer):
+                continue
+            if isinstance(operation, keras.Model) and is_graph(operation):
+                yield from calls(operation, prefix=f"{name}/")
+                continue
+            yield Call(
+                operation,
+                name,
+                tuple(tuple(tensor.shape) for tensor in node.input_tensors),
+                tuple(tuple(tensor.shape) for tensor in node.output_tensors),
+            )
+
+
+def is_graph(model: keras.Model) -> bool:
+    """Tells whether a model is functional, or a Sequential that was built."""
+    import keras
+
+    return isinstance(model, keras.models.Sequential | keras.Model) and (
+        hasattr(model, "_nodes_by_depth") or getattr(model, "_functional", None) is not None
+    )
+
+
+def functional(model: keras.Model) -> Any:
+    """Returns the functional model behind `model`.
+
+    Raises:
+        InputError: There is none.
+    """
+    if not is_graph(model):
+        raise InputError(
+            f"Model '{model.name}' must be functional, or a Sequential with a known input shape. "
+            f"Received: {type(model).__name__}. Build it with keras.Input."
+        )
+    return model if hasattr(model, "_nodes_by_depth") else model._functional

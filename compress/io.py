@@ -1,0 +1,93 @@
+"""Loading and saving Keras models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.errors import InputError
+from compress.files import replacing
+
+if TYPE_CHECKING:
+    import keras
+
+SUFFIXES = (".keras", ".h5", ".hdf5")
+
+
+def load_model(path: str | Path) -> keras.Model:
+    """Loads a model from a `.keras` or `.h5` file, without its training state.
+
+    Nothing in the file is executed: Lambda layers with Python code are refused, as
+    Keras's safe mode does.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The model, not compiled.
+
+    Raises:
+        InputError: No such file, another suffix, or Keras 3 cannot read it; the message
+            carries Keras's reason.
+    """
+    import keras
+
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"A model file must end in {', '.join(SUFFIXES)}. Received: '{path}'.")
+    if not path.is_file():
+        raise InputError(f"A model file must exist. Received: '{path}'.")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # keras raises many kinds here, from zipfile to TypeError
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"Keras 3 must be able to read '{path}'. Received: {reason}.") from None
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Saves a model as a `.keras` file in one atomic step.
+
+    Args:
+        model: Any Keras model.
+        path: Ends in `.keras`.
+    """
+    with replacing(path) as temporary:
+        model.save(temporary)
+
+
+def float32_model(model: keras.Model) -> keras.Model:
+    """Returns the model with every layer computing in float32.
+
+    A model trained in mixed precision keeps float32 weights; exports and files should
+    not carry the training card's compute type.
+
+    Args:
+        model: A functional or Sequential model.
+
+    Returns:
+        The model itself where it computes in float32 already, else a clone with equal
+        weights.
+    """
+    import keras
+
+    layers = list(model._flatten_layers())  # the public `layers` stops at nested models
+    if all(layer.compute_dtype == "float32" for layer in layers):
+        return model
+
+    def rebuilt(layer: Any) -> Any:
+        config = layer.get_config()
+        config["dtype"] = "float32"
+        return layer.__class__.from_config(config)
+
+    clone = keras.models.clone_model(model, clone_function=rebuilt)
+    clone.set_weights(model.get_weights())
+    return clone
+
+
+def copy_model(model: keras.Model) -> keras.Model:
+    """Returns a model of the same layers and names with its own copies of the weights."""
+    import keras
+
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    return clone

@@ -1,0 +1,258 @@
+"""The only timing loop: short blocks in random order, ratios paired by round.
+
+Sequential runs drift (a ratio of two medians taken one after the other spread by 9 to
+135 % under load), strict A-B-A-B keeps caches cold and can flip a verdict. Blocks of a
+few runs, all candidates in each round, stay within 2 to 5 %.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.device import available_cores, cpu_name
+from compress.measure.runtimes import RUNTIMES, Runtime, Session
+from compress.measure.stats import median_interval
+from compress.options import require
+from compress.plan import LatencyOptions
+from compress.records import Record
+
+MIN_RUNS = 7
+"""Runs in a block; the first is dropped: it pays for the previous candidate's cache."""
+MAX_RUNS = 60
+BLOCK_SECONDS = 0.003
+ROUNDS_PER_INSTANCE = 8
+"""Instances of one file differ by up to 5 %, so each is prepared anew after this many rounds."""
+MIN_ROUNDS = 24
+CHECK_EVERY = 4
+
+
+@dataclass(frozen=True)
+class Latency(Record):
+    """Measured time of one inference at batch size 1.
+
+    Attributes:
+        median_ms, low_ms, high_ms: Median over rounds of the blocks' medians, and its
+            bootstrap 95 % interval.
+        p95_ms, min_ms: Over all single runs.
+        ratio, ratio_low, ratio_high: Baseline's time / this one's, paired by round
+            (above 1: faster than the baseline), with its 95 % interval.
+        baseline: What the ratio is against.
+        rounds, instances, runs: How much was measured.
+        threads, device, runtime: On what.
+        stopped_by: "precision" or "budget".
+        warnings: What may have disturbed the measurement.
+    """
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    p95_ms: float
+    min_ms: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    baseline: str
+    rounds: int
+    instances: int
+    runs: int
+    threads: int
+    device: str
+    runtime: str
+    stopped_by: str
+    warnings: tuple[str, ...]
+
+
+class _Timer:
+    """The runs of one file: sessions, single run times, block medians."""
+
+    def __init__(self, runtime: Runtime, path: Path, threads: int, seed: int) -> None:
+        self._runtime, self._path, self._threads, self._seed = runtime, path, threads, seed
+        self.instances = 0
+        self.runs: list[npt.NDArray[np.float64]] = []
+        self.medians: list[float] = []
+        self.renew()
+        self._session.invoke()
+        once = min(self._time(3))
+        self._block = min(MAX_RUNS, max(MIN_RUNS, math.ceil(BLOCK_SECONDS / max(once, 1e-9))))
+
+    def renew(self) -> None:
+        """Prepares the file anew and feeds it a fixed random input."""
+        self._session: Session = self._runtime.prepare(self._path, self._threads)
+        shape = self._session.input_shape
+        self._session.set_input(
+            np.random.default_rng(self._seed).normal(size=shape).astype(np.float32)
+        )
+        self.instances += 1
+
+    def block(self) -> None:
+        """Times one block and drops its first run."""
+        kept = np.asarray(self._time(self._block)[1:])
+        self.runs.append(kept)
+        self.medians.append(float(np.median(kept)))
+
+    def _time(self, count: int) -> list[float]:
+        invoke, clock = self._session.invoke, time.perf_counter
+        times = []
+        for _ in range(count):
+            began = clock()
+            invoke()
+            times.append(clock() - began)
+        return times
+
+
+def measure_latency(
+    files: Mapping[str, str | Path],
+    options: LatencyOptions | None = None,
+    *,
+    baselines: Mapping[str, str] | None = None,
+    runtime: str = "litert",
+    seed: int = 0,
+    on_progress: Callable[[float], None] | None = None,
+) -> dict[str, Latency]:
+    """Times model files against each other by the block protocol.
+
+    In each round, in random order, every file runs a short block. Files are prepared
+    anew every few rounds. Timing stops when every ratio's 95 % half-width is within the
+    precision asked for, or when the budget is spent; the result says which.
+
+    Args:
+        files: Name -> path of a file that the runtime can run.
+        options: Threads, precision (relative half-width), budget (seconds).
+        baselines: Name -> name of the file that its ratio is against; default: the
+            first file.
+        runtime: A name in `compress.measure.runtimes.RUNTIMES`.
+        seed: Seed of the order, the inputs and the bootstrap.
+        on_progress: Called after each round with the share of the budget spent.
+
+    Returns:
+        One `Latency` a file, in the order of `files`.
+
+    Raises:
+        InputError: No file, a baseline that is not among the files, a file that cannot
+            be run.
+    """
+    options = options or LatencyOptions()
+    names = list(files)
+    require(bool(names), "files", "name at least one file", "none")
+    against = {name: (baselines or {}).get(name, names[0]) for name in names}
+    for name, base in against.items():
+        require(base in files, f"baseline of '{name}'", "be among the files", base)
+    engine = RUNTIMES[runtime]
+    timers = {
+        name: _Timer(engine, Path(path), options.threads, seed) for name, path in files.items()
+    }
+    rng = np.random.default_rng(seed)
+    load_before = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    began = time.perf_counter()
+    stopped_by = ""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        while not stopped_by:
+            done = len(timers[names[0]].medians)
+            if done and done % ROUNDS_PER_INSTANCE == 0:
+                for timer in timers.values():
+                    timer.renew()
+            for index in rng.permutation(len(names)):
+                timers[names[index]].block()
+            spent = (time.perf_counter() - began) / options.budget
+            if on_progress:
+                on_progress(min(1.0, spent))
+            checked = done + 1 >= MIN_ROUNDS and (done + 1) % CHECK_EVERY == 0
+            if checked and _widest(timers, against, seed) <= options.precision:
+                stopped_by = "precision"
+            elif spent >= 1.0:
+                stopped_by = "budget"
+    finally:
+        if collecting:
+            gc.enable()
+    warnings = _warnings(load_before)
+    device = cpu_name()
+    return {
+        name: _summary(
+            timers,
+            name,
+            against[name],
+            options,
+            device,
+            engine.describe(),
+            stopped_by,
+            warnings,
+            seed,
+        )
+        for name in names
+    }
+
+
+def _ratio(
+    timers: Mapping[str, _Timer], name: str, base: str, seed: int
+) -> tuple[float, float, float]:
+    paired = np.asarray(timers[base].medians) / np.asarray(timers[name].medians)
+    return median_interval(paired, np.random.default_rng(seed))
+
+
+def _widest(timers: Mapping[str, _Timer], against: Mapping[str, str], seed: int) -> float:
+    """Returns the largest relative half-width of all ratios, and of the baselines' times."""
+    widths = []
+    for name, base in against.items():
+        if name == base:
+            values = np.asarray(timers[name].medians)
+            middle, low, high = median_interval(values, np.random.default_rng(seed))
+        else:
+            middle, low, high = _ratio(timers, name, base, seed)
+        widths.append((high - low) / 2.0 / middle)
+    return max(widths)
+
+
+def _summary(
+    timers: Mapping[str, _Timer],
+    name: str,
+    base: str,
+    options: LatencyOptions,
+    device: str,
+    runtime: str,
+    stopped_by: str,
+    warnings: tuple[str, ...],
+    seed: int,
+) -> Latency:
+    timer = timers[name]
+    middle, low, high = median_interval(np.asarray(timer.medians), np.random.default_rng(seed))
+    ratio, ratio_low, ratio_high = _ratio(timers, name, base, seed)
+    runs = np.concatenate(timer.runs)
+    return Latency(
+        median_ms=middle * 1e3,
+        low_ms=low * 1e3,
+        high_ms=high * 1e3,
+        p95_ms=float(np.quantile(runs, 0.95)) * 1e3,
+        min_ms=float(runs.min()) * 1e3,
+        ratio=ratio,
+        ratio_low=ratio_low,
+        ratio_high=ratio_high,
+        baseline=base,
+        rounds=len(timer.medians),
+        instances=timer.instances,
+        runs=len(runs),
+        threads=options.threads,
+        device=device,
+        runtime=runtime,
+        stopped_by=stopped_by,
+        warnings=warnings,
+    )
+
+
+def _warnings(load_before: float) -> tuple[str, ...]:
+    cores = available_cores()
+    if load_before > 0.75 * cores:
+        return (
+            f"the machine was busy when timing began (load {load_before:.1f} on {cores} cores)",
+        )
+    return ()

@@ -1,0 +1,49 @@
+"""What a runtime is to the timing loop: prepares a file, takes an input, runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Session(Protocol):
+    """One prepared instance of a model file."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of the input, batch axis included."""
+        ...
+
+    def set_input(self, x: npt.NDArray[np.float32]) -> None:
+        """Copies a batch in, quantizing where the file wants integers."""
+        ...
+
+    def invoke(self) -> None:
+        """Runs one inference; this alone is timed."""
+        ...
+
+    def output(self) -> npt.NDArray[np.float32]:
+        """Returns the output as real numbers (integers are dequantized)."""
+        ...
+
+
+class Runtime(Protocol):
+    """A way to run model files; timing stays in measure/latency.py."""
+
+    name: str
+
+    def describe(self) -> str:
+        """Returns name and version, as reports show it."""
+        ...
+
+    def prepare(self, path: Path, threads: int) -> Session:
+        """Loads a file anew for `threads` CPU threads.
+
+        Raises:
+            InputError: The file cannot be run.
+            MissingDependency: The runtime is not installed.
+        """
+        ...

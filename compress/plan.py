@@ -1,0 +1,194 @@
+"""The plan: the frozen record that says everything the compress stage does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from compress.options import option, require, require_choice
+
+SCHEDULES = ("constant", "cosine", "exponential")
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
+NORMALIZATIONS = ("auto", "standardize", "unit", "none")
+FORMATS = ("float32", "int8")
+CLASS_WEIGHTS = ("none", "balanced")
+DEVICES = ("auto", "cpu", "gpu")
+
+MIN_FINETUNE_EPOCHS = 4
+FINETUNE_STEPS = 1000
+
+
+def require_epochs(name: str, value: int) -> None:
+    """Checks an epoch count."""
+    require(value >= 1, name, "be at least 1", value)
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where the examples come from and how they are split and scaled."""
+
+    source: str = option(
+        "digits",
+        "--data",
+        "digits, fashion_mnist, mnist, cifar10, ...; a folder of IDX files or of class "
+        "sub-folders; an .npz file; package.module:function",
+    )
+    normalize: str = option(
+        "auto",
+        "--normalize",
+        "standardize (per channel, training statistics), unit (pixels to [0, 1]), none, or "
+        "auto: what the model's own run stored, else standardize",
+    )
+    val_fraction: float = option(
+        0.15, "--val-fraction", "share of the training part held out where there is no validation"
+    )
+    test_fraction: float = option(
+        0.2, "--test-fraction", "share held out for the test where the source has no test part"
+    )
+
+    def __post_init__(self) -> None:
+        require_choice("normalization", self.normalize, NORMALIZATIONS)
+        for name in ("val_fraction", "test_fraction"):
+            value = getattr(self, name)
+            require(0 < value < 1, name, "be in (0, 1)", value)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a model is trained, by the one training loop.
+
+    `epochs=None` means enough epochs for 1,000 steps and no fewer than 4: on small
+    data an epoch is too short to prune in.
+    """
+
+    epochs: int | None = option(
+        None,
+        "--finetune-epochs --epochs",
+        "epochs of fine-tuning; default: enough for 1000 steps, at least 4",
+    )
+    optimizer: str = option("adam", "--finetune-optimizer --optimizer", ", ".join(OPTIMIZERS))
+    learning_rate: float = option(1e-3, "--learning-rate", "peak learning rate of fine-tuning")
+    schedule: str = option("cosine", "--schedule", "learning rate: " + ", ".join(SCHEDULES))
+    batch_size: int = option(128, "--batch-size", "examples per step of fine-tuning")
+    weight_decay: float = option(0.0, "--weight-decay", "decoupled weight decay of kernels")
+    label_smoothing: float = option(0.0, "--label-smoothing", "share moved to the other classes")
+    class_weights: str = option(
+        "none", "--class-weights", "none, or balanced: rare classes weigh more, in every training"
+    )
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None:
+            require_epochs("epochs", self.epochs)
+        require_choice("optimizer", self.optimizer, OPTIMIZERS)
+        require_choice("learning-rate schedule", self.schedule, SCHEDULES)
+        require_choice("class weighting", self.class_weights, CLASS_WEIGHTS)
+        require(self.learning_rate > 0, "learning_rate", "be above 0", self.learning_rate)
+        require(self.batch_size >= 1, "batch_size", "be at least 1", self.batch_size)
+        require(self.weight_decay >= 0, "weight_decay", "be at least 0", self.weight_decay)
+        require(
+            0 <= self.label_smoothing < 1, "label_smoothing", "be in [0, 1)", self.label_smoothing
+        )
+
+    def epochs_for(self, steps_per_epoch: int) -> int:
+        """Returns the number of epochs when an epoch has `steps_per_epoch` steps."""
+        if self.epochs is not None:
+            return self.epochs
+        return max(MIN_FINETUNE_EPOCHS, -(-FINETUNE_STEPS // steps_per_epoch))
+
+
+@dataclass(frozen=True)
+class WeightOptions:
+    """Magnitude pruning of single weights with tfmot's polynomial schedule."""
+
+    sparsity: float = option(0.8, "--sparsity", "share of each pruned kernel set to zero; 0: none")
+    initial_sparsity: float = option(0.0, "--initial-sparsity", "sparsity at the first update")
+    begin: float = option(0.0, "--prune-begin", "where pruning begins, as a share of training")
+    end: float = option(0.5, "--prune-end", "where the final sparsity is reached")
+    power: float = option(3.0, "--prune-power", "exponent of the polynomial schedule")
+    updates: int = option(50, "--prune-updates", "mask updates between begin and end, at most")
+    ends: bool = option(False, "--prune-ends", "prune the first and the last layer too")
+
+    def __post_init__(self) -> None:
+        for name in ("sparsity", "initial_sparsity"):
+            value = getattr(self, name)
+            require(0 <= value < 1, name, "be in [0, 1)", value)
+        require(
+            self.initial_sparsity <= self.sparsity,
+            "initial_sparsity",
+            f"be at most sparsity ({self.sparsity})",
+            self.initial_sparsity,
+        )
+        require(
+            0 <= self.begin < self.end <= 1,
+            "prune_begin, prune_end",
+            "satisfy 0 <= begin < end <= 1",
+            f"{self.begin}, {self.end}",
+        )
+        require(self.power > 0, "prune_power", "be above 0", self.power)
+        require(self.updates >= 1, "prune_updates", "be at least 1", self.updates)
+
+
+@dataclass(frozen=True)
+class DistillOptions:
+    """Who teaches during fine-tuning, and how much."""
+
+    teacher: str = option(
+        "auto",
+        "--teacher",
+        "a .keras file; auto: the best candidate of the run, or the unpruned model itself; "
+        "none: labels only",
+    )
+    temperature: float = option(4.0, "--temperature", "softens both distributions")
+    weight: float = option(0.7, "--distill-weight", "share of the teacher's term in the loss")
+
+    def __post_init__(self) -> None:
+        require(self.temperature > 0, "temperature", "be above 0", self.temperature)
+        require(0 <= self.weight <= 1, "distill_weight", "be in [0, 1]", self.weight)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Which files are made of a model."""
+
+    formats: tuple[str, ...] = option(FORMATS, "--formats", "LiteRT files: float32,int8")
+    calibration: int = option(200, "--calibration", "training examples that calibrate int8")
+
+    def __post_init__(self) -> None:
+        require(bool(self.formats), "formats", "name at least one format", self.formats)
+        for name in self.formats:
+            require_choice("export format", name, FORMATS)
+        require(self.calibration >= 1, "calibration", "be at least 1", self.calibration)
+
+
+@dataclass(frozen=True)
+class LatencyOptions:
+    """The block protocol of latency measurement."""
+
+    threads: int = option(1, "--latency-threads", "threads of the LiteRT interpreter")
+    precision: float = option(
+        0.02, "--latency-precision", "stop when each ratio's 95 % half-width is below this share"
+    )
+    budget: float = option(60.0, "--latency-budget", "seconds after which timing stops anyway")
+
+    def __post_init__(self) -> None:
+        require(self.threads >= 1, "latency_threads", "be at least 1", self.threads)
+        require(self.precision > 0, "latency_precision", "be above 0", self.precision)
+        require(self.budget > 0, "latency_budget", "be above 0", self.budget)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that the compress stage does; `paretune compress` and `compress_model` take it."""
+
+    data: DataOptions = field(default_factory=DataOptions)
+    finetune: TrainSettings = field(default_factory=TrainSettings)
+    weights: WeightOptions = field(default_factory=WeightOptions)
+    distill: DistillOptions = field(default_factory=DistillOptions)
+    export: ExportOptions = field(default_factory=ExportOptions)
+    latency: LatencyOptions = field(default_factory=LatencyOptions)
+    seed: int = option(0, "--seed", "seeds splits, initial weights, shuffling and sampling")
+    device: str = option("auto", "--device", "auto, cpu or gpu", extendable=True)
+    out: str = option("", "--out", "folder of the results", extendable=True)
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**31, "seed", "be in [0, 2^31)", self.seed)
+        require_choice("device", self.device, DEVICES)

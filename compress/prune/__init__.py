@@ -1,0 +1,1 @@
+"""Pruning: `weights` zeroes single weights by magnitude."""

@@ -1,0 +1,151 @@
+"""Frozen records that runs write as JSON and reports read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
+
+from compress.errors import InputError
+
+RecordT = TypeVar("RecordT", bound="Record")
+
+COMPLETE, REJECTED, FAILED = "complete", "rejected", "failed"
+
+
+@dataclass(frozen=True)
+class Record:
+    """Base of the records: to JSON and back, unknown keys refused."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the record as dictionaries, lists and numbers."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls: type[RecordT], content: Mapping[str, Any]) -> RecordT:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            InputError: Keys are missing or unknown.
+        """
+        try:
+            values = {
+                key: tuple(item) if isinstance(item, list) else item
+                for key, item in content.items()
+            }
+            return cls(**values)
+        except TypeError as error:
+            known = ", ".join(field.name for field in fields(cls))
+            raise InputError(
+                f"A {cls.__name__} record must have the keys {known}. Received: {error}."
+            ) from None
+
+
+@dataclass(frozen=True)
+class Candidate(Record):
+    """One sampled model: what it is, what it costs, how well it validated.
+
+    Attributes:
+        id: Its number in the study, as file names carry it ("0005").
+        state: "complete" (trained), "rejected" (too costly, untrained) or "failed".
+        reason: Why it was rejected or failed.
+        choices: What the sampler chose, by parameter name.
+        seed: Seed of its initial weights and batch order.
+        macs: Counted at batch 1.
+        params: Counted.
+        unsupported: What `macs` does not include, by name.
+        val: Validation quality, by name.
+        best_epoch: Whose weights were kept.
+        history: One record an epoch.
+        seconds: Wall time of building and training.
+        device: What it was trained on.
+        notes: What was done other than asked.
+    """
+
+    id: str
+    state: str
+    choices: dict[str, Any]
+    seed: int
+    reason: str = ""
+    macs: int | None = None
+    params: int | None = None
+    unsupported: tuple[str, ...] = ()
+    val: dict[str, float] = field(default_factory=dict)
+    best_epoch: int | None = None
+    history: tuple[dict[str, Any], ...] = ()
+    seconds: float = 0.0
+    device: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Artifact(Record):
+    """One exported file and everything that was measured on it.
+
+    Attributes:
+        id: "0005.float32", "0005-p80.int8".
+        model: The model it was made of ("0005").
+        variant: "dense" or "pruned".
+        format: "float32" or "int8".
+        file: Path in the run's folder.
+        baseline: The artifact that ratios are against: the model's dense float32 file.
+        macs, params, nonzero: Counted on the Keras model; zeros count as MACs.
+        sparsity: Share of zeros in the kernels that were pruned; 0 for dense.
+        unsupported: What `macs` does not include, by name.
+        size_bytes, gzip_bytes: Of the file.
+        test: Test quality of the file itself, by name.
+        max_difference, agreement, checked: Against the Keras model, on `checked`
+            validation examples.
+    """
+
+    id: str
+    model: str
+    variant: str
+    format: str
+    file: str
+    baseline: str
+    macs: int
+    params: int
+    nonzero: int
+    sparsity: float
+    unsupported: tuple[str, ...]
+    size_bytes: int
+    gzip_bytes: int
+    test: dict[str, float]
+    max_difference: float
+    agreement: float
+    checked: int
+
+
+@dataclass(frozen=True)
+class Compressed(Record):
+    """What the compress stage did to one model.
+
+    Attributes:
+        model: The model's name.
+        teacher: Who taught it, and with what validation quality; empty without one.
+        val: Validation quality before ("dense") and after ("pruned").
+        weights: The weight report: pruned layers, kept layers with reasons.
+        best_epoch, epochs: Of the fine-tuning.
+        command: Reproduces this model's compression.
+        seconds: Wall time.
+        device: What it was trained on.
+        notes: What was skipped or done other than asked, with reasons.
+        artifacts: The exported files, as JSON.
+    """
+
+    model: str
+    teacher: str
+    val: dict[str, dict[str, float]]
+    weights: dict[str, Any]
+    best_epoch: int
+    epochs: int
+    command: str
+    seconds: float
+    device: str
+    notes: tuple[str, ...]
+    artifacts: tuple[dict[str, Any], ...]
+
+    def files(self) -> list[Artifact]:
+        """Returns the artifacts as records."""
+        return [Artifact.from_json(content) for content in self.artifacts]

@@ -1,0 +1,61 @@
+"""How figures are written for people: MACs, bytes, milliseconds, intervals."""
+
+from __future__ import annotations
+
+from compress.measure.latency import Latency
+
+
+def count(value: float | None) -> str:
+    """Returns a count in three significant digits: 950, 12.3 k, 4.56 M."""
+    if value is None:
+        return "-"
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def size(value: float | None) -> str:
+    """Returns bytes in kB or MB (powers of 1000)."""
+    if value is None:
+        return "-"
+    return f"{value / 1e6:.2f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB"
+
+
+def share(value: float | None) -> str:
+    """Returns a quality in [0, 1] as a percentage with two decimals."""
+    return "-" if value is None else f"{value * 100:.2f} %"
+
+
+def time(milliseconds: float) -> str:
+    """Returns a time with three significant digits, in ms or, below 1 ms, in us."""
+    value, unit = (milliseconds, "ms") if milliseconds >= 1 else (milliseconds * 1e3, "us")
+    return f"{_three(value)} {unit}"
+
+
+def latency(value: Latency | None) -> str:
+    """Returns the median with its 95 % interval: `123 us [121, 125]`."""
+    if value is None:
+        return "not timed"
+    factor = 1 if value.median_ms >= 1 else 1e3
+    low, high = _three(value.low_ms * factor), _three(value.high_ms * factor)
+    return f"{time(value.median_ms)} [{low}, {high}]"
+
+
+def _three(value: float) -> str:
+    """Returns a number in three significant digits, trailing zeros kept (5.50)."""
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def speedup(value: Latency | None) -> str:
+    """Returns the ratio to the baseline with its interval: `1.52x [1.49, 1.55]`."""
+    if value is None:
+        return "-"
+    return f"{value.ratio:.2f}x [{value.ratio_low:.2f}, {value.ratio_high:.2f}]"
+
+
+def plain(value: object) -> str:
+    """Returns a sampled choice as text; floats in three significant digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

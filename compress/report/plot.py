@@ -1,0 +1,161 @@
+"""The Pareto plot: accuracy against MACs, file size and measured latency."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from compress.records import COMPLETE
+from compress.report.rows import Report, Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Colour-blind safe (Okabe & Ito 2008); markers differ too, so that grey prints read.
+STYLES = {
+    ("dense", "float32"): ("#0072B2", "o", "dense float32"),
+    ("dense", "int8"): ("#56B4E9", "s", "dense int8"),
+    ("pruned", "float32"): ("#D55E00", "^", "pruned float32"),
+    ("pruned", "int8"): ("#E69F00", "D", "pruned int8"),
+}
+GREY = "#8a8f98"
+INK = "#1f2430"
+
+
+def render_plot(report: Report, file_format: str) -> bytes:
+    """Draws the report's plot.
+
+    Args:
+        report: From `load_report`.
+        file_format: "svg" or "png".
+
+    Returns:
+        The file's content; equal reports give equal bytes.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawers: list[Any] = []
+    if any(item.state == COMPLETE for item in report.candidates):
+        drawers.append(_search_panel)
+    if report.rows:
+        drawers.append(_size_panel)
+        if any(row.latency for row in report.rows):
+            drawers.append(_latency_panel)
+        if not report.candidates:
+            drawers.insert(0, _macs_panel)
+    settings = {"svg.hashsalt": "paretune", "svg.fonttype": "path", "font.size": 10}
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=(5.2 * max(1, len(drawers)), 4.6), layout="constrained")
+        FigureCanvasAgg(figure)
+        for index, draw in enumerate(drawers):
+            axes = figure.add_subplot(1, len(drawers), index + 1)
+            draw(axes, report)
+            _finish(axes)
+        sink = io.BytesIO()
+        metadata = {"Date": None} if file_format == "svg" else {"Software": None}
+        figure.savefig(sink, format=file_format, dpi=150, metadata=metadata)
+    return sink.getvalue()
+
+
+def _finish(axes: Axes) -> None:
+    axes.set_xscale("log")
+    axes.grid(True, which="major", color="#e3e6eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#b8bdc7")
+    axes.tick_params(colors=INK, which="both")
+    axes.legend(frameon=False, fontsize=8.5, loc="lower right")
+    axes.margins(x=0.12, y=0.12)
+
+
+def _search_panel(axes: Axes, report: Report) -> None:
+    quality, cost = report.objectives
+    trained = {item.id: item for item in report.candidates if item.state == COMPLETE}
+    rest = [item for name, item in trained.items() if name not in report.front]
+    front = [trained[name] for name in report.front]
+    axes.scatter(
+        [getattr(item, cost) for item in rest],
+        [item.val[quality] * 100 for item in rest],
+        s=26, facecolors="none", edgecolors=GREY, label=f"candidates ({len(rest)})",
+    )  # fmt: skip
+    costs = [getattr(item, cost) for item in front]
+    heights = [item.val[quality] * 100 for item in front]
+    axes.step(costs, heights, where="post", color="#0072B2", linewidth=1.2, alpha=0.6)
+    axes.scatter(costs, heights, s=44, color="#0072B2", zorder=3, label=f"front ({len(front)})")
+    for item, x, y in zip(front, costs, heights, strict=True):
+        axes.annotate(
+            item.id, (x, y), textcoords="offset points", xytext=(0, 7), ha="center", fontsize=8,
+            color=INK,
+        )  # fmt: skip
+    _floor(axes, [item.val[quality] * 100 for item in trained.values()])
+    axes.set_title("Search: all trained candidates", color=INK)
+    axes.set_xlabel("MACs (counted)" if cost == "macs" else f"{cost} (counted)")
+    axes.set_ylabel(f"validation {quality} in %")
+
+
+def _floor(axes: Axes, heights: list[float]) -> None:
+    """Cuts failures near chance off the picture, and says how many."""
+    best = max(heights)
+    floor = best - max(12.0, 3.0 * (best - sorted(heights)[len(heights) // 2]))
+    hidden = sum(height < floor for height in heights)
+    if hidden:
+        axes.set_ylim(bottom=floor)
+        axes.text(
+            0.02, 0.02, f"{hidden} below {floor:.0f} %", transform=axes.transAxes, fontsize=8,
+            color=GREY,
+        )  # fmt: skip
+
+
+def _macs_panel(axes: Axes, report: Report) -> None:
+    _files_panel(axes, report, "macs")
+    axes.set_title("Exported files", color=INK)
+    axes.set_xlabel("MACs (counted, zeros included)")
+
+
+def _size_panel(axes: Axes, report: Report) -> None:
+    _files_panel(axes, report, "size")
+    axes.set_title("Exported files: size", color=INK)
+    axes.set_xlabel("gzipped file in kB (counted)")
+
+
+def _latency_panel(axes: Axes, report: Report) -> None:
+    _files_panel(axes, report, "latency")
+    timed = next(row.latency for row in report.rows if row.latency)
+    axes.set_title("Exported files: latency", color=INK)
+    axes.set_xlabel(f"ms per inference (measured, {timed.runtime.split(' (')[0]}, "
+                    f"{timed.threads} thread{'s' if timed.threads > 1 else ''})")  # fmt: skip
+
+
+def _position(row: Row, axis: str) -> float | None:
+    if axis == "macs":
+        return row.artifact.macs
+    if axis == "size":
+        return row.artifact.gzip_bytes / 1e3
+    return row.latency.median_ms if row.latency else None
+
+
+def _files_panel(axes: Axes, report: Report, axis: str) -> None:
+    placed = [(row, x) for row in report.rows if (x := _position(row, axis)) is not None]
+    for model in {row.artifact.model: None for row, _ in placed}:
+        points = [(x, row.artifact.test["accuracy"] * 100) for row, x in placed
+                  if row.artifact.model == model]  # fmt: skip
+        axes.plot(*zip(*points, strict=True), color="#c9ced6", linewidth=0.9, zorder=1)
+    for (variant, file_format), (color, marker, label) in STYLES.items():
+        chosen = [(row, x) for row, x in placed
+                  if (row.artifact.variant, row.artifact.format) == (variant, file_format)]  # fmt: skip
+        if not chosen:
+            continue
+        xs = [x for _, x in chosen]
+        ys = [row.artifact.test["accuracy"] * 100 for row, _ in chosen]
+        if axis == "latency":
+            spans = [(row.latency.median_ms - row.latency.low_ms,
+                      row.latency.high_ms - row.latency.median_ms)
+                     for row, _ in chosen if row.latency]  # fmt: skip
+            axes.errorbar(xs, ys, xerr=list(zip(*spans, strict=True)), fmt="none",
+                          ecolor=color, elinewidth=1, alpha=0.7)  # fmt: skip
+        axes.scatter(xs, ys, s=38, color=color, marker=marker, label=label, zorder=3)
+    axes.set_ylabel("test accuracy in %")

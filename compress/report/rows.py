@@ -1,0 +1,192 @@
+"""What a report shows, read from a run's folder alone, and what each column means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.files import read_json
+from compress.measure.latency import Latency
+from compress.pareto import front_mask
+from compress.records import COMPLETE, FAILED, REJECTED, Artifact, Candidate, Compressed
+from compress.runfolder import RunFolder
+
+
+@dataclass(frozen=True)
+class Row:
+    """One exported file with its latency, if it was timed."""
+
+    artifact: Artifact
+    latency: Latency | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the report of a run shows.
+
+    Attributes:
+        folder: The run's folder.
+        record: plan.json: command, plan, versions.
+        data: data.json: source, counts, class names, scaling.
+        candidates: All candidates that ended.
+        front: Ids of the candidates on the front, by rising MACs.
+        compressed: What the compress stage did, one record a model.
+        rows: Every exported file, models by rising MACs, dense before pruned.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+    data: dict[str, Any]
+    candidates: tuple[Candidate, ...]
+    front: tuple[str, ...]
+    compressed: tuple[Compressed, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def objectives(self) -> tuple[str, str]:
+        """Quality and cost that the search traded against each other."""
+        search = self.record["plan"].get("search", {})
+        return tuple(search.get("objectives", ("accuracy", "macs")))
+
+    def count(self, state: str) -> int:
+        """Returns the number of candidates that ended in `state`."""
+        return sum(candidate.state == state for candidate in self.candidates)
+
+    def summary(self) -> str:
+        """Returns one line on the search: trained, rejected, failed, front."""
+        return (
+            f"{self.count(COMPLETE)} candidates trained, {self.count(REJECTED)} rejected "
+            f"untrained, {self.count(FAILED)} failed, {len(self.front)} on the front"
+        )
+
+
+@dataclass(frozen=True)
+class Column:
+    """One figure of an exported file.
+
+    Attributes:
+        key: Field name in JSON and CSV.
+        title: Heading.
+        unit: Unit, empty for a share.
+        kind: "measured" or "counted" (exact, from shapes and bytes).
+        how: What the figure is, in one sentence.
+        get: Row -> value; None where it was not measured.
+    """
+
+    key: str
+    title: str
+    unit: str
+    kind: str
+    how: str
+    get: Callable[[Row], float | None]
+
+
+def _timed(name: str) -> Callable[[Row], float | None]:
+    return lambda row: getattr(row.latency, name) if row.latency else None
+
+
+def _test(name: str) -> Callable[[Row], float | None]:
+    return lambda row: row.artifact.test[name]
+
+
+_FILE = "of the exported file itself, on the test part"
+_RATIO = "the time of this model's dense float32 file / this file's, paired by round"
+COLUMNS = (
+    Column("accuracy", "Accuracy", "", "measured", f"Share of right classes {_FILE}.",
+           _test("accuracy")),
+    Column("precision_macro", "Precision", "", "measured", f"Mean over classes {_FILE}.",
+           _test("precision_macro")),
+    Column("recall_macro", "Recall", "", "measured", f"Mean over classes {_FILE}.",
+           _test("recall_macro")),
+    Column("f1_macro", "F1", "", "measured", f"Mean over classes {_FILE}.", _test("f1_macro")),
+    Column("macs", "MACs", "", "counted",
+           "Multiply-accumulates of one forward pass at batch 1; zeros count; FLOPs = 2 x MACs.",
+           lambda row: row.artifact.macs),
+    Column("params", "Parameters", "", "counted", "All weights, zero or not.",
+           lambda row: row.artifact.params),
+    Column("nonzero", "Non-zero", "", "counted", "Parameters of the Keras model that are not zero.",
+           lambda row: row.artifact.nonzero),
+    Column("sparsity", "Sparsity", "", "counted", "Zeros in the kernels that were pruned.",
+           lambda row: row.artifact.sparsity),
+    Column("size_bytes", "File", "B", "counted", "Size of the file.",
+           lambda row: row.artifact.size_bytes),
+    Column("gzip_bytes", "Gzipped", "B", "counted", "Size of the file after gzip -9.",
+           lambda row: row.artifact.gzip_bytes),
+    Column("latency_ms", "Latency", "ms", "measured", "Median of one inference at batch 1.",
+           _timed("median_ms")),
+    Column("latency_low_ms", "low", "ms", "measured", "Lower end of the median's 95 % interval.",
+           _timed("low_ms")),
+    Column("latency_high_ms", "high", "ms", "measured", "Upper end of the median's 95 % interval.",
+           _timed("high_ms")),
+    Column("latency_p95_ms", "p95", "ms", "measured", "95th percentile of single runs.",
+           _timed("p95_ms")),
+    Column("speedup", "Speed-up", "x", "measured", f"old/new: {_RATIO}.", _timed("ratio")),
+    Column("speedup_low", "low", "x", "measured", "Lower end of its 95 % interval.",
+           _timed("ratio_low")),
+    Column("speedup_high", "high", "x", "measured", "Upper end of its 95 % interval.",
+           _timed("ratio_high")),
+)  # fmt: skip
+
+
+def load_report(path: str | Path) -> Report:
+    """Reads a run's folder; nothing is measured or trained.
+
+    Args:
+        path: The `--out` folder of `paretune run`, `search` or `compress`.
+
+    Raises:
+        InputError: It is no run's folder, or a record in it is damaged.
+    """
+    folder = RunFolder(path)
+    record = folder.read_plan_record()
+    candidates = tuple(folder.read_candidates())
+    compressed = tuple(folder.read_compressed())
+    latency = _read_latency(folder)
+    rows = [
+        Row(artifact, latency.get(artifact.id)) for item in compressed for artifact in item.files()
+    ]
+    rows.sort(key=lambda row: (row.artifact.macs, row.artifact.model))
+    report = Report(
+        folder.path,
+        record,
+        read_json(folder.data) if folder.data.exists() else {},
+        candidates,
+        (),
+        compressed,
+        tuple(rows),
+    )
+    front = front_of(candidates, report.objectives)
+    return Report(**{**report.__dict__, "front": tuple(item.id for item in front)})
+
+
+def front_of(
+    candidates: tuple[Candidate, ...] | list[Candidate], objectives: tuple[str, str]
+) -> list[Candidate]:
+    """Returns the non-dominated candidates by rising cost.
+
+    Args:
+        candidates: Any; only those that were trained count.
+        objectives: (quality on validation data, cost) by field name.
+    """
+    trained = [candidate for candidate in candidates if candidate.state == COMPLETE]
+    if not trained:
+        return []
+    quality, cost = objectives
+    losses = np.asarray([[-item.val[quality], getattr(item, cost)] for item in trained], float)
+    front = [item for item, on in zip(trained, front_mask(losses), strict=True) if on]
+    return sorted(front, key=lambda item: (getattr(item, cost), item.id))
+
+
+def _read_latency(folder: RunFolder) -> dict[str, Latency]:
+    if not folder.latency.exists():
+        return {}
+    return {name: Latency.from_json(content) for name, content in read_json(folder.latency).items()}
+
+
+def values(row: Row) -> dict[str, float | None]:
+    """Returns all figures of a row by column key."""
+    return {column.key: column.get(row) for column in COLUMNS}

@@ -1,0 +1,77 @@
+"""The report on the terminal."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from compress.report import formats
+from compress.report.rows import Report
+from compress.report.words import conditions, verdict
+
+
+def render_tables(report: Report) -> RenderableType:
+    """Returns the terminal's report: the front, the exported files, how they were measured."""
+    parts: list[RenderableType] = []
+    if report.candidates:
+        parts += [_front(report), Text(report.summary(), style="dim")]
+    if report.rows:
+        parts += [_files(report), Text(conditions(report), style="dim")]
+    for record in report.compressed:
+        parts.append(Text(f"{record.model}: {verdict(report, record.model)}"))
+    return Group(*parts)
+
+
+def _front(report: Report) -> Table:
+    quality, cost = report.objectives
+    table = Table(title=f"Front: validation {quality} against {cost}", box=box.SIMPLE_HEAD)
+    for title in ("Model", quality, "MACs", "Parameters", "Choices"):
+        table.add_column(title, justify="left" if title in ("Model", "Choices") else "right")
+    by_id = {candidate.id: candidate for candidate in report.candidates}
+    for name in report.front:
+        candidate = by_id[name]
+        table.add_row(
+            name,
+            formats.share(candidate.val[quality]),
+            formats.count(candidate.macs),
+            formats.count(candidate.params),
+            ", ".join(f"{key}={formats.plain(v)}" for key, v in candidate.choices.items()),
+        )
+    return table
+
+
+def _files(report: Report) -> Table:
+    table = Table(title="Exported files, measured on the test part", box=box.SIMPLE_HEAD)
+    titles = (
+        "File",
+        "Accuracy",
+        "F1",
+        "MACs",
+        "Non-zero",
+        "Size",
+        "Gzipped",
+        "Latency",
+        "Speed-up",
+    )
+    for title in titles:
+        table.add_column(title, justify="left" if title == "File" else "right")
+    last = None
+    for row in report.rows:
+        artifact = row.artifact
+        if last not in (None, artifact.model):
+            table.add_section()
+        last = artifact.model
+        table.add_row(
+            artifact.id,
+            formats.share(artifact.test["accuracy"]),
+            formats.share(artifact.test["f1_macro"]),
+            formats.count(artifact.macs),
+            formats.count(artifact.nonzero),
+            formats.size(artifact.size_bytes),
+            formats.size(artifact.gzip_bytes),
+            formats.latency(row.latency),
+            formats.speedup(row.latency),
+        )
+    return table

@@ -1,0 +1,63 @@
+"""Sentences of the report: under which conditions, and what was traded for what."""
+
+from __future__ import annotations
+
+from compress.report import formats
+from compress.report.rows import Report, Row
+
+
+NEGLIGIBLE = 0.02
+"""Ratios closer to 1 than this are not called a gain: instances of one file differ as much."""
+
+
+def conditions(report: Report) -> str:
+    """Says on what, by what and how often latency was measured."""
+    timed = next((row.latency for row in report.rows if row.latency), None)
+    if timed is None:
+        return "Latency was not measured."
+    threads = "1 thread" if timed.threads == 1 else f"{timed.threads} threads"
+    why = {
+        "precision": "stopped when every interval was narrow enough",
+        "budget": "stopped when the time budget was spent",
+    }[timed.stopped_by]
+    text = (
+        f"Latency measured with {timed.runtime} on {timed.device}, {threads}, batch 1: median "
+        f"and 95 % interval of {timed.rounds} rounds, {timed.instances} instances a file; {why}. "
+        "Speed-up is old/new against the model's own dense float32 file."
+    )
+    return " ".join([text, *(f"Warning: {warning}." for warning in timed.warnings)])
+
+
+def verdict(report: Report, model: str) -> str:
+    """Says what compression changed: accuracy, bytes, time; dense float32 against the last file."""
+    rows = [row for row in report.rows if row.artifact.model == model]
+    dense = [row for row in rows if row.artifact.variant == "dense"]
+    pruned = [row for row in rows if row.artifact.variant == "pruned"]
+    if not dense or not pruned:
+        return "not compressed"
+    return "; ".join(_trade(dense[0], row) for row in pruned)
+
+
+def _trade(old: Row, new: Row) -> str:
+    points = (new.artifact.test["accuracy"] - old.artifact.test["accuracy"]) * 100
+    smaller = old.artifact.gzip_bytes / new.artifact.gzip_bytes
+    text = (
+        f"{new.artifact.format} at {new.artifact.sparsity * 100:.0f} % sparsity: "
+        f"{points:+.2f} points of accuracy, {smaller:.2f}x smaller gzipped, {_time(new)}"
+    )
+    if new.artifact.unsupported:
+        text += f" (MACs leave out {len(new.artifact.unsupported)} operations)"
+    return text
+
+
+def _time(row: Row) -> str:
+    latency = row.latency
+    if latency is None:
+        return "not timed"
+    if latency.ratio_low <= 1.0 <= latency.ratio_high:
+        return "no difference in time that this run can show"
+    if abs(latency.ratio - 1.0) < NEGLIGIBLE:
+        return f"the same time within {NEGLIGIBLE:.0%}"
+    word = "faster" if latency.ratio > 1 else "slower"
+    ratio = latency.ratio if latency.ratio > 1 else 1 / latency.ratio
+    return f"{ratio:.2f}x {word} ({formats.latency(latency)})"

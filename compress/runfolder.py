@@ -1,0 +1,181 @@
+"""A run's folder: where everything is, whose plan it follows, and who writes to it."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+from compress.errors import InputError
+from compress.files import read_json, writable_folder, write_json
+from compress.options import differing_fields, from_nested, to_nested
+from compress.plan import Plan
+from compress.records import Candidate, Compressed
+
+PlanT = TypeVar("PlanT", bound=Plan)
+
+FORMAT = 1
+LOG = logging.getLogger("paretune")
+_PACKAGES = ("tensorflow", "keras", "tensorflow-model-optimization", "optuna", "numpy")
+
+
+class RunFolder:
+    """The files of one run, by role.
+
+    Args:
+        path: The folder; it need not exist yet.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.plan = self.path / "plan.json"
+        self.candidates = self.path / "candidates"
+        self.exports = self.path / "exports"
+        self.compressed = self.path / "compressed"
+        self.latency = self.path / "latency.json"
+        self.data = self.path / "data.json"
+        self.journal = self.path / "study.journal"
+        self.log = self.path / "log.txt"
+
+    def claim(
+        self,
+        command: str,
+        plan: Plan,
+        facts: dict[str, Any] | None = None,
+        shown: dict[str, str] | None = None,
+    ) -> None:
+        """Makes the folder this plan's, or finds that it is already.
+
+        Args:
+            command: The command that writes here ("run", "search", "compress").
+            plan: The plan; fields marked extendable may differ from the stored one.
+            facts: What else must agree (the data's fingerprint, say).
+            shown: Commands that the report shows.
+
+        Raises:
+            InputError: The folder is not writable, holds other files, or belongs to
+                another plan.
+        """
+        record: dict[str, Any] = {"command": command, "facts": facts or {}}
+        if self.plan.exists():
+            stored = self.read_plan_record()
+            if stored["command"] == command:
+                differences = differing_fields(from_nested(type(plan), stored["plan"]), plan)
+            else:
+                differences = [f"command was {stored['command']}, now {command}"]
+            differences += [
+                f"{name} was {stored['facts'].get(name)!r}, now {value!r}"
+                for name, value in record["facts"].items()
+                if stored["facts"].get(name) != value
+            ]
+            if differences:
+                raise InputError(
+                    f"Output folder '{self.path}' belongs to another run: "
+                    f"{'; '.join(differences)}. Choose another folder with --out."
+                )
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise InputError(
+                f"Output folder '{self.path}' must be empty or an earlier run's. Received: a "
+                "folder with other files. Choose another folder with --out."
+            )
+        writable_folder(self.path)
+        for folder in (self.candidates, self.exports, self.compressed):
+            folder.mkdir(exist_ok=True)
+        versions = {package: metadata.version(package) for package in _PACKAGES}
+        write_json(
+            self.plan,
+            {
+                "format": FORMAT,
+                **record,
+                "shown": shown or {},
+                "plan": to_nested(plan),
+                "versions": versions,
+            },
+        )
+
+    def read_plan_record(self) -> dict[str, Any]:
+        """Returns the content of plan.json.
+
+        Raises:
+            InputError: The folder is no run's, or of another format.
+        """
+        if not self.plan.is_file():
+            raise InputError(
+                f"'{self.path}' must be the folder of a run (it has no plan.json). "
+                "Give the --out folder of paretune run, search or compress."
+            )
+        record = read_json(self.plan)
+        if record.get("format") != FORMAT:
+            raise InputError(
+                f"'{self.plan}' must have format {FORMAT}. Received: {record.get('format')}."
+            )
+        return record
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps the folder to one writing process.
+
+        Raises:
+            InputError: Another process holds it.
+        """
+        with open(self.path / "run.lock", "w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise InputError(
+                    f"Output folder '{self.path}' is in use by another paretune process. Wait "
+                    "for it, or choose another folder with --out."
+                ) from None
+            yield
+
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        """Appends what is logged to log.txt while the context lasts."""
+        handler = logging.FileHandler(self.log, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        level = LOG.level
+        LOG.addHandler(handler)
+        LOG.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            LOG.removeHandler(handler)
+            LOG.setLevel(level)
+            handler.close()
+
+    def model_file(self, name: str) -> Path:
+        """Returns the `.keras` file of a model."""
+        return self.candidates / f"{name}.keras"
+
+    def read_candidates(self) -> list[Candidate]:
+        """Returns all candidates that ended, in order of their numbers."""
+        return [
+            Candidate.from_json(read_json(path)) for path in sorted(self.candidates.glob("*.json"))
+        ]
+
+    def write_candidate(self, candidate: Candidate) -> None:
+        """Records a candidate that ended."""
+        write_json(self.candidates / f"{candidate.id}.json", candidate.to_json())
+
+    def read_compressed(self) -> list[Compressed]:
+        """Returns what the compress stage has finished, in order of the models' names."""
+        return [
+            Compressed.from_json(read_json(path)) for path in sorted(self.compressed.glob("*.json"))
+        ]
+
+    def write_compressed(self, record: Compressed) -> None:
+        """Records a model whose compress stage is finished."""
+        write_json(self.compressed / f"{record.model}.json", record.to_json())
+
+    def is_compressed(self, name: str) -> bool:
+        """Tells whether a model's compress stage is finished."""
+        return (self.compressed / f"{name}.json").exists()
+
+    def relative(self, path: Path) -> str:
+        """Returns a path as it is written in records: relative to the folder."""
+        return os.path.relpath(path, self.path)

@@ -1,0 +1,49 @@
+"""`paretune`: the application and its entry point."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compress.plan import Plan
+from search.cli._options import plan_command
+from search.cli.compress import compress
+from search.cli.report import report
+from search.cli.run import run
+from search.cli.search import search
+from search.plan import SearchPlan
+
+app = typer.Typer(
+    name="paretune",
+    help="Search, shrink and measure Keras models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_MODEL = inspect.Parameter(
+    "model",
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    annotation=Annotated[Path, typer.Argument(metavar="MODEL", help="a .keras or .h5 file")],
+)
+
+app.command("run")(plan_command(SearchPlan, run))
+app.command("search")(plan_command(SearchPlan, search))
+app.command("compress")(plan_command(Plan, compress, _MODEL))
+app.command("report")(report)
+
+
+def main() -> None:
+    """Runs the command line."""
+    # this process is ours: quiet TensorFlow, and let `module:function` find the user's folder
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    app()

@@ -1,0 +1,22 @@
+"""`paretune report RUN`: render the report again from a run's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search.cli._console import reporting_errors
+from search.cli.run import print_report
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="the run's --out folder")],
+) -> None:
+    """Render the report again from a run's folder; nothing is measured anew."""
+    from compress.report import render
+
+    with reporting_errors(""):
+        rendered = render(folder)
+    print_report(rendered)

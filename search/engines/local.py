@@ -1,0 +1,242 @@
+"""Worker processes on this machine: started, fed with jobs, renewed, replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from typing import IO, Any, Protocol
+
+from compress.errors import RunFailed
+from compress.runfolder import LOG, RunFolder
+from search.engines import messages
+
+MAX_GROWTH = 2**30
+"""A worker whose memory has grown by this many bytes is renewed (TensorFlow gives none back)."""
+MAX_JOBS = 40
+STOP_SECONDS = 5.0
+POLL_SECONDS = 0.5
+
+Job = dict[str, Any]
+
+
+class Handler(Protocol):
+    """What a pool's user does with its jobs."""
+
+    def next_job(self) -> Job | None:
+        """Returns the next job, or None while there is none to give."""
+        ...
+
+    def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        """Called for progress and claims of a running job."""
+        ...
+
+    def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        """Called when a job is finished."""
+        ...
+
+    def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
+        """Called when a worker died with a job in hand; `claimed` names its trial."""
+        ...
+
+
+@dataclass
+class _Worker:
+    """One slot: its process, the job in hand, its memory."""
+
+    index: int
+    process: subprocess.Popen[str] | None = None
+    generation: int = 0
+    ready: bool = False
+    job: Job | None = None
+    claimed: dict[str, Any] | None = None
+    first_memory: int = 0
+    memory: int = 0
+    jobs: int = 0
+
+
+class LocalPool:
+    """Runs jobs on worker processes until none is left.
+
+    A worker is renewed between jobs when its memory has grown; one that dies (out of
+    memory, crash, kill) costs its job only and is replaced.
+
+    Args:
+        folder: The run's folder; workers read the plan from it.
+        workers: Number of processes, at least 1.
+        device: "auto", "cpu" or "gpu".
+        threads: CPU threads a worker.
+        gpus: Number of GPUs to spread the workers over; 0: none.
+    """
+
+    def __init__(
+        self, folder: RunFolder, workers: int, device: str, threads: int, gpus: int = 0
+    ) -> None:
+        self._folder, self._device, self._threads, self._gpus = folder, device, threads, gpus
+        self._slots = [_Worker(index) for index in range(workers)]
+        self._events: queue.Queue[tuple[int, int, dict[str, Any] | None]] = queue.Queue()
+        self._log: IO[str] | None = None
+        self.device_text = ""
+
+    def __enter__(self) -> LocalPool:
+        self._log = open(self._folder.path / "workers.log", "a", encoding="utf-8")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        if self._log:
+            self._log.close()
+
+    def run(self, handler: Handler) -> None:
+        """Feeds `handler`'s jobs to the workers until it gives none and all are idle.
+
+        Raises:
+            RunFailed: A worker cannot even start.
+        """
+        for slot in self._slots:
+            self._feed(slot, handler)
+        while any(slot.job for slot in self._slots):
+            try:
+                index, generation, message = self._events.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                continue
+            slot = self._slots[index]
+            if generation == slot.generation:
+                self._handle(slot, message, handler)
+
+    def _handle(self, slot: _Worker, message: dict[str, Any] | None, handler: Handler) -> None:
+        if message is None:
+            self._died(slot, handler)
+        elif message["kind"] == messages.READY:
+            slot.ready, slot.first_memory = True, message["memory"]
+            if message["device"] != self.device_text:
+                self.device_text = message["device"]
+                LOG.info("workers run on %s", self.device_text)
+            self._hand_over(slot)
+        elif message["kind"] == messages.FATAL:
+            raise RunFailed(message["reason"])
+        elif message["kind"] == messages.DONE:
+            job, slot.job, slot.claimed = slot.job or {}, None, None
+            slot.memory = message["memory"]
+            slot.jobs += 1
+            handler.on_done(slot.index, job, message)
+            # another worker may wait for what this one has just given back
+            for other in self._slots:
+                self._feed(other, handler)
+        else:
+            if message["kind"] == messages.CLAIMED:
+                slot.claimed = message
+            handler.on_message(slot.index, slot.job or {}, message)
+
+    def _feed(self, slot: _Worker, handler: Handler) -> None:
+        """Gives an idle worker its next job, renewing or starting the process first."""
+        if slot.job is not None:
+            return
+        slot.job = handler.next_job()
+        if slot.job is None:
+            return
+        grown = slot.memory - slot.first_memory > MAX_GROWTH
+        if slot.process is not None and (grown or slot.jobs >= MAX_JOBS):
+            LOG.info(
+                "worker %d renewed after %d jobs at %d MiB",
+                slot.index, slot.jobs, slot.memory // 2**20,
+            )  # fmt: skip
+            self._end(slot)
+        if slot.process is None:
+            self._start(slot)
+        elif slot.ready:
+            self._hand_over(slot)
+
+    def _hand_over(self, slot: _Worker) -> None:
+        if slot.job is not None and slot.process is not None and slot.process.stdin:
+            # of a worker that has just died: its end is on the way as an event
+            with contextlib.suppress(BrokenPipeError):
+                messages.send(slot.process.stdin, **slot.job)
+
+    def _start(self, slot: _Worker) -> None:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "KERAS_BACKEND": "tensorflow",
+        }
+        if self._gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = str(slot.index % self._gpus)
+        slot.generation += 1
+        slot.ready, slot.jobs, slot.memory, slot.first_memory = False, 0, 0, 0
+        slot.process = subprocess.Popen(
+            [sys.executable, "-m", "search.engines.worker", str(self._folder.path),
+             "--device", self._device, "--threads", str(self._threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=environment,
+            # Ctrl-C goes to the run's process, which ends its workers in order
+            start_new_session=True,
+        )  # fmt: skip
+        threading.Thread(
+            target=_read,
+            args=(slot.process, slot.index, slot.generation, self._events),
+            daemon=True,
+        ).start()
+
+    def _died(self, slot: _Worker, handler: Handler) -> None:
+        code = slot.process.wait() if slot.process else 0
+        was_ready, job, claimed = slot.ready, slot.job, slot.claimed
+        slot.process, slot.ready, slot.job, slot.claimed = None, False, None, None
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        if not was_ready:
+            raise RunFailed(
+                f"A worker process could not start ({how}). See "
+                f"'{self._folder.path / 'workers.log'}'."
+            )
+        if job is not None:
+            LOG.info("worker %d died (%s); it is replaced", slot.index, how)
+            handler.on_death(slot.index, job, claimed, how)
+        self._feed(slot, handler)
+
+    def _end(self, slot: _Worker) -> None:
+        process, slot.process, slot.ready = slot.process, None, False
+        slot.generation += 1
+        if process is None:
+            return
+        try:
+            if process.stdin:
+                messages.send(process.stdin, messages.QUIT)
+                process.stdin.close()
+        except BrokenPipeError:
+            pass
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def stop(self) -> None:
+        """Ends all workers, whatever they are doing."""
+        for slot in self._slots:
+            if slot.process is not None and slot.job is not None:
+                slot.process.kill()
+            self._end(slot)
+            slot.job = None
+
+
+def _read(
+    process: subprocess.Popen[str],
+    index: int,
+    generation: int,
+    events: queue.Queue[tuple[int, int, dict[str, Any] | None]],
+) -> None:
+    """Queues a worker's messages, then None when it has ended."""
+    for line in process.stdout or ():
+        message = messages.parse(line)
+        if message is not None:
+            events.put((index, generation, message))
+    events.put((index, generation, None))

@@ -1,0 +1,26 @@
+"""What the run's process and its workers say to each other: one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TextIO
+
+# to a worker
+TRIAL, COMPRESS, QUIT = "trial", "compress", "quit"
+# from a worker
+READY, PROGRESS, CLAIMED, DONE, FATAL = "ready", "progress", "claimed", "done", "fatal"
+
+
+def send(stream: TextIO, kind: str, **content: Any) -> None:
+    """Writes one message."""
+    stream.write(json.dumps({"kind": kind, **content}) + "\n")
+    stream.flush()
+
+
+def parse(line: str) -> dict[str, Any] | None:
+    """Reads one message; None for a line that is none (torn by a kill)."""
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) and "kind" in content else None

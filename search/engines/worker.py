@@ -1,0 +1,168 @@
+"""A worker process: loads the data once, then does the jobs it is sent until told to quit.
+
+Started as `python -m search.engines.worker FOLDER --device D --threads N`. Messages come
+on standard input and go to what was standard output; everything that libraries print
+goes to standard error. When the parent dies, standard input ends and so does the worker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import queue
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from search.engines import messages
+
+if TYPE_CHECKING:
+    from compress.data import Dataset
+    from compress.device import Device
+    from compress.runfolder import RunFolder
+    from search.plan import SearchPlan
+
+PROGRESS_SECONDS = 0.2
+WORKERS_LOCK = "workers.lock"
+
+
+class Worker:
+    """The jobs a worker can do.
+
+    Args:
+        folder: The run's folder; the plan is read from it.
+        device: "auto", "cpu" or "gpu".
+        threads: CPU threads.
+        out: Where messages go.
+    """
+
+    def __init__(self, folder: RunFolder, device: str, threads: int, out: TextIO) -> None:
+        from compress.data import Preprocessing, load_data
+        from compress.device import quiet_tensorflow, setup
+        from compress.files import read_json
+        from compress.options import from_nested
+        from search.plan import SearchPlan
+
+        self.folder, self._out = folder, out
+        self.plan: SearchPlan = from_nested(SearchPlan, folder.read_plan_record()["plan"])
+        self.device: Device = setup(device, threads)
+        quiet_tensorflow()
+        stored = Preprocessing.from_json(read_json(folder.data)["preprocess"])
+        self.data: Dataset = load_data(self.plan.data, seed=self.plan.seed, preprocess=stored)
+        self._study: Any = None
+
+    def progress(self, text: str, share: float) -> None:
+        """Reports how far the current job is."""
+        messages.send(self._out, messages.PROGRESS, text=text, share=share)
+
+    def do(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Does one job and returns what the parent wants to know of it."""
+        return self._trial() if job["kind"] == messages.TRIAL else self._compress(job)
+
+    def _trial(self) -> dict[str, Any]:
+        from compress.records import FAILED, Candidate
+        from search import study as studies
+        from search.objective import candidate_id, evaluate, trial_seed
+
+        if self._study is None:
+            self._study = studies.open_study(self.folder, self.plan)
+        trial = studies.ask(self._study, self.plan)
+        seed = trial_seed(self.plan, trial)
+        trial.set_user_attr("seed", seed)
+        messages.send(self._out, messages.CLAIMED, number=trial.number, seed=seed)
+        try:
+            candidate = evaluate(
+                trial, self.data, self.plan, self.folder, self.device, self.progress
+            )
+        except Exception as error:  # a trial must not take the worker with it
+            traceback.print_exc()
+            candidate = Candidate(
+                candidate_id(trial.number), FAILED, dict(trial.params), seed, reason=_short(error)
+            )
+            self.folder.write_candidate(candidate)
+        studies.tell(self._study, trial.number, candidate, self.plan)
+        return {"candidate": candidate.to_json()}
+
+    def _compress(self, job: dict[str, Any]) -> dict[str, Any]:
+        from compress.io import load_model
+        from compress.pipeline import compress_stage
+
+        name = job["name"]
+        try:
+            record = compress_stage(
+                load_model(self.folder.model_file(name)),
+                name,
+                self.data,
+                self.plan,
+                self.folder,
+                Path(job["teacher"]) if job["teacher"] else None,
+                self.device,
+                lambda text, share: self.progress(f"{name}: {text}", share),
+                command=job["command"],
+            )
+        except Exception as error:
+            traceback.print_exc()
+            return {"name": name, "error": _short(error)}
+        return {"name": name, "val": record.val}
+
+
+def _short(error: Exception) -> str:
+    """Returns an error's first line, with its kind."""
+    first = (str(error).strip() or repr(error)).splitlines()[0]
+    return f"{type(error).__name__}: {first}"
+
+
+def resident_bytes() -> int:
+    """Returns this process's resident memory in bytes."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _listen(jobs: queue.Queue[dict[str, Any]]) -> None:
+    """Queues what comes in; ends the process at once when the parent is gone."""
+    for line in sys.stdin:
+        message = messages.parse(line)
+        if message is not None:
+            jobs.put(message)
+            if message["kind"] == messages.QUIT:
+                return
+    os._exit(1)
+
+
+def main() -> None:
+    """Runs the worker."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    arguments = parser.parse_args()
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    jobs: queue.Queue[dict[str, Any]] = queue.Queue()
+    threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
+    # held until this process ends: a resumed run waits for it before touching the journal
+    lock = open(arguments.folder / WORKERS_LOCK, "w")  # noqa: SIM115
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    from compress.errors import ParetuneError
+    from compress.runfolder import RunFolder
+
+    try:
+        worker = Worker(RunFolder(arguments.folder), arguments.device, arguments.threads, out)
+    except ParetuneError as error:
+        messages.send(out, messages.FATAL, reason=str(error))
+        sys.exit(error.exit_code)
+    messages.send(out, messages.READY, device=worker.device.describe(), memory=resident_bytes())
+    while (job := jobs.get())["kind"] != messages.QUIT:
+        result = worker.do(job)
+        messages.send(out, messages.DONE, memory=resident_bytes(), **result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""What the optimizer part of a trial samples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from compress.data import Dataset
+from compress.plan import SCHEDULES, TrainSettings
+
+if TYPE_CHECKING:
+    import optuna
+
+    from search.plan import SearchPlan
+
+# Learning rates that train common networks, per optimizer (log scale).
+LEARNING_RATES = {
+    "sgd": (1e-2, 5e-1),
+    "momentum": (3e-3, 2e-1),
+    "nesterov": (3e-3, 2e-1),
+    "adagrad": (5e-3, 1e-1),
+    "rmsprop": (2e-4, 5e-3),
+    "adam": (5e-4, 1e-2),
+    "adamw": (5e-4, 1e-2),
+}
+BATCH_SIZES = (32, 64, 128, 256)
+MIN_STEPS, MAX_STEPS = 8, 1000
+"""Steps an epoch between which a batch size is worth trying."""
+
+
+def batch_sizes(data: Dataset) -> tuple[int, ...]:
+    """Returns the batch sizes to sample from for this much data, at least one."""
+    fitting = tuple(
+        size for size in BATCH_SIZES if MIN_STEPS <= len(data.train) // size <= MAX_STEPS
+    )
+    return fitting or (BATCH_SIZES[0] if len(data.train) < 2**16 else BATCH_SIZES[-1],)
+
+
+def baseline(plan: SearchPlan, data: Dataset) -> dict[str, Any]:
+    """Returns sensible settings, tried first together with the space's baseline."""
+    name = "adam" if "adam" in plan.search.optimizers else plan.search.optimizers[0]
+    low, high = LEARNING_RATES[name]
+    sizes = batch_sizes(data)
+    return {
+        "optimizer": name,
+        f"learning_rate.{name}": (low * high) ** 0.5,
+        "schedule": "cosine",
+        "weight_decay": 1e-4,
+        "label_smoothing": 0.0,
+        "batch_size": 64 if 64 in sizes else sizes[0],
+    }
+
+
+def sample(trial: optuna.Trial, plan: SearchPlan, data: Dataset) -> TrainSettings:
+    """Samples optimizer, learning rate, schedule, weight decay, batch size and smoothing.
+
+    The learning rate has a range and so a parameter name of its own per optimizer.
+    """
+    name = trial.suggest_categorical("optimizer", plan.search.optimizers)
+    low, high = LEARNING_RATES[name]
+    return TrainSettings(
+        epochs=plan.search.epochs,
+        optimizer=name,
+        learning_rate=trial.suggest_float(f"learning_rate.{name}", low, high, log=True),
+        schedule=trial.suggest_categorical("schedule", SCHEDULES),
+        weight_decay=trial.suggest_float("weight_decay", 1e-5, 1e-2, log=True),
+        label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.1, step=0.05),
+        batch_size=trial.suggest_categorical("batch_size", batch_sizes(data)),
+        class_weights=plan.finetune.class_weights,
+    )

@@ -1,0 +1,36 @@
+"""What a search space is: choices asked of a trial, and the model they make."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from compress.data import Dataset
+
+if TYPE_CHECKING:
+    import keras
+    import optuna
+
+
+class Space(Protocol):
+    """A search space.
+
+    Attributes:
+        name: As users type it.
+    """
+
+    name: str
+
+    def check(self, data: Dataset) -> None:
+        """Raises InputError where the space cannot serve this data."""
+        ...
+
+    def baseline(self, data: Dataset) -> dict[str, Any]:
+        """Returns sensible choices, tried first: what a search has to beat."""
+        ...
+
+    def build(self, trial: optuna.Trial, data: Dataset) -> keras.Model:
+        """Asks `trial` for all choices and builds the untrained model.
+
+        The model takes `data.input_shape` and outputs probabilities (batch, classes).
+        """
+        ...

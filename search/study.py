@@ -1,0 +1,159 @@
+"""The Optuna study behind a search: storage, resume, orphaned trials, enqueued choices."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.data import Dataset
+from compress.errors import InputError
+from compress.files import read_json
+from compress.records import COMPLETE, Candidate
+from compress.runfolder import LOG, RunFolder
+from search import optimizers
+from search.objective import SEED_ATTR, candidate_id, objective_values
+from search.plan import SearchPlan
+from search.samplers import SAMPLERS
+from search.spaces import SPACES
+
+if TYPE_CHECKING:
+    import optuna
+
+DIRECTIONS = ("maximize", "minimize")
+
+
+def open_study(folder: RunFolder, plan: SearchPlan) -> optuna.Study:
+    """Opens the run's study, creating it the first time.
+
+    Raises:
+        InputError: The storage URL is malformed or cannot be reached.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(
+        study_name=study_name(folder, plan),
+        storage=_storage(folder, plan),
+        directions=DIRECTIONS,
+        sampler=SAMPLERS[plan.search.sampler](plan.seed),
+        load_if_exists=True,
+    )
+
+
+def study_name(folder: RunFolder, plan: SearchPlan) -> str:
+    """Returns the study's name; in a shared storage the folder's place makes it unique."""
+    if not plan.search.storage:
+        return "paretune"
+    place = str(folder.path.resolve()).encode()
+    return f"paretune-{folder.path.name}-{hashlib.sha256(place).hexdigest()[:8]}"
+
+
+def _storage(folder: RunFolder, plan: SearchPlan) -> optuna.storages.BaseStorage:
+    import optuna
+    from optuna.storages.journal import JournalFileBackend, JournalStorage
+
+    url = plan.search.storage
+    if not url:
+        # an absolute path: the backend's lock is a symbolic link to it
+        return JournalStorage(JournalFileBackend(str(folder.journal.resolve())))
+    try:
+        return optuna.storages.get_storage(url)
+    except Exception as error:  # SQLAlchemy and the drivers have many kinds of errors
+        raise InputError(
+            f"storage must be a URL that Optuna can open. Received: '{url}' "
+            f"({str(error).splitlines()[0]})."
+        ) from None
+
+
+def repair_journal(folder: RunFolder) -> None:
+    """Makes a journal whose writer was killed readable again.
+
+    A kill can leave the last line torn (the next line would then be glued to it) and
+    the lock taken. To be called by the process that holds the run's folder, while no
+    worker runs.
+    """
+    journal = folder.journal
+    for lock in journal.parent.glob(f"{journal.name}.lock*"):
+        lock.unlink(missing_ok=True)
+    if not journal.exists():
+        return
+    content = journal.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole != len(content):
+        with open(journal, "r+b") as stream:
+            stream.truncate(whole)
+        LOG.info("dropped a torn line from the study's journal (a writer was killed)")
+
+
+def close_orphans(study: optuna.Study, folder: RunFolder, plan: SearchPlan) -> int:
+    """Ends the trials that an interrupted run left running, and queues them again.
+
+    A trial whose candidate was already written in full is told as finished instead: no
+    finished work is lost or done twice.
+
+    Returns:
+        The number of trials that will run again.
+    """
+    from optuna.trial import TrialState
+
+    done = {candidate.id: candidate for candidate in folder.read_candidates()}
+    again = 0
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        candidate = done.get(candidate_id(trial.number))
+        if candidate is not None:
+            tell(study, trial.number, candidate, plan)
+            continue
+        study.tell(trial.number, state=TrialState.FAIL)
+        seed = trial.user_attrs.get(SEED_ATTR)
+        attrs = {"retry_of": trial.number} | ({} if seed is None else {SEED_ATTR: seed})
+        study.enqueue_trial(trial.params, user_attrs=attrs)
+        again += 1
+    return again
+
+
+def tell(study: optuna.Study, number: int, candidate: Candidate, plan: SearchPlan) -> None:
+    """Ends a trial in the study as its candidate ended."""
+    from optuna.trial import TrialState
+
+    if candidate.state == COMPLETE:
+        study.tell(number, objective_values(candidate, plan))
+    else:
+        # rejected and diverged trials have no values; FAIL keeps samplers from using them
+        study.tell(number, state=TrialState.FAIL)
+
+
+def enqueue_first(study: optuna.Study, plan: SearchPlan, data: Dataset) -> None:
+    """Queues what is tried first in a new study: replayed choices, else the baseline.
+
+    Raises:
+        InputError: The replay file holds no candidate.
+    """
+    if study.get_trials(deepcopy=False):
+        return
+    if plan.search.replay:
+        stored = read_replay(Path(plan.search.replay))
+        study.enqueue_trial(stored.choices, user_attrs={SEED_ATTR: stored.seed})
+    else:
+        space = SPACES[plan.search.space]
+        study.enqueue_trial({**space.baseline(data), **optimizers.baseline(plan, data)})
+
+
+def read_replay(path: Path) -> Candidate:
+    """Reads a candidate's record for `--replay`.
+
+    Raises:
+        InputError: The file is missing or holds no candidate.
+    """
+    return Candidate.from_json(read_json(path))
+
+
+def ask(study: optuna.Study, plan: SearchPlan) -> Any:
+    """Asks for the next trial, with a sampler seeded by plan and trial count.
+
+    Worker processes come and go; a sampler seeded once a process would repeat itself in
+    each new one.
+    """
+    count = len(study.get_trials(deepcopy=False))
+    study.sampler = SAMPLERS[plan.search.sampler]((plan.seed * 1_000_003 + count) % 2**31)
+    return study.ask()
