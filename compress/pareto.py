@@ -21,5 +21,4 @@ def front_mask(losses: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     # (n, n): does row i dominate row j?
     no_worse = (losses[:, np.newaxis, :] <= losses[np.newaxis, :, :]).all(axis=-1)
     better = (losses[:, np.newaxis, :] < losses[np.newaxis, :, :]).any(axis=-1)
-    result: npt.NDArray[np.bool_] = ~(no_worse & better).any(axis=0)
-    return result
+    return np.asarray(~(no_worse & better).any(axis=0), np.bool_)

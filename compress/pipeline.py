@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -259,7 +260,8 @@ def _shrink(
         "hooks": [pruner] if pruner else [],
         "on_epoch": on_epoch,
     }
-    weights, teacher_val, notes = WeightReport((), ()), 0.0, []
+    weights, teacher_val = WeightReport((), ()), 0.0
+    notes: list[str] = []
     try:
         if teacher is None:
             training = train(student, data, plan.finetune, **common)
@@ -307,12 +309,8 @@ def _files(
     artifacts = []
     inputs = data.inputs("test")
     for made in export(model, data, folder.exports / stem, plan.export, seed=plan.seed):
-        text = f"testing {made.path.name}"
-        scores = run_all(
-            LiteRTSession(made.path, threads=1),
-            inputs,
-            lambda done, total, text=text: on_progress(text, done / total),
-        )
+        session = LiteRTSession(made.path, threads=1)
+        scores = run_all(session, inputs, partial(on_progress, f"testing {made.path.name}"))
         size, zipped = file_sizes(made.path)
         artifacts.append(
             Artifact(

@@ -146,7 +146,7 @@ def is_softmax_layer(layer: Any) -> bool:
     import keras
 
     if isinstance(layer, keras.layers.Softmax):
-        return layer.axis == -1
+        return bool(layer.axis == -1)
     activation = getattr(layer, "activation", None)
     return isinstance(layer, keras.layers.Activation) and activation is keras.activations.softmax
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from compress.data import Dataset, Preprocessing
 from compress.device import Device
 from compress.errors import InputError, TrainingDiverged
+from compress.fused import fused_normalization
 from compress.optimizers import build_optimizer
 from compress.plan import TrainSettings
 from compress.task import (
@@ -147,7 +148,7 @@ def train(
     ceiling = DIVERGED * math.log(data.num_classes)
     history: list[EpochRecord] = []
     best: tuple[tuple[float, float], int, list[npt.NDArray[np.generic]]] | None = None
-    with logits_view(model) as view:
+    with logits_view(model) as view, fused_normalization(model):
         run = _Steps(view, variables, optimizer, data, settings, objective, hooks, step, device)
         predict = Predictor(view, data.preprocess)
         for epoch in range(1, epochs + 1):
@@ -250,7 +251,6 @@ class _Steps:
         update = tf.function(self._update, jit_compile=True) if self._jit else self._update
         hooks, step = self._hooks, self._step
 
-        @tf.function(input_signature=[tf.TensorSpec((None, None), tf.int32)])
         def run(index: Any) -> Any:
             total = tf.constant(0.0)
             for batch in index:
@@ -260,7 +260,9 @@ class _Steps:
                 step.assign_add(1)
             return total
 
-        traced: Callable[[Any], Any] = run
+        traced: Callable[[Any], Any] = tf.function(
+            run, input_signature=[tf.TensorSpec((None, None), tf.int32)]
+        )
         return traced
 
     def __call__(self, index: Any) -> Any:

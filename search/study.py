@@ -20,8 +20,6 @@ from search.spaces import SPACES
 if TYPE_CHECKING:
     import optuna
 
-DIRECTIONS = ("maximize", "minimize")
-
 
 def open_study(folder: RunFolder, plan: SearchPlan) -> optuna.Study:
     """Opens the run's study, creating it the first time.
@@ -35,7 +33,7 @@ def open_study(folder: RunFolder, plan: SearchPlan) -> optuna.Study:
     return optuna.create_study(
         study_name=study_name(folder, plan),
         storage=_storage(folder, plan),
-        directions=DIRECTIONS,
+        directions=["maximize", "minimize"],  # quality, cost
         sampler=SAMPLERS[plan.search.sampler](plan.seed),
         load_if_exists=True,
     )

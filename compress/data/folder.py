@@ -65,7 +65,8 @@ def _mode(paths: list[Path]) -> str:
     """One mode and one size for all images; only the headers are read."""
     from PIL import Image
 
-    modes, sizes = set(), {}
+    modes: set[str] = set()
+    sizes: dict[tuple[int, int], Path] = {}
     for path in paths:
         try:
             with Image.open(path) as image:

@@ -41,7 +41,8 @@ def export_litert(
     import keras
     import tensorflow as tf
 
-    if quantize and (representative is None or not len(representative)):
+    calibration = [] if representative is None else list(representative)
+    if quantize and not calibration:
         raise InputError("int8 export must have representative inputs. Received: none.")
     shape = tuple(model.inputs[0].shape[1:])
     if any(size is None for size in shape):
@@ -57,7 +58,7 @@ def export_litert(
             converter: Any = tf.lite.TFLiteConverter.from_saved_model(folder)
             if quantize:
                 converter.optimizations = [tf.lite.Optimize.DEFAULT]
-                converter.representative_dataset = lambda: ([x[np.newaxis]] for x in representative)
+                converter.representative_dataset = lambda: ([x[np.newaxis]] for x in calibration)
                 converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
                 converter.inference_input_type = tf.int8
                 converter.inference_output_type = tf.int8

@@ -126,13 +126,18 @@ def _macs(call: graph.Call) -> tuple[int | None, str]:
         return 0, ""
     if kind not in _COUNTERS:
         return None, "no counting rule for this class"
-    shapes = [shape[1:] for shape in (*call.inputs, *call.outputs)]
-    if any(size is None for shape in shapes for size in shape):
+    source, target = _known(call.inputs[0][1:]), _known(call.outputs[0][1:])
+    if source is None or target is None:
         return None, "an input size is unknown; build the model with a full input shape"
     try:
-        return _COUNTERS[kind](call.operation, call.inputs[0][1:], call.outputs[0][1:]), ""
+        return _COUNTERS[kind](call.operation, source, target), ""
     except ValueError as error:
         return None, str(error)
+
+
+def _known(shape: tuple[int | None, ...]) -> Shape | None:
+    sizes = tuple(size for size in shape if size is not None)
+    return sizes if len(sizes) == len(shape) else None
 
 
 def _spatial(layer: Any, shape: Shape) -> Shape:

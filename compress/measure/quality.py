@@ -15,14 +15,14 @@ REPORT_EVERY = 250
 def run_all(
     session: Session,
     x: npt.NDArray[np.float32],
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Runs every example through a session of batch size 1.
 
     Args:
         session: From `Runtime.prepare`.
         x: Model inputs (n, ...), as `Dataset.inputs` gives them.
-        on_progress: Called now and then with (done, total).
+        on_progress: Called now and then with the share that is done.
 
     Returns:
         Outputs, (n, classes).
@@ -33,5 +33,5 @@ def run_all(
         session.invoke()
         outputs.append(session.output()[0].copy())
         if on_progress and (index + 1) % REPORT_EVERY == 0:
-            on_progress(index + 1, len(x))
+            on_progress((index + 1) / len(x))
     return np.stack(outputs)

@@ -32,7 +32,7 @@ def render_html(report: Report) -> str:
         )
         if part
     )
-    title = escape(f"paretune: {report.data.get('source', report.folder.name)}")
+    title = escape(f"paretune: {_source(report)}")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -47,7 +47,7 @@ def _head(report: Report) -> str:
     shape = " x ".join(str(size) for size in data.get("input_shape", []))
     sizes = ", ".join(f"{count:,} {name}" for name, count in parts.items())
     lines = [
-        f"<h1>{escape(report.record['command'])}: {escape(str(data.get('source', '')))}</h1>",
+        f"<h1>paretune {escape(report.record['command'])}: {escape(_source(report))}</h1>",
         f'<p class="soft">{len(data.get("class_names", []))} classes, inputs of {shape}; {sizes}. '
         "Training data trained, validation data selected, test data judged the exported files "
         "once.</p>",
@@ -63,6 +63,11 @@ def _head(report: Report) -> str:
     return "\n".join(lines)
 
 
+def _source(report: Report) -> str:
+    """Returns what was searched or compressed, and the data."""
+    return str(report.data.get("source", report.folder.name))
+
+
 def _tiles(report: Report) -> list[tuple[str, str]]:
     tiles = []
     if report.candidates:
@@ -76,8 +81,12 @@ def _tiles(report: Report) -> list[tuple[str, str]]:
     near = [row for row in report.rows
             if row.artifact.test["accuracy"] >= best.artifact.test["accuracy"] - 0.01]  # fmt: skip
     small = min(near, key=lambda row: row.artifact.gzip_bytes)
-    tiles.append((formats.size(small.artifact.gzip_bytes),
-                  f"smallest file (gzipped) within 1 point of it: {small.artifact.id}"))  # fmt: skip
+    tiles.append(
+        (
+            formats.size(small.artifact.gzip_bytes),
+            f"smallest file (gzipped) within 1 point of it: {small.artifact.id}",
+        )
+    )
     timed = [row for row in near if row.latency]
     if timed:
         fast = min(timed, key=lambda row: row.latency.median_ms if row.latency else 0.0)
@@ -154,15 +163,21 @@ def _files(report: Report) -> str:
             formats.count(item.nonzero),
             formats.size(item.size_bytes),
             formats.size(item.gzip_bytes),
-            formats.latency(row.latency),
+            _two_lines(formats.latency(row.latency)),
             formats.time(row.latency.p95_ms) if row.latency else "-",
-            formats.speedup(row.latency),
+            _two_lines(formats.speedup(row.latency)),
         ]
         mark = ' class="first"' if first else ""
         rows.append(f"<tr{mark}><td>{item.id}</td>{''.join(f'<td>{c}</td>' for c in cells)}</tr>")
     heads = ["File", "Accuracy", "Precision", "Recall", "F1", "MACs", "Parameters", "Non-zero",
              "Size", "Gzipped", "Latency", "p95", "Speed-up"]  # fmt: skip
     return f"<h2>Exported files</h2><p>{escape(conditions(report))}</p>" + _table(heads, rows)
+
+
+def _two_lines(text: str) -> str:
+    """Puts the interval under its value: tables stay narrow enough for a screen."""
+    value, bracket, interval = text.partition(" [")
+    return f"{value}<br><small>[{interval}</small>" if bracket else value
 
 
 def _models(report: Report) -> str:
@@ -240,7 +255,8 @@ def _candidates(report: Report) -> str:
         ]
         rows.append(
             f'<tr><td>{item.id}</td><td class="wrap">{escape(state)}</td>'
-            f'{"".join(f"<td>{cell}</td>" for cell in cells)}<td class="wrap">{_choices(item)}</td></tr>'
+            f"{''.join(f'<td>{cell}</td>' for cell in cells)}"
+            f'<td class="wrap">{_choices(item)}</td></tr>'
         )
     heads = [
         "Model",
@@ -264,9 +280,9 @@ def _method(report: Report) -> str:
         for column in COLUMNS
         if "low" not in column.key and "high" not in column.key
     )
-    devices = sorted(
-        {item.device for item in (*report.candidates, *report.compressed) if item.device}
-    )
+    trained_on = [item.device for item in report.candidates]
+    trained_on += [item.device for item in report.compressed]
+    devices = sorted({device for device in trained_on if device})
     versions = ", ".join(f"{name} {version}" for name, version in report.record["versions"].items())
     scaling = report.data.get("preprocess", {})
     facts = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from compress.records import COMPLETE
@@ -18,6 +19,8 @@ STYLES = {
     ("pruned", "float32"): ("#D55E00", "^", "pruned float32"),
     ("pruned", "int8"): ("#E69F00", "D", "pruned int8"),
 }
+LOG_FROM = 4.0
+"""Ratio of the largest to the smallest value from which an axis is logarithmic."""
 GREY = "#8a8f98"
 INK = "#1f2430"
 
@@ -45,9 +48,9 @@ def render_plot(report: Report, file_format: str) -> bytes:
             drawers.append(_latency_panel)
         if not report.candidates:
             drawers.insert(0, _macs_panel)
-    settings = {"svg.hashsalt": "paretune", "svg.fonttype": "path", "font.size": 10}
+    settings: dict[Any, Any] = {"svg.hashsalt": "paretune", "svg.fonttype": "path", "font.size": 10}
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(5.2 * max(1, len(drawers)), 4.6), layout="constrained")
+        figure = Figure(figsize=(5.2 * max(1, len(drawers)), 4.9), layout="constrained")
         FigureCanvasAgg(figure)
         for index, draw in enumerate(drawers):
             axes = figure.add_subplot(1, len(drawers), index + 1)
@@ -59,8 +62,18 @@ def render_plot(report: Report, file_format: str) -> bytes:
     return sink.getvalue()
 
 
+def _scale(axes: Axes, xs: Sequence[float], unit: str = "") -> None:
+    """Sets a log axis where the values span a range, and readable ticks either way."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    if max(xs) / min(xs) >= LOG_FROM:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(EngFormatter(unit, sep=" "))
+
+
 def _finish(axes: Axes) -> None:
-    axes.set_xscale("log")
     axes.grid(True, which="major", color="#e3e6eb", linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
@@ -68,7 +81,9 @@ def _finish(axes: Axes) -> None:
     for side in ("left", "bottom"):
         axes.spines[side].set_color("#b8bdc7")
     axes.tick_params(colors=INK, which="both")
-    axes.legend(frameon=False, fontsize=8.5, loc="lower right")
+    axes.legend(
+        frameon=False, fontsize=8.5, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.15)
+    )
     axes.margins(x=0.12, y=0.12)
 
 
@@ -91,6 +106,7 @@ def _search_panel(axes: Axes, report: Report) -> None:
             item.id, (x, y), textcoords="offset points", xytext=(0, 7), ha="center", fontsize=8,
             color=INK,
         )  # fmt: skip
+    _scale(axes, [getattr(item, cost) for item in trained.values()])
     _floor(axes, [item.val[quality] * 100 for item in trained.values()])
     axes.set_title("Search: all trained candidates", color=INK)
     axes.set_xlabel("MACs (counted)" if cost == "macs" else f"{cost} (counted)")
@@ -119,43 +135,48 @@ def _macs_panel(axes: Axes, report: Report) -> None:
 def _size_panel(axes: Axes, report: Report) -> None:
     _files_panel(axes, report, "size")
     axes.set_title("Exported files: size", color=INK)
-    axes.set_xlabel("gzipped file in kB (counted)")
+    axes.set_xlabel("gzipped file (counted)")
 
 
 def _latency_panel(axes: Axes, report: Report) -> None:
     _files_panel(axes, report, "latency")
     timed = next(row.latency for row in report.rows if row.latency)
     axes.set_title("Exported files: latency", color=INK)
-    axes.set_xlabel(f"ms per inference (measured, {timed.runtime.split(' (')[0]}, "
-                    f"{timed.threads} thread{'s' if timed.threads > 1 else ''})")  # fmt: skip
+    threads = f"{timed.threads} thread{'s' if timed.threads > 1 else ''}"
+    axes.set_xlabel(f"one inference (measured, {timed.runtime.split(' (')[0]}, {threads})")
 
 
 def _position(row: Row, axis: str) -> float | None:
     if axis == "macs":
         return row.artifact.macs
     if axis == "size":
-        return row.artifact.gzip_bytes / 1e3
-    return row.latency.median_ms if row.latency else None
+        return row.artifact.gzip_bytes
+    return row.latency.median_ms / 1e3 if row.latency else None
 
 
 def _files_panel(axes: Axes, report: Report, axis: str) -> None:
     placed = [(row, x) for row in report.rows if (x := _position(row, axis)) is not None]
-    for model in {row.artifact.model: None for row, _ in placed}:
-        points = [(x, row.artifact.test["accuracy"] * 100) for row, x in placed
-                  if row.artifact.model == model]  # fmt: skip
-        axes.plot(*zip(*points, strict=True), color="#c9ced6", linewidth=0.9, zorder=1)
+    # from each model's dense float32 file a line to the files made of it
+    origins = {row.artifact.id: (row, x) for row, x in placed}
+    for row, x in placed:
+        base, base_x = origins[row.artifact.baseline]
+        heights = [base.artifact.test["accuracy"] * 100, row.artifact.test["accuracy"] * 100]
+        axes.plot([base_x, x], heights, color="#d5d9e0", linewidth=0.9, zorder=1)
     for (variant, file_format), (color, marker, label) in STYLES.items():
-        chosen = [(row, x) for row, x in placed
-                  if (row.artifact.variant, row.artifact.format) == (variant, file_format)]  # fmt: skip
+        style = (variant, file_format)
+        chosen = [
+            (row, x) for row, x in placed if (row.artifact.variant, row.artifact.format) == style
+        ]
         if not chosen:
             continue
         xs = [x for _, x in chosen]
         ys = [row.artifact.test["accuracy"] * 100 for row, _ in chosen]
         if axis == "latency":
-            spans = [(row.latency.median_ms - row.latency.low_ms,
-                      row.latency.high_ms - row.latency.median_ms)
+            spans = [((row.latency.median_ms - row.latency.low_ms) / 1e3,
+                      (row.latency.high_ms - row.latency.median_ms) / 1e3)
                      for row, _ in chosen if row.latency]  # fmt: skip
             axes.errorbar(xs, ys, xerr=list(zip(*spans, strict=True)), fmt="none",
                           ecolor=color, elinewidth=1, alpha=0.7)  # fmt: skip
         axes.scatter(xs, ys, s=38, color=color, marker=marker, label=label, zorder=3)
+    _scale(axes, [x for _, x in placed], {"size": "B", "latency": "s"}.get(axis, ""))
     axes.set_ylabel("test accuracy in %")

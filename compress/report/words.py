@@ -5,7 +5,6 @@ from __future__ import annotations
 from compress.report import formats
 from compress.report.rows import Report, Row
 
-
 NEGLIGIBLE = 0.02
 """Ratios closer to 1 than this are not called a gain: instances of one file differ as much."""
 
@@ -35,16 +34,20 @@ def verdict(report: Report, model: str) -> str:
     pruned = [row for row in rows if row.artifact.variant == "pruned"]
     if not dense or not pruned:
         return "not compressed"
-    return "; ".join(_trade(dense[0], row) for row in pruned)
+    alone = {row.artifact.format: row for row in dense}
+    return "; ".join(_trade(dense[0], row, alone.get(row.artifact.format)) for row in pruned)
 
 
-def _trade(old: Row, new: Row) -> str:
+def _trade(old: Row, new: Row, unpruned: Row | None) -> str:
+    """Compares a pruned file with the dense float32 one; says what the format alone gives."""
     points = (new.artifact.test["accuracy"] - old.artifact.test["accuracy"]) * 100
     smaller = old.artifact.gzip_bytes / new.artifact.gzip_bytes
     text = (
         f"{new.artifact.format} at {new.artifact.sparsity * 100:.0f} % sparsity: "
         f"{points:+.2f} points of accuracy, {smaller:.2f}x smaller gzipped, {_time(new)}"
     )
+    if unpruned is not None and unpruned is not old and unpruned.latency is not None:
+        text += f" where {new.artifact.format} alone gives {unpruned.latency.ratio:.2f}x"
     if new.artifact.unsupported:
         text += f" (MACs leave out {len(new.artifact.unsupported)} operations)"
     return text

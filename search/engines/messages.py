@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TextIO
+from typing import IO, Any
 
 # to a worker
 TRIAL, COMPRESS, QUIT = "trial", "compress", "quit"
@@ -11,7 +11,7 @@ TRIAL, COMPRESS, QUIT = "trial", "compress", "quit"
 READY, PROGRESS, CLAIMED, DONE, FATAL = "ready", "progress", "claimed", "done", "fatal"
 
 
-def send(stream: TextIO, kind: str, **content: Any) -> None:
+def send(stream: IO[str], kind: str, **content: Any) -> None:
     """Writes one message."""
     stream.write(json.dumps({"kind": kind, **content}) + "\n")
     stream.flush()

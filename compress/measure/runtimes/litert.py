@@ -91,7 +91,7 @@ class LiteRTSession:
         if not np.issubdtype(raw.dtype, np.integer):
             return np.asarray(raw, np.float32)
         scale, zero = self._output["quantization"]
-        return ((raw.astype(np.float32) - zero) * scale).astype(np.float32)
+        return np.asarray((raw.astype(np.float32) - zero) * scale, np.float32)
 
 
 def _quantization(detail: dict[str, Any]) -> dict[str, Any]:
