@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,15 +80,31 @@ def float32_model(model: keras.Model) -> keras.Model:
         config["dtype"] = "float32"
         return layer.__class__.from_config(config)
 
-    clone = keras.models.clone_model(model, clone_function=rebuilt)
-    clone.set_weights(model.get_weights())
-    return clone
+    return _clone(model, rebuilt)
 
 
 def copy_model(model: keras.Model) -> keras.Model:
-    """Returns a model of the same layers and names with its own copies of the weights."""
+    """Returns a model of the same layers and names with its own copies of the weights.
+
+    Args:
+        model: A functional or Sequential model.
+    """
+    return _clone(model, lambda layer: layer.__class__.from_config(layer.get_config()))
+
+
+def _clone(model: keras.Model, clone_function: Callable[[Any], Any]) -> keras.Model:
     import keras
 
-    clone = keras.models.clone_model(model)
+    # given inputs of their own, clones keep the names of the input layers too
+    sequential = isinstance(model, keras.Sequential)
+    inputs = keras.tree.map_structure(
+        lambda tensor: keras.Input(
+            batch_shape=tensor.shape,
+            dtype=tensor.dtype,
+            name=tensor._keras_history.operation.name,
+        ),
+        model.inputs if sequential else model.input,
+    )
+    clone = keras.models.clone_model(model, inputs, clone_function=clone_function)
     clone.set_weights(model.get_weights())
     return clone

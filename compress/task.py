@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +26,10 @@ class Objective(Protocol):
 
     def arrays(self) -> dict[str, Floats]:
         """Returns further arrays over the training examples, gathered with each batch."""
+        ...
+
+    def guessing(self) -> float:
+        """Returns the most that a uniform guess costs; far above it training has diverged."""
         ...
 
     def loss(self, labels: Any, logits: Any, extra: dict[str, Any]) -> Any:
@@ -59,6 +64,10 @@ class CrossEntropy:
     def arrays(self) -> dict[str, Floats]:
         """Needs no further arrays."""
         return {}
+
+    def guessing(self) -> float:
+        """Returns log K: the cross-entropy of a uniform guess with any target."""
+        return math.log(self.num_classes)
 
     def loss(self, labels: Any, logits: Any, extra: dict[str, Any]) -> Any:
         """Returns -sum_k q_k log softmax(logits)_k, q = (1 - s) onehot + s / K, (batch,)."""
@@ -116,7 +125,7 @@ def logits_view(model: keras.Model) -> Iterator[LogitsView]:
 
     last = producer(model)
     if is_softmax_layer(last):
-        body = keras.Model(model.inputs, last.input)
+        body = keras.Model(model.input, last.input)
         yield lambda x, training: keras.ops.cast(body(x, training=training), "float32")
         return
     if getattr(last, "activation", None) is keras.activations.softmax:

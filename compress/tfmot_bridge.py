@@ -9,6 +9,7 @@ Keras 3 variable.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -28,7 +29,10 @@ def _import(name: str) -> ModuleType:
     tf.keras.__name__  # noqa: B018
     before = os.environ.get(_LEGACY)
     try:
-        return importlib.import_module(f"{_MODULES}.{name}")
+        with warnings.catch_warnings():
+            # tfmot compares versions with distutils
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return importlib.import_module(f"{_MODULES}.{name}")
     except ImportError as error:
         raise MissingDependency(
             f"tensorflow-model-optimization must be importable ({error}). "

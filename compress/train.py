@@ -145,7 +145,7 @@ def train(
     for hook in hooks:
         hook.start(model, step, epochs * steps_per_epoch)
     order = np.random.default_rng(seed)
-    ceiling = DIVERGED * math.log(data.num_classes)
+    guessing = objective.guessing()
     history: list[EpochRecord] = []
     best: tuple[tuple[float, float], int, list[npt.NDArray[np.generic]]] | None = None
     with logits_view(model) as view, fused_normalization(model):
@@ -155,10 +155,10 @@ def train(
             began = time.perf_counter()
             shuffled = order.permutation(len(data.train))[: steps_per_epoch * batch]
             loss = _run_epoch(run, shuffled.reshape(-1, batch).astype(np.int32), epoch)
-            if loss > ceiling:
+            if loss > DIVERGED * guessing:
                 raise TrainingDiverged(
                     f"the mean loss of epoch {epoch} is {loss:.3g}, above {DIVERGED:g} times "
-                    f"that of guessing ({math.log(data.num_classes):.3g})"
+                    f"that of guessing ({guessing:.3g})"
                 )
             logits = predict(data.val.x)
             if not np.isfinite(logits).all():

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 # Learning rates that train common networks, per optimizer (log scale).
 LEARNING_RATES = {
-    "sgd": (1e-2, 5e-1),
-    "momentum": (3e-3, 2e-1),
-    "nesterov": (3e-3, 2e-1),
-    "adagrad": (5e-3, 1e-1),
-    "rmsprop": (2e-4, 5e-3),
-    "adam": (5e-4, 1e-2),
-    "adamw": (5e-4, 1e-2),
+    "sgd": (5e-2, 1.0),
+    "momentum": (1e-2, 2e-1),
+    "nesterov": (1e-2, 2e-1),
+    "adagrad": (1e-2, 2e-1),
+    "rmsprop": (5e-4, 5e-3),
+    "adam": (1e-3, 1e-2),
+    "adamw": (1e-3, 1e-2),
 }
 BATCH_SIZES = (32, 64, 128, 256)
 MIN_STEPS, MAX_STEPS = 8, 1000

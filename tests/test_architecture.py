@@ -18,7 +18,7 @@ TIERS = [
     ["compress._version", "compress.errors", "compress.registry", "compress.options"],
     ["compress.files", "compress.plan", "compress.records", "compress.pareto", "compress.quiet"],
     ["compress.data", "compress.runfolder", "compress.io", "compress.graph", "compress.device"],
-    ["compress.task", "compress.optimizers", "compress.tfmot_bridge"],
+    ["compress.task", "compress.optimizers", "compress.fused", "compress.tfmot_bridge"],
     ["compress.train", "compress.measure"],
     ["compress.prune", "compress.distill", "compress.export"],
     ["compress.report"],

@@ -31,6 +31,11 @@ class DistillObjective:
         """Returns the teacher's logits, gathered with each batch."""
         return {"teacher_logits": self._teacher_logits}
 
+    def guessing(self) -> float:
+        """Returns the most that a uniform guess costs."""
+        taught = self._loss.guessing(self._labels.num_classes)
+        return (1.0 - self._weight) * self._labels.guessing() + self._weight * taught
+
     def loss(self, labels: Any, logits: Any, extra: dict[str, Any]) -> Any:
         """Returns the mixed loss per example, (batch,)."""
         taught = self._loss(logits, extra["teacher_logits"])

@@ -201,16 +201,18 @@ def _ratio(
 
 
 def _widest(timers: Mapping[str, _Timer], against: Mapping[str, str], seed: int) -> float:
-    """Returns the largest relative half-width of all ratios, and of the baselines' times."""
-    widths = []
-    for name, base in against.items():
-        if name == base:
-            values = np.asarray(timers[name].medians)
-            middle, low, high = median_interval(values, np.random.default_rng(seed))
-        else:
-            middle, low, high = _ratio(timers, name, base, seed)
-        widths.append((high - low) / 2.0 / middle)
-    return max(widths)
+    """Returns the largest relative half-width of all ratios.
+
+    Files that are only compared with themselves have none; of them the times count,
+    where there is no other file. (Times drift with the machine, paired ratios do not.)
+    """
+    intervals = [
+        _ratio(timers, name, base, seed) for name, base in against.items() if name != base
+    ] or [
+        median_interval(np.asarray(timer.medians), np.random.default_rng(seed))
+        for timer in timers.values()
+    ]
+    return max((high - low) / 2.0 / middle for middle, low, high in intervals)
 
 
 def _summary(

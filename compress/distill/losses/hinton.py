@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from compress.options import require
@@ -28,6 +29,10 @@ class HintonKD:
     def __init__(self, temperature: float) -> None:
         require(temperature > 0, "temperature", "be above 0", temperature)
         self.temperature = temperature
+
+    def guessing(self, num_classes: int) -> float:
+        """Returns T^2 log K: the most that a uniform student costs (a one-hot teacher)."""
+        return self.temperature**2 * math.log(num_classes)
 
     def __call__(self, student: Any, teacher: Any) -> Any:
         """Returns the loss per example.

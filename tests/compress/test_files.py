@@ -1,0 +1,62 @@
+"""Atomic files and output folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from compress.errors import InputError
+from compress.files import read_json, replacing, writable_folder, write_json, write_text
+
+
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def fail() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("no space")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_are_readable_like_others(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", "x")
+    (tmp_path / "b").write_text("x")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_json_refuses_nan_and_other_content(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Out of range float"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert not (tmp_path / "a.json").exists()
+    write_text(tmp_path / "a.json", "[1]")
+    with pytest.raises(InputError, match="must hold a JSON object"):
+        read_json(tmp_path / "a.json")
+    write_text(tmp_path / "a.json", "{")
+    with pytest.raises(InputError, match="must hold JSON"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(InputError, match="Cannot read"):
+        read_json(tmp_path / "b.json")
+
+
+def test_output_folders(tmp_path: Path) -> None:
+    assert writable_folder(tmp_path / "new" / "deep").is_dir()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="is a file"):
+        writable_folder(tmp_path / "file")
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    locked.chmod(0o555)
+    try:
+        for folder in (locked, locked / "new"):
+            with pytest.raises(InputError, match="must be writable"):
+                writable_folder(folder)
+        assert list(locked.iterdir()) == []
+    finally:
+        locked.chmod(0o755)

@@ -1,0 +1,127 @@
+"""Plans: one record from Python, TOML and the command line."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from compress.errors import InputError
+from compress.options import (
+    command_words,
+    differing_fields,
+    from_flat,
+    from_nested,
+    overlay,
+    plan_fields,
+    to_nested,
+)
+from compress.plan import Plan, TrainSettings
+from search.plan import SearchPlan
+
+
+def test_flat_and_nested_make_the_same_plan() -> None:
+    flat = from_flat(Plan, {"data": "mnist", "sparsity": 0.5, "formats": "int8", "epochs": 3})
+    nested = from_nested(
+        Plan,
+        {
+            "data": {"source": "mnist"},
+            "weights": {"sparsity": 0.5},
+            "export": {"formats": ["int8"]},
+            "finetune": {"epochs": 3},
+        },
+    )
+    assert flat == nested
+    assert flat.finetune.epochs == 3
+
+
+@pytest.mark.parametrize("plan", [Plan(), SearchPlan(), from_flat(Plan, {"sparsity": 0.9})])
+def test_plans_survive_json(plan: Plan) -> None:
+    assert from_nested(type(plan), to_nested(plan)) == plan
+
+
+def test_a_contested_flag_belongs_to_its_first_claimant() -> None:
+    run = from_flat(SearchPlan, {"epochs": 7})
+    assert (run.search.epochs, run.finetune.epochs) == (7, None)
+    assert from_flat(SearchPlan, {"finetune_epochs": 7}).finetune.epochs == 7
+    flags = [flag for leaf in plan_fields(SearchPlan) for flag in leaf.flags]
+    assert len(flags) == len(set(flags))
+
+
+def test_command_words_say_what_differs_from_the_defaults() -> None:
+    plan = from_flat(SearchPlan, {"data": "a b.npz", "trials": 3, "prune_ends": True, "out": "x"})
+    line = shlex.join(command_words(plan))
+    assert line == "--data 'a b.npz' --prune-ends --trials 3"
+
+
+def test_differing_fields_skip_what_may_change() -> None:
+    old, new = SearchPlan(), from_flat(SearchPlan, {"trials": 99, "workers": 7, "seed": 3})
+    assert differing_fields(old, new) == ["seed was 0, now 3"]
+
+
+def test_overlay_changes_leaves_only() -> None:
+    merged = overlay({"a": {"x": 1, "y": 2}, "b": 1}, {"a": {"y": 3}})
+    assert merged == {"a": {"x": 1, "y": 3}, "b": 1}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"sparsty": 0.5}, "Unknown plan option 'sparsty'.*Did you mean 'sparsity'"),
+        ({"sparsity": 1.0}, r"sparsity must be in \[0, 1\). Received: 1.0"),
+        ({"sparsity": -0.1}, "sparsity must be in"),
+        ({"sparsity": float("nan")}, "must be finite"),
+        ({"sparsity": "a"}, "weights.sparsity must be of type float. Received: 'a'"),
+        ({"initial_sparsity": 0.9}, "initial_sparsity must be at most sparsity"),
+        ({"prune_begin": 0.6}, "0 <= begin < end <= 1"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"epochs": True}, "must be of type int"),
+        ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"distill_weight": 1.5}, r"distill_weight must be in \[0, 1\]"),
+        ({"formats": "int4"}, "Unknown export format 'int4'. Choices: float32, int8"),
+        ({"formats": ""}, "name at least one format"),
+        ({"optimizer": "lion"}, "Unknown optimizer 'lion'. Choices: adagrad"),
+        ({"schedule": "step"}, "Unknown learning-rate schedule"),
+        ({"device": "tpu"}, "Unknown device 'tpu'"),
+        ({"normalize": "zscore"}, "Unknown normalization"),
+        ({"seed": -1}, "seed must be in"),
+        ({"latency_budget": 0.0}, "latency_budget must be above 0"),
+    ],
+)
+def test_plan_refusals(values: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_flat(Plan, values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"trials": 0}, "trials must be at least 1. Received: 0"),
+        ({"space": "cn"}, "Unknown space 'cn'. Choices: cnn. Did you mean 'cnn'"),
+        ({"sampler": "bayes"}, "Unknown sampler 'bayes'. Choices: nsga2, random, tpe"),
+        ({"optimizers": "adam,lion"}, "Unknown optimizer 'lion'"),
+        ({"objectives": "accuracy"}, "one quality and one cost"),
+        ({"objectives": "macs,accuracy"}, "Unknown quality 'macs'"),
+        ({"max_macs": 0}, "max_macs must be at least 1"),
+        ({"workers": 0}, "workers must be at least 1"),
+    ],
+)
+def test_search_plan_refusals(values: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_flat(SearchPlan, values)
+
+
+def test_unknown_sections_and_keys_are_refused() -> None:
+    with pytest.raises(InputError, match="Unknown plan section or key 'weight'"):
+        from_nested(Plan, {"weight": {}})
+    with pytest.raises(InputError, match="Unknown key in plan section 'weights' 'sparse'"):
+        from_nested(Plan, {"weights": {"sparse": 1}})
+    with pytest.raises(InputError, match="must be a table"):
+        from_nested(Plan, {"weights": 3})
+
+
+def test_automatic_epochs_give_a_thousand_steps() -> None:
+    assert TrainSettings().epochs_for(10) == 100
+    assert TrainSettings().epochs_for(399) == 4
+    assert TrainSettings().epochs_for(5000) == 4
+    assert TrainSettings(epochs=2).epochs_for(10) == 2
