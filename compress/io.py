@@ -69,7 +69,6 @@ def float32_model(model: keras.Model) -> keras.Model:
         The model itself where it computes in float32 already, else a clone with equal
         weights.
     """
-    import keras
 
     layers = list(model._flatten_layers())  # the public `layers` stops at nested models
     if all(layer.compute_dtype == "float32" for layer in layers):

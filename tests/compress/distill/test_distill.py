@@ -19,9 +19,7 @@ from compress.train import train
 ONE = TrainSettings(epochs=1, batch_size=64)
 
 
-def test_heads_do_not_matter(
-    digits: Dataset, cpu: Device, small_cnn: Callable[..., Any]
-) -> None:
+def test_heads_do_not_matter(digits: Dataset, cpu: Device, small_cnn: Callable[..., Any]) -> None:
     """Student and teacher that end in softmax give the same student as those that do not."""
     students = []
     for head in ("none", "layer", "dense"):
@@ -61,9 +59,7 @@ def test_a_student_learns_from_outputs_alone(
     """With wrong labels and weight 1 the student still learns what the teacher knows."""
     teacher = small_cnn(1)
     train(teacher, digits, TrainSettings(epochs=15, batch_size=32, learning_rate=3e-3), device=cpu)
-    shifted = replace(
-        digits, train=replace(digits.train, y=(digits.train.y + 1) % 10)
-    )
+    shifted = replace(digits, train=replace(digits.train, y=(digits.train.y + 1) % 10))
     student = small_cnn(0)
     result = distill(
         student, teacher, shifted, DistillOptions(weight=1.0),

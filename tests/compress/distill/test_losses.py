@@ -30,7 +30,9 @@ def test_hinton_equals_its_closed_form(temperature: float) -> None:
     rng = np.random.default_rng(0)
     student, teacher = rng.normal(size=(2, 32, 10)).astype(np.float32) * 5
     got = HintonKD(temperature)(student, teacher).numpy()
-    np.testing.assert_allclose(got, closed_form(student, teacher, temperature), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        got, closed_form(student, teacher, temperature), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_hinton_by_hand() -> None:

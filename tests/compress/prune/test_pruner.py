@@ -43,9 +43,7 @@ def schedule(step: int, begin: int, end: int, final: float, power: float = 3.0) 
         (WeightOptions(), 2, (0, 1, 1)),
     ],
 )
-def test_update_times(
-    options: WeightOptions, steps: int, expected: tuple[int, int, int]
-) -> None:
+def test_update_times(options: WeightOptions, steps: int, expected: tuple[int, int, int]) -> None:
     times = update_times(options, steps)
     assert (times.begin, times.end, times.frequency) == expected
     assert (times.end - times.begin) % times.frequency == 0

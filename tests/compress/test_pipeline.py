@@ -1,0 +1,138 @@
+"""compress_model from a file to a report, on digits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compress import compress_model, load_data, load_model
+from compress.data import Dataset
+from compress.device import Device
+from compress.errors import InputError
+from compress.io import save_model
+from compress.options import from_flat
+from compress.plan import Plan, TrainSettings
+from compress.train import train
+
+QUICK = {"epochs": 8, "batch_size": 64, "learning_rate": 3e-3, "latency_budget": 1.0}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained dense model, 97 % or so."""
+    import keras
+
+    from compress.device import setup
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(16, 3, padding="same", activation="relu", name="first")(inputs)
+    x = keras.layers.Conv2D(32, 3, padding="same", activation="relu", name="mid")(x)
+    x = keras.layers.GlobalMaxPooling2D()(x)
+    x = keras.layers.Dense(64, activation="relu", name="hidden")(x)
+    model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax", name="last")(x))
+    data = load_data("digits")
+    settings = TrainSettings(epochs=15, batch_size=32, learning_rate=3e-3)
+    result = train(model, data, settings, device=setup("cpu"))
+    assert result.val["accuracy"] > 0.95
+    path = tmp_path_factory.mktemp("models") / "mine.keras"
+    save_model(model, path)
+    return path
+
+
+def test_from_a_file_to_a_report(trained: Path, tmp_path: Path, digits: Dataset) -> None:
+    plan = from_flat(Plan, {**QUICK, "out": str(tmp_path / "out")})
+    before = trained.read_bytes()
+    seen: list[str] = []
+    result = compress_model(trained, plan=plan, on_progress=lambda text, _: seen.append(text))
+    assert trained.read_bytes() == before
+    rows = {row.artifact.id: row for row in result.report.rows}
+    assert list(rows) == ["mine.float32", "mine.int8", "mine-p80.float32", "mine-p80.int8"]
+    for row in rows.values():
+        assert (result.folder / row.artifact.file).stat().st_size == row.artifact.size_bytes
+        assert row.latency is not None
+        assert row.latency.median_ms > 0
+    dense, pruned = rows["mine.float32"].artifact, rows["mine-p80.float32"].artifact
+    assert dense.test["accuracy"] > 0.93
+    assert pruned.test["accuracy"] > dense.test["accuracy"] - 0.05
+    # mid: 9 * 16 * 32 = 4608 and hidden: 32 * 64 = 2048 weights, 80 % of each zero
+    assert dense.nonzero - pruned.nonzero == pytest.approx(3686 + 1638, abs=60)
+    assert pruned.gzip_bytes < 0.6 * dense.gzip_bytes
+    kernel = result.model.get_layer("mid").kernel.numpy()
+    assert (kernel == 0).mean() == pytest.approx(0.8, abs=0.001)
+    assert any(text.startswith("fine-tuning") for text in seen)
+    assert any(text.startswith("testing") for text in seen)
+    # measured accuracy is the file's own, computed again from the Keras model
+    predicted = result.model.predict(digits.inputs("test"), verbose=0).argmax(-1)
+    assert pruned.test["accuracy"] == pytest.approx((predicted == digits.test.y).mean(), abs=0.006)
+    record = json.loads((result.folder / "compressed" / "mine.json").read_text())
+    assert record["teacher"].startswith("mine (")
+    assert (result.folder / "log.txt").read_text().splitlines()[0].split(" ", 2)[2].startswith(
+        "runs on CPU"
+    )  # fmt: skip
+    # again: nothing is trained or timed anew
+    stamps = {path: path.stat().st_mtime_ns for path in result.folder.glob("exports/*")}
+    latency = (result.folder / "latency.json").read_bytes()
+    compress_model(trained, plan=plan)
+    assert stamps == {path: path.stat().st_mtime_ns for path in result.folder.glob("exports/*")}
+    assert (result.folder / "latency.json").read_bytes() == latency
+
+
+def test_without_pruning_and_teacher(trained: Path, tmp_path: Path) -> None:
+    values = {**QUICK, "epochs": 1, "sparsity": 0.0, "teacher": "none", "formats": "float32"}
+    plan = from_flat(Plan, {**values, "out": str(tmp_path / "out")})
+    result = compress_model(trained, plan=plan)
+    assert [row.artifact.id for row in result.report.rows] == ["mine.float32", "mine-p0.float32"]
+    assert result.report.compressed[0].teacher == ""
+    assert result.report.rows[1].artifact.sparsity == 0.0
+
+
+def test_a_model_from_a_run_brings_its_scaling(trained: Path, tmp_path: Path) -> None:
+    """The run stored 'unit' scaling; `--normalize auto` must find and use it."""
+    from compress.pipeline import load_for_model
+
+    run = tmp_path / "run"
+    (run / "candidates").mkdir(parents=True)
+    target = run / "candidates" / "0001.keras"
+    target.write_bytes(trained.read_bytes())
+    unit = load_data("digits", normalize="unit")
+    (run / "data.json").write_text(json.dumps({"preprocess": unit.preprocess.to_json()}))
+    assert load_for_model(target, Plan()).preprocess == unit.preprocess
+    explicit = from_flat(Plan, {"normalize": "none"})
+    assert load_for_model(target, explicit).preprocess.scale == 1.0
+    assert load_for_model(trained, Plan()).preprocess == load_data("digits").preprocess
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"teacher": "no.keras"}, "must exist"),
+        ({"data": "nowhere"}, "a path that exists"),
+    ],
+)
+def test_bad_input_writes_nothing(
+    trained: Path, tmp_path: Path, values: dict[str, object], message: str
+) -> None:
+    plan = from_flat(Plan, {**values, "out": str(tmp_path / "out")})
+    with pytest.raises(InputError, match=message):
+        compress_model(trained, plan=plan)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_for_other_data_is_refused(
+    blobs: Dataset, trained: Path, tmp_path: Path, cpu: Device
+) -> None:
+    plan = from_flat(Plan, {"out": str(tmp_path / "out")})
+    with pytest.raises(InputError, match="must take inputs of the data's shape"):
+        compress_model(trained, blobs, plan)
+    assert not (tmp_path / "out").exists()
+
+
+def test_model_predicts_after_reload(trained: Path, small_cnn: Callable[..., Any]) -> None:
+    x = np.zeros((2, 8, 8, 1), np.float32)
+    assert load_model(trained)(x).shape == (2, 10)

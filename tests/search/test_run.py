@@ -1,0 +1,187 @@
+"""Whole runs through the command line, in processes of their own: kill, resume, extend."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.trial import TrialState
+
+ROOT = Path(__file__).parent.parent.parent
+COMMAND = [sys.executable, "-c", "from search.cli import main; main()"]
+QUICK = ["--epochs", "2", "--finetune-epochs", "2", "--latency-budget", "1", "--formats", "float32"]
+
+
+def paretune(*words: object, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Runs the command to its end."""
+    return subprocess.run(
+        [*COMMAND, *map(str, words)], cwd=cwd, env=environment(), capture_output=True, text=True,
+        timeout=timeout,
+    )  # fmt: skip
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def start(*words: object, cwd: Path) -> subprocess.Popen[str]:
+    """Starts the command in a process group of its own."""
+    return subprocess.Popen(
+        [*COMMAND, *map(str, words)], cwd=cwd, env=environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for(condition: Any, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "what the test waits for did not come"
+        time.sleep(0.02)
+
+
+def records(folder: Path) -> dict[str, dict[str, Any]]:
+    return {path.stem: json.loads(path.read_text()) for path in folder.glob("candidates/*.json")}
+
+
+def study(folder: Path) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    backend = JournalFileBackend(str(folder / "study.journal"))
+    return optuna.load_study(study_name="paretune", storage=JournalStorage(backend))
+
+
+def trained(folder: Path) -> list[str]:
+    return [name for name, item in records(folder).items() if item["state"] != "rejected"]
+
+
+def test_search_compress_report_and_extension(tmp_path: Path) -> None:
+    done = paretune("run", "--trials", 3, *QUICK, "--out", "r", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "r"
+    report = json.loads((folder / "report.json").read_text())
+    assert len(report["candidates"]) == 3
+    compressed = {item["model"] for item in report["compressed"]}
+    assert compressed == set(report["front"])
+    assert {row["variant"] for row in report["files"]} == {"dense", "pruned"}
+    for row in report["files"]:
+        assert (folder / row["file"]).exists()
+        assert row["latency"]["median_ms"] > 0
+    for name in ("report.html", "candidates.csv", "pareto.png", "log.txt", "plan.json"):
+        assert (folder / name).stat().st_size > 0
+    log = (folder / "log.txt").read_text().splitlines()
+    assert "runs on CPU" in log[0]
+    for step in ("1 define the space", "2 sample with tpe; 3 train", "4 update", "5 repeat"):
+        assert any(step in line for line in log), step
+    assert "Speed-up" in done.stdout
+
+    # the report is made again from the folder alone
+    before = (folder / "report.html").read_bytes()
+    (folder / "report.html").unlink()
+    (folder / "study.journal").rename(folder / "elsewhere")
+    assert paretune("report", "r", cwd=tmp_path).returncode == 0
+    assert (folder / "report.html").read_bytes() == before
+    (folder / "elsewhere").rename(folder / "study.journal")
+
+    # two more trials: the first three stay as they are
+    old = records(folder)
+    more = paretune("run", "--trials", 5, *QUICK, "--out", "r", cwd=tmp_path)
+    assert more.returncode == 0, more.stderr
+    assert len(records(folder)) == 5
+    assert {name: records(folder)[name] for name in old} == old
+
+    # another plan in the same folder is refused, and nothing changes
+    listing = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    other = paretune("run", "--trials", 5, *QUICK, "--seed", 9, "--out", "r", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "seed was 0, now 9" in other.stderr
+    assert listing == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+    # the shown commands work: a candidate is trained anew with its seed
+    name = report["front"][-1]
+    replay = paretune("search", "--replay", f"r/candidates/{name}.json", "--trials", 1, "--epochs",
+                      2, "--out", "again", cwd=tmp_path)  # fmt: skip
+    assert replay.returncode == 0, replay.stderr
+    again, first = records(tmp_path / "again")["0000"], old[name]
+    assert (again["choices"], again["seed"]) == (first["choices"], first["seed"])
+    assert again["macs"] == first["macs"]
+    assert again["val"]["accuracy"] == pytest.approx(first["val"]["accuracy"], abs=0.02)
+
+
+def test_killed_in_the_middle_of_a_trial(tmp_path: Path) -> None:
+    """Kill -9 to the run's process alone, twice: workers end too, and nothing is lost."""
+    words = ("run", "--trials", 6, *QUICK[2:], "--epochs", 8, "--out", "r")
+    folder = tmp_path / "r"
+    for target in (1, 4):
+        process = start(*words, cwd=tmp_path)
+        wait_for(lambda target=target: len(trained(folder)) >= target)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    before = records(folder)
+    assert 4 <= len(before) < 6
+    done = paretune(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    after = records(folder)
+    assert {name: after[name] for name in before} == before
+    assert len(trained(folder)) == 6
+    states = Counter(trial.state for trial in study(folder).trials)
+    assert states[TrialState.RUNNING] == states[TrialState.WAITING] == 0
+    complete = [t.number for t in study(folder).trials if t.state == TrialState.COMPLETE]
+    assert sorted(f"{number:04d}" for number in complete) == sorted(
+        name for name, item in after.items() if item["state"] == "complete"
+    )
+    report = json.loads((folder / "report.json").read_text())
+    assert len(report["candidates"]) == len(after)
+    assert {item["model"] for item in report["compressed"]} == set(report["front"])
+    # every interrupted trial was tried again with its choices, once
+    retries = [t.user_attrs["retry_of"] for t in study(folder).trials if "retry_of" in t.user_attrs]
+    assert len(retries) == len(set(retries))
+    assert "will run again" in (folder / "log.txt").read_text()
+
+
+def test_a_dead_worker_fails_its_trial_only(tmp_path: Path) -> None:
+    words = ("search", "--trials", 4, "--epochs", 8, "--workers", 1, "--out", "r")
+    folder = tmp_path / "r"
+    process = start(*words, cwd=tmp_path)
+
+    def running() -> bool:
+        if not (folder / "study.journal").exists() or not trained(folder):
+            return False
+        return any(trial.state == TrialState.RUNNING for trial in study(folder).trials)
+
+    wait_for(running)
+    subprocess.run(["pkill", "-9", "-P", str(process.pid)], check=True)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    items = records(folder).values()
+    assert sum("worker died (signal SIGKILL)" in item["reason"] for item in items) == 1
+    assert sum(item["state"] == "complete" for item in items) == 3
+
+
+def test_ctrl_c_stops_and_says_how_to_go_on(tmp_path: Path) -> None:
+    words = ("search", "--trials", 50, "--epochs", 8, "--workers", 1, "--out", "r")
+    process = start(*words, cwd=tmp_path)
+    wait_for(lambda: len(trained(tmp_path / "r")) >= 1)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted. The same command goes on where it was." in output
+    assert "Traceback" not in output
+    alive = subprocess.run(["pgrep", "-f", f"search.engines.worker.*{tmp_path}"], check=False)
+    assert alive.returncode == 1
+
+
+def test_limits_that_nothing_meets_end_with_the_smallest(tmp_path: Path) -> None:
+    done = paretune("search", "--trials", 1, "--max-macs", 100, "--out", "r", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "candidates exceed the limits (max_macs=100" in done.stderr
+    assert "Raise the limits" in done.stderr
+    assert {item["state"] for item in records(tmp_path / "r").values()} == {"rejected"}

@@ -1,0 +1,136 @@
+"""Storage, resume and the first trials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from compress.data import Dataset
+from compress.errors import InputError
+from compress.options import from_flat
+from compress.records import Candidate
+from compress.runfolder import RunFolder
+from search import optimizers
+from search import study as studies
+from search.objective import candidate_id, trial_seed
+from search.plan import SearchPlan
+from search.spaces import SPACES
+
+PLAN = from_flat(SearchPlan, {"sampler": "random"})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    made = RunFolder(tmp_path / "run")
+    made.claim("run", PLAN)
+    return made
+
+
+def start(study: optuna.Study) -> optuna.Trial:
+    trial = studies.ask(study, PLAN)
+    trial.suggest_float("x", 0.0, 1.0)
+    return trial
+
+
+def finished(number: int, state: str = "complete") -> Candidate:
+    return Candidate(candidate_id(number), state, {"x": 0.5}, 1, macs=7, params=2,
+                     val={"accuracy": 0.5})  # fmt: skip
+
+
+def test_orphans_are_closed_and_queued_again(folder: RunFolder) -> None:
+    study = studies.open_study(folder, PLAN)
+    done, lost, written = start(study), start(study), start(study)
+    lost.set_user_attr("seed", 123)
+    studies.tell(study, done.number, finished(0), PLAN)
+    folder.write_candidate(finished(0))
+    folder.write_candidate(finished(2))  # on disk, but the kill came before it was told
+
+    again = studies.open_study(folder, PLAN)
+    assert studies.close_orphans(again, folder, PLAN) == 1
+    states = [trial.state for trial in again.trials]
+    assert states == [
+        TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE, TrialState.WAITING,
+    ]  # fmt: skip
+    assert again.trials[2].values == [0.5, 7.0]
+    retried = start(again)
+    assert retried.params == lost.params
+    assert trial_seed(PLAN, retried) == 123
+    assert retried.user_attrs["retry_of"] == 1
+    assert written.number == 2
+
+
+def test_a_torn_journal_is_repaired(folder: RunFolder) -> None:
+    study = studies.open_study(folder, PLAN)
+    studies.tell(study, start(study).number, finished(0), PLAN)
+    whole = folder.journal.read_bytes()
+    folder.journal.write_bytes(whole + b'{"op_code":4,"worker_i')
+    lock = Path(f"{folder.journal}.lock")
+    lock.symlink_to(folder.journal)
+    studies.repair_journal(folder)
+    assert folder.journal.read_bytes() == whole
+    assert not lock.is_symlink()
+    again = studies.open_study(folder, PLAN)
+    assert [trial.state for trial in again.trials] == [TrialState.COMPLETE]
+    start(again)
+    assert len(studies.open_study(folder, PLAN).trials) == 2
+
+
+def test_the_baseline_is_tried_first(folder: RunFolder, digits: Dataset) -> None:
+    study = studies.open_study(folder, PLAN)
+    studies.enqueue_first(study, PLAN, digits)
+    studies.enqueue_first(study, PLAN, digits)  # a second start adds nothing
+    assert len(study.trials) == 1
+    trial = studies.ask(study, PLAN)
+    SPACES["cnn"].build(trial, digits)
+    settings = optimizers.sample(trial, PLAN, digits)
+    assert trial.params == {**SPACES["cnn"].baseline(digits), **optimizers.baseline(PLAN, digits)}
+    assert (settings.optimizer, settings.epochs) == ("adam", PLAN.search.epochs)
+
+
+def test_a_replay_keeps_choices_and_seed(folder: RunFolder, digits: Dataset) -> None:
+    folder.write_candidate(finished(5))
+    plan = from_flat(SearchPlan, {"replay": str(folder.candidates / "0005.json")})
+    study = studies.open_study(folder, plan)
+    studies.enqueue_first(study, plan, digits)
+    trial = start(study)
+    assert trial.params == {"x": 0.5}
+    assert trial_seed(plan, trial) == 1
+    with pytest.raises(InputError, match="Cannot read"):
+        studies.read_replay(folder.path / "no.json")
+
+
+def test_seeds_differ_by_trial_and_plan(folder: RunFolder) -> None:
+    study = studies.open_study(folder, PLAN)
+    first, second = start(study), start(study)
+    other = from_flat(SearchPlan, {"seed": 1})
+    seeds = {trial_seed(PLAN, first), trial_seed(PLAN, second), trial_seed(other, first)}
+    assert len(seeds) == 3
+    assert trial_seed(PLAN, first) == trial_seed(PLAN, first)
+    assert first.params != second.params
+
+
+def test_other_storages(folder: RunFolder, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    plan = from_flat(SearchPlan, {"storage": url})
+    study = studies.open_study(folder, plan)
+    start(study)
+    assert study.study_name.startswith("paretune-run-")
+    assert len(studies.open_study(folder, plan).trials) == 1
+    bad = from_flat(SearchPlan, {"storage": "nonsense"})
+    with pytest.raises(InputError, match="storage must be a URL that Optuna can open"):
+        studies.open_study(folder, bad)
+
+
+@pytest.mark.parametrize(
+    ("examples", "expected"), [(1221, (32, 64, 128)), (51_000, (64, 128, 256))]
+)
+def test_batch_sizes_follow_the_data(
+    examples: int, expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Sized:
+        train = range(examples)
+
+    assert optimizers.batch_sizes(Sized()) == expected  # type: ignore[arg-type]
