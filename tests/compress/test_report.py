@@ -119,8 +119,9 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in {"script", "link", "img", "iframe", "object", "embed"}:
             self.loading.append(tag)
-        self.loading += [f"{key}={value}" for key, value in attrs
-                         if key in {"src", "href", "xlink:href"} and not str(value).startswith("#")]  # fmt: skip
+        for key, value in attrs:
+            if key in {"src", "href", "xlink:href"} and not str(value).startswith("#"):
+                self.loading.append(f"{key}={value}")
         if tag not in {"meta", "br"}:
             self.open.append(tag)
 

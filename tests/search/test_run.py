@@ -124,7 +124,7 @@ def test_killed_in_the_middle_of_a_trial(tmp_path: Path) -> None:
         process = start(*words, cwd=tmp_path)
         wait_for(lambda target=target: len(trained(folder)) >= target)
         os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()
     before = records(folder)
     assert 4 <= len(before) < 6
     done = paretune(*words, cwd=tmp_path)
