@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test check bench clean
 
 demo: $(READY)
-	$(BIN)/paretune run --data digits --trials 16 --epochs 20 --out runs/demo
+	$(BIN)/paretune run --data digits --trials 24 --epochs 30 --out runs/demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow and not matrix"

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from compress.device import available_cores, cpu_name
+from compress.device import cpu_name
+from compress.measure.load import LoadMeter
 from compress.measure.runtimes import RUNTIMES, Runtime, Session
 from compress.measure.stats import median_interval
 from compress.options import require
@@ -33,6 +34,8 @@ ROUNDS_PER_INSTANCE = 8
 """Instances of one file differ by up to 5 %, so each is prepared anew after this many rounds."""
 MIN_ROUNDS = 24
 CHECK_EVERY = 4
+BUSY_CORES = 0.2
+"""Other work above this many cores is reported with the figures."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ def measure_latency(
         name: _Timer(engine, Path(path), options.threads, seed) for name, path in files.items()
     }
     rng = np.random.default_rng(seed)
-    load_before = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    meter = LoadMeter()
     began = time.perf_counter()
     stopped_by = ""
     collecting = gc.isenabled()
@@ -175,7 +178,7 @@ def measure_latency(
     finally:
         if collecting:
             gc.enable()
-    warnings = _warnings(load_before)
+    warnings = _warnings(meter.others())
     device = cpu_name()
     return {
         name: _summary(
@@ -251,10 +254,7 @@ def _summary(
     )
 
 
-def _warnings(load_before: float) -> tuple[str, ...]:
-    cores = available_cores()
-    if load_before > 0.75 * cores:
-        return (
-            f"the machine was busy when timing began (load {load_before:.1f} on {cores} cores)",
-        )
-    return ()
+def _warnings(busy: float | None) -> tuple[str, ...]:
+    if busy is None or busy < BUSY_CORES:
+        return ()
+    return (f"other processes kept {busy:.1f} of {os.cpu_count()} cores busy during the timing",)
