@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from compress.data import Dataset
 from compress.errors import InputError
@@ -53,8 +54,8 @@ def _storage(folder: RunFolder, plan: SearchPlan) -> optuna.storages.BaseStorage
 
     url = plan.search.storage
     if not url:
-        # an absolute path: the backend's lock is a symbolic link to it
-        return JournalStorage(JournalFileBackend(str(folder.journal.resolve())))
+        lock: Any = KernelLock(folder.journal.with_suffix(".lock"))
+        return JournalStorage(JournalFileBackend(str(folder.journal), lock_obj=lock))
     try:
         return optuna.storages.get_storage(url)
     except Exception as error:  # SQLAlchemy and the drivers have many kinds of errors
@@ -64,16 +65,40 @@ def _storage(folder: RunFolder, plan: SearchPlan) -> optuna.storages.BaseStorage
         ) from None
 
 
+class KernelLock:
+    """A lock for Optuna's journal that the kernel releases when its holder is killed.
+
+    Optuna's own locks are files: one left by a killed worker stops every other worker for
+    half a minute.
+
+    Args:
+        path: The file that is locked; it may exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle: IO[str] | None = None
+
+    def acquire(self) -> bool:
+        """Waits for the lock."""
+        self._handle = open(self._path, "w")  # noqa: SIM115 - held until release
+        fcntl.flock(self._handle, fcntl.LOCK_EX)
+        return True
+
+    def release(self) -> None:
+        """Gives the lock back."""
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
+
+
 def repair_journal(folder: RunFolder) -> None:
     """Makes a journal whose writer was killed readable again.
 
-    A kill can leave the last line torn (the next line would then be glued to it) and
-    the lock taken. To be called by the process that holds the run's folder, while no
-    worker runs.
+    A kill can leave the last line torn, and the next line would be glued to it. To be
+    called by the process that holds the run's folder, while no worker runs.
     """
     journal = folder.journal
-    for lock in journal.parent.glob(f"{journal.name}.lock*"):
-        lock.unlink(missing_ok=True)
     if not journal.exists():
         return
     content = journal.read_bytes()

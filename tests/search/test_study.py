@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import optuna
@@ -67,15 +71,33 @@ def test_a_torn_journal_is_repaired(folder: RunFolder) -> None:
     studies.tell(study, start(study).number, finished(0), PLAN)
     whole = folder.journal.read_bytes()
     folder.journal.write_bytes(whole + b'{"op_code":4,"worker_i')
-    lock = Path(f"{folder.journal}.lock")
-    lock.symlink_to(folder.journal)
     studies.repair_journal(folder)
     assert folder.journal.read_bytes() == whole
-    assert not lock.is_symlink()
     again = studies.open_study(folder, PLAN)
     assert [trial.state for trial in again.trials] == [TrialState.COMPLETE]
     start(again)
     assert len(studies.open_study(folder, PLAN).trials) == 2
+
+
+def test_a_killed_holder_gives_the_lock_back(tmp_path: Path) -> None:
+    path = tmp_path / "j.lock"
+    script = (
+        "import sys, time; from pathlib import Path; from search.study import KernelLock\n"
+        "lock = KernelLock(Path(sys.argv[1])); lock.acquire(); print('held', flush=True); time.sleep(60)"
+    )
+    lock = studies.KernelLock(path)
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with open(path) as handle, pytest.raises(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        holder.kill()
+        began = time.monotonic()
+        assert lock.acquire()
+        assert time.monotonic() - began < 5
+    lock.release()
 
 
 def test_the_baseline_is_tried_first(folder: RunFolder, digits: Dataset) -> None:
