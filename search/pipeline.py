@@ -81,7 +81,8 @@ def run_search(plan: SearchPlan, display: Display | None = None) -> Report:
     Raises:
         InputError: The plan, the data or the folder break a rule; nothing has been
             written then.
-        RunFailed: No candidate could be trained.
+        RunFailed: No candidate could be trained, or a model of the front could not be
+            compressed (the report is written then).
     """
     return _run(plan, "search", display or NoDisplay())
 
@@ -123,14 +124,18 @@ def _run(plan: SearchPlan, command: str, display: Display) -> Report:
         _wait_for_orphans(folder)
         with LocalPool(folder, count, plan.device, threads, gpus) as pool:
             _search(folder, plan, data, pool, display)
-            if command == "run":
-                _compress_front(folder, plan, pool, display)
+            failures = _compress_front(folder, plan, pool, display) if command == "run" else []
         if command == "run":
             display.phase("Measuring latency", 0, 1)
             measure_stage(folder, plan, lambda text, share: display.worker(0, text, share))
             display.advance(1, 1)
         report = render(folder.path)
         LOG.info("report: %s", folder.path / "report.html")
+    if failures:
+        raise RunFailed(
+            f"The report is written, but compression failed for {'; '.join(failures)}. The same "
+            "command tries these models again."
+        )
     return report
 
 
@@ -205,6 +210,11 @@ def _search(
     pool.run(handler)
     if not any(item.state == COMPLETE for item in handler.candidates):
         raise RunFailed(_nothing_trained(handler.candidates, plan))
+    if handler.ended < options.trials:
+        LOG.info(
+            "stopped at %d of %d trials: %d candidates exceeded the limits",
+            handler.ended, options.trials, len(handler.candidates) - handler.ended,
+        )  # fmt: skip
 
 
 def _nothing_trained(candidates: list[Candidate], plan: SearchPlan) -> str:
@@ -288,7 +298,10 @@ class SearchJobs:
         self._display.advance(self.ended, self._plan.search.trials)
 
 
-def _compress_front(folder: RunFolder, plan: SearchPlan, pool: LocalPool, display: Display) -> None:
+def _compress_front(
+    folder: RunFolder, plan: SearchPlan, pool: LocalPool, display: Display
+) -> list[str]:
+    """Compresses what of the front is not yet; returns what failed, with reasons."""
     report = load_report(folder.path)
     by_id = {item.id: item for item in report.candidates}
     teacher = plan.distill.teacher
@@ -306,8 +319,7 @@ def _compress_front(folder: RunFolder, plan: SearchPlan, pool: LocalPool, displa
     handler = CompressJobs(folder, plan, pending, teacher, display)
     display.phase("Compressing", 0, len(pending))
     pool.run(handler)
-    if handler.failures:
-        raise RunFailed(f"Compression failed: {'; '.join(handler.failures)}.")
+    return handler.failures
 
 
 class CompressJobs:

@@ -11,7 +11,7 @@ def count(value: float | None) -> str:
         return "-"
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= limit:
-            return f"{value / limit:.3g} {unit}"
+            return f"{_three(value / limit)} {unit}"
     return f"{value:.0f}"
 
 

@@ -246,7 +246,8 @@ def _candidates(report: Report) -> str:
     quality, _ = report.objectives
     rows = []
     for item in report.candidates:
-        state = item.state if not item.reason else f"{item.state}: {item.reason}"
+        ending = f"{item.state}: {item.reason}" if item.reason else item.state
+        state = "; ".join([ending, *item.notes])
         cells = [
             formats.share(item.val.get(quality)),
             formats.count(item.macs),

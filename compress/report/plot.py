@@ -178,5 +178,6 @@ def _files_panel(axes: Axes, report: Report, axis: str) -> None:
             axes.errorbar(xs, ys, xerr=list(zip(*spans, strict=True)), fmt="none",
                           ecolor=color, elinewidth=1, alpha=0.7)  # fmt: skip
         axes.scatter(xs, ys, s=38, color=color, marker=marker, label=label, zorder=3)
+    _floor(axes, [row.artifact.test["accuracy"] * 100 for row, _ in placed])
     _scale(axes, [x for _, x in placed], {"size": "B", "latency": "s"}.get(axis, ""))
     axes.set_ylabel("test accuracy in %")

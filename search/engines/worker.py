@@ -42,6 +42,7 @@ class Worker:
     def __init__(self, folder: RunFolder, device: str, threads: int, out: TextIO) -> None:
         from compress.data import Preprocessing, load_data
         from compress.device import quiet_tensorflow, setup
+        from compress.errors import InputError
         from compress.files import read_json
         from compress.options import from_nested
         from search.plan import SearchPlan
@@ -50,8 +51,14 @@ class Worker:
         self.plan: SearchPlan = from_nested(SearchPlan, folder.read_plan_record()["plan"])
         self.device: Device = setup(device, threads)
         quiet_tensorflow()
-        stored = Preprocessing.from_json(read_json(folder.data)["preprocess"])
-        self.data: Dataset = load_data(self.plan.data, seed=self.plan.seed, preprocess=stored)
+        stored = read_json(folder.data)
+        scaling = Preprocessing.from_json(stored["preprocess"])
+        self.data: Dataset = load_data(self.plan.data, seed=self.plan.seed, preprocess=scaling)
+        if self.data.fingerprint() != stored["fingerprint"]:
+            raise InputError(
+                f"'{self.plan.data.source}' must give the same data each time it is loaded. "
+                "Received: other examples than a moment ago. Seed what is random in it."
+            )
         self._study: Any = None
 
     def progress(self, text: str, share: float) -> None:

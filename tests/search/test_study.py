@@ -83,7 +83,8 @@ def test_a_killed_holder_gives_the_lock_back(tmp_path: Path) -> None:
     path = tmp_path / "j.lock"
     script = (
         "import sys, time; from pathlib import Path; from search.study import KernelLock\n"
-        "lock = KernelLock(Path(sys.argv[1])); lock.acquire(); print('held', flush=True); time.sleep(60)"
+        "lock = KernelLock(Path(sys.argv[1])); lock.acquire(); "
+        "print('held', flush=True); time.sleep(60)"
     )
     lock = studies.KernelLock(path)
     with subprocess.Popen(

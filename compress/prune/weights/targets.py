@@ -36,9 +36,10 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class Target:
-    """A kernel to prune: the layer's name and the Keras variable."""
+    """A kernel to prune: the layer's name and class, and the Keras variable."""
 
     layer: str
+    kind: str
     variable: Any
 
 
@@ -74,10 +75,9 @@ def find_targets(model: keras.Model, *, ends: bool) -> tuple[list[Target], list[
         elif not layer.trainable:
             kept.append(Kept(call.name, kind, "frozen (trainable=False)"))
         else:
-            targets.append(Target(call.name, getattr(layer, KERNELS[kind])))
+            targets.append(Target(call.name, kind, getattr(layer, KERNELS[kind])))
     if not ends and targets:
-        first_and_last = {targets[0].layer: "first", targets[-1].layer: "last"}
-        for name, place in first_and_last.items():
-            kept.append(Kept(name, "kernel", f"{place} layer (ends=True prunes it)"))
+        for place, target in {"first": targets[0], "last": targets[-1]}.items():
+            kept.append(Kept(target.layer, target.kind, f"{place} layer (ends=True prunes it)"))
         targets = targets[1:-1]
     return targets, kept

@@ -1,0 +1,132 @@
+"""The account that a run keeps of its jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compress.errors import RunFailed
+from compress.options import from_flat
+from compress.records import Candidate
+from compress.runfolder import RunFolder
+from search import pipeline
+from search import study as studies
+from search.pipeline import CompressJobs, NoDisplay, SearchJobs, default_folder, worker_count
+from search.plan import SearchPlan
+from tests.search.test_run import paretune
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    made = RunFolder(tmp_path / "run")
+    made.claim("run", SearchPlan())
+    return made
+
+
+def message(state: str, number: int) -> dict[str, Any]:
+    made = Candidate(f"{number:04d}", state, {}, 0, macs=500, params=50, val={"accuracy": 0.5})
+    return {"kind": "done", "candidate": made.to_json()}
+
+
+def test_rejected_trials_do_not_count(folder: RunFolder) -> None:
+    plan = from_flat(SearchPlan, {"trials": 2})
+    jobs = SearchJobs(folder, plan, studies.open_study(folder, plan), NoDisplay())
+    first, second = jobs.next_job(), jobs.next_job()
+    assert first is not None
+    assert second is not None
+    assert jobs.next_job() is None, "two of two trials are in hand"
+    jobs.on_done(0, first, message("rejected", 0))
+    assert jobs.next_job() is not None, "a rejected trial makes room for another"
+    jobs.on_done(0, first, message("complete", 1))
+    jobs.on_done(0, first, message("failed", 2))
+    assert jobs.ended == 2
+    assert jobs.next_job() is None
+
+
+def test_rejections_end_somewhere(folder: RunFolder) -> None:
+    plan = from_flat(SearchPlan, {"trials": 1, "max_macs": 1})
+    jobs = SearchJobs(folder, plan, studies.open_study(folder, plan), NoDisplay())
+    given = 0
+    while (job := jobs.next_job()) is not None:
+        jobs.on_done(0, job, message("rejected", given))
+        given += 1
+    assert given == 100
+    text = pipeline._nothing_trained(jobs.candidates, plan)
+    assert "All 100 candidates exceed the limits" in text
+    assert "The smallest have 500 MACs and 50 parameters" in text
+
+
+def test_a_dead_worker_is_a_failed_candidate(folder: RunFolder) -> None:
+    plan = from_flat(SearchPlan, {"trials": 1})
+    study = studies.open_study(folder, plan)
+    jobs = SearchJobs(folder, plan, study, NoDisplay())
+    job = jobs.next_job()
+    assert job is not None
+    trial = studies.ask(study, plan)
+    trial.suggest_float("x", 0, 1)
+    jobs.on_death(0, job, {"number": trial.number, "seed": 3}, "signal SIGKILL")
+    (record,) = folder.read_candidates()
+    assert (record.state, record.reason) == ("failed", "its worker died (signal SIGKILL)")
+    assert record.choices == trial.params
+    assert study.trials[0].state.name == "FAIL"
+    assert jobs.next_job() is None
+
+
+def test_compression_goes_largest_first_and_collects_failures(folder: RunFolder) -> None:
+    plan = from_flat(SearchPlan, {"sparsity": 0.7, "trials": 9})
+    jobs = CompressJobs(folder, plan, ["0001", "0002", "0003"], "t.keras", NoDisplay())
+    given = []
+    while (job := jobs.next_job()) is not None:
+        given.append(job)
+    assert [job["name"] for job in given] == ["0003", "0002", "0001"]
+    assert given[0]["command"] == (
+        f"paretune compress {folder.model_file('0003')} --sparsity 0.7 --teacher t.keras"
+    )
+    jobs.on_done(0, given[0], {"name": "0003", "error": "TrainingDiverged: NaN"})
+    jobs.on_death(0, given[1], None, "exit code 1")
+    good = {"name": "0001", "val": {"dense": {"accuracy": 1.0}, "pruned": {"accuracy": 1.0}}}
+    jobs.on_done(0, given[2], good)
+    assert jobs.failures == [
+        "0003: TrainingDiverged: NaN", "0002: its worker died (exit code 1)",
+    ]  # fmt: skip
+
+
+def test_workers_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, gpus, values, expected in (
+        (2, 0, {}, (2, 1)),
+        (16, 0, {"trials": 100}, (8, 2)),
+        (16, 0, {"trials": 3}, (3, 5)),
+        (16, 4, {}, (4, 4)),
+        (2, 0, {"workers": 5}, (5, 1)),
+    ):
+        monkeypatch.setattr(pipeline, "available_cores", lambda cores=cores: cores)
+        assert worker_count(from_flat(SearchPlan, values), gpus) == expected
+
+
+def test_default_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fashion.npz").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    for source, expected in (
+        ("digits", "runs/digits-cnn"),
+        ("fashion.npz", "runs/fashion-cnn"),
+        ("my.module:make", "runs/my.module-make-cnn"),
+    ):
+        assert default_folder(from_flat(SearchPlan, {"data": source})) == expected
+
+
+def test_data_that_change_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "shaky.py").write_text(
+        "import numpy as np\n"
+        "from compress.data import Dataset, Preprocessing, Split\n"
+        "def make():\n"
+        "    rng = np.random.default_rng()\n"
+        "    def part(n):\n"
+        "        return Split(rng.normal(size=(n, 8, 8, 1)).astype('float32'), np.arange(n) % 2)\n"
+        "    return Dataset('shaky', part(40), part(10), part(10), ('a', 'b'), Preprocessing())\n"
+    )
+    done = paretune("search", "--data", "shaky:make", "--trials", 1, "--out", "r", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "must give the same data each time it is loaded" in done.stderr
+    assert RunFailed.exit_code == 1
