@@ -118,20 +118,20 @@ def test_search_compress_report_and_extension(tmp_path: Path) -> None:
 
 def test_killed_in_the_middle_of_a_trial(tmp_path: Path) -> None:
     """Kill -9 to the run's process alone, twice: workers end too, and nothing is lost."""
-    words = ("run", "--trials", 6, *QUICK[2:], "--epochs", 8, "--out", "r")
+    words = ("run", "--trials", 8, *QUICK[2:], "--epochs", 8, "--out", "r")
     folder = tmp_path / "r"
-    for target in (1, 4):
+    for target in (1, 5):
         process = start(*words, cwd=tmp_path)
         wait_for(lambda target=target: len(trained(folder)) >= target)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
     before = records(folder)
-    assert 4 <= len(before) < 6
+    assert 5 <= len(before) < 8
     done = paretune(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     after = records(folder)
     assert {name: after[name] for name in before} == before
-    assert len(trained(folder)) == 6
+    assert len(trained(folder)) == 8
     states = Counter(trial.state for trial in study(folder).trials)
     assert states[TrialState.RUNNING] == states[TrialState.WAITING] == 0
     complete = [t.number for t in study(folder).trials if t.state == TrialState.COMPLETE]

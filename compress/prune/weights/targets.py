@@ -77,7 +77,8 @@ def find_targets(model: keras.Model, *, ends: bool) -> tuple[list[Target], list[
         else:
             targets.append(Target(call.name, kind, getattr(layer, KERNELS[kind])))
     if not ends and targets:
-        for place, target in {"first": targets[0], "last": targets[-1]}.items():
+        both = {"first": targets[0], "last": targets[-1]}
+        for place, target in (both if len(targets) > 1 else {"only": targets[0]}).items():
             kept.append(Kept(target.layer, target.kind, f"{place} layer (ends=True prunes it)"))
         targets = targets[1:-1]
     return targets, kept

@@ -89,9 +89,9 @@ def test_known_times_give_the_known_ratio(fake: FakeRuntime) -> None:
     assert (slow.ratio, slow.baseline, fast.baseline) == (1.0, "a", "a")
     assert fast.stopped_by == "precision"
     assert fast.rounds == latency.MIN_ROUNDS
-    # prepared once, then anew after every 8 of 24 rounds but the last
-    assert fast.instances == 3
-    assert fake.prepared.count("fast") == 3
+    # prepared once, then anew after every 2 of 40 rounds but the last
+    assert fast.instances == 20
+    assert fake.prepared.count("fast") == 20
     assert fast.runs == fast.rounds * (latency.MIN_RUNS - 1)
     assert (fast.runtime, fast.threads) == ("fake 1.0", 1)
 
