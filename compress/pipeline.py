@@ -80,8 +80,9 @@ def compress_model(
 
     plan = plan or Plan()
     path = Path(model)
+    # first of all: loading a model starts TensorFlow, which then refuses another thread count
+    device = setup(plan.device, plan.threads)
     original = load_model(path)
-    device = setup(plan.device)
     data = data or load_for_model(path, plan)
     teacher = plan.distill.teacher
     teacher_path = path if teacher == "auto" else None if teacher == "none" else Path(teacher)
@@ -172,6 +173,7 @@ def compress_stage(
 ) -> Compressed:
     """Compresses one model and records files and qualities; latency comes later.
 
+    Python's, NumPy's and TensorFlow's global random generators are seeded by `plan.seed`.
     Latency is left to `measure_stage`, which times all files against each other while
     nothing else runs.
 
@@ -189,7 +191,11 @@ def compress_stage(
     Returns:
         The record, as written.
     """
+    import keras
+
     began = time.perf_counter()
+    # dropout layers of a copy draw their seeds from the global generator
+    keras.utils.set_random_seed(plan.seed)
     student = copy_model(model)
     shrunk = _shrink(student, data, plan, teacher, device, on_progress)
     save_model(float32_model(student), folder.model_file(variant_name(name, plan)))

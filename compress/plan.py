@@ -187,8 +187,15 @@ class Plan:
     latency: LatencyOptions = field(default_factory=LatencyOptions)
     seed: int = option(0, "--seed", "seeds splits, initial weights, shuffling and sampling")
     device: str = option("auto", "--device", "auto, cpu or gpu", extendable=True)
+    threads: int | None = option(
+        None,
+        "--threads",
+        "CPU threads of a training; default: every core, shared out among a run's workers",
+        extendable=True,
+    )
     out: str = option("", "--out", "folder of the results", extendable=True)
 
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**31, "seed", "be in [0, 2^31)", self.seed)
         require_choice("device", self.device, DEVICES)
+        require(self.threads is None or self.threads >= 1, "threads", "be at least 1", self.threads)

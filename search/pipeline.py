@@ -110,12 +110,11 @@ def _run(plan: SearchPlan, command: str, display: Display) -> Report:
     if plan.search.replay:
         studies.read_replay(Path(plan.search.replay))
     folder = RunFolder(plan.out or default_folder(plan))
-    folder.claim(
-        command, plan, {"data": data.fingerprint()}, _shown_commands(plan, command, folder)
-    )
+    count, threads = worker_count(plan, gpus)
+    shown = _shown_commands(plan, command, folder, threads)
+    folder.claim(command, plan, {"data": data.fingerprint()}, shown)
     with folder.locked(), folder.logging():
         write_data_record(folder, data)
-        count, threads = worker_count(plan, gpus)
         place = f"{gpus} GPU(s)" if gpus else f"CPU, {available_cores()} cores"
         LOG.info(
             "runs on %s: %d worker process(es) of %d thread(s); folder %s",
@@ -124,7 +123,9 @@ def _run(plan: SearchPlan, command: str, display: Display) -> Report:
         _wait_for_orphans(folder)
         with LocalPool(folder, count, plan.device, threads, gpus) as pool:
             _search(folder, plan, data, pool, display)
-            failures = _compress_front(folder, plan, pool, display) if command == "run" else []
+            # shown commands name the threads: sums in another order are other sums
+            same = replace(plan, threads=threads)
+            failures = _compress_front(folder, same, pool, display) if command == "run" else []
         if command == "run":
             display.phase("Measuring latency", 0, 1)
             measure_stage(folder, plan, lambda text, share: display.worker(0, text, share))
@@ -147,12 +148,15 @@ def worker_count(plan: SearchPlan, gpus: int) -> tuple[int, int]:
     """
     cores = available_cores()
     count = plan.search.workers or gpus or min(cores, MAX_WORKERS, plan.search.trials)
-    return count, max(1, cores // count)
+    return count, plan.threads or max(1, cores // count)
 
 
-def _shown_commands(plan: SearchPlan, command: str, folder: RunFolder) -> dict[str, str]:
+def _shown_commands(
+    plan: SearchPlan, command: str, folder: RunFolder, threads: int
+) -> dict[str, str]:
     words = command_words(plan)
-    one = replace(plan, search=replace(plan.search, trials=1, replay="", workers=None))
+    search = replace(plan.search, trials=1, replay="", workers=1)
+    one = replace(plan, search=search, threads=threads)
     again = ["paretune", "search", "--replay", f"{folder.candidates}/{{id}}.json"]
     return {
         "command": shlex.join(["paretune", command, *words]),

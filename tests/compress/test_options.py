@@ -85,6 +85,7 @@ def test_overlay_changes_leaves_only() -> None:
         ({"device": "tpu"}, "Unknown device 'tpu'"),
         ({"normalize": "zscore"}, "Unknown normalization"),
         ({"seed": -1}, "seed must be in"),
+        ({"threads": 0}, "threads must be at least 1"),
         ({"latency_budget": 0.0}, "latency_budget must be above 0"),
     ],
 )

@@ -100,6 +100,7 @@ def test_workers_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         (16, 0, {"trials": 3}, (3, 5)),
         (16, 4, {}, (4, 4)),
         (2, 0, {"workers": 5}, (5, 1)),
+        (16, 0, {"threads": 3}, (8, 3)),
     ):
         monkeypatch.setattr(pipeline, "available_cores", lambda cores=cores: cores)
         assert worker_count(from_flat(SearchPlan, values), gpus) == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -105,15 +106,20 @@ def test_search_compress_report_and_extension(tmp_path: Path) -> None:
     assert "seed was 0, now 9" in other.stderr
     assert listing == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
-    # the shown commands work: a candidate is trained anew with its seed
+    # the commands that the report shows repeat a candidate and its compression exactly
     name = report["front"][-1]
-    replay = paretune("search", "--replay", f"r/candidates/{name}.json", "--trials", 1, "--epochs",
-                      2, "--out", "again", cwd=tmp_path)  # fmt: skip
+    words = shlex.split(report["shown"]["replay"].replace("{id}", name))
+    replay = paretune(*words[1:], "--out", "again", cwd=tmp_path)
     assert replay.returncode == 0, replay.stderr
     again, first = records(tmp_path / "again")["0000"], old[name]
-    assert (again["choices"], again["seed"]) == (first["choices"], first["seed"])
-    assert again["macs"] == first["macs"]
-    assert again["val"]["accuracy"] == pytest.approx(first["val"]["accuracy"], abs=0.02)
+    for key in ("choices", "seed", "macs", "val", "best_epoch"):
+        assert again[key] == first[key], key
+    assert [e["loss"] for e in again["history"]] == [e["loss"] for e in first["history"]]
+    command = next(item["command"] for item in report["compressed"] if item["model"] == name)
+    redone = paretune(*shlex.split(command)[1:], "--out", "redone", cwd=tmp_path)
+    assert redone.returncode == 0, redone.stderr
+    file = f"exports/{name}-p80.float32.tflite"
+    assert (tmp_path / "redone" / file).read_bytes() == (folder / file).read_bytes()
 
 
 def test_killed_in_the_middle_of_a_trial(tmp_path: Path) -> None:
