@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import pytest
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import TrialState
 
