@@ -158,7 +158,8 @@ def _files(report: Report) -> str:
             formats.share(item.test["precision_macro"]),
             formats.share(item.test["recall_macro"]),
             formats.share(item.test["f1_macro"]),
-            f"{formats.count(item.macs)}{' +?' if item.unsupported else ''}",
+            f"{formats.count(item.macs)}{' +?' if item.unsupported else ''}"
+            f"<br><small>{formats.count(2 * item.macs)} FLOPs</small>",
             formats.count(item.params),
             formats.count(item.nonzero),
             formats.size(item.size_bytes),
@@ -217,9 +218,10 @@ def _card(report: Report, record: Compressed) -> str:
     lines.append(
         f"<details><summary>Files against the Keras model</summary>{escape(checks)}</details>"
     )
-    lines.append(f"<pre>{escape(record.command)}</pre>")
+    commands = [f"# compress it again\n{record.command}"]
     if candidate is not None:
-        lines.append(f"<pre>{escape(replay_command(report, candidate))}</pre>")
+        commands.append(f"# train it again\n{replay_command(report, candidate)}")
+    lines += [f"<pre>{escape(command)}</pre>" for command in commands]
     return f'<div class="card">{"".join(lines)}</div>'
 
 

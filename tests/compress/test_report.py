@@ -98,6 +98,7 @@ def test_json_and_csv_hold_the_figures(folder: RunFolder) -> None:
     assert last["latency"]["device"] == "A <CPU>"
     assert content["columns"]["latency_ms"]["kind"] == "measured"
     assert content["columns"]["macs"]["kind"] == "counted"
+    assert (last["macs"], last["flops"]) == (2_000_000, 4_000_000)
     assert set(content["columns"]) <= set(last)
     with open(folder.path / "candidates.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
