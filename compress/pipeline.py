@@ -251,8 +251,9 @@ def _shrink(
 ) -> _Shrunk:
     """Prunes and distils `student` in place."""
     from compress.distill import distill
+    from compress.predict import predict_logits
     from compress.prune.weights import WeightPruner, WeightReport
-    from compress.train import EpochRecord, predict_logits, train
+    from compress.train import EpochRecord, train
 
     def on_epoch(epoch: int, epochs: int, record: EpochRecord) -> None:
         on_progress(f"fine-tuning, validation {record.val['accuracy']:.3f}", epoch / epochs)

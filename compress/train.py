@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from compress.data import Dataset, Preprocessing
+from compress.data import Dataset
 from compress.device import Device
 from compress.errors import InputError, TrainingDiverged
 from compress.fused import fused_normalization
 from compress.optimizers import build_optimizer
 from compress.plan import TrainSettings
+from compress.predict import Predictor
 from compress.task import (
     CrossEntropy,
     LogitsView,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 STEPS_PER_CALL = 50
 """Steps in one call of the compiled function: long enough to hide the call, short
 enough for Ctrl-C and progress."""
-EVALUATION_BATCH = 1024
 DIVERGED = 10.0
 """An epoch whose mean loss is this many times that of guessing has diverged."""
 
@@ -291,43 +291,3 @@ def class_weights(data: Dataset, mode: str) -> npt.NDArray[np.float32]:
         return np.ones(data.num_classes, np.float32)
     counts = np.bincount(data.train.y, minlength=data.num_classes)
     return (len(data.train) / (data.num_classes * counts)).astype(np.float32)
-
-
-class Predictor:
-    """A model's logits for raw examples, in batches of one size (one trace).
-
-    Args:
-        view: From `compress.task.logits_view`.
-        preprocess: Raw examples -> model inputs.
-    """
-
-    def __init__(self, view: LogitsView, preprocess: Preprocessing) -> None:
-        import tensorflow as tf
-
-        gain, offset = (tf.constant(part) for part in preprocess.affine())
-        self._call = tf.function(
-            lambda x: view(tf.cast(x, tf.float32) * gain + offset, training=False)
-        )
-
-    def __call__(self, x: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-        """Returns logits (n, classes) for raw examples (n, ...)."""
-        size = min(EVALUATION_BATCH, len(x))
-        outputs = []
-        for start in range(0, len(x), size):
-            part = x[start : start + size]
-            missing = size - len(part)
-            # padded, because another batch size would trace the model again
-            padded = np.concatenate([part, np.repeat(part[:1], missing, axis=0)])
-            outputs.append(self._call(padded).numpy()[: len(part)])
-        return np.concatenate(outputs)
-
-
-def predict_logits(model: keras.Model, data: Dataset, part: str) -> npt.NDArray[np.float32]:
-    """Returns a classifier's logits for a part of the data, in inference mode, (n, classes).
-
-    Raises:
-        InputError: The model does not fit the data.
-    """
-    check_head(model, data.num_classes, data.input_shape)
-    with logits_view(model) as view:
-        return Predictor(view, data.preprocess)(data.split(part).x)

@@ -19,6 +19,7 @@ TIERS = [
     ["compress.files", "compress.plan", "compress.records", "compress.pareto", "compress.quiet"],
     ["compress.data", "compress.runfolder", "compress.io", "compress.graph", "compress.device"],
     ["compress.task", "compress.optimizers", "compress.fused", "compress.tfmot_bridge"],
+    ["compress.predict"],
     ["compress.train", "compress.measure"],
     ["compress.prune", "compress.distill", "compress.export"],
     ["compress.report"],
@@ -29,6 +30,7 @@ TIERS = [
     ["search.objective"],
     ["search.study"],
     ["search.engines"],
+    ["search.jobs"],
     ["search.pipeline"],
     ["search.cli"],
 ]

@@ -73,8 +73,9 @@ def distill(
     from compress.device import setup
     from compress.distill.losses import HintonKD
     from compress.distill.objective import DistillObjective
+    from compress.predict import predict_logits
     from compress.task import CrossEntropy, quality
-    from compress.train import predict_logits, train
+    from compress.train import train
 
     options, finetune = options or DistillOptions(), finetune or TrainSettings()
     device = device or setup()

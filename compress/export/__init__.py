@@ -65,7 +65,7 @@ def export(
     from compress.export.litert import export_litert
     from compress.measure.quality import run_all
     from compress.measure.runtimes import LiteRTSession
-    from compress.train import Predictor
+    from compress.predict import Predictor
 
     options = options or ExportOptions()
     picks = np.random.default_rng(seed).permutation(len(data.train))[: options.calibration]

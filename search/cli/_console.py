@@ -68,7 +68,7 @@ class RichDisplay:
         self._done = 0
 
     def phase(self, title: str, done: int, total: int) -> None:
-        """Begins a phase; see `search.pipeline.Display`."""
+        """Begins a phase; see `search.jobs.Display`."""
         for task in (*self._workers.values(), *([] if self._main is None else [self._main])):
             self._progress.remove_task(task)
         self._workers, self._shares, self._done = {}, {}, done

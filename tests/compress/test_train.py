@@ -15,7 +15,8 @@ from compress.device import Device
 from compress.errors import InputError, TrainingDiverged
 from compress.fused import fused_normalization
 from compress.plan import TrainSettings
-from compress.train import class_weights, predict_logits, train
+from compress.predict import predict_logits
+from compress.train import class_weights, train
 
 
 def linear(data: Dataset) -> Any:

@@ -12,8 +12,8 @@ from compress import load_model
 from compress.data import Dataset
 from compress.device import Device
 from compress.options import from_flat
+from compress.predict import predict_logits
 from compress.runfolder import RunFolder
-from compress.train import predict_logits
 from search import optimizers
 from search.objective import evaluate, objective_values
 from search.plan import SearchPlan

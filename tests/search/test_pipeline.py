@@ -13,7 +13,8 @@ from compress.records import Candidate
 from compress.runfolder import RunFolder
 from search import pipeline
 from search import study as studies
-from search.pipeline import CompressJobs, NoDisplay, SearchJobs, default_folder, worker_count
+from search.jobs import CompressJobs, NoDisplay, SearchJobs
+from search.pipeline import default_folder, worker_count
 from search.plan import SearchPlan
 from tests.search.test_run import paretune
 

@@ -1,0 +1,56 @@
+"""Logits of a classifier for many examples, in inference mode."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.data import Dataset, Preprocessing
+from compress.task import LogitsView, check_head, logits_view
+
+if TYPE_CHECKING:
+    import keras
+
+EVALUATION_BATCH = 1024
+
+
+class Predictor:
+    """A model's logits for raw examples, in batches of one size (one trace).
+
+    Args:
+        view: From `compress.task.logits_view`.
+        preprocess: Raw examples -> model inputs.
+    """
+
+    def __init__(self, view: LogitsView, preprocess: Preprocessing) -> None:
+        import tensorflow as tf
+
+        gain, offset = (tf.constant(part) for part in preprocess.affine())
+        self._call = tf.function(
+            lambda x: view(tf.cast(x, tf.float32) * gain + offset, training=False)
+        )
+
+    def __call__(self, x: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+        """Returns logits (n, classes) for raw examples (n, ...)."""
+        size = min(EVALUATION_BATCH, len(x))
+        outputs = []
+        for start in range(0, len(x), size):
+            part = x[start : start + size]
+            missing = size - len(part)
+            # padded, because another batch size would trace the model again
+            padded = np.concatenate([part, np.repeat(part[:1], missing, axis=0)])
+            outputs.append(self._call(padded).numpy()[: len(part)])
+        return np.concatenate(outputs)
+
+
+def predict_logits(model: keras.Model, data: Dataset, part: str) -> npt.NDArray[np.float32]:
+    """Returns a classifier's logits for a part of the data, in inference mode, (n, classes).
+
+    Raises:
+        InputError: The model does not fit the data.
+    """
+    check_head(model, data.num_classes, data.input_shape)
+    with logits_view(model) as view:
+        return Predictor(view, data.preprocess)(data.split(part).x)

@@ -1,0 +1,174 @@
+"""The jobs of a run: trials until enough are trained, then the front's models to compress."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from compress.options import from_nested, to_nested
+from compress.pipeline import command_line
+from compress.plan import Plan
+from compress.records import COMPLETE, FAILED, REJECTED, Candidate
+from compress.runfolder import LOG, RunFolder
+from search import study as studies
+from search.engines import Job, messages
+from search.objective import candidate_id
+from search.plan import SearchPlan
+
+if TYPE_CHECKING:
+    import optuna
+
+
+class Display(Protocol):
+    """Shows how far a run is."""
+
+    def phase(self, title: str, done: int, total: int) -> None:
+        """Begins a phase of `total` jobs, `done` of which are finished."""
+        ...
+
+    def advance(self, done: int, total: int) -> None:
+        """Says how many jobs of the phase are finished."""
+        ...
+
+    def worker(self, index: int, text: str, share: float) -> None:
+        """Says what a worker does and how far it is, in [0, 1]; empty text: idle."""
+        ...
+
+
+class NoDisplay:
+    """Shows nothing."""
+
+    def phase(self, title: str, done: int, total: int) -> None:
+        """Ignores it."""
+
+    def advance(self, done: int, total: int) -> None:
+        """Ignores it."""
+
+    def worker(self, index: int, text: str, share: float) -> None:
+        """Ignores it."""
+
+
+class SearchJobs:
+    """Gives out trials until enough are trained, and keeps account of them."""
+
+    def __init__(
+        self, folder: RunFolder, plan: SearchPlan, study: optuna.Study, display: Display
+    ) -> None:
+        self._folder, self._plan, self._study, self._display = folder, plan, study, display
+        self.candidates = folder.read_candidates()
+        self._running = 0
+        self._max_rejected = max(100, 20 * plan.search.trials)
+
+    @property
+    def ended(self) -> int:
+        """Trials that count: trained or failed, not the rejected."""
+        return sum(item.state != REJECTED for item in self.candidates)
+
+    def next_job(self) -> Job | None:
+        """Returns a trial while the budget lasts."""
+        rejected = len(self.candidates) - self.ended
+        if self.ended + self._running >= self._plan.search.trials:
+            return None
+        if rejected >= self._max_rejected:
+            return None
+        self._running += 1
+        return {"kind": messages.TRIAL}
+
+    def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        """Shows progress."""
+        if message["kind"] == messages.PROGRESS:
+            self._display.worker(worker, message["text"], message["share"])
+
+    def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        """Counts a candidate."""
+        self._running -= 1
+        self._display.worker(worker, "", 0.0)
+        self._count(Candidate.from_json(message["candidate"]))
+
+    def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
+        """Fails the trial of a worker that died; it is not tried again."""
+        self._running -= 1
+        self._display.worker(worker, "", 0.0)
+        if claimed is None:
+            return
+        number = claimed["number"]
+        trial = next(t for t in self._study.get_trials(deepcopy=False) if t.number == number)
+        candidate = Candidate(
+            candidate_id(number), FAILED, trial.params, claimed["seed"], f"its worker died ({how})"
+        )
+        self._folder.write_candidate(candidate)
+        if not trial.state.is_finished():
+            studies.tell(self._study, number, candidate, self._plan)
+        self._count(candidate)
+
+    def _count(self, item: Candidate) -> None:
+        self.candidates.append(item)
+        quality = self._plan.search.objectives[0]
+        outcome = (
+            f"validation {quality} {item.val[quality]:.4f}"
+            if item.state == COMPLETE
+            else f"{item.state}: {item.reason}"
+        )
+        LOG.info(
+            "candidate %s: %s, %s MACs, %s parameters, %.1f s",
+            item.id, outcome, f"{item.macs or 0:,}", f"{item.params or 0:,}", item.seconds,
+        )  # fmt: skip
+        self._display.advance(self.ended, self._plan.search.trials)
+
+
+class CompressJobs:
+    """Gives out the models to compress, largest first, and collects failures."""
+
+    def __init__(
+        self, folder: RunFolder, plan: SearchPlan, names: list[str], teacher: str, display: Display
+    ) -> None:
+        # largest first: the last jobs to end are then short, and no worker idles for long
+        self._pending = list(reversed(names))
+        self._folder, self._plan, self._teacher, self._display = folder, plan, teacher, display
+        self._total, self._done = len(names), 0
+        self.failures: list[str] = []
+
+    def next_job(self) -> Job | None:
+        """Returns the next model's job."""
+        if not self._pending:
+            return None
+        name = self._pending.pop(0)
+        return {
+            "kind": messages.COMPRESS,
+            "name": name,
+            "teacher": self._teacher,
+            "command": command_line(self._own_plan(), self._folder.model_file(name)),
+        }
+
+    def _own_plan(self) -> Plan:
+        """Returns the compress part of the plan with the teacher's file in place of "auto"."""
+        nested = to_nested(self._plan)
+        del nested["search"]
+        nested["distill"]["teacher"] = self._teacher or "none"
+        return from_nested(Plan, nested)
+
+    def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        """Shows progress."""
+        if message["kind"] == messages.PROGRESS:
+            self._display.worker(worker, message["text"], message["share"])
+
+    def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        """Counts a model, or notes why it failed."""
+        if "error" in message:
+            self.failures.append(f"{message['name']}: {message['error']}")
+            LOG.info("compressing %s failed: %s", message["name"], message["error"])
+        else:
+            before, after = (message["val"][key]["accuracy"] for key in ("dense", "pruned"))
+            LOG.info(
+                "compressed %s: validation accuracy %.4f -> %.4f", message["name"], before, after
+            )
+        self._end(worker)
+
+    def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
+        """Notes a model whose worker died."""
+        self.failures.append(f"{job['name']}: its worker died ({how})")
+        self._end(worker)
+
+    def _end(self, worker: int) -> None:
+        self._done += 1
+        self._display.worker(worker, "", 0.0)
+        self._display.advance(self._done, self._total)
