@@ -29,7 +29,8 @@ class Predictor:
 
         gain, offset = (tf.constant(part) for part in preprocess.affine())
         self._call = tf.function(
-            lambda x: view(tf.cast(x, tf.float32) * gain + offset, training=False)
+            lambda x: view(tf.cast(x, tf.float32) * gain + offset, training=False),
+            autograph=False,
         )
 
     def __call__(self, x: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:

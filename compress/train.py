@@ -248,21 +248,24 @@ class _Steps:
     def _trace(self) -> Callable[[Any], Any]:
         import tensorflow as tf
 
-        update = tf.function(self._update, jit_compile=True) if self._jit else self._update
-        hooks, step = self._hooks, self._step
+        update = self._update
+        if self._jit:
+            update = tf.function(update, jit_compile=True, autograph=False)
+
+        def one(position: Any, total: Any, index: Any) -> tuple[Any, Any, Any]:
+            for hook in self._hooks:
+                hook.before_step()
+            total += update(index[position])
+            self._step.assign_add(1)
+            return position + 1, total, index
 
         def run(index: Any) -> Any:
-            total = tf.constant(0.0)
-            for batch in index:
-                for hook in hooks:
-                    hook.before_step()
-                total += update(batch)
-                step.assign_add(1)
-            return total
+            start = (tf.constant(0), tf.constant(0.0), index)
+            return tf.while_loop(lambda position, *_: position < tf.shape(index)[0], one, start)[1]
 
-        traced: Callable[[Any], Any] = tf.function(
-            run, input_signature=[tf.TensorSpec((None, None), tf.int32)]
-        )
+        # no AutoGraph: it cannot read this source on Python 3.13
+        signature = [tf.TensorSpec((None, None), tf.int32)]
+        traced: Callable[[Any], Any] = tf.function(run, signature, autograph=False)
         return traced
 
     def __call__(self, index: Any) -> Any:

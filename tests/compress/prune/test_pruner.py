@@ -73,7 +73,7 @@ def test_every_mask_update_equals_the_oracle(rank: str) -> None:
     rng = np.random.default_rng(0)
     weights = layer.kernel.numpy()
     mask = np.ones(shape, np.float32)
-    before = tf.function(pruner.before_step)
+    before = tf.function(pruner.before_step, autograph=False)
     for index in range(200):
         before()
         if times.begin <= index <= times.end and (index - times.begin) % times.frequency == 0:
