@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import shlex
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from compress.data import Dataset, Preprocessing, load_data
 from compress.files import read_json, write_json
 from compress.graph import functional
-from compress.io import copy_model, float32_model, load_model, save_model
-from compress.measure import count_macs, measure_latency
+from compress.io import load_model
 from compress.options import command_words
 from compress.plan import Plan
-from compress.records import Artifact, Compressed
 from compress.runfolder import LOG, RunFolder
-from compress.task import check_head, quality
+from compress.stages import OnProgress, compress_stage, measure_stage, silent, variant_name
+from compress.task import check_head
 
 if TYPE_CHECKING:
     import keras
 
-    from compress.device import Device
-    from compress.prune.weights import WeightReport
     from compress.report import Report
-
-OnProgress = Callable[[str, float], None]
-
-
-def _silent(text: str, share: float) -> None:
-    """Ignores progress."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +43,7 @@ def compress_model(
     data: Dataset | None = None,
     plan: Plan | None = None,
     *,
-    on_progress: OnProgress = _silent,
+    on_progress: OnProgress = silent,
 ) -> CompressResult:
     """Prunes, distils, exports and measures a model that the user brings.
 
@@ -151,220 +139,6 @@ def write_data_record(folder: RunFolder, data: Dataset) -> None:
             "fingerprint": data.fingerprint(),
             "notes": list(data.notes),
         },
-    )
-
-
-def variant_name(name: str, plan: Plan) -> str:
-    """Returns the compressed model's name: "0005-p80" at 80 % sparsity."""
-    return f"{name}-p{plan.weights.sparsity * 100:g}".replace(".", "_")
-
-
-def compress_stage(
-    model: keras.Model,
-    name: str,
-    data: Dataset,
-    plan: Plan,
-    folder: RunFolder,
-    teacher: Path | None,
-    device: Device,
-    on_progress: OnProgress = _silent,
-    *,
-    command: str,
-) -> Compressed:
-    """Compresses one model and records files and qualities; latency comes later.
-
-    Python's, NumPy's and TensorFlow's global random generators are seeded by `plan.seed`.
-    Latency is left to `measure_stage`, which times all files against each other while
-    nothing else runs.
-
-    Args:
-        model: The dense model.
-        name: Its name in file names.
-        data: The test part is read once per exported file, at the end.
-        plan: Sparsity, schedule, distillation, formats.
-        folder: Where files and the record go.
-        teacher: File of the teacher; None: labels only.
-        device: What to train on.
-        on_progress: See `compress_model`.
-        command: What the report shows for reproducing this model.
-
-    Returns:
-        The record, as written.
-    """
-    import keras
-
-    began = time.perf_counter()
-    # dropout layers of a copy draw their seeds from the global generator
-    keras.utils.set_random_seed(plan.seed)
-    student = copy_model(model)
-    shrunk = _shrink(student, data, plan, teacher, device, on_progress)
-    save_model(float32_model(student), folder.model_file(variant_name(name, plan)))
-    artifacts = [
-        *_files(model, name, name, "dense", 0.0, data, plan, folder, on_progress),
-        *_files(
-            student,
-            variant_name(name, plan),
-            name,
-            "pruned",
-            shrunk.weights.sparsity,
-            data,
-            plan,
-            folder,
-            on_progress,
-        ),
-    ]
-    record = Compressed(
-        model=name,
-        teacher=f"{teacher.stem} ({shrunk.teacher_val:.4f} validation accuracy)" if teacher else "",
-        val={"dense": shrunk.dense_val, "pruned": shrunk.val},
-        weights=shrunk.weights.to_json(),
-        best_epoch=shrunk.best_epoch,
-        epochs=shrunk.epochs,
-        command=command,
-        seconds=time.perf_counter() - began,
-        device=device.describe(),
-        notes=shrunk.notes,
-        artifacts=tuple(artifact.to_json() for artifact in artifacts),
-    )
-    folder.write_compressed(record)
-    return record
-
-
-@dataclass(frozen=True)
-class _Shrunk:
-    weights: WeightReport
-    val: dict[str, float]
-    dense_val: dict[str, float]
-    teacher_val: float
-    best_epoch: int
-    epochs: int
-    notes: tuple[str, ...]
-
-
-def _shrink(
-    student: keras.Model,
-    data: Dataset,
-    plan: Plan,
-    teacher: Path | None,
-    device: Device,
-    on_progress: OnProgress,
-) -> _Shrunk:
-    """Prunes and distils `student` in place."""
-    from compress.distill import distill
-    from compress.predict import predict_logits
-    from compress.prune.weights import WeightPruner, WeightReport
-    from compress.train import EpochRecord, train
-
-    def on_epoch(epoch: int, epochs: int, record: EpochRecord) -> None:
-        on_progress(f"fine-tuning, validation {record.val['accuracy']:.3f}", epoch / epochs)
-
-    on_progress("fine-tuning", 0.0)
-    dense_val = quality(data.val.y, predict_logits(student, data, "val"))
-    pruner = WeightPruner(plan.weights) if plan.weights.sparsity > 0 else None
-    common: dict[str, Any] = {
-        "device": device,
-        "seed": plan.seed,
-        "hooks": [pruner] if pruner else [],
-        "on_epoch": on_epoch,
-    }
-    weights, teacher_val = WeightReport((), ()), 0.0
-    notes: list[str] = []
-    try:
-        if teacher is None:
-            training = train(student, data, plan.finetune, **common)
-        else:
-            result = distill(
-                student, load_model(teacher), data, plan.distill, finetune=plan.finetune, **common
-            )
-            training, teacher_val = result.training, result.teacher_val["accuracy"]
-            notes += result.notes
-    finally:
-        if pruner:
-            weights = pruner.strip()
-    if pruner and not weights.pruned:
-        notes.append("no layer was pruned: see the kept layers and their reasons")
-    return _Shrunk(
-        weights,
-        training.val,
-        dense_val,
-        teacher_val,
-        training.best_epoch,
-        len(training.history),
-        (*notes, *training.notes),
-    )
-
-
-def _files(
-    model: keras.Model,
-    stem: str,
-    name: str,
-    variant: str,
-    sparsity: float,
-    data: Dataset,
-    plan: Plan,
-    folder: RunFolder,
-    on_progress: OnProgress,
-) -> list[Artifact]:
-    """Exports a model and judges every file on the test part."""
-    from compress.export import export
-    from compress.measure.quality import run_all
-    from compress.measure.runtimes import LiteRTSession
-    from compress.measure.size import file_sizes
-
-    on_progress(f"exporting {stem}", 0.0)
-    analysis = count_macs(model)
-    artifacts = []
-    inputs = data.inputs("test")
-    for made in export(model, data, folder.exports / stem, plan.export, seed=plan.seed):
-        session = LiteRTSession(made.path, threads=1)
-        scores = run_all(session, inputs, partial(on_progress, f"testing {made.path.name}"))
-        size, zipped = file_sizes(made.path)
-        artifacts.append(
-            Artifact(
-                id=f"{stem}.{made.format}",
-                model=name,
-                variant=variant,
-                format=made.format,
-                file=folder.relative(made.path),
-                baseline=f"{name}.{plan.export.formats[0]}",
-                macs=analysis.macs,
-                params=analysis.params,
-                nonzero=analysis.nonzero,
-                sparsity=sparsity,
-                unsupported=analysis.unsupported,
-                size_bytes=size,
-                gzip_bytes=zipped,
-                test=quality(data.test.y, scores),
-                max_difference=made.max_difference,
-                agreement=made.agreement,
-                checked=made.checked,
-            )
-        )
-    return artifacts
-
-
-def measure_stage(folder: RunFolder, plan: Plan, on_progress: OnProgress = _silent) -> None:
-    """Times all exported files of a folder against each other, once.
-
-    Each file's ratio is against its own model's first dense format. A folder whose
-    files have all been timed together is left as it is.
-    """
-    artifacts = [item for record in folder.read_compressed() for item in record.files()]
-    names = [artifact.id for artifact in artifacts]
-    if not names or (folder.latency.exists() and list(read_json(folder.latency)) == names):
-        return
-    on_progress("timing", 0.0)
-    result = measure_latency(
-        {artifact.id: folder.path / artifact.file for artifact in artifacts},
-        plan.latency,
-        baselines={artifact.id: artifact.baseline for artifact in artifacts},
-        seed=plan.seed,
-        on_progress=lambda share: on_progress("timing", share),
-    )
-    write_json(folder.latency, {name: latency.to_json() for name, latency in result.items()})
-    slowest = next(iter(result.values()))
-    LOG.info(
-        "timed %d files: %d rounds, stopped by %s", len(names), slowest.rounds, slowest.stopped_by
     )
 
 

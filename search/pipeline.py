@@ -18,10 +18,11 @@ from compress.data import Dataset, load_data
 from compress.device import available_cores, gpu_count
 from compress.errors import RunFailed
 from compress.options import command_words
-from compress.pipeline import check_teacher, measure_stage, write_data_record
+from compress.pipeline import check_teacher, write_data_record
 from compress.records import COMPLETE, FAILED, Candidate
 from compress.report import Report, load_report, render
 from compress.runfolder import LOG, RunFolder
+from compress.stages import measure_stage
 from search import study as studies
 from search.engines import LocalPool
 from search.engines.worker import WORKERS_LOCK

@@ -22,6 +22,7 @@ TIERS = [
     ["compress.predict"],
     ["compress.train", "compress.measure"],
     ["compress.prune", "compress.distill", "compress.export"],
+    ["compress.stages"],
     ["compress.report"],
     ["compress.pipeline"],
     ["search.spaces", "search.samplers"],

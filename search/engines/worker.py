@@ -95,7 +95,7 @@ class Worker:
 
     def _compress(self, job: dict[str, Any]) -> dict[str, Any]:
         from compress.io import load_model
-        from compress.pipeline import compress_stage
+        from compress.stages import compress_stage
 
         name = job["name"]
         try:
