@@ -88,7 +88,8 @@ class Artifact(Record):
         variant: "dense" or "pruned".
         format: "float32" or "int8".
         file: Path in the run's folder.
-        baseline: The artifact that ratios are against: the model's dense float32 file.
+        baseline: The artifact that ratios are against: the model's dense file, float32
+            where it was exported.
         macs, params, nonzero: Counted on the Keras model; zeros count as MACs.
         sparsity: Share of zeros in the kernels that were pruned; 0 for dense.
         unsupported: What `macs` does not include, by name.

@@ -158,6 +158,11 @@ class RunFolder:
             Candidate.from_json(read_json(path)) for path in sorted(self.candidates.glob("*.json"))
         ]
 
+    def read_candidate(self, name: str) -> Candidate | None:
+        """Returns one candidate's record, or None where it has not ended."""
+        path = self.candidates / f"{name}.json"
+        return Candidate.from_json(read_json(path)) if path.exists() else None
+
     def write_candidate(self, candidate: Candidate) -> None:
         """Records a candidate that ended."""
         write_json(self.candidates / f"{candidate.id}.json", candidate.to_json())

@@ -191,6 +191,8 @@ def _files(
     on_progress(f"exporting {stem}", 0.0)
     analysis = count_macs(model)
     artifacts = []
+    formats = plan.export.formats
+    baseline = "float32" if "float32" in formats else formats[0]
     inputs = data.inputs("test")
     for made in export(model, data, folder.exports / stem, plan.export, seed=plan.seed):
         session = LiteRTSession(made.path, threads=1)
@@ -203,7 +205,7 @@ def _files(
                 variant=variant,
                 format=made.format,
                 file=folder.relative(made.path),
-                baseline=f"{name}.{plan.export.formats[0]}",
+                baseline=f"{name}.{baseline}",
                 macs=analysis.macs,
                 params=analysis.params,
                 nonzero=analysis.nonzero,

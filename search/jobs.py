@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from compress.errors import RunFailed
 from compress.options import from_nested, to_nested
 from compress.pipeline import command_line
 from compress.plan import Plan
@@ -16,6 +17,10 @@ from search.plan import SearchPlan
 
 if TYPE_CHECKING:
     import optuna
+
+
+MAX_UNCLAIMED = 3
+"""Deaths of workers without a trial in hand after which a run gives up."""
 
 
 class Display(Protocol):
@@ -56,6 +61,7 @@ class SearchJobs:
         self._folder, self._plan, self._study, self._display = folder, plan, study, display
         self.candidates = folder.read_candidates()
         self._running = 0
+        self._unclaimed = 0
         self._max_rejected = max(100, 20 * plan.search.trials)
 
     @property
@@ -89,13 +95,23 @@ class SearchJobs:
         self._running -= 1
         self._display.worker(worker, "", 0.0)
         if claimed is None:
+            self._unclaimed += 1
+            if self._unclaimed >= MAX_UNCLAIMED:
+                raise RunFailed(
+                    f"Workers keep dying before they begin a trial ({how}). See "
+                    f"'{self._folder.path / 'workers.log'}'."
+                )
             return
         number = claimed["number"]
         trial = next(t for t in self._study.get_trials(deepcopy=False) if t.number == number)
-        candidate = Candidate(
-            candidate_id(number), FAILED, trial.params, claimed["seed"], f"its worker died ({how})"
-        )
-        self._folder.write_candidate(candidate)
+        # it may have died after its work was done: what is on disk in full is never lost
+        candidate = self._folder.read_candidate(candidate_id(number))
+        if candidate is None:
+            reason = f"its worker died ({how})"
+            candidate = Candidate(
+                candidate_id(number), FAILED, trial.params, claimed["seed"], reason
+            )
+            self._folder.write_candidate(candidate)
         if not trial.state.is_finished():
             studies.tell(self._study, number, candidate, self._plan)
         self._count(candidate)

@@ -94,7 +94,7 @@ def _test(name: str) -> Callable[[Row], float | None]:
 
 
 _FILE = "of the exported file itself, on the test part"
-_RATIO = "the time of this model's dense float32 file / this file's, paired by round"
+_RATIO = "the time of this model's dense baseline file / this file's, paired by round"
 COLUMNS = (
     Column("accuracy", "Accuracy", "", "measured", f"Share of right classes {_FILE}.",
            _test("accuracy")),

@@ -22,24 +22,26 @@ def conditions(report: Report) -> str:
     text = (
         f"Latency measured with {timed.runtime} on {timed.device}, {threads}, batch 1: median "
         f"and 95 % interval of {timed.rounds} rounds, {timed.instances} instances a file; {why}. "
-        "Speed-up is old/new against the model's own dense float32 file."
+        f"Speed-up is old/new against the model's own dense {timed.baseline.rpartition('.')[2]} "
+        "file."
     )
     return " ".join([text, *(f"Warning: {warning}." for warning in timed.warnings)])
 
 
 def verdict(report: Report, model: str) -> str:
-    """Says what compression changed: accuracy, bytes, time; dense float32 against the last file."""
+    """Says what compression changed: accuracy, bytes, time; dense against pruned files."""
     rows = [row for row in report.rows if row.artifact.model == model]
     dense = [row for row in rows if row.artifact.variant == "dense"]
     pruned = [row for row in rows if row.artifact.variant == "pruned"]
     if not dense or not pruned:
         return "not compressed"
     alone = {row.artifact.format: row for row in dense}
-    return "; ".join(_trade(dense[0], row, alone.get(row.artifact.format)) for row in pruned)
+    old = next((row for row in dense if row.artifact.id == row.artifact.baseline), dense[0])
+    return "; ".join(_trade(old, row, alone.get(row.artifact.format)) for row in pruned)
 
 
 def _trade(old: Row, new: Row, unpruned: Row | None) -> str:
-    """Compares a pruned file with the dense float32 one; says what the format alone gives."""
+    """Compares a pruned file with the dense baseline; says what the format alone gives."""
     points = (new.artifact.test["accuracy"] - old.artifact.test["accuracy"]) * 100
     smaller = old.artifact.gzip_bytes / new.artifact.gzip_bytes
     text = (

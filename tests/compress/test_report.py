@@ -174,6 +174,15 @@ def test_verdicts_say_what_zeros_change(folder: RunFolder) -> None:
     assert "2.00x faster (250 us [245, 255]) where int8 alone gives 2.00x" in text
 
 
+def test_the_baseline_is_named_as_it_is(folder: RunFolder) -> None:
+    from compress.report.words import conditions
+
+    assert "dense float32 file" in conditions(load_report(folder.path))
+    text = folder.latency.read_text()
+    folder.latency.write_text(text.replace('"baseline": "0001.float32"', '"baseline": "0001.int8"'))
+    assert "dense int8 file" in conditions(load_report(folder.path))
+
+
 def test_tables_print(folder: RunFolder) -> None:
     from rich.console import Console
 

@@ -75,6 +75,34 @@ def test_a_dead_worker_is_a_failed_candidate(folder: RunFolder) -> None:
     assert jobs.next_job() is None
 
 
+def test_a_worker_that_dies_after_its_work_loses_nothing(folder: RunFolder) -> None:
+    plan = from_flat(SearchPlan, {"trials": 1})
+    study = studies.open_study(folder, plan)
+    jobs = SearchJobs(folder, plan, study, NoDisplay())
+    job = jobs.next_job()
+    assert job is not None
+    trial = studies.ask(study, plan)
+    done = Candidate("0000", "complete", {}, 3, macs=500, params=50, val={"accuracy": 0.5})
+    folder.write_candidate(done)
+    jobs.on_death(0, job, {"number": trial.number, "seed": 3}, "signal SIGKILL")
+    assert folder.read_candidates() == [done]
+    assert jobs.candidates == [done]
+    assert study.trials[0].values == [0.5, 500.0]
+
+
+def test_workers_that_cannot_begin_end_the_run(folder: RunFolder) -> None:
+    plan = from_flat(SearchPlan, {"trials": 1})
+    jobs = SearchJobs(folder, plan, studies.open_study(folder, plan), NoDisplay())
+    for _ in range(2):
+        job = jobs.next_job()
+        assert job is not None
+        jobs.on_death(0, job, None, "exit code 1")
+    job = jobs.next_job()
+    assert job is not None
+    with pytest.raises(RunFailed, match="keep dying before they begin a trial"):
+        jobs.on_death(0, job, None, "exit code 1")
+
+
 def test_compression_goes_largest_first_and_collects_failures(folder: RunFolder) -> None:
     plan = from_flat(SearchPlan, {"sparsity": 0.7, "trials": 9})
     jobs = CompressJobs(folder, plan, ["0001", "0002", "0003"], "t.keras", NoDisplay())
