@@ -1,0 +1,339 @@
+"""The coupling of a model: units, groups, what is frozen and why, and what a kept set costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.prune.channels.costs import CostModel
+from compress.prune.channels.rules import apply, known, rule_for
+from compress.prune.channels.slots import HEADS, Binding, Ids, Ledger, Site, Slots
+from compress.trace import Node, Program, record
+
+if TYPE_CHECKING:
+    import keras
+    import scipy.sparse
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Units that lie on the same axes of the same layers.
+
+    Attributes:
+        index: Place in `Coupling.groups`.
+        name: The layer that makes the channels.
+        units: Unit numbers that may be removed.
+        fixed: Units on the same axes that are frozen.
+        width: Channels that a unit has on its narrowest axis (more than 1 in grouped
+            convolutions).
+        kind: "channels" or "heads".
+        layers: Names of the layers whose weights the units lie on.
+    """
+
+    index: int
+    name: str
+    units: Ids
+    fixed: int
+    width: int
+    kind: str
+    layers: tuple[str, ...]
+
+    @property
+    def channels(self) -> int:
+        """Channels on the narrowest axis, frozen ones included."""
+        return (len(self.units) + self.fixed) * self.width
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Units that stay, by reason: "model output 'probabilities'"."""
+
+    layer: str
+    reason: str
+    units: int
+    made_by: tuple[str, ...]
+
+
+class KeptSlots:
+    """A kept set of units, asked by axes.
+
+    Args:
+        unit: Unit of every slot.
+        mask: True for kept units.
+    """
+
+    def __init__(self, unit: Ids, mask: Mask) -> None:
+        self._unit = unit
+        self._mask = mask
+
+    def __call__(self, ids: Ids) -> Ids:
+        """Returns the kept indices of an axis."""
+        return np.flatnonzero(self.flags(ids))
+
+    def flags(self, ids: Ids) -> Mask:
+        """Returns for every index of an axis whether it is kept."""
+        return np.asarray(self._mask[self._unit[ids]])
+
+    def count(self, ids: Ids) -> int:
+        """Returns the number of kept indices."""
+        return int(np.count_nonzero(self.flags(ids)))
+
+
+class Coupling:
+    """What belongs together in a model.
+
+    Args:
+        program: From `compress.trace.record`.
+        ledger: Filled by the rules.
+
+    Attributes:
+        unit: Unit of every slot id.
+        frozen: True for units that must be kept.
+        groups: Prunable units by the axes that they lie on, in the order of the model.
+    """
+
+    def __init__(self, program: Program, ledger: Ledger) -> None:
+        self.program = program
+        self.ledger = ledger
+        self.unit, self.units = _components(ledger)
+        self.frozen = np.zeros(self.units, bool)
+        self._reason = np.full(self.units, -1)
+        for index in range(len(ledger.freezes) - 1, -1, -1):
+            units = self.unit[ledger.freezes[index].ids]
+            self.frozen[units] = True
+            self._reason[units] = index
+        self.bindings = [binding for binding in ledger.bindings.values() if binding is not None]
+        self.axes, self._axis_of = _axes(self.bindings, ledger)
+        self.incidence = _incidence(self.axes, self.unit, self.units)
+        self.groups, self.group_of = self._grouped()
+
+    def kept(self, mask: Mask) -> KeptSlots:
+        """Turns a mask over units into a kept set; frozen units must be in it.
+
+        Raises:
+            ValueError: A frozen unit is not kept.
+        """
+        if not np.all(mask[self.frozen]):
+            raise ValueError("mask must keep the frozen units.")
+        return KeptSlots(self.unit, mask)
+
+    @cached_property
+    def costs(self) -> CostModel:
+        """MACs and parameters of any kept numbers of units per group."""
+        return CostModel.of(self)
+
+    def axis_index(self, ids: Ids) -> int:
+        """Returns the row of `incidence` of an axis."""
+        return self._axis_of[id(ids)]
+
+    def frozen_report(self) -> tuple[Frozen, ...]:
+        """Lists frozen units by reason, in the order in which the reasons arose."""
+        makers = self._makers()
+        found = []
+        for index, count in zip(*np.unique(self._reason, return_counts=True), strict=True):
+            if index < 0:
+                continue
+            freeze = self.ledger.freezes[index]
+            units = np.flatnonzero(self._reason == index)
+            names = dict.fromkeys(makers[unit] for unit in units if makers[unit])
+            found.append(Frozen(freeze.layer, freeze.reason, int(count), tuple(names)))
+        return tuple(found)
+
+    def reasons_of(self, group: Group) -> tuple[str, ...]:
+        """Says why units on the axes of a group are frozen."""
+        units = np.flatnonzero((self._signature == self._signature[group.units[0]]) & self.frozen)
+        indices = dict.fromkeys(self._reason[units].tolist())
+        return tuple(self.ledger.freezes[index].reason for index in indices)
+
+    def _makers(self) -> list[str]:
+        """Returns for every unit the first layer that binds it."""
+        names = [""] * self.units
+        first = np.full(self.units, -1)
+        for index in range(len(self.bindings) - 1, -1, -1):
+            first[self.unit[self.bindings[index].ids]] = index
+        for unit in np.flatnonzero(first >= 0):
+            names[unit] = self.bindings[first[unit]].layer
+        return names
+
+    def _grouped(self) -> tuple[tuple[Group, ...], Ids]:
+        weights = np.random.default_rng(0).integers(1, 2**62, size=len(self.axes))
+        self._signature = np.asarray(self.incidence.T @ weights)
+        group_of = np.full(self.units, -1)
+        prunable = np.flatnonzero(~self.frozen & (self._signature != 0))
+        if not len(prunable):
+            return (), group_of
+        _, first, inverse = np.unique(
+            self._signature[prunable], return_index=True, return_inverse=True
+        )
+        order = np.argsort(first)  # in the order of the model
+        rank = np.empty(len(order), int)
+        rank[order] = np.arange(len(order))
+        group_of[prunable] = rank[inverse]
+        by_group = np.split(
+            prunable[np.argsort(rank[inverse], kind="stable")],
+            np.cumsum(np.bincount(rank[inverse]))[:-1],
+        )
+        columns = self.incidence.tocsc()
+        layers = self._layers_by_axis()
+        heads = np.zeros(self.units, bool)
+        for start, stop in self.ledger.heads:
+            heads[self.unit[start:stop]] = True
+        fixed = self._signature[self.frozen]
+        groups = []
+        for index, units in enumerate(by_group):
+            column = slice(columns.indptr[units[0]], columns.indptr[units[0] + 1])
+            rows, counts = columns.indices[column], columns.data[column]
+            names = dict.fromkeys(name for row in np.sort(rows) for name in layers[row])
+            groups.append(
+                Group(
+                    index,
+                    next(iter(names)),
+                    units,
+                    int(np.count_nonzero(fixed == self._signature[units[0]])),
+                    int(counts.min()),
+                    HEADS if heads[units[0]] else "channels",
+                    tuple(names),
+                )
+            )
+        return tuple(groups), group_of
+
+    def _layers_by_axis(self) -> list[list[str]]:
+        layers: list[list[str]] = [[] for _ in self.axes]
+        for binding in self.bindings:
+            layers[self.axis_index(binding.ids)].append(binding.layer)
+        return layers
+
+
+def coupling_of(model: keras.Model, input_shape: Any = None) -> Coupling:
+    """Analyses a model.
+
+    Args:
+        model: Any Keras model; a subclassed one is traced.
+        input_shape: See `compress.trace.record`.
+
+    Raises:
+        InputError: The model is no graph and cannot be traced.
+    """
+    program = record(model, lambda layer: not known(layer), input_shape)
+    ledger = Ledger()
+    inputs = [
+        Slots(
+            tuple(tensor.shape), (None,) * len(tensor.shape), origin=f"model input '{tensor.name}'"
+        )
+        for tensor in program.inputs
+    ]
+    outputs = _run(program, inputs, ledger)
+    for tensor, slots in zip(program.outputs, outputs, strict=True):
+        for axis in slots.tracked:
+            name = _producer(program, tensor)
+            ledger.freeze(slots.axes[axis], f"model output '{name}'", name)
+    return Coupling(program, ledger)
+
+
+def _run(program: Program, inputs: Sequence[Slots], ledger: Ledger) -> list[Slots]:
+    """Follows slots through a program; nested programs are run at every call."""
+    slots: dict[int, Slots] = {}
+    for tensor, value in zip(program.inputs, inputs, strict=True):
+        slots[id(tensor)] = value
+        ledger.tensors.setdefault(id(tensor), value)
+    for node in program.nodes:
+        received = [slots[id(tensor)] for tensor in node.inputs]
+        results = _visit(node, received, ledger)
+        for tensor, result in zip(node.outputs, results, strict=True):
+            slots[id(tensor)] = result
+            ledger.tensors.setdefault(id(tensor), result)
+    return [slots[id(tensor)] for tensor in program.outputs]
+
+
+def _visit(node: Node, inputs: list[Slots], ledger: Ledger) -> list[Slots]:
+    operation = node.operation
+    again = ledger.first_inputs.get(id(operation))
+    if node.body is not None:
+        if again is not None:
+            _tie(ledger, node.name, again, inputs)
+        ledger.first_inputs.setdefault(id(operation), inputs)
+        return _run(node.body, inputs, ledger)
+    configs = len(ledger.edits[id(operation)].config) if id(operation) in ledger.edits else 0
+    calls = len(ledger.call_edits.get(id(node), ()))
+    shapes = [tuple(tensor.shape) for tensor in node.outputs]
+    site = Site(ledger, operation, node.name, inputs, shapes, node.args, node.kwargs, node=node)
+    if rule_for(operation) is None and node.closed:
+        results = site.unknown(f"no rule for this class, and it cannot be opened: {node.closed}")
+    else:
+        results = apply(site)
+    edits = ledger.edits.get(id(operation))
+    if again is not None and ((edits and edits.config) or calls):
+        # one config serves all calls: their channels must be the same ones
+        _tie(ledger, node.name, again, inputs)
+        if edits:
+            del edits.config[configs:]
+        if calls:
+            del ledger.call_edits[id(node)][calls:]
+    ledger.first_inputs.setdefault(id(operation), inputs)
+    return results
+
+
+def _tie(ledger: Ledger, name: str, first: list[Slots], second: list[Slots]) -> None:
+    """Ties the inputs of two calls of one layer or model."""
+    reason = "a shared layer is called on other channels too"
+    for one, two in zip(first, second, strict=True):
+        for axis in range(max(len(one.axes), len(two.axes))):
+            a = one.axes[axis] if axis < len(one.axes) else None
+            b = two.axes[axis] if axis < len(two.axes) else None
+            if a is not None and b is not None and len(a) == len(b):
+                ledger.link(a, b)
+                continue
+            ledger.freeze(a, reason, name)
+            ledger.freeze(b, reason, name)
+
+
+def _producer(program: Program, tensor: Any) -> str:
+    for node in program.nodes:
+        if any(output is tensor for output in node.outputs):
+            return node.name
+    return str(tensor.name)
+
+
+def _components(ledger: Ledger) -> tuple[Ids, int]:
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    if not ledger.pairs:
+        return np.arange(ledger.count), ledger.count
+    pairs = [np.broadcast_arrays(first, second) for first, second in ledger.pairs]
+    rows = np.concatenate([first.ravel() for first, _ in pairs])
+    columns = np.concatenate([second.ravel() for _, second in pairs])
+    size = (ledger.count, ledger.count)
+    links = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=size)
+    count, unit = connected_components(links, directed=False)
+    return unit.astype(np.int64), int(count)
+
+
+def _axes(bindings: list[Binding], ledger: Ledger) -> tuple[list[Ids], dict[int, int]]:
+    """Numbers the distinct axes; rules share one array among the axes that it indexes."""
+    axes: list[Ids] = []
+    index: dict[int, int] = {}
+    used = [binding.ids for binding in bindings]
+    used += [ids for term in ledger.terms for ids in term.factors]
+    for ids in used:
+        if id(ids) not in index:
+            index[id(ids)] = len(axes)
+            axes.append(ids)
+    return axes, index
+
+
+def _incidence(axes: list[Ids], unit: Ids, units: int) -> scipy.sparse.csr_array:
+    """Counts the entries of each unit on each axis, (axes, units)."""
+    from scipy.sparse import coo_array
+
+    columns = unit[np.concatenate(axes)] if axes else np.zeros(0, np.int64)
+    rows = np.repeat(np.arange(len(axes)), [len(ids) for ids in axes])
+    ones = np.ones(len(rows), np.int64)
+    return coo_array((ones, (rows, columns)), shape=(len(axes), units)).tocsr()

@@ -1,0 +1,126 @@
+"""Normalization layers; those that reduce over channels take statistics of the kept ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from compress.prune.channels.rules._base import layer_rule
+from compress.prune.channels.rules._common import over_axes
+from compress.prune.channels.slots import Ids, Site, Slots
+
+
+def _axes(axis: Any, rank: int) -> list[int]:
+    listed = [axis] if isinstance(axis, int) else list(axis)
+    return [index % rank for index in listed]
+
+
+@layer_rule("BatchNormalization")
+def batch_normalization(site: Site) -> Slots:
+    """Scale, offset and statistics have one entry a channel."""
+    layer, x = site.layer, site.inputs[0]
+    ids = x.axes[layer.axis]
+    for weight in (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance):
+        site.bind(weight, 0, ids)
+    only = x.tracked == (layer.axis % len(x.shape),)
+    return site.passed(x, zero=only and (x.zero or layer.gamma is not None))
+
+
+@layer_rule("LayerNormalization")
+def layer_normalization(site: Site) -> Slots:
+    """Scale and offset have the shape of the normalized axes."""
+    layer, x = site.layer, site.inputs[0]
+    axes = _axes(layer.axis, len(x.shape))
+    for weight in (layer.gamma, layer.beta):
+        for place, axis in enumerate(axes):
+            site.bind(weight, place, x.axes[axis])
+    return over_axes(site, x, axes, exact=set(x.tracked) <= set(axes))
+
+
+@layer_rule("RMSNormalization")
+def rms_normalization(site: Site) -> Slots:
+    """Scale has the shape of the normalized axes."""
+    layer, x = site.layer, site.inputs[0]
+    axes = _axes(layer.axis, len(x.shape))
+    for place, axis in enumerate(axes):
+        site.bind(layer.scale, place, x.axes[axis])
+    return over_axes(site, x, axes, exact=set(x.tracked) <= set(axes) or x.zero)
+
+
+@layer_rule("UnitNormalization")
+def unit_normalization(site: Site) -> Slots:
+    """No weights; divides by the length over its axes."""
+    x = site.inputs[0]
+    axes = _axes(site.layer.axis, len(x.shape))
+    return over_axes(site, x, axes, exact=set(x.tracked) <= set(axes) or x.zero)
+
+
+@layer_rule("GroupNormalization")
+def group_normalization(site: Site) -> Slots:
+    """Groups keep equal numbers: the same positions in each, or whole groups leave."""
+    layer, x = site.layer, site.inputs[0]
+    axis = layer.axis % len(x.shape)
+    ids = x.axes[axis]
+    for weight in (layer.gamma, layer.beta):
+        site.bind(weight, 0, ids)
+    site.barrier(x, "a group normalization reduces over it", [a for a in x.tracked if a != axis])
+    if ids is not None:
+        _group(site, ids)
+    axes = {axis: ids}
+    out = site.out(axes)
+    return over_axes(site, out, (axis,) if ids is not None else ())
+
+
+def _group(site: Site, ids: Ids) -> None:
+    groups = site.layer.groups
+    groups = len(ids) if groups == -1 else groups
+    if groups > len(ids) // groups:
+        units = site.rows(ids, groups)
+        if site.layer.groups != -1:
+            site.config("groups", units)
+    else:
+        site.columns(ids, groups)
+
+
+@layer_rule("SpectralNormalization")
+def spectral_normalization(site: Site) -> list[Slots]:
+    """The wrapped layer's rule; the vector u has one entry an output channel."""
+    layer = site.layer
+    result = site.inner(layer.layer, site.inputs, site.shapes, ("layer", "config"))
+    known = site.ledger.bindings.get((id(layer.kernel), len(layer.kernel.shape) - 1))
+    site.bind(layer.vector_u, 1, None if known is None else known.ids)
+    return result
+
+
+@layer_rule("Normalization")
+def normalization(site: Site) -> Slots:
+    """Mean and variance are constants of the config, or weights set by `adapt`."""
+    layer, x = site.layer, site.inputs[0]
+    rank = len(x.shape)
+    if layer.axis is None or not layer.axis:
+        return site.passed(x, zero=False)
+    axes = _axes(layer.axis, rank)
+    tracked = [axis for axis in x.tracked if axis in axes]
+    for weight in (getattr(layer, "adapt_mean", None), getattr(layer, "adapt_variance", None)):
+        for axis in tracked:
+            site.bind(weight, axes.index(axis), x.axes[axis])
+    if tracked and layer.input_mean is not None:
+        site.barrier(x, "a Normalization with constants of its own", tracked)
+    return site.passed(x, zero=False)
+
+
+@layer_rule("Rescaling")
+def rescaling(site: Site) -> Slots:
+    """Scale and offset may be lists, one number a channel."""
+    import numpy as np
+
+    layer, x = site.layer, site.inputs[0]
+    ids = x.axes[-1]
+
+    def change(config: dict[str, Any], kept: Any) -> None:
+        for key in ("scale", "offset"):
+            value = np.asarray(getattr(layer, key))
+            if ids is not None and value.ndim and value.shape[-1] > 1:
+                config[key] = np.take(value, kept(ids), axis=-1).tolist()
+
+    site.edit(change)
+    return site.passed(x, zero=x.zero and not np.any(np.asarray(layer.offset)))

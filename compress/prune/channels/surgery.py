@@ -1,0 +1,183 @@
+"""Builds the smaller model: edited configs, sliced weights, the same names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compress.errors import InputError
+from compress.prune.channels.coupling import Coupling, KeptSlots, Mask
+from compress.prune.channels.slots import Ids
+from compress.trace import Node, Program
+
+if TYPE_CHECKING:
+    import keras
+
+KeptIndices = dict[str, tuple[Ids | None, ...]]
+
+
+def sliced_model(coupling: Coupling, mask: Mask) -> keras.Model:
+    """Builds a model of the kept units alone.
+
+    Args:
+        coupling: Of the original model, which stays as it is.
+        mask: True for kept units.
+
+    Returns:
+        An ordinary model: functional (or Sequential as before), same layer names, weights
+        copied; not compiled, optimizer state is not carried.
+
+    Raises:
+        InputError: A layer cannot be rebuilt from its config.
+    """
+    return _Surgeon(coupling, coupling.kept(mask)).build(coupling.program)
+
+
+def kept_indices(coupling: Coupling, mask: Mask) -> KeptIndices:
+    """Returns for every weight the kept indices of each axis; None: the axis is whole.
+
+    Keys are the variables' paths in the original model; of several variables with one
+    path, later ones get ":1", ":2" behind it, in the order of `model.weights`.
+    """
+    kept = coupling.kept(mask)
+    axes: dict[int, dict[int, Ids]] = {}
+    for binding in coupling.bindings:
+        indices = kept(binding.ids)
+        if len(indices) < len(binding.ids):
+            axes.setdefault(id(binding.variable), {})[binding.axis] = indices
+    return {
+        path: tuple(axes.get(id(variable), {}).get(axis) for axis in range(len(variable.shape)))
+        for path, variable in variable_paths(coupling.program.model)
+    }
+
+
+def variable_paths(model: Any) -> list[tuple[str, Any]]:
+    """Returns all weights under unique names."""
+    seen: dict[str, int] = {}
+    named = []
+    for variable in model.weights:
+        number = seen[variable.path] = seen.get(variable.path, -1) + 1
+        named.append((f"{variable.path}:{number}" if number else variable.path, variable))
+    return named
+
+
+class _Surgeon:
+    def __init__(self, coupling: Coupling, kept: KeptSlots) -> None:
+        self.ledger = coupling.ledger
+        self.kept = kept
+        self.made: dict[int, Any] = {}
+        self.axes: dict[int, dict[int, Ids]] = {}
+        for binding in coupling.bindings:
+            self.axes.setdefault(id(binding.variable), {})[binding.axis] = binding.ids
+
+    def build(self, program: Program) -> Any:
+        """Rebuilds a program as a model."""
+        import keras
+
+        if isinstance(program.model, keras.Sequential):
+            return self._sequential(program)
+        tensors = {id(tensor): self._input(tensor) for tensor in program.inputs}
+        for node in program.nodes:
+            self._call(node, tensors)
+        inputs, outputs = (
+            keras.tree.map_structure(lambda tensor: tensors[id(tensor)], structure)
+            for structure in (program.input_structure, program.output_structure)
+        )
+        model = keras.Model(inputs, outputs, name=program.model.name)
+        model._trainable = program.model._trainable
+        return model
+
+    def _sequential(self, program: Program) -> Any:
+        import keras
+
+        model = keras.Sequential(name=program.model.name)
+        model.add(self._input(program.inputs[0]))
+        for node in program.nodes:
+            model.add(self._operation(node))
+            self._copy(node.operation)
+        model._trainable = program.model._trainable
+        return model
+
+    def _input(self, tensor: Any) -> Any:
+        import keras
+
+        slots = self.ledger.tensors[id(tensor)]
+        shape = tuple(
+            size if ids is None else self.kept.count(ids)
+            for size, ids in zip(tensor.shape, slots.axes, strict=True)
+        )
+        history = getattr(tensor, "_keras_history", None)
+        layer = history.operation if history is not None else None
+        return keras.Input(
+            batch_shape=shape,
+            dtype=tensor.dtype,
+            name=layer.name if layer is not None else None,
+            optional=getattr(layer, "optional", False),
+        )
+
+    def _call(self, node: Node, tensors: dict[int, Any]) -> None:
+        import keras
+
+        def filled(value: Any) -> Any:
+            return tensors[id(value)] if isinstance(value, keras.KerasTensor) else value
+
+        args, kwargs = node.args, node.kwargs
+        for edit in self.ledger.call_edits.get(id(node), ()):
+            args, kwargs = edit(args, kwargs, self.kept)
+        args, kwargs = keras.tree.map_structure(filled, (args, kwargs))
+        operation = self._operation(node)
+        results = keras.tree.flatten(operation(*args, **kwargs))
+        self._copy(node.operation)
+        for old, new in zip(node.outputs, results, strict=True):
+            tensors[id(old)] = new
+
+    def _operation(self, node: Node) -> Any:
+        """Returns the new layer for a node; a shared layer is made once."""
+        operation = node.operation
+        if id(operation) not in self.made:
+            if node.body is not None:
+                self.made[id(operation)] = self.build(node.body)
+            else:
+                self.made[id(operation)] = self._rebuilt(node)
+        return self.made[id(operation)]
+
+    def _rebuilt(self, node: Node) -> Any:
+        operation = node.operation
+        edits = self.ledger.edits.get(id(operation))
+        try:
+            config = operation.get_config()
+            if node.name != operation.name and "name" in config:
+                config["name"] = node.name
+            for path, change in edits.config if edits else ():
+                place = config
+                for key in path:
+                    place = place[key]
+                change(place, self.kept)
+            return type(operation).from_config(config)
+        except Exception as error:  # user layers may raise anything here
+            text = " ".join(str(error).split())[:300]
+            raise InputError(
+                f"Layer '{node.name}' ({type(operation).__name__}) must be rebuildable from its "
+                f"config. Received: {text}. Implement get_config() and from_config()."
+            ) from None
+
+    def _copy(self, operation: Any) -> None:
+        """Copies the kept slices of a layer's weights, once."""
+        new = self.made[id(operation)]
+        if id(new) in self.made or not getattr(operation, "weights", None):
+            return
+        self.made[id(new)] = new
+        if hasattr(operation, "_nodes_by_depth") or hasattr(operation, "_functional"):
+            return  # a nested model: its layers were copied one by one
+        edits = self.ledger.edits.get(id(operation))
+        scales = {id(variable): factor for variable, factor in edits.scales} if edits else {}
+        for old, target in zip(operation.weights, new.weights, strict=True):
+            value = old.numpy()
+            for axis, ids in self.axes.get(id(old), {}).items():
+                flags = self.kept.flags(ids)
+                if not flags.all():
+                    value = np.compress(flags, value, axis=axis)
+            if id(old) in scales:
+                value = value * np.asarray(scales[id(old)](self.kept), value.dtype)
+            target.assign(value)
