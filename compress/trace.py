@@ -8,7 +8,7 @@ as it was: the nodes that tracing hangs on its layers are taken off again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import keras
 
 Opener = Callable[[Any], bool]
+Watch = Callable[["Node", list[Any]], None]
 
 
 @dataclass(eq=False)
@@ -80,6 +81,45 @@ class Program:
                 yield node
             else:
                 yield from node.body.walk()
+
+    def run(
+        self,
+        inputs: Sequence[Any],
+        watch: Watch | None = None,
+        training: Opener | None = None,
+    ) -> list[Any]:
+        """Runs the calls one by one.
+
+        Args:
+            inputs: Arrays or tensors for `inputs`.
+            watch: Called before each call with the node and the values of its inputs.
+            training: Tells of a layer whether to run it in training mode; default: none.
+
+        Returns:
+            The values of `outputs`.
+        """
+        import keras
+
+        values = {
+            id(tensor): keras.ops.convert_to_tensor(value)
+            for tensor, value in zip(self.inputs, inputs, strict=True)
+        }
+        for node in self.nodes:
+            given = [values[id(tensor)] for tensor in node.inputs]
+            if watch is not None:
+                watch(node, given)
+            if node.body is not None:
+                results = node.body.run(given, watch, training)
+            else:
+                args, kwargs = keras.tree.map_structure(
+                    lambda value: values.get(id(value), value), (node.args, node.kwargs)
+                )
+                if training is not None and training(node.operation):
+                    kwargs = {**kwargs, "training": True}
+                results = keras.tree.flatten(node.operation(*args, **kwargs))
+            for tensor, value in zip(node.outputs, results, strict=True):
+                values[id(tensor)] = value
+        return [values[id(tensor)] for tensor in self.outputs]
 
 
 def record(model: keras.Model, opens: Opener | None = None, inputs: Any = None) -> Program:

@@ -28,7 +28,8 @@ class Group:
 
     Attributes:
         index: Place in `Coupling.groups`.
-        name: The layer that makes the channels.
+        name: The first layer that makes the channels.
+        makers: All layers that make them: tied by additions, say.
         units: Unit numbers that may be removed.
         fixed: Units on the same axes that are frozen.
         width: Channels that a unit has on its narrowest axis (more than 1 in grouped
@@ -39,6 +40,7 @@ class Group:
 
     index: int
     name: str
+    makers: tuple[str, ...]
     units: Ids
     fixed: int
     width: int
@@ -135,15 +137,13 @@ class Coupling:
 
     def frozen_report(self) -> tuple[Frozen, ...]:
         """Lists frozen units by reason, in the order in which the reasons arose."""
-        makers = self._makers()
         found = []
         for index, count in zip(*np.unique(self._reason, return_counts=True), strict=True):
             if index < 0:
                 continue
             freeze = self.ledger.freezes[index]
-            units = np.flatnonzero(self._reason == index)
-            names = dict.fromkeys(makers[unit] for unit in units if makers[unit])
-            found.append(Frozen(freeze.layer, freeze.reason, int(count), tuple(names)))
+            makers = self.makers(self._reason == index)
+            found.append(Frozen(freeze.layer, freeze.reason, int(count), makers))
         return tuple(found)
 
     def reasons_of(self, group: Group) -> tuple[str, ...]:
@@ -152,15 +152,12 @@ class Coupling:
         indices = dict.fromkeys(self._reason[units].tolist())
         return tuple(self.ledger.freezes[index].reason for index in indices)
 
-    def _makers(self) -> list[str]:
-        """Returns for every unit the first layer that binds it."""
-        names = [""] * self.units
-        first = np.full(self.units, -1)
-        for index in range(len(self.bindings) - 1, -1, -1):
-            first[self.unit[self.bindings[index].ids]] = index
-        for unit in np.flatnonzero(first >= 0):
-            names[unit] = self.bindings[first[unit]].layer
-        return names
+    def makers(self, units: Mask) -> tuple[str, ...]:
+        """Names the layers that made the slots of these units, in the order of the model."""
+        slots = np.flatnonzero(units[self.unit])
+        starts = np.array([start for start, _ in self.ledger.makers])
+        places = np.unique(np.searchsorted(starts, slots, side="right") - 1)
+        return tuple(dict.fromkeys(self.ledger.makers[place][1] for place in places))
 
     def _grouped(self) -> tuple[tuple[Group, ...], Ids]:
         weights = np.random.default_rng(0).integers(1, 2**62, size=len(self.axes))
@@ -186,6 +183,7 @@ class Coupling:
         for start, stop in self.ledger.heads:
             heads[self.unit[start:stop]] = True
         fixed = self._signature[self.frozen]
+        makers = self._makers_by_group(group_of, len(by_group))
         groups = []
         for index, units in enumerate(by_group):
             column = slice(columns.indptr[units[0]], columns.indptr[units[0] + 1])
@@ -194,7 +192,8 @@ class Coupling:
             groups.append(
                 Group(
                     index,
-                    next(iter(names)),
+                    makers[index][0],
+                    makers[index],
                     units,
                     int(np.count_nonzero(fixed == self._signature[units[0]])),
                     int(counts.min()),
@@ -203,6 +202,15 @@ class Coupling:
                 )
             )
         return tuple(groups), group_of
+
+    def _makers_by_group(self, group_of: Ids, count: int) -> list[tuple[str, ...]]:
+        names: list[dict[str, None]] = [{} for _ in range(count)]
+        stops = [*[start for start, _ in self.ledger.makers[1:]], self.ledger.count]
+        for (start, layer), stop in zip(self.ledger.makers, stops, strict=True):
+            for group in np.unique(group_of[self.unit[start:stop]]):
+                if group >= 0:
+                    names[group][layer] = None
+        return [tuple(found) for found in names]
 
     def _layers_by_axis(self) -> list[list[str]]:
         layers: list[list[str]] = [[] for _ in self.axes]
@@ -229,7 +237,7 @@ def coupling_of(model: keras.Model, input_shape: Any = None) -> Coupling:
         )
         for tensor in program.inputs
     ]
-    outputs = _run(program, inputs, ledger)
+    outputs = run(program, inputs, ledger)
     for tensor, slots in zip(program.outputs, outputs, strict=True):
         for axis in slots.tracked:
             name = _producer(program, tensor)
@@ -237,7 +245,7 @@ def coupling_of(model: keras.Model, input_shape: Any = None) -> Coupling:
     return Coupling(program, ledger)
 
 
-def _run(program: Program, inputs: Sequence[Slots], ledger: Ledger) -> list[Slots]:
+def run(program: Program, inputs: Sequence[Slots], ledger: Ledger) -> list[Slots]:
     """Follows slots through a program; nested programs are run at every call."""
     slots: dict[int, Slots] = {}
     for tensor, value in zip(program.inputs, inputs, strict=True):
@@ -259,7 +267,7 @@ def _visit(node: Node, inputs: list[Slots], ledger: Ledger) -> list[Slots]:
         if again is not None:
             _tie(ledger, node.name, again, inputs)
         ledger.first_inputs.setdefault(id(operation), inputs)
-        return _run(node.body, inputs, ledger)
+        return run(node.body, inputs, ledger)
     configs = len(ledger.edits[id(operation)].config) if id(operation) in ledger.edits else 0
     calls = len(ledger.call_edits.get(id(node), ()))
     shapes = [tuple(tensor.shape) for tensor in node.outputs]
@@ -271,7 +279,8 @@ def _visit(node: Node, inputs: list[Slots], ledger: Ledger) -> list[Slots]:
     edits = ledger.edits.get(id(operation))
     if again is not None and ((edits and edits.config) or calls):
         # one config serves all calls: their channels must be the same ones
-        _tie(ledger, node.name, again, inputs)
+        if id(operation) not in ledger.by_weights:
+            _tie(ledger, node.name, again, inputs)
         if edits:
             del edits.config[configs:]
         if calls:

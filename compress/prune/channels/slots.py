@@ -29,12 +29,14 @@ class Slots:
         zero: Removed entries of this tensor are exactly zero in the zero-masked model, so
             that sums over a tracked axis are those of the kept entries.
         origin: Why untracked axes are fixed, by layer name; for reports.
+        value: What removed entries hold where that is one known number other than zero.
     """
 
     shape: Shape
     axes: tuple[Ids | None, ...]
     zero: bool = False
     origin: str = ""
+    value: float | None = None
 
     @property
     def tracked(self) -> tuple[int, ...]:
@@ -74,6 +76,7 @@ class Term:
     layer: str
 
 
+Path = tuple[str | int, ...]
 Kept = Any  # compress.prune.channels.coupling.KeptSlots; rules only call it
 ConfigEdit = Callable[[dict[str, Any], Kept], None]
 CallEdit = Callable[[tuple[Any, ...], dict[str, Any], Kept], tuple[tuple[Any, ...], dict[str, Any]]]
@@ -88,7 +91,7 @@ class Edits:
         scales: (variable, kept -> factor): multiplied after slicing.
     """
 
-    config: list[tuple[tuple[str, ...], ConfigEdit]] = field(default_factory=list)
+    config: list[tuple[Path, ConfigEdit]] = field(default_factory=list)
     scales: list[tuple[Any, Callable[[Kept], float]]] = field(default_factory=list)
 
 
@@ -97,21 +100,24 @@ class Ledger:
 
     def __init__(self) -> None:
         self.count = 0
+        self.makers: list[tuple[int, str]] = []  # first slot and the layer that made it
         self.heads: list[tuple[int, int]] = []  # half-open ranges of head slots
         self.pairs: list[tuple[Ids, Ids]] = []
         self.freezes: list[Freeze] = []
         self.bindings: dict[tuple[int, int], Binding | None] = {}
         self.terms: list[Term] = []
         self.edits: dict[int, Edits] = {}
+        self.by_weights: set[int] = set()  # operations whose config follows from their weights
         self.call_edits: dict[int, list[CallEdit]] = {}
         self.statistics: list[tuple[str, Ids]] = []
         self.unknown: dict[str, tuple[str, str]] = {}  # layer name -> (class, reason)
         self.tensors: dict[int, Slots] = {}  # tensor -> slots of its first computation
         self.first_inputs: dict[int, list[Slots]] = {}  # operation -> those of its first call
 
-    def new(self, size: int, kind: str = CHANNELS) -> Ids:
+    def new(self, size: int, layer: str, kind: str = CHANNELS) -> Ids:
         """Makes `size` slots that are linked to nothing."""
         start, self.count = self.count, self.count + size
+        self.makers.append((start, layer))
         if kind == HEADS:
             self.heads.append((start, self.count))
         return np.arange(start, self.count)
@@ -165,7 +171,7 @@ class Site:
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
         owner: Any = None,
-        path: tuple[str, ...] = (),
+        path: Path = (),
         node: Any = None,
         positions: int = 1,
     ) -> None:
@@ -185,7 +191,7 @@ class Site:
 
     def new(self, size: int, kind: str = CHANNELS) -> Ids:
         """Makes slots for a new axis; heads are never rounded to multiples."""
-        return self.ledger.new(size, kind)
+        return self.ledger.new(size, self.name, kind)
 
     def link(self, first: Ids | None, second: Ids | None, why: str = "") -> Ids | None:
         """Ties two axes entry by entry; where one is untracked the other is frozen.
@@ -260,6 +266,14 @@ class Site:
         """Adds a change of this call's arguments: (args, kwargs, kept) -> (args, kwargs)."""
         self.ledger.call_edits.setdefault(id(self._node), []).append(change)
 
+    def follows_weights(self) -> None:
+        """Says that the config follows from the axes of the layer's weights alone.
+
+        Calls of one layer are then tied by its weights, not input by input: they may take
+        tensors of other kinds (a tied embedding) or numbers (an initial state).
+        """
+        self.ledger.by_weights.add(id(self.layer))
+
     def scale(self, variable: Any, factor: Callable[[Kept], float]) -> None:
         """Multiplies a weight by `factor(kept)` after slicing."""
         if variable is not None:
@@ -284,7 +298,7 @@ class Site:
         layer: Any,
         inputs: Sequence[Slots],
         shapes: Sequence[Shape],
-        path: tuple[str, ...],
+        path: Path,
         positions: int = 1,
         **kwargs: Any,
     ) -> list[Slots]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from compress.errors import InputError
 from compress.prune.channels.coupling import Coupling, KeptSlots, Mask
-from compress.prune.channels.slots import Ids
+from compress.prune.channels.slots import Ids, Ledger
 from compress.trace import Node, Program
 
 if TYPE_CHECKING:
@@ -31,7 +31,18 @@ def sliced_model(coupling: Coupling, mask: Mask) -> keras.Model:
     Raises:
         InputError: A layer cannot be rebuilt from its config.
     """
-    return _Surgeon(coupling, coupling.kept(mask)).build(coupling.program)
+    return sliced_with_weights(coupling, mask)[0]
+
+
+def sliced_with_weights(coupling: Coupling, mask: Mask) -> tuple[keras.Model, dict[int, Any]]:
+    """Builds the model of `sliced_model`; also maps id(old weight) to the new weight."""
+    surgeon = _Surgeon(coupling.ledger, coupling.kept(mask))
+    return surgeon.build(coupling.program), surgeon.weights
+
+
+def rebuilt(program: Program, ledger: Ledger, kept: KeptSlots) -> Any:
+    """Builds the smaller model of a program inside a layer; for edits of its config."""
+    return _Surgeon(ledger, kept).build(program)
 
 
 def kept_indices(coupling: Coupling, mask: Mask) -> KeptIndices:
@@ -40,6 +51,14 @@ def kept_indices(coupling: Coupling, mask: Mask) -> KeptIndices:
     Keys are the variables' paths in the original model; of several variables with one
     path, later ones get ":1", ":2" behind it, in the order of `model.weights`.
     """
+    indices = indices_by_weight(coupling, mask)
+    return {
+        path: indices[id(variable)] for path, variable in variable_paths(coupling.program.model)
+    }
+
+
+def indices_by_weight(coupling: Coupling, mask: Mask) -> dict[int, tuple[Ids | None, ...]]:
+    """Returns what `kept_indices` does by id(weight)."""
     kept = coupling.kept(mask)
     axes: dict[int, dict[int, Ids]] = {}
     for binding in coupling.bindings:
@@ -47,8 +66,8 @@ def kept_indices(coupling: Coupling, mask: Mask) -> KeptIndices:
         if len(indices) < len(binding.ids):
             axes.setdefault(id(binding.variable), {})[binding.axis] = indices
     return {
-        path: tuple(axes.get(id(variable), {}).get(axis) for axis in range(len(variable.shape)))
-        for path, variable in variable_paths(coupling.program.model)
+        id(weight): tuple(axes.get(id(weight), {}).get(axis) for axis in range(len(weight.shape)))
+        for weight in coupling.program.model.weights
     }
 
 
@@ -63,13 +82,15 @@ def variable_paths(model: Any) -> list[tuple[str, Any]]:
 
 
 class _Surgeon:
-    def __init__(self, coupling: Coupling, kept: KeptSlots) -> None:
-        self.ledger = coupling.ledger
+    def __init__(self, ledger: Ledger, kept: KeptSlots) -> None:
+        self.ledger = ledger
         self.kept = kept
         self.made: dict[int, Any] = {}
+        self.weights: dict[int, Any] = {}
         self.axes: dict[int, dict[int, Ids]] = {}
-        for binding in coupling.bindings:
-            self.axes.setdefault(id(binding.variable), {})[binding.axis] = binding.ids
+        for binding in ledger.bindings.values():
+            if binding is not None:
+                self.axes.setdefault(id(binding.variable), {})[binding.axis] = binding.ids
 
     def build(self, program: Program) -> Any:
         """Rebuilds a program as a model."""
@@ -94,6 +115,8 @@ class _Surgeon:
         model = keras.Sequential(name=program.model.name)
         model.add(self._input(program.inputs[0]))
         for node in program.nodes:
+            if not isinstance(node.operation, keras.layers.Layer):
+                continue  # computes a mask; Keras makes it anew
             model.add(self._operation(node))
             self._copy(node.operation)
         model._trainable = program.model._trainable
@@ -181,3 +204,4 @@ class _Surgeon:
             if id(old) in scales:
                 value = value * np.asarray(scales[id(old)](self.kept), value.dtype)
             target.assign(value)
+            self.weights[id(old)] = target

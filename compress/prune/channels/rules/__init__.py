@@ -2,6 +2,7 @@
 
 from compress.prune.channels.rules import (
     activation,
+    applications,
     convolution,
     dense,
     merging,
@@ -14,6 +15,7 @@ from compress.prune.channels.rules._base import Rule, apply, known, names, regis
 __all__ = [
     "Rule",
     "activation",
+    "applications",
     "apply",
     "convolution",
     "dense",

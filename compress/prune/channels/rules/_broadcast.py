@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from compress.prune.channels.slots import Ids, Site, Slots
+
+Array = npt.NDArray[Any]
 
 
 def elementwise(
@@ -25,24 +28,39 @@ def elementwise(
     Returns:
         Slots of the result.
     """
-    shape = site.shapes[0]
-    rank = len(shape)
-    axes: dict[int, Ids | None] = {}
-    for axis in range(1, rank):
-        axes[axis] = _axis(site, inputs, axis, rank, shape[axis])
+    axes = tied(site, inputs)
     tracked = [axis for axis in axes if axes[axis] is not None]
     zeros = [
-        slots.zero and all(_spans(slots, axis, rank, shape[axis]) for axis in tracked)
-        for slots in inputs
+        slots.zero and all(spans(site, slots, axis) for axis in tracked) for slots in inputs
     ]
     silent = [not np.any(np.asarray(value)) for value in constants]
     result = {
         "all": all(zeros) and all(silent),
-        "any": any(zeros),
+        "any": vanishes(site, inputs, tracked),
         "first": bool(zeros) and zeros[0],
         "never": False,
     }[zero]
     return site.out(axes, zero=result)
+
+
+def tied(site: Site, inputs: Sequence[Slots]) -> dict[int, Ids | None]:
+    """Ties the axes of tensors that are broadcast to the first output; returns its axes."""
+    shape = site.shapes[0]
+    rank = len(shape)
+    return {axis: _axis(site, inputs, axis, rank, shape[axis]) for axis in range(rank)}
+
+
+def spans(site: Site, slots: Slots, axis: int) -> bool:
+    """Tells whether a tensor has slots of its own on an axis of the first output."""
+    shape = site.shapes[0]
+    place = axis - (len(shape) - len(slots.shape))
+    return place >= 0 and slots.shape[place] == shape[axis] and slots.axes[place] is not None
+
+
+def vanishes(site: Site, inputs: Sequence[Slots], tracked: Sequence[int]) -> bool:
+    """Tells whether a product is zero at all removed entries of the tracked axes."""
+    zeros = [slots for slots in inputs if slots.zero]
+    return all(any(spans(site, slots, axis) for slots in zeros) for axis in tracked)
 
 
 def _axis(
@@ -52,9 +70,9 @@ def _axis(
     fixed = ""
     for slots in inputs:
         place = axis - (rank - len(slots.shape))
-        if place < (0 if len(slots.shape) < rank else 1):
+        if place < 0:
             continue
-        own = slots.axes[place] if place > 0 else None
+        own = slots.axes[place]
         if slots.shape[place] == 1 and size != 1:
             site.freeze(own, "its only entry is broadcast")
         elif own is None and slots.shape[place] != 1:
@@ -66,22 +84,31 @@ def _axis(
     return ids
 
 
-def _spans(slots: Slots, axis: int, rank: int, size: int | None) -> bool:
-    place = axis - (rank - len(slots.shape))
-    return place > 0 and slots.shape[place] == size and slots.axes[place] is not None
-
-
 def sliced_constant(value: Any, axes: Sequence[Ids | None], kept: Any) -> Any:
     """Returns a constant operand without the removed entries of the result's axes.
 
     Args:
-        value: A number or an array that is broadcast to the result.
+        value: A number, list, array or tensor that is broadcast to the result.
         axes: Ids of the result's axes.
         kept: From surgery.
     """
     array = np.asarray(value)
     for place in range(array.ndim):
-        ids = axes[len(axes) - array.ndim + place]
+        at = len(axes) - array.ndim + place
+        ids = axes[at] if at >= 0 else None
         if ids is not None and array.shape[place] == len(ids) > 1:
             array = np.take(array, kept(ids), axis=place)
-    return value if array.ndim == 0 else array
+    return alike(value, array)
+
+
+def alike(value: Any, array: Array) -> Any:
+    """Returns an array in the form (number, list, array, tensor) that a constant had."""
+    if array.shape == np.shape(value):
+        return value
+    if isinstance(value, (list, tuple)):  # numbers in lists take the dtype of the tensor
+        return array.tolist()
+    if isinstance(value, np.ndarray):
+        return array
+    import keras
+
+    return keras.ops.convert_to_tensor(array)

@@ -1,0 +1,229 @@
+"""From options to a kept set: targets, steps, floors and exclusions on a coupling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.errors import InputError, unknown_name
+from compress.plan import ChannelOptions
+from compress.prune.channels.coupling import Coupling, Mask
+from compress.prune.channels.criteria import Context, Criterion, Scores
+from compress.prune.channels.select import Allowed, Choice, Cost, by_rank, by_share, steps_for
+from compress.prune.channels.sensitivity import SensitivityMap
+from compress.prune.channels.slots import HEADS
+
+DEFAULT_STEPS = "16 from 32 channels on, 8 below, else 4"
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """A chosen kept set.
+
+    Attributes:
+        mask: Kept units.
+        choice: Totals per group, cost, error against the target.
+        round_to: The step of kept numbers, in words.
+        notes: What the user should know.
+    """
+
+    mask: Mask
+    choice: Choice
+    round_to: str
+    notes: tuple[str, ...] = ()
+
+
+def select(
+    coupling: Coupling,
+    options: ChannelOptions,
+    criterion: Criterion,
+    context: Context,
+    target: float,
+    sensitivity: SensitivityMap | None = None,
+) -> Selection:
+    """Chooses what to keep.
+
+    Args:
+        coupling: Of the model.
+        options: Scope, rounding, floors, limits.
+        criterion: Scores units.
+        context: What it sees.
+        target: MACs or parameters to come to; with `of="amount"` the share removed.
+        sensitivity: Ranks groups against each other by predicted loss of quality.
+
+    Raises:
+        InputError: The target is below what is feasible, a pattern matches nothing, or the
+            criterion returned something else than one finite number a unit.
+    """
+    scores = [_checked(criterion(group, context), group.name, len(group.units))
+              for group in coupling.groups]  # fmt: skip
+    if not coupling.groups:
+        raise InputError(
+            "The model must have channels that can be removed. Received: none; "
+            + _holders(coupling)
+        )
+    if options.of == "amount":
+        allowed = allowed_for(coupling, options, options.round_to)
+        totals = by_share(allowed, 1.0 - target)
+        cost = float(coupling.costs.macs(totals - allowed.fixed))
+        choice, words, notes = Choice(totals, cost, 0.0), _words(options.round_to), ()
+    else:
+        ranks = (
+            _ranks(coupling, options, scores)
+            if sensitivity is None
+            else _by_loss(coupling, sensitivity, scores)
+        )
+        choice, words, notes = _to_target(coupling, options, ranks, target)
+        allowed = allowed_for(coupling, options, options.round_to)
+    return Selection(_mask(coupling, scores, choice.totals - allowed.fixed), choice, words, notes)
+
+
+def cost_of(coupling: Coupling, options: ChannelOptions) -> Cost:
+    """Returns the cost function that the target counts."""
+    return coupling.costs.params if options.of == "params" else coupling.costs.macs
+
+
+def allowed_for(coupling: Coupling, options: ChannelOptions, round_to: int) -> Allowed:
+    """Returns which numbers of units each group may keep.
+
+    Raises:
+        InputError: A pattern matches no layer whose channels can be removed.
+    """
+    groups = coupling.groups
+    removable = np.array([len(group.units) for group in groups])
+    fixed = np.array([group.fixed for group in groups])
+    width = np.array([group.width for group in groups])
+    heads = np.array([group.kind == HEADS for group in groups])
+    total = removable + fixed
+    step = steps_for(total * width, width, heads, round_to)
+    floor = np.ceil(total * options.min_kept - 1e-9).astype(np.int64)
+    for pattern, share in _limits(options):
+        names = [any(fnmatchcase(name, pattern) for name in group.makers) for group in groups]
+        if not any(names):
+            choices = sorted({name for group in groups for name in group.makers})
+            raise unknown_name("layer or pattern (no removable channels)", pattern, choices)
+        least = np.ceil(total * (1 - share) - 1e-9).astype(np.int64)
+        floor = np.where(names, np.maximum(floor, least), floor)
+    return Allowed(removable, fixed, step, floor)
+
+
+def _limits(options: ChannelOptions) -> list[tuple[str, float]]:
+    limits = [options.parsed_limit(limit) for limit in options.limits]
+    return [*limits, *((pattern, 0.0) for pattern in options.exclude)]
+
+
+def _to_target(
+    coupling: Coupling, options: ChannelOptions, scores: list[Scores], target: float
+) -> tuple[Choice, str, tuple[str, ...]]:
+    """Tries coarse steps first, finer ones where they cannot meet the target."""
+    cost = cost_of(coupling, options)
+    ladder = [options.round_to] if options.round_to else [0, 8, 4]
+    best: tuple[Choice, int] | None = None
+    for round_to in ladder:
+        allowed = allowed_for(coupling, options, round_to)
+        choice = by_rank(scores, allowed, cost, target, uniform=options.scope == "layer")
+        if best is None or abs(choice.error) < abs(best[0].error):
+            best = choice, round_to
+        if choice.met:
+            break
+    assert best is not None
+    choice, round_to = best
+    notes = []
+    if round_to != ladder[0]:
+        notes.append(f"kept numbers are multiples of {round_to}: coarser steps miss the target")
+    if not choice.met:
+        allowed = allowed_for(coupling, options, ladder[-1])
+        least = float(cost(allowed.lowest - allowed.fixed))
+        if target < least:
+            raise _infeasible(coupling, options, allowed, target, least)
+        notes.append(
+            f"the nearest feasible {options.of} to {target:,.0f} is {choice.cost:,.0f} "
+            f"({choice.error:+.1%})"
+        )
+    return choice, _words(round_to), tuple(notes)
+
+
+def _infeasible(
+    coupling: Coupling, options: ChannelOptions, allowed: Allowed, target: float, least: float
+) -> InputError:
+    full = float(cost_of(coupling, options)(allowed.removable))
+    lowest = allowed.lowest - allowed.fixed
+    shares = (
+        coupling.costs.params_by_layer(lowest)
+        if options.of == "params"
+        else coupling.costs.macs_by_layer(lowest)
+    )
+    top = sorted(shares.items(), key=lambda item: -item[1])[:3]
+    layers = ", ".join(f"{name} {value / least:.0%}" for name, value in top)
+    return InputError(
+        f"{options.of} must be at least {least:,.0f} ({least / full:.3f}x of {full:,.0f}): that "
+        f"is left when every layer is thinned to its minimum (min_kept={options.min_kept:g}, "
+        f"steps of {_words(options.round_to)}); most of it lies in {layers}; "
+        f"{_holders(coupling)} Received: {target:,.0f} ({target / full:.3f}x). Ask for more, or "
+        "lower min_kept or round_to."
+    )
+
+
+def _holders(coupling: Coupling) -> str:
+    held = [f"{row.units} units by {row.reason}" for row in coupling.frozen_report()]
+    more = f" and {len(held) - 5} reasons more" if len(held) > 5 else ""
+    return f"held are {', '.join(held[:5]) or 'no units'}{more}."
+
+
+def _ranks(
+    coupling: Coupling, options: ChannelOptions, scores: Sequence[Scores]
+) -> list[Scores]:
+    """Makes the scores of different groups comparable."""
+    scale = {"mean": np.mean, "max": np.max, "none": lambda _: 1.0}[options.normalize]
+    ranks = [part / max(float(scale(np.abs(part))), 1e-12) for part in scores]
+    if options.cost_aware:
+        ranks = [part / cost for part, cost in zip(ranks, _unit_costs(coupling), strict=True)]
+    return ranks
+
+
+def _unit_costs(coupling: Coupling) -> Scores:
+    """MACs that one unit of each group costs in the whole model, relative to their mean."""
+    full = np.array([len(group.units) for group in coupling.groups])
+    cost = coupling.costs.macs
+    saved = cost(full) - cost(full[None] - np.eye(len(full), dtype=np.int64))
+    return np.asarray(np.maximum(saved, 1.0) / max(float(saved.mean()), 1.0))
+
+
+def _by_loss(
+    coupling: Coupling, sensitivity: SensitivityMap, scores: Sequence[Scores]
+) -> list[Scores]:
+    """Ranks units by the loss of quality that their removal adds, per MAC saved."""
+    ranks = []
+    for group, part, cost in zip(coupling.groups, scores, _unit_costs(coupling), strict=True):
+        losses = sensitivity.losses(group.index, group.name, len(part))
+        rank = np.empty(len(part))
+        rank[np.argsort(part, kind="stable")] = losses
+        ranks.append(rank / cost)
+    return ranks
+
+
+def _mask(coupling: Coupling, scores: Sequence[Scores], kept: npt.NDArray[np.int64]) -> Mask:
+    mask = np.ones(coupling.units, bool)
+    for group, part, count in zip(coupling.groups, scores, kept, strict=True):
+        order = np.argsort(-part, kind="stable")  # of equal scores the first is kept
+        mask[group.units[order[count:]]] = False
+    return mask
+
+
+def _checked(scores: object, name: str, size: int) -> Scores:
+    array = np.asarray(scores, np.float64)
+    if array.shape != (size,) or not np.all(np.isfinite(array)):
+        raise InputError(
+            f"A channel criterion must return {size} finite numbers for group '{name}'. "
+            f"Received: shape {array.shape}"
+            + ("." if array.shape != (size,) else ", some not finite.")
+        )
+    return array
+
+
+def _words(round_to: int) -> str:
+    return DEFAULT_STEPS if round_to == 0 else str(round_to)

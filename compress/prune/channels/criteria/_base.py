@@ -1,0 +1,162 @@
+"""What a criterion sees: the weights that units own, and data where it needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.prune.channels.coupling import Coupling, Group
+from compress.prune.channels.slots import Ids
+from compress.registry import Registry
+
+if TYPE_CHECKING:
+    from compress.data import Dataset
+
+Scores = npt.NDArray[np.float64]
+Criterion = Callable[[Group, "Context"], Any]
+CRITERIA: Registry[Criterion] = Registry("channel criterion")
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """The entries of one weight axis that belong to a group's units.
+
+    Attributes:
+        binding: Index in `Coupling.bindings`.
+        variable: The weight.
+        axis: Its axis.
+        entries: Indices on the axis, ordered by unit.
+        local: For each entry its unit's place in `Group.units`.
+    """
+
+    binding: int
+    variable: Any
+    axis: int
+    entries: Ids
+    local: Ids
+
+
+class Context:
+    """Weights by unit, computed once for all groups.
+
+    Args:
+        coupling: Of the model.
+        data: For criteria that look at examples; may be None.
+        seed: For criteria that draw.
+        examples: Number of training examples that data criteria look at.
+        aggregate: How a unit's slices are put together: "mean", "sum", "max" or "norm".
+    """
+
+    def __init__(
+        self,
+        coupling: Coupling,
+        *,
+        data: Dataset | None = None,
+        seed: int = 0,
+        examples: int = 1024,
+        aggregate: str = "mean",
+    ) -> None:
+        self.coupling = coupling
+        self.data = data
+        self.seed = seed
+        self.examples = examples
+        self.aggregate = aggregate
+        self.notes: list[str] = []
+        self.cache: dict[Any, Any] = {}
+        self._values: dict[int, npt.NDArray[Any]] = {}
+        self._sums: dict[tuple[int, float], Scores] = {}
+
+    def slices(self, group: Group) -> list[Slice]:
+        """Returns all weight slices that the group's units own."""
+        return self._slices[group.index]
+
+    def kernels(self, group: Group) -> list[Slice]:
+        """Returns the slices of kernels and tables: weights with two axes or more."""
+        return [part for part in self.slices(group) if len(part.variable.shape) > 1]
+
+    def scales(self, group: Group) -> list[Slice]:
+        """Returns the slices of normalization scales."""
+        return [part for part in self.slices(group) if id(part.variable) in self._scales]
+
+    def value(self, variable: Any) -> npt.NDArray[Any]:
+        """Returns a weight as an array."""
+        if id(variable) not in self._values:
+            self._values[id(variable)] = np.asarray(variable.numpy())
+        return self._values[id(variable)]
+
+    def power_sums(self, part: Slice, power: float) -> Scores:
+        """Returns for every unit of a slice the sum of |w|^power over its entries."""
+        sums = self._axis_sums(part, power)[part.entries]
+        count = int(part.local.max()) + 1
+        if len(sums) == count:  # one entry a unit, in the order of the units
+            return sums
+        return np.bincount(part.local, sums, count)
+
+    def combined(self, parts: list[Scores]) -> Scores:
+        """Puts the norms of a unit's slices together, (slices, units) -> (units,)."""
+        table = np.stack(parts)
+        if self.aggregate == "norm":
+            return np.asarray(np.sqrt((table**2).sum(0)))
+        return np.asarray({"mean": np.mean, "sum": np.sum, "max": np.max}[self.aggregate](table, 0))
+
+    def _axis_sums(self, part: Slice, power: float) -> Scores:
+        key = (part.binding, power)
+        if key not in self._sums:
+            value = self.value(part.variable)
+            value = value.astype(np.float32, copy=False)
+            shape = value.shape
+            table = value.reshape(
+                int(np.prod(shape[: part.axis])), shape[part.axis], int(np.prod(shape[part.axis + 1 :]))
+            )
+            if power == 2:
+                sums = np.einsum("ijk,ijk->j", table, table)
+            elif power == 1:
+                sums = np.abs(table).sum((0, 2))
+            else:
+                sums = (np.abs(table) ** power).sum((0, 2))
+            self._sums[key] = sums.astype(np.float64)
+        return self._sums[key]
+
+    @cached_property
+    def _scales(self) -> set[int]:
+        found = set()
+        for node in self.coupling.program.walk():
+            for name in ("gamma", "scale"):
+                weight = getattr(node.operation, name, None)
+                if weight is not None and "Normalization" in type(node.operation).__name__:
+                    found.add(id(weight))
+        return found
+
+    @cached_property
+    def _slices(self) -> list[list[Slice]]:
+        coupling = self.coupling
+        place = np.zeros(coupling.units, np.int64)
+        for group in coupling.groups:
+            place[group.units] = np.arange(len(group.units))
+        by_axis: dict[int, list[tuple[int, Ids, Ids]]] = {}
+        found: list[list[Slice]] = [[] for _ in coupling.groups]
+        for index, binding in enumerate(coupling.bindings):
+            if id(binding.ids) not in by_axis:
+                by_axis[id(binding.ids)] = _by_group(coupling, binding.ids, place)
+            for group, entries, local in by_axis[id(binding.ids)]:
+                found[group].append(Slice(index, binding.variable, binding.axis, entries, local))
+        return found
+
+
+def _by_group(coupling: Coupling, ids: Ids, place: Ids) -> list[tuple[int, Ids, Ids]]:
+    units = coupling.unit[ids]
+    groups = coupling.group_of[units]
+    order = np.lexsort((place[units], groups))
+    order = order[np.searchsorted(groups[order], 0) :]
+    if not len(order):
+        return []
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    return [
+        (int(groups[entries[0]]), entries, place[units[entries]])
+        for entries in np.split(order, starts[1:])
+    ]

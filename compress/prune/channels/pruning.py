@@ -1,0 +1,334 @@
+"""`prune_channels` and `coupled_groups`: analysis, selection and surgery in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compress.errors import InputError, unknown_name
+from compress.plan import ChannelOptions
+from compress.prune.channels.budget import Selection, cost_of, select
+from compress.prune.channels.coupling import Coupling, Frozen, Mask, coupling_of
+from compress.prune.channels.criteria import CRITERIA, NEEDS_DATA, Context, Criterion
+from compress.prune.channels.report import ChannelReport, GroupRow, row_of, unknown_layers
+from compress.prune.channels.slots import Ids
+from compress.prune.channels.surgery import (
+    KeptIndices,
+    indices_by_weight,
+    sliced_with_weights,
+    variable_paths,
+)
+
+if TYPE_CHECKING:
+    import keras
+
+    from compress.data import Dataset
+    from compress.prune.channels.sensitivity import SensitivityMap
+
+Finetune = Callable[[Any, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class PruneResult:
+    """A smaller model and how it came about.
+
+    Attributes:
+        model: An ordinary Keras model with the same layer names.
+        report: What was removed, what stayed and why.
+        kept: Path of each weight of the original -> kept indices for each of its axes
+            (None: the axis is whole).
+    """
+
+    model: keras.Model
+    report: ChannelReport
+    kept: KeptIndices
+
+
+def prune_channels(
+    model: keras.Model,
+    options: ChannelOptions | None = None,
+    *,
+    macs: float | None = None,
+    params: float | None = None,
+    amount: float | None = None,
+    criterion: str | Criterion | None = None,
+    data: Dataset | None = None,
+    sensitivity: SensitivityMap | None = None,
+    finetune: Finetune | None = None,
+    seed: int = 0,
+    input_shape: Any = None,
+    on_choice: Callable[[Selection], None] | None = None,
+    **settings: Any,
+) -> PruneResult:
+    """Removes whole channels, neurons and attention heads from a model.
+
+    Args:
+        model: Any Keras model; it stays as it is. Subclassed models and layers made of
+            layers are opened where their `call` can be traced.
+        options: The plan's section; the arguments below override it.
+        macs: Multiply-accumulates to keep: a share of the original in (0, 1], or a count.
+        params: Parameters to keep, likewise.
+        amount: Share of the channels of every layer to remove, in [0, 1).
+        criterion: Name, or a function (group, context) -> (units,) scores, higher = keep.
+        data: For the criteria taylor and activation, and for `recalibrate`.
+        sensitivity: From `sensitivity_map`: ranks by predicted loss of quality; the
+            criterion then only orders units within a group.
+        finetune: Called as `finetune(model, step, steps)` between steps; trains in place.
+        seed: Of the criterion random and of drawn examples.
+        input_shape: Of a subclassed model that was never called; with the batch axis.
+        on_choice: Called with each selection before any work is done on it.
+        **settings: Other fields of `ChannelOptions`: scope, round_to, exclude, ...
+
+    Returns:
+        The smaller model, the report, and the kept indices of every weight.
+
+    Raises:
+        InputError: No target or several, a target below what is feasible, an unknown
+            criterion, missing data, NaN weights, a pattern that matches nothing, or a model
+            that can neither be read nor traced.
+
+    Reference:
+        Groups of coupled layers: Fang et al. 2023, "DepGraph", section 3.2; here one
+        connected component of channel slots is one unit, so that concatenation, splitting
+        and flattening need no index maps.
+    """
+    targets = {"macs": macs, "params": params, "amount": amount}
+    given = {name: value for name, value in targets.items() if value is not None}
+    options = options or ChannelOptions()
+    if len(given) > 1 or not (given or options.active):
+        raise InputError(
+            "A channel target must be one of macs=, params= or amount=. "
+            f"Received: {', '.join(given) or 'none'}."
+        )
+    for name, value in given.items():
+        share = name != "amount" and value <= 1
+        settings |= {"of": name, "target": f"{value!r}x" if share else f"{value!r}"}
+    try:
+        options = replace(options, **settings)
+    except TypeError:
+        names = [field.name for field in fields(ChannelOptions)]
+        wrong = next(name for name in settings if name not in names)
+        raise unknown_name("channel option", wrong, names) from None
+    return prune(
+        model,
+        options,
+        criterion=criterion,
+        data=data,
+        sensitivity=sensitivity,
+        finetune=finetune,
+        seed=seed,
+        input_shape=input_shape,
+        on_choice=on_choice,
+    )
+
+
+def prune(
+    model: keras.Model,
+    options: ChannelOptions,
+    *,
+    criterion: str | Criterion | None = None,
+    data: Dataset | None = None,
+    sensitivity: SensitivityMap | None = None,
+    finetune: Finetune | None = None,
+    seed: int = 0,
+    input_shape: Any = None,
+    on_choice: Callable[[Selection], None] | None = None,
+) -> PruneResult:
+    """Does what `prune_channels` says; the options hold the target."""
+    name, score = _criterion(options, criterion, data)
+    _check_weights(model)
+    original = coupling_of(model, input_shape)
+    goal = _Goal.of_options(options, original)
+    kept = {path: tuple(None for _ in variable.shape) for path, variable in variable_paths(model)}
+    place = dict(variable_paths(model))
+    current, coupling = model, original
+    for step in range(1, options.steps + 1):
+        if step > 1:
+            coupling = coupling_of(current)
+        context = Context(coupling, data=data, seed=seed, aggregate=options.aggregate)
+        selection = select(
+            coupling, options, score, context, goal.at(step, options.steps), sensitivity
+        )
+        if on_choice is not None:
+            on_choice(selection)
+        indices = indices_by_weight(coupling, selection.mask)
+        current, new = sliced_with_weights(coupling, selection.mask)
+        for path, variable in place.items():
+            kept[path] = _composed(kept[path], indices[id(variable)])
+        place = {path: new[id(variable)] for path, variable in place.items()}
+        if finetune is not None and step < options.steps:
+            finetune(current, step, options.steps)
+    if options.recalibrate:
+        _recalibrated(current, data, options, seed)
+    notes = (*selection.notes, *dict.fromkeys(context.notes))
+    report = _report(original, kept, options, goal, selection, name, notes)
+    return PruneResult(current, report, kept)
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """The target as a number, and the targets of the steps on the way."""
+
+    of: str
+    value: float
+    before: float
+
+    @classmethod
+    def of_options(cls, options: ChannelOptions, coupling: Coupling) -> _Goal:
+        value, share = options.parsed()
+        if options.of == "amount":
+            return cls(options.of, value, 1.0)
+        before = float(cost_of(coupling, options)(_full(coupling)))
+        goal = value * before if share else value
+        if goal > before:
+            raise InputError(
+                f"{options.of} must be at most the model's own {before:,.0f}. "
+                f"Received: {goal:,.0f}."
+            )
+        return cls(options.of, goal, before)
+
+    def at(self, step: int, steps: int) -> float:
+        """Returns the target of a step: equal factors from step to step."""
+        if self.of == "amount":
+            # each step removes from what the last one left
+            left = (1.0 - self.value) ** (1.0 / steps)
+            return 1.0 - left
+        return float(self.before * (self.value / self.before) ** (step / steps))
+
+
+def _criterion(
+    options: ChannelOptions, criterion: str | Criterion | None, data: Dataset | None
+) -> tuple[str, Criterion]:
+    chosen = options.criterion if criterion is None else criterion
+    if not isinstance(chosen, str):
+        return getattr(chosen, "__name__", type(chosen).__name__), chosen
+    score = CRITERIA[chosen]
+    if chosen in NEEDS_DATA and data is None:
+        raise InputError(f"Criterion '{chosen}' must have data to look at. Give data=.")
+    return chosen, score
+
+
+def _check_weights(model: keras.Model) -> None:
+    for path, variable in variable_paths(model):
+        if "float" in str(variable.dtype) and not np.all(np.isfinite(variable.numpy())):
+            raise InputError(
+                f"The model's weights must be finite to be ranked. Received: NaN or infinity in "
+                f"'{path}'. Load the weights of an earlier epoch."
+            )
+
+
+def _full(coupling: Coupling) -> Ids:
+    return np.array([len(group.units) for group in coupling.groups], np.int64)
+
+
+def _composed(
+    first: tuple[Ids | None, ...], second: tuple[Ids | None, ...]
+) -> tuple[Ids | None, ...]:
+    """Indices into the original of what two slicings in a row keep."""
+    return tuple(
+        two if one is None else one if two is None else one[two]
+        for one, two in zip(first, second, strict=True)
+    )
+
+
+def _recalibrated(
+    model: keras.Model, data: Dataset | None, options: ChannelOptions, seed: int
+) -> None:
+    from compress.prune.channels.recalibrate import recalibrate
+
+    if data is None:
+        raise InputError("recalibrate must have data to look at. Give data=.")
+    recalibrate(model, data, options.recalibrate, seed=seed)
+
+
+def _mask_of(coupling: Coupling, kept: KeptIndices) -> Mask:
+    """Returns the kept units of the original from the kept indices of its weights."""
+    mask = np.ones(coupling.units, bool)
+    paths = {id(variable): path for path, variable in variable_paths(coupling.program.model)}
+    for binding in coupling.bindings:
+        indices = kept[paths[id(binding.variable)]][binding.axis]
+        if indices is not None:
+            mask[coupling.unit[np.delete(binding.ids, indices)]] = False
+    return mask
+
+
+def _report(
+    coupling: Coupling,
+    kept: KeptIndices,
+    options: ChannelOptions,
+    goal: _Goal,
+    selection: Selection,
+    criterion: str,
+    notes: tuple[str, ...],
+) -> ChannelReport:
+    mask = _mask_of(coupling, kept)
+    counts = np.array([np.count_nonzero(mask[group.units]) for group in coupling.groups])
+    full, costs = _full(coupling), coupling.costs
+    reached = float(cost_of(coupling, options)(counts))
+    return ChannelReport(
+        tuple(
+            row_of(coupling, group, int(count) + group.fixed)
+            for group, count in zip(coupling.groups, counts, strict=True)
+        ),
+        coupling.frozen_report(),
+        unknown_layers(coupling),
+        tuple(coupling.program.opened),
+        (int(costs.macs(full)), int(costs.macs(counts))),
+        (int(costs.params(full)), int(costs.params(counts))),
+        f"{options.of} {options.target}",
+        0.0 if options.of == "amount" else reached / goal.value - 1.0,
+        criterion,
+        selection.round_to,
+        notes,
+    )
+
+
+@dataclass(frozen=True)
+class Coupled:
+    """Which channels belong together, for reading; see `coupled_groups`.
+
+    Attributes:
+        groups: The groups, all units kept.
+        frozen: Units that cannot be removed, by reason.
+        unknown: Layers without a rule: (name, class, reason).
+        opened: Layers that were opened into the layers inside.
+        macs: MACs at batch 1, as the cost model counts them.
+        params: Parameters.
+    """
+
+    groups: tuple[GroupRow, ...]
+    frozen: tuple[Frozen, ...]
+    unknown: tuple[tuple[str, str, str], ...]
+    opened: tuple[str, ...]
+    macs: int
+    params: int
+
+
+def coupled_groups(model: keras.Model, *, input_shape: Any = None) -> Coupled:
+    """Analyses which channels of a model must be kept or removed together.
+
+    Args:
+        model: Any Keras model; it stays as it is.
+        input_shape: Of a subclassed model that was never called; with the batch axis.
+
+    Returns:
+        Groups with their layers, frozen units with reasons, layers without a rule.
+
+    Raises:
+        InputError: The model can neither be read as a graph nor traced.
+    """
+    coupling = coupling_of(model, input_shape)
+    full = _full(coupling)
+    return Coupled(
+        tuple(
+            row_of(coupling, group, len(group.units) + group.fixed) for group in coupling.groups
+        ),
+        coupling.frozen_report(),
+        unknown_layers(coupling),
+        tuple(coupling.program.opened),
+        int(coupling.costs.macs(full)),
+        int(coupling.costs.params(full)),
+    )

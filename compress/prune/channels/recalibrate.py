@@ -1,0 +1,67 @@
+"""Re-estimates the statistics of batch normalization after channels left."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compress.errors import InputError
+from compress.trace import record
+
+if TYPE_CHECKING:
+    import keras
+
+    from compress.data import Dataset
+
+BATCH = 256
+
+
+def recalibrate(model: keras.Model, data: Dataset, batches: int, *, seed: int = 0) -> None:
+    """Sets moving means and variances to those of training batches, in place.
+
+    Every layer runs in inference mode but batch normalization, which normalizes by the
+    batch; its statistics become the plain average over the batches. Weights stay.
+
+    Args:
+        model: A graph.
+        data: Its training part is read.
+        batches: Number of batches of 256 examples (fewer where there are not as many).
+        seed: Of the order.
+
+    Raises:
+        InputError: The model takes several inputs.
+    """
+    import keras
+
+    program = record(model)
+    if len(program.inputs) != 1:
+        raise InputError(
+            "Statistics can be re-estimated for models with one input. "
+            f"Received: {len(program.inputs)} inputs."
+        )
+    layers = {
+        id(node.operation): node.operation
+        for node in program.walk()
+        if isinstance(node.operation, keras.layers.BatchNormalization)
+    }
+    if not layers:
+        return
+    momenta = {key: layer.momentum for key, layer in layers.items()}
+    frozen = {key: layer.trainable for key, layer in layers.items()}
+    order = np.random.default_rng(seed).permutation(len(data.train))
+    try:
+        for layer in layers.values():
+            layer.trainable = True  # a frozen layer would not use the batch
+        for index in range(batches):
+            part = order[index * BATCH : (index + 1) * BATCH]
+            if not len(part):
+                break
+            for layer in layers.values():
+                # moving * momentum + batch * (1 - momentum) is then the running average
+                layer.momentum = index / (index + 1)
+            x = data.preprocess(data.train.take(part).x)
+            program.run([x], training=lambda operation: id(operation) in layers)
+    finally:
+        for key, layer in layers.items():
+            layer.momentum, layer.trainable = momenta[key], frozen[key]

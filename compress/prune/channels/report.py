@@ -1,0 +1,88 @@
+"""What channel pruning did: one row a group, what was frozen and why."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from compress.prune.channels.coupling import Coupling, Frozen, Group
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """One group before and after.
+
+    Attributes:
+        name: The first layer that makes its channels.
+        kind: "channels" or "heads".
+        layers: All layers whose weights were sliced.
+        total: Channels (or heads) before; of frozen ones too.
+        kept: After.
+        reason: Why some could not be removed; empty where all could.
+    """
+
+    name: str
+    kind: str
+    layers: tuple[str, ...]
+    total: int
+    kept: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ChannelReport:
+    """The record of a pruning.
+
+    Attributes:
+        groups: In the order of the model.
+        frozen: Units that stay whatever is asked, by reason.
+        unknown: Layers without a rule: (name, class, reason).
+        opened: Layers that were opened into the layers inside.
+        macs: (before, after) at batch 1, from channel counts.
+        params: (before, after).
+        target: What was asked: "macs 0.5x".
+        error: Relative distance of the result from the target.
+        criterion: What ranked the units.
+        round_to: The step of kept numbers that was used, in words.
+        notes: What the user should know.
+    """
+
+    groups: tuple[GroupRow, ...]
+    frozen: tuple[Frozen, ...]
+    unknown: tuple[tuple[str, str, str], ...]
+    opened: tuple[str, ...]
+    macs: tuple[int, int]
+    params: tuple[int, int]
+    target: str
+    error: float
+    criterion: str
+    round_to: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def macs_ratio(self) -> float:
+        """MACs before over MACs after."""
+        return self.macs[0] / max(1, self.macs[1])
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the record as JSON."""
+        return asdict(self)
+
+
+def row_of(coupling: Coupling, group: Group, kept: int) -> GroupRow:
+    """Describes a group of which `kept` units stay, frozen ones included."""
+    reasons = coupling.reasons_of(group) if group.fixed else ()
+    return GroupRow(
+        group.name,
+        group.kind,
+        group.layers,
+        group.channels,
+        kept * group.width,
+        "; ".join(reasons),
+    )
+
+
+def unknown_layers(coupling: Coupling) -> tuple[tuple[str, str, str], ...]:
+    """Lists the layers without a rule."""
+    found = coupling.ledger.unknown.items()
+    return tuple((name, kind, reason) for name, (kind, reason) in found)

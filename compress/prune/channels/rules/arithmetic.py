@@ -1,0 +1,167 @@
+"""Raw operations that work entry by entry, with broadcasting: arithmetic, activations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.prune.channels.rules._base import operation_rule
+from compress.prune.channels.rules._broadcast import sliced_constant, spans, tied, vanishes
+from compress.prune.channels.rules._common import halved, over_axes
+from compress.prune.channels.rules._operands import (
+    arguments,
+    axes_of,
+    holds_variable,
+    operands,
+    symbolic,
+)
+from compress.prune.channels.slots import Ids, Site, Slots
+
+# zero where one operand is, whatever the other holds
+_PRODUCTS = frozenset("Multiply LogicalAnd BitwiseAnd DivideNoNan".split())
+_QUOTIENTS = frozenset("Divide TrueDivide FloorDivide Mod Fmod".split())
+# not finite for some operands
+_PARTIAL = _QUOTIENTS | frozenset(
+    "Log Log2 Log10 Log1p Sqrt Rsqrt Reciprocal Arccos Arccosh Arcsin Arctanh Erfinv Power".split()
+)
+NOT_FINITE = "its removed entries might not be finite numbers"
+
+
+@operation_rule(
+    "Absolute", "Fabs", "Angle", "Arccos", "Arccosh", "Arcsin", "Arcsinh", "Arctan", "Arctanh",
+    "Array", "BitwiseInvert", "BitwiseNot", "Cast", "Cbrt", "Ceil", "Clip", "Conjugate",
+    "ConvertToTensor", "Copy", "Cos", "Cosh", "Deg2rad", "Rad2deg", "Erf", "Erfc", "Erfinv",
+    "Exp", "Exp2", "Expm1", "Floor", "I0", "Imag", "Isfinite", "Isinf", "Isnan", "Isneginf",
+    "Isposinf", "Isreal", "Log", "Log10", "Log1p", "Log2", "LogicalNot", "NanToNum", "Negative",
+    "OnesLike", "Real", "Reciprocal", "Round", "Rsqrt", "SaturateCast", "Sign", "Signbit", "Sin",
+    "Sinc", "Sinh", "Sqrt", "Square", "StopGradient", "Tan", "Tanh", "Trunc", "ZerosLike",
+    "Add", "Arctan2", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Divide", "DivideNoNan", "Equal",
+    "FloorDivide", "Fmax", "Fmin", "Fmod", "FullLike", "Greater", "GreaterEqual", "Heaviside",
+    "Hypot", "Isclose", "Ldexp", "Less", "LessEqual", "LogicalAnd", "LogicalOr", "LogicalXor",
+    "Logaddexp", "Logaddexp2", "Maximum", "Minimum", "Mod", "Multiply", "NotEqual", "Power",
+    "Subtract", "TrueDivide", "Where",
+    "Celu", "Elu", "Gelu", "HardShrink", "HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu",
+    "LogSigmoid", "Relu", "Relu6", "Selu", "Sigmoid", "Silu", "SoftShrink", "Softplus",
+    "Softsign", "SparsePlus", "SparseSigmoid", "Squareplus", "TanhShrink", "Threshold",
+)  # fmt: skip
+def entrywise(site: Site) -> Slots:
+    """Ties broadcast operands; what removed entries hold is computed where it is known."""
+    values = list(arguments(site).values())
+    if holds_variable(site):
+        return site.unknown("a variable outside of layers is an operand")[0]
+    if type(site.layer).__name__ == "Where" and len(values) < 3:
+        return site.unknown("it returns positions")[0]
+    slots = operands(site, values)
+    tensors = [own for own, value in zip(slots, values, strict=True) if symbolic(value)]
+    axes = tied(site, tensors)
+    result = site.out(axes)
+    _slice_constants(site, values, axes)
+    tracked = result.tracked
+    known = [
+        _held(own, all(spans(site, own, axis) for axis in tracked)) if symbolic(value) else value
+        for own, value in zip(slots, values, strict=True)
+    ]
+    if not tracked:
+        return result
+    if any(value is None for value in known):
+        return _partly_known(site, slots, values, result)
+    held = _computed(site, [value for value in values if symbolic(value)], tensors)
+    if not np.all(np.isfinite(held)):
+        return _barriers(site, tensors, result)
+    return _holding(result, held)
+
+
+def _held(slots: Slots, whole: bool) -> float | None:
+    """Returns the number that removed entries hold; None: unknown."""
+    if not whole:
+        return None
+    return 0.0 if slots.zero else slots.value
+
+
+def _holding(result: Slots, held: npt.NDArray[Any]) -> Slots:
+    if not held.any():
+        return replace(result, zero=True)
+    first = float(held.flat[0])
+    return replace(result, value=first if np.all(held == held.flat[0]) else None)
+
+
+def _computed(site: Site, tensors: list[Any], slots: list[Slots]) -> npt.NDArray[Any]:
+    """Applies the operation to what the removed entries of its operands hold."""
+    import keras
+
+    numbers = {
+        id(tensor): keras.ops.full((1,), _held(own, True), dtype=tensor.dtype)
+        for tensor, own in zip(tensors, slots, strict=True)
+    }
+    args, kwargs = keras.tree.map_structure(
+        lambda value: numbers.get(id(value), value), (site.args, site.kwargs)
+    )
+    held = np.asarray(keras.ops.convert_to_numpy(site.layer.call(*args, **kwargs)))
+    return held.astype(np.float64) if held.dtype.kind not in "fiub" else held
+
+
+def _partly_known(site: Site, slots: list[Slots], values: list[Any], result: Slots) -> Slots:
+    kind = type(site.layer).__name__
+    if kind in _PRODUCTS:
+        return replace(result, zero=vanishes(site, slots, result.tracked))
+    if kind in _QUOTIENTS:
+        below = slots[1]
+        if below.tracked and not below.value:
+            _barriers(site, [below], result)
+        return replace(result, zero=vanishes(site, slots[:1], result.tracked))
+    if kind == "Where":
+        return replace(result, zero=all(vanishes(site, [own], result.tracked) for own in slots[1:]))
+    if kind in _PARTIAL and not (kind == "Power" and _whole_power(values[1])):
+        return _barriers(site, slots, result)
+    return result
+
+
+def _whole_power(exponent: Any) -> bool:
+    if symbolic(exponent):
+        return False
+    numbers = np.asarray(exponent)
+    return bool(np.all(numbers >= 0) and np.all(numbers == np.round(numbers)))
+
+
+def _barriers(site: Site, slots: list[Slots], result: Slots) -> Slots:
+    for own in slots:
+        site.barrier(own, NOT_FINITE)
+    return result
+
+
+def _slice_constants(site: Site, values: list[Any], axes: dict[int, Ids | None]) -> None:
+    """Lets surgery slice arrays among the operands."""
+    if all(symbolic(value) or value is None or not np.ndim(value) for value in values):
+        return
+    ids = [axes[axis] for axis in sorted(axes)]
+
+    def sliced(value: Any, kept: Any) -> Any:
+        plain = symbolic(value) or value is None
+        return value if plain else sliced_constant(value, ids, kept)
+
+    site.edit_call(
+        lambda args, kwargs, kept: (
+            tuple(sliced(value, kept) for value in args),
+            {name: sliced(value, kept) for name, value in kwargs.items()},
+        )
+    )
+
+
+@operation_rule("Softmax", "LogSoftmax", "Sparsemax")
+def softmax(site: Site) -> Slots:
+    """Over the kept entries of its axes."""
+    x = site.inputs[0]
+    axes = axes_of(site.layer.axis, len(x.shape))
+    tracked = set(x.tracked)
+    exact = bool(tracked) and tracked <= set(axes) and type(site.layer).__name__ != "LogSoftmax"
+    return over_axes(site, x, axes, exact=exact)
+
+
+@operation_rule("Glu")
+def glu(site: Site) -> Slots:
+    """Multiplies the first half of an axis by a gate of the second."""
+    x = site.inputs[0]
+    return halved(site, x, site.layer.axis % len(x.shape))

@@ -1,0 +1,63 @@
+"""Attention layers without projections: dot products and sums of tanh as scores."""
+
+from __future__ import annotations
+
+from compress.prune.channels.rules._arguments import masks_fixed, tensors
+from compress.prune.channels.rules._base import layer_rule
+from compress.prune.channels.rules.merging import contracted
+from compress.prune.channels.slots import Ids, Site, Slots, sizes
+
+
+@layer_rule("Attention")
+def attention(site: Site) -> list[Slots]:
+    """Scores are sums over the width of query and key: products, or tanh of sums."""
+    query, value, key = _inputs(site)
+    last = len(query.shape) - 1
+    if site.layer.score_mode == "dot":
+        contracted(site, query, last, key, len(key.shape) - 1)
+        ids = query.axes[-1] if key.axes[-1] is not None else None
+    else:
+        ids = _summed(site, query, key, exact=query.zero and key.zero)
+    return _results(site, query, value, key, ids)
+
+
+@layer_rule("AdditiveAttention")
+def additive_attention(site: Site) -> list[Slots]:
+    """Scores are sums of scale x tanh(query + key); the scale has one entry a channel."""
+    query, value, key = _inputs(site)
+    scale = site.layer.scale
+    exact = scale is not None or (query.zero and key.zero)
+    ids = _summed(site, query, key, exact=exact)
+    site.bind(scale, 0, ids)
+    return _results(site, query, value, key, ids)
+
+
+def _summed(site: Site, query: Slots, key: Slots, *, exact: bool) -> Ids | None:
+    """Ties query and key; freezes them where removed entries would add to the sum."""
+    ids = site.link(query.axes[-1], key.axes[-1], "query and key have one width")
+    if not exact:
+        site.freeze(ids, "attention sums over it and its entries are not zero")
+    return ids
+
+
+def _inputs(site: Site) -> tuple[Slots, Slots, Slots]:
+    given = tensors(site, "inputs")
+    masks_fixed(site, given)
+    query, value, *rest = given["inputs"]
+    key = rest[0] if rest else value
+    for slots in (query, value, key):
+        others = [axis for axis in slots.tracked if axis != len(slots.shape) - 1]
+        site.barrier(slots, "an attention runs along it", others)
+    return query, value, key
+
+
+def _results(
+    site: Site, query: Slots, value: Slots, key: Slots, ids: Ids | None
+) -> list[Slots]:
+    """Weighted sums of values; of the score, a sum over the width counts as a product."""
+    pairs = sizes(query.shape[1:-1]) * int(key.shape[-2] or 1)
+    width, own = query.shape[-1], value.axes[-1]
+    site.macs(pairs, int(width or 1) if ids is None else ids)
+    site.macs(pairs, int(value.shape[-1] or 1) if own is None else own)
+    out = site.out({len(site.shapes[0]) - 1: own}, zero=value.zero, origin=value.origin)
+    return [out, *(site.out({}, index=index) for index in range(1, len(site.shapes)))]
