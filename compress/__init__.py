@@ -13,6 +13,7 @@ from compress.io import load_model
 from compress.measure import count_macs, measure_latency
 from compress.pipeline import compress_model
 from compress.plan import Plan
+from compress.prune.channels import coupled_groups, prune_channels
 from compress.prune.weights import prune_weights
 
 __all__ = [
@@ -26,10 +27,12 @@ __all__ = [
     "__version__",
     "compress_model",
     "count_macs",
+    "coupled_groups",
     "distill",
     "export",
     "load_data",
     "load_model",
     "measure_latency",
+    "prune_channels",
     "prune_weights",
 ]

@@ -13,8 +13,10 @@ from compress.graph import functional
 from compress.io import load_model
 from compress.options import command_words
 from compress.plan import Plan
+from compress.prune.channels import check_channels
 from compress.runfolder import LOG, RunFolder
-from compress.stages import OnProgress, compress_stage, measure_stage, silent, variant_name
+from compress.shrink import OnProgress
+from compress.stages import compress_stage, measure_stage, silent, variant_name
 from compress.task import check_head
 
 if TYPE_CHECKING:
@@ -77,6 +79,8 @@ def compress_model(
     functional(original)
     check_head(original, data.num_classes, data.input_shape)
     check_teacher(teacher, data)
+    if plan.channels.active:
+        check_channels(original, plan.channels)
     folder = RunFolder(plan.out or f"runs/compress-{path.stem}")
     facts = {"model": str(model), "data": data.fingerprint()}
     command = command_line(plan, path)

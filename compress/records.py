@@ -127,6 +127,7 @@ class Compressed(Record):
         teacher: Who taught it, and with what validation quality; empty without one.
         val: Validation quality before ("dense") and after ("pruned").
         weights: The weight report: pruned layers, kept layers with reasons.
+        channels: The channel report, or None where no channels were removed.
         best_epoch, epochs: Of the fine-tuning.
         command: Reproduces this model's compression.
         seconds: Wall time.
@@ -146,6 +147,7 @@ class Compressed(Record):
     device: str
     notes: tuple[str, ...]
     artifacts: tuple[dict[str, Any], ...]
+    channels: dict[str, Any] | None = None
 
     def files(self) -> list[Artifact]:
         """Returns the artifacts as records."""

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from compress.data import Dataset
 from compress.files import read_json, write_json
-from compress.io import copy_model, float32_model, load_model, save_model
+from compress.io import float32_model, save_model
 from compress.measure import count_macs, measure_latency
 from compress.plan import Plan
 from compress.records import Artifact, Compressed
 from compress.runfolder import LOG, RunFolder
+from compress.shrink import OnProgress, shrink
 from compress.task import quality
 
 if TYPE_CHECKING:
     import keras
 
     from compress.device import Device
-    from compress.prune.weights import WeightReport
-
-OnProgress = Callable[[str, float], None]
 
 
 def silent(text: str, share: float) -> None:
@@ -32,8 +28,14 @@ def silent(text: str, share: float) -> None:
 
 
 def variant_name(name: str, plan: Plan) -> str:
-    """Returns the compressed model's name: "0005-p80" at 80 % sparsity."""
-    return f"{name}-p{plan.weights.sparsity * 100:g}".replace(".", "_")
+    """Returns the compressed model's name: "0005-c0_5x-p80" at half the MACs, 80 % sparsity."""
+    parts = [name]
+    if plan.channels.active:
+        kind = "" if plan.channels.of == "macs" else plan.channels.of
+        parts.append(f"c{plan.channels.target}{kind}")
+    if plan.weights.sparsity > 0 or not plan.channels.active:
+        parts.append(f"p{plan.weights.sparsity * 100:g}")
+    return "-".join([name, *(part.replace(".", "_") for part in parts[1:])])
 
 
 def compress_stage(
@@ -73,13 +75,12 @@ def compress_stage(
     began = time.perf_counter()
     # dropout layers of a copy draw their seeds from the global generator
     keras.utils.set_random_seed(plan.seed)
-    student = copy_model(model)
-    shrunk = _shrink(student, data, plan, teacher, device, on_progress)
-    save_model(float32_model(student), folder.model_file(variant_name(name, plan)))
+    shrunk = shrink(model, data, plan, teacher, device, on_progress)
+    save_model(float32_model(shrunk.model), folder.model_file(variant_name(name, plan)))
     artifacts = [
         *_files(model, name, name, "dense", 0.0, data, plan, folder, on_progress),
         *_files(
-            student,
+            shrunk.model,
             variant_name(name, plan),
             name,
             "pruned",
@@ -95,6 +96,7 @@ def compress_stage(
         teacher=f"{teacher.stem} ({shrunk.teacher_val:.4f} validation accuracy)" if teacher else "",
         val={"dense": shrunk.dense_val, "pruned": shrunk.val},
         weights=shrunk.weights.to_json(),
+        channels=shrunk.channels.to_json() if shrunk.channels else None,
         best_epoch=shrunk.best_epoch,
         epochs=shrunk.epochs,
         command=command,
@@ -105,70 +107,6 @@ def compress_stage(
     )
     folder.write_compressed(record)
     return record
-
-
-@dataclass(frozen=True)
-class _Shrunk:
-    weights: WeightReport
-    val: dict[str, float]
-    dense_val: dict[str, float]
-    teacher_val: float
-    best_epoch: int
-    epochs: int
-    notes: tuple[str, ...]
-
-
-def _shrink(
-    student: keras.Model,
-    data: Dataset,
-    plan: Plan,
-    teacher: Path | None,
-    device: Device,
-    on_progress: OnProgress,
-) -> _Shrunk:
-    """Prunes and distils `student` in place."""
-    from compress.distill import distill
-    from compress.predict import predict_logits
-    from compress.prune.weights import WeightPruner, WeightReport
-    from compress.train import EpochRecord, train
-
-    def on_epoch(epoch: int, epochs: int, record: EpochRecord) -> None:
-        on_progress(f"fine-tuning, validation {record.val['accuracy']:.3f}", epoch / epochs)
-
-    on_progress("fine-tuning", 0.0)
-    dense_val = quality(data.val.y, predict_logits(student, data, "val"))
-    pruner = WeightPruner(plan.weights) if plan.weights.sparsity > 0 else None
-    common: dict[str, Any] = {
-        "device": device,
-        "seed": plan.seed,
-        "hooks": [pruner] if pruner else [],
-        "on_epoch": on_epoch,
-    }
-    weights, teacher_val = WeightReport((), ()), 0.0
-    notes: list[str] = []
-    try:
-        if teacher is None:
-            training = train(student, data, plan.finetune, **common)
-        else:
-            result = distill(
-                student, load_model(teacher), data, plan.distill, finetune=plan.finetune, **common
-            )
-            training, teacher_val = result.training, result.teacher_val["accuracy"]
-            notes += result.notes
-    finally:
-        if pruner:
-            weights = pruner.strip()
-    if pruner and not weights.pruned:
-        notes.append("no layer was pruned: see the kept layers and their reasons")
-    return _Shrunk(
-        weights,
-        training.val,
-        dense_val,
-        teacher_val,
-        training.best_epoch,
-        len(training.history),
-        (*notes, *training.notes),
-    )
 
 
 def _files(

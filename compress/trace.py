@@ -134,7 +134,11 @@ def record(model: keras.Model, opens: Opener | None = None, inputs: Any = None) 
     Raises:
         InputError: The model is no graph and cannot be traced, or was never built.
     """
-    return _Recorder(opens or (lambda layer: False)).record(model, inputs)
+    return _Recorder(opens or _never).record(model, inputs)
+
+
+def _never(_: Any) -> bool:
+    return False
 
 
 class Untraceable(Exception):
@@ -150,7 +154,9 @@ class _Recorder:
     def record(self, model: Any, inputs: Any = None) -> Program:
         if id(model) not in self.bodies:
             self.bodies[id(model)] = (
-                self._functional(model) if graph.is_graph(model) else self._subclassed(model, inputs)
+                self._functional(model)
+                if graph.is_graph(model)
+                else self._subclassed(model, inputs)
             )
         return self.bodies[id(model)]
 

@@ -239,7 +239,28 @@ def _layers(record: Compressed) -> str:
         f"<li>{escape(item['layer'])} kept: {escape(item['reason'])}</li>"
         for item in record.weights["kept"]
     )
-    return f"<ul>{pruned}{kept}</ul>"
+    return f"<ul>{_channels(record)}{pruned}{kept}</ul>"
+
+
+def _channels(record: Compressed) -> str:
+    """Lists the groups of channels, what was held and the layers without a rule."""
+    if record.channels is None:
+        return ""
+    lines = [
+        f"{item['name']}: {item['kept']:,} of {item['total']:,} {item['kind']} kept"
+        + (f" ({item['reason']})" if item["reason"] else "")
+        for item in record.channels["groups"]
+    ]
+    lines += [
+        f"{', '.join(item['made_by']) or item['layer']}: {item['units']:,} units held: "
+        f"{item['reason']}"
+        for item in record.channels["frozen"]
+    ]
+    lines += [
+        f"{name} ({kind}): channels around it stay: {reason}"
+        for name, kind, reason in record.channels["unknown"]
+    ]
+    return "".join(f"<li>{escape(line)}</li>" for line in lines)
 
 
 def _candidates(report: Report) -> str:

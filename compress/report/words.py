@@ -44,8 +44,13 @@ def _trade(old: Row, new: Row, unpruned: Row | None) -> str:
     """Compares a pruned file with the dense baseline; says what the format alone gives."""
     points = (new.artifact.test["accuracy"] - old.artifact.test["accuracy"]) * 100
     smaller = old.artifact.gzip_bytes / new.artifact.gzip_bytes
+    what = [new.artifact.format]
+    if 0 < new.artifact.macs < old.artifact.macs:
+        what.append(f"with {old.artifact.macs / new.artifact.macs:.2f}x fewer MACs")
+    if new.artifact.sparsity > 0 or len(what) == 1:
+        what.append(f"at {new.artifact.sparsity * 100:.0f} % sparsity")
     text = (
-        f"{new.artifact.format} at {new.artifact.sparsity * 100:.0f} % sparsity: "
+        f"{' '.join(what)}: "
         f"{points:+.2f} points of accuracy, {smaller:.2f}x smaller gzipped, {_time(new)}"
     )
     if unpruned is not None and unpruned is not old and unpruned.latency is not None:

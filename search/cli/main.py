@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import inspect as signatures
 import os
 import sys
 from pathlib import Path
@@ -13,6 +13,7 @@ import typer
 from compress.plan import Plan
 from search.cli._options import plan_command
 from search.cli.compress import compress
+from search.cli.inspect import inspect
 from search.cli.report import report
 from search.cli.run import run
 from search.cli.search import search
@@ -27,15 +28,16 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_MODEL = inspect.Parameter(
+_MODEL = signatures.Parameter(
     "model",
-    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    signatures.Parameter.POSITIONAL_OR_KEYWORD,
     annotation=Annotated[Path, typer.Argument(metavar="MODEL", help="a .keras or .h5 file")],
 )
 
 app.command("run")(plan_command(SearchPlan, run))
 app.command("search")(plan_command(SearchPlan, search))
 app.command("compress")(plan_command(Plan, compress, _MODEL))
+app.command("inspect")(inspect)
 app.command("report")(report)
 
 

@@ -18,10 +18,14 @@ def run(plan: SearchPlan) -> None:
     print_report(report)
 
 
+def console() -> Console:
+    """Returns a console on standard output; a file gets wide lines."""
+    shown = Console()
+    return shown if shown.is_terminal else Console(width=200)
+
+
 def print_report(report: Report) -> None:
     """Prints the report's tables on standard output, and where the page is."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
-    console.print(render_tables(report))
-    console.print(f"{report.folder / 'report.html'}", highlight=False)
+    out = console()
+    out.print(render_tables(report))
+    out.print(f"{report.folder / 'report.html'}", highlight=False)

@@ -6,6 +6,7 @@ Everything here imports TensorFlow only when it is used.
 from compress.prune.channels.pruning import (
     Coupled,
     PruneResult,
+    check_channels,
     coupled_groups,
     prune,
     prune_channels,
@@ -23,6 +24,7 @@ __all__ = [
     "SensitivityMap",
     "Site",
     "Slots",
+    "check_channels",
     "coupled_groups",
     "prune",
     "prune_channels",

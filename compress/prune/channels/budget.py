@@ -13,7 +13,15 @@ from compress.errors import InputError, unknown_name
 from compress.plan import ChannelOptions
 from compress.prune.channels.coupling import Coupling, Mask
 from compress.prune.channels.criteria import Context, Criterion, Scores
-from compress.prune.channels.select import Allowed, Choice, Cost, by_rank, by_share, steps_for
+from compress.prune.channels.select import (
+    TOLERANCE,
+    Allowed,
+    Choice,
+    Cost,
+    by_rank,
+    by_share,
+    steps_for,
+)
 from compress.prune.channels.sensitivity import SensitivityMap
 from compress.prune.channels.slots import HEADS
 
@@ -35,6 +43,34 @@ class Selection:
     choice: Choice
     round_to: str
     notes: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """Returns one line: what the choice costs and what there is to know about it."""
+        kept = int(np.count_nonzero(self.mask))
+        text = f"{kept:,} of {len(self.mask):,} units kept, cost {self.choice.cost:,.0f}"
+        return "; ".join([text, *self.notes])
+
+
+def check_feasible(coupling: Coupling, options: ChannelOptions) -> None:
+    """Checks patterns and target before any work is done.
+
+    Raises:
+        InputError: As `select` does, but for what only the criterion can show.
+    """
+    finest = 4 if options.round_to == 0 else options.round_to
+    if not coupling.groups:
+        raise _nothing_removable(coupling)
+    allowed = allowed_for(coupling, options, finest)
+    value, share = options.parsed()
+    if options.of == "amount":
+        return
+    cost = cost_of(coupling, options)
+    full, least = (
+        float(cost(kept)) for kept in (allowed.removable, allowed.lowest - allowed.fixed)
+    )
+    target = value * full if share else value
+    if target < least * (1 - TOLERANCE):
+        raise _infeasible(coupling, options, allowed, target, least)
 
 
 def select(
@@ -62,15 +98,13 @@ def select(
     scores = [_checked(criterion(group, context), group.name, len(group.units))
               for group in coupling.groups]  # fmt: skip
     if not coupling.groups:
-        raise InputError(
-            "The model must have channels that can be removed. Received: none; "
-            + _holders(coupling)
-        )
+        raise _nothing_removable(coupling)
     if options.of == "amount":
         allowed = allowed_for(coupling, options, options.round_to)
         totals = by_share(allowed, 1.0 - target)
         cost = float(coupling.costs.macs(totals - allowed.fixed))
-        choice, words, notes = Choice(totals, cost, 0.0), _words(options.round_to), ()
+        choice, words = Choice(totals, cost, 0.0), _words(options.round_to)
+        notes: tuple[str, ...] = ()
     else:
         ranks = (
             _ranks(coupling, options, scores)
@@ -168,21 +202,31 @@ def _infeasible(
     )
 
 
+def _nothing_removable(coupling: Coupling) -> InputError:
+    return InputError(
+        f"The model must have channels that can be removed. Received: none; {_holders(coupling)}"
+    )
+
+
 def _holders(coupling: Coupling) -> str:
     held = [f"{row.units} units by {row.reason}" for row in coupling.frozen_report()]
     more = f" and {len(held) - 5} reasons more" if len(held) > 5 else ""
     return f"held are {', '.join(held[:5]) or 'no units'}{more}."
 
 
-def _ranks(
-    coupling: Coupling, options: ChannelOptions, scores: Sequence[Scores]
-) -> list[Scores]:
+def _ranks(coupling: Coupling, options: ChannelOptions, scores: Sequence[Scores]) -> list[Scores]:
     """Makes the scores of different groups comparable."""
-    scale = {"mean": np.mean, "max": np.max, "none": lambda _: 1.0}[options.normalize]
-    ranks = [part / max(float(scale(np.abs(part))), 1e-12) for part in scores]
+    ranks = [part / _scale(part, options.normalize) for part in scores]
     if options.cost_aware:
         ranks = [part / cost for part, cost in zip(ranks, _unit_costs(coupling), strict=True)]
     return ranks
+
+
+def _scale(scores: Scores, normalize: str) -> float:
+    if normalize == "none":
+        return 1.0
+    size = np.abs(scores)
+    return max(float(size.max() if normalize == "max" else size.mean()), 1e-12)
 
 
 def _unit_costs(coupling: Coupling) -> Scores:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -292,7 +293,8 @@ def _visit(node: Node, inputs: list[Slots], ledger: Ledger) -> list[Slots]:
 def _tie(ledger: Ledger, name: str, first: list[Slots], second: list[Slots]) -> None:
     """Ties the inputs of two calls of one layer or model."""
     reason = "a shared layer is called on other channels too"
-    for one, two in zip(first, second, strict=True):
+    nothing = Slots((), ())  # one call may take more tensors, such as a mask
+    for one, two in zip_longest(first, second, fillvalue=nothing):
         for axis in range(max(len(one.axes), len(two.axes))):
             a = one.axes[axis] if axis < len(one.axes) else None
             b = two.axes[axis] if axis < len(two.axes) else None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from compress.errors import InputError, unknown_name
 from compress.plan import ChannelOptions
-from compress.prune.channels.budget import Selection, cost_of, select
+from compress.prune.channels.budget import Selection, allowed_for, check_feasible, cost_of, select
 from compress.prune.channels.coupling import Coupling, Frozen, Mask, coupling_of
 from compress.prune.channels.criteria import CRITERIA, NEEDS_DATA, Context, Criterion
 from compress.prune.channels.report import ChannelReport, GroupRow, row_of, unknown_layers
@@ -142,8 +142,8 @@ def prune(
     _check_weights(model)
     original = coupling_of(model, input_shape)
     goal = _Goal.of_options(options, original)
-    kept = {path: tuple(None for _ in variable.shape) for path, variable in variable_paths(model)}
     place = dict(variable_paths(model))
+    kept: KeptIndices = {path: (None,) * len(weight.shape) for path, weight in place.items()}
     current, coupling = model, original
     for step in range(1, options.steps + 1):
         if step > 1:
@@ -194,8 +194,7 @@ class _Goal:
         """Returns the target of a step: equal factors from step to step."""
         if self.of == "amount":
             # each step removes from what the last one left
-            left = (1.0 - self.value) ** (1.0 / steps)
-            return 1.0 - left
+            return 1.0 - float((1.0 - self.value) ** (1.0 / steps))
         return float(self.before * (self.value / self.before) ** (step / steps))
 
 
@@ -286,6 +285,20 @@ def _report(
     )
 
 
+def check_channels(model: keras.Model, options: ChannelOptions) -> None:
+    """Checks a model against the options before any work is done or file is written.
+
+    Raises:
+        InputError: An unknown criterion, NaN weights, a pattern that matches nothing, or a
+            target below what is feasible (the message says the minimum and what holds it).
+    """
+    CRITERIA[options.criterion]
+    _check_weights(model)
+    coupling = coupling_of(model)
+    check_feasible(coupling, options)
+    _Goal.of_options(options, coupling)
+
+
 @dataclass(frozen=True)
 class Coupled:
     """Which channels belong together, for reading; see `coupled_groups`.
@@ -297,6 +310,9 @@ class Coupled:
         opened: Layers that were opened into the layers inside.
         macs: MACs at batch 1, as the cost model counts them.
         params: Parameters.
+        shares: For each group the share of all MACs that its channels take part in.
+        least: MACs when every group is thinned to the plan's default minimum.
+        layers: (name, MACs, parameters) of every layer that has any.
     """
 
     groups: tuple[GroupRow, ...]
@@ -305,6 +321,13 @@ class Coupled:
     opened: tuple[str, ...]
     macs: int
     params: int
+    shares: tuple[float, ...]
+    least: int
+    layers: tuple[tuple[str, int, int], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the record as JSON."""
+        return asdict(self)
 
 
 def coupled_groups(model: keras.Model, *, input_shape: Any = None) -> Coupled:
@@ -321,14 +344,22 @@ def coupled_groups(model: keras.Model, *, input_shape: Any = None) -> Coupled:
         InputError: The model can neither be read as a graph nor traced.
     """
     coupling = coupling_of(model, input_shape)
-    full = _full(coupling)
+    full, costs = _full(coupling), coupling.costs
+    macs = float(costs.macs(full))
+    without = costs.macs(full[None] * (1 - np.eye(len(full), dtype=np.int64)))
+    by_macs, by_params = costs.macs_by_layer(full), costs.params_by_layer(full)
+    allowed = allowed_for(coupling, ChannelOptions(), 0)
     return Coupled(
-        tuple(
-            row_of(coupling, group, len(group.units) + group.fixed) for group in coupling.groups
-        ),
+        tuple(row_of(coupling, group, len(group.units) + group.fixed) for group in coupling.groups),
         coupling.frozen_report(),
         unknown_layers(coupling),
         tuple(coupling.program.opened),
-        int(coupling.costs.macs(full)),
-        int(coupling.costs.params(full)),
+        int(macs),
+        int(costs.params(full)),
+        tuple((1.0 - without / macs).tolist()) if macs else (0.0,) * len(full),
+        int(costs.macs(allowed.lowest - allowed.fixed)),
+        tuple(
+            (name, int(by_macs.get(name, 0)), int(by_params.get(name, 0)))
+            for name in dict.fromkeys([*by_params, *by_macs])
+        ),
     )

@@ -15,6 +15,7 @@ class GroupRow:
     Attributes:
         name: The first layer that makes its channels.
         kind: "channels" or "heads".
+        makers: All layers that make them.
         layers: All layers whose weights were sliced.
         total: Channels (or heads) before; of frozen ones too.
         kept: After.
@@ -23,6 +24,7 @@ class GroupRow:
 
     name: str
     kind: str
+    makers: tuple[str, ...]
     layers: tuple[str, ...]
     total: int
     kept: int
@@ -75,6 +77,7 @@ def row_of(coupling: Coupling, group: Group, kept: int) -> GroupRow:
     return GroupRow(
         group.name,
         group.kind,
+        group.makers,
         group.layers,
         group.channels,
         kept * group.width,

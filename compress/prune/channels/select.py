@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,15 +39,15 @@ class Allowed:
     @property
     def total(self) -> Counts:
         """All units on the groups' axes."""
-        return self.removable + self.fixed
+        return np.asarray(self.removable + self.fixed)
 
     @property
     def lowest(self) -> Counts:
         """The smallest allowed totals."""
         least = np.maximum(np.maximum(self.floor, self.fixed), 1)
-        return np.minimum(-(-least // self.step) * self.step, self.total)
+        return np.asarray(np.minimum(-(-least // self.step) * self.step, self.total))
 
-    def nearest(self, wanted: Numbers) -> Counts:
+    def nearest(self, wanted: npt.NDArray[Any]) -> Counts:
         """Rounds totals to allowed ones, (..., groups)."""
         multiple = np.floor(np.asarray(wanted) / self.step + 0.5).astype(np.int64) * self.step
         under = self.total // self.step * self.step
@@ -57,11 +58,11 @@ class Allowed:
 
     def up(self, totals: Counts) -> Counts:
         """Returns the next larger allowed totals."""
-        return np.minimum((totals // self.step + 1) * self.step, self.total)
+        return np.asarray(np.minimum((totals // self.step + 1) * self.step, self.total))
 
     def down(self, totals: Counts) -> Counts:
         """Returns the next smaller allowed totals."""
-        return np.maximum((-(-totals // self.step) - 1) * self.step, self.lowest)
+        return np.asarray(np.maximum((-(-totals // self.step) - 1) * self.step, self.lowest))
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,9 +152,7 @@ def _threshold(scores: list[Numbers], allowed: Allowed, priced: Cost, target: fl
             low = middle
         else:
             high = middle
-    return min(
-        (totals(low), totals(high)), key=lambda choice: abs(float(priced(choice)) - target)
-    )
+    return min((totals(low), totals(high)), key=lambda choice: abs(float(priced(choice)) - target))
 
 
 def _share(allowed: Allowed, priced: Cost, target: float) -> Counts:

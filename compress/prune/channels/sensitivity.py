@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,7 +141,7 @@ def sensitivity_map(
     from compress.prune.channels.surgery import sliced_model
     from compress.task import check_head, logits_view, quality
 
-    rising = all(a < b for a, b in zip(amounts, amounts[1:], strict=False))
+    rising = all(a < b for a, b in pairwise(amounts))
     valid = bool(amounts) and rising and all(0 < amount < 1 for amount in amounts)
     require(valid, "amounts", "rise and be in (0, 1)", tuple(amounts))
     source = coupling_of(model)
@@ -160,14 +161,14 @@ def sensitivity_map(
         base = accuracy()
         for group in coupling.groups:
             scores = np.asarray(CRITERIA[criterion](group, context), float)
-            found = [
-                _thinned(coupling, group, scores, amount, accuracy) for amount in amounts
-            ]
+            found = [_thinned(coupling, group, scores, amount, accuracy) for amount in amounts]
             rows.append(
                 GroupSensitivity(group.name, len(group.units), tuple(amounts), tuple(found))
             )
             if on_progress is not None:
-                on_progress(f"sensitivity of {group.name}", (group.index + 1) / len(coupling.groups))
+                on_progress(
+                    f"sensitivity of {group.name}", (group.index + 1) / len(coupling.groups)
+                )
     return SensitivityMap(base, len(part), criterion, tuple(rows))
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from compress.errors import InputError
 from compress.prune.channels.coupling import Coupling, KeptSlots, Mask
+from compress.prune.channels.rules import known
 from compress.prune.channels.slots import Ids, Ledger
 from compress.trace import Node, Program
 
@@ -166,10 +168,12 @@ class _Surgeon:
         return self.made[id(operation)]
 
     def _rebuilt(self, node: Node) -> Any:
+        import keras
+
         operation = node.operation
         edits = self.ledger.edits.get(id(operation))
         try:
-            config = operation.get_config()
+            config = _config(operation)
             if node.name != operation.name and "name" in config:
                 config["name"] = node.name
             for path, change in edits.config if edits else ():
@@ -177,7 +181,10 @@ class _Surgeon:
                 for key in path:
                     place = place[key]
                 change(place, self.kept)
-            return type(operation).from_config(config)
+            if known(operation):
+                _unbuild(config)
+            with keras.saving.custom_object_scope(_own_objects(operation)):
+                return type(operation).from_config(config)
         except Exception as error:  # user layers may raise anything here
             text = " ".join(str(error).split())[:300]
             raise InputError(
@@ -205,3 +212,43 @@ class _Surgeon:
                 value = value * np.asarray(scales[id(old)](self.kept), value.dtype)
             target.assign(value)
             self.weights[id(old)] = target
+
+
+def _unbuild(config: Any) -> None:
+    """Takes the shapes that inner layers were built with out of a config; calls tell new ones."""
+    if isinstance(config, dict):
+        config.pop("build_config", None)
+        for value in config.values():
+            _unbuild(value)
+    elif isinstance(config, list | tuple):
+        for value in config:
+            _unbuild(value)
+
+
+def _config(operation: Any) -> dict[str, Any]:
+    """Returns a config; that of a raw operation may hold what cannot be serialized."""
+    import keras
+
+    try:
+        return dict(operation.get_config())
+    except NotImplementedError:
+        names = list(inspect.signature(type(operation)).parameters)
+        layer = isinstance(operation, keras.layers.Layer)
+        if layer or not all(hasattr(operation, name) for name in names):
+            raise
+        return {name: getattr(operation, name) for name in names}
+
+
+def _own_objects(operation: Any) -> dict[str, Any]:
+    """Returns a user's functions and classes that a layer's config names, by name."""
+    import keras
+
+    found: dict[str, Any] = {}
+    parts = operation._flatten_layers() if isinstance(operation, keras.layers.Layer) else ()
+    for part in parts:
+        candidates = [type(part), *(value for value in vars(part).values() if callable(value))]
+        for value in candidates:
+            owner = value if inspect.isroutine(value) or inspect.isclass(value) else type(value)
+            if not owner.__module__.startswith(("keras.", "tensorflow.")):
+                found[owner.__name__] = owner
+    return found

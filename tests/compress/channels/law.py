@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress import graph
 from compress.measure import count_macs
 from compress.prune.channels.coupling import Coupling, Mask, coupling_of
 from compress.prune.channels.surgery import kept_indices, sliced_model, variable_paths
-from compress.trace import Node, Program
+from compress.trace import Node, Program, record
 
 Array = npt.NDArray[Any]
 TOLERANCE = 1e-5
@@ -186,6 +187,10 @@ class _Interpreter:
                 results = self.run(node.body, arguments)
             elif node.name in self.names:
                 results = [self.special(node, np.asarray(arguments[0]))]
+            elif _holds_graph(node.operation):
+                inside, x = record(node.operation.layer), np.asarray(arguments[0])
+                steps = [self.run(inside, [x[:, step]])[0] for step in range(x.shape[1])]
+                results = [np.stack(steps, axis=1)]
             else:
                 args, kwargs = keras.tree.map_structure(
                     lambda value: values.get(id(value), value), (node.args, node.kwargs)
@@ -197,7 +202,9 @@ class _Interpreter:
 
     def special(self, node: Node, x: Array) -> Array:
         """Computes a layer with statistics over kept entries, removed ones zero."""
-        layer = node.operation
+        layer, steps = node.operation, 0
+        if type(layer).__name__ == "TimeDistributed":
+            layer, steps = layer.layer, 1  # axes of the layer inside lie behind the steps
         kind = type(layer).__name__
         slots = self.coupling.ledger.tensors[id(node.inputs[0])]
         flags = [
@@ -215,7 +222,10 @@ class _Interpreter:
             flags[-1] = flags[-1] if ids is None else self.kept.flags(ids)
             return _scattered(x, flags, lambda part: _softmax(part, (-1,)))
         axis = getattr(layer, "axis", -1)
-        axes = tuple(index % x.ndim for index in ([axis] if isinstance(axis, int) else axis))
+        axes = tuple(
+            steps + index % (x.ndim - steps)
+            for index in ([axis] if isinstance(axis, int) else axis)
+        )
         if kind == "LayerNormalization":
             parts = [_taken(weight, flags, axes) for weight in (layer.gamma, layer.beta)]
 
@@ -242,15 +252,16 @@ class _Interpreter:
             return _scattered(
                 x,
                 flags,
-                lambda part: part
-                / np.sqrt(np.maximum((part**2).sum(axes, keepdims=True), 1e-12)),
+                lambda part: part / np.sqrt(np.maximum((part**2).sum(axes, keepdims=True), 1e-12)),
             )
-        if kind == "GroupNormalization":
+        if kind == "GroupNormalization" and not steps:
             return self._groups(layer, x, flags, axes[0])
-        if kind == "LogSoftmax" or getattr(
-            getattr(layer, "activation", None), "__name__", ""
-        ) in ("log_softmax",):
+        if kind == "LogSoftmax" or getattr(getattr(layer, "activation", None), "__name__", "") in (
+            "log_softmax",
+        ):
             return _scattered(x, flags, lambda part: np.log(_softmax(part, axes)))
+        if kind == "Sparsemax":
+            return _scattered(x, flags, lambda part: np.asarray(layer(part)))
         assert kind in ("Softmax", "Activation"), f"no reference for {kind}"
         return _scattered(x, flags, lambda part: _softmax(part, axes))
 
@@ -277,6 +288,10 @@ class _Interpreter:
             place[axis] = members  # type: ignore[call-overload]
             result[tuple(place)] = part
         return result
+
+
+def _holds_graph(operation: Any) -> bool:
+    return type(operation).__name__ == "TimeDistributed" and graph.is_graph(operation.layer)
 
 
 def _softmax(x: Array, axes: tuple[int, ...]) -> Array:

@@ -95,14 +95,17 @@ class Context:
         count = int(part.local.max()) + 1
         if len(sums) == count:  # one entry a unit, in the order of the units
             return sums
-        return np.bincount(part.local, sums, count)
+        return np.asarray(np.bincount(part.local, sums, count), np.float64)
 
     def combined(self, parts: list[Scores]) -> Scores:
         """Puts the norms of a unit's slices together, (slices, units) -> (units,)."""
         table = np.stack(parts)
         if self.aggregate == "norm":
             return np.asarray(np.sqrt((table**2).sum(0)))
-        return np.asarray({"mean": np.mean, "sum": np.sum, "max": np.max}[self.aggregate](table, 0))
+        if self.aggregate == "max":
+            return np.asarray(table.max(0))
+        total = table.sum(0)
+        return np.asarray(total if self.aggregate == "sum" else total / len(parts))
 
     def _axis_sums(self, part: Slice, power: float) -> Scores:
         key = (part.binding, power)
@@ -111,7 +114,9 @@ class Context:
             value = value.astype(np.float32, copy=False)
             shape = value.shape
             table = value.reshape(
-                int(np.prod(shape[: part.axis])), shape[part.axis], int(np.prod(shape[part.axis + 1 :]))
+                int(np.prod(shape[: part.axis])),
+                shape[part.axis],
+                int(np.prod(shape[part.axis + 1 :])),
             )
             if power == 2:
                 sums = np.einsum("ijk,ijk->j", table, table)
@@ -143,8 +148,8 @@ class Context:
         for index, binding in enumerate(coupling.bindings):
             if id(binding.ids) not in by_axis:
                 by_axis[id(binding.ids)] = _by_group(coupling, binding.ids, place)
-            for group, entries, local in by_axis[id(binding.ids)]:
-                found[group].append(Slice(index, binding.variable, binding.axis, entries, local))
+            for number, entries, local in by_axis[id(binding.ids)]:
+                found[number].append(Slice(index, binding.variable, binding.axis, entries, local))
         return found
 
 

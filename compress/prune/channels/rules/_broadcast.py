@@ -30,9 +30,7 @@ def elementwise(
     """
     axes = tied(site, inputs)
     tracked = [axis for axis in axes if axes[axis] is not None]
-    zeros = [
-        slots.zero and all(spans(site, slots, axis) for axis in tracked) for slots in inputs
-    ]
+    zeros = [slots.zero and all(spans(site, slots, axis) for axis in tracked) for slots in inputs]
     silent = [not np.any(np.asarray(value)) for value in constants]
     result = {
         "all": all(zeros) and all(silent),

@@ -11,15 +11,43 @@ from compress.prune.channels.slots import Shape, Site, Slots, sizes
 
 # activations with f(0) = 0, entry by entry
 _ZERO = frozenset(
-    "linear relu relu6 leaky_relu elu celu selu gelu silu swish hard_silu hard_swish tanh "
-    "hard_tanh hard_shrink soft_shrink tanh_shrink softsign mish".split()
+    [
+        "linear",
+        "relu",
+        "relu6",
+        "leaky_relu",
+        "elu",
+        "celu",
+        "selu",
+        "gelu",
+        "silu",
+        "swish",
+        "hard_silu",
+        "hard_swish",
+        "tanh",
+        "hard_tanh",
+        "hard_shrink",
+        "soft_shrink",
+        "tanh_shrink",
+        "softsign",
+        "mish",
+    ]
 )
 # entry by entry, f(0) is another number
 _NONZERO = frozenset(
-    "sigmoid hard_sigmoid sparse_sigmoid softplus sparse_plus squareplus exponential "
-    "log_sigmoid threshold".split()
+    [
+        "sigmoid",
+        "hard_sigmoid",
+        "sparse_sigmoid",
+        "softplus",
+        "sparse_plus",
+        "squareplus",
+        "exponential",
+        "log_sigmoid",
+        "threshold",
+    ]
 )
-_OVER_LAST_AXIS = frozenset("softmax log_softmax sparsemax".split())
+_OVER_LAST_AXIS = frozenset(["softmax", "log_softmax", "sparsemax"])
 _probed: dict[Any, tuple[bool, bool]] = {}
 
 
@@ -56,8 +84,6 @@ def activated(site: Site, slots: Slots, function: Any) -> Slots:
         return Slots(slots.shape, slots.axes, False, slots.origin)
     if name in _OVER_LAST_AXIS:
         return over_axes(site, slots, (len(slots.shape) - 1,), exact=name == "softmax")
-    if name == "glu":
-        return halved(site, slots, len(slots.shape) - 1)
     pointwise, zero = _probe(function)
     if pointwise:
         return Slots(slots.shape, slots.axes, slots.zero and zero, slots.origin)

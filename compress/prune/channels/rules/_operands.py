@@ -32,7 +32,7 @@ def operands(site: Site, values: Any) -> list[Slots]:
     known = slots_by_tensor(site)
     found = []
     for value in values:
-        fixed = Slots(tuple(np.shape(value)), (None,) * np.ndim(value), origin="a constant")
+        fixed = Slots(tuple(np.shape(value)), (None,) * np.ndim(value), origin="a constant operand")
         found.append(known.get(id(value), fixed))
     return found
 

@@ -11,5 +11,6 @@ def layer_scale(site: Site) -> Slots:
     """ConvNeXt's scale: one factor a channel, on the last axis."""
     x = site.inputs[0]
     site.bind(site.layer.gamma, 0, x.axes[-1])
+    site.config("projection_dim", x.axes[-1])
     only = x.tracked == (len(x.shape) - 1,)
     return site.passed(x, zero=x.zero or only)

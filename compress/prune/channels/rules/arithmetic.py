@@ -21,12 +21,13 @@ from compress.prune.channels.rules._operands import (
 from compress.prune.channels.slots import Ids, Site, Slots
 
 # zero where one operand is, whatever the other holds
-_PRODUCTS = frozenset("Multiply LogicalAnd BitwiseAnd DivideNoNan".split())
-_QUOTIENTS = frozenset("Divide TrueDivide FloorDivide Mod Fmod".split())
+_PRODUCTS = frozenset(["Multiply", "LogicalAnd", "BitwiseAnd", "DivideNoNan"])
+_QUOTIENTS = frozenset(["Divide", "TrueDivide", "FloorDivide", "Mod", "Fmod"])
 # not finite for some operands
-_PARTIAL = _QUOTIENTS | frozenset(
-    "Log Log2 Log10 Log1p Sqrt Rsqrt Reciprocal Arccos Arccosh Arcsin Arctanh Erfinv Power".split()
-)
+_PARTIAL = _QUOTIENTS | {
+    "Log", "Log2", "Log10", "Log1p", "Sqrt", "Rsqrt", "Reciprocal", "Arccos", "Arccosh",
+    "Arcsin", "Arctanh", "Erfinv", "Power",
+}  # fmt: skip
 NOT_FINITE = "its removed entries might not be finite numbers"
 
 
@@ -99,8 +100,11 @@ def _computed(site: Site, tensors: list[Any], slots: list[Slots]) -> npt.NDArray
     args, kwargs = keras.tree.map_structure(
         lambda value: numbers.get(id(value), value), (site.args, site.kwargs)
     )
-    held = np.asarray(keras.ops.convert_to_numpy(site.layer.call(*args, **kwargs)))
-    return held.astype(np.float64) if held.dtype.kind not in "fiub" else held
+    try:
+        held = keras.ops.convert_to_numpy(site.layer.call(*args, **kwargs))
+        return np.asarray(held).astype(np.float64)
+    except Exception:  # the model itself cannot run then; its coupling can still be reported
+        return np.array([np.nan])
 
 
 def _partly_known(site: Site, slots: list[Slots], values: list[Any], result: Slots) -> Slots:
@@ -113,10 +117,18 @@ def _partly_known(site: Site, slots: list[Slots], values: list[Any], result: Slo
             _barriers(site, [below], result)
         return replace(result, zero=vanishes(site, slots[:1], result.tracked))
     if kind == "Where":
-        return replace(result, zero=all(vanishes(site, [own], result.tracked) for own in slots[1:]))
+        chosen = zip(slots[1:], values[1:], strict=True)
+        zero = all(_vanishes(site, own, value, result) for own, value in chosen)
+        return replace(result, zero=zero)
     if kind in _PARTIAL and not (kind == "Power" and _whole_power(values[1])):
         return _barriers(site, slots, result)
     return result
+
+
+def _vanishes(site: Site, slots: Slots, value: Any, result: Slots) -> bool:
+    if not symbolic(value):
+        return not np.any(np.asarray(value))
+    return vanishes(site, [slots], result.tracked)
 
 
 def _whole_power(exponent: Any) -> bool:

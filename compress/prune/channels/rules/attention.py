@@ -62,7 +62,7 @@ def grouped_query_attention(site: Site) -> list[Slots]:
     the output's width: it is the query's, channel by channel, and the value's.
     """
     layer = site.layer
-    reason = _opaque(layer, "GroupedQueryAttention")
+    reason = _opaque(layer, "GroupQueryAttention")
     if reason:
         return site.unknown(reason)
     site.follows_weights()
@@ -90,10 +90,10 @@ def grouped_query_attention(site: Site) -> list[Slots]:
 
 def _opaque(layer: Any, kind: str) -> str:
     """Says why a layer cannot be followed; empty: it can."""
-    import keras.src.layers as known
+    import keras
 
     computes = getattr(type(layer), "_compute_attention", None)
-    if computes is not getattr(known, kind)._compute_attention:
+    if computes is not getattr(keras.layers, kind)._compute_attention:
         return "its class computes attention in its own way"
     for name in _PARTS:
         part = getattr(layer, name, None)

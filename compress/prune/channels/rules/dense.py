@@ -58,10 +58,13 @@ def einsum_dense(site: Site) -> Slots:
             zero = zero and x.zero and layer.bias is None
     _einsum_config(site, target, letters)
     sized = dict(zip(source, x.shape, strict=True)) | dict(zip(kernel, variable.shape, strict=True))
-    site.macs(1, *[
-        ids if (ids := letters[letter]) is not None else int(size or 1)
-        for letter, size in sized.items()
-    ])
+    site.macs(
+        1,
+        *[
+            ids if (ids := letters[letter]) is not None else int(size or 1)
+            for letter, size in sized.items()
+        ],
+    )
     axes = {axis: letters[letter] for axis, letter in enumerate(target)}
     return activated(site, site.out(axes, zero=zero), layer.activation)
 

@@ -9,13 +9,12 @@ from compress.prune.channels.rules._operands import arguments, arranged, axes_of
 from compress.prune.channels.slots import Site, Slots
 
 # zero entries on a reduced axis change nothing
-_SUMS = frozenset("Sum Nansum Any CountNonzero".split())
+_SUMS = frozenset(["Sum", "Nansum", "Any", "CountNonzero"])
 # the number that all reduced entries hold
-_KEEPS_VALUE = frozenset(
-    "Mean Max Min Amax Amin Median Nanmean Nanmax Nanmin Nanmedian Average".split()
-)
-# without reduced entries that differ from zero the result is another number
-_NOT_ZERO = frozenset(["Logsumexp"])
+_KEEPS_VALUE = {
+    "Mean", "Max", "Min", "Amax", "Amin", "Median", "Nanmean", "Nanmax", "Nanmin", "Nanmedian",
+    "Average",
+}  # fmt: skip
 
 
 @operation_rule(
@@ -57,9 +56,9 @@ def _reduced(site: Site, axes: tuple[int, ...], keepdims: bool) -> Slots:
         for axis in range(len(x.shape))
         if keepdims or axis not in axes
     ]
-    zero = x.zero and kind not in _NOT_ZERO and getattr(site.layer, "initial", None) is None
-    value = x.value if kind in _KEEPS_VALUE and zero == x.zero else None
-    return replace(arranged(site, x, sources), zero=zero, value=value)
+    same = kind != "Logsumexp" and getattr(site.layer, "initial", None) is None
+    value = x.value if kind in _KEEPS_VALUE and same else None
+    return replace(arranged(site, x, sources), zero=x.zero and same, value=value)
 
 
 def _adds_up(site: Site, axes: tuple[int, ...]) -> bool:

@@ -51,9 +51,7 @@ def _inputs(site: Site) -> tuple[Slots, Slots, Slots]:
     return query, value, key
 
 
-def _results(
-    site: Site, query: Slots, value: Slots, key: Slots, ids: Ids | None
-) -> list[Slots]:
+def _results(site: Site, query: Slots, value: Slots, key: Slots, ids: Ids | None) -> list[Slots]:
     """Weighted sums of values; of the score, a sum over the width counts as a product."""
     pairs = sizes(query.shape[1:-1]) * int(key.shape[-2] or 1)
     width, own = query.shape[-1], value.axes[-1]

@@ -85,8 +85,10 @@ def reshaped(site: Site, x: Slots, shape: Shape) -> Slots:
             site.barrier(x, "a reshape folds it with an axis of unknown size", tracked)
             continue
         chosen = max(tracked, key=lambda axis: (len(np.unique(_ids(x, axis))), axis))
-        site.barrier(x, "a reshape folds it with other channels", set(tracked) - {chosen})
-        place, ids = _laid_out(site, x, sources, chosen, [int(shape[axis] or 0) for axis in targets])
+        site.barrier(x, "a reshape folds it with other channels", sorted(set(tracked) - {chosen}))
+        place, ids = _laid_out(
+            site, x, sources, chosen, [int(shape[axis] or 0) for axis in targets]
+        )
         axes[targets[place]] = ids
     zero = x.zero
     return Slots(tuple(shape), tuple(axes), zero, x.origin)
@@ -118,7 +120,7 @@ def _laid_out(
 
 def _blocks(source: Shape, target: Shape) -> list[tuple[list[int], list[int]]]:
     """Pairs the smallest runs of axes with equal products, from the last axis on."""
-    blocks = []
+    blocks: list[tuple[list[int], list[int]]] = []
     i, j = len(source) - 1, len(target) - 1
     while i >= 0 and j >= 0:
         if source[i] == 1 and target[j] != 1:

@@ -64,7 +64,10 @@ def _merged(site: Site, one: Slots, two: Slots) -> list[Slots]:
 
 @layer_rule("TimeDistributed")
 def time_distributed(site: Site) -> list[Slots]:
-    """The rule of the layer, or of every layer of the model, inside at every step."""
+    """The rule of the layer, or of every layer of the model, inside at every step.
+
+    What is also called outside of its wrapper becomes a copy there, as it does by saving.
+    """
     layer = site.layer
     given = tensors(site, "inputs")
     masks_fixed(site, given)

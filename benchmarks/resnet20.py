@@ -1,0 +1,104 @@
+"""The CIFAR ResNet-20 on Fashion-MNIST: a network and data that benchmarks share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compress import load_data
+from compress.data import Dataset, Split
+
+if TYPE_CHECKING:
+    import keras
+
+
+def build(
+    widths: Sequence[int] = (16, 32, 64),
+    input_shape: tuple[int, int, int] = (28, 28, 1),
+    classes: int = 10,
+    blocks: int = 3,
+) -> keras.Model:
+    """Builds a ResNet of 2 * `blocks` * stages + 2 layers (20 by default), untrained.
+
+    Unlike the paper's CIFAR networks, whose shortcuts pad with zero channels (its option
+    A), a shortcut that changes shape is a strided 1x1 convolution (its option B).
+
+    Args:
+        widths: Channels of each stage; every stage but the first begins with stride 2.
+        input_shape: (height, width, channels).
+        classes: Number of classes.
+        blocks: Basic blocks of two convolutions in each stage.
+
+    Returns:
+        A functional model named "resnet20" (or its depth) that ends in Dense and Softmax.
+        Layers are `conv0`, `bn0`, then `s{stage}b{block}_conv1`, `..._bn1`, ...
+
+    Reference:
+        He et al. 2016, "Deep Residual Learning for Image Recognition", section 4.2.
+    """
+    import keras
+
+    inputs = keras.Input(input_shape, name="image")
+    x = _normalized(inputs, widths[0], 3, 1, "conv0", "bn0")
+    x = keras.layers.ReLU(name="relu0")(x)
+    for stage, width in enumerate(widths, 1):
+        for block in range(1, blocks + 1):
+            stride = 2 if stage > 1 and block == 1 else 1
+            x = _basic_block(x, width, stride, f"s{stage}b{block}")
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    x = keras.layers.Dense(classes, kernel_initializer="he_normal", name="logits")(x)
+    outputs = keras.layers.Softmax(name="softmax")(x)
+    return keras.Model(inputs, outputs, name=f"resnet{2 * blocks * len(widths) + 2}")
+
+
+def _basic_block(x: Any, width: int, stride: int, name: str) -> Any:
+    """Adds two convolutions and a shortcut: the identity, or a projection on a new shape."""
+    import keras
+
+    shortcut = x
+    if stride != 1 or x.shape[-1] != width:
+        shortcut = _normalized(x, width, 1, stride, f"{name}_proj", f"{name}_proj_bn")
+    x = _normalized(x, width, 3, stride, f"{name}_conv1", f"{name}_bn1")
+    x = keras.layers.ReLU(name=f"{name}_relu1")(x)
+    x = _normalized(x, width, 3, 1, f"{name}_conv2", f"{name}_bn2")
+    x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
+    return keras.layers.ReLU(name=f"{name}_relu2")(x)
+
+
+def _normalized(x: Any, width: int, size: int, stride: int, conv: str, norm: str) -> Any:
+    """Adds a convolution without bias and its batch normalization, named `conv` and `norm`."""
+    import keras
+
+    x = keras.layers.Conv2D(
+        width, size, stride, "same", use_bias=False, kernel_initializer="he_normal", name=conv
+    )(x)
+    return keras.layers.BatchNormalization(name=norm)(x)
+
+
+def load_fashion(source: str = "fashion_mnist", seed: int = 0) -> Dataset:
+    """Loads Fashion-MNIST: 51,000 examples train, 9,000 validate, 10,000 test.
+
+    Args:
+        source: "fashion_mnist" takes the files of Debian's package where they are
+            installed, else Keras's cache or download; or a folder of IDX files.
+        seed: Seed of the split into training and validation.
+    """
+    return load_data(source, seed=seed)
+
+
+def with_flips(data: Dataset) -> Dataset:
+    """Returns the data with its training part followed by its mirror images, left to right.
+
+    An epoch over the result has as many steps as two epochs of random flips over `data`,
+    and shows every example once each way: it stands for these two epochs. So an epoch
+    count E here compares to 2 E epochs with the usual augmentation.
+
+    Args:
+        data: Images, `x` of shape (n, height, width, channels).
+    """
+    x, y = data.train.x, data.train.y
+    doubled = Split(np.concatenate([x, x[:, :, ::-1]]), np.concatenate([y, y]))
+    return replace(data, train=doubled, notes=(*data.notes, "training part doubled by flips"))

@@ -1,0 +1,139 @@
+"""Raw operations that reorder entries: reshapes, transposes, blocks of pixels, windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from compress.prune.channels.rules._base import operation_rule
+from compress.prune.channels.rules._common import channel_axis, channels_only
+from compress.prune.channels.rules._operands import arranged, axes_of
+from compress.prune.channels.rules.shaping import new_shape, permuted, reshaped
+from compress.prune.channels.slots import Ids, Kept, Site, Slots
+
+
+@operation_rule("Reshape")
+def reshape(site: Site) -> Slots:
+    """Splits and folds axes; the config's shape follows the kept numbers."""
+    x = site.inputs[0]
+    out = replace(reshaped(site, x, site.shapes[0]), value=x.value)
+
+    def change(config: dict[str, Any], kept: Kept) -> None:
+        target = config["newshape"]
+        target = [target] if isinstance(target, int) else target
+        config["newshape"] = new_shape(target, out.axes, kept)
+
+    if out.tracked:
+        site.edit(change)
+    return out
+
+
+@operation_rule("Ravel")
+def ravel(site: Site) -> Slots:
+    """Folds all axes, the batch among them."""
+    return reshaped(site, site.inputs[0], site.shapes[0])
+
+
+@operation_rule("Transpose")
+def transpose(site: Site) -> Slots:
+    """Moves axes; by default it reverses them."""
+    rank = len(site.inputs[0].shape)
+    axes = site.layer.axes
+    return _moved(site, range(rank)[::-1] if axes is None else axes_of(axes, rank))
+
+
+@operation_rule("Swapaxes")
+def swapaxes(site: Site) -> Slots:
+    """Exchanges two axes."""
+    order = list(range(len(site.inputs[0].shape)))
+    one, two = site.layer.axis1, site.layer.axis2
+    order[one], order[two] = order[two], order[one]
+    return _moved(site, order)
+
+
+@operation_rule("Moveaxis")
+def moveaxis(site: Site) -> Slots:
+    """Moves some axes to other places."""
+    rank = len(site.inputs[0].shape)
+    sources = axes_of(list(site.layer.source), rank)
+    targets = axes_of(list(site.layer.destination), rank)
+    order = [axis for axis in range(rank) if axis not in sources]
+    for target, source in sorted(zip(targets, sources, strict=True)):
+        order.insert(target, source)
+    return _moved(site, order)
+
+
+def _moved(site: Site, order: Sequence[int]) -> Slots:
+    x = site.inputs[0]
+    return replace(permuted(x, order), value=x.value)
+
+
+@operation_rule("Squeeze")
+def squeeze(site: Site) -> Slots:
+    """Drops axes of size 1; without an axis, those that were of size 1 before."""
+    x, axis = site.inputs[0], site.layer.axis
+    ones = [place for place, size in enumerate(x.shape) if size == 1]
+    dropped = ones if axis is None else axes_of(axis, len(x.shape))
+    for place in dropped:
+        site.freeze(x.axes[place], "it is dropped as an axis of size 1")
+    if axis is None and x.tracked:
+        site.edit(lambda config, _: config.__setitem__("axis", tuple(dropped)))
+    return arranged(site, x, [place for place in range(len(x.shape)) if place not in dropped])
+
+
+@operation_rule("ExpandDims")
+def expand_dims(site: Site) -> Slots:
+    """Adds axes of size 1."""
+    x = site.inputs[0]
+    rank = len(site.shapes[0])
+    added = axes_of(site.layer.axis, rank)
+    rest = iter(range(len(x.shape)))
+    return arranged(site, x, [None if place in added else next(rest) for place in range(rank)])
+
+
+@operation_rule("DepthToSpace")
+def depth_to_space(site: Site) -> Slots:
+    """Channel (row, column, c) of a block becomes channel c of a pixel."""
+    x, axis = _image(site, "depth to space")
+    ids = x.axes[axis]
+    columns = None if ids is None else site.columns(ids, site.layer.block_size**2)
+    return _with_channels(site, x, axis, columns)
+
+
+@operation_rule("SpaceToDepth")
+def space_to_depth(site: Site) -> Slots:
+    """Channel c of a pixel becomes channel (row, column, c) of a block."""
+    x, axis = _image(site, "space to depth")
+    ids = x.axes[axis]
+    tiled = None if ids is None else np.tile(ids, site.layer.block_size**2)
+    return _with_channels(site, x, axis, tiled)
+
+
+@operation_rule("MaxPool", "AveragePool", "CropImages", "GaussianBlur")
+def window(site: Site) -> Slots:
+    """Channels in the operation's data format stay; positions change."""
+    x, axis = _image(site, "a window")
+    return _with_channels(site, x, axis, x.axes[axis])
+
+
+@operation_rule("Resize", "PadImages")
+def resize(site: Site) -> Slots:
+    """Channels stay; borders that are filled with other numbers than zero are not zero."""
+    x, axis = _image(site, "an image operation")
+    filled = getattr(site.layer, "pad_to_aspect_ratio", False) and site.layer.fill_value
+    return replace(_with_channels(site, x, axis, x.axes[axis]), zero=x.zero and not filled)
+
+
+def _image(site: Site, what: str) -> tuple[Slots, int]:
+    rank = len(site.inputs[0].shape)
+    axis = channel_axis(site.layer, rank)
+    if rank == 3 and type(site.layer).__name__ in ("Resize", "PadImages", "CropImages"):
+        axis = axis - 1 if axis == 1 else axis  # one image, not a batch
+    return channels_only(site, site.inputs[0], axis, what), axis
+
+
+def _with_channels(site: Site, x: Slots, axis: int, ids: Ids | None) -> Slots:
+    return site.out({axis: ids}, zero=x.zero)

@@ -1,0 +1,164 @@
+"""The shrinking of one model: channels first, then weights while a teacher helps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.data import Dataset
+from compress.errors import InputError
+from compress.io import copy_model, load_model
+from compress.plan import Plan
+from compress.runfolder import LOG
+from compress.task import quality
+
+if TYPE_CHECKING:
+    import keras
+
+    from compress.device import Device
+    from compress.distill import DistillResult
+    from compress.prune.channels import ChannelReport
+    from compress.prune.weights import WeightPruner, WeightReport
+    from compress.train import TrainResult
+
+OnProgress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """A shrunk model and the records of how.
+
+    Attributes:
+        model: An ordinary Keras model.
+        channels: What was removed; None where no channels were asked for or could leave.
+        weights: What was zeroed.
+        val: Validation quality after.
+        dense_val: Before.
+        teacher_val: Validation accuracy of the teacher; 0 without one.
+        best_epoch, epochs: Of the last fine-tuning.
+        notes: What was skipped or done other than asked, with reasons.
+    """
+
+    model: keras.Model
+    channels: ChannelReport | None
+    weights: WeightReport
+    val: dict[str, float]
+    dense_val: dict[str, float]
+    teacher_val: float
+    best_epoch: int
+    epochs: int
+    notes: tuple[str, ...]
+
+
+def shrink(
+    model: keras.Model,
+    data: Dataset,
+    plan: Plan,
+    teacher: Path | None,
+    device: Device,
+    on_progress: OnProgress,
+) -> Shrunk:
+    """Removes channels, then prunes weights and distils; `model` stays as it is.
+
+    Args:
+        model: The dense model, a graph.
+        data: Training part trains, validation part selects.
+        plan: Sections channels, weights, distill, finetune.
+        teacher: File of the teacher; None: labels only.
+        device: What to train on.
+        on_progress: Called with (what is done, share of it in [0, 1]).
+    """
+    from compress.predict import predict_logits
+    from compress.prune.weights import WeightPruner, WeightReport
+
+    tuner = _Tuner(data, plan, load_model(teacher) if teacher else None, device, on_progress)
+    dense_val = quality(data.val.y, predict_logits(model, data, "val"))
+    student, channels, notes = _without_channels(model, data, plan, tuner, on_progress)
+    pruner = WeightPruner(plan.weights) if plan.weights.sparsity > 0 else None
+    weights = WeightReport((), ())
+    try:
+        training, teacher_val, told = tuner.tune(student, "fine-tuning", [pruner] if pruner else [])
+    finally:
+        if pruner:
+            weights = pruner.strip()
+    notes += told
+    if pruner and not weights.pruned:
+        notes.append("no layer was pruned: see the kept layers and their reasons")
+    return Shrunk(
+        student,
+        channels,
+        weights,
+        training.val,
+        dense_val,
+        teacher_val,
+        training.best_epoch,
+        len(training.history),
+        (*notes, *training.notes),
+    )
+
+
+def _without_channels(
+    model: keras.Model, data: Dataset, plan: Plan, tuner: _Tuner, on_progress: OnProgress
+) -> tuple[keras.Model, ChannelReport | None, list[str]]:
+    if not plan.channels.active:
+        return copy_model(model), None, []
+    from compress.prune.channels import prune
+
+    def finetune(smaller: Any, step: int, steps: int) -> None:
+        tuner.tune(smaller, f"fine-tuning, channel step {step} of {steps}", [])
+
+    def chosen(selection: Any) -> None:
+        LOG.info("channels: %s", selection.summary())
+
+    on_progress("removing channels", 0.0)
+    try:
+        result = prune(
+            model, plan.channels, data=data, finetune=finetune, seed=plan.seed, on_choice=chosen
+        )
+    except InputError as error:
+        # one candidate of a run may be too small for a target that fits the others
+        return copy_model(model), None, [f"no channels were removed: {error}"]
+    return result.model, result.report, list(result.report.notes)
+
+
+@dataclass(frozen=True)
+class _Tuner:
+    """Fine-tunes a student in place, by labels or with a teacher."""
+
+    data: Dataset
+    plan: Plan
+    teacher: keras.Model | None
+    device: Device
+    on_progress: OnProgress
+
+    def tune(
+        self, student: keras.Model, text: str, hooks: Sequence[WeightPruner]
+    ) -> tuple[TrainResult, float, list[str]]:
+        """Returns the training, the teacher's validation accuracy and notes."""
+        from compress.distill import distill
+        from compress.train import EpochRecord, train
+
+        def on_epoch(epoch: int, epochs: int, record: EpochRecord) -> None:
+            accuracy = record.val["accuracy"]
+            self.on_progress(f"{text}, validation {accuracy:.3f}", epoch / epochs)
+
+        self.on_progress(text, 0.0)
+        common: dict[str, Any] = {
+            "device": self.device,
+            "seed": self.plan.seed,
+            "hooks": hooks,
+            "on_epoch": on_epoch,
+        }
+        if self.teacher is None:
+            return train(student, self.data, self.plan.finetune, **common), 0.0, []
+        result: DistillResult = distill(
+            student,
+            self.teacher,
+            self.data,
+            self.plan.distill,
+            finetune=self.plan.finetune,
+            **common,
+        )
+        return result.training, result.teacher_val["accuracy"], list(result.notes)
