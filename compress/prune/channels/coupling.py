@@ -179,7 +179,7 @@ class Coupling:
             np.cumsum(np.bincount(rank[inverse]))[:-1],
         )
         columns = self.incidence.tocsc()
-        layers = self._layers_by_axis()
+        layers = self._bindings_by_axis()
         heads = np.zeros(self.units, bool)
         for start, stop in self.ledger.heads:
             heads[self.unit[start:stop]] = True
@@ -189,7 +189,8 @@ class Coupling:
         for index, units in enumerate(by_group):
             column = slice(columns.indptr[units[0]], columns.indptr[units[0] + 1])
             rows, counts = columns.indices[column], columns.data[column]
-            names = dict.fromkeys(name for row in np.sort(rows) for name in layers[row])
+            found = sorted(place for row in rows for place in layers[row])
+            names = dict.fromkeys(self.bindings[place].layer for place in found)
             groups.append(
                 Group(
                     index,
@@ -213,11 +214,11 @@ class Coupling:
                     names[group][layer] = None
         return [tuple(found) for found in names]
 
-    def _layers_by_axis(self) -> list[list[str]]:
-        layers: list[list[str]] = [[] for _ in self.axes]
-        for binding in self.bindings:
-            layers[self.axis_index(binding.ids)].append(binding.layer)
-        return layers
+    def _bindings_by_axis(self) -> list[list[int]]:
+        found: list[list[int]] = [[] for _ in self.axes]
+        for place, binding in enumerate(self.bindings):
+            found[self.axis_index(binding.ids)].append(place)
+        return found
 
 
 def coupling_of(model: keras.Model, input_shape: Any = None) -> Coupling:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ TOLERANCE = 0.02
 AIM = 0.005
 MOVES = 200
 PAIRED = 64
+COMBINED = 7
+DRIFT = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +31,25 @@ class Allowed:
         fixed: Units on the same axes that are frozen.
         step: Kept totals (fixed included) are multiples of this, or everything.
         floor: Smallest total.
+        ceiling: Largest total; None: everything.
     """
 
     removable: Counts
     fixed: Counts
     step: Counts
     floor: Counts
+    ceiling: Counts | None = None
+
+    def near(self, totals: Counts) -> Allowed:
+        """Returns the same steps within a few steps of some totals."""
+        least = np.maximum(self.lowest, totals - DRIFT * self.step)
+        most = np.minimum(self.total, totals + DRIFT * self.step)
+        return replace(self, floor=np.maximum(self.floor, least), ceiling=most)
+
+    @property
+    def highest(self) -> Counts:
+        """The largest totals."""
+        return self.total if self.ceiling is None else self.ceiling
 
     @property
     def total(self) -> Counts:
@@ -58,7 +73,7 @@ class Allowed:
 
     def up(self, totals: Counts) -> Counts:
         """Returns the next larger allowed totals."""
-        return np.asarray(np.minimum((totals // self.step + 1) * self.step, self.total))
+        return np.asarray(np.minimum((totals // self.step + 1) * self.step, self.highest))
 
     def down(self, totals: Counts) -> Counts:
         """Returns the next smaller allowed totals."""
@@ -132,9 +147,18 @@ def by_rank(
     totals = (
         _share(allowed, priced, target) if uniform else _threshold(scores, allowed, priced, target)
     )
-    totals = _refined(scores, allowed, priced, target, totals)
-    price = float(priced(totals))
-    return Choice(totals, price, (price - target) / target)
+    best: Choice | None = None
+    # near the ranking's own numbers first: cheap groups would pay for every gap else
+    for space in (allowed.near(totals), allowed):
+        refined = _refined(scores, space, priced, target, totals)
+        price = float(priced(refined))
+        choice = Choice(refined, price, (price - target) / target)
+        if best is None or abs(choice.error) < abs(best.error):
+            best = choice
+        if choice.met:
+            break
+    assert best is not None
+    return best
 
 
 def _threshold(scores: list[Numbers], allowed: Allowed, priced: Cost, target: float) -> Counts:
@@ -208,7 +232,30 @@ def _best_move(
     rows = np.arange(len(first))
     pairs[rows, first] = allowed.down(totals)[first]
     pairs[rows, second] = allowed.up(totals)[second]
-    return _improving(pairs, ranked, allowed, priced, target, error) if len(pairs) else None
+    if len(pairs):
+        found = _improving(pairs, ranked, allowed, priced, target, error)
+        if found is not None:
+            return found
+    combined = _combinations(allowed, priced, totals)
+    return _improving(combined, ranked, allowed, priced, target, error)
+
+
+def _combinations(allowed: Allowed, priced: Cost, totals: Counts) -> Counts:
+    """Returns totals with one step down, none or one up in each of a few groups at once.
+
+    Taken are the groups whose steps cost least: they adjust most finely.
+    """
+    index = np.arange(len(totals))
+    singles = np.repeat(totals[None], len(totals), axis=0)
+    singles[index, index] = allowed.down(totals)
+    effect = np.abs(priced(singles) - priced(totals))
+    few = np.argsort(np.where(effect > 0, effect, np.inf), kind="stable")[:COMBINED]
+    choices = np.stack([allowed.down(totals), totals, allowed.up(totals)])[:, few]
+    picks = np.stack(np.meshgrid(*[np.arange(3)] * len(few), indexing="ij"), -1)
+    picks = picks.reshape(-1, len(few))
+    combined = np.repeat(totals[None], len(picks), axis=0)
+    combined[:, few] = choices[picks, np.arange(len(few))]
+    return np.asarray(combined)
 
 
 def _improving(

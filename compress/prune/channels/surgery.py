@@ -89,6 +89,7 @@ class _Surgeon:
         self.kept = kept
         self.made: dict[int, Any] = {}
         self.weights: dict[int, Any] = {}
+        self.copied: set[int] = set()
         self.axes: dict[int, dict[int, Ids]] = {}
         for binding in ledger.bindings.values():
             if binding is not None:
@@ -177,7 +178,7 @@ class _Surgeon:
             if node.name != operation.name and "name" in config:
                 config["name"] = node.name
             for path, change in edits.config if edits else ():
-                place = config
+                place: Any = config
                 for key in path:
                     place = place[key]
                 change(place, self.kept)
@@ -195,9 +196,9 @@ class _Surgeon:
     def _copy(self, operation: Any) -> None:
         """Copies the kept slices of a layer's weights, once."""
         new = self.made[id(operation)]
-        if id(new) in self.made or not getattr(operation, "weights", None):
+        if id(new) in self.copied or not getattr(operation, "weights", None):
             return
-        self.made[id(new)] = new
+        self.copied.add(id(new))
         if hasattr(operation, "_nodes_by_depth") or hasattr(operation, "_functional"):
             return  # a nested model: its layers were copied one by one
         edits = self.ledger.edits.get(id(operation))

@@ -218,3 +218,10 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     inputs = random_inputs(coupling.program, np.random.default_rng(3))
     again = keras.models.load_model(path)
     compare(outputs_of(sliced, inputs), outputs_of(again, inputs))
+
+
+def test_operations_without_a_rule_are_named() -> None:
+    coupling, _, _ = check(image_net(lambda x: ops.rot90(x, axes=(1, 2))))
+    (name,) = coupling.ledger.unknown
+    assert coupling.ledger.unknown[name] == ("Rot90", "no rule for this class")
+    assert f"layer '{name}' (Rot90)" in coupling.frozen_report()[0].reason

@@ -21,11 +21,20 @@ from compress.prune.channels.rules import (
     tied,
     wrappers,
 )
-from compress.prune.channels.rules._base import Rule, apply, known, names, register_rule, rule_for
+from compress.prune.channels.rules._base import (
+    Rule,
+    all_rules,
+    apply,
+    known,
+    names,
+    register_rule,
+    rule_for,
+)
 
 __all__ = [
     "Rule",
     "activation",
+    "all_rules",
     "applications",
     "apply",
     "arithmetic",

@@ -79,6 +79,11 @@ def names() -> tuple[str, ...]:
     return (*sorted(_LAYERS), *(f"ops.{name}" for name in sorted(_OPERATIONS)))
 
 
+def all_rules() -> tuple[Rule, ...]:
+    """Returns every rule once."""
+    return tuple(dict.fromkeys([*_LAYERS.values(), *_OPERATIONS.values()]))
+
+
 def apply(site: Site) -> list[Slots]:
     """Runs the rule of a call; a call without one is opaque."""
     rule = rule_for(site.layer)

@@ -1,0 +1,311 @@
+"""`prune_channels` as users call it: targets, steps, slices, errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import compress
+from compress.data import Dataset
+from compress.errors import InputError
+from compress.measure import count_macs
+from compress.plan import ChannelOptions
+from compress.prune.channels import (
+    SensitivityMap,
+    Site,
+    Slots,
+    prune_channels,
+    register_rule,
+    sensitivity_map,
+)
+from compress.prune.channels.coupling import Group
+from tests.compress.channels.law import compare, outputs_of, randomize, zeroed
+
+
+def cnn(width: int = 64) -> Any:
+    """Two convolutions in a residual, a wide hidden layer, a classifier for digits."""
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Conv2D(width, 3, padding="same", name="stem")(inputs)
+    x = layers.BatchNormalization(name="bn0")(x)
+    y = layers.Conv2D(width, 3, padding="same", activation="relu", name="inner")(x)
+    y = layers.Conv2D(width, 3, padding="same", name="back")(y)
+    x = layers.Add(name="sum")([x, y])
+    x = layers.GlobalAveragePooling2D(name="pool")(layers.ReLU(name="relu")(x))
+    x = layers.Dense(2 * width, activation="relu", name="hidden")(x)
+    model = keras.Model(inputs, layers.Dense(10, activation="softmax", name="last")(x))
+    randomize(model, np.random.default_rng(0))
+    return model
+
+
+def first_kept(group: Group, context: Any) -> np.ndarray:
+    """A constant criterion: the first units score highest."""
+    return np.arange(len(group.units), 0, -1, dtype=float)
+
+
+def test_the_law_in_five_lines() -> None:
+    model = cnn()
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
+    result = prune_channels(model, macs=0.4)
+    small = outputs_of(result.model, x)
+    for weight in model.weights:
+        weight.assign(zeroed(weight.numpy(), result.kept[weight.path]))
+    compare(outputs_of(model, x), small)
+
+
+def test_a_constant_criterion_gives_exact_slices() -> None:
+    model = cnn()
+    result = prune_channels(model, amount=0.5, criterion=first_kept)
+    new = {weight.path: weight.numpy() for weight in result.model.weights}
+    for weight in model.weights:
+        shape = new[weight.path].shape
+        np.testing.assert_array_equal(
+            new[weight.path], weight.numpy()[tuple(slice(size) for size in shape)]
+        )
+    assert result.model.get_layer("stem").filters == 32
+    assert result.model.get_layer("hidden").units == 64
+    assert result.report.criterion == "first_kept"
+
+
+@pytest.mark.parametrize("share", [0.7, 0.5, 0.25, 0.1])
+@pytest.mark.parametrize("of", ["macs", "params"])
+def test_targets_are_met(share: float, of: str) -> None:
+    model = cnn()
+    result = prune_channels(model, **{of: share})
+    before, after = count_macs(model), count_macs(result.model)
+    assert getattr(after, of) / getattr(before, of) == pytest.approx(share, rel=0.02)
+    assert result.report.macs == (before.macs, after.macs)
+    assert result.report.params == (before.params, after.params)
+    assert [layer.name for layer in result.model.layers] == [layer.name for layer in model.layers]
+
+
+def test_absolute_targets() -> None:
+    model = cnn()
+    result = prune_channels(model, macs=1_000_000)
+    assert count_macs(result.model).macs == pytest.approx(1_000_000, rel=0.02)
+    options = ChannelOptions(target="60k", of="params")
+    assert count_macs(prune_channels(model, options).model).params == pytest.approx(60e3, rel=0.02)
+
+
+def test_kept_numbers_are_what_runtimes_like() -> None:
+    for row in prune_channels(cnn(), amount=0.4).report.groups:
+        assert row.kept % 16 == 0
+    for row in prune_channels(cnn(24), macs=0.5).report.groups:
+        assert row.kept % 4 == 0
+    odd = prune_channels(cnn(), macs=0.3, round_to=1)
+    assert any(row.kept % 4 for row in odd.report.groups)
+
+
+def test_coarse_steps_give_way_to_finer_ones_and_the_report_says_so() -> None:
+    report = prune_channels(cnn(16), macs=0.09).report
+    assert report.round_to in ("8", "4")
+    assert any("coarser steps miss the target" in note for note in report.notes)
+
+
+def test_limits_and_exclusions() -> None:
+    result = prune_channels(cnn(), macs=0.5, exclude=("inner",), limits=("hidd*=0.25",))
+    rows = {row.name: row for row in result.report.groups}
+    assert rows["inner"].kept == 64
+    assert rows["hidden"].kept >= 96
+    assert rows["stem"].kept < 64
+
+
+def test_steps_come_to_the_same_target_and_compose_their_slices() -> None:
+    model = cnn()
+    seen: list[tuple[int, int, int]] = []
+
+    def finetune(smaller: Any, step: int, steps: int) -> None:
+        seen.append((step, steps, count_macs(smaller).macs))
+
+    result = prune_channels(model, macs=0.25, steps=3, finetune=finetune)
+    full = count_macs(model).macs
+    assert [(step, steps) for step, steps, _ in seen] == [(1, 3), (2, 3)]
+    assert seen[0][2] / full == pytest.approx(0.25 ** (1 / 3), rel=0.02)
+    assert count_macs(result.model).macs / full == pytest.approx(0.25, rel=0.02)
+    # nothing was trained in between: the slices of the original are the new weights
+    for old, new in zip(model.weights, result.model.weights, strict=True):
+        value = old.numpy()
+        for axis, indices in enumerate(result.kept[old.path]):
+            value = value if indices is None else np.take(value, indices, axis)
+        np.testing.assert_array_equal(value, new.numpy())
+
+
+def test_amount_in_steps_removes_the_amount() -> None:
+    result = prune_channels(cnn(), amount=0.5, steps=2, round_to=1)
+    assert {row.kept / row.total for row in result.report.groups} == {0.5}
+
+
+def test_cost_aware_ranking_prefers_costly_channels() -> None:
+    plain = prune_channels(cnn(), macs=0.5)
+    aware = prune_channels(cnn(), macs=0.5, cost_aware=True)
+    kept = [{row.name: row.kept for row in result.report.groups} for result in (plain, aware)]
+    assert kept[1]["hidden"] >= kept[0]["hidden"]  # hidden neurons cost next to nothing
+    assert kept[1] != kept[0]
+
+
+def test_layer_scope_thins_all_layers_alike() -> None:
+    rows = prune_channels(cnn(), macs=0.25, scope="layer", round_to=1).report.groups
+    shares = [row.kept / row.total for row in rows]
+    assert max(shares) - min(shares) < 0.1
+
+
+def test_the_model_saves_loads_and_trains(tmp_path: Path, digits: Dataset) -> None:
+    result = prune_channels(cnn(), macs=0.25)
+    path = tmp_path / "small.keras"
+    result.model.save(path)
+    again = keras.saving.load_model(path)
+    x = digits.inputs("val")[:8]
+    np.testing.assert_array_equal(outputs_of(result.model, x)[0], outputs_of(again, x)[0])
+    result.model.compile("adam", "sparse_categorical_crossentropy")
+    result.model.fit(x, digits.val.y[:8], verbose=0)
+
+
+def test_recalibration_sets_statistics_of_the_batches(digits: Dataset) -> None:
+    result = prune_channels(cnn(), macs=0.5, data=digits, recalibrate=1)
+    stem = keras.Model(result.model.input, result.model.get_layer("stem").output)
+    order = np.random.default_rng(0).permutation(len(digits.train))[:256]
+    values = outputs_of(stem, digits.preprocess(digits.train.x[order]))[0]
+    bn = result.model.get_layer("bn0")
+    np.testing.assert_allclose(bn.moving_mean.numpy(), values.mean((0, 1, 2)), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(bn.moving_variance.numpy(), values.var((0, 1, 2)), rtol=2e-3)
+    assert bn.momentum == 0.99
+
+
+def test_sensitivity_map(tmp_path: Path, digits: Dataset) -> None:
+    model = cnn(16)
+    measured = sensitivity_map(model, digits, amounts=(0.5,), examples=64)
+    assert [group.name for group in measured.groups] == ["stem", "inner", "hidden"]
+    measured.save(tmp_path / "map.json")
+    assert SensitivityMap.load(tmp_path / "map.json") == measured
+    # by hand: the whole of the accuracy lost by zeroing the lower half of "inner"
+    result = prune_channels(model, amount=0.5, exclude=("stem", "hidden"), round_to=1)
+    order = np.sort(np.random.default_rng(0).permutation(len(digits.val))[:64])
+    scores = outputs_of(result.model, digits.preprocess(digits.val.x[order]))[0]
+    expected = float(np.mean(scores.argmax(1) == digits.val.y[order]))
+    assert measured.groups[1].accuracy == (expected,)
+    prune_channels(model, macs=0.4, sensitivity=measured)
+    with pytest.raises(InputError, match="must belong to the model"):
+        prune_channels(cnn(24), macs=0.5, sensitivity=measured)
+
+
+def test_sensitive_groups_keep_more(digits: Dataset) -> None:
+    from compress.prune.channels.sensitivity import GroupSensitivity
+
+    names = (("stem", 64), ("inner", 64), ("hidden", 128))
+
+    def measured(fragile: str) -> SensitivityMap:
+        groups = tuple(
+            GroupSensitivity(name, units, (0.5,), (0.2 if name == fragile else 0.89,))
+            for name, units in names
+        )
+        return SensitivityMap(0.9, 64, "l2", groups)
+
+    kept = {
+        fragile: {
+            row.name: row.kept
+            for row in prune_channels(cnn(), macs=0.5, sensitivity=measured(fragile)).report.groups
+        }
+        for fragile in ("stem", "inner")
+    }
+    assert kept["stem"]["stem"] > kept["inner"]["stem"]
+    assert kept["inner"]["inner"] > kept["stem"]["inner"]
+
+
+class Scaled(layers.Layer):
+    """A custom layer with one factor a channel."""
+
+    def build(self, shape: Any) -> None:
+        self.factor = self.add_weight(shape=(shape[-1],), name="factor", initializer="ones")
+
+    def call(self, x: Any) -> Any:
+        return x * self.factor
+
+
+def with_scaled(layer: Any) -> Any:
+    inputs = keras.Input((6,))
+    x = layer(layers.Dense(8, name="before")(inputs))
+    return keras.Model(inputs, layers.Dense(3, name="head")(layers.Dense(8, name="after")(x)))
+
+
+def test_a_layer_without_a_rule_keeps_its_channels_and_is_reported() -> None:
+    report = prune_channels(with_scaled(Scaled(name="own")), amount=0.5).report
+    assert [row.name for row in report.groups] == ["after"]
+    ((name, kind, reason),) = report.unknown
+    assert (name, kind) == ("own", "Scaled")
+    assert "it owns weights itself" in reason
+    held = {frozen.layer: frozen for frozen in report.frozen}
+    assert held["own"].units == 8 and held["own"].made_by == ("before",)
+
+
+class Taught(Scaled):
+    """The same, with a rule."""
+
+
+@register_rule(Taught)
+def taught(site: Site) -> Slots:
+    x = site.inputs[0]
+    site.bind(site.layer.factor, 0, x.axes[-1])
+    return site.passed(x, zero=True)
+
+
+def test_a_rule_teaches_a_custom_layer() -> None:
+    model = with_scaled(Taught(name="own"))
+    result = prune_channels(model, amount=0.5)
+    assert not result.report.unknown
+    assert [row.name for row in result.report.groups] == ["before", "after"]
+    kept = result.kept["own/factor"][0]
+    np.testing.assert_array_equal(
+        result.model.get_layer("own").factor.numpy(),
+        model.get_layer("own").factor.numpy()[kept],
+    )
+
+
+ERRORS = [
+    ({}, "must be one of macs=, params= or amount=. Received: none"),
+    ({"macs": 0.5, "params": 0.5}, "Received: macs, params"),
+    ({"macs": 0.0}, r"must keep a share in \(0, 1\]"),
+    ({"macs": 1e12}, "must be at most the model's own"),
+    ({"amount": 1.0}, r"amount must be in \[0, 1\)"),
+    ({"macs": 0.001}, r"macs must be at least [\d,]+ \(0\.\d+x .* held are 10 units by model output"),
+    ({"macs": 0.5, "criterion": "l3"}, "Unknown channel criterion 'l3'.*l2"),
+    ({"macs": 0.5, "criterion": "taylor"}, "'taylor' must have data"),
+    ({"macs": 0.5, "recalibrate": 2}, "recalibrate must have data"),
+    ({"macs": 0.5, "exclude": ("stemm",)}, "'stemm'. Choices: .*Did you mean 'stem'"),
+    ({"macs": 0.5, "limits": ("stem",)}, "channel limit must be pattern=share. Received: stem"),
+    ({"macs": 0.5, "colour": 1}, "Unknown channel option 'colour'"),
+    ({"macs": 0.5, "criterion": lambda group, context: [1.0]}, "must return 64 finite numbers"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "message"), ERRORS)
+def test_bad_input(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        prune_channels(cnn(), **arguments)
+
+
+def test_nan_weights() -> None:
+    model = cnn()
+    kernel = model.get_layer("inner").kernel
+    kernel.assign(np.full(kernel.shape, np.nan))
+    with pytest.raises(InputError, match="NaN or infinity in 'inner/kernel'"):
+        prune_channels(model, macs=0.5)
+
+
+def test_nothing_removable() -> None:
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(3, name="only")(inputs))
+    with pytest.raises(InputError, match=r"Received: none; held are 3 units by model output 'only'"):
+        prune_channels(model, macs=0.5)
+
+
+def test_public_names() -> None:
+    coupled = compress.coupled_groups(cnn())
+    assert [row.makers for row in coupled.groups] == [("stem", "back"), ("inner",), ("hidden",)]
+    assert coupled.macs == count_macs(cnn()).macs
+    assert coupled.groups[0].layers == ("stem", "bn0", "inner", "back", "hidden")
+    assert 0 < coupled.least < coupled.macs
+    assert compress.prune_channels is prune_channels
