@@ -114,8 +114,10 @@ class Program:
                 args, kwargs = keras.tree.map_structure(
                     lambda value: values.get(id(value), value), (node.args, node.kwargs)
                 )
-                if training is not None and training(node.operation):
-                    kwargs = {**kwargs, "training": True}
+                if getattr(node.operation, "_call_has_training_arg", False):
+                    # some layers (augmentation) train unless they are told not to
+                    train = training is not None and training(node.operation)
+                    kwargs = {**kwargs, "training": train}
                 results = keras.tree.flatten(node.operation(*args, **kwargs))
             for tensor, value in zip(node.outputs, results, strict=True):
                 values[id(tensor)] = value

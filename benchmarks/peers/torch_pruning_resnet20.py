@@ -9,10 +9,11 @@ of an environment of its own, which needs neither TensorFlow nor paretune:
     /tmp/tp/bin/python benchmarks/peers/torch_pruning_resnet20.py \\
         --weights resnet20.npz --data fashion.npz --out torch_pruning_resnet20.json
 
-The ported network must give Keras's logits and accuracy before anything is pruned. One step of
-global magnitude pruning removes channels, down to a quarter of the dense network's operations
-in Torch-Pruning's own count. Fine-tuning differs from Keras's in what PyTorch does otherwise:
-running variances are unbiased, and momentum is applied before the learning rate.
+The ported network must give Keras's logits and accuracies before anything is pruned. Global
+magnitude pruning removes channels, in one step or in many, down to a quarter of the dense
+network's operations in Torch-Pruning's own count. Fine-tuning differs from Keras's in what
+PyTorch does otherwise: running variances are unbiased, and the learning rate scales velocities,
+not gradients. The test part is read once per network, after everything is chosen.
 """
 
 from __future__ import annotations
@@ -23,26 +24,25 @@ import json
 import math
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 import torch_pruning as tp
 from torch import Tensor, nn
-
-Arrays = dict[str, npt.NDArray[np.generic]]
+from torch.nn import functional
 
 THREADS = 2
 SEED = 0
 WIDTHS, BLOCKS, CLASSES, SIZE = (16, 32, 64), 3, 10, 28
-TARGET, TOLERANCE = 0.25, 0.02
-ROUND_TO = (8, None)
+TARGET = 0.25
+STEPS = 400
 EPOCHS, BATCH, LEARNING_RATE, MOMENTUM = 2, 128, 0.02, 0.9
 EVALUATION_BATCH = 1000
 
@@ -76,21 +76,25 @@ class ResNet20(nn.Module):
     def normalized(self, x: Tensor, conv: str, norm: str) -> Tensor:
         layer: Any = self.get_submodule(conv)
         if layer.kernel_size == (3, 3) and layer.stride == (2, 2):
-            x = F.pad(x, (0, 1, 0, 1))  # "same" on even sizes pads right and below only
+            x = functional.pad(x, (0, 1, 0, 1))  # "same" on even sizes pads right and below only
         result: Tensor = self.get_submodule(norm)(layer(x))
         return result
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.normalized(x, "conv0", "bn0"))
+        x = functional.relu(self.normalized(x, "conv0", "bn0"))
         for name in self.blocks:
             shortcut = x
             if hasattr(self, f"{name}_proj"):
                 shortcut = self.normalized(x, f"{name}_proj", f"{name}_proj_bn")
-            x = F.relu(self.normalized(x, f"{name}_conv1", f"{name}_bn1"))
+            x = functional.relu(self.normalized(x, f"{name}_conv1", f"{name}_bn1"))
             x = self.normalized(x, f"{name}_conv2", f"{name}_bn2")
-            x = F.relu(x + shortcut)
+            x = functional.relu(x + shortcut)
         result: Tensor = self.logits(x.mean((2, 3)))
         return result
+
+
+Arrays = dict[str, npt.NDArray[np.generic]]
+Candidate = tuple[float, ResNet20]
 
 
 def main() -> None:
@@ -112,8 +116,8 @@ def main() -> None:
         "target": TARGET,
         "variants": [],
     }
-    for round_to in ROUND_TO:
-        record = measure(dense, data, round_to)
+    for method, round_to in product((one_shot, progressive), (8, None)):
+        record = {"method": method.__name__, **measure(dense, data, method, round_to)}
         print(json.dumps(record), flush=True)
         result["variants"].append(record)
         if arguments.out:
@@ -188,19 +192,31 @@ def verified(model: ResNet20, weights: Arrays, data: dict[str, Tensor]) -> dict[
     }
 
 
-def measure(dense: ResNet20, data: dict[str, Tensor], round_to: int | None) -> dict[str, Any]:
+def measure(
+    dense: ResNet20,
+    data: dict[str, Tensor],
+    method: Callable[[ResNet20, int | None], Iterator[Candidate]],
+    round_to: int | None,
+) -> dict[str, Any]:
     """Prunes a copy of the dense network and fine-tunes it.
+
+    Args:
+        dense: Stays as it is.
+        data: From `tensors`.
+        method: `one_shot` or `progressive`.
+        round_to: What numbers of channels must be a multiple of.
 
     Returns:
         A record; lists of two are [before, after]:
             ops: Torch-Pruning's count, which adds batch normalization to `macs`.
             macs: Multiply-accumulates of convolutions and the last layer alone.
             channels: Of each convolution's output.
+            params: Trainable ones.
             pruned_val_accuracy: Before fine-tuning.
-            search_s, finetune_s: Choosing the ratio; training.
+            search_s, finetune_s: Building and counting all candidates; training.
     """
     began = time.perf_counter()
-    ratio, model = pruned_to_target(dense, round_to)
+    ratio, model = chosen(dense, method(dense, round_to))
     found = time.perf_counter()
     before = accuracy(model, data, "val")
     start = time.perf_counter()
@@ -211,6 +227,7 @@ def measure(dense: ResNet20, data: dict[str, Tensor], round_to: int | None) -> d
     return {
         "round_to": round_to,
         "pruning_ratio": ratio,
+        "within_target": counts[1][0] <= TARGET * counts[0][0],
         "ops": [ops for ops, _ in counts],
         "ops_ratio": counts[0][0] / counts[1][0],
         "macs": macs,
@@ -226,29 +243,57 @@ def measure(dense: ResNet20, data: dict[str, Tensor], round_to: int | None) -> d
     }
 
 
-def pruned_to_target(dense: ResNet20, round_to: int | None) -> tuple[float, ResNet20]:
-    """Finds the pruning ratio by bisection.
+def chosen(dense: ResNet20, candidates: Iterator[Candidate]) -> Candidate:
+    """Returns the candidate of the most operations within the target, else that of the fewest.
 
-    Returns:
-        The ratio and the pruned network.
+    All are counted rather than bisected: a layer that would keep fewer than `round_to` channels is
+    not pruned at all, so operations can rise with the ratio.
     """
-    raise NotImplementedError
+    limit = TARGET * operations(dense)[0]
+    best: tuple[tuple[bool, float], Candidate] | None = None
+    for candidate in candidates:
+        ops = operations(candidate[1])[0]
+        rank = (True, ops) if ops <= limit else (False, -ops)
+        if best is None or rank > best[0]:
+            best = rank, candidate
+    if best is None:
+        raise ValueError("there must be a candidate")
+    return best[1]
 
 
-def pruned(dense: ResNet20, ratio: float, round_to: int | None) -> ResNet20:
-    """Returns a copy without the share `ratio` of all channels, the weakest of the network."""
+def one_shot(dense: ResNet20, round_to: int | None) -> Iterator[Candidate]:
+    """Yields (pruning ratio, network) for each number of channels, removed in one step."""
+    total = (BLOCKS + 1) * sum(WIDTHS)  # a stage's blocks share one set and have one each
+    for removed in range(1, total):
+        ratio = (removed - 0.5) / total  # the pruner rounds what it keeps down
+        model = copy.deepcopy(dense)
+        pruner(model, round_to, pruning_ratio=ratio).step()
+        yield ratio, model
+
+
+def progressive(dense: ResNet20, round_to: int | None) -> Iterator[Candidate]:
+    """Yields (pruning ratio, network) after each of many small steps on one network.
+
+    This is how Torch-Pruning's own benchmarks reach a number of operations.
+    """
     model = copy.deepcopy(dense)
-    pruner = tp.pruner.BasePruner(
+    progress = pruner(model, round_to, pruning_ratio=1.0, iterative_steps=STEPS)
+    for step in range(1, STEPS + 1):
+        progress.step()
+        yield step / STEPS, copy.deepcopy(model)
+
+
+def pruner(model: ResNet20, round_to: int | None, **options: Any) -> Any:
+    """Returns the pruner of a network; it ranks the channels of all layers together."""
+    return tp.pruner.BasePruner(
         model,
         example(),
         importance=tp.importance.GroupMagnitudeImportance(p=2),
         global_pruning=True,
-        pruning_ratio=ratio,
         ignored_layers=[model.logits],
         round_to=round_to,
+        **options,
     )
-    pruner.step()
-    return model
 
 
 def example() -> Tensor:
@@ -301,7 +346,7 @@ def finetune(model: nn.Module, data: dict[str, Tensor]) -> list[float]:
             x = images[index]
             flip = torch.rand(len(x), generator=generator) < 0.5
             x = torch.where(flip[:, None, None, None], x.flip(3), x)
-            loss = F.cross_entropy(model(x), labels[index])
+            loss = functional.cross_entropy(model(x), labels[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -324,8 +369,8 @@ def batches(count: int, generator: torch.Generator) -> Iterator[Tensor]:
 
 def accuracy(model: nn.Module, data: dict[str, Tensor], part: str) -> float:
     with torch.inference_mode():
-        chosen = torch.cat([model(x).argmax(1) for x in data[f"{part}/x"].split(EVALUATION_BATCH)])
-    return (chosen == data[f"{part}/y"]).double().mean().item()
+        logits = torch.cat([model(x) for x in data[f"{part}/x"].split(EVALUATION_BATCH)])
+    return float((logits.argmax(1) == data[f"{part}/y"]).double().mean())
 
 
 if __name__ == "__main__":

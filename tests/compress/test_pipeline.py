@@ -83,6 +83,40 @@ def test_from_a_file_to_a_report(trained: Path, tmp_path: Path, digits: Dataset)
     assert (result.folder / "latency.json").read_bytes() == latency
 
 
+def test_channels_then_weights(trained: Path, tmp_path: Path) -> None:
+    """Channels leave first (in two steps), then weights are pruned while the model teaches."""
+    values = {**QUICK, "channels": "0.5x", "channel_steps": 2, "sparsity": 0.5}
+    plan = from_flat(Plan, {**values, "out": str(tmp_path / "out")})
+    seen: list[str] = []
+    result = compress_model(trained, plan=plan, on_progress=lambda text, _: seen.append(text))
+    rows = {row.artifact.id: row for row in result.report.rows}
+    assert list(rows) == [
+        "mine-c0_5x-p50.float32", "mine-c0_5x-p50.int8", "mine.float32", "mine.int8"
+    ]  # fmt: skip
+    dense, small = rows["mine.float32"].artifact, rows["mine-c0_5x-p50.float32"].artifact
+    # first: 64 * 9 * 16, mid: 64 * 9 * 16 * 32, hidden: 32 * 64, last: 64 * 10
+    assert dense.macs == 64 * 9 * 16 + 64 * 9 * 16 * 32 + 32 * 64 + 640
+    assert small.macs == pytest.approx(0.5 * dense.macs, rel=0.02)
+    assert small.test["accuracy"] > dense.test["accuracy"] - 0.05
+    assert small.sparsity == pytest.approx(0.5, abs=0.01)
+    record = result.report.compressed[0]
+    assert record.channels is not None
+    kept = {row["name"]: row["kept"] for row in record.channels["groups"]}
+    assert kept["first"] == result.model.get_layer("first").filters == 8
+    assert any(text.startswith("fine-tuning, channel step 1 of 2") for text in seen)
+    page = (result.folder / "report.html").read_text("utf-8")
+    assert "first: 8 of 16 channels kept" in page
+    assert "fewer MACs at 50 % sparsity" in page
+    assert "--channels 0.5x --channel-steps 2" in record.command
+
+
+def test_a_target_below_what_is_feasible_writes_nothing(trained: Path, tmp_path: Path) -> None:
+    plan = from_flat(Plan, {"channels": "0.001x", "out": str(tmp_path / "out")})
+    with pytest.raises(InputError, match="macs must be at least"):
+        compress_model(trained, plan=plan)
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_pruning_and_teacher(trained: Path, tmp_path: Path) -> None:
     values = {**QUICK, "epochs": 1, "sparsity": 0.0, "teacher": "none", "formats": "float32"}
     plan = from_flat(Plan, {**values, "out": str(tmp_path / "out")})

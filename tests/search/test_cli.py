@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,6 +53,9 @@ CASES = {
     "no plan": (["run", "--plan", "no.toml"], "Cannot read plan 'no.toml'"),
     "replay": (["search", "--replay", "no.json"], "Cannot read 'no.json'"),
     "report": (["report", "nowhere"], "must be the folder of a run"),
+    "channels": (["compress", "m.keras", "--channels", "2x"], "keep a share in (0, 1]"),
+    "channel words": (["run", "--channels", "half"], "a count like 12M. Received: half"),
+    "round to": (["compress", "m.keras", "--round-to", "-1"], "round_to must be at least 0"),
     "sparsity": (["compress", "m.keras", "--sparsity", "1.2"], "sparsity must be in [0, 1)"),
 }
 
@@ -72,6 +78,7 @@ def test_one_line_and_exit_2(case: str, tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["compress", "no.keras"], "A model file must exist"),
+        (["inspect", "no.keras"], "A model file must exist"),
         (["run", "--teacher", "no.keras"], "A model file must exist"),
         (["run", "--device", "gpu"], "device 'gpu' must have a GPU"),
     ],
@@ -82,6 +89,19 @@ def test_one_line_with_tensorflow_loaded(words: list[str], message: str, tmp_pat
     assert f"paretune: error: {message}" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_inspect(tmp_path: Path, small_cnn: Callable[..., Any]) -> None:
+    small_cnn().save(tmp_path / "m.keras")
+    done = paretune("inspect", "m.keras", "--json", "m.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    text = " ".join(done.stdout.split())
+    # first: 64 * 9 * 8, mid: 16 * 9 * 8 * 16, hidden: 16 * 32, last: 32 * 10
+    assert f"{(4608 + 18432 + 512 + 320) / 1000:.1f} k MACs" in text
+    assert "hidden channels 32" in text
+    assert "model output 'probabilities' 10 last" in text
+    record = json.loads((tmp_path / "m.json").read_text())
+    assert [group["total"] for group in record["groups"]] == [8, 16, 32]
 
 
 def test_help_names_every_option_and_its_default(tmp_path: Path) -> None:

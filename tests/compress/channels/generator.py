@@ -217,7 +217,7 @@ SEQUENCES: dict[str, Template] = {
     "ops.mean": lambda rng, x: ops.mean(x, axis=1),
     "ops.swapaxes": lambda rng, x: ops.swapaxes(ops.moveaxis(x, 1, 2), 1, 2),
     "ops.broadcast": lambda rng, x: ops.broadcast_to(
-        layers.Dense(8)(ops.mean(x, axis=1, keepdims=True)), (2, x.shape[1], 8)
+        layers.Dense(8)(ops.mean(x, axis=1, keepdims=True)), (BATCH, x.shape[1], 8)
     ),
     "ops.triangle": lambda rng, x: ops.tril(x),
 }  # fmt: skip
@@ -260,6 +260,8 @@ TOKENS: dict[str, Template] = {
 }
 BY_RANK = {VECTOR: VECTORS, SEQUENCE: SEQUENCES, IMAGE: IMAGES, VOLUME: VOLUMES}
 LARGEST = 4000
+# no width: Keras 3.15's add takes (n, 1) added to (n, n) for a bias of n channels
+BATCH = 13
 
 
 def graph(seed: int, depth: int = 7) -> keras.Model:
@@ -272,8 +274,8 @@ def graph(seed: int, depth: int = 7) -> keras.Model:
     rng = np.random.default_rng(seed)
     keras.backend.clear_session()
     kinds = {"image": (6, 6, 3), "sequence": (4, 5), "vector": (5,)}
-    inputs = [keras.Input(shape, name=name, batch_size=2) for name, shape in kinds.items()]
-    tokens = keras.Input((4,), dtype="int32", name="tokens", batch_size=2)
+    inputs = [keras.Input(shape, name=name, batch_size=BATCH) for name, shape in kinds.items()]
+    tokens = keras.Input((4,), dtype="int32", name="tokens", batch_size=BATCH)
     pool = list(inputs)
     pool.append(pick(rng, TOKENS)(rng, tokens))
     # inputs are fixed: a layer with weights first, so that there is something to remove

@@ -93,7 +93,7 @@ def random_inputs(program: Program, rng: np.random.Generator, batch: int = 2) ->
     import keras
 
     def array(tensor: Any) -> Array:
-        shape = [batch, *(5 if size is None else size for size in tensor.shape[1:])]
+        shape = [tensor.shape[0] or batch, *(5 if size is None else size for size in tensor.shape[1:])]
         if "int" in tensor.dtype:
             return rng.integers(0, 5, size=shape).astype(tensor.dtype)
         return rng.normal(size=shape).astype(np.float32)
@@ -195,6 +195,8 @@ class _Interpreter:
                 args, kwargs = keras.tree.map_structure(
                     lambda value: values.get(id(value), value), (node.args, node.kwargs)
                 )
+                if getattr(node.operation, "_call_has_training_arg", False):
+                    kwargs = {**kwargs, "training": False}
                 results = keras.tree.flatten(node.operation(*args, **kwargs))
             for tensor, value in zip(node.outputs, results, strict=True):
                 values[id(tensor)] = value

@@ -309,3 +309,21 @@ def test_public_names() -> None:
     assert coupled.groups[0].layers == ("stem", "bn0", "inner", "back", "hidden")
     assert 0 < coupled.least < coupled.macs
     assert compress.prune_channels is prune_channels
+
+
+def test_the_guides_rule_works() -> None:
+    """The worked example of docs/guide.md, as it stands there."""
+    import re
+
+    from tests.compress.channels.law import check
+
+    guide = Path(__file__).parents[3] / "docs" / "guide.md"
+    blocks = re.findall(r"```python\n(.*?)```", guide.read_text("utf-8"), flags=re.DOTALL)
+    (block,) = (text for text in blocks if "@register_rule(Mix)" in text)
+    names: dict[str, Any] = {}
+    exec(compile(block, str(guide), "exec"), names)
+    inputs = keras.Input((6,))
+    x = layers.Dense(8, name="before")(inputs)
+    x = names["Mix"](10, name="mix")(x)
+    coupling, _, _ = check(keras.Model(inputs, layers.Dense(3, name="head")(x)))
+    assert [group.name for group in coupling.groups] == ["before", "mix"]

@@ -86,7 +86,7 @@ class Context:
     def value(self, variable: Any) -> npt.NDArray[Any]:
         """Returns a weight as an array."""
         if id(variable) not in self._values:
-            self._values[id(variable)] = np.asarray(variable.numpy())
+            self._values[id(variable)] = _array(variable)
         return self._values[id(variable)]
 
     def power_sums(self, part: Slice, power: float) -> Scores:
@@ -151,6 +151,15 @@ class Context:
             for number, entries, local in by_axis[id(binding.ids)]:
                 found[number].append(Slice(index, binding.variable, binding.axis, entries, local))
         return found
+
+
+def _array(variable: Any) -> npt.NDArray[Any]:
+    """Returns a weight for reading; where TensorFlow lends its buffer, without a copy."""
+    try:
+        return np.asarray(memoryview(variable.value.read_value()))
+    except (AttributeError, TypeError, ValueError, BufferError):
+        # bfloat16, a place other than the CPU, a variable of another kind
+        return np.asarray(variable.numpy())
 
 
 def _by_group(coupling: Coupling, ids: Ids, place: Ids) -> list[tuple[int, Ids, Ids]]:
