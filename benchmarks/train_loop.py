@@ -18,7 +18,7 @@ from unittest import mock
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from _common import ratio, save
+from benchmarks._common import ratio, save
 
 from compress import train as training
 from compress.data import Dataset, Preprocessing, Split

@@ -250,6 +250,6 @@ def _own_objects(operation: Any) -> dict[str, Any]:
         candidates = [type(part), *(value for value in vars(part).values() if callable(value))]
         for value in candidates:
             owner = value if inspect.isroutine(value) or inspect.isclass(value) else type(value)
-            if not owner.__module__.startswith(("keras.", "tensorflow.")):
+            if not (owner.__module__ or "").startswith(("keras.", "tensorflow.")):
                 found[owner.__name__] = owner
     return found

@@ -93,7 +93,10 @@ def random_inputs(program: Program, rng: np.random.Generator, batch: int = 2) ->
     import keras
 
     def array(tensor: Any) -> Array:
-        shape = [tensor.shape[0] or batch, *(5 if size is None else size for size in tensor.shape[1:])]
+        shape = [
+            tensor.shape[0] or batch,
+            *(5 if size is None else size for size in tensor.shape[1:]),
+        ]
         if "int" in tensor.dtype:
             return rng.integers(0, 5, size=shape).astype(tensor.dtype)
         return rng.normal(size=shape).astype(np.float32)

@@ -169,18 +169,24 @@ def run_all(folder: Path, only: str = "") -> list[Result]:
     """Examines every network (whose name contains `only`) at every share."""
     import keras
 
-    results = []
+    results, failed = [], []
     for name in constructors():
         if only not in name:
             continue
         started = time.perf_counter()
-        model = build(name)
-        found = [examine(model, name, share, folder) for share in SHARES]
+        try:
+            model = build(name)
+            found = [examine(model, name, share, folder) for share in SHARES]
+        except Exception as error:  # the other networks are worth their hour all the same
+            failed.append(f"{name}: {error}")
+            print(f"{name} FAILED: {error}", flush=True)
+            continue
         results += found
         laws = ", ".join(f"{result.share}x law {result.law:.1e}" for result in found)
         print(f"{name}: {laws}, {time.perf_counter() - started:.0f} s", flush=True)
         del model
         keras.backend.clear_session()
+    assert not failed, failed
     return results
 
 
@@ -210,7 +216,8 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         text = table(run_all(Path(place), arguments.only))
+    print(text)
     if arguments.write:
-        arguments.write.write_text(text, "utf-8")
-    else:
-        print(text)
+        page = arguments.write.read_text("utf-8")
+        head, tail = page.split("<!-- table -->")[0], page.split("<!-- /table -->")[1]
+        arguments.write.write_text(f"{head}<!-- table -->\n{text}<!-- /table -->{tail}", "utf-8")

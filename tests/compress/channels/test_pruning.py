@@ -298,7 +298,9 @@ def test_nan_weights() -> None:
 def test_nothing_removable() -> None:
     inputs = keras.Input((4,))
     model = keras.Model(inputs, layers.Dense(3, name="only")(inputs))
-    with pytest.raises(InputError, match=r"Received: none; held are 3 units by model output 'only'"):
+    with pytest.raises(
+        InputError, match=r"Received: none; held are 3 units by model output 'only'"
+    ):
         prune_channels(model, macs=0.5)
 
 

@@ -32,6 +32,11 @@ def obeys(seed: int) -> None:
                 hits[f"{family}.{rule.__name__}"] += 1
 
 
+# a random kept set may leave a softmax one entry
+ONE_ENTRY = pytest.mark.filterwarnings("ignore:(.|\n)*softmax over axis")
+
+
+@ONE_ENTRY
 @pytest.mark.parametrize("seed", range(12))
 def test_a_few_graphs(seed: int) -> None:
     obeys(seed)
@@ -42,6 +47,7 @@ def test_graphs_that_once_broke(seed: int) -> None:
     obeys(seed)
 
 
+@ONE_ENTRY
 @pytest.mark.slow
 def test_random_graphs(capsys: pytest.CaptureFixture[str]) -> None:
     hits.clear()

@@ -92,9 +92,7 @@ def test_comes_as_near_as_exhaustive_search(seed: int) -> None:
 def test_uniform_thins_all_groups_alike() -> None:
     scores = [np.full(100, 0.01), np.full(100, 5.0)]
     weight = np.array([1.0, 1.0])
-    choice = by_rank(
-        scores, allowed([100, 100]), lambda kept: kept @ weight, 100.0, uniform=True
-    )
+    choice = by_rank(scores, allowed([100, 100]), lambda kept: kept @ weight, 100.0, uniform=True)
     assert choice.totals.tolist() == [50, 50]
 
 
