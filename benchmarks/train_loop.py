@@ -18,8 +18,8 @@ from unittest import mock
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from benchmarks._common import ratio, save
 
+from benchmarks._common import ratio, save
 from compress import train as training
 from compress.data import Dataset, Preprocessing, Split
 from compress.device import quiet_tensorflow, setup

@@ -104,7 +104,7 @@ def _without_channels(
 ) -> tuple[keras.Model, ChannelReport | None, list[str]]:
     if not plan.channels.active:
         return copy_model(model), None, []
-    from compress.prune.channels import prune
+    from compress.prune.channels import prune_channels
 
     def finetune(smaller: Any, step: int, steps: int) -> None:
         tuner.tune(smaller, f"fine-tuning, channel step {step} of {steps}", [])
@@ -114,7 +114,7 @@ def _without_channels(
 
     on_progress("removing channels", 0.0)
     try:
-        result = prune(
+        result = prune_channels(
             model, plan.channels, data=data, finetune=finetune, seed=plan.seed, on_choice=chosen
         )
     except InputError as error:

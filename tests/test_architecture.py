@@ -19,6 +19,7 @@ TIERS = [
     ["compress.files", "compress.plan", "compress.records", "compress.pareto", "compress.quiet"],
     ["compress.data", "compress.runfolder", "compress.io", "compress.graph", "compress.device"],
     ["compress.trace"],
+    ["compress.program"],
     ["compress.task", "compress.optimizers", "compress.fused", "compress.tfmot_bridge"],
     ["compress.predict"],
     ["compress.train", "compress.measure"],

@@ -3,18 +3,13 @@
 Everything here imports TensorFlow only when it is used.
 """
 
-from compress.prune.channels.pruning import (
-    Coupled,
-    PruneResult,
-    check_channels,
-    coupled_groups,
-    prune,
-    prune_channels,
-)
+from compress.prune.channels.coupled import Coupled, coupled_groups
+from compress.prune.channels.pruning import PruneResult, check_channels, prune_channels
 from compress.prune.channels.report import ChannelReport, GroupRow
 from compress.prune.channels.rules import register_rule
 from compress.prune.channels.sensitivity import SensitivityMap, sensitivity_map
-from compress.prune.channels.slots import Site, Slots
+from compress.prune.channels.site import Site
+from compress.prune.channels.slots import Slots
 
 __all__ = [
     "ChannelReport",
@@ -26,7 +21,6 @@ __all__ = [
     "Slots",
     "check_channels",
     "coupled_groups",
-    "prune",
     "prune_channels",
     "register_rule",
     "sensitivity_map",

@@ -128,7 +128,7 @@ def allowed_for(coupling: Coupling, options: ChannelOptions, round_to: int) -> A
         InputError: A pattern matches no layer whose channels can be removed.
     """
     groups = coupling.groups
-    removable = np.array([len(group.units) for group in groups])
+    removable = coupling.whole
     fixed = np.array([group.fixed for group in groups])
     width = np.array([group.width for group in groups])
     heads = np.array([group.kind == HEADS for group in groups])
@@ -231,7 +231,7 @@ def _scale(scores: Scores, normalize: str) -> float:
 
 def _unit_costs(coupling: Coupling) -> Scores:
     """MACs that one unit of each group costs in the whole model, relative to their mean."""
-    full = np.array([len(group.units) for group in coupling.groups])
+    full = coupling.whole
     cost = coupling.costs.macs
     saved = cost(full) - cost(full[None] - np.eye(len(full), dtype=np.int64))
     return np.asarray(np.maximum(saved, 1.0) / max(float(saved.mean()), 1.0))

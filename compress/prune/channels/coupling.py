@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from compress.program import Program, record
 from compress.prune.channels.costs import CostModel
-from compress.prune.channels.rules import apply, known, rule_for
-from compress.prune.channels.slots import HEADS, Binding, Ids, Ledger, Site, Slots
-from compress.trace import Node, Program, record
+from compress.prune.channels.follow import run
+from compress.prune.channels.rules import known
+from compress.prune.channels.slots import HEADS, Binding, Ids, Ledger, Slots
 
 if TYPE_CHECKING:
     import keras
@@ -93,7 +92,7 @@ class Coupling:
     """What belongs together in a model.
 
     Args:
-        program: From `compress.trace.record`.
+        program: From `compress.program.record`.
         ledger: Filled by the rules.
 
     Attributes:
@@ -131,6 +130,11 @@ class Coupling:
     def costs(self) -> CostModel:
         """MACs and parameters of any kept numbers of units per group."""
         return CostModel.of(self)
+
+    @cached_property
+    def whole(self) -> Ids:
+        """Removable units of each group, (groups,): what is kept when nothing is removed."""
+        return np.array([len(group.units) for group in self.groups], np.int64)
 
     def axis_index(self, ids: Ids) -> int:
         """Returns the row of `incidence` of an axis."""
@@ -226,7 +230,7 @@ def coupling_of(model: keras.Model, input_shape: Any = None) -> Coupling:
 
     Args:
         model: Any Keras model; a subclassed one is traced.
-        input_shape: See `compress.trace.record`.
+        input_shape: See `compress.program.record`.
 
     Raises:
         InputError: The model is no graph and cannot be traced.
@@ -245,65 +249,6 @@ def coupling_of(model: keras.Model, input_shape: Any = None) -> Coupling:
             name = _producer(program, tensor)
             ledger.freeze(slots.axes[axis], f"model output '{name}'", name)
     return Coupling(program, ledger)
-
-
-def run(program: Program, inputs: Sequence[Slots], ledger: Ledger) -> list[Slots]:
-    """Follows slots through a program; nested programs are run at every call."""
-    slots: dict[int, Slots] = {}
-    for tensor, value in zip(program.inputs, inputs, strict=True):
-        slots[id(tensor)] = value
-        ledger.tensors.setdefault(id(tensor), value)
-    for node in program.nodes:
-        received = [slots[id(tensor)] for tensor in node.inputs]
-        results = _visit(node, received, ledger)
-        for tensor, result in zip(node.outputs, results, strict=True):
-            slots[id(tensor)] = result
-            ledger.tensors.setdefault(id(tensor), result)
-    return [slots[id(tensor)] for tensor in program.outputs]
-
-
-def _visit(node: Node, inputs: list[Slots], ledger: Ledger) -> list[Slots]:
-    operation = node.operation
-    again = ledger.first_inputs.get(id(operation))
-    if node.body is not None:
-        if again is not None:
-            _tie(ledger, node.name, again, inputs)
-        ledger.first_inputs.setdefault(id(operation), inputs)
-        return run(node.body, inputs, ledger)
-    configs = len(ledger.edits[id(operation)].config) if id(operation) in ledger.edits else 0
-    calls = len(ledger.call_edits.get(id(node), ()))
-    shapes = [tuple(tensor.shape) for tensor in node.outputs]
-    site = Site(ledger, operation, node.name, inputs, shapes, node.args, node.kwargs, node=node)
-    if rule_for(operation) is None and node.closed:
-        results = site.unknown(f"no rule for this class, and it cannot be opened: {node.closed}")
-    else:
-        results = apply(site)
-    edits = ledger.edits.get(id(operation))
-    if again is not None and ((edits and edits.config) or calls):
-        # one config serves all calls: their channels must be the same ones
-        if id(operation) not in ledger.by_weights:
-            _tie(ledger, node.name, again, inputs)
-        if edits:
-            del edits.config[configs:]
-        if calls:
-            del ledger.call_edits[id(node)][calls:]
-    ledger.first_inputs.setdefault(id(operation), inputs)
-    return results
-
-
-def _tie(ledger: Ledger, name: str, first: list[Slots], second: list[Slots]) -> None:
-    """Ties the inputs of two calls of one layer or model."""
-    reason = "a shared layer is called on other channels too"
-    nothing = Slots((), ())  # one call may take more tensors, such as a mask
-    for one, two in zip_longest(first, second, fillvalue=nothing):
-        for axis in range(max(len(one.axes), len(two.axes))):
-            a = one.axes[axis] if axis < len(one.axes) else None
-            b = two.axes[axis] if axis < len(two.axes) else None
-            if a is not None and b is not None and len(a) == len(b):
-                ledger.link(a, b)
-                continue
-            ledger.freeze(a, reason, name)
-            ledger.freeze(b, reason, name)
 
 
 def _producer(program: Program, tensor: Any) -> str:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from compress.errors import InputError, unknown_name
 from compress.plan import ChannelOptions
-from compress.prune.channels.budget import Selection, allowed_for, check_feasible, cost_of, select
-from compress.prune.channels.coupling import Coupling, Frozen, Mask, coupling_of
+from compress.prune.channels.budget import Selection, check_feasible, cost_of, select
+from compress.prune.channels.coupling import Coupling, Mask, coupling_of
 from compress.prune.channels.criteria import CRITERIA, NEEDS_DATA, Context, Criterion
-from compress.prune.channels.report import ChannelReport, GroupRow, row_of, unknown_layers
+from compress.prune.channels.report import ChannelReport, row_of, unknown_layers
 from compress.prune.channels.slots import Ids
 from compress.prune.channels.surgery import (
     KeptIndices,
@@ -112,32 +112,6 @@ def prune_channels(
         names = [field.name for field in fields(ChannelOptions)]
         wrong = next(name for name in settings if name not in names)
         raise unknown_name("channel option", wrong, names) from None
-    return prune(
-        model,
-        options,
-        criterion=criterion,
-        data=data,
-        sensitivity=sensitivity,
-        finetune=finetune,
-        seed=seed,
-        input_shape=input_shape,
-        on_choice=on_choice,
-    )
-
-
-def prune(
-    model: keras.Model,
-    options: ChannelOptions,
-    *,
-    criterion: str | Criterion | None = None,
-    data: Dataset | None = None,
-    sensitivity: SensitivityMap | None = None,
-    finetune: Finetune | None = None,
-    seed: int = 0,
-    input_shape: Any = None,
-    on_choice: Callable[[Selection], None] | None = None,
-) -> PruneResult:
-    """Does what `prune_channels` says; the options hold the target."""
     name, score = _criterion(options, criterion, data)
     _check_weights(model)
     original = coupling_of(model, input_shape)
@@ -181,7 +155,7 @@ class _Goal:
         value, share = options.parsed()
         if options.of == "amount":
             return cls(options.of, value, 1.0)
-        before = float(cost_of(coupling, options)(_full(coupling)))
+        before = float(cost_of(coupling, options)(coupling.whole))
         goal = value * before if share else value
         if goal > before:
             raise InputError(
@@ -217,10 +191,6 @@ def _check_weights(model: keras.Model) -> None:
                 f"The model's weights must be finite to be ranked. Received: NaN or infinity in "
                 f"'{path}'. Load the weights of an earlier epoch."
             )
-
-
-def _full(coupling: Coupling) -> Ids:
-    return np.array([len(group.units) for group in coupling.groups], np.int64)
 
 
 def _composed(
@@ -265,7 +235,7 @@ def _report(
 ) -> ChannelReport:
     mask = _mask_of(coupling, kept)
     counts = np.array([np.count_nonzero(mask[group.units]) for group in coupling.groups])
-    full, costs = _full(coupling), coupling.costs
+    full, costs = coupling.whole, coupling.costs
     reached = float(cost_of(coupling, options)(counts))
     return ChannelReport(
         tuple(
@@ -297,69 +267,3 @@ def check_channels(model: keras.Model, options: ChannelOptions) -> None:
     coupling = coupling_of(model)
     check_feasible(coupling, options)
     _Goal.of_options(options, coupling)
-
-
-@dataclass(frozen=True)
-class Coupled:
-    """Which channels belong together, for reading; see `coupled_groups`.
-
-    Attributes:
-        groups: The groups, all units kept.
-        frozen: Units that cannot be removed, by reason.
-        unknown: Layers without a rule: (name, class, reason).
-        opened: Layers that were opened into the layers inside.
-        macs: MACs at batch 1, as the cost model counts them.
-        params: Parameters.
-        shares: For each group the share of all MACs that its channels take part in.
-        least: MACs when every group is thinned to the plan's default minimum.
-        layers: (name, MACs, parameters) of every layer that has any.
-    """
-
-    groups: tuple[GroupRow, ...]
-    frozen: tuple[Frozen, ...]
-    unknown: tuple[tuple[str, str, str], ...]
-    opened: tuple[str, ...]
-    macs: int
-    params: int
-    shares: tuple[float, ...]
-    least: int
-    layers: tuple[tuple[str, int, int], ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the record as JSON."""
-        return asdict(self)
-
-
-def coupled_groups(model: keras.Model, *, input_shape: Any = None) -> Coupled:
-    """Analyses which channels of a model must be kept or removed together.
-
-    Args:
-        model: Any Keras model; it stays as it is.
-        input_shape: Of a subclassed model that was never called; with the batch axis.
-
-    Returns:
-        Groups with their layers, frozen units with reasons, layers without a rule.
-
-    Raises:
-        InputError: The model can neither be read as a graph nor traced.
-    """
-    coupling = coupling_of(model, input_shape)
-    full, costs = _full(coupling), coupling.costs
-    macs = float(costs.macs(full))
-    without = costs.macs(full[None] * (1 - np.eye(len(full), dtype=np.int64)))
-    by_macs, by_params = costs.macs_by_layer(full), costs.params_by_layer(full)
-    allowed = allowed_for(coupling, ChannelOptions(), 0)
-    return Coupled(
-        tuple(row_of(coupling, group, len(group.units) + group.fixed) for group in coupling.groups),
-        coupling.frozen_report(),
-        unknown_layers(coupling),
-        tuple(coupling.program.opened),
-        int(macs),
-        int(costs.params(full)),
-        tuple((1.0 - without / macs).tolist()) if macs else (0.0,) * len(full),
-        int(costs.macs(allowed.lowest - allowed.fixed)),
-        tuple(
-            (name, int(by_macs.get(name, 0)), int(by_params.get(name, 0)))
-            for name in dict.fromkeys([*by_params, *by_macs])
-        ),
-    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compress.errors import InputError
-from compress.trace import record
+from compress.program import record
 
 if TYPE_CHECKING:
     import keras

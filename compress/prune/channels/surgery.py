@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.errors import InputError
+from compress.program import Node, Program
 from compress.prune.channels.coupling import Coupling, KeptSlots, Mask
 from compress.prune.channels.rules import known
 from compress.prune.channels.slots import Ids, Ledger
-from compress.trace import Node, Program
 
 if TYPE_CHECKING:
     import keras

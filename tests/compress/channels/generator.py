@@ -111,7 +111,9 @@ def tied(rng: Rng, tokens: Any) -> Any:
 
 ANY: dict[str, Template] = {
     "dense": lambda rng, x: layers.Dense(width(rng), activation=activation(rng))(x),
-    "einsum dense": lambda rng, x: layers.EinsumDense("...a,ab->...b", width(rng), bias_axes="b")(x),
+    "einsum dense": lambda rng, x: layers.EinsumDense(
+        "...a,ab->...b", width(rng), bias_axes="b"
+    )(x),
     "activation": lambda rng, x: layers.Activation(activation(rng) or "linear")(x),
     "leaky relu": lambda rng, x: layers.LeakyReLU()(x),
     "relu": lambda rng, x: layers.ReLU(6.0)(x),

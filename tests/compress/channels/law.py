@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from compress import graph
 from compress.measure import count_macs
+from compress.program import Node, Program, record
 from compress.prune.channels.coupling import Coupling, Mask, coupling_of
 from compress.prune.channels.surgery import kept_indices, sliced_model, variable_paths
-from compress.trace import Node, Program, record
 
 Array = npt.NDArray[Any]
 TOLERANCE = 1e-5

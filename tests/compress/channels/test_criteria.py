@@ -48,7 +48,8 @@ def test_contract(name: str, blobs: Dataset) -> None:
     before = model.get_weights()
     found = score(model, name, data=blobs, seed=3)
     assert found.shape == (6,)
-    assert np.all(np.isfinite(found)) and np.all(found >= 0)
+    assert np.all(np.isfinite(found))
+    assert np.all(found >= 0)
     np.testing.assert_array_equal(found, score(model, name, data=blobs, seed=3))
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)

@@ -11,9 +11,9 @@ import tensorflow as tf
 from keras import layers, ops
 
 from compress.errors import InputError
+from compress.program import record
 from compress.prune.channels import prune_channels
 from compress.prune.channels.coupling import coupling_of
-from compress.trace import record
 from tests.compress.channels.law import check
 
 
@@ -140,7 +140,8 @@ def test_subclassed_cnn() -> None:
     model(np.zeros((2, 8, 8, 1), np.float32))
     coupling, sliced, _ = check(model)
     assert [group.makers for group in coupling.groups] == [("first", "second")]
-    assert isinstance(sliced, keras.Model) and sliced.get_layer("norm") is not None
+    assert isinstance(sliced, keras.Model)
+    assert sliced.get_layer("norm") is not None
     assert all(not layer._inbound_nodes for layer in model._flatten_layers(include_self=False))
 
 
@@ -151,7 +152,8 @@ def test_subclassed_model_with_a_list_of_blocks() -> None:
     names = [layer.name for layer in sliced.layers]
     assert len(set(names)) == len(names)
     assert len(coupling.groups) == 1 + 3  # the residual stream and each block's hidden layer
-    assert coupling.program.opened and len(coupling.program.opened) == 3
+    assert coupling.program.opened
+    assert len(coupling.program.opened) == 3
 
 
 def test_transformer_encoder_as_a_composite_layer_to_half() -> None:
@@ -159,7 +161,9 @@ def test_transformer_encoder_as_a_composite_layer_to_half() -> None:
     kinds = [group.kind for group in coupling.groups]
     assert kinds.count("heads") == 2
     attention = sliced.get_layer("encoder_1_attention")
-    assert attention.num_heads == 2 and attention.key_dim == 4 and attention.value_dim == 4
+    assert attention.num_heads == 2
+    assert attention.key_dim == 4
+    assert attention.value_dim == 4
     assert sliced.get_layer("encoder_1_expand").units == 16
     # encoder_0 adds to the model's input; encoder_1's stream is free
     assert sliced.get_layer("between").units == 6
@@ -181,7 +185,8 @@ def test_a_raw_tensorflow_operation_keeps_its_layer_whole() -> None:
     coupling, _, _ = check(keras.Model(inputs, layers.Dense(3, name="head")(x)))
     assert [group.name for group in coupling.groups] == ["after"]
     kind, reason = coupling.ledger.unknown["raw"]
-    assert kind == "Raw" and "fails on symbolic tensors" in reason
+    assert kind == "Raw"
+    assert "fails on symbolic tensors" in reason
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from compress.errors import InputError
+from compress.program import Node
 from compress.prune.channels.coupling import Group
 from compress.prune.channels.criteria._base import CRITERIA, Context, Scores
 from compress.prune.channels.criteria.magnitude import l2
-from compress.trace import Node
 
 BATCH = 128
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from compress.prune.channels.slots import Site, Slots
+from compress.prune.channels.site import Site
+from compress.prune.channels.slots import Slots
 
 
 def values(site: Site) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from compress.prune.channels.rules._base import layer_rule
-from compress.prune.channels.slots import Site, Slots
+from compress.prune.channels.site import Site
+from compress.prune.channels.slots import Slots
 
 
 @layer_rule("LayerScale")

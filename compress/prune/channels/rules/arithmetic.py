@@ -18,7 +18,8 @@ from compress.prune.channels.rules._operands import (
     operands,
     symbolic,
 )
-from compress.prune.channels.slots import Ids, Site, Slots
+from compress.prune.channels.site import Site
+from compress.prune.channels.slots import Ids, Slots
 
 # zero where one operand is, whatever the other holds
 _PRODUCTS = frozenset(["Multiply", "LogicalAnd", "BitwiseAnd", "DivideNoNan"])

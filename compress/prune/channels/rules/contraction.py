@@ -17,7 +17,8 @@ from compress.prune.channels.rules._operands import (
     operands,
     symbolic,
 )
-from compress.prune.channels.slots import Ids, Kept, Site, Slots
+from compress.prune.channels.site import Site
+from compress.prune.channels.slots import Ids, Kept, Slots
 
 SUMMED = "a product sums over it"
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -13,7 +13,8 @@ from compress.prune.channels.rules._common import (
     channels_only,
     spatial_positions,
 )
-from compress.prune.channels.slots import Ids, Site, Slots
+from compress.prune.channels.site import Site
+from compress.prune.channels.slots import Ids, Slots
 
 WHAT = "a convolution"
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from compress.prune.channels.rules._base import layer_rule
 from compress.prune.channels.rules._common import activated
-from compress.prune.channels.slots import Ids, Site, Slots, sizes
+from compress.prune.channels.site import Site
+from compress.prune.channels.slots import Ids, Slots, sizes
 
 
 @layer_rule("Dense")

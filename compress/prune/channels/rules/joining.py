@@ -10,7 +10,8 @@ import numpy as np
 from compress.prune.channels.rules._base import operation_rule
 from compress.prune.channels.rules._operands import arguments, arranged, operands, symbolic
 from compress.prune.channels.rules.merging import joined
-from compress.prune.channels.slots import Ids, Kept, Site, Slots
+from compress.prune.channels.site import Site
+from compress.prune.channels.slots import Ids, Kept, Slots
 
 
 @operation_rule("Concatenate")

@@ -12,7 +12,8 @@ from compress.prune.channels.rules._base import operation_rule
 from compress.prune.channels.rules._common import channel_axis, channels_only
 from compress.prune.channels.rules._operands import arranged, axes_of
 from compress.prune.channels.rules.shaping import new_shape, permuted, reshaped
-from compress.prune.channels.slots import Ids, Kept, Site, Slots
+from compress.prune.channels.site import Site
+from compress.prune.channels.slots import Ids, Kept, Slots
 
 
 @operation_rule("Reshape")

@@ -6,7 +6,8 @@ import numpy as np
 
 from compress.prune.channels.rules._base import layer_rule
 from compress.prune.channels.rules._broadcast import elementwise
-from compress.prune.channels.slots import Ids, Site, Slots
+from compress.prune.channels.site import Site
+from compress.prune.channels.slots import Ids, Slots
 
 
 @layer_rule("Add", "Subtract", "Average", "Maximum", "Minimum", "CustomScaleLayer")

@@ -6,7 +6,8 @@ from typing import Any
 
 from compress.prune.channels.rules._base import layer_rule
 from compress.prune.channels.rules._common import over_axes
-from compress.prune.channels.slots import Ids, Site, Slots
+from compress.prune.channels.site import Site
+from compress.prune.channels.slots import Ids, Slots
 
 
 def _axes(axis: Any, rank: int) -> list[int]:

@@ -15,7 +15,8 @@ from compress.prune.channels.rules._common import (
     channels_only,
     spatial_positions,
 )
-from compress.prune.channels.slots import Ids, Site, Slots
+from compress.prune.channels.site import Site
+from compress.prune.channels.slots import Ids, Slots
 
 
 @layer_rule("LSTM", "GRU", "SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")

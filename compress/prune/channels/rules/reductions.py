@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from compress.prune.channels.rules._base import operation_rule
 from compress.prune.channels.rules._operands import arguments, arranged, axes_of, symbolic
-from compress.prune.channels.slots import Site, Slots
+from compress.prune.channels.site import Site
+from compress.prune.channels.slots import Slots
 
 # zero entries on a reduced axis change nothing
 _SUMS = frozenset(["Sum", "Nansum", "Any", "CountNonzero"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from compress.prune.channels.rules._arguments import values
 from compress.prune.channels.rules._base import layer_rule
-from compress.prune.channels.slots import Site, Slots, sizes
+from compress.prune.channels.site import Site
+from compress.prune.channels.slots import Slots, sizes
 
 
 @layer_rule("ReversibleEmbedding")

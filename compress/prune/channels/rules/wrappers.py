@@ -10,7 +10,8 @@ import numpy as np
 from compress import graph
 from compress.prune.channels.rules._arguments import masks_fixed, tensors
 from compress.prune.channels.rules._base import known, layer_rule
-from compress.prune.channels.slots import Ids, Site, Slots
+from compress.prune.channels.site import Site
+from compress.prune.channels.slots import Ids, Slots
 
 
 @layer_rule("Bidirectional")
@@ -86,9 +87,9 @@ def time_distributed(site: Site) -> list[Slots]:
 
 def _model(site: Site, step: Slots, steps: int) -> Slots:
     """Follows slots through a model inside; surgery builds it anew into the config."""
-    from compress.prune.channels.coupling import run
+    from compress.program import record
+    from compress.prune.channels.follow import run
     from compress.prune.channels.surgery import rebuilt
-    from compress.trace import record
 
     ledger = site.ledger
     program = record(site.layer.layer, lambda layer: not known(layer))

@@ -1,0 +1,82 @@
+"""`coupled_groups`: which channels of a model belong together, for people to read."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compress.plan import ChannelOptions
+from compress.prune.channels.budget import allowed_for
+from compress.prune.channels.coupling import Frozen, coupling_of
+from compress.prune.channels.report import GroupRow, row_of, unknown_layers
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Coupled:
+    """Which channels belong together, for reading; see `coupled_groups`.
+
+    Attributes:
+        groups: The groups, all units kept.
+        frozen: Units that cannot be removed, by reason.
+        unknown: Layers without a rule: (name, class, reason).
+        opened: Layers that were opened into the layers inside.
+        macs: MACs at batch 1, as the cost model counts them.
+        params: Parameters.
+        shares: For each group the share of all MACs that its channels take part in.
+        least: MACs when every group is thinned to the plan's default minimum.
+        layers: (name, MACs, parameters) of every layer that has any.
+    """
+
+    groups: tuple[GroupRow, ...]
+    frozen: tuple[Frozen, ...]
+    unknown: tuple[tuple[str, str, str], ...]
+    opened: tuple[str, ...]
+    macs: int
+    params: int
+    shares: tuple[float, ...]
+    least: int
+    layers: tuple[tuple[str, int, int], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the record as JSON."""
+        return asdict(self)
+
+
+def coupled_groups(model: keras.Model, *, input_shape: Any = None) -> Coupled:
+    """Analyses which channels of a model must be kept or removed together.
+
+    Args:
+        model: Any Keras model; it stays as it is.
+        input_shape: Of a subclassed model that was never called; with the batch axis.
+
+    Returns:
+        Groups with their layers, frozen units with reasons, layers without a rule.
+
+    Raises:
+        InputError: The model can neither be read as a graph nor traced.
+    """
+    coupling = coupling_of(model, input_shape)
+    full, costs = coupling.whole, coupling.costs
+    macs = float(costs.macs(full))
+    without = costs.macs(full[None] * (1 - np.eye(len(full), dtype=np.int64)))
+    by_macs, by_params = costs.macs_by_layer(full), costs.params_by_layer(full)
+    allowed = allowed_for(coupling, ChannelOptions(), 0)
+    return Coupled(
+        tuple(row_of(coupling, group, len(group.units) + group.fixed) for group in coupling.groups),
+        coupling.frozen_report(),
+        unknown_layers(coupling),
+        tuple(coupling.program.opened),
+        int(macs),
+        int(costs.params(full)),
+        tuple((1.0 - without / macs).tolist()) if macs else (0.0,) * len(full),
+        int(costs.macs(allowed.lowest - allowed.fixed)),
+        tuple(
+            (name, int(by_macs.get(name, 0)), int(by_params.get(name, 0)))
+            for name in dict.fromkeys([*by_params, *by_macs])
+        ),
+    )
