@@ -166,6 +166,8 @@ ANY: dict[str, Template] = {
     "ops.argsort": lambda rng, x: x + 0.01 * ops.cast(ops.argsort(x, axis=-1), "float32"),
     "ops.top k": lambda rng, x: ops.top_k(layers.Dense(8)(x), 4)[0],
     "ops.normalize": lambda rng, x: ops.normalize(x + 0.5, axis=-1),
+    "ops.ravel": lambda rng, x: x + ops.reshape(ops.ravel(x), x.shape),
+    "ops.rms normalization": lambda rng, x: ops.rms_normalization(x + 0.5, epsilon=1e-2),
     "ops.take": lambda rng, x: ops.take(x, np.arange(x.shape[-1] - 1), axis=-1),
 }  # fmt: skip
 VECTORS: dict[str, Template] = {

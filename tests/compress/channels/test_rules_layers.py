@@ -45,6 +45,11 @@ NORMALIZATIONS = {
     "instance": lambda: layers.GroupNormalization(groups=-1),
     "rescaling": lambda: layers.Rescaling([0.5 + i for i in range(8)], offset=0.1),
     "rescaling by a number": lambda: layers.Rescaling(1 / 127.5, offset=-1.0),
+    "normalization by constants": lambda: layers.Normalization(
+        mean=[0.1 * i for i in range(8)], variance=[1.0 + i for i in range(8)]
+    ),
+    "normalization by a number": lambda: layers.Normalization(None, mean=0.5, variance=2.0),
+    "normalization adapted": lambda: layers.Normalization(),
     "spectral conv": lambda: layers.SpectralNormalization(layers.Conv2D(12, 3)),
     "softmax": lambda: layers.Softmax(),
     "softmax over positions": lambda: layers.Softmax(axis=[1, 2]),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from compress.prune.channels.rules._base import layer_rule
 from compress.prune.channels.rules._common import over_axes
 from compress.prune.channels.site import Site
@@ -94,26 +96,33 @@ def spectral_normalization(site: Site) -> list[Slots]:
 
 @layer_rule("Normalization")
 def normalization(site: Site) -> Slots:
-    """Mean and variance are constants of the config, or weights set by `adapt`."""
+    """Mean and variance are constants of the config, or weights that `adapt` set.
+
+    Their axes are the layer's in rising order; constants of lower rank are aligned at the end.
+    """
     layer, x = site.layer, site.inputs[0]
-    rank = len(x.shape)
-    if layer.axis is None or not layer.axis:
-        return site.passed(x, zero=False)
-    axes = _axes(layer.axis, rank)
-    tracked = [axis for axis in x.tracked if axis in axes]
+    axes = layer._keep_axis
     for weight in (getattr(layer, "adapt_mean", None), getattr(layer, "adapt_variance", None)):
-        for axis in tracked:
-            site.bind(weight, axes.index(axis), x.axes[axis])
-    if tracked and layer.input_mean is not None:
-        site.barrier(x, "a Normalization with constants of its own", tracked)
+        for place, axis in enumerate(axes):
+            site.bind(weight, place, x.axes[axis])
+
+    def change(config: dict[str, Any], kept: Any) -> None:
+        for key in ("mean", "variance"):
+            value = np.asarray(getattr(layer, f"input_{key}"))
+            for place in range(1, value.ndim + 1):
+                ids = x.axes[axes[-place]]
+                if ids is not None and value.shape[-place] == len(ids) > 1:
+                    value = np.take(value, kept(ids), axis=-place)
+            config[key] = value.tolist()
+
+    if layer.input_mean is not None:
+        site.edit(change)
     return site.passed(x, zero=False)
 
 
 @layer_rule("Rescaling")
 def rescaling(site: Site) -> Slots:
     """Scale and offset may be lists, one number a channel."""
-    import numpy as np
-
     layer, x = site.layer, site.inputs[0]
     ids = x.axes[-1]
 
