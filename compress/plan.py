@@ -145,6 +145,11 @@ class ChannelOptions:
     exclude: tuple[str, ...] = option(
         (), "--channel-exclude", "patterns of layer names whose channels stay"
     )
+    sensitivity: str = option(
+        "",
+        "--channel-sensitivity",
+        "a folder of sensitivity maps: rank by loss of accuracy, measured once a model",
+    )
     steps: int = option(1, "--channel-steps", "prune in so many steps, fine-tuning after each")
     recalibrate: int = option(
         0, "--recalibrate", "batches that re-estimate normalization statistics after pruning"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from compress.device import Device
     from compress.distill import DistillResult
-    from compress.prune.channels import ChannelReport
+    from compress.prune.channels import ChannelReport, SensitivityMap
     from compress.prune.weights import WeightPruner, WeightReport
     from compress.train import TrainResult
 
@@ -54,6 +54,7 @@ class Shrunk:
 
 def shrink(
     model: keras.Model,
+    name: str,
     data: Dataset,
     plan: Plan,
     teacher: Path | None,
@@ -64,6 +65,7 @@ def shrink(
 
     Args:
         model: The dense model, a graph.
+        name: Its name in files.
         data: Training part trains, validation part selects.
         plan: Sections channels, weights, distill, finetune.
         teacher: File of the teacher; None: labels only.
@@ -75,7 +77,7 @@ def shrink(
 
     tuner = _Tuner(data, plan, load_model(teacher) if teacher else None, device, on_progress)
     dense_val = quality(data.val.y, predict_logits(model, data, "val"))
-    student, channels, notes = _without_channels(model, data, plan, tuner, on_progress)
+    student, channels, notes = _without_channels(model, name, data, plan, tuner, on_progress)
     pruner = WeightPruner(plan.weights) if plan.weights.sparsity > 0 else None
     weights = WeightReport((), ())
     try:
@@ -100,7 +102,12 @@ def shrink(
 
 
 def _without_channels(
-    model: keras.Model, data: Dataset, plan: Plan, tuner: _Tuner, on_progress: OnProgress
+    model: keras.Model,
+    name: str,
+    data: Dataset,
+    plan: Plan,
+    tuner: _Tuner,
+    on_progress: OnProgress,
 ) -> tuple[keras.Model, ChannelReport | None, list[str]]:
     if not plan.channels.active:
         return copy_model(model), None, []
@@ -115,12 +122,37 @@ def _without_channels(
     on_progress("removing channels", 0.0)
     try:
         result = prune_channels(
-            model, plan.channels, data=data, finetune=finetune, seed=plan.seed, on_choice=chosen
+            model,
+            plan.channels,
+            data=data,
+            sensitivity=_sensitivity(model, name, data, plan, on_progress),
+            finetune=finetune,
+            seed=plan.seed,
+            on_choice=chosen,
         )
     except InputError as error:
         # one candidate of a run may be too small for a target that fits the others
         return copy_model(model), None, [f"no channels were removed: {error}"]
     return result.model, result.report, list(result.report.notes)
+
+
+def _sensitivity(
+    model: keras.Model, name: str, data: Dataset, plan: Plan, on_progress: OnProgress
+) -> SensitivityMap | None:
+    """Reads the model's map from the plan's folder, or measures it and puts it there."""
+    from compress.prune.channels import SensitivityMap, sensitivity_map
+
+    options = plan.channels
+    if not options.sensitivity:
+        return None
+    path = Path(options.sensitivity) / f"{name}.json"
+    if not path.exists():
+        measured = sensitivity_map(
+            model, data, criterion=options.criterion, seed=plan.seed, on_progress=on_progress
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        measured.save(path)
+    return SensitivityMap.load(path)
 
 
 @dataclass(frozen=True)

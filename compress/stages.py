@@ -75,7 +75,7 @@ def compress_stage(
     began = time.perf_counter()
     # dropout layers of a copy draw their seeds from the global generator
     keras.utils.set_random_seed(plan.seed)
-    shrunk = shrink(model, data, plan, teacher, device, on_progress)
+    shrunk = shrink(model, name, data, plan, teacher, device, on_progress)
     save_model(float32_model(shrunk.model), folder.model_file(variant_name(name, plan)))
     artifacts = [
         *_files(model, name, name, "dense", 0.0, data, plan, folder, on_progress),

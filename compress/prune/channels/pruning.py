@@ -124,7 +124,12 @@ def prune_channels(
             coupling = coupling_of(current)
         context = Context(coupling, data=data, seed=seed, aggregate=options.aggregate)
         selection = select(
-            coupling, options, score, context, goal.at(step, options.steps), sensitivity
+            coupling,
+            options,
+            score,
+            context,
+            goal.at(step, options.steps),
+            sensitivity if step == 1 else None,  # it was measured on the whole model
         )
         if on_choice is not None:
             on_choice(selection)
