@@ -1,6 +1,6 @@
 """A ResNet-20 on Fashion-MNIST at a quarter of its MACs: pruned, or narrow from scratch.
 
-    python -m benchmarks.prune_resnet20 [--dense MODEL.keras]
+    python -m benchmarks.prune_resnet20 [--dense MODEL.keras] [--save-dense MODEL.keras]
 
 Every variant gets two epochs of training with random flips (one epoch over the training part
 doubled by its mirror images), SGD with momentum, batch 128, a cosine from 0.02: the channels of
@@ -174,9 +174,14 @@ def main() -> None:
     """Runs all variants and writes benchmarks/results/prune_resnet20.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dense", type=Path, help="a trained net of benchmarks.resnet20.build")
+    parser.add_argument("--save-dense", type=Path, help="where to keep the dense net")
     parser.add_argument("--only", default="", help="part of the variants' names; nothing is saved")
     arguments = parser.parse_args()
+    from compress.io import save_model
+
     bench = Bench(arguments.dense, arguments.only)
+    if arguments.save_dense:
+        save_model(bench.dense, arguments.save_dense)
     bench.add("dense", lambda: bench.dense)
     bench.add("narrow from scratch", lambda: bench.trained(build((8, 16, 32)), SCRATCH))
     bench.add("l2 one-shot labels", lambda: bench.trained(bench.pruned(), RECIPE))
