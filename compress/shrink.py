@@ -73,6 +73,7 @@ def shrink(
         on_progress: Called with (what is done, share of it in [0, 1]).
     """
     from compress.predict import predict_logits
+    from compress.prune.recalibrate import recalibrate
     from compress.prune.weights import WeightPruner, WeightReport
 
     tuner = _Tuner(data, plan, load_model(teacher) if teacher else None, device, on_progress)
@@ -86,13 +87,18 @@ def shrink(
         if pruner:
             weights = pruner.strip()
     notes += told
+    notes += weights.notes
+    val = training.val
+    if pruner and plan.weights.recalibrate:
+        recalibrate(student, data, plan.weights.recalibrate, seed=plan.seed)
+        val = quality(data.val.y, predict_logits(student, data, "val"))
     if pruner and not weights.pruned:
         notes.append("no layer was pruned: see the kept layers and their reasons")
     return Shrunk(
         student,
         channels,
         weights,
-        training.val,
+        val,
         dense_val,
         teacher_val,
         training.best_epoch,

@@ -34,7 +34,7 @@ def variant_name(name: str, plan: Plan) -> str:
         kind = "" if plan.channels.of == "macs" else plan.channels.of
         parts.append(f"c{plan.channels.target}{kind}")
     if plan.weights.sparsity > 0 or not plan.channels.active:
-        parts.append(f"p{plan.weights.sparsity * 100:g}")
+        parts.append(plan.weights.label)
     return "-".join([name, *(part.replace(".", "_") for part in parts[1:])])
 
 

@@ -2,19 +2,18 @@
 
 Importing tfmot sets TF_USE_LEGACY_KERAS=1 for the process and its children, and turns
 `tf.keras` into tf_keras where nobody has touched `tf.keras` before. Its wrappers refuse
-Keras 3 models, but its schedules and its mask code work on the `tf.Variable` under a
-Keras 3 variable.
+Keras 3 models; its schedules are plain TensorFlow and serve as they are.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from compress.errors import MissingDependency
+from compress.errors import InputError, MissingDependency
 
 _LEGACY = "TF_USE_LEGACY_KERAS"
 _MODULES = "tensorflow_model_optimization.python.core.sparsity.keras"
@@ -48,7 +47,7 @@ def _import(name: str) -> ModuleType:
 def polynomial_schedule(
     initial: float, final: float, begin: int, end: int, frequency: int, power: float
 ) -> Any:
-    """Returns tfmot's `PolynomialDecay` schedule; steps count from 0.
+    """Returns tfmot's `PolynomialDecay` schedule; the first step of training is 1.
 
     Reference:
         Zhu & Gupta 2017, "To prune, or not to prune", equation 1.
@@ -58,14 +57,21 @@ def polynomial_schedule(
     )
 
 
-def magnitude_pruning(
-    step: Callable[[], Any], variables: Sequence[tuple[Any, Any, Any]], schedule: Any
-) -> Any:
-    """Returns tfmot's `Pruning` for unstructured magnitude masks.
+def constant_schedule(sparsity: float, begin: int, end: int, frequency: int) -> Any:
+    """Returns tfmot's `ConstantSparsity` schedule; the first step of training is 1."""
+    return _import("pruning_schedule").ConstantSparsity(sparsity, begin, end, frequency)
 
-    Args:
-        step: Returns the current training step, a tensor.
-        variables: (weight, mask, threshold) as `tf.Variable`s.
-        schedule: A tfmot schedule.
+
+def schedule_from(config: Mapping[str, Any]) -> Any:
+    """Returns the schedule that `get_config()` of a tfmot schedule describes.
+
+    Raises:
+        InputError: Its class is none of tfmot's.
     """
-    return _import("pruning_impl").Pruning(step, list(variables), schedule, (1, 1), "AVG")
+    kind = getattr(_import("pruning_schedule"), str(config.get("class_name")), None)
+    if kind is None:
+        raise InputError(
+            "A pruning schedule must be one of tfmot's to be read from a file. Received: "
+            f"{config.get('class_name')}. Give schedule=."
+        )
+    return kind(**config["config"])

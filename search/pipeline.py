@@ -216,8 +216,8 @@ def _compress_front(
         teacher = ""
     pending = [name for name in report.front if not folder.is_compressed(name)]
     LOG.info(
-        "compressing the front (%s) to %.0f %% sparsity, teacher: %s",
-        ", ".join(report.front), plan.weights.sparsity * 100, teacher or "none",
+        "compressing the front (%s), weights %s, teacher: %s",
+        ", ".join(report.front), plan.weights.label, teacher or "none",
     )  # fmt: skip
     handler = CompressJobs(folder, plan, pending, teacher, display)
     display.phase("Compressing", 0, len(pending))

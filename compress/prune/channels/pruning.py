@@ -211,7 +211,7 @@ def _composed(
 def _recalibrated(
     model: keras.Model, data: Dataset | None, options: ChannelOptions, seed: int
 ) -> None:
-    from compress.prune.channels.recalibrate import recalibrate
+    from compress.prune.recalibrate import recalibrate
 
     if data is None:
         raise InputError("recalibrate must have data to look at. Give data=.")

@@ -1,185 +1,281 @@
-"""Magnitude pruning during training: masks by tfmot's code, held by constraints."""
+"""Weight pruning during any training: the weights' constraints count, update and hold masks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from compress import tfmot_bridge
 from compress.errors import InputError
-from compress.options import require
 from compress.plan import WeightOptions
-from compress.prune.weights.targets import Kept, Target, find_targets
+from compress.prune.weights.patterns import pattern_of
+from compress.prune.weights.ranking import Ranking
+from compress.prune.weights.report import PrunedLayer, WeightReport
+from compress.prune.weights.schedules import (
+    checked,
+    final_sparsity,
+    last_update,
+    planned,
+    update_times,
+)
+from compress.prune.weights.targets import BIAS, NORMALIZATION, Kept, Target, find_targets
 
 if TYPE_CHECKING:
     import keras
 
-
-@dataclass(frozen=True)
-class PrunedLayer:
-    """One pruned kernel: number of weights, and how many of them are zero."""
-
-    layer: str
-    size: int
-    zeros: int
-
-
-@dataclass(frozen=True)
-class WeightReport:
-    """What was pruned, what was kept and why.
-
-    Attributes:
-        pruned: The pruned kernels.
-        kept: Layers with weights left alone, with the reason.
-        sparsity: Zeros over all weights of the pruned kernels; 0 without any.
-    """
-
-    pruned: tuple[PrunedLayer, ...]
-    kept: tuple[Kept, ...]
-
-    @property
-    def sparsity(self) -> float:
-        """Zeros over weights, of the pruned kernels together."""
-        total = sum(layer.size for layer in self.pruned)
-        return sum(layer.zeros for layer in self.pruned) / total if total else 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the record as JSON."""
-        return {**asdict(self), "sparsity": self.sparsity}
-
-
-@dataclass(frozen=True)
-class UpdateTimes:
-    """When masks are updated, in steps from 0: first, last and the distance between."""
-
-    begin: int
-    end: int
-    frequency: int
-
-
-def update_times(options: WeightOptions, total_steps: int) -> UpdateTimes:
-    """Turns shares of training into steps, such that the last update has full sparsity.
-
-    tfmot updates when (step - begin) is a multiple of the frequency: the end is moved
-    back to the last such step, else the final sparsity would never be reached.
-
-    Args:
-        options: Begin and end as shares of training, number of updates at most.
-        total_steps: Steps of the training.
-
-    Raises:
-        InputError: Fewer than 2 steps: sparsity could not rise.
-    """
-    require(total_steps >= 2, "training steps", "be at least 2 to prune", total_steps)
-    begin = min(round(options.begin * total_steps), total_steps - 2)
-    end = min(max(round(options.end * total_steps), begin + 1), total_steps - 1)
-    frequency = max(1, -(-(end - begin) // options.updates))
-    return UpdateTimes(begin, begin + (end - begin) // frequency * frequency, frequency)
+Constraint = Callable[[Any], Any]
+State = dict[str, npt.NDArray[Any]]
+BEGUN = 0.01
+"""A kernel with a larger share of zeros than this has been pruned before."""
 
 
 class WeightPruner:
-    """A training hook that prunes kernels gradually to a sparsity and holds them there.
+    """Prunes weights while something trains them, and holds them at zero.
 
-    Masks come from the current magnitudes at each update and are frozen after the last
-    one. Between updates the optimizer holds them: it applies a variable's constraint
-    after each step. A constraint that the user set acts first and is given back by
-    `strip`.
+    A Keras optimizer applies a variable's constraint after each step. The constraints set
+    here multiply by the masks; the first of them in a step also counts the step and, where
+    the schedule says so, makes new masks from the magnitudes as the optimizer left them. So
+    nothing depends on the loop around: `fit`, a custom loop, accumulated gradients, mixed
+    precision. A constraint that the user set acts first and is given back by `strip`.
 
     Args:
-        options: Sparsity and schedule.
+        options: Pattern, scope, sparsity, times.
+        schedule: tfmot's `ConstantSparsity` or `PolynomialDecay` instead of the plan's, or a
+            function step -> (update now, sparsity). The first step is 1, as in tfmot.
 
     Reference:
-        Zhu & Gupta 2017, "To prune, or not to prune"; masks as tfmot 0.8.1 computes them.
+        Zhu & Gupta 2017, "To prune, or not to prune"; masks and their times as tfmot 0.8.1
+        computes them: masks may take weights back until the schedule ends.
     """
 
-    def __init__(self, options: WeightOptions) -> None:
-        self.options = options
+    def __init__(self, options: WeightOptions | None = None, *, schedule: Any = None) -> None:
+        self.options = options or WeightOptions()
+        self.schedule = schedule
+        self.pattern = pattern_of(self.options)
         self.targets: list[Target] = []
         self.kept: list[Kept] = []
+        self.notes: list[str] = []
+        self._model: Any = None
         self._masks: list[Any] = []
-        self._own_constraints: list[tuple[Any, Callable[[Any], Any] | None]] = []
-        self._last_update = 0
+        self._given_back: list[tuple[Any, Constraint | None]] = []
+        self._called: set[int] = set()
+        self._last_update: int | None = None
 
-    def start(self, model: keras.Model, step: Any, total_steps: int) -> None:
-        """Finds the kernels, makes the masks (all ones) and sets the constraints."""
-        import tensorflow as tf
+    # -- any training ----------------------------------------------------------------------
 
-        if self.targets:
-            raise InputError("A WeightPruner must be used for one training. Make a new one.")
-        self.targets, self.kept = find_targets(model, ends=self.options.ends)
-        times = update_times(self.options, total_steps)
-        self._last_update = times.end
-        self._schedule = tfmot_bridge.polynomial_schedule(
-            self.options.initial_sparsity,
-            self.options.sparsity,
-            times.begin,
-            times.end,
-            times.frequency,
-            self.options.power,
-        )
-        self._step = step
-        self._masks = [
-            tf.Variable(tf.ones(target.variable.shape), trainable=False) for target in self.targets
-        ]
-        self._pruning = tfmot_bridge.magnitude_pruning(
-            lambda: step,
-            [
-                (target.variable.value, mask, tf.Variable(0.0, trainable=False))
-                for target, mask in zip(self.targets, self._masks, strict=True)
-            ],
-            self._schedule,
-        )
-        for target, mask in zip(self.targets, self._masks, strict=True):
-            self._own_constraints.append((target.variable, target.variable.constraint))
-            target.variable.constraint = _masked(target.variable.constraint, mask)
+    def attach(
+        self,
+        model: keras.Model,
+        *,
+        steps_per_epoch: int | None = None,
+        epochs: int | None = None,
+        state: Mapping[str, npt.NDArray[Any]] | None = None,
+    ) -> WeightPruner:
+        """Sets the constraints; whatever trains the model then prunes it, until `strip`.
+
+        Args:
+            model: Built; it is changed in place.
+            steps_per_epoch: Batches of an epoch.
+            epochs: Of the training; both are needed unless a schedule was given.
+            state: From `state`, of a training that goes on.
+
+        Returns:
+            Itself.
+
+        Raises:
+            InputError: Nothing to prune can be found by a pattern, a block is larger than a
+                weight, a schedule does not fit the training, or the pruner is in use.
+        """
+        known = steps_per_epoch is not None and epochs is not None
+        total = steps_per_epoch * epochs if steps_per_epoch and epochs else None
+        if not known and self.schedule is None:
+            raise InputError(
+                "attach() must know the length of the training. Received: "
+                f"steps_per_epoch={steps_per_epoch}, epochs={epochs}. Give both, or schedule=."
+            )
+        self._begin(model, total, steps_per_epoch, state)
+        return self
+
+    def start(self, model: keras.Model, step: Any, total_steps: int, steps_per_epoch: int) -> None:
+        """Does what `attach` does, for the training loop of `compress.train`."""
+        self._begin(model, total_steps, steps_per_epoch, None)
 
     def before_step(self) -> None:
-        """Updates masks and applies them where the schedule says so (graph code)."""
-        import tensorflow as tf
-
-        if not self.targets:
-            return
-
-        def update() -> Any:
-            # control dependencies come from tf.function: masks first, then weights
-            self._pruning.conditional_mask_update()
-            for target, mask in zip(self.targets, self._masks, strict=True):
-                target.variable.value.assign(target.variable.value * mask)
-            return tf.constant(True)
-
-        tf.cond(self._schedule(self._step)[0], update, lambda: tf.constant(False))
+        """Does nothing: constraints do everything."""
 
     def may_select(self, step: int) -> bool:
         """Allows weights only after the last mask update."""
-        return not self.targets or step > self._last_update
+        return not self.targets or self._last_update is None or step >= self._last_update
+
+    def once(self, model: keras.Model) -> WeightReport:
+        """Prunes to the final sparsity now, without training; holds nothing afterwards."""
+        self._find(model)
+        for target, mask in zip(self.targets, self._new_masks(self._final), strict=True):
+            target.variable.assign(target.variable.value * _as(mask, target.variable.value))
+        return self._report()
 
     def strip(self) -> WeightReport:
-        """Takes the constraints off, leaving an ordinary model with exact zeros.
+        """Takes masks and constraints off, leaving an ordinary model with exact zeros.
 
         To be called after training, failed training too; a second call changes nothing.
         """
-        for variable, constraint in self._own_constraints:
+        for variable, constraint in self._given_back:
             variable.constraint = constraint
-        self._own_constraints.clear()
+        if self._given_back:
+            # an optimizer's moving averages, say, were put in place behind the constraints
+            for target, mask in zip(self.targets, self._masks, strict=True):
+                target.variable.assign(target.variable.value * mask)
+        self._given_back.clear()
+        return self._report()
+
+    def state(self) -> State:
+        """Returns what a training needs to go on: the step and the masks, as bits."""
+        state: State = {"step": self._step.numpy(), "updated": self._updated.numpy()}
+        for place, mask in enumerate(self._masks):
+            state[f"mask{place}"] = np.packbits(mask.numpy() != 0)
+        return state
+
+    # -- inside ----------------------------------------------------------------------------
+
+    def _find(self, model: keras.Model) -> None:
+        found, self.kept = find_targets(
+            model, also=self.options.also, overrides=self.options.parsed_overrides()
+        )
+        for target in found:
+            reason = self.pattern.check(target)
+            if reason:
+                self.kept.append(Kept(target.layer, target.kind, reason))
+            else:
+                self.targets.append(target)
+        self._final = final_sparsity(self.schedule, self.options)
+        floors = [self._floor(target) for target in self.targets]
+        self._ranking = Ranking(self.targets, self.pattern, self.options.scope, self._final, floors)
+
+    def _floor(self, target: Target) -> float:
+        value = target.variable.numpy()
+        if not np.isfinite(value).all():
+            raise InputError(
+                "The model's weights must be finite to be ranked. Received: NaN or infinity in "
+                f"layer '{target.layer}'. Load the weights of an earlier epoch."
+            )
+        share = float(np.mean(value == 0))
+        if target.role in (BIAS, NORMALIZATION) or not BEGUN < share < 1:
+            return 0.0
+        self.notes.append(f"layer '{target.layer}' begins with {share:.1%} zeros: kept as a start")
+        return share
+
+    def _begin(
+        self,
+        model: keras.Model,
+        total_steps: int | None,
+        steps_per_epoch: int | None,
+        state: Mapping[str, npt.NDArray[Any]] | None,
+    ) -> None:
+        import tensorflow as tf
+
+        if self._model is not None:
+            raise InputError("A WeightPruner must be used for one training. Make a new one.")
+        if self.schedule is not None:
+            self.schedule = checked(self.schedule, total_steps)
+        else:
+            assert total_steps is not None
+            times = update_times(self.options, total_steps, steps_per_epoch)
+            self.schedule = planned(self.options, times)
+        self._last_update = last_update(self.schedule, total_steps)
+        self._find(model)
+        self._model = model
+        self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._updated = tf.Variable(False, trainable=False)
+        self._masks = [
+            tf.Variable(_as(target.variable.value != 0, target.variable.value)
+                        if self._ranking.begun(place) else tf.ones_like(target.variable.value),
+                        trainable=False)
+            for place, target in enumerate(self.targets)
+        ]  # fmt: skip
+        if state is not None:
+            self._restore(state)
+        elif self.targets:
+            self._maybe_update(1)
+        for place, target in enumerate(self.targets):
+            self._given_back.append((target.variable, target.variable.constraint))
+            target.variable.constraint = self._holding(place, target.variable.constraint)
+            target.variable.assign(target.variable.value * self._masks[place])
+
+    def _holding(self, place: int, own: Constraint | None) -> Constraint:
+        """Returns the constraint of one weight: the user's, the count, the mask."""
+        import tensorflow as tf
+
+        def constraint(weight: Any) -> Any:
+            # the first call of a pass over the weights, in every trace: this is a step
+            if not self._called or place in self._called:
+                self._called.clear()
+                self._step.assign_add(1)
+                self._maybe_update(self._step + 1)
+            self._called.add(place)
+            value = tf.convert_to_tensor(weight if own is None else own(weight))
+            return value * self._masks[place]
+
+        return constraint
+
+    def _maybe_update(self, step: Any) -> None:
+        """Makes new masks where the schedule says so (graph code)."""
+        import tensorflow as tf
+
+        step = tf.cast(step, tf.int64)
+        due, sparsity = self.schedule(step)
+        if self.pattern.decides and self.options.freeze:
+            due = tf.logical_and(due, tf.logical_not(self._updated))
+
+        def update() -> Any:
+            for mask, new in zip(self._masks, self._new_masks(sparsity), strict=True):
+                mask.assign(_as(new, mask))
+            self._updated.assign(True)
+            return tf.constant(True)
+
+        tf.cond(due, update, lambda: tf.constant(False))
+
+    def _new_masks(self, sparsity: Any) -> list[Any]:
+        import tensorflow as tf
+
+        own = {id(variable): constraint for variable, constraint in self._given_back}
+        values = []
+        for target in self.targets:
+            constraint = own.get(id(target.variable))
+            value = target.variable if constraint is None else constraint(target.variable)
+            values.append(tf.convert_to_tensor(value))
+        return self._ranking.masks(values, sparsity)
+
+    def _restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        for place, (target, mask) in enumerate(zip(self.targets, self._masks, strict=True)):
+            bits = state.get(f"mask{place}")
+            if bits is None or len(bits) != -(-target.size // 8):
+                raise InputError(
+                    f"A pruning state must belong to the model. Received: no mask of "
+                    f"{target.size:,} weights for layer '{target.layer}'."
+                )
+            flags = np.unpackbits(bits, count=target.size).reshape(mask.shape)
+            mask.assign(flags.astype(mask.dtype.as_numpy_dtype))
+        self._step.assign(state["step"])
+        self._updated.assign(state["updated"])
+
+    def _report(self) -> WeightReport:
         pruned = tuple(
             PrunedLayer(
                 target.layer,
-                int(np.prod(target.variable.shape)),
+                target.size,
                 int(np.count_nonzero(target.variable.numpy() == 0)),
+                target.role,
             )
             for target in self.targets
         )
-        return WeightReport(pruned, tuple(self.kept))
+        return WeightReport(
+            pruned, tuple(self.kept), self.pattern.name, self.options.scope, tuple(self.notes)
+        )
 
 
-def _masked(inner: Callable[[Any], Any] | None, mask: Any) -> Callable[[Any], Any]:
-    """Returns a constraint: the user's own first, then the mask."""
+def _as(flags: Any, like: Any) -> Any:
+    import tensorflow as tf
 
-    def constraint(weight: Any) -> Any:
-        value = weight if inner is None else inner(weight)
-        return value * mask
-
-    return constraint
+    return tf.cast(flags, like.dtype)

@@ -2,45 +2,115 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from compress import graph
+from compress.errors import unknown_name
 
 if TYPE_CHECKING:
     import keras
 
-# The kernels that tfmot prunes too (its prune_registry), without embeddings.
-KERNELS = {
-    "Conv1D": "kernel",
-    "Conv2D": "kernel",
-    "Conv3D": "kernel",
-    "Conv1DTranspose": "kernel",
-    "Conv2DTranspose": "kernel",
-    "Conv3DTranspose": "kernel",
-    "Dense": "kernel",
-    "EinsumDense": "kernel",
-    "SeparableConv1D": "pointwise_kernel",
-    "SeparableConv2D": "pointwise_kernel",
+KERNEL, BIAS, NORMALIZATION = "kernels", "biases", "normalization"
+EMBEDDING, DEPTHWISE, ENDS = "embeddings", "depthwise", "ends"
+
+# attributes of Keras's classes and what they are; the kernels are those that tfmot prunes too
+_CONVOLUTION = (("kernel", KERNEL), ("bias", BIAS))
+_CELL = (("kernel", KERNEL), ("recurrent_kernel", KERNEL), ("bias", BIAS))
+_SEPARABLE = (
+    ("depthwise_kernel", DEPTHWISE), ("pointwise_kernel", KERNEL), ("bias", BIAS),
+)  # fmt: skip
+_SCALED = (("gamma", NORMALIZATION), ("beta", NORMALIZATION))
+WEIGHTS: dict[str, tuple[tuple[str, str], ...]] = {
+    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D", "Dense", "EinsumDense"), _CONVOLUTION),
+    **dict.fromkeys(("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"), _CONVOLUTION),
+    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _SEPARABLE),
+    **dict.fromkeys(
+        ("DepthwiseConv1D", "DepthwiseConv2D"), (("kernel", DEPTHWISE), ("bias", BIAS))
+    ),
+    **dict.fromkeys(("LSTMCell", "GRUCell", "SimpleRNNCell"), _CELL),
+    "Embedding": (("embeddings", EMBEDDING),),
+    **dict.fromkeys(("BatchNormalization", "LayerNormalization", "GroupNormalization"), _SCALED),
+    "RMSNormalization": (("scale", NORMALIZATION),),
 }
-_REASONS = {
-    "DepthwiseConv1D": "depthwise kernels are small and not pruned",
-    "DepthwiseConv2D": "depthwise kernels are small and not pruned",
-    "Embedding": "embeddings are not pruned",
-    "BatchNormalization": "normalization is not pruned",
-    "LayerNormalization": "normalization is not pruned",
-    "GroupNormalization": "normalization is not pruned",
-    "RMSNormalization": "normalization is not pruned",
+_NOT_ASKED = {
+    BIAS: "biases are not pruned unless asked",
+    NORMALIZATION: "normalization is not pruned unless asked",
+    EMBEDDING: "embeddings are not pruned unless asked",
+    DEPTHWISE: "depthwise kernels are small and not pruned unless asked",
 }
 
 
 @dataclass(frozen=True)
+class View:
+    """A kernel as matrices of inputs x outputs, one a kernel position.
+
+    Attributes:
+        positions: Number of matrices.
+        inputs: Their rows.
+        outputs: Their columns.
+        shape: Of the weight.
+        swapped: The weight has its outputs before its inputs (transposed convolutions).
+    """
+
+    positions: int
+    inputs: int
+    outputs: int
+    shape: tuple[int, ...]
+    swapped: bool = False
+
+    def matrices(self, weight: Any) -> Any:
+        """Returns a tensor of the weight's shape as (positions, inputs, outputs)."""
+        import tensorflow as tf
+
+        if self.swapped:
+            stored = tf.reshape(weight, (self.positions, self.outputs, self.inputs))
+            return tf.transpose(stored, (0, 2, 1))
+        return tf.reshape(weight, (self.positions, self.inputs, self.outputs))
+
+    def weight(self, matrices: Any) -> Any:
+        """Returns (positions, inputs, outputs) in the weight's shape."""
+        import tensorflow as tf
+
+        return tf.reshape(tf.transpose(matrices, (0, 2, 1)) if self.swapped else matrices,
+                          self.shape)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
 class Target:
-    """A kernel to prune: the layer's name and class, and the Keras variable."""
+    """A weight to prune.
+
+    Attributes:
+        layer: Name of the layer, behind those that it is inside of.
+        kind: Class name.
+        variable: The Keras variable.
+        role: "kernels", "biases", ...
+        view: As matrices; None where it is none.
+        sparsity: Of its own, by an override; None: the plan's.
+    """
 
     layer: str
     kind: str
     variable: Any
+    role: str = KERNEL
+    view: View | None = None
+    sparsity: float | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return int(np.prod(self.variable.shape))
+
+    @property
+    def matrix(self) -> View:
+        """The view of a weight that has one."""
+        if self.view is None:
+            raise ValueError(f"the weight of layer '{self.layer}' must be a matrix")
+        return self.view
 
 
 @dataclass(frozen=True)
@@ -52,33 +122,130 @@ class Kept:
     reason: str
 
 
-def find_targets(model: keras.Model, *, ends: bool) -> tuple[list[Target], list[Kept]]:
+def find_targets(
+    model: keras.Model,
+    *,
+    also: Sequence[str] = (),
+    overrides: Sequence[tuple[str, float]] = (),
+) -> tuple[list[Target], list[Kept]]:
     """Sorts the layers that have weights into those to prune and those to keep.
 
+    Layers inside layers (cells, attention's projections, wrapped and composite layers) are
+    looked at one by one. A custom layer says what to prune by `get_prunable_weights()`, as
+    with tfmot.
+
     Args:
-        model: A functional model or a built Sequential.
-        ends: Prune the first and the last kernel too.
+        model: Any built model; of a subclassed one layers come in the order of their making.
+        also: "biases", "normalization", "embeddings", "depthwise", "ends".
+        overrides: (pattern of layer names, sparsity), the last that matches counts; sparsity
+            0 keeps a layer. They reach the first and the last layer too.
 
     Returns:
-        Targets in topological order, and the kept layers with their reasons.
+        Targets in the order of the model, and the kept layers with their reasons.
+
+    Raises:
+        InputError: A pattern matches no layer that can be pruned.
     """
     targets: list[Target] = []
     kept: list[Kept] = []
     seen: set[int] = set()
-    for call in graph.calls(model):
-        layer, kind = call.operation, type(call.operation).__name__
-        if id(layer) in seen or not getattr(layer, "weights", None):
+    for name, layer in _layers(model):
+        if id(layer) in seen:
             continue
         seen.add(id(layer))
-        if kind not in KERNELS:
-            kept.append(Kept(call.name, kind, _REASONS.get(kind, "no rule for this class")))
-        elif not layer.trainable:
-            kept.append(Kept(call.name, kind, "frozen (trainable=False)"))
+        found, reason = _of_layer(name, layer, also)
+        targets += found
+        if reason:
+            kept.append(Kept(name, type(layer).__name__, reason))
+    return _chosen(targets, kept, also, overrides)
+
+
+def _layers(model: keras.Model) -> Iterator[tuple[str, Any]]:
+    if not graph.is_graph(model):
+        for layer in model._flatten_layers(include_self=False):
+            yield layer.path.partition("/")[2] or layer.name, layer
+        return
+    import keras
+
+    for call in graph.calls(model):
+        if isinstance(call.operation, keras.layers.Layer):
+            for layer in call.operation._flatten_layers():
+                inside = layer is not call.operation
+                yield (f"{call.name}/{layer.name}" if inside else call.name), layer
+
+
+def _of_layer(name: str, layer: Any, also: Sequence[str]) -> tuple[list[Target], str]:
+    """Returns the targets of a layer, and why it has none."""
+    import keras
+
+    kind = type(layer).__name__
+    own = [*layer._trainable_variables, *layer._non_trainable_variables]
+    if not own or isinstance(layer, keras.Model):
+        return [], ""
+    if hasattr(layer, "get_prunable_weights"):
+        found = [Target(name, kind, variable) for variable in layer.get_prunable_weights()]
+        return found, "" if found else "its get_prunable_weights() names none"
+    if kind not in WEIGHTS:
+        return [], "no rule for this class"
+    if not layer.trainable:
+        return [], "frozen (trainable=False)"
+    found, reasons = [], []
+    for attribute, role in WEIGHTS[kind]:
+        variable = getattr(layer, attribute, None)
+        if variable is None:
+            continue
+        if role == KERNEL or role in also:
+            found.append(Target(name, kind, variable, role, _view(layer, variable, role)))
+        elif role != BIAS:
+            reasons.append(_NOT_ASKED[role])
+    return found, "" if found else next(iter(reasons), "")
+
+
+def _view(layer: Any, variable: Any, role: str) -> View | None:
+    """Returns a kernel as matrices, or None where it has no input and output axes."""
+    shape, kind = tuple(variable.shape), type(layer).__name__
+    if role not in (KERNEL, EMBEDDING) or len(shape) < 2:
+        return None
+    if kind == "EinsumDense":
+        source, kernel, target = layer.equation.replace("...", "").replace("->", ",").split(",")
+        summed = [letter in source and letter not in target for letter in kernel]
+        split = sum(summed)
+        if not 0 < split < len(kernel) or not all(summed[:split]):
+            return None
+        return View(1, int(np.prod(shape[:split])), int(np.prod(shape[split:])), shape)
+    positions = int(np.prod(shape[:-2]))
+    if kind.endswith("Transpose"):
+        return View(positions, shape[-1], shape[-2], shape, swapped=True)
+    return View(positions, shape[-2], shape[-1], shape)
+
+
+def _chosen(
+    targets: list[Target],
+    kept: list[Kept],
+    also: Sequence[str],
+    overrides: Sequence[tuple[str, float]],
+) -> tuple[list[Target], list[Kept]]:
+    names = [target.layer for target in targets]
+    for pattern, _ in overrides:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise unknown_name("layer or pattern (no weights to prune)", pattern, names)
+    kernels = [target for target in targets if target.role == KERNEL]
+    ends: dict[int, str] = {}
+    if ENDS not in also and kernels:
+        ends = {id(kernels[-1]): "last", id(kernels[0]): "first"}
+        if len(kernels) == 1:
+            ends = {id(kernels[0]): "only"}
+    chosen = []
+    for target in targets:
+        own = [share for pattern, share in overrides if fnmatchcase(target.layer, pattern)]
+        if own and own[-1] == 0:
+            kept.append(Kept(target.layer, target.kind, "kept by an override"))
+        elif own:
+            chosen.append(Target(target.layer, target.kind, target.variable, target.role,
+                                 target.view, own[-1]))  # fmt: skip
+        elif id(target) in ends:
+            reason = f"{ends[id(target)]} layer, not pruned unless asked ('{ENDS}')"
+            kept.append(Kept(target.layer, target.kind, reason))
         else:
-            targets.append(Target(call.name, kind, getattr(layer, KERNELS[kind])))
-    if not ends and targets:
-        both = {"first": targets[0], "last": targets[-1]}
-        for place, target in (both if len(targets) > 1 else {"only": targets[0]}).items():
-            kept.append(Kept(target.layer, target.kind, f"{place} layer (ends=True prunes it)"))
-        targets = targets[1:-1]
-    return targets, kept
+            chosen.append(target)
+    return chosen, kept

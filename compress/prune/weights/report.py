@@ -1,0 +1,54 @@
+"""What weight pruning did: the pruned weights, the kept layers and why."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from compress.prune.weights.targets import Kept
+
+
+@dataclass(frozen=True)
+class PrunedLayer:
+    """One pruned weight.
+
+    Attributes:
+        layer: The layer's name.
+        size: Number of weights.
+        zeros: How many of them are zero.
+        weight: "kernels", "biases", ...
+    """
+
+    layer: str
+    size: int
+    zeros: int
+    weight: str = "kernels"
+
+
+@dataclass(frozen=True)
+class WeightReport:
+    """What was pruned, what was kept and why.
+
+    Attributes:
+        pruned: The pruned weights, in the order of the model.
+        kept: Layers with weights left alone, with the reason.
+        pattern: "unstructured", "2:4", "1x4".
+        scope: "layer", "global" or "erk".
+        notes: What the user should know.
+    """
+
+    pruned: tuple[PrunedLayer, ...]
+    kept: tuple[Kept, ...]
+    pattern: str = "unstructured"
+    scope: str = "layer"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sparsity(self) -> float:
+        """Zeros over all weights, of the pruned ones together; 0 without any."""
+        total = sum(layer.size for layer in self.pruned)
+        return sum(layer.zeros for layer in self.pruned) / total if total else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the record as JSON."""
+        return {**asdict(self), "sparsity": self.sparsity}

@@ -1,0 +1,84 @@
+"""A training that is pruned, in one file: model, optimizer, masks and schedule."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compress import tfmot_bridge
+from compress.errors import InputError
+from compress.files import replacing
+from compress.options import from_nested
+from compress.plan import Plan
+from compress.prune.weights.pruner import WeightPruner
+
+if TYPE_CHECKING:
+    import keras
+
+MEMBER = "paretune_pruning.npz"
+
+
+def save_pruning(model: keras.Model, pruner: WeightPruner, path: str | Path) -> None:
+    """Saves a training in the middle: an ordinary `.keras` file with the masks beside.
+
+    Keras itself loads the file too, without the masks.
+
+    Args:
+        model: With the pruner attached; compiled, so that the optimizer's state is saved.
+        pruner: Attached to it.
+        path: Ends in `.keras`; written in one atomic step.
+    """
+    schedule: Any = pruner.schedule
+    config = schedule.get_config() if hasattr(schedule, "get_config") else None
+    about = {"options": asdict(pruner.options), "schedule": config}
+    arrays: dict[str, Any] = {"about": np.array(json.dumps(about)), **pruner.state()}
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    with replacing(Path(path)) as temporary:
+        model.save(temporary)
+        with zipfile.ZipFile(temporary, "a") as archive:
+            archive.writestr(MEMBER, content.getvalue())
+
+
+def resume_pruning(
+    path: str | Path, *, schedule: Any = None, custom_objects: dict[str, Any] | None = None
+) -> tuple[keras.Model, WeightPruner]:
+    """Loads what `save_pruning` wrote, ready for `fit` to go on.
+
+    Args:
+        path: The file.
+        schedule: In place of one that is no class of tfmot's, which no file can hold.
+        custom_objects: As `keras.saving.load_model` takes them.
+
+    Returns:
+        The model, compiled as it was saved, and the pruner attached to it.
+
+    Raises:
+        InputError: The file holds no pruning, or its schedule is not given.
+    """
+    import keras
+
+    path = Path(path)
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        raise InputError(f"A pruned training must be a .keras file. Received: '{path}'.")
+    with zipfile.ZipFile(path) as archive:
+        if MEMBER not in archive.namelist():
+            raise InputError(
+                f"A pruned training must be saved by save_pruning(). Received: '{path}', which "
+                "holds no masks. Attach a new WeightPruner."
+            )
+        with np.load(io.BytesIO(archive.read(MEMBER))) as stored:
+            state = dict(stored)
+    about = json.loads(str(state.pop("about")))
+    options = from_nested(Plan, {"weights": about["options"]}).weights
+    if schedule is None:
+        schedule = tfmot_bridge.schedule_from(about["schedule"] or {})
+    model = keras.saving.load_model(path, custom_objects=custom_objects)
+    pruner = WeightPruner(options, schedule=schedule).attach(model, state=state)
+    return model, pruner
