@@ -1,13 +1,15 @@
 """A ResNet-20 on Fashion-MNIST at a quarter of its MACs: pruned, or narrow from scratch.
 
     python -m benchmarks.prune_resnet20 [--dense MODEL.keras] [--save-dense MODEL.keras]
+        [--peer TORCH_PRUNING.json]
 
 Every variant gets two epochs of training with random flips (one epoch over the training part
 doubled by its mirror images), SGD with momentum, batch 128, a cosine from 0.02: the channels of
-one trained dense net are removed at once or in four steps with half an epoch behind each, taught
-by the dense net or by labels alone; the comparison is the same network with uniformly narrower
-layers, trained from scratch for as long. Validation data select; test data are read once a
-variant, at the end, of the LiteRT file too. Latency is measured in blocks, all files together.
+one trained dense net are removed at once or in four steps, with an eighth of the examples behind
+each of the first three and the rest behind the last, taught by the dense net or by labels alone.
+The comparison is the same network with uniformly narrower layers, trained from scratch for as
+long. Validation data select; test data are read once a variant, at the end, of the LiteRT file
+too. Latency is measured in blocks, all files together.
 """
 
 from __future__ import annotations
@@ -77,7 +79,9 @@ class Bench:
         train(model, data or self.flipped, settings, device=self.device)
         return model
 
-    def taught(self, model: Any, data: Dataset | None = None) -> Any:
+    def taught(
+        self, model: Any, data: Dataset | None = None, settings: TrainSettings = RECIPE
+    ) -> Any:
         """Trains with the dense net as the teacher."""
         from compress.distill import distill
 
@@ -86,15 +90,16 @@ class Bench:
             self.dense,
             data or self.flipped,
             DistillOptions(),
-            finetune=RECIPE,
+            finetune=settings,
             device=self.device,
         )
         return model
 
-    def part(self, index: int, parts: int) -> Dataset:
-        """Returns every `parts`-th flipped training example: a share of the two epochs."""
+    def eighths(self, first: int, last: int) -> Dataset:
+        """Returns eighths [first, last) of the flipped training examples, in random order."""
         order = np.random.default_rng(0).permutation(len(self.flipped.train))
-        chosen = np.sort(order[index::parts])
+        size = len(order) // 8
+        chosen = np.sort(order[first * size : last * size])
         return replace(self.flipped, train=self.flipped.train.take(chosen))
 
     def add(self, name: str, make: Callable[[], Any]) -> None:
@@ -138,16 +143,38 @@ class Bench:
         options = ChannelOptions(**settings)
         return prune_channels(self.dense, options, macs=TARGET, data=self.data).model
 
-    def in_steps(self, tune: Callable[..., Any], **settings: Any) -> Any:
-        """Removes channels in steps with an equal share of the two epochs behind each."""
+    def in_steps(self, **settings: Any) -> Any:
+        """Removes channels in steps; the examples of two epochs are shared out behind them."""
         from compress.prune.channels import prune_channels
 
+        between = replace(RECIPE, schedule="constant")
+
         def finetune(model: Any, step: int, steps: int) -> None:
-            tune(model, self.part(step - 1, steps))
+            self.taught(model, self.eighths(step - 1, step), between)
 
         options = ChannelOptions(steps=STEPS, **settings)
         result = prune_channels(self.dense, options, macs=TARGET, data=self.data, finetune=finetune)
-        return tune(result.model, self.part(STEPS - 1, STEPS))
+        return self.taught(result.model, self.eighths(STEPS - 1, 8))
+
+    def peers(self, record: Path) -> dict[str, dict[str, Any]]:
+        """Makes nets as wide as those that Torch-Pruning came to, to be timed with the others.
+
+        Their accuracies are those that benchmarks/peers/torch_pruning_resnet20.py measured; the
+        weights here are slices of the dense net, on which time does not depend.
+        """
+        from compress.prune.channels.coupling import coupling_of
+        from compress.prune.channels.surgery import sliced_model
+
+        coupling = coupling_of(self.dense)
+        found = {}
+        for variant in json.loads(record.read_text("utf-8"))["variants"]:
+            name = f"torch-pruning {variant['method']} round {variant['round_to']}"
+            mask = np.ones(coupling.units, bool)
+            for group in coupling.groups:
+                mask[group.units[variant["channels"][group.name] :]] = False
+            self.models[name] = sliced_model(coupling, mask)
+            found[name] = {key: variant[key] for key in ("macs", "val_accuracy", "test_accuracy")}
+        return found
 
     def files(self, folder: Path) -> dict[str, Any]:
         """Exports all variants, tests the files and times them against each other."""
@@ -161,6 +188,8 @@ class Bench:
         for index, (name, model) in enumerate(self.models.items()):
             paths[name] = folder / f"{name.replace(' ', '_')}.tflite"
             export_litert(model, paths[name], quantize=False)
+            if index >= len(self.results):
+                continue
             scores = run_all(LiteRTSession(paths[name], threads=1), self.data.inputs("test"))
             accuracy = quality(self.data.test.y, scores)["accuracy"]
             self.results[index] = replace(self.results[index], litert_test=accuracy)
@@ -175,6 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dense", type=Path, help="a trained net of benchmarks.resnet20.build")
     parser.add_argument("--save-dense", type=Path, help="where to keep the dense net")
+    parser.add_argument("--peer", type=Path, help="what torch_pruning_resnet20.py wrote")
     parser.add_argument("--only", default="", help="part of the variants' names; nothing is saved")
     arguments = parser.parse_args()
     from compress.io import save_model
@@ -186,16 +216,21 @@ def main() -> None:
     bench.add("narrow from scratch", lambda: bench.trained(build((8, 16, 32)), SCRATCH))
     bench.add("l2 one-shot labels", lambda: bench.trained(bench.pruned(), RECIPE))
     bench.add("l2 one-shot", lambda: bench.taught(bench.pruned()))
-    bench.add("l2 4 steps", lambda: bench.in_steps(bench.taught))
+    bench.add("l2 4 steps", lambda: bench.in_steps())
     bench.add("l2 one-shot round 8", lambda: bench.taught(bench.pruned(round_to=8)))
-    bench.add("l2 4 steps round 8", lambda: bench.in_steps(bench.taught, round_to=8))
+    bench.add("l2 4 steps round 8", lambda: bench.in_steps(round_to=8))
     if arguments.only:
         return
+    peers = bench.peers(arguments.peer) if arguments.peer else {}
     with tempfile.TemporaryDirectory() as folder:
         latency = bench.files(Path(folder))
     save(
         "prune_resnet20",
-        {"results": [asdict(result) for result in bench.results], "latency": latency},
+        {
+            "results": [asdict(result) for result in bench.results],
+            "torch-pruning": peers,
+            "latency": latency,
+        },
     )
 
 

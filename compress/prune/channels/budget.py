@@ -132,7 +132,7 @@ def allowed_for(coupling: Coupling, options: ChannelOptions, round_to: int) -> A
     fixed = np.array([group.fixed for group in groups])
     width = np.array([group.width for group in groups])
     heads = np.array([group.kind == HEADS for group in groups])
-    total = removable + fixed
+    total = coupling.began
     step = steps_for(total * width, width, heads, round_to)
     floor = np.ceil(total * options.min_kept - 1e-9).astype(np.int64)
     for pattern, share in _limits(options):

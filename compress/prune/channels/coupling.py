@@ -99,6 +99,7 @@ class Coupling:
         unit: Unit of every slot id.
         frozen: True for units that must be kept.
         groups: Prunable units by the axes that they lie on, in the order of the model.
+        began: Units of each group before any step, frozen ones included, (groups,).
     """
 
     def __init__(self, program: Program, ledger: Ledger) -> None:
@@ -115,6 +116,7 @@ class Coupling:
         self.axes, self._axis_of = _axes(self.bindings, ledger)
         self.incidence = _incidence(self.axes, self.unit, self.units)
         self.groups, self.group_of = self._grouped()
+        self.began = np.array([len(group.units) + group.fixed for group in self.groups], np.int64)
 
     def kept(self, mask: Mask) -> KeptSlots:
         """Turns a mask over units into a kept set; frozen units must be in it.
@@ -125,6 +127,18 @@ class Coupling:
         if not np.all(mask[self.frozen]):
             raise ValueError("mask must keep the frozen units.")
         return KeptSlots(self.unit, mask)
+
+    def continues(self, original: Coupling) -> None:
+        """Says that this model is what earlier steps left of another.
+
+        Steps of kept numbers and floors are those of the original's widths: a layer of 16
+        channels that lost 8 is not one of 8, which might be thinned to 4.
+        """
+        totals = {key: len(group.units) + group.fixed for key, group in _keyed(original.groups)}
+        self.began = np.array(
+            [totals.get(key, total) for (key, _), total in zip(_keyed(self.groups), self.began,
+                                                               strict=True)], np.int64,
+        )  # fmt: skip
 
     @cached_property
     def costs(self) -> CostModel:
@@ -223,6 +237,17 @@ class Coupling:
         for place, binding in enumerate(self.bindings):
             found[self.axis_index(binding.ids)].append(place)
         return found
+
+
+def _keyed(groups: tuple[Group, ...]) -> list[tuple[tuple[str, str, int], Group]]:
+    """Pairs groups with what names them in every step: maker, kind and place among equals."""
+    seen: dict[tuple[str, str], int] = {}
+    found = []
+    for group in groups:
+        name = (group.name, group.kind)
+        seen[name] = seen.get(name, -1) + 1
+        found.append(((*name, seen[name]), group))
+    return found
 
 
 def coupling_of(model: keras.Model, input_shape: Any = None) -> Coupling:

@@ -115,6 +115,7 @@ def prune_channels(
     name, score = _criterion(options, criterion, data)
     _check_weights(model)
     original = coupling_of(model, input_shape)
+    check_feasible(original, options)  # not only when the last step comes to it
     goal = _Goal.of_options(options, original)
     place = dict(variable_paths(model))
     kept: KeptIndices = {path: (None,) * len(weight.shape) for path, weight in place.items()}
@@ -122,6 +123,7 @@ def prune_channels(
     for step in range(1, options.steps + 1):
         if step > 1:
             coupling = coupling_of(current)
+            coupling.continues(original)
         context = Context(coupling, data=data, seed=seed, aggregate=options.aggregate)
         selection = select(
             coupling,

@@ -134,6 +134,21 @@ def test_steps_come_to_the_same_target_and_compose_their_slices() -> None:
         np.testing.assert_array_equal(value, new.numpy())
 
 
+def test_steps_and_floors_are_those_of_the_first_widths() -> None:
+    """16 channels come in steps of 8: what a first step left of them is not thinned to 4."""
+    seen: list[dict[str, int]] = []
+
+    def finetune(smaller: Any, step: int, steps: int) -> None:
+        seen.append({name: smaller.get_layer(name).filters for name in ("stem", "inner")})
+
+    model = cnn(16)
+    result = prune_channels(model, macs=0.3, steps=4, finetune=finetune, round_to=8)
+    seen.append({name: result.model.get_layer(name).filters for name in ("stem", "inner")})
+    assert {count for counts in seen for count in counts.values()} == {8, 16}
+    wide = prune_channels(cnn(64), macs=0.35, steps=4, min_kept=0.5, round_to=1)
+    assert min(row.kept / row.total for row in wide.report.groups) >= 0.5
+
+
 def test_amount_in_steps_removes_the_amount() -> None:
     result = prune_channels(cnn(), amount=0.5, steps=2, round_to=1)
     assert {row.kept / row.total for row in result.report.groups} == {0.5}
@@ -286,6 +301,14 @@ ERRORS = [
 def test_bad_input(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         prune_channels(cnn(), **arguments)
+
+
+def test_a_target_that_only_the_last_step_misses_is_refused_before_the_first() -> None:
+    def finetune(*_: Any) -> None:
+        raise AssertionError("nothing may be trained")
+
+    with pytest.raises(InputError, match=r"macs must be at least .*\(0\.2\d+x"):
+        prune_channels(cnn(), macs=0.2, steps=3, min_kept=0.5, round_to=1, finetune=finetune)
 
 
 def test_nan_weights() -> None:
