@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress import legacy
 from compress.errors import InputError
 from compress.files import replacing
 
@@ -18,6 +19,7 @@ SUFFIXES = (".keras", ".h5", ".hdf5")
 def load_model(path: str | Path) -> keras.Model:
     """Loads a model from a `.keras` or `.h5` file, without its training state.
 
+    Files of Keras 2 are read too, where Keras 3 has their layers (see `compress.legacy`).
     Nothing in the file is executed: Lambda layers with Python code are refused, as
     Keras's safe mode does.
 
@@ -29,7 +31,7 @@ def load_model(path: str | Path) -> keras.Model:
 
     Raises:
         InputError: No such file, another suffix, or Keras 3 cannot read it; the message
-            carries Keras's reason.
+            says which layer and why, or carries Keras's reason.
     """
     import keras
 
@@ -39,9 +41,10 @@ def load_model(path: str | Path) -> keras.Model:
     if not path.is_file():
         raise InputError(f"A model file must exist. Received: '{path}'.")
     try:
-        return keras.saving.load_model(path, compile=False)
+        with legacy.readable(path) as file:
+            return keras.saving.load_model(file, compile=False)
     except Exception as error:  # keras raises many kinds here, from zipfile to TypeError
-        reason = " ".join(str(error).split())[:300]
+        reason = legacy.why_unreadable(path, " ".join(str(error).split())[:300])
         raise InputError(f"Keras 3 must be able to read '{path}'. Received: {reason}.") from None
 
 

@@ -17,7 +17,14 @@ ROOT = Path(__file__).parent.parent
 TIERS = [
     ["compress._version", "compress.errors", "compress.registry", "compress.options"],
     ["compress.files", "compress.plan", "compress.records", "compress.pareto", "compress.quiet"],
-    ["compress.data", "compress.runfolder", "compress.io", "compress.graph", "compress.device"],
+    [
+        "compress.data",
+        "compress.runfolder",
+        "compress.legacy",
+        "compress.io",
+        "compress.graph",
+        "compress.device",
+    ],
     ["compress.trace"],
     ["compress.program"],
     ["compress.task", "compress.optimizers", "compress.fused", "compress.tfmot_bridge"],
