@@ -11,7 +11,8 @@ from compress.options import option, require, require_choice
 SCHEDULES = ("constant", "cosine", "exponential")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
 NORMALIZATIONS = ("auto", "standardize", "unit", "none")
-FORMATS = ("float32", "int8")
+FORMATS = ("float32", "int8", "sparse")
+RUNTIMES = ("litert", "mnn")
 CLASS_WEIGHTS = ("none", "balanced")
 DEVICES = ("auto", "cpu", "gpu")
 
@@ -390,7 +391,11 @@ class DistillOptions:
 class ExportOptions:
     """Which files are made of a model."""
 
-    formats: tuple[str, ...] = option(FORMATS, "--formats", "LiteRT files: float32,int8")
+    formats: tuple[str, ...] = option(
+        ("float32", "int8"),
+        "--formats",
+        "LiteRT files: float32, int8, sparse (float32 without the zeros, of pruned models)",
+    )
     calibration: int = option(200, "--calibration", "training examples that calibrate int8")
 
     def __post_init__(self) -> None:
@@ -410,7 +415,16 @@ class LatencyOptions:
     )
     budget: float = option(60.0, "--latency-budget", "seconds after which timing stops anyway")
 
+    runtimes: tuple[str, ...] = option(
+        ("litert",),
+        "--runtimes",
+        "litert, mnn (whose kernels skip zeros; float32 files; pip install 'paretune[mnn]')",
+    )
+
     def __post_init__(self) -> None:
+        for name in self.runtimes:
+            require_choice("runtime", name, RUNTIMES)
+        require(bool(self.runtimes), "runtimes", "name at least one runtime", self.runtimes)
         require(self.threads >= 1, "latency_threads", "be at least 1", self.threads)
         require(self.precision > 0, "latency_precision", "be above 0", self.precision)
         require(self.budget > 0, "latency_budget", "be above 0", self.budget)

@@ -93,7 +93,8 @@ class Artifact(Record):
         macs, params, nonzero: Counted on the Keras model; zeros count as MACs.
         sparsity: Share of zeros in the kernels that were pruned; 0 for dense.
         unsupported: What `macs` does not include, by name.
-        size_bytes, gzip_bytes: Of the file.
+        size_bytes, gzip_bytes, zstd_bytes: Of the file; None in records of older versions.
+        sparse_macs: MACs whose weight is not zero, which no ordinary runtime skips.
         test: Test quality of the file itself, by name.
         max_difference, agreement, checked: Against the Keras model, on `checked`
             validation examples.
@@ -116,6 +117,8 @@ class Artifact(Record):
     max_difference: float
     agreement: float
     checked: int
+    zstd_bytes: int | None = None
+    sparse_macs: int | None = None
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,10 @@ class RunFolder:
         self.journal = self.path / "study.journal"
         self.log = self.path / "log.txt"
 
+    def latency_of(self, runtime: str) -> Path:
+        """Where the times of a runtime other than LiteRT stand."""
+        return self.path / f"latency-{runtime}.json"
+
     def claim(
         self,
         command: str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,11 +132,15 @@ def _files(
     artifacts = []
     formats = plan.export.formats
     baseline = "float32" if "float32" in formats else formats[0]
+    if variant == "dense" and formats != ("sparse",):
+        # nothing to leave out of a file without zeros
+        formats = tuple(name for name in formats if name != "sparse")
     inputs = data.inputs("test")
-    for made in export(model, data, folder.exports / stem, plan.export, seed=plan.seed):
+    options = replace(plan.export, formats=formats)
+    for made in export(model, data, folder.exports / stem, options, seed=plan.seed):
         session = LiteRTSession(made.path, threads=1)
         scores = run_all(session, inputs, partial(on_progress, f"testing {made.path.name}"))
-        size, zipped = file_sizes(made.path)
+        sizes = file_sizes(made.path)
         artifacts.append(
             Artifact(
                 id=f"{stem}.{made.format}",
@@ -149,18 +154,68 @@ def _files(
                 nonzero=analysis.nonzero,
                 sparsity=sparsity,
                 unsupported=analysis.unsupported,
-                size_bytes=size,
-                gzip_bytes=zipped,
+                size_bytes=sizes.size,
+                gzip_bytes=sizes.gzip,
                 test=quality(data.test.y, scores),
                 max_difference=made.max_difference,
                 agreement=made.agreement,
                 checked=made.checked,
+                zstd_bytes=sizes.zstd,
+                sparse_macs=analysis.sparse_macs,
             )
         )
     return artifacts
 
 
 def measure_stage(folder: RunFolder, plan: Plan, on_progress: OnProgress = silent) -> None:
+    """Times the exported files with every runtime of the plan, once.
+
+    A runtime that is missing or refuses a file is skipped, with the reason on record.
+    """
+    for runtime in plan.latency.runtimes:
+        if runtime == "litert":
+            _litert(folder, plan, on_progress)
+        else:
+            _mnn(folder, plan, on_progress)
+
+
+def _mnn(folder: RunFolder, plan: Plan, on_progress: OnProgress) -> None:
+    """Converts the float32 files to MNN and times them against each other."""
+    from compress.errors import MissingDependency, RunFailed
+    from compress.export.mnn import export_mnn
+
+    artifacts = [
+        item
+        for record in folder.read_compressed()
+        for item in record.files()
+        if item.format == "float32"
+    ]
+    path = folder.latency_of("mnn")
+    if not artifacts or (path.exists() and list(read_json(path)) == [a.id for a in artifacts]):
+        return
+    try:
+        files = {}
+        for item in artifacts:
+            on_progress(f"converting {item.id} to MNN", 0.0)
+            files[item.id] = folder.exports / f"{item.id}.mnn"
+            export_mnn(folder.path / item.file, files[item.id])
+        on_progress("timing with MNN", 0.0)
+        timed = measure_latency(
+            files,
+            plan.latency,
+            baselines={item.id: item.baseline for item in artifacts},
+            runtime="mnn",
+            seed=plan.seed,
+            on_progress=lambda share: on_progress("timing with MNN", share),
+        )
+    except (MissingDependency, RunFailed) as error:
+        LOG.warning("MNN was skipped: %s", error)
+        write_json(path, {"skipped": str(error)})
+        return
+    write_json(path, {name: latency.to_json() for name, latency in timed.items()})
+
+
+def _litert(folder: RunFolder, plan: Plan, on_progress: OnProgress) -> None:
     """Times all exported files of a folder against each other, once.
 
     Each file's ratio is against its own model's first dense format. A folder whose

@@ -25,7 +25,7 @@ class Exported:
     """One file that was made of a model, checked on validation examples.
 
     Attributes:
-        format: "float32" or "int8".
+        format: "float32", "int8" or "sparse".
         path: The `.tflite` file.
         max_difference: Largest absolute difference of an output from the Keras model's.
         agreement: Share of examples with the same top class, in [0, 1].
@@ -75,7 +75,13 @@ def export(
     results, feeding = [], {}
     for name in options.formats:
         path = Path(f"{stem}.{name}.tflite")
-        export_litert(model, path, quantize=name == "int8", representative=representative)
+        export_litert(
+            model,
+            path,
+            quantize=name == "int8",
+            sparse=name == "sparse",
+            representative=representative,
+        )
         session = LiteRTSession(path, threads=1)
         got = run_all(session, probe)
         results.append(

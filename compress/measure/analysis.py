@@ -45,6 +45,7 @@ class LayerCost:
         params: Parameters; of a shared layer only at its first call.
         nonzero: Parameters that are not zero.
         reason: Why `macs` is None.
+        sparse_macs: MACs whose weight is not zero; `macs` where no weight is multiplied.
     """
 
     name: str
@@ -54,6 +55,7 @@ class LayerCost:
     params: int
     nonzero: int
     reason: str = ""
+    sparse_macs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,11 @@ class Analysis:
     def macs(self) -> int:
         """Counted multiply-accumulates; a lower bound where `unsupported` is not empty."""
         return sum(layer.macs or 0 for layer in self.layers)
+
+    @property
+    def sparse_macs(self) -> int:
+        """Counted multiply-accumulates whose weight is not zero; ordinary runtimes do all."""
+        return sum(layer.sparse_macs or 0 for layer in self.layers)
 
     @property
     def params(self) -> int:
@@ -115,6 +122,7 @@ def count_macs(model: keras.Model) -> Analysis:
                 sum(int(np.prod(weight.shape)) for weight in weights),
                 sum(int(np.count_nonzero(weight.numpy())) for weight in weights),
                 reason,
+                None if count is None else _sparse(call.operation, count),
             )
         )
     return Analysis(tuple(rows))
@@ -133,6 +141,24 @@ def _macs(call: graph.Call) -> tuple[int | None, str]:
         return _COUNTERS[kind](call.operation, source, target), ""
     except ValueError as error:
         return None, str(error)
+
+
+def _sparse(layer: Any, count: int) -> int:
+    """Returns the MACs with non-zero weights: every weight of a kernel is used as often."""
+    kernels = [getattr(layer, name, None) for name in ("depthwise_kernel", "pointwise_kernel")]
+    if kernels[0] is None or kernels[1] is None:
+        kernel = getattr(layer, "kernel", None) if count else None
+        return count if kernel is None else round(count * _density(kernel))
+    # the depthwise kernel meets as many positions as the pointwise one
+    sizes = [int(np.prod(kernel.shape)) for kernel in kernels if kernel is not None]
+    positions = count / sum(sizes)
+    return round(
+        sum(positions * size * _density(k) for size, k in zip(sizes, kernels, strict=True))
+    )
+
+
+def _density(kernel: Any) -> float:
+    return float(np.count_nonzero(kernel.numpy())) / max(1, int(np.prod(kernel.shape)))
 
 
 def _known(shape: tuple[int | None, ...]) -> Shape | None:

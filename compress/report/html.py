@@ -9,7 +9,7 @@ from compress.records import COMPLETE, Candidate, Compressed
 from compress.report import formats
 from compress.report.plot import render_plot
 from compress.report.rows import COLUMNS, Report
-from compress.report.words import conditions, verdict
+from compress.report.words import conditions, other_runtimes, verdict
 
 
 def render_html(report: Report) -> str:
@@ -160,19 +160,26 @@ def _files(report: Report) -> str:
             formats.share(item.test["f1_macro"]),
             f"{formats.count(item.macs)}{' +?' if item.unsupported else ''}"
             f"<br><small>{formats.count(2 * item.macs)} FLOPs</small>",
+            formats.count(item.sparse_macs),
             formats.count(item.params),
             formats.count(item.nonzero),
             formats.size(item.size_bytes),
             formats.size(item.gzip_bytes),
+            formats.size(item.zstd_bytes),
             _two_lines(formats.latency(row.latency)),
             formats.time(row.latency.p95_ms) if row.latency else "-",
             _two_lines(formats.speedup(row.latency)),
         ]
         mark = ' class="first"' if first else ""
         rows.append(f"<tr{mark}><td>{item.id}</td>{''.join(f'<td>{c}</td>' for c in cells)}</tr>")
-    heads = ["File", "Accuracy", "Precision", "Recall", "F1", "MACs", "Parameters", "Non-zero",
-             "Size", "Gzipped", "Latency", "p95", "Speed-up"]  # fmt: skip
-    return f"<h2>Exported files</h2><p>{escape(conditions(report))}</p>" + _table(heads, rows)
+    heads = ["File", "Accuracy", "Precision", "Recall", "F1", "MACs", "Sparse MACs", "Parameters",
+             "Non-zero", "Size", "Gzipped", "Zstd", "Latency", "p95", "Speed-up"]  # fmt: skip
+    others = "".join(f"<li>{escape(line)}</li>" for line in other_runtimes(report))
+    return (
+        f"<h2>Exported files</h2><p>{escape(conditions(report))}</p>"
+        + _table(heads, rows)
+        + (f"<ul>{others}</ul>" if others else "")
+    )
 
 
 def _two_lines(text: str) -> str:
@@ -232,7 +239,8 @@ def replay_command(report: Report, candidate: Candidate) -> str:
 
 def _layers(record: Compressed) -> str:
     pruned = "".join(
-        f"<li>{escape(item['layer'])}: {item['zeros']:,} of {item['size']:,} weights are zero</li>"
+        f"<li>{escape(item['layer'])}: {item['zeros']:,} of {item['size']:,} weights are zero "
+        f"({item['zeros'] / item['size'] * 100:.1f} % of its {item.get('weight', 'kernels')})</li>"
         for item in record.weights["pruned"]
     )
     kept = "".join(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from compress.files import read_json
 from compress.measure.latency import Latency
 from compress.pareto import front_mask
+from compress.plan import RUNTIMES
 from compress.records import COMPLETE, FAILED, REJECTED, Artifact, Candidate, Compressed
 from compress.runfolder import RunFolder
 
@@ -22,6 +23,21 @@ class Row:
 
     artifact: Artifact
     latency: Latency | None
+
+
+@dataclass(frozen=True)
+class OtherRuntime:
+    """What a runtime beside LiteRT did with the files.
+
+    Attributes:
+        name: "mnn".
+        latency: By artifact.
+        skipped: Why it was not measured; empty where it was.
+    """
+
+    name: str
+    latency: dict[str, Latency]
+    skipped: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,7 @@ class Report:
         front: Ids of the candidates on the front, by rising MACs.
         compressed: What the compress stage did, one record a model.
         rows: Every exported file, models by rising MACs, dense before pruned.
+        others: Runtimes beside LiteRT.
     """
 
     folder: Path
@@ -45,6 +62,7 @@ class Report:
     front: tuple[str, ...]
     compressed: tuple[Compressed, ...]
     rows: tuple[Row, ...]
+    others: tuple[OtherRuntime, ...] = ()
 
     @property
     def objectives(self) -> tuple[str, str]:
@@ -107,6 +125,9 @@ COLUMNS = (
            "Multiply-accumulates of one forward pass at batch 1; zeros count.",
            lambda row: row.artifact.macs),
     Column("flops", "FLOPs", "", "counted", "2 x MACs.", lambda row: 2 * row.artifact.macs),
+    Column("sparse_macs", "Sparse MACs", "", "counted",
+           "MACs whose weight is not zero: what a runtime that skips zeros would do.",
+           lambda row: row.artifact.sparse_macs),
     Column("params", "Parameters", "", "counted", "All weights, zero or not.",
            lambda row: row.artifact.params),
     Column("nonzero", "Non-zero", "", "counted", "Parameters of the Keras model that are not zero.",
@@ -117,6 +138,8 @@ COLUMNS = (
            lambda row: row.artifact.size_bytes),
     Column("gzip_bytes", "Gzipped", "B", "counted", "Size of the file after gzip -9.",
            lambda row: row.artifact.gzip_bytes),
+    Column("zstd_bytes", "Zstd", "B", "counted", "Size of the file after zstd -19.",
+           lambda row: row.artifact.zstd_bytes),
     Column("latency_ms", "Latency", "ms", "measured", "Median of one inference at batch 1.",
            _timed("median_ms")),
     Column("latency_low_ms", "low", "ms", "measured", "Lower end of the median's 95 % interval.",
@@ -159,6 +182,7 @@ def load_report(path: str | Path) -> Report:
         (),
         compressed,
         tuple(rows),
+        tuple(_read_others(folder)),
     )
     front = front_of(candidates, report.objectives)
     return Report(**{**report.__dict__, "front": tuple(item.id for item in front)})
@@ -186,6 +210,19 @@ def _read_latency(folder: RunFolder) -> dict[str, Latency]:
     if not folder.latency.exists():
         return {}
     return {name: Latency.from_json(content) for name, content in read_json(folder.latency).items()}
+
+
+def _read_others(folder: RunFolder) -> Iterator[OtherRuntime]:
+    for name in RUNTIMES:
+        path = folder.latency_of(name)
+        if name == "litert" or not path.exists():
+            continue
+        content = read_json(path)
+        if "skipped" in content:
+            yield OtherRuntime(name, {}, content["skipped"])
+        else:
+            timed = {key: Latency.from_json(value) for key, value in content.items()}
+            yield OtherRuntime(name, timed)
 
 
 def values(row: Row) -> dict[str, float | None]:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from compress.report import formats
 from compress.report.rows import Report
-from compress.report.words import conditions, verdict
+from compress.report.words import conditions, other_runtimes, verdict
 
 
 def render_tables(report: Report) -> RenderableType:
@@ -19,6 +19,7 @@ def render_tables(report: Report) -> RenderableType:
         parts += [_front(report), Text(report.summary(), style="dim")]
     if report.rows:
         parts += [_files(report), Text(conditions(report), style="dim")]
+    parts += [Text(line) for line in other_runtimes(report)]
     for record in report.compressed:
         parts.append(Text(f"{record.model}: {verdict(report, record.model)}"))
     return Group(*parts)
@@ -52,6 +53,7 @@ def _files(report: Report) -> Table:
         "Non-zero",
         "Size",
         "Gzipped",
+        "Zstd",
         "Latency",
         "Speed-up",
     )
@@ -71,6 +73,7 @@ def _files(report: Report) -> Table:
             formats.count(artifact.nonzero),
             formats.size(artifact.size_bytes),
             formats.size(artifact.gzip_bytes),
+            formats.size(artifact.zstd_bytes),
             formats.latency(row.latency),
             formats.speedup(row.latency),
         )

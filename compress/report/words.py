@@ -40,6 +40,26 @@ def verdict(report: Report, model: str) -> str:
     return "; ".join(_trade(old, row, alone.get(row.artifact.format)) for row in pruned)
 
 
+def other_runtimes(report: Report) -> list[str]:
+    """Says for each runtime beside LiteRT what it measured, or why it did not."""
+    lines = []
+    for other in report.others:
+        if other.skipped:
+            lines.append(f"{other.name} was not measured: {other.skipped}")
+            continue
+        for name, latency in other.latency.items():
+            against = (
+                "the baseline"
+                if latency.baseline == name
+                else f"{formats.speedup(latency)} against {latency.baseline}"
+            )
+            threads = f"{latency.threads} thread{'s' if latency.threads > 1 else ''}"
+            lines.append(
+                f"{latency.runtime}, {threads}: {name} {formats.latency(latency)}, {against}"
+            )
+    return lines
+
+
 def _trade(old: Row, new: Row, unpruned: Row | None) -> str:
     """Compares a pruned file with the dense baseline; says what the format alone gives."""
     points = (new.artifact.test["accuracy"] - old.artifact.test["accuracy"]) * 100
@@ -55,9 +75,20 @@ def _trade(old: Row, new: Row, unpruned: Row | None) -> str:
     )
     if unpruned is not None and unpruned is not old and unpruned.latency is not None:
         text += f" where {new.artifact.format} alone gives {unpruned.latency.ratio:.2f}x"
+    if _only_bytes(new, unpruned):
+        text += ": the zeros save bytes, no time"
     if new.artifact.unsupported:
         text += f" (MACs leave out {len(new.artifact.unsupported)} operations)"
     return text
+
+
+def _only_bytes(new: Row, unpruned: Row | None) -> bool:
+    """Tells whether pruned weights made a file smaller but not faster than its format alone."""
+    if new.artifact.sparsity == 0 or new.latency is None:
+        return False
+    alone = unpruned.latency.ratio if unpruned is not None and unpruned.latency else 1.0
+    unchanged = unpruned is None or unpruned.artifact.macs == new.artifact.macs
+    return unchanged and new.latency.ratio < alone * (1 + NEGLIGIBLE)
 
 
 def _time(row: Row) -> str:

@@ -12,10 +12,11 @@ import pytest
 
 from compress import export
 from compress.data import Dataset
-from compress.errors import InputError, RunFailed
+from compress.errors import InputError, MissingDependency, RunFailed
 from compress.export.litert import export_litert
+from compress.export.mnn import export_mnn
 from compress.measure.quality import run_all
-from compress.measure.runtimes import RUNTIMES, LiteRTSession
+from compress.measure.runtimes import RUNTIMES, LiteRTSession, MNNSession
 from compress.measure.size import file_sizes
 from compress.plan import ExportOptions
 from tests.contracts.runtime import RuntimeContract
@@ -28,6 +29,65 @@ class TestLiteRT(RuntimeContract):
     def path(self, tmp_path: Path, small_cnn: Callable[..., Any]) -> Path:
         export_litert(small_cnn(), tmp_path / "m.tflite", quantize=False)
         return tmp_path / "m.tflite"
+
+
+class TestMNN(RuntimeContract):
+    name = "mnn"
+
+    @pytest.fixture
+    def path(self, tmp_path: Path, small_cnn: Callable[..., Any]) -> Path:
+        pytest.importorskip("MNN")
+        export_litert(small_cnn(), tmp_path / "m.tflite")
+        export_mnn(tmp_path / "m.tflite", tmp_path / "m.mnn")
+        return tmp_path / "m.mnn"
+
+    def test_it_computes_what_the_tflite_file_does(self, path: Path, digits: Dataset) -> None:
+        x = digits.inputs("val")[:20]
+        expected = run_all(LiteRTSession(path.with_suffix(".tflite"), 1), x)
+        np.testing.assert_allclose(run_all(MNNSession(path, 1), x), expected, atol=1e-5)
+
+
+def test_mnn_refuses_what_it_cannot_read(tmp_path: Path) -> None:
+    pytest.importorskip("MNN")
+    (tmp_path / "bad.tflite").write_bytes(b"nothing")
+    with pytest.raises(RunFailed, match="MNN's converter refused 'bad.tflite'"):
+        export_mnn(tmp_path / "bad.tflite", tmp_path / "bad.mnn")
+    assert not (tmp_path / "bad.mnn").exists()
+    with pytest.raises(InputError, match="no such file"):
+        MNNSession(tmp_path / "bad.mnn", 1)
+
+
+def test_a_missing_mnn_is_named_with_its_install_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingDependency, match=r"paretune\[mnn\]"):
+        export_mnn(tmp_path / "m.tflite", tmp_path / "m.mnn")
+
+
+def test_a_sparse_file_leaves_zeros_out_and_computes_the_same(tmp_path: Path) -> None:
+    import keras
+
+    from compress.plan import WeightOptions
+    from compress.prune.weights import WeightPruner
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 16))
+    x = keras.layers.Conv2D(128, 1, activation="relu", name="a")(inputs)
+    x = keras.layers.Conv2D(128, 1, activation="relu", name="b")(x)
+    x = keras.layers.Conv2D(128, 1, name="c")(x)
+    model = keras.Model(inputs, keras.layers.Dense(4)(keras.layers.GlobalAveragePooling2D()(x)))
+    WeightPruner(WeightOptions(sparsity=0.9)).once(model)
+    sizes, outputs = {}, {}
+    for name in (False, True):
+        path = tmp_path / f"{name}.tflite"
+        export_litert(model, path, sparse=name)
+        sizes[name] = path.stat().st_size
+        probe = np.random.default_rng(0).normal(size=(3, 8, 8, 16)).astype(np.float32)
+        outputs[name] = run_all(LiteRTSession(path, 1), probe)
+    # 2 x 128 x 128 weights of 4 bytes; at 90 % a value and an index byte for each tenth
+    assert sizes[True] < sizes[False] - 0.7 * 2 * 128 * 128 * 4
+    np.testing.assert_allclose(outputs[True], outputs[False], atol=1e-6)
 
 
 def test_files_agree_with_keras(
@@ -113,9 +173,14 @@ def test_zeros_stay_zeros_and_bytes_are_repeatable(
 
 def test_file_sizes(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"\0" * 10_000)
-    size, zipped = file_sizes(tmp_path / "f")
-    assert size == 10_000
-    assert 20 < zipped < 100
+    sizes = file_sizes(tmp_path / "f")
+    assert sizes.size == 10_000
+    assert 20 < sizes.gzip < 100
+    assert 10 < sizes.zstd < 100
+    import zstandard
+
+    packed = zstandard.ZstdCompressor(level=19).compress((tmp_path / "f").read_bytes())
+    assert sizes.zstd == len(packed)
 
 
 def test_refusals(tmp_path: Path, small_cnn: Callable[..., Any], digits: Dataset) -> None:

@@ -110,6 +110,30 @@ def test_channels_then_weights(trained: Path, tmp_path: Path) -> None:
     assert "--channels 0.5x --channel-steps 2" in record.command
 
 
+def test_zeros_are_worth_bytes_and_where_they_are_worth_time(trained: Path, tmp_path: Path) -> None:
+    """A 1:4 pattern, the sparse file, and MNN beside LiteRT."""
+    values = {**QUICK, "prune_pattern": "1:4", "formats": "float32,sparse"}
+    values |= {"runtimes": "litert,mnn", "out": str(tmp_path / "out"), "prune_recalibrate": 2}
+    result = compress_model(trained, plan=from_flat(Plan, values))
+    rows = {row.artifact.id: row for row in result.report.rows}
+    assert list(rows) == ["mine.float32", "mine-p1_4.float32", "mine-p1_4.sparse"]
+    pruned, dense = rows["mine-p1_4.float32"].artifact, rows["mine.float32"].artifact
+    assert pruned.sparsity == 0.75
+    # of 64 * 9 * 16 + 64 * 9 * 16 * 32 + 32 * 64 + 640 MACs those of mid and hidden by a quarter
+    assert pruned.sparse_macs == 64 * 9 * 16 + (64 * 9 * 16 * 32 + 32 * 64) // 4 + 640
+    assert dense.zstd_bytes is not None
+    assert pruned.zstd_bytes is not None
+    assert pruned.zstd_bytes < 0.6 * dense.zstd_bytes
+    assert rows["mine-p1_4.sparse"].artifact.size_bytes < pruned.size_bytes
+    page = (result.folder / "report.html").read_text("utf-8")
+    (other,) = result.report.others
+    if other.skipped:
+        assert "paretune[mnn]" in page
+    else:
+        assert set(other.latency) == {"mine.float32", "mine-p1_4.float32"}
+        assert "MNN" in page
+
+
 def test_a_sensitivity_map_is_measured_once(trained: Path, tmp_path: Path) -> None:
     values = {**QUICK, "epochs": 1, "sparsity": 0.0, "teacher": "none", "formats": "float32"}
     values |= {"channels": "0.5x", "channel_sensitivity": str(tmp_path / "maps")}
