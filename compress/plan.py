@@ -329,7 +329,13 @@ class WeightOptions:
         require(self.power > 0, "prune_power", "be above 0", self.power)
         require(self.updates >= 1, "prune_updates", "be at least 1", self.updates)
         require(self.recalibrate >= 0, "prune_recalibrate", "be at least 0", self.recalibrate)
-        self.parsed_overrides()
+        overridden = any(share > 0 for _, share in self.parsed_overrides())
+        require(
+            self.sparsity > 0 or not overridden,
+            "sparsity",
+            "be above 0 where overrides prune: they grow with it",
+            self.sparsity,
+        )
 
     @property
     def label(self) -> str:

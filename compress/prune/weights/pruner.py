@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -132,14 +132,18 @@ class WeightPruner:
 
     def state(self) -> State:
         """Returns what a training needs to go on: the step and the masks, as bits."""
-        state: State = {"step": self._step.numpy(), "updated": self._updated.numpy()}
+        state: State = {
+            "step": self._step.numpy(),
+            "updated": self._updated.numpy(),
+            "floors": np.array(self._floors),
+        }
         for place, mask in enumerate(self._masks):
             state[f"mask{place}"] = np.packbits(mask.numpy() != 0)
         return state
 
     # -- inside ----------------------------------------------------------------------------
 
-    def _find(self, model: keras.Model) -> None:
+    def _find(self, model: keras.Model, floors: Sequence[float] | None = None) -> None:
         found, self.kept = find_targets(
             model, also=self.options.also, overrides=self.options.parsed_overrides()
         )
@@ -150,8 +154,13 @@ class WeightPruner:
             else:
                 self.targets.append(target)
         self._final = final_sparsity(self.schedule, self.options)
-        floors = [self._floor(target) for target in self.targets]
-        self._ranking = Ranking(self.targets, self.pattern, self.options.scope, self._final, floors)
+        # a training that goes on has zeros that it made itself
+        self._floors = (
+            [self._floor(target) for target in self.targets] if floors is None else floors
+        )
+        self._ranking = Ranking(
+            self.targets, self.pattern, self.options.scope, self._final, self._floors
+        )
 
     def _floor(self, target: Target) -> float:
         value = target.variable.numpy()
@@ -184,7 +193,7 @@ class WeightPruner:
             times = update_times(self.options, total_steps, steps_per_epoch)
             self.schedule = planned(self.options, times)
         self._last_update = last_update(self.schedule, total_steps)
-        self._find(model)
+        self._find(model, None if state is None else state["floors"].tolist())
         self._model = model
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._updated = tf.Variable(False, trainable=False)

@@ -229,6 +229,7 @@ def test_a_training_goes_on_from_its_file_as_if_never_interrupted(
     straight = WeightPruner(options).attach(whole, steps_per_epoch=10, epochs=2)
     fit(whole, blobs, 2)
     assert resumed.strip().pruned == straight.strip().pruned
+    assert resumed.notes == []  # its zeros are its own, not a start
     for one, two in zip(again.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
     assert (again.get_layer("b").kernel.numpy() == 0).mean() == 0.75
@@ -314,6 +315,7 @@ ERRORS: list[tuple[Callable[[], Any], str]] = [
     (lambda: WeightOptions(end="soon"), "a pruning time must be .*Received: 'soon'"),
     (lambda: WeightOptions(overrides=("a",)), "pruning override must be pattern=sparsity"),
     (lambda: WeightOptions(overrides=("a=1.0",)), "pruning override must be pattern=sparsity"),
+    (lambda: WeightOptions(sparsity=0.0, overrides=("a=0.5",)), "be above 0 where overrides"),
     (lambda: WeightOptions(also=("everything",)), "Unknown kind of weights to prune too"),
     (lambda: update_times(WeightOptions(), 1), "at least 2 to prune"),
     (lambda: update_times(WeightOptions(begin="10", end="2e"), 100), "Give steps_per_epoch="),
