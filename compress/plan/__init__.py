@@ -1,0 +1,95 @@
+"""The plan: the frozen record that says everything the compress stage does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from compress.options import option, require, require_choice
+from compress.plan.channels import (
+    AGGREGATES,
+    CHANNEL_COSTS,
+    CHANNEL_SCOPES,
+    SCORE_SCALES,
+    ChannelOptions,
+)
+from compress.plan.data import NORMALIZATIONS, DataOptions
+from compress.plan.output import FORMATS, RUNTIMES, ExportOptions, LatencyOptions
+from compress.plan.training import (
+    CLASS_WEIGHTS,
+    FINETUNE_STEPS,
+    MIN_FINETUNE_EPOCHS,
+    OPTIMIZERS,
+    SCHEDULES,
+    DistillOptions,
+    TrainSettings,
+    require_epochs,
+)
+from compress.plan.weights import (
+    POOLINGS,
+    PRUNED_TOO,
+    TIME_UNITS,
+    WEIGHT_SCHEDULES,
+    WEIGHT_SCOPES,
+    WeightOptions,
+    parsed_time,
+)
+
+__all__ = [
+    "AGGREGATES",
+    "CHANNEL_COSTS",
+    "CHANNEL_SCOPES",
+    "CLASS_WEIGHTS",
+    "ChannelOptions",
+    "DEVICES",
+    "DataOptions",
+    "DistillOptions",
+    "ExportOptions",
+    "FINETUNE_STEPS",
+    "FORMATS",
+    "LatencyOptions",
+    "MIN_FINETUNE_EPOCHS",
+    "NORMALIZATIONS",
+    "OPTIMIZERS",
+    "POOLINGS",
+    "PRUNED_TOO",
+    "Plan",
+    "RUNTIMES",
+    "SCHEDULES",
+    "SCORE_SCALES",
+    "TIME_UNITS",
+    "TrainSettings",
+    "WEIGHT_SCHEDULES",
+    "WEIGHT_SCOPES",
+    "WeightOptions",
+    "parsed_time",
+    "require_epochs",
+]
+
+DEVICES = ("auto", "cpu", "gpu")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that the compress stage does; `paretune compress` and `compress_model` take it."""
+
+    data: DataOptions = field(default_factory=DataOptions)
+    finetune: TrainSettings = field(default_factory=TrainSettings)
+    channels: ChannelOptions = field(default_factory=ChannelOptions)
+    weights: WeightOptions = field(default_factory=WeightOptions)
+    distill: DistillOptions = field(default_factory=DistillOptions)
+    export: ExportOptions = field(default_factory=ExportOptions)
+    latency: LatencyOptions = field(default_factory=LatencyOptions)
+    seed: int = option(0, "--seed", "seeds splits, initial weights, shuffling and sampling")
+    device: str = option("auto", "--device", "auto, cpu or gpu", extendable=True)
+    threads: int | None = option(
+        None,
+        "--threads",
+        "CPU threads of a training; default: every core, shared out among a run's workers",
+        extendable=True,
+    )
+    out: str = option("", "--out", "folder of the results", extendable=True)
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**31, "seed", "be in [0, 2^31)", self.seed)
+        require_choice("device", self.device, DEVICES)
+        require(self.threads is None or self.threads >= 1, "threads", "be at least 1", self.threads)

@@ -1,0 +1,39 @@
+"""Plan section: where the examples come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from compress.options import option, require, require_choice
+
+NORMALIZATIONS = ("auto", "standardize", "unit", "none")
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where the examples come from and how they are split and scaled."""
+
+    source: str = option(
+        "digits",
+        "--data",
+        "digits, fashion_mnist, mnist, cifar10, ...; a folder of IDX files or of class "
+        "sub-folders; an .npz file; package.module:function",
+    )
+    normalize: str = option(
+        "auto",
+        "--normalize",
+        "standardize (per channel, training statistics), unit (pixels to [0, 1]), none, or "
+        "auto: what the model's own run stored, else standardize",
+    )
+    val_fraction: float = option(
+        0.15, "--val-fraction", "share of the training part held out where there is no validation"
+    )
+    test_fraction: float = option(
+        0.2, "--test-fraction", "share held out for the test where the source has no test part"
+    )
+
+    def __post_init__(self) -> None:
+        require_choice("normalization", self.normalize, NORMALIZATIONS)
+        for name in ("val_fraction", "test_fraction"):
+            value = getattr(self, name)
+            require(0 < value < 1, name, "be in (0, 1)", value)

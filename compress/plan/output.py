@@ -1,0 +1,53 @@
+"""Plan sections: which files are made, and how they are timed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from compress.options import option, require, require_choice
+
+FORMATS = ("float32", "int8", "sparse")
+RUNTIMES = ("litert", "mnn")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Which files are made of a model."""
+
+    formats: tuple[str, ...] = option(
+        ("float32", "int8"),
+        "--formats",
+        "LiteRT files: float32, int8, sparse (float32 without the zeros, of pruned models)",
+    )
+    calibration: int = option(200, "--calibration", "training examples that calibrate int8")
+
+    def __post_init__(self) -> None:
+        require(bool(self.formats), "formats", "name at least one format", self.formats)
+        for name in self.formats:
+            require_choice("export format", name, FORMATS)
+        require(self.calibration >= 1, "calibration", "be at least 1", self.calibration)
+
+
+@dataclass(frozen=True)
+class LatencyOptions:
+    """The block protocol of latency measurement."""
+
+    threads: int = option(1, "--latency-threads", "threads of the LiteRT interpreter")
+    precision: float = option(
+        0.02, "--latency-precision", "stop when each ratio's 95 % half-width is below this share"
+    )
+    budget: float = option(60.0, "--latency-budget", "seconds after which timing stops anyway")
+
+    runtimes: tuple[str, ...] = option(
+        ("litert",),
+        "--runtimes",
+        "litert, mnn (whose kernels skip zeros; float32 files; pip install 'paretune[mnn]')",
+    )
+
+    def __post_init__(self) -> None:
+        for name in self.runtimes:
+            require_choice("runtime", name, RUNTIMES)
+        require(bool(self.runtimes), "runtimes", "name at least one runtime", self.runtimes)
+        require(self.threads >= 1, "latency_threads", "be at least 1", self.threads)
+        require(self.precision > 0, "latency_precision", "be above 0", self.precision)
+        require(self.budget > 0, "latency_budget", "be above 0", self.budget)

@@ -1,0 +1,80 @@
+"""Plan sections: how models are trained, and who teaches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from compress.options import option, require, require_choice
+
+SCHEDULES = ("constant", "cosine", "exponential")
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
+CLASS_WEIGHTS = ("none", "balanced")
+
+MIN_FINETUNE_EPOCHS = 4
+FINETUNE_STEPS = 1000
+
+
+def require_epochs(name: str, value: int) -> None:
+    """Checks an epoch count."""
+    require(value >= 1, name, "be at least 1", value)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a model is trained, by the one training loop.
+
+    `epochs=None` means enough epochs for 1,000 steps and no fewer than 4: on small
+    data an epoch is too short to prune in.
+    """
+
+    epochs: int | None = option(
+        None,
+        "--finetune-epochs --epochs",
+        "epochs of fine-tuning; default: enough for 1000 steps, at least 4",
+    )
+    optimizer: str = option("adam", "--finetune-optimizer --optimizer", ", ".join(OPTIMIZERS))
+    learning_rate: float = option(1e-3, "--learning-rate", "peak learning rate of fine-tuning")
+    schedule: str = option("cosine", "--schedule", "learning rate: " + ", ".join(SCHEDULES))
+    batch_size: int = option(128, "--batch-size", "examples per step of fine-tuning")
+    weight_decay: float = option(0.0, "--weight-decay", "decoupled weight decay of kernels")
+    label_smoothing: float = option(0.0, "--label-smoothing", "share moved to the other classes")
+    class_weights: str = option(
+        "none", "--class-weights", "none, or balanced: rare classes weigh more, in every training"
+    )
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None:
+            require_epochs("epochs", self.epochs)
+        require_choice("optimizer", self.optimizer, OPTIMIZERS)
+        require_choice("learning-rate schedule", self.schedule, SCHEDULES)
+        require_choice("class weighting", self.class_weights, CLASS_WEIGHTS)
+        require(self.learning_rate > 0, "learning_rate", "be above 0", self.learning_rate)
+        require(self.batch_size >= 1, "batch_size", "be at least 1", self.batch_size)
+        require(self.weight_decay >= 0, "weight_decay", "be at least 0", self.weight_decay)
+        require(
+            0 <= self.label_smoothing < 1, "label_smoothing", "be in [0, 1)", self.label_smoothing
+        )
+
+    def epochs_for(self, steps_per_epoch: int) -> int:
+        """Returns the number of epochs when an epoch has `steps_per_epoch` steps."""
+        if self.epochs is not None:
+            return self.epochs
+        return max(MIN_FINETUNE_EPOCHS, -(-FINETUNE_STEPS // steps_per_epoch))
+
+
+@dataclass(frozen=True)
+class DistillOptions:
+    """Who teaches during fine-tuning, and how much."""
+
+    teacher: str = option(
+        "auto",
+        "--teacher",
+        "a .keras file; auto: the best candidate of the run, or the unpruned model itself; "
+        "none: labels only",
+    )
+    temperature: float = option(4.0, "--temperature", "softens both distributions")
+    weight: float = option(0.7, "--distill-weight", "share of the teacher's term in the loss")
+
+    def __post_init__(self) -> None:
+        require(self.temperature > 0, "temperature", "be above 0", self.temperature)
+        require(0 <= self.weight <= 1, "distill_weight", "be in [0, 1]", self.weight)
