@@ -20,7 +20,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -169,10 +169,11 @@ def main() -> None:
     arguments = parser.parse_args()
     bench = Bench(arguments.dense)
     bench.add("dense", bench.dense, 0.0)
-    for sparsity in map(float, arguments.sparsities.split(",")):
+    for place, sparsity in enumerate(map(float, arguments.sparsities.split(","))):
         options = WeightOptions(sparsity=sparsity)
         bench.ours(options, taught=False)
-        bench.ours(replace(options), taught=True)
+        if place == 0:  # what a teacher adds is shown once
+            bench.ours(options, taught=True)
         with tempfile.TemporaryDirectory() as folder:
             bench.theirs(options, Path(folder))
     with tempfile.TemporaryDirectory() as folder:
