@@ -45,8 +45,19 @@ DIVERGED = 10.0
 class Hook(Protocol):
     """Something that acts during training, such as a pruner."""
 
-    def start(self, model: keras.Model, step: Any, total_steps: int, steps_per_epoch: int) -> None:
-        """Called once, before tracing; `step` is the int64 variable that counts steps."""
+    def start(
+        self,
+        model: keras.Model,
+        step: Any,
+        total_steps: int,
+        steps_per_epoch: int,
+        *,
+        jit: bool,
+    ) -> None:
+        """Called once, before tracing; `step` is the int64 variable that counts steps.
+
+        `jit` tells whether XLA compiles the steps.
+        """
         ...
 
     def before_step(self) -> None:
@@ -143,7 +154,7 @@ def train(
     optimizer: Any = build_optimizer(settings, epochs * steps_per_epoch, variables)
     step = tf.Variable(0, dtype=tf.int64, trainable=False)
     for hook in hooks:
-        hook.start(model, step, epochs * steps_per_epoch, steps_per_epoch)
+        hook.start(model, step, epochs * steps_per_epoch, steps_per_epoch, jit=device.jit)
     order = np.random.default_rng(seed)
     guessing = objective.guessing()
     history: list[EpochRecord] = []

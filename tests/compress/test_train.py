@@ -109,7 +109,7 @@ def test_best_epoch_is_restored(blobs: Dataset, cpu: Device) -> None:
 
 def test_a_hook_can_forbid_epochs(blobs: Dataset, cpu: Device) -> None:
     class Late:
-        def start(self, model: Any, step: Any, total_steps: int) -> None:
+        def start(self, model: Any, step: Any, total_steps: int, *_: Any, **__: Any) -> None:
             self.total = total_steps
 
         def before_step(self) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-SORTED = 1 << 17
+SORTED = 1 << 15
 """Up to here sorting is as fast as counting."""
 _HALF = 1 << 16
+_ROW = 256
 
 
 def keep_count(size: int, sparsity: Any) -> Any:
@@ -24,46 +25,84 @@ def keep_count(size: int, sparsity: Any) -> Any:
     return tf.cast(tf.maximum(tf.round(tf.cast(size, tf.float32) * share), 1.0), tf.int32)
 
 
-def kth_largest(magnitudes: Any, count: Any) -> Any:
+def kth_largest(magnitudes: Any, count: Any, *, jit: bool = False) -> Any:
     """Returns the `count`-th largest entry, exactly.
 
     Args:
         magnitudes: (n,), at least 0, float32 where n is large.
         count: int32 in [1, n].
+        jit: XLA compiles this: it takes half a minute for the histograms, so it sorts.
     """
     import tensorflow as tf
 
     size = int(magnitudes.shape[0])
-    if size <= SORTED or magnitudes.dtype != tf.float32:
+    if jit or size <= SORTED or magnitudes.dtype != tf.float32:
         return tf.sort(magnitudes)[size - count]
     # non-negative floats are ordered as their bits: count by the upper, then by the lower half
     bits = tf.bitcast(magnitudes, tf.int32)
     upper = tf.bitwise.right_shift(bits, 16)
-    high, above = _bin(tf.math.bincount(upper, minlength=_HALF, maxlength=_HALF), count)
+    high, above = _bin(_counts(upper, tf.ones((0,), tf.int32)), count)
     inside = tf.cast(tf.equal(upper, high), tf.int32)
-    lower = tf.bitwise.bitwise_and(bits, _HALF - 1)
-    counts = tf.math.bincount(lower, weights=inside, minlength=_HALF, maxlength=_HALF)
-    low, _ = _bin(tf.cast(counts, tf.int32), count - above)
+    low, _ = _bin(_counts(tf.bitwise.bitwise_and(bits, _HALF - 1), inside), count - above)
     return tf.bitcast(tf.bitwise.left_shift(high, 16) + low, tf.float32)
 
 
-def _bin(counts: Any, rank: Any) -> tuple[Any, Any]:
-    """Returns the bin that holds the `rank`-th largest, and how many lie in bins above."""
+def _counts(values: Any, weights: Any) -> Any:
+    """Counts values in [0, 2^16); tf.math.bincount has a shape that XLA does not know."""
     import tensorflow as tf
 
-    from_top = tf.cumsum(counts, reverse=True)  # entries in this bin and above
+    return tf.raw_ops.DenseBincount(input=values, size=_HALF, weights=weights)
+
+
+def _bin(counts: Any, rank: Any) -> tuple[Any, Any]:
+    """Returns the bin that holds the `rank`-th largest, and how many lie in bins above.
+
+    First the row of 256 bins, then the bin: XLA fuses long cumulative sums into everything
+    behind them.
+    """
+    import tensorflow as tf
+
+    rows = tf.reshape(counts, (-1, _ROW))
+    row, above = _last_reaching(tf.reduce_sum(rows, axis=1), rank, 0)
+    place, above = _last_reaching(rows[row], rank, above)
+    return row * _ROW + place, above
+
+
+def _last_reaching(counts: Any, rank: Any, above: Any) -> tuple[Any, Any]:
+    """Returns the last place at and behind which (with `above` more) `rank` entries lie."""
+    import tensorflow as tf
+
+    from_top = tf.cumsum(counts, reverse=True) + above
     chosen = tf.reduce_sum(tf.cast(from_top >= rank, tf.int32)) - 1
     return chosen, from_top[chosen] - counts[chosen]
 
 
-def of_layer(magnitudes: Any, sparsity: Any) -> Any:
+def running_sum(values: Any) -> Any:
+    """Returns the sums of the first 1, 2, ... n entries, (n,).
+
+    In rows, and the rows' totals likewise: XLA's cumulative sum on a CPU takes quadratic time.
+    """
+    import tensorflow as tf
+
+    size = int(values.shape[0])
+    if size <= _ROW:
+        return tf.cumsum(values)
+    rows = tf.reshape(tf.pad(values, ((0, -size % _ROW),)), (-1, _ROW))
+    inside = tf.cumsum(rows, axis=1)
+    totals = inside[:, -1]
+    before = running_sum(totals) - totals
+    return tf.reshape(inside + before[:, tf.newaxis], (-1,))[:size]
+
+
+def of_layer(magnitudes: Any, sparsity: Any, *, jit: bool = False) -> Any:
     """Returns which units of one layer stay: those at least as large as the k-th largest.
 
     Units that tie with the k-th largest all stay.
 
     Args:
         magnitudes: Of the units, any shape.
-        sparsity: Share to leave, in [0, 1).
+        sparsity: Share of zeros, in [0, 1).
+        jit: XLA compiles this.
 
     Returns:
         Booleans of the magnitudes' shape.
@@ -75,10 +114,10 @@ def of_layer(magnitudes: Any, sparsity: Any) -> Any:
     import tensorflow as tf
 
     flat = tf.reshape(magnitudes, (-1,))
-    return magnitudes >= kth_largest(flat, keep_count(int(flat.shape[0]), sparsity))
+    return magnitudes >= kth_largest(flat, keep_count(int(flat.shape[0]), sparsity), jit=jit)
 
 
-def exactly(magnitudes: Sequence[Any], count: Any) -> list[Any]:
+def exactly(magnitudes: Sequence[Any], count: Any, *, jit: bool = False) -> list[Any]:
     """Returns which units of several layers stay: the `count` largest of all together.
 
     Of units that tie with the smallest that stays, the first stay: in the order of the
@@ -87,6 +126,7 @@ def exactly(magnitudes: Sequence[Any], count: Any) -> list[Any]:
     Args:
         magnitudes: One tensor a layer, any shapes.
         count: int32, at least 1.
+        jit: XLA compiles this.
 
     Returns:
         Booleans of the magnitudes' shapes.
@@ -94,9 +134,9 @@ def exactly(magnitudes: Sequence[Any], count: Any) -> list[Any]:
     import tensorflow as tf
 
     flat = tf.concat([tf.reshape(part, (-1,)) for part in magnitudes], axis=0)
-    threshold = kth_largest(flat, count)
+    threshold = kth_largest(flat, count, jit=jit)
     larger, equal = flat > threshold, tf.equal(flat, threshold)
     room = count - tf.reduce_sum(tf.cast(larger, tf.int32))
-    kept = larger | (equal & (tf.cumsum(tf.cast(equal, tf.int32)) <= room))
+    kept = larger | (equal & (running_sum(tf.cast(equal, tf.int32)) <= room))
     parts = tf.split(kept, [part.shape.num_elements() for part in magnitudes])
     return [tf.reshape(part, whole.shape) for part, whole in zip(parts, magnitudes, strict=True)]

@@ -61,6 +61,7 @@ class WeightPruner:
         self._masks: list[Any] = []
         self._given_back: list[tuple[Any, Constraint | None]] = []
         self._called: set[int] = set()
+        self._jit = False
         self._last_update: int | None = None
 
     # -- any training ----------------------------------------------------------------------
@@ -98,8 +99,17 @@ class WeightPruner:
         self._begin(model, total, steps_per_epoch, state)
         return self
 
-    def start(self, model: keras.Model, step: Any, total_steps: int, steps_per_epoch: int) -> None:
+    def start(
+        self,
+        model: keras.Model,
+        step: Any,
+        total_steps: int,
+        steps_per_epoch: int,
+        *,
+        jit: bool,
+    ) -> None:
         """Does what `attach` does, for the training loop of `compress.train`."""
+        self._jit = jit
         self._begin(model, total_steps, steps_per_epoch, None)
 
     def before_step(self) -> None:
@@ -254,7 +264,8 @@ class WeightPruner:
             constraint = own.get(id(target.variable))
             value = target.variable if constraint is None else constraint(target.variable)
             values.append(tf.convert_to_tensor(value))
-        return self._ranking.masks(values, sparsity)
+        jit = self._jit or bool(getattr(self._model, "jit_compile", False))
+        return self._ranking.masks(values, sparsity, jit=jit)
 
     def _restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         for place, (target, mask) in enumerate(zip(self.targets, self._masks, strict=True)):

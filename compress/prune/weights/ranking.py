@@ -46,25 +46,26 @@ class Ranking:
         """Tells whether a target began with zeros that stay."""
         return self._floors[place] > 0
 
-    def masks(self, weights: Sequence[Any], sparsity: Any) -> list[Any]:
+    def masks(self, weights: Sequence[Any], sparsity: Any, *, jit: bool = False) -> list[Any]:
         """Returns booleans of the weights' shapes: True stays (graph code).
 
         Args:
             weights: Current values, in the order of the targets.
             sparsity: The schedule's, a scalar.
+            jit: XLA compiles this.
         """
         pairs = list(zip(weights, self._targets, strict=True))
         magnitudes = [self._pattern.magnitudes(weight, target) for weight, target in pairs]
         if self._pattern.decides:
             kept = [self._pattern.kept(part) for part in magnitudes]
         else:
-            kept = self._ranked(magnitudes, sparsity)
+            kept = self._ranked(magnitudes, sparsity, jit)
         return [
             self._pattern.spread(part, target)
             for part, target in zip(kept, self._targets, strict=True)
         ]
 
-    def _ranked(self, magnitudes: list[Any], sparsity: Any) -> list[Any]:
+    def _ranked(self, magnitudes: list[Any], sparsity: Any, jit: bool) -> list[Any]:
         import tensorflow as tf
 
         sparsity = tf.cast(sparsity, tf.float32)
@@ -75,10 +76,10 @@ class Ranking:
                 continue
             share = self._share(place, sparsity)
             if self._scope == "layer":
-                kept[place] = masks.of_layer(part, share)
+                kept[place] = masks.of_layer(part, share, jit=jit)
             else:
                 count = masks.keep_count(part.shape.num_elements(), share)
-                (kept[place],) = masks.exactly([part], count)
+                (kept[place],) = masks.exactly([part], count, jit=jit)
         if together:
             units = [magnitudes[place] for place in together]
             size = sum(part.shape.num_elements() for part in units)
@@ -88,7 +89,7 @@ class Ranking:
             )
             share = tf.maximum(sparsity, floor / size)
             for place, part in zip(
-                together, masks.exactly(units, masks.keep_count(size, share)), strict=True
+                together, masks.exactly(units, masks.keep_count(size, share), jit=jit), strict=True
             ):
                 kept[place] = part
         return kept

@@ -148,9 +148,10 @@ def test_any_fit_holds_masks(name: str, blobs: Dataset) -> None:
     assert float((kernel.numpy() == 0).mean()) == 0.75
 
 
+@pytest.mark.parametrize("width", [16, 512])  # 512 x 512 weights are ranked by their bits
 @pytest.mark.parametrize("settings", [{"run_eagerly": True}, {"jit_compile": True}, {}])
-def test_eagerly_and_compiled(settings: dict[str, Any], blobs: Dataset) -> None:
-    model = two_layers()
+def test_eagerly_and_compiled(settings: dict[str, Any], width: int, blobs: Dataset) -> None:
+    model = two_layers(width)
     pruner = WeightPruner(WeightOptions(sparsity=0.5)).attach(model, steps_per_epoch=10, epochs=1)
     fit(model, blobs, 1, **settings)
     assert pruner.strip().sparsity == 0.5
