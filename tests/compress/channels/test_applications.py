@@ -9,15 +9,21 @@ Six of them are checked in the default run, the smallest of each family under th
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
+import sys
+import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from compress.files import write_json
 from compress.measure import count_macs
+from compress.program import record
 from compress.prune.channels import prune_channels
 from compress.prune.channels.coupling import coupling_of
 from compress.prune.channels.pruning import _mask_of
@@ -80,7 +86,9 @@ def constructors() -> list[str]:
 def build(name: str) -> Any:
     """Builds a network without pretrained weights, with random weights everywhere.
 
-    It ends in logits: behind a softmax that random weights saturate all errors vanish.
+    It ends in logits: behind a softmax that random weights saturate all errors vanish. And its
+    normalization statistics are near those of its activations: else the signal dies out on the
+    way and the output hangs on biases alone.
     """
     import keras
 
@@ -88,8 +96,38 @@ def build(name: str) -> Any:
     model = getattr(keras.applications, name)(
         weights=None, input_shape=(size, size, 3), classifier_activation=None
     )
-    randomize(model, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    randomize(model, rng)
+    near_its_own_statistics(model, rng)
     return model
+
+
+def images(rng: np.random.Generator, model: Any, count: int) -> Any:
+    """Draws images of bytes, smooth enough to differ in their means."""
+    size = model.input_shape[1:]
+    means = rng.uniform(48, 208, size=(count, 1, 1, size[-1]))
+    return (rng.normal(size=(count, *size)) * 48 + means).astype(np.float32)
+
+
+def near_its_own_statistics(model: Any, rng: np.random.Generator) -> None:
+    """Sets moving means and variances to those of random images, then shakes them."""
+    import keras
+
+    program = record(model)
+    layers = {
+        id(node.operation): node.operation
+        for node in program.walk()
+        if isinstance(node.operation, keras.layers.BatchNormalization)
+    }
+    momenta = {key: layer.momentum for key, layer in layers.items()}
+    for layer in layers.values():
+        layer.momentum = 0.0
+    program.run([images(rng, model, 16)], training=lambda operation: id(operation) in layers)
+    for key, layer in layers.items():
+        layer.momentum = momenta[key]
+        mean, variance = layer.moving_mean.numpy(), layer.moving_variance.numpy()
+        layer.moving_mean.assign(mean + 0.3 * np.sqrt(variance) * rng.normal(size=mean.shape))
+        layer.moving_variance.assign((variance + 1e-3) * rng.uniform(0.5, 1.5, mean.shape))
 
 
 def examine(model: Any, name: str, share: float, folder: Path | None) -> Result:
@@ -111,10 +149,11 @@ def examine(model: Any, name: str, share: float, folder: Path | None) -> Result:
     assert not report.unknown
     reasons = [frozen.reason for frozen in report.frozen]
     assert reasons == [f"model output '{model.output_names[0]}'"]
-    x = np.random.default_rng(1).normal(size=(2, *model.input_shape[1:])) * 64 + 128
-    x = x.astype(np.float32)
+    x = images(np.random.default_rng(1), model, 2)
     coupling = coupling_of(model)
     received = outputs_of(result.model, x)
+    one, two = received[0]
+    assert np.abs(one - two).max() > 1e-2 * np.abs(one).max(), "the output hangs on no input"
     law = compare(reference(coupling, _mask_of(coupling, result.kept), x), received)
     litert = None
     if folder is not None:
@@ -161,33 +200,36 @@ def test_families(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.matrix
 def test_all(tmp_path: Path) -> None:
-    results = run_all(tmp_path)
+    results = run_all(tmp_path / "results.json")
     assert len(results) == 40 * len(SHARES)
 
 
-def run_all(folder: Path, only: str = "") -> list[Result]:
-    """Examines every network (whose name contains `only`) at every share."""
-    import keras
+def run_all(path: Path) -> list[Result]:
+    """Examines every network at every share, each network in a process of its own.
 
-    results, failed = [], []
+    One process would keep the memory of all 40. What stands in the file is not done again.
+
+    Args:
+        path: JSON file of results, by network; written after each.
+    """
+    done: dict[str, list[Any]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    failed = []
     for name in constructors():
-        if only not in name:
+        if name in done:
             continue
         started = time.perf_counter()
-        try:
-            model = build(name)
-            found = [examine(model, name, share, folder) for share in SHARES]
-        except Exception as error:  # the other networks are worth their hour all the same
-            failed.append(f"{name}: {error}")
-            print(f"{name} FAILED: {error}", flush=True)
+        command = [sys.executable, "-m", "tests.compress.channels.test_applications", "--one", name]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        if run.returncode:
+            failed.append(f"{name}: {run.stderr[-1000:]}")
+            print(f"{name} FAILED", flush=True)
             continue
-        results += found
-        laws = ", ".join(f"{result.share}x law {result.law:.1e}" for result in found)
+        done[name] = json.loads(run.stdout.splitlines()[-1])
+        write_json(path, done)
+        laws = ", ".join(f"{item['share']}x law {item['law']:.1e}" for item in done[name])
         print(f"{name}: {laws}, {time.perf_counter() - started:.0f} s", flush=True)
-        del model
-        keras.backend.clear_session()
     assert not failed, failed
-    return results
+    return [Result(**item) for name in constructors() for item in done[name]]
 
 
 def table(results: list[Result]) -> str:
@@ -207,17 +249,27 @@ def table(results: list[Result]) -> str:
     return "\n".join(lines) + "\n"
 
 
-if __name__ == "__main__":
-    import tempfile
-
+def main() -> None:
+    """Examines one network and prints its results, or all and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="part of a constructor's name")
+    parser.add_argument("--one", choices=constructors(), help="examine this network alone")
+    parser.add_argument("--results", type=Path, help="JSON file to go on with")
     parser.add_argument("--write", type=Path, help="Markdown file to write the table to")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        text = table(run_all(Path(place), arguments.only))
+        folder = Path(place)
+        if arguments.one:
+            model = build(arguments.one)
+            found = [examine(model, arguments.one, share, folder) for share in SHARES]
+            print(json.dumps([asdict(result) for result in found]))
+            return
+        text = table(run_all(arguments.results or folder / "results.json"))
     print(text)
     if arguments.write:
         page = arguments.write.read_text("utf-8")
         head, tail = page.split("<!-- table -->")[0], page.split("<!-- /table -->")[1]
         arguments.write.write_text(f"{head}<!-- table -->\n{text}<!-- /table -->{tail}", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
