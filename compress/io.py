@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress import graph
 from compress.errors import InputError
 from compress.files import replacing
 
@@ -106,4 +107,5 @@ def _clone(model: keras.Model, clone_function: Callable[[Any], Any]) -> keras.Mo
     )
     clone = keras.models.clone_model(model, inputs, clone_function=clone_function)
     clone.set_weights(model.get_weights())
+    graph.weights_changed(clone)
     return clone
