@@ -59,6 +59,19 @@ def calls(model: keras.Model, prefix: str = "") -> Iterator[Call]:
             )
 
 
+def weights_changed(layer: Any) -> None:
+    """Lets layers whose constants follow from their weights (Normalization) take them anew.
+
+    To be called after weights were assigned one by one; Keras does so itself when it loads.
+
+    Args:
+        layer: A layer or model.
+    """
+    for part in layer._flatten_layers():
+        if hasattr(part, "finalize_state"):
+            part.finalize_state()
+
+
 def is_graph(model: keras.Model) -> bool:
     """Tells whether a model is functional, or a Sequential that was built."""
     import keras

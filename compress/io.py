@@ -6,7 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+<<<<<<< HEAD
 from compress import legacy
+=======
+from compress import graph
+>>>>>>> main
 from compress.errors import InputError
 from compress.files import replacing
 
@@ -109,4 +113,5 @@ def _clone(model: keras.Model, clone_function: Callable[[Any], Any]) -> keras.Mo
     )
     clone = keras.models.clone_model(model, inputs, clone_function=clone_function)
     clone.set_weights(model.get_weights())
+    graph.weights_changed(clone)
     return clone

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress import graph
 from compress.errors import InputError
 from compress.program import Node, Program
 from compress.prune.channels.coupling import Coupling, KeptSlots, Mask
@@ -213,6 +214,8 @@ class _Surgeon:
                 value = value * np.asarray(scales[id(old)](self.kept), value.dtype)
             target.assign(value)
             self.weights[id(old)] = target
+        if hasattr(new, "_flatten_layers"):
+            graph.weights_changed(new)
 
 
 def _unbuild(config: Any) -> None:

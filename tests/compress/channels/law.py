@@ -82,6 +82,7 @@ def randomize(model: Any, rng: np.random.Generator) -> None:
         else:
             value = 0.3 * rng.normal(size=shape)
         weight.assign(value)
+    graph.weights_changed(model)
 
 
 def random_mask(coupling: Coupling, rng: np.random.Generator, keep: float | None = None) -> Mask:
@@ -175,12 +176,14 @@ def reference(coupling: Coupling, mask: Mask, inputs: Any) -> list[Array]:
     try:
         for path, variable in variable_paths(model):
             variable.assign(zeroed(originals[path], indices[path]))
+        graph.weights_changed(model)
         if not coupling.ledger.statistics:
             return outputs_of(model, inputs)
         return _Interpreter(coupling, mask).run(coupling.program, _flat(inputs))
     finally:
         for path, variable in variable_paths(model):
             variable.assign(originals[path])
+        graph.weights_changed(model)
 
 
 def zeroed(value: Array, kept: tuple[Array | None, ...]) -> Array:

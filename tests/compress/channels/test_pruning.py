@@ -179,6 +179,27 @@ def test_the_model_saves_loads_and_trains(tmp_path: Path, digits: Dataset) -> No
     result.model.fit(x, digits.val.y[:8], verbose=0)
 
 
+def test_adapted_constants_are_carried_over() -> None:
+    """Normalization computes with constants that it derives from its weights."""
+    from compress.io import copy_model
+
+    rng = np.random.default_rng(0)
+    x = (3.0 + 2.0 * rng.normal(size=(64, 6))).astype(np.float32)
+    inputs = keras.Input((6,))
+    normalization = layers.Normalization(name="adapted")
+    hidden = layers.Dense(8, activation="relu", name="a")(normalization(inputs))
+    model = keras.Model(inputs, layers.Dense(3, name="b")(hidden))
+    normalization.adapt(x)
+    result = prune_channels(model, amount=0.5, round_to=1)
+    small = outputs_of(result.model, x)
+    copied = outputs_of(copy_model(model), x)
+    np.testing.assert_allclose(copied[0], outputs_of(model, x)[0], rtol=1e-6)
+    for weight in model.weights:
+        if weight.path in result.kept and "adapted" not in weight.path:
+            weight.assign(zeroed(weight.numpy(), result.kept[weight.path]))
+    compare(outputs_of(model, x), small)
+
+
 def test_recalibration_sets_statistics_of_the_batches(digits: Dataset) -> None:
     result = prune_channels(cnn(), macs=0.5, data=digits, recalibrate=1)
     stem = keras.Model(result.model.input, result.model.get_layer("stem").output)
