@@ -6,11 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-<<<<<<< HEAD
-from compress import legacy
-=======
-from compress import graph
->>>>>>> main
+from compress import graph, legacy
 from compress.errors import InputError
 from compress.files import replacing
 
