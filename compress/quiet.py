@@ -1,7 +1,8 @@
-"""Keeps what C++ libraries write to standard error out of the user's terminal."""
+"""Keeps what C++ libraries write out of the user's terminal."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import tempfile
@@ -37,3 +38,24 @@ def captured_stderr() -> Iterator[Callable[[], str]]:
         finally:
             os.dup2(saved, 2)
             os.close(saved)
+
+
+@contextmanager
+def silenced_stdout() -> Iterator[None]:
+    """Drops what C and C++ code writes to standard output while the context lasts.
+
+    The C library's buffers are flushed on both sides, so that nothing shows up later.
+    """
+    library = ctypes.CDLL(None)
+    sys.stdout.flush()
+    library.fflush(None)
+    saved = os.dup(1)
+    sink = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 1)
+        yield
+    finally:
+        library.fflush(None)
+        os.dup2(saved, 1)
+        os.close(saved)
+        os.close(sink)

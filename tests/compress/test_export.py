@@ -41,6 +41,10 @@ class TestMNN(RuntimeContract):
         export_mnn(tmp_path / "m.tflite", tmp_path / "m.mnn")
         return tmp_path / "m.mnn"
 
+    def test_it_is_quiet(self, path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        MNNSession(path, 1).invoke()
+        assert capfd.readouterr().out == ""
+
     def test_it_computes_what_the_tflite_file_does(self, path: Path, digits: Dataset) -> None:
         x = digits.inputs("val")[:20]
         expected = run_all(LiteRTSession(path.with_suffix(".tflite"), 1), x)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.errors import InputError, MissingDependency
-from compress.quiet import captured_stderr
+from compress.quiet import silenced_stdout
 
 INSTALL = "MNN must be installed to run .mnn files: pip install 'paretune[mnn]'"
 
@@ -47,7 +47,7 @@ class MNNSession:
 
     def __init__(self, path: Path, threads: int) -> None:
         try:
-            with captured_stderr():
+            with silenced_stdout():
                 library = importlib.import_module("MNN")
         except ImportError:
             raise MissingDependency(INSTALL) from None
@@ -56,9 +56,10 @@ class MNNSession:
         self._library: Any = library
         self._interpreter: Any = library.Interpreter(str(path))
         # "high": float32 everywhere, as in the file
-        self._session: Any = self._interpreter.createSession(
-            {"numThread": threads, "backend": "CPU", "precision": "high"}
-        )
+        with silenced_stdout():
+            self._session: Any = self._interpreter.createSession(
+                {"numThread": threads, "backend": "CPU", "precision": "high"}
+            )
         self._input: Any = self._interpreter.getSessionInput(self._session)
         self._output: Any = self._interpreter.getSessionOutput(self._session)
 
