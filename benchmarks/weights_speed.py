@@ -90,7 +90,8 @@ def compiled(model: Any, shape: tuple[int, ...]) -> Callable[[], Any]:
         rng.integers(0, 10, BATCH).astype(np.int32),
     )
     iterator = iter(tf.data.Dataset.from_tensors(batch).repeat())
-    function = model.make_train_function()
+    model.make_train_function()
+    function = model.train_function
 
     def step() -> Any:
         return function(iterator)
