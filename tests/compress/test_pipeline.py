@@ -18,6 +18,7 @@ from compress.io import save_model
 from compress.options import from_flat
 from compress.plan import Plan, TrainSettings
 from compress.train import train
+from tests.compress.tflite import zeros_in
 
 QUICK = {"epochs": 8, "batch_size": 64, "learning_rate": 3e-3, "latency_budget": 1.0}
 
@@ -65,6 +66,11 @@ def test_from_a_file_to_a_report(trained: Path, tmp_path: Path, digits: Dataset)
     assert pruned.gzip_bytes < 0.6 * dense.gzip_bytes
     kernel = result.model.get_layer("mid").kernel.numpy()
     assert (kernel == 0).mean() == pytest.approx(0.8, abs=0.001)
+    # distilled, exported, quantized: in the files they are zeros still
+    for name, dtype in (("float32", np.float32), ("int8", np.int8)):
+        content = (result.folder / rows[f"mine-p80.{name}"].artifact.file).read_bytes()
+        assert zeros_in(content, (32, 3, 3, 16), dtype) >= 3686
+        assert zeros_in(content, (64, 32), dtype) >= 1638
     assert any(text.startswith("fine-tuning") for text in seen)
     assert any(text.startswith("testing") for text in seen)
     # measured accuracy is the file's own, computed again from the Keras model
