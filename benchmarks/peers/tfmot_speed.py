@@ -1,6 +1,6 @@
 """What `benchmarks/weights_speed.py` measures, of tfmot's wrappers on tf_keras.
 
-    python benchmarks/peers/tfmot_speed.py resnet20|mlp ROUNDS
+    python benchmarks/peers/tfmot_speed.py CASE ROUNDS
 
 Prints seconds a step by variant as JSON. It runs in a process of its own, because tfmot needs
 Keras 2, whose switch is set here before anything is imported.
@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
-from benchmarks.weights_speed import NEVER, SHAPES, SPARSITY, compiled, timed
+from benchmarks.weights_speed import CASES, NEVER, SPARSITY, Case, compiled, timed
 
 layers = keras.layers
 PRUNED = (layers.Conv2D, layers.Dense)
@@ -75,22 +75,22 @@ def begin(model: Any) -> None:
             layer.pruning_step.assign(0)
 
 
-def steps_of(name: str) -> dict[str, Callable[[], Any]]:
+def steps_of(case: Case) -> dict[str, Callable[[], Any]]:
     found = {}
     for variant, frequency in (("plain", 0), ("hold", NEVER), ("every", 1)):
-        model = resnet20() if name == "resnet20" else mlp()
+        model = resnet20() if case.network == "resnet20" else mlp()
         if frequency:
             schedule = tfmot.sparsity.keras.ConstantSparsity(SPARSITY, 1, -1, frequency)
             model = wrapped(model, schedule)
             begin(model)
         model.compile(
             keras.optimizers.SGD(0.01, momentum=0.9),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=name == "mlp"),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=case.network == "mlp"),
         )
-        found[variant] = compiled(model, SHAPES[name])
+        found[variant] = compiled(model, case)
     return found
 
 
 if __name__ == "__main__":
-    network, rounds = sys.argv[1], int(sys.argv[2])
-    print(json.dumps(timed(network, rounds, steps_of(network))))
+    chosen, rounds = CASES[sys.argv[1]], int(sys.argv[2])
+    print(json.dumps(timed(chosen, rounds, steps_of(chosen))))
