@@ -106,7 +106,6 @@ class Bench:
         """Makes a variant and measures its quality."""
         from compress.measure import count_macs
         from compress.predict import predict_logits
-        from compress.task import quality
 
         if self.only not in name:
             return
@@ -115,9 +114,9 @@ class Bench:
         seconds = time.perf_counter() - start
 
         def accuracy(part: str) -> float:
-            return quality(self.data.split(part).y, predict_logits(model, self.data, part))[
-                "accuracy"
-            ]
+            return self.data.task.quality(
+                self.data.split(part).y, predict_logits(model, self.data, part)
+            )["accuracy"]
 
         counted = count_macs(model)
         widths = [layer.filters for layer in model.layers if hasattr(layer, "filters")]
@@ -182,7 +181,6 @@ class Bench:
         from compress.measure import measure_latency
         from compress.measure.quality import run_all
         from compress.measure.runtimes import LiteRTSession
-        from compress.task import quality
 
         paths = {}
         for index, (name, model) in enumerate(self.models.items()):
@@ -191,7 +189,7 @@ class Bench:
             if index >= len(self.results):
                 continue
             scores = run_all(LiteRTSession(paths[name], threads=1), self.data.inputs("test"))
-            accuracy = quality(self.data.test.y, scores)["accuracy"]
+            accuracy = self.data.task.quality(self.data.test.y, scores)["accuracy"]
             self.results[index] = replace(self.results[index], litert_test=accuracy)
         timed = measure_latency(
             paths, LatencyOptions(budget=180.0), baselines=dict.fromkeys(paths, next(iter(paths)))

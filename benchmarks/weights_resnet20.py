@@ -123,10 +123,9 @@ class Bench:
     def accuracy(self, model: Any, part: str) -> float:
         """Returns the accuracy on a part of the data."""
         from compress.predict import predict_logits
-        from compress.task import quality
 
         truth = self.data.split(part).y
-        return quality(truth, predict_logits(model, self.data, part))["accuracy"]
+        return self.data.task.quality(truth, predict_logits(model, self.data, part))["accuracy"]
 
     def files(self, folder: Path) -> dict[str, Any]:
         """Sizes of the files and times on every runtime at hand."""

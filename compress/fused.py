@@ -1,6 +1,7 @@
-"""Fused batch normalization while training: Keras 3 composes it from elementwise operations.
+"""Fused batch normalization: Keras 3 composes it from elementwise operations.
 
-On a CPU the composed form takes half of a small network's training step.
+On a CPU the composed form takes half of a small network's training step, and a fifth of a
+ResNet-20's inference, where TensorFlow merges the kernel into the convolution before it.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def fused_normalization(model: keras.Model) -> Iterator[int]:
-    """Lets a model's image batch normalizations run TensorFlow's fused kernel in training.
+    """Lets a model's image batch normalizations run TensorFlow's fused kernel.
 
     The layers stay what they are: the same variables, the same moving averages, the same
     result to float tolerance (the kernel's variance is unbiased; the bias that Keras
-    keeps is put back). Inference and everything the kernel cannot do is untouched.
+    keeps is put back). Everything the kernel cannot do is untouched.
 
     Args:
         model: Any Keras model.
@@ -47,7 +48,6 @@ def _fits(layer: Any) -> bool:
     """Tells whether the kernel does what the layer does: rank 4, channels last, affine."""
     return (
         layer.built
-        and layer.trainable
         and not layer.synchronized
         and layer.center
         and layer.scale
@@ -61,14 +61,24 @@ _MIN_EPSILON = 1.001e-5  # cuDNN's limit
 
 
 def _fused_call(layer: Any) -> Any:
-    """Returns a `call` for one layer; the plain one where it is asked for inference or a mask."""
+    """Returns a `call` for one layer; the plain one where there is a mask or another type."""
     plain = layer.call
 
     def call(inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         import tensorflow as tf
 
-        if not training or mask is not None:
+        if mask is not None or layer.dtype_policy.variable_dtype != "float32":
             return plain(inputs, training=training, mask=mask)
+        if not (training and layer.trainable):
+            return tf.raw_ops.FusedBatchNormV3(
+                x=inputs,
+                scale=tf.convert_to_tensor(layer.gamma.value),
+                offset=tf.convert_to_tensor(layer.beta.value),
+                mean=tf.convert_to_tensor(layer.moving_mean.value),
+                variance=tf.convert_to_tensor(layer.moving_variance.value),
+                epsilon=layer.epsilon,
+                is_training=False,
+            )[0]
         output, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
             scale=tf.convert_to_tensor(layer.gamma.value),

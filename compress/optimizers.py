@@ -38,7 +38,8 @@ def build_optimizer(
 
     Args:
         settings: Names and numbers.
-        total_steps: Steps that the schedule spans, at least 1.
+        total_steps: Batches that the schedule spans, at least 1 (Keras's schedules count batches,
+            under gradient accumulation too).
         variables: The trainable variables.
 
     Returns:
@@ -52,6 +53,7 @@ def build_optimizer(
     common: dict[str, Any] = {
         "learning_rate": learning_rate(settings, total_steps),
         "weight_decay": settings.weight_decay or None,
+        "gradient_accumulation_steps": settings.accumulate if settings.accumulate > 1 else None,
     }
     makers: dict[str, Any] = {
         "sgd": lambda: keras.optimizers.SGD(**common),

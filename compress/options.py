@@ -220,7 +220,10 @@ def _coerce(path: str, hint: Any, value: Any) -> Any:
     if value is None:
         require(type(None) in members, path, "have a value", value)
         return None
-    (kind,) = (member for member in members if member is not type(None))
+    kinds = tuple(member for member in members if member is not type(None))
+    if kinds == (float, str):
+        return _number_or_text(path, value)
+    (kind,) = kinds
     if typing.get_origin(kind) is tuple:
         items = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
         listed = isinstance(items, (list, tuple)) and all(isinstance(item, str) for item in items)
@@ -232,6 +235,17 @@ def _coerce(path: str, hint: Any, value: Any) -> Any:
     require(wanted, path, f"be of type {kind.__name__}", repr(value))
     require(kind is not float or math.isfinite(value), path, "be finite", value)
     return value
+
+
+def _number_or_text(path: str, value: Any) -> float | str:
+    """Returns a number where `value` is one or reads as one, else the text."""
+    try:
+        number = float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError):
+        require(isinstance(value, str), path, "be a number or a text", repr(value))
+        return typing.cast(str, value)
+    require(math.isfinite(number), path, "be finite", value)
+    return number
 
 
 def _plain(value: Any) -> Any:

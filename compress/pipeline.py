@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from compress.data import Dataset, Preprocessing, load_data
 from compress.files import read_json, write_json
 from compress.graph import functional
+from compress.heads import check_head
 from compress.io import load_model
 from compress.options import command_words
 from compress.plan import Plan
 from compress.prune.channels import check_channels
 from compress.runfolder import LOG, RunFolder
-from compress.shrink import OnProgress
+from compress.shrink import OnProgress, load_teacher
 from compress.stages import compress_stage, measure_stage, silent, variant_name
-from compress.task import check_head
 
 if TYPE_CHECKING:
     import keras
@@ -74,11 +74,10 @@ def compress_model(
     device = setup(plan.device, plan.threads)
     original = load_model(path)
     data = data or load_for_model(path, plan)
-    teacher = plan.distill.teacher
-    teacher_path = path if teacher == "auto" else None if teacher == "none" else Path(teacher)
+    teachers = [path] if plan.distill.teacher == "auto" else plan.distill.teacher_files()
     functional(original)
-    check_head(original, data.num_classes, data.input_shape)
-    check_teacher(teacher, data)
+    check_head(original, data)
+    check_teachers(plan, data, original)
     if plan.channels.active:
         check_channels(original, plan.channels)
     folder = RunFolder(plan.out or f"runs/compress-{path.stem}")
@@ -95,7 +94,7 @@ def compress_model(
                 data,
                 plan,
                 folder,
-                teacher_path,
+                teachers,
                 device,
                 on_progress,
                 command=command,
@@ -107,18 +106,31 @@ def compress_model(
     )
 
 
-def check_teacher(teacher: str, data: Dataset) -> None:
-    """Checks a teacher's file against the data before anything is written.
+def check_teachers(plan: Plan, data: Dataset, student: keras.Model | None = None) -> None:
+    """Checks the teachers' files against the data before anything is written.
 
     Args:
-        teacher: A path; "auto" and "none" need no check.
-        data: What it has to classify.
+        plan: Names them; "auto" and "none" need no check.
+        data: What they have to answer.
+        student: What they shall teach, where it is known: then layer pairs are checked too.
 
     Raises:
-        InputError: The file is missing or the model does not fit.
+        InputError: A file is missing, a model does not fit, a layer of a pair does not exist,
+            or a loss does not suit the task.
     """
-    if teacher not in ("auto", "none"):
-        check_head(load_model(teacher), data.num_classes, data.input_shape)
+    from compress.distill import make_hints
+    from compress.distill.losses import logit_loss
+    from compress.distill.teachers import class_order
+
+    options = plan.distill
+    if options.teacher == "none":
+        return
+    logit_loss(options.loss, data.task)
+    loaded = [load_teacher(path) for path in options.teacher_files()]
+    for teacher in loaded:
+        class_order(teacher.model, data, teacher.class_names)
+    if student is not None:
+        make_hints(student, loaded[0].model if loaded else student, options, data.task, plan.seed)
 
 
 def load_for_model(path: Path, plan: Plan) -> Dataset:

@@ -1,4 +1,4 @@
-"""Logits of a classifier for many examples, in inference mode."""
+"""Logits of a model for many examples, in inference mode."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.data import Dataset, Preprocessing
-from compress.task import LogitsView, check_head, logits_view
+from compress.heads import LogitsView, check_head, logits_view
 
 if TYPE_CHECKING:
     import keras
@@ -20,7 +20,7 @@ class Predictor:
     """A model's logits for raw examples, in batches of one size (one trace).
 
     Args:
-        view: From `compress.task.logits_view`.
+        view: From `compress.heads.logits_view`.
         preprocess: Raw examples -> model inputs.
     """
 
@@ -34,7 +34,7 @@ class Predictor:
         )
 
     def __call__(self, x: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-        """Returns logits (n, classes) for raw examples (n, ...)."""
+        """Returns logits (n, outputs) for raw examples (n, ...)."""
         size = min(EVALUATION_BATCH, len(x))
         outputs = []
         for start in range(0, len(x), size):
@@ -47,11 +47,11 @@ class Predictor:
 
 
 def predict_logits(model: keras.Model, data: Dataset, part: str) -> npt.NDArray[np.float32]:
-    """Returns a classifier's logits for a part of the data, in inference mode, (n, classes).
+    """Returns a model's logits for a part of the data, in inference mode, (n, outputs).
 
     Raises:
         InputError: The model does not fit the data.
     """
-    check_head(model, data.num_classes, data.input_shape)
-    with logits_view(model) as view:
+    check_head(model, data)
+    with logits_view(model, data.task) as view:
         return Predictor(view, data.preprocess)(data.split(part).x)

@@ -87,6 +87,7 @@ class Program:
         inputs: Sequence[Any],
         watch: Watch | None = None,
         training: Opener | None = None,
+        tell: Watch | None = None,
     ) -> list[Any]:
         """Runs the calls one by one.
 
@@ -94,6 +95,7 @@ class Program:
             inputs: Arrays or tensors for `inputs`.
             watch: Called before each call with the node and the values of its inputs.
             training: Tells of a layer whether to run it in training mode; default: none.
+            tell: Called after each call with the node and its results.
 
         Returns:
             The values of `outputs`.
@@ -109,7 +111,7 @@ class Program:
             if watch is not None:
                 watch(node, given)
             if node.body is not None:
-                results = node.body.run(given, watch, training)
+                results = node.body.run(given, watch, training, tell)
             else:
                 args, kwargs = keras.tree.map_structure(
                     lambda value: values.get(id(value), value), (node.args, node.kwargs)
@@ -119,6 +121,8 @@ class Program:
                     train = training is not None and training(node.operation)
                     kwargs = {**kwargs, "training": train}
                 results = keras.tree.flatten(node.operation(*args, **kwargs))
+            if tell is not None:
+                tell(node, results)
             for tensor, value in zip(node.outputs, results, strict=True):
                 values[id(tensor)] = value
         return [values[id(tensor)] for tensor in self.outputs]

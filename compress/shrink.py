@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from compress.data import Dataset
 from compress.errors import InputError
+from compress.files import read_json
 from compress.io import copy_model, load_model
 from compress.plan import Plan
 from compress.runfolder import LOG
-from compress.task import quality
 
 if TYPE_CHECKING:
     import keras
@@ -36,7 +36,7 @@ class Shrunk:
         weights: What was zeroed.
         val: Validation quality after.
         dense_val: Before.
-        teacher_val: Validation accuracy of the teacher; 0 without one.
+        teacher_val: Main validation quality of the teachers; 0 without any.
         best_epoch, epochs: Of the last fine-tuning.
         notes: What was skipped or done other than asked, with reasons.
     """
@@ -57,9 +57,10 @@ def shrink(
     name: str,
     data: Dataset,
     plan: Plan,
-    teacher: Path | None,
+    teachers: Sequence[Path],
     device: Device,
     on_progress: OnProgress,
+    checkpoints: Path | None = None,
 ) -> Shrunk:
     """Removes channels, then prunes weights and distils; `model` stays as it is.
 
@@ -68,16 +69,19 @@ def shrink(
         name: Its name in files.
         data: Training part trains, validation part selects.
         plan: Sections channels, weights, distill, finetune.
-        teacher: File of the teacher; None: labels only.
+        teachers: Files of the teachers; none: labels only.
         device: What to train on.
         on_progress: Called with (what is done, share of it in [0, 1]).
+        checkpoints: Folder of trainings that can go on and of the teachers' outputs; the
+            caller removes it when the model is done.
     """
     from compress.predict import predict_logits
     from compress.prune.recalibrate import recalibrate
     from compress.prune.weights import WeightPruner, WeightReport
 
-    tuner = _Tuner(data, plan, load_model(teacher) if teacher else None, device, on_progress)
-    dense_val = quality(data.val.y, predict_logits(model, data, "val"))
+    loaded = [load_teacher(path) for path in teachers]
+    tuner = _Tuner(data, plan, loaded, device, on_progress, checkpoints)
+    dense_val = data.task.quality(data.val.y, predict_logits(model, data, "val"))
     student, channels, notes = _without_channels(model, name, data, plan, tuner, on_progress)
     pruner = WeightPruner(plan.weights) if plan.weights.sparsity > 0 else None
     weights = WeightReport((), ())
@@ -91,7 +95,7 @@ def shrink(
     val = training.val
     if pruner and plan.weights.recalibrate:
         recalibrate(student, data, plan.weights.recalibrate, seed=plan.seed)
-        val = quality(data.val.y, predict_logits(student, data, "val"))
+        val = data.task.quality(data.val.y, predict_logits(student, data, "val"))
     if pruner and not weights.pruned:
         notes.append("no layer was pruned: see the kept layers and their reasons")
     return Shrunk(
@@ -163,40 +167,67 @@ def _sensitivity(
 
 @dataclass(frozen=True)
 class _Tuner:
-    """Fine-tunes a student in place, by labels or with a teacher."""
+    """Fine-tunes a student in place, by labels or with teachers."""
 
     data: Dataset
     plan: Plan
-    teacher: keras.Model | None
+    teachers: Sequence[Teacher]
     device: Device
     on_progress: OnProgress
+    checkpoints: Path | None
 
     def tune(
         self, student: keras.Model, text: str, hooks: Sequence[WeightPruner]
     ) -> tuple[TrainResult, float, list[str]]:
-        """Returns the training, the teacher's validation accuracy and notes."""
+        """Returns the training, the teachers' main validation quality and notes."""
         from compress.distill import distill
         from compress.train import EpochRecord, train
 
+        main = self.data.task.qualities[0]
+
         def on_epoch(epoch: int, epochs: int, record: EpochRecord) -> None:
-            accuracy = record.val["accuracy"]
-            self.on_progress(f"{text}, validation {accuracy:.3f}", epoch / epochs)
+            self.on_progress(f"{text}, validation {main} {record.val[main]:.3f}", epoch / epochs)
 
         self.on_progress(text, 0.0)
+        folder = self.checkpoints
+        checkpoint = folder / f"{text.replace(' ', '-').replace(',', '')}.npz" if folder else None
         common: dict[str, Any] = {
             "device": self.device,
             "seed": self.plan.seed,
             "hooks": hooks,
+            "checkpoint": checkpoint,
             "on_epoch": on_epoch,
         }
-        if self.teacher is None:
+        if not self.teachers:
             return train(student, self.data, self.plan.finetune, **common), 0.0, []
         result: DistillResult = distill(
             student,
-            self.teacher,
+            [teacher.model for teacher in self.teachers],
             self.data,
             self.plan.distill,
             finetune=self.plan.finetune,
+            teacher_classes=[teacher.class_names for teacher in self.teachers],
+            cache_folder=folder / "teacher" if folder else None,
+            on_progress=self.on_progress,
             **common,
         )
-        return result.training, result.teacher_val["accuracy"], list(result.notes)
+        notes = [*result.notes, *(f"hint {hint}" for hint in result.hints)]
+        if result.hints or result.cache != "memory":
+            where = "ran at every step" if result.cache == "off" else f"cached in {result.cache}"
+            notes.append(f"the teacher {where}")
+        return result.training, result.teacher_val[main], notes
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher's model and, where its run stored them, its class names."""
+
+    model: keras.Model
+    class_names: tuple[str, ...] | None
+
+
+def load_teacher(path: Path) -> Teacher:
+    """Loads a teacher; the class names of the run whose folder it lies in come with it."""
+    record = path.parent.parent / "data.json"
+    names = read_json(record).get("class_names") if record.is_file() else None
+    return Teacher(load_model(path), tuple(names) if names else None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from compress.data import Dataset
 from compress.files import read_json, write_json
+from compress.heads import decides_at
 from compress.io import float32_model, save_model
 from compress.measure import count_macs, measure_latency
 from compress.plan import Plan
 from compress.records import Artifact, Compressed
 from compress.runfolder import LOG, RunFolder
 from compress.shrink import OnProgress, shrink
-from compress.task import quality
 
 if TYPE_CHECKING:
     import keras
@@ -45,7 +47,7 @@ def compress_stage(
     data: Dataset,
     plan: Plan,
     folder: RunFolder,
-    teacher: Path | None,
+    teachers: Sequence[Path],
     device: Device,
     on_progress: OnProgress = silent,
     *,
@@ -54,8 +56,8 @@ def compress_stage(
     """Compresses one model and records files and qualities; latency comes later.
 
     Python's, NumPy's and TensorFlow's global random generators are seeded by `plan.seed`.
-    Latency is left to `measure_stage`, which times all files against each other while
-    nothing else runs.
+    An interrupted training goes on when the same call is made again. Latency is left to
+    `measure_stage`, which times all files against each other while nothing else runs.
 
     Args:
         model: The dense model.
@@ -63,7 +65,7 @@ def compress_stage(
         data: The test part is read once per exported file, at the end.
         plan: Sparsity, schedule, distillation, formats.
         folder: Where files and the record go.
-        teacher: File of the teacher; None: labels only.
+        teachers: Files of the teachers; none: labels only.
         device: What to train on.
         on_progress: See `compress_model`.
         command: What the report shows for reproducing this model.
@@ -76,7 +78,8 @@ def compress_stage(
     began = time.perf_counter()
     # dropout layers of a copy draw their seeds from the global generator
     keras.utils.set_random_seed(plan.seed)
-    shrunk = shrink(model, name, data, plan, teacher, device, on_progress)
+    unfinished = folder.path / "unfinished" / name
+    shrunk = shrink(model, name, data, plan, teachers, device, on_progress, unfinished)
     save_model(float32_model(shrunk.model), folder.model_file(variant_name(name, plan)))
     artifacts = [
         *_files(model, name, name, "dense", 0.0, data, plan, folder, on_progress),
@@ -94,7 +97,7 @@ def compress_stage(
     ]
     record = Compressed(
         model=name,
-        teacher=f"{teacher.stem} ({shrunk.teacher_val:.4f} validation accuracy)" if teacher else "",
+        teacher=_taught_by(teachers, shrunk.teacher_val, data.task.qualities[0]),
         val={"dense": shrunk.dense_val, "pruned": shrunk.val},
         weights=shrunk.weights.to_json(),
         channels=shrunk.channels.to_json() if shrunk.channels else None,
@@ -107,7 +110,14 @@ def compress_stage(
         artifacts=tuple(artifact.to_json() for artifact in artifacts),
     )
     folder.write_compressed(record)
+    shutil.rmtree(unfinished, ignore_errors=True)
     return record
+
+
+def _taught_by(teachers: Sequence[Path], quality: float, name: str) -> str:
+    """Returns "0003 (0.9210 validation accuracy)", or nothing."""
+    who = " and ".join(path.stem for path in teachers)
+    return f"{who} ({quality:.4f} validation {name})" if who else ""
 
 
 def _files(
@@ -136,6 +146,7 @@ def _files(
         # nothing to leave out of a file without zeros
         formats = tuple(name for name in formats if name != "sparse")
     inputs = data.inputs("test")
+    threshold = decides_at(model, data.task)
     options = replace(plan.export, formats=formats)
     for made in export(model, data, folder.exports / stem, options, seed=plan.seed):
         session = LiteRTSession(made.path, threads=1)
@@ -156,7 +167,7 @@ def _files(
                 unsupported=analysis.unsupported,
                 size_bytes=sizes.size,
                 gzip_bytes=sizes.gzip,
-                test=quality(data.test.y, scores),
+                test=data.task.quality(data.test.y, scores, threshold=threshold),
                 max_difference=made.max_difference,
                 agreement=made.agreement,
                 checked=made.checked,

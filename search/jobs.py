@@ -173,10 +173,12 @@ class CompressJobs:
             self.failures.append(f"{message['name']}: {message['error']}")
             LOG.info("compressing %s failed: %s", message["name"], message["error"])
         else:
-            before, after = (message["val"][key]["accuracy"] for key in ("dense", "pruned"))
+            quality = self._plan.search.objectives[0]
+            before, after = (message["val"][key][quality] for key in ("dense", "pruned"))
             LOG.info(
-                "compressed %s: validation accuracy %.4f -> %.4f", message["name"], before, after
-            )
+                "compressed %s: validation %s %.4f -> %.4f",
+                message["name"], quality, before, after,
+            )  # fmt: skip
         self._end(worker)
 
     def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:

@@ -18,7 +18,7 @@ from compress.data import Dataset, load_data
 from compress.device import available_cores, gpu_count
 from compress.errors import RunFailed
 from compress.options import command_words
-from compress.pipeline import check_teacher, write_data_record
+from compress.pipeline import check_teachers, write_data_record
 from compress.records import COMPLETE, FAILED, Candidate
 from compress.report import Report, load_report, render
 from compress.runfolder import LOG, RunFolder
@@ -73,7 +73,7 @@ def _run(plan: SearchPlan, command: str, display: Display) -> Report:
     gpus = gpu_count(plan.device)
     data = load_data(plan.data, seed=plan.seed)
     SPACES[plan.search.space].check(data)
-    check_teacher(plan.distill.teacher, data)
+    check_teachers(plan, data)
     if plan.search.replay:
         studies.read_replay(Path(plan.search.replay))
     folder = RunFolder(plan.out or default_folder(plan))

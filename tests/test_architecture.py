@@ -16,7 +16,14 @@ ROOT = Path(__file__).parent.parent
 # imported from the left. Side by side, `prune` and `distill` never import each other.
 TIERS = [
     ["compress._version", "compress.errors", "compress.registry", "compress.options"],
-    ["compress.files", "compress.plan", "compress.records", "compress.pareto", "compress.quiet"],
+    [
+        "compress.files",
+        "compress.plan",
+        "compress.records",
+        "compress.pareto",
+        "compress.quiet",
+        "compress.task",
+    ],
     [
         "compress.data",
         "compress.runfolder",
@@ -27,7 +34,13 @@ TIERS = [
     ],
     ["compress.trace"],
     ["compress.program"],
-    ["compress.task", "compress.optimizers", "compress.fused", "compress.tfmot_bridge"],
+    [
+        "compress.augment",
+        "compress.heads",
+        "compress.optimizers",
+        "compress.fused",
+        "compress.tfmot_bridge",
+    ],
     ["compress.predict"],
     ["compress.train", "compress.measure"],
     ["compress.prune", "compress.distill", "compress.export"],

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from compress.data import digits, folder, idx, keras_datasets, npz, python
-from compress.data._base import Dataset, RawData, Split, check_split
+from compress.data._base import CLASSES, Dataset, RawData, Split, check_split
 from compress.data.preprocessing import Preprocessing, fit_preprocessing
 from compress.errors import InputError
 from compress.plan import DataOptions
 
-__all__ = ["DataOptions", "Dataset", "Preprocessing", "Split", "load_data"]
+__all__ = ["CLASSES", "DataOptions", "Dataset", "Preprocessing", "Split", "load_data"]
 
 
 def load_data(
@@ -22,13 +22,14 @@ def load_data(
     normalize: str = DataOptions.normalize,
     val_fraction: float = DataOptions.val_fraction,
     test_fraction: float = DataOptions.test_fraction,
+    task: str = DataOptions.task,
     seed: int = 0,
     preprocess: Preprocessing | None = None,
 ) -> Dataset:
     """Loads a data set and gives it a training, a validation and a test part.
 
-    Parts that the source lacks are split off, stratified by class and determined by
-    `seed` alone: the test part from everything, the validation part from the rest.
+    Parts that the source lacks are split off, stratified by class where there are classes and
+    determined by `seed` alone: the test part from everything, the validation part from the rest.
 
     Args:
         source: "digits"; a name in `keras.datasets` (mnist, fashion_mnist, cifar10,
@@ -38,6 +39,8 @@ def load_data(
         normalize: "standardize", "unit", "none", or "auto" (= "standardize" here).
         val_fraction: Share of the training part, in (0, 1).
         test_fraction: Share of everything, in (0, 1).
+        task: What labels mean: "multiclass", "binary", "multilabel" or "regression"; the last
+            two from an .npz file only.
         seed: Seed of the splits, at least 0.
         preprocess: A stored scaling to use instead of learning one.
 
@@ -50,11 +53,20 @@ def load_data(
     options = (
         source
         if isinstance(source, DataOptions)
-        else DataOptions(source, normalize, val_fraction, test_fraction)
+        else DataOptions(source, task, normalize, val_fraction, test_fraction)
     )
     if _is_python(options.source):
         return _from_python(options.source)
-    raw = _loader(options.source)(options.source)
+    load = _loader(options.source)
+    if load is npz.load:
+        raw = npz.load(options.source, options.task)
+    else:
+        if options.task not in CLASSES:
+            raise InputError(
+                f"A {options.task} task must come from an .npz file or module:function. "
+                f"Received: '{options.source}'."
+            )
+        raw = load(options.source)
     return _finish(raw, options, seed, preprocess)
 
 
@@ -93,14 +105,15 @@ def _loader(source: str) -> Callable[[str], RawData]:
 def _finish(
     raw: RawData, options: DataOptions, seed: int, preprocess: Preprocessing | None
 ) -> Dataset:
-    classes = raw.class_names or _numbered(raw.train, options.source)
+    kind = options.task
+    classes = raw.class_names or _numbered(raw.train, options.source, kind)
     # checked before splitting: a stray label would fail there, and less clearly
-    check_split(raw.train, "train", options.source, len(classes))
+    check_split(raw.train, "train", options.source, len(classes), kind)
     train, test, val = raw.train, raw.test, raw.val
     if test is None:
-        train, test = _split_off(train, options.test_fraction, seed, "test", options.source)
+        train, test = _split_off(train, options.test_fraction, seed, "test", options)
     if val is None:
-        train, val = _split_off(train, options.val_fraction, seed, "validation", options.source)
+        train, val = _split_off(train, options.val_fraction, seed, "validation", options)
     if preprocess is None:
         mode = "standardize" if options.normalize == "auto" else options.normalize
         preprocess = fit_preprocessing(train.x, raw.max_value, mode)
@@ -109,11 +122,13 @@ def _finish(
             f"The stored preprocessing must fit the data: it is for {len(preprocess.mean)} "
             f"channels. Received: '{options.source}' with {train.x.shape[-1]}."
         )
-    return Dataset(options.source, train, val, test, classes, preprocess, raw.notes)
+    return Dataset(options.source, train, val, test, classes, preprocess, raw.notes, kind)
 
 
-def _numbered(train: Split, source: str) -> tuple[str, ...]:
+def _numbered(train: Split, source: str, kind: str) -> tuple[str, ...]:
     """Names the classes by their indices; k distinct labels must be 0 to k-1."""
+    if kind not in CLASSES:
+        return tuple(str(column) for column in range(train.y.shape[1]))
     count = len(np.unique(train.y))
     if count < 2:
         raise InputError(f"'{source}' must have at least two classes. Received: {count}.")
@@ -121,17 +136,20 @@ def _numbered(train: Split, source: str) -> tuple[str, ...]:
 
 
 def _split_off(
-    split: Split, fraction: float, seed: int, part: str, source: str
+    split: Split, fraction: float, seed: int, part: str, options: DataOptions
 ) -> tuple[Split, Split]:
     from sklearn.model_selection import train_test_split
 
     try:
         stay, leave = train_test_split(
-            np.arange(len(split)), test_size=fraction, random_state=seed, stratify=split.y
+            np.arange(len(split)),
+            test_size=fraction,
+            random_state=seed,
+            stratify=split.y if options.task in CLASSES else None,
         )
     except ValueError as error:
         raise InputError(
-            f"'{source}' must have enough examples of each class to split off a {part} part of "
-            f"{fraction:.0%} ({error})."
+            f"'{options.source}' must have enough examples of each class to split off a {part} "
+            f"part of {fraction:.0%} ({error})."
         ) from None
     return split.take(np.sort(stay)), split.take(np.sort(leave))

@@ -4,36 +4,46 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from compress.data.preprocessing import Preprocessing
 from compress.errors import InputError
+from compress.task import Task, make_task
 
 Array = npt.NDArray[np.generic]
 Labels = npt.NDArray[np.int64]
 SPLITS = ("train", "val", "test")
+CLASSES = ("multiclass", "binary")
+"""Tasks whose labels are class indices."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Examples and their labels.
+    """Examples, their labels and, where they differ, their weights.
 
     Attributes:
         x: Examples as the source stores them (bytes stay bytes), shape (n, ...).
-        y: Class indices, shape (n,), int64.
+        y: Class indices (n,), int64; of several labels (n, labels), 0 or 1, int64; of
+            numbers (n, targets), float32.
+        weight: How many examples each one counts for in training, (n,), at least 0, not all
+            0; None: one each.
     """
 
     x: Array
-    y: Labels
+    y: npt.NDArray[Any]
+    weight: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
 
     def take(self, index: npt.NDArray[np.int64]) -> Split:
         """Returns the examples at `index`, in that order."""
-        return Split(self.x[index], self.y[index])
+        weight = None if self.weight is None else self.weight[index]
+        return Split(self.x[index], self.y[index], weight)
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,7 @@ class RawData:
         train: The training part (all there is, where the source has one part).
         val: The validation part.
         test: The test part.
-        class_names: One name a class; None: the class indices serve as names.
+        class_names: One name a class, label or target; None: their indices serve as names.
         max_value: What "full" means in `x` (255 for bytes); pixels are divided by it.
         notes: What was skipped or changed on the way, for the report.
     """
@@ -59,16 +69,17 @@ class RawData:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A classification data set: three parts, class names, and how inputs are scaled.
+    """A data set: three parts, the task's names, and how inputs are scaled.
 
     Training data trains, validation data selects, test data is touched once.
 
     Attributes:
         name: As the user named the source.
         train, val, test: The parts; `x` raw, see `inputs` for what a model is fed.
-        class_names: One name a class, in label order.
+        class_names: One name a class (label, target), in label order.
         preprocess: Raw `x` -> model input.
         notes: What was skipped or changed while loading.
+        kind: "multiclass", "binary" (two names, one output), "multilabel" or "regression".
 
     Raises:
         InputError: Lengths or shapes of the parts disagree, a part is empty, a label is
@@ -82,26 +93,40 @@ class Dataset:
     class_names: tuple[str, ...]
     preprocess: Preprocessing
     notes: tuple[str, ...] = ()
+    kind: str = "multiclass"
 
     def __post_init__(self) -> None:
+        if self.kind == "binary" and self.num_classes != 2:
+            raise InputError(
+                f"A binary task must have two class names. Received: {self.num_classes} in "
+                f"'{self.name}'."
+            )
         for part in SPLITS:
-            check_split(self.split(part), part, self.name, self.num_classes)
+            check_split(self.split(part), part, self.name, self.num_classes, self.kind)
             shape = self.split(part).x.shape[1:]
             if shape != self.input_shape:
                 raise InputError(
                     f"Examples of '{self.name}' must have one shape. Received: {self.input_shape} "
                     f"in the training part, {shape} in the {part} part."
                 )
-        missing = np.flatnonzero(np.bincount(self.train.y, minlength=self.num_classes) == 0)
-        if len(missing):
+        missing = np.flatnonzero(np.asarray(self.counts()["train"]) == 0)
+        if len(missing) and self.kind in CLASSES:
             raise InputError(
                 f"Every class of '{self.name}' must occur in the training part. Received: no "
                 f"example of class {missing[0]} ('{self.class_names[missing[0]]}')."
             )
 
+    @cached_property
+    def task(self) -> Task:
+        """What labels mean, and how outputs are trained and judged."""
+        variance = 1.0
+        if self.kind == "regression":
+            variance = float(self.train.y.astype(np.float64).var(axis=0).mean()) or 1.0
+        return make_task(self.kind, self.num_classes, variance=variance)
+
     @property
     def num_classes(self) -> int:
-        """The number of classes, at least 2."""
+        """The number of classes, labels or targets."""
         return len(self.class_names)
 
     @property
@@ -121,23 +146,36 @@ class Dataset:
         return self.preprocess(self.split(part).x)
 
     def counts(self) -> dict[str, list[int]]:
-        """Returns the number of examples of each class, per part, in label order."""
-        return {
-            part: np.bincount(self.split(part).y, minlength=self.num_classes).tolist()
-            for part in SPLITS
-        }
+        """Returns the examples of each class, per part, in label order.
+
+        Of several labels those that have it; of numbers all, once a target.
+        """
+        return {part: self._counts(self.split(part).y) for part in SPLITS}
+
+    def _counts(self, labels: npt.NDArray[Any]) -> list[int]:
+        if self.kind in CLASSES:
+            return [int(n) for n in np.bincount(labels, minlength=self.num_classes)]
+        if self.kind == "multilabel":
+            return [int(n) for n in labels.sum(axis=0)]
+        return [len(labels)] * self.num_classes
 
     def fingerprint(self) -> str:
         """Returns a hash of all examples, labels and scaling: equal data, equal hash."""
-        digest = hashlib.sha256(repr(self.preprocess).encode())
+        digest = hashlib.sha256(f"{self.preprocess!r}".encode())
+        if self.kind != "multiclass":
+            digest.update(self.kind.encode())
         for part in SPLITS:
             split = self.split(part)
             digest.update(np.ascontiguousarray(split.x).tobytes())
             digest.update(split.y.tobytes())
+            if split.weight is not None:
+                digest.update(split.weight.tobytes())
         return digest.hexdigest()[:16]
 
 
-def check_split(split: Split, part: str, name: str, num_classes: int) -> None:
+def check_split(
+    split: Split, part: str, name: str, num_classes: int, kind: str = "multiclass"
+) -> None:
     """Checks one part of a data set.
 
     Raises:
@@ -150,28 +188,69 @@ def check_split(split: Split, part: str, name: str, num_classes: int) -> None:
         )
     if len(split) == 0:
         raise InputError(f"The {part} part of '{name}' must not be empty. Received: 0 examples.")
-    low, high = int(split.y.min()), int(split.y.max())
-    if low < 0 or high >= num_classes:
-        raise InputError(
-            f"Labels of '{name}' must be in [0, {num_classes}) ({num_classes} classes). "
-            f"Received: {low if low < 0 else high} in the {part} part."
-        )
+    _check_labels(split.y, part, name, num_classes, kind)
+    weight = split.weight
+    if weight is not None:
+        shaped = weight.shape == (len(split),)
+        if not shaped or not np.isfinite(weight).all() or weight.min() < 0 or not weight.any():
+            raise InputError(
+                f"Weights of '{name}' must be one finite number an example, at least 0, not all "
+                f"0. Received: shape {weight.shape}, smallest {weight.min():g} in the {part} part."
+            )
     if split.x.dtype.kind == "f" and not np.isfinite(split.x).all():
         raise InputError(
             f"Examples of '{name}' must be finite. Received: NaN or infinity in the {part} part."
         )
 
 
-def as_labels(labels: Array, name: str) -> Labels:
-    """Returns `labels` as a vector of class indices.
+def _check_labels(
+    labels: npt.NDArray[Any], part: str, name: str, num_classes: int, kind: str
+) -> None:
+    if kind in CLASSES:
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= num_classes:
+            raise InputError(
+                f"Labels of '{name}' must be in [0, {num_classes}) ({num_classes} classes). "
+                f"Received: {low if low < 0 else high} in the {part} part."
+            )
+        return
+    if labels.ndim != 2 or labels.shape[1] != num_classes:
+        raise InputError(
+            f"Labels of '{name}' must have shape (n, {num_classes}). Received: {labels.shape} in "
+            f"the {part} part."
+        )
+    if kind == "multilabel" and not np.isin(labels, (0, 1)).all():
+        raise InputError(f"Labels of '{name}' must be 0 or 1. Received: others in the {part} part.")
+    if not np.isfinite(labels).all():
+        raise InputError(f"Labels of '{name}' must be finite. Received: NaN or infinity.")
+
+
+def as_labels(labels: Array, name: str, kind: str = "multiclass") -> npt.NDArray[Any]:
+    """Returns `labels` as the task wants them.
 
     Args:
-        labels: Shape (n,) or (n, 1), any integer type.
+        labels: Class indices, shape (n,) or (n, 1), any integer type; several labels
+            (n, labels), 0 or 1; numbers (n,) or (n, targets).
         name: The array's name, for the error.
+        kind: Of the task.
 
     Raises:
         InputError: Another shape or type (one-hot rows, floating point).
     """
+    if kind == "regression":
+        if labels.ndim not in (1, 2) or labels.dtype.kind not in "fiub":
+            raise InputError(
+                f"{name} must be numbers of shape (n,) or (n, targets). Received: shape "
+                f"{labels.shape}, type {labels.dtype}."
+            )
+        return labels.reshape(len(labels), -1).astype(np.float32)
+    if kind == "multilabel":
+        if labels.ndim != 2 or not np.isin(labels, (0, 1)).all():
+            raise InputError(
+                f"{name} must be rows of 0 and 1, one column a label. Received: shape "
+                f"{labels.shape}, type {labels.dtype}."
+            )
+        return labels.astype(np.int64)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iub":

@@ -1,42 +1,112 @@
-"""The training objective of distillation: labels and a teacher, mixed."""
+"""The training objective of distillation: labels, a teacher's logits and features, mixed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from compress.distill.losses import HintonKD
-from compress.task import CrossEntropy, Floats
+import numpy.typing as npt
+
+from compress.distill.hints import Hint
+from compress.distill.losses import LogitLoss
+from compress.distill.teachers import Teachers, blended
+from compress.plan import Ramp
+from compress.train import Batch, LabelObjective
 
 
 class DistillObjective:
-    """(1 - w) * cross-entropy with the labels + w * distillation loss.
-
-    The teacher's logits are computed once, for the training examples as they are (the
-    loop does not augment), so that a step costs one student pass and no teacher pass.
+    """(1 - w) * label loss + w * loss on logits + h * sum of hints, each with its weight.
 
     Args:
         labels: The label loss.
-        loss: The distillation loss on logits.
-        teacher_logits: (n, classes), for the training part in its stored order.
+        loss: On logits; None: w is taken as 0.
+        hints: On features.
+        teachers: Where they run at every step; None: `arrays` holds their outputs.
+        arrays: The teachers' outputs, one row a training example; empty where they run.
+        teacher_weights: Sum 1.
+        temperature: T, above 0.
         weight: w, in [0, 1].
+        hint_weight: h, at least 0.
+        hint_cost: What the hints cost at the beginning, for telling divergence.
+        identity: What a training that goes on must agree in.
     """
 
     def __init__(
-        self, labels: CrossEntropy, loss: HintonKD, teacher_logits: Floats, weight: float
+        self,
+        labels: LabelObjective,
+        loss: LogitLoss | None,
+        hints: Sequence[Hint],
+        *,
+        teachers: Teachers | None,
+        arrays: Mapping[str, npt.NDArray[Any]],
+        teacher_weights: Sequence[float],
+        temperature: Ramp,
+        weight: Ramp,
+        hint_weight: Ramp,
+        hint_cost: float = 0.0,
+        identity: str = "",
     ) -> None:
-        self._labels, self._loss, self._weight = labels, loss, weight
-        self._teacher_logits = teacher_logits
+        self._labels, self._loss, self._hints = labels, loss, hints
+        self._teachers, self._arrays = teachers, arrays
+        self._teacher_weights = teacher_weights
+        self._temperature, self._hint_weight = temperature, hint_weight
+        self._weight = weight if loss is not None else Ramp(0.0, 0.0)
+        self._hint_cost = hint_cost
+        self.taps: Sequence[str] = tuple(dict.fromkeys(hint.pair.student for hint in hints))
+        self.identity = f"{labels.identity}, {identity}"
 
-    def arrays(self) -> dict[str, Floats]:
-        """Returns the teacher's logits, gathered with each batch."""
-        return {"teacher_logits": self._teacher_logits}
+    def variables(self) -> list[Any]:
+        """Returns the hints' projections."""
+        return [variable for hint in self._hints for variable in hint.variables]
+
+    def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Returns the cached outputs of the teachers."""
+        return self._arrays
+
+    def live(self, inputs: Any) -> Mapping[str, Any]:
+        """Runs the teachers on the batch that the student sees, unless they are cached."""
+        return {} if self._teachers is None else self._teachers.outputs(inputs)
 
     def guessing(self) -> float:
-        """Returns the most that a uniform guess costs."""
-        taught = self._loss.guessing(self._labels.num_classes)
-        return (1.0 - self._weight) * self._labels.guessing() + self._weight * taught
+        """Returns the most that a guess costs at any time, and the hints' first cost."""
+        labels = self._labels.guessing()
+        taught = 0.0
+        if self._loss is not None:
+            taught = self._loss.guessing(self._labels.task.outputs, self._temperature.largest)
+        mixed = max(
+            (1.0 - w) * labels + w * taught for w in (self._weight.smallest, self._weight.largest)
+        )
+        return mixed + self._hint_weight.largest * self._hint_cost
 
-    def loss(self, labels: Any, logits: Any, extra: dict[str, Any]) -> Any:
+    def loss(self, batch: Batch) -> Any:
         """Returns the mixed loss per example, (batch,)."""
-        taught = self._loss(logits, extra["teacher_logits"])
-        return (1.0 - self._weight) * self._labels.loss(labels, logits, {}) + self._weight * taught
+        import tensorflow as tf
+
+        w, h = self._weight.at(batch.progress), self._hint_weight.at(batch.progress)
+        total = (1.0 - w) * self._labels.loss(batch)
+        if self._loss is not None:
+            temperature = self._temperature.at(batch.progress)
+            logits = tf.cast(batch.given["teacher_logits"], tf.float32)
+            taught = self._loss(
+                batch.logits,
+                blended(logits, self._teacher_weights, self._labels.task.activation, temperature),
+                temperature=temperature,
+                labels=batch.labels,
+                weights=batch.weights,
+            )
+            total += w * taught
+        if self._hints:
+            total += h * self.hints(batch)
+        return total
+
+    def hints(self, batch: Batch) -> Any:
+        """Returns the sum of the hints, each with its own weight, (batch,)."""
+        return sum(
+            hint.weight
+            * hint.loss(
+                batch.features[hint.pair.student],
+                batch.given[f"teacher_hint{place}"],
+                weights=batch.weights,
+            )
+            for place, hint in enumerate(self._hints)
+        )

@@ -10,6 +10,7 @@ import numpy as np
 
 from compress.data import Dataset, Preprocessing
 from compress.files import write_json
+from compress.heads import decides_at
 from compress.plan import ExportOptions
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Exported:
         format: "float32", "int8" or "sparse".
         path: The `.tflite` file.
         max_difference: Largest absolute difference of an output from the Keras model's.
-        agreement: Share of examples with the same top class, in [0, 1].
+        agreement: Share of examples with the same decision, in [0, 1]; of a regression R^2.
         checked: Number of validation examples compared.
     """
 
@@ -50,7 +51,7 @@ def export(
     """Writes `<stem>.<format>.tflite` for each format, and `<stem>.json`: how to feed them.
 
     Args:
-        model: A classifier for this data.
+        model: For this data.
         data: Training examples calibrate int8, validation examples check the files.
         stem: Path without suffix.
         options: Formats and number of calibration examples.
@@ -72,6 +73,7 @@ def export(
     representative = data.preprocess(data.train.x[picks])
     probe = data.preprocess(data.val.x[:CHECKED_EXAMPLES])
     expected = Predictor(lambda x, training: model(x, training=training), Preprocessing())(probe)
+    threshold = decides_at(model, data.task)
     results, feeding = [], {}
     for name in options.formats:
         path = Path(f"{stem}.{name}.tflite")
@@ -89,7 +91,7 @@ def export(
                 name,
                 path,
                 float(np.abs(got - expected).max()),
-                float((got.argmax(-1) == expected.argmax(-1)).mean()),
+                data.task.agreement(got, expected, threshold=threshold),
                 len(probe),
             )
         )

@@ -12,15 +12,17 @@ from compress.plan.channels import (
     SCORE_SCALES,
     ChannelOptions,
 )
-from compress.plan.data import NORMALIZATIONS, DataOptions
+from compress.plan.data import NORMALIZATIONS, TASKS, DataOptions
+from compress.plan.distill import CACHES, HINTS, LOGIT_LOSSES, DistillOptions
 from compress.plan.output import FORMATS, RUNTIMES, ExportOptions, LatencyOptions
+from compress.plan.ramp import Ramp
 from compress.plan.training import (
+    AUGMENTATIONS,
     CLASS_WEIGHTS,
     FINETUNE_STEPS,
     MIN_FINETUNE_EPOCHS,
     OPTIMIZERS,
     SCHEDULES,
-    DistillOptions,
     TrainSettings,
     require_epochs,
 )
@@ -36,6 +38,8 @@ from compress.plan.weights import (
 
 __all__ = [
     "AGGREGATES",
+    "AUGMENTATIONS",
+    "CACHES",
     "CHANNEL_COSTS",
     "CHANNEL_SCOPES",
     "CLASS_WEIGHTS",
@@ -46,6 +50,8 @@ __all__ = [
     "ExportOptions",
     "FINETUNE_STEPS",
     "FORMATS",
+    "HINTS",
+    "LOGIT_LOSSES",
     "LatencyOptions",
     "MIN_FINETUNE_EPOCHS",
     "NORMALIZATIONS",
@@ -54,8 +60,10 @@ __all__ = [
     "PRUNED_TOO",
     "Plan",
     "RUNTIMES",
+    "Ramp",
     "SCHEDULES",
     "SCORE_SCALES",
+    "TASKS",
     "TIME_UNITS",
     "TrainSettings",
     "WEIGHT_SCHEDULES",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from compress.options import option, require, require_choice
 
 NORMALIZATIONS = ("auto", "standardize", "unit", "none")
+TASKS = ("multiclass", "binary", "multilabel", "regression")
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,11 @@ class DataOptions:
         "--data",
         "digits, fashion_mnist, mnist, cifar10, ...; a folder of IDX files or of class "
         "sub-folders; an .npz file; package.module:function",
+    )
+    task: str = option(
+        "multiclass",
+        "--task",
+        "what labels mean: multiclass; binary (two classes, one output); multilabel; regression",
     )
     normalize: str = option(
         "auto",
@@ -33,6 +39,7 @@ class DataOptions:
     )
 
     def __post_init__(self) -> None:
+        require_choice("task", self.task, TASKS)
         require_choice("normalization", self.normalize, NORMALIZATIONS)
         for name in ("val_fraction", "test_fraction"):
             value = getattr(self, name)

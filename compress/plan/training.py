@@ -9,6 +9,7 @@ from compress.options import option, require, require_choice
 SCHEDULES = ("constant", "cosine", "exponential")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
 CLASS_WEIGHTS = ("none", "balanced")
+AUGMENTATIONS = ("flip", "shift")
 
 MIN_FINETUNE_EPOCHS = 4
 FINETUNE_STEPS = 1000
@@ -41,6 +42,15 @@ class TrainSettings:
     class_weights: str = option(
         "none", "--class-weights", "none, or balanced: rare classes weigh more, in every training"
     )
+    augment: tuple[str, ...] = option(
+        (),
+        "--augment",
+        "random changes of training images: flip (left to right), shift (by up to an eighth); "
+        "a teacher then sees the same changed images",
+    )
+    accumulate: int = option(
+        1, "--accumulate", "batches whose gradients are averaged into one optimizer step"
+    )
 
     def __post_init__(self) -> None:
         if self.epochs is not None:
@@ -48,6 +58,9 @@ class TrainSettings:
         require_choice("optimizer", self.optimizer, OPTIMIZERS)
         require_choice("learning-rate schedule", self.schedule, SCHEDULES)
         require_choice("class weighting", self.class_weights, CLASS_WEIGHTS)
+        for name in self.augment:
+            require_choice("augmentation", name, AUGMENTATIONS)
+        require(self.accumulate >= 1, "accumulate", "be at least 1", self.accumulate)
         require(self.learning_rate > 0, "learning_rate", "be above 0", self.learning_rate)
         require(self.batch_size >= 1, "batch_size", "be at least 1", self.batch_size)
         require(self.weight_decay >= 0, "weight_decay", "be at least 0", self.weight_decay)
@@ -60,21 +73,3 @@ class TrainSettings:
         if self.epochs is not None:
             return self.epochs
         return max(MIN_FINETUNE_EPOCHS, -(-FINETUNE_STEPS // steps_per_epoch))
-
-
-@dataclass(frozen=True)
-class DistillOptions:
-    """Who teaches during fine-tuning, and how much."""
-
-    teacher: str = option(
-        "auto",
-        "--teacher",
-        "a .keras file; auto: the best candidate of the run, or the unpruned model itself; "
-        "none: labels only",
-    )
-    temperature: float = option(4.0, "--temperature", "softens both distributions")
-    weight: float = option(0.7, "--distill-weight", "share of the teacher's term in the loss")
-
-    def __post_init__(self) -> None:
-        require(self.temperature > 0, "temperature", "be above 0", self.temperature)
-        require(0 <= self.weight <= 1, "distill_weight", "be in [0, 1]", self.weight)

@@ -79,7 +79,7 @@ def _parameter(leaf: PlanField) -> inspect.Parameter:
     """Returns the option of one field; None stands for "not given"."""
     members = [item for item in typing.get_args(leaf.hint) if item is not type(None)]
     kind = members[0] if type(None) in typing.get_args(leaf.hint) else leaf.hint
-    if typing.get_origin(kind) is tuple:
+    if typing.get_origin(kind) is tuple or str in members:
         kind = str
     shown = ",".join(leaf.default) if isinstance(leaf.default, tuple) else leaf.default
     text = leaf.help if shown in (None, "", False) else f"{leaf.help}  [default: {shown}]"

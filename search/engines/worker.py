@@ -105,7 +105,7 @@ class Worker:
                 self.data,
                 self.plan,
                 self.folder,
-                Path(job["teacher"]) if job["teacher"] else None,
+                [Path(name) for name in job["teacher"].split(",") if name],
                 self.device,
                 lambda text, share: self.progress(f"{name}: {text}", share),
                 command=job["command"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from compress.data import Dataset
+from compress.task import Task
 
 if TYPE_CHECKING:
     import keras
@@ -31,6 +32,21 @@ class Space(Protocol):
     def build(self, trial: optuna.Trial, data: Dataset) -> keras.Model:
         """Asks `trial` for all choices and builds the untrained model.
 
-        The model takes `data.input_shape` and outputs probabilities (batch, classes).
+        The model takes `data.input_shape` and ends in `head`.
         """
         ...
+
+
+def head(features: Any, task: Task) -> Any:
+    """Returns predictions (batch, outputs) from features (batch, size): the end of a model.
+
+    It computes in float32 under every policy: softmax needs the range.
+    """
+    import keras
+
+    logits = keras.layers.Dense(task.outputs, name="logits", dtype="float32")(features)
+    if task.activation == "linear":
+        return logits
+    if task.activation == "softmax":
+        return keras.layers.Softmax(name="probabilities", dtype="float32")(logits)
+    return keras.layers.Activation("sigmoid", name="probabilities", dtype="float32")(logits)

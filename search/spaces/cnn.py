@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.data import Dataset
 from compress.errors import InputError
+from search.spaces._base import head
 
 if TYPE_CHECKING:
     import keras
@@ -108,9 +109,7 @@ class CNN:
         dropout = trial.suggest_float("dropout", 0.0, 0.4, step=0.1)
         if dropout:
             x = keras.layers.Dropout(dropout, name="dropout")(x)
-        # the head computes in float32 under every policy: softmax needs the range
-        x = keras.layers.Dense(data.num_classes, name="logits", dtype="float32")(x)
-        outputs = keras.layers.Softmax(name="probabilities", dtype="float32")(x)
+        outputs = head(x, data.task)
         return keras.Model(inputs, outputs, name="cnn")
 
     def _stage(self, trial: optuna.Trial, stage: int, residual: bool) -> list[_Block]:

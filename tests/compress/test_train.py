@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy.special import softmax
 
+from compress.augment import augmented, check_augment
 from compress.data import Dataset, Preprocessing, Split
 from compress.device import Device
 from compress.errors import InputError, TrainingDiverged
@@ -117,6 +119,9 @@ def test_a_hook_can_forbid_epochs(blobs: Dataset, cpu: Device) -> None:
 
         def may_select(self, step: int) -> bool:
             return step >= self.total
+
+        def state(self) -> dict[str, Any]:
+            return {}
 
     result = train(linear(blobs), blobs, replace(SGD, epochs=5), device=cpu, hooks=[Late()])
     assert result.best_epoch == 5
@@ -231,13 +236,122 @@ def test_fused_normalization_is_the_same_layer(small_cnn: Callable[..., Any]) ->
     assert "call" not in vars(fused.get_layer("bn"))
 
 
-def test_frozen_and_vector_normalizations_stay_plain() -> None:
+def test_frozen_normalizations_stay_frozen_and_vectors_plain() -> None:
     import keras
 
     inputs = keras.Input((8, 8, 3))
-    x = keras.layers.BatchNormalization(trainable=False)(inputs)
-    x = keras.layers.BatchNormalization(scale=False)(x)
+    frozen = keras.layers.BatchNormalization(trainable=False)
+    x = keras.layers.BatchNormalization(scale=False)(frozen(inputs))
     x = keras.layers.GlobalAveragePooling2D()(x)
     model = keras.Model(inputs, keras.layers.BatchNormalization()(x))
+    frozen.moving_mean.assign([1.0, 2.0, 3.0])
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
+    expected = frozen(x, training=True).numpy()
     with fused_normalization(model) as count:
-        assert count == 0
+        assert count == 1
+        np.testing.assert_allclose(frozen(x, training=True).numpy(), expected, atol=1e-6)
+    np.testing.assert_array_equal(frozen.moving_mean.numpy(), [1.0, 2.0, 3.0])
+
+
+def test_fused_inference_is_the_same(small_cnn: Callable[..., Any]) -> None:
+    model, rng = small_cnn(), np.random.default_rng(0)
+    normalization = model.get_layer("bn")
+    for variable in normalization.weights:
+        variable.assign(rng.uniform(0.5, 2, 16))
+    x = rng.normal(size=(16, 8, 8, 1)).astype(np.float32)
+    expected = model(x, training=False).numpy()
+    with fused_normalization(model):
+        np.testing.assert_allclose(model(x, training=False).numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("weights", [[2.0, 1.0, 3.0], [4.0, 2.0, 6.0]])
+def test_an_example_of_weight_two_counts_like_two(
+    blobs: Dataset, cpu: Device, weights: list[float]
+) -> None:
+    """One full batch a step; the scale of the weights does not matter."""
+    three = blobs.train.take(np.arange(3))
+    weighted = replace(three, weight=np.array(weights, np.float32))
+    repeated = three.take(np.array([0, 0, 1, 2, 2, 2]))
+    models = []
+    for part in (weighted, repeated):
+        models.append(linear(blobs))
+        data = replace(blobs, train=part)
+        train(models[-1], data, replace(SGD, epochs=5), device=cpu)
+    for a, b in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_accumulated_batches_are_one_large_one(blobs: Dataset, cpu: Device) -> None:
+    whole, parts = linear(blobs), linear(blobs)
+    settings = replace(SGD, epochs=3, batch_size=240)
+    train(whole, blobs, settings, device=cpu)
+    train(parts, blobs, replace(settings, batch_size=60, accumulate=4), device=cpu)
+    for a, b in zip(whole.get_weights(), parts.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_an_interrupted_training_goes_on(
+    digits: Dataset, cpu: Device, small_cnn: Callable[..., Any], tmp_path: Path, optimizer: str
+) -> None:
+    """Stopped after two of four epochs, resumed in a fresh model: the same to the last bit."""
+    settings = TrainSettings(
+        epochs=4, batch_size=64, optimizer=optimizer, weight_decay=0.01, augment=("shift",)
+    )
+    whole, first, second = small_cnn(), small_cnn(), small_cnn(3)
+    expected = train(whole, digits, settings, device=cpu, seed=2)
+
+    def stop(epoch: int, *_: Any) -> None:
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    file = tmp_path / "training.npz"
+    with pytest.raises(KeyboardInterrupt):
+        train(first, digits, settings, device=cpu, seed=2, checkpoint=file, on_epoch=stop)
+    seen: list[int] = []
+    result = train(
+        second, digits, settings, device=cpu, seed=2, checkpoint=file,
+        on_epoch=lambda epoch, *_: seen.append(epoch),
+    )  # fmt: skip
+    assert seen == [3, 4]
+    assert [r.loss for r in result.history] == [r.loss for r in expected.history]
+    assert result.best_epoch == expected.best_epoch
+    for a, b in zip(whole.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(InputError, match="'seed 2' instead of 'seed 3'"):
+        train(small_cnn(), digits, settings, device=cpu, seed=3, checkpoint=file)
+    other = replace(settings, learning_rate=0.5)
+    with pytest.raises(InputError, match="learning_rate 0.001' instead of 'learning_rate 0.5'"):
+        train(small_cnn(), digits, other, device=cpu, seed=2, checkpoint=file)
+    file.write_bytes(b"torn")
+    with pytest.raises(InputError, match="must be written by train"):
+        train(small_cnn(), digits, settings, device=cpu, seed=2, checkpoint=file)
+
+
+def test_augmentation_flips_and_shifts_by_the_step(digits: Dataset) -> None:
+    images = np.arange(1, 1 + 64 * 16 * 16, dtype=np.float32).reshape(64, 16, 16, 1)
+    for names in (("flip",), ("shift",), ("flip", "shift")):
+        one, again, other = (augmented(images, names, 0, step).numpy() for step in (1, 1, 2))
+        np.testing.assert_array_equal(one, again)
+        assert (one != other).any()
+    flipped = augmented(images, ("flip",), 0, 1).numpy()
+    turned = [not np.array_equal(a, b) for a, b in zip(flipped, images, strict=True)]
+    assert 16 < sum(turned) < 48
+    for place in range(64):
+        expected = images[place, :, ::-1] if turned[place] else images[place]
+        np.testing.assert_array_equal(flipped[place], expected)
+    moves = set()
+    for image, moved in zip(images, augmented(images, ("shift",), 0, 1).numpy(), strict=True):
+        candidates = {(y, x): _shifted(image, y, x) for y in range(-2, 3) for x in range(-2, 3)}
+        (found,) = [k for k, v in candidates.items() if np.array_equal(v, moved)]
+        moves.add(found)
+    assert len(moves) > 15
+    with pytest.raises(InputError, match=r"images .height, width, channels.* shape \(4,\)"):
+        check_augment(("flip",), (4,))
+
+
+def _shifted(image: Any, y: int, x: int) -> Any:
+    moved = np.zeros_like(image)
+    source = np.pad(image, ((2, 2), (2, 2), (0, 0)))
+    moved[:] = source[2 + y : 18 + y, 2 + x : 18 + x]
+    return moved

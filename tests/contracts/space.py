@@ -9,8 +9,8 @@ import optuna
 import pytest
 
 from compress.data import Dataset
+from compress.heads import check_head
 from compress.measure import count_macs
-from compress.task import check_head
 from search.spaces import SPACES
 
 
@@ -31,7 +31,7 @@ class SpaceContract:
     @pytest.mark.parametrize("seed", range(5))
     def test_every_model_fits_the_data_and_is_counted(self, seed: int, data: Dataset) -> None:
         model = SPACES[self.name].build(ask(seed), data)
-        check_head(model, data.num_classes, data.input_shape)
+        check_head(model, data)
         rows = model(data.inputs("val")[:3], training=False).numpy()
         np.testing.assert_allclose(rows.sum(-1), 1.0, atol=1e-5)
         assert count_macs(model).unsupported == ()

@@ -1,24 +1,25 @@
-"""Hinton's knowledge distillation: KL divergence of softened class probabilities."""
+"""Hinton's knowledge distillation: divergence of softened predictions."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from compress.options import require
+from compress.distill.losses._base import LogitLoss
 
 
-class HintonKD:
+class HintonKD(LogitLoss):
     """T^2 * KL(softmax(teacher / T) || softmax(student / T)), per example.
 
     The factor T^2 keeps the size of the gradient (which shrinks as 1 / T^2) comparable
     with that of the label loss, whatever the temperature.
 
-    Args:
-        temperature: T, above 0.
+    Of a sigmoid task the mean over labels of T^2 * KL between the two Bernoulli
+    distributions; of a regression the mean over targets of the squared difference, where T
+    has no part.
 
-    Raises:
-        InputError: T <= 0.
+    Args:
+        activation: Of the task: "softmax", "sigmoid" or "linear".
 
     Reference:
         Hinton, Vinyals & Dean 2015, "Distilling the Knowledge in a Neural Network",
@@ -26,28 +27,52 @@ class HintonKD:
         is constant in the student.
     """
 
-    def __init__(self, temperature: float) -> None:
-        require(temperature > 0, "temperature", "be above 0", temperature)
-        self.temperature = temperature
+    name = "kd"
+    activations = ("softmax", "sigmoid", "linear")
 
-    def guessing(self, num_classes: int) -> float:
-        """Returns T^2 log K: the most that a uniform student costs (a one-hot teacher)."""
-        return self.temperature**2 * math.log(num_classes)
+    def __init__(self, activation: str = "softmax", variance: float = 1.0) -> None:
+        self.activation, self.variance = activation, variance
 
-    def __call__(self, student: Any, teacher: Any) -> Any:
-        """Returns the loss per example.
+    def guessing(self, outputs: int, temperature: float) -> float:
+        """Returns T^2 log K, T^2 log 2 or the variance of the targets."""
+        if self.activation == "linear":
+            return self.variance
+        classes = outputs if self.activation == "softmax" else 2
+        return temperature**2 * math.log(classes)
 
-        Args:
-            student: Logits, (batch, classes).
-            teacher: Logits, (batch, classes).
-
-        Returns:
-            (batch,), float32, at least 0 up to rounding.
-        """
+    def __call__(
+        self,
+        student: Any,
+        teacher: Any,
+        *,
+        temperature: Any,
+        labels: Any = None,
+        weights: Any = None,
+    ) -> Any:
+        """Returns the loss per example, at least 0 up to rounding; see `LogitLoss`."""
         import tensorflow as tf
 
-        log_teacher = tf.nn.log_softmax(tf.cast(teacher, tf.float32) / self.temperature)
-        log_student = tf.nn.log_softmax(tf.cast(student, tf.float32) / self.temperature)
-        # (batch, classes) -> (batch,)
-        divergence = tf.reduce_sum(tf.exp(log_teacher) * (log_teacher - log_student), axis=-1)
-        return self.temperature**2 * divergence
+        student, teacher = tf.cast(student, tf.float32), tf.cast(teacher, tf.float32)
+        if self.activation == "linear":
+            return tf.reduce_mean(tf.math.squared_difference(student, teacher), axis=-1)
+        student, teacher = student / temperature, teacher / temperature
+        if self.activation == "softmax":
+            return temperature**2 * divergence(teacher, student)
+        return temperature**2 * tf.reduce_mean(bernoulli_divergence(teacher, student), axis=-1)
+
+
+def divergence(teacher: Any, student: Any) -> Any:
+    """Returns KL(softmax(teacher) || softmax(student)) over the last axis."""
+    import tensorflow as tf
+
+    log_teacher, log_student = tf.nn.log_softmax(teacher), tf.nn.log_softmax(student)
+    return tf.reduce_sum(tf.exp(log_teacher) * (log_teacher - log_student), axis=-1)
+
+
+def bernoulli_divergence(teacher: Any, student: Any) -> Any:
+    """Returns KL between Bernoulli distributions with the log-odds `teacher` and `student`."""
+    import tensorflow as tf
+
+    yes = tf.sigmoid(teacher) * (tf.math.log_sigmoid(teacher) - tf.math.log_sigmoid(student))
+    no = tf.sigmoid(-teacher) * (tf.math.log_sigmoid(-teacher) - tf.math.log_sigmoid(-student))
+    return yes + no

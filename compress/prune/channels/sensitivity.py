@@ -135,28 +135,28 @@ def sensitivity_map(
     Raises:
         InputError: Amounts out of range, or the model does not fit the data.
     """
+    from compress.heads import check_head, logits_view
     from compress.predict import Predictor
     from compress.prune.channels.coupling import coupling_of
     from compress.prune.channels.criteria import CRITERIA, Context
     from compress.prune.channels.surgery import sliced_model
-    from compress.task import check_head, logits_view, quality
 
     rising = all(a < b for a, b in pairwise(amounts))
     valid = bool(amounts) and rising and all(0 < amount < 1 for amount in amounts)
     require(valid, "amounts", "rise and be in (0, 1)", tuple(amounts))
     source = coupling_of(model)
     copy = sliced_model(source, np.ones(source.units, bool))
-    check_head(copy, data.num_classes, data.input_shape)
+    check_head(copy, data)
     coupling = coupling_of(copy)
     context = Context(coupling, data=data, seed=seed)
     order = np.random.default_rng(seed).permutation(len(data.val))[:examples]
     part = data.val.take(np.sort(order))
     rows = []
-    with logits_view(copy) as view:
+    with logits_view(copy, data.task) as view:
         predict = Predictor(view, data.preprocess)
 
         def accuracy() -> float:
-            return quality(part.y, predict(part.x))["accuracy"]
+            return data.task.quality(part.y, predict(part.x))[data.task.qualities[0]]
 
         base = accuracy()
         for group in coupling.groups:

@@ -107,10 +107,11 @@ class WeightPruner:
         steps_per_epoch: int,
         *,
         jit: bool,
+        state: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> None:
         """Does what `attach` does, for the training loop of `compress.train`."""
         self._jit = jit
-        self._begin(model, total_steps, steps_per_epoch, None)
+        self._begin(model, total_steps, steps_per_epoch, state)
 
     def before_step(self) -> None:
         """Does nothing: constraints do everything."""

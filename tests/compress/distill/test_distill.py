@@ -28,7 +28,7 @@ def test_heads_do_not_matter(digits: Dataset, cpu: Device, small_cnn: Callable[.
         students.append(student.get_weights())
     for other in students[1:]:
         for a, b in zip(students[0], other, strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-5)
+            np.testing.assert_array_equal(a, b)
 
 
 def test_the_teacher_is_not_touched(

@@ -31,29 +31,28 @@ def taylor(group: Group, context: Context) -> Scores:
 def _all_units(context: Context) -> Scores:
     import tensorflow as tf
 
-    from compress.task import CrossEntropy, check_head, logits_view
+    from compress.heads import check_head, logits_view
 
     data, coupling = context.data, context.coupling
     if data is None:
         raise InputError("Criterion 'taylor' must have data to take gradients on. Give data=.")
     model = coupling.program.model
-    check_head(model, data.num_classes, data.input_shape)
+    check_head(model, data)
     variables: list[Any] = [
         weight for weight in model.weights if "float" in str(weight.dtype) and weight.trainable
     ]
-    objective = CrossEntropy(data.num_classes)
     rng = np.random.default_rng(context.seed)
     order = rng.permutation(len(data.train))[: context.examples]
     scores = np.zeros(coupling.units)
     batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
-    with logits_view(model) as view:
+    with logits_view(model, data.task) as view:
         for index in batches:
             part = data.train.take(index)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 for variable in variables:
                     tape.watch(variable.value)
                 logits = view(data.preprocess(part.x), training=False)
-                loss = tf.reduce_mean(objective.loss(part.y, logits, {}))
+                loss = tf.reduce_mean(data.task.loss(part.y, logits))
             gradients = tape.gradient(loss, [variable.value for variable in variables])
             scores += _squared(context, variables, gradients)
     return scores / len(batches)

@@ -1,0 +1,273 @@
+"""`distill`: one student forward a step, whatever the losses; the teacher runs once or live."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compress.data import Dataset
+from compress.distill.cache import Cached, cache_key, teacher_cache
+from compress.distill.hints import make_hints
+from compress.distill.losses import logit_loss
+from compress.distill.objective import DistillObjective
+from compress.distill.teachers import Teachers, blended, class_order
+from compress.errors import InputError
+from compress.fused import fused_normalization
+from compress.heads import check_head, logits_view
+from compress.plan import DistillOptions, TrainSettings
+from compress.train import Batch, LabelObjective, train
+
+if TYPE_CHECKING:
+    import keras
+
+    from compress.device import Device
+    from compress.train import EpochRecord, Hook, TrainResult
+
+PROBE = 256
+"""Examples of the first look at what hints cost."""
+
+
+@dataclass(frozen=True)
+class DistillResult:
+    """The student with its best epoch's weights, and what taught it.
+
+    Attributes:
+        model: The student that was passed in, the plain model that it was.
+        training: History and best epoch.
+        teacher_val: Validation quality of the teachers together, by name.
+        hints: What was compared beside logits: loss, weight and layers, as text.
+        cache: Where the teachers' outputs lay: "memory", "disk" or "off".
+        cache_bytes: Their size; 0 where the teachers ran at every step.
+        notes: Warnings, such as a teacher that predicts no better than chance.
+    """
+
+    model: keras.Model
+    training: TrainResult
+    teacher_val: dict[str, float]
+    hints: tuple[str, ...]
+    cache: str
+    cache_bytes: int
+    notes: tuple[str, ...]
+
+
+def distill(
+    student: keras.Model,
+    teacher: keras.Model | Sequence[keras.Model],
+    data: Dataset,
+    options: DistillOptions | None = None,
+    *,
+    finetune: TrainSettings | None = None,
+    device: Device | None = None,
+    seed: int = 0,
+    hooks: Sequence[Hook] = (),
+    select_by: str = "",
+    teacher_classes: Sequence[Sequence[str] | None] | None = None,
+    cache_folder: Path | None = None,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[int, int, EpochRecord], None] | None = None,
+    on_progress: Callable[[str, float], None] | None = None,
+) -> DistillResult:
+    """Trains a student in place from labels and from teachers' outputs.
+
+    Where inputs are not augmented, the teachers' outputs are computed once; where they are,
+    the teachers see the same augmented batch as the student.
+
+    Args:
+        student: Its head may end in logits or in the task's activation.
+        teacher: One or several; run in inference mode, their weights are not touched. Several
+            teach the mean of their softened predictions; hints look at the first.
+        data: From `load_data`; all models must be fed with its scaling.
+        options: Losses, temperature (above 0), weights, layer pairs, cache.
+        finetune: How to train.
+        device: From `compress.device.setup`; default: "auto".
+        seed: Seed of the batch order, of augmentation and of the hints' projections.
+        hooks: Acting during training, such as a `WeightPruner`.
+        select_by: Validation quality that selects the best epoch; default: the task's first.
+        teacher_classes: For each teacher its class names in its order (None: the data's);
+            they are mapped by name.
+        cache_folder: Where caches on disk lie and stay; default: a temporary folder.
+        checkpoint: A file to go on from; see `compress.train.train`.
+        on_epoch: Called after each epoch with (epoch, epochs, record).
+        on_progress: Called with a text and the share that is done while the cache fills.
+
+    Returns:
+        The student and the records.
+
+    Raises:
+        InputError: A model does not fit the data, a layer pair does not exist, a loss does not
+            suit the task, or a cache or checkpoint is of something else.
+        TrainingDiverged: The loss became NaN or infinite.
+
+    Reference:
+        Live teachers on augmented batches: Beyer et al. 2022, "Knowledge distillation: A good
+        teacher is patient and consistent".
+    """
+    from compress.device import setup
+
+    options, settings = options or DistillOptions(), finetune or TrainSettings()
+    device = device or setup()
+    models = list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
+    weights = _shares(options, len(models))
+    check_head(student, data)
+    if any(model is student for model in models):
+        raise InputError(
+            f"The teacher must be another model than the student. Received: '{student.name}' "
+            "twice. Teach a copy (keras.models.clone_model and set_weights)."
+        )
+    loss = logit_loss(options.loss, data.task)
+    names = list(teacher_classes or [None] * len(models))
+    if len(names) != len(models):
+        raise InputError(
+            f"teacher_classes must have one entry a teacher. Received: {len(names)} for "
+            f"{len(models)}."
+        )
+    orders = [class_order(m, data, n) for m, n in zip(models, names, strict=True)]
+    hints = make_hints(student, models[0], options, data.task, seed)
+    teachers = Teachers(models, data.task, hints, orders)
+    labels = LabelObjective(data.task, settings.label_smoothing)
+    teacher_val, notes = _judged(teachers, models, data, weights)
+    notes += _random_layers(student)
+
+    def objective(arrays: Any, cost: float) -> DistillObjective:
+        return DistillObjective(
+            labels,
+            loss,
+            hints,
+            teachers=None if arrays else teachers,
+            arrays=arrays,
+            teacher_weights=weights,
+            temperature=options.ramp("temperature"),
+            weight=options.ramp("weight"),
+            hint_weight=options.ramp("hint_weight"),
+            hint_cost=cost,
+            identity=_identity(options, teachers, data),
+        )
+
+    with contextlib.ExitStack() as stack:
+        live = bool(settings.augment) or options.cache == "off"
+        cached: Cached | None = None
+        if live:
+            stack.enter_context(teachers.running())
+        else:
+            cached = stack.enter_context(
+                teacher_cache(
+                    teachers,
+                    data,
+                    where=options.cache,
+                    limit=options.cache_limit,
+                    folder=cache_folder,
+                    on_progress=lambda share: (
+                        on_progress("asking the teacher", share) if on_progress else None
+                    ),
+                )
+            )
+        arrays = cached.arrays if cached else {}
+        cost = _hint_cost(student, data, teachers, objective(arrays, 0.0), live) if hints else 0.0
+        training = train(
+            student,
+            data,
+            settings,
+            device=device,
+            seed=seed,
+            objective=objective(arrays, cost),
+            hooks=hooks,
+            select_by=select_by,
+            checkpoint=checkpoint,
+            on_epoch=on_epoch,
+        )
+    place = "off" if cached is None else "memory" if cached.where == "memory" else "disk"
+    return DistillResult(
+        student,
+        training,
+        teacher_val,
+        tuple(str(hint) for hint in hints),
+        place,
+        cached.size_bytes if cached else 0,
+        tuple(notes),
+    )
+
+
+def _shares(options: DistillOptions, count: int) -> list[float]:
+    given = options.parsed_teacher_weights() or [1.0] * count
+    if len(given) != count:
+        raise InputError(
+            f"teacher_weights must have one number a teacher. Received: {len(given)} for {count}."
+        )
+    return [weight / sum(given) for weight in given]
+
+
+def _judged(
+    teachers: Teachers, models: Sequence[keras.Model], data: Dataset, weights: Sequence[float]
+) -> tuple[dict[str, float], list[str]]:
+    """Returns the teachers' validation quality, and a warning where it is that of chance."""
+    import tensorflow as tf
+
+    from compress.predict import Predictor
+
+    task = data.task
+    with teachers.running():
+
+        def view(x: Any, **_: Any) -> Any:
+            logits = tf.cast(teachers.outputs(x)["teacher_logits"], tf.float32)
+            return blended(logits, weights, task.activation, 1.0)
+
+        logits = Predictor(view, data.preprocess)(data.val.x)
+    found = task.quality(data.val.y, logits)
+    name, chance = task.qualities[0], task.chance()
+    if found[name] > chance:
+        return found, []
+    who = ", ".join(f"'{model.name}'" for model in models)
+    return found, [
+        f"the teacher {who} predicts no better than chance on validation data ({name} "
+        f"{found[name]:.3f}, chance {chance:.3f}): is it fed with this scaling?"
+    ]
+
+
+def _random_layers(student: keras.Model) -> list[str]:
+    """Returns a note where the student itself changes its inputs at random."""
+    import keras
+
+    found = [
+        layer.name
+        for layer in student._flatten_layers()
+        if isinstance(layer, keras.layers.Layer)
+        and type(layer).__name__.startswith("Random")
+        and type(layer).__module__.startswith("keras")
+    ]
+    if not found:
+        return []
+    return [
+        f"the student changes its inputs at random (layer '{found[0]}'), the teacher sees them "
+        "unchanged: use augment instead, which both see"
+    ]
+
+
+def _hint_cost(
+    student: keras.Model, data: Dataset, teachers: Teachers, objective: DistillObjective, live: bool
+) -> float:
+    """Returns what the hints cost before training, on a few examples, in inference mode."""
+    import tensorflow as tf
+
+    part = np.arange(min(PROBE, len(data.train)))
+    inputs = tf.constant(data.preprocess(data.train.x[part]))
+    rows = {name: tf.constant(np.asarray(a[part])) for name, a in objective.arrays().items()}
+    with logits_view(student, data.task, objective.taps) as view, fused_normalization(student):
+        logits, features = view(inputs, training=False)
+    given = teachers.outputs(inputs) if live else rows
+    weights = tf.ones((len(part),))
+    batch = Batch(data.train.y[part], logits, features, given, weights, 0.0)
+    return float(tf.reduce_mean(objective.hints(batch)))
+
+
+def _identity(options: DistillOptions, teachers: Teachers, data: Dataset) -> str:
+    kept = {
+        name: value
+        for name, value in vars(options).items()
+        if name not in ("cache", "cache_limit", "teacher")
+    }
+    return f"teachers {cache_key(teachers, data)}, {kept}"

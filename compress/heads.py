@@ -1,0 +1,239 @@
+"""Heads: what a model must look like for a task, and its logits, whatever its last layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compress.errors import InputError, unknown_name
+from compress.program import Node, Program, record
+from compress.task import Task
+
+if TYPE_CHECKING:
+    import keras
+
+    from compress.data import Dataset
+
+LogitsView = Callable[..., Any]
+
+
+def check_head(model: keras.Model, data: Dataset) -> None:
+    """Checks that a model takes the data's examples and answers the data's task.
+
+    Raises:
+        InputError: Several inputs or outputs, another input shape or width of the output.
+    """
+    check_shapes(model, data)
+    width = model.outputs[0].shape[-1]
+    if len(model.outputs[0].shape) != 2 or width != data.task.outputs:
+        noun = {"multilabel": "labels", "regression": "targets"}.get(data.kind, "classes")
+        raise InputError(
+            f"Model '{model.name}' must output (batch, {data.task.outputs}) for the data's "
+            f"{data.num_classes} {noun}. Received: {tuple(model.outputs[0].shape)}."
+        )
+
+
+def check_shapes(model: keras.Model, data: Dataset) -> None:
+    """Checks that a model has one output and takes the data's examples.
+
+    Raises:
+        InputError: It does not.
+    """
+    if len(model.inputs or []) != 1 or len(model.outputs or []) != 1:
+        raise InputError(
+            f"Model '{model.name}' must be built with one input and one output. "
+            f"Received: {len(model.inputs or [])} and {len(model.outputs or [])}."
+        )
+    expected = tuple(model.inputs[0].shape[1:])
+    fits = len(expected) == len(data.input_shape) and all(
+        want in (None, got) for want, got in zip(expected, data.input_shape, strict=True)
+    )
+    if not fits:
+        raise InputError(
+            f"Model '{model.name}' must take inputs of the data's shape {data.input_shape}. "
+            f"Received: a model for {expected}."
+        )
+
+
+@contextmanager
+def logits_view(model: keras.Model, task: Task, taps: Sequence[str] = ()) -> Iterator[LogitsView]:
+    """Gives the model as a function to logits, whatever its head.
+
+    A final layer that only applies the task's activation (softmax, sigmoid) is left out; an
+    activation inside the last layer is switched off while the context lasts; a head that
+    outputs logits stays. Of a head whose outputs are probabilities for another reason the
+    logarithm (of a sigmoid task the log-odds) is taken, which equals logits up to a constant
+    per row.
+
+    Args:
+        model: A checked model (see `check_head`).
+        task: Says which activation to look for.
+        taps: Names of layers whose outputs are wanted too, "nested/layer" in a nested model.
+
+    Yields:
+        `view(x, training=...)` -> (batch, outputs) float32; with taps a pair of it and a
+        dictionary from name to output. The model runs once either way.
+
+    Raises:
+        InputError: No layer has the name of a tap; the nearest names are offered.
+    """
+    import keras
+
+    last = producer(model)
+    dropped = is_activation_layer(last, task.activation)
+    run = _runner(model, last, dropped, taps)
+    switched = not dropped and _ends_in(last, task.activation)
+    convert = _float32
+    if not dropped and not switched and outputs_probabilities(model, task):
+        convert = _log if task.activation == "softmax" else _log_odds
+
+    def view(x: Any, training: bool) -> Any:
+        output, features = run(x, training)
+        return (convert(output), features) if taps else convert(output)
+
+    if not switched:
+        yield view
+        return
+    before = last.activation
+    last.activation = keras.activations.linear
+    try:
+        yield view
+    finally:
+        last.activation = before
+
+
+def _runner(model: Any, last: Any, dropped: bool, taps: Sequence[str]) -> Any:
+    """Returns (x, training) -> (output before a dropped layer, outputs of the taps)."""
+    import keras
+
+    if not taps:
+        # not last.input: a layer that another model shares has several
+        body = keras.Model(model.input, _fed(model)) if dropped else model
+        return lambda x, training: (body(x, training=training), {})
+    program = record(model)
+    wanted = tapped(program, taps)
+
+    def run(x: Any, training: bool) -> tuple[Any, dict[str, Any]]:
+        seen: dict[int, Any] = {}
+        before: list[Any] = []
+
+        def watch(node: Node, values: list[Any]) -> None:
+            if dropped and node.operation is last:
+                before[:] = values
+
+        def tell(node: Node, values: list[Any]) -> None:
+            if id(node) in wanted:
+                seen[id(node)] = values[0]
+
+        (output,) = program.run([x], watch, lambda _: training, tell)
+        features = {name: seen[key] for key, names in wanted.items() for name in names}
+        return (before[0] if dropped else output), features
+
+    return run
+
+
+def tapped(program: Program, taps: Sequence[str]) -> dict[int, list[str]]:
+    """Returns the ids of the calls that have the taps' names, with these names.
+
+    Raises:
+        InputError: A name that no layer has, or a layer that is called more than once.
+    """
+    named: dict[str, list[Node]] = {}
+    for path, node in named_nodes(program):
+        named.setdefault(path, []).append(node)
+    wanted: dict[int, list[str]] = {}
+    for name in taps:
+        if name not in named:
+            raise unknown_name(f"layer of model '{program.model.name}'", name, named)
+        if len(named[name]) > 1:
+            raise InputError(
+                f"A layer of a pair must be called once. Received: layer '{name}' of model "
+                f"'{program.model.name}', called {len(named[name])} times."
+            )
+        wanted.setdefault(id(named[name][0]), []).append(name)
+    return wanted
+
+
+def named_nodes(program: Program, prefix: str = "") -> Iterator[tuple[str, Node]]:
+    """Yields every call with its name, "nested/layer" inside a nested model."""
+    for node in program.nodes:
+        path = f"{prefix}{node.name}"
+        yield path, node
+        if node.body is not None:
+            yield from named_nodes(node.body, f"{path}/")
+
+
+def _float32(output: Any) -> Any:
+    import keras
+
+    return keras.ops.cast(output, "float32")
+
+
+def _log(output: Any) -> Any:
+    import keras
+
+    return keras.ops.log(_float32(output) + np.finfo(np.float32).tiny)
+
+
+def _log_odds(output: Any) -> Any:
+    import keras
+
+    tiny = np.finfo(np.float32).tiny
+    value = _float32(output)
+    return keras.ops.log(value + tiny) - keras.ops.log(1.0 - value + tiny)
+
+
+def producer(model: keras.Model) -> Any:
+    """Returns the layer or operation that makes the model's output, or None if unknown."""
+    history = getattr(model.outputs[0], "_keras_history", None)
+    return history.operation if history is not None else None
+
+
+def _fed(model: keras.Model) -> Any:
+    """Returns the tensor that the last layer is fed in this model."""
+    history: Any = model.outputs[0]._keras_history
+    return history.operation._inbound_nodes[history.node_index].input_tensors[0]
+
+
+def is_activation_layer(layer: Any, activation: str) -> bool:
+    """Tells whether a layer does nothing but softmax over the last axis, or sigmoid."""
+    import keras
+
+    if isinstance(layer, keras.layers.Softmax):
+        return activation == "softmax" and layer.axis == -1
+    return isinstance(layer, keras.layers.Activation) and _ends_in(layer, activation)
+
+
+def _ends_in(layer: Any, activation: str) -> bool:
+    import keras
+
+    if activation == "linear":
+        return False
+    return getattr(layer, "activation", None) is getattr(keras.activations, activation)
+
+
+def outputs_probabilities(model: keras.Model, task: Task) -> bool:
+    """Tells whether the outputs are probabilities, judged on random inputs.
+
+    Softmax tasks: rows of at least 0 that sum to 1; sigmoid tasks: all within [0, 1].
+    """
+    if task.activation == "linear":
+        return False
+    shape = tuple(8 if size is None else size for size in model.inputs[0].shape[1:])
+    probe = np.random.default_rng(0).normal(size=(16, *shape)).astype(np.float32)
+    rows = np.asarray(model(probe, training=False), np.float64)
+    if task.activation == "sigmoid":
+        return bool((rows >= 0).all() and (rows <= 1).all())
+    return bool((rows >= 0).all() and np.allclose(rows.sum(axis=-1), 1.0, atol=1e-3))
+
+
+def decides_at(model: keras.Model, task: Task) -> float:
+    """Returns the output above which a model of a sigmoid task says yes: 0 for logits."""
+    if task.activation != "sigmoid":
+        return 0.0
+    last = producer(model)
+    ends = is_activation_layer(last, task.activation) or _ends_in(last, task.activation)
+    return 0.5 if ends or outputs_probabilities(model, task) else 0.0

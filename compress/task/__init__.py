@@ -1,0 +1,52 @@
+"""Tasks: what labels mean, and how outputs are trained and judged; one file a kind."""
+
+from __future__ import annotations
+
+from compress.errors import unknown_name
+from compress.task._base import Array, Floats, Task
+from compress.task.multiclass import MultiClass
+from compress.task.regression import Regression
+from compress.task.yes_no import Binary, MultiLabel
+
+__all__ = [
+    "Array",
+    "Binary",
+    "Floats",
+    "KINDS",
+    "MultiClass",
+    "MultiLabel",
+    "QUALITIES",
+    "Regression",
+    "Task",
+    "make_task",
+]
+
+KINDS = ("multiclass", "binary", "multilabel", "regression")
+QUALITIES = tuple(
+    dict.fromkeys(
+        name for task in (MultiClass, Binary, MultiLabel, Regression) for name in task.qualities
+    )
+)
+"""What can be selected by, in any task."""
+
+
+def make_task(kind: str, names: int, *, variance: float = 1.0) -> Task:
+    """Returns the task of a kind.
+
+    Args:
+        kind: One of `KINDS`.
+        names: How many classes, labels or targets there are.
+        variance: Of a regression's training labels.
+
+    Raises:
+        InputError: Unknown kind.
+    """
+    if kind == "multiclass":
+        return MultiClass(names)
+    if kind == "binary":
+        return Binary()
+    if kind == "multilabel":
+        return MultiLabel(names)
+    if kind == "regression":
+        return Regression(names, variance)
+    raise unknown_name("kind of task", kind, KINDS)

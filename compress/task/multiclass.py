@@ -1,0 +1,74 @@
+"""One class of several: softmax."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from compress.task._base import Array, Floats, Task
+
+
+@dataclass(frozen=True)
+class MultiClass(Task):
+    """Classification into `num_classes` classes; labels (n,) are indices.
+
+    Reference:
+        Label smoothing: Szegedy et al. 2016, "Rethinking the Inception Architecture", section 7.
+    """
+
+    num_classes: int
+    label_smoothing: float = 0.0
+
+    name = "multiclass"
+    activation = "softmax"
+    qualities = ("accuracy", "f1_macro", "precision_macro", "recall_macro")
+
+    @property
+    def outputs(self) -> int:
+        """The number of classes."""
+        return self.num_classes
+
+    def loss(self, labels: Any, logits: Any) -> Any:
+        """Returns -sum_k q_k log softmax(logits)_k, q = (1 - s) onehot + s / K, (batch,)."""
+        import tensorflow as tf
+
+        target = tf.one_hot(labels, self.num_classes)
+        target = target * (1.0 - self.label_smoothing) + self.label_smoothing / self.num_classes
+        return tf.nn.softmax_cross_entropy_with_logits(target, logits)
+
+    def guessing(self) -> float:
+        """Returns log K: the cross-entropy of a uniform guess with any target."""
+        return math.log(self.num_classes)
+
+    def chance(self) -> float:
+        """Returns 1 / K."""
+        return 1.0 / self.num_classes
+
+    def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
+        """Returns accuracy, and the unweighted means over classes of precision, recall and F1.
+
+        The largest score wins. A class that is never predicted counts precision 0.
+        """
+        from sklearn.metrics import precision_recall_fscore_support
+
+        predicted = scores.argmax(axis=-1)
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            labels,
+            predicted,
+            labels=np.arange(scores.shape[-1]),
+            average="macro",
+            zero_division=0.0,
+        )
+        return {
+            "accuracy": float((predicted == labels).mean()),
+            "f1_macro": float(f1),
+            "precision_macro": float(precision),
+            "recall_macro": float(recall),
+        }
+
+    def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
+        """Returns the share of examples with the same largest score."""
+        return float((scores.argmax(-1) == reference.argmax(-1)).mean())

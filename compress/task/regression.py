@@ -1,0 +1,65 @@
+"""Numbers: squared error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from compress.task._base import Array, Floats, Task
+
+
+@dataclass(frozen=True)
+class Regression(Task):
+    """`num_targets` numbers an example; labels (n, num_targets) are float32.
+
+    Attributes:
+        variance: Mean over targets of the variance of the training labels: what guessing
+            the mean costs.
+    """
+
+    num_targets: int
+    variance: float = 1.0
+    label_smoothing: float = 0.0
+
+    name = "regression"
+    activation = "linear"
+    qualities = ("r2",)
+
+    @property
+    def outputs(self) -> int:
+        """The number of targets."""
+        return self.num_targets
+
+    def loss(self, labels: Any, logits: Any) -> Any:
+        """Returns the mean over targets of the squared error, (batch,)."""
+        import tensorflow as tf
+
+        target = tf.reshape(tf.cast(labels, tf.float32), tf.shape(logits))
+        return tf.reduce_mean(tf.math.squared_difference(logits, target), axis=-1)
+
+    def guessing(self) -> float:
+        """Returns the variance: the cost of guessing the mean."""
+        return self.variance
+
+    def chance(self) -> float:
+        """Returns 0: the R^2 of guessing the mean."""
+        return 0.0
+
+    def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
+        """Returns R^2 (mean over targets, at most 1), mean absolute and root mean squared error."""
+        from sklearn.metrics import r2_score
+
+        error = scores.astype(np.float64) - labels.reshape(scores.shape)
+        return {
+            "r2": float(r2_score(labels.reshape(scores.shape), scores)),
+            "mae": float(np.abs(error).mean()),
+            "rmse": float(np.sqrt((error**2).mean())),
+        }
+
+    def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
+        """Returns R^2 of the scores against the reference."""
+        from sklearn.metrics import r2_score
+
+        return float(r2_score(reference, scores))

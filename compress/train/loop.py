@@ -1,0 +1,344 @@
+"""The loop itself: epochs, the best of them, and a checkpoint after each."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.augment import check_augment
+from compress.data import Dataset
+from compress.device import Device
+from compress.errors import InputError, TrainingDiverged, unknown_name
+from compress.fused import fused_normalization
+from compress.heads import check_head, logits_view
+from compress.optimizers import build_optimizer
+from compress.plan import TrainSettings
+from compress.predict import Predictor
+from compress.train import checkpoint as checkpoints
+from compress.train.objective import LabelObjective, Objective
+from compress.train.steps import Steps
+
+if TYPE_CHECKING:
+    import keras
+
+STEPS_PER_CALL = 50
+"""Steps in one call of the compiled function: long enough to hide the call, short
+enough for Ctrl-C and progress."""
+DIVERGED = 10.0
+"""An epoch whose mean loss is this many times that of guessing has diverged."""
+
+
+class Hook(Protocol):
+    """Something that acts during training, such as a pruner."""
+
+    def start(
+        self,
+        model: keras.Model,
+        step: Any,
+        total_steps: int,
+        steps_per_epoch: int,
+        *,
+        jit: bool,
+        state: Mapping[str, npt.NDArray[Any]] | None = None,
+    ) -> None:
+        """Called once, before tracing; `step` is the int64 variable that counts steps.
+
+        `jit` tells whether XLA compiles the steps. `state` is what `state` returned, where a
+        training goes on.
+        """
+        ...
+
+    def before_step(self) -> None:
+        """Graph code at the head of every step; called while the step is traced."""
+        ...
+
+    def may_select(self, step: int) -> bool:
+        """Tells whether the weights after `step` steps are a legitimate result."""
+        ...
+
+    def state(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Returns what a training needs to go on."""
+        ...
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch: mean training loss, validation loss and quality, wall seconds."""
+
+    epoch: int
+    loss: float
+    val_loss: float
+    val: dict[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training did; the model holds the weights of `best_epoch`.
+
+    Attributes:
+        history: One record an epoch.
+        best_epoch: Its weights were restored (1-based).
+        val: Validation quality of these weights.
+        steps: Optimizer steps taken.
+        notes: What was done other than asked, with the reason.
+    """
+
+    history: tuple[EpochRecord, ...]
+    best_epoch: int
+    val: dict[str, float]
+    steps: int
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the record as JSON."""
+        return asdict(self)
+
+
+def train(
+    model: keras.Model,
+    data: Dataset,
+    settings: TrainSettings,
+    *,
+    device: Device,
+    seed: int = 0,
+    objective: Objective | None = None,
+    hooks: Sequence[Hook] = (),
+    select_by: str = "",
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[int, int, EpochRecord], None] | None = None,
+) -> TrainResult:
+    """Trains a model in place and leaves it with its best epoch's weights.
+
+    The best epoch is the one with the highest validation quality, ties broken by the
+    lower validation loss, among those that every hook allows. Batches are drawn without
+    replacement in an order fixed by `seed`; what does not fill the last batch of an
+    epoch is left to the next shuffle.
+
+    Args:
+        model: A Keras model with one input and one output of (batch, outputs).
+        data: Training part trains, validation part selects; the test part is not read.
+        settings: Optimizer, schedule, epochs, batch size, smoothing, class weights.
+        device: From `compress.device.setup`.
+        seed: Seed of the batch order and of augmentation.
+        objective: What to minimise; default: the task's loss with label smoothing.
+        hooks: Acting during training (pruning).
+        select_by: A name among `data.task.qualities`; default: the first.
+        checkpoint: A file that is written after each epoch; where it exists, training goes
+            on from it. It stays when training is done.
+        on_epoch: Called after each epoch with (epoch, epochs, record).
+
+    Returns:
+        History and best epoch.
+
+    Raises:
+        InputError: The model does not fit the data, or the checkpoint is of another training.
+        TrainingDiverged: The loss became NaN or infinite, or exploded; the message says
+            when. The model is then left with unusable weights.
+    """
+    check_head(model, data)
+    check_augment(settings.augment, data.input_shape)
+    objective = objective or LabelObjective(data.task, settings.label_smoothing)
+    select_by = select_by or data.task.qualities[0]
+    if select_by not in data.task.qualities:
+        raise unknown_name("quality", select_by, data.task.qualities)
+    if not model.trainable_variables:
+        raise InputError(f"Model '{model.name}' must have trainable weights. Received: none.")
+    training = _Training(model, data, settings, device, seed, objective, hooks, select_by)
+    with (
+        logits_view(model, data.task, objective.taps) as view,
+        fused_normalization(model),
+    ):
+        training.start(view, checkpoint)
+        for epoch in range(training.done + 1, training.epochs + 1):
+            record = training.epoch(epoch)
+            if checkpoint is not None:
+                checkpoints.save(training.saved(), checkpoint)
+            if on_epoch:
+                on_epoch(epoch, training.epochs, record)
+    return training.result()
+
+
+class _Training:
+    """One training: what it has so far, and how it takes one epoch more."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        data: Dataset,
+        settings: TrainSettings,
+        device: Device,
+        seed: int,
+        objective: Objective,
+        hooks: Sequence[Hook],
+        select_by: str,
+    ) -> None:
+        self.model, self.data, self.settings, self.device = model, data, settings, device
+        self.seed, self.objective, self.hooks, self.select_by = seed, objective, hooks, select_by
+        self.batch = min(settings.batch_size, len(data.train))
+        self.steps_per_epoch = len(data.train) // self.batch
+        self.epochs = settings.epochs_for(self.steps_per_epoch)
+        self.total_steps = self.epochs * self.steps_per_epoch
+        self.history: list[EpochRecord] = []
+        self.best: tuple[tuple[float, float], int, list[npt.NDArray[Any]]] | None = None
+
+    @property
+    def done(self) -> int:
+        """Epochs that are over."""
+        return len(self.history)
+
+    def start(self, view: Any, checkpoint: Path | None) -> None:
+        """Builds optimizer and compiled steps; goes on from a checkpoint where there is one."""
+        import keras
+        import tensorflow as tf
+
+        stored = checkpoints.load(checkpoint, self._identity()) if checkpoint else None
+        if stored:
+            stored.assign("model", self.model.variables)
+        variables = [*self.model.trainable_variables, *self.objective.variables()]
+        optimizer: Any = build_optimizer(self.settings, self.total_steps, variables)
+        if self.device.policy == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+            optimizer.build(variables)
+        self.optimizer = optimizer
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        for place, hook in enumerate(self.hooks):
+            hook.start(
+                self.model,
+                self.step,
+                self.total_steps,
+                self.steps_per_epoch,
+                jit=self.device.jit,
+                state=stored.state(f"hook{place}") if stored else None,
+            )
+        if stored:
+            self._restore(stored)
+        self.guessing = self.objective.guessing()
+        self.order = np.random.default_rng(self.seed)
+        for _ in self.history:
+            self.order.permutation(len(self.data.train))
+        self.run = Steps(
+            view,
+            variables,
+            optimizer,
+            self.data,
+            self.settings,
+            self.objective,
+            self.hooks,
+            self.step,
+            self.total_steps,
+            self.device,
+            self.seed,
+        )
+        taps = bool(self.objective.taps)
+        logits = (lambda x, training: view(x, training=training)[0]) if taps else view
+        self.predict = Predictor(logits, self.data.preprocess)
+
+    def epoch(self, epoch: int) -> EpochRecord:
+        """Trains and validates once."""
+        began = time.perf_counter()
+        data, task = self.data, self.data.task
+        shuffled = self.order.permutation(len(data.train))[: self.steps_per_epoch * self.batch]
+        index = shuffled.reshape(-1, self.batch).astype(np.int32)
+        loss = _run_epoch(self.run, index, epoch)
+        if loss > DIVERGED * self.guessing:
+            raise TrainingDiverged(
+                f"the mean loss of epoch {epoch} is {loss:.3g}, above {DIVERGED:g} times "
+                f"that of guessing ({self.guessing:.3g})"
+            )
+        logits = self.predict(data.val.x)
+        if not np.isfinite(logits).all():
+            raise TrainingDiverged(f"outputs are not finite after epoch {epoch}")
+        record = EpochRecord(
+            epoch,
+            loss,
+            task.error(data.val.y, logits),
+            task.quality(data.val.y, logits),
+            time.perf_counter() - began,
+        )
+        self.history.append(record)
+        rank = (record.val[self.select_by], -record.val_loss)
+        allowed = all(hook.may_select(epoch * self.steps_per_epoch) for hook in self.hooks)
+        if allowed and (self.best is None or rank > self.best[0]):
+            self.best = (rank, epoch, [variable.numpy() for variable in self.model.variables])
+        return record
+
+    def result(self) -> TrainResult:
+        """Puts the best epoch's weights back and tells how it went."""
+        if self.best is None:
+            raise InputError(
+                "Training must be long enough for its schedule to end. "
+                f"Received: {self.epochs} epochs."
+            )
+        for variable, value in zip(self.model.variables, self.best[2], strict=True):
+            variable.assign(value)
+        return TrainResult(
+            tuple(self.history),
+            self.best[1],
+            self.history[self.best[1] - 1].val,
+            int(self.step.numpy()),
+            tuple(self.run.notes),
+        )
+
+    # -- going on ---------------------------------------------------------------------------
+
+    def _identity(self) -> str:
+        variables = [f"{v.path} {tuple(v.shape)}" for v in self.model.variables]
+        structure = hashlib.sha256("\n".join(variables).encode()).hexdigest()[:16]
+        settings = [f"{key} {value!r}" for key, value in asdict(self.settings).items()]
+        return "\n".join(
+            [
+                f"model {structure}",
+                f"data {self.data.fingerprint()}",
+                f"seed {self.seed}",
+                f"selection by {self.select_by}",
+                self.objective.identity,
+                *settings,
+            ]
+        )
+
+    def saved(self) -> checkpoints.Checkpoint:
+        """Returns everything that a training needs to go on after the last epoch."""
+        about: dict[str, Any] = {
+            "history": [asdict(record) for record in self.history],
+            "best": self.best[1] if self.best else None,
+            "step": int(self.step.numpy()),
+        }
+        made = checkpoints.Checkpoint(self._identity(), about)
+        made.put("model", self.model.variables)
+        made.put("optimizer", self.optimizer.variables)
+        made.put("objective", self.objective.variables())
+        made.put("best", self.best[2] if self.best else [])
+        for place, hook in enumerate(self.hooks):
+            made.arrays |= {f"hook{place}/{key}": v for key, v in hook.state().items()}
+        return made
+
+    def _restore(self, stored: checkpoints.Checkpoint) -> None:
+        stored.assign("optimizer", self.optimizer.variables)
+        stored.assign("objective", self.objective.variables())
+        self.step.assign(stored.about["step"])
+        self.history = [EpochRecord(**record) for record in stored.about["history"]]
+        if stored.about["best"]:
+            record = self.history[stored.about["best"] - 1]
+            rank = (record.val[self.select_by], -record.val_loss)
+            self.best = (rank, record.epoch, stored.get("best"))
+
+
+def _run_epoch(run: Callable[[Any], Any], index: npt.NDArray[np.int32], epoch: int) -> float:
+    """Runs the steps of one epoch, (steps, batch) indices, and returns the mean loss."""
+    import tensorflow as tf
+
+    total = 0.0
+    for start in range(0, len(index), STEPS_PER_CALL):
+        total += float(run(tf.constant(index[start : start + STEPS_PER_CALL])))
+        if not math.isfinite(total):
+            raise TrainingDiverged(f"the loss is NaN or infinite in epoch {epoch}")
+    return total / len(index)

@@ -1,0 +1,176 @@
+"""Many training steps in one compiled function, on data in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.augment import augmented
+from compress.data import CLASSES, Dataset
+from compress.device import Device
+from compress.errors import InputError
+from compress.heads import LogitsView
+from compress.plan import TrainSettings
+from compress.train.objective import Batch, Objective
+
+if TYPE_CHECKING:
+    from compress.train import Hook
+
+
+class Steps:
+    """Runs steps of (steps, batch) indices in one call and returns the sum of their losses."""
+
+    def __init__(
+        self,
+        view: LogitsView,
+        variables: list[Any],
+        optimizer: Any,
+        data: Dataset,
+        settings: TrainSettings,
+        objective: Objective,
+        hooks: Sequence[Hook],
+        step: Any,
+        total_steps: int,
+        device: Device,
+        seed: int,
+    ) -> None:
+        import tensorflow as tf
+
+        self.notes: list[str] = []
+        self._jit = device.jit
+        self._hooks, self._step = hooks, step
+        scaled = device.policy == "mixed_float16"
+        images, labels = tf.constant(data.train.x), tf.constant(data.train.y)
+        rows = {name: _reader(array) for name, array in objective.arrays().items()}
+        per_example = example_weights(data, settings.class_weights)
+        weights, mean_weight = tf.constant(per_example), float(per_example.mean())
+        gain, offset = (tf.constant(part) for part in data.preprocess.affine())
+
+        def gather(batch: Any) -> dict[str, Any]:
+            found = {name: read(batch) for name, read in rows.items()}
+            # the names of ours cannot collide: an objective's rows are "teacher..."
+            return {
+                "images": tf.gather(images, batch),
+                "labels": tf.gather(labels, batch),
+                "weights": tf.gather(weights, batch),
+                **found,
+            }
+
+        def update(found: Mapping[str, Any], now: Any) -> Any:
+            raw = augmented(found["images"], settings.augment, seed, now)
+            inputs = tf.cast(raw, tf.float32) * gain + offset
+            given = {**found, **objective.live(inputs)}
+            with tf.GradientTape() as tape:
+                output = view(inputs, training=True)
+                logits, features = output if objective.taps else (output, {})
+                batch = Batch(
+                    labels=found["labels"],
+                    logits=logits,
+                    features=features,
+                    given=given,
+                    weights=found["weights"],
+                    progress=tf.cast(now, tf.float32) / total_steps,
+                )
+                loss = tf.reduce_mean(objective.loss(batch) * found["weights"]) / mean_weight
+                target = optimizer.scale_loss(loss) if scaled else loss
+            gradients = tape.gradient(target, [variable.value for variable in variables])
+            optimizer.apply(gradients, variables)
+            return loss
+
+        self._gather, self._update = gather, update
+        self._run = self._trace()
+
+    def _trace(self) -> Callable[[Any], Any]:
+        import tensorflow as tf
+
+        update = self._update
+        if self._jit:
+            update = tf.function(update, jit_compile=True, autograph=False)
+
+        def one(position: Any, total: Any, index: Any) -> tuple[Any, Any, Any]:
+            for hook in self._hooks:
+                hook.before_step()
+            total += update(self._gather(index[position]), self._step.value())
+            self._step.assign_add(1)
+            return position + 1, total, index
+
+        def run(index: Any) -> Any:
+            start = (tf.constant(0), tf.constant(0.0), index)
+            return tf.while_loop(lambda position, *_: position < tf.shape(index)[0], one, start)[1]
+
+        # no AutoGraph: it cannot read this source on Python 3.13
+        signature = [tf.TensorSpec((None, None), tf.int32)]
+        traced: Callable[[Any], Any] = tf.function(run, signature, autograph=False)
+        return traced
+
+    def __call__(self, index: Any) -> Any:
+        """Runs the steps; without XLA from now on where it cannot compile them."""
+        import tensorflow as tf
+
+        if not self._jit:
+            return self._run(index)
+        try:
+            return self._run(index)
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
+            # compilation fails before the first step runs, so nothing is done twice
+            self._jit = False
+            self.notes.append(f"trained without XLA: {str(error).splitlines()[0]}")
+            self._run = self._trace()
+            return self._run(index)
+
+
+def _reader(array: npt.NDArray[Any]) -> Callable[[Any], Any]:
+    """Returns a function from indices to rows; an array on disk stays there."""
+    import tensorflow as tf
+
+    if not isinstance(array, np.memmap):
+        tensor = tf.constant(array)
+        return lambda batch: tf.gather(tensor, batch)
+    kind, shape = tf.as_dtype(array.dtype), array.shape[1:]
+
+    def read(batch: Any) -> Any:
+        found = tf.numpy_function(lambda index: array[index], [batch], kind, stateful=False)
+        found.set_shape((batch.shape[0], *shape))
+        return found
+
+    return read
+
+
+def example_weights(data: Dataset, mode: str) -> npt.NDArray[np.float32]:
+    """Returns how many examples each training example counts for, (n,).
+
+    The data's own weights times those of the classes.
+
+    Args:
+        data: Counts come from the training part.
+        mode: "none", or "balanced": n / (classes * n_c), scikit-learn's formula.
+    """
+    own = data.train.weight
+    weights = np.ones(len(data.train)) if own is None else own.astype(np.float64)
+    if mode == "balanced":
+        weights = weights * class_weights(data, mode)[data.train.y]
+    return weights.astype(np.float32)
+
+
+def class_weights(data: Dataset, mode: str) -> npt.NDArray[np.float32]:
+    """Returns the weight of each class's examples, (classes,), mean 1 over the examples.
+
+    Args:
+        data: Counts come from the training part.
+        mode: "none" (all 1) or "balanced": n / (classes * n_c), scikit-learn's formula.
+
+    Raises:
+        InputError: "balanced" where labels are no class indices.
+    """
+    if mode == "none":
+        return np.ones(data.num_classes, np.float32)
+    if data.kind not in CLASSES:
+        raise InputError(
+            f"class_weights must be 'none' in a {data.kind} task. Received: '{mode}'. Give each "
+            "example a weight in the data instead."
+        )
+    counts = np.bincount(data.train.y, minlength=data.num_classes)
+    return (len(data.train) / (data.num_classes * counts)).astype(np.float32)
