@@ -17,6 +17,9 @@ from compress.train import Batch, LabelObjective
 class DistillObjective:
     """(1 - w) * label loss + w * loss on logits + h * sum of hints, each with its weight.
 
+    Attributes:
+        hint_cost: What the hints cost at the beginning, for telling divergence.
+
     Args:
         labels: The label loss.
         loss: On logits; None: w is taken as 0.
@@ -27,7 +30,6 @@ class DistillObjective:
         temperature: T, above 0.
         weight: w, in [0, 1].
         hint_weight: h, at least 0.
-        hint_cost: What the hints cost at the beginning, for telling divergence.
         identity: What a training that goes on must agree in.
     """
 
@@ -43,15 +45,14 @@ class DistillObjective:
         temperature: Ramp,
         weight: Ramp,
         hint_weight: Ramp,
-        hint_cost: float = 0.0,
         identity: str = "",
     ) -> None:
         self._labels, self._loss, self._hints = labels, loss, hints
         self._teachers, self._arrays = teachers, arrays
         self._teacher_weights = teacher_weights
+        self.hint_cost = 0.0
         self._temperature, self._hint_weight = temperature, hint_weight
         self._weight = weight if loss is not None else Ramp(0.0, 0.0)
-        self._hint_cost = hint_cost
         self.taps: Sequence[str] = tuple(dict.fromkeys(hint.pair.student for hint in hints))
         self.identity = f"{labels.identity}, {identity}"
 
@@ -76,7 +77,7 @@ class DistillObjective:
         mixed = max(
             (1.0 - w) * labels + w * taught for w in (self._weight.smallest, self._weight.largest)
         )
-        return mixed + self._hint_weight.largest * self._hint_cost
+        return mixed + self._hint_weight.largest * self.hint_cost
 
     def loss(self, batch: Batch) -> Any:
         """Returns the mixed loss per example, (batch,)."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from compress.data import Dataset
 from compress.distill.cache import Cached, cache_key, teacher_cache
-from compress.distill.hints import make_hints
+from compress.distill.hints import Hint, make_hints
 from compress.distill.losses import logit_loss
 from compress.distill.objective import DistillObjective
 from compress.distill.teachers import Teachers, blended, class_order
@@ -112,6 +113,78 @@ def distill(
     options, settings = options or DistillOptions(), finetune or TrainSettings()
     device = device or setup()
     models = list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
+    with teaching(
+        student,
+        models,
+        data,
+        options,
+        settings,
+        seed=seed,
+        teacher_classes=teacher_classes,
+        cache_folder=cache_folder,
+        on_progress=on_progress,
+    ) as lesson:
+        training = train(
+            student,
+            data,
+            settings,
+            device=device,
+            seed=seed,
+            objective=lesson.objective,
+            hooks=hooks,
+            select_by=select_by,
+            checkpoint=checkpoint,
+            on_epoch=on_epoch,
+        )
+    cached = lesson.cached
+    place = "off" if cached is None else "memory" if cached.where == "memory" else "disk"
+    return DistillResult(
+        student,
+        training,
+        lesson.teacher_val,
+        tuple(str(hint) for hint in lesson.hints),
+        place,
+        cached.size_bytes if cached else 0,
+        lesson.notes,
+    )
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a training needs to be taught.
+
+    Attributes:
+        objective: For `compress.train.train`.
+        hints: Losses on features with their layers.
+        cached: The teachers' outputs; None where they run at every step.
+        teacher_val: Validation quality of the teachers together.
+        notes: Warnings.
+    """
+
+    objective: DistillObjective
+    hints: Sequence[Hint]
+    cached: Cached | None
+    teacher_val: dict[str, float]
+    notes: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def teaching(
+    student: keras.Model,
+    models: Sequence[keras.Model],
+    data: Dataset,
+    options: DistillOptions,
+    settings: TrainSettings,
+    *,
+    seed: int = 0,
+    teacher_classes: Sequence[Sequence[str] | None] | None = None,
+    cache_folder: Path | None = None,
+    on_progress: Callable[[str, float], None] | None = None,
+) -> Iterator[Lesson]:
+    """Gives the objective that teaches a student, with its teachers ready or cached.
+
+    Args, Raises: see `distill`.
+    """
     weights = _shares(options, len(models))
     check_head(student, data)
     if any(model is student for model in models):
@@ -129,31 +202,14 @@ def distill(
     orders = [class_order(m, data, n) for m, n in zip(models, names, strict=True)]
     hints = make_hints(student, models[0], options, data.task, seed)
     teachers = Teachers(models, data.task, hints, orders)
-    labels = LabelObjective(data.task, settings.label_smoothing)
     teacher_val, notes = _judged(teachers, models, data, weights)
-    notes += _random_layers(student)
-
-    def objective(arrays: Any, cost: float) -> DistillObjective:
-        return DistillObjective(
-            labels,
-            loss,
-            hints,
-            teachers=None if arrays else teachers,
-            arrays=arrays,
-            teacher_weights=weights,
-            temperature=options.ramp("temperature"),
-            weight=options.ramp("weight"),
-            hint_weight=options.ramp("hint_weight"),
-            hint_cost=cost,
-            identity=_identity(options, teachers, data),
-        )
-
+    live = bool(settings.augment) or options.cache == "off"
     with contextlib.ExitStack() as stack:
-        live = bool(settings.augment) or options.cache == "off"
         cached: Cached | None = None
         if live:
             stack.enter_context(teachers.running())
         else:
+            told = None if on_progress is None else partial(on_progress, "asking the teacher")
             cached = stack.enter_context(
                 teacher_cache(
                     teachers,
@@ -161,35 +217,25 @@ def distill(
                     where=options.cache,
                     limit=options.cache_limit,
                     folder=cache_folder,
-                    on_progress=lambda share: (
-                        on_progress("asking the teacher", share) if on_progress else None
-                    ),
+                    on_progress=told,
                 )
             )
-        arrays = cached.arrays if cached else {}
-        cost = _hint_cost(student, data, teachers, objective(arrays, 0.0), live) if hints else 0.0
-        training = train(
-            student,
-            data,
-            settings,
-            device=device,
-            seed=seed,
-            objective=objective(arrays, cost),
-            hooks=hooks,
-            select_by=select_by,
-            checkpoint=checkpoint,
-            on_epoch=on_epoch,
+        objective = DistillObjective(
+            LabelObjective(data.task, settings.label_smoothing),
+            loss,
+            hints,
+            teachers=teachers if live else None,
+            arrays=cached.arrays if cached else {},
+            teacher_weights=weights,
+            temperature=options.ramp("temperature"),
+            weight=options.ramp("weight"),
+            hint_weight=options.ramp("hint_weight"),
+            identity=_identity(options, teachers, data),
         )
-    place = "off" if cached is None else "memory" if cached.where == "memory" else "disk"
-    return DistillResult(
-        student,
-        training,
-        teacher_val,
-        tuple(str(hint) for hint in hints),
-        place,
-        cached.size_bytes if cached else 0,
-        tuple(notes),
-    )
+        if hints:
+            objective.hint_cost = _hint_cost(student, data, objective)
+        notes += _random_layers(student)
+        yield Lesson(objective, hints, cached, teacher_val, tuple(notes))
 
 
 def _shares(options: DistillOptions, count: int) -> list[float]:
@@ -247,9 +293,7 @@ def _random_layers(student: keras.Model) -> list[str]:
     ]
 
 
-def _hint_cost(
-    student: keras.Model, data: Dataset, teachers: Teachers, objective: DistillObjective, live: bool
-) -> float:
+def _hint_cost(student: keras.Model, data: Dataset, objective: DistillObjective) -> float:
     """Returns what the hints cost before training, on a few examples, in inference mode."""
     import tensorflow as tf
 
@@ -258,9 +302,14 @@ def _hint_cost(
     rows = {name: tf.constant(np.asarray(a[part])) for name, a in objective.arrays().items()}
     with logits_view(student, data.task, objective.taps) as view, fused_normalization(student):
         logits, features = view(inputs, training=False)
-    given = teachers.outputs(inputs) if live else rows
-    weights = tf.ones((len(part),))
-    batch = Batch(data.train.y[part], logits, features, given, weights, 0.0)
+    batch = Batch(
+        labels=data.train.y[part],
+        logits=logits,
+        features=features,
+        given={**rows, **objective.live(inputs)},
+        weights=tf.ones((len(part),)),
+        progress=0.0,
+    )
     return float(tf.reduce_mean(objective.hints(batch)))
 
 
