@@ -20,10 +20,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from benchmarks._common import ratio, save
-from compress import train as training
 from compress.data import Dataset, Preprocessing, Split
 from compress.device import quiet_tensorflow, setup
 from compress.plan import TrainSettings
+from compress.train import loop as training
 
 EXAMPLES, BATCH, EPOCHS, ROUNDS = 6400, 64, 3, 7
 

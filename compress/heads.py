@@ -223,10 +223,13 @@ def outputs_probabilities(model: keras.Model, task: Task) -> bool:
     if task.activation == "linear":
         return False
     shape = tuple(8 if size is None else size for size in model.inputs[0].shape[1:])
-    probe = np.random.default_rng(0).normal(size=(16, *shape)).astype(np.float32)
+    # large inputs too: logits that happen to lie within [0, 1] do not stay there
+    sizes = np.repeat([1.0, 100.0], 8).reshape(-1, *[1] * len(shape))
+    probe = (np.random.default_rng(0).normal(size=(16, *shape)) * sizes).astype(np.float32)
     rows = np.asarray(model(probe, training=False), np.float64)
     if task.activation == "sigmoid":
-        return bool((rows >= 0).all() and (rows <= 1).all())
+        # a head that begins with zeros outputs zeros
+        return bool((rows >= 0).all() and (rows <= 1).all() and (rows > 0).any())
     return bool((rows >= 0).all() and np.allclose(rows.sum(axis=-1), 1.0, atol=1e-3))
 
 

@@ -148,6 +148,7 @@ def write_data_record(folder: RunFolder, data: Dataset) -> None:
         folder.data,
         {
             "source": data.name,
+            "task": data.kind,
             "input_shape": list(data.input_shape),
             "class_names": list(data.class_names),
             "counts": data.counts(),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from compress.data import Dataset, load_data
 from compress.device import available_cores, gpu_count
-from compress.errors import RunFailed
+from compress.errors import InputError, RunFailed
 from compress.options import command_words
 from compress.pipeline import check_teachers, write_data_record
 from compress.records import COMPLETE, FAILED, Candidate
@@ -73,6 +73,12 @@ def _run(plan: SearchPlan, command: str, display: Display) -> Report:
     gpus = gpu_count(plan.device)
     data = load_data(plan.data, seed=plan.seed)
     SPACES[plan.search.space].check(data)
+    quality = plan.search.objectives[0]
+    if quality not in data.task.qualities:
+        raise InputError(
+            f"objectives must begin with a quality of the {data.kind} task: "
+            f"{', '.join(data.task.qualities)}. Received: {quality}."
+        )
     check_teachers(plan, data)
     if plan.search.replay:
         studies.read_replay(Path(plan.search.replay))

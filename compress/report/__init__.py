@@ -10,7 +10,7 @@ from typing import Any
 from compress.files import write_bytes, write_json, write_text
 from compress.report.html import render_html
 from compress.report.plot import render_plot
-from compress.report.rows import COLUMNS, Report, Row, load_report, values
+from compress.report.rows import Report, Row, load_report, values
 from compress.report.tables import render_tables
 
 __all__ = ["Report", "Row", "load_report", "render", "render_tables"]
@@ -44,7 +44,7 @@ def _json(report: Report) -> dict[str, Any]:
         "data": report.data,
         "columns": {
             column.key: {"unit": column.unit, "kind": column.kind, "how": column.how}
-            for column in COLUMNS
+            for column in report.columns
         },
         "front": list(report.front),
         "candidates": [candidate.to_json() for candidate in report.candidates],
@@ -52,7 +52,7 @@ def _json(report: Report) -> dict[str, Any]:
         "files": [
             {
                 **row.artifact.to_json(),
-                **values(row),
+                **values(report, row),
                 "latency": row.latency.to_json() if row.latency else None,
             }
             for row in report.rows
@@ -62,9 +62,9 @@ def _json(report: Report) -> dict[str, Any]:
 
 def _csv(report: Report) -> str:
     """One line a candidate and one a file; `record` tells them apart."""
-    keys = [column.key for column in COLUMNS]
+    keys = [column.key for column in report.columns]
     names = ["record", "id", "model", "variant", "format", "state", "reason", "on_front",
-             "val_accuracy", *keys, "runtime", "threads", "device", "choices"]  # fmt: skip
+             f"val_{report.main}", *keys, "runtime", "threads", "device", "choices"]  # fmt: skip
     sink = io.StringIO()
     writer = csv.DictWriter(sink, names, restval="", lineterminator="\n")
     writer.writeheader()
@@ -77,7 +77,7 @@ def _csv(report: Report) -> str:
                 "state": item.state,
                 "reason": item.reason,
                 "on_front": item.id in report.front,
-                "val_accuracy": item.val.get("accuracy", ""),
+                f"val_{report.main}": item.val.get(report.main, ""),
                 "macs": "" if item.macs is None else item.macs,
                 "params": "" if item.params is None else item.params,
                 "device": item.device,
@@ -94,7 +94,10 @@ def _csv(report: Report) -> str:
                 "variant": row.artifact.variant,
                 "format": row.artifact.format,
                 "on_front": row.artifact.model in report.front,
-                **{key: "" if value is None else value for key, value in values(row).items()},
+                **{
+                    key: "" if value is None else value
+                    for key, value in values(report, row).items()
+                },
                 "runtime": timed.runtime if timed else "",
                 "threads": timed.threads if timed else "",
                 "device": timed.device if timed else "",

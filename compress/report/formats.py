@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from compress.measure.latency import Latency
+from compress.task import ERRORS
 
 
 def count(value: float | None) -> str:
@@ -25,6 +26,13 @@ def size(value: float | None) -> str:
 def share(value: float | None) -> str:
     """Returns a quality in [0, 1] as a percentage with two decimals."""
     return "-" if value is None else f"{value * 100:.2f} %"
+
+
+def quality(name: str, value: float | None) -> str:
+    """Returns a quality as a percentage, an error in its own unit."""
+    if name in ERRORS and value is not None:
+        return f"{value:.4g}"
+    return share(value)
 
 
 def time(milliseconds: float) -> str:

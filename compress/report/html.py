@@ -8,8 +8,16 @@ from importlib import resources
 from compress.records import COMPLETE, Candidate, Compressed
 from compress.report import formats
 from compress.report.plot import render_plot
-from compress.report.rows import COLUMNS, Report
+from compress.report.rows import Report
 from compress.report.words import conditions, other_runtimes, verdict
+from compress.task import MEANING
+
+_NOUNS = {
+    "multiclass": "classes",
+    "binary": "classes",
+    "multilabel": "labels",
+    "regression": "targets",
+}
 
 
 def render_html(report: Report) -> str:
@@ -42,15 +50,15 @@ def render_html(report: Report) -> str:
 
 
 def _head(report: Report) -> str:
-    data = report.data
-    parts = {name: sum(counts) for name, counts in data.get("counts", {}).items()}
+    data, kind = report.data, report.data.get("task", "multiclass")
+    parts = {name: _examples(counts, kind) for name, counts in data.get("counts", {}).items()}
     shape = " x ".join(str(size) for size in data.get("input_shape", []))
-    sizes = ", ".join(f"{count:,} {name}" for name, count in parts.items())
+    sizes = ", ".join(f"{count} {name}" for name, count in parts.items())
     lines = [
         f"<h1>paretune {escape(report.record['command'])}: {escape(_source(report))}</h1>",
-        f'<p class="soft">{len(data.get("class_names", []))} classes, inputs of {shape}; {sizes}. '
-        "Training data trained, validation data selected, test data judged the exported files "
-        "once.</p>",
+        f'<p class="soft">{len(data.get("class_names", []))} {_NOUNS[kind]}, inputs of {shape}; '
+        f"{sizes}. Training data trained, validation data selected, test data judged the "
+        "exported files once.</p>",
     ]
     tiles = _tiles(report)
     if tiles:
@@ -61,6 +69,13 @@ def _head(report: Report) -> str:
         lines.append(f'<div class="tiles">{cells}</div>')
     lines += [f'<p class="soft">Note: {escape(note)}</p>' for note in data.get("notes", [])]
     return "\n".join(lines)
+
+
+def _examples(counts: list[int], kind: str) -> str:
+    """Returns the number of examples of a part; of several labels the numbers that have each."""
+    if kind == "multilabel":
+        return "/".join(str(count) for count in counts)
+    return f"{counts[0] if kind == 'regression' else sum(counts):,}"
 
 
 def _source(report: Report) -> str:
@@ -74,12 +89,11 @@ def _tiles(report: Report) -> list[tuple[str, str]]:
         tiles.append((str(report.count(COMPLETE)), report.summary()))
     if not report.rows:
         return tiles
-    best = max(report.rows, key=lambda row: row.artifact.test["accuracy"])
-    tiles.append((formats.share(best.artifact.test["accuracy"]),
-                  f"best test accuracy: {best.artifact.id}"))  # fmt: skip
+    scores = {row.artifact.id: row.artifact.test[report.main] for row in report.rows}
+    best = max(scores, key=lambda name: scores[name])
+    tiles.append((formats.share(scores[best]), f"best test {report.main}: {best}"))
     # the smallest file among those that cost at most one point against the best
-    near = [row for row in report.rows
-            if row.artifact.test["accuracy"] >= best.artifact.test["accuracy"] - 0.01]  # fmt: skip
+    near = [row for row in report.rows if scores[row.artifact.id] >= scores[best] - 0.01]
     small = min(near, key=lambda row: row.artifact.gzip_bytes)
     tiles.append(
         (
@@ -133,7 +147,7 @@ def _front(report: Report) -> str:
         for key in (("dense", "float32"), ("pruned", "float32"), ("pruned", "int8")):
             made = files.get(key)
             cells.append(
-                f"{formats.share(made.test['accuracy'])} <small>{formats.size(made.gzip_bytes)}"
+                f"{formats.share(made.test[report.main])} <small>{formats.size(made.gzip_bytes)}"
                 "</small>" if made else "-"
             )  # fmt: skip
         rows.append(f"<tr><td>{name}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
@@ -154,10 +168,7 @@ def _files(report: Report) -> str:
         item = row.artifact
         first = index > 0 and report.rows[index - 1].artifact.model != item.model
         cells = [
-            formats.share(item.test["accuracy"]),
-            formats.share(item.test["precision_macro"]),
-            formats.share(item.test["recall_macro"]),
-            formats.share(item.test["f1_macro"]),
+            *(formats.quality(name, item.test.get(name)) for name in report.qualities),
             f"{formats.count(item.macs)}{' +?' if item.unsupported else ''}"
             f"<br><small>{formats.count(2 * item.macs)} FLOPs</small>",
             formats.count(item.sparse_macs),
@@ -172,8 +183,9 @@ def _files(report: Report) -> str:
         ]
         mark = ' class="first"' if first else ""
         rows.append(f"<tr{mark}><td>{item.id}</td>{''.join(f'<td>{c}</td>' for c in cells)}</tr>")
-    heads = ["File", "Accuracy", "Precision", "Recall", "F1", "MACs", "Sparse MACs", "Parameters",
-             "Non-zero", "Size", "Gzipped", "Zstd", "Latency", "p95", "Speed-up"]  # fmt: skip
+    qualities = [MEANING[name][0] for name in report.qualities]
+    heads = ["File", *qualities, "MACs", "Sparse MACs", "Parameters", "Non-zero",
+             "Size", "Gzipped", "Zstd", "Latency", "p95", "Speed-up"]  # fmt: skip
     others = "".join(f"<li>{escape(line)}</li>" for line in other_runtimes(report))
     return (
         f"<h2>Exported files</h2><p>{escape(conditions(report))}</p>"
@@ -207,15 +219,15 @@ def _card(report: Report, record: Compressed) -> str:
     taught = f"taught by {record.teacher}" if record.teacher else "labels only"
     lines.append(
         f'<p class="soft">Fine-tuned for {record.epochs} epochs (best: {record.best_epoch}), '
-        f"{escape(taught)}, {record.seconds:.0f} s on {escape(record.device)}; validation accuracy "
-        f"{formats.share(record.val['dense']['accuracy'])} before, "
-        f"{formats.share(record.val['pruned']['accuracy'])} after.</p>"
+        f"{escape(taught)}, {record.seconds:.0f} s on {escape(record.device)}; validation "
+        f"{report.main} {formats.share(record.val['dense'][report.main])} before, "
+        f"{formats.share(record.val['pruned'][report.main])} after.</p>"
     )
     lines += [f'<p class="soft">Note: {escape(note)}</p>' for note in record.notes]
     lines.append(f"<details><summary>Layers pruned and kept</summary>{_layers(record)}</details>")
     files = [row.artifact for row in report.rows if row.artifact.model == record.model]
     checks = "; ".join(
-        f"{item.id}: same class on {item.agreement * 100:.1f} % of {item.checked} validation "
+        f"{item.id}: agreement {item.agreement * 100:.1f} % on {item.checked} validation "
         f"examples, largest difference {item.max_difference:.2g}" for item in files
     )  # fmt: skip
     unsupported = sorted({name for item in files for name in item.unsupported})
@@ -309,7 +321,7 @@ def _candidates(report: Report) -> str:
 def _method(report: Report) -> str:
     terms = "".join(
         f"<dt>{escape(column.title)}</dt><dd>{escape(column.kind)}: {escape(column.how)}</dd>"
-        for column in COLUMNS
+        for column in report.columns
         if "low" not in column.key and "high" not in column.key
     )
     trained_on = [item.device for item in report.candidates]

@@ -1,4 +1,4 @@
-"""The Pareto plot: accuracy against MACs, file size and measured latency."""
+"""The Pareto plot: quality against MACs, file size and measured latency."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.records import COMPLETE
 from compress.report.rows import Report, Row
+from compress.task import MEANING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -160,7 +161,7 @@ def _files_panel(axes: Axes, report: Report, axis: str) -> None:
     origins = {row.artifact.id: (row, x) for row, x in placed}
     for row, x in placed:
         base, base_x = origins[row.artifact.baseline]
-        heights = [base.artifact.test["accuracy"] * 100, row.artifact.test["accuracy"] * 100]
+        heights = [item.artifact.test[report.main] * 100 for item in (base, row)]
         axes.plot([base_x, x], heights, color="#d5d9e0", linewidth=0.9, zorder=1)
     for (variant, file_format), (color, marker, label) in STYLES.items():
         style = (variant, file_format)
@@ -170,7 +171,7 @@ def _files_panel(axes: Axes, report: Report, axis: str) -> None:
         if not chosen:
             continue
         xs = [x for _, x in chosen]
-        ys = [row.artifact.test["accuracy"] * 100 for row, _ in chosen]
+        ys = [row.artifact.test[report.main] * 100 for row, _ in chosen]
         if axis == "latency":
             spans = [((row.latency.median_ms - row.latency.low_ms) / 1e3,
                       (row.latency.high_ms - row.latency.median_ms) / 1e3)
@@ -178,6 +179,7 @@ def _files_panel(axes: Axes, report: Report, axis: str) -> None:
             axes.errorbar(xs, ys, xerr=list(zip(*spans, strict=True)), fmt="none",
                           ecolor=color, elinewidth=1, alpha=0.7)  # fmt: skip
         axes.scatter(xs, ys, s=38, color=color, marker=marker, label=label, zorder=3)
-    _floor(axes, [row.artifact.test["accuracy"] * 100 for row, _ in placed])
+    _floor(axes, [row.artifact.test[report.main] * 100 for row, _ in placed])
     _scale(axes, [x for _, x in placed], {"size": "B", "latency": "s"}.get(axis, ""))
-    axes.set_ylabel("test accuracy in %")
+    name = report.main if report.main == "accuracy" else MEANING[report.main][0]
+    axes.set_ylabel(f"test {name} in %")

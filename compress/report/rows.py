@@ -15,6 +15,7 @@ from compress.pareto import front_mask
 from compress.plan import RUNTIMES
 from compress.records import COMPLETE, FAILED, REJECTED, Artifact, Candidate, Compressed
 from compress.runfolder import RunFolder
+from compress.task import MEANING, make_task
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,29 @@ class Report:
         search = self.record["plan"].get("search", {})
         return tuple(search.get("objectives", ("accuracy", "macs")))
 
+    @property
+    def qualities(self) -> tuple[str, ...]:
+        """Names of the test qualities, the task's main one first."""
+        if self.rows:
+            return tuple(self.rows[0].artifact.test)
+        return make_task(self.data.get("task", "multiclass"), 2).qualities
+
+    @property
+    def main(self) -> str:
+        """The quality that files are compared by."""
+        return self.qualities[0]
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """All figures of a file: qualities, then costs."""
+        made = [
+            Column(name, MEANING[name][0], "", "measured",
+                   f"{MEANING[name][1]}, of the exported file itself, on the test part.",
+                   _test(name))
+            for name in self.qualities
+        ]  # fmt: skip
+        return (*made, *COSTS)
+
     def count(self, state: str) -> int:
         """Returns the number of candidates that ended in `state`."""
         return sum(candidate.state == state for candidate in self.candidates)
@@ -108,19 +132,11 @@ def _timed(name: str) -> Callable[[Row], float | None]:
 
 
 def _test(name: str) -> Callable[[Row], float | None]:
-    return lambda row: row.artifact.test[name]
+    return lambda row: row.artifact.test.get(name)
 
 
-_FILE = "of the exported file itself, on the test part"
 _RATIO = "the time of this model's dense baseline file / this file's, paired by round"
-COLUMNS = (
-    Column("accuracy", "Accuracy", "", "measured", f"Share of right classes {_FILE}.",
-           _test("accuracy")),
-    Column("precision_macro", "Precision", "", "measured", f"Mean over classes {_FILE}.",
-           _test("precision_macro")),
-    Column("recall_macro", "Recall", "", "measured", f"Mean over classes {_FILE}.",
-           _test("recall_macro")),
-    Column("f1_macro", "F1", "", "measured", f"Mean over classes {_FILE}.", _test("f1_macro")),
+COSTS = (
     Column("macs", "MACs", "", "counted",
            "Multiply-accumulates of one forward pass at batch 1; zeros count.",
            lambda row: row.artifact.macs),
@@ -225,6 +241,6 @@ def _read_others(folder: RunFolder) -> Iterator[OtherRuntime]:
             yield OtherRuntime(name, timed)
 
 
-def values(row: Row) -> dict[str, float | None]:
+def values(report: Report, row: Row) -> dict[str, float | None]:
     """Returns all figures of a row by column key."""
-    return {column.key: column.get(row) for column in COLUMNS}
+    return {column.key: column.get(row) for column in report.columns}

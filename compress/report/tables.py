@@ -10,6 +10,7 @@ from rich.text import Text
 from compress.report import formats
 from compress.report.rows import Report
 from compress.report.words import conditions, other_runtimes, verdict
+from compress.task import MEANING
 
 
 def render_tables(report: Report) -> RenderableType:
@@ -45,10 +46,10 @@ def _front(report: Report) -> Table:
 
 def _files(report: Report) -> Table:
     table = Table(title="Exported files, measured on the test part", box=box.SIMPLE_HEAD)
+    shown = report.qualities[:2]
     titles = (
         "File",
-        "Accuracy",
-        "F1",
+        *(MEANING[name][0] for name in shown),
         "MACs",
         "Non-zero",
         "Size",
@@ -67,8 +68,7 @@ def _files(report: Report) -> Table:
         last = artifact.model
         table.add_row(
             artifact.id,
-            formats.share(artifact.test["accuracy"]),
-            formats.share(artifact.test["f1_macro"]),
+            *(formats.quality(name, artifact.test.get(name)) for name in shown),
             formats.count(artifact.macs),
             formats.count(artifact.nonzero),
             formats.size(artifact.size_bytes),

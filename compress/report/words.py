@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compress.report import formats
 from compress.report.rows import Report, Row
+from compress.task import MEANING
 
 NEGLIGIBLE = 0.02
 """Ratios closer to 1 than this are not called a gain: instances of one file differ as much."""
@@ -37,7 +38,9 @@ def verdict(report: Report, model: str) -> str:
         return "not compressed"
     alone = {row.artifact.format: row for row in dense}
     old = next((row for row in dense if row.artifact.id == row.artifact.baseline), dense[0])
-    return "; ".join(_trade(old, row, alone.get(row.artifact.format)) for row in pruned)
+    return "; ".join(
+        _trade(old, row, alone.get(row.artifact.format), report.main) for row in pruned
+    )
 
 
 def other_runtimes(report: Report) -> list[str]:
@@ -60,9 +63,10 @@ def other_runtimes(report: Report) -> list[str]:
     return lines
 
 
-def _trade(old: Row, new: Row, unpruned: Row | None) -> str:
+def _trade(old: Row, new: Row, unpruned: Row | None, main: str) -> str:
     """Compares a pruned file with the dense baseline; says what the format alone gives."""
-    points = (new.artifact.test["accuracy"] - old.artifact.test["accuracy"]) * 100
+    points = (new.artifact.test[main] - old.artifact.test[main]) * 100
+    quality = main if main == "accuracy" else MEANING[main][0]
     smaller = old.artifact.gzip_bytes / new.artifact.gzip_bytes
     what = [new.artifact.format]
     if 0 < new.artifact.macs < old.artifact.macs:
@@ -71,7 +75,7 @@ def _trade(old: Row, new: Row, unpruned: Row | None) -> str:
         what.append(f"at {new.artifact.sparsity * 100:.0f} % sparsity")
     text = (
         f"{' '.join(what)}: "
-        f"{points:+.2f} points of accuracy, {smaller:.2f}x smaller gzipped, {_time(new)}"
+        f"{points:+.2f} points of {quality}, {smaller:.2f}x smaller gzipped, {_time(new)}"
     )
     if unpruned is not None and unpruned is not old and unpruned.latency is not None:
         text += f" where {new.artifact.format} alone gives {unpruned.latency.ratio:.2f}x"

@@ -6,13 +6,16 @@ from compress.errors import unknown_name
 from compress.task._base import Array, Floats, Task
 from compress.task.multiclass import MultiClass
 from compress.task.regression import Regression
+from compress.task.words import ERRORS, MEANING
 from compress.task.yes_no import Binary, MultiLabel
 
 __all__ = [
     "Array",
     "Binary",
+    "ERRORS",
     "Floats",
     "KINDS",
+    "MEANING",
     "MultiClass",
     "MultiLabel",
     "QUALITIES",

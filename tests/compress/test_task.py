@@ -145,6 +145,18 @@ def test_log_odds_are_found_behind_every_head(head: str) -> None:
     assert decides_at(model, MultiLabel(3)) == (0.0 if head == "none" else 0.5)
 
 
+def test_small_logits_are_no_probabilities() -> None:
+    import keras
+
+    inputs = keras.Input((4,))
+    small = keras.layers.Dense(1, kernel_initializer="zeros", bias_initializer="ones")
+    model = keras.Model(inputs, small(inputs) * 0.5)
+    small.kernel.assign(np.full((4, 1), 1e-2))
+    assert decides_at(model, Binary()) == 0.0
+    small.set_weights([np.zeros((4, 1)), np.zeros(1)])
+    assert decides_at(model, Binary()) == 0.0
+
+
 @pytest.mark.parametrize("head", ["layer", "dense", "none"])
 def test_taps_give_features_of_the_same_forward(head: str, small_cnn: Callable[..., Any]) -> None:
     import keras

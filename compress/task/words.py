@@ -1,0 +1,23 @@
+"""How qualities are called in reports, and what they are."""
+
+from __future__ import annotations
+
+MEANING = {
+    "accuracy": ("Accuracy", "Share of right answers"),
+    "f1_macro": ("F1", "Mean over classes of F1"),
+    "precision_macro": ("Precision", "Mean over classes of precision"),
+    "recall_macro": ("Recall", "Mean over classes of recall"),
+    "f1": ("F1", "F1 of the second class"),
+    "precision": ("Precision", "Precision of the second class"),
+    "recall": ("Recall", "Recall of the second class"),
+    "roc_auc": ("ROC AUC", "Area under the ROC curve"),
+    "f1_micro": ("F1 (pooled)", "F1 over the decisions of all labels together"),
+    "exact_match": ("Exact match", "Share of examples whose labels are all right"),
+    "r2": ("R2", "Coefficient of determination, mean over targets"),
+    "mae": ("MAE", "Mean absolute error"),
+    "rmse": ("RMSE", "Root mean squared error"),
+}
+"""Title and sentence of each name that `Task.quality` returns."""
+
+ERRORS = ("mae", "rmse")
+"""These are in the targets' unit and less is better."""
