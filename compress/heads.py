@@ -142,7 +142,7 @@ def tapped(program: Program, taps: Sequence[str]) -> dict[int, list[str]]:
         InputError: A name that no layer has, or a layer that is called more than once.
     """
     named: dict[str, list[Node]] = {}
-    for path, node in named_nodes(program):
+    for path, node in program.named():
         named.setdefault(path, []).append(node)
     wanted: dict[int, list[str]] = {}
     for name in taps:
@@ -155,15 +155,6 @@ def tapped(program: Program, taps: Sequence[str]) -> dict[int, list[str]]:
             )
         wanted.setdefault(id(named[name][0]), []).append(name)
     return wanted
-
-
-def named_nodes(program: Program, prefix: str = "") -> Iterator[tuple[str, Node]]:
-    """Yields every call with its name, "nested/layer" inside a nested model."""
-    for node in program.nodes:
-        path = f"{prefix}{node.name}"
-        yield path, node
-        if node.body is not None:
-            yield from named_nodes(node.body, f"{path}/")
 
 
 def _float32(output: Any) -> Any:

@@ -82,6 +82,14 @@ class Program:
             else:
                 yield from node.body.walk()
 
+    def named(self, prefix: str = "") -> Iterator[tuple[str, Node]]:
+        """Yields every call with its name, "nested/layer" inside a nested model."""
+        for node in self.nodes:
+            path = f"{prefix}{node.name}"
+            yield path, node
+            if node.body is not None:
+                yield from node.body.named(f"{path}/")
+
     def run(
         self,
         inputs: Sequence[Any],

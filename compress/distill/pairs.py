@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.distill.losses import FeatureLoss
 from compress.errors import InputError
-from compress.heads import is_activation_layer, named_nodes, producer, tapped
+from compress.heads import is_activation_layer, producer, tapped
 from compress.program import record
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def named_pairs(
         for model, name in ((student, ours), (teacher, theirs)):
             program = record(model)
             tapped(program, [name])
-            node = next(node for path, node in named_nodes(program) if path == name)
+            node = next(node for path, node in program.named() if path == name)
             shapes.append(tuple(node.outputs[0].shape))
         pairs.append(Pair(ours, theirs, *shapes))
     return pairs
@@ -93,7 +93,7 @@ def _pair(ours: _Output, theirs: _Output) -> Pair:
 
 def _outputs(model: keras.Model) -> list[_Output]:
     """Returns all outputs of layers that are called once, in order, nested ones too."""
-    nodes = [(path, node) for path, node in named_nodes(record(model)) if node.body is None]
+    nodes = [(path, node) for path, node in record(model).named() if node.body is None]
     counts: dict[str, int] = {}
     for path, _ in nodes:
         counts[path] = counts.get(path, 0) + 1
@@ -146,7 +146,7 @@ def _by_stage(ours: list[_Output], theirs: list[_Output]) -> list[Pair]:
 def _embedding(model: keras.Model, task: Task) -> _Output | None:
     """Returns what the last layer with weights is fed, where a layer made it."""
     last: Any = producer(model)
-    nodes = [(path, node) for path, node in named_nodes(record(model)) if node.body is None]
+    nodes = [(path, node) for path, node in record(model).named() if node.body is None]
     if is_activation_layer(last, task.activation):
         nodes = [(path, node) for path, node in nodes if node.operation is not last]
     head = next(

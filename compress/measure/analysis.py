@@ -1,36 +1,24 @@
-"""Counts MACs and parameters of a model, layer by layer, by shapes at batch size 1."""
+"""Counts what a forward pass at batch size 1 costs, call by call, from shapes alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress import graph
-from compress.measure import macs
+from compress.errors import InputError
+from compress.measure.kinds import COUNTED_ZERO, REASONS, other_ops
+from compress.measure.rules import Shape, Site, Sized, Uncountable, rule_of
+from compress.program import Node, Program, record
 
 if TYPE_CHECKING:
     import keras
 
-Shape = tuple[int, ...]
-
-# Work without multiply-accumulates by the convention of measure/macs.py.
-_ELEMENTWISE = """
-Activation ReLU LeakyReLU PReLU ELU Softmax Dropout SpatialDropout1D SpatialDropout2D
-SpatialDropout3D GaussianDropout GaussianNoise AlphaDropout ActivityRegularization
-BatchNormalization LayerNormalization GroupNormalization RMSNormalization UnitNormalization
-Normalization Rescaling Add Subtract Multiply Average Maximum Minimum Concatenate Flatten
-Reshape Permute RepeatVector ZeroPadding1D ZeroPadding2D ZeroPadding3D Cropping1D Cropping2D
-Cropping3D UpSampling1D UpSampling2D UpSampling3D MaxPooling1D MaxPooling2D MaxPooling3D
-AveragePooling1D AveragePooling2D AveragePooling3D GlobalAveragePooling1D
-GlobalAveragePooling2D GlobalAveragePooling3D GlobalMaxPooling1D GlobalMaxPooling2D
-GlobalMaxPooling3D Embedding Identity Masking Divide Negative Absolute Sqrt Square Exp Log Relu
-Relu6 Sigmoid Silu Gelu Tanh HardSigmoid HardSilu Softplus Transpose Squeeze ExpandDims Mean
-Sum Max Min Pad GetItem Split Stack Cast Clip
-"""
-ELEMENTWISE = frozenset(_ELEMENTWISE.split())
+NO_RULE = "no counting rule for this class"
+UNKNOWN = "an input size is unknown; give input_shape (--input-shape), or build the model with it"
 
 
 @dataclass(frozen=True)
@@ -46,6 +34,8 @@ class LayerCost:
         nonzero: Parameters that are not zero.
         reason: Why `macs` is None.
         sparse_macs: MACs whose weight is not zero; `macs` where no weight is multiplied.
+        other_ops: Elementwise operations, which are no MACs (see `compress.measure.kinds`).
+        bytes_moved: Bytes of inputs, weights and outputs, each once, in the layer's types.
     """
 
     name: str
@@ -56,13 +46,22 @@ class LayerCost:
     nonzero: int
     reason: str = ""
     sparse_macs: int | None = None
+    other_ops: int | None = None
+    bytes_moved: int | None = None
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """The costs of a model, layer by layer; what could not be counted is named."""
+    """The costs of a model, call by call; what could not be counted is named.
+
+    Attributes:
+        layers: In the order in which they run.
+        peak_bytes: Most bytes of activations alive at one time, at batch 1, if each tensor
+            lives from where it is made to its last use; None where a size is unknown.
+    """
 
     layers: tuple[LayerCost, ...]
+    peak_bytes: int | None = None
 
     @property
     def macs(self) -> int:
@@ -73,6 +72,16 @@ class Analysis:
     def sparse_macs(self) -> int:
         """Counted multiply-accumulates whose weight is not zero; ordinary runtimes do all."""
         return sum(layer.sparse_macs or 0 for layer in self.layers)
+
+    @property
+    def other_ops(self) -> int:
+        """Elementwise operations beside the MACs."""
+        return sum(layer.other_ops or 0 for layer in self.layers)
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes read and written by all calls, if nothing stays in a cache."""
+        return sum(layer.bytes_moved or 0 for layer in self.layers)
 
     @property
     def params(self) -> int:
@@ -93,54 +102,236 @@ class Analysis:
             if layer.macs is None
         )
 
+    def by_class(self) -> dict[str, int]:
+        """Returns the MACs of each class that has any, most first."""
+        found: dict[str, int] = {}
+        for layer in self.layers:
+            if layer.macs:
+                found[layer.kind] = found.get(layer.kind, 0) + layer.macs
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
 
-def count_macs(model: keras.Model) -> Analysis:
-    """Counts multiply-accumulates and parameters of one forward pass at batch size 1.
+
+def count_macs(
+    model: keras.Model, input_shape: Sequence[int] | Sequence[Sequence[int]] | None = None
+) -> Analysis:
+    """Counts the costs of one forward pass at batch size 1; nothing is run.
+
+    One fused multiply-add is one MAC; elementwise work is counted apart.
 
     Args:
-        model: A functional model or a built Sequential; nested models are opened, shared
-            layers counted at every call.
+        model: Functional, Sequential, or subclassed where it can be traced; nested models and
+            layers made of layers are opened, shared layers counted at every call.
+        input_shape: Of one example, where the model's own has unknown sizes; one for each
+            input of a model with several.
 
     Returns:
-        The analysis: `.macs`, `.params`, `.layers`, and `.unsupported` by name.
+        The analysis: `.macs`, `.params`, `.layers`, ..., and `.unsupported` by name.
 
     Raises:
-        InputError: The model is not a graph.
+        InputError: The model is no graph and cannot be traced, or `input_shape` does not fit.
     """
+    program = record(model, _opens)
+    walk = _Walk()
+    walk.run(program, _given(program, input_shape), reshape=input_shape is not None)
     seen: set[int] = set()
-    rows = []
-    for call in graph.calls(model):
-        weights = [] if id(call.operation) in seen else getattr(call.operation, "weights", [])
-        seen.add(id(call.operation))
-        count, reason = _macs(call)
-        rows.append(
-            LayerCost(
-                call.name,
-                type(call.operation).__name__,
-                call.outputs[0][1:],
-                count,
-                sum(int(np.prod(weight.shape)) for weight in weights),
-                sum(int(np.count_nonzero(weight.numpy())) for weight in weights),
-                reason,
-                None if count is None else _sparse(call.operation, count),
-            )
+    rows = [_cost(step, seen) for step in walk.steps]
+    return Analysis(tuple(rows), walk.peak())
+
+
+def _opens(layer: Any) -> bool:
+    """Opens layers made of layers that have no rule of their own."""
+    kind = type(layer).__name__
+    return rule_of(layer) is None and kind not in COUNTED_ZERO and kind not in REASONS
+
+
+def _given(
+    program: Program, input_shape: Sequence[int] | Sequence[Sequence[int]] | None
+) -> list[tuple[int | None, ...]]:
+    own = [(1, *tuple(tensor.shape)[1:]) for tensor in program.inputs]
+    if input_shape is None:
+        return own
+    several = len(input_shape) > 0 and not isinstance(input_shape[0], (int, np.integer))
+    shapes: list[Any] = list(input_shape) if several else [input_shape]
+    if len(shapes) != len(own):
+        raise InputError(
+            f"input_shape must have one shape for each of the model's {len(own)} inputs. "
+            f"Received: {len(shapes)}."
         )
-    return Analysis(tuple(rows))
+    for shape, known in zip(shapes, own, strict=True):
+        fits = len(shape) == len(known) - 1 and all(
+            size in (None, int(got)) for size, got in zip(known[1:], shape, strict=True)
+        )
+        if not fits:
+            raise InputError(
+                f"input_shape must agree with the model's {known[1:]}. Received: {tuple(shape)}."
+            )
+    return [(1, *(int(size) for size in shape)) for shape in shapes]
 
 
-def _macs(call: graph.Call) -> tuple[int | None, str]:
-    kind = type(call.operation).__name__
-    if kind in ELEMENTWISE:
+@dataclass(frozen=True)
+class _Tensor:
+    key: int
+    shape: tuple[int | None, ...]
+    dtype: str
+
+    @property
+    def known(self) -> Shape | None:
+        sizes = tuple(size for size in self.shape if size is not None)
+        return sizes if len(sizes) == len(self.shape) else None
+
+    @property
+    def bytes(self) -> int | None:
+        return None if self.known is None else math.prod(self.known) * _width(self.dtype)
+
+
+@dataclass(frozen=True)
+class _Step:
+    name: str
+    node: Node
+    inputs: tuple[_Tensor, ...]
+    outputs: tuple[_Tensor, ...]
+
+
+class _Walk:
+    """Goes through a program with shapes in place of values."""
+
+    def __init__(self) -> None:
+        self.steps: list[_Step] = []
+        self._count = 0
+        self._results: tuple[_Tensor, ...] = ()
+
+    def _tensor(self, shape: Sequence[int | None], dtype: str) -> _Tensor:
+        self._count += 1
+        sizes = tuple(None if size is None else int(size) for size in shape)
+        # a batch that runs through the graph is one example
+        return _Tensor(self._count, (1, *sizes[1:]) if sizes[:1] == (None,) else sizes, str(dtype))
+
+    def run(
+        self, program: Program, shapes: Sequence[tuple[int | None, ...]], *, reshape: bool
+    ) -> None:
+        """Walks the whole program; `reshape`: inner shapes follow from those given."""
+        given = [
+            self._tensor(shape, tensor.dtype)
+            for shape, tensor in zip(shapes, program.inputs, strict=True)
+        ]
+        self._results = tuple(self._walk(program, given, "", reshape))
+
+    def _walk(
+        self, program: Program, given: Sequence[_Tensor], prefix: str, reshape: bool
+    ) -> list[_Tensor]:
+        values = dict(zip((id(t) for t in program.inputs), given, strict=True))
+        for node in program.nodes:
+            inputs = tuple(values[id(tensor)] for tensor in node.inputs)
+            name = f"{prefix}{node.name}"
+            if node.body is not None:
+                outputs = tuple(self._walk(node.body, inputs, f"{name}/", reshape))
+            else:
+                made = _specs(node, values) if reshape else node.outputs
+                outputs = tuple(self._tensor(tensor.shape, tensor.dtype) for tensor in made)
+                self.steps.append(_Step(name, node, inputs, outputs))
+            values.update(zip((id(t) for t in node.outputs), outputs, strict=True))
+        return [values[id(tensor)] for tensor in program.outputs]
+
+    def peak(self) -> int | None:
+        """Returns the most bytes alive at one time."""
+        last: dict[int, int] = {}
+        for place, step in enumerate(self.steps):
+            for tensor in step.inputs:
+                last[tensor.key] = place
+        for tensor in self._results:
+            last[tensor.key] = len(self.steps)
+        alive: dict[int, int] = {}
+        peak = 0
+        for place, step in enumerate(self.steps):
+            for tensor in (*step.inputs, *step.outputs):
+                if tensor.bytes is None:
+                    return None
+                alive[tensor.key] = tensor.bytes
+            peak = max(peak, sum(alive.values()))
+            for key in [key for key in alive if last.get(key, place) <= place]:
+                del alive[key]
+        return peak
+
+
+def _specs(node: Node, values: dict[int, _Tensor]) -> list[Any]:
+    """Returns symbolic outputs of a call for inputs of the shapes known by now."""
+    import keras
+
+    def spec(value: Any) -> Any:
+        if not isinstance(value, keras.KerasTensor):
+            return value
+        found = values[id(value)]
+        return keras.KerasTensor(found.shape, found.dtype)
+
+    args, kwargs = keras.tree.map_structure(spec, (node.args, node.kwargs))
+    return list(keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs)))
+
+
+def _cost(step: _Step, seen: set[int]) -> LayerCost:
+    operation = step.node.operation
+    weights = getattr(operation, "weights", [])
+    own = [] if id(operation) in seen else weights
+    seen.add(id(operation))
+    count, reason = _macs(step)
+    sizes = [tensor.bytes for tensor in (*step.inputs, *step.outputs)]
+    known = [size for size in sizes if size is not None]
+    moved = sum(known) + sum(int(np.prod(w.shape)) * _width(str(w.dtype)) for w in weights)
+    return LayerCost(
+        step.name,
+        type(operation).__name__,
+        step.outputs[0].shape[1:] if step.outputs else (),
+        count,
+        sum(int(np.prod(weight.shape)) for weight in own),
+        sum(int(np.count_nonzero(weight.numpy())) for weight in own),
+        reason,
+        None if count is None else _sparse(operation, count),
+        _others(step) if len(known) == len(sizes) else None,
+        moved if len(known) == len(sizes) else None,
+    )
+
+
+def _macs(step: _Step) -> tuple[int | None, str]:
+    operation = step.node.operation
+    kind = type(operation).__name__
+    rule = rule_of(operation)
+    if rule is None and kind in COUNTED_ZERO:
         return 0, ""
-    if kind not in _COUNTERS:
-        return None, "no counting rule for this class"
-    source, target = _known(call.inputs[0][1:]), _known(call.outputs[0][1:])
-    if source is None or target is None:
-        return None, "an input size is unknown; build the model with a full input shape"
+    if rule is None:
+        return None, REASONS.get(kind) or step.node.closed or NO_RULE
+    inputs = [tensor.known for tensor in step.inputs]
+    outputs = [tensor.known for tensor in step.outputs]
+    if None in inputs or None in outputs:
+        return None, UNKNOWN
     try:
-        return _COUNTERS[kind](call.operation, source, target), ""
-    except ValueError as error:
+        return int(rule(_site(step, inputs, outputs))), ""
+    except (Uncountable, ValueError) as error:
         return None, str(error)
+
+
+def _site(step: _Step, inputs: list[Any], outputs: list[Any]) -> Site:
+    import keras
+
+    shapes: Iterator[Shape] = iter(inputs)
+
+    def sized(value: Any) -> Any:
+        return Sized(next(shapes)) if isinstance(value, keras.KerasTensor) else value
+
+    node = step.node
+    args, kwargs = keras.tree.map_structure(sized, (node.args, node.kwargs))
+    if len(args) == 1 and isinstance(args[0], (list, tuple)):
+        args = tuple(args[0])
+    return Site(node.operation, args, kwargs, tuple(inputs), tuple(outputs))
+
+
+def _others(step: _Step) -> int:
+    operation = step.node.operation
+    window = getattr(operation, "pool_size", 1)
+    return other_ops(
+        type(operation).__name__,
+        math.prod(step.inputs[0].known or ()) if step.inputs else 0,
+        sum(math.prod(tensor.known or ()) for tensor in step.outputs),
+        math.prod(window) if isinstance(window, (list, tuple)) else int(window),
+    )
 
 
 def _sparse(layer: Any, count: int) -> int:
@@ -161,66 +352,9 @@ def _density(kernel: Any) -> float:
     return float(np.count_nonzero(kernel.numpy())) / max(1, int(np.prod(kernel.shape)))
 
 
-def _known(shape: tuple[int | None, ...]) -> Shape | None:
-    sizes = tuple(size for size in shape if size is not None)
-    return sizes if len(sizes) == len(shape) else None
-
-
-def _spatial(layer: Any, shape: Shape) -> Shape:
-    """Returns the spatial part of a shape without batch axis, in the layer's data format."""
-    return shape[1:] if layer.data_format == "channels_first" else shape[:-1]
-
-
-def _channels(layer: Any, shape: Shape) -> int:
-    return shape[0] if layer.data_format == "channels_first" else shape[-1]
-
-
-def _conv(layer: Any, source: Shape, target: Shape) -> int:
-    return macs.convolution(
-        _spatial(layer, target),
-        layer.kernel_size,
-        _channels(layer, source),
-        layer.filters,
-        layer.groups,
-    )
-
-
-def _conv_transpose(layer: Any, source: Shape, _target: Shape) -> int:
-    return macs.transposed_convolution(
-        _spatial(layer, source), layer.kernel_size, _channels(layer, source), layer.filters
-    )
-
-
-def _depthwise(layer: Any, source: Shape, target: Shape) -> int:
-    return macs.depthwise_convolution(
-        _spatial(layer, target),
-        layer.kernel_size,
-        _channels(layer, source),
-        layer.depth_multiplier,
-    )
-
-
-def _separable(layer: Any, source: Shape, target: Shape) -> int:
-    positions = _spatial(layer, target)
-    inner = _channels(layer, source) * layer.depth_multiplier
-    pointwise = macs.convolution(positions, (1,), inner, layer.filters)
-    return _depthwise(layer, source, target) + pointwise
-
-
-def _dense(layer: Any, source: Shape, _target: Shape) -> int:
-    positions = int(np.prod(source[:-1], dtype=np.int64))
-    return macs.dense(positions, source[-1], layer.units)
-
-
-def _einsum_dense(layer: Any, source: Shape, _target: Shape) -> int:
-    return macs.einsum(layer.equation, (1, *source), tuple(layer.kernel.shape))
-
-
-_COUNTERS: dict[str, Callable[[Any, Shape, Shape], int]] = {
-    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), _conv),
-    **dict.fromkeys(("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"), _conv_transpose),
-    **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
-    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _separable),
-    "Dense": _dense,
-    "EinsumDense": _einsum_dense,
-}
+def _width(dtype: str) -> int:
+    """Returns the bytes of one number."""
+    if dtype in ("bool", "string"):
+        return 1
+    digits = "".join(c for c in dtype if c.isdigit())
+    return int(digits) // 8 if digits else 4

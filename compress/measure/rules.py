@@ -1,0 +1,363 @@
+"""Counting rules: multiply-accumulates of one call, from shapes at batch size 1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from compress.measure import macs
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One call with known shapes.
+
+    Attributes:
+        operation: The layer or raw operation.
+        args, kwargs: What it is called with; tensors are replaced by their shapes (`Sized`).
+        inputs: Shapes of its tensor inputs, the batch axis of size 1 among them.
+        outputs: Shapes of its outputs.
+    """
+
+    operation: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    inputs: tuple[Shape, ...]
+    outputs: tuple[Shape, ...]
+
+    @property
+    def source(self) -> Shape:
+        """The first input without its batch axis."""
+        return self.inputs[0][1:]
+
+    @property
+    def target(self) -> Shape:
+        """The first output without its batch axis."""
+        return self.outputs[0][1:]
+
+    def shape_of(self, place: int, name: str) -> Shape:
+        """Returns the shape of an argument: a tensor, a variable or a constant."""
+        value = self.args[place] if place < len(self.args) else self.kwargs.get(name)
+        if isinstance(value, Sized):
+            return value.shape
+        return tuple(int(size) for size in np.shape(value)) if value is not None else ()
+
+
+@dataclass(frozen=True)
+class Sized:
+    """Stands for a tensor among a call's arguments."""
+
+    shape: Shape
+
+
+class Uncountable(Exception):
+    """Says why a call is not counted."""
+
+
+Rule = Callable[[Site], int]
+
+
+def _spatial(layer: Any, shape: Shape) -> Shape:
+    """Returns the spatial part of a shape without batch axis, in the layer's data format."""
+    return shape[1:] if layer.data_format == "channels_first" else shape[:-1]
+
+
+def _channels(layer: Any, shape: Shape) -> int:
+    return shape[0] if layer.data_format == "channels_first" else shape[-1]
+
+
+def _conv(site: Site) -> int:
+    layer = site.operation
+    return macs.convolution(
+        _spatial(layer, site.target),
+        layer.kernel_size,
+        _channels(layer, site.source),
+        layer.filters,
+        layer.groups,
+    )
+
+
+def _conv_transpose(site: Site) -> int:
+    layer = site.operation
+    return macs.transposed_convolution(
+        _spatial(layer, site.source),
+        layer.kernel_size,
+        _channels(layer, site.source),
+        layer.filters,
+    )
+
+
+def _depthwise(site: Site) -> int:
+    layer = site.operation
+    return macs.depthwise_convolution(
+        _spatial(layer, site.target),
+        layer.kernel_size,
+        _channels(layer, site.source),
+        layer.depth_multiplier,
+    )
+
+
+def _separable(site: Site) -> int:
+    layer = site.operation
+    inner = _channels(layer, site.source) * layer.depth_multiplier
+    pointwise = macs.convolution(_spatial(layer, site.target), (1,), inner, layer.filters)
+    return _depthwise(site) + pointwise
+
+
+def _dense(site: Site) -> int:
+    return macs.dense(math.prod(site.source[:-1]), site.source[-1], site.operation.units)
+
+
+def _einsum_dense(site: Site) -> int:
+    layer = site.operation
+    return macs.einsum(layer.equation, site.inputs[0], tuple(layer.kernel.shape))
+
+
+def _reversible(site: Site) -> int:
+    """Looks up, or (reverse=True) multiplies by the transposed table."""
+    if not site.kwargs.get("reverse", False) and True not in site.args[1:]:
+        return 0
+    table: tuple[int, ...] = tuple(site.operation.embeddings.shape)
+    return math.prod(site.source[:-1]) * math.prod(table)
+
+
+# -- recurrent layers -----------------------------------------------------------------------
+
+_GATES = {"LSTMCell": 4, "GRUCell": 3, "SimpleRNNCell": 1}
+
+
+def _cell_macs(cell: Any, inputs: int) -> tuple[int, int]:
+    """Returns the MACs of one step of a cell and the size of its output."""
+    kind = type(cell).__name__
+    if kind in _GATES:
+        return macs.recurrent(1, inputs, cell.units, _GATES[kind]), cell.units
+    if kind == "StackedRNNCells":
+        total = 0
+        for inner in cell.cells:
+            count, inputs = _cell_macs(inner, inputs)
+            total += count
+        return total, inputs
+    raise Uncountable(f"no counting rule for recurrent cells of class {kind}")
+
+
+def _rnn(site: Site) -> int:
+    layer = site.operation
+    cell = layer.cell
+    return site.source[0] * _cell_macs(cell, site.source[-1])[0]
+
+
+def _cell(site: Site) -> int:
+    return _cell_macs(site.operation, site.source[-1])[0]
+
+
+def _conv_lstm(site: Site) -> int:
+    """Four gates: a convolution of the input, and one of the state that keeps its size."""
+    layer = site.operation
+    cell = layer.cell
+    frame = site.source[1:]
+    target = site.target[1:] if layer.return_sequences else site.target
+    places = _spatial(layer, target)
+    size = cell.kernel_size
+    of_input = macs.convolution(places, size, _channels(layer, frame), cell.filters)
+    of_state = macs.convolution(places, size, cell.filters, cell.filters)
+    return int(site.source[0] * 4 * (of_input + of_state))
+
+
+def _bidirectional(site: Site) -> int:
+    layer = site.operation
+    return sum(
+        _of_inner(inner, site.inputs[0]) for inner in (layer.forward_layer, layer.backward_layer)
+    )
+
+
+def _time_distributed(site: Site) -> int:
+    steps, frame = site.source[0], (1, *site.source[1:])
+    return steps * _of_inner(site.operation.layer, frame, (1, *site.target[1:]))
+
+
+def _wrapped(site: Site) -> int:
+    return _of_inner(site.operation.layer, site.inputs[0], site.outputs[0])
+
+
+def _of_inner(layer: Any, source: Shape, target: Shape | None = None) -> int:
+    from compress.measure.kinds import COUNTED_ZERO
+
+    kind = type(layer).__name__
+    if kind in COUNTED_ZERO:
+        return 0
+    if kind not in RULES:
+        raise Uncountable(f"no counting rule for the {kind} inside")
+    made = tuple(layer.compute_output_shape(source)) if target is None else target
+    return RULES[kind](Site(layer, (Sized(source),), {}, (source,), (made,)))
+
+
+# -- attention ------------------------------------------------------------------------------
+
+
+def _multi_head(site: Site) -> int:
+    layer = site.operation
+    query = site.shape_of(0, "query")
+    value = site.shape_of(1, "value") or query
+    key = site.shape_of(2, "key") or value
+    heads, size, width = layer.num_heads, layer.key_dim, layer.value_dim
+    made = site.outputs[0][-1]
+    return _projected(query, key, value, heads, heads, size, width, made)
+
+
+def _grouped(site: Site) -> int:
+    layer = site.operation
+    query = site.shape_of(0, "query")
+    value = site.shape_of(1, "value") or query
+    key = site.shape_of(2, "key") or value
+    return _projected(
+        query, key, value, layer.num_query_heads, layer.num_key_value_heads,
+        layer.head_dim, layer.head_dim, site.outputs[0][-1],
+    )  # fmt: skip
+
+
+def _projected(
+    query: Shape, key: Shape, value: Shape, heads: int, pairs: int, size: int, width: int, made: int
+) -> int:
+    """Returns projections of queries, keys, values and outputs, and the attention between."""
+    queries, keys = math.prod(query[1:-1]), math.prod(key[1:-1])
+    projections = (
+        queries * query[-1] * heads * size
+        + keys * key[-1] * pairs * size
+        + keys * value[-1] * pairs * width
+        + queries * heads * width * made
+    )
+    return projections + macs.attention(queries, keys, heads, size, width)
+
+
+def _luong(site: Site) -> int:
+    query, value = site.inputs[0], site.inputs[1]
+    key = site.inputs[2] if len(site.inputs) > 2 else value
+    scores = 0
+    if getattr(site.operation, "score_mode", "dot") == "dot":
+        scores = query[-1]
+    return int(query[-2] * key[-2] * (scores + value[-1]))
+
+
+def _additive(site: Site) -> int:
+    """Scores are sums of tanh, elementwise work; the weighted sum of values is counted."""
+    query, value = site.inputs[0], site.inputs[1]
+    return int(query[-2] * value[-2] * value[-1])
+
+
+def _dot_layer(site: Site) -> int:
+    left, right = site.inputs
+    axes = site.operation.axes
+    first = (axes, axes) if isinstance(axes, int) else tuple(axes)
+    contracted = left[first[0] % len(left)]
+    return int(math.prod(left) * math.prod(right[1:]) // contracted)
+
+
+# -- raw operations -------------------------------------------------------------------------
+
+
+def _matmul(site: Site) -> int:
+    return macs.matmul(site.shape_of(0, "x1"), site.shape_of(1, "x2"))
+
+
+def _dot(site: Site) -> int:
+    left, right = site.shape_of(0, "x1"), site.shape_of(1, "x2")
+    if not left or not right:
+        return 0
+    return math.prod(left) * math.prod(right) // left[-1]
+
+
+def _vdot(site: Site) -> int:
+    return math.prod(site.shape_of(0, "x1"))
+
+
+def _tensordot(site: Site) -> int:
+    left, right, axes = site.shape_of(0, "x1"), site.shape_of(1, "x2"), site.operation.axes
+    if isinstance(axes, int):
+        contracted = math.prod(left[len(left) - axes :])
+    else:
+        chosen = axes[0] if isinstance(axes[0], (list, tuple)) else [axes[0]]
+        contracted = math.prod(left[axis] for axis in chosen)
+    return math.prod(left) * math.prod(right) // contracted
+
+
+def _einsum(site: Site) -> int:
+    if len(site.inputs) == 1 and len(site.args) == 1:
+        return 0
+    shapes = [site.shape_of(place, "") for place in range(len(site.args))]
+    return macs.einsum(site.operation.subscripts, *shapes)
+
+
+def _conv_op(site: Site) -> int:
+    """The kernel holds (size ..., channels of a group, filters): each output meets it once."""
+    kernel, target = site.shape_of(1, "kernel"), site.target
+    filters = kernel[-1]
+    return math.prod(target) // filters * math.prod(kernel[:-1]) * filters
+
+
+def _depthwise_op(site: Site) -> int:
+    kernel = site.shape_of(1, "kernel")
+    return math.prod(site.target) * math.prod(kernel[:-2])
+
+
+def _separable_op(site: Site) -> int:
+    depthwise, pointwise = (
+        site.shape_of(1, "depthwise_kernel"),
+        site.shape_of(2, "pointwise_kernel"),
+    )
+    positions = math.prod(site.target) // pointwise[-1]
+    return positions * (math.prod(depthwise) + math.prod(pointwise))
+
+
+def _conv_transpose_op(site: Site) -> int:
+    kernel = site.shape_of(1, "kernel")  # (size ..., filters, channels)
+    return math.prod(site.source) // kernel[-1] * math.prod(kernel)
+
+
+def _dot_product_attention(site: Site) -> int:
+    query, key, value = site.inputs[:3]  # (batch, length, heads, size)
+    return macs.attention(query[1], key[1], query[2], query[3], value[3]) * query[0]
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), _conv),
+    **dict.fromkeys(("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"), _conv_transpose),
+    **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
+    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _separable),
+    **dict.fromkeys(("LSTM", "GRU", "SimpleRNN", "RNN"), _rnn),
+    **dict.fromkeys(("LSTMCell", "GRUCell", "SimpleRNNCell", "StackedRNNCells"), _cell),
+    **dict.fromkeys(("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), _conv_lstm),
+    "Dense": _dense,
+    "EinsumDense": _einsum_dense,
+    "ReversibleEmbedding": _reversible,
+    "Bidirectional": _bidirectional,
+    "TimeDistributed": _time_distributed,
+    "SpectralNormalization": _wrapped,
+    "MultiHeadAttention": _multi_head,
+    "GroupedQueryAttention": _grouped,
+    "Attention": _luong,
+    "AdditiveAttention": _additive,
+    "Matmul": _matmul,
+    "Inner": _dot,
+    "Vdot": _vdot,
+    "Tensordot": _tensordot,
+    "Einsum": _einsum,
+    "Conv": _conv_op,
+    "DepthwiseConv": _depthwise_op,
+    "SeparableConv": _separable_op,
+    "ConvTranspose": _conv_transpose_op,
+    "DotProductAttention": _dot_product_attention,
+}
+
+
+def rule_of(operation: Any) -> Rule | None:
+    """Returns the rule of a layer or raw operation; two classes of Keras are called Dot."""
+    kind = type(operation).__name__
+    if kind == "Dot":
+        return _dot_layer if hasattr(operation, "normalize") else _dot
+    return RULES.get(kind)

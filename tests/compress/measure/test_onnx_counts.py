@@ -1,0 +1,200 @@
+"""Counts against an independent count of the exported ONNX graph, and published figures.
+
+A few networks and graphs in the default run, 300 random graphs under `slow`, all 40 networks of
+keras.applications under `matrix`, whose results stand in docs/macs.md:
+
+    python -m tests.compress.measure.test_onnx_counts --write docs/macs.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from compress.files import write_json
+from compress.measure import count_macs
+from tests.compress.channels.test_applications import constructors
+from tests.compress.measure.generator import IMAGE, SEQUENCE, network
+from tests.onnx_macs import exported_macs
+
+EXPORTING = pytest.mark.filterwarnings("ignore")
+# multiply-adds in millions, and where they stand
+PUBLISHED = {
+    "VGG16": (15_470, "hand: sum over its 13 convolutions and 3 dense layers"),
+    "ResNet50": (3_800, "He et al. 2016, table 1"),
+    "ResNet101": (7_600, "He et al. 2016, table 1"),
+    "ResNet152": (11_300, "He et al. 2016, table 1"),
+    "MobileNet": (569, "Howard et al. 2017, table 8"),
+    "MobileNetV2": (300, "Sandler et al. 2018, table 4"),
+    "MobileNetV3Large": (219, "Howard et al. 2019, table 3"),
+    "MobileNetV3Small": (56, "Howard et al. 2019, table 3"),
+    "NASNetMobile": (564, "Zoph et al. 2018, table 2"),
+    "NASNetLarge": (23_800, "Zoph et al. 2018, table 2"),
+    "EfficientNetB0": (390, "Tan & Le 2019, table 2"),
+    "EfficientNetB1": (700, "Tan & Le 2019, table 2"),
+    "EfficientNetB2": (1_000, "Tan & Le 2019, table 2"),
+    "EfficientNetB3": (1_800, "Tan & Le 2019, table 2"),
+    "EfficientNetB4": (4_200, "Tan & Le 2019, table 2"),
+    "EfficientNetB5": (9_900, "Tan & Le 2019, table 2"),
+    "EfficientNetB6": (19_000, "Tan & Le 2019, table 2"),
+    "EfficientNetB7": (37_000, "Tan & Le 2019, table 2"),
+    "ConvNeXtTiny": (4_500, "Liu et al. 2022, table 1"),
+    "ConvNeXtSmall": (8_700, "Liu et al. 2022, table 1"),
+    "ConvNeXtBase": (15_400, "Liu et al. 2022, table 1"),
+    "ConvNeXtLarge": (34_400, "Liu et al. 2022, table 1"),
+    "ConvNeXtXLarge": (60_900, "Liu et al. 2022, table 1"),
+}
+
+
+def vgg16_by_hand() -> int:
+    """3 x 3 convolutions at 224, 112, 56, 28, 14, then 25088, 4096, 4096, 1000."""
+    total, inputs, size = 0, 3, 224
+    for width, repeats in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+        for _ in range(repeats):
+            total += size * size * 9 * inputs * width
+            inputs = width
+        size //= 2
+    return total + 512 * 7 * 7 * 4096 + 4096 * 4096 + 4096 * 1000
+
+
+def test_vgg16_by_hand() -> None:
+    import keras
+
+    assert count_macs(keras.applications.VGG16(weights=None)).macs == vgg16_by_hand()
+
+
+@EXPORTING
+@pytest.mark.parametrize("name", ["MobileNetV2", "EfficientNetB0"])
+def test_networks_count_like_their_graphs(name: str, tmp_path: Path) -> None:
+    found = one(name)
+    assert found["macs"] == found["onnx"]
+    assert found["unsupported"] == 0
+    # published figures are rounded
+    assert found["macs"] / 1e6 == pytest.approx(PUBLISHED[name][0], rel=0.02)
+
+
+def counts_alike(seed: int, folder: Path) -> list[str]:
+    model, used = network(seed)
+    analysis = count_macs(model)
+    assert analysis.unsupported == ()
+    assert analysis.macs == exported_macs(model, folder), f"seed {seed}: {used}"
+    return used
+
+
+@EXPORTING
+@pytest.mark.parametrize("seed", range(8))
+def test_a_few_graphs(seed: int, tmp_path: Path) -> None:
+    counts_alike(seed, tmp_path)
+
+
+@EXPORTING
+@pytest.mark.slow
+def test_random_graphs(tmp_path: Path) -> None:
+    hits: Counter[str] = Counter()
+
+    @settings(
+        max_examples=300, derandomize=True, deadline=None, database=None,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(st.integers(0, 2**31 - 1))
+    def all_of_them(seed: int) -> None:
+        hits.update(counts_alike(seed, tmp_path))
+
+    all_of_them()
+    assert set(hits) == set(IMAGE) | set(SEQUENCE)
+
+
+@EXPORTING
+@pytest.mark.matrix
+@pytest.mark.parametrize("name", list(PUBLISHED))
+def test_all_networks(name: str) -> None:
+    found = one(name)
+    assert found["macs"] == found["onnx"]
+    assert found["unsupported"] == 0
+
+
+def one(name: str) -> dict[str, Any]:
+    """Counts one network of keras.applications at its default size."""
+    import keras
+
+    model = getattr(keras.applications, name)(weights=None)
+    began = time.perf_counter()
+    analysis = count_macs(model)
+    seconds = time.perf_counter() - began
+    with tempfile.TemporaryDirectory() as folder:
+        counted = exported_macs(model, Path(folder))
+    return {
+        "macs": analysis.macs,
+        "onnx": counted,
+        "unsupported": len(analysis.unsupported),
+        "params": analysis.params,
+        "peak_bytes": analysis.peak_bytes,
+        "seconds": seconds,
+    }
+
+
+def main() -> None:
+    """Counts what is missing in --results, one process a network, and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--one", default="")
+    parser.add_argument("--results", type=Path, default=Path("macs.json"))
+    parser.add_argument("--write", type=Path)
+    given_ = parser.parse_args()
+    if given_.one:
+        print(json.dumps(one(given_.one)))
+        return
+    results = json.loads(given_.results.read_text("utf-8")) if given_.results.exists() else {}
+    for name in constructors():
+        if name not in results:
+            command = [sys.executable, "-m", "tests.compress.measure.test_onnx_counts"]
+            done = subprocess.run(
+                [*command, "--one", name], capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                print(name, "failed:", done.stderr.strip().splitlines()[-1], flush=True)
+                continue
+            results[name] = json.loads(done.stdout.splitlines()[-1])
+            print(name, results[name], flush=True)
+            write_json(given_.results, results)
+    if given_.write:
+        given_.write.write_text(table(results), "utf-8")
+
+
+def table(results: dict[str, Any]) -> str:
+    """Returns docs/macs.md."""
+    lines = [
+        "# Multiply-accumulates of the 40 networks of keras.applications",
+        "",
+        "Counted from shapes at batch 1 and each network's default input, without running it, and",
+        "counted independently on the exported ONNX graph, whose shapes one run in ONNX Runtime",
+        "tells (`python -m tests.compress.measure.test_onnx_counts --write docs/macs.md`).",
+        "Published figures are rounded by their authors, and some are of another variant.",
+        "",
+        "| network | MACs | ONNX graph | published | parameters | peak activations | count |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in sorted(results):
+        row = results[name]
+        same = "equal" if row["onnx"] == row["macs"] else f"{row['onnx']:,}"
+        known = PUBLISHED.get(name)
+        cited = f"{known[0]:,} M ({known[1]})" if known else ""
+        lines.append(
+            f"| {name} | {row['macs']:,} | {same} | {cited} | {row['params']:,} | "
+            f"{row['peak_bytes'] / 1e6:.1f} MB | {row['seconds']:.2f} s |"
+        )
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    main()
