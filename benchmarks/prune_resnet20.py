@@ -185,7 +185,7 @@ class Bench:
         paths = {}
         for index, (name, model) in enumerate(self.models.items()):
             paths[name] = folder / f"{name.replace(' ', '_')}.tflite"
-            export_litert(model, paths[name], quantize=False)
+            export_litert(model, paths[name])
             if index >= len(self.results):
                 continue
             scores = run_all(LiteRTSession(paths[name], threads=1), self.data.inputs("test"))

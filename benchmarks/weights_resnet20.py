@@ -142,7 +142,7 @@ class Bench:
                 suffix = ".mnn" if kind == "mnn" else f".{kind.replace(' ', '_')}.tflite"
                 paths[kind][name] = stem.with_name(stem.name + suffix)
             export_litert(model, paths["litert"][name])
-            export_litert(model, paths["litert sparse"][name], sparse=True)
+            export_litert(model, paths["litert sparse"][name], "sparse")
             export_mnn(paths["litert"][name], paths["mnn"][name])
             counted = count_macs(model)
             found[name] = {

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.data import Dataset
+from compress.errors import InputError
 from compress.files import read_json, write_json
 from compress.heads import decides_at
 from compress.io import float32_model, save_model
@@ -134,7 +135,7 @@ def _files(
     """Exports a model and judges every file on the test part."""
     from compress.export import export
     from compress.measure.quality import run_all
-    from compress.measure.runtimes import LiteRTSession
+    from compress.measure.runtimes import session_for
     from compress.measure.size import file_sizes
 
     on_progress(f"exporting {stem}", 0.0)
@@ -149,7 +150,7 @@ def _files(
     threshold = decides_at(model, data.task)
     options = replace(plan.export, formats=formats)
     for made in export(model, data, folder.exports / stem, options, seed=plan.seed):
-        session = LiteRTSession(made.path, threads=1)
+        session = session_for(made.path)
         scores = run_all(session, inputs, partial(on_progress, f"testing {made.path.name}"))
         sizes = file_sizes(made.path)
         artifacts.append(
@@ -187,60 +188,91 @@ def measure_stage(folder: RunFolder, plan: Plan, on_progress: OnProgress = silen
         if runtime == "litert":
             _litert(folder, plan, on_progress)
         else:
-            _mnn(folder, plan, on_progress)
+            _other(runtime, folder, plan, on_progress)
 
 
-def _mnn(folder: RunFolder, plan: Plan, on_progress: OnProgress) -> None:
-    """Converts the float32 files to MNN and times them against each other."""
+def _artifacts(folder: RunFolder) -> list[Artifact]:
+    return [item for record in folder.read_compressed() for item in record.files()]
+
+
+def _other(runtime: str, folder: RunFolder, plan: Plan, on_progress: OnProgress) -> None:
+    """Times with a runtime beside LiteRT, or notes why not."""
     from compress.errors import MissingDependency, RunFailed
-    from compress.export.mnn import export_mnn
 
-    artifacts = [
+    path = folder.latency_of(runtime)
+    chosen = [
         item
-        for record in folder.read_compressed()
-        for item in record.files()
-        if item.format == "float32"
+        for item in _artifacts(folder)
+        if (item.format == "float32" if runtime == "mnn" else item.file.endswith(".onnx"))
     ]
-    path = folder.latency_of("mnn")
-    if not artifacts or (path.exists() and list(read_json(path)) == [a.id for a in artifacts]):
+    if path.exists() and list(read_json(path)) == [item.id for item in chosen]:
+        return
+    if not chosen:
+        needed = "float32" if runtime == "mnn" else "onnx"
+        write_json(path, {"skipped": f"there are no {needed} files: add {needed} to --formats"})
         return
     try:
-        files = {}
-        for item in artifacts:
-            on_progress(f"converting {item.id} to MNN", 0.0)
-            files[item.id] = folder.exports / f"{item.id}.mnn"
-            export_mnn(folder.path / item.file, files[item.id])
-        on_progress("timing with MNN", 0.0)
+        files = (
+            _converted(chosen, folder, on_progress) if runtime == "mnn" else _paths(chosen, folder)
+        )
+        on_progress(f"timing with {runtime}", 0.0)
         timed = measure_latency(
             files,
             plan.latency,
-            baselines={item.id: item.baseline for item in artifacts},
-            runtime="mnn",
+            baselines={item.id: _baseline(item, chosen) for item in chosen},
+            runtime=runtime,
             seed=plan.seed,
-            on_progress=lambda share: on_progress("timing with MNN", share),
+            on_progress=lambda share: on_progress(f"timing with {runtime}", share),
         )
-    except (MissingDependency, RunFailed) as error:
-        LOG.warning("MNN was skipped: %s", error)
+    except (InputError, MissingDependency, RunFailed) as error:
+        LOG.warning("%s was skipped: %s", runtime, error)
         write_json(path, {"skipped": str(error)})
         return
     write_json(path, {name: latency.to_json() for name, latency in timed.items()})
 
 
+def _baseline(item: Artifact, among: list[Artifact]) -> str:
+    """Returns the same model's first dense file among those that are timed."""
+    return next(
+        other.id
+        for other in (*among, item)
+        if other.model == item.model and (other.variant == "dense" or other is item)
+    )
+
+
+def _paths(artifacts: list[Artifact], folder: RunFolder) -> dict[str, Path]:
+    return {item.id: folder.path / item.file for item in artifacts}
+
+
+def _converted(
+    artifacts: list[Artifact], folder: RunFolder, on_progress: OnProgress
+) -> dict[str, Path]:
+    """Converts float32 files to MNN."""
+    from compress.export.mnn import export_mnn
+
+    files = {}
+    for item in artifacts:
+        on_progress(f"converting {item.id} to MNN", 0.0)
+        files[item.id] = folder.exports / f"{item.id}.mnn"
+        export_mnn(folder.path / item.file, files[item.id])
+    return files
+
+
 def _litert(folder: RunFolder, plan: Plan, on_progress: OnProgress) -> None:
-    """Times all exported files of a folder against each other, once.
+    """Times all exported LiteRT files of a folder against each other, once.
 
     Each file's ratio is against its own model's first dense format. A folder whose
     files have all been timed together is left as it is.
     """
-    artifacts = [item for record in folder.read_compressed() for item in record.files()]
+    artifacts = [item for item in _artifacts(folder) if item.file.endswith(".tflite")]
     names = [artifact.id for artifact in artifacts]
     if not names or (folder.latency.exists() and list(read_json(folder.latency)) == names):
         return
     on_progress("timing", 0.0)
     result = measure_latency(
-        {artifact.id: folder.path / artifact.file for artifact in artifacts},
+        _paths(artifacts, folder),
         plan.latency,
-        baselines={artifact.id: artifact.baseline for artifact in artifacts},
+        baselines={item.id: _baseline(item, artifacts) for item in artifacts},
         seed=plan.seed,
         on_progress=lambda share: on_progress("timing", share),
     )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from compress.data import Dataset, Preprocessing
 from compress.files import write_json
 from compress.heads import decides_at
-from compress.plan import ExportOptions
+from compress.plan import ONNX_FORMATS, ExportOptions
 
 if TYPE_CHECKING:
     import keras
@@ -26,8 +28,8 @@ class Exported:
     """One file that was made of a model, checked on validation examples.
 
     Attributes:
-        format: "float32", "int8" or "sparse".
-        path: The `.tflite` file.
+        format: One of `compress.plan.FORMATS`.
+        path: The file.
         max_difference: Largest absolute difference of an output from the Keras model's.
         agreement: Share of examples with the same decision, in [0, 1]; of a regression R^2.
         checked: Number of validation examples compared.
@@ -48,7 +50,9 @@ def export(
     *,
     seed: int = 0,
 ) -> list[Exported]:
-    """Writes `<stem>.<format>.tflite` for each format, and `<stem>.json`: how to feed them.
+    """Writes `<stem>.<format>.tflite` (or `.onnx`) for each format, and how to feed them.
+
+    How to feed them stands in `<stem>.json`.
 
     Args:
         model: For this data.
@@ -61,11 +65,11 @@ def export(
         One record a file.
 
     Raises:
-        RunFailed: The converter refused the model.
+        MissingDependency: ONNX's packages are not installed.
+        RunFailed: A converter refused the model.
     """
-    from compress.export.litert import export_litert
     from compress.measure.quality import run_all
-    from compress.measure.runtimes import LiteRTSession
+    from compress.measure.runtimes import session_for
     from compress.predict import Predictor
 
     options = options or ExportOptions()
@@ -76,15 +80,8 @@ def export(
     threshold = decides_at(model, data.task)
     results, feeding = [], {}
     for name in options.formats:
-        path = Path(f"{stem}.{name}.tflite")
-        export_litert(
-            model,
-            path,
-            quantize=name == "int8",
-            sparse=name == "sparse",
-            representative=representative,
-        )
-        session = LiteRTSession(path, threads=1)
+        path = _file(model, stem, name, representative, options)
+        session = session_for(path)
         got = run_all(session, probe)
         results.append(
             Exported(
@@ -96,8 +93,8 @@ def export(
             )
         )
         feeding[path.name] = {
-            "input": session.input_quantization,
-            "output": session.output_quantization,
+            "input": getattr(session, "input_quantization", {"dtype": "float32"}),
+            "output": getattr(session, "output_quantization", {"dtype": "float32"}),
         }
     write_json(
         Path(f"{stem}.json"),
@@ -109,3 +106,29 @@ def export(
         },
     )
     return results
+
+
+def _file(
+    model: keras.Model,
+    stem: str | Path,
+    name: str,
+    representative: npt.NDArray[np.float32],
+    options: ExportOptions,
+) -> Path:
+    """Writes one file."""
+    from compress.export.litert import export_litert
+    from compress.export.onnx import export_onnx, quantize_onnx
+
+    if name not in ONNX_FORMATS:
+        path = Path(f"{stem}.{name}.tflite")
+        export_litert(model, path, name, representative=representative)
+        return path
+    path = Path(f"{stem}.{name}.onnx")
+    if name == "onnx":
+        export_onnx(model, path, opset=options.opset)
+        return path
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "float32.onnx"
+        export_onnx(model, plain, opset=options.opset)
+        quantize_onnx(plain, path, representative)
+    return path

@@ -1,4 +1,4 @@
-"""Keras -> LiteRT: float32, int8 calibrated on representative data, and sparse float32."""
+"""Keras -> LiteRT: float32, float16, int8 by weights or in all, and sparse float32."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 def export_litert(
     model: keras.Model,
     path: Path,
+    kind: str = "float32",
     *,
-    quantize: bool = False,
-    sparse: bool = False,
     representative: npt.NDArray[np.float32] | None = None,
 ) -> None:
     """Writes a `.tflite` file for batch size 1, in one atomic step.
@@ -31,10 +30,11 @@ def export_litert(
     Args:
         model: A functional model or a built Sequential with one input.
         path: Ends in `.tflite`.
-        quantize: True: weights, activations, input and output in int8 (weights per
-            channel); False: float32.
-        sparse: Encode weights with enough zeros without them: a smaller file, computed as
-            fast as before (LiteRT unpacks it on x86).
+        kind: "float32"; "float16": weights as half floats, computed in float32 on CPUs;
+            "dynamic": weights in int8, activations quantized as they come; "int8": weights
+            (per channel), activations, input and output in int8; "sparse": float32, weights
+            with enough zeros without them: a smaller file, computed as fast as before (LiteRT
+            unpacks it on x86).
         representative: Model inputs (n, ...) that calibrate int8; required for it.
 
     Raises:
@@ -45,7 +45,7 @@ def export_litert(
     import tensorflow as tf
 
     calibration = [] if representative is None else list(representative)
-    if quantize and not calibration:
+    if kind == "int8" and not calibration:
         raise InputError("int8 export must have representative inputs. Received: none.")
     shape = tuple(model.inputs[0].shape[1:])
     if any(size is None for size in shape):
@@ -59,13 +59,17 @@ def export_litert(
                 folder, format="tf_saved_model", verbose=False, input_signature=signature
             )
             converter: Any = tf.lite.TFLiteConverter.from_saved_model(folder)
-            if quantize:
+            if kind in ("float16", "dynamic"):
+                converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            if kind == "float16":
+                converter.target_spec.supported_types = [tf.float16]
+            if kind == "int8":
                 converter.optimizations = [tf.lite.Optimize.DEFAULT]
                 converter.representative_dataset = lambda: ([x[np.newaxis]] for x in calibration)
                 converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
                 converter.inference_input_type = tf.int8
                 converter.inference_output_type = tf.int8
-            if sparse:
+            if kind == "sparse":
                 converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
             content = converter.convert()
         except Exception as error:  # the converter raises bare Exceptions from C++

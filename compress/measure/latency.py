@@ -85,7 +85,7 @@ class _Timer:
         self.medians: list[float] = []
         self.renew()
         self._session.invoke()
-        once = min(self._time(3))
+        once = min(self._session.timed(3))
         self._block = min(MAX_RUNS, max(MIN_RUNS, math.ceil(BLOCK_SECONDS / max(once, 1e-9))))
 
     def renew(self) -> None:
@@ -99,18 +99,9 @@ class _Timer:
 
     def block(self) -> None:
         """Times one block and drops its first run."""
-        kept = np.asarray(self._time(self._block)[1:])
+        kept = np.asarray(self._session.timed(self._block)[1:])
         self.runs.append(kept)
         self.medians.append(float(np.median(kept)))
-
-    def _time(self, count: int) -> list[float]:
-        invoke, clock = self._session.invoke, time.perf_counter
-        times = []
-        for _ in range(count):
-            began = clock()
-            invoke()
-            times.append(clock() - began)
-        return times
 
 
 def measure_latency(

@@ -14,7 +14,14 @@ from compress.plan.channels import (
 )
 from compress.plan.data import NORMALIZATIONS, TASKS, DataOptions
 from compress.plan.distill import CACHES, HINTS, LOGIT_LOSSES, DistillOptions
-from compress.plan.output import FORMATS, RUNTIMES, ExportOptions, LatencyOptions
+from compress.plan.output import (
+    FORMATS,
+    LITERT_FORMATS,
+    ONNX_FORMATS,
+    RUNTIMES,
+    ExportOptions,
+    LatencyOptions,
+)
 from compress.plan.ramp import Ramp
 from compress.plan.training import (
     AUGMENTATIONS,
@@ -51,10 +58,12 @@ __all__ = [
     "FINETUNE_STEPS",
     "FORMATS",
     "HINTS",
+    "LITERT_FORMATS",
     "LOGIT_LOSSES",
     "LatencyOptions",
     "MIN_FINETUNE_EPOCHS",
     "NORMALIZATIONS",
+    "ONNX_FORMATS",
     "OPTIMIZERS",
     "POOLINGS",
     "PRUNED_TOO",

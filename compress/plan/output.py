@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from compress.options import option, require, require_choice
 
-FORMATS = ("float32", "int8", "sparse")
-RUNTIMES = ("litert", "mnn")
+LITERT_FORMATS = ("float32", "float16", "dynamic", "int8", "sparse")
+ONNX_FORMATS = ("onnx", "onnx_int8")
+FORMATS = (*LITERT_FORMATS, *ONNX_FORMATS)
+RUNTIMES = ("litert", "mnn", "onnx", "openvino")
 
 
 @dataclass(frozen=True)
@@ -17,9 +19,11 @@ class ExportOptions:
     formats: tuple[str, ...] = option(
         ("float32", "int8"),
         "--formats",
-        "LiteRT files: float32, int8, sparse (float32 without the zeros, of pruned models)",
+        "LiteRT files: float32, float16, dynamic (int8 weights), int8, sparse (float32 without the "
+        "zeros, of pruned models); ONNX files: onnx, onnx_int8 (pip install 'paretune[onnx]')",
     )
     calibration: int = option(200, "--calibration", "training examples that calibrate int8")
+    opset: int | None = option(None, "--opset", "of ONNX's operators; default: the converter's")
 
     def __post_init__(self) -> None:
         require(bool(self.formats), "formats", "name at least one format", self.formats)
@@ -32,7 +36,7 @@ class ExportOptions:
 class LatencyOptions:
     """The block protocol of latency measurement."""
 
-    threads: int = option(1, "--latency-threads", "threads of the LiteRT interpreter")
+    threads: int = option(1, "--latency-threads", "CPU threads of a runtime")
     precision: float = option(
         0.02, "--latency-precision", "stop when each ratio's 95 % half-width is below this share"
     )
@@ -41,7 +45,8 @@ class LatencyOptions:
     runtimes: tuple[str, ...] = option(
         ("litert",),
         "--runtimes",
-        "litert, mnn (whose kernels skip zeros; float32 files; pip install 'paretune[mnn]')",
+        "litert; mnn (whose kernels skip zeros; float32 files; pip install 'paretune[mnn]'); onnx "
+        "and openvino (the ONNX files among --formats; pip install 'paretune[onnx,openvino]')",
     )
 
     def __post_init__(self) -> None:

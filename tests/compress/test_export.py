@@ -15,8 +15,17 @@ from compress.data import Dataset
 from compress.errors import InputError, MissingDependency, RunFailed
 from compress.export.litert import export_litert
 from compress.export.mnn import export_mnn
+from compress.export.onnx import export_onnx, quantize_onnx
 from compress.measure.quality import run_all
-from compress.measure.runtimes import RUNTIMES, LiteRTSession, MNNSession
+from compress.measure.runtimes import (
+    RUNTIMES,
+    LiteRTSession,
+    MNNSession,
+    OnnxSession,
+    OpenVinoSession,
+    TensorFlowSession,
+    session_for,
+)
 from compress.measure.size import file_sizes
 from compress.plan import ExportOptions
 from tests.compress.tflite import zeros_in
@@ -28,8 +37,35 @@ class TestLiteRT(RuntimeContract):
 
     @pytest.fixture
     def path(self, tmp_path: Path, small_cnn: Callable[..., Any]) -> Path:
-        export_litert(small_cnn(), tmp_path / "m.tflite", quantize=False)
+        export_litert(small_cnn(), tmp_path / "m.tflite")
         return tmp_path / "m.tflite"
+
+
+class TestOnnx(RuntimeContract):
+    name = "onnx"
+
+    @pytest.fixture
+    def path(self, tmp_path: Path, small_cnn: Callable[..., Any]) -> Path:
+        export_onnx(small_cnn(), tmp_path / "m.onnx")
+        return tmp_path / "m.onnx"
+
+
+class TestOpenVino(TestOnnx):
+    name = "openvino"
+
+
+class TestTensorFlow(RuntimeContract):
+    name = "tensorflow"
+
+    @pytest.fixture
+    def path(self, tmp_path: Path, small_cnn: Callable[..., Any]) -> Path:
+        small_cnn().save(tmp_path / "m.keras")
+        return tmp_path / "m.keras"
+
+    def test_its_process_has_the_threads_and_reports_what_is_wrong(self, tmp_path: Path) -> None:
+        (tmp_path / "bad.keras").write_bytes(b"nothing")
+        with pytest.raises(InputError, match="Keras 3 must be able to read"):
+            TensorFlowSession(tmp_path / "bad.keras", 1)
 
 
 class TestMNN(RuntimeContract):
@@ -60,6 +96,8 @@ def test_mnn_refuses_what_it_cannot_read(tmp_path: Path) -> None:
     assert not (tmp_path / "bad.mnn").exists()
     with pytest.raises(InputError, match="no such file"):
         MNNSession(tmp_path / "bad.mnn", 1)
+    with pytest.raises(InputError, match=r"must end in .tflite, .mnn, .onnx, .keras, .h5"):
+        session_for(tmp_path / "bad.txt")
 
 
 def test_a_missing_mnn_is_named_with_its_install_line(
@@ -68,6 +106,97 @@ def test_a_missing_mnn_is_named_with_its_install_line(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match=r"paretune\[mnn\]"):
         export_mnn(tmp_path / "m.tflite", tmp_path / "m.mnn")
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "dynamic", "onnx", "onnx_int8", "int8"])
+def test_every_format_computes_the_model_and_repeats_its_bytes(
+    kind: str, digits: Dataset, small_cnn: Callable[..., Any], tmp_path: Path, cpu: Any
+) -> None:
+    from compress.plan import TrainSettings
+    from compress.train import train
+
+    model = small_cnn()
+    train(model, digits, TrainSettings(epochs=6, batch_size=64, learning_rate=3e-3), device=cpu)
+    options = ExportOptions(formats=(kind,))
+    (made,) = export(model, digits, tmp_path / "a", options)
+    (again,) = export(model, digits, tmp_path / "b", options)
+    assert made.path.read_bytes() == again.path.read_bytes()
+    assert made.path.suffix == (".onnx" if kind.startswith("onnx") else ".tflite")
+    scores = run_all(session_for(made.path), digits.inputs("val"))
+    expected = model.predict(digits.inputs("val"), verbose=0)
+    assert np.abs(scores - expected).max() < (1e-5 if kind in ("float32", "onnx") else 0.15)
+    assert (scores.argmax(-1) == expected.argmax(-1)).mean() > 0.97
+    assert made.agreement > 0.97
+
+
+def test_smaller_formats_are_smaller(tmp_path: Path) -> None:
+    import keras
+
+    inputs = keras.Input((64,))
+    model = keras.Model(inputs, keras.layers.Dense(512)(inputs))
+    sizes = {}
+    for kind in ("float32", "float16", "dynamic"):
+        export_litert(model, tmp_path / f"{kind}.tflite", kind)
+        sizes[kind] = (tmp_path / f"{kind}.tflite").stat().st_size
+    # 64 x 512 weights: 4, 2 and 1 bytes each
+    assert sizes["float32"] - sizes["float16"] == pytest.approx(64 * 512 * 2, rel=0.1)
+    # less scales of 4 bytes for each of 512 units
+    assert sizes["float16"] - sizes["dynamic"] > 64 * 512 - 4 * 512 - 5000
+
+
+def test_grouped_convolutions_reach_onnx(tmp_path: Path) -> None:
+    import keras
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 8))
+    layer = keras.layers.Conv2D(16, 3, groups=4, padding="same", activation="relu")
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(layer(inputs)))
+    export_onnx(model, tmp_path / "m.onnx")
+    x = np.random.default_rng(0).normal(size=(5, 8, 8, 8)).astype(np.float32)
+    expected = model(x, training=False).numpy()
+    for session in (OnnxSession(tmp_path / "m.onnx", 1), OpenVinoSession(tmp_path / "m.onnx", 1)):
+        np.testing.assert_allclose(run_all(session, x), expected, atol=1e-5)
+    assert "call" not in vars(layer)
+
+
+def test_onnx_refusals(
+    tmp_path: Path, small_cnn: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    import keras
+    import onnx
+
+    class Strange(keras.layers.Layer):
+        def call(self, x: Any) -> Any:
+            import tensorflow as tf
+
+            return tf.linalg.svd(x, compute_uv=False)
+
+    inputs = keras.Input((8, 8))
+    with pytest.raises(RunFailed, match="ONNX converter refused model.*Svd.* is not supported"):
+        export_onnx(keras.Model(inputs, Strange()(inputs)), tmp_path / "s.onnx")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError, match=r"opset must be in .*Received: 99"):
+        export_onnx(small_cnn(), tmp_path / "s.onnx", opset=99)
+    export_onnx(small_cnn(), tmp_path / "s.onnx", opset=14)
+    assert onnx.load(tmp_path / "s.onnx").opset_import[0].version == 14
+    open_size = keras.Input((None, None, 3))
+    model = keras.Model(open_size, keras.layers.GlobalAveragePooling2D()(open_size))
+    with pytest.raises(InputError, match="must have a known input size to be exported"):
+        export_onnx(model, tmp_path / "o.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"nothing")
+    with pytest.raises(RunFailed, match="quantizer refused 'bad.onnx'"):
+        quantize_onnx(tmp_path / "bad.onnx", tmp_path / "q.onnx", np.zeros((1, 2), np.float32))
+    for kind in (OnnxSession, OpenVinoSession):
+        with pytest.raises(InputError, match="must be able to run"):
+            kind(tmp_path / "bad.onnx", 1)
+    node = onnx.helper.make_node("Nonsense", ["x"], ["y"])
+    made = [onnx.helper.make_tensor_value_info(n, 1, [1, 4]) for n in "xy"]
+    graph = onnx.helper.make_graph([node], "g", made[:1], made[1:])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "unknown.onnx")
+    with pytest.raises(InputError, match="ONNX Runtime must be able to run.*Nonsense"):
+        OnnxSession(tmp_path / "unknown.onnx", 1)
+    captured = capfd.readouterr()
+    assert captured.out == ""
 
 
 def test_a_sparse_file_leaves_zeros_out_and_computes_the_same(tmp_path: Path) -> None:
@@ -86,7 +215,7 @@ def test_a_sparse_file_leaves_zeros_out_and_computes_the_same(tmp_path: Path) ->
     sizes, outputs = {}, {}
     for name in (False, True):
         path = tmp_path / f"{name}.tflite"
-        export_litert(model, path, sparse=name)
+        export_litert(model, path, "sparse" if name else "float32")
         sizes[name] = path.stat().st_size
         probe = np.random.default_rng(0).normal(size=(3, 8, 8, 16)).astype(np.float32)
         outputs[name] = run_all(LiteRTSession(path, 1), probe)
@@ -176,15 +305,15 @@ def test_refusals(tmp_path: Path, small_cnn: Callable[..., Any], digits: Dataset
     import keras
 
     with pytest.raises(InputError, match="must have representative inputs"):
-        export_litert(small_cnn(), tmp_path / "m.tflite", quantize=True)
+        export_litert(small_cnn(), tmp_path / "m.tflite", "int8")
     inputs = keras.Input((None, 3))
     open_size = keras.Model(inputs, keras.layers.Dense(2)(inputs))
     with pytest.raises(InputError, match="must have a known input size"):
-        export_litert(open_size, tmp_path / "m.tflite", quantize=False)
+        export_litert(open_size, tmp_path / "m.tflite")
     inputs = keras.Input((4,))
     strange = keras.Model(inputs, keras.ops.linalg.svd(keras.ops.reshape(inputs, (-1, 2, 2)))[1])
     with pytest.raises(RunFailed, match="converter refused"):
-        export_litert(strange, tmp_path / "m.tflite", quantize=False)
+        export_litert(strange, tmp_path / "m.tflite")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "bad.tflite").write_bytes(b"nothing")
     with pytest.raises(InputError, match="must be able to run"):

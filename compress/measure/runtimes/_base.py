@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+
+def timed_here(invoke: Callable[[], None], count: int) -> list[float]:
+    """Times `count` calls one by one; what sessions in this process do."""
+    clock = time.perf_counter
+    seconds = []
+    for _ in range(count):
+        began = clock()
+        invoke()
+        seconds.append(clock() - began)
+    return seconds
 
 
 class Session(Protocol):
@@ -25,15 +38,25 @@ class Session(Protocol):
         """Runs one inference; this alone is timed."""
         ...
 
+    def timed(self, count: int) -> list[float]:
+        """Runs `count` inferences and returns the seconds of each."""
+        ...
+
     def output(self) -> npt.NDArray[np.float32]:
         """Returns the output as real numbers (integers are dequantized)."""
         ...
 
 
 class Runtime(Protocol):
-    """A way to run model files; timing stays in measure/latency.py."""
+    """A way to run model files; timing stays in measure/latency.py.
+
+    Attributes:
+        name: As users type it.
+        suffixes: Of the files that it runs.
+    """
 
     name: str
+    suffixes: tuple[str, ...]
 
     def describe(self) -> str:
         """Returns name and version, as reports show it."""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.errors import InputError, MissingDependency
+from compress.measure.runtimes._base import timed_here
 from compress.quiet import captured_stderr
 
 
@@ -17,6 +18,7 @@ class LiteRT:
     """Runs `.tflite` files."""
 
     name = "litert"
+    suffixes: tuple[str, ...] = (".tflite",)
 
     def describe(self) -> str:
         """Returns name and version."""
@@ -84,6 +86,10 @@ class LiteRTSession:
     def invoke(self) -> None:
         """Runs one inference."""
         self._interpreter.invoke()
+
+    def timed(self, count: int) -> list[float]:
+        """Runs `count` inferences and returns the seconds of each."""
+        return timed_here(self.invoke, count)
 
     def output(self) -> npt.NDArray[np.float32]:
         """Returns the output, dequantized where it is an integer."""

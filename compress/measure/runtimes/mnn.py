@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.errors import InputError, MissingDependency
+from compress.measure.runtimes._base import timed_here
 from compress.quiet import silenced_stdout
 
 INSTALL = "MNN must be installed to run .mnn files: pip install 'paretune[mnn]'"
@@ -20,6 +21,7 @@ class MNN:
     """Runs `.mnn` files, as `compress.export.mnn` makes them."""
 
     name = "mnn"
+    suffixes: tuple[str, ...] = (".mnn",)
 
     def describe(self) -> str:
         """Returns name and version."""
@@ -75,6 +77,10 @@ class MNNSession:
     def invoke(self) -> None:
         """Runs one inference."""
         self._interpreter.runSession(self._session)
+
+    def timed(self, count: int) -> list[float]:
+        """Runs `count` inferences and returns the seconds of each."""
+        return timed_here(self.invoke, count)
 
     def output(self) -> npt.NDArray[np.float32]:
         """Returns the output."""

@@ -201,7 +201,7 @@ def _litert(model: Any, x: Any, folder: Path, expected: Any) -> float:
     from compress.measure.runtimes import LiteRTSession
 
     path = folder / "model.tflite"
-    export_litert(model, path, quantize=False)
+    export_litert(model, path)
     session = LiteRTSession(path, threads=1)
     session.set_input(x)
     session.invoke()

@@ -1,0 +1,92 @@
+"""OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.errors import InputError, MissingDependency
+from compress.measure.runtimes._base import timed_here
+
+INSTALL = "OpenVINO must be installed to be timed: pip install 'paretune[openvino]'"
+
+
+class OpenVino:
+    """Runs `.onnx` files in float32, or in int8 where they hold quantization nodes."""
+
+    name = "openvino"
+    suffixes: tuple[str, ...] = (".onnx",)
+
+    def describe(self) -> str:
+        """Returns name and version."""
+        try:
+            return f"OpenVINO {metadata.version('openvino')} (CPU, float32)"
+        except metadata.PackageNotFoundError:
+            raise MissingDependency(INSTALL) from None
+
+    def prepare(self, path: Path, threads: int) -> OpenVinoSession:
+        """Compiles an `.onnx` file; see `Runtime.prepare`."""
+        return OpenVinoSession(path, threads)
+
+
+class OpenVinoSession:
+    """One compiled model with one stream.
+
+    Args:
+        path: An `.onnx` file with one input, of known size, and one output.
+        threads: CPU threads.
+
+    Raises:
+        InputError: The file cannot be read or compiled.
+        MissingDependency: openvino is not installed.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        try:
+            import openvino
+        except ImportError:
+            raise MissingDependency(INSTALL) from None
+        # bfloat16, which newer CPUs would choose by themselves, is another computation
+        settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        try:
+            compiled: Any = openvino.Core().compile_model(str(path), "CPU", settings)
+        except Exception as error:  # openvino raises RuntimeError and kinds of its own
+            reason = str(error).strip().splitlines()[-1]
+            raise InputError(f"OpenVINO must be able to run '{path}' ({reason}).") from None
+        if len(compiled.inputs) != 1 or len(compiled.outputs) != 1:
+            raise InputError(
+                f"'{path}' must have one input and one output. Received: "
+                f"{len(compiled.inputs)} and {len(compiled.outputs)}."
+            )
+        self._request: Any = compiled.create_infer_request()
+        self._shape = tuple(int(size) for size in compiled.inputs[0].shape)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The input's shape, batch axis included."""
+        return self._shape
+
+    def set_input(self, x: npt.NDArray[np.float32]) -> None:
+        """Copies a batch in."""
+        self._request.get_input_tensor().data[:] = x
+
+    def invoke(self) -> None:
+        """Runs one inference."""
+        self._request.infer()
+
+    def timed(self, count: int) -> list[float]:
+        """Runs `count` inferences and returns the seconds of each."""
+        return timed_here(self.invoke, count)
+
+    def output(self) -> npt.NDArray[np.float32]:
+        """Returns the output."""
+        return np.array(self._request.get_output_tensor().data, np.float32)

@@ -1,0 +1,231 @@
+"""TensorFlow itself: a Keras model as a compiled function, in a process of its own.
+
+TensorFlow's thread count is fixed when it starts, so each count gets its own process; runs are
+timed inside it, and it stays for later files.
+"""
+
+from __future__ import annotations
+
+import atexit
+import pickle
+import struct
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.errors import InputError
+
+
+class TensorFlow:
+    """Runs `.keras` and `.h5` files."""
+
+    name = "tensorflow"
+    suffixes: tuple[str, ...] = (".keras", ".h5")
+
+    def describe(self) -> str:
+        """Returns name and version."""
+        return f"TensorFlow {metadata.version('tensorflow')} (Keras graph)"
+
+    def prepare(self, path: Path, threads: int) -> TensorFlowSession:
+        """Loads a model anew; see `Runtime.prepare`."""
+        return TensorFlowSession(path, threads)
+
+
+class TensorFlowSession:
+    """One loaded and traced model in the process of a thread count.
+
+    Args:
+        path: A Keras model with one input, of known size, and one output.
+        threads: CPU threads; a GPU is used where TensorFlow sees one, and waited for.
+
+    Raises:
+        InputError: The file cannot be read or run.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._server = _server(threads)
+        self._number, shape = self._server.ask("load", str(path))
+        self._shape: tuple[int, ...] = tuple(shape)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_number"):
+            self._server.drop(self._number)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The input's shape, batch axis included."""
+        return self._shape
+
+    def set_input(self, x: npt.NDArray[np.float32]) -> None:
+        """Copies a batch in."""
+        self._server.ask("input", self._number, np.asarray(x, np.float32))
+
+    def invoke(self) -> None:
+        """Runs one inference."""
+        self.timed(1)
+
+    def timed(self, count: int) -> list[float]:
+        """Runs `count` inferences and returns the seconds of each, as the process itself sees."""
+        return list(self._server.ask("run", self._number, count))
+
+    def output(self) -> npt.NDArray[np.float32]:
+        """Returns the output."""
+        return np.asarray(self._server.ask("output", self._number), np.float32)
+
+
+class _Server:
+    """A process that answers pickled questions, in order."""
+
+    def __init__(self, threads: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "compress.measure.runtimes.tensorflow", str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        atexit.register(self.close)
+
+    def ask(self, *question: Any) -> Any:
+        """Returns the answer.
+
+        Raises:
+            InputError: What the process says is wrong with the question, or that it died.
+        """
+        try:
+            _send(self._process.stdin, question)
+            kind, answer = _receive(self._process.stdout)
+        except (OSError, EOFError):
+            _SERVERS.clear()
+            raise InputError(
+                f"TensorFlow's process must live through {question[:2]}. It ended with code "
+                f"{self._process.poll()}."
+            ) from None
+        if kind == "error":
+            raise InputError(answer)
+        return answer
+
+    def drop(self, number: int) -> None:
+        """Frees a model; nothing happens when the process is gone."""
+        if self._process.poll() is None:
+            self.ask("drop", number)
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._process.poll() is None and self._process.stdin is not None:
+            self._process.stdin.close()
+            self._process.wait(timeout=10)
+            if self._process.stdout is not None:
+                self._process.stdout.close()
+
+
+_SERVERS: dict[int, _Server] = {}
+
+
+def _server(threads: int) -> _Server:
+    if threads not in _SERVERS:
+        _SERVERS[threads] = _Server(threads)
+    return _SERVERS[threads]
+
+
+def _send(stream: Any, content: Any) -> None:
+    data = pickle.dumps(content)
+    stream.write(struct.pack("<Q", len(data)) + data)
+    stream.flush()
+
+
+def _receive(stream: Any) -> Any:
+    head = stream.read(8)
+    if len(head) < 8:
+        raise EOFError
+    return pickle.loads(stream.read(struct.unpack("<Q", head)[0]))
+
+
+class _Models:
+    """What the process holds: traced models, their inputs and outputs."""
+
+    def __init__(self) -> None:
+        self._functions: dict[int, Any] = {}
+        self._inputs: dict[int, Any] = {}
+        self._outputs: dict[int, Any] = {}
+        self._made = 0
+
+    def load(self, path: str) -> tuple[int, tuple[int, ...]]:
+        import tensorflow as tf
+
+        from compress.io import load_model
+
+        model = load_model(path)
+        if len(model.inputs) != 1 or len(model.outputs) != 1:
+            raise InputError(f"'{path}' must have one input and one output.")
+        shape = (1, *model.inputs[0].shape[1:])
+        if None in shape:
+            raise InputError(
+                f"'{path}' must have a known input size. Received: {shape}. Give --input-shape."
+            )
+        self._made += 1
+        self._functions[self._made] = tf.function(
+            lambda x: model(x, training=False), autograph=False
+        )
+        return self._made, shape
+
+    def input(self, number: int, x: npt.NDArray[np.float32]) -> None:
+        import tensorflow as tf
+
+        self._inputs[number] = tf.constant(x)
+
+    def run(self, number: int, count: int) -> list[float]:
+        import time
+
+        function, x = self._functions[number], self._inputs[number]
+        seconds = []
+        for _ in range(count):
+            began = time.perf_counter()
+            # .numpy() waits for a GPU
+            self._outputs[number] = function(x).numpy()
+            seconds.append(time.perf_counter() - began)
+        return seconds
+
+    def output(self, number: int) -> Any:
+        return self._outputs[number]
+
+    def drop(self, number: int) -> None:
+        for table in (self._functions, self._inputs, self._outputs):
+            table.pop(number, None)
+
+
+def _serve(threads: int) -> None:
+    import os
+
+    # what C++ prints must not lie between answers
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    tf.get_logger().setLevel("ERROR")
+    models = _Models()
+    while True:
+        try:
+            name, *given = _receive(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            _send(answers, ("answer", getattr(models, name)(*given)))
+        except Exception as error:
+            text = " ".join(str(error).split())[:300]
+            known = isinstance(error, InputError)
+            _send(
+                answers,
+                ("error", text if known else f"TensorFlow must be able to run it ({text})."),
+            )
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))
