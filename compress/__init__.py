@@ -5,6 +5,7 @@ first function that needs it.
 """
 
 from compress._version import __version__
+from compress.bench import BenchPlan, bench
 from compress.data import Dataset, Split, load_data
 from compress.distill import distill
 from compress.errors import InputError, MissingDependency, ParetuneError, TrainingDiverged
@@ -17,6 +18,7 @@ from compress.prune.channels import coupled_groups, prune_channels
 from compress.prune.weights import prune_weights
 
 __all__ = [
+    "BenchPlan",
     "Dataset",
     "InputError",
     "MissingDependency",
@@ -25,6 +27,7 @@ __all__ = [
     "Split",
     "TrainingDiverged",
     "__version__",
+    "bench",
     "compress_model",
     "count_macs",
     "coupled_groups",

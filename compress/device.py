@@ -9,6 +9,7 @@ from pathlib import Path
 
 from compress.errors import InputError
 from compress.plan import DEVICES
+from compress.quiet import captured_stderr
 
 _GPU_NODES = ("/dev/nvidiactl", "/dev/dxg")
 
@@ -106,12 +107,16 @@ def setup(choice: str = "auto", threads: int | None = None) -> Device:
 
 
 def quiet_tensorflow() -> None:
-    """Keeps TensorFlow's Python log to errors, in a process that is ours.
+    """Keeps TensorFlow's log to errors, in a process that is ours.
 
-    It warns of many traces when many models are trained, which is what we do.
+    It warns of many traces when many models are trained, which is what we do; and it writes
+    about its build while it is imported, before any log level counts.
     """
-    import tensorflow as tf
+    with captured_stderr():
+        import keras  # noqa: F401
+        import tensorflow as tf
 
+        tf.config.list_physical_devices()
     tf.get_logger().setLevel("ERROR")
 
 

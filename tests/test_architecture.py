@@ -47,6 +47,7 @@ TIERS = [
     ["compress.shrink"],
     ["compress.stages"],
     ["compress.report"],
+    ["compress.bench"],
     ["compress.pipeline"],
     ["search.spaces", "search.samplers"],
     ["search.plan"],

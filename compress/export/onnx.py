@@ -171,15 +171,15 @@ def _quiet() -> Iterator[list[str]]:
     propagate, level = logger.propagate, logger.level
     logger.addHandler(keep)
     logger.propagate = False
+    disabled = logging.root.manager.disable
+    # TensorFlow warns of traces, ONNX Runtime of preprocessing, both on loggers of their own
+    logging.disable(logging.WARNING)
     try:
-        tensorflow = logging.getLogger("tensorflow")
-        before = tensorflow.level
-        tensorflow.setLevel(logging.ERROR)
         with warnings.catch_warnings(), captured_stderr(), silenced_stdout():
             warnings.simplefilter("ignore")
             yield problems
     finally:
-        tensorflow.setLevel(before)
+        logging.disable(disabled)
         logger.removeHandler(keep)
         logger.propagate = propagate
         logger.setLevel(level)

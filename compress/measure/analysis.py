@@ -226,7 +226,9 @@ class _Walk:
             if node.body is not None:
                 outputs = tuple(self._walk(node.body, inputs, f"{name}/", reshape))
             else:
-                made = _specs(node, values) if reshape else node.outputs
+                # a nested model may be built for open sizes and be called with known ones
+                anew = reshape or (_open(node.outputs) and all(t.known for t in inputs))
+                made = _specs(node, values) if anew else node.outputs
                 outputs = tuple(self._tensor(tensor.shape, tensor.dtype) for tensor in made)
                 self.steps.append(_Step(name, node, inputs, outputs))
             values.update(zip((id(t) for t in node.outputs), outputs, strict=True))
@@ -251,6 +253,11 @@ class _Walk:
             for key in [key for key in alive if last.get(key, place) <= place]:
                 del alive[key]
         return peak
+
+
+def _open(tensors: Sequence[Any]) -> bool:
+    """Tells whether a size beside the batch's is unknown."""
+    return any(None in tuple(tensor.shape)[1:] for tensor in tensors)
 
 
 def _specs(node: Node, values: dict[int, _Tensor]) -> list[Any]:

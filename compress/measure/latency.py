@@ -35,6 +35,7 @@ ROUNDS_PER_INSTANCE = 2
 rounds is honest only when it spans many instances, so each file is prepared anew this often."""
 MIN_ROUNDS = 40
 CHECK_EVERY = 4
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 BUSY_CORES = 0.2
 """Other work above this many cores is reported with the figures."""
 
@@ -104,6 +105,15 @@ class _Timer:
         self.medians.append(float(np.median(kept)))
 
 
+@dataclass(frozen=True)
+class Entry:
+    """What is timed: a file, by a runtime, with a number of CPU threads."""
+
+    path: Path
+    runtime: str
+    threads: int
+
+
 def measure_latency(
     files: Mapping[str, str | Path],
     options: LatencyOptions | None = None,
@@ -113,11 +123,7 @@ def measure_latency(
     seed: int = 0,
     on_progress: Callable[[float], None] | None = None,
 ) -> dict[str, Latency]:
-    """Times model files against each other by the block protocol.
-
-    In each round, in random order, every file runs a short block. Files are prepared
-    anew every few rounds. Timing stops when every ratio's 95 % half-width is within the
-    precision asked for, or when the budget is spent; the result says which.
+    """Times model files against each other by the block protocol, with one runtime.
 
     Args:
         files: Name -> path of a file that the runtime can run.
@@ -128,22 +134,57 @@ def measure_latency(
         seed: Seed of the order, the inputs and the bootstrap.
         on_progress: Called after each round with the share of the budget spent.
 
-    Returns:
-        One `Latency` a file, in the order of `files`.
-
-    Raises:
-        InputError: No file, a baseline that is not among the files, a file that cannot
-            be run.
+    Returns, Raises: see `time_entries`.
     """
     options = options or LatencyOptions()
-    names = list(files)
-    require(bool(names), "files", "name at least one file", "none")
+    require(bool(files), "files", "name at least one file", "none")
+    return time_entries(
+        {name: Entry(Path(path), runtime, options.threads) for name, path in files.items()},
+        precision=options.precision,
+        budget=options.budget,
+        baselines=baselines,
+        seed=seed,
+        on_progress=on_progress,
+    )
+
+
+def time_entries(
+    entries: Mapping[str, Entry],
+    *,
+    precision: float,
+    budget: float,
+    baselines: Mapping[str, str] | None = None,
+    seed: int = 0,
+    on_progress: Callable[[float], None] | None = None,
+) -> dict[str, Latency]:
+    """Times files, runtimes and thread counts against each other by the block protocol.
+
+    In each round, in random order, every entry runs a short block. Files are prepared
+    anew every few rounds. Timing stops when every ratio's 95 % half-width is within the
+    precision asked for, or when the budget is spent; the result says which.
+
+    Args:
+        entries: By name.
+        precision: Relative half-width, above 0.
+        budget: Seconds, above 0.
+        baselines: Name -> name of the entry that its ratio is against; default: the first.
+        seed: Seed of the order, the inputs and the bootstrap.
+        on_progress: Called after each round with the share of the budget spent.
+
+    Returns:
+        One `Latency` an entry, in their order.
+
+    Raises:
+        InputError: A baseline that is not among the entries, or a file that cannot be run.
+        MissingDependency: A runtime is not installed.
+    """
+    names = list(entries)
     against = {name: (baselines or {}).get(name, names[0]) for name in names}
     for name, base in against.items():
-        require(base in files, f"baseline of '{name}'", "be among the files", base)
-    engine = RUNTIMES[runtime]
+        require(base in entries, f"baseline of '{name}'", "be among the files", base)
     timers = {
-        name: _Timer(engine, Path(path), options.threads, seed) for name, path in files.items()
+        name: _Timer(RUNTIMES[entry.runtime], entry.path, entry.threads, seed)
+        for name, entry in entries.items()
     }
     rng = np.random.default_rng(seed)
     meter = LoadMeter()
@@ -159,11 +200,11 @@ def measure_latency(
                     timer.renew()
             for index in rng.permutation(len(names)):
                 timers[names[index]].block()
-            spent = (time.perf_counter() - began) / options.budget
+            spent = (time.perf_counter() - began) / budget
             if on_progress:
                 on_progress(min(1.0, spent))
             checked = done + 1 >= MIN_ROUNDS and (done + 1) % CHECK_EVERY == 0
-            if checked and _widest(timers, against, seed) <= options.precision:
+            if checked and _widest(timers, against, seed) <= precision:
                 stopped_by = "precision"
             elif spent >= 1.0:
                 stopped_by = "budget"
@@ -171,19 +212,8 @@ def measure_latency(
         if collecting:
             gc.enable()
     warnings = _warnings(meter.others())
-    device = cpu_name()
     return {
-        name: _summary(
-            timers,
-            name,
-            against[name],
-            options,
-            device,
-            engine.describe(),
-            stopped_by,
-            warnings,
-            seed,
-        )
+        name: _summary(timers, name, against[name], entries[name], stopped_by, warnings, seed)
         for name in names
     }
 
@@ -214,9 +244,7 @@ def _summary(
     timers: Mapping[str, _Timer],
     name: str,
     base: str,
-    options: LatencyOptions,
-    device: str,
-    runtime: str,
+    entry: Entry,
     stopped_by: str,
     warnings: tuple[str, ...],
     seed: int,
@@ -238,15 +266,21 @@ def _summary(
         rounds=len(timer.medians),
         instances=timer.instances,
         runs=len(runs),
-        threads=options.threads,
-        device=device,
-        runtime=runtime,
+        threads=entry.threads,
+        device=cpu_name(),
+        runtime=RUNTIMES[entry.runtime].describe(),
         stopped_by=stopped_by,
         warnings=warnings,
     )
 
 
 def _warnings(busy: float | None) -> tuple[str, ...]:
+    found = []
+    if _GOVERNOR.exists() and (governor := _GOVERNOR.read_text("ascii").strip()) != "performance":
+        found.append(f"the CPU's frequency governor is '{governor}', not 'performance'")
     if busy is None or busy < BUSY_CORES:
-        return ()
-    return (f"other processes kept {busy:.1f} of {os.cpu_count()} cores busy during the timing",)
+        return tuple(found)
+    found.append(
+        f"other processes kept {busy:.1f} of {os.cpu_count()} cores busy during the timing"
+    )
+    return tuple(found)

@@ -14,9 +14,10 @@ import typer
 from compress.errors import InputError
 from compress.options import PlanField, from_nested, nest, overlay, plan_fields
 from compress.plan import Plan
+from compress.plan.bench import BenchPlan
 from search.cli._console import reporting_errors
 
-PlanT = TypeVar("PlanT", bound=Plan)
+PlanT = TypeVar("PlanT", bound=Plan | BenchPlan)
 
 _PLAN_FILE = inspect.Parameter(
     "plan_file",

@@ -11,7 +11,9 @@ from typing import Annotated
 import typer
 
 from compress.plan import Plan
+from compress.plan.bench import BenchPlan
 from search.cli._options import plan_command
+from search.cli.bench import bench
 from search.cli.compress import compress
 from search.cli.inspect import inspect
 from search.cli.report import report
@@ -34,9 +36,19 @@ _MODEL = signatures.Parameter(
     annotation=Annotated[Path, typer.Argument(metavar="MODEL", help="a .keras or .h5 file")],
 )
 
+_MODELS = signatures.Parameter(
+    "models",
+    signatures.Parameter.POSITIONAL_OR_KEYWORD,
+    annotation=Annotated[
+        list[Path],
+        typer.Argument(metavar="MODEL...", help="files: .keras, .h5, .tflite, .onnx, .mnn"),
+    ],
+)
+
 app.command("run")(plan_command(SearchPlan, run))
 app.command("search")(plan_command(SearchPlan, search))
 app.command("compress")(plan_command(Plan, compress, _MODEL))
+app.command("bench")(plan_command(BenchPlan, bench, _MODELS))
 app.command("inspect")(inspect)
 app.command("report")(report)
 

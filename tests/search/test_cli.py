@@ -56,6 +56,13 @@ CASES = {
     "channels": (["compress", "m.keras", "--channels", "2x"], "keep a share in (0, 1]"),
     "channel words": (["run", "--channels", "half"], "a count like 12M. Received: half"),
     "round to": (["compress", "m.keras", "--round-to", "-1"], "round_to must be at least 0"),
+    "task": (["compress", "m.keras", "--task", "ranking"], "Unknown task 'ranking'"),
+    "temperature": (["compress", "m.keras", "--temperature", "0"], "temperature must be above 0"),
+    "hint": (["compress", "m.keras", "--hints", "fitnet"], "Did you mean 'fitnets'"),
+    "no bench threads": (["bench", "m.keras", "--threads", "0"], "threads must be whole numbers"),
+    "bench runtime": (["bench", "m.keras", "--runtimes", "trt"], "Unknown runtime 'trt'"),
+    "bench shape": (["bench", "m.keras", "--input-shape", "a,3"], "sizes with commas"),
+    "bench one": (["bench", "m.keras", "--compare", "m"], "compare must name two models"),
     "sparsity": (["compress", "m.keras", "--sparsity", "1.2"], "sparsity must be in [0, 1)"),
 }
 
@@ -79,6 +86,8 @@ def test_one_line_and_exit_2(case: str, tmp_path: Path) -> None:
     [
         (["compress", "no.keras"], "A model file must exist"),
         (["inspect", "no.keras"], "A model file must exist"),
+        (["bench", "no.keras"], "A model file must exist"),
+        (["bench", "note.txt"], "A model file must end in .keras, .h5"),
         (["run", "--teacher", "no.keras"], "A model file must exist"),
         (["run", "--device", "gpu"], "device 'gpu' must have a GPU"),
     ],

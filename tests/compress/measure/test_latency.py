@@ -13,6 +13,7 @@ from scipy import stats as scipy_stats
 from compress.errors import InputError
 from compress.measure import latency, measure_latency
 from compress.measure.runtimes import RUNTIMES
+from compress.measure.runtimes._base import timed_here
 from compress.measure.stats import median_interval
 from compress.plan import LatencyOptions
 
@@ -62,6 +63,9 @@ class FakeSession:
         runtime.last = self.name
         jitter = 1.0 + runtime.noise * self.rng.normal()
         runtime.clock.now += runtime.times[self.name] * cold * jitter
+
+    def timed(self, count: int) -> list[float]:
+        return timed_here(self.invoke, count)
 
     def output(self) -> np.ndarray:
         return np.zeros((1, 1), np.float32)

@@ -1,0 +1,253 @@
+"""What is benchmarked: Keras models converted for each runtime, and files as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compress.errors import InputError, MissingDependency, RunFailed
+from compress.io import SUFFIXES, load_model
+from compress.measure import count_macs
+from compress.measure.runtimes import RUNTIMES
+from compress.plan.bench import BenchPlan
+
+if TYPE_CHECKING:
+    import keras
+
+CALIBRATION = 32
+FILE = "file"
+"""The format of a file that is benchmarked as it is."""
+
+_LITERT = ("float32", "float16", "dynamic", "int8")
+_SUFFIX = {"litert": "tflite", "onnx": "onnx", "mnn": "mnn", "tensorflow": "keras"}
+_CAN = {
+    "litert": _LITERT,
+    "onnx": ("float32", "int8"),
+    "openvino": ("float32", "int8"),
+    "tensorflow": ("float32",),
+    "mnn": ("float32",),
+}
+"""Which formats of a Keras model a runtime is given."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model or file that is benchmarked.
+
+    Attributes:
+        name: The file's stem, made unique.
+        path: As given.
+        macs, params: Counted; None for files that are no Keras models.
+        unsupported: What `macs` leaves out.
+    """
+
+    name: str
+    path: Path
+    macs: int | None = None
+    params: int | None = None
+    unsupported: tuple[str, ...] = ()
+
+    @property
+    def is_keras(self) -> bool:
+        """Whether it is a Keras model, to be converted."""
+        return self.path.suffix in SUFFIXES
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A combination that is not timed, with the reason."""
+
+    subject: str
+    runtime: str
+    format: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One file for one runtime."""
+
+    subject: str
+    runtime: str
+    format: str
+    path: Path
+
+
+def subjects_of(paths: Sequence[Path]) -> list[Subject]:
+    """Checks the files and names them by their stems.
+
+    Raises:
+        InputError: None, a file that does not exist, or of a kind that no runtime runs.
+    """
+    if not paths:
+        raise InputError("bench must be given at least one model. Received: none.")
+    known = [
+        *SUFFIXES,
+        *(suffix for name in RUNTIMES.names() for suffix in RUNTIMES[name].suffixes),
+    ]
+    found: list[Subject] = []
+    for path in paths:
+        if path.suffix not in known:
+            raise InputError(
+                f"A model file must end in {', '.join(dict.fromkeys(known))}. Received: '{path}'."
+            )
+        if not path.is_file():
+            raise InputError(f"A model file must exist. Received: '{path}'.")
+        names = [subject.name for subject in found]
+        name, number = path.stem, 1
+        while name in names:
+            number += 1
+            name = f"{path.stem}-{number}"
+        found.append(Subject(name, path))
+    return found
+
+
+def prepare(
+    subjects: Sequence[Subject], plan: BenchPlan, folder: Path
+) -> tuple[list[Subject], list[Prepared], list[Skipped]]:
+    """Counts Keras models and converts them for each runtime and format of the plan.
+
+    int8 files are calibrated on random inputs: they are for timing, not for use.
+
+    Args:
+        subjects: From `subjects_of`.
+        plan: Runtimes, formats, input shape.
+        folder: Where files are written.
+
+    Returns:
+        The subjects with their counts, what is to be timed, and what is not with reasons.
+
+    Raises:
+        InputError: A model cannot be read, or has open sizes and no shape is given.
+    """
+    counted: list[Subject] = []
+    items: list[Prepared | Skipped] = []
+    for subject in subjects:
+        if not subject.is_keras:
+            counted.append(subject)
+            items += _as_it_is(subject, plan)
+            continue
+        model = fixed(load_model(subject.path), plan.parsed_shape())
+        analysis = count_macs(model)
+        counted.append(
+            replace(
+                subject,
+                macs=analysis.macs,
+                params=analysis.params,
+                unsupported=analysis.unsupported,
+            )
+        )
+        items += _converted(subject, model, plan, folder)
+    made = [item for item in items if isinstance(item, Prepared)]
+    return counted, made, [item for item in items if isinstance(item, Skipped)]
+
+
+def fixed(model: keras.Model, shape: tuple[int, ...] | None) -> keras.Model:
+    """Returns the model with an input of known size.
+
+    Raises:
+        InputError: Its sizes are open and no shape is given, or the shape does not fit.
+    """
+    import keras
+
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise InputError(
+            f"Model '{model.name}' must have one input and one output to be timed. "
+            f"Received: {len(model.inputs)} and {len(model.outputs)}."
+        )
+    own = tuple(model.inputs[0].shape[1:])
+    if shape is None:
+        if None in own:
+            raise InputError(
+                f"Model '{model.name}' must have a known input size to be timed. Received: {own}. "
+                "Give --input-shape, like 224,224,3."
+            )
+        return model
+    fits = len(own) == len(shape) and all(a in (None, b) for a, b in zip(own, shape, strict=True))
+    if not fits:
+        raise InputError(
+            f"input_shape must agree with model '{model.name}', which takes {own}. "
+            f"Received: {shape}."
+        )
+    if own == shape:
+        return model
+    inputs = keras.Input(shape, dtype=model.inputs[0].dtype)
+    return keras.Model(inputs, model(inputs), name=model.name)
+
+
+def _as_it_is(subject: Subject, plan: BenchPlan) -> list[Prepared | Skipped]:
+    """Gives a file to those of the plan's runtimes that run its kind."""
+    fitting = [name for name in RUNTIMES.names() if subject.path.suffix in RUNTIMES[name].suffixes]
+    chosen = [name for name in plan.runtimes if name in fitting]
+    if not chosen:
+        raise InputError(
+            f"runtimes must hold one that runs '{subject.path}': {', '.join(fitting)}. "
+            f"Received: {', '.join(plan.runtimes)}."
+        )
+    return [_tried(Prepared(subject.name, name, FILE, subject.path)) for name in chosen]
+
+
+def _tried(item: Prepared) -> Prepared | Skipped:
+    """Returns the file, or why its runtime is missing; a broken file is an error."""
+    try:
+        RUNTIMES[item.runtime].describe()
+    except MissingDependency as error:
+        return Skipped(item.subject, item.runtime, item.format, str(error))
+    return item
+
+
+def _converted(
+    subject: Subject, model: keras.Model, plan: BenchPlan, folder: Path
+) -> list[Prepared | Skipped]:
+    found: list[Prepared | Skipped] = []
+    files: dict[tuple[str, str], Path] = {}
+    for runtime in plan.runtimes:
+        for name in plan.formats:
+            if name not in _CAN[runtime]:
+                reason = f"{runtime} is not given {name}: it runs {', '.join(_CAN[runtime])}"
+                found.append(Skipped(subject.name, runtime, name, reason))
+                continue
+            try:
+                kind = "onnx" if runtime == "openvino" else runtime
+                if (kind, name) not in files:
+                    stem = folder / f"{subject.name}.{name}"
+                    files[kind, name] = _file(model, kind, name, stem, plan.seed)
+                found.append(_tried(Prepared(subject.name, runtime, name, files[kind, name])))
+            except (MissingDependency, RunFailed) as error:
+                found.append(Skipped(subject.name, runtime, name, str(error)))
+    return found
+
+
+def _file(model: keras.Model, kind: str, name: str, stem: Path, seed: int) -> Path:
+    """Writes the file of a format for a runtime."""
+    from compress.export.litert import export_litert
+    from compress.export.mnn import export_mnn
+    from compress.export.onnx import export_onnx, quantize_onnx
+    from compress.io import float32_model, save_model
+
+    shape = tuple(model.inputs[0].shape[1:])
+    inputs: Any = None
+    if name == "int8":
+        inputs = np.random.default_rng(seed).normal(size=(CALIBRATION, *shape)).astype(np.float32)
+    path = Path(f"{stem}.{_SUFFIX[kind]}")
+    if kind == "litert":
+        export_litert(model, path, name, representative=inputs)
+    elif kind == "tensorflow":
+        save_model(float32_model(model), path)
+    elif kind == "mnn":
+        source = Path(f"{stem}.mnn-source.tflite")
+        export_litert(model, source)
+        export_mnn(source, path)
+        source.unlink()
+    elif name == "float32":
+        export_onnx(model, path)
+    else:
+        source = Path(f"{stem}.int8-source.onnx")
+        export_onnx(model, source)
+        quantize_onnx(source, path, inputs)
+        source.unlink()
+    return path

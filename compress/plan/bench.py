@@ -1,0 +1,81 @@
+"""The plan of `paretune bench`: what is timed, how, and until when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from compress.errors import InputError
+from compress.options import option, require, require_choice
+
+BENCH_RUNTIMES = ("litert", "onnx", "openvino", "tensorflow", "mnn")
+BENCH_FORMATS = ("float32", "float16", "dynamic", "int8")
+
+
+@dataclass(frozen=True)
+class BenchPlan:
+    """What `paretune bench` and `compress.bench` do."""
+
+    runtimes: tuple[str, ...] = option(
+        ("litert",), "--runtimes", "with commas: " + ", ".join(BENCH_RUNTIMES)
+    )
+    formats: tuple[str, ...] = option(
+        ("float32",),
+        "--formats",
+        "of Keras models, where the runtime has them: " + ", ".join(BENCH_FORMATS),
+    )
+    threads: tuple[str, ...] = option(("1",), "--threads", "CPU threads, with commas: 1,2")
+    compare: tuple[str, ...] = option(
+        (), "--compare", "two of the models, A,B: is B faster than A, and by how much"
+    )
+    input_shape: str = option(
+        "", "--input-shape", "of one example, where a model's sizes are open: 224,224,3"
+    )
+    precision: float = option(
+        0.02, "--precision", "stop when each ratio's 95 % half-width is below this share"
+    )
+    budget: float = option(120.0, "--budget", "seconds after which timing stops anyway")
+    seed: int = option(0, "--seed", "seeds inputs, order and bootstrap")
+    out: str = option(
+        "", "--out", "folder for the converted files, bench.json, bench.csv and bench.png"
+    )
+
+    def __post_init__(self) -> None:
+        require(bool(self.runtimes), "runtimes", "name at least one runtime", self.runtimes)
+        require(bool(self.formats), "formats", "name at least one format", self.formats)
+        for name in self.runtimes:
+            require_choice("runtime", name, BENCH_RUNTIMES)
+        for name in self.formats:
+            require_choice("format", name, BENCH_FORMATS)
+        require(bool(self.parsed_threads()), "threads", "name at least one number", self.threads)
+        require(self.precision > 0, "precision", "be above 0", self.precision)
+        require(self.budget > 0, "budget", "be above 0", self.budget)
+        require(0 <= self.seed < 2**31, "seed", "be in [0, 2^31)", self.seed)
+        if self.compare and len(self.compare) != 2:
+            raise InputError(f"compare must name two models. Received: {', '.join(self.compare)}.")
+        self.parsed_shape()
+
+    def parsed_threads(self) -> list[int]:
+        """Returns the thread counts.
+
+        Raises:
+            InputError: One is no whole number of at least 1.
+        """
+        counts = []
+        for text in self.threads:
+            good = text.strip().isdigit() and int(text) >= 1
+            require(good, "threads", "be whole numbers of at least 1", text)
+            counts.append(int(text))
+        return counts
+
+    def parsed_shape(self) -> tuple[int, ...] | None:
+        """Returns the input shape, or None.
+
+        Raises:
+            InputError: A size is no whole number of at least 1.
+        """
+        if not self.input_shape:
+            return None
+        sizes = [text.strip() for text in self.input_shape.split(",")]
+        good = all(text.isdigit() and int(text) >= 1 for text in sizes)
+        require(good, "input_shape", "be sizes with commas, like 224,224,3", self.input_shape)
+        return tuple(int(text) for text in sizes)

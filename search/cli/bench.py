@@ -1,0 +1,70 @@
+"""`paretune bench MODEL...`: time models and files against each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from compress.plan.bench import BenchPlan
+from compress.report import formats
+from search.cli._console import display, reporting_errors
+from search.cli.run import console
+
+
+def bench(models: list[Path], plan: BenchPlan) -> None:
+    """Time models and files against each other, with every runtime and thread count asked for."""
+    from compress.bench import bench as run_bench
+    from compress.device import quiet_tensorflow
+
+    with reporting_errors("The same command starts again."), display() as shown:
+        quiet_tensorflow()
+        shown.phase("Benchmarking", 0, 1)
+        result = run_bench(
+            models, plan, on_progress=lambda text, share: shown.worker(0, text, share)
+        )
+    out = console()
+    out.print(render_bench(result))
+    if plan.out:
+        out.print(f"{Path(plan.out) / 'bench.json'}", highlight=False)
+
+
+def render_bench(result: object) -> RenderableType:
+    """Returns the table, what was skipped, the verdicts and the conditions."""
+    from compress.bench import BenchResult
+
+    assert isinstance(result, BenchResult)
+    by_name = {subject.name: subject for subject in result.subjects}
+    table = Table(title="Latency of one inference at batch 1", box=box.SIMPLE_HEAD)
+    for title in ("Model", "Runtime", "Format", "Threads", "MACs", "File", "Latency", "p95",
+                  "min", "Speed-up"):  # fmt: skip
+        table.add_column(title, justify="left" if title in ("Model", "Runtime") else "right")
+    last = ""
+    for row in sorted(result.timed, key=lambda r: list(by_name).index(r.subject)):
+        if last not in ("", row.subject):
+            table.add_section()
+        last = row.subject
+        table.add_row(
+            row.subject,
+            row.runtime,
+            row.format,
+            str(row.latency.threads),
+            formats.count(by_name[row.subject].macs),
+            formats.size(row.size_bytes),
+            formats.latency(row.latency),
+            formats.time(row.latency.p95_ms),
+            formats.time(row.latency.min_ms),
+            formats.speedup(row.latency),
+        )
+    parts: list[RenderableType] = [table, Text(result.conditions(), style="dim")]
+    for item in result.skipped:
+        parts.append(Text(f"{item.subject}, {item.runtime} {item.format}: skipped: {item.reason}"))
+    for subject in result.subjects:
+        if subject.unsupported:
+            names = "; ".join(subject.unsupported)
+            parts.append(Text(f"{subject.name}: MACs leave out {names}"))
+    parts += [Text(line, style="bold") for line in result.verdicts()]
+    return Group(*parts)
