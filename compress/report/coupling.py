@@ -1,4 +1,4 @@
-"""What of a model can be pruned, on the terminal: layers, groups of channels, what is held."""
+"""What of a model can be pruned, on the terminal: groups of channels, what is held."""
 
 from __future__ import annotations
 
@@ -8,23 +8,17 @@ from rich.table import Table
 from rich.text import Text
 
 from compress.prune.channels import Coupled
-from compress.report import formats
 
 SHOWN = 4
 
 
-def render_coupling(name: str, coupled: Coupled) -> RenderableType:
-    """Returns the tables of `paretune inspect`.
+def render_coupling(coupled: Coupled) -> RenderableType:
+    """Returns the tables of channels of `paretune inspect`.
 
     Args:
-        name: Of the model.
         coupled: From `compress.coupled_groups`.
     """
-    macs = (
-        f"{name}: {formats.count(coupled.macs)} MACs ({formats.count(2 * coupled.macs)} FLOPs), "
-        f"{formats.count(coupled.params)} parameters; counted from shapes at batch 1"
-    )
-    parts: list[RenderableType] = [Text(macs), _layers(coupled), _groups(coupled)]
+    parts: list[RenderableType] = [_groups(coupled)]
     if coupled.groups:
         least = f"{coupled.least / max(1, coupled.macs):.3f}x"
         parts.append(
@@ -41,14 +35,6 @@ def render_coupling(name: str, coupled: Coupled) -> RenderableType:
     if coupled.opened:
         parts.append(Text(f"Opened into the layers inside: {', '.join(coupled.opened)}"))
     return Group(*parts)
-
-
-def _layers(coupled: Coupled) -> Table:
-    table = _table("Layers", ("Layer", "MACs", "share", "Parameters"))
-    for name, macs, params in coupled.layers:
-        share = f"{macs / coupled.macs * 100:.1f} %" if coupled.macs else "-"
-        table.add_row(name, formats.count(macs), share, formats.count(params))
-    return table
 
 
 def _groups(coupled: Coupled) -> Table:

@@ -1,4 +1,4 @@
-"""`paretune inspect MODEL`: what a model costs and which channels can be removed."""
+"""`paretune inspect MODEL`: what a model costs, layer by layer, and what can be removed."""
 
 from __future__ import annotations
 
@@ -16,18 +16,41 @@ def inspect(
     json: Annotated[
         Path | None, typer.Option("--json", help="write the tables as JSON too")
     ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="measure each layer's share of the time")
+    ] = False,
+    threads: Annotated[int, typer.Option("--threads", help="CPU threads of --profile")] = 1,
+    input_shape: Annotated[
+        str, typer.Option("--input-shape", help="of one example, where sizes are open: 224,224,3")
+    ] = "",
 ) -> None:
     """Show a model's costs by layer, which channels belong together and what is held."""
+    from compress.bench.profile import profiled
+    from compress.bench.subjects import fixed
     from compress.device import quiet_tensorflow
     from compress.files import write_json
     from compress.io import load_model
+    from compress.measure import count_macs
+    from compress.options import require
+    from compress.plan.bench import BenchPlan
     from compress.prune.channels import coupled_groups
+    from compress.report.costs import costs_json, render_costs
     from compress.report.coupling import render_coupling
 
     with reporting_errors(""):
+        shape = BenchPlan(input_shape=input_shape).parsed_shape()
+        require(threads >= 1, "threads", "be at least 1", threads)
         quiet_tensorflow()
         loaded = load_model(model)
+        analysis = count_macs(loaded, shape)
+        shares: dict[str, float] = {}
+        how = ""
+        if profile:
+            found = profiled(fixed(loaded, shape), threads=threads)
+            shares = {name: found.share(name) for name in found.seconds}
+            how = f"{found.runtime}, {threads} thread(s), medians of {found.runs} runs"
         coupled = coupled_groups(loaded)
         if json is not None:
-            write_json(json, coupled.to_json())
-    console().print(render_coupling(loaded.name, coupled))
+            write_json(json, {**coupled.to_json(), "costs": costs_json(analysis, shares, how)})
+    console().print(render_costs(loaded.name, analysis, shares, how))
+    console().print(render_coupling(coupled))

@@ -51,7 +51,8 @@ def test_every_runtime_format_and_thread_count(models: list[Path], tmp_path: Pat
     result = bench(models, plan)
     found = {(r.subject, r.runtime, r.format, r.latency.threads) for r in result.timed}
     formats = {("litert", "float32"), ("litert", "int8"), ("onnx", "float32"), ("onnx", "int8"),
-               ("openvino", "float32"), ("openvino", "int8"), ("tensorflow", "float32")}  # fmt: skip
+               ("openvino", "float32"), ("openvino", "int8"),
+               ("tensorflow", "float32")}  # fmt: skip
     both = ("wide", "small")
     assert found == {(m, r, f, t) for m in both for r, f in formats for t in (1, 2)}
     assert {(s.runtime, s.format) for s in result.skipped} == {("tensorflow", "int8")}
