@@ -1,0 +1,108 @@
+"""Does the timing loop say what is so? A file against itself, and a ratio known from more rounds.
+
+    python -m benchmarks.latency_repeat [--repeats 10]
+
+The same LiteRT file under two names, quiet and beside a process that burns one core: the true
+ratio is 1, so its 95 % interval should hold 1.00, and be narrow when nothing else runs. Then a
+ResNet-20 against one of half its widths, with ten times the rounds, and in short runs: do they
+agree?
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from benchmarks._common import save
+from benchmarks.resnet20 import build
+from compress.device import quiet_tensorflow
+from compress.export.litert import export_litert
+from compress.measure import latency, measure_latency
+from compress.plan import LatencyOptions
+
+
+@contextmanager
+def burner(on: bool) -> Iterator[None]:
+    """Keeps one core busy while the context lasts."""
+    if not on:
+        yield
+        return
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def against_itself(path: Path, repeats: int, busy: bool) -> dict[str, Any]:
+    """Times a file against itself."""
+    rows = []
+    with burner(busy):
+        for seed in range(repeats):
+            found = measure_latency({"a": path, "b": path}, seed=seed)["b"]
+            rows.append({
+                "ratio": found.ratio, "low": found.ratio_low, "high": found.ratio_high,
+                "half_width": (found.ratio_high - found.ratio_low) / 2 / found.ratio,
+                "holds_1": found.ratio_low <= 1.0 <= found.ratio_high,
+                "rounds": found.rounds, "stopped_by": found.stopped_by,
+                "warnings": list(found.warnings),
+            })  # fmt: skip
+            print("busy" if busy else "quiet", rows[-1], flush=True)
+    return {
+        "holds_1": sum(row["holds_1"] for row in rows),
+        "of": repeats,
+        "widest_half_width": max(row["half_width"] for row in rows),
+        "runs": rows,
+    }
+
+
+def known_ratio(files: dict[str, Path], repeats: int) -> dict[str, Any]:
+    """Times two files with ten times the rounds, then in short runs."""
+    with mock.patch.object(latency, "MIN_ROUNDS", 10 * latency.MIN_ROUNDS):
+        long = measure_latency(files, LatencyOptions(budget=600.0), seed=99)["half"]
+    shorts = [measure_latency(files, seed=seed)["half"] for seed in range(repeats)]
+    result = {
+        "long": {"ratio": long.ratio, "low": long.ratio_low, "high": long.ratio_high,
+                 "rounds": long.rounds},
+        "short": [{"ratio": s.ratio, "low": s.ratio_low, "high": s.ratio_high, "rounds": s.rounds}
+                  for s in shorts],
+        "short_intervals_that_hold_it": sum(s.ratio_low <= long.ratio <= s.ratio_high
+                                            for s in shorts),
+        "same_verdict": sum((s.ratio_low > 1) == (long.ratio_low > 1) for s in shorts),
+        "of": repeats,
+    }  # fmt: skip
+    print(result, flush=True)
+    return result
+
+
+def main() -> None:
+    """Runs all and writes benchmarks/results/latency_repeat.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=10)
+    repeats = parser.parse_args().repeats
+    quiet_tensorflow()
+    with tempfile.TemporaryDirectory() as folder:
+        files = {}
+        for name, widths in (("whole", (16, 32, 64)), ("half", (8, 16, 32))):
+            files[name] = Path(folder) / f"{name}.tflite"
+            export_litert(build(widths), files[name])
+        save("latency_repeat", {
+            "quiet": against_itself(files["whole"], repeats, busy=False),
+            "one core busy": against_itself(files["whole"], repeats, busy=True),
+            "known ratio": known_ratio(files, 5),
+        })  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
