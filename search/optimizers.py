@@ -66,4 +66,6 @@ def sample(trial: optuna.Trial, plan: SearchPlan, data: Dataset) -> TrainSetting
         label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.1, step=0.05),
         batch_size=trial.suggest_categorical("batch_size", batch_sizes(data)),
         class_weights=plan.finetune.class_weights,
+        augment=plan.finetune.augment,
+        accumulate=plan.finetune.accumulate,
     )

@@ -45,8 +45,8 @@ class TrainSettings:
     augment: tuple[str, ...] = option(
         (),
         "--augment",
-        "random changes of training images: flip (left to right), shift (by up to an eighth); "
-        "a teacher then sees the same changed images",
+        "random changes of training images, in every training: flip (left to right), shift (by up "
+        "to an eighth); a teacher then sees the same changed images",
     )
     accumulate: int = option(
         1, "--accumulate", "batches whose gradients are averaged into one optimizer step"
