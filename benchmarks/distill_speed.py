@@ -88,7 +88,7 @@ def our_steps(data: Dataset, stack: ExitStack) -> dict[str, Callable[[], Any]]:
     """Returns blocks of steps of compress.train; `stack` holds what they need open."""
     import tensorflow as tf
 
-    from compress.distill import trainer
+    from compress.distill.lesson import teaching
     from compress.fused import fused_normalization
     from compress.heads import logits_view
     from compress.train import LabelObjective, loop
@@ -109,7 +109,7 @@ def our_steps(data: Dataset, stack: ExitStack) -> dict[str, Callable[[], Any]]:
         student, objective = build(HALF), LabelObjective(data.task)
         if options is not None:
             objective = stack.enter_context(
-                trainer.teaching(student, [build()], data, options, SETTINGS)
+                teaching(student, [build()], data, options, SETTINGS)
             ).objective
         training = loop._Training(student, data, SETTINGS, device, 0, objective, (), "accuracy")
         view = stack.enter_context(logits_view(student, data.task, objective.taps))

@@ -11,8 +11,10 @@ import numpy as np
 
 from compress.errors import InputError
 from compress.measure.kinds import COUNTED_ZERO, REASONS, other_ops
-from compress.measure.rules import Shape, Site, Sized, Uncountable, rule_of
-from compress.program import Node, Program, record
+from compress.measure.rules import rule_of
+from compress.measure.site import Shape, Site, Sized, Uncountable
+from compress.measure.walk import Step, Walk, width
+from compress.program import Program, record
 
 if TYPE_CHECKING:
     import keras
@@ -131,7 +133,7 @@ def count_macs(
         InputError: The model is no graph and cannot be traced, or `input_shape` does not fit.
     """
     program = record(model, _opens)
-    walk = _Walk()
+    walk = Walk()
     walk.run(program, _given(program, input_shape), reshape=input_shape is not None)
     seen: set[int] = set()
     rows = [_cost(step, seen) for step in walk.steps]
@@ -168,113 +170,7 @@ def _given(
     return [(1, *(int(size) for size in shape)) for shape in shapes]
 
 
-@dataclass(frozen=True)
-class _Tensor:
-    key: int
-    shape: tuple[int | None, ...]
-    dtype: str
-
-    @property
-    def known(self) -> Shape | None:
-        sizes = tuple(size for size in self.shape if size is not None)
-        return sizes if len(sizes) == len(self.shape) else None
-
-    @property
-    def bytes(self) -> int | None:
-        return None if self.known is None else math.prod(self.known) * _width(self.dtype)
-
-
-@dataclass(frozen=True)
-class _Step:
-    name: str
-    node: Node
-    inputs: tuple[_Tensor, ...]
-    outputs: tuple[_Tensor, ...]
-
-
-class _Walk:
-    """Goes through a program with shapes in place of values."""
-
-    def __init__(self) -> None:
-        self.steps: list[_Step] = []
-        self._count = 0
-        self._results: tuple[_Tensor, ...] = ()
-
-    def _tensor(self, shape: Sequence[int | None], dtype: str) -> _Tensor:
-        self._count += 1
-        sizes = tuple(None if size is None else int(size) for size in shape)
-        # a batch that runs through the graph is one example
-        return _Tensor(self._count, (1, *sizes[1:]) if sizes[:1] == (None,) else sizes, str(dtype))
-
-    def run(
-        self, program: Program, shapes: Sequence[tuple[int | None, ...]], *, reshape: bool
-    ) -> None:
-        """Walks the whole program; `reshape`: inner shapes follow from those given."""
-        given = [
-            self._tensor(shape, tensor.dtype)
-            for shape, tensor in zip(shapes, program.inputs, strict=True)
-        ]
-        self._results = tuple(self._walk(program, given, "", reshape))
-
-    def _walk(
-        self, program: Program, given: Sequence[_Tensor], prefix: str, reshape: bool
-    ) -> list[_Tensor]:
-        values = dict(zip((id(t) for t in program.inputs), given, strict=True))
-        for node in program.nodes:
-            inputs = tuple(values[id(tensor)] for tensor in node.inputs)
-            name = f"{prefix}{node.name}"
-            if node.body is not None:
-                outputs = tuple(self._walk(node.body, inputs, f"{name}/", reshape))
-            else:
-                # a nested model may be built for open sizes and be called with known ones
-                anew = reshape or (_open(node.outputs) and all(t.known for t in inputs))
-                made = _specs(node, values) if anew else node.outputs
-                outputs = tuple(self._tensor(tensor.shape, tensor.dtype) for tensor in made)
-                self.steps.append(_Step(name, node, inputs, outputs))
-            values.update(zip((id(t) for t in node.outputs), outputs, strict=True))
-        return [values[id(tensor)] for tensor in program.outputs]
-
-    def peak(self) -> int | None:
-        """Returns the most bytes alive at one time."""
-        last: dict[int, int] = {}
-        for place, step in enumerate(self.steps):
-            for tensor in step.inputs:
-                last[tensor.key] = place
-        for tensor in self._results:
-            last[tensor.key] = len(self.steps)
-        alive: dict[int, int] = {}
-        peak = 0
-        for place, step in enumerate(self.steps):
-            for tensor in (*step.inputs, *step.outputs):
-                if tensor.bytes is None:
-                    return None
-                alive[tensor.key] = tensor.bytes
-            peak = max(peak, sum(alive.values()))
-            for key in [key for key in alive if last.get(key, place) <= place]:
-                del alive[key]
-        return peak
-
-
-def _open(tensors: Sequence[Any]) -> bool:
-    """Tells whether a size beside the batch's is unknown."""
-    return any(None in tuple(tensor.shape)[1:] for tensor in tensors)
-
-
-def _specs(node: Node, values: dict[int, _Tensor]) -> list[Any]:
-    """Returns symbolic outputs of a call for inputs of the shapes known by now."""
-    import keras
-
-    def spec(value: Any) -> Any:
-        if not isinstance(value, keras.KerasTensor):
-            return value
-        found = values[id(value)]
-        return keras.KerasTensor(found.shape, found.dtype)
-
-    args, kwargs = keras.tree.map_structure(spec, (node.args, node.kwargs))
-    return list(keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs)))
-
-
-def _cost(step: _Step, seen: set[int]) -> LayerCost:
+def _cost(step: Step, seen: set[int]) -> LayerCost:
     operation = step.node.operation
     weights = getattr(operation, "weights", [])
     own = [] if id(operation) in seen else weights
@@ -282,7 +178,7 @@ def _cost(step: _Step, seen: set[int]) -> LayerCost:
     count, reason = _macs(step)
     sizes = [tensor.bytes for tensor in (*step.inputs, *step.outputs)]
     known = [size for size in sizes if size is not None]
-    moved = sum(known) + sum(int(np.prod(w.shape)) * _width(str(w.dtype)) for w in weights)
+    moved = sum(known) + sum(int(np.prod(w.shape)) * width(str(w.dtype)) for w in weights)
     return LayerCost(
         step.name,
         type(operation).__name__,
@@ -297,7 +193,7 @@ def _cost(step: _Step, seen: set[int]) -> LayerCost:
     )
 
 
-def _macs(step: _Step) -> tuple[int | None, str]:
+def _macs(step: Step) -> tuple[int | None, str]:
     operation = step.node.operation
     kind = type(operation).__name__
     rule = rule_of(operation)
@@ -315,7 +211,7 @@ def _macs(step: _Step) -> tuple[int | None, str]:
         return None, str(error)
 
 
-def _site(step: _Step, inputs: list[Any], outputs: list[Any]) -> Site:
+def _site(step: Step, inputs: list[Any], outputs: list[Any]) -> Site:
     import keras
 
     shapes: Iterator[Shape] = iter(inputs)
@@ -330,7 +226,7 @@ def _site(step: _Step, inputs: list[Any], outputs: list[Any]) -> Site:
     return Site(node.operation, args, kwargs, tuple(inputs), tuple(outputs))
 
 
-def _others(step: _Step) -> int:
+def _others(step: Step) -> int:
     operation = step.node.operation
     window = getattr(operation, "pool_size", 1)
     return other_ops(
@@ -357,11 +253,3 @@ def _sparse(layer: Any, count: int) -> int:
 
 def _density(kernel: Any) -> float:
     return float(np.count_nonzero(kernel.numpy())) / max(1, int(np.prod(kernel.shape)))
-
-
-def _width(dtype: str) -> int:
-    """Returns the bytes of one number."""
-    if dtype in ("bool", "string"):
-        return 1
-    digits = "".join(c for c in dtype if c.isdigit())
-    return int(digits) // 8 if digits else 4

@@ -1,66 +1,13 @@
-"""Counting rules: multiply-accumulates of one call, from shapes at batch size 1."""
+"""Counting rules of layers: multiply-accumulates of one call, from shapes at batch size 1."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from compress.measure import macs
-
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Site:
-    """One call with known shapes.
-
-    Attributes:
-        operation: The layer or raw operation.
-        args, kwargs: What it is called with; tensors are replaced by their shapes (`Sized`).
-        inputs: Shapes of its tensor inputs, the batch axis of size 1 among them.
-        outputs: Shapes of its outputs.
-    """
-
-    operation: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    inputs: tuple[Shape, ...]
-    outputs: tuple[Shape, ...]
-
-    @property
-    def source(self) -> Shape:
-        """The first input without its batch axis."""
-        return self.inputs[0][1:]
-
-    @property
-    def target(self) -> Shape:
-        """The first output without its batch axis."""
-        return self.outputs[0][1:]
-
-    def shape_of(self, place: int, name: str) -> Shape:
-        """Returns the shape of an argument: a tensor, a variable or a constant."""
-        value = self.args[place] if place < len(self.args) else self.kwargs.get(name)
-        if isinstance(value, Sized):
-            return value.shape
-        return tuple(int(size) for size in np.shape(value)) if value is not None else ()
-
-
-@dataclass(frozen=True)
-class Sized:
-    """Stands for a tensor among a call's arguments."""
-
-    shape: Shape
-
-
-class Uncountable(Exception):
-    """Says why a call is not counted."""
-
-
-Rule = Callable[[Site], int]
+from compress.measure.operation_rules import OPERATION_RULES, dot
+from compress.measure.site import Rule, Shape, Site, Sized, Uncountable
 
 
 def _spatial(layer: Any, shape: Shape) -> Shape:
@@ -258,73 +205,8 @@ def _dot_layer(site: Site) -> int:
     return int(math.prod(left) * math.prod(right[1:]) // contracted)
 
 
-# -- raw operations -------------------------------------------------------------------------
-
-
-def _matmul(site: Site) -> int:
-    return macs.matmul(site.shape_of(0, "x1"), site.shape_of(1, "x2"))
-
-
-def _dot(site: Site) -> int:
-    left, right = site.shape_of(0, "x1"), site.shape_of(1, "x2")
-    if not left or not right:
-        return 0
-    return math.prod(left) * math.prod(right) // left[-1]
-
-
-def _vdot(site: Site) -> int:
-    return math.prod(site.shape_of(0, "x1"))
-
-
-def _tensordot(site: Site) -> int:
-    left, right, axes = site.shape_of(0, "x1"), site.shape_of(1, "x2"), site.operation.axes
-    if isinstance(axes, int):
-        contracted = math.prod(left[len(left) - axes :])
-    else:
-        chosen = axes[0] if isinstance(axes[0], (list, tuple)) else [axes[0]]
-        contracted = math.prod(left[axis] for axis in chosen)
-    return math.prod(left) * math.prod(right) // contracted
-
-
-def _einsum(site: Site) -> int:
-    if len(site.inputs) == 1 and len(site.args) == 1:
-        return 0
-    shapes = [site.shape_of(place, "") for place in range(len(site.args))]
-    return macs.einsum(site.operation.subscripts, *shapes)
-
-
-def _conv_op(site: Site) -> int:
-    """The kernel holds (size ..., channels of a group, filters): each output meets it once."""
-    kernel, target = site.shape_of(1, "kernel"), site.target
-    filters = kernel[-1]
-    return math.prod(target) // filters * math.prod(kernel[:-1]) * filters
-
-
-def _depthwise_op(site: Site) -> int:
-    kernel = site.shape_of(1, "kernel")
-    return math.prod(site.target) * math.prod(kernel[:-2])
-
-
-def _separable_op(site: Site) -> int:
-    depthwise, pointwise = (
-        site.shape_of(1, "depthwise_kernel"),
-        site.shape_of(2, "pointwise_kernel"),
-    )
-    positions = math.prod(site.target) // pointwise[-1]
-    return positions * (math.prod(depthwise) + math.prod(pointwise))
-
-
-def _conv_transpose_op(site: Site) -> int:
-    kernel = site.shape_of(1, "kernel")  # (size ..., filters, channels)
-    return math.prod(site.source) // kernel[-1] * math.prod(kernel)
-
-
-def _dot_product_attention(site: Site) -> int:
-    query, key, value = site.inputs[:3]  # (batch, length, heads, size)
-    return macs.attention(query[1], key[1], query[2], query[3], value[3]) * query[0]
-
-
 RULES: dict[str, Rule] = {
+    **OPERATION_RULES,
     **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), _conv),
     **dict.fromkeys(("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"), _conv_transpose),
     **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
@@ -342,16 +224,6 @@ RULES: dict[str, Rule] = {
     "GroupedQueryAttention": _grouped,
     "Attention": _luong,
     "AdditiveAttention": _additive,
-    "Matmul": _matmul,
-    "Inner": _dot,
-    "Vdot": _vdot,
-    "Tensordot": _tensordot,
-    "Einsum": _einsum,
-    "Conv": _conv_op,
-    "DepthwiseConv": _depthwise_op,
-    "SeparableConv": _separable_op,
-    "ConvTranspose": _conv_transpose_op,
-    "DotProductAttention": _dot_product_attention,
 }
 
 
@@ -359,5 +231,5 @@ def rule_of(operation: Any) -> Rule | None:
     """Returns the rule of a layer or raw operation; two classes of Keras are called Dot."""
     kind = type(operation).__name__
     if kind == "Dot":
-        return _dot_layer if hasattr(operation, "normalize") else _dot
+        return _dot_layer if hasattr(operation, "normalize") else dot
     return RULES.get(kind)

@@ -17,7 +17,7 @@ from compress.plan import TrainSettings
 from compress.train.objective import Batch, Objective
 
 if TYPE_CHECKING:
-    from compress.train import Hook
+    from compress.train.records import Hook
 
 
 class Steps:

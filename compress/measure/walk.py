@@ -1,0 +1,133 @@
+"""Goes through a model with shapes in place of values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from compress.measure.site import Shape
+from compress.program import Node, Program
+
+
+@dataclass(frozen=True)
+class SizedTensor:
+    """A tensor of the walk: what it is known by, its shape at batch 1, its type."""
+
+    key: int
+    shape: tuple[int | None, ...]
+    dtype: str
+
+    @property
+    def known(self) -> Shape | None:
+        """Its shape, or None where a size is unknown."""
+        sizes = tuple(size for size in self.shape if size is not None)
+        return sizes if len(sizes) == len(self.shape) else None
+
+    @property
+    def bytes(self) -> int | None:
+        """Its size in bytes, or None."""
+        return None if self.known is None else math.prod(self.known) * width(self.dtype)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of the walk, nested models' calls among them."""
+
+    name: str
+    node: Node
+    inputs: tuple[SizedTensor, ...]
+    outputs: tuple[SizedTensor, ...]
+
+
+class Walk:
+    """Goes through a program with shapes in place of values."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self._count = 0
+        self._results: tuple[SizedTensor, ...] = ()
+
+    def _tensor(self, shape: Sequence[int | None], dtype: str) -> SizedTensor:
+        self._count += 1
+        sizes = tuple(None if size is None else int(size) for size in shape)
+        # a batch that runs through the graph is one example
+        if sizes[:1] == (None,):
+            sizes = (1, *sizes[1:])
+        return SizedTensor(self._count, sizes, str(dtype))
+
+    def run(
+        self, program: Program, shapes: Sequence[tuple[int | None, ...]], *, reshape: bool
+    ) -> None:
+        """Walks the whole program; `reshape`: inner shapes follow from those given."""
+        given = [
+            self._tensor(shape, tensor.dtype)
+            for shape, tensor in zip(shapes, program.inputs, strict=True)
+        ]
+        self._results = tuple(self._walk(program, given, "", reshape))
+
+    def _walk(
+        self, program: Program, given: Sequence[SizedTensor], prefix: str, reshape: bool
+    ) -> list[SizedTensor]:
+        values = dict(zip((id(t) for t in program.inputs), given, strict=True))
+        for node in program.nodes:
+            inputs = tuple(values[id(tensor)] for tensor in node.inputs)
+            name = f"{prefix}{node.name}"
+            if node.body is not None:
+                outputs = tuple(self._walk(node.body, inputs, f"{name}/", reshape))
+            else:
+                # a nested model may be built for open sizes and be called with known ones
+                anew = reshape or (_open(node.outputs) and all(t.known for t in inputs))
+                made = _specs(node, values) if anew else node.outputs
+                outputs = tuple(self._tensor(tensor.shape, tensor.dtype) for tensor in made)
+                self.steps.append(Step(name, node, inputs, outputs))
+            values.update(zip((id(t) for t in node.outputs), outputs, strict=True))
+        return [values[id(tensor)] for tensor in program.outputs]
+
+    def peak(self) -> int | None:
+        """Returns the most bytes alive at one time."""
+        last: dict[int, int] = {}
+        for place, step in enumerate(self.steps):
+            for tensor in step.inputs:
+                last[tensor.key] = place
+        for tensor in self._results:
+            last[tensor.key] = len(self.steps)
+        alive: dict[int, int] = {}
+        peak = 0
+        for place, step in enumerate(self.steps):
+            for tensor in (*step.inputs, *step.outputs):
+                if tensor.bytes is None:
+                    return None
+                alive[tensor.key] = tensor.bytes
+            peak = max(peak, sum(alive.values()))
+            for key in [key for key in alive if last.get(key, place) <= place]:
+                del alive[key]
+        return peak
+
+
+def _open(tensors: Sequence[Any]) -> bool:
+    """Tells whether a size beside the batch's is unknown."""
+    return any(None in tuple(tensor.shape)[1:] for tensor in tensors)
+
+
+def _specs(node: Node, values: dict[int, SizedTensor]) -> list[Any]:
+    """Returns symbolic outputs of a call for inputs of the shapes known by now."""
+    import keras
+
+    def spec(value: Any) -> Any:
+        if not isinstance(value, keras.KerasTensor):
+            return value
+        found = values[id(value)]
+        return keras.KerasTensor(found.shape, found.dtype)
+
+    args, kwargs = keras.tree.map_structure(spec, (node.args, node.kwargs))
+    return list(keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs)))
+
+
+def width(dtype: str) -> int:
+    """Returns the bytes of one number."""
+    if dtype in ("bool", "string"):
+        return 1
+    digits = "".join(c for c in dtype if c.isdigit())
+    return int(digits) // 8 if digits else 4

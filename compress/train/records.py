@@ -1,0 +1,79 @@
+"""What a training is hooked into, and what it says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import keras
+
+
+class Hook(Protocol):
+    """Something that acts during training, such as a pruner."""
+
+    def start(
+        self,
+        model: keras.Model,
+        step: Any,
+        total_steps: int,
+        steps_per_epoch: int,
+        *,
+        jit: bool,
+        state: Mapping[str, npt.NDArray[Any]] | None = None,
+    ) -> None:
+        """Called once, before tracing; `step` is the int64 variable that counts steps.
+
+        `jit` tells whether XLA compiles the steps. `state` is what `state` returned, where a
+        training goes on.
+        """
+        ...
+
+    def before_step(self) -> None:
+        """Graph code at the head of every step; called while the step is traced."""
+        ...
+
+    def may_select(self, step: int) -> bool:
+        """Tells whether the weights after `step` steps are a legitimate result."""
+        ...
+
+    def state(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Returns what a training needs to go on."""
+        ...
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch: mean training loss, validation loss and quality, wall seconds."""
+
+    epoch: int
+    loss: float
+    val_loss: float
+    val: dict[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training did; the model holds the weights of `best_epoch`.
+
+    Attributes:
+        history: One record an epoch.
+        best_epoch: Its weights were restored (1-based).
+        val: Validation quality of these weights.
+        steps: Optimizer steps taken.
+        notes: What was done other than asked, with the reason.
+    """
+
+    history: tuple[EpochRecord, ...]
+    best_epoch: int
+    val: dict[str, float]
+    steps: int
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the record as JSON."""
+        return asdict(self)
