@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 import re
 import tempfile
 import warnings
@@ -55,7 +56,7 @@ def export_onnx(model: keras.Model, path: Path, *, opset: int | None = None) -> 
     _check_opset(opset)
     signature = [keras.InputSpec(shape=(1, *shape), dtype="float32", name="input")]
     plain = float32_model(model)
-    with replacing(path) as temporary, _quiet() as problems, _plain_groups(plain):
+    with replacing(path) as temporary, _quiet() as problems, _plain_operations(plain):
         try:
             plain.export(
                 str(temporary), format="onnx", verbose=False, input_signature=signature,
@@ -186,13 +187,14 @@ def _quiet() -> Iterator[list[str]]:
 
 
 @contextmanager
-def _plain_groups(model: keras.Model) -> Iterator[None]:
-    """Lets grouped convolutions be the plain operation while the model is traced.
+def _plain_operations(model: keras.Model) -> Iterator[None]:
+    """Lets a model use operations that tf2onnx knows, with the same results, while it is traced.
 
-    Keras wraps them in a function compiled by XLA, which has gradients on a CPU but which
-    tf2onnx does not know.
+    Keras wraps grouped convolutions in a function compiled by XLA, which has gradients on a CPU
+    but which tf2onnx does not know; and TensorFlow writes the exact GELU with Erfc.
     """
     import keras
+    import tensorflow as tf
 
     grouped = [
         layer
@@ -204,9 +206,18 @@ def _plain_groups(model: keras.Model) -> Iterator[None]:
     ]
     for layer in grouped:
         layer.call = _grouped_call(layer)
+    own = tf.nn.gelu
+
+    def gelu(features: Any, approximate: bool = False, name: str | None = None) -> Any:
+        if approximate:
+            return own(features, approximate=True, name=name)
+        return 0.5 * features * (1.0 + tf.math.erf(features / math.sqrt(2.0)))
+
+    tf.nn.gelu = gelu
     try:
         yield
     finally:
+        tf.nn.gelu = own
         for layer in grouped:
             del layer.call
 

@@ -144,12 +144,12 @@ def test_smaller_formats_are_smaller(tmp_path: Path) -> None:
     assert sizes["float16"] - sizes["dynamic"] > 64 * 512 - 4 * 512 - 5000
 
 
-def test_grouped_convolutions_reach_onnx(tmp_path: Path) -> None:
+def test_grouped_convolutions_and_gelu_reach_onnx(tmp_path: Path) -> None:
     import keras
 
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 8))
-    layer = keras.layers.Conv2D(16, 3, groups=4, padding="same", activation="relu")
+    layer = keras.layers.Conv2D(16, 3, groups=4, padding="same", activation="gelu")
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(layer(inputs)))
     export_onnx(model, tmp_path / "m.onnx")
     x = np.random.default_rng(0).normal(size=(5, 8, 8, 8)).astype(np.float32)

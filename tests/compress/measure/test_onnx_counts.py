@@ -155,7 +155,8 @@ def main() -> None:
         print(json.dumps(one(given_.one)))
         return
     results = json.loads(given_.results.read_text("utf-8")) if given_.results.exists() else {}
-    for name in constructors():
+    # the largest last
+    for name in sorted(constructors(), key=lambda name: (name.startswith("ConvNeXt"), name)):
         if name not in results:
             command = [sys.executable, "-m", "tests.compress.measure.test_onnx_counts"]
             done = subprocess.run(
