@@ -22,7 +22,7 @@ check: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	for name in train_loop channel_speed prune_resnet20 weights_speed; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	for name in train_loop channel_speed prune_resnet20 weights_speed distill_speed latency_repeat; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

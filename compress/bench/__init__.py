@@ -26,8 +26,9 @@ def bench(
     """Times models and files against each other, everything in one run of blocks.
 
     Keras models are converted for each runtime and format; a `.tflite`, `.onnx` or `.mnn`
-    file is timed as it is. Each ratio is against the first model in the same configuration
-    (runtime, format, threads), or, where one model is given, against its first configuration.
+    file is timed as it is. Each ratio is against the first model (the first of `compare`) in
+    the same configuration (runtime, format, threads), or, where one model is given, against
+    its first configuration.
 
     Args:
         models: Files.
@@ -74,7 +75,7 @@ def bench(
             },
             precision=plan.precision,
             budget=plan.budget,
-            baselines=_baselines(keyed),
+            baselines=_baselines(keyed, plan),
             seed=plan.seed,
             on_progress=lambda share: tell("timing", share),
         )
@@ -92,12 +93,17 @@ def _key(item: Prepared, threads: int) -> str:
     return f"{item.subject} {item.runtime} {item.format} {threads}"
 
 
-def _baselines(keyed: dict[str, tuple[Prepared, int]]) -> dict[str, str]:
-    """Returns for each entry the first one of the same configuration, or of all."""
+def _baselines(keyed: dict[str, tuple[Prepared, int]], plan: BenchPlan) -> dict[str, str]:
+    """Returns for each entry the first one of the same configuration, or of all.
+
+    The first of `compare` comes first.
+    """
     subjects = {item.subject for item, _ in keyed.values()}
     if len(subjects) == 1:
         return dict.fromkeys(keyed, next(iter(keyed)))
     first: dict[tuple[str, str, int], str] = {}
-    for key, (item, threads) in keyed.items():
+    ahead = sorted(keyed, key=lambda key: keyed[key][0].subject != (*plan.compare, "")[0])
+    for key in ahead:
+        item, threads = keyed[key]
         first.setdefault((item.runtime, item.format, threads), key)
     return {key: first[item.runtime, item.format, t] for key, (item, t) in keyed.items()}

@@ -10,8 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from compress.bench.subjects import Skipped, Subject
 from compress.device import available_cores, cpu_name
 from compress.files import write_bytes, write_json, write_text
@@ -118,19 +116,8 @@ class BenchResult:
 
 
 def verdict(old: Timed, new: Timed) -> str:
-    """Says whether `new` is faster than `old`, from their ratios to a common baseline.
-
-    Where `old` is that baseline the interval is the measured one; else the two intervals are
-    combined as if independent, which is wider than the paired ratio's would be.
-    """
+    """Says whether `new` is faster than `old`, the baseline of its ratio."""
     ratio, low, high = new.latency.ratio, new.latency.ratio_low, new.latency.ratio_high
-    if old.latency.ratio_low != old.latency.ratio_high:
-        spread = np.hypot(
-            (high - low) / ratio,
-            (old.latency.ratio_high - old.latency.ratio_low) / old.latency.ratio,
-        )
-        ratio /= old.latency.ratio
-        low, high = ratio * (1 - spread / 2), ratio * (1 + spread / 2)
     if low <= 1.0 <= high:
         return (
             f"no difference between {new.subject} and {old.subject} that this run can show "

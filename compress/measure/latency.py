@@ -21,6 +21,7 @@ import numpy.typing as npt
 from compress.device import cpu_name
 from compress.measure.load import LoadMeter
 from compress.measure.runtimes import RUNTIMES, Runtime, Session
+from compress.measure.runtimes.tensorflow import server_processes
 from compress.measure.stats import median_interval
 from compress.options import require
 from compress.plan import LatencyOptions
@@ -187,7 +188,7 @@ def time_entries(
         for name, entry in entries.items()
     }
     rng = np.random.default_rng(seed)
-    meter = LoadMeter()
+    meter = LoadMeter(server_processes)
     began = time.perf_counter()
     stopped_by = ""
     collecting = gc.isenabled()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 _STAT = Path("/proc/stat")
@@ -16,9 +17,18 @@ class LoadMeter:
     The load average would count our own workers for minutes after they ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, children: Callable[[], Sequence[int]] = lambda: ()) -> None:
+        """Starts to count.
+
+        Args:
+            children: Returns the ids of processes that work for us.
+        """
+        self._children = children
         self._busy, self._total = _read()
-        self._own = time.process_time()
+        self._own = self._own_seconds()
+
+    def _own_seconds(self) -> float:
+        return time.process_time() + sum(_seconds_of(number) for number in self._children())
 
     def others(self) -> float | None:
         """Returns the mean number of cores busy with others; None where it is unknown."""
@@ -28,8 +38,19 @@ class LoadMeter:
             return None
         rate = os.sysconf("SC_CLK_TCK")
         passed = ticks / rate / (os.cpu_count() or 1)  # the ticks are those of all cores
-        others = (busy - self._busy) / rate - (time.process_time() - self._own)
+        others = (busy - self._busy) / rate - (self._own_seconds() - self._own)
         return max(0.0, others) / passed
+
+
+def _seconds_of(process: int) -> float:
+    """Returns the CPU time of a process; 0 where it is unknown."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text("ascii")
+    except OSError:
+        return 0.0
+    # behind the name in brackets: utime and stime are fields 14 and 15 of proc_pid_stat(5)
+    fields = text.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _read() -> tuple[int, int]:

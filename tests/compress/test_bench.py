@@ -165,9 +165,16 @@ def test_verdicts_by_hand() -> None:
     assert verdict(base, timed("b", 0.5, 0.4, 0.625)) == "b is 2.00x slower than a [1.60, 2.50]"
     same = verdict(base, timed("b", 1.01, 0.99, 1.03))
     assert same == "no difference between b and a that this run can show (1.01x [0.99, 1.03])"
-    # neither is the baseline: 3 / 1.5, relative widths 0.06 and 0.08 make 0.1 together
-    both = verdict(timed("a", 1.5, 1.44, 1.56), timed("b", 3.0, 2.91, 3.09))
-    assert both == "b is 2.00x faster than a [1.90, 2.10]"
+
+
+def test_the_first_to_be_compared_is_the_baseline(models: list[Path]) -> None:
+    result = bench(models, replace(QUICK, compare=("small", "wide")))
+    assert {row.latency.baseline for row in result.timed} == {"small litert float32 1"}
+    assert "wide is" in result.verdicts()[0]
+    assert "x slower than small" in result.verdicts()[0]
+    # one model alone: against its first configuration
+    alone = bench(models[:1], replace(QUICK, threads=("1", "2")))
+    assert {row.latency.baseline for row in alone.timed} == {"wide litert float32 1"}
 
 
 @pytest.mark.parametrize(

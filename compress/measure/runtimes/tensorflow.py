@@ -90,6 +90,11 @@ class _Server:
         )
         atexit.register(self.close)
 
+    @property
+    def process(self) -> int:
+        """Its id."""
+        return self._process.pid
+
     def ask(self, *question: Any) -> Any:
         """Returns the answer.
 
@@ -124,6 +129,11 @@ class _Server:
 
 
 _SERVERS: dict[int, _Server] = {}
+
+
+def server_processes() -> list[int]:
+    """Returns the ids of the processes that run models for this one."""
+    return [server.process for server in _SERVERS.values()]
 
 
 def _server(threads: int) -> _Server:

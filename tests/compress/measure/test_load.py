@@ -30,7 +30,15 @@ def test_another_process_is_seen_and_our_own_work_is_not() -> None:
         spin(1.0)
         beside = meter.others()
         burner.kill()
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as child:
+        time.sleep(0.2)
+        meter = LoadMeter(lambda: [child.pid])
+        spin(1.0)
+        working_for_us = meter.others()
+        child.kill()
     assert alone is not None
+    assert working_for_us is not None
+    assert working_for_us < alone + 0.3
     assert beside is not None
     assert beside > alone + 0.3
 
