@@ -149,36 +149,37 @@ def _of_inner(layer: Any, source: Shape, target: Shape | None = None) -> int:
 
 def _multi_head(site: Site) -> int:
     layer = site.operation
-    query = site.shape_of(0, "query")
-    value = site.shape_of(1, "value") or query
-    key = site.shape_of(2, "key") or value
-    heads, size, width = layer.num_heads, layer.key_dim, layer.value_dim
-    made = site.outputs[0][-1]
-    return _projected(query, key, value, heads, heads, size, width, made)
+    return _attended(site, layer.num_heads, layer.key_dim, layer.value_dim)
 
 
 def _grouped(site: Site) -> int:
     layer = site.operation
+    return _attended(site, layer.num_query_heads, layer.head_dim, layer.head_dim)
+
+
+def _attended(site: Site, heads: int, size: int, width: int) -> int:
+    """Projections by their kernels, then scores and weighted sums of values.
+
+    Axes that attention does not run over are batch axes.
+    """
+    layer = site.operation
     query = site.shape_of(0, "query")
     value = site.shape_of(1, "value") or query
     key = site.shape_of(2, "key") or value
-    return _projected(
-        query, key, value, layer.num_query_heads, layer.num_key_value_heads,
-        layer.head_dim, layer.head_dim, site.outputs[0][-1],
-    )  # fmt: skip
-
-
-def _projected(
-    query: Shape, key: Shape, value: Shape, heads: int, pairs: int, size: int, width: int, made: int
-) -> int:
-    """Returns projections of queries, keys, values and outputs, and the attention between."""
-    queries, keys = math.prod(query[1:-1]), math.prod(key[1:-1])
-    projections = (
-        queries * query[-1] * heads * size
-        + keys * key[-1] * pairs * size
-        + keys * value[-1] * pairs * width
-        + queries * heads * width * made
+    over = getattr(layer, "_attention_axes", None) or range(1, len(query) - 1)
+    parts = (
+        (query, "_query_dense"),
+        (key, "_key_dense"),
+        (value, "_value_dense"),
+        (query, "_gate_dense"),
+        (query, "_output_dense"),
     )
+    projections = sum(
+        math.prod(shape[1:-1]) * math.prod(getattr(layer, name).kernel.shape)
+        for shape, name in parts
+        if getattr(layer, name, None) is not None
+    )
+    queries, keys = math.prod(query[1:-1]), math.prod(key[axis] for axis in over)
     return projections + macs.attention(queries, keys, heads, size, width)
 
 

@@ -78,7 +78,10 @@ def test_overlay_changes_leaves_only() -> None:
         ({"epochs": True}, "must be of type int"),
         ({"temperature": 0.0}, "temperature must be above 0"),
         ({"distill_weight": 1.5}, r"distill_weight must be in \[0, 1\]"),
-        ({"formats": "int4"}, "Unknown export format 'int4'. Choices: float32, int8"),
+        (
+            {"formats": "int4"},
+            "Unknown export format 'int4'. Choices: dynamic, float16, float32, int8, onnx",
+        ),
         ({"formats": ""}, "name at least one format"),
         ({"optimizer": "lion"}, "Unknown optimizer 'lion'. Choices: adagrad"),
         ({"schedule": "step"}, "Unknown learning-rate schedule"),

@@ -19,7 +19,9 @@ def attention(site: Site) -> list[Slots]:
         ids = query.axes[-1] if key.axes[-1] is not None else None
     else:
         ids = _summed(site, query, key, exact=query.zero and key.zero)
-    return _results(site, query, value, key, ids)
+    if site.layer.score_mode == "dot":
+        site.macs(_pairs(query, key), int(query.shape[-1] or 1) if ids is None else ids)
+    return _results(site, query, value, key)
 
 
 @layer_rule("AdditiveAttention")
@@ -30,7 +32,7 @@ def additive_attention(site: Site) -> list[Slots]:
     exact = scale is not None or (query.zero and key.zero)
     ids = _summed(site, query, key, exact=exact)
     site.bind(scale, 0, ids)
-    return _results(site, query, value, key, ids)
+    return _results(site, query, value, key)
 
 
 def _summed(site: Site, query: Slots, key: Slots, *, exact: bool) -> Ids | None:
@@ -52,11 +54,13 @@ def _inputs(site: Site) -> tuple[Slots, Slots, Slots]:
     return query, value, key
 
 
-def _results(site: Site, query: Slots, value: Slots, key: Slots, ids: Ids | None) -> list[Slots]:
-    """Weighted sums of values; of the score, a sum over the width counts as a product."""
-    pairs = sizes(query.shape[1:-1]) * int(key.shape[-2] or 1)
-    width, own = query.shape[-1], value.axes[-1]
-    site.macs(pairs, int(width or 1) if ids is None else ids)
-    site.macs(pairs, int(value.shape[-1] or 1) if own is None else own)
+def _pairs(query: Slots, key: Slots) -> int:
+    return sizes(query.shape[1:-1]) * int(key.shape[-2] or 1)
+
+
+def _results(site: Site, query: Slots, value: Slots, key: Slots) -> list[Slots]:
+    """Weighted sums of values; sums of tanh are elementwise work, not counted in MACs."""
+    own = value.axes[-1]
+    site.macs(_pairs(query, key), int(value.shape[-1] or 1) if own is None else own)
     out = site.out({len(site.shapes[0]) - 1: own}, zero=value.zero, origin=value.origin)
     return [out, *(site.out({}, index=index) for index in range(1, len(site.shapes)))]
