@@ -140,6 +140,18 @@ def count_macs(
     return Analysis(tuple(rows), walk.peak())
 
 
+def count_calls(program: Program) -> dict[str, int]:
+    """Returns the MACs of a recorded model by the names of its nodes; uncountable ones lack."""
+    walk = Walk()
+    walk.run(program, _given(program, None), reshape=False)
+    found: dict[str, int] = {}
+    for step in walk.steps:
+        count, _ = _macs(step)
+        if count is not None:
+            found[step.node.name] = found.get(step.node.name, 0) + count
+    return found
+
+
 def _opens(layer: Any) -> bool:
     """Opens layers made of layers that have no rule of their own."""
     kind = type(layer).__name__

@@ -1,8 +1,9 @@
-"""Counting rules of layers: multiply-accumulates of one call, from shapes at batch size 1."""
+"""Counting rules of layers: multiply-accumulates of one call for one entry of the first axis."""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 from compress.measure import macs
@@ -63,7 +64,7 @@ def _dense(site: Site) -> int:
 
 def _einsum_dense(site: Site) -> int:
     layer = site.operation
-    return macs.einsum(layer.equation, site.inputs[0], tuple(layer.kernel.shape))
+    return macs.einsum(layer.equation, (1, *site.source), tuple(layer.kernel.shape))
 
 
 def _reversible(site: Site) -> int:
@@ -180,7 +181,7 @@ def _attended(site: Site, heads: int, size: int, width: int) -> int:
         if getattr(layer, name, None) is not None
     )
     queries, keys = math.prod(query[1:-1]), math.prod(key[axis] for axis in over)
-    return projections + macs.attention(queries, keys, heads, size, width)
+    return int(projections) + macs.attention(queries, keys, heads, size, width)
 
 
 def _luong(site: Site) -> int:
@@ -203,11 +204,10 @@ def _dot_layer(site: Site) -> int:
     axes = site.operation.axes
     first = (axes, axes) if isinstance(axes, int) else tuple(axes)
     contracted = left[first[0] % len(left)]
-    return int(math.prod(left) * math.prod(right[1:]) // contracted)
+    return int(math.prod(left[1:]) * math.prod(right[1:]) // contracted)
 
 
 RULES: dict[str, Rule] = {
-    **OPERATION_RULES,
     **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), _conv),
     **dict.fromkeys(("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"), _conv_transpose),
     **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
@@ -229,8 +229,18 @@ RULES: dict[str, Rule] = {
 
 
 def rule_of(operation: Any) -> Rule | None:
-    """Returns the rule of a layer or raw operation; two classes of Keras are called Dot."""
+    """Returns the rule of a layer or raw operation; two classes of Keras are called Dot.
+
+    The first axis of a layer's input is its batch: 1, or more where positions were folded in.
+    """
     kind = type(operation).__name__
-    if kind == "Dot":
-        return _dot_layer if hasattr(operation, "normalize") else dot
-    return RULES.get(kind)
+    if kind in OPERATION_RULES:
+        return OPERATION_RULES[kind]
+    if kind == "Dot" and not hasattr(operation, "normalize"):
+        return dot
+    rule = _dot_layer if kind == "Dot" else RULES.get(kind)
+    return None if rule is None else partial(_of_batch, rule)
+
+
+def _of_batch(rule: Rule, site: Site) -> int:
+    return site.inputs[0][0] * rule(site)

@@ -47,6 +47,7 @@ class Walk:
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self._count = 0
+        self._batch: int | None = None
         self._results: tuple[SizedTensor, ...] = ()
 
     def _tensor(self, shape: Sequence[int | None], dtype: str) -> SizedTensor:
@@ -57,10 +58,18 @@ class Walk:
             sizes = (1, *sizes[1:])
         return SizedTensor(self._count, sizes, str(dtype))
 
+    def _stored(self, tensor: Any) -> SizedTensor:
+        """Takes a shape from the graph, whose batch may be fixed."""
+        shape = tuple(tensor.shape)
+        fixed = shape[:1] == (self._batch,) and shape
+        return self._tensor((1, *shape[1:]) if fixed else shape, tensor.dtype)
+
     def run(
         self, program: Program, shapes: Sequence[tuple[int | None, ...]], *, reshape: bool
     ) -> None:
         """Walks the whole program; `reshape`: inner shapes follow from those given."""
+        batches = {tensor.shape[0] for tensor in program.inputs if tensor.shape}
+        self._batch = batches.pop() if len(batches) == 1 else None
         given = [
             self._tensor(shape, tensor.dtype)
             for shape, tensor in zip(shapes, program.inputs, strict=True)
@@ -78,9 +87,12 @@ class Walk:
                 outputs = tuple(self._walk(node.body, inputs, f"{name}/", reshape))
             else:
                 # a nested model may be built for open sizes and be called with known ones
-                anew = reshape or (_open(node.outputs) and all(t.known for t in inputs))
-                made = _specs(node, values) if anew else node.outputs
-                outputs = tuple(self._tensor(tensor.shape, tensor.dtype) for tensor in made)
+                known = all(tensor.known is not None for tensor in inputs)
+                if reshape or (known and (_open(node.outputs) or _folded(node, inputs))):
+                    made = _specs(node, values)
+                    outputs = tuple(self._tensor(tensor.shape, tensor.dtype) for tensor in made)
+                else:
+                    outputs = tuple(self._stored(tensor) for tensor in node.outputs)
                 self.steps.append(Step(name, node, inputs, outputs))
             values.update(zip((id(t) for t in node.outputs), outputs, strict=True))
         return [values[id(tensor)] for tensor in program.outputs]
@@ -109,6 +121,16 @@ class Walk:
 def _open(tensors: Sequence[Any]) -> bool:
     """Tells whether a size beside the batch's is unknown."""
     return any(None in tuple(tensor.shape)[1:] for tensor in tensors)
+
+
+def _folded(node: Node, inputs: Sequence[SizedTensor]) -> bool:
+    """Tells whether the open first axis may hold more than the batch: positions folded in."""
+    if all(tuple(tensor.shape)[:1] != (None,) for tensor in node.outputs):
+        return False
+    return type(node.operation).__name__ == "Reshape" or any(
+        tuple(tensor.shape)[:1] == (None,) and found.shape[0] != 1
+        for tensor, found in zip(node.inputs, inputs, strict=True)
+    )
 
 
 def _specs(node: Node, values: dict[int, SizedTensor]) -> list[Any]:

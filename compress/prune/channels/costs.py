@@ -71,12 +71,12 @@ class CostModel:
             (term.coefficient, [coupling.axis_index(ids) for ids in term.factors], term.layer)
             for term in coupling.ledger.terms
         ]
-        return cls(
-            per_group,
-            fixed,
-            _products(terms, axes),
-            _products(_parameter_terms(coupling), axes),
-        )
+        macs, params = _products(terms, axes), _products(_parameter_terms(coupling), axes)
+        model = cls(per_group, fixed, macs, params)
+        if _batch_differs(coupling):
+            whole = model._counts(coupling.whole)
+            model = cls(per_group, fixed, _calibrated(macs, whole, coupling), params)
+        return model
 
     def macs(self, kept: npt.NDArray[Any]) -> Numbers:
         """Returns the MACs at batch 1 for kept units, (..., groups) -> (...)."""
@@ -97,6 +97,27 @@ class CostModel:
     def _counts(self, kept: npt.NDArray[Any]) -> Numbers:
         counts = np.asarray(kept, float) @ self._per_group.T + self._fixed
         return np.concatenate([counts, np.ones((*counts.shape[:-1], 1))], axis=-1)
+
+
+def _batch_differs(coupling: Coupling) -> bool:
+    """Tells whether the first axis may be more, or less, than one example."""
+    program = coupling.program
+    return any(tensor.shape[0] not in (None, 1) for tensor in program.inputs) or any(
+        type(node.operation).__name__ == "Reshape" and not hasattr(node.operation, "built")
+        for node in program.walk()
+    )
+
+
+def _calibrated(products: Products, whole: Numbers, coupling: Coupling) -> Products:
+    """Scales each layer's terms so that the whole model costs what its shapes say."""
+    from compress.measure.analysis import count_calls
+
+    counted, own = count_calls(coupling.program), _by_layer(products, whole)
+    scales = [
+        counted[layer] / own[layer] if own[layer] and layer in counted else 1.0
+        for layer in products.layers
+    ]
+    return Products(products.coefficients * np.array(scales), products.factors, products.layers)
 
 
 def _by_layer(products: Products, counts: Numbers) -> dict[str, float]:

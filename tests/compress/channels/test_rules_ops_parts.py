@@ -225,3 +225,14 @@ def test_operations_without_a_rule_are_named() -> None:
     (name,) = coupling.ledger.unknown
     assert coupling.ledger.unknown[name] == ("Rot90", "no rule for this class")
     assert f"layer '{name}' (Rot90)" in coupling.frozen_report()[0].reason
+
+
+def test_positions_folded_into_examples() -> None:
+    """Costs follow the shapes: 6 positions of 5 -> 8 -> 7 -> 4 channels, whole."""
+    inputs = keras.Input((6, 5))
+    rows = layers.Dense(8, name="before")(ops.reshape(inputs, (-1, 5)))
+    rows = layers.Dense(7, name="after")(ops.relu(rows))
+    back = ops.reshape(rows, (-1, 6, 7))
+    model = keras.Model(inputs, layers.Dense(4, name="head")(back))
+    coupling, _, _ = check(model)
+    assert coupling.costs.macs(coupling.whole) == 6 * (5 * 8 + 8 * 7 + 7 * 4)

@@ -97,6 +97,13 @@ def by_hand(rng: Rng, x: Any) -> Any:
     return ops.einsum("bij,bjk->bik", scores, v)
 
 
+def folded(rng: Rng, x: Any) -> Any:
+    """Positions become examples, and are examples' positions again."""
+    steps, units = x.shape[1], number(rng, 1, 6)
+    rows = layers.Dense(units)(ops.reshape(x, (-1, x.shape[2])))
+    return ops.reshape(rows, (-1, steps, units))
+
+
 SEQUENCE = {
     "dense": lambda rng, x: layers.Dense(number(rng, 1, 7), activation="relu")(x),
     "einsum": lambda rng, x: layers.EinsumDense("abc,cd->abd", (x.shape[1], number(rng, 1, 6)))(x),
@@ -105,6 +112,7 @@ SEQUENCE = {
     "attended": attended,
     "grouped": grouped,
     "by hand": by_hand,
+    "folded": folded,
     "luong": lambda rng, x: layers.Attention()([x, x]),
     "normalized": lambda rng, x: layers.LayerNormalization()(x),
     "nested": nested,

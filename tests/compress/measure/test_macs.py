@@ -10,7 +10,10 @@ import pytest
 from compress.errors import InputError
 from compress.measure import count_macs, macs
 from compress.measure.kinds import COUNTED_ZERO, REASONS
-from compress.measure.rules import RULES
+from compress.measure.operation_rules import OPERATION_RULES
+from compress.measure.rules import RULES as LAYER_RULES
+
+RULES = {**OPERATION_RULES, **LAYER_RULES}
 
 
 def test_formulas_by_hand() -> None:
@@ -53,6 +56,34 @@ def test_layers_by_hand() -> None:
     assert layer_macs(L.SeparableConv2D(7, 3), (5, 5, 6)) == depthwise + pointwise
     assert layer_macs(L.Dense(7), (5, 6)) == 5 * 6 * 7
     assert layer_macs(L.EinsumDense("abc,cd->abd", (5, 7)), (5, 6)) == 5 * 6 * 7
+
+
+def test_positions_in_the_first_axis_count() -> None:
+    """A Reshape may fold positions into the batch, a Transpose put another axis first."""
+    import keras
+    from keras import layers as L
+    from keras import ops
+
+    inputs = keras.Input((4, 6))
+    rows = ops.relu(L.Dense(5)(ops.reshape(inputs, (-1, 6))))
+    back = ops.reshape(rows, (-1, 4, 5))
+    turned = L.Dense(3)(ops.transpose(back, (1, 0, 2)))
+    gone = L.Dense(2)(ops.transpose(turned, (1, 0, 2)))
+    analysis = count_macs(keras.Model(inputs, gone))
+    assert analysis.macs == 4 * 6 * 5 + 4 * 5 * 3 + 4 * 3 * 2
+    assert analysis.layers[2].other_ops == 4 * 5  # the relu
+
+
+def test_a_fixed_batch_counts_as_one_example() -> None:
+    import keras
+    from keras import layers as L
+
+    one = keras.Input(batch_shape=(13, 4, 6))
+    two = keras.Input(batch_shape=(13, 5, 6))
+    dotted = L.Dot(axes=2)([L.Dense(6)(one), two])
+    analysis = count_macs(keras.Model([one, two], dotted))
+    assert analysis.macs == 4 * 6 * 6 + 4 * 5 * 6
+    assert analysis.layers[-1].output_shape == (4, 5)
 
 
 def test_channels_first_counts_the_same() -> None:
