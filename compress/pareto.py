@@ -1,16 +1,21 @@
-"""Non-domination: which of several trade-offs form the front."""
+"""Non-domination: fronts, ranks, spread and hypervolume of trade-offs.
+
+Everywhere a row is one candidate, a column one objective, lower is better and NaN is not
+allowed. A row dominates another when it is nowhere worse and somewhere better.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+Losses = npt.NDArray[np.float64]
 
-def front_mask(losses: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+
+def front_mask(losses: Losses) -> npt.NDArray[np.bool_]:
     """Marks the rows that no other row dominates.
 
-    A row dominates another when it is nowhere worse and somewhere better. Of equal rows
-    all are marked.
+    Of equal rows all are marked.
 
     Args:
         losses: (n, objectives), lower is better.
@@ -18,7 +23,148 @@ def front_mask(losses: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     Returns:
         (n,), True on the front.
     """
-    # (n, n): does row i dominate row j?
+    return np.asarray(~_domination(losses).any(axis=0), np.bool_)
+
+
+def nondominated_ranks(losses: Losses) -> npt.NDArray[np.int64]:
+    """Ranks rows by the front they are on: 0 is the front, 1 the front without it, ...
+
+    Equal rows have the same rank.
+
+    Args:
+        losses: (n, objectives), lower is better.
+
+    Returns:
+        (n,) ranks from 0.
+
+    Reference:
+        Deb, Pratap, Agarwal & Meyarivan 2002, "A Fast and Elitist Multiobjective Genetic
+        Algorithm: NSGA-II", section III.A (there the first front is 1).
+    """
+    dominates = _domination(losses)
+    dominators = dominates.sum(axis=0)  # (n,): how many not yet ranked rows dominate it
+    ranks = np.full(len(losses), -1, np.int64)
+    rank = 0
+    while (ranks < 0).any():
+        front = (ranks < 0) & (dominators == 0)
+        ranks[front] = rank
+        dominators = dominators - dominates[front].sum(axis=0)
+        rank += 1
+    return ranks
+
+
+def crowding_distance(losses: Losses) -> Losses:
+    """Measures how far each row's neighbours are, objective by objective.
+
+    The rows are meant to be of one front. The outermost rows of an objective get infinity;
+    an objective in which all rows are equal adds nothing and has no outermost rows.
+
+    Args:
+        losses: (n, objectives), finite.
+
+    Returns:
+        (n,) distances from 0, larger is less crowded.
+
+    Reference:
+        Deb et al. 2002, section III.B. Deviation: objectives without spread are left out,
+        there the quotient would be 0 / 0.
+    """
+    distance = np.zeros(len(losses))
+    for column in losses.T:
+        order = np.argsort(column, kind="stable")
+        ordered = column[order]
+        if len(losses) == 0 or ordered[0] == ordered[-1]:
+            continue
+        distance[order[[0, -1]]] = np.inf
+        distance[order[1:-1]] += (ordered[2:] - ordered[:-2]) / (ordered[-1] - ordered[0])
+    return distance
+
+
+def epsilon_net_order(losses: Losses) -> npt.NDArray[np.int64]:
+    """Orders rows so that each next one is as far as possible from those before it.
+
+    The first is the best in the first objective (of equals the best in the next ones). Ties
+    later on go to the row that stands first. Objectives are scaled to [0, 1] beforehand.
+
+    Args:
+        losses: (n, objectives), finite, lower is better.
+
+    Returns:
+        (n,) indices of all rows, in order.
+
+    Reference:
+        Schmucker, Donini, Zafar, Salinas & Archambeau 2021, "Multi-objective Asynchronous
+        Successive Halving" (arXiv 2106.12639), section 3: the greedy epsilon net
+        (Euclidean). The first point is free there; here it follows from the data.
+    """
+    if len(losses) == 0:
+        return np.zeros(0, np.int64)
+    low = losses.min(axis=0)
+    spread = losses.max(axis=0) - low
+    scaled = (losses - low) / np.where(spread > 0, spread, 1.0)
+    order = np.zeros(len(losses), np.int64)
+    order[0] = np.lexsort(losses.T[::-1])[0]  # lexsort's last key counts most
+    nearest = np.full(len(losses), np.inf)
+    for place in range(1, len(losses)):
+        last = order[place - 1]
+        nearest = np.minimum(nearest, ((scaled - scaled[last]) ** 2).sum(axis=1))
+        nearest[last] = -1.0  # below every distance: chosen rows are not chosen again
+        order[place] = np.argmax(nearest)
+    return order
+
+
+def hypervolume(losses: Losses, reference: npt.ArrayLike) -> float:
+    """Measures the space that the rows dominate, up to the reference point; exact.
+
+    Rows that are not better than the reference in every objective add nothing.
+
+    Args:
+        losses: (n, objectives), lower is better.
+        reference: (objectives,), the worst point that counts.
+
+    Returns:
+        The volume, 0 for no rows.
+
+    Raises:
+        ValueError: The shapes do not fit.
+
+    Reference:
+        Two objectives: by sorting. More: While, Bradstreet & Barone 2012, "A Fast Way of
+        Calculating Exact Hypervolumes" (WFG): the sum of exclusive volumes of rows ordered
+        from worst to best in the last objective, in which all limit sets are then flat.
+    """
+    point = np.asarray(reference, np.float64)
+    if losses.ndim != 2 or point.shape != losses.shape[1:] or not point.size:
+        raise ValueError(
+            "losses must be (n, objectives) and reference (objectives,). "
+            f"Received: {losses.shape} and {point.shape}."
+        )
+    return _volume(losses[(losses < point).all(axis=1)], point)
+
+
+def _domination(losses: Losses) -> npt.NDArray[np.bool_]:
+    """Returns (n, n): does row i dominate row j?"""
     no_worse = (losses[:, np.newaxis, :] <= losses[np.newaxis, :, :]).all(axis=-1)
     better = (losses[:, np.newaxis, :] < losses[np.newaxis, :, :]).any(axis=-1)
-    return np.asarray(~(no_worse & better).any(axis=0), np.bool_)
+    return np.asarray(no_worse & better, np.bool_)
+
+
+def _volume(losses: Losses, reference: Losses) -> float:
+    """Returns the hypervolume of rows none of which is worse than the reference."""
+    if len(losses) == 0:
+        return 0.0
+    if len(reference) == 1:
+        return float(reference[0] - losses.min())
+    if len(reference) == 2:
+        x, y = losses[np.lexsort(losses.T[::-1])].T
+        ceiling = np.minimum.accumulate(np.concatenate([reference[1:], y]))
+        return float(((reference[0] - x) * (ceiling[:-1] - ceiling[1:])).sum())
+    rows = np.unique(losses[front_mask(losses)], axis=0)
+    rows = rows[np.argsort(-rows[:, -1], kind="stable")]
+    total = 0.0
+    for index, row in enumerate(rows):
+        # what later rows take from this one's box: as flat as the box in the last objective
+        limited = np.maximum(rows[index + 1 :, :-1], row[:-1])
+        base = float((reference[:-1] - row[:-1]).prod()) - _volume(limited, reference[:-1])
+        total += float(reference[-1] - row[-1]) * base
+    return total

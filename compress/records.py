@@ -11,6 +11,7 @@ from compress.errors import InputError
 RecordT = TypeVar("RecordT", bound="Record")
 
 COMPLETE, REJECTED, FAILED = "complete", "rejected", "failed"
+STOPPED, DUPLICATE = "stopped", "duplicate"
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,16 @@ class Candidate(Record):
 
     Attributes:
         id: Its number in the study, as file names carry it ("0005").
-        state: "complete" (trained), "rejected" (too costly, untrained) or "failed".
-        reason: Why it was rejected or failed.
+        state: "complete" (trained), "stopped" (trained in part: others were better),
+            "rejected" (too costly, untrained), "duplicate" (of a candidate that ended before)
+            or "failed".
+        reason: Why it was stopped, rejected or failed, or what it repeats.
         choices: What the sampler chose, by parameter name.
         seed: Seed of its initial weights and batch order.
         macs: Counted at batch 1.
         params: Counted.
+        size_bytes: Of its float32 .tflite file, where a limit or an objective asks for it.
+        latency_ms: Measured median of that file on LiteRT, one thread, before training.
         unsupported: What `macs` does not include, by name.
         val: Validation quality, by name.
         best_epoch: Whose weights were kept.
@@ -69,6 +74,8 @@ class Candidate(Record):
     reason: str = ""
     macs: int | None = None
     params: int | None = None
+    size_bytes: int | None = None
+    latency_ms: float | None = None
     unsupported: tuple[str, ...] = ()
     val: dict[str, float] = field(default_factory=dict)
     best_epoch: int | None = None

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 from compress.errors import RunFailed
 from compress.options import from_nested, to_nested
 from compress.pipeline import command_line
 from compress.plan import Plan
-from compress.records import COMPLETE, FAILED, REJECTED, Candidate
+from compress.records import COMPLETE, FAILED, STOPPED, Candidate
 from compress.runfolder import LOG, RunFolder
 from search import study as studies
-from search.engines import Job, messages
+from search.budget import Budget, counts
+from search.engines import OVERDUE, Job, messages
 from search.objective import candidate_id
 from search.plan import SearchPlan
+from search.samplers.grid import exhausted
 
 if TYPE_CHECKING:
     import optuna
@@ -60,24 +63,30 @@ class SearchJobs:
     ) -> None:
         self._folder, self._plan, self._study, self._display = folder, plan, study, display
         self.candidates = folder.read_candidates()
+        self._budget = Budget(folder, plan)
         self._running = 0
         self._unclaimed = 0
-        self._max_rejected = max(100, 20 * plan.search.trials)
+        self._max_untrained = max(100, 20 * plan.search.trials)
+        self.over = ""
 
     @property
     def ended(self) -> int:
-        """Trials that count: trained or failed, not the rejected."""
-        return sum(item.state != REJECTED for item in self.candidates)
+        """Trials that count: trained, in whole or in part, or failed."""
+        return sum(map(counts, self.candidates))
 
     def next_job(self) -> Job | None:
-        """Returns a trial while the budget lasts."""
-        rejected = len(self.candidates) - self.ended
-        if self.ended + self._running >= self._plan.search.trials:
-            return None
-        if rejected >= self._max_rejected:
+        """Returns a trial while the budget lasts; `over` says why there is none."""
+        untrained = len(self.candidates) - self.ended
+        self.over = self._budget.over(self.candidates, self._running)
+        if not self.over and untrained >= self._max_untrained:
+            self.over = f"{untrained} candidates exceeded the limits or repeated others"
+        if not self.over and self._plan.search.sampler == "grid" and exhausted(self._study):
+            self.over = "every point of the grid has been tried"
+        if self.over:
             return None
         self._running += 1
-        return {"kind": messages.TRIAL}
+        limit = self._plan.budget.trial_minutes
+        return {"kind": messages.TRIAL, **({} if limit is None else {"seconds": 60 * limit})}
 
     def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
         """Shows progress."""
@@ -107,7 +116,7 @@ class SearchJobs:
         # it may have died after its work was done: what is on disk in full is never lost
         candidate = self._folder.read_candidate(candidate_id(number))
         if candidate is None:
-            reason = f"its worker died ({how})"
+            reason = how if how.startswith(OVERDUE) else f"its worker died ({how})"
             candidate = Candidate(
                 candidate_id(number), FAILED, trial.params, claimed["seed"], reason
             )
@@ -118,12 +127,11 @@ class SearchJobs:
 
     def _count(self, item: Candidate) -> None:
         self.candidates.append(item)
+        self._budget.save()
         quality = self._plan.search.objectives[0]
-        outcome = (
-            f"validation {quality} {item.val[quality]:.4f}"
-            if item.state == COMPLETE
-            else f"{item.state}: {item.reason}"
-        )
+        outcome = f"{item.state}: {item.reason}" if item.state != COMPLETE else ""
+        if item.state in (COMPLETE, STOPPED):
+            outcome = f"validation {quality} {item.val[quality]:.4f}" + (outcome and f", {outcome}")
         LOG.info(
             "candidate %s: %s, %s MACs, %s parameters, %.1f s",
             item.id, outcome, f"{item.macs or 0:,}", f"{item.params or 0:,}", item.seconds,
@@ -157,8 +165,8 @@ class CompressJobs:
 
     def _own_plan(self) -> Plan:
         """Returns the compress part of the plan with the teacher's file in place of "auto"."""
-        nested = to_nested(self._plan)
-        del nested["search"]
+        own = {field.name for field in fields(Plan)}
+        nested = {key: value for key, value in to_nested(self._plan).items() if key in own}
         nested["distill"]["teacher"] = self._teacher or "none"
         return from_nested(Plan, nested)
 

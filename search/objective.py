@@ -1,7 +1,8 @@
-"""One trial: build, count cheap costs, reject or train, record."""
+"""One trial: build, find its costs, reject or train (in part), record."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,13 +14,14 @@ import numpy as np
 from compress.data import Dataset
 from compress.errors import TrainingDiverged
 from compress.io import float32_model, save_model
-from compress.measure import Analysis, count_macs
-from compress.records import COMPLETE, FAILED, REJECTED, Candidate
+from compress.records import COMPLETE, DUPLICATE, FAILED, REJECTED, STOPPED, Candidate
 from compress.runfolder import RunFolder
 from compress.train import EpochRecord, train
 from search import optimizers
+from search.costs import Costs, find_costs, over_limit, report_excess
 from search.plan import SearchPlan
-from search.spaces import SPACES
+from search.spaces import space_for
+from search.stopping import Stopper, make_rule
 
 if TYPE_CHECKING:
     import optuna
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from compress.device import Device
 
 SEED_ATTR = "seed"
+SEED_GIVEN = "seed_given"
+"""Marks trials that were queued with a seed: replays and retries."""
 
 
 def candidate_id(number: int) -> str:
@@ -56,15 +60,16 @@ def evaluate(
     trial is never told as finished without them.
 
     Args:
-        trial: A running trial.
+        trial: A running trial; its study tells what others reached.
         data: Training part trains, validation part judges.
-        plan: Space, limits, epochs, objectives.
+        plan: Space, limits, epochs, stopping, objectives.
         folder: Where model and record go.
         device: What to train on.
         on_progress: Called with (text, share).
 
     Returns:
-        The candidate: complete, rejected (above a limit) or failed (diverged).
+        The candidate: complete, stopped (others are better), rejected (above a limit), a
+        duplicate, or failed (diverged).
     """
     import keras
 
@@ -74,29 +79,29 @@ def evaluate(
     name = candidate_id(trial.number)
     on_progress(f"{name}: building", 0.0)
     with _policy(device.policy):
-        model = SPACES[plan.search.space].build(trial, data)
+        model = space_for(plan.search.space).build(trial, data)
     settings = optimizers.sample(trial, plan, data)
-    analysis = count_macs(model)
-    candidate = Candidate(
-        name,
-        COMPLETE,
-        dict(trial.params),
-        seed,
-        macs=analysis.macs,
-        params=analysis.params,
-        unsupported=analysis.unsupported,
-        device=device.describe(),
+    candidate = Candidate(name, COMPLETE, dict(trial.params), seed, device=device.describe())
+    # a replayed or repeated trial is run again on purpose: its seed is given
+    given = SEED_GIVEN in trial.user_attrs
+    first = None if given else _same_choices(trial, folder)
+    if first is not None:
+        return _written(folder, repeat_of(first, candidate))
+    on_progress(f"{name}: counting", 0.0)
+    costs = find_costs(model, plan.search, folder)
+    candidate = replace(
+        candidate,
+        macs=costs.macs,
+        params=costs.params,
+        size_bytes=costs.size_bytes,
+        latency_ms=costs.latency_ms,
+        unsupported=costs.unsupported,
     )
-    reason = over_limit(analysis, plan)
+    reason = over_limit(costs, plan.search)
     if reason:
-        candidate = replace(candidate, state=REJECTED, reason=reason)
-        folder.write_candidate(candidate)
-        return candidate
-
-    def on_epoch(epoch: int, epochs: int, record: EpochRecord) -> None:
-        quality = record.val[plan.search.objectives[0]]
-        on_progress(f"{name}: epoch {epoch}/{epochs}, validation {quality:.3f}", epoch / epochs)
-
+        report_excess(trial, costs, plan.search)
+        return _written(folder, replace(candidate, state=REJECTED, reason=reason))
+    following = _Following(trial, plan, costs, name, on_progress)
     try:
         result = train(
             model,
@@ -105,25 +110,95 @@ def evaluate(
             device=device,
             seed=seed,
             select_by=plan.search.objectives[0],
-            on_epoch=on_epoch,
+            on_epoch=following.on_epoch,
+            ends=following.ends,
         )
     except TrainingDiverged as error:
-        candidate = replace(
-            candidate, state=FAILED, reason=str(error), seconds=time.perf_counter() - began
-        )
-        folder.write_candidate(candidate)
-        return candidate
-    save_model(float32_model(model), folder.model_file(name))
+        spent = time.perf_counter() - began
+        return _written(folder, replace(candidate, state=FAILED, reason=str(error), seconds=spent))
+    if not following.stopped:
+        save_model(float32_model(model), folder.model_file(name))
     candidate = replace(
         candidate,
+        state=STOPPED if following.stopped else COMPLETE,
+        reason=following.stopped,
         val=result.val,
         best_epoch=result.best_epoch,
         history=tuple(asdict(record) for record in result.history),
         seconds=time.perf_counter() - began,
-        notes=result.notes,
+        notes=(*result.notes, *following.notes),
     )
+    return _written(folder, candidate)
+
+
+def _written(folder: RunFolder, candidate: Candidate) -> Candidate:
     folder.write_candidate(candidate)
     return candidate
+
+
+def _same_choices(trial: optuna.Trial, folder: RunFolder) -> Candidate | None:
+    """Returns the earliest candidate with these choices whose result can be reused."""
+    from optuna.trial import TrialState
+
+    reusable = (TrialState.COMPLETE, TrialState.PRUNED)
+    for other in trial.study.get_trials(deepcopy=False, states=reusable):
+        if other.number != trial.number and other.params == trial.params:
+            return folder.read_candidate(candidate_id(other.number))
+    return None
+
+
+def repeat_of(first: Candidate, candidate: Candidate) -> Candidate:
+    """Returns a candidate that repeats another's choices, with the other's result."""
+    return replace(
+        first,
+        id=candidate.id,
+        state=DUPLICATE,
+        reason=f"same choices as {first.id} ({first.state})",
+        seed=candidate.seed,
+        seconds=0.0,
+        history=(),
+    )
+
+
+class _Following:
+    """Follows a training epoch by epoch: progress, the plateau, the stopping rule."""
+
+    def __init__(
+        self,
+        trial: optuna.Trial,
+        plan: SearchPlan,
+        costs: Costs,
+        name: str,
+        on_progress: Callable[[str, float], None],
+    ) -> None:
+        options = plan.stopping
+        rule = make_rule(options.rule, options.margin, options.eta)
+        self._stopper = Stopper(trial, rule, plan.rungs(), costs.values(plan.search.costs))
+        self._quality, self._plateau = plan.search.objectives[0], options.plateau
+        self._name, self._on_progress = name, on_progress
+        self._best, self._best_epoch = -math.inf, 0
+        self.stopped = ""
+        self.notes: tuple[str, ...] = ()
+
+    def on_epoch(self, epoch: int, epochs: int, record: EpochRecord) -> None:
+        """Shows how far the training is."""
+        quality = record.val[self._quality]
+        self._on_progress(
+            f"{self._name}: epoch {epoch}/{epochs}, validation {quality:.3f}", epoch / epochs
+        )
+
+    def ends(self, record: EpochRecord) -> bool:
+        """Tells whether the training ends here."""
+        quality = record.val[self._quality]
+        if quality > self._best:
+            self._best, self._best_epoch = quality, record.epoch
+        # the best so far stands for a trial, as it does at its end
+        if self._stopper.stops(record.epoch, self._best):
+            self.stopped = f"others were better after {record.epoch} epochs"
+        elif self._plateau and record.epoch - self._best_epoch >= self._plateau:
+            self.notes = (f"ended after {record.epoch} epochs: none of the last "
+                          f"{self._plateau} was better",)  # fmt: skip
+        return bool(self.stopped or self.notes)
 
 
 @contextmanager
@@ -139,20 +214,7 @@ def _policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def over_limit(analysis: Analysis, plan: SearchPlan) -> str:
-    """Returns why a model is too costly to train, or nothing."""
-    limits = (
-        ("MACs", analysis.macs, plan.search.max_macs),
-        ("parameters", analysis.params, plan.search.max_params),
-    )
-    return "; ".join(
-        f"{count:,} {name} exceed the limit of {limit:,}"
-        for name, count, limit in limits
-        if limit is not None and count > limit
-    )
-
-
 def objective_values(candidate: Candidate, plan: SearchPlan) -> list[float]:
-    """Returns a trained candidate's objectives: quality (up), cost (down)."""
-    quality, cost = plan.search.objectives
-    return [candidate.val[quality], float(getattr(candidate, cost))]
+    """Returns a trained candidate's objectives: quality (up), costs (down)."""
+    quality, *costs = plan.search.objectives
+    return [candidate.val[quality], *(float(getattr(candidate, cost)) for cost in costs)]

@@ -24,11 +24,14 @@ from compress.report import Report, load_report, render
 from compress.runfolder import LOG, RunFolder
 from compress.stages import measure_stage
 from search import study as studies
+from search.costs import NAMES, limits
 from search.engines import LocalPool
 from search.engines.worker import WORKERS_LOCK
+from search.feasible import check_limits
 from search.jobs import CompressJobs, Display, NoDisplay, SearchJobs
 from search.plan import SearchPlan
-from search.spaces import SPACES
+from search.spaces import space_for
+from search.warmstart import find_sources
 
 MAX_WORKERS = 8
 ORPHAN_SECONDS = 30.0
@@ -66,13 +69,13 @@ def default_folder(plan: SearchPlan) -> str:
     """Returns the folder of a run that names none: the same for the same data and space."""
     source = plan.data.source
     name = Path(source).resolve().stem if Path(source).exists() else source.replace(":", "-")
-    return f"runs/{name}-{plan.search.space}"
+    return f"runs/{name}-{plan.search.space.replace(':', '-')}"
 
 
 def _run(plan: SearchPlan, command: str, display: Display) -> Report:
     gpus = gpu_count(plan.device)
     data = load_data(plan.data, seed=plan.seed)
-    SPACES[plan.search.space].check(data)
+    space_for(plan.search.space).check(data)
     quality = plan.search.objectives[0]
     if quality not in data.task.qualities:
         raise InputError(
@@ -82,6 +85,8 @@ def _run(plan: SearchPlan, command: str, display: Display) -> Report:
     check_teachers(plan, data)
     if plan.search.replay:
         studies.read_replay(Path(plan.search.replay))
+    check_limits(plan, data)
+    find_sources(plan.search.warm_start, plan.search.space, plan.search.objectives, data)
     folder = RunFolder(plan.out or default_folder(plan))
     count, threads = worker_count(plan, gpus)
     shown = _shown_commands(plan, command, folder, threads)
@@ -166,13 +171,15 @@ def _search(
 ) -> None:
     options = plan.search
     LOG.info(
-        "1 define the space: '%s' on '%s', at most %s MACs and %s parameters",
-        options.space, data.name, options.max_macs or "any", options.max_params or "any",
+        "1 define the space: '%s' on '%s'; limits: %s",
+        options.space, data.name,
+        ", ".join(f"{limit:,} {NAMES[name]}" for name, limit in limits(options).items()) or "none",
     )  # fmt: skip
     LOG.info(
         "2 sample with %s; 3 train %d epochs and evaluate %s against %s; 4 update the strategy; "
-        "5 repeat until %d candidates are trained",
-        options.sampler, options.epochs, *options.objectives, options.trials,
+        "5 repeat until %d candidates are trained; stopping: %s",
+        options.sampler, options.epochs, options.objectives[0], ", ".join(options.costs),
+        options.trials, plan.stopping.rule,
     )  # fmt: skip
     studies.repair_journal(folder)
     study = studies.open_study(folder, plan)
@@ -187,23 +194,22 @@ def _search(
     pool.run(handler)
     if not any(item.state == COMPLETE for item in handler.candidates):
         raise RunFailed(_nothing_trained(handler.candidates, plan))
-    if handler.ended < options.trials:
-        LOG.info(
-            "stopped at %d of %d trials: %d candidates exceeded the limits",
-            handler.ended, options.trials, len(handler.candidates) - handler.ended,
-        )  # fmt: skip
+    LOG.info("search over after %d trials: %s", handler.ended, handler.over)
 
 
 def _nothing_trained(candidates: list[Candidate], plan: SearchPlan) -> str:
     failed = [item for item in candidates if item.state == FAILED]
     if failed:
         return f"No candidate could be trained. The first failed: {failed[0].reason}."
-    least = min((item.macs or 0 for item in candidates), default=0)
-    fewest = min((item.params or 0 for item in candidates), default=0)
+    smallest = {
+        name: min((getattr(item, name) or 0 for item in candidates), default=0)
+        for name in limits(plan.search)
+    }
+    given = ", ".join(f"{limit:,} {NAMES[name]}" for name, limit in limits(plan.search).items())
+    least = ", ".join(f"{value:,} {NAMES[name]}" for name, value in smallest.items())
     return (
-        f"All {len(candidates)} candidates exceed the limits (max_macs={plan.search.max_macs}, "
-        f"max_params={plan.search.max_params}). The smallest have {least:,} MACs and {fewest:,} "
-        "parameters. Raise the limits."
+        f"All {len(candidates)} candidates exceed the limits ({given}). The smallest have {least}. "
+        "Raise the limits."
     )
 
 

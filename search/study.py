@@ -10,13 +10,14 @@ from typing import IO, TYPE_CHECKING, Any
 from compress.data import Dataset
 from compress.errors import InputError
 from compress.files import read_json
-from compress.records import COMPLETE, Candidate
+from compress.records import COMPLETE, DUPLICATE, FAILED, Candidate
 from compress.runfolder import LOG, RunFolder
 from search import optimizers
-from search.objective import SEED_ATTR, candidate_id, objective_values
+from search.objective import SEED_ATTR, SEED_GIVEN, candidate_id, objective_values
 from search.plan import SearchPlan
 from search.samplers import SAMPLERS
-from search.spaces import SPACES
+from search.spaces import space_for
+from search.warmstart import ABOUT_ATTR, about, enqueue, find_sources
 
 if TYPE_CHECKING:
     import optuna
@@ -31,10 +32,11 @@ def open_study(folder: RunFolder, plan: SearchPlan) -> optuna.Study:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    down = optuna.study.StudyDirection.MINIMIZE
     return optuna.create_study(
         study_name=study_name(folder, plan),
         storage=_storage(folder, plan),
-        directions=["maximize", "minimize"],  # quality, cost
+        directions=["maximize", *(down for _ in plan.search.costs)],  # quality, costs
         sampler=SAMPLERS[plan.search.sampler](plan.seed),
         load_if_exists=True,
     )
@@ -129,7 +131,8 @@ def close_orphans(study: optuna.Study, folder: RunFolder, plan: SearchPlan) -> i
             continue
         study.tell(trial.number, state=TrialState.FAIL)
         seed = trial.user_attrs.get(SEED_ATTR)
-        attrs = {"retry_of": trial.number} | ({} if seed is None else {SEED_ATTR: seed})
+        attrs = {"retry_of": trial.number, SEED_GIVEN: True}
+        attrs |= {} if seed is None else {SEED_ATTR: seed}
         study.enqueue_trial(trial.params, user_attrs=attrs)
         again += 1
     return again
@@ -139,26 +142,53 @@ def tell(study: optuna.Study, number: int, candidate: Candidate, plan: SearchPla
     """Ends a trial in the study as its candidate ended."""
     from optuna.trial import TrialState
 
-    if candidate.state == COMPLETE:
+    repeats = candidate.state == DUPLICATE and candidate.reason.endswith(f"({COMPLETE})")
+    if candidate.state == COMPLETE or repeats:
         study.tell(number, objective_values(candidate, plan))
-    else:
-        # rejected and diverged trials have no values; FAIL keeps samplers from using them
+    elif candidate.state == FAILED:
+        # no sampler looks at failed trials: a crash says nothing about the choices
         study.tell(number, state=TrialState.FAIL)
+    else:
+        # stopped and rejected ones have no final values, but samplers may learn from them
+        study.tell(number, state=TrialState.PRUNED)
 
 
 def enqueue_first(study: optuna.Study, plan: SearchPlan, data: Dataset) -> None:
-    """Queues what is tried first in a new study: replayed choices, else the baseline.
+    """Queues what is tried first in a new study.
+
+    Replayed choices, else the fronts of finished searches, else the baseline.
 
     Raises:
-        InputError: The replay file holds no candidate.
+        InputError: The replay file holds no candidate, a warm start's source is none, or the
+            study of this name in a shared storage is of another search.
     """
+    options = plan.search
+    stored = study.user_attrs.get(ABOUT_ATTR)
+    for key, own in (("space", options.space), ("objectives", list(options.objectives))):
+        if stored is not None and stored[key] != own:
+            raise InputError(
+                f"Study '{study.study_name}' in the storage must be of the same {key} ({own}). "
+                f"Received: {stored[key]}. Choose another folder with --out."
+            )
+    study.set_user_attr(ABOUT_ATTR, about(options.space, options.objectives, data))
     if study.get_trials(deepcopy=False):
         return
     if plan.search.replay:
         stored = read_replay(Path(plan.search.replay))
-        study.enqueue_trial(stored.choices, user_attrs={SEED_ATTR: stored.seed})
-    else:
-        space = SPACES[plan.search.space]
+        attrs = {SEED_ATTR: stored.seed, SEED_GIVEN: True}
+        study.enqueue_trial(stored.choices, user_attrs=attrs)
+        return
+    queued = 0
+    if options.warm_start:
+        sources = find_sources(options.warm_start, options.space, options.objectives, data)
+        queued = enqueue(study, sources)
+        LOG.info(
+            "warm start: %d candidates of %s",
+            queued,
+            ", ".join(f"{source.name} (distance {source.distance:.2f})" for source in sources),
+        )
+    if not queued:
+        space = space_for(plan.search.space)
         study.enqueue_trial({**space.baseline(data), **optimizers.baseline(plan, data)})
 
 

@@ -1,4 +1,4 @@
-"""`package.module:function`: the user's own code that returns a Dataset."""
+"""`package.module:function`: the user's own code, found by name."""
 
 from __future__ import annotations
 
@@ -9,22 +9,38 @@ from typing import Any
 from compress.errors import InputError
 
 
-def resolve(target: str) -> Callable[..., Any]:
+def resolve(target: str, what: str = "") -> Callable[..., Any]:
     """Imports `package.module:function` and returns the function.
+
+    Args:
+        target: As the user typed it.
+        what: The kind of thing it stands for, for the error ("Space").
 
     Raises:
         InputError: The module cannot be imported or has no such callable.
     """
     module_name, _, name = target.partition(":")
+    shown = f"{what} '{target}'" if what else f"'{target}'"
+    if not module_name or not name:
+        raise InputError(f"{shown} must be package.module:function. Received: '{target}'.")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise InputError(
-            f"'{target}' must name an importable module ({error}). Run from the folder that "
+            f"{shown} must name an importable module ({error}). Run from the folder that "
             "holds it, or install it."
         ) from None
+    except Exception as error:
+        # the module is the user's: whatever it raises is an error in their file
+        raise InputError(
+            f"{shown} must name an importable module ({type(error).__name__}: {error}). "
+            f"Make `python -c 'import {module_name}'` work first."
+        ) from error
     function = getattr(module, name, None)
     if not callable(function):
-        raise InputError(f"'{target}' must name a function of '{module_name}'. Received: {name!r}.")
+        received = "no such name" if function is None else type(function).__name__
+        raise InputError(
+            f"{shown} must name a function of '{module_name}'. Received: '{name}' ({received})."
+        )
     found: Callable[..., Any] = function
     return found

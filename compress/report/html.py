@@ -9,7 +9,13 @@ from compress.records import COMPLETE, Candidate, Compressed
 from compress.report import formats
 from compress.report.plot import render_plot
 from compress.report.rows import Report
-from compress.report.words import conditions, other_runtimes, verdict
+from compress.report.words import (
+    conditions,
+    measured_cells,
+    measured_costs,
+    other_runtimes,
+    verdict,
+)
 from compress.task import MEANING
 
 _NOUNS = {
@@ -135,7 +141,7 @@ def _choices(candidate: Candidate) -> str:
 def _front(report: Report) -> str:
     if not report.front:
         return ""
-    quality, cost = report.objectives
+    quality, *costs = report.objectives
     by_id = {candidate.id: candidate for candidate in report.candidates}
     rows = []
     for name in report.front:
@@ -143,7 +149,7 @@ def _front(report: Report) -> str:
         files = {(row.artifact.variant, row.artifact.format): row.artifact
                  for row in report.rows if row.artifact.model == name}  # fmt: skip
         cells = [f"{formats.share(item.val[quality])}", formats.count(item.macs),
-                 formats.count(item.params)]  # fmt: skip
+                 formats.count(item.params), *measured_cells(report, item)]  # fmt: skip
         for key in (("dense", "float32"), ("pruned", "float32"), ("pruned", "int8")):
             made = files.get(key)
             cells.append(
@@ -151,12 +157,13 @@ def _front(report: Report) -> str:
                 "</small>" if made else "-"
             )  # fmt: skip
         rows.append(f"<tr><td>{name}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    heads = ["Model", f"validation {quality}", "MACs", "Parameters", "dense float32: test, gzipped",
-             "pruned float32", "pruned int8"]  # fmt: skip
+    heads = ["Model", f"validation {quality}", "MACs", "Parameters", *measured_costs(report),
+             "dense float32: test, gzipped", "pruned float32", "pruned int8"]  # fmt: skip
     return (
         "<h2>The front before and after compression</h2>"
-        f"<p>Non-dominated in validation {escape(quality)} (up) and {escape(cost)} (down). Pruned "
-        "weights are zeros: they save bytes, and MACs stay what they are.</p>" + _table(heads, rows)
+        f"<p>Non-dominated in validation {escape(quality)} (up) and {escape(', '.join(costs))} "
+        "(down). Pruned weights are zeros: they save bytes, and MACs stay what they are.</p>"
+        + _table(heads, rows)
     )
 
 
@@ -286,7 +293,7 @@ def _channels(record: Compressed) -> str:
 def _candidates(report: Report) -> str:
     if not report.candidates:
         return ""
-    quality, _ = report.objectives
+    quality = report.objectives[0]
     rows = []
     for item in report.candidates:
         ending = f"{item.state}: {item.reason}" if item.reason else item.state

@@ -89,7 +89,7 @@ def _finish(axes: Axes) -> None:
 
 
 def _search_panel(axes: Axes, report: Report) -> None:
-    quality, cost = report.objectives
+    quality, cost = report.objectives[:2]
     trained = {item.id: item for item in report.candidates if item.state == COMPLETE}
     rest = [item for name, item in trained.items() if name not in report.front]
     front = [trained[name] for name in report.front]

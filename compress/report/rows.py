@@ -13,7 +13,16 @@ from compress.files import read_json
 from compress.measure.latency import Latency
 from compress.pareto import front_mask
 from compress.plan import RUNTIMES
-from compress.records import COMPLETE, FAILED, REJECTED, Artifact, Candidate, Compressed
+from compress.records import (
+    COMPLETE,
+    DUPLICATE,
+    FAILED,
+    REJECTED,
+    STOPPED,
+    Artifact,
+    Candidate,
+    Compressed,
+)
 from compress.runfolder import RunFolder
 from compress.task import MEANING, make_task
 
@@ -66,8 +75,8 @@ class Report:
     others: tuple[OtherRuntime, ...] = ()
 
     @property
-    def objectives(self) -> tuple[str, str]:
-        """Quality and cost that the search traded against each other."""
+    def objectives(self) -> tuple[str, ...]:
+        """Quality and costs that the search traded against each other."""
         search = self.record["plan"].get("search", {})
         return tuple(search.get("objectives", ("accuracy", "macs")))
 
@@ -99,10 +108,15 @@ class Report:
         return sum(candidate.state == state for candidate in self.candidates)
 
     def summary(self) -> str:
-        """Returns one line on the search: trained, rejected, failed, front."""
-        return (
-            f"{self.count(COMPLETE)} candidates trained, {self.count(REJECTED)} rejected "
-            f"untrained, {self.count(FAILED)} failed, {len(self.front)} on the front"
+        """Returns one line on the search: how many trials ended how, and the front."""
+        parts = [f"{self.count(COMPLETE)} candidates trained"]
+        if stopped := self.count(STOPPED):
+            parts.append(f"{stopped} stopped early")
+        parts.append(f"{self.count(REJECTED)} rejected untrained")
+        if repeated := self.count(DUPLICATE):
+            parts.append(f"{repeated} repeated others")
+        return ", ".join(
+            [*parts, f"{self.count(FAILED)} failed", f"{len(self.front)} on the front"]
         )
 
 
@@ -205,21 +219,23 @@ def load_report(path: str | Path) -> Report:
 
 
 def front_of(
-    candidates: tuple[Candidate, ...] | list[Candidate], objectives: tuple[str, str]
+    candidates: tuple[Candidate, ...] | list[Candidate], objectives: tuple[str, ...]
 ) -> list[Candidate]:
-    """Returns the non-dominated candidates by rising cost.
+    """Returns the non-dominated candidates by rising first cost.
 
     Args:
-        candidates: Any; only those that were trained count.
-        objectives: (quality on validation data, cost) by field name.
+        candidates: Any; only those that were trained to the end count.
+        objectives: Quality on validation data, then costs, by field name.
     """
     trained = [candidate for candidate in candidates if candidate.state == COMPLETE]
     if not trained:
         return []
-    quality, cost = objectives
-    losses = np.asarray([[-item.val[quality], getattr(item, cost)] for item in trained], float)
+    quality, *costs = objectives
+    losses = np.asarray(
+        [[-item.val[quality], *(getattr(item, cost) for cost in costs)] for item in trained], float
+    )
     front = [item for item, on in zip(trained, front_mask(losses), strict=True) if on]
-    return sorted(front, key=lambda item: (getattr(item, cost), item.id))
+    return sorted(front, key=lambda item: (getattr(item, costs[0]), item.id))
 
 
 def _read_latency(folder: RunFolder) -> dict[str, Latency]:

@@ -9,7 +9,13 @@ from rich.text import Text
 
 from compress.report import formats
 from compress.report.rows import Report
-from compress.report.words import conditions, other_runtimes, verdict
+from compress.report.words import (
+    conditions,
+    measured_cells,
+    measured_costs,
+    other_runtimes,
+    verdict,
+)
 from compress.task import MEANING
 
 
@@ -27,9 +33,11 @@ def render_tables(report: Report) -> RenderableType:
 
 
 def _front(report: Report) -> Table:
-    quality, cost = report.objectives
-    table = Table(title=f"Front: validation {quality} against {cost}", box=box.SIMPLE_HEAD)
-    for title in ("Model", quality, "MACs", "Parameters", "Choices"):
+    quality, *costs = report.objectives
+    title = f"Front: validation {quality} against {' and '.join(costs)}"
+    table = Table(title=title, box=box.SIMPLE_HEAD)
+    measured = measured_costs(report)
+    for title in ("Model", quality, "MACs", "Parameters", *measured, "Choices"):
         table.add_column(title, justify="left" if title in ("Model", "Choices") else "right")
     by_id = {candidate.id: candidate for candidate in report.candidates}
     for name in report.front:
@@ -39,6 +47,7 @@ def _front(report: Report) -> Table:
             formats.share(candidate.val[quality]),
             formats.count(candidate.macs),
             formats.count(candidate.params),
+            *measured_cells(report, candidate),
             ", ".join(f"{key}={formats.plain(v)}" for key, v in candidate.choices.items()),
         )
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from compress.records import Candidate
 from compress.report import formats
 from compress.report.rows import Report, Row
 from compress.task import MEANING
@@ -106,3 +107,21 @@ def _time(row: Row) -> str:
     word = "faster" if latency.ratio > 1 else "slower"
     ratio = latency.ratio if latency.ratio > 1 else 1 / latency.ratio
     return f"{ratio:.2f}x {word} ({formats.latency(latency)})"
+
+
+# costs of untrained candidates that were measured: heading, how written
+_MEASURED = {"size_bytes": ("File", formats.size), "latency_ms": ("Latency", formats.time)}
+
+
+def measured_costs(report: Report) -> list[str]:
+    """Returns headings of the measured costs that the search traded against quality."""
+    return [_MEASURED[cost][0] for cost in report.objectives[1:] if cost in _MEASURED]
+
+
+def measured_cells(report: Report, candidate: Candidate) -> list[str]:
+    """Returns a candidate's measured costs, in the order of `measured_costs`."""
+    return [
+        _MEASURED[cost][1](getattr(candidate, cost))
+        for cost in report.objectives[1:]
+        if cost in _MEASURED
+    ]

@@ -49,6 +49,7 @@ def train(
     select_by: str = "",
     checkpoint: Path | None = None,
     on_epoch: Callable[[int, int, EpochRecord], None] | None = None,
+    ends: Callable[[EpochRecord], bool] | None = None,
 ) -> TrainResult:
     """Trains a model in place and leaves it with its best epoch's weights.
 
@@ -69,6 +70,8 @@ def train(
         checkpoint: A file that is written after each epoch; where it exists, training goes
             on from it. It stays when training is done.
         on_epoch: Called after each epoch with (epoch, epochs, record).
+        ends: Called after each epoch but the last; True ends the training there. Schedules
+            are laid out for all epochs.
 
     Returns:
         History and best epoch.
@@ -98,6 +101,8 @@ def train(
                 checkpoints.save(training.saved(), checkpoint)
             if on_epoch:
                 on_epoch(epoch, training.epochs, record)
+            if ends and epoch < training.epochs and ends(record):
+                break
     return training.result()
 
 

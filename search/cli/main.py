@@ -19,6 +19,7 @@ from search.cli.inspect import inspect
 from search.cli.report import report
 from search.cli.run import run
 from search.cli.search import search
+from search.cli.space import space
 from search.plan import SearchPlan
 
 app = typer.Typer(
@@ -51,6 +52,7 @@ app.command("compress")(plan_command(Plan, compress, _MODEL))
 app.command("bench")(plan_command(BenchPlan, bench, _MODELS))
 app.command("inspect")(inspect)
 app.command("report")(report)
+app.add_typer(space)
 
 
 def main() -> None:

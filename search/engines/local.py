@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import queue
 import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from typing import IO, Any, Protocol
 
@@ -21,6 +23,7 @@ MAX_GROWTH = 2**30
 MAX_JOBS = 40
 STOP_SECONDS = 5.0
 POLL_SECONDS = 0.5
+OVERDUE = "ended at its time limit"
 
 Job = dict[str, Any]
 
@@ -52,9 +55,12 @@ class _Worker:
     index: int
     process: subprocess.Popen[str] | None = None
     generation: int = 0
+    started: bool = False
     ready: bool = False
     job: Job | None = None
+    deadline: float = math.inf
     claimed: dict[str, Any] | None = None
+    overdue: bool = False
     first_memory: int = 0
     memory: int = 0
     jobs: int = 0
@@ -101,6 +107,7 @@ class LocalPool:
         for slot in self._slots:
             self._feed(slot, handler)
         while any(slot.job for slot in self._slots):
+            self._end_overdue()
             try:
                 index, generation, message = self._events.get(timeout=POLL_SECONDS)
             except queue.Empty:
@@ -109,21 +116,35 @@ class LocalPool:
             if generation == slot.generation:
                 self._handle(slot, message, handler)
 
+    def _end_overdue(self) -> None:
+        """Kills workers whose job has run over its time; their end comes as an event."""
+        for slot in self._slots:
+            if slot.process is not None and time.monotonic() > slot.deadline:
+                slot.deadline, slot.overdue = math.inf, True
+                _kill(slot.process)
+
     def _handle(self, slot: _Worker, message: dict[str, Any] | None, handler: Handler) -> None:
         if message is None:
             self._died(slot, handler)
         elif message["kind"] == messages.READY:
-            slot.ready, slot.first_memory = True, message["memory"]
+            slot.started = slot.ready = True
+            slot.first_memory, slot.jobs = message["memory"], 0
             if message["device"] != self.device_text:
                 self.device_text = message["device"]
                 LOG.info("workers run on %s", self.device_text)
             self._hand_over(slot)
+        elif message["kind"] == messages.DIED:
+            slot.ready = False
+            self._lost(slot, message["how"], handler)
         elif message["kind"] == messages.FATAL:
             raise RunFailed(message["reason"])
         elif message["kind"] == messages.DONE:
             job, slot.job, slot.claimed = slot.job or {}, None, None
+            slot.deadline = math.inf
             slot.memory = message["memory"]
             slot.jobs += 1
+            # a fresh fork takes its place and will say that it is ready
+            slot.ready = not message["renewed"]
             handler.on_done(slot.index, job, message)
             # another worker may wait for what this one has just given back
             for other in self._slots:
@@ -154,6 +175,7 @@ class LocalPool:
 
     def _hand_over(self, slot: _Worker) -> None:
         if slot.job is not None and slot.process is not None and slot.process.stdin:
+            slot.deadline = time.monotonic() + slot.job.get("seconds", math.inf)
             # of a worker that has just died: its end is on the way as an event
             with contextlib.suppress(BrokenPipeError):
                 messages.send(slot.process.stdin, **slot.job)
@@ -168,7 +190,8 @@ class LocalPool:
         if self._gpus:
             environment["CUDA_VISIBLE_DEVICES"] = str(slot.index % self._gpus)
         slot.generation += 1
-        slot.ready, slot.jobs, slot.memory, slot.first_memory = False, 0, 0, 0
+        slot.started = slot.ready = False
+        slot.jobs, slot.memory, slot.first_memory = 0, 0, 0
         slot.process = subprocess.Popen(
             [sys.executable, "-m", "search.engines.worker", str(self._folder.path),
              "--device", self._device, "--threads", str(self._threads)],
@@ -188,14 +211,22 @@ class LocalPool:
 
     def _died(self, slot: _Worker, handler: Handler) -> None:
         code = slot.process.wait() if slot.process else 0
-        was_ready, job, claimed = slot.ready, slot.job, slot.claimed
-        slot.process, slot.ready, slot.job, slot.claimed = None, False, None, None
+        was_ready = slot.started
+        slot.process, slot.ready = None, False
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        if slot.overdue:
+            how = f"{OVERDUE} of {(slot.job or {}).get('seconds', 0):g} s"
+        slot.deadline, slot.overdue = math.inf, False
         if not was_ready:
             raise RunFailed(
                 f"A worker process could not start ({how}). See "
                 f"'{self._folder.path / 'workers.log'}'."
             )
+        self._lost(slot, how, handler)
+
+    def _lost(self, slot: _Worker, how: str, handler: Handler) -> None:
+        """Tells of a job that ended with its process, and gives the slot its next."""
+        job, claimed, slot.job, slot.claimed = slot.job, slot.claimed, None, None
         if job is not None:
             LOG.info("worker %d died (%s); it is replaced", slot.index, how)
             handler.on_death(slot.index, job, claimed, how)
@@ -216,16 +247,22 @@ class LocalPool:
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            process.kill()
+            _kill(process)
             process.wait()
 
     def stop(self) -> None:
         """Ends all workers, whatever they are doing."""
         for slot in self._slots:
             if slot.process is not None and slot.job is not None:
-                slot.process.kill()
+                _kill(slot.process)
             self._end(slot)
             slot.job = None
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """Kills a worker and its fork: they are a process group of their own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _read(

@@ -8,7 +8,8 @@ from typing import IO, Any
 # to a worker
 TRIAL, COMPRESS, QUIT = "trial", "compress", "quit"
 # from a worker
-READY, PROGRESS, CLAIMED, DONE, FATAL = "ready", "progress", "claimed", "done", "fatal"
+READY, PROGRESS, CLAIMED, DONE = "ready", "progress", "claimed", "done"
+DIED, FATAL = "died", "fatal"
 
 
 def send(stream: IO[str], kind: str, **content: Any) -> None:

@@ -17,7 +17,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from search.engines import messages
+from search.engines import forking, messages
 
 if TYPE_CHECKING:
     from compress.data import Dataset
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 PROGRESS_SECONDS = 0.2
 WORKERS_LOCK = "workers.lock"
+MAX_FORK_GROWTH = 48 * 2**20
+"""A fork whose memory has grown by this many bytes since its first job is renewed."""
 
 
 class Worker:
@@ -82,7 +84,12 @@ class Worker:
         messages.send(self._out, messages.CLAIMED, number=trial.number, seed=seed)
         try:
             candidate = evaluate(
-                trial, self.data, self.plan, self.folder, self.device, self.progress
+                trial,
+                self.data,
+                self.plan,
+                self.folder,
+                self.device,
+                self.progress,
             )
         except Exception as error:  # a trial must not take the worker with it
             traceback.print_exc()
@@ -140,7 +147,25 @@ def _listen(jobs: queue.Queue[dict[str, Any]]) -> None:
             jobs.put(message)
             if message["kind"] == messages.QUIT:
                 return
-    os._exit(1)
+    # not an end that asks for another worker in its place
+    os._exit(0)
+
+
+def _serve(worker: Worker, out: TextIO, forked: bool) -> int:
+    """Does jobs until told to quit or, in a fork, until memory has grown."""
+    jobs: queue.Queue[dict[str, Any]] = queue.Queue()
+    threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
+    messages.send(out, messages.READY, device=worker.device.describe(), memory=resident_bytes())
+    first = 0
+    while (job := jobs.get())["kind"] != messages.QUIT:
+        result = worker.do(job)
+        memory = resident_bytes()
+        first = first or memory
+        renewed = forked and memory - first > MAX_FORK_GROWTH
+        messages.send(out, messages.DONE, memory=memory, renewed=renewed, **result)
+        if renewed:
+            return forking.RENEW
+    return 0
 
 
 def main() -> None:
@@ -152,8 +177,6 @@ def main() -> None:
     arguments = parser.parse_args()
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    jobs: queue.Queue[dict[str, Any]] = queue.Queue()
-    threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
     # held until this process ends: a resumed run waits for it before touching the journal
     lock = open(arguments.folder / WORKERS_LOCK, "w")  # noqa: SIM115
     fcntl.flock(lock, fcntl.LOCK_SH)
@@ -165,10 +188,15 @@ def main() -> None:
     except ParetuneError as error:
         messages.send(out, messages.FATAL, reason=str(error))
         sys.exit(error.exit_code)
-    messages.send(out, messages.READY, device=worker.device.describe(), memory=resident_bytes())
-    while (job := jobs.get())["kind"] != messages.QUIT:
-        result = worker.do(job)
-        messages.send(out, messages.DONE, memory=resident_bytes(), **result)
+    # a GPU's driver is in use by now, and does not survive a fork
+    if worker.device.kind == "gpu" or not forking.can_fork():
+        sys.exit(_serve(worker, out, forked=False))
+    sys.exit(
+        forking.serve(
+            lambda: _serve(worker, out, forked=True),
+            lambda how: messages.send(out, messages.DIED, how=how),
+        )
+    )
 
 
 if __name__ == "__main__":

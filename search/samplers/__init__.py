@@ -1,4 +1,8 @@
-"""Samplers by name: each takes a seed and gives an Optuna sampler for several objectives."""
+"""Samplers by name: each takes a seed and gives an Optuna sampler for several objectives.
+
+A sampler is made anew for each trial (`search.study.ask`), in processes that come and go, so
+every one takes what it knows from the study's storage.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from compress.registry import Registry
+from search.samplers import _optuna
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -13,28 +18,46 @@ if TYPE_CHECKING:
 SAMPLERS: Registry[Callable[[int], BaseSampler]] = Registry("sampler")
 
 
-def _random(seed: int) -> BaseSampler:
-    from optuna.samplers import RandomSampler
+# imported when used: a class derived from Optuna's needs Optuna, the names do not
+def _grid(seed: int) -> BaseSampler:
+    from search.samplers.grid import GridSampler
 
-    return RandomSampler(seed=seed)
-
-
-def _tpe(seed: int) -> BaseSampler:
-    """Multi-objective TPE (Ozaki et al. 2022); running trials count, for parallel workers."""
-    from optuna.samplers import TPESampler
-
-    return TPESampler(seed=seed, n_startup_trials=10, constant_liar=True)
+    return GridSampler(seed)
 
 
-def _nsga2(seed: int) -> BaseSampler:
-    """NSGA-II (Deb et al. 2002); a population of 16 suits tens of trials."""
-    from optuna.samplers import NSGAIISampler
+def _qmc(seed: int) -> BaseSampler:
+    from search.samplers.qmc import QMCSampler
 
-    return NSGAIISampler(seed=seed, population_size=16)
+    return QMCSampler(seed)
 
 
-SAMPLERS.add("random", _random)
-SAMPLERS.add("tpe", _tpe)
-SAMPLERS.add("nsga2", _nsga2)
+def _cmaes(seed: int) -> BaseSampler:
+    from search.samplers.cmaes import ParetoCmaEsSampler
+
+    return ParetoCmaEsSampler(seed)
+
+
+def _greedy(seed: int) -> BaseSampler:
+    from search.samplers.greedy import GreedySampler
+
+    return GreedySampler(seed)
+
+
+def _evolution(seed: int) -> BaseSampler:
+    from search.samplers.evolution import EvolutionSampler
+
+    return EvolutionSampler(seed)
+
+
+SAMPLERS.add("random", _optuna.random)
+SAMPLERS.add("grid", _grid)
+SAMPLERS.add("qmc", _qmc)
+SAMPLERS.add("greedy", _greedy)
+SAMPLERS.add("evolution", _evolution)
+SAMPLERS.add("nsga2", _optuna.nsga2)
+SAMPLERS.add("nsga3", _optuna.nsga3)
+SAMPLERS.add("tpe", _optuna.tpe)
+SAMPLERS.add("gp", _optuna.gp)
+SAMPLERS.add("cmaes", _cmaes)
 
 __all__ = ["SAMPLERS"]

@@ -1,10 +1,46 @@
 """Search spaces by name, one file each."""
 
+from compress.errors import InputError, unknown_name
 from compress.registry import Registry
-from search.spaces._base import Space
+from search.spaces._base import DeclaredSpace, Space, head
 from search.spaces.cnn import CNN
+from search.spaces.mlp import MLP
+from search.spaces.mobilenet import MobileNet
+from search.spaces.python import PythonSpace
+from search.spaces.resnet import ResNet
 
 SPACES: Registry[Space] = Registry("space")
 SPACES.add("cnn", CNN())
+SPACES.add("mlp", MLP())
+SPACES.add("mobilenet", MobileNet())
+SPACES.add("resnet", ResNet())
 
-__all__ = ["CNN", "SPACES", "Space"]
+__all__ = [
+    "CNN",
+    "DeclaredSpace",
+    "MLP",
+    "MobileNet",
+    "PythonSpace",
+    "ResNet",
+    "SPACES",
+    "Space",
+    "head",
+    "space_for",
+]
+
+
+def space_for(name: str) -> Space:
+    """Returns the space that users call `name`.
+
+    Args:
+        name: Of `SPACES`, or "package.module:function": see `PythonSpace`.
+
+    Raises:
+        InputError: Neither; the message lists the choices. Or see `PythonSpace`.
+    """
+    if name in SPACES.names():
+        return SPACES[name]
+    if ":" in name:
+        return PythonSpace(name)
+    error = unknown_name("space", name, SPACES.names())
+    raise InputError(f"{error} Or your own build(trial, data): package.module:function.")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol
 
 from compress.data import Dataset
 from compress.task import Task
+from search.spaces._choices import Choice, Chosen, choose, extreme
 
 if TYPE_CHECKING:
     import keras
-    import optuna
+    from optuna.trial import BaseTrial
 
 
 class Space(Protocol):
@@ -19,22 +21,71 @@ class Space(Protocol):
         name: As users type it.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As users type it."""
+        ...
 
     def check(self, data: Dataset) -> None:
         """Raises InputError where the space cannot serve this data."""
         ...
 
     def baseline(self, data: Dataset) -> dict[str, Any]:
-        """Returns sensible choices, tried first: what a search has to beat."""
+        """Returns sensible choices, tried first: what a search has to beat; {}: unknown."""
         ...
 
-    def build(self, trial: optuna.Trial, data: Dataset) -> keras.Model:
+    def smallest(self, data: Dataset) -> dict[str, Any] | None:
+        """Returns the complete choices of fewest MACs, or None where they are not known."""
+        ...
+
+    def largest(self, data: Dataset) -> dict[str, Any] | None:
+        """Returns the complete choices of most MACs, or None where they are not known."""
+        ...
+
+    def build(self, trial: BaseTrial, data: Dataset) -> keras.Model:
         """Asks `trial` for all choices and builds the untrained model.
 
         The model takes `data.input_shape` and ends in `head`.
         """
         ...
+
+
+class DeclaredSpace(ABC):
+    """A space whose choices are data, so that they are counted and bounded without Keras.
+
+    The choices of fewest and of most MACs are also those of fewest and of most parameters
+    (some parameters, as of normalization, may be the same elsewhere): subclasses keep to it.
+    """
+
+    name: str
+
+    @abstractmethod
+    def check(self, data: Dataset) -> None:
+        """See `Space.check`."""
+
+    @abstractmethod
+    def baseline(self, data: Dataset) -> dict[str, Any]:
+        """See `Space.baseline`."""
+
+    @abstractmethod
+    def choices(self, data: Dataset) -> tuple[Choice, ...]:
+        """Returns what is asked, in order; a condition names an earlier choice."""
+
+    @abstractmethod
+    def assemble(self, chosen: Chosen, data: Dataset) -> keras.Model:
+        """Builds the untrained model of complete choices."""
+
+    def smallest(self, data: Dataset) -> dict[str, Any]:
+        """Returns the complete choices of fewest MACs and parameters."""
+        return extreme(self.choices(data), most=False)
+
+    def largest(self, data: Dataset) -> dict[str, Any]:
+        """Returns the complete choices of most MACs and parameters."""
+        return extreme(self.choices(data), most=True)
+
+    def build(self, trial: BaseTrial, data: Dataset) -> keras.Model:
+        """See `Space.build`."""
+        return self.assemble(choose(trial, self.choices(data)), data)
 
 
 def head(features: Any, task: Task) -> Any:

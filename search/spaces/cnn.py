@@ -6,25 +6,27 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compress.data import Dataset
-from compress.errors import InputError
-from search.spaces._base import head
+from search.spaces._base import DeclaredSpace
+from search.spaces._blocks import (
+    STRIDE_FROM,
+    activate,
+    check_images,
+    classify,
+    conv,
+    depthwise,
+    stages_within,
+)
+from search.spaces._choices import Choice, Chosen, pick, steps, whole
 
 if TYPE_CHECKING:
     import keras
-    import optuna
 
 MAX_STAGES = 3
-MIN_SIZE = 4
-"""A stage halves the resolution; no stage goes below this many pixels a side."""
-STRIDE_FROM = 20
-"""Images of at least this many pixels a side may be halved by the stem already."""
 STEM_WIDTHS = (8, 16, 24)
 # multiples of 8: runtimes compute channels in groups, odd counts cost more than they save
 WIDTHS = ((8, 16, 24, 32), (16, 24, 32, 48, 64), (32, 48, 64, 96))
 PLAIN_KERNEL = 3
 """Plain convolutions stay at 3 x 3: two of them see as much as 5 x 5 for fewer MACs."""
-# statistics follow within about 50 steps; Keras's 0.99 lags behind short trainings
-BN_MOMENTUM = 0.9
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class _Block:
     residual: bool
 
 
-class CNN:
+class CNN(DeclaredSpace):
     """stem -> stages (each halves the resolution, but the first) -> global average -> softmax.
 
     Choices: number of stages; width and stride of the stem; per stage its width, number
@@ -50,25 +52,12 @@ class CNN:
     name = "cnn"
 
     def check(self, data: Dataset) -> None:
-        """Requires images of at least 4 x 4 pixels.
-
-        Raises:
-            InputError: Other examples.
-        """
-        shape = data.input_shape
-        if len(shape) != 3 or min(shape[:2]) < MIN_SIZE:
-            raise InputError(
-                f"Space 'cnn' must have images of at least {MIN_SIZE} x {MIN_SIZE} pixels. "
-                f"Received: examples of shape {shape} ('{data.name}')."
-            )
+        """Requires images of at least 4 x 4 pixels."""
+        check_images(self.name, data)
 
     def max_stages(self, data: Dataset) -> int:
         """Returns how many stages the resolution after the stem allows, 1 to 3."""
-        size = min(data.input_shape[:2])
-        stages, size = 1, -(-size // max(self.stem_strides(data)))
-        while stages < MAX_STAGES and -(-size // 2) >= MIN_SIZE:
-            stages, size = stages + 1, -(-size // 2)
-        return stages
+        return stages_within(data, max(self.stem_strides(data)), MAX_STAGES)
 
     def stem_strides(self, data: Dataset) -> tuple[int, ...]:
         """Returns the strides that the stem may have at this resolution."""
@@ -92,44 +81,50 @@ class CNN:
             }
         return choices
 
-    def build(self, trial: optuna.Trial, data: Dataset) -> keras.Model:
-        """Builds the network; see `Space.build`."""
+    def choices(self, data: Dataset) -> tuple[Choice, ...]:
+        """See `DeclaredSpace.choices`."""
+        stages, strides = self.max_stages(data), self.stem_strides(data)
+        asked = [
+            whole("stages", 1, stages),
+            pick("residual", (False, True)),
+            pick("stem.width", STEM_WIDTHS),
+            pick("stem.stride", strides, least=max(strides), most=min(strides)),
+        ]
+        for stage in range(1, stages + 1):
+            there = ("stages", tuple(range(stage, stages + 1)))
+            kind = f"stage{stage}.kind"
+            asked += [
+                pick(f"stage{stage}.width", WIDTHS[stage - 1], there),
+                whole(f"stage{stage}.blocks", 1, 2, there),
+                pick(kind, ("plain", "separable"), there, least="separable", most="plain"),
+                pick(f"stage{stage}.kernel", (3, 5), (kind, ("separable",))),
+            ]
+        return (*asked, steps("dropout", 0.4, 0.1))
+
+    def assemble(self, chosen: Chosen, data: Dataset) -> keras.Model:
+        """See `DeclaredSpace.assemble`."""
         import keras
 
-        stages = trial.suggest_int("stages", 1, self.max_stages(data))
-        residual = trial.suggest_categorical("residual", (False, True))
         inputs = keras.Input(data.input_shape, name="image")
-        width = trial.suggest_categorical("stem.width", STEM_WIDTHS)
-        stride = trial.suggest_categorical("stem.stride", self.stem_strides(data))
-        x = _conv(inputs, "stem", width, PLAIN_KERNEL, stride)
-        for stage in range(1, stages + 1):
-            for block in self._stage(trial, stage, residual):
+        x = conv(inputs, "stem", chosen["stem.width"], PLAIN_KERNEL, chosen["stem.stride"])
+        for stage in range(1, chosen["stages"] + 1):
+            for block in _stage(chosen, stage):
                 x = _block(x, block)
-        x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-        dropout = trial.suggest_float("dropout", 0.0, 0.4, step=0.1)
-        if dropout:
-            x = keras.layers.Dropout(dropout, name="dropout")(x)
-        outputs = head(x, data.task)
-        return keras.Model(inputs, outputs, name="cnn")
+        return classify(inputs, x, chosen["dropout"], data, self.name)
 
-    def _stage(self, trial: optuna.Trial, stage: int, residual: bool) -> list[_Block]:
-        width = trial.suggest_categorical(f"stage{stage}.width", WIDTHS[stage - 1])
-        blocks = trial.suggest_int(f"stage{stage}.blocks", 1, 2)
-        kind = trial.suggest_categorical(f"stage{stage}.kind", ("plain", "separable"))
-        kernel = PLAIN_KERNEL
-        if kind == "separable":
-            kernel = trial.suggest_categorical(f"stage{stage}.kernel", (3, 5))
-        return [
-            _Block(
-                f"stage{stage}_block{index + 1}",
-                kind,
-                width,
-                kernel,
-                2 if stage > 1 and index == 0 else 1,
-                residual,
-            )
-            for index in range(blocks)
-        ]
+
+def _stage(chosen: Chosen, stage: int) -> list[_Block]:
+    return [
+        _Block(
+            f"stage{stage}_block{index + 1}",
+            chosen[f"stage{stage}.kind"],
+            chosen[f"stage{stage}.width"],
+            chosen.get(f"stage{stage}.kernel", PLAIN_KERNEL),
+            2 if stage > 1 and index == 0 else 1,
+            chosen["residual"],
+        )
+        for index in range(chosen[f"stage{stage}.blocks"])
+    ]
 
 
 def _block(x: Any, block: _Block) -> Any:
@@ -138,32 +133,12 @@ def _block(x: Any, block: _Block) -> Any:
 
     y = x
     if block.kind == "separable":
-        y = keras.layers.DepthwiseConv2D(
-            block.kernel, block.stride, "same", use_bias=False, name=f"{block.name}_depthwise"
-        )(y)
-        y = _normalize(y, f"{block.name}_depthwise")
-        y = keras.layers.ReLU(name=f"{block.name}_depthwise_relu")(y)
-        y = _conv(y, block.name, block.width, 1, relu=False)
+        y = depthwise(y, f"{block.name}_depthwise", block.kernel, block.stride)
+        y = conv(y, block.name, block.width, 1, activation="")
     else:
-        y = _conv(y, block.name, block.width, block.kernel, block.stride, relu=False)
+        y = conv(y, block.name, block.width, block.kernel, block.stride, activation="")
     if block.residual:
         if x.shape[-1] != block.width or block.stride != 1:
-            x = _conv(x, f"{block.name}_shortcut", block.width, 1, block.stride, relu=False)
+            x = conv(x, f"{block.name}_shortcut", block.width, 1, block.stride, activation="")
         y = keras.layers.Add(name=f"{block.name}_add")([x, y])
-    return keras.layers.ReLU(name=f"{block.name}_relu")(y)
-
-
-def _conv(x: Any, name: str, width: int, kernel: int, stride: int = 1, relu: bool = True) -> Any:
-    import keras
-
-    x = keras.layers.Conv2D(
-        width, kernel, stride, "same", use_bias=False, kernel_initializer="he_normal", name=name
-    )(x)
-    x = _normalize(x, name)
-    return keras.layers.ReLU(name=f"{name}_relu")(x) if relu else x
-
-
-def _normalize(x: Any, name: str) -> Any:
-    import keras
-
-    return keras.layers.BatchNormalization(momentum=BN_MOMENTUM, name=f"{name}_bn")(x)
+    return activate(y, block.name, "relu")

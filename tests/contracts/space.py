@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import optuna
 import pytest
 
-from compress.data import Dataset
+from compress.data import Dataset, Split
 from compress.heads import check_head
 from compress.measure import count_macs
-from search.spaces import SPACES
+from search.spaces import SPACES, DeclaredSpace
+from search.spaces.describe import bounds
+
+SAMPLES = 40
 
 
 def ask(seed: int, fixed: dict[str, Any] | None = None) -> optuna.Trial:
@@ -21,6 +25,24 @@ def ask(seed: int, fixed: dict[str, Any] | None = None) -> optuna.Trial:
     if fixed:
         study.enqueue_trial(fixed)
     return study.ask()
+
+
+def with_shape(data: Dataset, shape: tuple[int, ...]) -> Dataset:
+    """Returns `data` with random inputs of another shape."""
+    rng = np.random.default_rng(0)
+
+    def part(split: Split) -> Split:
+        return Split(rng.integers(0, 256, (len(split), *shape)).astype(np.uint8), split.y)
+
+    parts = {name: part(data.split(name)) for name in ("train", "val", "test")}
+    return replace(data, **parts)
+
+
+def few(data: Dataset) -> Dataset:
+    """Returns `data` with as many examples as it has classes: enough to build models for."""
+    indices = np.unique(data.train.y, return_index=True)[1]
+    parts = {name: data.split(name).take(indices[:10]) for name in ("val", "test")}
+    return replace(data, train=data.train.take(indices), **parts)
 
 
 class SpaceContract:
@@ -46,8 +68,9 @@ class SpaceContract:
         for a, b in zip(*weights, strict=True):
             np.testing.assert_array_equal(a, b)
 
-    def test_the_baseline_is_a_point_of_the_space(self, data: Dataset) -> None:
-        fixed = SPACES[self.name].baseline(data)
+    @pytest.mark.parametrize("which", ["baseline", "smallest", "largest"])
+    def test_named_choices_are_points_of_the_space(self, which: str, data: Dataset) -> None:
+        fixed = getattr(SPACES[self.name], which)(data)
         trial = ask(0, fixed)
         SPACES[self.name].build(trial, data)
         assert trial.params == fixed
@@ -58,3 +81,25 @@ class SpaceContract:
         again = SPACES[self.name].build(ask(9, first.params), data)
         assert [layer.name for layer in again.layers] == [layer.name for layer in model.layers]
         assert count_macs(again).macs == count_macs(model).macs
+
+    def test_no_sample_lies_outside_the_bounds(self, data: Dataset) -> None:
+        space = SPACES[self.name]
+        known = bounds(space, data)
+        assert known is not None
+        low, high = known
+        for seed in range(SAMPLES):
+            trial = ask(seed)
+            costs = count_macs(space.build(trial, data))
+            assert low.macs <= costs.macs <= high.macs, trial.params
+            assert low.params <= costs.params <= high.params, trial.params
+
+    def test_conditions_name_earlier_choices(self, data: Dataset) -> None:
+        space = SPACES[self.name]
+        assert isinstance(space, DeclaredSpace)
+        seen: dict[str, tuple[Any, ...]] = {}
+        for choice in space.choices(data):
+            assert choice.name not in seen
+            if choice.when is not None:
+                assert set(choice.when[1]) <= set(seen[choice.when[0]])
+            assert {choice.least, choice.most} <= set(choice.values)
+            seen[choice.name] = choice.values

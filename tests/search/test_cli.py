@@ -41,8 +41,11 @@ CASES = {
     "lengths": (["run", "--data", "lengths.npz"], "Received: 30 and 29"),
     "pickled": (["run", "--data", "pickled.npz"], "without pickled objects"),
     "label range": (["run", "--data", "range.npz"], "in [0, 3) (3 classes). Received: 9"),
-    "space": (["run", "--space", "rnn"], "Unknown space 'rnn'. Choices: cnn"),
-    "sampler": (["run", "--sampler", "x"], "Unknown sampler 'x'. Choices: nsga2, random, tpe"),
+    "space": (
+        ["run", "--space", "rnn"],
+        "Unknown space 'rnn'. Choices: cnn, mlp, mobilenet, resnet. ",
+    ),
+    "sampler": (["run", "--sampler", "x"], "Unknown sampler 'x'. Choices: cmaes, evolution, gp"),
     "optimizer": (["run", "--optimizers", "lion"], "Unknown optimizer 'lion'. Choices: adagrad"),
     "no trials": (["run", "--trials", "0"], "trials must be at least 1. Received: 0"),
     "read-only": (["run", "--out", "locked/r"], "must be writable"),

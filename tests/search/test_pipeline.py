@@ -55,8 +55,9 @@ def test_rejections_end_somewhere(folder: RunFolder) -> None:
         given += 1
     assert given == 100
     text = pipeline._nothing_trained(jobs.candidates, plan)
-    assert "All 100 candidates exceed the limits" in text
-    assert "The smallest have 500 MACs and 50 parameters" in text
+    assert "All 100 candidates exceed the limits (1 MACs)" in text
+    assert "The smallest have 500 MACs" in text
+    assert "100 candidates exceeded the limits or repeated others" in jobs.over
 
 
 def test_a_dead_worker_is_a_failed_candidate(folder: RunFolder) -> None:

@@ -1,32 +1,74 @@
-"""Every sampler by the same contract."""
+"""Every sampler by the same contract, and what is special about some."""
 
 from __future__ import annotations
 
-from typing import Any
+import importlib.util
 
-import optuna
 import pytest
 
+from compress.errors import InputError, MissingDependency
 from search.samplers import SAMPLERS
+from tests.contracts.sampler import SamplerContract
+
+NEEDS = {"cmaes": "cmaes", "gp": "torch"}
 
 
-def run(name: str, seed: int, trials: int) -> list[dict[str, Any]]:
-    """Minimises two conflicting functions with a conditional parameter."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(directions=["maximize", "minimize"], sampler=SAMPLERS[name](seed))
-    for _ in range(trials):
-        trial = study.ask()
-        x = trial.suggest_float("x", 0.0, 1.0)
-        extra = 0.0
-        if trial.suggest_categorical("kind", ("a", "b")) == "b":
-            extra = trial.suggest_int("extra", 1, 5)
-        study.tell(trial, [x, x * x + extra])
-    return [trial.params for trial in study.trials]
+class TestRandom(SamplerContract):
+    name = "random"
 
 
-@pytest.mark.parametrize("name", SAMPLERS.names())
-def test_several_objectives_conditions_and_seeds(name: str) -> None:
-    first = run(name, 1, 25)
-    assert all(("extra" in params) == (params["kind"] == "b") for params in first)
-    assert run(name, 1, 25) == first
-    assert run(name, 2, 25) != first
+class TestGrid(SamplerContract):
+    name = "grid"
+
+
+class TestQMC(SamplerContract):
+    name = "qmc"
+
+
+class TestGreedy(SamplerContract):
+    name = "greedy"
+
+
+class TestEvolution(SamplerContract):
+    name = "evolution"
+
+
+class TestNSGA2(SamplerContract):
+    name = "nsga2"
+
+
+class TestNSGA3(SamplerContract):
+    name = "nsga3"
+
+
+class TestTPE(SamplerContract):
+    name = "tpe"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
+class TestGP(SamplerContract):
+    name = "gp"
+
+
+class TestCmaEs(SamplerContract):
+    name = "cmaes"
+
+
+def test_every_sampler_is_under_the_contract() -> None:
+    tested = {kind.name for kind in SamplerContract.__subclasses__()}
+    assert tested == set(SAMPLERS.names())
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_a_missing_package_is_named_with_its_install_line(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
+    monkeypatch.setattr("search.samplers._optuna.find_spec", lambda package: None)
+    with pytest.raises(MissingDependency, match=rf"'{name}' .*pip install {NEEDS[name]}"):
+        SAMPLERS[name](0)
+
+
+def test_an_unknown_sampler_lists_the_choices() -> None:
+    with pytest.raises(InputError, match="evolution, gp, greedy, grid"):
+        SAMPLERS["annealing"]

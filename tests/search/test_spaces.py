@@ -1,28 +1,14 @@
-"""Search spaces."""
+"""Search spaces by name, and the convolutional one."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
 import pytest
 
-from compress.data import Dataset, Split
+from compress.data import Dataset
 from compress.errors import InputError
 from compress.measure import count_macs
-from search.spaces import SPACES
-from tests.contracts.space import SpaceContract, ask
-
-
-def with_shape(data: Dataset, shape: tuple[int, ...]) -> Dataset:
-    """Returns `data` with random inputs of another shape."""
-    rng = np.random.default_rng(0)
-
-    def part(split: Split) -> Split:
-        return Split(rng.integers(0, 256, (len(split), *shape)).astype(np.uint8), split.y)
-
-    parts = {name: part(data.split(name)) for name in ("train", "val", "test")}
-    return replace(data, **parts)
+from search.spaces import CNN, SPACES, PythonSpace, space_for
+from tests.contracts.space import SpaceContract, ask, few, with_shape
 
 
 class TestCNN(SpaceContract):
@@ -38,14 +24,14 @@ class TestCNNOnLargerColourImages(SpaceContract):
 
     @pytest.fixture
     def data(self, digits: Dataset) -> Dataset:
-        return with_shape(digits, (28, 28, 3))
+        return with_shape(few(digits), (28, 28, 3))
 
 
 def test_stages_follow_the_resolution(digits: Dataset) -> None:
-    cnn = SPACES["cnn"]
-    assert cnn.max_stages(digits) == 2  # type: ignore[attr-defined]
-    assert cnn.max_stages(with_shape(digits, (28, 28, 1))) == 3  # type: ignore[attr-defined]
-    assert cnn.max_stages(with_shape(digits, (4, 4, 1))) == 1  # type: ignore[attr-defined]
+    cnn = CNN()
+    assert cnn.max_stages(digits) == 2
+    assert cnn.max_stages(with_shape(few(digits), (28, 28, 1))) == 3
+    assert cnn.max_stages(with_shape(few(digits), (4, 4, 1))) == 1
 
 
 def test_baseline_macs_by_hand(digits: Dataset) -> None:
@@ -68,6 +54,27 @@ def test_residual_blocks_have_shortcuts(digits: Dataset) -> None:
     assert sum(name.endswith("_add") for name in names) == 4
 
 
-def test_other_data_are_refused(blobs: Dataset) -> None:
-    with pytest.raises(InputError, match="images of at least 4 x 4 pixels"):
-        SPACES["cnn"].check(blobs)
+@pytest.mark.parametrize("name", ["cnn", "mobilenet", "resnet"])
+def test_other_data_are_refused(name: str, blobs: Dataset, digits: Dataset) -> None:
+    rule = f"Space '{name}' must have images of at least 4 x 4 pixels. Received: examples of shape"
+    with pytest.raises(InputError, match=rf"{rule} \(4,\) \('blobs'\)"):
+        SPACES[name].check(blobs)
+    with pytest.raises(InputError, match=rf"{rule} \(3, 8, 1\)"):
+        SPACES[name].check(with_shape(few(digits), (3, 8, 1)))
+
+
+def test_spaces_by_name() -> None:
+    assert SPACES.names() == ("cnn", "mlp", "mobilenet", "resnet")
+    assert space_for("cnn") is SPACES["cnn"]
+    own = space_for("tests.search.spaces.own:build")
+    assert isinstance(own, PythonSpace)
+    assert own.name == "tests.search.spaces.own:build"
+
+
+def test_unknown_names_list_the_choices() -> None:
+    with pytest.raises(InputError) as caught:
+        space_for("resnett")
+    assert str(caught.value) == (
+        "Unknown space 'resnett'. Choices: cnn, mlp, mobilenet, resnet. Did you mean 'resnet'? "
+        "Or your own build(trial, data): package.module:function."
+    )

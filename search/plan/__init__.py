@@ -1,0 +1,33 @@
+"""The plan of a search and of a whole run: a `Plan` with sections on the search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from compress.plan import Plan
+from search.plan.search import COSTS, SearchOptions
+from search.plan.stopping import BudgetOptions, StoppingOptions
+from search.stopping import rungs
+
+__all__ = ["COSTS", "BudgetOptions", "SearchOptions", "SearchPlan", "StoppingOptions"]
+
+
+@dataclass(frozen=True)
+class SearchPlan(Plan):
+    """Everything that `paretune run` does; `search.run` and `search.run_search` take it."""
+
+    search: SearchOptions = field(default_factory=SearchOptions)
+    stopping: StoppingOptions = field(default_factory=StoppingOptions)
+    budget: BudgetOptions = field(default_factory=BudgetOptions)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.rungs()
+
+    def rungs(self) -> tuple[int, ...]:
+        """Returns the epochs after which a trial may be stopped.
+
+        Raises:
+            InputError: A rung is not below the epochs.
+        """
+        return rungs(self.stopping.rule, self.search.epochs, self.stopping.parsed_rungs())

@@ -1,0 +1,102 @@
+"""Plan section: what is searched, how, and within which limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from compress.errors import InputError
+from compress.options import option, require, require_choice
+from compress.plan import OPTIMIZERS, require_epochs
+from compress.task import QUALITIES
+
+COSTS = ("macs", "params", "size_bytes", "latency_ms")
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What is searched, how, for how long and within which limits."""
+
+    space: str = option(
+        "cnn",
+        "--space",
+        "search space: cnn, mlp, mobilenet, resnet, or your own module:function(trial, data)",
+    )
+    trials: int = option(20, "--trials", "candidates to train", extendable=True)
+    epochs: int = option(12, "--epochs", "epochs of a candidate's training")
+    sampler: str = option(
+        "tpe",
+        "--sampler",
+        "cmaes, evolution, gp, greedy, grid, nsga2, nsga3, qmc, random or tpe",
+    )
+    optimizers: tuple[str, ...] = option(
+        OPTIMIZERS, "--optimizers", "optimizers to sample from: " + ",".join(OPTIMIZERS)
+    )
+    objectives: tuple[str, ...] = option(
+        ("accuracy", "macs"),
+        "--objectives",
+        f"a quality ({', '.join(QUALITIES)}) and one cost or more ({', '.join(COSTS)})",
+    )
+    max_macs: int | None = option(None, "--max-macs", "reject costlier candidates untrained")
+    max_params: int | None = option(None, "--max-params", "reject larger candidates untrained")
+    max_size: int | None = option(
+        None, "--max-size", "bytes of the float32 .tflite file: reject larger ones untrained"
+    )
+    max_latency: float | None = option(
+        None, "--max-latency", "milliseconds on LiteRT, one thread: reject slower ones untrained"
+    )
+    workers: int | None = option(
+        None,
+        "--workers",
+        "worker processes; default: one a GPU, else one a core",
+        extendable=True,
+    )
+    storage: str = option("", "--storage", "Optuna storage URL; default: a journal in --out")
+    replay: str = option(
+        "", "--replay", "a candidate's .json: its choices and its seed are tried first"
+    )
+    warm_start: tuple[str, ...] = option(
+        (),
+        "--warm-start",
+        "folders of finished runs or storage URLs, with commas: their fronts are tried first",
+    )
+
+    def __post_init__(self) -> None:
+        from search.samplers import SAMPLERS
+        from search.spaces import space_for
+
+        space_for(self.space)
+        SAMPLERS[self.sampler]
+        require(self.trials >= 1, "trials", "be at least 1", self.trials)
+        require_epochs("epochs", self.epochs)
+        require(bool(self.optimizers), "optimizers", "name at least one", self.optimizers)
+        for name in self.optimizers:
+            require_choice("optimizer", name, OPTIMIZERS)
+        if len(self.objectives) < 2:
+            raise InputError(
+                "objectives must be one quality and at least one cost. "
+                f"Received: {','.join(self.objectives)}."
+            )
+        require_choice("quality", self.objectives[0], QUALITIES)
+        for name in self.objectives[1:]:
+            require_choice("cost", name, COSTS)
+        require(
+            len(set(self.objectives)) == len(self.objectives),
+            "objectives", "name each cost once", ",".join(self.objectives),
+        )  # fmt: skip
+        for name in ("max_macs", "max_params", "max_size", "workers"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, "be at least 1", value)
+        require(
+            self.max_latency is None or self.max_latency > 0,
+            "max_latency", "be above 0", self.max_latency,
+        )  # fmt: skip
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """Names of the objectives behind the quality."""
+        return self.objectives[1:]
+
+    def needs(self, cost: str) -> bool:
+        """Tells whether a measured cost is asked for, as an objective or by a limit."""
+        limit = {"size_bytes": self.max_size, "latency_ms": self.max_latency}.get(cost)
+        return limit is not None or cost in self.costs

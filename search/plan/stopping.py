@@ -1,0 +1,106 @@
+"""Plan section: when trials, and the whole search, end early."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from compress.errors import InputError
+from compress.options import option, require, require_choice
+from search.stopping import RULES
+
+_COMPARISONS: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, "<=": operator.le}
+
+
+@dataclass(frozen=True)
+class StoppingOptions:
+    """Which trials are given up before their last epoch."""
+
+    rule: str = option(
+        "dominance",
+        "--stopping",
+        "dominance: another trial is better at no more cost; halving: outside the best 1/eta; none",
+    )
+    margin: float = option(
+        0.02, "--stop-margin", "dominance: by how much the other's quality must be higher"
+    )
+    eta: float = option(3.0, "--eta", "halving: 1/eta of the trials at a rung goes on")
+    rungs: tuple[str, ...] = option(
+        (), "--rungs", "epochs after which a trial may be stopped, 2,4; default: by the rule"
+    )
+    plateau: int = option(
+        0, "--plateau", "end a training after so many epochs without a better one; 0: never"
+    )
+
+    def __post_init__(self) -> None:
+        require_choice("stopping rule", self.rule, RULES)
+        require(self.margin >= 0, "stop_margin", "be at least 0", self.margin)
+        require(self.eta > 1, "eta", "be above 1", self.eta)
+        require(self.plateau >= 0, "plateau", "be at least 0", self.plateau)
+        self.parsed_rungs()
+
+    def parsed_rungs(self) -> tuple[int, ...]:
+        """Returns the rungs as numbers.
+
+        Raises:
+            InputError: One is no whole number of at least 1.
+        """
+        for text in self.rungs:
+            good = text.strip().isdigit() and int(text) >= 1
+            require(good, "rungs", "be whole numbers of at least 1", text)
+        return tuple(int(text) for text in self.rungs)
+
+
+@dataclass(frozen=True)
+class BudgetOptions:
+    """When the search ends beside its number of trials."""
+
+    minutes: float | None = option(
+        None, "--max-minutes", "end the search after this time, interruptions not counted",
+        extendable=True,
+    )  # fmt: skip
+    trial_minutes: float | None = option(
+        None, "--trial-minutes", "a trial that takes longer is ended and failed", extendable=True
+    )
+    converged: int = option(
+        0,
+        "--converged-after",
+        "end when so many trials have not raised the front's hypervolume; 0: never",
+        extendable=True,
+    )
+    target: tuple[str, ...] = option(
+        (), "--target", "end at a candidate with accuracy>=0.92,macs<=2e6", extendable=True
+    )
+
+    def __post_init__(self) -> None:
+        for name, flag in (("minutes", "max_minutes"), ("trial_minutes", "trial_minutes")):
+            value = getattr(self, name)
+            require(value is None or value > 0, flag, "be above 0", value)
+        require(self.converged >= 0, "converged_after", "be at least 0", self.converged)
+        self.parsed_target()
+
+    def parsed_target(self) -> tuple[tuple[str, Callable[[float, float], bool], float], ...]:
+        """Returns the conditions as (name, comparison, number).
+
+        Raises:
+            InputError: One is no comparison of a quality or cost with a number.
+        """
+        from compress.task import QUALITIES
+        from search.plan.search import COSTS
+
+        found = []
+        for text in self.target:
+            parts = re.fullmatch(r"\s*(\w+)\s*(>=|<=)\s*(\S+)\s*", text)
+            try:
+                number = float(parts[3]) if parts else None
+            except ValueError:
+                number = None
+            if parts is None or number is None:
+                raise InputError(
+                    f"target must be comparisons like accuracy>=0.92,macs<=2e6. Received: '{text}'."
+                )
+            require_choice("quality or cost", parts[1], (*QUALITIES, *COSTS))
+            found.append((parts[1], _COMPARISONS[parts[2]], number))
+        return tuple(found)

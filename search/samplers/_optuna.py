@@ -1,0 +1,78 @@
+"""Optuna's own samplers that know several objectives, with settings for tens of trials.
+
+All sample parameters of conditional spaces: NSGA-II, NSGA-III and GP relate the parameters
+that every trial has and draw the others at random, TPE looks at each parameter by itself.
+"""
+
+from __future__ import annotations
+
+import warnings
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from compress.errors import MissingDependency
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+POPULATION = 16
+"""Optuna's 50 would be random search for all of a search of tens of trials."""
+STARTUP = 10
+"""Random trials before a model is trusted."""
+
+
+def require_package(name: str, sampler: str) -> None:
+    """Checks that a package which a sampler needs is installed.
+
+    Raises:
+        MissingDependency: It is not.
+    """
+    if find_spec(name) is None:
+        raise MissingDependency(
+            f"Sampler '{sampler}' must have the package '{name}'. Received: it is not installed. "
+            f"Install it: pip install {name}"
+        )
+
+
+def random(seed: int) -> BaseSampler:
+    """Uniform draws."""
+    from optuna.samplers import RandomSampler
+
+    return RandomSampler(seed=seed)
+
+
+def tpe(seed: int) -> BaseSampler:
+    """Multi-objective TPE (Ozaki et al. 2022); running trials count, for parallel workers."""
+    from optuna.samplers import TPESampler
+
+    return TPESampler(seed=seed, n_startup_trials=STARTUP, constant_liar=True)
+
+
+def nsga2(seed: int) -> BaseSampler:
+    """NSGA-II (Deb et al. 2002)."""
+    from optuna.samplers import NSGAIISampler
+
+    return NSGAIISampler(seed=seed, population_size=POPULATION)
+
+
+def nsga3(seed: int) -> BaseSampler:
+    """NSGA-III (Deb & Jain 2014), with 13 reference directions for two objectives."""
+    from optuna.exceptions import ExperimentalWarning
+    from optuna.samplers import NSGAIIISampler
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        # there the population is about as large as the set of directions
+        return NSGAIIISampler(seed=seed, population_size=POPULATION, dividing_parameter=12)
+
+
+def gp(seed: int) -> BaseSampler:
+    """A Gaussian process by expected hypervolume improvement (Daulton et al. 2020).
+
+    Raises:
+        MissingDependency: PyTorch is not installed.
+    """
+    from optuna.samplers import GPSampler
+
+    require_package("torch", "gp")
+    return GPSampler(seed=seed, n_startup_trials=STARTUP, warn_independent_sampling=False)

@@ -1,0 +1,46 @@
+"""Greedy search: changes one choice of a member of the front, and now and then restarts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compress.pareto import crowding_distance, front_mask
+from search.samplers._base import completed, losses_of
+from search.samplers._mutation import MutationSampler
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+STARTUP = 10
+"""Random trials first: a front of one would be climbed from wherever it is."""
+RESTART = 0.1
+"""Probability of a random trial later on."""
+
+
+class GreedySampler(MutationSampler):
+    """Local search on the front: a Pareto hill climber with restarts.
+
+    Of two random members of the current front the less crowded one is the parent (the
+    crowded tournament of NSGA-II), so that thin parts of the front are filled. Members that
+    are equal count once.
+
+    Reference:
+        The archive-based (1+1) local search of Knowles & Corne 2000, "Approximating the
+        Nondominated Front Using the Pareto Archived Evolution Strategy"; deviations: the
+        parent is drawn from the archive each time, and crowding distance replaces its grid.
+    """
+
+    def parent(self, study: optuna.Study, rng: np.random.Generator) -> FrozenTrial | None:
+        """See `MutationSampler.parent`."""
+        trials = completed(study)
+        if len(trials) < STARTUP or rng.random() < RESTART:
+            return None
+        losses = losses_of(study, trials)
+        rows, first = np.unique(losses[front_mask(losses)], axis=0, return_index=True)
+        members = np.flatnonzero(front_mask(losses))[first]
+        distances = crowding_distance(rows)
+        pair = rng.integers(len(members), size=2)
+        return trials[int(members[pair[np.argmax(distances[pair])]])]

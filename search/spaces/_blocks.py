@@ -1,0 +1,106 @@
+"""What the convolutional spaces share: resolutions, widths, and layers with their names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from compress.data import Dataset
+from compress.errors import InputError
+from search.spaces._base import head
+
+if TYPE_CHECKING:
+    import keras
+
+MIN_SIZE = 4
+"""A stage halves the resolution; no stage goes below this many pixels a side."""
+STRIDE_FROM = 20
+"""Images of at least this many pixels a side may be halved by the stem already."""
+# statistics follow within about 50 steps; Keras's 0.99 lags behind short trainings
+BN_MOMENTUM = 0.9
+
+
+def check_images(space: str, data: Dataset) -> None:
+    """Requires images of at least 4 x 4 pixels.
+
+    Raises:
+        InputError: Other examples.
+    """
+    shape = data.input_shape
+    if len(shape) != 3 or min(shape[:2]) < MIN_SIZE:
+        raise InputError(
+            f"Space '{space}' must have images of at least {MIN_SIZE} x {MIN_SIZE} pixels. "
+            f"Received: examples of shape {shape} ('{data.name}')."
+        )
+
+
+def stages_within(data: Dataset, reduction: int, limit: int) -> int:
+    """Returns how many stages the resolution allows, 1 to `limit`.
+
+    Args:
+        data: Images.
+        reduction: By which the stem divides the resolution at most.
+        limit: The space's own.
+    """
+    size = min(data.input_shape[:2])
+    stages, size = 1, -(-size // reduction)
+    while stages < limit and -(-size // 2) >= MIN_SIZE:
+        stages, size = stages + 1, -(-size // 2)
+    return stages
+
+
+def multiple_of_8(width: float) -> int:
+    """Returns the nearest multiple of 8 that is at least 8 and not 10 % below `width`.
+
+    Reference:
+        Sandler et al. 2018, "MobileNetV2": `_make_divisible` of the authors' code.
+    """
+    rounded = max(8, int(width + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * width else rounded
+
+
+def conv(
+    x: Any, name: str, width: int, kernel: int, stride: int = 1, activation: str = "relu"
+) -> Any:
+    """Applies convolution and normalization and, unless it is "", an activation."""
+    import keras
+
+    x = keras.layers.Conv2D(
+        width, kernel, stride, "same", use_bias=False, kernel_initializer="he_normal", name=name
+    )(x)
+    x = normalize(x, name)
+    return activate(x, name, activation) if activation else x
+
+
+def depthwise(x: Any, name: str, kernel: int, stride: int, activation: str = "relu") -> Any:
+    """Applies depthwise convolution, normalization and activation."""
+    import keras
+
+    x = keras.layers.DepthwiseConv2D(kernel, stride, "same", use_bias=False, name=name)(x)
+    return activate(normalize(x, name), name, activation)
+
+
+def normalize(x: Any, name: str) -> Any:
+    """Applies batch normalization, called `<name>_bn`."""
+    import keras
+
+    return keras.layers.BatchNormalization(momentum=BN_MOMENTUM, name=f"{name}_bn")(x)
+
+
+def activate(x: Any, name: str, activation: str) -> Any:
+    """Applies "relu", "relu6" or "hard_swish", called `<name>_<activation>`."""
+    import keras
+
+    name = f"{name}_{activation}"
+    if activation == "hard_swish":
+        return keras.layers.Activation("hard_silu", name=name)(x)
+    return keras.layers.ReLU(6.0 if activation == "relu6" else None, name=name)(x)
+
+
+def classify(inputs: Any, x: Any, dropout: float, data: Dataset, name: str) -> keras.Model:
+    """Ends a network: global average, dropout, the head of the task."""
+    import keras
+
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout, name="dropout")(x)
+    return keras.Model(inputs, head(x, data.task), name=name)

@@ -1,0 +1,200 @@
+"""What a space holds: its parameters, how many choices there are, and what models cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from compress.data import Dataset
+from compress.measure import count_macs
+from compress.options import require
+from search.spaces._base import DeclaredSpace, Space
+from search.spaces._choices import Choice, Chosen, count
+from search.spaces._sampling import Sample, condition, estimate, sample
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+SAMPLES = 32
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a space.
+
+    Attributes:
+        name: As a trial records it.
+        distribution: Optuna's.
+        condition: When it is asked; "": always.
+    """
+
+    name: str
+    distribution: BaseDistribution
+    condition: str = ""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Choices and what their model costs, counted by `compress.count_macs`."""
+
+    chosen: Chosen
+    macs: int
+    params: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """A space, for a data set.
+
+    Attributes:
+        space: Its name.
+        data: The data set's name.
+        input_shape: Of one example.
+        parameters: In the order in which they are asked.
+        architectures: Number of distinct complete choices (two may make the same model);
+            None: infinite, as a parameter is continuous.
+        error: Standard error of `architectures`, estimated by sampling; None: exact.
+        macs: Least and most.
+        params: Least and most.
+        bounds_of: How many samples `macs` and `params` are of; 0: of the whole space.
+        example: The baseline, or a sample where the space has none.
+        is_baseline: Whether `example` is the baseline.
+        failures: What went wrong in the samples that gave no model.
+    """
+
+    space: str
+    data: str
+    input_shape: tuple[int, ...]
+    parameters: tuple[Parameter, ...]
+    architectures: int | None
+    error: float | None
+    macs: tuple[int, int]
+    params: tuple[int, int]
+    bounds_of: int
+    example: Costs
+    is_baseline: bool
+    failures: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the same as JSON; distributions as Optuna writes them."""
+        from optuna.distributions import distribution_to_json
+
+        record = asdict(self)
+        record["parameters"] = [
+            {
+                "name": parameter.name,
+                "condition": parameter.condition,
+                "distribution": json.loads(distribution_to_json(parameter.distribution)),
+            }
+            for parameter in self.parameters
+        ]
+        return record
+
+
+def describe(space: Space, data: Dataset, seed: int = 0, samples: int = SAMPLES) -> Description:
+    """Describes a space for a data set; nothing is trained.
+
+    Of a built-in space everything is exact and three models are built. Of the user's own the
+    parameters, their conditions and the costs are those of random samples, and the number of
+    choices is estimated from them.
+
+    Args:
+        space: From `space_for`.
+        data: What its models are for.
+        seed: Of the samples.
+        samples: How many models of the user's own space are built, at least 1.
+
+    Raises:
+        InputError: The space cannot serve the data, or no sample gives a model.
+    """
+    require(samples >= 1, "samples", "be at least 1", samples)
+    space.check(data)
+    if isinstance(space, DeclaredSpace):
+        return _declared(space, data)
+    return _sampled(space, data, seed, samples)
+
+
+def measured(space: Space, chosen: Chosen, data: Dataset) -> Costs:
+    """Builds the model of complete choices and counts its costs."""
+    from optuna.trial import FixedTrial
+
+    analysis = count_macs(space.build(FixedTrial(chosen), data))
+    return Costs(dict(chosen), analysis.macs, analysis.params)
+
+
+def bounds(space: Space, data: Dataset) -> tuple[Costs, Costs] | None:
+    """Returns the costs of the smallest and the largest model, None where not known."""
+    smallest, largest = space.smallest(data), space.largest(data)
+    if smallest is None or largest is None:
+        return None
+    return measured(space, smallest, data), measured(space, largest, data)
+
+
+def _declared(space: DeclaredSpace, data: Dataset) -> Description:
+    choices = space.choices(data)
+    low = measured(space, space.smallest(data), data)
+    high = measured(space, space.largest(data), data)
+    return Description(
+        space.name,
+        data.name,
+        data.input_shape,
+        tuple(
+            Parameter(choice.name, choice.distribution(), _condition(choice, choices))
+            for choice in choices
+        ),
+        count(choices),
+        None,
+        (low.macs, high.macs),
+        (low.params, high.params),
+        0,
+        measured(space, space.baseline(data), data),
+        is_baseline=True,
+    )
+
+
+def _condition(choice: Choice, choices: Sequence[Choice]) -> str:
+    if choice.when is None:
+        return ""
+    name, values = choice.when
+    parent = next(other for other in choices if other.name == name)
+    if values == parent.values:
+        return ""
+    if parent.kind == "int" and len(values) > 1 and values[-1] == parent.most:
+        return f"{name} >= {values[0]}"
+    return f"{name} = {' or '.join(map(str, values))}"
+
+
+def _sampled(space: Space, data: Dataset, seed: int, samples: int) -> Description:
+    first = space.baseline(data)
+    found = sample(space, data, seed, samples, first)
+    built = [item for item in found if not item.failure]
+    architectures, error = estimate([item for item in found if not item.fixed])
+    costs = bounds(space, data) or [Costs(item.chosen, item.macs, item.params) for item in built]
+    macs, params = [item.macs for item in costs], [item.params for item in costs]
+    example = built[0]
+    return Description(
+        space.name,
+        data.name,
+        data.input_shape,
+        _parameters(built),
+        architectures,
+        error,
+        (min(macs), max(macs)),
+        (min(params), max(params)),
+        len(built) if isinstance(costs, list) else 0,
+        Costs(example.chosen, example.macs, example.params),
+        is_baseline=example.fixed,
+        failures=tuple(item.failure for item in found if item.failure),
+    )
+
+
+def _parameters(samples: Sequence[Sample]) -> tuple[Parameter, ...]:
+    """Lists what the samples were asked; a later sample may bring names that are new."""
+    names: dict[str, BaseDistribution] = {}
+    for item in samples:
+        names = item.distributions | names
+    longest = sorted(samples, key=lambda item: -len(item.distributions))
+    order = list(dict.fromkeys(name for item in longest for name in item.distributions))
+    return tuple(Parameter(name, names[name], condition(name, samples)) for name in order)

@@ -1,0 +1,105 @@
+"""Multilayer perceptrons: for tables and small vectors; images are flattened."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from compress.data import Dataset
+from compress.errors import InputError
+from search.spaces._base import DeclaredSpace, head
+from search.spaces._blocks import normalize
+from search.spaces._choices import Choice, Chosen, pick, steps, whole
+
+if TYPE_CHECKING:
+    import keras
+
+MAX_LAYERS = 4
+WIDTHS = (16, 32, 64, 128, 256, 512)
+ACTIVATIONS = ("relu", "gelu", "silu")
+
+
+class MLP(DeclaredSpace):
+    """flatten -> hidden layers -> softmax.
+
+    Choices: number of hidden layers (1 to 4) and the width of each; one activation and one
+    normalization (batch, layer or none) for all; residual connections around the hidden
+    layers whose input is as wide as their output; dropout after every hidden layer.
+    """
+
+    name = "mlp"
+
+    def check(self, data: Dataset) -> None:
+        """Requires examples of at least one number.
+
+        Raises:
+            InputError: Others.
+        """
+        shape = data.input_shape
+        if not shape or math.prod(shape) < 1:
+            raise InputError(
+                f"Space 'mlp' must have examples that are vectors or images. "
+                f"Received: examples of shape {shape} ('{data.name}')."
+            )
+
+    def baseline(self, data: Dataset) -> dict[str, Any]:
+        """Returns two hidden layers of 128 with batch normalization and ReLU."""
+        return {
+            "layers": 2,
+            "activation": "relu",
+            "normalization": "batch",
+            "residual": False,
+            "layer1.width": 128,
+            "layer2.width": 128,
+            "dropout": 0.0,
+        }
+
+    def choices(self, data: Dataset) -> tuple[Choice, ...]:
+        """See `DeclaredSpace.choices`."""
+        several = tuple(range(2, MAX_LAYERS + 1))
+        return (
+            whole("layers", 1, MAX_LAYERS),
+            # costs nothing that is counted as MACs; any stands for all
+            pick("activation", ACTIVATIONS, least="relu", most="relu"),
+            pick("normalization", ("batch", "layer", "none"), least="none", most="batch"),
+            pick("residual", (False, True), ("layers", several)),
+            *(
+                pick(f"layer{index}.width", WIDTHS, ("layers", tuple(range(index, MAX_LAYERS + 1))))
+                for index in range(1, MAX_LAYERS + 1)
+            ),
+            steps("dropout", 0.5, 0.1),
+        )
+
+    def assemble(self, chosen: Chosen, data: Dataset) -> keras.Model:
+        """See `DeclaredSpace.assemble`."""
+        import keras
+
+        inputs = keras.Input(data.input_shape, name="features")
+        x = inputs
+        if len(data.input_shape) > 1:
+            x = keras.layers.Flatten(name="flatten")(x)
+        for index in range(1, chosen["layers"] + 1):
+            x = _hidden(x, index, chosen)
+        return keras.Model(inputs, head(x, data.task), name=self.name)
+
+
+def _hidden(x: Any, index: int, chosen: Chosen) -> Any:
+    """Applies a hidden layer: matrix, normalization, activation, dropout, the shortcut."""
+    import keras
+
+    name, width, norm = f"layer{index}", chosen[f"layer{index}.width"], chosen["normalization"]
+    y = keras.layers.Dense(
+        width, use_bias=norm == "none", kernel_initializer="he_normal", name=name
+    )(x)
+    if norm == "batch":
+        y = normalize(y, name)
+    elif norm == "layer":
+        y = keras.layers.LayerNormalization(name=f"{name}_ln")(y)
+    activation = chosen["activation"]
+    y = keras.layers.Activation(activation, name=f"{name}_{activation}")(y)
+    if chosen["dropout"]:
+        y = keras.layers.Dropout(chosen["dropout"], name=f"{name}_dropout")(y)
+    # not around the first layer: inputs are data, not features
+    if index > 1 and chosen["residual"] and x.shape[-1] == width:
+        y = keras.layers.Add(name=f"{name}_add")([x, y])
+    return y
