@@ -60,11 +60,12 @@ class Candidate(Record):
         latency_ms: Measured median of that file on LiteRT, one thread, before training.
         unsupported: What `macs` does not include, by name.
         val: Validation quality, by name.
-        best_epoch: Whose weights were kept.
+        best_epoch: Whose weights were kept; 0: those before, of a model that came trained.
         history: One record an epoch.
         seconds: Wall time of building and training.
         device: What it was trained on.
         notes: What was done other than asked.
+        ended: When it ended, in seconds since the epoch; None in records of older versions.
     """
 
     id: str
@@ -83,6 +84,34 @@ class Candidate(Record):
     seconds: float = 0.0
     device: str = ""
     notes: tuple[str, ...] = ()
+    ended: float | None = None
+
+
+@dataclass(frozen=True)
+class Final(Record):
+    """One training of a front's candidate after the search, to the full budget.
+
+    Attributes:
+        model: The candidate's id.
+        place: 0, 1, ...: which of its trainings.
+        seed: Seed of its initial weights and batch order.
+        epochs: Trained.
+        best_epoch: Whose weights were kept: the last where validation data were trained on.
+        on_validation: Trained on training and validation part.
+        val: Validation quality; empty where validation data were trained on.
+        test: Test quality of the Keras model, by name.
+        seconds: Wall time.
+    """
+
+    model: str
+    place: int
+    seed: int
+    epochs: int
+    best_epoch: int
+    on_validation: bool
+    val: dict[str, float]
+    test: dict[str, float]
+    seconds: float
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,18 @@ from compress.errors import InputError
 from compress.files import read_json, writable_folder, write_json
 from compress.options import differing_fields, from_nested, to_nested
 from compress.plan import Plan
-from compress.records import Candidate, Compressed
+from compress.records import Candidate, Compressed, Final
 
 PlanT = TypeVar("PlanT", bound=Plan)
 
 FORMAT = 1
 LOG = logging.getLogger("paretune")
 _PACKAGES = ("tensorflow", "keras", "tensorflow-model-optimization", "optuna", "numpy")
+
+
+def final_name(model: str, place: int) -> str:
+    """Returns the name of one of a model's final trainings: "0005-final2"."""
+    return f"{model}-final{place}"
 
 
 class RunFolder:
@@ -35,6 +40,7 @@ class RunFolder:
         self.path = Path(path)
         self.plan = self.path / "plan.json"
         self.candidates = self.path / "candidates"
+        self.final = self.path / "final"
         self.exports = self.path / "exports"
         self.compressed = self.path / "compressed"
         self.latency = self.path / "latency.json"
@@ -88,7 +94,7 @@ class RunFolder:
                 "folder with other files. Choose another folder with --out."
             )
         writable_folder(self.path)
-        for folder in (self.candidates, self.exports, self.compressed):
+        for folder in (self.candidates, self.final, self.exports, self.compressed):
             folder.mkdir(exist_ok=True)
         versions = {package: metadata.version(package) for package in _PACKAGES}
         write_json(
@@ -155,6 +161,19 @@ class RunFolder:
     def model_file(self, name: str) -> Path:
         """Returns the `.keras` file of a model."""
         return self.candidates / f"{name}.keras"
+
+    def shipped_file(self, name: str) -> Path:
+        """Returns the `.keras` file that goes on: of the final training, where there was one."""
+        final = self.final / f"{name}.keras"
+        return final if final.exists() else self.model_file(name)
+
+    def read_finals(self) -> list[Final]:
+        """Returns all final trainings, in order of models and places."""
+        return [Final.from_json(read_json(path)) for path in sorted(self.final.glob("*.json"))]
+
+    def write_final(self, record: Final) -> None:
+        """Records a final training."""
+        write_json(self.final / f"{final_name(record.model, record.place)}.json", record.to_json())
 
     def read_candidates(self) -> list[Candidate]:
         """Returns all candidates that ended, in order of their numbers."""

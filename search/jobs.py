@@ -1,18 +1,15 @@
-"""The jobs of a run: trials until enough are trained, then the front's models to compress."""
+"""The jobs of a search: trials until enough are trained."""
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from compress.errors import RunFailed
-from compress.options import from_nested, to_nested
-from compress.pipeline import command_line
-from compress.plan import Plan
 from compress.records import COMPLETE, FAILED, STOPPED, Candidate
 from compress.runfolder import LOG, RunFolder
 from search import study as studies
 from search.budget import Budget, counts
+from search.display import Display
 from search.engines import OVERDUE, Job, messages
 from search.objective import candidate_id
 from search.plan import SearchPlan
@@ -24,35 +21,6 @@ if TYPE_CHECKING:
 
 MAX_UNCLAIMED = 3
 """Deaths of workers without a trial in hand after which a run gives up."""
-
-
-class Display(Protocol):
-    """Shows how far a run is."""
-
-    def phase(self, title: str, done: int, total: int) -> None:
-        """Begins a phase of `total` jobs, `done` of which are finished."""
-        ...
-
-    def advance(self, done: int, total: int) -> None:
-        """Says how many jobs of the phase are finished."""
-        ...
-
-    def worker(self, index: int, text: str, share: float) -> None:
-        """Says what a worker does and how far it is, in [0, 1]; empty text: idle."""
-        ...
-
-
-class NoDisplay:
-    """Shows nothing."""
-
-    def phase(self, title: str, done: int, total: int) -> None:
-        """Ignores it."""
-
-    def advance(self, done: int, total: int) -> None:
-        """Ignores it."""
-
-    def worker(self, index: int, text: str, share: float) -> None:
-        """Ignores it."""
 
 
 class SearchJobs:
@@ -137,64 +105,3 @@ class SearchJobs:
             item.id, outcome, f"{item.macs or 0:,}", f"{item.params or 0:,}", item.seconds,
         )  # fmt: skip
         self._display.advance(self.ended, self._plan.search.trials)
-
-
-class CompressJobs:
-    """Gives out the models to compress, largest first, and collects failures."""
-
-    def __init__(
-        self, folder: RunFolder, plan: SearchPlan, names: list[str], teacher: str, display: Display
-    ) -> None:
-        # largest first: the last jobs to end are then short, and no worker idles for long
-        self._pending = list(reversed(names))
-        self._folder, self._plan, self._teacher, self._display = folder, plan, teacher, display
-        self._total, self._done = len(names), 0
-        self.failures: list[str] = []
-
-    def next_job(self) -> Job | None:
-        """Returns the next model's job."""
-        if not self._pending:
-            return None
-        name = self._pending.pop(0)
-        return {
-            "kind": messages.COMPRESS,
-            "name": name,
-            "teacher": self._teacher,
-            "command": command_line(self._own_plan(), self._folder.model_file(name)),
-        }
-
-    def _own_plan(self) -> Plan:
-        """Returns the compress part of the plan with the teacher's file in place of "auto"."""
-        own = {field.name for field in fields(Plan)}
-        nested = {key: value for key, value in to_nested(self._plan).items() if key in own}
-        nested["distill"]["teacher"] = self._teacher or "none"
-        return from_nested(Plan, nested)
-
-    def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Shows progress."""
-        if message["kind"] == messages.PROGRESS:
-            self._display.worker(worker, message["text"], message["share"])
-
-    def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Counts a model, or notes why it failed."""
-        if "error" in message:
-            self.failures.append(f"{message['name']}: {message['error']}")
-            LOG.info("compressing %s failed: %s", message["name"], message["error"])
-        else:
-            quality = self._plan.search.objectives[0]
-            before, after = (message["val"][key][quality] for key in ("dense", "pruned"))
-            LOG.info(
-                "compressed %s: validation %s %.4f -> %.4f",
-                message["name"], quality, before, after,
-            )  # fmt: skip
-        self._end(worker)
-
-    def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
-        """Notes a model whose worker died."""
-        self.failures.append(f"{job['name']}: its worker died ({how})")
-        self._end(worker)
-
-    def _end(self, worker: int) -> None:
-        self._done += 1
-        self._display.worker(worker, "", 0.0)
-        self._display.advance(self._done, self._total)

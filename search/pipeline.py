@@ -25,10 +25,13 @@ from compress.runfolder import LOG, RunFolder
 from compress.stages import measure_stage
 from search import study as studies
 from search.costs import NAMES, limits
+from search.display import Display, NoDisplay
 from search.engines import LocalPool
 from search.engines.worker import WORKERS_LOCK
 from search.feasible import check_limits
-from search.jobs import CompressJobs, Display, NoDisplay, SearchJobs
+from search.final import ship
+from search.followup import CompressJobs, FinalJobs
+from search.jobs import SearchJobs
 from search.plan import SearchPlan
 from search.spaces import space_for
 from search.warmstart import find_sources
@@ -69,13 +72,17 @@ def default_folder(plan: SearchPlan) -> str:
     """Returns the folder of a run that names none: the same for the same data and space."""
     source = plan.data.source
     name = Path(source).resolve().stem if Path(source).exists() else source.replace(":", "-")
-    return f"runs/{name}-{plan.search.space.replace(':', '-')}"
+    kind, _, rest = plan.search.space.partition(":")
+    # of a model's path the name says enough
+    words = [name, kind, Path(rest).stem if kind == "around" else rest]
+    return f"runs/{'-'.join(filter(None, words))}"
 
 
 def _run(plan: SearchPlan, command: str, display: Display) -> Report:
     gpus = gpu_count(plan.device)
     data = load_data(plan.data, seed=plan.seed)
-    space_for(plan.search.space).check(data)
+    space = space_for(plan.search.space)
+    space.check(data)
     quality = plan.search.objectives[0]
     if quality not in data.task.qualities:
         raise InputError(
@@ -90,7 +97,7 @@ def _run(plan: SearchPlan, command: str, display: Display) -> Report:
     folder = RunFolder(plan.out or default_folder(plan))
     count, threads = worker_count(plan, gpus)
     shown = _shown_commands(plan, command, folder, threads)
-    folder.claim(command, plan, {"data": data.fingerprint()}, shown)
+    folder.claim(command, plan, {"data": data.fingerprint(), **space.facts()}, shown)
     with folder.locked(), folder.logging():
         write_data_record(folder, data)
         place = f"{gpus} GPU(s)" if gpus else f"CPU, {available_cores()} cores"
@@ -101,6 +108,8 @@ def _run(plan: SearchPlan, command: str, display: Display) -> Report:
         _wait_for_orphans(folder)
         with LocalPool(folder, count, plan.device, threads, gpus) as pool:
             _search(folder, plan, data, pool, display)
+            if plan.final.epochs:
+                _train_finally(folder, plan, pool, display)
             # shown commands name the threads: sums in another order are other sums
             same = replace(plan, threads=threads)
             failures = _compress_front(folder, same, pool, display) if command == "run" else []
@@ -213,6 +222,26 @@ def _nothing_trained(candidates: list[Candidate], plan: SearchPlan) -> str:
     )
 
 
+def _train_finally(folder: RunFolder, plan: SearchPlan, pool: LocalPool, display: Display) -> None:
+    """Trains the front's candidates anew and settles which of the trainings go on."""
+    front = list(load_report(folder.path).front)
+    handler = FinalJobs(folder, plan, front, display)
+    LOG.info(
+        "final trainings of the front (%s): %d epochs, %d seed(s)%s",
+        ", ".join(front), plan.final.epochs, plan.final.seeds,
+        ", validation part included" if plan.final.on_validation else "",
+    )  # fmt: skip
+    display.phase("Training the front", handler.done, handler.total)
+    pool.run(handler)
+    if handler.failures:
+        raise RunFailed(
+            f"Final trainings failed: {'; '.join(handler.failures)}. The same command tries them "
+            "again."
+        )
+    for name in front:
+        ship(name, folder, plan.search.objectives[0])
+
+
 def _compress_front(
     folder: RunFolder, plan: SearchPlan, pool: LocalPool, display: Display
 ) -> list[str]:
@@ -223,7 +252,7 @@ def _compress_front(
     if teacher == "auto":
         quality = plan.search.objectives[0]
         best = max(report.front, key=lambda name: by_id[name].val[quality])
-        teacher = str(folder.model_file(best))
+        teacher = str(folder.shipped_file(best))
     elif teacher == "none":
         teacher = ""
     pending = [name for name in report.front if not folder.is_compressed(name)]

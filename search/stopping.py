@@ -58,6 +58,7 @@ class Dominance:
     def stops(self, losses: Losses, own: int) -> bool:
         """See `Rule.stops`."""
         better = losses[:, 0] <= losses[own, 0] - self.margin
+        better[own] = False
         no_more = (losses[:, 1:] <= losses[own, 1:]).all(axis=1)
         return bool((better & no_more).any())
 
@@ -99,8 +100,8 @@ def rungs(rule: str, epochs: int, given: Sequence[int] = ()) -> tuple[int, ...]:
     """Returns the epochs after which a trial may be stopped, all below `epochs`.
 
     Args:
-        rule: "dominance": after a quarter and a half of the epochs; "halving": after an
-            eighth, a quarter and a half. Earlier epochs tell little of the last one.
+        rule: "none": no rungs. Else after an eighth, a quarter and a half of the epochs; much
+            earlier ones tell little of the last (docs/search.md has what they save and lose).
         epochs: Of a full training.
         given: What the user chose; taken as it is.
 
@@ -114,8 +115,7 @@ def rungs(rule: str, epochs: int, given: Sequence[int] = ()) -> tuple[int, ...]:
             )
     if rule == "none":
         return ()
-    shares = (4, 2) if rule == "dominance" else (8, 4, 2)
-    made = given or [math.ceil(epochs / share) for share in shares]
+    made = given or [math.ceil(epochs / share) for share in (8, 4, 2)]
     return tuple(sorted({rung for rung in made if rung < epochs}))
 
 

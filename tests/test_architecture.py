@@ -53,10 +53,10 @@ TIERS = [
     ["search.plan"],
     ["search.optimizers", "search.costs", "search.budget", "search.warmstart"],
     ["search.feasible"],
-    ["search.objective"],
-    ["search.study"],
+    ["search.objective", "search.display"],
+    ["search.study", "search.final"],
     ["search.engines"],
-    ["search.jobs"],
+    ["search.jobs", "search.followup"],
     ["search.pipeline"],
     ["search.cli"],
 ]

@@ -69,7 +69,9 @@ class Worker:
 
     def do(self, job: dict[str, Any]) -> dict[str, Any]:
         """Does one job and returns what the parent wants to know of it."""
-        return self._trial() if job["kind"] == messages.TRIAL else self._compress(job)
+        if job["kind"] == messages.TRIAL:
+            return self._trial()
+        return self._final(job) if job["kind"] == messages.FINAL else self._compress(job)
 
     def _trial(self) -> dict[str, Any]:
         from compress.records import FAILED, Candidate
@@ -100,6 +102,26 @@ class Worker:
         studies.tell(self._study, trial.number, candidate, self.plan)
         return {"candidate": candidate.to_json()}
 
+    def _final(self, job: dict[str, Any]) -> dict[str, Any]:
+        from search.final import retrain
+
+        candidate = self.folder.read_candidate(job["name"])
+        assert candidate is not None, "the front is made of candidates on disk"
+        try:
+            record = retrain(
+                candidate,
+                job["place"],
+                self.data,
+                self.plan,
+                self.folder,
+                self.device,
+                self.progress,
+            )
+        except Exception as error:
+            traceback.print_exc()
+            return {"error": _short(error)}
+        return {"final": record.to_json()}
+
     def _compress(self, job: dict[str, Any]) -> dict[str, Any]:
         from compress.io import load_model
         from compress.stages import compress_stage
@@ -107,7 +129,7 @@ class Worker:
         name = job["name"]
         try:
             record = compress_stage(
-                load_model(self.folder.model_file(name)),
+                load_model(self.folder.shipped_file(name)),
                 name,
                 self.data,
                 self.plan,

@@ -6,10 +6,17 @@ from dataclasses import dataclass, field
 
 from compress.plan import Plan
 from search.plan.search import COSTS, SearchOptions
-from search.plan.stopping import BudgetOptions, StoppingOptions
+from search.plan.stopping import BudgetOptions, FinalOptions, StoppingOptions
 from search.stopping import rungs
 
-__all__ = ["COSTS", "BudgetOptions", "SearchOptions", "SearchPlan", "StoppingOptions"]
+__all__ = [
+    "COSTS",
+    "BudgetOptions",
+    "FinalOptions",
+    "SearchOptions",
+    "SearchPlan",
+    "StoppingOptions",
+]
 
 
 @dataclass(frozen=True)
@@ -19,6 +26,7 @@ class SearchPlan(Plan):
     search: SearchOptions = field(default_factory=SearchOptions)
     stopping: StoppingOptions = field(default_factory=StoppingOptions)
     budget: BudgetOptions = field(default_factory=BudgetOptions)
+    final: FinalOptions = field(default_factory=FinalOptions)
 
     def __post_init__(self) -> None:
         super().__post_init__()

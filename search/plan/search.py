@@ -19,7 +19,8 @@ class SearchOptions:
     space: str = option(
         "cnn",
         "--space",
-        "search space: cnn, mlp, mobilenet, resnet, or your own module:function(trial, data)",
+        "search space: cnn, mlp, mobilenet, resnet, around:model.keras (sub-networks of a trained "
+        "model), or your own module:function(trial, data)",
     )
     trials: int = option(20, "--trials", "candidates to train", extendable=True)
     epochs: int = option(12, "--epochs", "epochs of a candidate's training")

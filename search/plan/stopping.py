@@ -1,4 +1,4 @@
-"""Plan section: when trials, and the whole search, end early."""
+"""Plan sections: when trials and the whole search end, and what is trained after it."""
 
 from __future__ import annotations
 
@@ -104,3 +104,33 @@ class BudgetOptions:
             require_choice("quality or cost", parts[1], (*QUALITIES, *COSTS))
             found.append((parts[1], _COMPARISONS[parts[2]], number))
         return tuple(found)
+
+
+@dataclass(frozen=True)
+class FinalOptions:
+    """How the front's candidates are trained once more, when the search is over."""
+
+    epochs: int = option(
+        0,
+        "--final-epochs",
+        "train the front anew for so many epochs; 0: keep what was trained",
+        extendable=True,
+    )
+    seeds: int = option(
+        1, "--final-seeds", "trainings of each model, with seeds of their own", extendable=True
+    )
+    on_validation: bool = option(
+        False,
+        "--final-on-validation",
+        "train on the validation part too; the last epoch is kept then",
+        extendable=True,
+    )
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 0, "final_epochs", "be at least 0", self.epochs)
+        require(self.seeds >= 1, "final_seeds", "be at least 1", self.seeds)
+        if not self.epochs and (self.seeds > 1 or self.on_validation):
+            raise InputError(
+                "final_epochs must be at least 1 where final_seeds or final_on_validation is "
+                f"given. Received: {self.epochs}."
+            )

@@ -13,7 +13,9 @@ from compress.records import Candidate
 from compress.runfolder import RunFolder
 from search import pipeline
 from search import study as studies
-from search.jobs import CompressJobs, NoDisplay, SearchJobs
+from search.display import NoDisplay
+from search.followup import CompressJobs
+from search.jobs import SearchJobs
 from search.pipeline import default_folder, worker_count
 from search.plan import SearchPlan
 from tests.search.test_run import paretune

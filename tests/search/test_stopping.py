@@ -38,6 +38,11 @@ def test_dominance_by_a_margin(own: tuple[float, float], stops: bool) -> None:
     assert Dominance(0.02).stops(table, 3) is stops
 
 
+def test_dominance_without_margin_does_not_stop_a_trial_by_itself() -> None:
+    assert not Dominance(0.0).stops(losses((0.5, 100), (0.6, 200)), 0)
+    assert Dominance(0.0).stops(losses((0.5, 100), (0.5, 100)), 0)  # an equal one is there
+
+
 def test_dominance_needs_every_cost_to_be_no_more() -> None:
     table = np.array([[-0.9, 100.0, 5.0], [-0.5, 100.0, 4.0]])
     assert not Dominance(0.02).stops(table, 1)
@@ -63,9 +68,9 @@ def test_halving_stops_nothing_alone_and_the_worse_of_two() -> None:
 
 
 def test_rungs() -> None:
-    assert rungs("dominance", 8) == (2, 4)
-    assert rungs("halving", 8) == (1, 2, 4)
-    assert rungs("dominance", 12) == (3, 6)
+    assert rungs("dominance", 8) == (1, 2, 4)
+    assert rungs("halving", 12) == (2, 3, 6)
+    assert rungs("dominance", 4) == (1, 2)
     assert rungs("dominance", 2) == (1,)
     assert rungs("dominance", 1) == ()
     assert rungs("halving", 8, (6, 2)) == (2, 6)

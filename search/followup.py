@@ -1,0 +1,143 @@
+"""The jobs after a search: final trainings of the front, then its models to compress."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from compress.options import from_nested, to_nested
+from compress.pipeline import command_line
+from compress.plan import Plan
+from compress.runfolder import LOG, RunFolder
+from search.display import Display
+from search.engines import Job, messages
+from search.plan import SearchPlan
+
+
+class FinalJobs:
+    """Gives out the final trainings of the front, all seeds of the largest model first.
+
+    Args:
+        folder: The run's folder.
+        plan: Section `final`.
+        names: Candidates, by rising cost.
+        display: Shows progress.
+    """
+
+    def __init__(
+        self, folder: RunFolder, plan: SearchPlan, names: list[str], display: Display
+    ) -> None:
+        options = plan.final
+        done = {
+            (record.model, record.place)
+            for record in folder.read_finals()
+            if (record.epochs, record.on_validation) == (options.epochs, options.on_validation)
+        }
+        wanted = [(name, place) for name in reversed(names) for place in range(plan.final.seeds)]
+        self._pending = [item for item in wanted if item not in done]
+        self._folder, self._plan, self._display = folder, plan, display
+        self.total = len(wanted)
+        self.done = self.total - len(self._pending)
+        self.failures: list[str] = []
+
+    def next_job(self) -> Job | None:
+        """Returns the next training."""
+        if not self._pending:
+            return None
+        name, place = self._pending.pop(0)
+        return {"kind": messages.FINAL, "name": name, "place": place}
+
+    def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        """Shows progress."""
+        if message["kind"] == messages.PROGRESS:
+            self._display.worker(worker, message["text"], message["share"])
+
+    def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        """Counts a training, or notes why it failed."""
+        if "error" in message:
+            self._fail(job, message["error"])
+        else:
+            record, quality = message["final"], self._plan.search.objectives[0]
+            shown = record["val"].get(quality)
+            LOG.info(
+                "final training %d of %s: %s, %.1f s",
+                record["place"] + 1, record["model"],
+                "with validation data" if shown is None else f"validation {quality} {shown:.4f}",
+                record["seconds"],
+            )  # fmt: skip
+        self._end(worker)
+
+    def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
+        """Notes a training whose worker died."""
+        self._fail(job, f"its worker died ({how})")
+        self._end(worker)
+
+    def _fail(self, job: Job, reason: str) -> None:
+        self.failures.append(f"{job['name']} (training {job['place'] + 1}): {reason}")
+        LOG.info("final training of %s failed: %s", job["name"], reason)
+
+    def _end(self, worker: int) -> None:
+        self.done += 1
+        self._display.worker(worker, "", 0.0)
+        self._display.advance(self.done, self.total)
+
+
+class CompressJobs:
+    """Gives out the models to compress, largest first, and collects failures."""
+
+    def __init__(
+        self, folder: RunFolder, plan: SearchPlan, names: list[str], teacher: str, display: Display
+    ) -> None:
+        # largest first: the last jobs to end are then short, and no worker idles for long
+        self._pending = list(reversed(names))
+        self._folder, self._plan, self._teacher, self._display = folder, plan, teacher, display
+        self._total, self._done = len(names), 0
+        self.failures: list[str] = []
+
+    def next_job(self) -> Job | None:
+        """Returns the next model's job."""
+        if not self._pending:
+            return None
+        name = self._pending.pop(0)
+        return {
+            "kind": messages.COMPRESS,
+            "name": name,
+            "teacher": self._teacher,
+            "command": command_line(self._own_plan(), self._folder.shipped_file(name)),
+        }
+
+    def _own_plan(self) -> Plan:
+        """Returns the compress part of the plan with the teacher's file in place of "auto"."""
+        own = {field.name for field in fields(Plan)}
+        nested = {key: value for key, value in to_nested(self._plan).items() if key in own}
+        nested["distill"]["teacher"] = self._teacher or "none"
+        return from_nested(Plan, nested)
+
+    def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        """Shows progress."""
+        if message["kind"] == messages.PROGRESS:
+            self._display.worker(worker, message["text"], message["share"])
+
+    def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        """Counts a model, or notes why it failed."""
+        if "error" in message:
+            self.failures.append(f"{message['name']}: {message['error']}")
+            LOG.info("compressing %s failed: %s", message["name"], message["error"])
+        else:
+            quality = self._plan.search.objectives[0]
+            before, after = (message["val"][key][quality] for key in ("dense", "pruned"))
+            LOG.info(
+                "compressed %s: validation %s %.4f -> %.4f",
+                message["name"], quality, before, after,
+            )  # fmt: skip
+        self._end(worker)
+
+    def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
+        """Notes a model whose worker died."""
+        self.failures.append(f"{job['name']}: its worker died ({how})")
+        self._end(worker)
+
+    def _end(self, worker: int) -> None:
+        self._done += 1
+        self._display.worker(worker, "", 0.0)
+        self._display.advance(self._done, self._total)
