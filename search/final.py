@@ -18,6 +18,7 @@ from compress.records import Candidate, Final
 from compress.runfolder import RunFolder, final_name
 from compress.train import EpochRecord, train
 from search import optimizers
+from search.following import Start
 from search.objective import model_policy
 from search.plan import SearchPlan
 from search.spaces import space_for
@@ -63,14 +64,17 @@ def retrain(
     seed, name = final_seed(candidate, place), final_name(candidate.id, place)
     keras.utils.set_random_seed(seed)
     trial = optuna.trial.FixedTrial(candidate.choices)
+    space = space_for(plan.search.space)
     with model_policy(device.policy):
-        model = space_for(plan.search.space).build(trial, data)
+        model = space.build(trial, data)
     settings = replace(optimizers.sample(trial, plan, data), epochs=plan.final.epochs)
     part = on_everything(data) if plan.final.on_validation else data
 
     def on_epoch(epoch: int, epochs: int, _: EpochRecord) -> None:
         on_progress(f"{name}: epoch {epoch}/{epochs}", epoch / epochs)
 
+    judged = space.trained and not plan.final.on_validation
+    start = Start(model, data, plan.search.objectives[0]) if judged else None
     unfinished = folder.final / f"{name}.unfinished"
     result = train(
         model,
@@ -83,6 +87,8 @@ def retrain(
         checkpoint=unfinished,
         on_epoch=on_epoch,
     )
+    if start is not None:
+        result = start.settled(model, result)
     save_model(float32_model(model), folder.final / f"{name}.keras")
     record = Final(
         candidate.id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from compress.errors import RunFailed
@@ -86,8 +87,9 @@ class SearchJobs:
         if candidate is None:
             reason = how if how.startswith(OVERDUE) else f"its worker died ({how})"
             candidate = Candidate(
-                candidate_id(number), FAILED, trial.params, claimed["seed"], reason
-            )
+                candidate_id(number), FAILED, trial.params, claimed["seed"], reason,
+                ended=time.time(),
+            )  # fmt: skip
             self._folder.write_candidate(candidate)
         if not trial.state.is_finished():
             studies.tell(self._study, number, candidate, self._plan)

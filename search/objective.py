@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,14 +15,16 @@ from compress.errors import TrainingDiverged
 from compress.io import float32_model, save_model
 from compress.records import COMPLETE, DUPLICATE, FAILED, REJECTED, STOPPED, Candidate
 from compress.runfolder import RunFolder
-from compress.train import EpochRecord, train
+from compress.train import train
 from search import optimizers
-from search.costs import Costs, find_costs, over_limit, report_excess
+from search.costs import find_costs, over_limit, report_excess
+from search.following import Following, Start
+from search.inherit import inherit, nearest
 from search.plan import SearchPlan
 from search.spaces import space_for
-from search.stopping import Stopper, make_rule
 
 if TYPE_CHECKING:
+    import keras
     import optuna
 
     from compress.device import Device
@@ -78,8 +79,9 @@ def evaluate(
     keras.utils.set_random_seed(seed)
     name = candidate_id(trial.number)
     on_progress(f"{name}: building", 0.0)
-    with _policy(device.policy):
-        model = space_for(plan.search.space).build(trial, data)
+    space = space_for(plan.search.space)
+    with model_policy(device.policy):
+        model = space.build(trial, data)
     settings = optimizers.sample(trial, plan, data)
     candidate = Candidate(name, COMPLETE, dict(trial.params), seed, device=device.describe())
     # a replayed or repeated trial is run again on purpose: its seed is given
@@ -101,7 +103,9 @@ def evaluate(
     if reason:
         report_excess(trial, costs, plan.search)
         return _written(folder, replace(candidate, state=REJECTED, reason=reason))
-    following = _Following(trial, plan, costs, name, on_progress)
+    following = Following(trial, plan, costs, name, on_progress)
+    inherited = _inherited(model, candidate, plan, folder)
+    start = Start(model, data, plan.search.objectives[0]) if space.trained else None
     try:
         result = train(
             model,
@@ -116,6 +120,8 @@ def evaluate(
     except TrainingDiverged as error:
         spent = time.perf_counter() - began
         return _written(folder, replace(candidate, state=FAILED, reason=str(error), seconds=spent))
+    if start is not None:
+        result = start.settled(model, result)
     if not following.stopped:
         save_model(float32_model(model), folder.model_file(name))
     candidate = replace(
@@ -126,14 +132,30 @@ def evaluate(
         best_epoch=result.best_epoch,
         history=tuple(asdict(record) for record in result.history),
         seconds=time.perf_counter() - began,
-        notes=(*result.notes, *following.notes),
+        notes=(*inherited, *result.notes, *following.notes),
     )
     return _written(folder, candidate)
 
 
 def _written(folder: RunFolder, candidate: Candidate) -> Candidate:
+    candidate = replace(candidate, ended=time.time())
     folder.write_candidate(candidate)
     return candidate
+
+
+def _inherited(
+    model: keras.Model, candidate: Candidate, plan: SearchPlan, folder: RunFolder
+) -> tuple[str, ...]:
+    """Gives the model the weights of the nearest finished candidate, where asked to.
+
+    Models that come trained keep theirs: they are what the search is around.
+    """
+    if not plan.search.inherit or space_for(plan.search.space).trained:
+        return ()
+    donor = nearest(candidate.choices, folder, plan.search.warm_start)
+    return (
+        ("no weights inherited: none is finished",) if donor is None else (inherit(model, donor),)
+    )
 
 
 def _same_choices(trial: optuna.Trial, folder: RunFolder) -> Candidate | None:
@@ -160,49 +182,8 @@ def repeat_of(first: Candidate, candidate: Candidate) -> Candidate:
     )
 
 
-class _Following:
-    """Follows a training epoch by epoch: progress, the plateau, the stopping rule."""
-
-    def __init__(
-        self,
-        trial: optuna.Trial,
-        plan: SearchPlan,
-        costs: Costs,
-        name: str,
-        on_progress: Callable[[str, float], None],
-    ) -> None:
-        options = plan.stopping
-        rule = make_rule(options.rule, options.margin, options.eta)
-        self._stopper = Stopper(trial, rule, plan.rungs(), costs.values(plan.search.costs))
-        self._quality, self._plateau = plan.search.objectives[0], options.plateau
-        self._name, self._on_progress = name, on_progress
-        self._best, self._best_epoch = -math.inf, 0
-        self.stopped = ""
-        self.notes: tuple[str, ...] = ()
-
-    def on_epoch(self, epoch: int, epochs: int, record: EpochRecord) -> None:
-        """Shows how far the training is."""
-        quality = record.val[self._quality]
-        self._on_progress(
-            f"{self._name}: epoch {epoch}/{epochs}, validation {quality:.3f}", epoch / epochs
-        )
-
-    def ends(self, record: EpochRecord) -> bool:
-        """Tells whether the training ends here."""
-        quality = record.val[self._quality]
-        if quality > self._best:
-            self._best, self._best_epoch = quality, record.epoch
-        # the best so far stands for a trial, as it does at its end
-        if self._stopper.stops(record.epoch, self._best):
-            self.stopped = f"others were better after {record.epoch} epochs"
-        elif self._plateau and record.epoch - self._best_epoch >= self._plateau:
-            self.notes = (f"ended after {record.epoch} epochs: none of the last "
-                          f"{self._plateau} was better",)  # fmt: skip
-        return bool(self.stopped or self.notes)
-
-
 @contextmanager
-def _policy(name: str) -> Iterator[None]:
+def model_policy(name: str) -> Iterator[None]:
     """Sets Keras's global dtype policy while a model is built."""
     import keras
 

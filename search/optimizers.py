@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from compress.data import Dataset
 from compress.plan import SCHEDULES, TrainSettings
+from search.spaces import space_for
 
 if TYPE_CHECKING:
-    import optuna
+    from optuna.trial import BaseTrial
 
     from search.plan import SearchPlan
 
@@ -22,6 +23,9 @@ LEARNING_RATES = {
     "adam": (1e-3, 1e-2),
     "adamw": (1e-3, 1e-2),
 }
+FINE_TUNING = (0.2, 1.0)
+"""Factors on the ends of a range where models come trained. Whole ones need little; those that
+lost most of their channels train best at the rates of new ones (measured: docs/methods.md)."""
 BATCH_SIZES = (32, 64, 128, 256)
 MIN_STEPS, MAX_STEPS = 8, 1000
 """Steps an epoch between which a batch size is worth trying."""
@@ -35,10 +39,17 @@ def batch_sizes(data: Dataset) -> tuple[int, ...]:
     return fitting or (BATCH_SIZES[0] if len(data.train) < 2**16 else BATCH_SIZES[-1],)
 
 
+def learning_rates(plan: SearchPlan, optimizer: str) -> tuple[float, float]:
+    """Returns the range of an optimizer's learning rates, for the plan's space."""
+    low, high = LEARNING_RATES[optimizer]
+    below, above = FINE_TUNING if space_for(plan.search.space).trained else (1.0, 1.0)
+    return low * below, high * above
+
+
 def baseline(plan: SearchPlan, data: Dataset) -> dict[str, Any]:
     """Returns sensible settings, tried first together with the space's baseline."""
     name = "adam" if "adam" in plan.search.optimizers else plan.search.optimizers[0]
-    low, high = LEARNING_RATES[name]
+    low, high = learning_rates(plan, name)
     sizes = batch_sizes(data)
     return {
         "optimizer": name,
@@ -50,13 +61,13 @@ def baseline(plan: SearchPlan, data: Dataset) -> dict[str, Any]:
     }
 
 
-def sample(trial: optuna.Trial, plan: SearchPlan, data: Dataset) -> TrainSettings:
+def sample(trial: BaseTrial, plan: SearchPlan, data: Dataset) -> TrainSettings:
     """Samples optimizer, learning rate, schedule, weight decay, batch size and smoothing.
 
     The learning rate has a range and so a parameter name of its own per optimizer.
     """
     name = trial.suggest_categorical("optimizer", plan.search.optimizers)
-    low, high = LEARNING_RATES[name]
+    low, high = learning_rates(plan, name)
     return TrainSettings(
         epochs=plan.search.epochs,
         optimizer=name,
@@ -69,3 +80,9 @@ def sample(trial: optuna.Trial, plan: SearchPlan, data: Dataset) -> TrainSetting
         augment=plan.finetune.augment,
         accumulate=plan.finetune.accumulate,
     )
+
+
+def is_setting(name: str) -> bool:
+    """Tells whether a parameter's name is one that `sample` asks for."""
+    settings = ("optimizer", "schedule", "weight_decay", "label_smoothing", "batch_size")
+    return name in settings or name.startswith("learning_rate.")

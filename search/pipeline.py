@@ -32,7 +32,7 @@ from search.feasible import check_limits
 from search.final import ship
 from search.followup import CompressJobs, FinalJobs
 from search.jobs import SearchJobs
-from search.plan import SearchPlan
+from search.plan import BudgetOptions, FinalOptions, SearchPlan
 from search.spaces import space_for
 from search.warmstart import find_sources
 
@@ -142,8 +142,11 @@ def _shown_commands(
     plan: SearchPlan, command: str, folder: RunFolder, threads: int
 ) -> dict[str, str]:
     words = command_words(plan)
-    search = replace(plan.search, trials=1, replay="", workers=1)
-    one = replace(plan, search=search, threads=threads)
+    # one candidate alone: nothing to start from, nothing to stop it, nothing after it
+    search = replace(plan.search, trials=1, replay="", workers=1, warm_start=(), inherit=False)
+    one = replace(
+        plan, search=search, threads=threads, budget=BudgetOptions(), final=FinalOptions()
+    )
     again = ["paretune", "search", "--replay", f"{folder.candidates}/{{id}}.json"]
     return {
         "command": shlex.join(["paretune", command, *words]),

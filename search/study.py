@@ -34,27 +34,35 @@ def open_study(folder: RunFolder, plan: SearchPlan) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     down = optuna.study.StudyDirection.MINIMIZE
     return optuna.create_study(
-        study_name=study_name(folder, plan),
-        storage=_storage(folder, plan),
+        study_name=study_name(folder, plan.search.storage),
+        storage=open_storage(folder, plan.search.storage),
         directions=["maximize", *(down for _ in plan.search.costs)],  # quality, costs
         sampler=SAMPLERS[plan.search.sampler](plan.seed),
         load_if_exists=True,
     )
 
 
-def study_name(folder: RunFolder, plan: SearchPlan) -> str:
+def study_name(folder: RunFolder, url: str) -> str:
     """Returns the study's name; in a shared storage the folder's place makes it unique."""
-    if not plan.search.storage:
+    if not url:
         return "paretune"
     place = str(folder.path.resolve()).encode()
     return f"paretune-{folder.path.name}-{hashlib.sha256(place).hexdigest()[:8]}"
 
 
-def _storage(folder: RunFolder, plan: SearchPlan) -> optuna.storages.BaseStorage:
+def open_storage(folder: RunFolder, url: str) -> optuna.storages.BaseStorage:
+    """Opens what a run keeps its study in.
+
+    Args:
+        folder: The run's folder.
+        url: The plan's storage; empty: the journal in the folder.
+
+    Raises:
+        InputError: The URL is malformed or cannot be reached.
+    """
     import optuna
     from optuna.storages.journal import JournalFileBackend, JournalStorage
 
-    url = plan.search.storage
     if not url:
         lock: Any = KernelLock(folder.journal.with_suffix(".lock"))
         return JournalStorage(JournalFileBackend(str(folder.journal), lock_obj=lock))

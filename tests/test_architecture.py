@@ -52,7 +52,7 @@ TIERS = [
     ["search.spaces", "search.samplers", "search.stopping"],
     ["search.plan"],
     ["search.optimizers", "search.costs", "search.budget", "search.warmstart"],
-    ["search.feasible"],
+    ["search.feasible", "search.inherit", "search.following"],
     ["search.objective", "search.display"],
     ["search.study", "search.final"],
     ["search.engines"],

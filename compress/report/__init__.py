@@ -11,6 +11,7 @@ from compress.files import write_bytes, write_json, write_text
 from compress.report.html import render_html
 from compress.report.plot import render_plot
 from compress.report.rows import Report, Row, load_report, values
+from compress.report.search_facts import SearchFacts, search_facts
 from compress.report.tables import render_tables
 
 __all__ = ["Report", "Row", "load_report", "render", "render_tables"]
@@ -30,15 +31,16 @@ def render(path: str | Path) -> Report:
     """
     report = load_report(path)
     folder = report.folder
-    write_json(folder / "report.json", _json(report))
+    facts = search_facts(report)
+    write_json(folder / "report.json", _json(report, facts))
     write_text(folder / "candidates.csv", _csv(report))
     if report.rows or report.front:
         write_bytes(folder / "pareto.png", render_plot(report, "png"))
-    write_text(folder / "report.html", render_html(report))
+    write_text(folder / "report.html", render_html(report, facts))
     return report
 
 
-def _json(report: Report) -> dict[str, Any]:
+def _json(report: Report, facts: SearchFacts | None) -> dict[str, Any]:
     return {
         **report.record,
         "data": report.data,
@@ -47,6 +49,7 @@ def _json(report: Report) -> dict[str, Any]:
             for column in report.columns
         },
         "front": list(report.front),
+        **({"search": facts.to_json()} if facts else {}),
         "candidates": [candidate.to_json() for candidate in report.candidates],
         "compressed": [record.to_json() for record in report.compressed],
         "files": [

@@ -7,13 +7,17 @@ from importlib import resources
 
 from compress.records import COMPLETE, Candidate, Compressed
 from compress.report import formats
+from compress.report.markup import table
 from compress.report.plot import render_plot
 from compress.report.rows import Report
+from compress.report.search_facts import SearchFacts
+from compress.report.search_section import search_section
 from compress.report.words import (
     conditions,
     measured_cells,
     measured_costs,
     other_runtimes,
+    search_line,
     verdict,
 )
 from compress.task import MEANING
@@ -26,11 +30,12 @@ _NOUNS = {
 }
 
 
-def render_html(report: Report) -> str:
+def render_html(report: Report, facts: SearchFacts | None = None) -> str:
     """Returns the page.
 
     Args:
         report: From `load_report`.
+        facts: From `search_facts`; None: the page has no section on the search.
     """
     style = resources.files("compress.report").joinpath("style.css").read_text("utf-8")
     body = "\n".join(
@@ -41,6 +46,7 @@ def render_html(report: Report) -> str:
             _front(report),
             _files(report),
             _models(report),
+            search_section(report, facts) if facts else "",
             _candidates(report),
             _method(report),
         )
@@ -123,17 +129,6 @@ def _plot(report: Report) -> str:
     return f'<div class="plot" role="img" aria-label="Pareto plot">{svg[svg.index("<svg") :]}</div>'
 
 
-def _table(heads: list[str], rows: list[str], left: int = 1) -> str:
-    cells = "".join(
-        f"<th{' class=left' if index < left else ''}>{escape(head)}</th>"
-        for index, head in enumerate(heads)
-    )
-    return (
-        f'<div class="scroll"><table><thead><tr>{cells}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
 def _choices(candidate: Candidate) -> str:
     return escape(", ".join(f"{k}={formats.plain(v)}" for k, v in candidate.choices.items()))
 
@@ -163,7 +158,7 @@ def _front(report: Report) -> str:
         "<h2>The front before and after compression</h2>"
         f"<p>Non-dominated in validation {escape(quality)} (up) and {escape(', '.join(costs))} "
         "(down). Pruned weights are zeros: they save bytes, and MACs stay what they are.</p>"
-        + _table(heads, rows)
+        + table(heads, rows)
     )
 
 
@@ -196,7 +191,7 @@ def _files(report: Report) -> str:
     others = "".join(f"<li>{escape(line)}</li>" for line in other_runtimes(report))
     return (
         f"<h2>Exported files</h2><p>{escape(conditions(report))}</p>"
-        + _table(heads, rows)
+        + table(heads, rows)
         + (f"<ul>{others}</ul>" if others else "")
     )
 
@@ -320,8 +315,8 @@ def _candidates(report: Report) -> str:
     ]
     return (
         "<h2>Everything that was searched</h2>"
-        f"<p>{escape(report.summary())}.</p><details><summary>All candidates</summary>"
-        f"{_table(heads, rows, left=2)}</details>"
+        f"<p>{escape(search_line(report))}.</p><details><summary>All candidates</summary>"
+        f"{table(heads, rows, left=2)}</details>"
     )
 
 

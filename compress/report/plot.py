@@ -108,13 +108,13 @@ def _search_panel(axes: Axes, report: Report) -> None:
             color=INK,
         )  # fmt: skip
     _scale(axes, [getattr(item, cost) for item in trained.values()])
-    _floor(axes, [item.val[quality] * 100 for item in trained.values()])
+    cut_floor(axes, [item.val[quality] * 100 for item in trained.values()])
     axes.set_title("Search: all trained candidates", color=INK)
     axes.set_xlabel("MACs (counted)" if cost == "macs" else f"{cost} (counted)")
     axes.set_ylabel(f"validation {quality} in %")
 
 
-def _floor(axes: Axes, heights: list[float]) -> None:
+def cut_floor(axes: Axes, heights: list[float]) -> None:
     """Cuts failures near chance off the picture, and says how many."""
     best = max(heights)
     floor = best - max(12.0, 3.0 * (best - sorted(heights)[len(heights) // 2]))
@@ -123,7 +123,8 @@ def _floor(axes: Axes, heights: list[float]) -> None:
         axes.set_ylim(bottom=floor)
         axes.text(
             0.02, 0.02, f"{hidden} below {floor:.0f} %", transform=axes.transAxes, fontsize=8,
-            color=GREY,
+            color=GREY, zorder=5,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0},
         )  # fmt: skip
 
 
@@ -179,7 +180,7 @@ def _files_panel(axes: Axes, report: Report, axis: str) -> None:
             axes.errorbar(xs, ys, xerr=list(zip(*spans, strict=True)), fmt="none",
                           ecolor=color, elinewidth=1, alpha=0.7)  # fmt: skip
         axes.scatter(xs, ys, s=38, color=color, marker=marker, label=label, zorder=3)
-    _floor(axes, [row.artifact.test[report.main] * 100 for row, _ in placed])
+    cut_floor(axes, [row.artifact.test[report.main] * 100 for row, _ in placed])
     _scale(axes, [x for _, x in placed], {"size": "B", "latency": "s"}.get(axis, ""))
     name = report.main if report.main == "accuracy" else MEANING[report.main][0]
     axes.set_ylabel(f"test {name} in %")

@@ -14,6 +14,7 @@ from compress.report.words import (
     measured_cells,
     measured_costs,
     other_runtimes,
+    search_line,
     verdict,
 )
 from compress.task import MEANING
@@ -23,7 +24,7 @@ def render_tables(report: Report) -> RenderableType:
     """Returns the terminal's report: the front, the exported files, how they were measured."""
     parts: list[RenderableType] = []
     if report.candidates:
-        parts += [_front(report), Text(report.summary(), style="dim")]
+        parts += [_front(report), Text(search_line(report), style="dim")]
     if report.rows:
         parts += [_files(report), Text(conditions(report), style="dim")]
     parts += [Text(line) for line in other_runtimes(report)]

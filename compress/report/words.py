@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compress.records import Candidate
 from compress.report import formats
+from compress.report.progress import epochs_trained
 from compress.report.rows import Report, Row
 from compress.task import MEANING
 
@@ -28,6 +29,14 @@ def conditions(report: Report) -> str:
         "file."
     )
     return " ".join([text, *(f"Warning: {warning}." for warning in timed.warnings)])
+
+
+def search_line(report: Report) -> str:
+    """Says how many trials ended how, and how many epochs early endings saved."""
+    full = report.record["plan"].get("search", {}).get("epochs", 0)
+    trained, all_epochs = epochs_trained(report.candidates, full)
+    saved = f"; {trained:,} of {all_epochs:,} epochs trained" if trained < all_epochs else ""
+    return f"{report.summary()}{saved}"
 
 
 def verdict(report: Report, model: str) -> str:

@@ -15,6 +15,7 @@ from compress.plan.bench import BenchPlan
 from search.cli._options import plan_command
 from search.cli.bench import bench
 from search.cli.compress import compress
+from search.cli.dashboard import dashboard
 from search.cli.inspect import inspect
 from search.cli.report import report
 from search.cli.run import run
@@ -52,6 +53,7 @@ app.command("compress")(plan_command(Plan, compress, _MODEL))
 app.command("bench")(plan_command(BenchPlan, bench, _MODELS))
 app.command("inspect")(inspect)
 app.command("report")(report)
+app.command("dashboard")(dashboard)
 app.add_typer(space)
 
 

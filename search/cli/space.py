@@ -30,7 +30,10 @@ def _group() -> None:
 @space.command("describe")
 def describe(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="cnn, mlp, mobilenet, resnet; module:function")
+        str,
+        typer.Argument(
+            metavar="NAME", help="cnn, mlp, mobilenet, resnet; around:FILE; module:function"
+        ),
     ],
     data: Annotated[str, typer.Option("--data", help="what it is for; see run")] = (
         DataOptions.source

@@ -13,6 +13,7 @@ import os
 import queue
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -96,7 +97,12 @@ class Worker:
         except Exception as error:  # a trial must not take the worker with it
             traceback.print_exc()
             candidate = Candidate(
-                candidate_id(trial.number), FAILED, dict(trial.params), seed, reason=_short(error)
+                candidate_id(trial.number),
+                FAILED,
+                dict(trial.params),
+                seed,
+                reason=_short(error),
+                ended=time.time(),
             )
             self.folder.write_candidate(candidate)
         studies.tell(self._study, trial.number, candidate, self.plan)

@@ -60,6 +60,11 @@ class SearchOptions:
         "--warm-start",
         "folders of finished runs or storage URLs, with commas: their fronts are tried first",
     )
+    inherit: bool = option(
+        False,
+        "--inherit-weights",
+        "candidates start from the weights of the nearest finished one, where shapes agree",
+    )
 
     def __post_init__(self) -> None:
         from search.samplers import SAMPLERS

@@ -3,6 +3,7 @@
 from compress.errors import InputError, unknown_name
 from compress.registry import Registry
 from search.spaces._base import DeclaredSpace, Space, head
+from search.spaces.around import PREFIX, Around
 from search.spaces.cnn import CNN
 from search.spaces.mlp import MLP
 from search.spaces.mobilenet import MobileNet
@@ -16,6 +17,7 @@ SPACES.add("mobilenet", MobileNet())
 SPACES.add("resnet", ResNet())
 
 __all__ = [
+    "Around",
     "CNN",
     "DeclaredSpace",
     "MLP",
@@ -33,14 +35,19 @@ def space_for(name: str) -> Space:
     """Returns the space that users call `name`.
 
     Args:
-        name: Of `SPACES`, or "package.module:function": see `PythonSpace`.
+        name: Of `SPACES`; "around:model.keras": see `Around`; or "package.module:function":
+            see `PythonSpace`.
 
     Raises:
-        InputError: Neither; the message lists the choices. Or see `PythonSpace`.
+        InputError: None of them; the message lists the choices. Or see the classes.
     """
     if name in SPACES.names():
         return SPACES[name]
+    if name.startswith(PREFIX):
+        return Around(name)
     if ":" in name:
         return PythonSpace(name)
     error = unknown_name("space", name, SPACES.names())
-    raise InputError(f"{error} Or your own build(trial, data): package.module:function.")
+    raise InputError(
+        f"{error} Or {PREFIX}model.keras, or your own build(trial, data): package.module:function."
+    )

@@ -19,11 +19,24 @@ class Space(Protocol):
 
     Attributes:
         name: As users type it.
+        trained: Whether models come with trained weights: training goes on from there.
     """
 
     @property
     def name(self) -> str:
         """As users type it."""
+        ...
+
+    @property
+    def trained(self) -> bool:
+        """Whether models come with trained weights: training goes on from there."""
+        ...
+
+    def facts(self) -> dict[str, str]:
+        """Returns, by name, what the space follows from beside its name; {}: nothing.
+
+        A run goes on only where it is the same. Called behind `check`.
+        """
         ...
 
     def check(self, data: Dataset) -> None:
@@ -43,7 +56,7 @@ class Space(Protocol):
         ...
 
     def build(self, trial: BaseTrial, data: Dataset) -> keras.Model:
-        """Asks `trial` for all choices and builds the untrained model.
+        """Asks `trial` for all choices and builds the model, untrained unless `trained`.
 
         The model takes `data.input_shape` and ends in `head`.
         """
@@ -58,6 +71,11 @@ class DeclaredSpace(ABC):
     """
 
     name: str
+    trained = False
+
+    def facts(self) -> dict[str, str]:
+        """See `Space.facts`."""
+        return {}
 
     @abstractmethod
     def check(self, data: Dataset) -> None:
@@ -73,7 +91,7 @@ class DeclaredSpace(ABC):
 
     @abstractmethod
     def assemble(self, chosen: Chosen, data: Dataset) -> keras.Model:
-        """Builds the untrained model of complete choices."""
+        """Builds the model of complete choices, untrained unless `trained`."""
 
     def smallest(self, data: Dataset) -> dict[str, Any]:
         """Returns the complete choices of fewest MACs and parameters."""

@@ -35,6 +35,8 @@ class PythonSpace:
             does not take (trial, data).
     """
 
+    trained = False
+
     def __init__(self, target: str) -> None:
         self.name = target
         self._function = resolve(target, "Space")
@@ -47,6 +49,10 @@ class PythonSpace:
             ) from None
         except ValueError:
             pass  # some callables have no signature to look at; the first trial will tell
+
+    def facts(self) -> dict[str, str]:
+        """Returns nothing: what the function hangs on is the user's."""
+        return {}
 
     def check(self, data: Dataset) -> None:
         """Accepts all data: only the function knows, and its error fails the trial."""

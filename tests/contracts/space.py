@@ -12,7 +12,7 @@ import pytest
 from compress.data import Dataset, Split
 from compress.heads import check_head
 from compress.measure import count_macs
-from search.spaces import SPACES, DeclaredSpace
+from search.spaces import SPACES, DeclaredSpace, Space
 from search.spaces.describe import bounds
 
 SAMPLES = 40
@@ -46,44 +46,51 @@ def few(data: Dataset) -> Dataset:
 
 
 class SpaceContract:
-    """Inherit, set `name`, and give a fixture `data` that the space can serve."""
+    """Inherit, set `name` (or give a fixture `space`), and a fixture `data` it can serve."""
 
     name: str
 
+    @pytest.fixture
+    def space(self) -> Space:
+        return SPACES[self.name]
+
     @pytest.mark.parametrize("seed", range(5))
-    def test_every_model_fits_the_data_and_is_counted(self, seed: int, data: Dataset) -> None:
-        model = SPACES[self.name].build(ask(seed), data)
+    def test_every_model_fits_the_data_and_is_counted(
+        self, seed: int, data: Dataset, space: Space
+    ) -> None:
+        model = space.build(ask(seed), data)
         check_head(model, data)
         rows = model(data.inputs("val")[:3], training=False).numpy()
         np.testing.assert_allclose(rows.sum(-1), 1.0, atol=1e-5)
         assert count_macs(model).unsupported == ()
 
-    def test_the_same_choices_give_the_same_model(self, data: Dataset) -> None:
+    def test_the_same_choices_give_the_same_model(self, data: Dataset, space: Space) -> None:
         import keras
 
         weights = []
         for _ in range(2):
             keras.utils.set_random_seed(1)
-            weights.append(SPACES[self.name].build(ask(3), data).get_weights())
+            weights.append(space.build(ask(3), data).get_weights())
         for a, b in zip(*weights, strict=True):
             np.testing.assert_array_equal(a, b)
 
     @pytest.mark.parametrize("which", ["baseline", "smallest", "largest"])
-    def test_named_choices_are_points_of_the_space(self, which: str, data: Dataset) -> None:
-        fixed = getattr(SPACES[self.name], which)(data)
+    def test_named_choices_are_points_of_the_space(
+        self, which: str, data: Dataset, space: Space
+    ) -> None:
+        fixed = getattr(space, which)(data)
         trial = ask(0, fixed)
-        SPACES[self.name].build(trial, data)
+        space.build(trial, data)
         assert trial.params == fixed
 
-    def test_replayed_choices_give_the_same_costs(self, data: Dataset) -> None:
+    def test_replayed_choices_give_the_same_costs(self, data: Dataset, space: Space) -> None:
         first = ask(4)
-        model = SPACES[self.name].build(first, data)
-        again = SPACES[self.name].build(ask(9, first.params), data)
+        model = space.build(first, data)
+        again = space.build(ask(9, first.params), data)
         assert [layer.name for layer in again.layers] == [layer.name for layer in model.layers]
         assert count_macs(again).macs == count_macs(model).macs
 
-    def test_no_sample_lies_outside_the_bounds(self, data: Dataset) -> None:
-        space = SPACES[self.name]
+    def test_no_sample_lies_outside_the_bounds(self, data: Dataset, space: Space) -> None:
         known = bounds(space, data)
         assert known is not None
         low, high = known
@@ -93,8 +100,7 @@ class SpaceContract:
             assert low.macs <= costs.macs <= high.macs, trial.params
             assert low.params <= costs.params <= high.params, trial.params
 
-    def test_conditions_name_earlier_choices(self, data: Dataset) -> None:
-        space = SPACES[self.name]
+    def test_conditions_name_earlier_choices(self, data: Dataset, space: Space) -> None:
         assert isinstance(space, DeclaredSpace)
         seen: dict[str, tuple[Any, ...]] = {}
         for choice in space.choices(data):

@@ -76,5 +76,5 @@ def test_unknown_names_list_the_choices() -> None:
         space_for("resnett")
     assert str(caught.value) == (
         "Unknown space 'resnett'. Choices: cnn, mlp, mobilenet, resnet. Did you mean 'resnet'? "
-        "Or your own build(trial, data): package.module:function."
+        "Or around:model.keras, or your own build(trial, data): package.module:function."
     )

@@ -113,7 +113,8 @@ def select(
         )
         choice, words, notes = _to_target(coupling, options, ranks, target)
         allowed = allowed_for(coupling, options, options.round_to)
-    return Selection(_mask(coupling, scores, choice.totals - allowed.fixed), choice, words, notes)
+    mask = keep_best(coupling, scores, choice.totals - allowed.fixed)
+    return Selection(mask, choice, words, notes)
 
 
 def cost_of(coupling: Coupling, options: ChannelOptions) -> Cost:
@@ -250,7 +251,14 @@ def _by_loss(
     return ranks
 
 
-def _mask(coupling: Coupling, scores: Sequence[Scores], kept: npt.NDArray[np.int64]) -> Mask:
+def keep_best(coupling: Coupling, scores: Sequence[Scores], kept: npt.NDArray[np.int64]) -> Mask:
+    """Returns the mask that keeps so many removable units of each group, those of highest score.
+
+    Args:
+        coupling: Of the model.
+        scores: One array a group, higher = keep.
+        kept: Removable units to keep, (groups,).
+    """
     mask = np.ones(coupling.units, bool)
     for group, part, count in zip(coupling.groups, scores, kept, strict=True):
         order = np.argsort(-part, kind="stable")  # of equal scores the first is kept

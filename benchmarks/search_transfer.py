@@ -1,0 +1,84 @@
+"""How many trials a warm start saves on another data set: Fashion-MNIST, then rotated.
+
+For each seed: a search on 3,000 images of Fashion-MNIST; then on 3,000 other images turned by
+90 degrees, once cold and once with `--warm-start` of the first. Counted: trials until the warm
+run's front has the hypervolume (accuracy in [0.5, 1], log10 MACs in [4, 8]) that the cold run
+ends with, and until the cold run has it itself. Two seeds run at a time, a core each. Goes on
+where it was interrupted.
+
+    python -m benchmarks.search_transfer [--seeds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks._common import RESULTS, environment
+from benchmarks.search_stopping import volume
+from compress.files import read_json, write_json
+from compress.runfolder import RunFolder
+from search.budget import counts
+
+FILE = RESULTS / "search_transfer.json"
+TRIALS, EPOCHS, MAX_MACS = 16, 4, 600_000
+
+
+def search(core: int, seed: int, data: str, out: Path, *more: str) -> list[float]:
+    """Runs a search; returns the hypervolume after each trial."""
+    subprocess.run(
+        ["taskset", "-c", str(core), sys.executable, "-c",
+         "from search.cli import main; main()", "search", "--data", data, "--trials", str(TRIALS),
+         "--epochs", str(EPOCHS), "--max-macs", str(MAX_MACS), "--workers", "1", "--threads", "1",
+         "--seed", str(seed), "--out", str(out), *more],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    points, volumes = [], []
+    for item in filter(counts, RunFolder(out).read_candidates()):
+        if item.state == "complete":
+            points.append((-item.val["accuracy"], float(item.macs or 1)))
+        volumes.append(volume(points))
+    return volumes
+
+
+def one(seed: int) -> dict[str, Any]:
+    """Returns the three runs of one seed."""
+    core = seed % 2
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place)
+        other = "benchmarks.fashion_small:rotated"
+        first = search(core, seed, "benchmarks.fashion_small:few", root / "first")
+        cold = search(core, seed + 100, other, root / "cold")
+        warm = search(core, seed + 100, other, root / "warm", "--warm-start", str(root / "first"))
+    reached = {
+        name: next((n for n, value in enumerate(run, 1) if value >= cold[-1]), None)
+        for name, run in (("cold", cold), ("warm", warm))
+    }
+    return {"first": first, "cold": cold, "warm": warm, "reached": reached}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    seeds = range(parser.parse_args().seeds)
+    runs: dict[str, Any] = read_json(FILE)["runs"] if FILE.exists() else {}
+    missing = [seed for seed in seeds if str(seed) not in runs]
+    with ThreadPoolExecutor(2) as pool:
+        for seed, found in zip(missing, pool.map(one, missing), strict=True):
+            runs[str(seed)] = found
+            print(seed, found["reached"], f"{found['cold'][-1]:.4f}", f"{found['warm'][-1]:.4f}")
+            write_json(FILE, {"environment": environment(), "trials": TRIALS, "runs": runs})
+    for name in ("cold", "warm"):
+        reached = [runs[str(seed)]["reached"][name] or TRIALS + 1 for seed in seeds]
+        print(f"{name}: median {np.median(reached):g} trials to the cold run's front {reached}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""`paretune dashboard RUN`: the run's study in optuna-dashboard, while it runs or after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from socketserver import ThreadingMixIn
+from typing import Annotated, Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import typer
+
+from compress.errors import InputError, MissingDependency
+from compress.options import require
+from compress.runfolder import RunFolder
+from search.cli._console import reporting_errors
+from search.cli.run import console
+
+HOST = "127.0.0.1"
+INSTALL = "optuna-dashboard is not installed. Install it with: pip install 'paretune[dashboard]'"
+READING = ("GET", "HEAD")
+
+App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+def dashboard(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="the run's --out folder")],
+    port: Annotated[int, typer.Option("--port", help="of the page; 0: any free one")] = 8080,
+) -> None:
+    """Show a run's study in optuna-dashboard as it runs; nothing can be changed there."""
+    with reporting_errors(""), make_dashboard(folder, port) as server:
+        url = f"http://{HOST}:{server.server_port}{server.start}"
+        console().print(f"{url} (Ctrl-C ends it)", highlight=False)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            # the one way in which this command ends
+            return
+
+
+class Server(ThreadingMixIn, WSGIServer):
+    """A server that answers several requests at a time and ends with the command.
+
+    Attributes:
+        start: Path of the study's page.
+    """
+
+    daemon_threads = True
+    start = "/"
+
+
+def make_dashboard(path: Path, port: int) -> Server:
+    """Returns a server of the run's study that is bound to this machine, not yet serving.
+
+    Args:
+        path: The run's folder.
+        port: Where it listens; 0: any free port.
+
+    Raises:
+        InputError: It is no run's folder, or has no study (yet); the port is not free.
+        MissingDependency: optuna-dashboard is not installed.
+    """
+    require(0 <= port <= 65535, "port", "be in [0, 65535]", port)
+    folder = RunFolder(path)
+    search = folder.read_plan_record()["plan"].get("search")
+    if search is None:
+        raise InputError(f"'{path}' must be the folder of a search. Received: a compression's.")
+    try:
+        from optuna_dashboard import wsgi
+    except ImportError:
+        raise MissingDependency(INSTALL) from None
+    storage, number = _study(folder, search.get("storage", ""))
+    application = read_only(wsgi(storage))
+    try:
+        server = make_server(HOST, port, application, Server, _Quiet)
+    except OSError as error:
+        raise InputError(
+            f"port must be free. Received: {port} ({error.strerror}). Choose another with --port."
+        ) from None
+    server.start = f"/dashboard/studies/{number}"
+    return server
+
+
+def _study(folder: RunFolder, url: str) -> tuple[Any, int]:
+    """Returns the run's storage and the number of its study there."""
+    import optuna
+
+    from search.study import open_storage, study_name
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    name = study_name(folder, url)
+    missing = InputError(
+        f"'{folder.path}' must have a study. Received: none called '{name}' in "
+        f"{url or folder.journal}. It appears when the search begins."
+    )
+    if not url and not folder.journal.exists():
+        raise missing  # opening it would make it
+    storage = open_storage(folder, url)
+    try:
+        return storage, storage.get_study_id_from_name(name)
+    except KeyError:
+        raise missing from None
+
+
+def read_only(application: App) -> App:
+    """Refuses every request that could change the study: a run may be writing to it."""
+
+    def guarded(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] in READING:
+            return application(environ, start)
+        # the body is read: a connection closed before would hide the answer
+        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        start("405 Method Not Allowed", [("Content-Type", "application/json"), ("Allow", "GET")])
+        return [b'{"reason": "paretune shows this study read-only"}']
+
+    return guarded
+
+
+class _Quiet(WSGIRequestHandler):
+    """Prints no line a request."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Does nothing."""

@@ -1,0 +1,159 @@
+"""`around:MODEL`: sub-networks of a model that is trained already, weights kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.data import Dataset
+from compress.errors import InputError
+from compress.files import read_json
+from compress.io import load_model
+from search.spaces._base import DeclaredSpace
+from search.spaces._choices import Choice, Chosen, pick
+from search.spaces._subnetworks import OPTIONS, Subnetworks
+
+if TYPE_CHECKING:
+    import keras
+
+PREFIX = "around:"
+KEEP = "keep."
+"""In front of a group's name: the share of its channels that is kept."""
+BATCHES = 8
+"""Batches of 256 training examples that re-estimate normalization statistics."""
+
+
+class Around(DeclaredSpace):
+    """Thinner versions of one trained model: search and channel pruning in one.
+
+    Choices: for each group of channels that must be kept or removed together the share that
+    is kept, of 0.25, 0.375, ... 1, as far as the engine's rounding tells them apart. Where
+    there are more than 24 such groups, those of one resolution and width share one choice;
+    see `search.spaces._subnetworks`. Which channels stay is decided by the engine's default
+    criterion on the model's own weights, once a process. A sub-network's weights are slices
+    of the model's; its normalization statistics are re-estimated on training examples.
+
+    Args:
+        name: "around:" and a `.keras` or `.h5` file; it is not read before `check`.
+
+    Raises:
+        InputError: No file is named.
+    """
+
+    trained = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.path = Path(name.removeprefix(PREFIX))
+        if not name.startswith(PREFIX) or not self.path.name:
+            raise InputError(
+                f"Space '{name}' must name a model's file, {PREFIX}model.keras. Received: none."
+            )
+
+    def check(self, data: Dataset) -> None:
+        """Requires a model that fits the data and has channels that can be removed.
+
+        Raises:
+            InputError: There is no such file, it cannot be read, it does not fit the data,
+                nothing in it can be thinned or trained, or it was trained by a run on other
+                parts of this data.
+        """
+        from compress.heads import check_head
+
+        with self._named("must be around a trained model that can be thinned."):
+            found = self._subnetworks()
+        whole = found.cut({})
+        with self._named("must be around a model that fits the data."):
+            check_head(whole, data)
+            self._check_parts(data)
+        if not whole.trainable_variables:
+            raise InputError(
+                f"Space '{self.name}' must be around a model with trainable weights. "
+                "Received: none."
+            )
+        if not found.widths:
+            groups = found.coupling.groups
+            narrow = ", ".join(f"{group.name} ({group.channels} channels)" for group in groups[:5])
+            raise InputError(
+                f"Space '{self.name}' must have layers wide enough to be thinned: kept numbers "
+                f"are multiples of 4 at least. Received: {narrow}."
+            )
+
+    def baseline(self, data: Dataset) -> dict[str, Any]:
+        """Returns the choices that keep everything: the model itself."""
+        return self.largest(data)
+
+    def facts(self) -> dict[str, str]:
+        """Returns a hash of the model's file.
+
+        Raises:
+            InputError: It cannot be read.
+        """
+        try:
+            digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise InputError(f"Cannot read '{self.path}': {error.strerror}.") from None
+        return {"model_sha256": digest[:16]}
+
+    def choices(self, data: Dataset) -> tuple[Choice, ...]:
+        """See `DeclaredSpace.choices`."""
+        return tuple(
+            pick(f"{KEEP}{width.name}", width.shares) for width in self._subnetworks().widths
+        )
+
+    def assemble(self, chosen: Chosen, data: Dataset) -> keras.Model:
+        """Cuts the sub-network of complete choices; the whole model keeps its statistics."""
+        from compress.prune.recalibrate import recalibrate
+
+        shares = {name.removeprefix(KEEP): share for name, share in chosen.items()}
+        model = self._subnetworks().cut(shares)
+        if any(share < 1 for share in shares.values()):
+            recalibrate(model, data, BATCHES)
+        return model
+
+    def _subnetworks(self) -> Subnetworks:
+        path = self.path.resolve()
+        # another file under the same name is another model
+        stamp = path.stat().st_mtime_ns if path.is_file() else 0
+        return _read(str(path), stamp)
+
+    def _check_parts(self, data: Dataset) -> None:
+        """Requires, of a model from a run on this source, the run's parts and scaling.
+
+        Raises:
+            InputError: They differ: what the model was trained on would judge it.
+        """
+        record = self.path.resolve().parent.parent / "data.json"
+        stored = read_json(record) if record.is_file() else {}
+        known = stored.get("fingerprint") if stored.get("source") == data.name else None
+        if known not in (None, data.fingerprint()):
+            raise InputError(
+                f"The data must have the parts and the scaling that '{record}' tells of: the "
+                f"model was trained on them. Received: fingerprint {data.fingerprint()} instead "
+                f"of {known}. Give that run's --seed, --normalize, --val-fraction and "
+                "--test-fraction."
+            )
+
+    @contextmanager
+    def _named(self, rule: str) -> Iterator[None]:
+        """Puts the space and what it must be before an error's text."""
+        try:
+            yield
+        except InputError as error:
+            raise InputError(f"Space '{self.name}' {rule} {error}") from None
+
+
+@lru_cache(maxsize=2)
+def _read(path: str, stamp: int) -> Subnetworks:  # noqa: ARG001 - stamp tells files apart
+    """Loads and ranks a model; kept, as each trial asks for it."""
+    from compress.prune.channels import check_channels
+
+    model = load_model(path)
+    # half of every layer is a target that only a model without removable channels misses
+    check_channels(model, replace(OPTIONS, of="amount", target="0.5"))
+    return Subnetworks(model)

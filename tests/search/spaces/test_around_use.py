@@ -1,0 +1,172 @@
+"""What is refused around a model, and what a search makes of the space."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from optuna.trial import FixedTrial
+from typer.testing import CliRunner
+
+from compress.data import Dataset
+from compress.device import Device
+from compress.errors import InputError
+from compress.io import save_model
+from compress.options import from_flat
+from compress.plan import TrainSettings
+from compress.predict import predict_logits
+from compress.runfolder import RunFolder
+from compress.train import TrainResult, train
+from search import optimizers
+from search.cli.main import app
+from search.objective import _Start, evaluate
+from search.pipeline import default_folder, run_search
+from search.plan import SearchPlan
+from search.spaces import Around, space_for
+from tests.contracts.space import ask
+from tests.search.spaces.test_around import FIRST, HALF, HIDDEN, MID
+
+
+def dense(path: Path, width: int = 0, trainable: bool = True) -> None:
+    """Saves a hidden layer of some width (0: none) and a head."""
+    import keras
+
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Flatten()(inputs)
+    x = keras.layers.Dense(width, name="hidden")(x) if width else x
+    made = keras.Model(inputs, keras.layers.Dense(10, name="head")(x))
+    made.trainable = trainable
+    save_model(made, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing.keras", "must be around a trained model .* A model file must exist"),
+        ("notes.txt", "A model file must end in .keras"),
+        ("broken.keras", "Keras 3 must be able to read"),
+        ("head.keras", "channels that can be removed. Received: none; held are .*'head'"),
+        ("narrow.keras", r"wide enough to be thinned.* Received: hidden \(4 channels\)"),
+        ("frozen.keras", "trainable weights. Received: none"),
+        ("nan.keras", "must be finite"),
+    ],
+)
+def test_bad_models(name: str, message: str, digits: Dataset, tmp_path: Path) -> None:
+    from compress import load_model
+
+    path = tmp_path / name
+    if name in ("notes.txt", "broken.keras"):
+        path.write_text("no model")
+    elif name != "missing.keras":
+        dense(path, {"head.keras": 0, "narrow.keras": 4}.get(name, 32), name != "frozen.keras")
+    if name == "nan.keras":
+        bad = load_model(path)
+        bad.get_layer("hidden").bias.assign(np.full(32, np.nan))
+        save_model(bad, path)
+    with pytest.raises(InputError, match=message) as caught:
+        Around(f"around:{path}").check(digits)
+    assert str(caught.value).startswith(f"Space 'around:{path}' must ")
+
+
+def test_other_data_are_refused(
+    around: Around, file: Path, digits: Dataset, blobs: Dataset
+) -> None:
+    with pytest.raises(InputError, match=r"that fits the data. Model 'small_cnn' must take inputs"):
+        around.check(blobs)
+    stored = {"source": digits.name, "fingerprint": digits.fingerprint()}
+    inside = file.parent / "run" / "candidates" / "net.keras"
+    inside.parent.mkdir(parents=True)
+    inside.write_bytes(file.read_bytes())
+    space, record = Around(f"around:{inside}"), inside.parent.parent / "data.json"
+    record.write_text(json.dumps(stored))
+    space.check(digits)
+    record.write_text(json.dumps(stored | {"fingerprint": "of another split"}))
+    with pytest.raises(InputError, match="must have the parts and the scaling .* another split"):
+        space.check(digits)
+    record.write_text(json.dumps({"source": "others", "fingerprint": "x"}))
+    space.check(digits)  # transfer
+
+
+def test_by_name(around: Around) -> None:
+    found = space_for(around.name)
+    assert isinstance(found, Around)
+    assert (found.name, found.trained) == (around.name, True)
+    plan = from_flat(SearchPlan, {"data": "digits", "space": "around:runs/a/candidates/0004.keras"})
+    assert default_folder(plan) == "runs/digits-around-0004"
+    with pytest.raises(InputError, match="must name a model's file, around:model.keras"):
+        space_for("around:")
+
+
+def test_another_model_under_the_same_name(
+    around: Around, file: Path, digits: Dataset, tmp_path: Path
+) -> None:
+    plan = from_flat(
+        SearchPlan, {"data": "digits", "space": around.name, "out": str(tmp_path / "run")}
+    )
+    RunFolder(plan.out).claim("search", plan, {"data": digits.fingerprint(), **around.facts()})
+    dense(file, 64)
+    assert [choice.name for choice in around.choices(digits)] == [HIDDEN]
+    with pytest.raises(InputError, match="belongs to another run: model_sha256 was"):
+        run_search(plan)
+
+
+def test_learning_rates_begin_lower(around: Around, digits: Dataset) -> None:
+    plan, new = from_flat(SearchPlan, {"space": around.name}), SearchPlan()
+    for name, (low, high) in optimizers.LEARNING_RATES.items():
+        assert optimizers.learning_rates(plan, name) == (0.2 * low, high)
+        assert optimizers.learning_rates(new, name) == (low, high)
+    rate = "learning_rate.adam"
+    assert optimizers.baseline(plan, digits)[rate] < optimizers.baseline(new, digits)[rate]
+    rates = [optimizers.sample(ask(seed), plan, digits).learning_rate for seed in range(20)]
+    assert all(np.isfinite(rates))
+
+
+def test_a_candidate_tells_its_quality_before_fine_tuning(
+    small_cnn: Callable[..., Any], digits: Dataset, cpu: Device, tmp_path: Path
+) -> None:
+    big = small_cnn()
+    train(big, digits, TrainSettings(epochs=3, learning_rate=1e-2), device=cpu)
+    save_model(big, tmp_path / "big.keras")
+    space = Around(f"around:{tmp_path / 'big.keras'}")
+    plan = from_flat(SearchPlan, {"space": space.name, "epochs": 2})
+    folder = RunFolder(tmp_path / "run")
+    folder.claim("search", plan)
+    chosen = {FIRST: 1.0, MID: 1.0, HIDDEN: 0.5}
+    trial = ask(0, chosen | optimizers.baseline(plan, digits))
+    candidate = evaluate(trial, digits, plan, folder, cpu, lambda text, share: None)
+    logits = predict_logits(space.build(FixedTrial(chosen), digits), digits, "val")
+    before = float((logits.argmax(-1) == digits.val.y).mean())
+    assert before > 0.2, "weights are kept"
+    assert candidate.state == "complete"
+    assert candidate.notes[0] == f"validation accuracy before fine-tuning {before:.4f}"
+    assert candidate.val["accuracy"] >= before
+    assert candidate.choices.items() >= chosen.items()
+
+
+def test_fine_tuning_never_makes_worse(around: Around, digits: Dataset) -> None:
+    model = around.build(FixedTrial(HALF), digits)
+    before = model.get_weights()
+    start = _Start(model, digits, "accuracy")
+    model.set_weights([weight + 1 for weight in before])
+    better = TrainResult((), 2, {"accuracy": 2.0}, 9, ("told",))
+    assert start.settled(model, better).best_epoch == 2
+    assert start.settled(model, better).notes[1:] == ("told",)
+    worse = start.settled(model, TrainResult((), 2, {"accuracy": -1.0}, 9))
+    assert worse.best_epoch == 0
+    assert worse.notes[0].endswith(f"{worse.val['accuracy']:.4f}")
+    for one, two in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_described_on_the_command_line(around: Around) -> None:
+    done = CliRunner().invoke(app, ["space", "describe", around.name, "--data", "digits"])
+    assert done.exit_code == 0, done.output
+    for words in ("keep.hidden", "0.5, 1.0", "Architectures: 8 (complete choices, counted)"):
+        assert words in done.output
+    done = CliRunner().invoke(app, ["space", "describe", "around:none.keras"])
+    assert done.exit_code == 2
+    assert "A model file must exist" in done.stderr
