@@ -23,7 +23,8 @@ from compress.runfolder import RunFolder
 from compress.train import TrainResult, train
 from search import optimizers
 from search.cli.main import app
-from search.objective import _Start, evaluate
+from search.following import Start
+from search.objective import evaluate
 from search.pipeline import default_folder, run_search
 from search.plan import SearchPlan
 from search.spaces import Around, space_for
@@ -150,7 +151,7 @@ def test_a_candidate_tells_its_quality_before_fine_tuning(
 def test_fine_tuning_never_makes_worse(around: Around, digits: Dataset) -> None:
     model = around.build(FixedTrial(HALF), digits)
     before = model.get_weights()
-    start = _Start(model, digits, "accuracy")
+    start = Start(model, digits, "accuracy")
     model.set_weights([weight + 1 for weight in before])
     better = TrainResult((), 2, {"accuracy": 2.0}, 9, ("told",))
     assert start.settled(model, better).best_epoch == 2
