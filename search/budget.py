@@ -107,8 +107,8 @@ class Budget:
         conditions = self._plan.budget.parsed_target()
         if item.state != COMPLETE or not conditions:
             return False
-        for name, compare, number in conditions:
-            value = item.val[name] if name in item.val else getattr(item, name, None)
-            if value is None or not compare(float(value), number):
+        for condition in conditions:
+            value = item.val.get(condition.name, getattr(item, condition.name, None))
+            if value is None or not condition.holds(float(value)):
                 return False
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,6 +85,16 @@ def report_excess(trial: optuna.Trial, costs: Costs, options: SearchOptions) -> 
     """Tells the sampler by how much limits are broken: it draws away from such choices."""
     for name, value, limit in excesses(costs, options):
         trial.set_constraint(name, value / limit - 1)
+
+
+def report_preferences(
+    trial: optuna.Trial, values: Mapping[str, float | None], options: SearchOptions
+) -> None:
+    """Tells the sampler how far soft limits are kept or broken, by what is known by now."""
+    for condition in options.parsed_prefer():
+        value = values.get(condition.name)
+        if value is not None:
+            trial.set_constraint(f"prefer {condition.name}", condition.violation(value))
 
 
 def find_costs(model: keras.Model, options: SearchOptions, folder: RunFolder) -> Costs:

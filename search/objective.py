@@ -17,7 +17,7 @@ from compress.records import COMPLETE, DUPLICATE, FAILED, REJECTED, STOPPED, Can
 from compress.runfolder import RunFolder
 from compress.train import train
 from search import optimizers
-from search.costs import find_costs, over_limit, report_excess
+from search.costs import find_costs, over_limit, report_excess, report_preferences
 from search.following import Following, Start
 from search.inherit import inherit, nearest
 from search.plan import SearchPlan
@@ -103,6 +103,7 @@ def evaluate(
     if reason:
         report_excess(trial, costs, plan.search)
         return _written(folder, replace(candidate, state=REJECTED, reason=reason))
+    report_preferences(trial, vars(costs), plan.search)
     following = Following(trial, plan, costs, name, on_progress)
     inherited = _inherited(model, candidate, plan, folder)
     start = Start(model, data, plan.search.objectives[0]) if space.trained else None
@@ -122,6 +123,7 @@ def evaluate(
         return _written(folder, replace(candidate, state=FAILED, reason=str(error), seconds=spent))
     if start is not None:
         result = start.settled(model, result)
+    report_preferences(trial, result.val, plan.search)
     if not following.stopped:
         save_model(float32_model(model), folder.model_file(name))
     candidate = replace(

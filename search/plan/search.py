@@ -8,6 +8,7 @@ from compress.errors import InputError
 from compress.options import option, require, require_choice
 from compress.plan import OPTIMIZERS, require_epochs
 from compress.task import QUALITIES
+from search.plan.conditions import Condition, parsed
 
 COSTS = ("macs", "params", "size_bytes", "latency_ms")
 
@@ -44,6 +45,12 @@ class SearchOptions:
     )
     max_latency: float | None = option(
         None, "--max-latency", "milliseconds on LiteRT, one thread: reject slower ones untrained"
+    )
+    prefer: tuple[str, ...] = option(
+        (),
+        "--prefer",
+        "soft limits, macs<=1e6,accuracy>=0.8: what breaks one is trained, but the sampler "
+        "is led away from it",
     )
     workers: int | None = option(
         None,
@@ -97,6 +104,16 @@ class SearchOptions:
             "max_latency", "be above 0", self.max_latency,
         )  # fmt: skip
 
+        self.parsed_prefer()
+
+    def parsed_prefer(self) -> tuple[Condition, ...]:
+        """Returns the soft limits.
+
+        Raises:
+            InputError: One is no comparison of a quality or cost with a number.
+        """
+        return parsed(self.prefer, "prefer", COSTS)
+
     @property
     def costs(self) -> tuple[str, ...]:
         """Names of the objectives behind the quality."""
@@ -105,4 +122,5 @@ class SearchOptions:
     def needs(self, cost: str) -> bool:
         """Tells whether a measured cost is asked for, as an objective or by a limit."""
         limit = {"size_bytes": self.max_size, "latency_ms": self.max_latency}.get(cost)
-        return limit is not None or cost in self.costs
+        soft = any(condition.name == cost for condition in self.parsed_prefer())
+        return limit is not None or cost in self.costs or soft

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import operator
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from compress.errors import InputError
 from compress.options import option, require, require_choice
+from search.plan.conditions import Condition, parsed
+from search.plan.search import COSTS
 from search.stopping import RULES
-
-_COMPARISONS: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, "<=": operator.le}
 
 
 @dataclass(frozen=True)
@@ -81,29 +78,13 @@ class BudgetOptions:
         require(self.converged >= 0, "converged_after", "be at least 0", self.converged)
         self.parsed_target()
 
-    def parsed_target(self) -> tuple[tuple[str, Callable[[float, float], bool], float], ...]:
-        """Returns the conditions as (name, comparison, number).
+    def parsed_target(self) -> tuple[Condition, ...]:
+        """Returns the conditions that end the search.
 
         Raises:
             InputError: One is no comparison of a quality or cost with a number.
         """
-        from compress.task import QUALITIES
-        from search.plan.search import COSTS
-
-        found = []
-        for text in self.target:
-            parts = re.fullmatch(r"\s*(\w+)\s*(>=|<=)\s*(\S+)\s*", text)
-            try:
-                number = float(parts[3]) if parts else None
-            except ValueError:
-                number = None
-            if parts is None or number is None:
-                raise InputError(
-                    f"target must be comparisons like accuracy>=0.92,macs<=2e6. Received: '{text}'."
-                )
-            require_choice("quality or cost", parts[1], (*QUALITIES, *COSTS))
-            found.append((parts[1], _COMPARISONS[parts[2]], number))
-        return tuple(found)
+        return parsed(self.target, "target", COSTS)
 
 
 @dataclass(frozen=True)

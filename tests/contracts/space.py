@@ -15,7 +15,7 @@ from compress.measure import count_macs
 from search.spaces import SPACES, DeclaredSpace, Space
 from search.spaces.describe import bounds
 
-SAMPLES = 40
+SAMPLES = 12
 
 
 def ask(seed: int, fixed: dict[str, Any] | None = None) -> optuna.Trial:

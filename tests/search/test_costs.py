@@ -16,7 +16,14 @@ from compress.export.litert import export_litert
 from compress.options import from_flat
 from compress.runfolder import RunFolder
 from search import costs
-from search.costs import Costs, find_costs, fingerprint, over_limit, report_excess
+from search.costs import (
+    Costs,
+    find_costs,
+    fingerprint,
+    over_limit,
+    report_excess,
+    report_preferences,
+)
 from search.feasible import check_limits
 from search.plan import SearchOptions, SearchPlan
 
@@ -81,6 +88,19 @@ def test_samplers_learn_by_how_much_limits_are_broken() -> None:
     assert study.trials[0].constraints == {"macs": 0.5, "latency_ms": 0.5}
 
 
+def test_soft_limits_are_told_as_shares() -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    options = SearchOptions(prefer=("macs<=100", "accuracy>=0.8"))
+    trial = study.ask()
+    report_preferences(trial, {"macs": 150.0, "params": 3.0}, options)
+    report_preferences(trial, {"accuracy": 0.6}, options)
+    # half too many; a quarter too low
+    assert study.trials[0].constraints == pytest.approx(
+        {"prefer macs": 0.5, "prefer accuracy": 0.25}
+    )
+    assert SearchOptions(prefer=("latency_ms<=1",)).needs("latency_ms")
+
+
 def test_limits_that_nothing_meets(digits: Dataset) -> None:
     plan = from_flat(SearchPlan, {"max_macs": 10})
     with pytest.raises(
@@ -101,6 +121,7 @@ def test_limits_that_nothing_meets(digits: Dataset) -> None:
             "Unknown cost 'flops'. Choices: latency_ms, macs, params",
         ),
         ({"objectives": "accuracy,macs,macs"}, "objectives must name each cost once"),
+        ({"prefer": "macs<3"}, "prefer must be comparisons like"),
     ],
 )
 def test_bad_options(flat: dict[str, object], message: str) -> None:

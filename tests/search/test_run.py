@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pytest
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import TrialState
 
@@ -227,6 +228,7 @@ def test_the_users_space_may_fail_in_every_way(tmp_path: Path) -> None:
     assert items["0003"]["reason"] == "ended at its time limit of 18 s"
 
 
+@pytest.mark.slow
 def test_one_worker_repeats_a_search_exactly(tmp_path: Path) -> None:
     words = ("search", "--trials", 6, "--epochs", 4, "--workers", 1, "--threads", 1)
     found = []

@@ -75,7 +75,9 @@ def test_vgg16_by_hand() -> None:
 
 
 @EXPORTING
-@pytest.mark.parametrize("name", ["MobileNetV2", "EfficientNetB0"])
+@pytest.mark.parametrize(
+    "name", ["MobileNetV2", pytest.param("EfficientNetB0", marks=pytest.mark.slow)]
+)
 def test_networks_count_like_their_graphs(name: str, tmp_path: Path) -> None:
     found = one(name)
     assert found["macs"] == found["onnx"]
@@ -180,9 +182,10 @@ def table(results: dict[str, Any]) -> str:
     lines = [
         "# Multiply-accumulates of the 40 networks of keras.applications",
         "",
-        "Counted from shapes at batch 1 and each network's default input (224 x 224 where it has none), without running it, and",
-        "counted independently on the exported ONNX graph, whose shapes one run in ONNX Runtime",
-        "tells (`python -m tests.compress.measure.test_onnx_counts --write docs/macs.md`).",
+        "Counted from shapes at batch 1 and each network's default input (224 x 224 where it has",
+        "none), without running it, and counted independently on the exported ONNX graph, whose",
+        "shapes one run in ONNX Runtime tells",
+        "(`python -m tests.compress.measure.test_onnx_counts --write docs/macs.md`).",
         "Published figures are rounded by their authors, and some are of another variant.",
         "",
         "| network | MACs | ONNX graph | published | parameters | peak activations | count |",
