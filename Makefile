@@ -12,7 +12,7 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow and not matrix"
 
-# longer ones: the smallest network of each family of keras.applications, 300 random graphs
+# longer ones: the smallest network of each family of keras.applications, random graphs, faults
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
@@ -22,7 +22,7 @@ check: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	for name in train_loop channel_speed prune_resnet20 weights_speed distill_speed latency_repeat; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	for name in train_loop channel_speed prune_resnet20 weights_speed distill_speed latency_repeat search_stopping trial_speed search_front; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -88,10 +88,24 @@ def _macs(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
     raise AssertionError(f"no rule for {node.op_type} ({node.name})")
 
 
-def exported_macs(model: Any, folder: Path) -> int:
-    """Exports a model for batch size 1 and counts the file."""
+def exported_macs(model: Any, folder: Path, optimized: bool = True) -> int:
+    """Exports a model for batch size 1 and counts the file.
+
+    Args:
+        model: A Keras model.
+        folder: Where the file goes.
+        optimized: False: tf2onnx's optimizers are left out, which need several times the memory
+            and change no product.
+    """
+    import contextlib
+    from unittest import mock
+
+    import tf2onnx.optimizer
+
     from compress.export.onnx import export_onnx
 
-    # Keras's exporter, with grouped convolutions as the plain operation that tf2onnx knows
-    export_onnx(model, folder / "counted.onnx")
+    plain = mock.patch.object(tf2onnx.optimizer, "optimize_graph", lambda graph, *_, **__: graph)
+    with contextlib.nullcontext() if optimized else plain:
+        # Keras's exporter, with grouped convolutions as the plain operation tf2onnx knows
+        export_onnx(model, folder / "counted.onnx")
     return onnx_macs(folder / "counted.onnx")

@@ -76,6 +76,7 @@ ELEMENTWISE = _names("""
     LogSoftmax Polar Selu SoftShrink Softsign SparsePlus SparseSigmoid Sparsemax Squareplus
     TanhShrink Threshold Erf Erfc Erfinv Rsqrt HSVToRGB RGBToGrayscale RGBToHSV Resize
     AffineTransform ElasticTransform MapCoordinates PerspectiveTransform ScaleAndTranslate Fold
+    LayerScale
 """)
 """One operation an element of the output."""
 

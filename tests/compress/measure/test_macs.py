@@ -322,6 +322,16 @@ def test_every_class_that_keras_ships_has_a_place() -> None:
     assert not set(RULES) & (COUNTED_ZERO | set(REASONS))
 
 
+def test_layers_of_keras_applications_have_a_place_too() -> None:
+    """ConvNeXt brings a class of its own, with weights that scale channels."""
+    import keras
+
+    analysis = count_macs(keras.applications.ConvNeXtTiny(weights=None))
+    assert analysis.unsupported == ()
+    scale = next(layer for layer in analysis.layers if layer.kind == "LayerScale")
+    assert (scale.macs, scale.other_ops) == (0, 56 * 56 * 96)
+
+
 def test_counting_is_quick_and_runs_nothing() -> None:
     """Nothing is computed: weights are only looked at for zeros."""
     from unittest import mock
