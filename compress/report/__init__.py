@@ -51,6 +51,7 @@ def _json(report: Report, facts: SearchFacts | None) -> dict[str, Any]:
         "front": list(report.front),
         **({"search": facts.to_json()} if facts else {}),
         "candidates": [candidate.to_json() for candidate in report.candidates],
+        "final": [record.to_json() for record in report.finals],
         "compressed": [record.to_json() for record in report.compressed],
         "files": [
             {

@@ -7,6 +7,7 @@ from importlib import resources
 
 from compress.records import COMPLETE, Candidate, Compressed
 from compress.report import formats
+from compress.report.final import final_html
 from compress.report.markup import table
 from compress.report.plot import render_plot
 from compress.report.rows import Report
@@ -44,6 +45,7 @@ def render_html(report: Report, facts: SearchFacts | None = None) -> str:
             _head(report),
             _plot(report),
             _front(report),
+            final_html(report),
             _files(report),
             _models(report),
             search_section(report, facts) if facts else "",
@@ -69,8 +71,8 @@ def _head(report: Report) -> str:
     lines = [
         f"<h1>paretune {escape(report.record['command'])}: {escape(_source(report))}</h1>",
         f'<p class="soft">{len(data.get("class_names", []))} {_NOUNS[kind]}, inputs of {shape}; '
-        f"{sizes}. Training data trained, validation data selected, test data judged the "
-        "exported files once.</p>",
+        f"{sizes}. Training data trained, validation data selected, test data judged "
+        f"{'final trainings and ' if report.finals else 'the '}exported files once.</p>",
     ]
     tiles = _tiles(report)
     if tiles:

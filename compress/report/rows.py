@@ -22,6 +22,7 @@ from compress.records import (
     Artifact,
     Candidate,
     Compressed,
+    Final,
 )
 from compress.runfolder import RunFolder
 from compress.task import MEANING, make_task
@@ -63,6 +64,7 @@ class Report:
         compressed: What the compress stage did, one record a model.
         rows: Every exported file, models by rising MACs, dense before pruned.
         others: Runtimes beside LiteRT.
+        finals: Trainings of the front after the search.
     """
 
     folder: Path
@@ -73,6 +75,7 @@ class Report:
     compressed: tuple[Compressed, ...]
     rows: tuple[Row, ...]
     others: tuple[OtherRuntime, ...] = ()
+    finals: tuple[Final, ...] = ()
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -213,6 +216,7 @@ def load_report(path: str | Path) -> Report:
         compressed,
         tuple(rows),
         tuple(_read_others(folder)),
+        tuple(folder.read_finals()),
     )
     front = front_of(candidates, report.objectives)
     return Report(**{**report.__dict__, "front": tuple(item.id for item in front)})

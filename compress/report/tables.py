@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compress.report import formats
+from compress.report.final import final_table
 from compress.report.rows import Report
 from compress.report.words import (
     conditions,
@@ -25,6 +26,8 @@ def render_tables(report: Report) -> RenderableType:
     parts: list[RenderableType] = []
     if report.candidates:
         parts += [_front(report), Text(search_line(report), style="dim")]
+    if report.finals:
+        parts.append(final_table(report))
     if report.rows:
         parts += [_files(report), Text(conditions(report), style="dim")]
     parts += [Text(line) for line in other_runtimes(report)]
