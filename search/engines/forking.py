@@ -12,11 +12,15 @@ import ctypes
 import os
 import signal
 import sys
+import time
+import traceback
 import warnings
 from collections.abc import Callable
 
 RENEW = 75
 """Exit code of a fork that wants to be followed by a fresh one."""
+EARLY_SECONDS, MAX_EARLY = 1.0, 3
+"""So many forks in a row that die within this time are no accident."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -38,9 +42,11 @@ def serve(work: Callable[[], int], on_death: Callable[[str], None]) -> int:
             itself; a fresh one follows.
 
     Returns:
-        0: a fork was told to quit.
+        0: a fork was told to quit; 1: forks die as soon as they begin, and no more are made.
     """
+    early = 0
     while True:
+        began = time.monotonic()
         # Python 3.12 warns of forks of processes with threads: libraries' idle ones, here
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -50,6 +56,8 @@ def serve(work: Callable[[], int], on_death: Callable[[str], None]) -> int:
             code = 1
             try:
                 code = work()
+            except BaseException:
+                traceback.print_exc()
             finally:
                 sys.stderr.flush()
                 # no exit handlers: they belong to the process that was forked
@@ -59,6 +67,9 @@ def serve(work: Callable[[], int], on_death: Callable[[str], None]) -> int:
             return 0
         if code == RENEW:
             continue
+        early = early + 1 if time.monotonic() - began < EARLY_SECONDS else 0
+        if early == MAX_EARLY:
+            return 1
         on_death(f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
 
 
