@@ -215,6 +215,10 @@ def ask(study: optuna.Study, plan: SearchPlan) -> Any:
     Worker processes come and go; a sampler seeded once a process would repeat itself in
     each new one.
     """
-    count = len(study.get_trials(deepcopy=False))
+    from optuna.trial import TrialState
+
+    # queued trials are not asked for yet: with them two asks would have the same count
+    waiting = TrialState.WAITING
+    count = sum(trial.state != waiting for trial in study.get_trials(deepcopy=False))
     study.sampler = SAMPLERS[plan.search.sampler]((plan.seed * 1_000_003 + count) % 2**31)
     return study.ask()

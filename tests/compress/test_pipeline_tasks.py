@@ -53,7 +53,7 @@ def perceptron(data: Dataset, width: int, activation: str | None) -> Any:
     ("kind", "activation", "main"),
     [
         ("binary", "sigmoid", "accuracy"),
-        ("binary", None, "accuracy"),
+        pytest.param("binary", None, "accuracy", marks=pytest.mark.slow),
         ("multilabel", "sigmoid", "f1_macro"),
         ("regression", None, "r2"),
     ],

@@ -84,14 +84,19 @@ def test_one_line_and_exit_2(case: str, tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def later(*case: Any) -> Any:
+    """A case of the slow part: each starts a process that loads TensorFlow."""
+    return pytest.param(*case, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["compress", "no.keras"], "A model file must exist"),
-        (["inspect", "no.keras"], "A model file must exist"),
-        (["bench", "no.keras"], "A model file must exist"),
-        (["bench", "note.txt"], "A model file must end in .keras, .h5"),
-        (["run", "--teacher", "no.keras"], "A model file must exist"),
+        later(["inspect", "no.keras"], "A model file must exist"),
+        later(["bench", "no.keras"], "A model file must exist"),
+        later(["bench", "note.txt"], "A model file must end in .keras, .h5"),
+        later(["run", "--teacher", "no.keras"], "A model file must exist"),
         (["run", "--device", "gpu"], "device 'gpu' must have a GPU"),
     ],
 )

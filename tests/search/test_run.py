@@ -40,6 +40,8 @@ def start(*words: object, cwd: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*COMMAND, *map(str, words)], cwd=cwd, env=environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        # tests that run in a shell's background inherit that Ctrl-C is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
 
 
@@ -61,7 +63,8 @@ def study(folder: Path) -> optuna.Study:
 
 
 def trained(folder: Path) -> list[str]:
-    return [name for name, item in records(folder).items() if item["state"] != "rejected"]
+    untrained = ("rejected", "duplicate")
+    return [name for name, item in records(folder).items() if item["state"] not in untrained]
 
 
 def test_search_compress_report_and_extension(tmp_path: Path) -> None:
@@ -210,6 +213,7 @@ def build(trial, data):
 """
 
 
+@pytest.mark.slow
 def test_the_users_space_may_fail_in_every_way(tmp_path: Path) -> None:
     """It raises, makes a model with a wrong output, never returns: the search goes on."""
     (tmp_path / "own.py").write_text(SPACE)

@@ -25,6 +25,7 @@ def volumes(name: str) -> tuple[float, ...]:
     return tuple(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["greedy", "evolution"])
 def test_beats_random_in_equal_trials(name: str) -> None:
     ours, random = volumes(name), volumes("random")
