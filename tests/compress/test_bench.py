@@ -39,6 +39,7 @@ def models(tmp_path: Path, small_cnn: Callable[..., Any]) -> list[Path]:
     return paths
 
 
+@pytest.mark.slow
 def test_every_runtime_format_and_thread_count(models: list[Path], tmp_path: Path) -> None:
     plan = BenchPlan(
         runtimes=("litert", "onnx", "openvino", "tensorflow"),

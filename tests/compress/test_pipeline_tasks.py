@@ -55,7 +55,7 @@ def perceptron(data: Dataset, width: int, activation: str | None) -> Any:
         ("binary", "sigmoid", "accuracy"),
         pytest.param("binary", None, "accuracy", marks=pytest.mark.slow),
         ("multilabel", "sigmoid", "f1_macro"),
-        ("regression", None, "r2"),
+        pytest.param("regression", None, "r2", marks=pytest.mark.slow),
     ],
 )
 def test_other_tasks_from_file_to_report(

@@ -90,6 +90,7 @@ class SpaceContract:
         assert [layer.name for layer in again.layers] == [layer.name for layer in model.layers]
         assert count_macs(again).macs == count_macs(model).macs
 
+    @pytest.mark.slow
     def test_no_sample_lies_outside_the_bounds(self, data: Dataset, space: Space) -> None:
         known = bounds(space, data)
         assert known is not None

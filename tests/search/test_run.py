@@ -125,6 +125,7 @@ def test_search_compress_report_and_extension(tmp_path: Path) -> None:
     assert (tmp_path / "redone" / file).read_bytes() == (folder / file).read_bytes()
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_a_trial(tmp_path: Path) -> None:
     """Kill -9 to the run's process alone, twice: workers end too, and nothing is lost."""
     words = ("run", "--trials", 8, *QUICK[2:], "--epochs", 8, "--out", "r")
