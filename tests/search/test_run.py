@@ -240,7 +240,7 @@ def test_one_worker_repeats_a_search_exactly(tmp_path: Path) -> None:
     for name in ("a", "b"):
         done = paretune(*words, "--out", name, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        timed = ("seconds", "history")
+        timed = ("seconds", "history", "ended")
         found.append([
             {key: value for key, value in item.items() if key not in timed}
             | {"losses": [epoch["loss"] for epoch in item["history"]]}
