@@ -25,7 +25,6 @@ from benchmarks._common import RESULTS, environment
 from benchmarks.search_stopping import volume
 from compress.files import read_json, write_json
 from compress.runfolder import RunFolder
-from search.budget import counts
 
 FILE = RESULTS / "search_transfer.json"
 TRIALS, EPOCHS, MAX_MACS = 16, 4, 600_000
@@ -41,7 +40,9 @@ def search(core: int, seed: int, data: str, out: Path, *more: str) -> list[float
         check=True, capture_output=True,
     )  # fmt: skip
     points, volumes = [], []
-    for item in filter(counts, RunFolder(out).read_candidates()):
+    for item in RunFolder(out).read_candidates():
+        if not item.is_trial:
+            continue
         if item.state == "complete":
             points.append((-item.val["accuracy"], float(item.macs or 1)))
         volumes.append(volume(points))

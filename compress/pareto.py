@@ -12,6 +12,15 @@ import numpy.typing as npt
 Losses = npt.NDArray[np.float64]
 
 
+def log_costs(costs: npt.ArrayLike) -> Losses:
+    """Returns decimal logarithms of costs, which span orders of magnitude.
+
+    Args:
+        costs: Any shape, at least 0; what is below 0.001 counts as 0.001.
+    """
+    return np.asarray(np.log10(np.maximum(np.asarray(costs, np.float64), 1e-3)))
+
+
 def front_mask(losses: Losses) -> npt.NDArray[np.bool_]:
     """Marks the rows that no other row dominates.
 

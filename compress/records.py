@@ -59,7 +59,7 @@ class Candidate(Record):
         size_bytes: Of its float32 .tflite file, where a limit or an objective asks for it.
         latency_ms: Measured median of that file on LiteRT, one thread, before training.
         unsupported: What `macs` does not include, by name.
-        val: Validation quality, by name.
+        val: Validation quality, by name; of a duplicate only where the original was complete.
         best_epoch: Whose weights were kept; 0: those before, of a model that came trained.
         history: One record an epoch.
         seconds: Wall time of building and training.
@@ -85,6 +85,11 @@ class Candidate(Record):
     device: str = ""
     notes: tuple[str, ...] = ()
     ended: float | None = None
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether it cost training: rejected ones and repeats did not."""
+        return self.state not in (REJECTED, DUPLICATE)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.files import read_json, write_json
+from compress.io import copy_model
 from compress.measure import count_macs, measure_latency
 from compress.plan import LatencyOptions
 from compress.runfolder import RunFolder
@@ -69,16 +70,25 @@ def excesses(costs: Costs, options: SearchOptions) -> Iterator[tuple[str, float,
     """Yields (cost, value, limit) of each limit that is broken."""
     for name, limit in limits(options).items():
         value = getattr(costs, name)
+        if name == "size_bytes" and value is None:
+            value = weight_bytes(costs)
         if value is not None and value > limit:
             yield name, value, limit
 
 
 def over_limit(costs: Costs, options: SearchOptions) -> str:
     """Returns why a model is too costly to train, or nothing."""
-    return "; ".join(
-        f"{value:,.{2 if name == 'latency_ms' else 0}f} {NAMES[name]} exceed the limit of {limit:,}"
-        for name, value, limit in excesses(costs, options)
-    )
+    found = []
+    for name, value, limit in excesses(costs, options):
+        number = f"{value:,.{2 if name == 'latency_ms' else 0}f}"
+        least = "at least " if getattr(costs, name) is None else ""
+        found.append(f"{least}{number} {NAMES[name]} exceed the limit of {limit:,}")
+    return "; ".join(found)
+
+
+def weight_bytes(costs: Costs) -> int:
+    """Returns the bytes of the float32 weights alone: no .tflite file is smaller."""
+    return 4 * costs.params
 
 
 def report_excess(trial: optuna.Trial, costs: Costs, options: SearchOptions) -> None:
@@ -115,8 +125,6 @@ def find_costs(model: keras.Model, options: SearchOptions, folder: RunFolder) ->
         return costs
     if over_limit(costs, options):
         return costs
-    if options.max_size is not None and 4 * costs.params > options.max_size:
-        return Costs(costs.macs, costs.params, costs.unsupported, 4 * costs.params)
     file = folder.path / "costs" / f"{fingerprint(model)}.json"
     stored = read_json(file) if file.exists() else {}
     wanted = "latency_ms" if options.needs("latency_ms") else "size_bytes"
@@ -147,9 +155,7 @@ def _with_distinct_weights(model: keras.Model) -> keras.Model:
 
     The converter stores equal arrays once, and biases that are all zero not at all.
     """
-    import keras
-
-    copy = keras.models.clone_model(model)
+    copy = copy_model(model)
     rng = np.random.default_rng(0)
     # positive: variances are among them
     copy.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in copy.get_weights()])

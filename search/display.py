@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
+
+from search.engines import Job, messages
 
 
 class Display(Protocol):
@@ -32,3 +34,28 @@ class NoDisplay:
 
     def worker(self, index: int, text: str, share: float) -> None:
         """Ignores it."""
+
+
+class Shown:
+    """What a pool's jobs have in common: their progress is shown, they end.
+
+    Attributes:
+        total, done: Jobs of the phase, and how many of them are finished.
+        failures: What failed, with reasons.
+    """
+
+    def __init__(self, display: Display, total: int, done: int = 0) -> None:
+        self._display = display
+        self.total, self.done = total, done
+        self.failures: list[str] = []
+
+    def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        """Shows progress."""
+        if message["kind"] == messages.PROGRESS:
+            self._display.worker(worker, message["text"], message["share"])
+
+    def end(self, worker: int) -> None:
+        """Counts a job that is over."""
+        self.done += 1
+        self._display.worker(worker, "", 0.0)
+        self._display.advance(self.done, self.total)

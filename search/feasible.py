@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from compress.data import Dataset
 from compress.errors import InputError
-from compress.measure import count_macs
 from search.costs import NAMES, Costs, excesses, limits
 from search.plan import SearchPlan
 from search.spaces import space_for
+from search.spaces.describe import measured
+
+FLAGS = {"macs": "max_macs", "params": "max_params", "size_bytes": "max_size"}
+"""Limits that are judged: what is counted, and the weights' bytes."""
 
 
 def check_limits(plan: SearchPlan, data: Dataset) -> None:
@@ -18,18 +21,13 @@ def check_limits(plan: SearchPlan, data: Dataset) -> None:
     Raises:
         InputError: It exceeds a limit; the message says what the smallest costs.
     """
-    import optuna
-
-    counted = {"macs", "params"} & set(limits(plan.search))
     space = space_for(plan.search.space)
-    choices = space.smallest(data) if counted else None
+    choices = space.smallest(data) if FLAGS.keys() & limits(plan.search) else None
     if choices is None:
         return
-    analysis = count_macs(space.build(optuna.trial.FixedTrial(choices), data))
-    costs = Costs(analysis.macs, analysis.params, analysis.unsupported)
-    for name, value, limit in excesses(costs, plan.search):
-        flag = "max_macs" if name == "macs" else "max_params"
+    smallest = measured(space, choices, data)
+    for name, value, limit in excesses(Costs(smallest.macs, smallest.params), plan.search):
         raise InputError(
-            f"{flag} must be at least what the smallest candidate of space '{plan.search.space}' "
-            f"has: {value:,.0f} {NAMES[name]}. Received: {limit:,}."
+            f"{FLAGS[name]} must be at least what the smallest candidate of space "
+            f"'{plan.search.space}' has: {value:,.0f} {NAMES[name]}. Received: {limit:,}."
         )

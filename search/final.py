@@ -19,7 +19,7 @@ from compress.runfolder import RunFolder, final_name
 from compress.train import EpochRecord, train
 from search import optimizers
 from search.following import Start
-from search.objective import model_policy
+from search.objective import derived_seed, model_policy
 from search.plan import SearchPlan
 from search.spaces import space_for
 
@@ -31,7 +31,7 @@ def final_seed(candidate: Candidate, place: int) -> int:
     """Returns the seed of a final training; the first has the candidate's own."""
     if place == 0:
         return candidate.seed
-    return int(np.random.SeedSequence([candidate.seed, place]).generate_state(1)[0] >> 1)
+    return derived_seed(candidate.seed, place)
 
 
 def retrain(

@@ -9,12 +9,12 @@ from compress.options import from_nested, to_nested
 from compress.pipeline import command_line
 from compress.plan import Plan
 from compress.runfolder import LOG, RunFolder
-from search.display import Display
+from search.display import Display, Shown
 from search.engines import Job, messages
 from search.plan import SearchPlan
 
 
-class FinalJobs:
+class FinalJobs(Shown):
     """Gives out the final trainings of the front, all seeds of the largest model first.
 
     Args:
@@ -27,18 +27,11 @@ class FinalJobs:
     def __init__(
         self, folder: RunFolder, plan: SearchPlan, names: list[str], display: Display
     ) -> None:
-        options = plan.final
-        done = {
-            (record.model, record.place)
-            for record in folder.read_finals()
-            if (record.epochs, record.on_validation) == (options.epochs, options.on_validation)
-        }
+        done = {(record.model, record.place) for record in folder.read_finals()}
         wanted = [(name, place) for name in reversed(names) for place in range(plan.final.seeds)]
         self._pending = [item for item in wanted if item not in done]
-        self._folder, self._plan, self._display = folder, plan, display
-        self.total = len(wanted)
-        self.done = self.total - len(self._pending)
-        self.failures: list[str] = []
+        self._folder, self._plan = folder, plan
+        super().__init__(display, len(wanted), len(wanted) - len(self._pending))
 
     def next_job(self) -> Job | None:
         """Returns the next training."""
@@ -46,11 +39,6 @@ class FinalJobs:
             return None
         name, place = self._pending.pop(0)
         return {"kind": messages.FINAL, "name": name, "place": place}
-
-    def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Shows progress."""
-        if message["kind"] == messages.PROGRESS:
-            self._display.worker(worker, message["text"], message["share"])
 
     def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
         """Counts a training, or notes why it failed."""
@@ -65,24 +53,19 @@ class FinalJobs:
                 "with validation data" if shown is None else f"validation {quality} {shown:.4f}",
                 record["seconds"],
             )  # fmt: skip
-        self._end(worker)
+        self.end(worker)
 
     def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
         """Notes a training whose worker died."""
         self._fail(job, f"its worker died ({how})")
-        self._end(worker)
+        self.end(worker)
 
     def _fail(self, job: Job, reason: str) -> None:
         self.failures.append(f"{job['name']} (training {job['place'] + 1}): {reason}")
         LOG.info("final training of %s failed: %s", job["name"], reason)
 
-    def _end(self, worker: int) -> None:
-        self.done += 1
-        self._display.worker(worker, "", 0.0)
-        self._display.advance(self.done, self.total)
 
-
-class CompressJobs:
+class CompressJobs(Shown):
     """Gives out the models to compress, largest first, and collects failures."""
 
     def __init__(
@@ -90,9 +73,8 @@ class CompressJobs:
     ) -> None:
         # largest first: the last jobs to end are then short, and no worker idles for long
         self._pending = list(reversed(names))
-        self._folder, self._plan, self._teacher, self._display = folder, plan, teacher, display
-        self._total, self._done = len(names), 0
-        self.failures: list[str] = []
+        self._folder, self._plan, self._teacher = folder, plan, teacher
+        super().__init__(display, len(names))
 
     def next_job(self) -> Job | None:
         """Returns the next model's job."""
@@ -113,11 +95,6 @@ class CompressJobs:
         nested["distill"]["teacher"] = self._teacher or "none"
         return from_nested(Plan, nested)
 
-    def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Shows progress."""
-        if message["kind"] == messages.PROGRESS:
-            self._display.worker(worker, message["text"], message["share"])
-
     def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
         """Counts a model, or notes why it failed."""
         if "error" in message:
@@ -130,14 +107,9 @@ class CompressJobs:
                 "compressed %s: validation %s %.4f -> %.4f",
                 message["name"], quality, before, after,
             )  # fmt: skip
-        self._end(worker)
+        self.end(worker)
 
     def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
         """Notes a model whose worker died."""
         self.failures.append(f"{job['name']}: its worker died ({how})")
-        self._end(worker)
-
-    def _end(self, worker: int) -> None:
-        self._done += 1
-        self._display.worker(worker, "", 0.0)
-        self._display.advance(self._done, self._total)
+        self.end(worker)

@@ -9,8 +9,8 @@ from compress.errors import RunFailed
 from compress.records import COMPLETE, FAILED, STOPPED, Candidate
 from compress.runfolder import LOG, RunFolder
 from search import study as studies
-from search.budget import Budget, counts
-from search.display import Display
+from search.budget import Budget
+from search.display import Display, Shown
 from search.engines import OVERDUE, Job, messages
 from search.objective import candidate_id
 from search.plan import SearchPlan
@@ -24,13 +24,14 @@ MAX_UNCLAIMED = 3
 """Deaths of workers without a trial in hand after which a run gives up."""
 
 
-class SearchJobs:
+class SearchJobs(Shown):
     """Gives out trials until enough are trained, and keeps account of them."""
 
     def __init__(
         self, folder: RunFolder, plan: SearchPlan, study: optuna.Study, display: Display
     ) -> None:
-        self._folder, self._plan, self._study, self._display = folder, plan, study, display
+        super().__init__(display, plan.search.trials)
+        self._folder, self._plan, self._study = folder, plan, study
         self.candidates = folder.read_candidates()
         self._budget = Budget(folder, plan)
         self._running = 0
@@ -41,7 +42,7 @@ class SearchJobs:
     @property
     def ended(self) -> int:
         """Trials that count: trained, in whole or in part, or failed."""
-        return sum(map(counts, self.candidates))
+        return sum(item.is_trial for item in self.candidates)
 
     def next_job(self) -> Job | None:
         """Returns a trial while the budget lasts; `over` says why there is none."""
@@ -56,11 +57,6 @@ class SearchJobs:
         self._running += 1
         limit = self._plan.budget.trial_minutes
         return {"kind": messages.TRIAL, **({} if limit is None else {"seconds": 60 * limit})}
-
-    def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Shows progress."""
-        if message["kind"] == messages.PROGRESS:
-            self._display.worker(worker, message["text"], message["share"])
 
     def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
         """Counts a candidate."""

@@ -44,7 +44,12 @@ def trial_seed(plan: SearchPlan, trial: optuna.Trial) -> int:
     stored = trial.user_attrs.get(SEED_ATTR)
     if stored is not None:
         return int(stored)
-    return int(np.random.SeedSequence([plan.seed, trial.number]).generate_state(1)[0] >> 1)
+    return derived_seed(plan.seed, trial.number)
+
+
+def derived_seed(*parts: int) -> int:
+    """Returns a seed in [0, 2^31) that follows from numbers and from nothing else."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0] >> 1)
 
 
 def evaluate(
@@ -172,10 +177,14 @@ def _same_choices(trial: optuna.Trial, folder: RunFolder) -> Candidate | None:
 
 
 def repeat_of(first: Candidate, candidate: Candidate) -> Candidate:
-    """Returns a candidate that repeats another's choices, with the other's result."""
+    """Returns a candidate that repeats another's choices, with the other's result.
+
+    A quality only where the other has its final one: told to the study, it is a value.
+    """
     return replace(
         first,
         id=candidate.id,
+        val=first.val if first.state == COMPLETE else {},
         state=DUPLICATE,
         reason=f"same choices as {first.id} ({first.state})",
         seed=candidate.seed,

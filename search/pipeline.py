@@ -34,6 +34,7 @@ from search.followup import CompressJobs, FinalJobs
 from search.jobs import SearchJobs
 from search.plan import BudgetOptions, FinalOptions, SearchPlan
 from search.spaces import space_for
+from search.storage import repair_journal
 from search.warmstart import find_sources
 
 MAX_WORKERS = 8
@@ -193,7 +194,7 @@ def _search(
         options.sampler, options.epochs, options.objectives[0], ", ".join(options.costs),
         options.trials, plan.stopping.rule,
     )  # fmt: skip
-    studies.repair_journal(folder)
+    repair_journal(folder)
     study = studies.open_study(folder, plan)
     again = studies.close_orphans(study, folder, plan)
     if again:

@@ -14,18 +14,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from compress.errors import InputError
-from compress.pareto import epsilon_net_order, nondominated_ranks
+from compress.pareto import Losses, epsilon_net_order, log_costs, nondominated_ranks
 
 if TYPE_CHECKING:
     import optuna
 
 RULES = ("dominance", "halving", "none")
 COSTS_ATTR = "costs"
-
-Losses = npt.NDArray[np.float64]
 
 
 class Rule(Protocol):
@@ -86,7 +83,7 @@ class Halving:
         """See `Rule.stops`."""
         keep = max(1, int(len(losses) // self.eta))
         scaled = losses.copy()
-        scaled[:, 1:] = np.log10(np.maximum(scaled[:, 1:], 1.0))
+        scaled[:, 1:] = log_costs(scaled[:, 1:])
         ranks = nondominated_ranks(scaled)
         place = int((ranks < ranks[own]).sum())
         if place >= keep:
@@ -131,7 +128,7 @@ class Stopper:
 
     Args:
         trial: The trial in question; its study has the others' records.
-        rule: The rule; None: rungs are recorded, nothing stops.
+        rule: The rule; None: nothing stops.
         epochs: The rungs.
         costs: The trial's costs, in the order of the objectives.
     """

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from compress.data import Dataset
 from compress.errors import InputError
@@ -17,6 +15,7 @@ from search.objective import SEED_ATTR, SEED_GIVEN, candidate_id, objective_valu
 from search.plan import SearchPlan
 from search.samplers import SAMPLERS
 from search.spaces import space_for
+from search.storage import open_storage, study_name
 from search.warmstart import ABOUT_ATTR, about, enqueue, find_sources
 
 if TYPE_CHECKING:
@@ -35,88 +34,11 @@ def open_study(folder: RunFolder, plan: SearchPlan) -> optuna.Study:
     down = optuna.study.StudyDirection.MINIMIZE
     return optuna.create_study(
         study_name=study_name(folder, plan.search.storage),
-        storage=open_storage(folder, plan.search.storage),
+        storage=open_storage(plan.search.storage or folder.journal, "storage"),
         directions=["maximize", *(down for _ in plan.search.costs)],  # quality, costs
         sampler=SAMPLERS[plan.search.sampler](plan.seed),
         load_if_exists=True,
     )
-
-
-def study_name(folder: RunFolder, url: str) -> str:
-    """Returns the study's name; in a shared storage the folder's place makes it unique."""
-    if not url:
-        return "paretune"
-    place = str(folder.path.resolve()).encode()
-    return f"paretune-{folder.path.name}-{hashlib.sha256(place).hexdigest()[:8]}"
-
-
-def open_storage(folder: RunFolder, url: str) -> optuna.storages.BaseStorage:
-    """Opens what a run keeps its study in.
-
-    Args:
-        folder: The run's folder.
-        url: The plan's storage; empty: the journal in the folder.
-
-    Raises:
-        InputError: The URL is malformed or cannot be reached.
-    """
-    import optuna
-    from optuna.storages.journal import JournalFileBackend, JournalStorage
-
-    if not url:
-        lock: Any = KernelLock(folder.journal.with_suffix(".lock"))
-        return JournalStorage(JournalFileBackend(str(folder.journal), lock_obj=lock))
-    try:
-        return optuna.storages.get_storage(url)
-    except Exception as error:  # SQLAlchemy and the drivers have many kinds of errors
-        raise InputError(
-            f"storage must be a URL that Optuna can open. Received: '{url}' "
-            f"({str(error).splitlines()[0]})."
-        ) from None
-
-
-class KernelLock:
-    """A lock for Optuna's journal that the kernel releases when its holder is killed.
-
-    Optuna's own locks are files: one left by a killed worker stops every other worker for
-    half a minute.
-
-    Args:
-        path: The file that is locked; it may exist.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._handle: IO[str] | None = None
-
-    def acquire(self) -> bool:
-        """Waits for the lock."""
-        self._handle = open(self._path, "w")  # noqa: SIM115 - held until release
-        fcntl.flock(self._handle, fcntl.LOCK_EX)
-        return True
-
-    def release(self) -> None:
-        """Gives the lock back."""
-        if self._handle is not None:
-            self._handle.close()
-            self._handle = None
-
-
-def repair_journal(folder: RunFolder) -> None:
-    """Makes a journal whose writer was killed readable again.
-
-    A kill can leave the last line torn, and the next line would be glued to it. To be
-    called by the process that holds the run's folder, while no worker runs.
-    """
-    journal = folder.journal
-    if not journal.exists():
-        return
-    content = journal.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole != len(content):
-        with open(journal, "r+b") as stream:
-            stream.truncate(whole)
-        LOG.info("dropped a torn line from the study's journal (a writer was killed)")
 
 
 def close_orphans(study: optuna.Study, folder: RunFolder, plan: SearchPlan) -> int:
@@ -150,8 +72,7 @@ def tell(study: optuna.Study, number: int, candidate: Candidate, plan: SearchPla
     """Ends a trial in the study as its candidate ended."""
     from optuna.trial import TrialState
 
-    repeats = candidate.state == DUPLICATE and candidate.reason.endswith(f"({COMPLETE})")
-    if candidate.state == COMPLETE or repeats:
+    if candidate.state in (COMPLETE, DUPLICATE) and candidate.val:
         study.tell(number, objective_values(candidate, plan))
     elif candidate.state == FAILED:
         # no sampler looks at failed trials: a crash says nothing about the choices

@@ -12,7 +12,8 @@ import numpy as np
 
 from compress.data import Dataset
 from compress.errors import InputError
-from compress.pareto import crowding_distance, nondominated_ranks
+from compress.pareto import crowding_distance, front_mask
+from search.storage import open_storage
 
 if TYPE_CHECKING:
     import optuna
@@ -139,22 +140,11 @@ def enqueue(study: optuna.Study, sources: list[Source]) -> int:
 
 def _studies(name: str) -> Iterator[optuna.Study]:
     import optuna
-    from optuna.storages.journal import JournalFileBackend, JournalStorage
 
     journal = Path(name) / "study.journal"
-    storage: Any
-    if journal.is_file():
-        storage = JournalStorage(JournalFileBackend(str(journal)))
-    elif Path(name).exists() or "://" not in name:
+    if not journal.is_file() and (Path(name).exists() or "://" not in name):
         return
-    else:
-        try:
-            storage = optuna.storages.get_storage(name)
-        except Exception as error:  # SQLAlchemy and the drivers have many kinds of errors
-            raise InputError(
-                f"warm_start must name a storage that Optuna can open. Received: '{name}' "
-                f"({str(error).splitlines()[0]})."
-            ) from None
+    storage = open_storage(journal if journal.is_file() else name, "warm_start")
     for summary in optuna.get_all_study_summaries(storage):
         if ABOUT_ATTR in summary.user_attrs:
             yield optuna.load_study(study_name=summary.study_name, storage=storage)
@@ -162,14 +152,12 @@ def _studies(name: str) -> Iterator[optuna.Study]:
 
 def _front(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """Returns the front, by falling crowding distance: a first few of it are spread out."""
-    from optuna.trial import TrialState
+    from search.samplers._base import completed, losses_of
 
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trials = completed(study)
     if not trials:
         return []
-    losses = np.array([trial.values for trial in trials], float)
-    losses[:, 0] *= -1
-    losses[:, 1:] = np.log10(np.maximum(losses[:, 1:], 1e-3))
-    members = np.flatnonzero(nondominated_ranks(losses) == 0)
+    losses = losses_of(study, trials)
+    members = np.flatnonzero(front_mask(losses))
     order = np.argsort(-crowding_distance(losses[members]), kind="stable")
     return [trials[index] for index in members[order]]

@@ -8,10 +8,12 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from compress.report.plot import INK
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+GREY = "#8a8f98"
+INK = "#1f2430"
 
 
 def draw_svg(name: str, size: tuple[float, float], draw: Callable[[Axes], None]) -> str:
@@ -44,12 +46,13 @@ def draw_svg(name: str, size: tuple[float, float], draw: Callable[[Axes], None])
     return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text[text.index("<svg") :])
 
 
-def finish(axes: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
+def finish(axes: Axes, grid: Literal["both", "x", "y"] = "both", columns: int = 3) -> None:
     """Gives axes the report's look.
 
     Args:
         axes: Drawn.
         grid: Across which axes its lines are.
+        columns: Of the legend, below the axes.
     """
     axes.grid(True, axis=grid, which="major", color="#e3e6eb", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -60,5 +63,9 @@ def finish(axes: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
     axes.tick_params(colors=INK, which="both")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(
-            frameon=False, fontsize=9, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16)
+            frameon=False,
+            fontsize=9,
+            ncols=columns,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.16),
         )

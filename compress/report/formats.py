@@ -64,6 +64,14 @@ def speedup(value: Latency | None) -> str:
     return f"{value.ratio:.2f}x [{value.ratio_low:.2f}, {value.ratio_high:.2f}]"
 
 
+_COSTS = {"macs": count, "params": count, "size_bytes": size, "latency_ms": time}
+
+
+def cost(name: str, value: float) -> str:
+    """Returns a cost by its field's name, in its unit where it has one."""
+    return _COSTS[name](value)
+
+
 def plain(value: object) -> str:
     """Returns a sampled choice as text; floats in three significant digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

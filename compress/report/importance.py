@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from compress.pareto import log_costs
 from compress.records import COMPLETE, DUPLICATE, Candidate
 from compress.report.choices import Floats, Parameter, parameters
-from compress.report.progress import is_finite, log_cost
+from compress.report.progress import is_finite
 
 MIN_TRIALS = 10
 """With fewer, a forest learns noise."""
@@ -91,7 +92,7 @@ def importances(candidates: Sequence[Candidate], objectives: Sequence[str]) -> l
             if item.state != DUPLICATE and is_finite(getattr(item, cost, None))
         ]
         known = _distinct(known)
-        logs = np.array([log_cost(getattr(item, cost)) for item in known])
+        logs = log_costs([getattr(item, cost) for item in known])
         found.append(_importance(cost, known, logs))
     return found
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compress.pareto import log_costs
 from compress.records import Candidate
 from compress.report import formats
-from compress.report.canvas import draw_svg
+from compress.report.canvas import INK, draw_svg
 from compress.report.choices import Floats, Parameter, parameters
-from compress.report.plot import INK
-from compress.report.progress import log_cost, losses_of
+from compress.report.progress import losses_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,8 +25,6 @@ LOG_FROM = 8.0
 """Ratio of the largest to the smallest number from which an axis is logarithmic."""
 LABELS, LETTERS = 8, 14
 """Categories that are labelled on one axis, and letters of each."""
-COST_WORDS = {"macs": formats.count, "params": formats.count, "size_bytes": formats.size,
-              "latency_ms": formats.time}  # fmt: skip
 
 
 def shown_parameters(
@@ -76,7 +74,7 @@ def parallel_coordinates(
     columns = [np.where(item.asked, _scaled(_numbers(item)), ABSENT) for item in chosen]
     quality, *costs = objectives
     reached = np.array([item.val[quality] for item in candidates])
-    spent = [np.array([log_cost(getattr(item, cost)) for item in candidates]) for cost in costs]
+    spent = [log_costs([getattr(item, cost) for item in candidates]) for cost in costs]
     columns += [_scaled(reached), *map(_scaled, spent)]
     rank = np.argsort(np.argsort(reached, kind="stable"), kind="stable") / (len(candidates) - 1)
     # equal choices would lie on each other: lines are shifted by rank, those of objectives not
@@ -101,8 +99,7 @@ def parallel_coordinates(
         _ends(axes, len(chosen), [formats.share(float(end)) for end in ends])
         for place, cost in enumerate(costs, start=len(chosen) + 1):
             values = [getattr(item, cost) for item in candidates]
-            word = COST_WORDS.get(cost, formats.plain)
-            _ends(axes, place, [word(min(values)), word(max(values))])
+            _ends(axes, place, [formats.cost(cost, end) for end in (min(values), max(values))])
         heads = [_two_lines(item.name) for item in chosen] + [f"val.\n{quality}", *costs]
         axes.set_xticks(range(len(heads)), heads, fontsize=8.5, parse_math=False)
         axes.xaxis.tick_top()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from compress.records import COMPLETE
+from compress.report.canvas import GREY, INK, finish
 from compress.report.rows import Report, Row
 from compress.task import MEANING
 
@@ -22,8 +23,6 @@ STYLES = {
 }
 LOG_FROM = 4.0
 """Ratio of the largest to the smallest value from which an axis is logarithmic."""
-GREY = "#8a8f98"
-INK = "#1f2430"
 
 
 def render_plot(report: Report, file_format: str) -> bytes:
@@ -56,7 +55,8 @@ def render_plot(report: Report, file_format: str) -> bytes:
         for index, draw in enumerate(drawers):
             axes = figure.add_subplot(1, len(drawers), index + 1)
             draw(axes, report)
-            _finish(axes)
+            finish(axes, columns=2)
+            axes.margins(x=0.12, y=0.12)
         sink = io.BytesIO()
         metadata = {"Date": None} if file_format == "svg" else {"Software": None}
         figure.savefig(sink, format=file_format, dpi=150, metadata=metadata)
@@ -72,20 +72,6 @@ def _scale(axes: Axes, xs: Sequence[float], unit: str = "") -> None:
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(EngFormatter(unit, sep=" "))
-
-
-def _finish(axes: Axes) -> None:
-    axes.grid(True, which="major", color="#e3e6eb", linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color("#b8bdc7")
-    axes.tick_params(colors=INK, which="both")
-    axes.legend(
-        frameon=False, fontsize=8.5, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.15)
-    )
-    axes.margins(x=0.12, y=0.12)
 
 
 def _search_panel(axes: Axes, report: Report) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from compress.pareto import Losses, hypervolume
-from compress.records import COMPLETE, DUPLICATE, REJECTED, STOPPED, Candidate
+from compress.pareto import Losses, hypervolume, log_costs
+from compress.records import COMPLETE, STOPPED, Candidate
 
 MARGIN = 0.1
 """The reference lies this share of the range beyond the worst: the worst counts a little."""
@@ -109,7 +109,7 @@ def in_order(candidates: Sequence[Candidate]) -> tuple[list[Candidate], bool]:
         The trials, and whether all say when they ended; else they are in the order of
         their numbers.
     """
-    trials = [item for item in candidates if item.state not in (REJECTED, DUPLICATE)]
+    trials = [item for item in candidates if item.is_trial]
     timed = bool(trials) and all(item.ended is not None for item in trials)
     return sorted(trials, key=lambda item: (item.ended or 0.0 if timed else 0.0, item.id)), timed
 
@@ -121,12 +121,7 @@ def losses_of(candidate: Candidate, objectives: Sequence[str]) -> list[float] | 
     values += [getattr(candidate, cost, None) for cost in costs]
     if candidate.state != COMPLETE or not all(map(is_finite, values)):
         return None
-    return [-float(values[0]), *(log_cost(value) for value in values[1:])]
-
-
-def log_cost(value: float) -> float:
-    """Returns the decimal logarithm of a cost; what is next to nothing counts as 0.001."""
-    return math.log10(max(1e-3, value))
+    return [-float(values[0]), *log_costs(values[1:]).tolist()]
 
 
 def is_finite(value: object) -> bool:

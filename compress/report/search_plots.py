@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from compress.records import COMPLETE, STOPPED, Candidate
-from compress.report.canvas import draw_svg, finish
+from compress.report.canvas import GREY, INK, draw_svg, finish
 from compress.report.importance import Importance
-from compress.report.plot import GREY, INK, cut_floor
+from compress.report.plot import cut_floor
 from compress.report.progress import Progress, is_finite
 
 if TYPE_CHECKING:

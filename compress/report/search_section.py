@@ -7,12 +7,7 @@ from html import escape
 from compress.report import formats
 from compress.report.importance import REPEATS, TREES, Importance
 from compress.report.markup import picture, table
-from compress.report.parallel import (
-    COST_WORDS,
-    drawable,
-    parallel_coordinates,
-    shown_parameters,
-)
+from compress.report.parallel import drawable, parallel_coordinates, shown_parameters
 from compress.report.progress import Progress
 from compress.report.rows import Report
 from compress.report.search_facts import SearchFacts
@@ -94,8 +89,8 @@ def _volume(report: Report, found: Progress | None) -> str:
 
 
 def _amount(name: str, value: float) -> str:
-    if name in COST_WORDS:
-        return f"{COST_WORDS[name](value)} {_NOUNS[name]}"
+    if name in _NOUNS:
+        return f"{formats.cost(name, value)} {_NOUNS[name]}"
     return f"{name} {formats.share(value)}"
 
 

@@ -118,19 +118,19 @@ def _time(row: Row) -> str:
     return f"{ratio:.2f}x {word} ({formats.latency(latency)})"
 
 
-# costs of untrained candidates that were measured: heading, how written
-_MEASURED = {"size_bytes": ("File", formats.size), "latency_ms": ("Latency", formats.time)}
+# costs that not every search has: headings
+_MEASURED = {"size_bytes": "File", "latency_ms": "Latency"}
 
 
 def measured_costs(report: Report) -> list[str]:
     """Returns headings of the measured costs that the search traded against quality."""
-    return [_MEASURED[cost][0] for cost in report.objectives[1:] if cost in _MEASURED]
+    return [_MEASURED[cost] for cost in report.objectives[1:] if cost in _MEASURED]
 
 
 def measured_cells(report: Report, candidate: Candidate) -> list[str]:
     """Returns a candidate's measured costs, in the order of `measured_costs`."""
     return [
-        _MEASURED[cost][1](getattr(candidate, cost))
+        formats.cost(cost, getattr(candidate, cost))
         for cost in report.objectives[1:]
         if cost in _MEASURED
     ]

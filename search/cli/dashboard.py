@@ -85,7 +85,7 @@ def _study(folder: RunFolder, url: str) -> tuple[Any, int]:
     """Returns the run's storage and the number of its study there."""
     import optuna
 
-    from search.study import open_storage, study_name
+    from search.storage import open_storage, study_name
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     name = study_name(folder, url)
@@ -95,7 +95,7 @@ def _study(folder: RunFolder, url: str) -> tuple[Any, int]:
     )
     if not url and not folder.journal.exists():
         raise missing  # opening it would make it
-    storage = open_storage(folder, url)
+    storage = open_storage(url or folder.journal, "storage")
     try:
         return storage, storage.get_study_id_from_name(name)
     except KeyError:

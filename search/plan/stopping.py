@@ -95,16 +95,12 @@ class FinalOptions:
         0,
         "--final-epochs",
         "train the front anew for so many epochs; 0: keep what was trained",
-        extendable=True,
     )
-    seeds: int = option(
-        1, "--final-seeds", "trainings of each model, with seeds of their own", extendable=True
-    )
+    seeds: int = option(1, "--final-seeds", "trainings of each model, with seeds of their own")
     on_validation: bool = option(
         False,
         "--final-on-validation",
         "train on the validation part too; the last epoch is kept then",
-        extendable=True,
     )
 
     def __post_init__(self) -> None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from search.samplers._base import StatelessSampler, draw
+from search.values import at, nearest, same, value_count
 
 if TYPE_CHECKING:
     import optuna
@@ -113,38 +113,6 @@ def other_value(distribution: BaseDistribution, value: Any, rng: np.random.Gener
         new = nearest(distribution, math.exp(moved) if distribution.log else moved)
         if not same(new, value):
             return new
-
-
-def value_count(distribution: FloatDistribution | IntDistribution) -> float:
-    """Returns how many values there are; infinity without a step."""
-    if distribution.step is None:
-        return math.inf
-    # half a step more: the quotient of decimal fractions may fall short of a whole number
-    return math.floor((distribution.high - distribution.low) / distribution.step + 0.5) + 1
-
-
-def at(distribution: FloatDistribution | IntDistribution, place: int) -> Any:
-    """Returns the value that is `place` steps above the lowest."""
-    if isinstance(distribution, IntDistribution):
-        return distribution.low + place * distribution.step
-    # decimal, so that three steps of 0.1 are 0.3
-    low, step = (Decimal(str(part)) for part in (distribution.low, distribution.step))
-    return min(float(low + place * step), distribution.high)
-
-
-def nearest(distribution: FloatDistribution | IntDistribution, value: float) -> Any:
-    """Returns the value of a distribution nearest to a number."""
-    inside = min(max(value, distribution.low), distribution.high)
-    if distribution.step is None:
-        return inside
-    return at(distribution, round((inside - distribution.low) / distribution.step))
-
-
-def same(one: Any, other: Any) -> bool:
-    """Compares two choices: 0.1 + 0.2 is 0.3, and NaN is NaN."""
-    if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=1e-9) or (one != one and other != other)
-    return bool(one == other)
 
 
 def _tried(child: Choices, others: Sequence[FrozenTrial]) -> bool:

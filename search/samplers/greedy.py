@@ -39,8 +39,9 @@ class GreedySampler(MutationSampler):
         if len(trials) < STARTUP or rng.random() < RESTART:
             return None
         losses = losses_of(study, trials)
-        rows, first = np.unique(losses[front_mask(losses)], axis=0, return_index=True)
-        members = np.flatnonzero(front_mask(losses))[first]
+        front = np.flatnonzero(front_mask(losses))
+        rows, first = np.unique(losses[front], axis=0, return_index=True)
+        members = front[first]
         distances = crowding_distance(rows)
         pair = rng.integers(len(members), size=2)
         return trials[int(members[pair[np.argmax(distances[pair])]])]

@@ -16,6 +16,7 @@ from compress.data import Dataset
 from compress.errors import InputError
 from compress.measure import count_macs
 from search.spaces._choices import Chosen
+from search.values import value_count
 
 if TYPE_CHECKING:
     from search.spaces._base import Space
@@ -107,20 +108,6 @@ def _call(space: Space, data: Dataset, trial: Any, fixed: bool) -> Sample:
     return Sample(dict(trial.params), dict(trial.distributions), macs, params, fixed, failure)
 
 
-def cardinality(distribution: BaseDistribution) -> float:
-    """Returns how many values a distribution has; infinity if it is continuous."""
-    if isinstance(distribution, distributions.CategoricalDistribution):
-        return len(distribution.choices)
-    if distribution.single():
-        return 1
-    if isinstance(distribution, distributions.IntDistribution):
-        return (distribution.high - distribution.low) // distribution.step + 1
-    assert isinstance(distribution, distributions.FloatDistribution)
-    if distribution.step is None:
-        return math.inf
-    return round((distribution.high - distribution.low) / distribution.step) + 1
-
-
 def estimate(samples: Sequence[Sample]) -> tuple[int | None, float]:
     """Estimates from random samples how many complete choices of a space give a model.
 
@@ -135,7 +122,7 @@ def estimate(samples: Sequence[Sample]) -> tuple[int | None, float]:
         Computation 29, section 3; here for leaves only.
     """
     sizes = [
-        0.0 if item.failure else math.prod(map(cardinality, item.distributions.values()))
+        0.0 if item.failure else math.prod(map(value_count, item.distributions.values()))
         for item in samples
     ]
     mean = sum(sizes) / len(sizes)

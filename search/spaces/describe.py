@@ -124,18 +124,15 @@ def measured(space: Space, chosen: Chosen, data: Dataset) -> Costs:
     return Costs(dict(chosen), analysis.macs, analysis.params)
 
 
-def bounds(space: Space, data: Dataset) -> tuple[Costs, Costs] | None:
-    """Returns the costs of the smallest and the largest model, None where not known."""
+def bounds(space: DeclaredSpace, data: Dataset) -> tuple[Costs, Costs]:
+    """Returns the costs of the smallest and the largest model."""
     smallest, largest = space.smallest(data), space.largest(data)
-    if smallest is None or largest is None:
-        return None
     return measured(space, smallest, data), measured(space, largest, data)
 
 
 def _declared(space: DeclaredSpace, data: Dataset) -> Description:
     choices = space.choices(data)
-    low = measured(space, space.smallest(data), data)
-    high = measured(space, space.largest(data), data)
+    low, high = bounds(space, data)
     return Description(
         space.name,
         data.name,
@@ -171,8 +168,7 @@ def _sampled(space: Space, data: Dataset, seed: int, samples: int) -> Descriptio
     found = sample(space, data, seed, samples, first)
     built = [item for item in found if not item.failure]
     architectures, error = estimate([item for item in found if not item.fixed])
-    costs = bounds(space, data) or [Costs(item.chosen, item.macs, item.params) for item in built]
-    macs, params = [item.macs for item in costs], [item.params for item in costs]
+    macs, params = [item.macs for item in built], [item.params for item in built]
     example = built[0]
     return Description(
         space.name,
@@ -183,7 +179,7 @@ def _sampled(space: Space, data: Dataset, seed: int, samples: int) -> Descriptio
         error,
         (min(macs), max(macs)),
         (min(params), max(params)),
-        len(built) if isinstance(costs, list) else 0,
+        len(built),
         Costs(example.chosen, example.macs, example.params),
         is_baseline=example.fixed,
         failures=tuple(item.failure for item in found if item.failure),

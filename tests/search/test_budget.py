@@ -10,7 +10,7 @@ import pytest
 from compress.options import from_flat
 from compress.records import Candidate
 from compress.runfolder import RunFolder
-from search.budget import Budget, counts, since_growth
+from search.budget import Budget, since_growth
 from search.plan import SearchPlan
 
 OBJECTIVES = ("accuracy", "macs")
@@ -36,7 +36,7 @@ def test_trials_in_hand_count_and_untrained_ones_do_not(folder: RunFolder) -> No
     done = [candidate(0, 0.5, 10), candidate(1, 0, 10, "rejected"),
             candidate(2, 0.5, 10, "duplicate"), candidate(3, 0.4, 10, "stopped"),
             candidate(4, 0, 10, "failed")]  # fmt: skip
-    assert [counts(item) for item in done] == [True, False, False, True, True]
+    assert [item.is_trial for item in done] == [True, False, False, True, True]
     assert over(folder, done, trials=5) == ""
     assert over(folder, done, running=2, trials=5) == "5 trials"
 

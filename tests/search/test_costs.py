@@ -52,7 +52,7 @@ def test_counts_need_no_file(folder: RunFolder) -> None:
         # 51 weights are 204 bytes: no file is smaller
         options = SearchOptions(max_size=200)
         assert over_limit(find_costs(dense(4), options, folder), options) == (
-            "204 bytes of .tflite exceed the limit of 200"
+            "at least 204 bytes of .tflite exceed the limit of 200"
         )
 
 
@@ -107,6 +107,8 @@ def test_limits_that_nothing_meets(digits: Dataset) -> None:
         InputError, match=r"max_macs must be at least .* of space 'cnn' has: [\d,]+"
     ):
         check_limits(plan, digits)
+    with pytest.raises(InputError, match=r"max_size must be at least .* bytes of .tflite"):
+        check_limits(from_flat(SearchPlan, {"max_size": 10}), digits)
     check_limits(from_flat(SearchPlan, {"max_macs": 10**9, "max_params": 10**9}), digits)
 
 

@@ -22,6 +22,7 @@ from search import study as studies
 from search.objective import candidate_id, trial_seed
 from search.plan import SearchPlan
 from search.spaces import SPACES
+from search.storage import KernelLock, repair_journal
 
 PLAN = from_flat(SearchPlan, {"sampler": "random"})
 
@@ -71,7 +72,7 @@ def test_a_torn_journal_is_repaired(folder: RunFolder) -> None:
     studies.tell(study, start(study).number, finished(0), PLAN)
     whole = folder.journal.read_bytes()
     folder.journal.write_bytes(whole + b'{"op_code":4,"worker_i')
-    studies.repair_journal(folder)
+    repair_journal(folder)
     assert folder.journal.read_bytes() == whole
     again = studies.open_study(folder, PLAN)
     assert [trial.state for trial in again.trials] == [TrialState.COMPLETE]
@@ -82,11 +83,11 @@ def test_a_torn_journal_is_repaired(folder: RunFolder) -> None:
 def test_a_killed_holder_gives_the_lock_back(tmp_path: Path) -> None:
     path = tmp_path / "j.lock"
     script = (
-        "import sys, time; from pathlib import Path; from search.study import KernelLock\n"
+        "import sys, time; from pathlib import Path; from search.storage import KernelLock\n"
         "lock = KernelLock(Path(sys.argv[1])); lock.acquire(); "
         "print('held', flush=True); time.sleep(60)"
     )
-    lock = studies.KernelLock(path)
+    lock = KernelLock(path)
     with subprocess.Popen(
         [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True
     ) as holder:

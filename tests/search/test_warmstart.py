@@ -101,7 +101,7 @@ def test_what_does_not_fit_is_refused(digits: Dataset, tmp_path: Path) -> None:
         find_sources((str(tmp_path),), "cnn", OBJECTIVES, digits)
     with pytest.raises(InputError, match="without a study of paretune"):
         find_sources((str(tmp_path / "none"),), "cnn", OBJECTIVES, digits)
-    with pytest.raises(InputError, match="a storage that Optuna can open"):
+    with pytest.raises(InputError, match="warm_start must be a URL that Optuna can open"):
         find_sources(("nosql://x",), "cnn", OBJECTIVES, digits)
 
 

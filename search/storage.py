@@ -1,0 +1,91 @@
+"""Where studies are kept: a run's journal, or any storage of Optuna's."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from compress.errors import InputError
+from compress.runfolder import LOG, RunFolder
+
+if TYPE_CHECKING:
+    import optuna
+
+
+def study_name(folder: RunFolder, url: str) -> str:
+    """Returns the study's name; in a shared storage the folder's place makes it unique."""
+    if not url:
+        return "paretune"
+    place = str(folder.path.resolve()).encode()
+    return f"paretune-{folder.path.name}-{hashlib.sha256(place).hexdigest()[:8]}"
+
+
+def open_storage(where: str | Path, option: str) -> optuna.storages.BaseStorage:
+    """Opens what studies are kept in.
+
+    Args:
+        where: A URL, or the path of a run's journal.
+        option: Who asked for it, for errors.
+
+    Raises:
+        InputError: The URL is malformed or cannot be reached.
+    """
+    import optuna
+    from optuna.storages.journal import JournalFileBackend, JournalStorage
+
+    if isinstance(where, Path):
+        lock: Any = KernelLock(where.with_suffix(".lock"))
+        return JournalStorage(JournalFileBackend(str(where), lock_obj=lock))
+    try:
+        return optuna.storages.get_storage(where)
+    except Exception as error:  # SQLAlchemy and the drivers have many kinds of errors
+        raise InputError(
+            f"{option} must be a URL that Optuna can open. Received: '{where}' "
+            f"({str(error).splitlines()[0]})."
+        ) from None
+
+
+class KernelLock:
+    """A lock for Optuna's journal that the kernel releases when its holder is killed.
+
+    Optuna's own locks are files: one left by a killed worker stops every other worker for
+    half a minute.
+
+    Args:
+        path: The file that is locked; it may exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle: IO[str] | None = None
+
+    def acquire(self) -> bool:
+        """Waits for the lock."""
+        self._handle = open(self._path, "w")  # noqa: SIM115 - held until release
+        fcntl.flock(self._handle, fcntl.LOCK_EX)
+        return True
+
+    def release(self) -> None:
+        """Gives the lock back."""
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
+
+
+def repair_journal(folder: RunFolder) -> None:
+    """Makes a journal whose writer was killed readable again.
+
+    A kill can leave the last line torn, and the next line would be glued to it. To be
+    called by the process that holds the run's folder, while no worker runs.
+    """
+    journal = folder.journal
+    if not journal.exists():
+        return
+    content = journal.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole != len(content):
+        with open(journal, "r+b") as stream:
+            stream.truncate(whole)
+        LOG.info("dropped a torn line from the study's journal (a writer was killed)")
