@@ -61,6 +61,12 @@ def test_halving_keeps_the_best_share_by_rank() -> None:
     assert [Halving(3.0).stops(table, own) for own in range(3)] == [False, True, False]
 
 
+def test_halving_tells_latencies_below_a_millisecond_apart() -> None:
+    # the second is the cheapest by far, so it is on the front with the first
+    table = losses((0.9, 0.5), (0.5, 0.05), (0.7, 0.6), (0.4, 0.6))
+    assert [Halving(2.0).stops(table, own) for own in range(4)] == [False, False, True, True]
+
+
 def test_halving_stops_nothing_alone_and_the_worse_of_two() -> None:
     assert not Halving(3.0).stops(losses((0.1, 1e9)), 0)
     table = losses((0.5, 1e5), (0.4, 1e5))
