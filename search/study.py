@@ -131,7 +131,13 @@ def read_replay(path: Path) -> Candidate:
 
 
 def ask(study: optuna.Study, plan: SearchPlan) -> Any:
-    """Asks for the next trial, with a sampler seeded by plan and trial count.
+    """Asks for the next trial, with a sampler of its own."""
+    study.sampler = sampler_for(study, plan.search.sampler, plan.seed)
+    return study.ask()
+
+
+def sampler_for(study: optuna.Study, name: str, seed: int) -> Any:
+    """Returns the sampler of the next trial, seeded by the plan's seed and the trials begun.
 
     Worker processes come and go; a sampler seeded once a process would repeat itself in
     each new one.
@@ -141,5 +147,4 @@ def ask(study: optuna.Study, plan: SearchPlan) -> Any:
     # queued trials are not asked for yet: with them two asks would have the same count
     waiting = TrialState.WAITING
     count = sum(trial.state != waiting for trial in study.get_trials(deepcopy=False))
-    study.sampler = SAMPLERS[plan.search.sampler]((plan.seed * 1_000_003 + count) % 2**31)
-    return study.ask()
+    return SAMPLERS[name]((seed * 1_000_003 + count) % 2**31)

@@ -67,6 +67,15 @@ def test_orphans_are_closed_and_queued_again(folder: RunFolder) -> None:
     assert written.number == 2
 
 
+def test_queued_trials_do_not_share_draws_with_the_next(folder: RunFolder) -> None:
+    """Two interrupted trials without choices, then a new one: three different draws."""
+    study = studies.open_study(folder, PLAN)
+    study.enqueue_trial({})
+    study.enqueue_trial({})
+    drawn = [start(study).params["x"] for _ in range(3)]
+    assert len(set(drawn)) == 3
+
+
 def test_a_torn_journal_is_repaired(folder: RunFolder) -> None:
     study = studies.open_study(folder, PLAN)
     studies.tell(study, start(study).number, finished(0), PLAN)
