@@ -21,6 +21,9 @@ from search.warmstart import ABOUT_ATTR, about, enqueue, find_sources
 if TYPE_CHECKING:
     import optuna
 
+LADDER = 3
+"""Models between the smallest, which is one of them, and the baseline that are tried first."""
+
 
 def open_study(folder: RunFolder, plan: SearchPlan) -> optuna.Study:
     """Opens the run's study, creating it the first time.
@@ -85,7 +88,7 @@ def tell(study: optuna.Study, number: int, candidate: Candidate, plan: SearchPla
 def enqueue_first(study: optuna.Study, plan: SearchPlan, data: Dataset) -> None:
     """Queues what is tried first in a new study.
 
-    Replayed choices, else the fronts of finished searches, else the baseline.
+    Replayed choices, else the fronts of finished searches, else `first_choices`.
 
     Raises:
         InputError: The replay file holds no candidate, a warm start's source is none, or the
@@ -117,8 +120,24 @@ def enqueue_first(study: optuna.Study, plan: SearchPlan, data: Dataset) -> None:
             ", ".join(f"{source.name} (distance {source.distance:.2f})" for source in sources),
         )
     if not queued:
-        space = space_for(plan.search.space)
-        study.enqueue_trial({**space.baseline(data), **optimizers.baseline(plan, data)})
+        for choices in first_choices(plan, data):
+            study.enqueue_trial(choices)
+
+
+def first_choices(plan: SearchPlan, data: Dataset) -> list[dict[str, Any]]:
+    """Returns what a search begins with: the baseline, then models from the smallest on.
+
+    They cost little, and give a first front from end to end: what later trials are stopped
+    against and samplers start from.
+
+    Args:
+        plan: At most a quarter of its trials, and `LADDER`, go to the models on the way.
+        data: What is searched for.
+    """
+    space, settings = space_for(plan.search.space), optimizers.baseline(plan, data)
+    steps = min(LADDER, plan.search.trials // 4)
+    chosen = [space.baseline(data), *space.ladder(data, steps)]
+    return [{**choices, **settings} for choices in chosen]
 
 
 def read_replay(path: Path) -> Candidate:

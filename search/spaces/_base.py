@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from compress.data import Dataset
 from compress.task import Task
-from search.spaces._choices import Choice, Chosen, choose, extreme
+from search.spaces._choices import Choice, Chosen, between, choose, extreme
 
 if TYPE_CHECKING:
     import keras
@@ -55,6 +55,19 @@ class Space(Protocol):
         """Returns the complete choices of most MACs, or None where they are not known."""
         ...
 
+    def ladder(self, data: Dataset, steps: int) -> list[dict[str, Any]]:
+        """Returns complete choices from the smallest model's on towards the baseline.
+
+        Args:
+            data: What the models are for.
+            steps: How many at most, at least 0.
+
+        Returns:
+            Choices of rising costs, without the baseline, each once; [] where the smallest
+            are not known.
+        """
+        ...
+
     def build(self, trial: BaseTrial, data: Dataset) -> keras.Model:
         """Asks `trial` for all choices and builds the model, untrained unless `trained`.
 
@@ -100,6 +113,16 @@ class DeclaredSpace(ABC):
     def largest(self, data: Dataset) -> dict[str, Any]:
         """Returns the complete choices of most MACs and parameters."""
         return extreme(self.choices(data), most=True)
+
+    def ladder(self, data: Dataset, steps: int) -> list[dict[str, Any]]:
+        """See `Space.ladder`; each choice goes through its values in equal parts."""
+        choices, top = self.choices(data), self.baseline(data)
+        made: list[Chosen] = []
+        for step in range(steps):
+            chosen = between(choices, top, step / steps)
+            if chosen != top and chosen not in made:
+                made.append(chosen)
+        return made
 
     def build(self, trial: BaseTrial, data: Dataset) -> keras.Model:
         """See `Space.build`."""

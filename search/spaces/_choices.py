@@ -35,6 +35,12 @@ class Choice:
     least: Any
     most: Any
 
+    @property
+    def counts(self) -> bool:
+        """Whether the values are numbers in rising order."""
+        numbers = [value for value in self.values if type(value) in (int, float)]
+        return len(numbers) == len(self.values) and numbers == sorted(numbers)
+
     def asked(self, chosen: Chosen) -> bool:
         """Tells whether the condition holds, given the earlier choices."""
         return self.when is None or chosen.get(self.when[0]) in self.when[1]
@@ -109,6 +115,28 @@ def extreme(choices: Sequence[Choice], most: bool) -> Chosen:
     for choice in choices:
         if choice.asked(chosen):
             chosen[choice.name] = choice.most if most else choice.least
+    return chosen
+
+
+def between(choices: Sequence[Choice], other: Chosen, share: float) -> Chosen:
+    """Returns complete choices that lie between those of fewest MACs and others.
+
+    Each number goes a share of the way through its values, from `least` to the other's;
+    what is no number (a kind of layer, a path that is there or not) changes at the end of the
+    way, as it may well cost more than all the rest.
+
+    Args:
+        choices: All of a space.
+        other: Complete choices; what they do not have stays at `least`.
+        share: In [0, 1]. 0: the fewest MACs; 1: the others.
+    """
+    chosen: Chosen = {}
+    for choice in choices:
+        if choice.asked(chosen):
+            low = choice.values.index(choice.least)
+            high = choice.values.index(other.get(choice.name, choice.least))
+            way = share if choice.counts else math.floor(share)
+            chosen[choice.name] = choice.values[low + round(way * (high - low))]
     return chosen
 
 

@@ -81,6 +81,10 @@ class PythonSpace:
     def largest(self, data: Dataset) -> None:
         """Returns None: see `smallest`."""
 
+    def ladder(self, data: Dataset, steps: int) -> list[dict[str, Any]]:
+        """Returns nothing: see `smallest`."""
+        return []
+
     def build(self, trial: BaseTrial, data: Dataset) -> keras.Model:
         """Calls the function and checks what it returns.
 

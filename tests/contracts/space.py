@@ -83,6 +83,23 @@ class SpaceContract:
         space.build(trial, data)
         assert trial.params == fixed
 
+    def test_the_ladder_rises_from_the_smallest_to_the_baseline(
+        self, data: Dataset, space: Space
+    ) -> None:
+        top = space.baseline(data)
+        assert space.ladder(data, 0) == []
+        made = space.ladder(data, 3)
+        assert made[0] == space.smallest(data)
+        assert 1 <= len(made) <= 3
+        assert top not in made
+        macs = []
+        for fixed in [*made, top]:
+            trial = ask(0, fixed)
+            macs.append(count_macs(space.build(trial, data)).macs)
+            assert trial.params == fixed
+        assert macs == sorted(macs)
+        assert macs[0] < macs[-1]
+
     def test_replayed_choices_give_the_same_costs(self, data: Dataset, space: Space) -> None:
         first = ask(4)
         model = space.build(first, data)

@@ -21,7 +21,7 @@ from search import optimizers
 from search import study as studies
 from search.objective import candidate_id, trial_seed
 from search.plan import SearchPlan
-from search.spaces import SPACES
+from search.spaces import SPACES, space_for
 from search.storage import KernelLock, repair_journal
 
 PLAN = from_flat(SearchPlan, {"sampler": "random"})
@@ -115,12 +115,34 @@ def test_the_baseline_is_tried_first(folder: RunFolder, digits: Dataset) -> None
     study = studies.open_study(folder, PLAN)
     studies.enqueue_first(study, PLAN, digits)
     studies.enqueue_first(study, PLAN, digits)  # a second start adds nothing
-    assert len(study.trials) == 1
+    assert len(study.trials) == 1 + studies.LADDER
     trial = studies.ask(study, PLAN)
     SPACES["cnn"].build(trial, digits)
     settings = optimizers.sample(trial, PLAN, digits)
     assert trial.params == {**SPACES["cnn"].baseline(digits), **optimizers.baseline(PLAN, digits)}
     assert (settings.optimizer, settings.epochs) == ("adam", PLAN.search.epochs)
+    # then the smallest, with the same settings
+    trial = studies.ask(study, PLAN)
+    SPACES["cnn"].build(trial, digits)
+    assert trial.params == SPACES["cnn"].smallest(digits)
+    assert optimizers.sample(trial, PLAN, digits) == settings
+
+
+@pytest.mark.parametrize(("trials", "steps"), [(1, 0), (3, 0), (4, 1), (11, 2), (12, 3), (500, 3)])
+def test_short_searches_spend_at_most_a_quarter_on_small_models(
+    trials: int, steps: int, digits: Dataset
+) -> None:
+    plan = from_flat(SearchPlan, {"trials": trials})
+    assert len(studies.first_choices(plan, digits)) == 1 + steps
+
+
+def test_spaces_of_unknown_sizes_begin_with_their_baseline(blobs: Dataset) -> None:
+    plan = from_flat(SearchPlan, {"space": "tests.search.spaces.own:build"})
+    (first,) = studies.first_choices(plan, blobs)
+    assert first == {
+        **space_for(plan.search.space).baseline(blobs),
+        **optimizers.baseline(plan, blobs),
+    }
 
 
 def test_a_replay_keeps_choices_and_seed(folder: RunFolder, digits: Dataset) -> None:

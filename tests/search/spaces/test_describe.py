@@ -15,7 +15,7 @@ from compress.errors import InputError
 from compress.measure import count_macs
 from search.cli.main import app
 from search.spaces import CNN, SPACES, DeclaredSpace, space_for
-from search.spaces._choices import Choice, choose, count, pick, steps, whole
+from search.spaces._choices import Choice, between, choose, count, pick, steps, whole
 from search.spaces._sampling import Sample, estimate
 from search.spaces.describe import describe
 from search.values import value_count
@@ -63,6 +63,27 @@ def test_count_equals_a_walk_over_all_choices(name: str, digits: Dataset) -> Non
     assert isinstance(space, DeclaredSpace)
     choices = space.choices(digits)
     assert len(leaves(choices)) == count(choices)
+
+
+def test_between_by_hand() -> None:
+    choices = (
+        whole("stages", 1, 3),
+        pick("kind", ("plain", "thin"), least="thin", most="plain"),
+        pick("width", (8, 16, 24, 32, 64), ("stages", (2, 3))),
+        pick("stride", (1, 2), least=2, most=1),
+        pick("shortcut", (False, True)),
+        steps("dropout", 0.4, 0.1),
+    )
+    least = {"stages": 1, "kind": "thin", "stride": 2, "shortcut": False, "dropout": 0.0}
+    top = {**least, "stages": 3, "kind": "plain", "width": 32, "stride": 1, "shortcut": True}
+    assert between(choices, top, 0) == least
+    # stages 1 place on, width 1.5 and stride 0.5 places, to the even 2 and 0; kinds and paths,
+    # which are no numbers, stay
+    assert between(choices, top, 0.5) == {**least, "stages": 2, "width": 24, "stride": 2}
+    assert between(choices, top, 0.75) == {**least, "stages": 3, "width": 24, "stride": 1}
+    assert between(choices, top, 1) == top
+    # what the other has no value for stays at its least
+    assert between(choices, {"stages": 2}, 1) == {**least, "stages": 2, "width": 8}
 
 
 def test_count_by_hand() -> None:
