@@ -10,11 +10,11 @@ demo: $(READY)
 	$(BIN)/paretune run --data digits --trials 24 --epochs 30 --out runs/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not matrix"
+	$(BIN)/python -m pytest -m "not slow and not matrix" --durations=10
 
 # longer ones: the smallest network of each family of keras.applications, random graphs, faults
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --durations=20
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -22,7 +22,7 @@ check: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	for name in train_loop channel_speed prune_resnet20 weights_speed distill_speed latency_repeat search_stopping trial_speed search_front; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	for name in train_loop channel_speed prune_resnet20 weights_speed distill_speed latency_repeat search_stopping trial_speed search_front search_samplers search_transfer; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -36,17 +36,17 @@ Point = tuple[float, float, float]
 """(seconds since the start, accuracy, MACs) of a finished trial."""
 
 
-def ours(seed: int, minutes: float) -> list[Point]:
-    """Runs the command in a process on core 0."""
+def ours(seed: int, minutes: float, core: int = 0, *more: str) -> list[Point]:
+    """Runs the command, with more options, in a process on a core of its own."""
     import optuna
 
     folder = Path(tempfile.mkdtemp()) / "run"
     began = time.time()
     subprocess.run(
-        ["taskset", "-c", "0", sys.executable, "-c", "from search.cli import main; main()",
+        ["taskset", "-c", str(core), sys.executable, "-c", "from search.cli import main; main()",
          "search", "--data", "benchmarks.fashion_small:load", "--space", "cnn", "--trials",
          "100000", "--max-minutes", str(minutes), "--epochs", str(EPOCHS), "--workers", "1",
-         "--threads", "1", "--seed", str(seed), "--out", str(folder)],
+         "--threads", "1", "--seed", str(seed), "--out", str(folder), *more],
         check=True, capture_output=True,
     )  # fmt: skip
     backend = optuna.storages.journal.JournalFileBackend(str(folder / "study.journal"))

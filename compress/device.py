@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from compress.plan import DEVICES
 from compress.quiet import captured_stderr
 
 _GPU_NODES = ("/dev/nvidiactl", "/dev/dxg")
+USABLE = 0.95
+"""The share of a card's memory that processes on it divide; the driver and displays need some."""
+CONTEXT_MIB = 512
+"""What a process's CUDA context takes besides the memory that TensorFlow manages, roughly."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,8 @@ class Device:
         threads: CPU threads that TensorFlow may use for one operation.
         policy: Keras dtype policy that candidates are trained in.
         jit: Whether the training step is compiled by XLA.
+        sharers: Processes that compute on the card, this one included.
+        memory_mib: The most memory TensorFlow takes of it, in MiB; None: what it needs.
     """
 
     kind: str
@@ -33,12 +40,20 @@ class Device:
     threads: int
     policy: str
     jit: bool
+    sharers: int = 1
+    memory_mib: int | None = None
 
     def describe(self) -> str:
         """Returns one line for logs and reports."""
         if self.kind == "gpu":
             xla = "on" if self.jit else "off"
-            return f"{self.count} x GPU {self.name}, {self.policy}, XLA {xla}"
+            text = f"{self.count} x GPU {self.name}, {self.policy}, XLA {xla}"
+            if self.sharers == 1:
+                return text
+            share = "no bound on memory (nvidia-smi does not tell how much there is)"
+            if self.memory_mib is not None:
+                share = f"at most {self.memory_mib:,} MiB each"
+            return f"{text}, shared by {self.sharers} workers, {share}"
         plural = "" if self.threads == 1 else "s"
         return f"CPU {self.name}, {self.threads} thread{plural}, {self.policy}"
 
@@ -60,12 +75,14 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def setup(choice: str = "auto", threads: int | None = None) -> Device:
+def setup(choice: str = "auto", threads: int | None = None, sharers: int = 1) -> Device:
     """Prepares TensorFlow for a device; call it before anything is computed.
 
     Args:
         choice: "auto" (GPU where there is one), "cpu" or "gpu".
         threads: CPU threads per operation; None: every core this process may use.
+        sharers: Processes on the same GPU, this one included. Of several each gets an equal
+            share of the memory at once: one that grows would take it from the others.
 
     Returns:
         The device. Where TensorFlow has started already, its thread count and its
@@ -91,19 +108,46 @@ def setup(choice: str = "auto", threads: int | None = None) -> Device:
             "Install tensorflow[and-cuda] and a driver, or use --device cpu."
         )
     wanted = max(1, threads or available_cores())
+    share = memory_share(sharers) if gpus and choice != "cpu" and sharers > 1 else None
     try:
         tf.config.threading.set_intra_op_parallelism_threads(wanted)
         if choice == "cpu" and gpus:
             tf.config.set_visible_devices([], "GPU")
         for gpu in gpus if choice != "cpu" else []:
-            tf.config.experimental.set_memory_growth(gpu, True)
+            if share is None:
+                tf.config.experimental.set_memory_growth(gpu, True)
+            else:
+                bound = tf.config.LogicalDeviceConfiguration(memory_limit=share)
+                tf.config.set_logical_device_configuration(gpu, [bound])
     except RuntimeError:  # TensorFlow refuses changes once it has started
         wanted = tf.config.threading.get_intra_op_parallelism_threads() or available_cores()
     if choice == "cpu" or not gpus:
         return Device("cpu", cpu_name(), 1, wanted, "float32", jit=False)
     details = tf.config.experimental.get_device_details(gpus[0])
     policy = policy_for(details.get("compute_capability"))
-    return Device("gpu", details.get("device_name", "GPU"), len(gpus), wanted, policy, jit=True)
+    name = details.get("device_name", "GPU")
+    return Device("gpu", name, len(gpus), wanted, policy, True, sharers, share)
+
+
+def memory_share(sharers: int) -> int | None:
+    """Returns how many MiB of a card's memory each of several processes may take.
+
+    TensorFlow does not tell how much memory a card has; the driver's `nvidia-smi` does. Where
+    cards differ the smallest counts, as CUDA numbers them in another order.
+
+    Args:
+        sharers: Processes on the card, at least 1.
+
+    Returns:
+        The share, at least 1; None where `nvidia-smi` is missing or does not tell.
+    """
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        smallest = min(int(line) for line in done.stdout.split())
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    return max(1, int(USABLE * smallest / sharers) - CONTEXT_MIB)
 
 
 def quiet_tensorflow() -> None:

@@ -67,6 +67,7 @@ def retrain(
     space = space_for(plan.search.space)
     with model_policy(device.policy):
         model = space.build(trial, data)
+    space.prepare(model, candidate.choices, data)
     settings = replace(optimizers.sample(trial, plan, data), epochs=plan.final.epochs)
     part = on_everything(data) if plan.final.on_validation else data
 

@@ -109,6 +109,7 @@ def evaluate(
         report_excess(trial, costs, plan.search)
         return _written(folder, replace(candidate, state=REJECTED, reason=reason))
     report_preferences(trial, vars(costs), plan.search)
+    space.prepare(model, candidate.choices, data)
     following = Following(trial, plan, costs, name, on_progress)
     inherited = _inherited(model, candidate, plan, folder)
     start = Start(model, data, plan.search.objectives[0]) if space.trained else None

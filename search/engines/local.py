@@ -17,6 +17,7 @@ from typing import IO, Any, Protocol
 from compress.errors import RunFailed
 from compress.runfolder import LOG, RunFolder
 from search.engines import messages
+from search.engines.cards import card_of, sharers
 
 MAX_GROWTH = 2**30
 """A worker whose memory has grown by this many bytes is renewed (TensorFlow gives none back)."""
@@ -77,7 +78,8 @@ class LocalPool:
         workers: Number of processes, at least 1.
         device: "auto", "cpu" or "gpu".
         threads: CPU threads a worker.
-        gpus: Number of GPUs to spread the workers over; 0: none.
+        gpus: Number of GPUs to spread the workers over; 0: none. Workers on the same card
+            get equal shares of its memory.
     """
 
     def __init__(
@@ -187,14 +189,17 @@ class LocalPool:
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "KERAS_BACKEND": "tensorflow",
         }
+        shared = 1
         if self._gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = str(slot.index % self._gpus)
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+            environment["CUDA_VISIBLE_DEVICES"] = card_of(slot.index, self._gpus, visible)
+            shared = sharers(slot.index, len(self._slots), self._gpus)
         slot.generation += 1
         slot.started = slot.ready = False
         slot.jobs, slot.memory, slot.first_memory = 0, 0, 0
         slot.process = subprocess.Popen(
             [sys.executable, "-m", "search.engines.worker", str(self._folder.path),
-             "--device", self._device, "--threads", str(self._threads)],
+             "--device", self._device, "--threads", str(self._threads), "--sharers", str(shared)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -1,7 +1,7 @@
 """A worker process: loads the data once, then does the jobs it is sent until told to quit.
 
-Started as `python -m search.engines.worker FOLDER --device D --threads N`. Messages come
-on standard input and go to what was standard output; everything that libraries print
+Started as `python -m search.engines.worker FOLDER --device D --threads N --sharers M`. Messages
+come on standard input and go to what was standard output; everything that libraries print
 goes to standard error. When the parent dies, standard input ends and so does the worker.
 """
 
@@ -39,10 +39,13 @@ class Worker:
         folder: The run's folder; the plan is read from it.
         device: "auto", "cpu" or "gpu".
         threads: CPU threads.
+        sharers: Workers on this worker's GPU, itself included.
         out: Where messages go.
     """
 
-    def __init__(self, folder: RunFolder, device: str, threads: int, out: TextIO) -> None:
+    def __init__(
+        self, folder: RunFolder, device: str, threads: int, sharers: int, out: TextIO
+    ) -> None:
         from compress.data import Preprocessing, load_data
         from compress.device import quiet_tensorflow, setup
         from compress.errors import InputError
@@ -52,7 +55,7 @@ class Worker:
 
         self.folder, self._out = folder, out
         self.plan: SearchPlan = from_nested(SearchPlan, folder.read_plan_record()["plan"])
-        self.device: Device = setup(device, threads)
+        self.device: Device = setup(device, threads, sharers)
         quiet_tensorflow()
         stored = read_json(folder.data)
         scaling = Preprocessing.from_json(stored["preprocess"])
@@ -202,6 +205,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--sharers", type=int, default=1)
     arguments = parser.parse_args()
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -212,7 +216,13 @@ def main() -> None:
     from compress.runfolder import RunFolder
 
     try:
-        worker = Worker(RunFolder(arguments.folder), arguments.device, arguments.threads, out)
+        worker = Worker(
+            RunFolder(arguments.folder),
+            arguments.device,
+            arguments.threads,
+            arguments.sharers,
+            out,
+        )
     except ParetuneError as error:
         messages.send(out, messages.FATAL, reason=str(error))
         sys.exit(error.exit_code)

@@ -55,7 +55,7 @@ class SearchOptions:
     workers: int | None = option(
         None,
         "--workers",
-        "worker processes; default: one a GPU, else one a core",
+        "worker processes; default: one a GPU, else one a core; those on one GPU divide its memory",
         extendable=True,
     )
     storage: str = option("", "--storage", "Optuna storage URL; default: a journal in --out")

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 STARTUP = 10
-"""Random trials first: a front of one would be climbed from wherever it is."""
+"""Complete trials first, drawn at random where none is queued: a front of one would be climbed
+from wherever it is."""
 RESTART = 0.1
 """Probability of a random trial later on."""
 

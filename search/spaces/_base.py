@@ -75,6 +75,18 @@ class Space(Protocol):
         """
         ...
 
+    def prepare(self, model: keras.Model, chosen: dict[str, Any], data: Dataset) -> None:
+        """Readies a model of `build` for its training, in place.
+
+        For what takes time and changes no cost: it is not called for a model that is rejected.
+
+        Args:
+            model: As it was built.
+            chosen: Its choices; others, as the optimizer's, may be among them.
+            data: What it will be trained on.
+        """
+        ...
+
 
 class DeclaredSpace(ABC):
     """A space whose choices are data, so that they are counted and bounded without Keras.
@@ -127,6 +139,9 @@ class DeclaredSpace(ABC):
     def build(self, trial: BaseTrial, data: Dataset) -> keras.Model:
         """See `Space.build`."""
         return self.assemble(choose(trial, self.choices(data)), data)
+
+    def prepare(self, model: keras.Model, chosen: dict[str, Any], data: Dataset) -> None:  # noqa: B027
+        """See `Space.prepare`; nothing is left to do unless a subclass says so."""
 
 
 def head(features: Any, task: Task) -> Any:

@@ -36,7 +36,7 @@ class Around(DeclaredSpace):
     there are more than 24 such groups, those of one resolution and width share one choice;
     see `search.spaces._subnetworks`. Which channels stay is decided by the engine's default
     criterion on the model's own weights, once a process. A sub-network's weights are slices
-    of the model's; its normalization statistics are re-estimated on training examples.
+    of the model's; `prepare` re-estimates its normalization statistics on training examples.
 
     Args:
         name: "around:" and a `.keras` or `.h5` file; it is not read before `check`.
@@ -107,14 +107,18 @@ class Around(DeclaredSpace):
         )
 
     def assemble(self, chosen: Chosen, data: Dataset) -> keras.Model:
-        """Cuts the sub-network of complete choices; the whole model keeps its statistics."""
+        """Cuts the sub-network of complete choices, with the statistics of the whole model."""
+        return self._subnetworks().cut(
+            {name.removeprefix(KEEP): share for name, share in chosen.items()}
+        )
+
+    def prepare(self, model: keras.Model, chosen: dict[str, Any], data: Dataset) -> None:
+        """Re-estimates normalization statistics; the whole model keeps its own."""
         from compress.prune.recalibrate import recalibrate
 
-        shares = {name.removeprefix(KEEP): share for name, share in chosen.items()}
-        model = self._subnetworks().cut(shares)
-        if any(share < 1 for share in shares.values()):
+        shares = [share for name, share in chosen.items() if name.startswith(KEEP)]
+        if any(share < 1 for share in shares):
             recalibrate(model, data, BATCHES)
-        return model
 
     def _subnetworks(self) -> Subnetworks:
         path = self.path.resolve()

@@ -85,6 +85,9 @@ class PythonSpace:
         """Returns nothing: see `smallest`."""
         return []
 
+    def prepare(self, model: keras.Model, chosen: dict[str, Any], data: Dataset) -> None:
+        """Does nothing: the function has done all."""
+
     def build(self, trial: BaseTrial, data: Dataset) -> keras.Model:
         """Calls the function and checks what it returns.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from compress import device
-from compress.device import Device, gpu_count, policy_for, setup
+from compress.device import Device, gpu_count, memory_share, policy_for, setup
 from compress.errors import InputError
 
 
@@ -45,17 +47,60 @@ def test_policies(capability: tuple[int, int] | None, policy: str) -> None:
     assert policy_for(capability) == policy
 
 
-def test_gpu_setup_uses_memory_growth(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What TensorFlow is asked for on a machine with two cards, on a stand-in for its config."""
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
+    """What TensorFlow is asked for on a machine with two cards, by a stand-in for its config."""
     import tensorflow as tf
 
-    grown = []
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["gpu0", "gpu1"])
-    monkeypatch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", lambda n: None)
-    experimental = tf.config.experimental
-    monkeypatch.setattr(experimental, "set_memory_growth", lambda gpu, on: grown.append((gpu, on)))
+    found: list[tuple[str, object]] = []
+    config, experimental = tf.config, tf.config.experimental
+    monkeypatch.setattr(config, "list_physical_devices", lambda kind: ["gpu0", "gpu1"])
+    monkeypatch.setattr(config.threading, "set_intra_op_parallelism_threads", lambda n: None)
+    monkeypatch.setattr(experimental, "set_memory_growth", lambda gpu, on: found.append((gpu, on)))
+    monkeypatch.setattr(
+        config,
+        "set_logical_device_configuration",
+        lambda gpu, made: found.append((gpu, [one.memory_limit for one in made])),
+    )
     details = {"device_name": "Card", "compute_capability": (8, 6)}
     monkeypatch.setattr(experimental, "get_device_details", lambda gpu: details)
+    return found
+
+
+def smi(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
+    """Puts a program of the name `nvidia-smi` where it is found, and nothing else."""
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+def test_gpu_setup_uses_memory_growth(asked: list[tuple[str, object]]) -> None:
     made = setup("auto")
-    assert grown == [("gpu0", True), ("gpu1", True)]
+    assert asked == [("gpu0", True), ("gpu1", True)]
     assert made.describe() == "2 x GPU Card, mixed_bfloat16, XLA on"
+
+
+def test_workers_on_one_card_divide_its_memory(
+    asked: list[tuple[str, object]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    smi(monkeypatch, tmp_path, "echo 24576; echo 20000")
+    made = setup("auto", sharers=2)
+    # of the smaller card 95 %, halved, without what a CUDA context takes: 9,500 - 512
+    assert asked == [("gpu0", [8988]), ("gpu1", [8988])]
+    assert made.describe().endswith("XLA on, shared by 2 workers, at most 8,988 MiB each")
+
+
+@pytest.mark.parametrize("script", ["echo '[N/A]'", "exit 9", "true"])
+def test_memory_that_is_not_known_is_not_divided(
+    script: str,
+    asked: list[tuple[str, object]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    smi(monkeypatch, tmp_path, script)
+    made = setup("auto", sharers=3)
+    assert asked == [("gpu0", True), ("gpu1", True)]
+    assert "shared by 3 workers, no bound on memory" in made.describe()
+    monkeypatch.setenv("PATH", "")
+    assert memory_share(3) is None

@@ -74,6 +74,7 @@ def test_weights_are_exact_slices(around: Around, model: Any, digits: Dataset) -
 
 def test_everything_kept_is_the_model_itself(around: Around, model: Any, digits: Dataset) -> None:
     built = around.build(FixedTrial(around.baseline(digits)), digits)
+    around.prepare(built, around.baseline(digits) | {"learning_rate.adam": 1e-3}, digits)
     for one, two in zip(built.weights, model.weights, strict=True):
         np.testing.assert_array_equal(one, two)  # the statistics too
     x = digits.inputs("val")
@@ -97,6 +98,7 @@ def test_statistics_are_those_of_the_sub_network(
     around: Around, model: Any, digits: Dataset
 ) -> None:
     cut = around.build(FixedTrial(HALF), digits)
+    around.prepare(cut, HALF, digits)
     x = cut.get_layer("mid")(cut.get_layer("first")(digits.inputs("train"))).numpy()
     bn = cut.get_layer("bn")
     for moving, true, name in (

@@ -139,13 +139,27 @@ def test_a_candidate_tells_its_quality_before_fine_tuning(
     chosen = {FIRST: 1.0, MID: 1.0, HIDDEN: 0.5}
     trial = ask(0, chosen | optimizers.baseline(plan, digits))
     candidate = evaluate(trial, digits, plan, folder, cpu, lambda text, share: None)
-    logits = predict_logits(space.build(FixedTrial(chosen), digits), digits, "val")
+    model = space.build(FixedTrial(chosen), digits)
+    space.prepare(model, chosen, digits)
+    logits = predict_logits(model, digits, "val")
     before = float((logits.argmax(-1) == digits.val.y).mean())
     assert before > 0.2, "weights are kept"
     assert candidate.state == "complete"
     assert candidate.notes[0] == f"validation accuracy before fine-tuning {before:.4f}"
     assert candidate.val["accuracy"] >= before
     assert candidate.choices.items() >= chosen.items()
+
+
+def test_what_is_rejected_costs_no_statistics(
+    around: Around, digits: Dataset, cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Around, "prepare", lambda *_: pytest.fail("nothing is trained"))
+    plan = from_flat(SearchPlan, {"space": around.name, "max_macs": 1})
+    folder = RunFolder(tmp_path / "run")
+    folder.claim("search", plan)
+    trial = ask(0, HALF | optimizers.baseline(plan, digits))
+    candidate = evaluate(trial, digits, plan, folder, cpu, lambda text, share: None)
+    assert (candidate.state, candidate.val) == ("rejected", {})
 
 
 def test_fine_tuning_never_makes_worse(around: Around, digits: Dataset) -> None:
