@@ -6,7 +6,10 @@ cores of their own, for the same wall time from the start of their processes. Sh
 of validation accuracy in [0.5, 1] and log10 MACs in [4, 8] over time, and when ours reaches
 the other's last value. Goes on where it was interrupted, seed by seed.
 
-    python -m benchmarks.search_front [--minutes 12] [--seeds 3]
+    python -m benchmarks.search_front [--minutes 12] [--seeds 3] [--same-first]
+
+With `--same-first` the other side is given all first trials of ours, not the baseline alone: what
+is left of the difference comes from faster and stopped trials. It has a file of its own.
 """
 
 from __future__ import annotations
@@ -29,7 +32,11 @@ from benchmarks._common import RESULTS, environment
 from benchmarks.search_stopping import volume
 from compress.files import read_json, write_json
 
-FILE = RESULTS / "search_front.json"
+FILES = {
+    False: RESULTS / "search_front.json",
+    True: RESULTS / "search_front_same_first.json",
+}
+"""By whether both sides have the same first trials."""
 EPOCHS = 8
 
 Point = tuple[float, float, float]
@@ -62,8 +69,15 @@ def ours(seed: int, minutes: float, core: int = 0, *more: str) -> list[Point]:
     return found  # type: ignore[return-value]
 
 
-def plain(seed: int, minutes: float, file: Path) -> None:
-    """Plain Optuna: every trial trained by `fit` to its end; writes its points to a file."""
+def plain(seed: int, minutes: float, file: Path, same_first: bool) -> None:
+    """Plain Optuna: every trial trained by `fit` to its end; writes its points to a file.
+
+    Args:
+        seed: Of the sampler.
+        minutes: Wall time.
+        file: Where points go.
+        same_first: Whether it tries all of our first trials, or the baseline alone.
+    """
     began = time.time()
     import keras
     import optuna
@@ -76,6 +90,7 @@ def plain(seed: int, minutes: float, file: Path) -> None:
     from search import optimizers
     from search.plan import SearchPlan
     from search.spaces import SPACES
+    from search.study import first_choices
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     quiet_tensorflow()
@@ -110,18 +125,20 @@ def plain(seed: int, minutes: float, file: Path) -> None:
     study = optuna.create_study(
         directions=["maximize", "minimize"], sampler=optuna.samplers.TPESampler(seed=seed)
     )
-    # the same first trial as ours: the space's baseline
-    study.enqueue_trial({**SPACES["cnn"].baseline(data), **optimizers.baseline(plan, data)})
+    # the space's baseline comes first
+    for choices in first_choices(plan, data)[: None if same_first else 1]:
+        study.enqueue_trial(choices)
     study.optimize(objective, timeout=60 * minutes - (time.time() - began), callbacks=[keep])
 
 
-def together(seed: int, minutes: float) -> dict[str, list[Point]]:
+def together(seed: int, minutes: float, same_first: bool) -> dict[str, list[Point]]:
     """Runs both at the same time, a core each."""
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "plain.json"
         other = subprocess.Popen(
             ["taskset", "-c", "1", sys.executable, "-m", "benchmarks.search_front", "--plain",
-             str(seed), "--minutes", str(minutes), "--file", str(file)],
+             str(seed), "--minutes", str(minutes), "--file", str(file),
+             *(["--same-first"] if same_first else [])],
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
         found = ours(seed, minutes)
@@ -157,18 +174,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=12)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--same-first", action="store_true")
     parser.add_argument("--plain", type=int)
     parser.add_argument("--file", type=Path)
     given = parser.parse_args()
     if given.plain is not None:
-        plain(given.plain, given.minutes, given.file)
+        plain(given.plain, given.minutes, given.file, given.same_first)
         return
-    runs: dict[str, Any] = read_json(FILE)["runs"] if FILE.exists() else {}
+    results = FILES[given.same_first]
+    runs: dict[str, Any] = read_json(results)["runs"] if results.exists() else {}
     for seed in range(given.seeds):
         if str(seed) not in runs:
-            runs[str(seed)] = together(seed, given.minutes)
+            runs[str(seed)] = together(seed, given.minutes, given.same_first)
             write_json(
-                FILE,
+                results,
                 {"environment": environment(), **summary(runs, given.minutes), "runs": runs},
             )
     for seed, row in enumerate(summary(runs, given.minutes)["seeds"]):
