@@ -50,7 +50,7 @@ class Device:
             text = f"{self.count} x GPU {self.name}, {self.policy}, XLA {xla}"
             if self.sharers == 1:
                 return text
-            share = "no bound on memory (nvidia-smi does not tell how much there is)"
+            share = "no bound on memory"
             if self.memory_mib is not None:
                 share = f"at most {self.memory_mib:,} MiB each"
             return f"{text}, shared by {self.sharers} workers, {share}"
@@ -120,6 +120,7 @@ def setup(choice: str = "auto", threads: int | None = None, sharers: int = 1) ->
                 bound = tf.config.LogicalDeviceConfiguration(memory_limit=share)
                 tf.config.set_logical_device_configuration(gpu, [bound])
     except RuntimeError:  # TensorFlow refuses changes once it has started
+        share = None
         wanted = tf.config.threading.get_intra_op_parallelism_threads() or available_cores()
     if choice == "cpu" or not gpus:
         return Device("cpu", cpu_name(), 1, wanted, "float32", jit=False)

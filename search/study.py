@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import optuna
 
 LADDER = 3
-"""Models between the smallest, which is one of them, and the baseline that are tried first."""
+"""At most so many models, from the smallest on towards the baseline, are tried behind it."""
 
 
 def open_study(folder: RunFolder, plan: SearchPlan) -> optuna.Study:
@@ -127,8 +127,8 @@ def enqueue_first(study: optuna.Study, plan: SearchPlan, data: Dataset) -> None:
 def first_choices(plan: SearchPlan, data: Dataset) -> list[dict[str, Any]]:
     """Returns what a search begins with: the baseline, then models from the smallest on.
 
-    They cost little, and give a first front from end to end: what later trials are stopped
-    against and samplers start from.
+    The small ones cost little, and with the baseline they are a first front from end to end:
+    what later trials are stopped against and samplers start from.
 
     Args:
         plan: At most a quarter of its trials, and `LADDER`, go to the models on the way.

@@ -91,6 +91,19 @@ def test_workers_on_one_card_divide_its_memory(
     assert made.describe().endswith("XLA on, shared by 2 workers, at most 8,988 MiB each")
 
 
+def test_a_share_that_comes_too_late_is_not_claimed(
+    asked: list[tuple[str, object]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import tensorflow as tf
+
+    def started(gpu: str, made: object) -> None:
+        raise RuntimeError("has been initialized")
+
+    monkeypatch.setattr(tf.config, "set_logical_device_configuration", started)
+    smi(monkeypatch, tmp_path, "echo 24576")
+    assert setup("auto", sharers=2).memory_mib is None
+
+
 @pytest.mark.parametrize("script", ["echo '[N/A]'", "exit 9", "true"])
 def test_memory_that_is_not_known_is_not_divided(
     script: str,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from compress.runfolder import RunFolder
@@ -25,28 +27,18 @@ def test_sharers_are_counted_by_card() -> None:
     assert sharers(0, 1, 4) == 1
 
 
-def test_the_pool_tells_its_workers(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pool_tells_its_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
 
     class Process:
-        stdin, stdout, returncode = None, (), 0
+        stdout = ()
 
         def __init__(self, command: list[str], **options: dict[str, str]) -> None:
             started.append((command, options["env"]["CUDA_VISIBLE_DEVICES"]))
 
-        def poll(self) -> int:
-            return 0
-
-        def terminate(self) -> None: ...
-
-        def kill(self) -> None: ...
-
-        def wait(self, timeout: float | None = None) -> int:
-            return 0
-
     monkeypatch.setattr(local.subprocess, "Popen", Process)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    pool = local.LocalPool(RunFolder(str(tmp_path)), 3, "gpu", 2, gpus=2)
+    pool = local.LocalPool(RunFolder(tmp_path), 3, "gpu", 2, gpus=2)
     for slot in pool._slots:
         pool._start(slot)
     assert [card for _, card in started] == ["4", "6", "4"]
