@@ -23,6 +23,8 @@ STYLES = {
 }
 LOG_FROM = 4.0
 """Ratio of the largest to the smallest value from which an axis is logarithmic."""
+ROOM = 3.0
+"""Points of quality that stay below the lowest point which is never cut."""
 
 
 def render_plot(report: Report, file_format: str) -> bytes:
@@ -94,16 +96,23 @@ def _search_panel(axes: Axes, report: Report) -> None:
             color=INK,
         )  # fmt: skip
     _scale(axes, [getattr(item, cost) for item in trained.values()])
-    cut_floor(axes, [item.val[quality] * 100 for item in trained.values()])
+    cut_floor(axes, [item.val[quality] * 100 for item in trained.values()], heights)
     axes.set_title("Search: all trained candidates", color=INK)
     axes.set_xlabel("MACs (counted)" if cost == "macs" else f"{cost} (counted)")
     axes.set_ylabel(f"validation {quality} in %")
 
 
-def cut_floor(axes: Axes, heights: list[float]) -> None:
-    """Cuts failures near chance off the picture, and says how many."""
+def cut_floor(axes: Axes, heights: list[float], shown: list[float]) -> None:
+    """Cuts failures near chance off the picture, and says how many.
+
+    Args:
+        axes: What is drawn on.
+        heights: Of all points, in %.
+        shown: Heights that are never cut: what the picture is about.
+    """
     best = max(heights)
     floor = best - max(12.0, 3.0 * (best - sorted(heights)[len(heights) // 2]))
+    floor = min(floor, min(shown, default=best) - ROOM)
     hidden = sum(height < floor for height in heights)
     if hidden:
         axes.set_ylim(bottom=floor)
@@ -166,7 +175,13 @@ def _files_panel(axes: Axes, report: Report, axis: str) -> None:
             axes.errorbar(xs, ys, xerr=list(zip(*spans, strict=True)), fmt="none",
                           ecolor=color, elinewidth=1, alpha=0.7)  # fmt: skip
         axes.scatter(xs, ys, s=38, color=color, marker=marker, label=label, zorder=3)
-    cut_floor(axes, [row.artifact.test[report.main] * 100 for row, _ in placed])
+    # the files made of a model may have failed; the models themselves are the front
+    models = [origins[row.artifact.baseline][0] for row, _ in placed]
+    heights, shown = (
+        [row.artifact.test[report.main] * 100 for row in rows]
+        for rows in ([row for row, _ in placed], models)
+    )
+    cut_floor(axes, heights, shown)
     _scale(axes, [x for _, x in placed], {"size": "B", "latency": "s"}.get(axis, ""))
     name = report.main if report.main == "accuracy" else MEANING[report.main][0]
     axes.set_ylabel(f"test {name} in %")

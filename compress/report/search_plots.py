@@ -118,7 +118,7 @@ def learning_curves(candidates: Sequence[Candidate], front: Sequence[str], quali
                     markersize=5 if marker == "x" else 2.5, **styles[label],
                 )  # fmt: skip
                 ends.append(scaled[-1])
-        cut_floor(axes, ends)
+        cut_floor(axes, ends, [curves[name][-1][1] * 100 for name in groups["front"]])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel(f"validation {quality} in %")

@@ -1,0 +1,33 @@
+"""What of the plot is cut off, by hand."""
+
+from __future__ import annotations
+
+import pytest
+from matplotlib.figure import Figure
+
+from compress.report.plot import cut_floor
+
+
+@pytest.mark.parametrize(
+    ("heights", "shown", "bottom", "text"),
+    [
+        # the median is 97, the best 99: the floor is 99 - 12
+        ([99, 98, 97, 67, 10], [99, 98], 87, "2 below 87 %"),
+        # what is on the front is never cut: 67 - 3
+        ([99, 98, 97, 67, 10], [99, 67], 64, "1 below 64 %"),
+        ([99, 98, 97, 67, 10], [], 87, "2 below 87 %"),
+    ],
+)
+def test_failures_are_cut_and_the_front_is_not(
+    heights: list[float], shown: list[float], bottom: float, text: str
+) -> None:
+    axes = Figure().add_subplot()
+    cut_floor(axes, heights, shown)
+    assert axes.get_ylim()[0] == bottom
+    assert [item.get_text() for item in axes.texts] == [text]
+
+
+def test_nothing_is_cut_where_all_are_near() -> None:
+    axes = Figure().add_subplot()
+    cut_floor(axes, [99, 95, 90], [99])
+    assert not axes.texts
