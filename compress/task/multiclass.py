@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from compress.task._base import Array, Floats, Task
 
 
@@ -50,17 +48,15 @@ class MultiClass(Task):
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
         """Returns accuracy, and the unweighted means over classes of precision, recall and F1.
 
-        The largest score wins. A class that is never predicted counts precision 0.
+        The largest score wins. The means are over the classes that occur among labels or
+        predictions, as scikit-learn's are; one of these that is never predicted counts
+        precision 0, one that no example has recall 0.
         """
         from sklearn.metrics import precision_recall_fscore_support
 
         predicted = scores.argmax(axis=-1)
         precision, recall, f1, _ = precision_recall_fscore_support(
-            labels,
-            predicted,
-            labels=np.arange(scores.shape[-1]),
-            average="macro",
-            zero_division=0.0,
+            labels, predicted, average="macro", zero_division=0.0
         )
         return {
             "accuracy": float((predicted == labels).mean()),

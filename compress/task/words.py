@@ -4,9 +4,9 @@ from __future__ import annotations
 
 MEANING = {
     "accuracy": ("Accuracy", "Share of right answers"),
-    "f1_macro": ("F1", "Mean over classes of F1"),
-    "precision_macro": ("Precision", "Mean over classes of precision"),
-    "recall_macro": ("Recall", "Mean over classes of recall"),
+    "f1_macro": ("F1", "Mean of F1 over the classes that occur"),
+    "precision_macro": ("Precision", "Mean of precision over the classes that occur"),
+    "recall_macro": ("Recall", "Mean of recall over the classes that occur"),
     "f1": ("F1", "F1 of the second class"),
     "precision": ("Precision", "Precision of the second class"),
     "recall": ("Recall", "Recall of the second class"),

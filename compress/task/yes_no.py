@@ -107,14 +107,22 @@ class MultiLabel(_YesNo):
 
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
         """Returns F1 (mean over labels, and pooled), the share of right yes/no decisions and
-        the share of examples whose labels are all right."""
-        from sklearn.metrics import f1_score
+        the share of examples whose labels are all right.
 
-        yes = (scores > threshold).astype(np.int64)
-        right = yes == labels
+        The mean is over the labels that an example has or is said to have. scikit-learn's
+        `f1_score(average="macro")` counts the others as `zero_division`, by default 0: with
+        nan its mean is this one. Where no label occurs at all, both F1 are 0.
+        """
+        yes, true = scores > threshold, labels.astype(bool)
+        right = yes == true
+        # not scikit-learn's functions: they take a single label for two classes
+        found = (yes & true).sum(axis=0)
+        named = yes.sum(axis=0) + true.sum(axis=0)
+        occur = named > 0
+        each = 2 * found[occur] / named[occur]
         return {
-            "f1_macro": float(f1_score(labels, yes, average="macro", zero_division=0.0)),
-            "f1_micro": float(f1_score(labels, yes, average="micro", zero_division=0.0)),
+            "f1_macro": float(each.mean()) if len(each) else 0.0,
+            "f1_micro": float(2 * found.sum() / max(named.sum(), 1)),
             "accuracy": float(right.mean()),
             "exact_match": float(right.all(axis=-1).mean()),
         }

@@ -62,6 +62,39 @@ def test_quality_by_hand() -> None:
     assert got["f1_macro"] == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
 
 
+def test_classes_that_do_not_occur_count_nowhere() -> None:
+    """A part without one class, all of it right, is perfect; so says scikit-learn."""
+    labels = np.array([0, 1, 1, 0])
+    got = MultiClass(3).quality(labels, np.eye(3, dtype=np.float32)[labels])
+    assert got == dict.fromkeys(MultiClass.qualities, 1.0)
+    # predicted by mistake, it occurs: precision 1, 1, 0; recall 1, 1/2, 0
+    got = MultiClass(3).quality(labels, np.eye(3, dtype=np.float32)[[0, 1, 2, 0]])
+    assert got["precision_macro"] == pytest.approx(2 / 3)
+    assert got["recall_macro"] == pytest.approx(1 / 2)
+    assert got["f1_macro"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+
+
+def test_macro_qualities_equal_scikit_learn() -> None:
+    """Ten classes of which few occur, labels apart from predictions."""
+    from sklearn.metrics import f1_score, precision_score, recall_score
+
+    rng = np.random.default_rng(0)
+    absent = 0
+    for _ in range(40):
+        labels = rng.choice(rng.choice(10, 4, replace=False), size=12)
+        predicted = np.where(rng.random(12) < 0.7, labels, rng.integers(10, size=12))
+        absent += len(np.union1d(labels, predicted)) < 10
+        got = MultiClass(10).quality(labels, np.eye(10, dtype=np.float32)[predicted])
+        for name, score in (
+            ("f1_macro", f1_score),
+            ("precision_macro", precision_score),
+            ("recall_macro", recall_score),
+        ):
+            expected = score(labels, predicted, average="macro", zero_division=0)
+            assert got[name] == pytest.approx(expected, abs=1e-12), name
+    assert absent > 30
+
+
 def test_binary_quality_by_hand() -> None:
     # yes at 0.9, 0.6, 0.7; right are the first two; one of three positives is missed
     labels = np.array([1, 1, 0, 1, 0])
@@ -85,6 +118,33 @@ def test_multilabel_quality_by_hand() -> None:
     assert got["exact_match"] == pytest.approx(1 / 3)
     assert got["f1_macro"] == pytest.approx((2 * 2 / (2 * 2 + 1) + 0) / 2)
     assert got["f1_micro"] == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
+
+
+def test_labels_that_do_not_occur_count_nowhere() -> None:
+    """scikit-learn's oracle: `zero_division=nan` leaves labels without an F1 out of the mean."""
+    from sklearn.metrics import f1_score
+
+    labels = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0]])
+    perfect = MultiLabel(3).quality(labels, (labels * 2 - 1).astype(np.float32))
+    assert perfect == dict.fromkeys(MultiLabel.qualities, 1.0)
+    rng, left_out = np.random.default_rng(0), 0
+    for _ in range(40):
+        labels = (rng.random((6, 8)) < 0.15).astype(np.int64)
+        yes = np.where(rng.random((6, 8)) < 0.9, labels, 1 - labels)
+        left_out += not (labels | yes).any(axis=0).all()
+        got = MultiLabel(8).quality(labels, (yes * 2 - 1).astype(np.float32))
+        expected = f1_score(labels, yes, average="macro", zero_division=np.nan)
+        assert got["f1_macro"] == pytest.approx(expected, abs=1e-12)
+        pooled = f1_score(labels, yes, average="micro", zero_division=0.0)
+        assert got["f1_micro"] == pytest.approx(pooled, abs=1e-12)
+    assert left_out > 10
+    # one label: F1 of "yes", 2 found of 3 named and 3 there; not the mean with that of "no"
+    labels, yes = np.array([[1], [1], [1], [0]]), np.array([[1], [1], [-1], [1]], np.float32)
+    assert MultiLabel(1).quality(labels, yes)["f1_macro"] == pytest.approx(4 / 6)
+    # nothing to find and nothing found: no mean of anything, 0 as scikit-learn has it
+    none = np.zeros((2, 3), np.int64)
+    got = MultiLabel(3).quality(none, np.full((2, 3), -1, np.float32))
+    assert (got["f1_macro"], got["exact_match"]) == (0.0, 1.0)
 
 
 def test_regression_quality_by_hand() -> None:
