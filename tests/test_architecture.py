@@ -15,7 +15,13 @@ ROOT = Path(__file__).parent.parent
 # docs/architecture.md's order; names in one line stand side by side and may not be
 # imported from the left. Side by side, `prune` and `distill` never import each other.
 TIERS = [
-    ["compress._version", "compress.errors", "compress.registry", "compress.options"],
+    [
+        "compress._version",
+        "compress.errors",
+        "compress.registry",
+        "compress.options",
+        "compress.interpreter",
+    ],
     [
         "compress.files",
         "compress.plan",

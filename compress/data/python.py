@@ -7,10 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from compress.errors import InputError
+from compress.interpreter import add_current_folder
 
 
 def resolve(target: str, what: str = "") -> Callable[..., Any]:
     """Imports `package.module:function` and returns the function.
+
+    A module that is not installed is looked for in the current folder.
 
     Args:
         target: As the user typed it.
@@ -23,6 +26,7 @@ def resolve(target: str, what: str = "") -> Callable[..., Any]:
     shown = f"{what} '{target}'" if what else f"'{target}'"
     if not module_name or not name:
         raise InputError(f"{shown} must be package.module:function. Received: '{target}'.")
+    add_current_folder()
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect as signatures
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from compress.interpreter import drop_current_folder
 from compress.plan import Plan
 from compress.plan.bench import BenchPlan
 from search.cli._options import plan_command
@@ -59,9 +59,8 @@ app.add_typer(space)
 
 def main() -> None:
     """Runs the command line."""
-    # this process is ours: quiet TensorFlow, and let `module:function` find the user's folder
+    # this process is ours: quiet TensorFlow, and no file of the current folder in a package's place
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    drop_current_folder()
     app()

@@ -8,13 +8,13 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass
 from typing import IO, Any, Protocol
 
 from compress.errors import RunFailed
+from compress.interpreter import module_command, module_environment
 from compress.runfolder import LOG, RunFolder
 from search.engines import messages
 from search.engines.cards import card_of, sharers
@@ -184,8 +184,7 @@ class LocalPool:
 
     def _start(self, slot: _Worker) -> None:
         environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            **module_environment(),
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "KERAS_BACKEND": "tensorflow",
         }
@@ -198,8 +197,10 @@ class LocalPool:
         slot.started = slot.ready = False
         slot.jobs, slot.memory, slot.first_memory = 0, 0, 0
         slot.process = subprocess.Popen(
-            [sys.executable, "-m", "search.engines.worker", str(self._folder.path),
-             "--device", self._device, "--threads", str(self._threads), "--sharers", str(shared)],
+            module_command(
+                "search.engines.worker", str(self._folder.path), "--device", self._device,
+                "--threads", str(self._threads), "--sharers", str(shared),
+            ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

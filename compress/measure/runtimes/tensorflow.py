@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.errors import InputError
+from compress.interpreter import module_command, module_environment
 
 
 class TensorFlow:
@@ -83,7 +84,8 @@ class _Server:
 
     def __init__(self, threads: int) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "compress.measure.runtimes.tensorflow", str(threads)],
+            module_command("compress.measure.runtimes.tensorflow", str(threads)),
+            env=module_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
