@@ -8,7 +8,13 @@ from compress._version import __version__
 from compress.bench import BenchPlan, bench
 from compress.data import Dataset, Split, load_data
 from compress.distill import distill
-from compress.errors import InputError, MissingDependency, ParetuneError, TrainingDiverged
+from compress.errors import (
+    FeasibleError,
+    InputError,
+    MissingDependency,
+    ParetuneError,
+    TrainingDiverged,
+)
 from compress.export import export
 from compress.io import load_model
 from compress.measure import count_macs, measure_latency
@@ -20,6 +26,7 @@ from compress.prune.weights import prune_weights
 __all__ = [
     "BenchPlan",
     "Dataset",
+    "FeasibleError",
     "InputError",
     "MissingDependency",
     "ParetuneError",

@@ -20,6 +20,10 @@ class InputError(ParetuneError, ValueError):
     """An argument, a file or a data set breaks a rule that the message states."""
 
 
+class FeasibleError(InputError):
+    """A target cannot be met by this model, though it may fit others; nothing else is wrong."""
+
+
 class MissingDependency(ParetuneError, ImportError):
     """An optional package is not installed; the message ends in the install line."""
 

@@ -17,7 +17,7 @@ from compress.plan import Plan
 from compress.prune.channels import check_channels
 from compress.runfolder import LOG, RunFolder
 from compress.shrink import OnProgress, load_teacher
-from compress.stages import compress_stage, measure_stage, silent, variant_name
+from compress.stages import compress_stage, measure_stage, silent
 
 if TYPE_CHECKING:
     import keras
@@ -101,9 +101,8 @@ def compress_model(
             )
         measure_stage(folder, plan, on_progress)
         report = render(folder.path)
-    return CompressResult(
-        load_model(folder.model_file(variant_name(path.stem, plan))), folder.path, report
-    )
+    (record,) = (item for item in report.compressed if item.model == path.stem)
+    return CompressResult(load_model(folder.model_file(record.small)), folder.path, report)
 
 
 def check_teachers(plan: Plan, data: Dataset, student: keras.Model | None = None) -> None:

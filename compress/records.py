@@ -178,6 +178,8 @@ class Compressed(Record):
         device: What it was trained on.
         notes: What was skipped or done other than asked, with reasons.
         artifacts: The exported files, as JSON.
+        compressed: The compressed model's name in files, which tells what was done:
+            "0005-c0_5x-p80"; empty in records of older versions, see `small`.
     """
 
     model: str
@@ -192,6 +194,15 @@ class Compressed(Record):
     notes: tuple[str, ...]
     artifacts: tuple[dict[str, Any], ...]
     channels: dict[str, Any] | None = None
+    compressed: str = ""
+
+    @property
+    def small(self) -> str:
+        """The compressed model's name in files."""
+        if self.compressed:
+            return self.compressed
+        ids = [item["id"] for item in self.artifacts if item["variant"] == "pruned"]
+        return str(ids[0]).rpartition(".")[0]
 
     def files(self) -> list[Artifact]:
         """Returns the artifacts as records."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.data import Dataset
-from compress.errors import InputError
+from compress.errors import FeasibleError
 from compress.files import read_json
 from compress.io import copy_model, load_model
 from compress.plan import Plan
@@ -32,6 +32,8 @@ class Shrunk:
 
     Attributes:
         model: An ordinary Keras model.
+        label: What was done, as names of files tell it: "c0_5x-p80" at half the MACs and 80 %
+            sparsity; "p0" where nothing was removed.
         channels: What was removed; None where no channels were asked for or could leave.
         weights: What was zeroed.
         val: Validation quality after.
@@ -42,6 +44,7 @@ class Shrunk:
     """
 
     model: keras.Model
+    label: str
     channels: ChannelReport | None
     weights: WeightReport
     val: dict[str, float]
@@ -100,6 +103,7 @@ def shrink(
         notes.append("no layer was pruned: see the kept layers and their reasons")
     return Shrunk(
         student,
+        _label(plan, channels, weights),
         channels,
         weights,
         val,
@@ -109,6 +113,16 @@ def shrink(
         len(training.history),
         (*notes, *training.notes),
     )
+
+
+def _label(plan: Plan, channels: ChannelReport | None, weights: WeightReport) -> str:
+    """Names what was done, which is not always what was asked for."""
+    parts = []
+    if channels is not None:
+        parts.append(f"c{channels.label}")
+    if plan.weights.sparsity > 0 or channels is None:
+        parts.append(plan.weights.label if weights.pruned else "p0")
+    return "-".join(parts).replace(".", "_")
 
 
 def _without_channels(
@@ -140,7 +154,7 @@ def _without_channels(
             seed=plan.seed,
             on_choice=chosen,
         )
-    except InputError as error:
+    except FeasibleError as error:
         # one candidate of a run may be too small for a target that fits the others
         return copy_model(model), None, [f"no channels were removed: {error}"]
     return result.model, result.report, list(result.report.notes)

@@ -31,17 +31,6 @@ def silent(text: str, share: float) -> None:
     """Ignores progress."""
 
 
-def variant_name(name: str, plan: Plan) -> str:
-    """Returns the compressed model's name: "0005-c0_5x-p80" at half the MACs, 80 % sparsity."""
-    parts = [name]
-    if plan.channels.active:
-        kind = "" if plan.channels.of == "macs" else plan.channels.of
-        parts.append(f"c{plan.channels.target}{kind}")
-    if plan.weights.sparsity > 0 or not plan.channels.active:
-        parts.append(plan.weights.label)
-    return "-".join([name, *(part.replace(".", "_") for part in parts[1:])])
-
-
 def compress_stage(
     model: keras.Model,
     name: str,
@@ -81,12 +70,13 @@ def compress_stage(
     keras.utils.set_random_seed(plan.seed)
     unfinished = folder.path / "unfinished" / name
     shrunk = shrink(model, name, data, plan, teachers, device, on_progress, unfinished)
-    save_model(float32_model(shrunk.model), folder.model_file(variant_name(name, plan)))
+    small = f"{name}-{shrunk.label}"
+    save_model(float32_model(shrunk.model), folder.model_file(small))
     artifacts = [
         *_files(model, name, name, "dense", 0.0, data, plan, folder, on_progress),
         *_files(
             shrunk.model,
-            variant_name(name, plan),
+            small,
             name,
             "pruned",
             shrunk.weights.sparsity,
@@ -98,6 +88,7 @@ def compress_stage(
     ]
     record = Compressed(
         model=name,
+        compressed=small,
         teacher=_taught_by(teachers, shrunk.teacher_val, data.task.qualities[0]),
         val={"dense": shrunk.dense_val, "pruned": shrunk.val},
         weights=shrunk.weights.to_json(),

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 import numpy.typing as npt
 
-from compress.errors import InputError, unknown_name
+from compress.errors import FeasibleError, InputError, unknown_name
 from compress.plan import ChannelOptions
 from compress.prune.channels.coupling import Coupling, Mask
 from compress.prune.channels.criteria import Context, Criterion, Scores
@@ -55,7 +55,8 @@ def check_feasible(coupling: Coupling, options: ChannelOptions) -> None:
     """Checks patterns and target before any work is done.
 
     Raises:
-        InputError: As `select` does, but for what only the criterion can show.
+        FeasibleError: The target is below what is feasible, or nothing can be removed.
+        InputError: A pattern matches nothing.
     """
     finest = 4 if options.round_to == 0 else options.round_to
     if not coupling.groups:
@@ -92,8 +93,9 @@ def select(
         sensitivity: Ranks groups against each other by predicted loss of quality.
 
     Raises:
-        InputError: The target is below what is feasible, a pattern matches nothing, or the
-            criterion returned something else than one finite number a unit.
+        FeasibleError: The target is below what is feasible, or nothing can be removed.
+        InputError: A pattern matches nothing, or the criterion returned something else than
+            one finite number a unit.
     """
     scores = [_checked(criterion(group, context), group.name, len(group.units))
               for group in coupling.groups]  # fmt: skip
@@ -184,7 +186,7 @@ def _to_target(
 
 def _infeasible(
     coupling: Coupling, options: ChannelOptions, allowed: Allowed, target: float, least: float
-) -> InputError:
+) -> FeasibleError:
     full = float(cost_of(coupling, options)(allowed.removable))
     lowest = allowed.lowest - allowed.fixed
     shares = (
@@ -194,7 +196,7 @@ def _infeasible(
     )
     top = sorted(shares.items(), key=lambda item: -item[1])[:3]
     layers = ", ".join(f"{name} {value / least:.0%}" for name, value in top)
-    return InputError(
+    return FeasibleError(
         f"{options.of} must be at least {least:,.0f} ({least / full:.3f}x of {full:,.0f}): that "
         f"is left when every layer is thinned to its minimum (min_kept={options.min_kept:g}, "
         f"steps of {_words(options.round_to)}); most of it lies in {layers}; "
@@ -203,8 +205,8 @@ def _infeasible(
     )
 
 
-def _nothing_removable(coupling: Coupling) -> InputError:
-    return InputError(
+def _nothing_removable(coupling: Coupling) -> FeasibleError:
+    return FeasibleError(
         f"The model must have channels that can be removed. Received: none; {_holders(coupling)}"
     )
 

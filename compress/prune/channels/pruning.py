@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.errors import InputError, unknown_name
+from compress.errors import FeasibleError, InputError, unknown_name
 from compress.plan import ChannelOptions
 from compress.prune.channels.budget import Selection, check_feasible, cost_of, select
 from compress.prune.channels.coupling import Coupling, Mask, coupling_of
@@ -86,9 +86,10 @@ def prune_channels(
         The smaller model, the report, and the kept indices of every weight.
 
     Raises:
-        InputError: No target or several, a target below what is feasible, an unknown
-            criterion, missing data, NaN weights, a pattern that matches nothing, or a model
-            that can neither be read nor traced.
+        FeasibleError: A target below what is feasible or above what the model has, or a model
+            without channels that can be removed.
+        InputError: No target or several, an unknown criterion, missing data, NaN weights, a
+            pattern that matches nothing, or a model that can neither be read nor traced.
 
     Reference:
         Groups of coupled layers: Fang et al. 2023, "DepGraph", section 3.2; here one
@@ -165,7 +166,7 @@ class _Goal:
         before = float(cost_of(coupling, options)(coupling.whole))
         goal = value * before if share else value
         if goal > before:
-            raise InputError(
+            raise FeasibleError(
                 f"{options.of} must be at most the model's own {before:,.0f}. "
                 f"Received: {goal:,.0f}."
             )
@@ -266,8 +267,9 @@ def check_channels(model: keras.Model, options: ChannelOptions) -> None:
     """Checks a model against the options before any work is done or file is written.
 
     Raises:
-        InputError: An unknown criterion, NaN weights, a pattern that matches nothing, or a
-            target below what is feasible (the message says the minimum and what holds it).
+        FeasibleError: A target that the model cannot meet (the message says the minimum and
+            what holds it).
+        InputError: An unknown criterion, NaN weights, or a pattern that matches nothing.
     """
     CRITERIA[options.criterion]
     _check_weights(model)

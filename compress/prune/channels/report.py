@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from compress.prune.channels.coupling import Coupling, Frozen, Group
+from compress.prune.channels.select import TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,18 @@ class ChannelReport:
     def macs_ratio(self) -> float:
         """MACs before over MACs after."""
         return self.macs[0] / max(1, self.macs[1])
+
+    @property
+    def label(self) -> str:
+        """What was kept, as names of files tell it: "0.5x", "60kparams", "0.5amount".
+
+        The target; what was reached, as a share, where that is off by more than 2 %.
+        """
+        of, _, target = self.target.partition(" ")
+        if abs(self.error) > TOLERANCE:
+            before, after = self.params if of == "params" else self.macs
+            target = f"{after / before:.2g}x"
+        return target if of == "macs" else f"{target}{of}"
 
     def to_json(self) -> dict[str, Any]:
         """Returns the record as JSON."""
