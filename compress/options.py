@@ -7,11 +7,12 @@ checks live in the dataclasses alone.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from compress.errors import InputError, unknown_name
@@ -192,8 +193,28 @@ def command_words(plan: Any) -> list[str]:
             continue
         words.append(leaf.flags[0])
         if not isinstance(value, bool):
-            words.append(",".join(value) if isinstance(value, tuple) else str(value))
+            words.append(joined(value) if isinstance(value, tuple) else str(value))
     return words
+
+
+def joined(items: Sequence[str]) -> str:
+    """Writes a list as the command line takes it: commas between, quotes around commas."""
+    return ",".join(
+        '"' + item.replace('"', '""') + '"' if set(item) & {",", '"'} else item for item in items
+    )
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Reads what `joined` wrote: "a,b" are two items, '"a,b"' is one; empty ones are left out.
+
+    Raises:
+        InputError: The text is no such list (too long, a line break within quotes).
+    """
+    try:
+        row = next(csv.reader([text], skipinitialspace=True), [])
+    except csv.Error as error:
+        raise InputError(f"A list must be items with commas between ({error}).") from None
+    return tuple(item.strip() for item in row if item.strip())
 
 
 def require(holds: bool, name: str, rule: str, received: object, remedy: str = "") -> None:
@@ -225,9 +246,9 @@ def _coerce(path: str, hint: Any, value: Any) -> Any:
         return _number_or_text(path, value)
     (kind,) = kinds
     if typing.get_origin(kind) is tuple:
-        items = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-        listed = isinstance(items, (list, tuple)) and all(isinstance(item, str) for item in items)
-        require(listed, path, "be a list of names", repr(value))
+        items = listed(value) if isinstance(value, str) else value
+        names = isinstance(items, (list, tuple)) and all(isinstance(item, str) for item in items)
+        require(names, path, "be a list of names", repr(value))
         return tuple(item for item in items if item)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)

@@ -52,7 +52,7 @@ def compress_model(
     Args:
         model: A `.keras` or `.h5` file. Where it lies in a run's folder, the scaling
             that was stored there is used (`--normalize auto`).
-        data: A data set; default: what `plan.data` names.
+        data: A data set; default: what `plan.data` names, which must then name one.
         plan: Everything else; default: `Plan()`.
         on_progress: Called with (what is done, share of it in [0, 1]).
 
@@ -69,12 +69,14 @@ def compress_model(
     from compress.report import render
 
     plan = plan or Plan()
+    if data is None:
+        plan.data.require_source()
     path = Path(model)
     # first of all: loading a model starts TensorFlow, which then refuses another thread count
     device = setup(plan.device, plan.threads)
     original = load_model(path)
     data = data or load_for_model(path, plan)
-    teachers = [path] if plan.distill.teacher == "auto" else plan.distill.teacher_files()
+    teachers = [path] if plan.distill.automatic else plan.distill.teacher_files()
     functional(original)
     check_head(original, data)
     check_teachers(plan, data, original)
@@ -122,7 +124,7 @@ def check_teachers(plan: Plan, data: Dataset, student: keras.Model | None = None
     from compress.distill.teachers import class_order
 
     options = plan.distill
-    if options.teacher == "none":
+    if not options.automatic and not options.teacher_files():
         return
     logit_loss(options.loss, data.task)
     loaded = [load_teacher(path) for path in options.teacher_files()]

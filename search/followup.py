@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from compress.options import from_nested, to_nested
@@ -69,11 +71,17 @@ class CompressJobs(Shown):
     """Gives out the models to compress, largest first, and collects failures."""
 
     def __init__(
-        self, folder: RunFolder, plan: SearchPlan, names: list[str], teacher: str, display: Display
+        self,
+        folder: RunFolder,
+        plan: SearchPlan,
+        names: list[str],
+        teachers: Sequence[Path],
+        display: Display,
     ) -> None:
         # largest first: the last jobs to end are then short, and no worker idles for long
         self._pending = list(reversed(names))
-        self._folder, self._plan, self._teacher = folder, plan, teacher
+        self._folder, self._plan = folder, plan
+        self._teachers = [str(path) for path in teachers]
         super().__init__(display, len(names))
 
     def next_job(self) -> Job | None:
@@ -84,7 +92,7 @@ class CompressJobs(Shown):
         return {
             "kind": messages.COMPRESS,
             "name": name,
-            "teacher": self._teacher,
+            "teachers": self._teachers,
             "command": command_line(self._own_plan(), self._folder.shipped_file(name)),
         }
 
@@ -92,7 +100,7 @@ class CompressJobs(Shown):
         """Returns the compress part of the plan with the teacher's file in place of "auto"."""
         own = {field.name for field in fields(Plan)}
         nested = {key: value for key, value in to_nested(self._plan).items() if key in own}
-        nested["distill"]["teacher"] = self._teacher or "none"
+        nested["distill"]["teacher"] = self._teachers or ["none"]
         return from_nested(Plan, nested)
 
     def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:

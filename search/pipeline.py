@@ -252,19 +252,18 @@ def _compress_front(
     """Compresses what of the front is not yet; returns what failed, with reasons."""
     report = load_report(folder.path)
     by_id = {item.id: item for item in report.candidates}
-    teacher = plan.distill.teacher
-    if teacher == "auto":
+    teachers = plan.distill.teacher_files()
+    if plan.distill.automatic:
         quality = plan.search.objectives[0]
         best = max(report.front, key=lambda name: by_id[name].val[quality])
-        teacher = str(folder.shipped_file(best))
-    elif teacher == "none":
-        teacher = ""
+        teachers = [folder.shipped_file(best)]
     pending = [name for name in report.front if not folder.is_compressed(name)]
     LOG.info(
         "compressing the front (%s), weights %s, teacher: %s",
-        ", ".join(report.front), plan.weights.label, teacher or "none",
+        ", ".join(report.front), plan.weights.label,
+        " and ".join(map(str, teachers)) or "none",
     )  # fmt: skip
-    handler = CompressJobs(folder, plan, pending, teacher, display)
+    handler = CompressJobs(folder, plan, pending, teachers, display)
     display.phase("Compressing", 0, len(pending))
     pool.run(handler)
     return handler.failures

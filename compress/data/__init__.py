@@ -17,7 +17,7 @@ __all__ = ["CLASSES", "DataOptions", "Dataset", "Preprocessing", "Split", "load_
 
 
 def load_data(
-    source: str | DataOptions = DataOptions.source,
+    source: str | DataOptions = "digits",
     *,
     normalize: str = DataOptions.normalize,
     val_fraction: float = DataOptions.val_fraction,
@@ -55,6 +55,7 @@ def load_data(
         if isinstance(source, DataOptions)
         else DataOptions(source, task, normalize, val_fraction, test_fraction)
     )
+    options.require_source()
     if _is_python(options.source):
         return _from_python(options.source)
     load = _loader(options.source)

@@ -15,7 +15,7 @@ class DataOptions:
     """Where the examples come from and how they are split and scaled."""
 
     source: str = option(
-        "digits",
+        "",
         "--data",
         "digits, fashion_mnist, mnist, cifar10, ...; a folder of IDX files or of class "
         "sub-folders; an .npz file; package.module:function",
@@ -44,3 +44,17 @@ class DataOptions:
         for name in ("val_fraction", "test_fraction"):
             value = getattr(self, name)
             require(0 < value < 1, name, "be in (0, 1)", value)
+
+    def require_source(self) -> None:
+        """Checks that the data are named.
+
+        Raises:
+            InputError: They are not.
+        """
+        require(
+            bool(self.source),
+            "data",
+            "be named: a data set, a folder, an .npz file or module:function",
+            "none",
+            "Give --data (in Python: data, or a plan with data.source).",
+        )

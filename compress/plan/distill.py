@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from compress.errors import InputError
-from compress.options import option, require, require_choice
+from compress.options import joined, listed, option, require, require_choice
 from compress.plan.ramp import Ramp
 
 LOGIT_LOSSES = ("kd", "dkd", "dist", "none")
@@ -23,11 +24,11 @@ class DistillOptions:
     during the training, "0:0.7@20%" reaches 0.7 after a fifth of it and stays.
     """
 
-    teacher: str = option(
-        "auto",
+    teacher: tuple[str, ...] = option(
+        ("auto",),
         "--teacher",
-        "a .keras file, or several with commas; auto: the best candidate of the run, or the "
-        "unpruned model itself; none: labels only",
+        "a .keras file, or several with commas (double quotes around a name with a comma); auto: "
+        "the best candidate of the run, or the unpruned model itself; none: labels only",
     )
     teacher_weights: str = option(
         "", "--teacher-weights", "of several teachers, with commas; default: equal"
@@ -70,11 +71,13 @@ class DistillOptions:
         )
         self.parsed_pairs()
         self.parsed_teacher_weights()
-        names = [part.strip() for part in self.teacher.split(",")]
-        if len(names) > 1 and {"auto", "none"} & {*names}:
+        given: Any = self.teacher
+        if isinstance(given, str):
+            object.__setattr__(self, "teacher", listed(given))
+        if len(self.teacher) > 1 and {"auto", "none"} & {*self.teacher}:
             raise InputError(
                 "teacher must be auto, none, or files alone. "
-                f"Received: '{self.teacher}'. Name every file."
+                f"Received: '{joined(self.teacher)}'. Name every file."
             )
         if self.pairs and not self.hints:
             raise InputError("hint_pairs must come with hints. Give hints too, or no pairs.")
@@ -101,8 +104,12 @@ class DistillOptions:
 
     def teacher_files(self) -> list[Path]:
         """Returns the files that `teacher` names; none for "auto" and "none"."""
-        names = [part.strip() for part in self.teacher.split(",") if part.strip()]
-        return [Path(name) for name in names if name not in ("auto", "none")]
+        return [Path(name) for name in self.teacher if name not in ("auto", "none")]
+
+    @property
+    def automatic(self) -> bool:
+        """Whether the teacher is left to the pipeline."""
+        return self.teacher == ("auto",)
 
     def parsed_teacher_weights(self) -> list[float]:
         """Returns the teachers' weights; empty: equal ones.

@@ -15,6 +15,7 @@ from compress.plan import DataOptions
 from compress.report import formats
 from search.cli._console import reporting_errors
 from search.cli.run import console
+from search.plan import SearchData
 from search.spaces.describe import SAMPLES, Description
 
 space = typer.Typer(
@@ -36,7 +37,7 @@ def describe(
         ),
     ],
     data: Annotated[str, typer.Option("--data", help="what it is for; see run")] = (
-        DataOptions.source
+        SearchData.source
     ),
     task: Annotated[str, typer.Option("--task", help="what labels mean; see run")] = (
         DataOptions.task

@@ -143,7 +143,7 @@ class Worker:
                 self.data,
                 self.plan,
                 self.folder,
-                [Path(name) for name in job["teacher"].split(",") if name],
+                [Path(name) for name in job["teachers"]],
                 self.device,
                 lambda text, share: self.progress(f"{name}: {text}", share),
                 command=job["command"],

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
-from compress.plan import Plan
+from compress.plan import DataOptions, Plan
 from search.plan.search import COSTS, SearchOptions
 from search.plan.stopping import BudgetOptions, FinalOptions, StoppingOptions
 from search.stopping import rungs
@@ -13,16 +13,27 @@ __all__ = [
     "COSTS",
     "BudgetOptions",
     "FinalOptions",
+    "SearchData",
     "SearchOptions",
     "SearchPlan",
     "StoppingOptions",
 ]
+
+_SOURCE = next(item for item in fields(DataOptions) if item.name == "source")
+
+
+@dataclass(frozen=True)
+class SearchData(DataOptions):
+    """Where the examples of a search come from: a first try needs no data of its own."""
+
+    source: str = field(default="digits", metadata=_SOURCE.metadata)
 
 
 @dataclass(frozen=True)
 class SearchPlan(Plan):
     """Everything that `paretune run` does; `search.run` and `search.run_search` take it."""
 
+    data: SearchData = field(default_factory=SearchData)
     search: SearchOptions = field(default_factory=SearchOptions)
     stopping: StoppingOptions = field(default_factory=StoppingOptions)
     budget: BudgetOptions = field(default_factory=BudgetOptions)

@@ -12,11 +12,13 @@ from compress.options import (
     differing_fields,
     from_flat,
     from_nested,
+    joined,
+    listed,
     overlay,
     plan_fields,
     to_nested,
 )
-from compress.plan import Plan, TrainSettings
+from compress.plan import DistillOptions, Plan, TrainSettings
 from search.plan import SearchPlan
 
 
@@ -52,6 +54,34 @@ def test_command_words_say_what_differs_from_the_defaults() -> None:
     plan = from_flat(SearchPlan, {"data": "a b.npz", "trials": 3, "prune_freeze": True, "out": "x"})
     line = shlex.join(command_words(plan))
     assert line == "--data 'a b.npz' --prune-freeze --trials 3"
+
+
+@pytest.mark.parametrize(
+    "teacher", [("runs/a,b/0.keras",), ("a.keras", 'b "c",d.keras'), ("none",), ("auto",)]
+)
+def test_paths_with_commas_survive_the_command_line(teacher: tuple[str, ...]) -> None:
+    plan = from_flat(Plan, {"data": "d.npz", "teacher": teacher})
+    assert plan.distill.teacher == teacher
+    words = command_words(plan)
+    text = words[words.index("--teacher") + 1] if "--teacher" in words else "auto"
+    assert from_flat(Plan, {"data": "d.npz", "teacher": text}) == plan
+    assert from_nested(Plan, to_nested(plan)) == plan
+
+
+def test_lists_are_split_at_commas_outside_of_quotes() -> None:
+    assert listed(' a, "b,c" ,, d"e') == ("a", "b,c", 'd"e')
+    assert joined(("a", "b,c", 'd"e')) == 'a,"b,c","d""e"'
+    assert listed(joined(("a", "b,c", 'd"e'))) == ("a", "b,c", 'd"e')
+    assert listed("") == ()
+    with pytest.raises(InputError, match="A list must be items with commas between"):
+        listed("x" * 200_000)
+
+
+def test_a_plan_of_the_first_release_opens() -> None:
+    """Its teachers were one text."""
+    for stored, expected in (("auto", ("auto",)), ("a.keras, b.keras", ("a.keras", "b.keras"))):
+        assert from_nested(Plan, {"distill": {"teacher": stored}}).distill.teacher == expected
+        assert DistillOptions(teacher=stored).teacher == expected  # type: ignore[arg-type]
 
 
 def test_differing_fields_skip_what_may_change() -> None:

@@ -20,7 +20,15 @@ from compress.plan import Plan, TrainSettings
 from compress.train import train
 from tests.compress.tflite import zeros_in
 
-QUICK = {"epochs": 8, "batch_size": 64, "learning_rate": 3e-3, "latency_budget": 1.0}
+QUICK = {
+    "data": "digits",
+    "epochs": 8,
+    "batch_size": 64,
+    "learning_rate": 3e-3,
+    "latency_budget": 1.0,
+}
+
+DIGITS = from_flat(Plan, {"data": "digits"})
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +162,7 @@ def test_a_sensitivity_map_is_measured_once(trained: Path, tmp_path: Path) -> No
 
 
 def test_a_target_below_what_is_feasible_writes_nothing(trained: Path, tmp_path: Path) -> None:
-    plan = from_flat(Plan, {"channels": "0.001x", "out": str(tmp_path / "out")})
+    plan = from_flat(Plan, {"data": "digits", "channels": "0.001x", "out": str(tmp_path / "out")})
     with pytest.raises(InputError, match="macs must be at least"):
         compress_model(trained, plan=plan)
     assert not (tmp_path / "out").exists()
@@ -179,15 +187,16 @@ def test_a_model_from_a_run_brings_its_scaling(trained: Path, tmp_path: Path) ->
     target.write_bytes(trained.read_bytes())
     unit = load_data("digits", normalize="unit")
     (run / "data.json").write_text(json.dumps({"preprocess": unit.preprocess.to_json()}))
-    assert load_for_model(target, Plan()).preprocess == unit.preprocess
-    explicit = from_flat(Plan, {"normalize": "none"})
+    assert load_for_model(target, DIGITS).preprocess == unit.preprocess
+    explicit = from_flat(Plan, {"data": "digits", "normalize": "none"})
     assert load_for_model(target, explicit).preprocess.scale == 1.0
-    assert load_for_model(trained, Plan()).preprocess == load_data("digits").preprocess
+    assert load_for_model(trained, DIGITS).preprocess == load_data("digits").preprocess
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"data": ""}, "data must be named.* Give --data"),
         ({"teacher": "no.keras"}, "must exist"),
         ({"data": "nowhere"}, "a path that exists"),
     ],
@@ -195,10 +204,18 @@ def test_a_model_from_a_run_brings_its_scaling(trained: Path, tmp_path: Path) ->
 def test_bad_input_writes_nothing(
     trained: Path, tmp_path: Path, values: dict[str, object], message: str
 ) -> None:
-    plan = from_flat(Plan, {**values, "out": str(tmp_path / "out")})
+    plan = from_flat(Plan, {"data": "digits", **values, "out": str(tmp_path / "out")})
     with pytest.raises(InputError, match=message):
         compress_model(trained, plan=plan)
     assert not (tmp_path / "out").exists()
+
+
+def test_data_are_named_or_given(trained: Path, tmp_path: Path) -> None:
+    """Forgotten data are not digits."""
+    for plan in (None, Plan(), from_flat(Plan, {"sparsity": 0.5, "out": str(tmp_path / "out")})):
+        with pytest.raises(InputError, match=r"data must be named.*Received: none\. Give --data"):
+            compress_model(trained, plan=plan)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_for_other_data_is_refused(

@@ -19,7 +19,8 @@ from compress.plan import Plan, TrainSettings
 from compress.train import train
 
 QUICK: dict[str, Any] = {
-    "epochs": 6, "batch_size": 50, "learning_rate": 5e-3, "latency_budget": 1.0, "sparsity": 0.5,
+    "data": "digits", "epochs": 6, "batch_size": 50, "learning_rate": 5e-3, "latency_budget": 1.0,
+    "sparsity": 0.5,
 }  # fmt: skip
 
 

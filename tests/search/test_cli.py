@@ -67,6 +67,7 @@ CASES = {
     "bench shape": (["bench", "m.keras", "--input-shape", "a,3"], "sizes with commas"),
     "bench one": (["bench", "m.keras", "--compare", "m"], "compare must name two models"),
     "sparsity": (["compress", "m.keras", "--sparsity", "1.2"], "sparsity must be in [0, 1)"),
+    "no data": (["compress", "m.keras"], "data must be named"),
 }
 
 
@@ -92,7 +93,7 @@ def later(*case: Any) -> Any:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["compress", "no.keras"], "A model file must exist"),
+        (["compress", "no.keras", "--data", "digits"], "A model file must exist"),
         later(["inspect", "no.keras"], "A model file must exist"),
         later(["bench", "no.keras"], "A model file must exist"),
         later(["bench", "note.txt"], "A model file must end in .keras, .h5"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +109,14 @@ def test_workers_that_cannot_begin_end_the_run(folder: RunFolder) -> None:
 
 def test_compression_goes_largest_first_and_collects_failures(folder: RunFolder) -> None:
     plan = from_flat(SearchPlan, {"sparsity": 0.7, "trials": 9})
-    jobs = CompressJobs(folder, plan, ["0001", "0002", "0003"], "t.keras", NoDisplay())
+    jobs = CompressJobs(folder, plan, ["0001", "0002", "0003"], [Path("t.keras")], NoDisplay())
     given = []
     while (job := jobs.next_job()) is not None:
         given.append(job)
     assert [job["name"] for job in given] == ["0003", "0002", "0001"]
     assert given[0]["command"] == (
-        f"paretune compress {folder.model_file('0003')} --sparsity 0.7 --teacher t.keras"
+        f"paretune compress {folder.model_file('0003')} --data digits --sparsity 0.7 "
+        "--teacher t.keras"
     )
     jobs.on_done(0, given[0], {"name": "0003", "error": "TrainingDiverged: NaN"})
     jobs.on_death(0, given[1], None, "exit code 1")
@@ -123,6 +125,17 @@ def test_compression_goes_largest_first_and_collects_failures(folder: RunFolder)
     assert jobs.failures == [
         "0003: TrainingDiverged: NaN", "0002: its worker died (exit code 1)",
     ]  # fmt: skip
+
+
+def test_the_teachers_path_is_never_split(tmp_path: Path) -> None:
+    folder, plan = RunFolder(tmp_path / "a,b"), from_flat(SearchPlan, {"trials": 9})
+    teacher = folder.model_file("0002")
+    job = CompressJobs(folder, plan, ["0001"], [teacher], NoDisplay()).next_job()
+    assert job is not None
+    assert job["teachers"] == [str(teacher)]
+    words = shlex.split(job["command"])
+    text = words[words.index("--teacher") + 1]
+    assert from_flat(SearchPlan, {"teacher": text}).distill.teacher_files() == [teacher]
 
 
 def test_workers_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:

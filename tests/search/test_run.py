@@ -68,9 +68,9 @@ def trained(folder: Path) -> list[str]:
 
 
 def test_search_compress_report_and_extension(tmp_path: Path) -> None:
-    done = paretune("run", "--trials", 3, *QUICK, "--out", "r", cwd=tmp_path)
+    done = paretune("run", "--trials", 3, *QUICK, "--out", "r,s", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    folder = tmp_path / "r"
+    folder = tmp_path / "r,s"
     report = json.loads((folder / "report.json").read_text())
     assert len(report["candidates"]) == 3
     compressed = {item["model"] for item in report["compressed"]}
@@ -91,20 +91,20 @@ def test_search_compress_report_and_extension(tmp_path: Path) -> None:
     before = (folder / "report.html").read_bytes()
     (folder / "report.html").unlink()
     (folder / "study.journal").rename(folder / "elsewhere")
-    assert paretune("report", "r", cwd=tmp_path).returncode == 0
+    assert paretune("report", "r,s", cwd=tmp_path).returncode == 0
     assert (folder / "report.html").read_bytes() == before
     (folder / "elsewhere").rename(folder / "study.journal")
 
     # two more trials: the first three stay as they are
     old = records(folder)
-    more = paretune("run", "--trials", 5, *QUICK, "--out", "r", cwd=tmp_path)
+    more = paretune("run", "--trials", 5, *QUICK, "--out", "r,s", cwd=tmp_path)
     assert more.returncode == 0, more.stderr
     assert len(records(folder)) == 5
     assert {name: records(folder)[name] for name in old} == old
 
     # another plan in the same folder is refused, and nothing changes
     listing = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    other = paretune("run", "--trials", 5, *QUICK, "--seed", 9, "--out", "r", cwd=tmp_path)
+    other = paretune("run", "--trials", 5, *QUICK, "--seed", 9, "--out", "r,s", cwd=tmp_path)
     assert other.returncode == 2
     assert "seed was 0, now 9" in other.stderr
     assert listing == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
