@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from compress.errors import InputError
 
@@ -70,6 +73,18 @@ def weights_changed(layer: Any) -> None:
     for part in layer._flatten_layers():
         if hasattr(part, "finalize_state"):
             part.finalize_state()
+
+
+def weights_hash(model: keras.Model) -> str:
+    """Returns a hash of all weights: shapes, types and values, in the model's order.
+
+    Names do not matter: they may change when a model is loaded beside others.
+    """
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        digest.update(f"{tuple(weight.shape)} {weight.dtype}".encode())
+        digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def is_graph(model: keras.Model) -> bool:

@@ -144,39 +144,59 @@ def _without_channels(
         LOG.info("channels: %s", selection.summary())
 
     on_progress("removing channels", 0.0)
+    notes: list[str] = []
     try:
+        sensitivity, notes = _sensitivity(model, name, data, plan, on_progress)
         result = prune_channels(
             model,
             plan.channels,
             data=data,
-            sensitivity=_sensitivity(model, name, data, plan, on_progress),
+            sensitivity=sensitivity,
             finetune=finetune,
             seed=plan.seed,
             on_choice=chosen,
         )
     except FeasibleError as error:
         # one candidate of a run may be too small for a target that fits the others
-        return copy_model(model), None, [f"no channels were removed: {error}"]
-    return result.model, result.report, list(result.report.notes)
+        return copy_model(model), None, [*notes, f"no channels were removed: {error}"]
+    return result.model, result.report, [*notes, *result.report.notes]
 
 
 def _sensitivity(
     model: keras.Model, name: str, data: Dataset, plan: Plan, on_progress: OnProgress
-) -> SensitivityMap | None:
-    """Reads the model's map from the plan's folder, or measures it and puts it there."""
-    from compress.prune.channels import SensitivityMap, sensitivity_map
+) -> tuple[SensitivityMap | None, list[str]]:
+    """Reads the model's map from the plan's folder, or measures it and puts it there.
+
+    A map of something else under the same name is measured anew; the note says so.
+    """
+    from compress.prune.channels import MapOrigin, SensitivityMap, sensitivity_map
 
     options = plan.channels
     if not options.sensitivity:
-        return None
+        return None, []
     path = Path(options.sensitivity) / f"{name}.json"
-    if not path.exists():
-        measured = sensitivity_map(
-            model, data, criterion=options.criterion, seed=plan.seed, on_progress=on_progress
+    how: dict[str, Any] = {
+        "criterion": options.criterion, "aggregate": options.aggregate, "seed": plan.seed
+    }  # fmt: skip
+    notes = []
+    if path.exists():
+        stored, wanted = SensitivityMap.load(path), MapOrigin.of(model, data, **how)
+        if stored.origin == wanted:
+            return stored, []
+        why = (
+            ", ".join(stored.origin.differences(wanted))
+            if stored.origin
+            else "it does not say what it was measured on"
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        measured.save(path)
-    return SensitivityMap.load(path)
+        aside = path.replace(path.with_suffix(".before.json"))
+        notes.append(
+            f"the sensitivity map '{path}' was measured anew, the one before is '{aside}': {why}"
+        )
+        LOG.info("%s", notes[0])
+    measured = sensitivity_map(model, data, **how, on_progress=on_progress)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    measured.save(path)
+    return measured, notes
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from compress.prune.channels.coupled import Coupled, coupled_groups
 from compress.prune.channels.pruning import PruneResult, check_channels, prune_channels
 from compress.prune.channels.report import ChannelReport, GroupRow
 from compress.prune.channels.rules import register_rule
-from compress.prune.channels.sensitivity import SensitivityMap, sensitivity_map
+from compress.prune.channels.sensitivity import MapOrigin, SensitivityMap, sensitivity_map
 from compress.prune.channels.site import Site
 from compress.prune.channels.slots import Slots
 
@@ -15,6 +15,7 @@ __all__ = [
     "ChannelReport",
     "Coupled",
     "GroupRow",
+    "MapOrigin",
     "PruneResult",
     "SensitivityMap",
     "Site",

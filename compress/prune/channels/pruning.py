@@ -12,7 +12,7 @@ from compress.errors import FeasibleError, InputError, unknown_name
 from compress.plan import ChannelOptions
 from compress.prune.channels.budget import Selection, check_feasible, cost_of, select
 from compress.prune.channels.coupling import Coupling, Mask, coupling_of
-from compress.prune.channels.criteria import CRITERIA, NEEDS_DATA, Context, Criterion
+from compress.prune.channels.criteria import CRITERIA, NEEDS_DATA, Context, Criterion, named
 from compress.prune.channels.report import ChannelReport, row_of, unknown_layers
 from compress.prune.channels.slots import Ids
 from compress.prune.channels.surgery import (
@@ -74,8 +74,8 @@ def prune_channels(
         amount: Share of the channels of every layer to remove, in [0, 1).
         criterion: Name, or a function (group, context) -> (units,) scores, higher = keep.
         data: For the criteria taylor and activation, and for `recalibrate`.
-        sensitivity: From `sensitivity_map`: ranks by predicted loss of quality; the
-            criterion then only orders units within a group.
+        sensitivity: From `sensitivity_map` of this model with the same criterion: ranks by
+            predicted loss of quality; the criterion then only orders units within a group.
         finetune: Called as `finetune(model, step, steps)` between steps; trains in place.
         seed: Of the criterion random and of drawn examples.
         input_shape: Of a subclassed model that was never called; with the batch axis.
@@ -89,7 +89,8 @@ def prune_channels(
         FeasibleError: A target below what is feasible or above what the model has, or a model
             without channels that can be removed.
         InputError: No target or several, an unknown criterion, missing data, NaN weights, a
-            pattern that matches nothing, or a model that can neither be read nor traced.
+            pattern that matches nothing, a sensitivity map of something else, or a model that
+            can neither be read nor traced.
 
     Reference:
         Groups of coupled layers: Fang et al. 2023, "DepGraph", section 3.2; here one
@@ -114,6 +115,8 @@ def prune_channels(
         wrong = next(name for name in settings if name not in names)
         raise unknown_name("channel option", wrong, names) from None
     name, score = _criterion(options, criterion, data)
+    if sensitivity is not None:
+        sensitivity.check(model, name, data)
     _check_weights(model)
     original = coupling_of(model, input_shape)
     check_feasible(original, options)  # not only when the last step comes to it
@@ -184,12 +187,10 @@ def _criterion(
     options: ChannelOptions, criterion: str | Criterion | None, data: Dataset | None
 ) -> tuple[str, Criterion]:
     chosen = options.criterion if criterion is None else criterion
-    if not isinstance(chosen, str):
-        return getattr(chosen, "__name__", type(chosen).__name__), chosen
-    score = CRITERIA[chosen]
+    name, score = named(chosen)
     if chosen in NEEDS_DATA and data is None:
-        raise InputError(f"Criterion '{chosen}' must have data to look at. Give data=.")
-    return chosen, score
+        raise InputError(f"Criterion '{name}' must have data to look at. Give data=.")
+    return name, score
 
 
 def _check_weights(model: keras.Model) -> None:

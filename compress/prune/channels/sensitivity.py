@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from compress.errors import InputError
 from compress.files import read_json, write_json
+from compress.graph import weights_hash
 from compress.options import require
 
 if TYPE_CHECKING:
@@ -20,9 +21,60 @@ if TYPE_CHECKING:
 
     from compress.data import Dataset
     from compress.prune.channels.coupling import Coupling, Group
+    from compress.prune.channels.criteria import Criterion
 
 Numbers = npt.NDArray[np.float64]
 AMOUNTS = (0.25, 0.5, 0.75)
+
+
+@dataclass(frozen=True)
+class MapOrigin:
+    """What a map was measured on and with: everything that its numbers depend on.
+
+    Attributes:
+        weights: Hash of the model's weights.
+        data: Fingerprint of the data.
+        criterion, aggregate: What chose the units within a group.
+        amounts: Removed shares, rising.
+        examples: Validation examples asked for, at most.
+        seed: Of the choice of examples and of what the criterion draws.
+    """
+
+    weights: str
+    data: str
+    criterion: str
+    aggregate: str
+    amounts: tuple[float, ...]
+    examples: int
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        model: keras.Model,
+        data: Dataset,
+        *,
+        amounts: Sequence[float] = AMOUNTS,
+        criterion: str | Criterion = "l2",
+        aggregate: str = "mean",
+        examples: int = 2000,
+        seed: int = 0,
+    ) -> MapOrigin:
+        """Says what `sensitivity_map` would measure when called with these arguments."""
+        from compress.prune.channels.criteria import named
+
+        name, _ = named(criterion)
+        return cls(
+            weights_hash(model), data.fingerprint(), name, aggregate, tuple(amounts), examples, seed
+        )
+
+    def differences(self, other: MapOrigin) -> list[str]:
+        """Names what differs, with both values: "criterion l1 instead of l2"."""
+        return [
+            f"{field.name} {getattr(self, field.name)} instead of {getattr(other, field.name)}"
+            for field in fields(self)
+            if getattr(self, field.name) != getattr(other, field.name)
+        ]
 
 
 @dataclass(frozen=True)
@@ -51,12 +103,34 @@ class SensitivityMap:
         examples: Validation examples that it was measured on.
         criterion: What chose the units within a group.
         groups: In the order of the coupling.
+        origin: What it was measured on; None in files of the first release.
     """
 
     base: float
     examples: int
     criterion: str
     groups: tuple[GroupSensitivity, ...]
+    origin: MapOrigin | None = None
+
+    def check(self, model: keras.Model, criterion: str, data: Dataset | None) -> None:
+        """Checks that it was measured on a model, with a criterion, on data where known.
+
+        Raises:
+            InputError: It was not, or it does not say on what.
+        """
+        if self.origin is None:
+            what = "nothing about its weights, as files of the first release do"
+        else:
+            fingerprint = self.origin.data if data is None else data.fingerprint()
+            wanted = replace(
+                self.origin, weights=weights_hash(model), data=fingerprint, criterion=criterion
+            )
+            what = ", ".join(self.origin.differences(wanted))
+        if what:
+            raise InputError(
+                f"A sensitivity map must belong to the model, the criterion and the data. "
+                f"Received: one that tells of {what}. Compute it anew with sensitivity_map()."
+            )
 
     def losses(self, index: int, name: str, units: int) -> Numbers:
         """Returns the loss of accuracy that each further removed unit adds, (units,).
@@ -100,7 +174,9 @@ class SensitivityMap:
                 )
                 for row in record["groups"]
             )
-            return cls(record["base"], record["examples"], record["criterion"], groups)
+            made = record.get("origin")
+            origin = MapOrigin(**{**made, "amounts": tuple(made["amounts"])}) if made else None
+            return cls(record["base"], record["examples"], record["criterion"], groups, origin)
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"A sensitivity map must be a file written by save(). Received: '{path}' ({error})."
@@ -112,7 +188,8 @@ def sensitivity_map(
     data: Dataset,
     *,
     amounts: Sequence[float] = AMOUNTS,
-    criterion: str = "l2",
+    criterion: str | Criterion = "l2",
+    aggregate: str = "mean",
     examples: int = 2000,
     seed: int = 0,
     on_progress: Callable[[str, float], None] | None = None,
@@ -127,28 +204,41 @@ def sensitivity_map(
         model: A classifier; it stays as it is.
         data: Its validation part is read.
         amounts: Shares of each group to remove, in (0, 1), rising.
-        criterion: Chooses the units within a group.
+        criterion: Chooses the units within a group: a name, or a function as
+            `prune_channels` takes it.
+        aggregate: How a unit's weights are put together: "mean", "sum", "max" or "norm".
         examples: Validation examples to use, at most.
         seed: Of the choice of examples.
         on_progress: Called with a text and the share that is done.
 
     Raises:
-        InputError: Amounts out of range, or the model does not fit the data.
+        InputError: Amounts out of range, an unknown criterion, or the model does not fit the
+            data.
     """
     from compress.heads import check_head, logits_view
     from compress.predict import Predictor
     from compress.prune.channels.coupling import coupling_of
-    from compress.prune.channels.criteria import CRITERIA, Context
+    from compress.prune.channels.criteria import Context, named
     from compress.prune.channels.surgery import sliced_model
 
     rising = all(a < b for a, b in pairwise(amounts))
     valid = bool(amounts) and rising and all(0 < amount < 1 for amount in amounts)
     require(valid, "amounts", "rise and be in (0, 1)", tuple(amounts))
+    name, score = named(criterion)
+    origin = MapOrigin.of(
+        model,
+        data,
+        amounts=amounts,
+        criterion=criterion,
+        aggregate=aggregate,
+        examples=examples,
+        seed=seed,
+    )
     source = coupling_of(model)
     copy = sliced_model(source, np.ones(source.units, bool))
     check_head(copy, data)
     coupling = coupling_of(copy)
-    context = Context(coupling, data=data, seed=seed)
+    context = Context(coupling, data=data, seed=seed, aggregate=aggregate)
     order = np.random.default_rng(seed).permutation(len(data.val))[:examples]
     part = data.val.take(np.sort(order))
     rows = []
@@ -160,7 +250,7 @@ def sensitivity_map(
 
         base = accuracy()
         for group in coupling.groups:
-            scores = np.asarray(CRITERIA[criterion](group, context), float)
+            scores = np.asarray(score(group, context), float)
             found = [_thinned(coupling, group, scores, amount, accuracy) for amount in amounts]
             rows.append(
                 GroupSensitivity(group.name, len(group.units), tuple(amounts), tuple(found))
@@ -169,7 +259,7 @@ def sensitivity_map(
                 on_progress(
                     f"sensitivity of {group.name}", (group.index + 1) / len(coupling.groups)
                 )
-    return SensitivityMap(base, len(part), criterion, tuple(rows))
+    return SensitivityMap(base, len(part), name, tuple(rows), origin)
 
 
 def _thinned(

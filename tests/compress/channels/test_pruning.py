@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from compress.errors import InputError
 from compress.measure import count_macs
 from compress.plan import ChannelOptions
 from compress.prune.channels import (
+    MapOrigin,
     SensitivityMap,
     Site,
     Slots,
@@ -231,6 +234,7 @@ def test_sensitivity_map(tmp_path: Path, digits: Dataset) -> None:
 def test_sensitive_groups_keep_more(digits: Dataset) -> None:
     from compress.prune.channels.sensitivity import GroupSensitivity
 
+    origin = MapOrigin.of(cnn(), digits)
     names = (("stem", 64), ("inner", 64), ("hidden", 128))
 
     def measured(fragile: str) -> SensitivityMap:
@@ -238,7 +242,7 @@ def test_sensitive_groups_keep_more(digits: Dataset) -> None:
             GroupSensitivity(name, units, (0.5,), (0.2 if name == fragile else 0.89,))
             for name, units in names
         )
-        return SensitivityMap(0.9, 64, "l2", groups)
+        return SensitivityMap(0.9, 64, "l2", groups, origin)
 
     kept = {
         fragile: {
@@ -249,6 +253,38 @@ def test_sensitive_groups_keep_more(digits: Dataset) -> None:
     }
     assert kept["stem"]["stem"] > kept["inner"]["stem"]
     assert kept["inner"]["inner"] > kept["stem"]["inner"]
+
+
+def test_a_sensitivity_map_of_something_else_is_refused(tmp_path: Path, digits: Dataset) -> None:
+    """Same names, same shapes: only the weights tell two models apart."""
+    model, other = cnn(16), cnn(16)
+    kernel = other.get_layer("inner").kernel
+    kernel.assign(kernel.numpy() * 2.0)
+    measured = sensitivity_map(model, digits, amounts=(0.5,), examples=16)
+    prune_channels(model, macs=0.5, sensitivity=measured, data=digits)
+    with pytest.raises(InputError, match="one that tells of weights [0-9a-f]+ instead of"):
+        prune_channels(other, macs=0.5, sensitivity=measured)
+    with pytest.raises(InputError, match="one that tells of criterion l2 instead of l1"):
+        prune_channels(model, macs=0.5, sensitivity=measured, criterion="l1")
+    halves = replace(digits, val=digits.val.take(np.arange(20)))
+    with pytest.raises(InputError, match="one that tells of data [0-9a-f]+ instead of"):
+        prune_channels(model, macs=0.5, sensitivity=measured, data=halves)
+    # as the first release wrote them
+    record = json.loads(json.dumps(asdict(measured)))
+    del record["origin"]
+    (tmp_path / "old.json").write_text(json.dumps(record))
+    old = SensitivityMap.load(tmp_path / "old.json")
+    with pytest.raises(InputError, match="tells of nothing about its weights"):
+        prune_channels(model, macs=0.5, sensitivity=old)
+
+
+def test_a_sensitivity_map_by_a_criterion_of_ones_own(digits: Dataset) -> None:
+    model = cnn(16)
+    measured = sensitivity_map(model, digits, amounts=(0.5,), criterion=first_kept, examples=16)
+    assert measured.criterion == "first_kept"
+    prune_channels(model, macs=0.5, sensitivity=measured, criterion=first_kept)
+    with pytest.raises(InputError, match="criterion first_kept instead of l2"):
+        prune_channels(model, macs=0.5, sensitivity=measured)
 
 
 class Scaled(layers.Layer):

@@ -8,7 +8,14 @@ from compress.prune.channels.criteria import (
     random,
     taylor,
 )
-from compress.prune.channels.criteria._base import CRITERIA, Context, Criterion, Scores, Slice
+from compress.prune.channels.criteria._base import (
+    CRITERIA,
+    Context,
+    Criterion,
+    Scores,
+    Slice,
+    named,
+)
 
 NEEDS_DATA = ("taylor", "activation")
 
@@ -23,6 +30,7 @@ __all__ = [
     "bn_scale",
     "fpgm",
     "magnitude",
+    "named",
     "random",
     "taylor",
 ]

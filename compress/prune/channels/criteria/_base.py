@@ -22,6 +22,17 @@ Criterion = Callable[[Group, "Context"], Any]
 CRITERIA: Registry[Criterion] = Registry("channel criterion")
 
 
+def named(criterion: str | Criterion) -> tuple[str, Criterion]:
+    """Returns a criterion with the name that reports and maps know it by.
+
+    Raises:
+        InputError: There is none of this name.
+    """
+    if isinstance(criterion, str):
+        return criterion, CRITERIA[criterion]
+    return getattr(criterion, "__name__", type(criterion).__name__), criterion
+
+
 @dataclass(frozen=True, eq=False)
 class Slice:
     """The entries of one weight axis that belong to a group's units.
