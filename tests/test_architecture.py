@@ -28,6 +28,7 @@ TIERS = [
         "compress.records",
         "compress.pareto",
         "compress.quiet",
+        "compress.memory",
         "compress.task",
     ],
     [

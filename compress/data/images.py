@@ -1,0 +1,232 @@
+"""Image files as arrays: one size, one depth, grey or RGB, values as the files hold them."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compress.data._base import Array
+from compress.errors import InputError
+from compress.memory import require_room
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+# what Pillow raises over files that are damaged, of another kind, or made to do harm
+_DAMAGED = (
+    OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError,
+    MemoryError, struct.error, zlib.error,
+)  # fmt: skip
+_GREY = {"1", "L", "LA"}
+_ALPHA = {"LA", "RGBA", "PA", "RGBa"}
+_CONVERTED = {"CMYK", "YCbCr", "LAB", "HSV"}
+_ORIENTATION = 0x0112
+_FRAMES = {"GIF", "PNG", "TIFF", "WEBP"}
+"""Formats whose further images are other images (those of .jpg files are previews)."""
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How exact the values are, and what "full" is.
+
+    Attributes:
+        name: As users know it.
+        dtype: Of the arrays.
+        full: What white is; 1: values have no such bound and stay as they are.
+    """
+
+    name: str
+    dtype: type[Any]
+    full: float
+
+
+BYTES = Depth("8 bits", np.uint8, 255.0)
+WORDS = Depth("16 bits", np.uint16, 65535.0)
+INTEGERS = Depth("32 bits", np.int32, 1.0)
+FLOATS = Depth("floating point", np.float32, 1.0)
+
+
+@dataclass(frozen=True)
+class Common:
+    """What all images of a data set share.
+
+    Attributes:
+        size: Width and height, as the images are looked at.
+        depth: Of all of them.
+        grey: Whether there is one channel; else there are three.
+        notes: What was left out or changed.
+    """
+
+    size: tuple[int, int]
+    depth: Depth
+    grey: bool
+    notes: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an example."""
+        return (self.size[1], self.size[0], 1 if self.grey else 3)
+
+
+def common(paths: Sequence[Path]) -> Common:
+    """Looks at the headers of all images.
+
+    Raises:
+        InputError: An image cannot be read; they differ in size or depth; or together they do
+            not fit into memory.
+    """
+    sizes: dict[tuple[int, int], Path] = {}
+    depths: dict[Depth, Path] = {}
+    modes: set[str] = set()
+    found: Counter[str] = Counter()
+    for path in paths:
+        with _opened(path) as image:
+            size = image.size
+            if _orientation(image) >= 5 and image.format != "TIFF":
+                size = size[::-1]  # Pillow turns TIFF files itself, and gives their size turned
+            sizes.setdefault(size, path)
+            depths.setdefault(_depth(image), path)
+            modes.add(image.mode)
+            found.update(_remarks(image))
+    if len(sizes) > 1:
+        (one, first), (other, second) = list(sizes.items())[:2]
+        raise InputError(
+            f"Images must have one size. Received: {one[0]}x{one[1]} ('{first}') and "
+            f"{other[0]}x{other[1]} ('{second}'). Resize them first."
+        )
+    if len(depths) > 1:
+        (deep, first), (less, second) = list(depths.items())[:2]
+        raise InputError(
+            f"Images must have one depth. Received: {deep.name} ('{first}') and {less.name} "
+            f"('{second}'). Convert them first."
+        )
+    (size,), (depth,) = sizes, depths
+    notes = tuple(
+        f"{count} {'image' if count == 1 else 'images'} {remark}" for remark, count in found.items()
+    )
+    result = Common(size, depth, depth is not BYTES or modes <= _GREY, notes)
+    height, width, channels = result.shape
+    require_room(
+        len(paths) * height * width * channels * np.dtype(depth.dtype).itemsize,
+        f"{len(paths)} image(s) of {width}x{height} pixels ('{paths[0]}' and others)",
+    )
+    return result
+
+
+def read(paths: Sequence[Path], form: Common) -> Array:
+    """Reads images that `common` has looked at.
+
+    Returns:
+        Shape (n, height, width, channels).
+
+    Raises:
+        InputError: An image is not complete.
+    """
+    result = np.empty((len(paths), *form.shape), form.depth.dtype)
+    for place, path in enumerate(paths):
+        with _opened(path) as image:
+            turned = 1 if image.format == "TIFF" else _orientation(image)
+            values = np.asarray(_upright(_plain(image, form), turned))
+            if values.shape != form.shape[: values.ndim]:
+                raise InputError(
+                    f"Image '{path}' must have the size that its header says. Received: "
+                    f"{values.shape[1]}x{values.shape[0]} instead of {form.size[0]}x{form.size[1]}."
+                )
+            result[place] = values.reshape(form.shape)
+    return result
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image]:
+    """Opens an image; whatever is wrong with the file becomes one line."""
+    import PIL
+    from PIL import Image
+
+    if not path.is_file():
+        raise InputError(f"Image '{path}' must be a file. Remove it, or mend the link.")
+    try:
+        # its size is checked here against the memory there is; of damaged tags nothing hangs
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # by a stream: Pillow maps files whose name it knows, and then turns TIFFs wrongly
+            with open(path, "rb") as stream, Image.open(stream) as image:
+                yield image
+    except InputError:
+        raise
+    except (*_DAMAGED, Image.DecompressionBombError) as error:
+        reason = str(error) or type(error).__name__
+        if isinstance(error, PIL.UnidentifiedImageError):
+            reason = "damaged, or of no kind that Pillow knows"
+        raise InputError(f"Image '{path}' must be readable and complete ({reason}).") from None
+
+
+def _depth(image: Image) -> Depth:
+    if image.mode.startswith("I;16"):
+        return WORDS
+    if image.mode == "I":
+        # a 32-bit mode in which these formats hold 16 bits, or what was scaled to them
+        return WORDS if image.format in ("PNG", "PPM") else INTEGERS
+    return FLOATS if image.mode == "F" else BYTES
+
+
+def _remarks(image: Image) -> Iterator[str]:
+    """Yields what a user should know of how an image is read."""
+    if image.mode in _ALPHA or "transparency" in image.info:
+        yield "with transparency: it is left out"
+    if image.mode in ("P", "PA"):
+        yield "with a palette: read as the colours that they show"
+    if image.mode == "1":
+        yield "of one bit: read as 0 and 255"
+    if image.mode in _CONVERTED:
+        yield f"in {image.mode}: converted to RGB"
+    tiles = getattr(image, "tile", None)  # how the values lie in the file
+    stored = str(tiles[0].args) if tiles else ""
+    if _depth(image) is BYTES and ";16" in stored:
+        yield "with 16 bits a channel: the upper 8 of them are read"
+    if _orientation(image) != 1:
+        yield "turned as their EXIF orientation says"
+    if image.format in _FRAMES and getattr(image, "n_frames", 1) > 1:
+        yield "with several frames or pages: the first is read"
+
+
+def _orientation(image: Image) -> int:
+    """Returns how an image is to be turned, 1 to 8; 1: not at all."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1  # Pillow would read the whole image to look behind it
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except _DAMAGED:
+        return 1  # as viewers do, who ignore damaged tags
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _plain(image: Image, form: Common) -> Image:
+    """Returns the image in grey or RGB; deeper ones as they are."""
+    if form.depth is not BYTES:
+        image.load()
+        return image
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("L" if form.grey else "RGB")
+
+
+def _upright(image: Image, orientation: int) -> Image:
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE, 6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }  # fmt: skip
+    return image.transpose(turns[orientation]) if orientation in turns else image

@@ -1,0 +1,254 @@
+"""Image files of every depth and mode, written by Pillow, against the numbers that were written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from compress import memory
+from compress.data import Dataset, load_data
+from compress.errors import InputError
+
+HEIGHT, WIDTH = 3, 5
+
+
+def folder_of(root: Path, images: list[Any], suffix: str, **how: Any) -> Path:
+    """Saves images into two class folders in turn; more of the first are added for the splits."""
+    for place, image in enumerate([*images, *images[:1] * 14]):
+        home = root / ("a" if place % 2 == 0 else "b")
+        home.mkdir(parents=True, exist_ok=True)
+        image.save(home / f"{place:02d}{suffix}", **how)
+    return root
+
+
+def stored(data: Dataset) -> set[bytes]:
+    """Returns the distinct examples of all parts."""
+    return {x.tobytes() for part in ("train", "val", "test") for x in data.split(part).x}
+
+
+def values(dtype: type[Any], high: float) -> np.ndarray:
+    ramp = np.linspace(0.0, high, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
+    return ramp.astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "dtype", "high", "full"),
+    [
+        (".png", np.uint16, 65535, 65535.0),
+        (".png", np.uint16, 900, 65535.0),
+        (".tif", np.uint16, 65535, 65535.0),
+        (".pgm", np.uint16, 40000, 65535.0),
+        (".tif", np.int32, 2_000_000, 1.0),
+        (".tif", np.float32, 1.0, 1.0),
+        (".png", np.uint8, 255, 255.0),
+    ],
+)
+def test_every_depth_keeps_its_values(
+    suffix: str, dtype: type[Any], high: float, full: float, tmp_path: Path
+) -> None:
+    """Today 16 bits load as 255 and floats in [0, 1] as 0."""
+    wanted = values(dtype, high)
+    data = load_data(str(folder_of(tmp_path, [Image.fromarray(wanted)], suffix)), normalize="unit")
+    assert data.input_shape == (HEIGHT, WIDTH, 1)
+    assert data.train.x.dtype == dtype
+    np.testing.assert_array_equal(data.train.x[0, ..., 0], wanted)
+    np.testing.assert_allclose(data.inputs("train")[0, ..., 0], wanted / full, rtol=1e-6)
+    assert data.notes == ()
+
+
+def test_standardized_words_have_mean_0_and_variance_1(tmp_path: Path) -> None:
+    wanted = values(np.uint16, 60000)
+    inputs = load_data(str(folder_of(tmp_path, [Image.fromarray(wanted)], ".png"))).inputs("train")
+    assert inputs.mean() == pytest.approx(0.0, abs=1e-5)
+    assert inputs.std() == pytest.approx(1.0, rel=1e-5)
+
+
+def test_mixed_depths_are_refused_by_name(tmp_path: Path) -> None:
+    bytes_, words = values(np.uint8, 255), values(np.uint16, 60000)
+    folder_of(tmp_path, [Image.fromarray(bytes_)], ".png")
+    Image.fromarray(words).save(tmp_path / "b" / "deep.png")
+    with pytest.raises(InputError, match=r"one depth.*8 bits \(.*00\.png.*16 bits \(.*deep\.png"):
+        load_data(str(tmp_path))
+
+
+def test_colours_of_16_bits_say_that_8_are_read(tmp_path: Path) -> None:
+    """Pillow has no mode for them; the range is right, and the loss is said."""
+    rows = b""
+    for red in (0x1234, 0xFFFF, 0x00FF):
+        rows += b"\0" + struct.pack(">3H", red, 0x8000, 0x0100)
+    png = b"\x89PNG\r\n\x1a\n"
+    header = struct.pack(">2I5B", 1, 3, 16, 2, 0, 0, 0)
+    for kind, content in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+        png += struct.pack(">I", len(content)) + kind + content
+        png += struct.pack(">I", zlib.crc32(kind + content))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for place in range(8):
+            (tmp_path / name / f"{place}.png").write_bytes(png)
+    data = load_data(str(tmp_path), normalize="none")
+    np.testing.assert_array_equal(
+        data.train.x[0, :, 0], [[0x12, 0x80, 0x01], [0xFF, 0x80, 0x01], [0x00, 0x80, 0x01]]
+    )
+    assert data.notes == ("16 images with 16 bits a channel: the upper 8 of them are read",)
+
+
+RED = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+RED[..., 0] = values(np.uint8, 250)
+GREY = Image.fromarray(values(np.uint8, 250))
+ALPHA = Image.fromarray(values(np.uint8, 255).T.copy().reshape(HEIGHT, WIDTH))
+
+
+def with_alpha(image: Any) -> Any:
+    image = image.copy()
+    image.putalpha(ALPHA)
+    return image
+
+
+def bits() -> Any:
+    return Image.fromarray((values(np.uint8, 255) > 99).astype(np.uint8) * 255).convert("1")
+
+
+@pytest.mark.parametrize(
+    ("image", "suffix", "wanted", "note"),
+    [
+        (with_alpha(GREY), ".png", np.asarray(GREY)[..., None], "transparency: it is left out"),
+        (with_alpha(Image.fromarray(RED)), ".png", RED, "with transparency: it is left out"),
+        (Image.fromarray(RED).quantize(16), ".png", RED, "as the colours that they show"),
+        (bits(), ".png", (np.asarray(bits()) * np.uint8(255))[..., None], "read as 0 and 255"),
+        (Image.fromarray(RED).convert("CMYK"), ".tif", RED, "in CMYK: converted to RGB"),
+    ],
+    ids=["LA", "RGBA", "P", "1", "CMYK"],
+)
+def test_other_modes(
+    image: Any, suffix: str, wanted: np.ndarray, note: str, tmp_path: Path
+) -> None:
+    data = load_data(str(folder_of(tmp_path, [image], suffix)), normalize="none")
+    np.testing.assert_array_equal(data.train.x[0], wanted)
+    assert data.notes[0].startswith("15 images ")
+    assert note in data.notes[0]
+
+
+def test_a_palette_with_transparency(tmp_path: Path) -> None:
+    image = Image.fromarray(RED).quantize(16)
+    folder_of(tmp_path, [image], ".png", transparency=bytes(range(16)))
+    data = load_data(str(tmp_path), normalize="none")
+    np.testing.assert_array_equal(data.train.x[0], RED)
+    assert len(data.notes) == 2
+
+
+UPRIGHT = np.arange(10, 10 + HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH)
+# how the picture lies in the file, by the orientation that turns it back (EXIF 2.3, tag 274)
+LYING = {
+    1: UPRIGHT, 2: UPRIGHT[:, ::-1], 3: UPRIGHT[::-1, ::-1], 4: UPRIGHT[::-1], 5: UPRIGHT.T,
+    6: UPRIGHT[:, ::-1].T, 7: UPRIGHT[::-1, ::-1].T, 8: UPRIGHT[::-1].T,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_all_orientations_end_upright(suffix: str, tmp_path: Path) -> None:
+    for number, pixels in LYING.items():
+        exif = Image.Exif()
+        exif[274] = number
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            lying = Image.fromarray(np.ascontiguousarray(pixels))
+            lying.save(tmp_path / name / f"{number}{suffix}", exif=exif)
+    data = load_data(str(tmp_path), normalize="none")
+    assert stored(data) == {UPRIGHT.tobytes()}
+    assert data.notes == ("14 images turned as their EXIF orientation says",)
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".tif", ".webp"])
+def test_the_first_of_several_frames(suffix: str, tmp_path: Path) -> None:
+    other = Image.fromarray(np.asarray(GREY)[::-1].copy())
+    how = {"lossless": True} if suffix == ".webp" else {}
+    folder_of(tmp_path, [GREY], suffix, save_all=True, append_images=[other], **how)
+    data = load_data(str(tmp_path), normalize="none")
+    np.testing.assert_array_equal(data.train.x[0, ..., 0], np.asarray(GREY))
+    assert "15 images with several frames or pages: the first is read" in data.notes
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return (
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+    )
+
+
+def png_of(width: int, height: int, content: bytes) -> bytes:
+    header = struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(content))
+        + chunk(b"IEND", b"")
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("width", "height"), [(60_000, 60_000), (2**31 - 1, 2**31 - 1)])
+def test_a_bomb_is_refused_by_its_header(width: int, height: int, tmp_path: Path) -> None:
+    folder_of(tmp_path, [GREY], ".png")
+    (tmp_path / "a" / "bomb.png").write_bytes(png_of(width, height, b"\0"))
+    with pytest.raises(InputError, match=r"bomb\.png' must be readable and complete"):
+        load_data(str(tmp_path))
+
+
+def test_more_images_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder_of(tmp_path, [GREY], ".png")
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   0 kB\n")
+    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
+    with pytest.raises(InputError, match=r"15 image\(s\) of 5x3 pixels.*must fit into memory"):
+        load_data(str(tmp_path))
+
+
+def test_memory_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in (("limit", "1000\n"), ("usage", "400\n"), ("none", "max\n")):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "meminfo").write_text("MemAvailable:   2 kB\n")
+    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "_CGROUPS", ((tmp_path / "limit", tmp_path / "usage"),))
+    assert memory.available_bytes() == 600
+    monkeypatch.setattr(memory, "_CGROUPS", ((tmp_path / "none", tmp_path / "usage"),))
+    assert memory.available_bytes() == 2048
+    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "absent")
+    assert memory.available_bytes() is None
+    memory.require_room(10**30, "anything")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "loop", "dangling"])
+def test_what_is_no_file_is_refused_at_once(kind: str, tmp_path: Path) -> None:
+    folder_of(tmp_path, [GREY], ".png")
+    path = tmp_path / "a" / "odd.png"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(path if kind == "loop" else tmp_path / "nothing")
+    with pytest.raises(InputError, match=r"odd\.png' must be a file"):
+        load_data(str(tmp_path))
+
+
+def test_damage_at_every_place_is_one_line_or_harmless(tmp_path: Path) -> None:
+    """Bit flips and cuts end in an image or in our error: never in one of Pillow's."""
+    rng = np.random.default_rng(0)
+    folder_of(tmp_path, [GREY], ".png")
+    for suffix, how in ((".png", {}), (".tif", {"compression": "tiff_lzw"}), (".gif", {}),
+                        (".jpg", {}), (".webp", {}), (".bmp", {}), (".pgm", {})):  # fmt: skip
+        path = tmp_path / "a" / f"odd{suffix}"
+        GREY.save(path, **how)
+        whole = path.read_bytes()
+        for _ in range(40):
+            broken = bytearray(whole)
+            for place in rng.integers(0, len(whole), 3):
+                broken[place] ^= 1 << rng.integers(8)
+            path.write_bytes(broken[: rng.integers(1, len(whole) + 1)])
+            with contextlib.suppress(InputError):
+                load_data(str(tmp_path))
+        path.unlink()
