@@ -33,8 +33,8 @@ from search.final import ship
 from search.followup import CompressJobs, FinalJobs
 from search.jobs import SearchJobs
 from search.plan import BudgetOptions, FinalOptions, SearchPlan
+from search.recovery import recover
 from search.spaces import space_for
-from search.storage import repair_journal
 from search.warmstart import find_sources
 
 MAX_WORKERS = 8
@@ -194,12 +194,12 @@ def _search(
         options.sampler, options.epochs, options.objectives[0], ", ".join(options.costs),
         options.trials, plan.stopping.rule,
     )  # fmt: skip
-    repair_journal(folder)
+    lost = recover(folder, plan, data)
     study = studies.open_study(folder, plan)
     again = studies.close_orphans(study, folder, plan)
     if again:
         LOG.info("%d interrupted trial(s) will run again", again)
-    studies.enqueue_first(study, plan, data)
+    studies.enqueue_first(study, plan, data, lost)
     handler = SearchJobs(folder, plan, study, display)
     if handler.ended:
         LOG.info("going on: %d candidates are finished", handler.ended)

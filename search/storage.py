@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from compress.errors import InputError
-from compress.runfolder import LOG, RunFolder
+from compress.runfolder import RunFolder
 
 if TYPE_CHECKING:
     import optuna
@@ -30,14 +30,22 @@ def open_storage(where: str | Path, option: str) -> optuna.storages.BaseStorage:
         option: Who asked for it, for errors.
 
     Raises:
-        InputError: The URL is malformed or cannot be reached.
+        InputError: The URL is malformed or cannot be reached, or the journal is damaged.
     """
     import optuna
     from optuna.storages.journal import JournalFileBackend, JournalStorage
 
     if isinstance(where, Path):
         lock: Any = KernelLock(where.with_suffix(".lock"))
-        return JournalStorage(JournalFileBackend(str(where), lock_obj=lock))
+        try:
+            return JournalStorage(JournalFileBackend(str(where), lock_obj=lock))
+        except OSError:
+            raise
+        except Exception as error:  # whatever a damaged line sets off
+            raise InputError(
+                f"{option} must be a journal of Optuna's without damage. Received: '{where}' "
+                f"({type(error).__name__}). The run's own command mends it."
+            ) from None
     try:
         return optuna.storages.get_storage(where)
     except Exception as error:  # SQLAlchemy and the drivers have many kinds of errors
@@ -72,20 +80,3 @@ class KernelLock:
         if self._handle is not None:
             self._handle.close()
             self._handle = None
-
-
-def repair_journal(folder: RunFolder) -> None:
-    """Makes a journal whose writer was killed readable again.
-
-    A kill can leave the last line torn, and the next line would be glued to it. To be
-    called by the process that holds the run's folder, while no worker runs.
-    """
-    journal = folder.journal
-    if not journal.exists():
-        return
-    content = journal.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole != len(content):
-        with open(journal, "r+b") as stream:
-            stream.truncate(whole)
-        LOG.info("dropped a torn line from the study's journal (a writer was killed)")

@@ -16,11 +16,13 @@ from search.plan import SearchPlan
 from search.samplers import SAMPLERS
 from search.spaces import space_for
 from search.storage import open_storage, study_name
-from search.warmstart import ABOUT_ATTR, about, enqueue, find_sources
+from search.warmstart import ABOUT_ATTR, about, find_sources, first_of
 
 if TYPE_CHECKING:
     import optuna
 
+FIXED = "fixed_params"
+"""System attribute of a queued trial: its choices (Optuna's `enqueue_trial`)."""
 LADDER = 3
 """At most so many models, from the smallest on towards the baseline, are tried behind it."""
 
@@ -34,14 +36,20 @@ def open_study(folder: RunFolder, plan: SearchPlan) -> optuna.Study:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    down = optuna.study.StudyDirection.MINIMIZE
     return optuna.create_study(
         study_name=study_name(folder, plan.search.storage),
         storage=open_storage(plan.search.storage or folder.journal, "storage"),
-        directions=["maximize", *(down for _ in plan.search.costs)],  # quality, costs
+        directions=directions(plan),
         sampler=SAMPLERS[plan.search.sampler](plan.seed),
         load_if_exists=True,
     )
+
+
+def directions(plan: SearchPlan) -> list[Any]:
+    """Returns the directions of the objectives: quality up, costs down."""
+    from optuna.study import StudyDirection
+
+    return [StudyDirection.MAXIMIZE, *(StudyDirection.MINIMIZE for _ in plan.search.costs)]
 
 
 def close_orphans(study: optuna.Study, folder: RunFolder, plan: SearchPlan) -> int:
@@ -73,22 +81,36 @@ def close_orphans(study: optuna.Study, folder: RunFolder, plan: SearchPlan) -> i
 
 def tell(study: optuna.Study, number: int, candidate: Candidate, plan: SearchPlan) -> None:
     """Ends a trial in the study as its candidate ended."""
+    state, values = outcome(candidate, plan)
+    study.tell(number, values, None if values else state)
+
+
+def outcome(
+    candidate: Candidate, plan: SearchPlan
+) -> tuple[optuna.trial.TrialState, list[float] | None]:
+    """Returns how a candidate's trial ends in the study: state and values."""
     from optuna.trial import TrialState
 
     if candidate.state in (COMPLETE, DUPLICATE) and candidate.val:
-        study.tell(number, objective_values(candidate, plan))
-    elif candidate.state == FAILED:
+        return TrialState.COMPLETE, objective_values(candidate, plan)
+    if candidate.state == FAILED:
         # no sampler looks at failed trials: a crash says nothing about the choices
-        study.tell(number, state=TrialState.FAIL)
-    else:
-        # stopped and rejected ones have no final values, but samplers may learn from them
-        study.tell(number, state=TrialState.PRUNED)
+        return TrialState.FAIL, None
+    # stopped and rejected ones have no final values, but samplers may learn from them
+    return TrialState.PRUNED, None
 
 
-def enqueue_first(study: optuna.Study, plan: SearchPlan, data: Dataset) -> None:
+def enqueue_first(study: optuna.Study, plan: SearchPlan, data: Dataset, lost: bool = False) -> None:
     """Queues what is tried first in a new study.
 
     Replayed choices, else the fronts of finished searches, else `first_choices`.
+
+    Args:
+        study: The run's.
+        plan: Its plan.
+        data: What is searched for.
+        lost: The study has lost trials, and queued ones may be among them: what it does not
+            have is queued again.
 
     Raises:
         InputError: The replay file holds no candidate, a warm start's source is none, or the
@@ -103,25 +125,27 @@ def enqueue_first(study: optuna.Study, plan: SearchPlan, data: Dataset) -> None:
                 f"Received: {stored[key]}. Choose another folder with --out."
             )
     study.set_user_attr(ABOUT_ATTR, about(options.space, options.objectives, data))
-    if study.get_trials(deepcopy=False):
+    there = study.get_trials(deepcopy=False)
+    if there and not lost:
         return
+    tried = [{**trial.system_attrs.get(FIXED, {}), **trial.params} for trial in there]
     if plan.search.replay:
-        stored = read_replay(Path(plan.search.replay))
-        attrs = {SEED_ATTR: stored.seed, SEED_GIVEN: True}
-        study.enqueue_trial(stored.choices, user_attrs=attrs)
-        return
-    queued = 0
-    if options.warm_start:
+        replayed = read_replay(Path(plan.search.replay))
+        queue = [(replayed.choices, {SEED_ATTR: replayed.seed, SEED_GIVEN: True})]
+    elif options.warm_start:
         sources = find_sources(options.warm_start, options.space, options.objectives, data)
-        queued = enqueue(study, sources)
+        queue = first_of(sources)
         LOG.info(
             "warm start: %d candidates of %s",
-            queued,
+            len(queue),
             ", ".join(f"{source.name} (distance {source.distance:.2f})" for source in sources),
         )
-    if not queued:
-        for choices in first_choices(plan, data):
-            study.enqueue_trial(choices)
+    else:
+        queue = []
+    queue = queue or [(choices, {}) for choices in first_choices(plan, data)]
+    for choices, attrs in queue:
+        if not any(choices.items() <= other.items() for other in tried):
+            study.enqueue_trial(choices, user_attrs=attrs)
 
 
 def first_choices(plan: SearchPlan, data: Dataset) -> list[dict[str, Any]]:

@@ -125,17 +125,18 @@ def find_sources(
     return sorted(found, key=lambda source: source.distance)
 
 
-def enqueue(study: optuna.Study, sources: list[Source]) -> int:
-    """Queues the sources' fronts, each choice once; returns how many trials."""
-    seen: list[dict[str, Any]] = []
+def first_of(sources: list[Source]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Returns what is tried first: the sources' fronts, each choice once.
+
+    Returns:
+        (choices, user attributes) of each trial.
+    """
+    found: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for source in sources:
         for trial in source.trials:
-            if trial.params in seen:
-                continue
-            seen.append(trial.params)
-            attrs = {WARM_ATTR: f"{source.name} {trial.number:04d}"}
-            study.enqueue_trial(trial.params, user_attrs=attrs)
-    return len(seen)
+            if not any(trial.params == choices for choices, _ in found):
+                found.append((trial.params, {WARM_ATTR: f"{source.name} {trial.number:04d}"}))
+    return found
 
 
 def _studies(name: str) -> Iterator[optuna.Study]:

@@ -78,6 +78,7 @@ class Worker:
         return self._final(job) if job["kind"] == messages.FINAL else self._compress(job)
 
     def _trial(self) -> dict[str, Any]:
+        from compress.errors import RunFailed
         from compress.records import FAILED, Candidate
         from search import study as studies
         from search.objective import candidate_id, evaluate, trial_seed
@@ -85,6 +86,12 @@ class Worker:
         if self._study is None:
             self._study = studies.open_study(self.folder, self.plan)
         trial = studies.ask(self._study, self.plan)
+        if self.folder.read_candidate(candidate_id(trial.number)) is not None:
+            raise RunFailed(
+                f"The study has lost candidate {candidate_id(trial.number)}, which is finished: "
+                "was it removed while the run went on? The same command makes it anew from the "
+                "records and goes on."
+            )
         seed = trial_seed(self.plan, trial)
         trial.set_user_attr("seed", seed)
         messages.send(self._out, messages.CLAIMED, number=trial.number, seed=seed)
@@ -187,9 +194,15 @@ def _serve(worker: Worker, out: TextIO, forked: bool) -> int:
     jobs: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
     messages.send(out, messages.READY, device=worker.device.describe(), memory=resident_bytes())
+    from compress.errors import RunFailed
+
     first = 0
     while (job := jobs.get())["kind"] != messages.QUIT:
-        result = worker.do(job)
+        try:
+            result = worker.do(job)
+        except RunFailed as error:
+            messages.send(out, messages.FATAL, reason=str(error))
+            return 0
         memory = resident_bytes()
         first = first or memory
         renewed = forked and memory - first > MAX_FORK_GROWTH

@@ -21,8 +21,9 @@ from search import optimizers
 from search import study as studies
 from search.objective import candidate_id, trial_seed
 from search.plan import SearchPlan
+from search.recovery import recover
 from search.spaces import SPACES, space_for
-from search.storage import KernelLock, repair_journal
+from search.storage import KernelLock
 
 PLAN = from_flat(SearchPlan, {"sampler": "random"})
 
@@ -76,12 +77,12 @@ def test_queued_trials_do_not_share_draws_with_the_next(folder: RunFolder) -> No
     assert len(set(drawn)) == 3
 
 
-def test_a_torn_journal_is_repaired(folder: RunFolder) -> None:
+def test_a_torn_journal_is_repaired(folder: RunFolder, digits: Dataset) -> None:
     study = studies.open_study(folder, PLAN)
     studies.tell(study, start(study).number, finished(0), PLAN)
     whole = folder.journal.read_bytes()
     folder.journal.write_bytes(whole + b'{"op_code":4,"worker_i')
-    repair_journal(folder)
+    assert not recover(folder, PLAN, digits)
     assert folder.journal.read_bytes() == whole
     again = studies.open_study(folder, PLAN)
     assert [trial.state for trial in again.trials] == [TrialState.COMPLETE]
