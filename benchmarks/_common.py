@@ -1,31 +1,149 @@
-"""What benchmarks share: the environment's record, paired ratios, where results go."""
+"""What benchmarks share: their command line, their files, paired ratios, means and ties.
+
+Every module here with a `main` is a `Benchmark`:
+
+    python -m benchmarks.NAME [its options]                     measures into a new file
+    python -m benchmarks.NAME --resume FILE                     goes on, where it can
+    python -m benchmarks.NAME --show FILE [--write DOC.md]      prints a stored result, as stored
+
+What it prints are the Markdown tables that docs show; `--write` puts them between a document's
+markers (see `_docs`), so no table is typed by hand.
+"""
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Mapping, Sequence
-from importlib import metadata
+import argparse
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from compress.device import available_cores, cpu_name
-from compress.files import write_json
+from benchmarks import _docs, _stored
+from benchmarks._peers import PEERS
+from benchmarks._stored import Stored
+from compress.errors import InputError
 from compress.measure.stats import median_interval
 
-RESULTS = Path(__file__).parent / "results"
+SEEDS = (0, 1, 2)
+"""Wherever accuracies are compared."""
+_OURS = ("resume", "show", "write")
 
 
-def environment() -> dict[str, Any]:
-    """Returns what the figures depend on: machine and versions."""
-    packages = ("tensorflow", "keras", "optuna", "numpy", "ai-edge-litert")
-    return {
-        "cpu": cpu_name(),
-        "cores": available_cores(),
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in packages},
-    }
+@dataclass(frozen=True)
+class Benchmark:
+    """One script.
+
+    Attributes:
+        name: Its module's.
+        doc: Its module's docstring: the help.
+        measure: (options, stored): measures and saves; called with an empty result or, after
+            --resume, with one to go on from.
+        tables: Makes Markdown tables of a result; `result` -> text, by name; None where the
+            result is of another kind.
+        arguments: Adds its options. One named `seeds` is the seeds; `dest`s starting with an
+            underscore are of its own subprocesses and are not recorded.
+        peers: Names in `PEERS`.
+        resumable: Whether `measure` can go on from a part.
+        grows: Options that may differ when it goes on.
+        seeds: Where no option says.
+    """
+
+    name: str
+    doc: str | None
+    measure: Callable[[argparse.Namespace, Stored], None]
+    tables: Mapping[str, Callable[[dict[str, Any]], str | None]]
+    arguments: Callable[[argparse.ArgumentParser], Any] = lambda parser: None
+    peers: tuple[str, ...] = ()
+    resumable: bool = False
+    grows: tuple[str, ...] = ("seeds",)
+    seeds: tuple[int, ...] = field(default=(0,))
+
+    def run(self, words: Sequence[str] | None = None) -> None:
+        """Does what the command line says; bad input ends with one line and exit code 2."""
+        parser = self._parser()
+        given = parser.parse_args(words)
+        try:
+            if given.write and not given.show:
+                raise InputError("--write must have a stored result: --show FILE.")
+            if given.show:
+                self._show(given.show, given.write)
+            else:
+                self._measure(given)
+        except InputError as error:
+            parser.exit(2, f"{parser.prog}: {error}\n")
+
+    def _parser(self) -> argparse.ArgumentParser:
+        parser = argparse.ArgumentParser(
+            prog=f"python -m benchmarks.{self.name}", description=self.doc,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        self.arguments(parser)
+        if self.resumable:
+            parser.add_argument("--resume", type=Path, metavar="FILE", help="go on from a result")
+        parser.add_argument(
+            "--show", type=Path, metavar="FILE", help="print a stored result; nothing is measured"
+        )
+        parser.add_argument(
+            "--write", type=Path, metavar="DOC", help="put its tables into a document's markers"
+        )
+        return parser
+
+    def _show(self, file: Path, document: Path | None) -> None:
+        stored = _stored.read(file, self.name)
+        print(f"stored, of {stored.origin()}: {stored.provenance['command']}")
+        self._print(stored)
+        if document:
+            _docs.write(document, self, stored)
+            print(f"written to {document}")
+
+    def _measure(self, given: argparse.Namespace) -> None:
+        settings = {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in vars(given).items()
+            if name not in _OURS and not name.startswith("_")
+        }
+        seeds = tuple(settings.get("seeds", self.seeds))
+        path = getattr(given, "resume", None)
+        if path:
+            stored = _stored.resume(path, self.name, settings, seeds, self.grows)
+        else:
+            stored = _stored.begin(self.name, settings, seeds)
+        peers = stored.provenance["peers"]
+        for name in self.peers:
+            peers[name] = _stored.kept_peer(peers.get(name), PEERS[name].state())
+            if not _stored.was_run(peers[name]):
+                print(f"{name}: {peers[name]}", flush=True)
+        self.measure(given, stored)
+        stored.provenance["complete"] = True
+        stored.save()
+        print(f"\nmeasured, {stored.origin()}:")
+        self._print(stored)
+        print(f"\nstored in {stored.path}")
+
+    def _print(self, stored: Stored) -> None:
+        for made in (table(stored.result) for table in self.tables.values()):
+            if made is not None:
+                print(f"\n{made}")
+
+
+def seed_list(parser: argparse.ArgumentParser, default: Sequence[int] = SEEDS) -> None:
+    """Adds `--seeds 0,1,2`."""
+
+    def numbers(text: str) -> tuple[int, ...]:
+        return tuple(int(word) for word in text.split(","))
+
+    parser.add_argument(
+        "--seeds", type=numbers, default=tuple(default), metavar="0,1,2", help="with commas"
+    )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Returns a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 def ratio(old: Sequence[float], new: Sequence[float]) -> dict[str, float]:
@@ -35,6 +153,58 @@ def ratio(old: Sequence[float], new: Sequence[float]) -> dict[str, float]:
     return {"ratio": middle, "low": low, "high": high, "rounds": len(paired)}
 
 
-def save(name: str, content: Mapping[str, Any]) -> None:
-    """Writes a result with its environment to benchmarks/results/."""
-    write_json(RESULTS / f"{name}.json", {"environment": environment(), **content})
+def told_ratio(row: Mapping[str, Any] | None) -> str:
+    """Returns "1.41x [1.38, 1.43]", a tie where the interval holds 1; or why there is none."""
+    if row is None:
+        return ""
+    if not _stored.was_run(row):
+        return f"not run: {row['not run']}"
+    text = f"{row['ratio']:.2f}x [{row['low']:.2f}, {row['high']:.2f}]"
+    return text + (" (a tie)" if row["low"] <= 1.0 <= row["high"] else "")
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of one figure over seeds.
+
+    Attributes:
+        mean: Of the values.
+        error: Its standard error (standard deviation / sqrt(n)); None of a single value.
+        count: Number of values.
+    """
+
+    mean: float
+    error: float | None
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Mean:
+        """Makes it from the values, at least one."""
+        count = len(values)
+        error = float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else None
+        return cls(float(np.mean(values)), error, count)
+
+    def percent(self) -> str:
+        """Returns "91.09 +- 0.01 %", or "91.09 % (one seed)"."""
+        if self.error is None:
+            return f"{100 * self.mean:.2f} % (one seed)"
+        return f"{100 * self.mean:.2f} +- {100 * self.error:.2f} %"
+
+    def number(self, digits: int = 3) -> str:
+        """Returns "0.604 +- 0.012", or "0.604 (one seed)"."""
+        if self.error is None:
+            return f"{self.mean:.{digits}f} (one seed)"
+        return f"{self.mean:.{digits}f} +- {self.error:.{digits}f}"
+
+
+def verdict(new: Mean, old: Mean) -> str:
+    """Says by how many points `new` differs from `old`, and whether that is a tie.
+
+    A tie is a difference within two standard errors of it, sqrt(e1^2 + e2^2); of single values
+    no verdict is given.
+    """
+    points = 100 * (new.mean - old.mean)
+    if new.error is None or old.error is None:
+        return f"{points:+.2f}, one seed"
+    tie = abs(points) <= 200 * math.hypot(new.error, old.error)
+    return f"{points:+.2f}" + (", a tie" if tie else "")

@@ -1,11 +1,13 @@
 """Seconds and memory of channel pruning: coupling, selection, surgery; beside Torch-Pruning.
 
-    python -m benchmarks.channel_speed [--peer PYTHON] [--rounds 7]
+    [TORCH_PRUNING_PYTHON=PYTHON] python -m benchmarks.channel_speed [--rounds 7]
 
 In each round paretune halves the channels of ResNet50 and MobileNetV2 on freshly built models;
-with `--peer`, the Python of an environment that has torch-pruning (see
+with the Python of an environment that has torch-pruning (see
 benchmarks/peers/torch_pruning_speed.py), Torch-Pruning then does the same in a process of its
-own, so that both see the same machine. Also: the analysis of nets of 1x, 4x and 16x depth.
+own, so that both see the same machine. What compares is the whole call; that most of paretune's
+goes into building a Keras model anew is shown beside it. Also: the analysis of nets of 1x, 4x and
+16x depth.
 """
 
 from __future__ import annotations
@@ -25,38 +27,38 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from benchmarks._common import ratio, save
+from benchmarks._common import Benchmark, ratio, table, told_ratio
+from benchmarks._peers import PEERS, not_run
+from benchmarks._stored import Stored, was_run
 
 NETWORKS = {"resnet50": "ResNet50", "mobilenet_v2": "MobileNetV2"}
 PEER = Path(__file__).parent / "peers" / "torch_pruning_speed.py"
 DEPTHS = (1, 4, 16)
 
 
-def main() -> None:
-    """Runs the rounds and writes benchmarks/results/channel_speed.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peer", type=Path, help="Python of an environment with torch-pruning")
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--memory", choices=NETWORKS, help="only the memory of one network")
-    arguments = parser.parse_args()
-    if arguments.memory:
-        print(json.dumps(memory(arguments.memory)))
-        return
+
+
+def run(given: argparse.Namespace, stored: Stored) -> None:
+    """Runs the rounds."""
+    state = stored.provenance["peers"]["torch-pruning"]
     ours: dict[str, list[dict[str, float]]] = {name: [] for name in NETWORKS}
     theirs: dict[str, list[dict[str, float]]] = {name: [] for name in NETWORKS}
     for name in NETWORKS:
         measure(name)  # what Python and TensorFlow set up once does not count
-    for _ in range(arguments.rounds):
+    for _ in range(given.rounds):
         for name in NETWORKS:
             ours[name].append(measure(name))
-            if arguments.peer:
-                theirs[name].append(peer(arguments.peer, name))
-    result: dict[str, Any] = {"rounds": arguments.rounds, "depth": depths()}
+            if was_run(state):
+                theirs[name].append(peer(Path(PEERS["torch-pruning"].python()), name))
+    result: dict[str, Any] = {"rounds": given.rounds, "depth": depths()}
     for name in NETWORKS:
         result[name] = summary(ours[name], theirs[name])
+        if not was_run(state):
+            result[name]["torch-pruning"] = not_run(state)
         result[name]["memory"] = in_own_process(name)
-    save("channel_speed", result)
-    print(json.dumps(result, indent=2))
+    stored.save(**result)
 
 
 def measure(name: str) -> dict[str, float]:
@@ -115,10 +117,10 @@ def memory(name: str) -> dict[str, float]:
 
 def in_own_process(name: str) -> dict[str, float]:
     """Runs `memory` in a new process, where no earlier round left memory to be used again."""
-    command = [sys.executable, "-m", "benchmarks.channel_speed", "--memory", name]
-    record: dict[str, float] = json.loads(
-        subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    )
+    code = "from benchmarks.channel_speed import memory; import json; "
+    command = [sys.executable, "-c", code + f"print(json.dumps(memory({name!r})))"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    record: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return record
 
 
@@ -200,6 +202,51 @@ def _status(key: str) -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith(key))
     return int(line.split()[1]) / 1024
+
+
+def whole(result: dict[str, Any]) -> str:
+    """Seconds of the whole call beside Torch-Pruning's."""
+    rows = []
+    for name, label in NETWORKS.items():
+        got = result[name]
+        theirs = got["torch-pruning"]
+        rows.append([
+            label,
+            milliseconds(got["paretune"]["total"]),
+            milliseconds(theirs["total"]) if was_run(theirs) else told_ratio(theirs),
+            told_ratio(got.get("torch-pruning total / paretune total")),
+            told_ratio(got.get("torch-pruning total / paretune without rebuilding the model")),
+        ])  # fmt: skip
+    head = ["network", "paretune, whole call", "torch-pruning, whole call",
+            "torch-pruning / paretune", "the same without building the smaller model"]  # fmt: skip
+    return table(head, rows)
+
+
+def parts(result: dict[str, Any]) -> str:
+    """What paretune's call consists of."""
+    rows = []
+    for name, label in NETWORKS.items():
+        ours = result[name]["paretune"]
+        found = [milliseconds(ours[part]) for part in ("coupling", "selection", "surgery")]
+        rows.append([label, *found, told_ratio(result[name]["surgery/build"])])
+    head = ["network", "analysis", "selection by MACs", "building the smaller model",
+            "that / building the model in Keras"]  # fmt: skip
+    return table(head, rows)
+
+
+def milliseconds(spread: dict[str, float]) -> str:
+    middle, low, high = (f"{1e3 * spread[key]:.1f}" for key in ("median", "min", "max"))
+    return f"{middle} ms ({low} to {high})"
+
+
+BENCHMARK = Benchmark(
+    "channel_speed", __doc__, run, {"whole": whole, "parts": parts}, arguments,
+    peers=("torch-pruning",),
+)  # fmt: skip
+
+
+def main() -> None:
+    BENCHMARK.run()
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """Which distillation helps on Fashion-MNIST: a half-width and a pruned ResNet-20, three seeds.
 
-    python -m benchmarks.distill_resnet20 --dense MODEL.keras [--methods labels,kd] [--seeds 0,1,2]
+    python -m benchmarks.distill_resnet20 [--dense MODEL.keras] [--methods labels,kd]
+        [--students "half width,channels"] [--seeds 0,1,2] [--resume FILE]
 
-MODEL is a trained net of benchmarks.resnet20 (benchmarks.prune_resnet20 --save-dense makes one);
-it teaches. Students: the same network with half its widths, from scratch (learning rate 0.1), and
-the dense net with its channels pruned to a quarter of its MACs, and with 90 % of its weights
-pruned meanwhile (both 0.02). Each trains three epochs, SGD with momentum, batch 128, a cosine, no
-augmentation, with the defaults of `compress.distill`. Validation data select the epoch; test data
-are read once a student. A seed fixes initial weights (from scratch) and the order of examples.
-Runs that are in the results already are not repeated.
+The dense net of benchmarks.resnet20 teaches. Students: the same network with half its widths, from
+scratch (learning rate 0.1); the dense net with its channels pruned to a quarter of its MACs, and
+with 90 % of its weights pruned meanwhile (both 0.02). Each trains three epochs, SGD with momentum,
+batch 128, a cosine, no augmentation, with the defaults of `compress.distill`. Validation data
+select the epoch; test data are read once a student. A seed fixes initial weights (from scratch)
+and the order of examples.
 """
 
 from __future__ import annotations
@@ -23,14 +23,12 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import numpy as np
-
-from benchmarks._common import RESULTS, save
-from benchmarks.resnet20 import build, load_fashion
-from compress.files import read_json
+from benchmarks._common import Benchmark, Mean, seed_list, table, verdict
+from benchmarks._stored import Stored
+from benchmarks.resnet20 import build, dense_net, load_fashion
+from compress.errors import InputError
 from compress.plan import ChannelOptions, DistillOptions, TrainSettings, WeightOptions
 
-NAME = "distill_resnet20"
 RECIPE = TrainSettings(epochs=3, optimizer="momentum", learning_rate=0.02, batch_size=128)
 METHODS: dict[str, DistillOptions | None] = {
     "labels": None,
@@ -45,29 +43,35 @@ METHODS: dict[str, DistillOptions | None] = {
 STUDENTS = ("half width", "channels", "weights")
 
 
-def main() -> None:
-    """Runs what is missing and writes benchmarks/results/distill_resnet20.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dense", type=Path, required=True)
-    parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--students", default=",".join(STUDENTS))
-    parser.add_argument("--seeds", default="0,1,2")
-    given = parser.parse_args()
+def arguments(parser: argparse.ArgumentParser) -> None:
+    def names(text: str) -> tuple[str, ...]:
+        return tuple(text.split(","))
+
+    parser.add_argument("--dense", type=Path, help="a trained net of benchmarks.resnet20")
+    # what README shows; the others can be added by --resume
+    parser.add_argument("--methods", type=names, default=tuple(METHODS)[:5])
+    parser.add_argument("--students", type=names, default=STUDENTS[:2])
+    seed_list(parser)
+
+
+def run(given: argparse.Namespace, stored: Stored) -> None:
+    """Trains the students that are missing."""
     from compress.device import quiet_tensorflow, setup
-    from compress.io import load_model
 
     quiet_tensorflow()
-    device, data, dense = setup("cpu"), load_fashion(), load_model(given.dense)
-    file = RESULTS / f"{NAME}.json"
-    runs: dict[str, Any] = read_json(file)["runs"] if file.exists() else {}
-    for seed in (int(text) for text in given.seeds.split(",")):
-        for student in given.students.split(","):
-            for method in given.methods.split(","):
+    device, data = setup("cpu"), load_fashion()
+    net = dense_net(given.dense, data, device)
+    if stored.result.setdefault("dense_sha256", net.sha256) != net.sha256:
+        raise InputError("the dense net must be the one that the result began with (--dense).")
+    runs: dict[str, Any] = stored.result.setdefault("runs", {})
+    for seed in given.seeds:
+        for student in given.students:
+            for method in given.methods:
                 key = f"{student}, {method}, seed {seed}"
                 if key not in runs:
-                    runs[key] = one(student, method, seed, data, dense, device)
+                    runs[key] = one(student, method, seed, data, net.model, device)
                     print(key, json.dumps(runs[key]), flush=True)
-                    save(NAME, {"runs": runs, "summary": summary(runs)})
+                    stored.save(runs=runs)
 
 
 def one(student: str, method: str, seed: int, data: Any, dense: Any, device: Any) -> Any:
@@ -107,19 +111,45 @@ def one(student: str, method: str, seed: int, data: Any, dense: Any, device: Any
     }
 
 
-def summary(runs: dict[str, Any]) -> dict[str, Any]:
-    """Returns mean, standard deviation and number of the test accuracies, by student and method."""
-    groups: dict[str, list[float]] = {}
-    for key, run in runs.items():
-        groups.setdefault(key.rpartition(", seed")[0], []).append(run["test"])
-    return {
-        name: {
-            "mean": float(np.mean(values)),
-            "standard deviation": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-            "runs": len(values),
-        }
-        for name, values in groups.items()
+def students(result: dict[str, Any]) -> str:
+    """Test accuracy by student and method, and whether it differs from labels alone."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for key, run in result["runs"].items():
+        student, method, _ = key.split(", ")
+        found.setdefault(student, {}).setdefault(method, []).append(run["test"])
+    titles = {
+        "half width": "half of its widths, from scratch",
+        "channels": "its channels pruned to a quarter of the MACs",
+        "weights": "90 % of its weights pruned",
     }
+    kinds = [kind for kind in STUDENTS if kind in found]
+    head = ["taught by"]
+    for kind in kinds:
+        head += [titles[kind], "points against labels"]
+    rows = []
+    for method in METHODS:
+        if not any(method in found[kind] for kind in kinds):
+            continue
+        label = "labels alone" if method == "labels" else f"`{method}`"
+        row = [label + (" (the default)" if method == "kd" else "")]
+        for kind in kinds:
+            values = found[kind].get(method)
+            mean = Mean.of(values) if values else None
+            row += [mean.percent() if mean else "",
+                    verdict(mean, Mean.of(found[kind]["labels"]))
+                    if mean and method != "labels" else ""]  # fmt: skip
+        rows.append(row)
+    return table(head, rows)
+
+
+BENCHMARK = Benchmark(
+    "distill_resnet20", __doc__, run, {"students": students}, arguments,
+    resumable=True, grows=("seeds", "students", "methods"),
+)  # fmt: skip
+
+
+def main() -> None:
+    BENCHMARK.run()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from benchmarks._common import ratio, save
+from benchmarks._common import Benchmark, ratio, table, told_ratio
+from benchmarks._stored import Stored
 from benchmarks.resnet20 import build
 from compress.data import Dataset, Preprocessing, Split
 from compress.device import quiet_tensorflow, setup
@@ -123,11 +124,12 @@ def our_steps(data: Dataset, stack: ExitStack) -> dict[str, Callable[[], Any]]:
     return found
 
 
-def main() -> None:
-    """Times all in turns and writes benchmarks/results/distill_speed.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=9)
-    rounds = parser.parse_args().rounds
+
+
+def run(given: argparse.Namespace, stored: Stored) -> None:
+    """Times all in turns."""
     quiet_tensorflow()
     data = random_data()
     with ExitStack() as stack:
@@ -136,7 +138,7 @@ def main() -> None:
             block()
         rng = np.random.default_rng(0)
         seconds: dict[str, list[float]] = {name: [] for name in blocks}
-        for _ in range(rounds):
+        for _ in range(given.rounds):
             for name in rng.permutation(list(blocks)):
                 began = time.perf_counter()
                 blocks[name]()
@@ -150,11 +152,35 @@ def main() -> None:
         if name != alone:
             result[f"{name} / {alone}"] = ratio(found, seconds[alone])
     result["keras alone / alone"] = ratio(seconds["keras alone"], seconds["alone"])
-    save("distill_speed", result)
-    for name, got in result.items():
-        if isinstance(got, dict) and "ratio" in got:
-            print(f"{name}: {got['ratio']:.2f}x [{got['low']:.2f}, {got['high']:.2f}]")
-    print(result["seconds a step"])
+    stored.save(**result)
+
+
+def steps(result: dict[str, Any]) -> str:
+    """A step that distils over the student's own, each in its framework."""
+    rows = []
+    for label, ours in (("logits", "logits"), ("logits and one pair of features", "features")):
+        keys = (f"{ours}, cached / alone", f"{ours}, live / alone",
+                f"keras {ours} / keras alone")  # fmt: skip
+        rows.append([label, *(told_ratio(result[key]) for key in keys)])
+    head = ["", "paretune, cached teacher", "paretune, live teacher",
+            "keras.distillation.Distiller (live)"]  # fmt: skip
+    return table(head, rows)
+
+
+def alone(result: dict[str, Any]) -> str:
+    """The student's own step: Keras's training function over paretune's."""
+    got = [told_ratio(result["keras alone / alone"])]
+    return table(["the student's own step, Keras's training function / paretune's"], [got])
+
+
+BENCHMARK = Benchmark(
+    "distill_speed", __doc__, run, {"steps": steps, "alone": alone}, arguments,
+    peers=("keras Distiller",),
+)  # fmt: skip
+
+
+def main() -> None:
+    BENCHMARK.run()
 
 
 if __name__ == "__main__":

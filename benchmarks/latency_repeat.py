@@ -23,7 +23,8 @@ from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from benchmarks._common import save
+from benchmarks._common import Benchmark, table
+from benchmarks._stored import Stored
 from benchmarks.resnet20 import build
 from compress.device import quiet_tensorflow
 from compress.export.litert import export_litert
@@ -86,22 +87,56 @@ def known_ratio(files: dict[str, Path], repeats: int) -> dict[str, Any]:
     return result
 
 
-def main() -> None:
-    """Runs all and writes benchmarks/results/latency_repeat.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=10)
-    repeats = parser.parse_args().repeats
+
+
+def run(given: argparse.Namespace, stored: Stored) -> None:
+    """Runs all."""
+    repeats = given.repeats
     quiet_tensorflow()
     with tempfile.TemporaryDirectory() as folder:
         files = {}
         for name, widths in (("whole", (16, 32, 64)), ("half", (8, 16, 32))):
             files[name] = Path(folder) / f"{name}.tflite"
             export_litert(build(widths), files[name])
-        save("latency_repeat", {
-            "quiet": against_itself(files["whole"], repeats, busy=False),
-            "one core busy": against_itself(files["whole"], repeats, busy=True),
-            "known ratio": known_ratio(files, 5),
-        })  # fmt: skip
+        stored.save(quiet=against_itself(files["whole"], repeats, busy=False))
+        stored.save(**{"one core busy": against_itself(files["whole"], repeats, busy=True)})
+        stored.save(**{"known ratio": known_ratio(files, 5)})
+
+
+def itself(result: dict[str, Any]) -> str:
+    """A file against itself."""
+    labels = {"quiet": "quiet", "one core busy": "another process on one of two cores"}
+    rows = [
+        [label, f"{got['holds_1']} of {got['of']}", f"{100 * got['widest_half_width']:.1f} %"]
+        for key, label in labels.items()
+        if (got := result.get(key))
+    ]
+    return table(["machine", "intervals that hold 1.00", "widest half-width"], rows)
+
+
+def known(result: dict[str, Any]) -> str:
+    """A ratio known from many rounds."""
+    got = result["known ratio"]
+    long = got["long"]
+    rows = [[
+        f"{long['ratio']:.2f}x [{long['low']:.2f}, {long['high']:.2f}], {long['rounds']} rounds",
+        ", ".join(f"{run['ratio']:.2f}x" for run in got["short"]),
+        f"{got['short_intervals_that_hold_it']} of {got['of']}",
+        f"{got['same_verdict']} of {got['of']}",
+    ]]  # fmt: skip
+    return table(["long run", "short runs", "their intervals that hold it", "same verdict"], rows)
+
+
+BENCHMARK = Benchmark(
+    "latency_repeat", __doc__, run, {"itself": itself, "known": known}, arguments,
+    seeds=tuple(range(10)),
+)  # fmt: skip
+
+
+def main() -> None:
+    BENCHMARK.run()
 
 
 if __name__ == "__main__":

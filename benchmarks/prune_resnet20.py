@@ -1,15 +1,18 @@
 """A ResNet-20 on Fashion-MNIST at a quarter of its MACs: pruned, or narrow from scratch.
 
-    python -m benchmarks.prune_resnet20 [--dense MODEL.keras] [--save-dense MODEL.keras]
-        [--peer TORCH_PRUNING.json]
+    [TORCH_PRUNING_PYTHON=PYTHON] python -m benchmarks.prune_resnet20 [--dense MODEL.keras]
+        [--seeds 0,1,2] [--resume FILE]
 
 Every variant gets two epochs of training with random flips (one epoch over the training part
 doubled by its mirror images), SGD with momentum, batch 128, a cosine from 0.02: the channels of
 one trained dense net are removed at once or in four steps, with an eighth of the examples behind
 each of the first three and the rest behind the last, taught by the dense net or by labels alone.
 The comparison is the same network with uniformly narrower layers, trained from scratch for as
-long. Validation data select; test data are read once a variant, at the end, of the LiteRT file
-too. Latency is measured in blocks, all files together.
+long. A seed fixes the order of examples (and initial weights where there are new ones); the dense
+net is one and the same. Torch-Pruning does the same to the same weights in an environment of its
+own (benchmarks/peers/torch_pruning_resnet20.py). Validation data select; test data are read once a
+variant and seed, at the end. Latency of the LiteRT files of the first seed is measured in blocks,
+all files together.
 """
 
 from __future__ import annotations
@@ -17,10 +20,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,89 +32,54 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from benchmarks._common import save
-from benchmarks.resnet20 import build, load_fashion, with_flips
+from benchmarks._common import Benchmark, Mean, seed_list, table, verdict
+from benchmarks._latency import stored_latency, told_latency
+from benchmarks._peers import PEERS, not_run
+from benchmarks._stored import Stored, was_run
+from benchmarks.resnet20 import build, dense_net, load_fashion, with_flips
 from compress.data import Dataset
+from compress.errors import InputError
 from compress.plan import ChannelOptions, DistillOptions, LatencyOptions, TrainSettings
 
 TARGET = 0.25
 STEPS = 4
-DENSE = TrainSettings(
-    epochs=6, optimizer="momentum", learning_rate=0.1, batch_size=128, weight_decay=5e-3
-)
 RECIPE = TrainSettings(epochs=1, optimizer="momentum", learning_rate=0.02, batch_size=128)
 SCRATCH = replace(RECIPE, learning_rate=0.1)
 
 
-@dataclass(frozen=True)
-class Result:
-    """One variant."""
-
-    name: str
-    macs: int
-    params: int
-    val: float
-    test: float
-    litert_test: float
-    seconds: float
-    widths: list[int]
+PEER = Path(__file__).parent / "peers" / "torch_pruning_resnet20.py"
 
 
-class Bench:
+class Variants:
     """The data, the device and the dense net that all variants share."""
 
-    def __init__(self, dense: Path | None, only: str) -> None:
+    def __init__(self, dense: Path | None) -> None:
         from compress.device import quiet_tensorflow, setup
-        from compress.io import load_model
 
         quiet_tensorflow()
         self.device = setup("cpu")
         self.data = load_fashion()
         self.flipped = with_flips(self.data)
-        self.only = only
-        self.dense: Any = load_model(dense) if dense else self.trained(build(), DENSE)
-        self.results: list[Result] = []
-        self.models: dict[str, Any] = {}
+        self.dense = dense_net(dense, self.data, self.device)
+        self.makers = {
+            "dense": lambda seed: self.dense.model,
+            "narrow from scratch": lambda seed: self.trained(build((8, 16, 32)), seed, SCRATCH),
+            "l2 one-shot labels": lambda seed: self.trained(self.pruned(), seed),
+            "l2 one-shot": lambda seed: self.taught(self.pruned(), seed),
+            "l2 4 steps": lambda seed: self.in_steps(seed),
+            "l2 4 steps round 8": lambda seed: self.in_steps(seed, round_to=8),
+        }
 
-    def trained(self, model: Any, settings: TrainSettings, data: Dataset | None = None) -> Any:
-        """Trains on labels."""
-        from compress.train import train
+    def make(self, name: str, seed: int) -> tuple[Any, dict[str, Any]]:
+        """Makes a variant; returns the model and its record."""
+        import keras
 
-        train(model, data or self.flipped, settings, device=self.device)
-        return model
-
-    def taught(
-        self, model: Any, data: Dataset | None = None, settings: TrainSettings = RECIPE
-    ) -> Any:
-        """Trains with the dense net as the teacher."""
-        from compress.distill import distill
-
-        distill(
-            model,
-            self.dense,
-            data or self.flipped,
-            DistillOptions(),
-            finetune=settings,
-            device=self.device,
-        )
-        return model
-
-    def eighths(self, first: int, last: int) -> Dataset:
-        """Returns eighths [first, last) of the flipped training examples, in random order."""
-        order = np.random.default_rng(0).permutation(len(self.flipped.train))
-        size = len(order) // 8
-        chosen = np.sort(order[first * size : last * size])
-        return replace(self.flipped, train=self.flipped.train.take(chosen))
-
-    def add(self, name: str, make: Callable[[], Any]) -> None:
-        """Makes a variant and measures its quality."""
         from compress.measure import count_macs
         from compress.predict import predict_logits
 
-        if self.only not in name:
-            return
+        keras.utils.set_random_seed(seed)
         start = time.perf_counter()
-        model = make()
+        model = self.makers[name](seed)
         seconds = time.perf_counter() - start
 
         def accuracy(part: str) -> float:
@@ -119,117 +88,214 @@ class Bench:
             )["accuracy"]
 
         counted = count_macs(model)
-        widths = [layer.filters for layer in model.layers if hasattr(layer, "filters")]
-        self.models[name] = model
-        self.results.append(
-            Result(
-                name,
-                counted.macs,
-                counted.params,
-                accuracy("val"),
-                accuracy("test"),
-                0.0,
-                seconds,
-                widths,
-            )
-        )
-        print(json.dumps(asdict(self.results[-1])), flush=True)
+        return model, {
+            "macs": counted.macs,
+            "params": counted.params,
+            "val": accuracy("val"),
+            "test": accuracy("test"),
+            "seconds": seconds,
+            "widths": [layer.filters for layer in model.layers if hasattr(layer, "filters")],
+        }
+
+    def trained(self, model: Any, seed: int, settings: TrainSettings = RECIPE) -> Any:
+        """Trains on labels."""
+        from compress.train import train
+
+        train(model, self.flipped, settings, device=self.device, seed=seed)
+        return model
+
+    def taught(
+        self, model: Any, seed: int, data: Dataset | None = None, settings: TrainSettings = RECIPE
+    ) -> Any:
+        """Trains with the dense net as the teacher."""
+        from compress.distill import distill
+
+        distill(
+            model, self.dense.model, data or self.flipped, DistillOptions(), finetune=settings,
+            device=self.device, seed=seed,
+        )  # fmt: skip
+        return model
+
+    def eighths(self, first: int, last: int, seed: int) -> Dataset:
+        """Returns eighths [first, last) of the flipped training examples, in random order."""
+        order = np.random.default_rng(seed).permutation(len(self.flipped.train))
+        size = len(order) // 8
+        chosen = np.sort(order[first * size : last * size])
+        return replace(self.flipped, train=self.flipped.train.take(chosen))
 
     def pruned(self, **settings: Any) -> Any:
         """Removes channels at once."""
         from compress.prune.channels import prune_channels
 
         options = ChannelOptions(**settings)
-        return prune_channels(self.dense, options, macs=TARGET, data=self.data).model
+        return prune_channels(self.dense.model, options, macs=TARGET, data=self.data).model
 
-    def in_steps(self, **settings: Any) -> Any:
+    def in_steps(self, seed: int, **settings: Any) -> Any:
         """Removes channels in steps; the examples of two epochs are shared out behind them."""
         from compress.prune.channels import prune_channels
 
         between = replace(RECIPE, schedule="constant")
 
         def finetune(model: Any, step: int, steps: int) -> None:
-            self.taught(model, self.eighths(step - 1, step), between)
+            self.taught(model, seed, self.eighths(step - 1, step, seed), between)
 
         options = ChannelOptions(steps=STEPS, **settings)
-        result = prune_channels(self.dense, options, macs=TARGET, data=self.data, finetune=finetune)
-        return self.taught(result.model, self.eighths(STEPS - 1, 8))
+        result = prune_channels(
+            self.dense.model, options, macs=TARGET, data=self.data, finetune=finetune
+        )
+        return self.taught(result.model, seed, self.eighths(STEPS - 1, 8, seed))
 
-    def peers(self, record: Path) -> dict[str, dict[str, Any]]:
-        """Makes nets as wide as those that Torch-Pruning came to, to be timed with the others.
+    def peer(self, seeds: list[int]) -> list[dict[str, Any]]:
+        """Lets Torch-Pruning do the same to the same weights; returns its variants."""
+        with tempfile.TemporaryDirectory() as place:
+            weights, data, out = (Path(place) / name for name in ("w.npz", "d.npz", "out.json"))
+            subprocess.run(
+                [sys.executable, "-m", "benchmarks.peers.export_resnet20", "--model",
+                 str(self.dense.file), "--out", str(weights), "--data", str(data)], check=True,
+            )  # fmt: skip
+            subprocess.run(
+                [PEERS["torch-pruning"].python(), str(PEER), "--weights", str(weights), "--data",
+                 str(data), "--out", str(out), "--seeds", ",".join(map(str, seeds))], check=True,
+            )  # fmt: skip
+            variants: list[dict[str, Any]] = json.loads(out.read_text("utf-8"))["variants"]
+        return variants
 
-        Their accuracies are those that benchmarks/peers/torch_pruning_resnet20.py measured; the
-        weights here are slices of the dense net, on which time does not depend.
+    def as_wide(self, variant: dict[str, Any]) -> Any:
+        """Returns a net as wide as one that Torch-Pruning came to, to be timed with the others.
+
+        Its weights are slices of the dense net, on which time does not depend.
         """
         from compress.prune.channels.coupling import coupling_of
         from compress.prune.channels.surgery import sliced_model
 
-        coupling = coupling_of(self.dense)
-        found = {}
-        for variant in json.loads(record.read_text("utf-8"))["variants"]:
-            name = f"torch-pruning {variant['method']} round {variant['round_to']}"
-            mask = np.ones(coupling.units, bool)
-            for group in coupling.groups:
-                mask[group.units[variant["channels"][group.name] :]] = False
-            self.models[name] = sliced_model(coupling, mask)
-            found[name] = {key: variant[key] for key in ("macs", "val_accuracy", "test_accuracy")}
-        return found
+        coupling = coupling_of(self.dense.model)
+        mask = np.ones(coupling.units, bool)
+        for group in coupling.groups:
+            mask[group.units[variant["channels"][group.name] :]] = False
+        return sliced_model(coupling, mask)
 
-    def files(self, folder: Path) -> dict[str, Any]:
-        """Exports all variants, tests the files and times them against each other."""
-        from compress.export.litert import export_litert
-        from compress.measure import measure_latency
-        from compress.measure.quality import run_all
-        from compress.measure.runtimes import LiteRTSession
 
+def timed(models: dict[str, Any], data: Dataset) -> dict[str, Any]:
+    """Exports all, tests the files and times them against each other."""
+    from compress.export.litert import export_litert
+    from compress.measure import measure_latency
+    from compress.measure.quality import run_all
+    from compress.measure.runtimes import LiteRTSession
+
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
         paths = {}
-        for index, (name, model) in enumerate(self.models.items()):
-            paths[name] = folder / f"{name.replace(' ', '_')}.tflite"
+        for name, model in models.items():
+            paths[name] = Path(folder) / f"{name.replace(' ', '_')}.tflite"
             export_litert(model, paths[name])
-            if index >= len(self.results):
-                continue
-            scores = run_all(LiteRTSession(paths[name], threads=1), self.data.inputs("test"))
-            accuracy = self.data.task.quality(self.data.test.y, scores)["accuracy"]
-            self.results[index] = replace(self.results[index], litert_test=accuracy)
-        timed = measure_latency(
-            paths, LatencyOptions(budget=180.0), baselines=dict.fromkeys(paths, next(iter(paths)))
+            scores = run_all(LiteRTSession(paths[name], threads=1), data.inputs("test"))
+            found[name] = {"litert_test": data.task.quality(data.test.y, scores)["accuracy"]}
+        latencies = measure_latency(
+            paths, LatencyOptions(budget=180.0), baselines=dict.fromkeys(paths, "dense")
         )
-        return {name: latency.to_json() for name, latency in timed.items()}
+    for name, latency in latencies.items():
+        found[name]["latency"] = stored_latency(latency)
+    return found
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dense", type=Path, help="a trained net of benchmarks.resnet20")
+    seed_list(parser)
+
+
+def run(given: argparse.Namespace, stored: Stored) -> None:
+    """Makes the variants that are missing, then times all files."""
+    variants, state = Variants(given.dense), stored.provenance["peers"]["torch-pruning"]
+    stored.result.setdefault("dense_sha256", variants.dense.sha256)
+    if stored.result["dense_sha256"] != variants.dense.sha256:
+        raise InputError("the dense net must be the one that the result began with (--dense).")
+    runs = stored.result.setdefault("runs", {})
+    models: dict[str, Any] = {}
+    for seed in given.seeds:
+        for name in variants.makers:
+            key = f"{name}, seed {seed}"
+            first = seed == given.seeds[0]  # its models are timed
+            if key in runs and not first:
+                continue
+            model, record = variants.make(name, seed)
+            models |= {name: model} if first else {}
+            runs[key] = record
+            print(key, json.dumps({**record, "widths": None}), flush=True)
+            stored.save(runs=runs)
+    peer = stored.result.get("torch-pruning")
+    if not was_run(peer):
+        peer = {"variants": variants.peer(list(given.seeds))} if was_run(state) else not_run(state)
+    for variant in peer.get("variants", []):
+        if variant["seed"] == given.seeds[0]:
+            models[label_of(variant)] = variants.as_wide(variant)
+    stored.save(**{"torch-pruning": peer, "files": timed(models, variants.data)})
+
+
+def label_of(variant: dict[str, Any]) -> str:
+    return f"torch-pruning {variant['method']} round {variant['round_to']}"
+
+
+LABELS = {
+    "dense": "dense",
+    "l2 one-shot": "l2 at once, dense net as teacher",
+    "l2 one-shot labels": "the same, labels alone",
+    "l2 4 steps": "l2 in 4 steps, teacher",
+    "l2 4 steps round 8": "l2 in 4 steps, teacher, `round_to=8`",
+    "torch-pruning one_shot round 8": "torch-pruning, one-shot, `round_to=8`, labels",
+    "torch-pruning progressive round 8": "torch-pruning, 400 small steps, `round_to=8`, labels",
+    "torch-pruning one_shot round None": "torch-pruning, one-shot, no rounding, labels",
+    "torch-pruning progressive round None": "torch-pruning, 400 small steps, no rounding, labels",
+    "narrow from scratch": "uniformly narrower, from scratch for as long",
+}
+
+
+def variants(result: dict[str, Any]) -> str:
+    """MACs, test accuracy and time of the variants."""
+    tests, macs = gathered(result)
+    same = Mean.of(tests["l2 one-shot labels"])
+    rows = []
+    for name, label in LABELS.items():
+        if name not in tests:
+            continue
+        mean = Mean.of(tests[name])
+        latency = result["files"].get(name, {}).get("latency")
+        compared = "" if name in ("dense", "l2 one-shot labels") else verdict(mean, same)
+        rows.append([
+            label, f"{macs['dense'] / macs[name]:.2f}x", mean.percent(), compared,
+            *told_latency(latency),
+        ])  # fmt: skip
+    peer = result["torch-pruning"]
+    if not was_run(peer):
+        rows.append(["torch-pruning", f"not run: {peer['not run']}", "", "", "", ""])
+    head = ["how", "MACs old/new", "test accuracy", "points against l2 at once, labels alone",
+            "latency", "old/new time"]  # fmt: skip
+    return table(head, rows)
+
+
+def gathered(result: dict[str, Any]) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Returns test accuracies and MACs by variant."""
+    tests: dict[str, list[float]] = {}
+    macs: dict[str, float] = {}
+    for key, record in result["runs"].items():
+        name = key.rpartition(", seed")[0]
+        tests.setdefault(name, []).append(record["test"])
+        macs.setdefault(name, record["macs"])
+    peer = result["torch-pruning"]
+    for variant in peer.get("variants", []) if was_run(peer) else []:
+        name = label_of(variant)
+        tests.setdefault(name, []).append(variant["test_accuracy"])
+        macs.setdefault(name, variant["macs"][1])
+    return tests, macs
+
+
+BENCHMARK = Benchmark(
+    "prune_resnet20", __doc__, run, {"variants": variants}, arguments,
+    peers=("torch-pruning",), resumable=True,
+)  # fmt: skip
 
 
 def main() -> None:
-    """Runs all variants and writes benchmarks/results/prune_resnet20.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dense", type=Path, help="a trained net of benchmarks.resnet20.build")
-    parser.add_argument("--save-dense", type=Path, help="where to keep the dense net")
-    parser.add_argument("--peer", type=Path, help="what torch_pruning_resnet20.py wrote")
-    parser.add_argument("--only", default="", help="part of the variants' names; nothing is saved")
-    arguments = parser.parse_args()
-    from compress.io import save_model
-
-    bench = Bench(arguments.dense, arguments.only)
-    if arguments.save_dense:
-        save_model(bench.dense, arguments.save_dense)
-    bench.add("dense", lambda: bench.dense)
-    bench.add("narrow from scratch", lambda: bench.trained(build((8, 16, 32)), SCRATCH))
-    bench.add("l2 one-shot labels", lambda: bench.trained(bench.pruned(), RECIPE))
-    bench.add("l2 one-shot", lambda: bench.taught(bench.pruned()))
-    bench.add("l2 4 steps", lambda: bench.in_steps())
-    bench.add("l2 one-shot round 8", lambda: bench.taught(bench.pruned(round_to=8)))
-    bench.add("l2 4 steps round 8", lambda: bench.in_steps(round_to=8))
-    if arguments.only:
-        return
-    peers = bench.peers(arguments.peer) if arguments.peer else {}
-    with tempfile.TemporaryDirectory() as folder:
-        latency = bench.files(Path(folder))
-    save(
-        "prune_resnet20",
-        {
-            "results": [asdict(result) for result in bench.results],
-            "torch-pruning": peers,
-            "latency": latency,
-        },
-    )
+    BENCHMARK.run()
 
 
 if __name__ == "__main__":

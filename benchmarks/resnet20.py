@@ -2,17 +2,67 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks._stored import ROOT, revision
 from compress import load_data
 from compress.data import Dataset, Split
+from compress.device import Device
+from compress.plan import TrainSettings
 
 if TYPE_CHECKING:
     import keras
+
+
+DENSE = TrainSettings(
+    epochs=6, optimizer="momentum", learning_rate=0.1, batch_size=128, weight_decay=5e-3
+)
+"""How the net that is compressed was trained, over `with_flips`: twelve epochs with flips."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A trained net that benchmarks compress.
+
+    Attributes:
+        model: The net.
+        file: Where it lies.
+        sha256: Of the file: results of the same net can be told.
+    """
+
+    model: keras.Model
+    file: Path
+    sha256: str
+
+
+def dense_net(given: Path | None, data: Dataset, device: Device) -> Dense:
+    """Returns the net of a file, or the one that this commit trains (20 minutes on two cores).
+
+    Args:
+        given: A trained net of `build`; None: the one in runs/benchmarks, made where missing.
+        data: Fashion-MNIST, for training.
+        device: What it trains on.
+    """
+    import keras
+
+    from compress.io import load_model, save_model
+    from compress.train import train
+
+    commit, _ = revision()
+    file = given or ROOT / "runs" / "benchmarks" / f"resnet20-{(commit or 'unknown')[:7]}.keras"
+    if not given and not file.exists():
+        keras.utils.set_random_seed(0)
+        model = build()
+        train(model, with_flips(data), DENSE, device=device)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_model(model, file)
+    return Dense(load_model(file), file, hashlib.sha256(file.read_bytes()).hexdigest())
 
 
 def build(

@@ -3,9 +3,9 @@
 Candidates of more than 5 M MACs are left out, as a search with `--max-macs` does. The curves
 are what rules for stopping trials are judged on (tests/search/test_stopping.py) without
 training anything again. 10,000 images of Fashion-MNIST train, 5,000 validate, 8 epochs, one
-thread. Goes on where it was interrupted.
+thread.
 
-    python -m benchmarks.search_curves [--candidates 50]
+    python -m benchmarks.search_curves [--candidates 50] [--resume FILE]
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from benchmarks._common import RESULTS, environment
+from benchmarks._common import Benchmark, table
+from benchmarks._stored import Stored
 from benchmarks.fashion_small import load
 from compress.device import quiet_tensorflow, setup
 from compress.errors import TrainingDiverged
-from compress.files import read_json, write_json
 from compress.measure import count_macs
 from compress.options import from_nested
 from compress.train import train
@@ -28,14 +28,15 @@ from search import optimizers
 from search.plan import SearchPlan
 from search.spaces import SPACES
 
-FILE = RESULTS / "search_curves.json"
 EPOCHS, MAX_MACS = 8, 5_000_000
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--candidates", type=int, default=50)
-    count = parser.parse_args().candidates
+
+
+def run(given: argparse.Namespace, stored: Stored) -> None:
+    """Trains what is missing."""
     import keras
     import optuna
 
@@ -44,12 +45,12 @@ def main() -> None:
     device, data = setup("cpu", 1), load()
     plan = from_nested(SearchPlan, {"search": {"epochs": EPOCHS}})
     space = SPACES[plan.search.space]
-    done: list[dict[str, Any]] = read_json(FILE)["candidates"] if FILE.exists() else []
+    done: list[dict[str, Any]] = stored.result.setdefault("candidates", [])
     study = optuna.create_study(
         directions=["maximize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=1)
     )
     known = {item["trial"]: item for item in done}
-    while len(done) < count:
+    while len(done) < given.candidates:
         trial = study.ask()  # asked for again after an interruption: the sampler's numbers go on
         number = trial.number
         keras.utils.set_random_seed(number)
@@ -73,7 +74,28 @@ def main() -> None:
             record |= {"accuracy": [], "seconds": [], "diverged": str(error)}
         done.append(record)
         print(number, f"{analysis.macs:,}", record["accuracy"][-1:], flush=True)
-        write_json(FILE, {"environment": environment(), "epochs": EPOCHS, "candidates": done})
+        stored.save(epochs=EPOCHS, candidates=done)
+
+
+def summary(result: dict[str, Any]) -> str:
+    """How many there are, and how far they came."""
+    done = result["candidates"]
+    best = [max(item["accuracy"]) for item in done if item["accuracy"]]
+    return table(
+        ["candidates", "diverged", "epochs each", "best validation accuracy"],
+        [[len(done), len(done) - len(best), result["epochs"],
+          f"{100 * min(best):.1f} to {100 * max(best):.1f} %"]],
+    )  # fmt: skip
+
+
+BENCHMARK = Benchmark(
+    "search_curves", __doc__, run, {"summary": summary}, arguments,
+    resumable=True, grows=("candidates",), seeds=(1,),
+)  # fmt: skip
+
+
+def main() -> None:
+    BENCHMARK.run()
 
 
 if __name__ == "__main__":

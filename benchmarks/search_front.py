@@ -2,14 +2,15 @@
 
 Both search the space `cnn` with the same optimizer settings, on 10,000 training and 5,000
 validation images of Fashion-MNIST, up to 8 epochs a trial, one core each, at the same time on
-cores of their own, for the same wall time from the start of their processes. Shown: hypervolume
-of validation accuracy in [0.5, 1] and log10 MACs in [4, 8] over time, and when ours reaches
-the other's last value. Goes on where it was interrupted, seed by seed.
+cores of their own, for the same wall time from the start of their processes. Both are given the
+same first trials, so that what differs is faster and stopped trials. Shown: hypervolume of
+validation accuracy in [0.5, 1] and log10 MACs in [4, 8] over time, and when ours reaches the
+other's last value.
 
-    python -m benchmarks.search_front [--minutes 12] [--seeds 3] [--same-first]
+    python -m benchmarks.search_front [--minutes 12] [--seeds 0,1,2] [--own-first] [--resume FILE]
 
-With `--same-first` the other side is given all first trials of ours, not the baseline alone: what
-is left of the difference comes from faster and stopped trials. It has a file of its own.
+With `--own-first` the other side begins with the baseline alone, as its user would: this adds what
+our first trials are worth.
 """
 
 from __future__ import annotations
@@ -28,15 +29,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from benchmarks._common import RESULTS, environment
+from benchmarks._common import Benchmark, Mean, seed_list, table
+from benchmarks._stored import Stored
 from benchmarks.search_stopping import volume
 from compress.files import read_json, write_json
 
-FILES = {
-    False: RESULTS / "search_front.json",
-    True: RESULTS / "search_front_same_first.json",
-}
-"""By whether both sides have the same first trials."""
 EPOCHS = 8
 
 Point = tuple[float, float, float]
@@ -136,13 +133,15 @@ def together(seed: int, minutes: float, same_first: bool) -> dict[str, list[Poin
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "plain.json"
         other = subprocess.Popen(
-            ["taskset", "-c", "1", sys.executable, "-m", "benchmarks.search_front", "--plain",
-             str(seed), "--minutes", str(minutes), "--file", str(file),
-             *(["--same-first"] if same_first else [])],
-            stderr=subprocess.DEVNULL,
+            ["taskset", "-c", "1", sys.executable, "-c",
+             "from pathlib import Path; from benchmarks.search_front import plain; "
+             f"plain({seed}, {minutes}, Path({str(file)!r}), {same_first})"],
+            stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         found = ours(seed, minutes)
-        other.wait()
+        _, errors = other.communicate()
+        if other.returncode:
+            raise RuntimeError(f"plain Optuna ended with {other.returncode}: {errors[-2000:]}")
         return {"ours": found, "optuna": [tuple(p) for p in read_json(file)["points"]]}
 
 
@@ -152,8 +151,8 @@ def over_time(points: list[Point], seconds: float) -> list[float]:
     return [volume([(-a, m) for t, a, m in points if t <= mark]) for mark in marks]
 
 
-def summary(runs: dict[str, Any], minutes: float) -> dict[str, Any]:
-    """Returns last values and when ours reached the other's last."""
+def summary(runs: dict[str, Any], minutes: float) -> list[dict[str, Any]]:
+    """Returns last values, and when ours reached the other's last, by seed."""
     rows = []
     for run in runs.values():
         mine, other = (over_time(run[name], 60 * minutes) for name in ("ours", "optuna"))
@@ -167,34 +166,72 @@ def summary(runs: dict[str, Any], minutes: float) -> dict[str, Any]:
                 "curves": {"ours": mine, "optuna": other},
             }
         )
-    return {"minutes": minutes, "seeds": rows}
+    return rows
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--minutes", type=float, default=12)
+    seed_list(parser)
+    parser.add_argument(
+        "--own-first", action="store_true", help="the other side begins with the baseline alone"
+    )
+
+
+def run(given: argparse.Namespace, stored: Stored) -> None:
+    """Runs the seeds that are missing."""
+    runs = stored.result.setdefault("runs", {})
+    for seed in given.seeds:
+        if str(seed) not in runs:
+            runs[str(seed)] = together(seed, given.minutes, not given.own_first)
+            rows = summary(runs, given.minutes)
+            stored.save(same_first=not given.own_first, minutes=given.minutes, seeds=rows)
+            print(f"seed {seed}: ours {rows[-1]['ours']:.3f}, Optuna {rows[-1]['optuna']:.3f}")
+
+
+def front(result: dict[str, Any]) -> str:
+    """Hypervolume of both sides, by seed and in the mean."""
+    minutes = f"{result['minutes']:g} min"
+    sides = ("ours", "optuna")
+    rows = [
+        [f"seed {seed}", *(f"{row[side]:.3f}" for side in sides),
+         "never" if row["share_of_time"] is None else f"{row['share_of_time']:.2f} of the time",
+         ", ".join(str(row["trials"][side]) for side in sides)]
+        for seed, row in zip(result["runs"], result["seeds"], strict=True)
+    ]  # fmt: skip
+    means = [Mean.of([row[side] for row in result["seeds"]]) for side in sides]
+    rows.append(["mean", *(mean.number() for mean in means), difference(*means), ""])
+    head = ["", f"paretune at {minutes}", f"Optuna at {minutes}", "paretune reaches it after",
+            "trials to the end"]  # fmt: skip
+    return table(head, rows)
+
+
+def difference(ours: Mean, other: Mean) -> str:
+    """Says whether two means differ by more than two standard errors."""
+    if ours.error is None or other.error is None:
+        return "no verdict of one seed"
+    gap = ours.mean - other.mean
+    tie = abs(gap) <= 2 * (ours.error**2 + other.error**2) ** 0.5
+    return f"difference {gap:+.3f}" + (", a tie" if tie else "")
+
+
+def same_first(result: dict[str, Any]) -> str | None:
+    """The like-for-like comparison."""
+    return front(result) if result["same_first"] else None
+
+
+def own_first(result: dict[str, Any]) -> str | None:
+    """Each side with its own first trials."""
+    return None if result["same_first"] else front(result)
+
+
+BENCHMARK = Benchmark(
+    "search_front", __doc__, run, {"same_first": same_first, "own_first": own_first}, arguments,
+    resumable=True,
+)  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=12)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--same-first", action="store_true")
-    parser.add_argument("--plain", type=int)
-    parser.add_argument("--file", type=Path)
-    given = parser.parse_args()
-    if given.plain is not None:
-        plain(given.plain, given.minutes, given.file, given.same_first)
-        return
-    results = FILES[given.same_first]
-    runs: dict[str, Any] = read_json(results)["runs"] if results.exists() else {}
-    for seed in range(given.seeds):
-        if str(seed) not in runs:
-            runs[str(seed)] = together(seed, given.minutes, given.same_first)
-            write_json(
-                results,
-                {"environment": environment(), **summary(runs, given.minutes), "runs": runs},
-            )
-    for seed, row in enumerate(summary(runs, given.minutes)["seeds"]):
-        print(
-            f"seed {seed}: hypervolume ours {row['ours']:.4f}, Optuna {row['optuna']:.4f}; "
-            f"reached after {row['share_of_time']} of the time; trials to the end {row['trials']}"
-        )
+    BENCHMARK.run()
 
 
 if __name__ == "__main__":

@@ -1,23 +1,25 @@
 """What stopping rules save and lose, replayed on recorded learning curves: nothing is trained.
 
-The 50 candidates of benchmarks/results/search_curves.json arrive one after another, in random
-orders; a rule judges each at its rungs against those before it. Shown: epochs of all / epochs
-trained, and the hypervolume that the finished candidates lose (accuracy in [0.5, 1], log10
-MACs in [4, 8], as shares of that box).
+The candidates of a result of benchmarks.search_curves (the newest, or `--curves FILE`) arrive one
+after another, in random orders; a rule judges each at its rungs against those before it. Shown:
+epochs of all / epochs trained, and the hypervolume that the finished candidates lose (accuracy in
+[0.5, 1], log10 MACs in [4, 8], as shares of that box).
 
     python -m benchmarks.search_stopping
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks._common import RESULTS, save
-from compress.files import read_json
+from benchmarks._common import Benchmark, table
+from benchmarks._stored import ROOT, Stored, newest, read
 from compress.pareto import hypervolume
 from search.plan import StoppingOptions
 from search.stopping import Rule, make_rule, rungs
@@ -73,11 +75,18 @@ def judge(
     }
 
 
-def main() -> None:
-    content = read_json(RESULTS / "search_curves.json")
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--curves", type=Path, help="a result of benchmarks.search_curves")
+
+
+def run(given: argparse.Namespace, stored: Stored) -> None:
+    """Judges every rule."""
+    source = read(given.curves, "search_curves") if given.curves else newest("search_curves")
+    print(f"replayed: curves stored of {source.origin()}", flush=True)
+    content = source.result
     curves, full = content["candidates"], content["epochs"]
     defaults = StoppingOptions()
-    rows = {}
+    rows: dict[str, dict[str, float]] = {}
     settings: list[tuple[str, str, float, float, tuple[int, ...]]] = [
         ("default", defaults.rule, defaults.margin, defaults.eta, ()),
         *(("dominance", "dominance", margin, 3.0, chosen)
@@ -91,10 +100,36 @@ def main() -> None:
         detail = f"margin {margin:g}" if name == "dominance" else f"eta {eta:g}"
         key = f"{label}: {name}, {detail}, rungs {','.join(map(str, chosen))}"
         rows[key] = found
-        print(f"{key:55} epochs {found['epochs_ratio']:.2f}x fewer, hypervolume "
-              f"-{100 * found['loss']:.2f} % (mean -{100 * found['loss_mean']:.2f} %, "
-              f"95th -{100 * found['loss_p95']:.2f} %)")  # fmt: skip
-    save("search_stopping", {"candidates": len(curves), "orders": ORDERS, "rules": rows})
+    path = (source.path or Path()).resolve()
+    stored.save(
+        candidates=len(curves), orders=ORDERS, rules=rows,
+        curves=path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name,
+    )  # fmt: skip
+
+
+def rules(result: dict[str, Any]) -> str:
+    """What each rule saves and loses."""
+    rows = []
+    for key, row in result["rules"].items():
+        label, _, rest = key.partition(": ")
+        settings, _, rungs = rest.partition(", rungs ")
+        losses = (row["loss"], row["loss_mean"], row["loss_p95"])
+        rows.append([
+            f"**{settings} (the default)**" if label == "default" else settings,
+            rungs.replace(",", ", "),
+            f"{row['epochs_ratio']:.2f}x",
+            ", ".join(f"{100 * max(0.0, loss):.2f} %" for loss in losses),
+        ])  # fmt: skip
+    head = ["rule", "rungs", "epochs old/new",
+            "hypervolume lost: median, mean, 95th percentile"]  # fmt: skip
+    return table(head, rows)
+
+
+BENCHMARK = Benchmark("search_stopping", __doc__, run, {"rules": rules}, arguments)
+
+
+def main() -> None:
+    BENCHMARK.run()
 
 
 if __name__ == "__main__":

@@ -3,10 +3,9 @@
 For each seed: a search on 3,000 images of Fashion-MNIST; then on 3,000 other images turned by
 90 degrees, once cold and once with `--warm-start` of the first. Counted: trials until the warm
 run's front has the hypervolume (accuracy in [0.5, 1], log10 MACs in [4, 8]) that the cold run
-ends with, and until the cold run has it itself. Two seeds run at a time, a core each. Goes on
-where it was interrupted.
+ends with, and until the cold run has it itself. Two seeds run at a time, a core each.
 
-    python -m benchmarks.search_transfer [--seeds 5]
+    python -m benchmarks.search_transfer [--seeds 0,1,2,3,4] [--resume FILE]
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._common import RESULTS, environment
+from benchmarks._common import Benchmark, Mean, seed_list, table
+from benchmarks._stored import Stored
+from benchmarks.search_front import difference
 from benchmarks.search_stopping import volume
-from compress.files import read_json, write_json
 from compress.runfolder import RunFolder
 
-FILE = RESULTS / "search_transfer.json"
 TRIALS, EPOCHS, MAX_MACS = 16, 4, 600_000
 
 
@@ -65,20 +64,48 @@ def one(seed: int) -> dict[str, Any]:
     return {"first": first, "cold": cold, "warm": warm, "reached": reached}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5)
-    seeds = range(parser.parse_args().seeds)
-    runs: dict[str, Any] = read_json(FILE)["runs"] if FILE.exists() else {}
-    missing = [seed for seed in seeds if str(seed) not in runs]
+def arguments(parser: argparse.ArgumentParser) -> None:
+    seed_list(parser, range(5))
+
+
+def run(given: argparse.Namespace, stored: Stored) -> None:
+    """Runs the seeds that are missing, two at a time."""
+    runs: dict[str, Any] = stored.result.setdefault("runs", {})
+    missing = [seed for seed in given.seeds if str(seed) not in runs]
     with ThreadPoolExecutor(2) as pool:
         for seed, found in zip(missing, pool.map(one, missing), strict=True):
             runs[str(seed)] = found
             print(seed, found["reached"], f"{found['cold'][-1]:.4f}", f"{found['warm'][-1]:.4f}")
-            write_json(FILE, {"environment": environment(), "trials": TRIALS, "runs": runs})
-    for name in ("cold", "warm"):
-        reached = [runs[str(seed)]["reached"][name] or TRIALS + 1 for seed in seeds]
-        print(f"{name}: median {np.median(reached):g} trials to the cold run's front {reached}")
+            stored.save(trials=TRIALS, runs=runs)
+
+
+def reached(result: dict[str, Any]) -> str:
+    """Trials until a run has what the cold one ends with, by seed."""
+    sides, last = ("cold", "warm"), result["trials"]
+    rows = [
+        [f"seed {seed}", *(run["reached"][side] or f"never ({last})" for side in sides),
+         *(f"{run[side][-1]:.3f}" for side in sides)]
+        for seed, run in result["runs"].items()
+    ]  # fmt: skip
+    runs = result["runs"].values()
+    middle = [
+        f"median {np.median([run['reached'][side] or last + 1 for run in runs]):g}"
+        for side in sides
+    ]
+    means = {side: Mean.of([run[side][-1] for run in runs]) for side in sides}
+    rows.append(["", *middle, *(mean.number() for mean in means.values())])
+    head = ["", "trials, cold", "trials, warm", "hypervolume at the end, cold",
+            f"warm ({difference(means['warm'], means['cold'])})"]  # fmt: skip
+    return table(head, rows)
+
+
+BENCHMARK = Benchmark(
+    "search_transfer", __doc__, run, {"reached": reached}, arguments, resumable=True
+)
+
+
+def main() -> None:
+    BENCHMARK.run()
 
 
 if __name__ == "__main__":

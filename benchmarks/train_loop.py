@@ -1,5 +1,7 @@
 """Seconds of a training epoch: keras `fit`, our loop, our loop with fused normalization.
 
+    python -m benchmarks.train_loop [--rounds 7]
+
 All three train the same convolutional network (28 x 28 x 1, batch normalization after each
 convolution) on the same arrays with Adam at batch 64, and validate after the epoch. They take
 turns in one process; the last of three epochs is timed, so that tracing does not count.
@@ -8,6 +10,7 @@ Inputs are random: time does not depend on them.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import time
@@ -19,13 +22,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from benchmarks._common import ratio, save
+from benchmarks._common import Benchmark, ratio, table, told_ratio
+from benchmarks._stored import Stored
 from compress.data import Dataset, Preprocessing, Split
-from compress.device import quiet_tensorflow, setup
+from compress.device import Device, quiet_tensorflow, setup
 from compress.plan import TrainSettings
 from compress.train import loop as training
 
-EXAMPLES, BATCH, EPOCHS, ROUNDS = 6400, 64, 3, 7
+EXAMPLES, BATCH, EPOCHS = 6400, 64, 3
 
 
 def data() -> Dataset:
@@ -53,7 +57,7 @@ def network() -> Any:
     return keras.Model(inputs, keras.layers.Softmax()(keras.layers.Dense(10)(x)))
 
 
-def by_fit(dataset: Dataset) -> float:
+def by_fit(dataset: Dataset, device: Device) -> float:
     import keras
 
     seconds: list[float] = []
@@ -75,9 +79,9 @@ def by_fit(dataset: Dataset) -> float:
     return seconds[-1]
 
 
-def by_loop(dataset: Dataset) -> float:
+def by_loop(dataset: Dataset, device: Device) -> float:
     settings = TrainSettings(epochs=EPOCHS, batch_size=BATCH, schedule="constant")
-    return training.train(network(), dataset, settings, device=DEVICE).history[-1].seconds
+    return training.train(network(), dataset, settings, device=device).history[-1].seconds
 
 
 @contextlib.contextmanager
@@ -85,37 +89,54 @@ def nothing_fused(model: Any) -> Iterator[int]:
     yield 0
 
 
-def by_plain_loop(dataset: Dataset) -> float:
+def by_plain_loop(dataset: Dataset, device: Device) -> float:
     with mock.patch.object(training, "fused_normalization", nothing_fused):
-        return by_loop(dataset)
+        return by_loop(dataset, device)
 
 
-DEVICE = setup("cpu")
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rounds", type=int, default=7)
 
 
-def main() -> None:
+def run(given: argparse.Namespace, stored: Stored) -> None:
+    """Times the ways in turns."""
     quiet_tensorflow()
-    dataset = data()
-    ways: dict[str, Callable[[Dataset], float]] = {
+    device, dataset = setup("cpu"), data()
+    ways: dict[str, Callable[[Dataset, Device], float]] = {
         "fit": by_fit, "loop_plain": by_plain_loop, "loop": by_loop,
     }  # fmt: skip
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     order = np.random.default_rng(0)
-    for _ in range(ROUNDS):
+    for _ in range(given.rounds):
         for name in order.permutation(list(ways)):
-            seconds[name].append(ways[name](dataset))
+            seconds[name].append(ways[name](dataset, device))
     result = {
         "seconds_per_epoch": seconds,
         "examples": EXAMPLES,
-        "device": DEVICE.describe(),
+        "device": device.describe(),
         "fit/loop": ratio(seconds["fit"], seconds["loop"]),
         "fit/loop_plain": ratio(seconds["fit"], seconds["loop_plain"]),
         "loop_plain/loop": ratio(seconds["loop_plain"], seconds["loop"]),
     }
-    save("train_loop", result)
-    for name in ("fit/loop", "fit/loop_plain", "loop_plain/loop"):
-        got = result[name]
-        print(f"{name}: {got['ratio']:.2f}x [{got['low']:.2f}, {got['high']:.2f}]")
+    stored.save(**result)
+
+
+def epoch(result: dict[str, Any]) -> str:
+    """Ratios of the seconds of an epoch."""
+    labels = {
+        "fit/loop": "Keras `fit`, validating in batches of 1,024 / paretune's loop",
+        "fit/loop_plain": "the same / the loop without fused normalization",
+        "loop_plain/loop": "the loop without / with fused normalization",
+    }
+    return table(["an epoch", "old/new time"],
+                 [[label, told_ratio(result[key])] for key, label in labels.items()])  # fmt: skip
+
+
+BENCHMARK = Benchmark("train_loop", __doc__, run, {"epoch": epoch}, arguments)
+
+
+def main() -> None:
+    BENCHMARK.run()
 
 
 if __name__ == "__main__":

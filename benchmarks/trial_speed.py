@@ -1,10 +1,12 @@
-"""Seconds of one trial: Keras `fit`, a minimal loop written by hand, and paretune's loop.
+"""Seconds of one trial: Keras `fit`, default and tuned, a loop by hand, and paretune's loop.
 
 A trial is 8 epochs on 10,000 images of Fashion-MNIST with 5,000 to validate after each, from
-building the model on, on one core; three candidates of the space `cnn`. All three train the
-same model with Adam at batch 64 and take turns in one process, in random order. The minimal
-loop is what a user writes to go without `fit`: one compiled step with NumPy batches, validation
-in batches of 1,000. Also shown: the share of the core that stands idle meanwhile.
+building the model on, on one core; three candidates of the space `cnn`. All train the same model
+with Adam at batch 64 and take turns in one process, in random order. Default `fit` is called with
+nothing but the batch size, so it validates in batches of 32; tuned `fit` runs 10 steps an execution
+and validates in batches of 1,000. The minimal loop is what a user writes to go without `fit`: one
+compiled step with NumPy batches, validation in batches of 1,000. Also shown: the share of the core
+that stands idle meanwhile.
 
     python -m benchmarks.trial_speed [--rounds 5]
 """
@@ -21,7 +23,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from benchmarks._common import ratio, save
+from benchmarks._common import Benchmark, ratio, table, told_ratio
+from benchmarks._stored import Stored
 from benchmarks.fashion_small import load
 from compress.data import Dataset
 from compress.device import Device, quiet_tensorflow, setup
@@ -31,6 +34,7 @@ from compress.train import train
 from search.spaces import SPACES
 
 EPOCHS, BATCH = 8, 64
+STEPS_PER_EXECUTION, VALIDATION_BATCH = 10, 1000
 SMALL = {
     "stages": 2, "residual": False, "stem.width": 8, "stem.stride": 2, "stage1.width": 8,
     "stage1.blocks": 1, "stage1.kind": "separable", "stage1.kernel": 3, "stage2.width": 16,
@@ -59,11 +63,27 @@ def build(choices: dict[str, Any], data: Dataset) -> Any:
 
 
 def by_fit(choices: dict[str, Any], data: Dataset, device: Device) -> float:
+    """Default `fit`."""
+    return fitted(choices, data, {}, {})
+
+
+def by_tuned_fit(choices: dict[str, Any], data: Dataset, device: Device) -> float:
+    """`fit` with what its documentation offers to speed it up."""
+    return fitted(
+        choices, data, {"steps_per_execution": STEPS_PER_EXECUTION},
+        {"validation_batch_size": VALIDATION_BATCH},
+    )  # fmt: skip
+
+
+def fitted(
+    choices: dict[str, Any], data: Dataset, compiled: dict[str, Any], fit: dict[str, Any]
+) -> float:
+    """Returns the best validation accuracy of `fit`; both take more arguments."""
     model = build(choices, data)
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], **compiled)
     history = model.fit(
         data.inputs("train"), data.train.y, batch_size=BATCH, epochs=EPOCHS, verbose=0,
-        validation_data=(data.inputs("val"), data.val.y),
+        validation_data=(data.inputs("val"), data.val.y), **fit,
     )  # fmt: skip
     return float(max(history.history["val_accuracy"]))
 
@@ -96,8 +116,8 @@ def by_hand(choices: dict[str, Any], data: Dataset, device: Device) -> float:
             rows = order[start : start + BATCH]
             step(tf.constant(x[rows]), tf.constant(y[rows]))
         found = [
-            predict(tf.constant(val_x[start : start + 1000])).numpy().argmax(-1)
-            for start in range(0, len(val_x), 1000)
+            predict(tf.constant(val_x[start : start + VALIDATION_BATCH])).numpy().argmax(-1)
+            for start in range(0, len(val_x), VALIDATION_BATCH)
         ]
         best = max(best, float((np.concatenate(found) == val_y).mean()))
     return best
@@ -108,45 +128,71 @@ def by_ours(choices: dict[str, Any], data: Dataset, device: Device) -> float:
     return train(build(choices, data), data, settings, device=device).val["accuracy"]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+OTHERS = {"fit": "default `fit`", "tuned": "tuned `fit`", "hand": "minimal loop"}
+"""What paretune is measured beside, and how it is called."""
+WAYS: dict[str, Callable[..., float]] = {
+    "fit": by_fit, "tuned": by_tuned_fit, "hand": by_hand, "ours": by_ours,
+}  # fmt: skip
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+
+
+def run(given: argparse.Namespace, stored: Stored) -> None:
+    """Times all ways in turns, candidate after candidate."""
     os.sched_setaffinity(0, {0})
     quiet_tensorflow()
     device, data = setup("cpu", 1), load()
     data.inputs("train")
-    ways: dict[str, Callable[..., float]] = {"fit": by_fit, "hand": by_hand, "ours": by_ours}
     rng = np.random.default_rng(0)
-    results = {}
+    results: dict[str, Any] = {}
+    stored.result.update(epochs=EPOCHS, batch=BATCH, rounds=given.rounds)
     for name, choices in CANDIDATES.items():
         macs = count_macs(build(choices, data)).macs
-        seconds: dict[str, list[float]] = {way: [] for way in ways}
-        idle: dict[str, list[float]] = {way: [] for way in ways}
+        seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+        idle: dict[str, list[float]] = {way: [] for way in WAYS}
         accuracy: dict[str, float] = {}
-        for _ in range(rounds):
-            for way in rng.permutation(list(ways)):
+        for _ in range(given.rounds):
+            for way in rng.permutation(list(WAYS)):
                 wall, busy = time.perf_counter(), time.process_time()
-                accuracy[way] = ways[way](choices, data, device)
+                accuracy[way] = WAYS[way](choices, data, device)
                 wall, busy = time.perf_counter() - wall, time.process_time() - busy
                 seconds[way].append(wall)
                 idle[way].append(max(0.0, 1 - busy / wall))
-        # new/old: ours as a share of the other
-        shares = {way: ratio(seconds["ours"], seconds[way]) for way in ("fit", "hand")}
         results[name] = {
             "macs": macs, "seconds": seconds, "idle": idle, "accuracy": accuracy,
-            "ours/fit": shares["fit"], "ours/hand": shares["hand"],
+            # new/old: ours as a share of the other
+            **{f"ours/{way}": ratio(seconds["ours"], seconds[way]) for way in OTHERS},
         }  # fmt: skip
-        print(
-            f"{name}, {macs:,} MACs: fit {np.median(seconds['fit']):.1f} s, by hand "
-            f"{np.median(seconds['hand']):.1f} s, ours {np.median(seconds['ours']):.1f} s; "
-            f"ours/fit {shares['fit']['ratio']:.2f} "
-            f"[{shares['fit']['low']:.2f}, {shares['fit']['high']:.2f}], ours/hand "
-            f"{shares['hand']['ratio']:.2f}; idle fit {np.median(idle['fit']):.0%}, by hand "
-            f"{np.median(idle['hand']):.0%}, ours {np.median(idle['ours']):.1%}",
-            flush=True,
-        )
-    save("trial_speed", {"epochs": EPOCHS, "batch": BATCH, "rounds": rounds, "results": results})
+        middle = {way: f"{np.median(found):.1f} s" for way, found in seconds.items()}
+        print(name, middle, flush=True)
+        stored.save(results=results)
+
+
+def seconds(result: dict[str, Any]) -> str:
+    """Seconds of a trial, and paretune's as a share of each other way's."""
+    head = ["candidate", *OTHERS.values(), "paretune",
+            *(f"paretune / {label}" for label in OTHERS.values()),
+            "core idle: default `fit`, paretune"]  # fmt: skip
+    rows = []
+    for name, row in result["results"].items():
+        found, idle = row["seconds"], row["idle"]
+        rows.append([
+            f"{name}, {row['macs']:,} MACs",
+            *(f"{np.median(found[way]):.1f} s" if way in found else "not measured"
+              for way in (*OTHERS, "ours")),
+            *(told_ratio(row[f"ours/{way}"]) if way in found else "not measured" for way in OTHERS),
+            ", ".join(f"{np.median(idle[way]):.0%}" for way in ("fit", "ours")),
+        ])  # fmt: skip
+    return table(head, rows)
+
+
+BENCHMARK = Benchmark("trial_speed", __doc__, run, {"seconds": seconds}, arguments)
+
+
+def main() -> None:
+    BENCHMARK.run()
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
 """A ResNet-20 on Fashion-MNIST at 80, 90 and 95 % zeros: paretune beside tfmot.
 
-    python -m benchmarks.weights_resnet20 --dense MODEL.keras [--sparsities 0.8,0.9,0.95]
+    python -m benchmarks.weights_resnet20 [--dense MODEL.keras] [--seeds 0,1,2] [--resume FILE]
+        [--sparsities 0.8,0.9,0.95]
 
-MODEL is a trained net of benchmarks.resnet20 (benchmarks.prune_resnet20 --save-dense makes one).
-Every variant begins with its weights and trains two epochs with flips (one epoch over the
-training part doubled by its mirror images), SGD with momentum, batch 128, a cosine from 0.02;
-masks follow the same polynomial schedule, updated every 8 steps over the first half. tfmot
-(benchmarks/peers/tfmot_resnet20.py, a process of its own) does so in tf_keras, in an order of
-examples of its own. All kernels but the first and the last are pruned. Accuracies are of the test
-part, read once a variant, as trained and with normalization statistics re-estimated on 20
-training batches. Files and times are of paretune's variants, in blocks, all together.
+Every variant begins with the weights of one dense net (benchmarks.resnet20) and trains two epochs
+with flips (one epoch over the training part doubled by its mirror images), SGD with momentum,
+batch 128, a cosine from 0.02; masks follow the same polynomial schedule, updated every 8 steps
+over the first half. A seed fixes the order of examples. tfmot (benchmarks/peers/tfmot_resnet20.py,
+a process of its own) does so in tf_keras, in orders of its own. All kernels but the first and the
+last are pruned. Accuracies are of the test part, read once a variant and seed, as trained and with
+normalization statistics re-estimated on 20 training batches. Files and times are of paretune's
+variants of the first seed, in blocks, all together.
 """
 
 from __future__ import annotations
@@ -28,9 +29,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from benchmarks._common import save
+from benchmarks._common import Benchmark, Mean, seed_list, table, verdict
+from benchmarks._latency import stored_latency, told_latency
+from benchmarks._peers import not_run
+from benchmarks._stored import Stored, was_run
 from benchmarks.prune_resnet20 import RECIPE
-from benchmarks.resnet20 import load_fashion, with_flips
+from benchmarks.resnet20 import dense_net, load_fashion, with_flips
+from compress.errors import InputError
 from compress.plan import DistillOptions, LatencyOptions, WeightOptions
 
 PEER = Path(__file__).parent / "peers" / "tfmot_resnet20.py"
@@ -38,22 +43,20 @@ BATCHES = 20
 LATENCY = LatencyOptions(budget=90.0)
 
 
-class Bench:
+class Variants:
     """Data, device and dense net that all variants share."""
 
-    def __init__(self, dense: Path) -> None:
+    def __init__(self, dense: Path | None) -> None:
         from compress.device import quiet_tensorflow, setup
-        from compress.io import load_model
 
         quiet_tensorflow()
         self.device = setup("cpu")
         self.data = load_fashion()
         self.flipped = with_flips(self.data)
-        self.dense = load_model(dense)
-        self.models: dict[str, Any] = {"dense": self.dense}
-        self.rows: list[dict[str, Any]] = []
+        self.net = dense_net(dense, self.data, self.device)
+        self.dense = self.net.model
 
-    def ours(self, options: WeightOptions, *, taught: bool) -> None:
+    def ours(self, options: WeightOptions, seed: int, *, taught: bool) -> tuple[Any, float]:
         """Prunes while training on labels, or while the dense net teaches."""
         from compress.distill import distill
         from compress.io import copy_model
@@ -64,17 +67,13 @@ class Bench:
         if taught:
             distill(
                 student, self.dense, self.flipped, DistillOptions(), finetune=RECIPE,
-                device=self.device, hooks=[pruner],
+                device=self.device, seed=seed, hooks=[pruner],
             )  # fmt: skip
         else:
-            train(student, self.flipped, RECIPE, device=self.device, hooks=[pruner])
-        report = pruner.strip()
-        how = "taught" if taught else "labels"
-        name = f"{options.label} {how}"
-        self.add(name, student, report.sparsity)
-        self.models[name] = student
+            train(student, self.flipped, RECIPE, device=self.device, seed=seed, hooks=[pruner])
+        return student, pruner.strip().sparsity
 
-    def theirs(self, options: WeightOptions, folder: Path) -> None:
+    def theirs(self, options: WeightOptions, seed: int, folder: Path) -> tuple[Any, float]:
         """Lets tfmot prune the same weights by the same schedule, and judges what comes out."""
         from compress.io import copy_model
         from compress.prune.weights.schedules import planned, update_times
@@ -84,6 +83,7 @@ class Bench:
         record = {
             "schedule": schedule.get_config()["config"],
             "learning_rate": RECIPE.learning_rate, "batch": RECIPE.batch_size,
+            "seed": seed,
         }  # fmt: skip
         (folder / "recipe.json").write_text(json.dumps(record), "utf-8")
         weights = {
@@ -102,23 +102,21 @@ class Bench:
                 layer.set_weights([stored[f"{layer.name}/{place}"] for place in range(count)])
         kernels = [w.numpy() for w in model.weights if w.path.endswith("/kernel")][1:-1]
         zeros = sum(int((kernel == 0).sum()) for kernel in kernels)
-        self.add(f"{options.label} tfmot", model, zeros / sum(k.size for k in kernels))
+        return model, zeros / sum(k.size for k in kernels)
 
-    def add(self, name: str, model: Any, sparsity: float) -> None:
-        """Records accuracies as trained and with statistics re-estimated (on a copy)."""
+    def record(self, model: Any, sparsity: float) -> dict[str, Any]:
+        """Returns accuracies as trained and with statistics re-estimated (on a copy)."""
         from compress.io import copy_model
         from compress.prune.recalibrate import recalibrate
 
         again = copy_model(model)
         recalibrate(again, self.data, BATCHES)
-        self.rows.append({
-            "name": name,
+        return {
             "sparsity": sparsity,
             "val": self.accuracy(model, "val"),
             "test": self.accuracy(model, "test"),
             "test with re-estimated statistics": self.accuracy(again, "test"),
-        })  # fmt: skip
-        print(json.dumps(self.rows[-1]), flush=True)
+        }
 
     def accuracy(self, model: Any, part: str) -> float:
         """Returns the accuracy on a part of the data."""
@@ -127,7 +125,7 @@ class Bench:
         truth = self.data.split(part).y
         return self.data.task.quality(truth, predict_logits(model, self.data, part))["accuracy"]
 
-    def files(self, folder: Path) -> dict[str, Any]:
+    def files(self, models: dict[str, Any], folder: Path) -> dict[str, Any]:
         """Sizes of the files and times on every runtime at hand."""
         from compress.export.litert import export_litert
         from compress.export.mnn import export_mnn
@@ -136,7 +134,7 @@ class Bench:
 
         paths: dict[str, dict[str, Path]] = {"litert": {}, "litert sparse": {}, "mnn": {}}
         found: dict[str, Any] = {}
-        for name, model in self.models.items():
+        for name, model in models.items():
             stem = folder / name.replace(" ", "_")
             for kind in paths:
                 suffix = ".mnn" if kind == "mnn" else f".{kind.replace(' ', '_')}.tflite"
@@ -151,33 +149,108 @@ class Bench:
                 "nonzero": counted.nonzero,
                 **{kind: asdict(file_sizes(files[name])) for kind, files in paths.items()},
             }
-        baselines = dict.fromkeys(self.models, "dense")
+        baselines = dict.fromkeys(models, "dense")
         for kind, files in paths.items():
             runtime = "mnn" if kind == "mnn" else "litert"
             timed = measure_latency(files, LATENCY, baselines=baselines, runtime=runtime)
             for name, latency in timed.items():
-                found[name][f"{kind} latency"] = latency.to_json()
+                found[name][f"{kind} latency"] = stored_latency(latency)
         return found
 
 
-def main() -> None:
-    """Runs all variants and writes benchmarks/results/weights_resnet20.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dense", type=Path, required=True)
-    parser.add_argument("--sparsities", default="0.8,0.9,0.95")
-    arguments = parser.parse_args()
-    bench = Bench(arguments.dense)
-    bench.add("dense", bench.dense, 0.0)
-    for place, sparsity in enumerate(map(float, arguments.sparsities.split(","))):
-        options = WeightOptions(sparsity=sparsity)
-        bench.ours(options, taught=False)
-        if place == 0:  # what a teacher adds is shown once
-            bench.ours(options, taught=True)
-        with tempfile.TemporaryDirectory() as folder:
-            bench.theirs(options, Path(folder))
+def arguments(parser: argparse.ArgumentParser) -> None:
+    def numbers(text: str) -> tuple[float, ...]:
+        return tuple(float(word) for word in text.split(","))
+
+    parser.add_argument("--dense", type=Path, help="a trained net of benchmarks.resnet20")
+    parser.add_argument("--sparsities", type=numbers, default=(0.8, 0.9, 0.95))
+    seed_list(parser)
+
+
+def run(given: argparse.Namespace, stored: Stored) -> None:
+    """Trains what is missing, then measures all files."""
+    variants, state = Variants(given.dense), stored.provenance["peers"]["tfmot"]
+    sha256 = stored.result.setdefault("dense_sha256", variants.net.sha256)
+    if sha256 != variants.net.sha256:
+        raise InputError("the dense net must be the one that the result began with (--dense).")
+    runs = stored.result.setdefault("runs", {})
+    models = {"dense": variants.dense}
+    if "dense, seed 0" not in runs:
+        runs["dense, seed 0"] = variants.record(variants.dense, 0.0)
+    for seed in given.seeds:
+        for place, sparsity in enumerate(given.sparsities):
+            options = WeightOptions(sparsity=sparsity)
+            for how in ("labels", "taught", "tfmot"):
+                # what a teacher adds is shown once
+                if (how == "taught" and place) or (how == "tfmot" and not was_run(state)):
+                    continue
+                key, name = f"{options.label} {how}, seed {seed}", f"{options.label} {how}"
+                timed = how != "tfmot" and seed == given.seeds[0]
+                if key in runs and not timed:
+                    continue
+                if how == "tfmot":
+                    with tempfile.TemporaryDirectory() as folder:
+                        model, zeros = variants.theirs(options, seed, Path(folder))
+                else:
+                    model, zeros = variants.ours(options, seed, taught=how == "taught")
+                models |= {name: model} if timed else {}
+                runs[key] = variants.record(model, zeros)
+                print(key, json.dumps(runs[key]), flush=True)
+                stored.save(runs=runs)
     with tempfile.TemporaryDirectory() as folder:
-        files = bench.files(Path(folder))
-    save("weights_resnet20", {"results": bench.rows, "files": files})
+        files = variants.files(models, Path(folder))
+    peer = {} if was_run(state) else not_run(state)
+    stored.save(files=files, tfmot=_stored_peer(stored, peer))
+
+
+def _stored_peer(stored: Stored, new: dict[str, str]) -> dict[str, str]:
+    """A measured peer stays measured, when it goes on where tfmot is missing."""
+    measured = any(key.split(",")[0].endswith("tfmot") for key in stored.result["runs"])
+    return {} if measured else new
+
+
+def zeros(result: dict[str, Any]) -> str:
+    """Accuracy, sizes and times by share of zeros."""
+    tests: dict[str, list[float]] = {}
+    for key, record in result["runs"].items():
+        tests.setdefault(key.rpartition(", seed")[0], []).append(record["test"])
+    names = sorted({name.rpartition(" ")[0] for name in tests} - {""})
+    labels = {"": "0", **{name: f"{name.removeprefix('p')} %" for name in names}}
+    missing = result.get("tfmot", {}).get("not run")
+    rows = []
+    for name, label in labels.items():
+        cells = [label]
+        for how in ("labels", "taught", "tfmot"):
+            found = tests.get(f"{name} {how}" if name else "dense" if how == "labels" else "?")
+            cells.append(Mean.of(found).percent() if found else "")
+        if name:
+            ours, theirs = (tests.get(f"{name} {how}") for how in ("labels", "tfmot"))
+            cells.append(
+                verdict(Mean.of(ours), Mean.of(theirs)) if ours and theirs
+                else f"tfmot not run: {missing}"
+            )  # fmt: skip
+        else:
+            cells.append("")
+        file = result["files"][f"{name} labels" if name else "dense"]
+        cells.append(" / ".join(f"{file['litert'][kind] / 1e3:,.0f}" for kind in ("gzip", "zstd"))
+                     + " kB")  # fmt: skip
+        cells.append(f"{file['litert sparse']['size'] / 1e3:,.0f} kB")
+        cells += [told_latency(file[f"{kind} latency"])[1] for kind in ("litert", "mnn")]
+        rows.append(cells)
+    head = ["zeros in the pruned kernels", "test accuracy, labels", "taught by the dense net",
+            "tfmot, labels", "points against tfmot, labels", "float32 gzipped / zstd",
+            "sparse LiteRT file", "LiteRT time old/new", "MNN time old/new"]  # fmt: skip
+    return table(head, rows)
+
+
+BENCHMARK = Benchmark(
+    "weights_resnet20", __doc__, run, {"zeros": zeros}, arguments,
+    peers=("tfmot",), resumable=True,
+)  # fmt: skip
+
+
+def main() -> None:
+    BENCHMARK.run()
 
 
 if __name__ == "__main__":

@@ -27,7 +27,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from benchmarks._common import ratio, save
+from benchmarks._common import Benchmark, ratio, table, told_ratio
+from benchmarks._peers import not_run
+from benchmarks._stored import Stored, was_run
 
 PEER = Path(__file__).parent / "peers" / "tfmot_speed.py"
 SPARSITY = 0.8
@@ -54,20 +56,22 @@ CASES = {
 }
 
 
-def main() -> None:
-    """Runs both frameworks and writes benchmarks/results/weights_speed.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
-    result: dict[str, Any] = {"rounds": rounds, "sparsity": SPARSITY}
+
+
+def run(given: argparse.Namespace, stored: Stored) -> None:
+    """Runs both frameworks."""
+    rounds, state = given.rounds, stored.provenance["peers"]["tfmot"]
+    stored.result.update(rounds=rounds, sparsity=SPARSITY)
     for name, case in CASES.items():
         ours = timed(case, rounds, steps_of(case))
-        command = [sys.executable, str(PEER), name, str(rounds)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        theirs = json.loads(done.stdout.splitlines()[-1])
-        result[name] = {"paretune": summary(ours), "tfmot": summary(theirs)}
-        print(name, json.dumps(result[name], indent=2), flush=True)
-    save("weights_speed", result)
+        row: dict[str, Any] = {"paretune": summary(ours), "tfmot": not_run(state)}
+        if was_run(state):
+            command = [sys.executable, str(PEER), name, str(rounds)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            row["tfmot"] = summary(json.loads(done.stdout.splitlines()[-1]))
+        stored.save(**{name: row})
 
 
 def steps_of(case: Case) -> dict[str, Callable[[], Any]]:
@@ -145,6 +149,35 @@ def summary(seconds: dict[str, list[float]]) -> dict[str, Any]:
             list((99 * hold + every) / 100), seconds["plain"]
         ),
     }
+
+
+LABELS = {
+    "resnet20": "ResNet-20, batch 128",
+    "mlp": "MLP, 20 M weights, batch 128",
+    "mlp, batch 1024": "MLP, 20 M weights, batch 1,024",
+}
+
+
+def steps(result: dict[str, Any]) -> str:
+    """A training step with pruning over one without."""
+    keys = ("masks held / plain", "update every step / plain",
+            "update every 100 steps / plain (computed)")  # fmt: skip
+    rows = []
+    for name, label in LABELS.items():
+        for side in ("paretune", "tfmot"):
+            row = result[name][side]
+            cells = [told_ratio(row[key] if was_run(row) else row) for key in keys]
+            rows.append([label if side == "paretune" else "", side, *cells])
+    head = ["network", "", "masks held", "updated every step",
+            "every 100 steps (computed from both)"]  # fmt: skip
+    return table(head, rows)
+
+
+BENCHMARK = Benchmark("weights_speed", __doc__, run, {"steps": steps}, arguments, peers=("tfmot",))
+
+
+def main() -> None:
+    BENCHMARK.run()
 
 
 if __name__ == "__main__":

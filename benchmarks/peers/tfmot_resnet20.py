@@ -29,6 +29,7 @@ from benchmarks.peers.tfmot_speed import resnet20, wrapped
 def main() -> None:
     folder = Path(sys.argv[1])
     recipe = json.loads((folder / "recipe.json").read_text("utf-8"))
+    keras.utils.set_random_seed(recipe["seed"])
     with np.load(folder / "data.npz") as stored:
         x, y = stored["x"], stored["y"]
     model = resnet20()
@@ -45,7 +46,7 @@ def main() -> None:
     pruned.compile(
         keras.optimizers.SGD(rate, momentum=0.9), keras.losses.SparseCategoricalCrossentropy()
     )
-    order = np.random.default_rng(0).permutation(len(x))[: steps * recipe["batch"]]
+    order = np.random.default_rng(recipe["seed"]).permutation(len(x))[: steps * recipe["batch"]]
     pruned.fit(
         x[order], y[order], batch_size=recipe["batch"], epochs=1, shuffle=False, verbose=0,
         callbacks=[tfmot.sparsity.keras.UpdatePruningStep()],

@@ -39,7 +39,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 THREADS = 2
-SEED = 0
 WIDTHS, BLOCKS, CLASSES, SIZE = (16, 32, 64), 3, 10, 28
 TARGET = 0.25
 STEPS = 400
@@ -102,6 +101,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="archive of weights")
     parser.add_argument("--data", type=Path, required=True, help="archive of examples")
     parser.add_argument("--out", type=Path, help="JSON file to write; each variant is printed")
+    parser.add_argument("--seeds", default="0,1,2", help="of the order of examples and flips")
     arguments = parser.parse_args()
     torch.set_num_threads(THREADS)
     with np.load(arguments.weights) as archive:
@@ -116,8 +116,10 @@ def main() -> None:
         "target": TARGET,
         "variants": [],
     }
-    for method, round_to in product((one_shot, progressive), (8, None)):
-        record = {"method": method.__name__, **measure(dense, data, method, round_to)}
+    seeds = [int(text) for text in arguments.seeds.split(",")]
+    for seed, method, round_to in product(seeds, (one_shot, progressive), (8, None)):
+        record = {"method": method.__name__, "seed": seed}
+        record |= measure(dense, data, method, round_to, seed)
         print(json.dumps(record), flush=True)
         result["variants"].append(record)
         if arguments.out:
@@ -197,6 +199,7 @@ def measure(
     data: dict[str, Tensor],
     method: Callable[[ResNet20, int | None], Iterator[Candidate]],
     round_to: int | None,
+    seed: int,
 ) -> dict[str, Any]:
     """Prunes a copy of the dense network and fine-tunes it.
 
@@ -205,6 +208,7 @@ def measure(
         data: From `tensors`.
         method: `one_shot` or `progressive`.
         round_to: What numbers of channels must be a multiple of.
+        seed: Of the fine-tuning.
 
     Returns:
         A record; lists of two are [before, after]:
@@ -220,7 +224,7 @@ def measure(
     found = time.perf_counter()
     before = accuracy(model, data, "val")
     start = time.perf_counter()
-    losses = finetune(model, data)
+    losses = finetune(model, data, seed)
     trained = time.perf_counter()
     counts = [operations(network) for network in (dense, model)]
     macs = [multiplications(network) for network in (dense, model)]
@@ -331,9 +335,9 @@ def channels(model: nn.Module) -> dict[str, int]:
     }
 
 
-def finetune(model: nn.Module, data: dict[str, Tensor]) -> list[float]:
+def finetune(model: nn.Module, data: dict[str, Tensor], seed: int) -> list[float]:
     """Trains in place; leaves the model in inference mode and returns each epoch's mean loss."""
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator().manual_seed(seed)
     images, labels = data["train/x"], data["train/y"]
     steps = len(images) // BATCH
     optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, MOMENTUM)

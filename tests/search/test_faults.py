@@ -1,6 +1,7 @@
 """Long fault tests on real processes: kills at random moments, memory over many trials.
 
-PARETUNE_KILLS and PARETUNE_TRIALS make them as long as the figures in docs/search.md.
+PARETUNE_KILLS and PARETUNE_TRIALS make them longer, and PARETUNE_FIGURES names a folder that their
+figures are written to: `python -m benchmarks.search_faults` does so for docs/search.md.
 """
 
 from __future__ import annotations
@@ -14,12 +15,19 @@ from pathlib import Path
 
 import pytest
 
+from compress.files import write_json
 from tests.search.test_run import paretune, records, start, study, trained
 
 KILLS = int(os.environ.get("PARETUNE_KILLS", "5"))
 TRIALS = int(os.environ.get("PARETUNE_TRIALS", "60"))
 
 pytestmark = pytest.mark.slow
+
+
+def tell(name: str, **figures: object) -> None:
+    """Writes figures where a benchmark asks for them."""
+    if folder := os.environ.get("PARETUNE_FIGURES"):
+        write_json(Path(folder) / f"{name}.json", figures)
 
 
 def processes(text: str) -> dict[int, int]:
@@ -67,6 +75,7 @@ def test_killed_again_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert not processes(f"search.engines.worker {folder}")
     with capsys.disabled():
         print(f"\nfinished after each of {KILLS} kills: {counts}, then {trials}")
+    tell("kills", kills=KILLS, trials=trials, finished=counts)
 
 
 def test_memory_is_flat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,6 +93,7 @@ def test_memory_is_flat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     output, _ = process.communicate()
     assert process.returncode == 0, output
     assert len(trained(folder)) == TRIALS
+    figures = {}
     for place in (1, 2):
         early = max(row[place] for row in series if 10 <= row[0] <= 20)
         late = max(row[place] for row in series if row[0] > TRIALS - 20)
@@ -91,5 +101,7 @@ def test_memory_is_flat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
             print(f"\n{('', 'worker', 'run')[place]}: {early / 2**20:.0f} MiB at trials 10 to 20, "
                   f"{late / 2**20:.0f} MiB at the last 20 of {TRIALS}")  # fmt: skip
         assert late <= 1.1 * early
+        figures[("", "worker", "run")[place]] = [early, late]
+    tell("memory", trials=TRIALS, **figures)
     assert subprocess.run(["pgrep", "-f", f"search.engines.worker {folder}"],
                           check=False).returncode == 1  # fmt: skip

@@ -8,10 +8,9 @@ import numpy as np
 import optuna
 import pytest
 
-from benchmarks._common import RESULTS
+from benchmarks._stored import newest
 from benchmarks.search_stopping import judge, replay, volume
 from compress.errors import InputError
-from compress.files import read_json
 from compress.options import from_flat
 from search.plan import SearchPlan, StoppingOptions
 from search.stopping import Dominance, Halving, Stopper, make_rule, rungs
@@ -140,7 +139,7 @@ def test_replay_by_hand() -> None:
 
 def test_the_default_rule_on_recorded_curves() -> None:
     """At least half of the epochs saved at under 0.5 % less hypervolume."""
-    content = read_json(RESULTS / "search_curves.json")
+    content = newest("search_curves").result
     curves, defaults = content["candidates"], StoppingOptions()
     assert len(curves) == 50
     rule = make_rule(defaults.rule, defaults.margin, defaults.eta)

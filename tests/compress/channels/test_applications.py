@@ -1,19 +1,16 @@
 """The networks of `keras.applications`: every channel but the outputs' can leave, exactly.
 
 Six of them are checked in the default run, the smallest of each family under the marker
-`slow`, and all 40 under `matrix`, whose results stand in docs/channels.md:
-
-    python -m tests.compress.channels.test_applications --write docs/channels.md
+`slow`, and all 40 under `matrix`; `python -m benchmarks.applications_channels` makes the table of
+docs/channels.md of them.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.files import write_json
 from compress.measure import count_macs
 from compress.program import record
 from compress.prune.channels import prune_channels
@@ -220,76 +216,27 @@ def test_families(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.matrix
-def test_all(tmp_path: Path) -> None:
-    results = run_all(tmp_path / "results.json")
+def test_all() -> None:
+    results = [result for name in constructors() for result in in_own_process(name)]
     assert len(results) == 40 * len(SHARES)
 
 
-def run_all(path: Path) -> list[Result]:
-    """Examines every network at every share, each network in a process of its own.
+def in_own_process(name: str) -> list[dict[str, Any]]:
+    """Examines a network in a process of its own: one would keep the memory of all 40.
 
-    One process would keep the memory of all 40. What stands in the file is not done again.
+    Returns:
+        `Result`s as dictionaries, one a share.
 
-    Args:
-        path: JSON file of results, by network; written after each.
+    Raises:
+        AssertionError: It broke a law, with the end of what it said.
     """
-    done: dict[str, list[Any]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    failed = []
-    for name in constructors():
-        if name in done:
-            continue
-        started = time.perf_counter()
-        command = [sys.executable, "-m", "tests.compress.channels.test_applications", "--one", name]
-        run = subprocess.run(command, capture_output=True, text=True, check=False)
-        if run.returncode:
-            failed.append(f"{name}: {run.stderr[-1000:]}")
-            print(f"{name} FAILED", flush=True)
-            continue
-        done[name] = json.loads(run.stdout.splitlines()[-1])
-        write_json(path, done)
-        laws = ", ".join(f"{item['share']}x law {item['law']:.1e}" for item in done[name])
-        print(f"{name}: {laws}, {time.perf_counter() - started:.0f} s", flush=True)
-    assert not failed, failed
-    return [Result(**item) for name in constructors() for item in done[name]]
-
-
-def table(results: list[Result]) -> str:
-    """Returns the results as a Markdown table."""
-    lines = [
-        "| network | target | MACs before | after | parameters before | after | groups | held "
-        "| kept numbers are multiples of | law error | LiteRT error |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for item in results:
-        litert = "-" if item.litert is None else f"{item.litert:.1e}"
-        lines.append(
-            f"| {item.name} | {item.share:g}x | {item.macs[0]:,} | {item.macs[1]:,} "
-            f"({item.macs[1] / item.macs[0]:.4f}x) | {item.params[0]:,} | {item.params[1]:,} "
-            f"| {item.groups} | {item.frozen} | {item.round_to} | {item.law:.1e} | {litert} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    """Examines one network and prints its results, or all and writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--one", choices=constructors(), help="examine this network alone")
-    parser.add_argument("--results", type=Path, help="JSON file to go on with")
-    parser.add_argument("--write", type=Path, help="Markdown file to write the table to")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        if arguments.one:
-            found = examined(arguments.one, folder)
-            print(json.dumps([asdict(result) for result in found]))
-            return
-        text = table(run_all(arguments.results or folder / "results.json"))
-    print(text)
-    if arguments.write:
-        page = arguments.write.read_text("utf-8")
-        head, tail = page.split("<!-- table -->")[0], page.split("<!-- /table -->")[1]
-        arguments.write.write_text(f"{head}<!-- table -->\n{text}<!-- /table -->{tail}", "utf-8")
+    command = [sys.executable, "-m", "tests.compress.channels.test_applications", name]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, f"{name}: {run.stderr[-1000:]}"
+    found: list[dict[str, Any]] = json.loads(run.stdout.splitlines()[-1])
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    with tempfile.TemporaryDirectory() as place:
+        print(json.dumps([asdict(result) for result in examined(sys.argv[1], Path(place))]))

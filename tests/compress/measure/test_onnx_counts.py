@@ -1,20 +1,17 @@
 """Counts against an independent count of the exported ONNX graph, and published figures.
 
 A few networks and graphs in the default run, 300 random graphs under `slow`, all 40 networks of
-keras.applications under `matrix`, whose results stand in docs/macs.md:
-
-    python -m tests.compress.measure.test_onnx_counts --write docs/macs.md
+keras.applications under `matrix`; `python -m benchmarks.applications_macs` makes the table of
+docs/macs.md of them.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,9 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from compress.files import write_json
 from compress.measure import count_macs
-from tests.compress.channels.test_applications import constructors
 from tests.compress.measure.generator import IMAGE, SEQUENCE, network
 from tests.onnx_macs import exported_macs
 
@@ -139,9 +134,7 @@ def one(name: str) -> dict[str, Any]:
     model = build(weights=None)
     if None in model.input_shape[1:]:  # of MobileNetV3: its paper's size
         model = build(weights=None, input_shape=(224, 224, 3))
-    began = time.perf_counter()
     analysis = count_macs(model)
-    seconds = time.perf_counter() - began
     whole = [model]
     if name in CUT:
         middle = model.get_layer(CUT[name]).input
@@ -154,65 +147,22 @@ def one(name: str) -> dict[str, Any]:
         "unsupported": len(analysis.unsupported),
         "params": analysis.params,
         "peak_bytes": analysis.peak_bytes,
-        "seconds": seconds,
     }
 
 
-def main() -> None:
-    """Counts what is missing in --results, one process a network, and writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--one", default="")
-    parser.add_argument("--results", type=Path, default=Path("macs.json"))
-    parser.add_argument("--write", type=Path)
-    given_ = parser.parse_args()
-    if given_.one:
-        # a converter that runs out of memory fails alone
-        resource.setrlimit(resource.RLIMIT_DATA, (22 * 2**30, 22 * 2**30))
-        print(json.dumps(one(given_.one)))
-        return
-    results = json.loads(given_.results.read_text("utf-8")) if given_.results.exists() else {}
-    # the largest last
-    for name in sorted(constructors(), key=lambda name: (name.startswith("ConvNeXt"), name)):
-        if name not in results:
-            command = [sys.executable, "-m", "tests.compress.measure.test_onnx_counts"]
-            done = subprocess.run(
-                [*command, "--one", name], capture_output=True, text=True, check=False
-            )
-            if done.returncode:
-                print(name, "failed:", done.stderr.strip().splitlines()[-1], flush=True)
-                continue
-            results[name] = json.loads(done.stdout.splitlines()[-1])
-            print(name, results[name], flush=True)
-            write_json(given_.results, results)
-    if given_.write:
-        given_.write.write_text(table(results), "utf-8")
+def in_own_process(name: str) -> dict[str, Any]:
+    """Counts a network in a process of its own; a converter that runs out of memory fails alone.
 
-
-def table(results: dict[str, Any]) -> str:
-    """Returns docs/macs.md."""
-    lines = [
-        "# Multiply-accumulates of the 40 networks of keras.applications",
-        "",
-        "Counted from shapes at batch 1 and each network's default input (224 x 224 where it has",
-        "none), without running it, and counted independently on the exported ONNX graph, whose",
-        "shapes one run in ONNX Runtime tells",
-        "(`python -m tests.compress.measure.test_onnx_counts --write docs/macs.md`).",
-        "Published figures are rounded by their authors, and some are of another variant.",
-        "",
-        "| network | MACs | ONNX graph | published | parameters | peak activations | count |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name in sorted(results):
-        row = results[name]
-        same = "equal" if row["onnx"] == row["macs"] else f"{row['onnx']:,}"
-        known = PUBLISHED.get(name)
-        cited = f"{known[0]:,} M ({known[1]})" if known else ""
-        lines.append(
-            f"| {name} | {row['macs']:,} | {same} | {cited} | {row['params']:,} | "
-            f"{row['peak_bytes'] / 1e6:.1f} MB | {row['seconds']:.2f} s |"
-        )
-    return "\n".join([*lines, ""])
+    Raises:
+        AssertionError: It failed, with the end of what it said.
+    """
+    command = [sys.executable, "-m", "tests.compress.measure.test_onnx_counts", name]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, f"{name}: {run.stderr[-1000:]}"
+    found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    resource.setrlimit(resource.RLIMIT_DATA, (22 * 2**30, 22 * 2**30))
+    print(json.dumps(one(sys.argv[1])))

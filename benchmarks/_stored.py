@@ -1,0 +1,276 @@
+"""Result files of benchmarks: where they lie, where they come from, how one goes on.
+
+Each run writes a new file, `benchmarks/results/<benchmark>/<date>-<commit>.json`; only
+`--resume FILE` goes on from one. A file holds "benchmark", "provenance" (below), and "result".
+
+Provenance, as JSON:
+    command: What was typed, from `python -m` on.
+    commit, dirty: The tree that ran; dirty: tracked files differed from the commit.
+    date: When it began, UTC.
+    seeds: Of everything that was drawn.
+    machine: Processor, cores, versions.
+    settings: The options that decide what was measured.
+    peers: What became of the other side: its version, or "not run: <reason>".
+    complete: False while the run is under way, or where it was interrupted.
+    resumed: When and at which commits it went on.
+    recovered: Of files that are older than this record: how commit and date were found.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from compress.device import available_cores, cpu_name
+from compress.errors import InputError
+from compress.files import read_json, write_json
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("tensorflow", "keras", "optuna", "numpy", "ai-edge-litert")
+KEYS = (
+    "command", "commit", "dirty", "date", "seeds", "machine", "settings", "peers", "complete",
+    "resumed",
+)  # fmt: skip
+"""What every file's provenance holds."""
+
+
+@dataclass
+class Stored:
+    """One result file, or what will become one when it is first saved.
+
+    Attributes:
+        benchmark: The module's name.
+        provenance: See the module.
+        result: What was measured.
+        path: Where it lies; None: not saved yet.
+    """
+
+    benchmark: str
+    provenance: dict[str, Any]
+    result: dict[str, Any]
+    path: Path | None = None
+
+    def save(self, **changes: Any) -> Path:
+        """Writes the file in one step, under a name of its own the first time.
+
+        Args:
+            **changes: Entries of the result to set before.
+        """
+        self.result.update(changes)
+        content = {
+            "benchmark": self.benchmark, "provenance": self.provenance, "result": self.result,
+        }  # fmt: skip
+        if self.path is None:
+            self.path = _new_file(self.benchmark, self.provenance, content)
+        else:
+            write_json(self.path, content)
+        return self.path
+
+    @property
+    def short_commit(self) -> str:
+        """The first seven digits of the commit, or "unknown"."""
+        return str(self.provenance["commit"] or "unknown")[:7]
+
+    def origin(self) -> str:
+        """Returns date, commit and machine in one line."""
+        told = self.provenance
+        commits = [self.short_commit + (" with changes" if told["dirty"] else "")]
+        commits += [str(item["commit"] or "unknown")[:7] for item in told["resumed"]]
+        plural = "s" if len(set(commits)) > 1 else ""
+        text = f"{told['date'][:10]}, commit{plural} {', '.join(dict.fromkeys(commits))}"
+        if told.get("recovered"):
+            text += " (recovered from git log)"
+        machine = told["machine"]
+        cores = "core" if machine["cores"] == 1 else "cores"
+        text += f", {machine['cpu']}, {machine['cores']} {cores}"
+        return text + ("" if told["complete"] else ", unfinished")
+
+
+def machine() -> dict[str, Any]:
+    """Returns what figures depend on: the processor, and versions."""
+    versions: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    cores, python = available_cores(), platform.python_version()
+    return {"cpu": cpu_name(), "cores": cores, "python": python, **versions}
+
+
+def revision(root: Path = ROOT) -> tuple[str | None, bool | None]:
+    """Returns the commit that stands in the working tree, and whether tracked files differ.
+
+    Returns:
+        (None, None) where there is no git or no repository.
+    """
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(root), *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        # results that lie there do not change what runs
+        rest = ("--", ".", ":(exclude)benchmarks/results")
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno", *rest))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+def begin(benchmark: str, settings: Mapping[str, Any], seeds: Sequence[int]) -> Stored:
+    """Returns an empty result of this run; its file appears when something is measured."""
+    commit, dirty = revision()
+    provenance = {
+        "command": _command(benchmark),
+        "commit": commit,
+        "dirty": dirty,
+        "date": _now(),
+        "seeds": list(seeds),
+        "machine": machine(),
+        "settings": dict(settings),
+        "peers": {},
+        "complete": False,
+        "resumed": [],
+    }
+    return Stored(benchmark, provenance, {})
+
+
+def read(path: Path, benchmark: str | None = None) -> Stored:
+    """Reads a result file.
+
+    Args:
+        path: The file.
+        benchmark: Whose result it must be; None: anyone's.
+
+    Raises:
+        InputError: There is no such file, or it is none of the benchmark's results.
+    """
+    content = read_json(path)
+    told = content.get("provenance")
+    if not isinstance(told, dict) or not isinstance(content.get("result"), dict):
+        raise InputError(f"'{path}' must be a result of a benchmark: it has no provenance.")
+    if missing := [key for key in KEYS if key not in told]:
+        raise InputError(f"'{path}' must say its provenance. Missing: {', '.join(missing)}.")
+    if benchmark not in (None, content.get("benchmark")):
+        raise InputError(
+            f"'{path}' must be a result of benchmarks.{benchmark}. "
+            f"Received: one of {content.get('benchmark')}."
+        )
+    return Stored(content["benchmark"], told, content["result"], path)
+
+
+def resume(
+    path: Path,
+    benchmark: str,
+    settings: Mapping[str, Any],
+    seeds: Sequence[int],
+    grows: Sequence[str] = (),
+) -> Stored:
+    """Returns a stored result to go on with.
+
+    Args:
+        path: Its file, which is written to from now on.
+        benchmark: Whose result it must be.
+        settings: The options of this run.
+        seeds: Of this run.
+        grows: Options that may differ: they ask for more of the same.
+
+    Raises:
+        InputError: The file is not the benchmark's, or was made with other settings or on
+            another machine, whose figures would mix with new ones.
+    """
+    stored = read(path, benchmark)
+    told, here = stored.provenance, machine()
+    if told["machine"] != here:
+        differ = [key for key in here if told["machine"].get(key) != here[key]]
+        raise InputError(
+            f"'{path}' must have been measured on this machine to go on. "
+            f"Other: {', '.join(differ)}. Begin a new file (without --resume)."
+        )
+    old = told["settings"]
+    if old is None:
+        raise InputError(f"'{path}' does not say its settings, so nothing can be added to it.")
+    # through JSON tuples become lists
+    given = {name: list(v) if isinstance(v, tuple) else v for name, v in settings.items()}
+    differ = [name for name in given if name not in grows and given[name] != old.get(name)]
+    if differ:
+        raise InputError(
+            f"'{path}' must have the same settings to go on. Other: "
+            + ", ".join(f"{name} ({old.get(name)}, now {given[name]})" for name in differ)
+            + ". Begin a new file (without --resume)."
+        )
+    commit, dirty = revision()
+    told["resumed"].append(
+        {"date": _now(), "commit": commit, "dirty": dirty, "command": _command(benchmark)}
+    )
+    told["seeds"] = sorted({*told["seeds"], *seeds})
+    told["settings"], told["complete"] = given, False
+    return stored
+
+
+def files(benchmark: str) -> list[Path]:
+    """Returns the stored results of a benchmark, the oldest first."""
+    found = [read(path) for path in (RESULTS / benchmark).glob("*.json")]
+    found.sort(key=lambda stored: (stored.provenance["date"], str(stored.path)))
+    return [stored.path for stored in found if stored.path is not None]
+
+
+def newest(benchmark: str) -> Stored:
+    """Returns the last complete result of a benchmark, for work that builds on it.
+
+    Raises:
+        InputError: There is none.
+    """
+    for path in reversed(files(benchmark)):
+        stored = read(path)
+        if stored.provenance["complete"]:
+            return stored
+    raise InputError(f"There must be a stored result of benchmarks.{benchmark}. Run it first.")
+
+
+def kept_peer(old: Any, new: Any) -> Any:
+    """Returns the row of a peer: a measured one is never replaced by one that was not run."""
+    return old if was_run(old) and not was_run(new) else new
+
+
+def was_run(row: Any) -> bool:
+    """Returns whether a peer's row, or what provenance says of it, was measured."""
+    if isinstance(row, str):
+        return not row.startswith("not run")
+    return bool(row) and not (isinstance(row, Mapping) and "not run" in row)
+
+
+def _command(benchmark: str) -> str:
+    return " ".join(["python", "-m", f"benchmarks.{benchmark}", *sys.argv[1:]])
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _new_file(benchmark: str, told: Mapping[str, Any], content: Mapping[str, Any]) -> Path:
+    """Writes a file that did not exist: no run takes another's name, not even at one time."""
+    folder = RESULTS / benchmark
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{told['date'][:10]}-{str(told['commit'] or 'unknown')[:7]}"
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as place:
+        whole = Path(place) / "whole.json"
+        write_json(whole, content)
+        for number in range(1, 10_000):
+            path = folder / (f"{stem}.json" if number == 1 else f"{stem}-{number}.json")
+            try:
+                os.link(whole, path)  # unlike a rename, it fails where the name is taken
+            except FileExistsError:
+                continue
+            return path
+    raise InputError(f"'{folder}' is full: 10,000 results of one day and commit.")

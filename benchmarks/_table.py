@@ -1,0 +1,54 @@
+"""All benchmarks: what `python -m benchmarks` (and so `make bench`) runs, in this order.
+
+A module with a `main` that is missing here fails a test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One command.
+
+    Attributes:
+        name: A module of benchmarks.
+        minutes: About how long it takes on two quiet cores.
+        words: Its options.
+    """
+
+    name: str
+    minutes: float
+    words: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What follows the interpreter."""
+        return ("-m", f"benchmarks.{self.name}", *self.words)
+
+
+TABLE = (
+    Entry("train_loop", 3),
+    Entry("trial_speed", 30),
+    Entry("channel_speed", 4),
+    Entry("weights_speed", 6),
+    Entry("distill_speed", 4),
+    Entry("latency_repeat", 15),
+    Entry("latency_runtimes", 6),
+    Entry("applications_macs", 20),
+    Entry("applications_channels", 60),
+    Entry("prune_resnet20", 70),
+    Entry("weights_resnet20", 60),
+    Entry("distill_resnet20", 75),
+    Entry("around_rates", 10),
+    Entry("search_curves", 25),
+    Entry("search_stopping", 1),
+    Entry("search_strategies", 10),
+    Entry("search_front", 37),
+    Entry("search_front", 37, ("--own-first",)),
+    Entry("search_samplers", 26),
+    Entry("search_transfer", 25),
+    Entry("search_faults", 15),
+    Entry("whole_run", 50),
+)

@@ -1,0 +1,157 @@
+"""A whole `paretune run` from its command line: what it takes and what it ends with.
+
+    python -m benchmarks.whole_run [--cases demo,fashion] [--seeds 0,1,2] [--resume FILE]
+
+`demo` is the run of `make demo` (scikit-learn's digits), `fashion` the README's (Fashion-MNIST).
+Shown for the candidate of the front with the best *validation* accuracy: its exported files, with
+the accuracy on the test part; latencies of the first seed, all files of its run against each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+from benchmarks._common import Benchmark, Mean, seed_list, table
+from benchmarks._latency import stored_latency, told_latency
+from benchmarks._stored import Stored
+
+CASES = {
+    "demo": ("--data", "digits", "--trials", "24", "--epochs", "30"),
+    "fashion": ("--data", "fashion_mnist", "--trials", "12", "--epochs", "4"),
+}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    def names(text: str) -> tuple[str, ...]:
+        return tuple(text.split(","))
+
+    parser.add_argument("--cases", type=names, default=tuple(CASES), metavar=",".join(CASES))
+    seed_list(parser)
+
+
+def run(given: argparse.Namespace, stored: Stored) -> None:
+    """Makes the runs that are missing."""
+    runs: dict[str, Any] = stored.result.setdefault("runs", {})
+    for case in given.cases:
+        for seed in given.seeds:
+            key = f"{case}, seed {seed}"
+            if key not in runs:
+                runs[key] = one(case, seed)
+                print(key, f"{runs[key]['seconds']:.0f} s", flush=True)
+                stored.save(runs=runs)
+
+
+def one(case: str, seed: int) -> dict[str, Any]:
+    """Runs the command in a process of its own and reads its folder."""
+    from compress.report import load_report
+
+    words = ("run", *CASES[case], "--seed", str(seed))
+    with tempfile.TemporaryDirectory() as place:
+        began = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-c", "from search.cli import main; main()", *words, "--out",
+             f"{place}/run"], check=True, capture_output=True,
+        )  # fmt: skip
+        seconds = time.perf_counter() - began
+        report = load_report(f"{place}/run")
+    trials = [item for item in report.candidates if item.is_trial]
+    front = [item for item in trials if item.id in report.front]
+    best = max(front, key=lambda item: item.val["accuracy"])
+    full = max(len(item.history) for item in trials)
+    return {
+        "command": " ".join(("paretune", *words)),
+        "seconds": seconds,
+        "trials": len(trials),
+        "stopped": report.count("stopped"),
+        "epochs": sum(len(item.history) for item in trials),
+        "epochs_without_stopping": full * len(trials),
+        "front": [{"macs": item.macs, "val": item.val["accuracy"]} for item in front],
+        "best": best.id,
+        "files": {
+            f"{row.artifact.variant} {row.artifact.format}": {
+                "test": row.artifact.test["accuracy"],
+                "macs": row.artifact.macs,
+                "sparsity": row.artifact.sparsity,
+                "gzip_bytes": row.artifact.gzip_bytes,
+                "latency": stored_latency(row.latency) if row.latency else None,
+            }
+            for row in report.rows
+            if row.artifact.model == best.id
+        },
+    }
+
+
+def of_case(result: dict[str, Any], case: str) -> list[dict[str, Any]]:
+    return [run for key, run in result["runs"].items() if key.partition(",")[0] == case]
+
+
+def runs(result: dict[str, Any]) -> str:
+    """What each case takes."""
+    rows = []
+    for case in CASES:
+        found = of_case(result, case)
+        if not found:
+            continue
+        seconds = [run["seconds"] for run in found]
+        rows.append([
+            f"`{found[0]['command'].rpartition(' --seed')[0]}`",
+            f"{np.median(seconds):.0f} s ({min(seconds):.0f} to {max(seconds):.0f})",
+            ", ".join(f"{run['stopped']} of {run['trials']}" for run in found),
+            ", ".join(f"{run['epochs']} of {run['epochs_without_stopping']}" for run in found),
+            ", ".join(str(len(run["front"])) for run in found),
+        ])  # fmt: skip
+    head = ["command", "wall time, median and range", "trials stopped early", "epochs trained",
+            "models on the front"]  # fmt: skip
+    return table(head, rows)
+
+
+def files_of(result: dict[str, Any], case: str) -> str | None:
+    """The files of the best candidate by validation accuracy."""
+    found = of_case(result, case)
+    if not found:
+        return None
+    rows = []
+    for name in found[0]["files"]:
+        files = [run["files"][name] for run in found if name in run["files"]]
+        rows.append([
+            name, Mean.of([file["test"] for file in files]).percent(),
+            ", ".join(f"{file['macs'] / 1e6:.2f} M" for file in files),
+            ", ".join(f"{file['gzip_bytes'] / 1e3:.1f}" for file in files) + " kB",
+            *told_latency(files[0]["latency"]),
+        ])  # fmt: skip
+    head = ["file", "test accuracy", "MACs, by seed", "gzipped, by seed",
+            "latency, first seed", "old/new time"]  # fmt: skip
+    return table(head, rows)
+
+
+BENCHMARK = Benchmark(
+    "whole_run",
+    __doc__,
+    run,
+    {
+        "runs": runs,
+        "demo": lambda result: files_of(result, "demo"),
+        "fashion": lambda result: files_of(result, "fashion"),
+    },
+    arguments,
+    resumable=True,
+    grows=("seeds", "cases"),
+)
+
+
+def main() -> None:
+    BENCHMARK.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The table of benchmarks is all of them, and what `make bench` runs."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as runner
+from benchmarks._common import Benchmark
+from benchmarks._peers import PEERS
+from benchmarks._stored import ROOT
+from benchmarks._table import TABLE
+
+FOLDER = ROOT / "benchmarks"
+
+
+def with_main() -> list[str]:
+    """Names of the modules that can be run."""
+    found = []
+    for path in sorted(FOLDER.glob("*.py")):
+        names = {
+            node.name
+            for node in ast.parse(path.read_text("utf-8")).body
+            if isinstance(node, ast.FunctionDef)
+        }
+        if "main" in names and path.stem != "__main__":
+            found.append(path.stem)
+    assert len(found) > 10
+    return found
+
+
+def benchmark_of(name: str) -> Benchmark:
+    found: Benchmark = importlib.import_module(f"benchmarks.{name}").BENCHMARK
+    return found
+
+
+def test_every_module_with_a_main_is_in_the_table() -> None:
+    assert sorted({entry.name for entry in TABLE}) == with_main()
+
+
+def test_make_bench_runs_the_table() -> None:
+    rule = (ROOT / "Makefile").read_text("utf-8").partition("\nbench:")[2].split("\n\n")[0]
+    commands = [line.strip() for line in rule.splitlines() if line.startswith("\t")]
+    assert commands == ["$(BIN)/python -m benchmarks"]
+    ran: list[Sequence[str]] = []
+
+    def run(command: Sequence[str]) -> int:
+        ran.append(command)
+        return 0
+
+    assert runner.main([], run) == 0
+    assert ran == [entry.command for entry in TABLE]
+    assert ran[0] == ("-m", "benchmarks.train_loop")
+
+
+def test_one_that_fails_is_told_and_the_others_run(capsys: pytest.CaptureFixture[str]) -> None:
+    ran = []
+
+    def run(command: Sequence[str]) -> int:
+        ran.append(command)
+        return int(command[1] == "benchmarks.trial_speed")
+
+    assert runner.main([], run) == 1
+    assert len(ran) == len(TABLE)
+    assert capsys.readouterr().out.splitlines()[-1] == "failed: python -m benchmarks.trial_speed"
+
+
+def test_some_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    ran: list[Sequence[str]] = []
+    runner.main(["search_stopping"], lambda command: ran.append(command) or 0)
+    assert ran == [("-m", "benchmarks.search_stopping")]
+    with pytest.raises(SystemExit):
+        runner.main(["nope"])
+    assert "Received: nope" in capsys.readouterr().err
+    assert runner.main(["--list"], lambda command: pytest.fail("only told")) == 0
+    assert "python -m benchmarks.search_front --own-first" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("entry", TABLE, ids=lambda entry: " ".join((entry.name, *entry.words)))
+def test_an_entry_is_a_benchmark(entry: runner.Entry, capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark = benchmark_of(entry.name)
+    assert benchmark.name == entry.name
+    assert set(benchmark.peers) <= set(PEERS)
+    assert benchmark.tables
+    with pytest.raises(SystemExit) as stop:
+        benchmark.run([*entry.words, "--help"])
+    assert stop.value.code == 0
+    said = capsys.readouterr().out
+    assert "--show" in said
+    assert ("--resume" in said) is benchmark.resumable
+
+
+def test_every_peer_script_is_run_by_a_benchmark() -> None:
+    scripts = sorted(path.stem for path in (FOLDER / "peers").glob("*.py"))
+    texts = "".join(path.read_text("utf-8") for path in FOLDER.glob("*.py"))
+    assert scripts
+    assert [name for name in scripts if name not in texts] == []
+
+
+def test_a_benchmark_from_its_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The quickest one as it is: it replays stored curves (here ten of them), and says so."""
+    from benchmarks import _stored, search_stopping
+
+    curves = _stored.newest("search_curves")
+    monkeypatch.setattr(_stored, "RESULTS", tmp_path)
+    monkeypatch.setattr(search_stopping, "ORDERS", 2)
+    curves.path = None
+    few = curves.save(candidates=curves.result["candidates"][:10])
+    search_stopping.BENCHMARK.run(["--curves", str(few)])
+    said = capsys.readouterr().out
+    assert said.startswith("replayed: curves stored of 2026-")
+    (file,) = tmp_path.glob("search_stopping/*.json")
+    stored = _stored.read(file)
+    assert stored.result["curves"] == few.name  # it lies outside of the repository
+    assert (stored.result["candidates"], stored.result["orders"]) == (10, 2)
+    rows = stored.result["rules"]
+    # no rule trains more than all epochs, or adds to the front by leaving trials out
+    assert rows
+    assert all(row["epochs_ratio"] >= 1 and row["loss"] >= -1e-12 for row in rows.values())
+    assert len(rows) == len(search_stopping.rules(stored.result).splitlines()) - 2
