@@ -9,11 +9,24 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 2000
+"""Characters of a message; what is longer was made so by a value, and is cut in the middle."""
+LONGEST_VALUE = 200
+"""Characters of one received value in a message."""
+
 
 class ParetuneError(Exception):
-    """Base of all errors that paretune raises on purpose."""
+    """Base of all errors that paretune raises on purpose.
+
+    Args:
+        message: Becomes one line of printable characters: values that it echoes may hold
+            line breaks, or codes that move a terminal's cursor.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(message, LONGEST))
 
 
 class InputError(ParetuneError, ValueError):
@@ -51,7 +64,36 @@ def unknown_name(kind: str, name: object, choices: Iterable[str]) -> InputError:
     Returns:
         The error to raise; its message lists all choices.
     """
-    names = sorted(choices)
-    near = difflib.get_close_matches(str(name), names, n=1)
+    names, shown = sorted(choices), one_line(name)
+    near = difflib.get_close_matches(shown, names, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    return InputError(f"Unknown {kind} '{name}'. Choices: {', '.join(names)}.{hint}")
+    return InputError(f"Unknown {kind} '{shown}'. Choices: {', '.join(names)}.{hint}")
+
+
+def one_line(value: object, limit: int = LONGEST_VALUE) -> str:
+    """Renders a value on one line of printable characters, cut in the middle where it is long.
+
+    Args:
+        value: Anything; of a text its characters, not its quotes.
+        limit: Characters, at least 100.
+    """
+    try:
+        text = str(value)
+    except ValueError:  # Python does not write whole numbers of thousands of digits
+        text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else "a value"
+    except RecursionError:
+        text = f"a {type(value).__name__}, deeply nested"
+    # of long texts only the ends are looked at
+    shown = _printable(text[: limit + 1])
+    if len(shown) <= limit:
+        return shown
+    head, tail = limit // 2, limit // 4
+    end = _printable(text[-tail:])[-tail:]
+    return f"{shown[:head]} ... ({len(text):,} characters in all) ... {end}"
+
+
+def _printable(text: str) -> str:
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -48,8 +49,11 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Writes `content` as UTF-8 to `path` in one atomic step."""
-    write_bytes(path, content.encode("utf-8"))
+    """Writes `content` as UTF-8 to `path` in one atomic step.
+
+    What UTF-8 cannot hold (of file names in another encoding) is written as escapes.
+    """
+    write_bytes(path, content.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -64,14 +68,32 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: The file is missing or holds no JSON object.
     """
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(read_file(path).decode("utf-8"), parse_constant=_no_number)
     except OSError as error:
         raise InputError(f"Cannot read '{path}': {error.strerror}.") from None
+    except RecursionError:
+        raise InputError(f"'{path}' must hold JSON (it is nested too deeply).") from None
     except ValueError as error:
         raise InputError(f"'{path}' must hold JSON ({error}).") from None
     if not isinstance(content, dict):
         raise InputError(f"'{path}' must hold a JSON object. Received: {type(content).__name__}.")
     return content
+
+
+def read_file(path: Path) -> bytes:
+    """Reads a file; one that may keep a reader waiting for ever is refused.
+
+    Raises:
+        OSError: It is missing, unreadable, or a named pipe that lies in a folder.
+    """
+    # a shell's <(command) and standard input are pipes too, but have a writer
+    if path.is_fifo() and not str(path).startswith(("/dev/", "/proc/")):
+        raise OSError(errno.EINVAL, "it is a named pipe", str(path))
+    return path.read_bytes()
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
 
 
 def writable_folder(path: Path) -> Path:

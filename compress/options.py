@@ -15,7 +15,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from compress.errors import InputError, unknown_name
+from compress.errors import InputError, one_line, unknown_name
 
 PlanT = TypeVar("PlanT")
 
@@ -139,7 +139,7 @@ def from_nested(plan: type[PlanT], values: Mapping[str, Any]) -> PlanT:
         section = typing.cast(type[Any], hints[key])
         inner = typing.get_type_hints(section)
         if not isinstance(value, Mapping):
-            raise InputError(f"Plan section '{key}' must be a table. Received: {value!r}.")
+            raise _no_table(key, value)
         for name in value:
             if name not in inner:
                 raise unknown_name(f"key in plan section '{key}'", name, inner)
@@ -155,10 +155,17 @@ def to_nested(plan: Any) -> dict[str, Any]:
 
 
 def overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns nested `base` with every leaf of nested `changes` put over it."""
+    """Returns nested `base` with every leaf of nested `changes` put over it.
+
+    Raises:
+        InputError: `base` has a value where `changes` has a section.
+    """
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
+        section = isinstance(value, Mapping) and key in merged
+        if section and not isinstance(old, Mapping):
+            raise _no_table(key, old)
         both = isinstance(value, Mapping) and isinstance(old, Mapping)
         merged[key] = overlay(typing.cast(Mapping[str, Any], old), value) if both else value
     return merged
@@ -225,7 +232,7 @@ def require(holds: bool, name: str, rule: str, received: object, remedy: str = "
     """
     if not holds:
         raise InputError(
-            f"{name} must {rule}. Received: {received}.{' ' + remedy if remedy else ''}"
+            f"{name} must {rule}. Received: {one_line(received)}.{' ' + remedy if remedy else ''}"
         )
 
 
@@ -235,8 +242,24 @@ def require_choice(kind: str, value: str, choices: tuple[str, ...]) -> None:
         raise unknown_name(kind, value, choices)
 
 
+def _no_table(key: str, value: object) -> InputError:
+    return InputError(
+        f"Plan section '{one_line(key)}' must be a table. Received: {_quoted(value)}."
+    )
+
+
+def _quoted(value: object) -> str:
+    """Renders a value so that its type can be seen: texts in quotes."""
+    return one_line(repr(value) if isinstance(value, str) else value)
+
+
 def _coerce(path: str, hint: Any, value: Any) -> Any:
     """Turns a value from JSON, TOML or a command line into the field's type, or refuses it."""
+    for item in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(item, int):
+            require(abs(item) < 2**63, path, "be a number of at most 63 bits", item)
+        if isinstance(item, str):
+            require("\0" not in item, path, "hold no NUL character", repr(item))
     members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if value is None:
         require(type(None) in members, path, "have a value", value)
@@ -248,12 +271,12 @@ def _coerce(path: str, hint: Any, value: Any) -> Any:
     if typing.get_origin(kind) is tuple:
         items = listed(value) if isinstance(value, str) else value
         names = isinstance(items, (list, tuple)) and all(isinstance(item, str) for item in items)
-        require(names, path, "be a list of names", repr(value))
+        require(names, path, "be a list of names", _quoted(value))
         return tuple(item for item in items if item)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     wanted = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    require(wanted, path, f"be of type {kind.__name__}", repr(value))
+    require(wanted, path, f"be of type {kind.__name__}", _quoted(value))
     require(kind is not float or math.isfinite(value), path, "be finite", value)
     return value
 
@@ -263,7 +286,7 @@ def _number_or_text(path: str, value: Any) -> float | str:
     try:
         number = float(value) if not isinstance(value, bool) else math.nan
     except (TypeError, ValueError):
-        require(isinstance(value, str), path, "be a number or a text", repr(value))
+        require(isinstance(value, str), path, "be a number or a text", _quoted(value))
         return typing.cast(str, value)
     require(math.isfinite(number), path, "be finite", value)
     return number

@@ -98,6 +98,10 @@ def _loader(source: str) -> Callable[[str], RawData]:
         )
     if path.is_dir():
         return idx.load if idx.holds_idx(path) else folder.load
+    if not path.is_file():
+        raise InputError(
+            f"data must be a file or a folder. Received: '{source}', which is neither (a pipe?)."
+        )
     if path.suffix == ".npz":
         return npz.load
     raise InputError(f"A data file must be an .npz. Received: '{source}'.")

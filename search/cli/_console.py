@@ -1,7 +1,10 @@
-"""The terminal: progress with the time left, log lines, errors and interruption."""
+"""The terminal: results, progress with the time left, log lines, errors and interruption."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import logging
 import os
 import sys
@@ -9,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     Progress,
@@ -19,10 +22,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from compress.errors import ParetuneError
+from compress.errors import LONGEST, ParetuneError, one_line
 from compress.runfolder import LOG
 
 INTERRUPTED = 130
+_PATHS = {
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM,
+    errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP,
+}  # fmt: skip
+"""What is wrong with a path that was given; the rest (a full disk) is the machine's."""
 
 
 @contextmanager
@@ -35,14 +43,77 @@ def reporting_errors(resume: str) -> Iterator[None]:
     try:
         yield
     except ParetuneError as error:
-        print(f"paretune: error: {error}", file=sys.stderr)
+        complain(error)
         raise typer.Exit(error.exit_code) from None
     except OSError as error:
-        print(f"paretune: error: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
+        complain(error)
+        of_path = error.filename is not None and error.errno in _PATHS
+        raise typer.Exit(2 if of_path else 1) from None
     except KeyboardInterrupt:
-        print(f"\nparetune: interrupted. {resume}", file=sys.stderr)
+        _tell(f"\nparetune: interrupted. {resume}")
         raise typer.Exit(INTERRUPTED) from None
+
+
+def complain(what: object) -> None:
+    """Prints an error as one line on standard error."""
+    _tell(f"paretune: error: {one_line(what, LONGEST)}")
+
+
+def _tell(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody is left to be told
+        print(text, file=sys.stderr, flush=True)
+
+
+def console() -> Console:
+    """Returns a console on standard output; a file gets wide lines.
+
+    What users named (models, classes, files) is printed as it is: brackets are no markup.
+    """
+    shown = Console(markup=False, emoji=False)
+    return shown if shown.is_terminal else Console(markup=False, emoji=False, width=200)
+
+
+def show(*parts: RenderableType, saved: object = "") -> None:
+    """Prints results on standard output, each on lines of its own.
+
+    Args:
+        parts: Texts and tables.
+        saved: Where they are on disk too, printed last.
+
+    Raises:
+        SystemExit: See `delivering`.
+    """
+    out = console()
+    with delivering(saved):
+        for part in parts:
+            out.print(part)
+        if saved:
+            out.print(str(saved), highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def delivering(saved: object = "") -> Iterator[None]:
+    """Says in one line that standard output takes nothing more (its disk is full, say).
+
+    Args:
+        saved: Where the results are on disk.
+
+    Raises:
+        SystemExit: It does not, with code 1.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise  # of a file, not of the output
+        remedy = f"The work is done: see '{saved}'." if saved else "Give it a file with room."
+        complain(f"Standard output must take what is printed ({error.strerror}). {remedy}")
+        # what is left in its buffer would be written, and fail again, when Python ends
+        with contextlib.suppress(OSError, io.UnsupportedOperation):
+            sink = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(sink, sys.stdout.fileno())
+            os.close(sink)
+        raise SystemExit(1) from None
 
 
 class _ConsoleLog(logging.Handler):
@@ -53,8 +124,9 @@ class _ConsoleLog(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Prints one line as it is."""
-        self._console.print(record.getMessage(), markup=False, highlight=False, soft_wrap=True)
+        """Prints one line as it is; one that cannot be printed stands in log.txt."""
+        with contextlib.suppress(OSError):
+            self._console.print(record.getMessage(), highlight=False, soft_wrap=True)
 
 
 class RichDisplay:
@@ -97,13 +169,13 @@ class RichDisplay:
 def display() -> Iterator[RichDisplay]:
     """Shows progress and log lines on standard error while the context lasts."""
     # a descriptor of our own: libraries' chatter on 2 is captured now and then
-    with os.fdopen(os.dup(2), "w", encoding="utf-8") as stream:
-        console = Console(file=stream)
+    with os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace") as stream:
+        console = Console(file=stream, markup=False, emoji=False)
         handler = _ConsoleLog(console)
         LOG.addHandler(handler)
         LOG.setLevel(logging.INFO)
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),

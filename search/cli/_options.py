@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from compress.errors import InputError
+from compress.files import read_file
 from compress.options import PlanField, from_nested, nest, overlay, plan_fields
 from compress.plan import Plan
 from compress.plan.bench import BenchPlan
@@ -69,10 +70,12 @@ def read_plan_file(path: Path) -> dict[str, Any]:
         InputError: The file is missing or no TOML.
     """
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(read_file(path).decode("utf-8"))
     except OSError as error:
         raise InputError(f"Cannot read plan '{path}': {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise InputError(f"Plan '{path}' must be TOML (it is nested too deeply).") from None
+    except ValueError as error:  # of TOML, of UTF-8, or a number of thousands of digits
         raise InputError(f"Plan '{path}' must be TOML ({error}).") from None
 
 

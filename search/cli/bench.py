@@ -11,8 +11,7 @@ from rich.text import Text
 
 from compress.plan.bench import BenchPlan
 from compress.report import formats
-from search.cli._console import display, reporting_errors
-from search.cli.run import console
+from search.cli._console import display, reporting_errors, show
 
 
 def bench(models: list[Path], plan: BenchPlan) -> None:
@@ -26,10 +25,7 @@ def bench(models: list[Path], plan: BenchPlan) -> None:
         result = run_bench(
             models, plan, on_progress=lambda text, share: shown.worker(0, text, share)
         )
-    out = console()
-    out.print(render_bench(result))
-    if plan.out:
-        out.print(f"{Path(plan.out) / 'bench.json'}", highlight=False)
+    show(render_bench(result), saved=Path(plan.out) / "bench.json" if plan.out else "")
 
 
 def render_bench(result: object) -> RenderableType:

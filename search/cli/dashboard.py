@@ -13,8 +13,7 @@ import typer
 from compress.errors import InputError, MissingDependency
 from compress.options import require
 from compress.runfolder import RunFolder
-from search.cli._console import reporting_errors
-from search.cli.run import console
+from search.cli._console import reporting_errors, show
 
 HOST = "127.0.0.1"
 INSTALL = "optuna-dashboard is not installed. Install it with: pip install 'paretune[dashboard]'"
@@ -30,7 +29,7 @@ def dashboard(
     """Show a run's study in optuna-dashboard as it runs; nothing can be changed there."""
     with reporting_errors(""), make_dashboard(folder, port) as server:
         url = f"http://{HOST}:{server.server_port}{server.start}"
-        console().print(f"{url} (Ctrl-C ends it)", highlight=False)
+        show(f"{url} (Ctrl-C ends it)")
         try:
             server.serve_forever()
         except KeyboardInterrupt:

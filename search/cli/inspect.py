@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from search.cli._console import reporting_errors
-from search.cli.run import console
+from search.cli._console import reporting_errors, show
 
 
 def inspect(
@@ -52,5 +51,6 @@ def inspect(
         coupled = coupled_groups(loaded)
         if json is not None:
             write_json(json, {**coupled.to_json(), "costs": costs_json(analysis, shares, how)})
-    console().print(render_costs(loaded.name, analysis, shares, how))
-    console().print(render_coupling(coupled))
+    show(
+        render_costs(loaded.name, analysis, shares, how), render_coupling(coupled), saved=json or ""
+    )

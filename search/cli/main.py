@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect as signatures
+import io
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +14,7 @@ import typer
 from compress.interpreter import drop_current_folder
 from compress.plan import Plan
 from compress.plan.bench import BenchPlan
+from search.cli._console import delivering
 from search.cli._options import plan_command
 from search.cli.bench import bench
 from search.cli.compress import compress
@@ -63,4 +66,9 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     drop_current_folder()
-    app()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # a terminal of ASCII alone gets escapes for the rest
+            stream.reconfigure(errors="backslashreplace")
+    with delivering():
+        app()

@@ -13,8 +13,7 @@ from rich.text import Text
 
 from compress.plan import DataOptions
 from compress.report import formats
-from search.cli._console import reporting_errors
-from search.cli.run import console
+from search.cli._console import reporting_errors, show
 from search.plan import SearchData
 from search.spaces.describe import SAMPLES, Description
 
@@ -61,7 +60,7 @@ def describe(
         found = described(chosen, load_data(DataOptions(data, task)), seed, samples)
         if json is not None:
             write_json(json, found.to_json())
-    console().print(render_description(found))
+    show(render_description(found), saved=json or "")
 
 
 def render_description(found: Description) -> RenderableType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,36 @@ def test_json_refuses_nan_and_other_content(tmp_path: Path) -> None:
         read_json(tmp_path / "a.json")
     with pytest.raises(InputError, match="Cannot read"):
         read_json(tmp_path / "b.json")
+
+
+@pytest.mark.parametrize(
+    "text", ['{"x": NaN}', '{"x": -Infinity}', "[" * 100_000, '{"x": ' + "9" * 5000 + "}", "\x00"]
+)
+def test_json_that_python_alone_reads_or_none_does(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InputError, match=r"a\.json' must hold JSON"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(InputError, match=r"Cannot read .*a\.json.*named pipe"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_shells_pipe_is_read() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b'{"x": 1}')
+    os.close(writer)
+    try:
+        assert read_json(Path(f"/dev/fd/{reader}")) == {"x": 1}
+    finally:
+        os.close(reader)
+
+
+def test_text_that_utf8_cannot_hold_is_written_as_escapes(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", "name \udcff")
+    assert (tmp_path / "a").read_bytes() == b"name \\udcff"
 
 
 def test_output_folders(tmp_path: Path) -> None:

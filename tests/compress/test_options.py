@@ -94,6 +94,35 @@ def test_overlay_changes_leaves_only() -> None:
     assert merged == {"a": {"x": 1, "y": 3}, "b": 1}
 
 
+def test_overlay_replaces_no_value_by_a_section() -> None:
+    """`data = 5` in a plan file was replaced by --data without a word."""
+    with pytest.raises(InputError, match="section 'data' must be a table. Received: 5"):
+        overlay({"data": 5}, {"data": {"source": "digits"}})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"seed": 10**5000},
+            r"seed must be a number of at most 63 bits. Received: a number of 166",
+        ),
+        ({"seed": 2**63}, "seed must be a number of at most 63 bits"),
+        ({"latency": {"budget": 10**400}}, "latency.budget must be a number of at most 63 bits"),
+        ({"out": "a\0b"}, r"out must hold no NUL character. Received: 'a\\x00b'"),
+        ({"latency": {"threads": [1, 10**5000]}}, "latency.threads must be a number of at most"),
+        ({"data": "a\nb"}, r"section 'data' must be a table. Received: 'a\\nb'"),
+        ({"out": ["x"] * 10_000}, r"out must be of type str.*characters in all"),
+        ({"da\nta": 1}, r"Unknown plan section or key 'da\\nta'"),
+        ({"data": {"so\nurce": 1}}, r"Unknown key in plan section 'data' 'so\\nurce'"),
+    ],
+)
+def test_values_that_no_message_could_show(values: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        from_nested(SearchPlan, values)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
