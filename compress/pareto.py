@@ -151,6 +151,41 @@ def hypervolume(losses: Losses, reference: npt.ArrayLike) -> float:
     return _volume(losses[(losses < point).all(axis=1)], point)
 
 
+class Frontier:
+    """A front that takes row after row, and its hypervolume, kept up to date.
+
+    A row that the front dominates costs one comparison with the front; one that enters it
+    costs the volume that it alone adds. Rows that left are never looked at again.
+
+    Args:
+        reference: (objectives,), the worst point that counts.
+
+    Attributes:
+        rows: (n, objectives), the front so far; of equal rows the first.
+        volume: `hypervolume` of all rows that were added, up to rounding; never falls.
+    """
+
+    def __init__(self, reference: npt.ArrayLike) -> None:
+        self._reference = np.asarray(reference, np.float64)
+        self.rows: Losses = np.empty((0, *self._reference.shape))
+        self.volume = 0.0
+
+    def add(self, row: npt.ArrayLike) -> None:
+        """Adds a row.
+
+        Args:
+            row: (objectives,), lower is better.
+        """
+        point = np.asarray(row, np.float64)
+        if (point >= self._reference).any() or (self.rows <= point).all(axis=1).any():
+            return
+        # what the front already has of this row's box
+        shared = _volume(np.maximum(self.rows, point), self._reference)
+        self.volume += max(0.0, float((self._reference - point).prod()) - shared)
+        staying = self.rows[~(point <= self.rows).all(axis=1)]
+        self.rows = np.concatenate([staying, point[np.newaxis]])
+
+
 def _domination(losses: Losses) -> npt.NDArray[np.bool_]:
     """Returns (n, n): does row i dominate row j?"""
     no_worse = (losses[:, np.newaxis, :] <= losses[np.newaxis, :, :]).all(axis=-1)

@@ -2,23 +2,53 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
 from compress.files import read_json, write_json
 from compress.records import COMPLETE, Candidate
-from compress.report.progress import progress
+from compress.report.progress import Course, ended_key, in_order
 from compress.runfolder import RunFolder
 from search.plan import SearchPlan
 
 
-def since_growth(candidates: Sequence[Candidate], objectives: Sequence[str]) -> int:
-    """Returns how many trials ended since the front's hypervolume last grew.
+class Convergence:
+    """Says for how many trials the front's hypervolume has not grown, as trials end.
 
     Reference point and order are those of the report: see `compress.report.progress`.
+
+    Args:
+        objectives: Quality, then costs.
     """
-    found = progress(candidates, objectives)
-    return 0 if found is None else len(found.ids) - found.last_growth
+
+    def __init__(self, objectives: Sequence[str]) -> None:
+        self._objectives = tuple(objectives)
+        self._restart()
+
+    def _restart(self) -> None:
+        self._course, self._seen, self._timed = Course(self._objectives), 0, True
+        self._last: tuple[float, str] = (-math.inf, "")
+
+    def stale(self, candidates: Sequence[Candidate]) -> int:
+        """Returns how many trials ended since the front last grew.
+
+        Args:
+            candidates: All so far: those of the last call first. Only what is new is looked
+                at, unless it ended before one that is known already.
+        """
+        trials, timed = in_order(candidates[self._seen :])
+        if not self._timed:  # an earlier one does not say when it ended
+            trials.sort(key=lambda item: ended_key(item, False))
+        if trials and (timed < self._timed or ended_key(trials[0], self._timed) < self._last):
+            self._restart()
+            trials, self._timed = in_order(candidates)
+        self._course.extend(trials)
+        self._seen = len(candidates)
+        if trials:
+            self._last = ended_key(trials[-1], self._timed)
+        count = len(self._course.share)
+        return count - self._course.last_growth if self._course.finished > 1 else 0
 
 
 class Budget:
@@ -34,6 +64,7 @@ class Budget:
     def __init__(self, folder: RunFolder, plan: SearchPlan) -> None:
         self._plan, self._file = plan, folder.path / "search_seconds.json"
         self._target = plan.budget.parsed_target()
+        self._convergence = Convergence(plan.search.objectives)
         self._earlier = float(read_json(self._file)["seconds"]) if self._file.exists() else 0.0
         self._began = time.monotonic()
 
@@ -50,7 +81,7 @@ class Budget:
         """Returns why no further trial begins, or nothing.
 
         Args:
-            candidates: Those that ended.
+            candidates: Those that ended; those of the last call first.
             running: Trials in hand.
         """
         plan, budget = self._plan, self._plan.budget
@@ -61,7 +92,7 @@ class Budget:
         for item in candidates:
             if self._meets(item):
                 return f"candidate {item.id} meets {','.join(budget.target)}"
-        stale = since_growth(candidates, plan.search.objectives) if budget.converged else 0
+        stale = self._convergence.stale(candidates) if budget.converged else 0
         if budget.converged and stale >= budget.converged:
             return f"converged: the front has not grown for {stale} trials"
         return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,27 +48,40 @@ def likeness(one: dict[str, Any], two: dict[str, Any]) -> float:
     return len(same) / len(names)
 
 
-def nearest(choices: dict[str, Any], folder: RunFolder, others: tuple[str, ...]) -> Donor | None:
+def nearest(
+    choices: dict[str, Any],
+    finished: Mapping[str, dict[str, Any]],
+    folder: RunFolder,
+    others: tuple[str, ...],
+) -> Donor | None:
     """Returns the finished candidate most like these choices; of equals the first.
 
     Args:
         choices: Of the new candidate.
-        folder: Its run; candidates of it come first.
+        finished: Choices of the run's finished candidates by id, as the study knows them: to
+            read all records anew for each trial would take ever longer. Those without a model
+            (repeats) are passed over.
+        folder: The run; its candidates come first.
         others: Folders of finished runs (those of a warm start); storage URLs hold no models.
     """
-    donors = [*_donors(choices, folder, "")]
+    models = {path.stem: path for path in folder.candidates.glob("*.keras")}
+    donors = [
+        Donor(name, models[name], likeness(choices, chosen))
+        for name, chosen in finished.items()
+        if name in models
+    ]
     for name in others:
         if (Path(name) / "plan.json").is_file():
-            donors += _donors(choices, RunFolder(name), f"{name} ")
+            donors += _donors(choices, RunFolder(name), name)
     return max(donors, key=lambda donor: donor.likeness, default=None)
 
 
-def _donors(choices: dict[str, Any], folder: RunFolder, prefix: str) -> Iterator[Donor]:
+def _donors(choices: dict[str, Any], folder: RunFolder, name: str) -> Iterator[Donor]:
     candidates: list[Candidate] = folder.read_candidates()
     for item in candidates:
         file = folder.model_file(item.id)
         if item.state == COMPLETE and file.exists():
-            yield Donor(f"{prefix}{item.id}", file, likeness(choices, item.choices))
+            yield Donor(f"{name} {item.id}", file, likeness(choices, item.choices))
 
 
 def inherit(model: keras.Model, donor: Donor) -> str:

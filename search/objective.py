@@ -111,7 +111,7 @@ def evaluate(
     report_preferences(trial, vars(costs), plan.search)
     space.prepare(model, candidate.choices, data)
     following = Following(trial, plan, costs, name, on_progress)
-    inherited = _inherited(model, candidate, plan, folder)
+    inherited = _inherited(model, trial, plan, folder)
     start = Start(model, data, plan.search.objectives[0]) if space.trained else None
     try:
         result = train(
@@ -152,7 +152,7 @@ def _written(folder: RunFolder, candidate: Candidate) -> Candidate:
 
 
 def _inherited(
-    model: keras.Model, candidate: Candidate, plan: SearchPlan, folder: RunFolder
+    model: keras.Model, trial: optuna.Trial, plan: SearchPlan, folder: RunFolder
 ) -> tuple[str, ...]:
     """Gives the model the weights of the nearest finished candidate, where asked to.
 
@@ -160,7 +160,11 @@ def _inherited(
     """
     if not plan.search.inherit or space_for(plan.search.space).trained:
         return ()
-    donor = nearest(candidate.choices, folder, plan.search.warm_start)
+    from optuna.trial import TrialState
+
+    ended = trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    finished = {candidate_id(other.number): other.params for other in ended}
+    donor = nearest(dict(trial.params), finished, folder, plan.search.warm_start)
     return (
         ("no weights inherited: none is finished",) if donor is None else (inherit(model, donor),)
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.pareto import Losses, hypervolume, log_costs
+from compress.pareto import Frontier, Losses, log_costs
 from compress.records import COMPLETE, STOPPED, Candidate
 
 MARGIN = 0.1
@@ -33,6 +33,7 @@ class Progress:
             `best`; never falls.
         reference: The worst point that counts, by objective.
         best: The best of each objective, not of one candidate.
+        last_growth: The number of trials after which the front has not grown any more.
     """
 
     ids: tuple[str, ...]
@@ -41,15 +42,7 @@ class Progress:
     share: tuple[float, ...]
     reference: dict[str, float]
     best: dict[str, float]
-
-    @property
-    def last_growth(self) -> int:
-        """The number of trials after which the front has not grown any more."""
-        last, volume = 0, 0.0
-        for number, share in enumerate(self.share, start=1):
-            if share > volume * (1 + GROWTH):
-                last, volume = number, share
-        return last
+    last_growth: int
 
     def to_json(self) -> dict[str, Any]:
         """Returns the record as dictionaries, lists and numbers."""
@@ -79,27 +72,78 @@ def progress(candidates: Sequence[Candidate], objectives: Sequence[str]) -> Prog
         None where fewer than two candidates have all objectives.
     """
     trials, timed = in_order(candidates)
-    rows = [losses_of(item, objectives) for item in trials]
-    finished = np.array([row for row in rows if row is not None]).reshape(-1, len(objectives))
-    if len(finished) < 2:
+    course = Course(objectives)
+    course.extend(trials)
+    if course.finished < 2:
         return None
-    best, spread = finished.min(axis=0), np.ptp(finished, axis=0)
-    scaled = (finished - best) / np.where(spread > 0, spread, 1.0)
-    corner = np.full(len(objectives), 1 + MARGIN)
-    count, share = 0, []
-    for row in rows:
-        count += row is not None
-        share.append(hypervolume(scaled[:count], corner) / float(corner.prod()))
-    # a difference of sums may fall by a rounding error; the volume of more points does not
-    share = list(accumulate(share, max))
     return Progress(
         tuple(item.id for item in trials),
         timed,
         tuple(accumulate(item.seconds for item in trials)),
-        tuple(share),
-        _named(best + spread * (1 + MARGIN), objectives),
-        _named(best, objectives),
+        tuple(course.share),
+        _named(course.best + course.spread * (1 + MARGIN), objectives),
+        _named(course.best, objectives),
+        course.last_growth,
     )
+
+
+class Course:
+    """What `progress` measures, kept up to date as trials end.
+
+    A new trial costs one comparison with the front. All are measured anew only when one is
+    the best or the worst so far in an objective: the scale is another then.
+
+    Args:
+        objectives: See `progress`.
+
+    Attributes:
+        finished: Trials that have all objectives.
+        best, spread: Of these, by objective: the lowest, and the range.
+        share, last_growth: See `Progress`; of all trials so far.
+    """
+
+    def __init__(self, objectives: Sequence[str]) -> None:
+        self._objectives = tuple(objectives)
+        self._rows: list[Losses | None] = []
+        self.best = np.full(len(self._objectives), np.inf)
+        self._worst = -self.best
+        self.finished = 0
+        self._restart()
+
+    @property
+    def spread(self) -> Losses:
+        """The range of each objective."""
+        return np.asarray(self._worst - self.best)
+
+    def extend(self, trials: Sequence[Candidate]) -> None:
+        """Takes further trials, in the order in which they ended."""
+        found = [losses_of(item, self._objectives) for item in trials]
+        rows = [None if row is None else np.asarray(row, np.float64) for row in found]
+        self._rows += rows
+        new = [row for row in rows if row is not None]
+        self.finished += len(new)
+        best = np.min([self.best, *new], axis=0)
+        worst = np.max([self._worst, *new], axis=0)
+        if (best != self.best).any() or (worst != self._worst).any():
+            self.best, self._worst = best, worst
+            self._restart()
+            rows = self._rows
+        for row in rows:
+            self._add(row)
+
+    def _restart(self) -> None:
+        self._frontier = Frontier(np.full(len(self._objectives), 1 + MARGIN))
+        self.share: list[float] = []
+        self.last_growth, self._grown = 0, 0.0
+
+    def _add(self, row: Losses | None) -> None:
+        if row is not None:
+            spread = self.spread
+            self._frontier.add((row - self.best) / np.where(spread > 0, spread, 1.0))
+        share = self._frontier.volume / (1 + MARGIN) ** len(self._objectives)
+        self.share.append(share)
+        if share > self._grown * (1 + GROWTH):
+            self.last_growth, self._grown = len(self.share), share
 
 
 def in_order(candidates: Sequence[Candidate]) -> tuple[list[Candidate], bool]:
@@ -111,7 +155,12 @@ def in_order(candidates: Sequence[Candidate]) -> tuple[list[Candidate], bool]:
     """
     trials = [item for item in candidates if item.is_trial]
     timed = bool(trials) and all(item.ended is not None for item in trials)
-    return sorted(trials, key=lambda item: (item.ended or 0.0 if timed else 0.0, item.id)), timed
+    return sorted(trials, key=lambda item: ended_key(item, timed)), timed
+
+
+def ended_key(candidate: Candidate, timed: bool) -> tuple[float, str]:
+    """Returns what candidates are ordered by: when they ended, where that is known; the id."""
+    return (candidate.ended or 0.0 if timed else 0.0, candidate.id)
 
 
 def losses_of(candidate: Candidate, objectives: Sequence[str]) -> list[float] | None:

@@ -12,6 +12,7 @@ from optuna._hypervolume import compute_hypervolume
 from optuna.study._multi_objective import _fast_non_domination_rank
 
 from compress.pareto import (
+    Frontier,
     crowding_distance,
     epsilon_net_order,
     front_mask,
@@ -152,3 +153,30 @@ def test_what_does_not_dominate_the_reference_counts_nothing() -> None:
 def test_hypervolume_refuses_other_shapes() -> None:
     with pytest.raises(ValueError, match=r"Received: \(2, 2\) and \(3,\)"):
         hypervolume(np.zeros((2, 2)), (1.0, 1.0, 1.0))
+
+
+@settings(deadline=None)
+@given(grids(25))
+def test_a_frontier_row_by_row_equals_all_at_once(losses: np.ndarray) -> None:
+    reference = [3.5] * losses.shape[1]
+    frontier, before = Frontier(reference), 0.0
+    for count, row in enumerate(losses, start=1):
+        frontier.add(row)
+        assert frontier.volume == pytest.approx(hypervolume(losses[:count], reference), rel=1e-12)
+        assert frontier.volume >= before
+        before = frontier.volume
+    inside = losses[(losses < 3.5).all(axis=1)]
+    on_front = np.unique(inside[front_mask(inside)], axis=0)
+    np.testing.assert_array_equal(np.unique(frontier.rows, axis=0), on_front)
+    assert len(frontier.rows) == len(on_front)
+
+
+@pytest.mark.parametrize("objectives", [1, 2, 3, 4])
+def test_a_frontier_of_many_rows(objectives: int) -> None:
+    losses = np.random.default_rng(objectives).uniform(size=(300, objectives))
+    frontier = Frontier(np.ones(objectives))
+    for row in losses:
+        frontier.add(row)
+    assert frontier.volume == pytest.approx(
+        compute_hypervolume(losses, np.ones(objectives)), rel=1e-10
+    )

@@ -43,14 +43,30 @@ def test_the_nearest_finished_candidate(tmp_path: Path) -> None:
         ("0002", "complete", {"x": 2, "y": 2}),
     )
     other = folder_with(tmp_path / "b", ("0000", "complete", {"x": 1, "y": 1}))
-    found = nearest({"x": 1, "y": 1}, folder, ())
+    # 0003 repeats 0000: it has its values, but no model
+    finished = {"0000": {"x": 1, "y": 2}, "0002": {"x": 2, "y": 2}, "0003": {"x": 1, "y": 1}}
+    found = nearest({"x": 1, "y": 1}, finished, folder, ())
     assert found is not None
     # the stopped one has no model; of 0000 and 0002 the first is more alike
     assert (found.label, found.likeness) == ("0000", 0.5)
-    found = nearest({"x": 1, "y": 1}, folder, (str(other.path), "sqlite:///x.db"))
+    assert found.file == folder.model_file("0000")
+    found = nearest({"x": 1, "y": 1}, finished, folder, (str(other.path), "sqlite:///x.db"))
     assert found is not None
     assert (found.label, found.likeness) == (f"{other.path} 0000", 1.0)
-    assert nearest({"x": 1}, folder_with(tmp_path / "c"), ()) is None
+    assert nearest({"x": 1}, {}, folder_with(tmp_path / "c"), ()) is None
+
+
+def test_records_are_not_read_for_each_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_with(tmp_path / "a", ("0000", "complete", {"x": 1}))
+
+    def refuse(self: RunFolder) -> list[Candidate]:
+        raise AssertionError("all records were read")
+
+    monkeypatch.setattr(RunFolder, "read_candidates", refuse)
+    found = nearest({"x": 1}, {"0000": {"x": 1}}, folder, ())
+    assert found is not None
 
 
 def network(width: int) -> keras.Model:
