@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from compress.errors import InputError
@@ -27,6 +27,42 @@ _PACKAGES = ("tensorflow", "keras", "tensorflow-model-optimization", "optuna", "
 def final_name(model: str, place: int) -> str:
     """Returns the name of one of a model's final trainings: "0005-final2"."""
     return f"{model}-final{place}"
+
+
+def _candidate(path: Path) -> Candidate:
+    record = Candidate.from_json(read_json(path))
+    _check_name(path, record.id)
+    return record
+
+
+def _compressed(path: Path) -> Compressed:
+    """Reads a record; its files are the model's own and lie in the folder."""
+    record = Compressed.from_json(read_json(path))
+    _check_name(path, record.model)
+    for item in record.files():
+        inside = PurePosixPath(item.file)
+        if (
+            item.model != record.model
+            or item.id in ("", ".", "..")
+            or "/" in item.id
+            or inside.is_absolute()
+            or ".." in inside.parts
+            or "\0" in item.id + item.file
+        ):
+            raise InputError(
+                f"'{path}' must list files of model {record.model!r} that lie in the run's folder. "
+                f"Received: {item.id!r} of {item.model!r} in {item.file!r}."
+            )
+    return record
+
+
+def _check_name(path: Path, name: str) -> None:
+    """Refuses a record that is named otherwise than its file: names become paths again."""
+    if path.stem != name:
+        raise InputError(
+            f"'{path}' must be named as the record in it. Received: {name!r}. The file was "
+            "renamed or changed by hand."
+        )
 
 
 class RunFolder:
@@ -169,7 +205,12 @@ class RunFolder:
 
     def read_finals(self) -> list[Final]:
         """Returns all final trainings, in order of models and places."""
-        return [Final.from_json(read_json(path)) for path in sorted(self.final.glob("*.json"))]
+        found = []
+        for path in sorted(self.final.glob("*.json")):
+            record = Final.from_json(read_json(path))
+            _check_name(path, final_name(record.model, record.place))
+            found.append(record)
+        return found
 
     def write_final(self, record: Final) -> None:
         """Records a final training."""
@@ -177,14 +218,12 @@ class RunFolder:
 
     def read_candidates(self) -> list[Candidate]:
         """Returns all candidates that ended, in order of their numbers."""
-        return [
-            Candidate.from_json(read_json(path)) for path in sorted(self.candidates.glob("*.json"))
-        ]
+        return [_candidate(path) for path in sorted(self.candidates.glob("*.json"))]
 
     def read_candidate(self, name: str) -> Candidate | None:
         """Returns one candidate's record, or None where it has not ended."""
         path = self.candidates / f"{name}.json"
-        return Candidate.from_json(read_json(path)) if path.exists() else None
+        return _candidate(path) if path.exists() else None
 
     def write_candidate(self, candidate: Candidate) -> None:
         """Records a candidate that ended."""
@@ -192,9 +231,7 @@ class RunFolder:
 
     def read_compressed(self) -> list[Compressed]:
         """Returns what the compress stage has finished, in order of the models' names."""
-        return [
-            Compressed.from_json(read_json(path)) for path in sorted(self.compressed.glob("*.json"))
-        ]
+        return [_compressed(path) for path in sorted(self.compressed.glob("*.json"))]
 
     def write_compressed(self, record: Compressed) -> None:
         """Records a model whose compress stage is finished."""

@@ -151,7 +151,7 @@ def _shown_commands(
     again = ["paretune", "search", "--replay", f"{folder.candidates}/{{id}}.json"]
     return {
         "command": shlex.join(["paretune", command, *words]),
-        "replay": " ".join([*again, shlex.join(command_words(one))]),
+        "replay": shlex.join([*again, *command_words(one)]),
     }
 
 

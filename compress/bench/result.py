@@ -17,9 +17,13 @@ from compress.measure import Latency
 from compress.options import to_nested
 from compress.plan.bench import BenchPlan
 from compress.report import formats
+from compress.report.canvas import as_png, drawing
+from compress.report.visible import short
 
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "onnxruntime", "openvino", "MNN", "numpy")
 MARKERS = "os^DvP*X<>"
+LETTERS = 32
+"""Of a model's name in the picture."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,7 @@ def render_bench_plot(result: BenchResult) -> bytes:
     for row in result.timed:
         if row.subject in macs:
             groups.setdefault(row.configuration, []).append(row)
-    with matplotlib.rc_context({"font.size": 10}):
+    with drawing("bench"):
         figure = Figure(figsize=(8.5, 5.2), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot(1, 1, 1)
@@ -191,16 +195,14 @@ def render_bench_plot(result: BenchResult) -> bytes:
         for name, count in macs.items():
             axes.axvline(float(count), color="#e3e6eb", linewidth=0.8, zorder=0)
             axes.annotate(
-                f"{name}\n{formats.count(count)} MACs", (float(count), 1.0),
+                f"{short(name, LETTERS)}\n{formats.count(count)} MACs", (float(count), 1.0),
                 xycoords=("data", "axes fraction"), xytext=(0, 4), textcoords="offset points",
                 ha="center", fontsize=8,
             )  # fmt: skip
         axes.set_xlabel("MACs (counted)")
         axes.set_ylabel(f"ms an inference (measured, {cpu_name()})")
         axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-        sink = io.BytesIO()
-        figure.savefig(sink, format="png", dpi=150, metadata={"Software": None})
-    return sink.getvalue()
+        return as_png(figure)
 
 
 def _version(name: str) -> str:

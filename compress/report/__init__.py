@@ -13,6 +13,7 @@ from compress.report.plot import render_plot
 from compress.report.rows import Report, Row, load_report, values
 from compress.report.search_facts import SearchFacts, search_facts
 from compress.report.tables import render_tables
+from compress.report.visible import visible
 
 __all__ = ["Report", "Row", "load_report", "render", "render_tables"]
 
@@ -35,7 +36,7 @@ def render(path: str | Path) -> Report:
     write_json(folder / "report.json", _json(report, facts))
     write_text(folder / "candidates.csv", _csv(report))
     if report.rows or report.front:
-        write_bytes(folder / "pareto.png", render_plot(report, "png"))
+        write_bytes(folder / "pareto.png", render_plot(report))
     write_text(folder / "report.html", render_html(report, facts))
     return report
 
@@ -72,8 +73,12 @@ def _csv(report: Report) -> str:
     sink = io.StringIO()
     writer = csv.DictWriter(sink, names, restval="", lineterminator="\n")
     writer.writeheader()
+
+    def write(cells: dict[str, Any]) -> None:
+        writer.writerow({key: _cell(value) for key, value in cells.items()})
+
     for item in report.candidates:
-        writer.writerow(
+        write(
             {
                 "record": "candidate",
                 "id": item.id,
@@ -90,7 +95,7 @@ def _csv(report: Report) -> str:
         )
     for row in report.rows:
         timed = row.latency
-        writer.writerow(
+        write(
             {
                 "record": "file",
                 "id": row.artifact.id,
@@ -108,3 +113,11 @@ def _csv(report: Report) -> str:
             }
         )
     return sink.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """Returns a cell; a text of the folder's that would begin a formula is quoted."""
+    if not isinstance(value, str):
+        return value
+    text = visible(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text

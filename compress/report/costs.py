@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from compress.measure import Analysis
 from compress.report import formats
+from compress.report.terminal import Grid, said
 
 Shares = dict[str, float]
 
@@ -38,20 +36,19 @@ def render_costs(name: str, analysis: Analysis, shares: Shares, how: str) -> Ren
         f"{peak} of activations at the peak, {formats.size(analysis.bytes_moved)} moved; all "
         "counted from shapes at batch 1",
     ]
-    parts: list[RenderableType] = [*(Text(line) for line in lines), _table(analysis, shares)]
+    parts: list[RenderableType] = [*map(said, lines), _table(analysis, shares)]
     if shares:
-        parts.append(Text(f"Time measured with {how}.", style="dim"))
+        parts.append(said(f"Time measured with {how}.", "dim"))
     if analysis.unsupported:
-        parts.append(Text("Not counted in MACs:"))
-        parts += [Text(f"  {line}") for line in analysis.unsupported]
+        parts.append(said("Not counted in MACs:"))
+        parts += [said(f"  {line}") for line in analysis.unsupported]
     return Group(*parts)
 
 
-def _table(analysis: Analysis, shares: Shares) -> Table:
-    table = Table(title="Layers", box=box.SIMPLE_HEAD, title_justify="left")
+def _table(analysis: Analysis, shares: Shares) -> Grid:
     heads = ["Layer", "Class", "Output", "MACs", "share", "Parameters"]
-    for head in [*heads, *(["time"] if shares else [])]:
-        table.add_column(head, justify="left" if head in ("Layer", "Class") else "right")
+    heads += ["time"] if shares else []
+    table = Grid("Layers", heads, ("Layer", "Class"), title_left=True)
     shown: set[str] = set()
     for layer in analysis.layers:
         own = layer.name.rpartition("/")[2]
@@ -69,10 +66,10 @@ def _table(analysis: Analysis, shares: Shares) -> Table:
             # a layer that is called twice has one time
             cells.append("" if own in shown else f"{shares.get(own, 0.0) * 100:.1f} %")
             shown.add(own)
-        table.add_row(*cells)
+        table.put(cells)
     rest = sum(share for name, share in shares.items() if name not in shown)
     if rest > 0:
-        table.add_row("between layers", "", "", "", "", "", f"{rest * 100:.1f} %")
+        table.put(["between layers", "", "", "", "", "", f"{rest * 100:.1f} %"])
     return table
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
-from rich import box
-from rich.table import Table
 
 from compress.records import Final
 from compress.report import formats
-from compress.report.markup import table
+from compress.report.markup import Html, element, joined, paragraph, row, table
 from compress.report.rows import Report
+from compress.report.terminal import Grid
 
 HEADS = ("Model", "Epochs", "Trainings", "Validation", "Test")
 HOW = (
@@ -78,25 +76,20 @@ def _cells(item: Spread, quality: str) -> list[str]:
     return [item.model, str(item.epochs), str(item.count), shown(item.val), shown(item.test)]
 
 
-def final_html(report: Report) -> str:
+def final_html(report: Report) -> Html:
     """Returns the section, empty where nothing was trained anew."""
     if not report.finals:
-        return ""
+        return Html("")
     quality = report.objectives[0]
-    rows = [
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(item, quality))}</tr>"
-        for item in spreads(report)
-    ]
+    rows = [row(_cells(item, quality)) for item in spreads(report)]
     heads = [*HEADS[:3], f"validation {quality}", f"test {quality}"]
-    return f"<h2>Final trainings</h2><p>{escape(HOW)}</p>{table(heads, rows)}"
+    return joined([element("h2", "Final trainings"), paragraph(HOW), table(heads, rows)])
 
 
-def final_table(report: Report) -> Table:
+def final_table(report: Report) -> Grid:
     """Returns the table for the terminal."""
     quality = report.objectives[0]
-    made = Table(title=f"Final trainings: {quality}, mean +- deviation", box=box.SIMPLE_HEAD)
-    for head in HEADS:
-        made.add_column(head, justify="left" if head == "Model" else "right")
+    made = Grid(f"Final trainings: {quality}, mean +- deviation", HEADS, ("Model",))
     for item in spreads(report):
-        made.add_row(*_cells(item, quality))
+        made.put(_cells(item, quality))
     return made

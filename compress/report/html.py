@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from html import escape
+import base64
+import hashlib
 from importlib import resources
 
-from compress.records import COMPLETE, Candidate, Compressed
+from compress.records import COMPLETE
 from compress.report import formats
+from compress.report.files_section import files_section, front_section
 from compress.report.final import final_html
-from compress.report.markup import table
-from compress.report.plot import render_plot
+from compress.report.markup import (
+    Html,
+    document,
+    element,
+    folded,
+    joined,
+    paragraph,
+    row,
+    table,
+)
+from compress.report.models_section import choices_of, models_section
+from compress.report.plot import plot_svg
 from compress.report.rows import Report
 from compress.report.search_facts import SearchFacts
 from compress.report.search_section import search_section
-from compress.report.words import (
-    conditions,
-    measured_cells,
-    measured_costs,
-    other_runtimes,
-    search_line,
-    verdict,
-)
-from compress.task import MEANING
+from compress.report.words import search_line
 
 _NOUNS = {
     "multiclass": "classes",
@@ -39,50 +43,53 @@ def render_html(report: Report, facts: SearchFacts | None = None) -> str:
         facts: From `search_facts`; None: the page has no section on the search.
     """
     style = resources.files("compress.report").joinpath("style.css").read_text("utf-8")
-    body = "\n".join(
-        part
-        for part in (
-            _head(report),
-            _plot(report),
-            _front(report),
-            final_html(report),
-            _files(report),
-            _models(report),
-            search_section(report, facts) if facts else "",
-            _candidates(report),
-            _method(report),
-        )
-        if part
+    parts = (
+        _head(report),
+        _plot(report),
+        front_section(report),
+        final_html(report),
+        files_section(report),
+        models_section(report),
+        search_section(report, facts) if facts else None,
+        _candidates(report),
+        _method(report),
     )
-    title = escape(f"paretune: {_source(report)}")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{style}</style></head><body><main>\n{body}\n"
-        "</main></body></html>\n"
-    )
+    return document(f"paretune: {_source(report)}", policy(style), style, joined(parts, "\n"))
 
 
-def _head(report: Report) -> str:
+def policy(style: str) -> str:
+    """Returns the page's Content-Security-Policy: this style sheet, and nothing else at all.
+
+    Args:
+        style: The text of the page's `<style>`.
+    """
+    digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
+    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+
+
+def _head(report: Report) -> Html:
     data, kind = report.data, report.data.get("task", "multiclass")
     parts = {name: _examples(counts, kind) for name, counts in data.get("counts", {}).items()}
     shape = " x ".join(str(size) for size in data.get("input_shape", []))
     sizes = ", ".join(f"{count} {name}" for name, count in parts.items())
-    lines = [
-        f"<h1>paretune {escape(report.record['command'])}: {escape(_source(report))}</h1>",
-        f'<p class="soft">{len(data.get("class_names", []))} {_NOUNS[kind]}, inputs of {shape}; '
-        f"{sizes}. Training data trained, validation data selected, test data judged "
-        f"{'final trainings and ' if report.finals else 'the '}exported files once.</p>",
+    tiles = [
+        element("div", element("b", value), element("span", label), class_="tile")
+        for value, label in _tiles(report)
     ]
-    tiles = _tiles(report)
-    if tiles:
-        cells = "".join(
-            f'<div class="tile"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
-            for value, label in tiles
-        )
-        lines.append(f'<div class="tiles">{cells}</div>')
-    lines += [f'<p class="soft">Note: {escape(note)}</p>' for note in data.get("notes", [])]
-    return "\n".join(lines)
+    return joined(
+        [
+            element("h1", f"paretune {report.record['command']}: {_source(report)}"),
+            paragraph(
+                f"{len(data.get('class_names', []))} {_NOUNS[kind]}, inputs of {shape}; {sizes}. "
+                "Training data trained, validation data selected, test data judged "
+                f"{'final trainings and ' if report.finals else 'the '}exported files once.",
+                soft=True,
+            ),
+            element("div", tiles, class_="tiles") if tiles else None,
+            [paragraph(f"Note: {note}", soft=True) for note in data.get("notes", [])],
+        ],
+        "\n",
+    )
 
 
 def _examples(counts: list[int], kind: str) -> str:
@@ -124,210 +131,46 @@ def _tiles(report: Report) -> list[tuple[str, str]]:
     return tiles
 
 
-def _plot(report: Report) -> str:
+def _plot(report: Report) -> Html:
     if not report.rows and not any(item.state == COMPLETE for item in report.candidates):
-        return ""
-    svg = render_plot(report, "svg").decode("utf-8")
-    return f'<div class="plot" role="img" aria-label="Pareto plot">{svg[svg.index("<svg") :]}</div>'
+        return Html("")
+    return element("div", plot_svg(report), class_="plot", role="img", aria_label="Pareto plot")
 
 
-def _choices(candidate: Candidate) -> str:
-    return escape(", ".join(f"{k}={formats.plain(v)}" for k, v in candidate.choices.items()))
-
-
-def _front(report: Report) -> str:
-    if not report.front:
-        return ""
-    quality, *costs = report.objectives
-    by_id = {candidate.id: candidate for candidate in report.candidates}
-    rows = []
-    for name in report.front:
-        item = by_id[name]
-        files = {(row.artifact.variant, row.artifact.format): row.artifact
-                 for row in report.rows if row.artifact.model == name}  # fmt: skip
-        cells = [f"{formats.share(item.val[quality])}", formats.count(item.macs),
-                 formats.count(item.params), *measured_cells(report, item)]  # fmt: skip
-        for key in (("dense", "float32"), ("pruned", "float32"), ("pruned", "int8")):
-            made = files.get(key)
-            cells.append(
-                f"{formats.share(made.test[report.main])} <small>{formats.size(made.gzip_bytes)}"
-                "</small>" if made else "-"
-            )  # fmt: skip
-        rows.append(f"<tr><td>{name}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    heads = ["Model", f"validation {quality}", "MACs", "Parameters", *measured_costs(report),
-             "dense float32: test, gzipped", "pruned float32", "pruned int8"]  # fmt: skip
-    return (
-        "<h2>The front before and after compression</h2>"
-        f"<p>Non-dominated in validation {escape(quality)} (up) and {escape(', '.join(costs))} "
-        "(down). Pruned weights are zeros: they save bytes, and MACs stay what they are.</p>"
-        + table(heads, rows)
-    )
-
-
-def _files(report: Report) -> str:
-    if not report.rows:
-        return ""
-    rows = []
-    for index, row in enumerate(report.rows):
-        item = row.artifact
-        first = index > 0 and report.rows[index - 1].artifact.model != item.model
-        cells = [
-            *(formats.quality(name, item.test.get(name)) for name in report.qualities),
-            f"{formats.count(item.macs)}{' +?' if item.unsupported else ''}"
-            f"<br><small>{formats.count(2 * item.macs)} FLOPs</small>",
-            formats.count(item.sparse_macs),
-            formats.count(item.params),
-            formats.count(item.nonzero),
-            formats.size(item.size_bytes),
-            formats.size(item.gzip_bytes),
-            formats.size(item.zstd_bytes),
-            _two_lines(formats.latency(row.latency)),
-            formats.time(row.latency.p95_ms) if row.latency else "-",
-            _two_lines(formats.speedup(row.latency)),
-        ]
-        mark = ' class="first"' if first else ""
-        rows.append(f"<tr{mark}><td>{item.id}</td>{''.join(f'<td>{c}</td>' for c in cells)}</tr>")
-    qualities = [MEANING[name][0] for name in report.qualities]
-    heads = ["File", *qualities, "MACs", "Sparse MACs", "Parameters", "Non-zero",
-             "Size", "Gzipped", "Zstd", "Latency", "p95", "Speed-up"]  # fmt: skip
-    others = "".join(f"<li>{escape(line)}</li>" for line in other_runtimes(report))
-    return (
-        f"<h2>Exported files</h2><p>{escape(conditions(report))}</p>"
-        + table(heads, rows)
-        + (f"<ul>{others}</ul>" if others else "")
-    )
-
-
-def _two_lines(text: str) -> str:
-    """Puts the interval under its value: tables stay narrow enough for a screen."""
-    value, bracket, interval = text.partition(" [")
-    return f"{value}<br><small>[{interval}</small>" if bracket else value
-
-
-def _models(report: Report) -> str:
-    if not report.compressed:
-        return ""
-    order = {row.artifact.model: None for row in report.rows}
-    by_model = {record.model: record for record in report.compressed}
-    cards = "".join(_card(report, by_model[name]) for name in order)
-    return (
-        f'<h2>Each model: the trade, and how to reproduce it</h2><div class="cards">{cards}</div>'
-    )
-
-
-def _card(report: Report, record: Compressed) -> str:
-    candidate = next((item for item in report.candidates if item.id == record.model), None)
-    lines = [f"<h3>{escape(record.model)}</h3>", f"<p>{escape(verdict(report, record.model))}.</p>"]
-    if candidate is not None:
-        lines.append(f'<p class="soft">{_choices(candidate)}</p>')
-    taught = f"taught by {record.teacher}" if record.teacher else "labels only"
-    lines.append(
-        f'<p class="soft">Fine-tuned for {record.epochs} epochs (best: {record.best_epoch}), '
-        f"{escape(taught)}, {record.seconds:.0f} s on {escape(record.device)}; validation "
-        f"{report.main} {formats.share(record.val['dense'][report.main])} before, "
-        f"{formats.share(record.val['pruned'][report.main])} after.</p>"
-    )
-    lines += [f'<p class="soft">Note: {escape(note)}</p>' for note in record.notes]
-    lines.append(f"<details><summary>Layers pruned and kept</summary>{_layers(record)}</details>")
-    files = [row.artifact for row in report.rows if row.artifact.model == record.model]
-    checks = "; ".join(
-        f"{item.id}: agreement {item.agreement * 100:.1f} % on {item.checked} validation "
-        f"examples, largest difference {item.max_difference:.2g}" for item in files
-    )  # fmt: skip
-    unsupported = sorted({name for item in files for name in item.unsupported})
-    if unsupported:
-        names = "".join(f"<li>{escape(name)}</li>" for name in unsupported)
-        lines.append(f"<p>Not counted in MACs:</p><ul>{names}</ul>")
-    lines.append(
-        f"<details><summary>Files against the Keras model</summary>{escape(checks)}</details>"
-    )
-    commands = [f"# compress it again\n{record.command}"]
-    if candidate is not None:
-        commands.append(f"# train it again\n{replay_command(report, candidate)}")
-    lines += [f"<pre>{escape(command)}</pre>" for command in commands]
-    return f'<div class="card">{"".join(lines)}</div>'
-
-
-def replay_command(report: Report, candidate: Candidate) -> str:
-    """Returns the command that trains a candidate anew with its choices and seed."""
-    return str(report.record["shown"].get("replay", "")).replace("{id}", candidate.id)
-
-
-def _layers(record: Compressed) -> str:
-    pruned = "".join(
-        f"<li>{escape(item['layer'])}: {item['zeros']:,} of {item['size']:,} weights are zero "
-        f"({item['zeros'] / item['size'] * 100:.1f} % of its {item.get('weight', 'kernels')})</li>"
-        for item in record.weights["pruned"]
-    )
-    kept = "".join(
-        f"<li>{escape(item['layer'])} kept: {escape(item['reason'])}</li>"
-        for item in record.weights["kept"]
-    )
-    return f"<ul>{_channels(record)}{pruned}{kept}</ul>"
-
-
-def _channels(record: Compressed) -> str:
-    """Lists the groups of channels, what was held and the layers without a rule."""
-    if record.channels is None:
-        return ""
-    lines = [
-        f"{item['name']}: {item['kept']:,} of {item['total']:,} {item['kind']} kept"
-        + (f" ({item['reason']})" if item["reason"] else "")
-        for item in record.channels["groups"]
-    ]
-    lines += [
-        f"{', '.join(item['made_by']) or item['layer']}: {item['units']:,} units held: "
-        f"{item['reason']}"
-        for item in record.channels["frozen"]
-    ]
-    lines += [
-        f"{name} ({kind}): channels around it stay: {reason}"
-        for name, kind, reason in record.channels["unknown"]
-    ]
-    return "".join(f"<li>{escape(line)}</li>" for line in lines)
-
-
-def _candidates(report: Report) -> str:
+def _candidates(report: Report) -> Html:
     if not report.candidates:
-        return ""
+        return Html("")
     quality = report.objectives[0]
     rows = []
     for item in report.candidates:
         ending = f"{item.state}: {item.reason}" if item.reason else item.state
-        state = "; ".join([ending, *item.notes])
         cells = [
+            item.id,
+            "; ".join([ending, *item.notes]),
             formats.share(item.val.get(quality)),
             formats.count(item.macs),
             formats.count(item.params),
             f"{item.seconds:.1f}",
+            choices_of(item),
         ]
-        rows.append(
-            f'<tr><td>{item.id}</td><td class="wrap">{escape(state)}</td>'
-            f"{''.join(f'<td>{cell}</td>' for cell in cells)}"
-            f'<td class="wrap">{_choices(item)}</td></tr>'
-        )
-    heads = [
-        "Model",
-        "Outcome",
-        f"validation {quality}",
-        "MACs",
-        "Parameters",
-        "seconds",
-        "Choices",
-    ]
-    return (
-        "<h2>Everything that was searched</h2>"
-        f"<p>{escape(search_line(report))}.</p><details><summary>All candidates</summary>"
-        f"{table(heads, rows, left=2)}</details>"
+        rows.append(row(cells, wrapped=(1, 6)))
+    heads = ["Model", "Outcome", f"validation {quality}", "MACs", "Parameters", "seconds",
+             "Choices"]  # fmt: skip
+    return joined(
+        [
+            element("h2", "Everything that was searched"),
+            paragraph(f"{search_line(report)}."),
+            folded("All candidates", table(heads, rows, left=2)),
+        ]
     )
 
 
-def _method(report: Report) -> str:
-    terms = "".join(
-        f"<dt>{escape(column.title)}</dt><dd>{escape(column.kind)}: {escape(column.how)}</dd>"
+def _method(report: Report) -> Html:
+    terms = [
+        (element("dt", column.title), element("dd", f"{column.kind}: {column.how}"))
         for column in report.columns
         if "low" not in column.key and "high" not in column.key
-    )
+    ]
     trained_on = [item.device for item in report.candidates]
     trained_on += [item.device for item in report.compressed]
     devices = sorted({device for device in trained_on if device})
@@ -340,10 +183,16 @@ def _method(report: Report) -> str:
         f"{_short(scaling.get('mean', []))}, std {_short(scaling.get('std', []))} (data.json and "
         "exports/*.json have the full values)." if scaling else "",
     ]  # fmt: skip
-    text = " ".join(escape(fact) for fact in facts if fact)
     command = report.record["shown"].get("command", "")
-    shown = f"<pre>{escape(command)}</pre>" if command else ""
-    return f"<h2>What the figures mean</h2><dl>{terms}</dl><h2>The run</h2><p>{text}</p>{shown}"
+    return joined(
+        [
+            element("h2", "What the figures mean"),
+            element("dl", terms),
+            element("h2", "The run"),
+            paragraph(" ".join(fact for fact in facts if fact)),
+            element("pre", command) if command else None,
+        ]
+    )
 
 
 def _short(numbers: list[float]) -> str:

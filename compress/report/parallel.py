@@ -12,7 +12,9 @@ from compress.records import Candidate
 from compress.report import formats
 from compress.report.canvas import INK, draw_svg
 from compress.report.choices import Floats, Parameter, parameters
+from compress.report.markup import Html
 from compress.report.progress import losses_of
+from compress.report.visible import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,8 +25,8 @@ SHIFT = 0.03
 """By how much the lines of the best and the worst candidate are shifted apart."""
 LOG_FROM = 8.0
 """Ratio of the largest to the smallest number from which an axis is logarithmic."""
-LABELS, LETTERS = 8, 14
-"""Categories that are labelled on one axis, and letters of each."""
+LABELS, LETTERS, NAME = 8, 14, 40
+"""Categories that are labelled on one axis, letters of each, and letters of a parameter's name."""
 
 
 def shown_parameters(
@@ -57,7 +59,7 @@ def parallel_coordinates(
     front: Sequence[str],
     objectives: Sequence[str],
     chosen: Sequence[Parameter],
-) -> str:
+) -> Html:
     """Draws one line a candidate, coloured by the rank of its quality.
 
     Args:
@@ -67,10 +69,10 @@ def parallel_coordinates(
         chosen: From `shown_parameters`, over the same candidates.
 
     Returns:
-        The picture; "" with fewer than two candidates or no parameter.
+        The picture; nothing with fewer than two candidates or no parameter.
     """
     if len(candidates) < 2 or not chosen:
-        return ""
+        return Html("")
     columns = [np.where(item.asked, _scaled(_numbers(item)), ABSENT) for item in chosen]
     quality, *costs = objectives
     reached = np.array([item.val[quality] for item in candidates])
@@ -101,7 +103,7 @@ def parallel_coordinates(
             values = [getattr(item, cost) for item in candidates]
             _ends(axes, place, [formats.cost(cost, end) for end in (min(values), max(values))])
         heads = [_two_lines(item.name) for item in chosen] + [f"val.\n{quality}", *costs]
-        axes.set_xticks(range(len(heads)), heads, fontsize=8.5, parse_math=False)
+        axes.set_xticks(range(len(heads)), heads, fontsize=8.5)
         axes.xaxis.tick_top()
         axes.tick_params(length=0, colors=INK)
         axes.set_yticks([])
@@ -143,8 +145,8 @@ def _label(axes: Axes, place: int, item: Parameter) -> None:
     step = -(-len(seen) // LABELS)
     for index in seen[::step]:
         text = item.categories[index]
-        short = text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"
-        _text(axes, place, (index - seen[0]) / (seen[-1] - seen[0]), short)
+        height = (index - seen[0]) / (seen[-1] - seen[0])
+        _text(axes, place, height, short(text, LETTERS))
 
 
 def _ends(axes: Axes, place: int, words: list[str]) -> None:
@@ -153,9 +155,8 @@ def _ends(axes: Axes, place: int, words: list[str]) -> None:
 
 
 def _text(axes: Axes, place: int, height: float, word: str) -> None:
-    # text of a user's: a dollar would begin a formula
     axes.text(
-        place + 0.05, height, word, fontsize=8, va="center", color=INK, parse_math=False,
+        place + 0.05, height, word, fontsize=8, va="center", color=INK,
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
     )  # fmt: skip
 
@@ -166,6 +167,7 @@ def _whole(value: float) -> float | int:
 
 def _two_lines(name: str) -> str:
     """Breaks a long name at its last dot, or else at an underscore."""
+    name = short(name, NAME)
     for mark in (".", "_"):
         head, found, tail = name.rpartition(mark)
         if found and len(name) > 9:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from compress.records import COMPLETE
-from compress.report.canvas import GREY, INK, finish
+from compress.report.canvas import GREY, INK, as_png, as_svg, drawing, finish
+from compress.report.markup import Html
 from compress.report.rows import Report, Row
+from compress.report.visible import short
 from compress.task import MEANING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Colour-blind safe (Okabe & Ito 2008); markers differ too, so that grey prints read.
 STYLES = {
@@ -23,21 +25,36 @@ STYLES = {
 }
 LOG_FROM = 4.0
 """Ratio of the largest to the smallest value from which an axis is logarithmic."""
+LETTERS = 14
+"""Of a name in a picture."""
 ROOM = 3.0
 """Points of quality that stay below the lowest point which is never cut."""
 
 
-def render_plot(report: Report, file_format: str) -> bytes:
-    """Draws the report's plot.
+def render_plot(report: Report) -> bytes:
+    """Draws the report's plot as PNG.
 
     Args:
         report: From `load_report`.
-        file_format: "svg" or "png".
 
     Returns:
         The file's content; equal reports give equal bytes.
     """
-    import matplotlib
+    with drawing("pareto"):
+        return as_png(_figure(report))
+
+
+def plot_svg(report: Report) -> Html:
+    """Draws the same for the page.
+
+    Args:
+        report: From `load_report`.
+    """
+    with drawing("pareto"):
+        return as_svg(_figure(report), "pareto")
+
+
+def _figure(report: Report) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -50,19 +67,14 @@ def render_plot(report: Report, file_format: str) -> bytes:
             drawers.append(_latency_panel)
         if not report.candidates:
             drawers.insert(0, _macs_panel)
-    settings: dict[Any, Any] = {"svg.hashsalt": "paretune", "svg.fonttype": "path", "font.size": 10}
-    with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(5.2 * max(1, len(drawers)), 4.9), layout="constrained")
-        FigureCanvasAgg(figure)
-        for index, draw in enumerate(drawers):
-            axes = figure.add_subplot(1, len(drawers), index + 1)
-            draw(axes, report)
-            finish(axes, columns=2)
-            axes.margins(x=0.12, y=0.12)
-        sink = io.BytesIO()
-        metadata = {"Date": None} if file_format == "svg" else {"Software": None}
-        figure.savefig(sink, format=file_format, dpi=150, metadata=metadata)
-    return sink.getvalue()
+    figure = Figure(figsize=(5.2 * max(1, len(drawers)), 4.9), layout="constrained")
+    FigureCanvasAgg(figure)
+    for index, draw in enumerate(drawers):
+        axes = figure.add_subplot(1, len(drawers), index + 1)
+        draw(axes, report)
+        finish(axes, columns=2)
+        axes.margins(x=0.12, y=0.12)
+    return figure
 
 
 def _scale(axes: Axes, xs: Sequence[float], unit: str = "") -> None:
@@ -92,8 +104,8 @@ def _search_panel(axes: Axes, report: Report) -> None:
     axes.scatter(costs, heights, s=44, color="#0072B2", zorder=3, label=f"front ({len(front)})")
     for item, x, y in zip(front, costs, heights, strict=True):
         axes.annotate(
-            item.id, (x, y), textcoords="offset points", xytext=(0, 7), ha="center", fontsize=8,
-            color=INK,
+            short(item.id, LETTERS), (x, y), textcoords="offset points", xytext=(0, 7),
+            ha="center", fontsize=8, color=INK,
         )  # fmt: skip
     _scale(axes, [getattr(item, cost) for item in trained.values()])
     cut_floor(axes, [item.val[quality] * 100 for item in trained.values()], heights)
@@ -140,7 +152,8 @@ def _latency_panel(axes: Axes, report: Report) -> None:
     timed = next(row.latency for row in report.rows if row.latency)
     axes.set_title("Exported files: latency", color=INK)
     threads = f"{timed.threads} thread{'s' if timed.threads > 1 else ''}"
-    axes.set_xlabel(f"one inference (measured, {timed.runtime.split(' (')[0]}, {threads})")
+    runtime = short(timed.runtime.split(" (")[0], 2 * LETTERS)
+    axes.set_xlabel(f"one inference (measured, {runtime}, {threads})")
 
 
 def _position(row: Row, axis: str) -> float | None:

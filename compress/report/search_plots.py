@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from compress.records import COMPLETE, STOPPED, Candidate
 from compress.report.canvas import GREY, INK, draw_svg, finish
 from compress.report.importance import Importance
+from compress.report.markup import Html
 from compress.report.plot import cut_floor
 from compress.report.progress import Progress, is_finite
+from compress.report.visible import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,11 +19,11 @@ if TYPE_CHECKING:
 SIZE = (5.2, 3.9)
 FRONT, GONE = "#0072B2", "#D55E00"
 BARS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
-SHOWN = 10
-"""Parameters in a picture; a table has all."""
+SHOWN, NAME = 10, 40
+"""Parameters in a picture (a table has all), and letters of a name."""
 
 
-def volume_by_trial(found: Progress) -> str:
+def volume_by_trial(found: Progress) -> Html:
     """Draws the front's hypervolume over the number of trials that ended."""
 
     def draw(axes: Axes) -> None:
@@ -37,10 +39,10 @@ def volume_by_trial(found: Progress) -> str:
     return draw_svg("volume-trials", SIZE, draw)
 
 
-def volume_by_time(found: Progress) -> str:
-    """Draws the front's hypervolume over the time that trials took; "" without times."""
+def volume_by_time(found: Progress) -> Html:
+    """Draws the front's hypervolume over the time that trials took; nothing without times."""
     if not found.seconds or found.seconds[-1] <= 0:
-        return ""
+        return Html("")
     unit, seconds = ("min", 60.0) if found.seconds[-1] < 7200 else ("h", 3600.0)
     if found.seconds[-1] < 180:
         unit, seconds = "s", 1.0
@@ -80,8 +82,8 @@ def curves_of(candidates: Sequence[Candidate], quality: str) -> dict[str, list[t
     return found
 
 
-def learning_curves(candidates: Sequence[Candidate], front: Sequence[str], quality: str) -> str:
-    """Draws every trial's validation quality over its epochs; "" without histories.
+def learning_curves(candidates: Sequence[Candidate], front: Sequence[str], quality: str) -> Html:
+    """Draws every trial's validation quality over its epochs; nothing without histories.
 
     Args:
         candidates: Any.
@@ -90,7 +92,7 @@ def learning_curves(candidates: Sequence[Candidate], front: Sequence[str], quali
     """
     curves = curves_of(candidates, quality)
     if not curves:
-        return ""
+        return Html("")
     states = {item.id: item.state for item in candidates}
     groups = {
         "trained to the end": [n for n in curves if states[n] == COMPLETE and n not in front],
@@ -127,12 +129,12 @@ def learning_curves(candidates: Sequence[Candidate], front: Sequence[str], quali
     return draw_svg("curves", SIZE, draw)
 
 
-def importance_bars(found: Sequence[Importance]) -> str:
-    """Draws the most important parameters, one bar a target; "" where there are none."""
+def importance_bars(found: Sequence[Importance]) -> Html:
+    """Draws the most important parameters, one bar a target; nothing where there are none."""
     shown = [item for item in found if item.shares]
     names = ranked(found)[:SHOWN]
     if not names:
-        return ""
+        return Html("")
     height = 0.8 / len(shown)
 
     def draw(axes: Axes) -> None:
@@ -148,7 +150,7 @@ def importance_bars(found: Sequence[Importance]) -> str:
                 error_kw={"ecolor": INK, "elinewidth": 0.9},
                 label=item.target,
             )
-        axes.set_yticks(range(len(names)), names, parse_math=False)
+        axes.set_yticks(range(len(names)), [short(name, NAME) for name in names])
         axes.invert_yaxis()
         axes.axvline(0, color="#b8bdc7", linewidth=0.8)
         axes.set_xlabel("share of the variance in %")

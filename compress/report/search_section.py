@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from compress.report import formats
 from compress.report.importance import REPEATS, TREES, Importance
-from compress.report.markup import picture, table
+from compress.report.markup import (
+    Html,
+    element,
+    folded,
+    items,
+    joined,
+    paragraph,
+    picture,
+    row,
+    table,
+)
 from compress.report.parallel import drawable, parallel_coordinates, shown_parameters
 from compress.report.progress import Progress
 from compress.report.rows import Report
@@ -21,7 +29,7 @@ from compress.report.search_plots import (
 )
 
 
-def search_section(report: Report, facts: SearchFacts) -> str:
+def search_section(report: Report, facts: SearchFacts) -> Html:
     """Returns the section.
 
     Args:
@@ -31,14 +39,16 @@ def search_section(report: Report, facts: SearchFacts) -> str:
     quality = report.objectives[0]
     found = facts.progress
     pictures = [
-        picture(volume_by_trial(found), "Hypervolume over trials", _growth(found)) if found else "",
+        picture(volume_by_trial(found), "Hypervolume over trials", _growth(found))
+        if found
+        else Html(""),
         picture(
             volume_by_time(found),
             "Hypervolume over time",
             "The same over the time that building and training took, summed over all workers.",
         )
         if found
-        else "",
+        else Html(""),
         picture(
             learning_curves(report.candidates, report.front, quality),
             "Learning curves",
@@ -49,11 +59,15 @@ def search_section(report: Report, facts: SearchFacts) -> str:
             importance_bars(facts.importances), "Importance of parameters", _bars(facts.importances)
         ),
     ]
-    return (
-        f"<h2>The search</h2><p>{escape(_epochs(facts))}</p>"
-        f"<p>{escape(_volume(report, found))}</p>"
-        f'<div class="plots">{"".join(pictures)}</div>'
-        f"{_parallel(report, facts)}{_importance(facts.importances)}"
+    return joined(
+        [
+            element("h2", "The search"),
+            paragraph(_epochs(facts)),
+            paragraph(_volume(report, found)),
+            element("div", *pictures, class_="plots"),
+            _parallel(report, facts),
+            _importance(facts.importances),
+        ]
     )
 
 
@@ -106,7 +120,7 @@ def _growth(found: Progress) -> str:
     )
 
 
-def _parallel(report: Report, facts: SearchFacts) -> str:
+def _parallel(report: Report, facts: SearchFacts) -> Html:
     finished = drawable(report.candidates, report.objectives)
     order = ranked(facts.importances)
     every = shown_parameters(finished, order, limit=10**6)
@@ -141,38 +155,32 @@ def _bars(found: tuple[Importance, ...]) -> str:
     return f"{shown} for {targets}; lines are the spread over {REPEATS} repetitions."
 
 
-def _importance(found: tuple[Importance, ...]) -> str:
+def _importance(found: tuple[Importance, ...]) -> Html:
     told = [item for item in found if item.shares]
-    lines = [
+    said = [
         f"{item.target}: {item.trials} trials; on held-out ones the forest predicts "
         f"{(item.explained or 0) * 100:.0f} % of the variance."
         if item.shares
         else f"{item.target}: no importance ({item.missing})."
         for item in found
     ]
-    text = (
-        "<h3>What mattered</h3><ul>"
-        + "".join(f"<li>{escape(line)}</li>" for line in lines)
-        + "</ul>"
-    )
+    text = joined([element("h3", "What mattered"), items(said)])
     if not told:
         return text
     rows = []
     for name in ranked(found):
-        cells = []
+        cells: list[Html | str] = [name]
         for item in told:
             share = item.shares.get(name)
             cells += (
-                [f"{share.value * 100:.1f} % <small>±{share.spread * 100:.1f}</small>",
+                [joined([f"{share.value * 100:.1f} % ",
+                         element("small", f"±{share.spread * 100:.1f}")]),
                  f"{share.asked} of {item.trials}"] if share else ["-", "-"]
             )  # fmt: skip
-        rows.append(
-            f"<tr><td>{escape(name)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-        )
+        rows.append(row(cells))
     heads = ["Parameter", *(head for item in told for head in (item.target, "asked for in"))]
-    return (
-        f"{text}<details><summary>All parameters, and the method</summary><p>{escape(_METHOD)}</p>"
-        f"{table(heads, rows)}</details>"
+    return joined(
+        [text, folded("All parameters, and the method", paragraph(_METHOD), table(heads, rows))]
     )
 
 

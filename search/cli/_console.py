@@ -23,6 +23,8 @@ from rich.progress import (
 )
 
 from compress.errors import LONGEST, ParetuneError, one_line
+from compress.report.terminal import said
+from compress.report.visible import line
 from compress.runfolder import LOG
 
 INTERRUPTED = 130
@@ -126,7 +128,7 @@ class _ConsoleLog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Prints one line as it is; one that cannot be printed stands in log.txt."""
         with contextlib.suppress(OSError):
-            self._console.print(record.getMessage(), highlight=False, soft_wrap=True)
+            self._console.print(said(record.getMessage()), soft_wrap=True)
 
 
 class RichDisplay:
@@ -144,7 +146,7 @@ class RichDisplay:
         for task in (*self._workers.values(), *([] if self._main is None else [self._main])):
             self._progress.remove_task(task)
         self._workers, self._shares, self._done = {}, {}, done
-        self._main = self._progress.add_task(title, total=total, completed=done)
+        self._main = self._progress.add_task(line(title), total=total, completed=done)
 
     def advance(self, done: int, total: int) -> None:
         """Says how many jobs are finished."""
@@ -155,7 +157,7 @@ class RichDisplay:
         """Says what a worker does."""
         if index not in self._workers:
             self._workers[index] = self._progress.add_task("", total=1.0)
-        self._progress.update(self._workers[index], description=f"  {text}", completed=share)
+        self._progress.update(self._workers[index], description=f"  {line(text)}", completed=share)
         self._shares[index] = share if text else 0.0
         self._refresh()
 
@@ -175,6 +177,7 @@ def display() -> Iterator[RichDisplay]:
         LOG.addHandler(handler)
         LOG.setLevel(logging.INFO)
         columns = (
+            # a name in it is no markup
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f} %"),

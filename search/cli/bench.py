@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from compress.plan.bench import BenchPlan
 from compress.report import formats
+from compress.report.terminal import Grid, said
 from search.cli._console import display, reporting_errors, show
 
 
@@ -34,33 +32,37 @@ def render_bench(result: object) -> RenderableType:
 
     assert isinstance(result, BenchResult)
     by_name = {subject.name: subject for subject in result.subjects}
-    table = Table(title="Latency of one inference at batch 1", box=box.SIMPLE_HEAD)
-    for title in ("Model", "Runtime", "Format", "Threads", "MACs", "File", "Latency", "p95",
-                  "min", "Speed-up"):  # fmt: skip
-        table.add_column(title, justify="left" if title in ("Model", "Runtime") else "right")
+    table = Grid(
+        "Latency of one inference at batch 1",
+        ("Model", "Runtime", "Format", "Threads", "MACs", "File", "Latency", "p95", "min",
+         "Speed-up"),
+        ("Model", "Runtime"),
+    )  # fmt: skip
     last = ""
     for row in sorted(result.timed, key=lambda r: list(by_name).index(r.subject)):
         if last not in ("", row.subject):
             table.add_section()
         last = row.subject
-        table.add_row(
-            row.subject,
-            row.runtime,
-            row.format,
-            str(row.latency.threads),
-            formats.count(by_name[row.subject].macs),
-            formats.size(row.size_bytes),
-            formats.latency(row.latency),
-            formats.time(row.latency.p95_ms),
-            formats.time(row.latency.min_ms),
-            formats.speedup(row.latency),
+        table.put(
+            (
+                row.subject,
+                row.runtime,
+                row.format,
+                str(row.latency.threads),
+                formats.count(by_name[row.subject].macs),
+                formats.size(row.size_bytes),
+                formats.latency(row.latency),
+                formats.time(row.latency.p95_ms),
+                formats.time(row.latency.min_ms),
+                formats.speedup(row.latency),
+            )
         )
-    parts: list[RenderableType] = [table, Text(result.conditions(), style="dim")]
+    parts: list[RenderableType] = [table, said(result.conditions(), "dim")]
     for item in result.skipped:
-        parts.append(Text(f"{item.subject}, {item.runtime} {item.format}: skipped: {item.reason}"))
+        parts.append(said(f"{item.subject}, {item.runtime} {item.format}: skipped: {item.reason}"))
     for subject in result.subjects:
         if subject.unsupported:
             names = "; ".join(subject.unsupported)
-            parts.append(Text(f"{subject.name}: MACs leave out {names}"))
-    parts += [Text(line, style="bold") for line in result.verdicts()]
+            parts.append(said(f"{subject.name}: MACs leave out {names}"))
+    parts += [said(line, "bold") for line in result.verdicts()]
     return Group(*parts)

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from compress.plan import DataOptions
 from compress.report import formats
+from compress.report.terminal import Grid, said
 from search.cli._console import reporting_errors, show
 from search.plan import SearchData
 from search.spaces.describe import SAMPLES, Description
@@ -78,8 +76,8 @@ def render_description(found: Description) -> RenderableType:
     ]
     if found.failures:
         lines.append(f"{len(found.failures)} samples gave no model; first {found.failures[0]}")
-    title = Text(f"Space {found.space}, for {found.data} ({shape})", style="bold")
-    return Group(title, _table(found), *(Text(line) for line in lines))
+    title = said(f"Space {found.space}, for {found.data} ({shape})", "bold")
+    return Group(title, _table(found), *map(said, lines))
 
 
 def _chosen(found: Description) -> list[tuple[str, object]]:
@@ -88,14 +86,11 @@ def _chosen(found: Description) -> list[tuple[str, object]]:
     return [(item.name, chosen[item.name]) for item in found.parameters if item.name in chosen]
 
 
-def _table(found: Description) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title_justify="left")
-    for head in ("Parameter", "Values", "Asked if"):
-        table.add_column(head)
+def _table(found: Description) -> Grid:
+    heads = ("Parameter", "Values", "Asked if")
+    table = Grid("", heads, heads)
     for parameter in found.parameters:
-        cells = (parameter.name, _values(parameter.distribution), parameter.condition)
-        # names are the user's: brackets in them are no markup
-        table.add_row(*(Text(cell) for cell in cells))
+        table.put((parameter.name, _values(parameter.distribution), parameter.condition))
     return table
 
 

@@ -15,6 +15,7 @@ from compress.records import Candidate
 from compress.report import render, render_tables
 from compress.report.choices import parameters
 from compress.report.importance import forest_shares, importances
+from compress.report.markup import Html
 from compress.report.parallel import drawable, parallel_coordinates, shown_parameters
 from compress.report.progress import epochs_trained, in_order, progress
 from compress.report.search_plots import curves_of
@@ -208,9 +209,11 @@ def test_parallel_coordinates_choose_and_order() -> None:
     ]  # fmt: skip
     svg = parallel_coordinates(made, ["0003"], OBJECTIVES, shown_parameters(made, order, 9))
     for text in ("not asked", "plain", "True", "width", "macs"):
-        assert f"<!-- {text} -->" in svg, text
-    assert parallel_coordinates(made[:1], [], OBJECTIVES, shown_parameters(made, order, 9)) == ""
-    assert parallel_coordinates(made, [], OBJECTIVES, []) == ""
+        assert f'aria-label="{text}"' in svg.source, text
+    assert parallel_coordinates(made[:1], [], OBJECTIVES, shown_parameters(made, order, 9)) == Html(
+        ""
+    )
+    assert parallel_coordinates(made, [], OBJECTIVES, []) == Html("")
 
 
 def test_curves_leave_out_what_is_not_there() -> None:
@@ -262,7 +265,7 @@ def test_the_page_of_a_search(folder: RunFolder) -> None:
         "on a logarithmic scale",
         "Learning curves", "Parallel coordinates", "Importance of parameters",
         "Hypervolume over trials", "Hypervolume over time",
-        "<!-- stopped (x): 1 -->",
+        'aria-label="stopped (x): 1"',
         "Breiman 2001",
         "When trials ended is not on record",
     ):  # fmt: skip
@@ -311,7 +314,7 @@ def test_three_objectives_and_a_negative_quality(tmp_path: Path) -> None:
     text = write(folder, made)
     assert "(r2 -26.50 %, " in text  # -0.2 - 0.1 x 0.65
     assert "latency)" in text
-    assert "<!-- latency_ms -->" in text
+    assert 'aria-label="latency_ms"' in text
 
 
 def test_no_search_no_section(tmp_path: Path, folder: RunFolder) -> None:
