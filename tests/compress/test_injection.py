@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.progress import Progress, TextColumn
 
 from compress.errors import InputError
 from compress.files import read_json, write_json
@@ -21,8 +22,10 @@ from compress.records import Candidate, Final
 from compress.report import load_report, render, render_tables
 from compress.report.markup import Html, element, joined
 from compress.report.models_section import replay_command
+from compress.report.terminal import Grid
 from compress.report.visible import line, short, visible
 from compress.runfolder import RunFolder
+from search.cli._console import RichDisplay
 from tests.compress.test_report import (
     folder,  # noqa: F401
     latency,
@@ -288,3 +291,19 @@ def test_a_cell_of_the_table_begins_no_formula(full: RunFolder) -> None:
     text = (full.path / "candidates.csv").read_text("utf-8")
     assert ",'=HYPERLINK(1)," in text
     assert ",'@x," in text
+
+
+def test_names_on_the_terminal_are_names() -> None:
+    grid = Grid("of [red]x", ("Model",), ("Model",))
+    grid.put(("[/bold] [red]name\x1b[2J",))
+    out = StringIO()
+    console = Console(file=out, width=80, force_terminal=True, color_system=None)
+    console.print(grid)
+    with Progress(TextColumn("{task.description}", markup=False), console=console) as progress:
+        shown = RichDisplay(progress)
+        shown.phase("Compressing [/x]", 0, 1)
+        shown.worker(0, "testing [/y]\x1b[2J", 0.5)
+    assert "of [red]x" in out.getvalue()
+    assert "[/bold] [red]name\\x1b[2J" in out.getvalue()
+    assert "testing [/y]\\x1b[2J" in out.getvalue()
+    assert "\x1b[2J" not in out.getvalue()
