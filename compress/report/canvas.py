@@ -117,8 +117,8 @@ def _rebuilt(node: ElementTree.Element, prefix: str) -> Html:
             shown[key] = re.sub(r"^(url\(#|#|)", rf"\g<1>{prefix}", shown[key])
     children = []
     for child in node:
-        # a comment's tag is no string
-        if not isinstance(child.tag, str):
+        name: object = child.tag
+        if name is ElementTree.Comment:
             shown["aria-label"] = unescape(child.text or "").strip()
         elif _local(child.tag) in TAGS:
             children.append(_rebuilt(child, prefix))
