@@ -7,6 +7,7 @@ command line prints the message alone (no traceback) and leaves with `exit_code`
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 LONGEST = 2000
@@ -84,16 +85,25 @@ def one_line(value: object, limit: int = LONGEST_VALUE) -> str:
     except RecursionError:
         text = f"a {type(value).__name__}, deeply nested"
     # of long texts only the ends are looked at
-    shown = _printable(text[: limit + 1])
+    shown = printable(text[: limit + 1])
     if len(shown) <= limit:
         return shown
     head, tail = limit // 2, limit // 4
-    end = _printable(text[-tail:])[-tail:]
+    end = printable(text[-tail:])[-tail:]
     return f"{shown[:head]} ... ({len(text):,} characters in all) ... {end}"
 
 
-def _printable(text: str) -> str:
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
+def printable(text: str) -> str:
+    """Spells out every character that would not be seen as itself: `\\n`, `\\x1b`, `\\u202e`.
+
+    A control character would steer a terminal, a mark of direction turn a line round, and half
+    of a surrogate pair cannot be written at all. Letters of all scripts stay.
+    """
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+# controls, marks of direction, other line ends, halves of pairs, and the two codes that are
+# no character
+_STEERING = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)

@@ -233,7 +233,7 @@ def test_what_steers_is_spelled_out() -> None:
         "a\\x1b[1m\\x7f\\x9b\\u202e\\ud800\\u2028b\tc\n"
     )
     assert visible("é 日本 🎈 \u200d") == "é 日本 🎈 \u200d"
-    assert line("a\nb\tc\r") == "a\\nb\\tc\\x0d"
+    assert line("a\nb\tc\r") == "a\\nb\\tc\\r"
     assert short("abcdef", 6) == "abcdef"
     assert short("abcdefg", 6) == "abcde…"
 
