@@ -29,6 +29,7 @@ TIERS = [
         "compress.pareto",
         "compress.quiet",
         "compress.memory",
+        "compress.arrays",
         "compress.task",
     ],
     [

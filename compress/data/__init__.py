@@ -76,7 +76,7 @@ def _is_python(source: str) -> bool:
 
 
 def _from_python(source: str) -> Dataset:
-    result = python.resolve(source)()
+    result = python.call(source)
     if not isinstance(result, Dataset):
         raise InputError(
             f"'{source}' must return a compress.data.Dataset. Received: {type(result).__name__}."

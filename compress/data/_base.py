@@ -193,9 +193,10 @@ def check_split(
     if weight is not None:
         shaped = weight.shape == (len(split),)
         if not shaped or not np.isfinite(weight).all() or weight.min() < 0 or not weight.any():
+            smallest = f", smallest {weight.min():g}" if weight.size else ""
             raise InputError(
                 f"Weights of '{name}' must be one finite number an example, at least 0, not all "
-                f"0. Received: shape {weight.shape}, smallest {weight.min():g} in the {part} part."
+                f"0. Received: shape {weight.shape}{smallest} in the {part} part."
             )
     if split.x.dtype.kind == "f" and not np.isfinite(split.x).all():
         raise InputError(
@@ -243,9 +244,14 @@ def as_labels(labels: Array, name: str, kind: str = "multiclass") -> npt.NDArray
                 f"{name} must be numbers of shape (n,) or (n, targets). Received: shape "
                 f"{labels.shape}, type {labels.dtype}."
             )
-        return labels.reshape(len(labels), -1).astype(np.float32)
+        labels = labels[:, np.newaxis] if labels.ndim == 1 else labels
+        if not labels.shape[1]:
+            raise InputError(f"{name} must have at least one target. Received: none.")
+        with np.errstate(over="ignore"):  # infinity is refused later, and in words
+            return labels.astype(np.float32)
     if kind == "multilabel":
-        if labels.ndim != 2 or not np.isin(labels, (0, 1)).all():
+        numbers = labels.dtype.kind in "fiub" and labels.ndim == 2 and labels.shape[1]
+        if not numbers or not np.isin(labels, (0, 1)).all():
             raise InputError(
                 f"{name} must be rows of 0 and 1, one column a label. Received: shape "
                 f"{labels.shape}, type {labels.dtype}."
@@ -269,7 +275,7 @@ def as_examples(examples: Array, name: str) -> Array:
         name: The array's name, for the error.
 
     Raises:
-        InputError: Not numeric, or no example axis.
+        InputError: Not numeric, no example axis, or nothing in an example.
     """
     if examples.dtype.kind not in "fiub" or examples.ndim < 2:
         raise InputError(
@@ -277,6 +283,11 @@ def as_examples(examples: Array, name: str) -> Array:
             f"(n, height, width, channels). Received: shape {examples.shape}, "
             f"type {examples.dtype}."
         )
+    if 0 in examples.shape[1:]:
+        raise InputError(
+            f"{name} must have at least one number an example. Received: shape {examples.shape}."
+        )
     if examples.dtype.kind == "f" and examples.dtype != np.float32:
-        examples = examples.astype(np.float32)
+        with np.errstate(over="ignore"):  # infinity is refused later, and in words
+            examples = examples.astype(np.float32)
     return examples[..., np.newaxis] if examples.ndim == 3 else examples

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import math
 import re
 import struct
+import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from compress.data._base import Array, RawData, Split, as_examples, as_labels
 from compress.errors import InputError
+from compress.memory import require_room
 
 # IDX type codes, http://yann.lecun.com/exdb/mnist (big endian)
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_MAX_RANK = 8
 _PARTS = {
     ("train", "x"): r"train.*images",
     ("train", "y"): r"train.*labels",
@@ -91,26 +96,40 @@ def read_idx(path: Path) -> Array:
     Raises:
         InputError: The file cannot be read, is not IDX, or has too few or too many bytes.
     """
+    if not path.is_file():
+        raise InputError(f"IDX file '{path}' must be a file. Received: a folder or a pipe.")
     try:
         opener = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rb") as stream:
-            content = stream.read()
-    except (OSError, EOFError) as error:
+            return _read(stream, path)
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(
             f"IDX file '{path}' must be complete and readable ({error}). Fetch it again."
         ) from None
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _TYPES:
+
+
+def _read(stream: IO[bytes] | gzip.GzipFile, path: Path) -> Array:
+    """Reads as many bytes as the header says, and not one more than memory holds."""
+    start = stream.read(4)
+    if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in _TYPES:
+        raise InputError(f"IDX file '{path}' must begin with an IDX header. Received: {start!r}.")
+    dtype, rank = np.dtype(_TYPES[start[2]]), start[3]
+    if not 1 <= rank <= _MAX_RANK:
         raise InputError(
-            f"IDX file '{path}' must begin with an IDX header. Received: {content[:4]!r}."
+            f"IDX file '{path}' must have 1 to {_MAX_RANK} axes. Received: {rank} (damaged). "
+            "Fetch it again."
         )
-    dtype, rank = np.dtype(_TYPES[content[2]]), content[3]
-    header = 4 + 4 * rank
-    shape = struct.unpack(f">{rank}I", content[4:header]) if len(content) >= header else ()
-    expected = header + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if len(shape) != rank or len(content) != expected:
+    sizes = stream.read(4 * rank)
+    shape = struct.unpack(f">{rank}I", sizes) if len(sizes) == 4 * rank else None
+    # of whole numbers without bounds: a product of four sizes may pass 64 bits
+    expected = math.prod(shape) * dtype.itemsize if shape is not None else 4 * rank
+    if shape is not None:
+        require_room(expected, f"IDX file '{path}'")
+    content = stream.read(expected + 1) if shape is not None else sizes
+    if shape is None or len(content) != expected:
+        more = "more" if len(content) > expected else f"{len(content):,}"
         raise InputError(
-            f"IDX file '{path}' must have the {expected} bytes that its header says. "
-            f"Received: {len(content)} (truncated or damaged). Fetch it again."
+            f"IDX file '{path}' must have the {expected:,} bytes that its header says. "
+            f"Received: {more} (truncated or damaged). Fetch it again."
         )
-    values = np.frombuffer(content, dtype, offset=header).reshape(shape)
-    return values.astype(dtype.newbyteorder("="))
+    return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))

@@ -2,42 +2,56 @@
 
 from __future__ import annotations
 
-import zipfile
+from pathlib import Path
 
 import numpy as np
 
+from compress.arrays import opened
 from compress.data._base import Array, RawData, Split, as_examples, as_labels
 from compress.errors import InputError
 
+_PARTS = ("train", "val", "test")
+_WANTED = (
+    *(f"{role}_{part}" for part in _PARTS for role in ("x", "y", "weight")),
+    "class_names",
+)
+
 
 def load(source: str, kind: str = "multiclass") -> RawData:
-    """Reads the arrays without unpickling anything.
+    """Reads the arrays without unpickling anything; members of other names are not looked at.
 
     Args:
         source: The file.
         kind: Of the task.
 
     Raises:
-        InputError: Not an .npz file, pickled objects inside, a part is half there, or
-            lengths disagree.
+        InputError: Not an .npz file, pickled objects inside, a part is half there, lengths
+            disagree, or the arrays do not fit into memory.
     """
-    try:
-        with np.load(source, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"'{source}' must be an .npz file of plain arrays, without pickled objects "
-            f"({str(error).splitlines()[0]})."
-        ) from None
+    with opened(Path(source)) as archive:
+        arrays, names = archive.read(_WANTED), archive.names
     train = _part(arrays, "train", source, kind)
     if train is None:
         raise InputError(
-            f"'{source}' must hold x_train and y_train. Received: {', '.join(arrays) or 'nothing'}."
+            f"'{source}' must hold x_train and y_train. Received: {', '.join(names) or 'nothing'}."
         )
-    names = tuple(str(name) for name in arrays["class_names"]) if "class_names" in arrays else None
     full = 255.0 if train.x.dtype == np.uint8 else 1.0
     val, test = (_part(arrays, part, source, kind) for part in ("val", "test"))
-    return RawData(train, val, test, names, full)
+    return RawData(train, val, test, _class_names(arrays, source), full)
+
+
+def _class_names(arrays: dict[str, Array], source: str) -> tuple[str, ...] | None:
+    names = arrays.get("class_names")
+    if names is None:
+        return None
+    if names.ndim != 1 or names.dtype.kind not in "USiu":
+        raise InputError(
+            f"class_names of '{source}' must be a vector of names. Received: shape {names.shape}, "
+            f"type {names.dtype}."
+        )
+    if names.dtype.kind == "S":
+        return tuple(name.decode("utf-8", "backslashreplace") for name in names.tolist())
+    return tuple(str(name) for name in names.tolist())
 
 
 def _part(arrays: dict[str, Array], part: str, source: str, kind: str) -> Split | None:
@@ -54,4 +68,8 @@ def _part(arrays: dict[str, Array], part: str, source: str, kind: str) -> Split 
             f"Received: {len(x)} and {len(y)}."
         )
     weight = arrays.get(f"weight_{part}")
+    if weight is not None and weight.dtype.kind not in "fiub":
+        raise InputError(
+            f"weight_{part} of '{source}' must be numbers. Received: type {weight.dtype}."
+        )
     return Split(x, y, None if weight is None else weight.astype(np.float32))

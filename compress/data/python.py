@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import traceback
 from collections.abc import Callable
 from typing import Any
 
-from compress.errors import InputError
+from compress.errors import InputError, ParetuneError
 from compress.interpreter import add_current_folder
 
 
@@ -34,10 +36,10 @@ def resolve(target: str, what: str = "") -> Callable[..., Any]:
             f"{shown} must name an importable module ({error}). Run from the folder that "
             "holds it, or install it."
         ) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # the module is the user's: whatever it raises is an error in their file
         raise InputError(
-            f"{shown} must name an importable module ({type(error).__name__}: {error}). "
+            f"{shown} must name an importable module ({_what(error)}). "
             f"Make `python -c 'import {module_name}'` work first."
         ) from error
     function = getattr(module, name, None)
@@ -48,3 +50,34 @@ def resolve(target: str, what: str = "") -> Callable[..., Any]:
         )
     found: Callable[..., Any] = function
     return found
+
+
+def call(target: str) -> Any:
+    """Calls the function that `target` names and returns what it returns.
+
+    Raises:
+        InputError: There is none, it wants arguments, or it raises an error.
+    """
+    function = resolve(target)
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        raise InputError(
+            f"'{target}' must take no arguments. Received: a function of "
+            f"{inspect.signature(function)}."
+        ) from None
+    except ValueError:
+        pass  # some callables have no signature to look at; the call will tell
+    try:
+        return function()
+    except ParetuneError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(f"'{target}' must return its result. It raised {_what(error)}.") from error
+
+
+def _what(error: BaseException) -> str:
+    """Returns an error's kind, text and place: where the user's own code has to be mended."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f", {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"

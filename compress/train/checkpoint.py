@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.arrays import opened
 from compress.errors import InputError
 from compress.files import replacing
 
@@ -78,14 +78,14 @@ def load(path: Path, identity: str) -> Checkpoint | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = dict(stored)
+        with opened(path) as archive:
+            arrays = archive.read(archive.names)
         about = json.loads(str(arrays.pop("about")))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        found = about.pop("identity")
+    except (InputError, ValueError, KeyError, AttributeError) as error:
         raise InputError(
             f"A checkpoint must be written by train(). Received: '{path}' ({error!r}). Remove it."
         ) from None
-    found = about.pop("identity")
     if found != identity:
         raise InputError(
             f"A checkpoint must belong to the training that goes on. Received: '{path}', of a "

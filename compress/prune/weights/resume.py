@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress import tfmot_bridge
+from compress.arrays import opened
 from compress.errors import InputError
 from compress.files import replacing
 from compress.options import from_nested
@@ -73,8 +74,8 @@ def resume_pruning(
                 f"A pruned training must be saved by save_pruning(). Received: '{path}', which "
                 "holds no masks. Attach a new WeightPruner."
             )
-        with np.load(io.BytesIO(archive.read(MEMBER))) as stored:
-            state = dict(stored)
+        with opened(archive.read(MEMBER), f"{path}/{MEMBER}") as stored:
+            state = stored.read(stored.names)
     about = json.loads(str(state.pop("about")))
     options = from_nested(Plan, {"weights": about["options"]}).weights
     if schedule is None:

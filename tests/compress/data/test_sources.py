@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import struct
 import sys
 from pathlib import Path
@@ -70,6 +71,46 @@ def test_truncated_idx(idx_folder: Path, suffix: str) -> None:
         load_data(str(idx_folder))
 
 
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (bytes([0, 0, 8, 65]) + struct.pack(">65I", *[1] * 65), "1 to 8 axes. Received: 65"),
+        (bytes([0, 0, 8, 0]), "1 to 8 axes. Received: 0"),
+        # 2^16 to the fourth is 2^64, which wraps to 0
+        (bytes([0, 0, 8, 4]) + struct.pack(">4I", *[2**16] * 4), "must fit into memory"),
+        (bytes([0, 0, 8, 3]) + struct.pack(">3I", *[2**32 - 1] * 3), "must fit into memory"),
+        (bytes([0, 0, 8, 3, 0, 0]), "must have the 12 bytes that its header says. Received: 2"),
+        (bytes([0, 0, 8, 1]) + struct.pack(">I", 3) + b"abcd", "the 3 bytes .* Received: more"),
+        (bytes([0, 0, 7, 1]) + struct.pack(">I", 3) + b"abc", "must begin with an IDX header"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx_headers(header: bytes, message: str, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"x-idx3-ubyte{suffix}"
+    path.write_bytes(gzip.compress(header) if suffix else header)
+    with pytest.raises(InputError, match=message):
+        read_idx(path)
+
+
+def test_idx_of_a_bad_deflate_stream(tmp_path: Path) -> None:
+    path = tmp_path / "x-idx1-ubyte.gz"
+    write_idx(path, np.arange(100))
+    content = bytearray(path.read_bytes())
+    content[10] = 0xFF  # the first byte behind gzip's header: no such kind of block
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="must be complete and readable.*invalid block type"):
+        read_idx(path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_idx_that_is_no_file(kind: str, idx_folder: Path) -> None:
+    path = idx_folder / "train-labels-idx1-ubyte"
+    path.unlink()
+    os.mkfifo(path) if kind == "pipe" else path.mkdir()
+    with pytest.raises(InputError, match="must be a file"):
+        load_data(str(idx_folder))
+
+
 def test_idx_lengths_disagree(idx_folder: Path) -> None:
     write_idx(idx_folder / "train-labels-idx1-ubyte", np.arange(59) % 3)
     with pytest.raises(InputError, match="Received: 60 and 59"):
@@ -113,11 +154,57 @@ def test_npz_with_all_parts(tmp_path: Path) -> None:
         ({"x_train": np.zeros((6, 2)), "y_train": np.zeros(6)}, "integer class indices"),
         ({"x_train": np.full((9, 2), np.nan), "y_train": np.arange(9) % 3}, "finite"),
         ({"x_train": np.zeros((6, 2)), "y_train": np.zeros(6, int)}, "at least two classes"),
+        ({"x_train": np.zeros((6, 0)), "y_train": np.arange(6) % 2}, "one number an example"),
+        ({"x_train": np.zeros((0, 2)), "y_train": np.zeros(0, int)}, "at least two classes"),
+        ({"x_train": np.full((6, 2), 1e300), "y_train": np.arange(6) % 2}, "must be finite"),
+        (
+            {"x_train": np.zeros((6, 2)), "y_train": np.arange(6) % 2, "class_names": "cat"},
+            r"class_names of .* must be a vector of names. Received: shape \(\), type <U3",
+        ),
+        (
+            {"x_train": np.zeros((6, 2)), "y_train": np.arange(6) % 2, "class_names": [0.5, 1.0]},
+            "class_names of .* must be a vector of names",
+        ),
+        (
+            {"x_train": np.zeros((6, 2)), "y_train": np.arange(6) % 2, "weight_train": ["a"] * 6},
+            "weight_train of .* must be numbers. Received: type <U1",
+        ),
+        (
+            {"x_train": np.zeros((6, 2)), "y_train": np.arange(6) % 2, "weight_train": []},
+            r"one finite number an example.* Received: shape \(0,\) in the train part",
+        ),
     ],
 )
 def test_npz_refusals(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_data(save_npz(tmp_path / "d.npz", **arrays))
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "message"),
+    [
+        ("regression", np.zeros(0), "train part of .* must not be empty. Received: 0 examples"),
+        ("regression", np.zeros((0, 2)), "must not be empty"),
+        ("regression", np.zeros((6, 0)), "at least one target"),
+        ("regression", np.full(6, 1e300), "must be finite"),
+        ("multilabel", np.zeros((6, 0), int), "rows of 0 and 1, one column a label"),
+        ("multilabel", np.array([["0", "1"]] * 6), "rows of 0 and 1, one column a label"),
+        ("multilabel", np.zeros((0, 2), int), "must not be empty"),
+    ],
+)
+def test_npz_refusals_of_other_tasks(
+    kind: str, labels: np.ndarray, message: str, tmp_path: Path
+) -> None:
+    path = save_npz(tmp_path / "d.npz", x_train=np.zeros((len(labels), 2)), y_train=labels)
+    with pytest.raises(InputError, match=message):
+        load_data(path, task=kind)
+
+
+def test_npz_class_names_of_bytes_and_numbers(tmp_path: Path) -> None:
+    x, y = np.zeros((60, 2)), np.arange(60) % 2
+    for names, wanted in (([b"cat", b"d\xffg"], ("cat", "d\\xffg")), ([7, 9], ("7", "9"))):
+        path = save_npz(tmp_path / "d.npz", x_train=x, y_train=y, class_names=np.array(names))
+        assert load_data(path).class_names == wanted
 
 
 def test_npz_label_out_of_range_in_test(tmp_path: Path) -> None:
@@ -185,7 +272,8 @@ def test_image_folder_refusals(tmp_path: Path) -> None:
 def test_python_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_source.py").write_text(
         "from compress import load_data\ndef make(): return load_data('digits')\nvalue = 3\n"
-        "def wrong(): return 4\n"
+        "def wrong(): return 4\ndef more(n): return n\ndef broken(): return 1 / 0\n"
+        "def leaves(): raise SystemExit\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     assert isinstance(load_data("my_source:make"), Dataset)
@@ -193,6 +281,10 @@ def test_python_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("my_source:wrong", "must return a compress.data.Dataset"),
         ("my_source:value", "must name a function"),
         ("no_such_module:f", "must name an importable module"),
+        ("my_source:more", r"must take no arguments. Received: a function of \(n\)"),
+        ("my_source:broken", r"It raised ZeroDivisionError: division by zero, .*my_source.py:6"),
+        ("my_source:leaves", "It raised SystemExit: , .*my_source.py:7"),
+        ("os:system", r"must take no arguments. Received: a function of \(command\)"),
     ):
         with pytest.raises(InputError, match=message):
             load_data(target)
