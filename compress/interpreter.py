@@ -11,6 +11,8 @@ import os
 import sys
 from pathlib import Path
 
+from compress import lifeline
+
 _HOME = str(Path(__file__).parents[1])
 
 
@@ -44,14 +46,18 @@ def current_folder() -> str:
 
 
 def module_command(module: str, *words: str) -> list[str]:
-    """Returns the command that runs a module in a process of its own.
+    """Returns the command that runs a module in a child process of this one.
+
+    To be called by the thread that starts it, for one process: it ends when this one does, from
+    its first line on (see `compress.lifeline`).
 
     Args:
         module: Its dotted name.
         words: Its arguments.
     """
-    # -P: the current folder does not come first
-    return [sys.executable, "-P", "-m", module, *words]
+    # -P: neither the current folder nor the file's own comes first
+    tied = [lifeline.__file__, str(os.getpid()), lifeline.way()]
+    return [sys.executable, "-P", *tied, module, *words]
 
 
 def module_environment() -> dict[str, str]:

@@ -20,6 +20,7 @@ TIERS = [
         "compress.errors",
         "compress.registry",
         "compress.options",
+        "compress.lifeline",
         "compress.interpreter",
     ],
     [

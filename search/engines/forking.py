@@ -8,7 +8,6 @@ and takes what it leaked with it.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -17,11 +16,12 @@ import traceback
 import warnings
 from collections.abc import Callable
 
+from compress import lifeline
+
 RENEW = 75
 """Exit code of a fork that wants to be followed by a fresh one."""
 EARLY_SECONDS, MAX_EARLY = 1.0, 3
 """So many forks in a row that die within this time are no accident."""
-_PR_SET_PDEATHSIG = 1
 
 
 def can_fork() -> bool:
@@ -50,11 +50,12 @@ def serve(work: Callable[[], int], on_death: Callable[[str], None]) -> int:
         # Python 3.12 warns of forks of processes with threads: libraries' idle ones, here
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
+            own, how = os.getpid(), lifeline.way()
             child = os.fork()
         if child == 0:
-            _end_with_parent()
             code = 1
             try:
+                lifeline.end_with_parent(own, how)
                 code = work()
             except BaseException:
                 traceback.print_exc()
@@ -77,12 +78,3 @@ def _wait(child: int) -> int:
     while True:
         with contextlib.suppress(InterruptedError):
             return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def _end_with_parent() -> None:
-    """Lets the kernel kill this process when the one that forked it is killed (Linux)."""
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)

@@ -1,8 +1,9 @@
 """A worker process: loads the data once, then does the jobs it is sent until told to quit.
 
-Started as `python -m search.engines.worker FOLDER --device D --threads N --sharers M`. Messages
-come on standard input and go to what was standard output; everything that libraries print
-goes to standard error. When the parent dies, standard input ends and so does the worker.
+Started as `search.engines.worker FOLDER --device D --threads N --sharers M` through
+`compress.lifeline`: when the parent dies so does the worker, also while it still imports.
+Messages come on standard input and go to what was standard output; everything that libraries
+print goes to standard error.
 """
 
 from __future__ import annotations
