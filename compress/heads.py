@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.added_losses import added_losses, forget_losses
 from compress.errors import InputError, unknown_name
 from compress.program import Node, Program, record
 from compress.task import Task
@@ -17,7 +18,35 @@ if TYPE_CHECKING:
 
     from compress.data import Dataset
 
-LogitsView = Callable[..., Any]
+
+class LogitsView:
+    """A model as a function to logits; made by `logits_view`."""
+
+    def __init__(self, model: keras.Model, run: Any, convert: Any, taps: bool, ends: Any) -> None:
+        self._model, self._run, self._convert = model, run, convert
+        self._taps, self._ends = taps, ends
+
+    def __call__(self, x: Any, training: bool) -> Any:
+        """Returns logits (batch, outputs), float32; with taps a pair of them and the features."""
+        return self._answer(*self._run(x, training))
+
+    def with_losses(self, x: Any, training: bool) -> tuple[Any, Any]:
+        """Returns the answer, and the sum of the losses that the model adds itself.
+
+        Those of regularizers, of activities and of `add_loss`: a float32 scalar, what `fit`
+        adds to the loss. An activity of the last layer is that of its outputs as they are,
+        not of the logits.
+        """
+        with added_losses(self._model, training) as total:
+            output, features = self._run(x, training)
+            losses = total()
+            if self._ends is not None:
+                losses += self._ends(output)
+        return self._answer(output, features), losses
+
+    def _answer(self, output: Any, features: Any) -> Any:
+        logits = self._convert(output)
+        return (logits, features) if self._taps else logits
 
 
 def check_head(model: keras.Model, data: Dataset) -> None:
@@ -75,7 +104,8 @@ def logits_view(model: keras.Model, task: Task, taps: Sequence[str] = ()) -> Ite
 
     Yields:
         `view(x, training=...)` -> (batch, outputs) float32; with taps a pair of it and a
-        dictionary from name to output. The model runs once either way.
+        dictionary from name to output. The model runs once either way. `view.with_losses`
+        gives the losses too that the model adds itself.
 
     Raises:
         InputError: No layer has the name of a tap; the nearest names are offered.
@@ -90,19 +120,37 @@ def logits_view(model: keras.Model, task: Task, taps: Sequence[str] = ()) -> Ite
     if not dropped and not switched and outputs_probabilities(model, task):
         convert = _log if task.activation == "softmax" else _log_odds
 
-    def view(x: Any, training: bool) -> Any:
-        output, features = run(x, training)
-        return (convert(output), features) if taps else convert(output)
-
-    if not switched:
-        yield view
-        return
-    before = last.activation
-    last.activation = keras.activations.linear
+    ends = _activity(last) if dropped or switched else None
+    view = LogitsView(model, run, convert, bool(taps), ends)
+    before = (last.activation, last.activity_regularizer) if switched else None
+    if switched:
+        last.activation, last.activity_regularizer = keras.activations.linear, None
     try:
         yield view
     finally:
-        last.activation = before
+        if before:
+            last.activation, last.activity_regularizer = before
+        forget_losses(model)
+
+
+def _activity(last: Any) -> Any:
+    """Returns the loss of the last layer's activity, from what goes into its activation.
+
+    None where it has none. Keras divides by the batch, so that its size does not matter.
+    """
+    import keras
+
+    regularizer = last.activity_regularizer
+    if regularizer is None:
+        return None
+    softmax = isinstance(last, keras.layers.Softmax)
+    activation = keras.activations.softmax if softmax else last.activation
+
+    def loss(output: Any) -> Any:
+        activity = keras.ops.cast(regularizer(activation(output)), "float32")
+        return activity / keras.ops.cast(keras.ops.shape(output)[0], "float32")
+
+    return loss
 
 
 def _runner(model: Any, last: Any, dropped: bool, taps: Sequence[str]) -> Any:

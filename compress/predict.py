@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from compress.data import Dataset, Preprocessing
-from compress.heads import LogitsView, check_head, logits_view
+from compress.heads import check_head, logits_view
 
 if TYPE_CHECKING:
     import keras
@@ -20,11 +21,11 @@ class Predictor:
     """A model's logits for raw examples, in batches of one size (one trace).
 
     Args:
-        view: From `compress.heads.logits_view`.
+        view: (x, training) -> logits, as `compress.heads.logits_view` gives it.
         preprocess: Raw examples -> model inputs.
     """
 
-    def __init__(self, view: LogitsView, preprocess: Preprocessing) -> None:
+    def __init__(self, view: Callable[..., Any], preprocess: Preprocessing) -> None:
         import tensorflow as tf
 
         gain, offset = (tf.constant(part) for part in preprocess.affine())

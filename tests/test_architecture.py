@@ -41,7 +41,7 @@ TIERS = [
         "compress.graph",
         "compress.device",
     ],
-    ["compress.trace"],
+    ["compress.trace", "compress.added_losses"],
     ["compress.program"],
     [
         "compress.augment",

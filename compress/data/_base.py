@@ -119,10 +119,7 @@ class Dataset:
     @cached_property
     def task(self) -> Task:
         """What labels mean, and how outputs are trained and judged."""
-        variance = 1.0
-        if self.kind == "regression":
-            variance = float(self.train.y.astype(np.float64).var(axis=0).mean()) or 1.0
-        return make_task(self.kind, self.num_classes, variance=variance)
+        return make_task(self.kind, self.num_classes, self.train.y)
 
     @property
     def num_classes(self) -> int:

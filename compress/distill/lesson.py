@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from compress.data import Dataset
 from compress.distill.cache import Cached, cache_key, teacher_cache
 from compress.distill.hints import Hint, make_hints
@@ -18,16 +16,12 @@ from compress.distill.losses import logit_loss
 from compress.distill.objective import DistillObjective
 from compress.distill.teachers import Teachers, blended, class_order
 from compress.errors import InputError
-from compress.fused import fused_normalization
-from compress.heads import check_head, logits_view
+from compress.heads import check_head
 from compress.plan import DistillOptions, TrainSettings
-from compress.train import Batch, LabelObjective
+from compress.train import LabelObjective
 
 if TYPE_CHECKING:
     import keras
-
-PROBE = 256
-"""Examples of the first look at what hints cost."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +107,6 @@ def teaching(
             hint_weight=options.ramp("hint_weight"),
             identity=_identity(options, teachers, data),
         )
-        if hints:
-            objective.hint_cost = _hint_cost(student, data, objective)
         notes += _random_layers(student)
         yield Lesson(objective, hints, cached, teacher_val, tuple(notes))
 
@@ -172,26 +164,6 @@ def _random_layers(student: keras.Model) -> list[str]:
         f"the student changes its inputs at random (layer '{found[0]}'), the teacher sees them "
         "unchanged: use augment instead, which both see"
     ]
-
-
-def _hint_cost(student: keras.Model, data: Dataset, objective: DistillObjective) -> float:
-    """Returns what the hints cost before training, on a few examples, in inference mode."""
-    import tensorflow as tf
-
-    part = np.arange(min(PROBE, len(data.train)))
-    inputs = tf.constant(data.preprocess(data.train.x[part]))
-    rows = {name: tf.constant(np.asarray(a[part])) for name, a in objective.arrays().items()}
-    with logits_view(student, data.task, objective.taps) as view, fused_normalization(student):
-        logits, features = view(inputs, training=False)
-    batch = Batch(
-        labels=data.train.y[part],
-        logits=logits,
-        features=features,
-        given={**rows, **objective.live(inputs)},
-        weights=tf.ones((len(part),)),
-        progress=0.0,
-    )
-    return float(tf.reduce_mean(objective.hints(batch)))
 
 
 def _identity(options: DistillOptions, teachers: Teachers, data: Dataset) -> str:

@@ -17,9 +17,6 @@ from compress.train import Batch, LabelObjective
 class DistillObjective:
     """(1 - w) * label loss + w * loss on logits + h * sum of hints, each with its weight.
 
-    Attributes:
-        hint_cost: What the hints cost at the beginning, for telling divergence.
-
     Args:
         labels: The label loss.
         loss: On logits; None: w is taken as 0.
@@ -50,7 +47,6 @@ class DistillObjective:
         self._labels, self._loss, self._hints = labels, loss, hints
         self._teachers, self._arrays = teachers, arrays
         self._teacher_weights = teacher_weights
-        self.hint_cost = 0.0
         self._temperature, self._hint_weight = temperature, hint_weight
         self._weight = weight if loss is not None else Ramp(0.0, 0.0)
         self.taps: Sequence[str] = tuple(dict.fromkeys(hint.pair.student for hint in hints))
@@ -69,15 +65,14 @@ class DistillObjective:
         return {} if self._teachers is None else self._teachers.outputs(inputs)
 
     def guessing(self) -> float:
-        """Returns the most that a guess costs at any time, and the hints' first cost."""
+        """Returns the most that a guess costs at any time; what hints cost shows at the start."""
         labels = self._labels.guessing()
         taught = 0.0
         if self._loss is not None:
             taught = self._loss.guessing(self._labels.task.outputs, self._temperature.largest)
-        mixed = max(
+        return max(
             (1.0 - w) * labels + w * taught for w in (self._weight.smallest, self._weight.largest)
         )
-        return mixed + self._hint_weight.largest * self.hint_cost
 
     def loss(self, batch: Batch) -> Any:
         """Returns the mixed loss per example, (batch,)."""
@@ -97,10 +92,10 @@ class DistillObjective:
             )
             total += w * taught
         if self._hints:
-            total += h * self.hints(batch)
+            total += h * self._hinted(batch)
         return total
 
-    def hints(self, batch: Batch) -> Any:
+    def _hinted(self, batch: Batch) -> Any:
         """Returns the sum of the hints, each with its own weight, (batch,)."""
         return sum(
             hint.weight

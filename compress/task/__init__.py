@@ -33,13 +33,13 @@ QUALITIES = tuple(
 """What can be selected by, in any task."""
 
 
-def make_task(kind: str, names: int, *, variance: float = 1.0) -> Task:
+def make_task(kind: str, names: int, labels: Array | None = None) -> Task:
     """Returns the task of a kind.
 
     Args:
         kind: One of `KINDS`.
         names: How many classes, labels or targets there are.
-        variance: Of a regression's training labels.
+        labels: Of the training part; a regression's say what guessing costs.
 
     Raises:
         InputError: Unknown kind.
@@ -51,5 +51,5 @@ def make_task(kind: str, names: int, *, variance: float = 1.0) -> Task:
     if kind == "multilabel":
         return MultiLabel(names)
     if kind == "regression":
-        return Regression(names, variance)
+        return Regression(names) if labels is None else Regression.of(labels)
     raise unknown_name("kind of task", kind, KINDS)

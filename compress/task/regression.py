@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,15 +17,26 @@ class Regression(Task):
     Attributes:
         variance: Mean over targets of the variance of the training labels: what guessing
             the mean costs.
+        means: Of the training labels, one a target; (): all 0.
     """
 
     num_targets: int
     variance: float = 1.0
     label_smoothing: float = 0.0
+    means: tuple[float, ...] = field(default=(), repr=False)  # the repr says which training it is
 
     name = "regression"
     activation = "linear"
     qualities = ("r2",)
+
+    @classmethod
+    def of(cls, labels: Array) -> Regression:
+        """Returns the task of training labels, (n, targets)."""
+        exact = labels.astype(np.float64)
+        variance = float(exact.var(axis=0).mean())
+        means = tuple(float(mean) for mean in exact.mean(axis=0))
+        # all labels 0: any positive number will do
+        return cls(len(means), variance if variance or any(means) else 1.0, means=means)
 
     @property
     def outputs(self) -> int:
@@ -40,8 +51,8 @@ class Regression(Task):
         return tf.reduce_mean(tf.math.squared_difference(logits, target), axis=-1)
 
     def guessing(self) -> float:
-        """Returns the variance: the cost of guessing the mean."""
-        return self.variance
+        """Returns the mean square of the labels: the cost of guessing 0, as untrained nets do."""
+        return self.variance + sum(mean**2 for mean in self.means) / self.num_targets
 
     def chance(self) -> float:
         """Returns 0: the R^2 of guessing the mean."""

@@ -34,7 +34,8 @@ STEPS_PER_CALL = 50
 """Steps in one call of the compiled function: long enough to hide the call, short
 enough for Ctrl-C and progress."""
 DIVERGED = 10.0
-"""An epoch whose mean loss is this many times that of guessing has diverged."""
+"""An epoch whose mean loss is this many times that of guessing, and that before training, has
+diverged."""
 
 
 def train(
@@ -128,6 +129,7 @@ class _Training:
         self.total_steps = self.epochs * self.steps_per_epoch
         self.history: list[EpochRecord] = []
         self.best: tuple[tuple[float, float], int, list[npt.NDArray[Any]]] | None = None
+        self.yardstick = 0.0
 
     @property
     def done(self) -> int:
@@ -160,7 +162,6 @@ class _Training:
             )
         if stored:
             self._restore(stored)
-        self.guessing = self.objective.guessing()
         self.order = np.random.default_rng(self.seed)
         for _ in self.history:
             self.order.permutation(len(self.data.train))
@@ -177,9 +178,20 @@ class _Training:
             self.device,
             self.seed,
         )
+        self.yardstick = self._yardstick(stored)
         taps = bool(self.objective.taps)
         logits = (lambda x, training: view(x, training=training)[0]) if taps else view
         self.predict = Predictor(logits, self.data.preprocess)
+
+    def _yardstick(self, stored: checkpoints.Checkpoint | None) -> float:
+        """Returns what a training that has learnt nothing costs: the start's, where it goes on.
+
+        Guessing alone is no measure: inputs may be large, penalties too.
+        """
+        if stored and "yardstick" in stored.about:
+            return float(stored.about["yardstick"])
+        first = self.run.first_loss(len(self.data.train))
+        return max(self.objective.guessing(), first if math.isfinite(first) else 0.0)
 
     def epoch(self, epoch: int) -> EpochRecord:
         """Trains and validates once."""
@@ -188,10 +200,10 @@ class _Training:
         shuffled = self.order.permutation(len(data.train))[: self.steps_per_epoch * self.batch]
         index = shuffled.reshape(-1, self.batch).astype(np.int32)
         loss = _run_epoch(self.run, index, epoch)
-        if loss > DIVERGED * self.guessing:
+        if loss > DIVERGED * self.yardstick:
             raise TrainingDiverged(
                 f"the mean loss of epoch {epoch} is {loss:.3g}, above {DIVERGED:g} times "
-                f"that of guessing ({self.guessing:.3g})"
+                f"that of guessing and that before training ({self.yardstick:.3g})"
             )
         logits = self.predict(data.val.x)
         if not np.isfinite(logits).all():
@@ -250,6 +262,7 @@ class _Training:
             "history": [asdict(record) for record in self.history],
             "best": self.best[1] if self.best else None,
             "step": int(self.step.numpy()),
+            "yardstick": self.yardstick,
         }
         made = checkpoints.Checkpoint(self._identity(), about)
         made.put("model", self.model.variables)

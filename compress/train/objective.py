@@ -56,7 +56,8 @@ class Objective(Protocol):
         ...
 
     def guessing(self) -> float:
-        """Returns the most that a guess costs; far above it training has diverged."""
+        """Returns the most that a guess costs; far above it, and above what the training began
+        with, it has diverged."""
         ...
 
     def loss(self, batch: Batch) -> Any:

@@ -47,7 +47,11 @@ class Hook(Protocol):
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch: mean training loss, validation loss and quality, wall seconds."""
+    """One epoch: mean training loss, validation loss and quality, wall seconds.
+
+    The training loss is what was minimised: what the model adds itself (regularizers,
+    `add_loss`) is part of it. The validation loss is the task's alone, without smoothing.
+    """
 
     epoch: int
     loss: float

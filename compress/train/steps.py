@@ -20,8 +20,17 @@ if TYPE_CHECKING:
     from compress.train.records import Hook
 
 
+PROBE = 256
+"""Training examples on which the loss before training is taken, at most."""
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Shares of the training at which it is taken: temperature and weights may change."""
+
+
 class Steps:
-    """Runs steps of (steps, batch) indices in one call and returns the sum of their losses."""
+    """Runs steps of (steps, batch) indices in one call and returns the sum of their losses.
+
+    A step's loss is the objective's and what the model adds itself (regularizers, `add_loss`).
+    """
 
     def __init__(
         self,
@@ -59,27 +68,40 @@ class Steps:
                 **found,
             }
 
+        def compared(given: Mapping[str, Any], output: Any, progress: Any) -> Any:
+            logits, features = output if objective.taps else (output, {})
+            batch = Batch(
+                labels=given["labels"],
+                logits=logits,
+                features=features,
+                given=given,
+                weights=given["weights"],
+                progress=progress,
+            )
+            return tf.reduce_mean(objective.loss(batch) * given["weights"]) / mean_weight
+
         def update(found: Mapping[str, Any], now: Any) -> Any:
             raw = augmented(found["images"], settings.augment, seed, now)
             inputs = tf.cast(raw, tf.float32) * gain + offset
             given = {**found, **objective.live(inputs)}
             with tf.GradientTape() as tape:
-                output = view(inputs, training=True)
-                logits, features = output if objective.taps else (output, {})
-                batch = Batch(
-                    labels=found["labels"],
-                    logits=logits,
-                    features=features,
-                    given=given,
-                    weights=found["weights"],
-                    progress=tf.cast(now, tf.float32) / total_steps,
-                )
-                loss = tf.reduce_mean(objective.loss(batch) * found["weights"]) / mean_weight
+                output, added = view.with_losses(inputs, training=True)
+                loss = compared(given, output, tf.cast(now, tf.float32) / total_steps) + added
                 target = optimizer.scale_loss(loss) if scaled else loss
             gradients = tape.gradient(target, [variable.value for variable in variables])
             optimizer.apply(gradients, variables)
             return loss
 
+        def cost(chosen: Any) -> float:
+            found = gather(chosen)
+            inputs = tf.cast(found["images"], tf.float32) * gain + offset
+            given = {**found, **objective.live(inputs)}
+            output, added = view.with_losses(inputs, training=False)
+            return max(
+                float(compared(given, output, tf.constant(share)) + added) for share in SHARES
+            )
+
+        self._cost = cost
         self._gather, self._update = gather, update
         self._run = self._trace()
 
@@ -105,6 +127,19 @@ class Steps:
         signature = [tf.TensorSpec((None, None), tf.int32)]
         traced: Callable[[Any], Any] = tf.function(run, signature, autograph=False)
         return traced
+
+    def first_loss(self, count: int) -> float:
+        """Returns the loss of the model as it is, in inference mode.
+
+        Args:
+            count: How many training examples there are: some of them are taken.
+
+        Returns:
+            The mean over examples; of an objective that changes during training the largest
+            on the way. Infinite or NaN where the model's outputs are.
+        """
+        chosen = np.linspace(0, count - 1, min(PROBE, count)).astype(np.int32)
+        return self._cost(chosen)
 
     def __call__(self, index: Any) -> Any:
         """Runs the steps; without XLA from now on where it cannot compile them."""

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol
 
 from compress.data import Dataset
-from compress.task import Task
+from compress.task import Regression, Task
 from search.spaces._choices import Choice, Chosen, between, choose, extreme
 
 if TYPE_CHECKING:
@@ -147,11 +147,15 @@ class DeclaredSpace(ABC):
 def head(features: Any, task: Task) -> Any:
     """Returns predictions (batch, outputs) from features (batch, size): the end of a model.
 
-    It computes in float32 under every policy: softmax needs the range.
+    It computes in float32 under every policy: softmax needs the range. The head of a
+    regression begins at the mean of the training labels, however far from 0 they are.
     """
     import keras
 
-    logits = keras.layers.Dense(task.outputs, name="logits", dtype="float32")(features)
+    means = task.means if isinstance(task, Regression) else ()
+    bias = keras.initializers.Constant(list(means)) if means else "zeros"
+    dense = keras.layers.Dense(task.outputs, bias_initializer=bias, name="logits", dtype="float32")
+    logits = dense(features)
     if task.activation == "linear":
         return logits
     if task.activation == "softmax":

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 
 from compress import load_model
-from compress.data import Dataset
+from compress.data import Dataset, Preprocessing, Split
 from compress.device import Device
 from compress.options import from_flat
 from compress.predict import predict_logits
@@ -75,6 +76,34 @@ def test_divergence_is_a_result(
     assert candidate.state == "failed"
     assert "epoch 1" in candidate.reason
     assert not folder.model_file(candidate.id).exists()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_labels_far_from_zero_are_learnt(cpu: Device, tmp_path: Path, optimizer: str) -> None:
+    """Means 200 and -50: an untrained head at 0 costs thousands of times the variance."""
+    rng = np.random.default_rng(0)
+    slopes = rng.normal(size=(6, 2))
+
+    def part(count: int) -> Split:
+        x = rng.normal(size=(count, 6)).astype(np.float32)
+        return Split(x, (x @ slopes + [200.0, -50.0]).astype(np.float32))
+
+    data = Dataset(
+        "far", part(600), part(200), part(200), ("a", "b"), Preprocessing(), (), "regression"
+    )
+    plan = from_flat(SearchPlan, {"space": "mlp", "epochs": 10, "objectives": "r2,params"})
+    folder = RunFolder(tmp_path)
+    folder.claim("run", plan)
+    rate = {"adam": 0.005, "sgd": 0.05}[optimizer]
+    choices = {
+        **SPACES["mlp"].baseline(data), **optimizers.baseline(plan, data), "optimizer": optimizer,
+        f"learning_rate.{optimizer}": rate, "dropout": 0.0, "batch_size": 32,
+    }  # fmt: skip
+    candidate = evaluate(ask(0, choices), data, plan, folder, cpu, lambda text, share: None)
+    assert candidate.state == "complete"
+    assert candidate.val["r2"] > 0.9
+    bias = load_model(folder.model_file(candidate.id)).get_layer("logits").bias.numpy()
+    np.testing.assert_allclose(bias, [200.0, -50.0], atol=10.0)
 
 
 def test_other_objectives_select_and_are_told(digits: Dataset, cpu: Device, tmp_path: Path) -> None:

@@ -37,7 +37,9 @@ for _loss in (FitNets, AttentionTransfer, SimilarityPreserving, Relational):
 _LOGIT_LOSSES: Registry[Callable[[Task], LogitLoss]] = Registry("distillation loss")
 _LOGIT_LOSSES.add(
     "kd",
-    lambda task: HintonKD(task.activation, task.variance if isinstance(task, Regression) else 1.0),
+    lambda task: HintonKD(
+        task.activation, task.guessing() if isinstance(task, Regression) else 1.0
+    ),
 )
 _LOGIT_LOSSES.add("dkd", lambda _: DKD())
 _LOGIT_LOSSES.add("dist", lambda _: DIST())

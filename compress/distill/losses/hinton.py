@@ -20,6 +20,7 @@ class HintonKD(LogitLoss):
 
     Args:
         activation: Of the task: "softmax", "sigmoid" or "linear".
+        guess: What a guess costs in a regression.
 
     Reference:
         Hinton, Vinyals & Dean 2015, "Distilling the Knowledge in a Neural Network",
@@ -30,13 +31,13 @@ class HintonKD(LogitLoss):
     name = "kd"
     activations = ("softmax", "sigmoid", "linear")
 
-    def __init__(self, activation: str = "softmax", variance: float = 1.0) -> None:
-        self.activation, self.variance = activation, variance
+    def __init__(self, activation: str = "softmax", guess: float = 1.0) -> None:
+        self.activation, self.guess = activation, guess
 
     def guessing(self, outputs: int, temperature: float) -> float:
-        """Returns T^2 log K, T^2 log 2 or the variance of the targets."""
+        """Returns T^2 log K, T^2 log 2 or what a guess costs in a regression."""
         if self.activation == "linear":
-            return self.variance
+            return self.guess
         classes = outputs if self.activation == "softmax" else 2
         return temperature**2 * math.log(classes)
 
