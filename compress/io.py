@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +92,24 @@ def copy_model(model: keras.Model) -> keras.Model:
         model: A functional or Sequential model.
     """
     return _clone(model, lambda layer: layer.__class__.from_config(layer.get_config()))
+
+
+def sized_model(model: keras.Model, shape: Sequence[int]) -> keras.Model:
+    """Returns a model of one input for examples of a shape.
+
+    Args:
+        model: Functional or Sequential, with one input that the shape fits.
+        shape: Of one example.
+
+    Returns:
+        The model itself where it says its sizes already, else one around it.
+    """
+    import keras
+
+    if None not in tuple(model.inputs[0].shape)[1:]:
+        return model
+    inputs = keras.Input(tuple(shape), dtype=model.inputs[0].dtype)
+    return keras.Model(inputs, model(inputs), name=model.name)
 
 
 def _clone(model: keras.Model, clone_function: Callable[[Any], Any]) -> keras.Model:

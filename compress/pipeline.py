@@ -81,7 +81,7 @@ def compress_model(
     check_head(original, data)
     check_teachers(plan, data, original)
     if plan.channels.active:
-        check_channels(original, plan.channels)
+        check_channels(original, plan.channels, input_shape=data.input_shape)
     folder = RunFolder(plan.out or f"runs/compress-{path.stem}")
     facts = {"model": str(model), "data": data.fingerprint()}
     command = command_line(plan, path)

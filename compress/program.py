@@ -74,6 +74,11 @@ class Program:
     traced: bool = False
     opened: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def open_sizes(self) -> bool:
+        """Whether the size of an input is unknown, the batch apart."""
+        return any(None in tuple(tensor.shape)[1:] for tensor in self.inputs)
+
     def walk(self) -> Iterator[Node]:
         """Yields all calls, those of nested models in place of the model's call."""
         for node in self.nodes:
@@ -143,7 +148,8 @@ def record(model: keras.Model, opens: Opener | None = None, inputs: Any = None) 
         model: Any model; a subclassed one is traced.
         opens: Tells of a layer that is not a model whether to open it; default: never.
         inputs: Shapes of a traced model's inputs, with the batch axis (None), in the
-            structure that its `call` takes; default: those it was built with.
+            structure that its `call` takes; default: those it was built with. Of a model
+            that was built with one input the batch axis may be left out.
 
     Raises:
         InputError: The model is no graph and cannot be traced, or was never built.
@@ -184,7 +190,7 @@ class _Recorder:
     def _subclassed(self, model: Any, inputs: Any) -> Program:
         import keras
 
-        shapes = inputs if inputs is not None else _built_shapes(model)
+        shapes = _traced_shapes(model, inputs)
         if shapes is None:
             raise InputError(
                 f"Model '{model.name}' must be built before it can be read: it is a subclass "
@@ -309,6 +315,14 @@ def _name_uniquely(nodes: list[Node]) -> None:
                 name = f"{node.name}_{number}"
             owners[name] = names[id(node.operation)] = name
         node.name = names[id(node.operation)]
+
+
+def _traced_shapes(model: Any, given: Any) -> Any:
+    """Returns the shapes to trace a model with: those given, else those it was built with."""
+    built = _built_shapes(model)
+    if given is None or not isinstance(built, tuple) or len(given) != len(built) - 1:
+        return built if given is None else given
+    return (None, *given)
 
 
 def _built_shapes(model: Any) -> Any:

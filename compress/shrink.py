@@ -154,6 +154,7 @@ def _without_channels(
             sensitivity=sensitivity,
             finetune=finetune,
             seed=plan.seed,
+            input_shape=data.input_shape,
             on_choice=chosen,
         )
     except FeasibleError as error:

@@ -130,7 +130,7 @@ def _files(
     from compress.measure.size import file_sizes
 
     on_progress(f"exporting {stem}", 0.0)
-    analysis = count_macs(model)
+    analysis = count_macs(model, data.input_shape)
     artifacts = []
     formats = plan.export.formats
     baseline = "float32" if "float32" in formats else formats[0]

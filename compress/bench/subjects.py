@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.errors import InputError, MissingDependency, RunFailed
-from compress.io import SUFFIXES, load_model
+from compress.io import SUFFIXES, load_model, sized_model
 from compress.measure import count_macs
 from compress.measure.runtimes import RUNTIMES
 from compress.plan.bench import BenchPlan
@@ -152,8 +152,6 @@ def fixed(model: keras.Model, shape: tuple[int, ...] | None) -> keras.Model:
     Raises:
         InputError: Its sizes are open and no shape is given, or the shape does not fit.
     """
-    import keras
-
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise InputError(
             f"Model '{model.name}' must have one input and one output to be timed. "
@@ -173,10 +171,7 @@ def fixed(model: keras.Model, shape: tuple[int, ...] | None) -> keras.Model:
             f"input_shape must agree with model '{model.name}', which takes {own}. "
             f"Received: {shape}."
         )
-    if own == shape:
-        return model
-    inputs = keras.Input(shape, dtype=model.inputs[0].dtype)
-    return keras.Model(inputs, model(inputs), name=model.name)
+    return sized_model(model, shape)
 
 
 def _as_it_is(subject: Subject, plan: BenchPlan) -> list[Prepared | Skipped]:

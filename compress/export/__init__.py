@@ -13,6 +13,7 @@ import numpy.typing as npt
 from compress.data import Dataset, Preprocessing
 from compress.files import write_json
 from compress.heads import decides_at
+from compress.io import sized_model
 from compress.plan import ONNX_FORMATS, ExportOptions
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def export(
     How to feed them stands in `<stem>.json`.
 
     Args:
-        model: For this data.
+        model: For this data; open sizes become the data's.
         data: Training examples calibrate int8, validation examples check the files.
         stem: Path without suffix.
         options: Formats and number of calibration examples.
@@ -73,6 +74,7 @@ def export(
     from compress.predict import Predictor
 
     options = options or ExportOptions()
+    model = sized_model(model, data.input_shape)
     picks = np.random.default_rng(seed).permutation(len(data.train))[: options.calibration]
     representative = data.preprocess(data.train.x[picks])
     probe = data.preprocess(data.val.x[:CHECKED_EXAMPLES])

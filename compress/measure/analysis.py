@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from compress.program import Program, record
 if TYPE_CHECKING:
     import keras
 
+InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 NO_RULE = "no counting rule for this class"
 UNKNOWN = "an input size is unknown; give input_shape (--input-shape), or build the model with it"
 
@@ -113,9 +114,7 @@ class Analysis:
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
-def count_macs(
-    model: keras.Model, input_shape: Sequence[int] | Sequence[Sequence[int]] | None = None
-) -> Analysis:
+def count_macs(model: keras.Model, input_shape: InputShape | None = None) -> Analysis:
     """Counts the costs of one forward pass at batch size 1; nothing is run.
 
     One fused multiply-add is one MAC; elementwise work is counted apart.
@@ -123,8 +122,8 @@ def count_macs(
     Args:
         model: Functional, Sequential, or subclassed where it can be traced; nested models and
             layers made of layers are opened, shared layers counted at every call.
-        input_shape: Of one example, where the model's own has unknown sizes; one for each
-            input of a model with several.
+        input_shape: Of one example, where the model's own has unknown sizes; of a model with
+            several inputs one for each, in a list, or by name.
 
     Returns:
         The analysis: `.macs`, `.params`, `.layers`, ..., and `.unsupported` by name.
@@ -133,19 +132,32 @@ def count_macs(
         InputError: The model is no graph and cannot be traced, or `input_shape` does not fit.
     """
     program = record(model, _opens)
-    walk = Walk()
-    walk.run(program, _given(program, input_shape), reshape=input_shape is not None)
+    walk = _walk(program, input_shape)
     seen: set[int] = set()
     rows = [_cost(step, seen) for step in walk.steps]
     return Analysis(tuple(rows), walk.peak())
 
 
-def count_calls(program: Program) -> dict[str, int]:
-    """Returns the MACs of a recorded model by the names of its nodes; uncountable ones lack."""
+def walked(program: Program, input_shape: InputShape | None) -> list[Step]:
+    """Returns the calls of a recorded model in their order, with the sizes at `input_shape`.
+
+    Raises:
+        InputError: `input_shape` does not fit.
+    """
+    return _walk(program, input_shape).steps
+
+
+def _walk(program: Program, input_shape: InputShape | None) -> Walk:
     walk = Walk()
-    walk.run(program, _given(program, None), reshape=False)
+    shapes = given_shapes(program, input_shape)
+    walk.run(program, shapes, reshape=input_shape is not None and program.open_sizes)
+    return walk
+
+
+def count_calls(steps: Iterable[Step]) -> dict[str, int]:
+    """Returns the MACs of calls by the names of their nodes; uncountable ones lack."""
     found: dict[str, int] = {}
-    for step in walk.steps:
+    for step in steps:
         count, _ = _macs(step)
         if count is not None:
             found[step.node.name] = found.get(step.node.name, 0) + count
@@ -158,22 +170,36 @@ def _opens(layer: Any) -> bool:
     return rule_of(layer) is None and kind not in COUNTED_ZERO and kind not in REASONS
 
 
-def _given(
-    program: Program, input_shape: Sequence[int] | Sequence[Sequence[int]] | None
-) -> list[tuple[int | None, ...]]:
+def given_shapes(program: Program, input_shape: InputShape | None) -> list[tuple[int | None, ...]]:
+    """Returns the shapes of a model's inputs at batch 1, open sizes as given.
+
+    Args:
+        program: The recorded model.
+        input_shape: As `count_macs` takes it, with or without the batch axis.
+
+    Raises:
+        InputError: It does not fit the model.
+    """
     own = [(1, *tuple(tensor.shape)[1:]) for tensor in program.inputs]
     if input_shape is None:
         return own
-    several = len(input_shape) > 0 and not isinstance(input_shape[0], (int, np.integer))
+    if isinstance(input_shape, Mapping):
+        input_shape = [input_shape[name] for name in sorted(input_shape)]  # as Keras orders them
+    several = len(input_shape) > 0 and isinstance(input_shape[0], (list, tuple))
     shapes: list[Any] = list(input_shape) if several else [input_shape]
     if len(shapes) != len(own):
         raise InputError(
             f"input_shape must have one shape for each of the model's {len(own)} inputs. "
             f"Received: {len(shapes)}."
         )
+    shapes = [
+        shape[1:] if len(shape) == len(known) else shape
+        for shape, known in zip(shapes, own, strict=True)
+    ]
     for shape, known in zip(shapes, own, strict=True):
         fits = len(shape) == len(known) - 1 and all(
-            size in (None, int(got)) for size, got in zip(known[1:], shape, strict=True)
+            got is not None and got >= 1 and size in (None, int(got))
+            for size, got in zip(known[1:], shape, strict=True)
         )
         if not fits:
             raise InputError(

@@ -17,15 +17,16 @@ def render_coupling(coupled: Coupled) -> RenderableType:
         coupled: From `compress.coupled_groups`.
     """
     parts: list[RenderableType] = [_groups(coupled)]
-    if coupled.groups:
-        least = f"{coupled.least / max(1, coupled.macs):.3f}x"
+    if coupled.groups and coupled.least_share is not None:
         parts.append(
             said(
-                f"Channels can be thinned to {least} of the MACs with the default rounding and "
-                "minimum.",
+                f"Channels can be thinned to {coupled.least_share:g}x of the MACs "
+                f"({coupled.least:,}) with the default minimum.",
                 "dim",
             )
         )
+    if coupled.macs is None:
+        parts.append(said("MACs are not known: an input size is open. Give --input-shape."))
     if coupled.frozen:
         parts.append(_held(coupled))
     for layer, kind, reason in coupled.unknown:
@@ -40,14 +41,15 @@ def _groups(coupled: Coupled) -> Grid:
         "Channels that are kept or removed together",
         ("Made by", "Kind", "Number", "MACs they take part in", "Slices weights of"),
     )
-    for row, share in zip(coupled.groups, coupled.shares, strict=True):
+    shares = coupled.shares or (None,) * len(coupled.groups)
+    for row, share in zip(coupled.groups, shares, strict=True):
         held = f" (some held: {row.reason})" if row.reason else ""
         table.put(
             (
                 _names(row.makers) + held,
                 row.kind,
                 f"{row.total:,}",
-                f"{share * 100:.1f} %",
+                "" if share is None else f"{share * 100:.1f} %",
                 _names(row.layers),
             )
         )

@@ -48,7 +48,7 @@ def inspect(
             found = profiled(fixed(loaded, shape), threads=threads)
             shares = {name: found.share(name) for name in found.seconds}
             how = f"{found.runtime}, {threads} thread(s), medians of {found.runs} runs"
-        coupled = coupled_groups(loaded)
+        coupled = coupled_groups(loaded, input_shape=shape)
         if json is not None:
             write_json(json, {**coupled.to_json(), "costs": costs_json(analysis, shares, how)})
     show(

@@ -88,6 +88,28 @@ def test_a_target_that_is_missed_is_not_in_the_name(
     assert any("the nearest feasible macs" in text for text in record.notes)
 
 
+def test_a_model_of_open_sizes_is_compressed_at_the_datas(
+    digits: Dataset, cpu: Device, tmp_path: Path
+) -> None:
+    """Positions count: most MACs are in the first layers, most parameters in the last."""
+    import keras
+
+    x = inputs = keras.Input((None, None, 1))
+    for place, width in enumerate((32, 32, 64)):
+        x = keras.layers.Conv2D(width, 3, strides=1 + place // 2, padding="same")(x)
+    x = keras.layers.Dense(10, activation="softmax")(keras.layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(inputs, x)
+    values = {"channels": "0.5x", "sparsity": 0.0, "batch_size": 128}
+    record = compressed(model, values, digits, cpu, tmp_path / "run")
+    full = 64 * 9 * 32 + 64 * 9 * 32 * 32 + 16 * 9 * 32 * 64 + 640
+    assert record.channels is not None
+    assert record.channels["macs"][0] == full
+    dense, small = record.files()
+    assert (dense.macs, small.macs) == tuple(record.channels["macs"])
+    assert small.macs == pytest.approx(0.5 * full, rel=0.02)
+    assert dense.unsupported == small.unsupported == ()
+
+
 def test_a_record_of_the_first_release_is_named_by_its_files() -> None:
     old = {
         "model": "my.net", "teacher": "", "val": {}, "weights": {}, "best_epoch": 1, "epochs": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,10 +15,10 @@ from compress.plan import ChannelOptions
 from compress.prune.channels.coupling import Coupling, Mask
 from compress.prune.channels.criteria import Context, Criterion, Scores
 from compress.prune.channels.select import (
-    TOLERANCE,
     Allowed,
     Choice,
     Cost,
+    Counts,
     by_rank,
     by_share,
     steps_for,
@@ -25,6 +26,7 @@ from compress.prune.channels.select import (
 from compress.prune.channels.sensitivity import SensitivityMap
 from compress.prune.channels.slots import HEADS
 
+ROUNDING = 1e-9
 DEFAULT_STEPS = "16 from 32 channels on, 8 below, else 4"
 
 
@@ -58,20 +60,54 @@ def check_feasible(coupling: Coupling, options: ChannelOptions) -> None:
         FeasibleError: The target is below what is feasible, or nothing can be removed.
         InputError: A pattern matches nothing.
     """
-    finest = 4 if options.round_to == 0 else options.round_to
     if not coupling.groups:
         raise _nothing_removable(coupling)
-    allowed = allowed_for(coupling, options, finest)
+    least = smallest(coupling, options)
     value, share = options.parsed()
     if options.of == "amount":
         return
-    cost = cost_of(coupling, options)
-    full, least = (
-        float(cost(kept)) for kept in (allowed.removable, allowed.lowest - allowed.fixed)
-    )
-    target = value * full if share else value
-    if target < least * (1 - TOLERANCE):
-        raise _infeasible(coupling, options, allowed, target, least)
+    target = value * least.full if share else value
+    if target < least.cost * (1 - ROUNDING):
+        raise _infeasible(coupling, options, least, target)
+
+
+@dataclass(frozen=True, eq=False)
+class Smallest:
+    """What a model costs when every layer is thinned to its minimum.
+
+    Attributes:
+        kept: Removable units that stay in each group, (groups,).
+        cost: What the target counts: MACs or parameters.
+        full: The same of the whole model.
+    """
+
+    kept: Counts
+    cost: float
+    full: float
+
+    @property
+    def share(self) -> float:
+        """The cost as a share, rounded up to three digits: a target that is met."""
+        share = self.cost / self.full
+        digits = 2 - math.floor(math.log10(share))
+        return math.ceil(share * 10**digits * (1 - ROUNDING)) / 10**digits
+
+
+def smallest(coupling: Coupling, options: ChannelOptions) -> Smallest:
+    """Returns the least that can be asked for; a target below its cost is refused.
+
+    Raises:
+        InputError: A pattern matches no layer whose channels can be removed, or MACs are
+            asked for and an input size is open.
+    """
+    allowed = allowed_for(coupling, options, _ladder(options)[-1])
+    kept, cost = allowed.lowest - allowed.fixed, cost_of(coupling, options)
+    return Smallest(kept, float(cost(kept)), float(cost(allowed.removable)))
+
+
+def _ladder(options: ChannelOptions) -> list[int]:
+    """Returns the steps of kept numbers that are tried, coarse ones first."""
+    return [options.round_to] if options.round_to else [0, 8, 4]
 
 
 def select(
@@ -104,7 +140,7 @@ def select(
     if options.of == "amount":
         allowed = allowed_for(coupling, options, options.round_to)
         totals = by_share(allowed, 1.0 - target)
-        cost = float(coupling.costs.macs(totals - allowed.fixed))
+        cost = float(cost_of(coupling, options)(totals - allowed.fixed))
         choice, words = Choice(totals, cost, 0.0), _words(options.round_to)
         notes: tuple[str, ...] = ()
     else:
@@ -120,8 +156,11 @@ def select(
 
 
 def cost_of(coupling: Coupling, options: ChannelOptions) -> Cost:
-    """Returns the cost function that the target counts."""
-    return coupling.costs.params if options.of == "params" else coupling.costs.macs
+    """Returns the cost function that the target counts; of an amount, MACs where they can be."""
+    costs = coupling.costs
+    if options.of == "params" or (options.of == "amount" and not costs.has_macs):
+        return costs.params
+    return costs.macs
 
 
 def allowed_for(coupling: Coupling, options: ChannelOptions, round_to: int) -> Allowed:
@@ -158,7 +197,7 @@ def _to_target(
 ) -> tuple[Choice, str, tuple[str, ...]]:
     """Tries coarse steps first, finer ones where they cannot meet the target."""
     cost = cost_of(coupling, options)
-    ladder = [options.round_to] if options.round_to else [0, 8, 4]
+    ladder = _ladder(options)
     best: tuple[Choice, int] | None = None
     for round_to in ladder:
         allowed = allowed_for(coupling, options, round_to)
@@ -173,10 +212,9 @@ def _to_target(
     if round_to != ladder[0]:
         notes.append(f"kept numbers are multiples of {round_to}: coarser steps miss the target")
     if not choice.met:
-        allowed = allowed_for(coupling, options, ladder[-1])
-        least = float(cost(allowed.lowest - allowed.fixed))
-        if target < least:
-            raise _infeasible(coupling, options, allowed, target, least)
+        least = smallest(coupling, options)
+        if target < least.cost:
+            raise _infeasible(coupling, options, least, target)
         notes.append(
             f"the nearest feasible {options.of} to {target:,.0f} is {choice.cost:,.0f} "
             f"({choice.error:+.1%})"
@@ -185,23 +223,21 @@ def _to_target(
 
 
 def _infeasible(
-    coupling: Coupling, options: ChannelOptions, allowed: Allowed, target: float, least: float
+    coupling: Coupling, options: ChannelOptions, least: Smallest, target: float
 ) -> FeasibleError:
-    full = float(cost_of(coupling, options)(allowed.removable))
-    lowest = allowed.lowest - allowed.fixed
     shares = (
-        coupling.costs.params_by_layer(lowest)
+        coupling.costs.params_by_layer(least.kept)
         if options.of == "params"
-        else coupling.costs.macs_by_layer(lowest)
+        else coupling.costs.macs_by_layer(least.kept)
     )
     top = sorted(shares.items(), key=lambda item: -item[1])[:3]
-    layers = ", ".join(f"{name} {value / least:.0%}" for name, value in top)
+    layers = ", ".join(f"{name} {value / least.cost:.0%}" for name, value in top)
     return FeasibleError(
-        f"{options.of} must be at least {least:,.0f} ({least / full:.3f}x of {full:,.0f}): that "
-        f"is left when every layer is thinned to its minimum (min_kept={options.min_kept:g}, "
-        f"steps of {_words(options.round_to)}); most of it lies in {layers}; "
-        f"{_holders(coupling)} Received: {target:,.0f} ({target / full:.3f}x). Ask for more, or "
-        "lower min_kept or round_to."
+        f"{options.of} must be at least {math.ceil(least.cost):,} ({least.share:g}x of "
+        f"{least.full:,.0f}): that is left when every layer is thinned to its minimum "
+        f"(min_kept={options.min_kept:g}, multiples of {_ladder(options)[-1]}); most of it lies "
+        f"in {layers}; {_holders(coupling)} Received: {target:,.0f} ({target / least.full:.3g}x). "
+        "Ask for more, or lower min_kept or round_to."
     )
 
 

@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.errors import InputError
+from compress.measure.analysis import count_calls, walked
+from compress.prune.channels.sized import sized_terms
 from compress.prune.channels.slots import Ids
 
 if TYPE_CHECKING:
+    from compress.measure.walk import Step
+    from compress.program import Program
     from compress.prune.channels.coupling import Coupling
 
 Numbers = npt.NDArray[np.float64]
@@ -45,17 +50,29 @@ class CostModel:
     Args:
         per_group: Entries that one unit of a group adds to an axis, (axes, groups).
         fixed: Entries that frozen units hold on an axis, (axes,).
-        macs: The multiply-accumulates of convolution, dense and attention products.
+        macs: The multiply-accumulates of convolution, dense and attention products; why they
+            cannot be counted, where that is so.
         params: The parameters, all weights together.
     """
 
     def __init__(
-        self, per_group: Numbers, fixed: Numbers, macs: Products, params: Products
+        self, per_group: Numbers, fixed: Numbers, macs: Products | str, params: Products
     ) -> None:
         self._per_group = per_group
         self._fixed = fixed
-        self._macs = macs
+        self._products = macs
         self._params = params
+
+    @property
+    def has_macs(self) -> bool:
+        """Whether MACs can be counted: not at an open input size."""
+        return not isinstance(self._products, str)
+
+    @property
+    def _macs(self) -> Products:
+        if isinstance(self._products, str):
+            raise InputError(self._products)
+        return self._products
 
     @classmethod
     def of(cls, coupling: Coupling) -> CostModel:
@@ -67,19 +84,34 @@ class CostModel:
             start, stop = incidence.indptr[group.units[0]], incidence.indptr[group.units[0] + 1]
             per_group[incidence.indices[start:stop], group.index] = incidence.data[start:stop]
         fixed = np.asarray(incidence @ (coupling.group_of < 0).astype(np.int64), float)
-        terms = [
-            (term.coefficient, [coupling.axis_index(ids) for ids in term.factors], term.layer)
-            for term in coupling.ledger.terms
-        ]
-        macs, params = _products(terms, axes), _products(_parameter_terms(coupling), axes)
+        params = _products(_parameter_terms(coupling), axes)
+        if coupling.program.open_sizes and coupling.input_shape is None:
+            return cls(per_group, fixed, _unsized(coupling.program), params)
+        program, given = coupling.program, coupling.input_shape
+        differs = given is not None or _batch_differs(coupling)
+        steps = walked(program, given) if differs else []
+        terms = coupling.ledger.terms
+        if given is not None:
+            terms = sized_terms(program, coupling.ledger, steps, given)
+        macs = _products(
+            [
+                (term.coefficient, [coupling.axis_index(ids) for ids in term.factors], term.layer)
+                for term in terms
+            ],
+            axes,
+        )
         model = cls(per_group, fixed, macs, params)
-        if _batch_differs(coupling):
+        if differs:
             whole = model._counts(coupling.whole)
-            model = cls(per_group, fixed, _calibrated(macs, whole, coupling), params)
+            model = cls(per_group, fixed, _calibrated(macs, whole, steps), params)
         return model
 
     def macs(self, kept: npt.NDArray[Any]) -> Numbers:
-        """Returns the MACs at batch 1 for kept units, (..., groups) -> (...)."""
+        """Returns the MACs at batch 1 for kept units, (..., groups) -> (...).
+
+        Raises:
+            InputError: An input size is open, and none was given.
+        """
         return self._macs(self._counts(kept))
 
     def params(self, kept: npt.NDArray[Any]) -> Numbers:
@@ -108,11 +140,19 @@ def _batch_differs(coupling: Coupling) -> bool:
     )
 
 
-def _calibrated(products: Products, whole: Numbers, coupling: Coupling) -> Products:
-    """Scales each layer's terms so that the whole model costs what its shapes say."""
-    from compress.measure.analysis import count_calls
+def _unsized(program: Program) -> str:
+    """Says that MACs need an input size, and how to give one."""
+    name, shapes = program.model.name, [tuple(tensor.shape[1:]) for tensor in program.inputs]
+    return (
+        f"MACs must be counted at a known input size. Received: model '{name}' for inputs of "
+        f"{', '.join(map(str, shapes))}. Give input_shape (--input-shape), like 224,224,3, or a "
+        "target in params or amount."
+    )
 
-    counted, own = count_calls(coupling.program), _by_layer(products, whole)
+
+def _calibrated(products: Products, whole: Numbers, steps: list[Step]) -> Products:
+    """Scales each layer's terms so that the whole model costs what its shapes say."""
+    counted, own = count_calls(steps), _by_layer(products, whole)
     scales = [
         counted[layer] / own[layer] if own[layer] and layer in counted else 1.0
         for layer in products.layers

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from compress.plan import ChannelOptions
-from compress.prune.channels.budget import allowed_for
+from compress.prune.channels.budget import smallest
 from compress.prune.channels.coupling import Frozen, coupling_of
 from compress.prune.channels.report import GroupRow, row_of, unknown_layers
 
@@ -25,21 +26,27 @@ class Coupled:
         frozen: Units that cannot be removed, by reason.
         unknown: Layers without a rule: (name, class, reason).
         opened: Layers that were opened into the layers inside.
-        macs: MACs at batch 1, as the cost model counts them.
+        macs: MACs at batch 1, as the cost model counts them; None where an input size is open
+            and none was given.
         params: Parameters.
-        shares: For each group the share of all MACs that its channels take part in.
-        least: MACs when every group is thinned to the plan's default minimum.
-        layers: (name, MACs, parameters) of every layer that has any.
+        shares: For each group the share of all MACs that its channels take part in; () where
+            they are not known.
+        least: The smallest MACs that can be asked for, with the plan's default minimum; None
+            likewise.
+        least_share: The same as a share of all, rounded up to three digits.
+        layers: (name, MACs, parameters) of every layer that has any; MACs are 0 where they
+            are not known.
     """
 
     groups: tuple[GroupRow, ...]
     frozen: tuple[Frozen, ...]
     unknown: tuple[tuple[str, str, str], ...]
     opened: tuple[str, ...]
-    macs: int
+    macs: int | None
     params: int
     shares: tuple[float, ...]
-    least: int
+    least: int | None
+    least_share: float | None
     layers: tuple[tuple[str, int, int], ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -52,29 +59,36 @@ def coupled_groups(model: keras.Model, *, input_shape: Any = None) -> Coupled:
 
     Args:
         model: Any Keras model; it stays as it is.
-        input_shape: Of a subclassed model that was never called; with the batch axis.
+        input_shape: Of one example, where the model's own has open sizes (without it MACs
+            are not known); of a subclassed model that was never called, with the batch axis.
 
     Returns:
         Groups with their layers, frozen units with reasons, layers without a rule.
 
     Raises:
-        InputError: The model can neither be read as a graph nor traced.
+        InputError: The model can neither be read as a graph nor traced, or the shape does not
+            fit it.
     """
     coupling = coupling_of(model, input_shape)
     full, costs = coupling.whole, coupling.costs
-    macs = float(costs.macs(full))
-    without = costs.macs(full[None] * (1 - np.eye(len(full), dtype=np.int64)))
-    by_macs, by_params = costs.macs_by_layer(full), costs.params_by_layer(full)
-    allowed = allowed_for(coupling, ChannelOptions(), 0)
+    by_params, by_macs = costs.params_by_layer(full), {}
+    macs, least, shares = None, None, (0.0,) * len(full)
+    if costs.has_macs:
+        total = float(costs.macs(full))
+        without = costs.macs(full[None] * (1 - np.eye(len(full), dtype=np.int64)))
+        by_macs, macs = costs.macs_by_layer(full), int(total)
+        shares = tuple((1.0 - without / total).tolist()) if total else shares
+        least = smallest(coupling, ChannelOptions()) if total else None
     return Coupled(
         tuple(row_of(coupling, group, len(group.units) + group.fixed) for group in coupling.groups),
         coupling.frozen_report(),
         unknown_layers(coupling),
         tuple(coupling.program.opened),
-        int(macs),
+        macs,
         int(costs.params(full)),
-        tuple((1.0 - without / macs).tolist()) if macs else (0.0,) * len(full),
-        int(costs.macs(allowed.lowest - allowed.fixed)),
+        shares if costs.has_macs else (),
+        math.ceil(least.cost) if least else macs,
+        least.share if least else None,
         tuple(
             (name, int(by_macs.get(name, 0)), int(by_params.get(name, 0)))
             for name in dict.fromkeys([*by_params, *by_macs])

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.measure.analysis import given_shapes
 from compress.program import Program, record
 from compress.prune.channels.costs import CostModel
-from compress.prune.channels.follow import run
+from compress.prune.channels.follow import input_slots, run
 from compress.prune.channels.rules import known
-from compress.prune.channels.slots import HEADS, Binding, Ids, Ledger, Slots
+from compress.prune.channels.slots import HEADS, Binding, Ids, Ledger
 
 if TYPE_CHECKING:
     import keras
@@ -94,6 +95,7 @@ class Coupling:
     Args:
         program: From `compress.program.record`.
         ledger: Filled by the rules.
+        input_shape: At which MACs are counted, where the model's own has open sizes.
 
     Attributes:
         unit: Unit of every slot id.
@@ -102,9 +104,10 @@ class Coupling:
         began: Units of each group before any step, frozen ones included, (groups,).
     """
 
-    def __init__(self, program: Program, ledger: Ledger) -> None:
+    def __init__(self, program: Program, ledger: Ledger, input_shape: Any = None) -> None:
         self.program = program
         self.ledger = ledger
+        self.input_shape = input_shape
         self.unit, self.units = _components(ledger)
         self.frozen = np.zeros(self.units, bool)
         self._reason = np.full(self.units, -1)
@@ -255,25 +258,24 @@ def coupling_of(model: keras.Model, input_shape: Any = None) -> Coupling:
 
     Args:
         model: Any Keras model; a subclassed one is traced.
-        input_shape: See `compress.program.record`.
+        input_shape: Of one example, where the model's own has open sizes: MACs are counted
+            at it. Of a subclassed model that was never called: see `compress.program.record`.
 
     Raises:
-        InputError: The model is no graph and cannot be traced.
+        InputError: The model is no graph and cannot be traced, or the shape does not fit.
     """
     program = record(model, lambda layer: not known(layer), input_shape)
+    if not program.traced:
+        given_shapes(program, input_shape)
+    if not program.open_sizes:
+        input_shape = None  # the model says it itself
     ledger = Ledger()
-    inputs = [
-        Slots(
-            tuple(tensor.shape), (None,) * len(tensor.shape), origin=f"model input '{tensor.name}'"
-        )
-        for tensor in program.inputs
-    ]
-    outputs = run(program, inputs, ledger)
+    outputs = run(program, input_slots(program), ledger)
     for tensor, slots in zip(program.outputs, outputs, strict=True):
         for axis in slots.tracked:
             name = _producer(program, tensor)
             ledger.freeze(slots.axes[axis], f"model output '{name}'", name)
-    return Coupling(program, ledger)
+    return Coupling(program, ledger, input_shape)
 
 
 def _producer(program: Program, tensor: Any) -> str:

@@ -2,41 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
 from compress.program import Node, Program
 from compress.prune.channels.rules import apply, rule_for
 from compress.prune.channels.site import Site
-from compress.prune.channels.slots import Ledger, Slots
+from compress.prune.channels.slots import Ledger, Shape, Slots
+
+Shapes = list[Shape]
 
 
-def run(program: Program, inputs: Sequence[Slots], ledger: Ledger) -> list[Slots]:
-    """Follows slots through a program; nested programs are run at every call."""
+def input_slots(program: Program, shapes: Sequence[Shape] | None = None) -> list[Slots]:
+    """Returns the slots of a model's inputs: none of their axes is tracked."""
+    sizes = [tuple(tensor.shape) for tensor in program.inputs] if shapes is None else shapes
+    return [
+        Slots(shape, (None,) * len(shape), origin=f"model input '{tensor.name}'")
+        for shape, tensor in zip(sizes, program.inputs, strict=True)
+    ]
+
+
+def run(
+    program: Program,
+    inputs: Sequence[Slots],
+    ledger: Ledger,
+    sized: Iterator[Shapes] | None = None,
+) -> list[Slots]:
+    """Follows slots through a program; nested programs are run at every call.
+
+    Args:
+        program: The recorded model.
+        inputs: Slots of its inputs.
+        ledger: Is filled.
+        sized: Output shapes of each call in the order of the calls, in place of the
+            program's own, which may be open.
+
+    Returns:
+        Slots of its outputs.
+    """
     slots: dict[int, Slots] = {}
     for tensor, value in zip(program.inputs, inputs, strict=True):
         slots[id(tensor)] = value
         ledger.tensors.setdefault(id(tensor), value)
     for node in program.nodes:
         received = [slots[id(tensor)] for tensor in node.inputs]
-        results = _visit(node, received, ledger)
+        results = _visit(node, received, ledger, sized)
         for tensor, result in zip(node.outputs, results, strict=True):
             slots[id(tensor)] = result
             ledger.tensors.setdefault(id(tensor), result)
     return [slots[id(tensor)] for tensor in program.outputs]
 
 
-def _visit(node: Node, inputs: list[Slots], ledger: Ledger) -> list[Slots]:
+def _visit(
+    node: Node, inputs: list[Slots], ledger: Ledger, sized: Iterator[Shapes] | None
+) -> list[Slots]:
     operation = node.operation
     again = ledger.first_inputs.get(id(operation))
     if node.body is not None:
         if again is not None:
             _tie(ledger, node.name, again, inputs)
         ledger.first_inputs.setdefault(id(operation), inputs)
-        return run(node.body, inputs, ledger)
+        return run(node.body, inputs, ledger, sized)
     configs = len(ledger.edits[id(operation)].config) if id(operation) in ledger.edits else 0
     calls = len(ledger.call_edits.get(id(node), ()))
-    shapes = [tuple(tensor.shape) for tensor in node.outputs]
+    shapes = [tuple(tensor.shape) for tensor in node.outputs] if sized is None else next(sized)
     site = Site(ledger, operation, node.name, inputs, shapes, node.args, node.kwargs, node=node)
     if rule_for(operation) is None and node.closed:
         results = site.unknown(f"no rule for this class, and it cannot be opened: {node.closed}")

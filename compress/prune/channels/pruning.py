@@ -78,7 +78,9 @@ def prune_channels(
             predicted loss of quality; the criterion then only orders units within a group.
         finetune: Called as `finetune(model, step, steps)` between steps; trains in place.
         seed: Of the criterion random and of drawn examples.
-        input_shape: Of a subclassed model that was never called; with the batch axis.
+        input_shape: Of one example, where the model's own has open sizes: MACs are counted at
+            it, and the smaller model is as open as the original. Of a subclassed model that
+            was never called, with the batch axis.
         on_choice: Called with each selection before any work is done on it.
         **settings: Other fields of `ChannelOptions`: scope, round_to, exclude, ...
 
@@ -89,8 +91,8 @@ def prune_channels(
         FeasibleError: A target below what is feasible or above what the model has, or a model
             without channels that can be removed.
         InputError: No target or several, an unknown criterion, missing data, NaN weights, a
-            pattern that matches nothing, a sensitivity map of something else, or a model that
-            can neither be read nor traced.
+            pattern that matches nothing, a sensitivity map of something else, an open input
+            size and MACs to be counted, or a model that can neither be read nor traced.
 
     Reference:
         Groups of coupled layers: Fang et al. 2023, "DepGraph", section 3.2; here one
@@ -126,7 +128,7 @@ def prune_channels(
     current, coupling = model, original
     for step in range(1, options.steps + 1):
         if step > 1:
-            coupling = coupling_of(current)
+            coupling = coupling_of(current, original.input_shape)
             coupling.continues(original)
         context = Context(coupling, data=data, seed=seed, aggregate=options.aggregate)
         selection = select(
@@ -254,7 +256,7 @@ def _report(
         coupling.frozen_report(),
         unknown_layers(coupling),
         tuple(coupling.program.opened),
-        (int(costs.macs(full)), int(costs.macs(counts))),
+        (int(costs.macs(full)), int(costs.macs(counts))) if costs.has_macs else None,
         (int(costs.params(full)), int(costs.params(counts))),
         f"{options.of} {options.target}",
         0.0 if options.of == "amount" else reached / goal.value - 1.0,
@@ -264,8 +266,13 @@ def _report(
     )
 
 
-def check_channels(model: keras.Model, options: ChannelOptions) -> None:
+def check_channels(model: keras.Model, options: ChannelOptions, *, input_shape: Any = None) -> None:
     """Checks a model against the options before any work is done or file is written.
+
+    Args:
+        model: To be pruned.
+        options: How.
+        input_shape: Of one example, where the model's own has open sizes.
 
     Raises:
         FeasibleError: A target that the model cannot meet (the message says the minimum and
@@ -274,6 +281,6 @@ def check_channels(model: keras.Model, options: ChannelOptions) -> None:
     """
     CRITERIA[options.criterion]
     _check_weights(model)
-    coupling = coupling_of(model)
+    coupling = coupling_of(model, input_shape)
     check_feasible(coupling, options)
     _Goal.of_options(options, coupling)

@@ -41,7 +41,8 @@ class ChannelReport:
         frozen: Units that stay whatever is asked, by reason.
         unknown: Layers without a rule: (name, class, reason).
         opened: Layers that were opened into the layers inside.
-        macs: (before, after) at batch 1, from channel counts.
+        macs: (before, after) at batch 1, from channel counts; None where an input size is
+            open and none was given.
         params: (before, after).
         target: What was asked: "macs 0.5x".
         error: Relative distance of the result from the target.
@@ -54,7 +55,7 @@ class ChannelReport:
     frozen: tuple[Frozen, ...]
     unknown: tuple[tuple[str, str, str], ...]
     opened: tuple[str, ...]
-    macs: tuple[int, int]
+    macs: tuple[int, int] | None
     params: tuple[int, int]
     target: str
     error: float
@@ -63,9 +64,9 @@ class ChannelReport:
     notes: tuple[str, ...] = ()
 
     @property
-    def macs_ratio(self) -> float:
-        """MACs before over MACs after."""
-        return self.macs[0] / max(1, self.macs[1])
+    def macs_ratio(self) -> float | None:
+        """MACs before over MACs after; None where they are not known."""
+        return self.macs[0] / max(1, self.macs[1]) if self.macs else None
 
     @property
     def label(self) -> str:
@@ -75,8 +76,9 @@ class ChannelReport:
         """
         of, _, target = self.target.partition(" ")
         if abs(self.error) > TOLERANCE:
-            before, after = self.params if of == "params" else self.macs
-            target = f"{after / before:.2g}x"
+            counts = self.params if of == "params" else self.macs
+            assert counts is not None, "a target in MACs had them counted"
+            target = f"{counts[1] / counts[0]:.2g}x"
         return target if of == "macs" else f"{target}{of}"
 
     def to_json(self) -> dict[str, Any]:

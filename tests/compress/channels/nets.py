@@ -33,7 +33,7 @@ def check_macs(coupling: Coupling, sliced: Any, mask: Any) -> None:
     assert coupling.costs.macs(kept) == again.costs.macs(whole)
 
 
-def macs_of(model: Any, layer: str) -> float:
-    coupling = coupling_of(model)
+def macs_of(model: Any, layer: str, input_shape: tuple[int, ...] | None = None) -> float:
+    coupling = coupling_of(model, input_shape)
     whole = np.array([len(group.units) for group in coupling.groups])
     return coupling.costs.macs_by_layer(whole)[layer]
