@@ -90,7 +90,8 @@ class Smallest:
         """The cost as a share, rounded up to three digits: a target that is met."""
         share = self.cost / self.full
         digits = 2 - math.floor(math.log10(share))
-        return math.ceil(share * 10**digits * (1 - ROUNDING)) / 10**digits
+        scale = 10.0**digits
+        return math.ceil(share * scale * (1 - ROUNDING)) / scale
 
 
 def smallest(coupling: Coupling, options: ChannelOptions) -> Smallest:
