@@ -10,9 +10,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from compress.data import Dataset, Preprocessing, Split, load_data
 from compress.device import Device
+
+# a busy machine is no defect
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

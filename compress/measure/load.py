@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-_STAT = Path("/proc/stat")
+_PROC = Path("/proc")
 _IDLE_FIELDS = (3, 4)  # idle, iowait; see proc_stat(5)
 
 
@@ -45,7 +45,7 @@ class LoadMeter:
 def _seconds_of(process: int) -> float:
     """Returns the CPU time of a process; 0 where it is unknown."""
     try:
-        text = Path(f"/proc/{process}/stat").read_text("ascii")
+        text = (_PROC / str(process) / "stat").read_text("ascii")
     except OSError:
         return 0.0
     # behind the name in brackets: utime and stime are fields 14 and 15 of proc_pid_stat(5)
@@ -55,8 +55,9 @@ def _seconds_of(process: int) -> float:
 
 def _read() -> tuple[int, int]:
     """Returns busy and total ticks of all cores since boot; zeros where they are unknown."""
-    if not _STAT.exists():
+    stat = _PROC / "stat"
+    if not stat.exists():
         return 0, 0
-    fields = [int(field) for field in _STAT.read_text("ascii").split("\n", 1)[0].split()[1:9]]
+    fields = [int(field) for field in stat.read_text("ascii").split("\n", 1)[0].split()[1:9]]
     total = sum(fields)
     return total - sum(fields[index] for index in _IDLE_FIELDS), total

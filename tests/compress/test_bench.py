@@ -62,11 +62,11 @@ def test_every_runtime_format_and_thread_count(models: list[Path], tmp_path: Pat
         same = f"wide {row.runtime} {row.format} {row.latency.threads}"
         assert row.latency.baseline == same
         assert row.latency.median_ms > 0
-    # 4.7 M against 0.1 M MACs: on every runtime faster
+    # what they say hangs on the machine; how it is said is tested with figures by hand
     lines = result.verdicts()
     assert len(lines) == 14
-    assert "litert float32, 1 thread: small is" in lines[0]
-    assert "x faster than wide [" in lines[0]
+    assert lines[0].startswith("litert float32, 1 thread: ")
+    assert all("small" in line and "wide" in line for line in lines)
     stored = json.loads((tmp_path / "out" / "bench.json").read_text("utf-8"))
     assert stored["verdicts"] == lines
     assert stored["versions"]["onnxruntime"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from compress import interpreter
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("keras", "tensorflow", "numpy", "optuna", "typer", "argparse", "fcntl")
@@ -28,7 +29,7 @@ def python(*words: str, cwd: Path, path: object = ROOT) -> subprocess.CompletedP
     environment = {**os.environ, "PYTHONPATH": str(path)}
     return subprocess.run(
         [sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )  # fmt: skip
 
 
@@ -58,7 +59,7 @@ def test_workers_and_other_processes_neither(
     monkeypatch.chdir(tmp_path)
     done = subprocess.run(
         interpreter.module_command("search.engines.worker", "--help"),
-        env=interpreter.module_environment(), capture_output=True, text=True, timeout=120,
+        env=interpreter.module_environment(), capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "--sharers" in done.stdout

@@ -44,6 +44,7 @@ def compressed(
     compress_stage(model, "m", data, plan, folder, [], device, command="c")
     (record,) = folder.read_compressed()
     assert folder.model_file(record.small).is_file()
+    assert record.files()
     for artifact in record.files():
         name = record.small if artifact.variant == "pruned" else "m"
         assert artifact.id == f"{name}.float32"

@@ -236,6 +236,7 @@ def test_taps_give_features_of_the_same_forward(head: str, small_cnn: Callable[.
     assert sum(changed) == 2
     with logits_view(model, MultiClass(10), ("relu", "pool")) as view:
         _, found = view(x, training=False)
+    assert list(found) == ["relu", "pool"]
     for got, want in zip(found.values(), features(x, training=False), strict=True):
         np.testing.assert_array_equal(got.numpy(), want.numpy())
 

@@ -19,6 +19,7 @@ from compress.fused import fused_normalization
 from compress.plan import TrainSettings
 from compress.predict import predict_logits
 from compress.train import class_weights, train
+from tests.same import same_arrays
 
 
 def linear(data: Dataset) -> Any:
@@ -80,8 +81,7 @@ def test_same_seed_same_weights(
     train(first, digits, settings, device=cpu, seed=3)
     train(second, digits, settings, device=cpu, seed=3)
     train(third, digits, settings, device=cpu, seed=4)
-    for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
+    same_arrays(first.get_weights(), second.get_weights(), atol=1e-6)
     assert any(
         np.abs(a - b).max() > 1e-3
         for a, b in zip(first.get_weights(), third.get_weights(), strict=True)
@@ -105,8 +105,7 @@ def test_best_epoch_is_restored(blobs: Dataset, cpu: Device) -> None:
     best = max(range(12), key=lambda index: seen[index][:2])
     assert result.best_epoch == best + 1
     assert best != 11, "the case must have a best epoch before the last"
-    for got, expected in zip(model.get_weights(), seen[best][2], strict=True):
-        np.testing.assert_array_equal(got, expected)
+    same_arrays(model.get_weights(), seen[best][2])
 
 
 def test_a_hook_can_forbid_epochs(blobs: Dataset, cpu: Device) -> None:
@@ -162,8 +161,7 @@ def test_xla_gives_the_same(blobs: Dataset, cpu: Device) -> None:
     train(plain, blobs, SGD, device=cpu)
     result = train(compiled, blobs, SGD, device=replace(cpu, jit=True))
     assert result.notes == ()
-    for a, b in zip(plain.get_weights(), compiled.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
+    same_arrays(plain.get_weights(), compiled.get_weights(), atol=1e-6)
 
 
 def test_what_xla_cannot_compile_runs_without_it(blobs: Dataset, cpu: Device) -> None:
@@ -229,10 +227,8 @@ def test_fused_normalization_is_the_same_layer(small_cnn: Callable[..., Any]) ->
         assert count == 1
         got = once(fused)
     np.testing.assert_allclose(got[0], expected[0], rtol=1e-5)
-    for a, b in zip(got[1], expected[1], strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
-    for a, b in zip(got[2], expected[2], strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    same_arrays(got[1], expected[1], rtol=1e-3, atol=1e-4)
+    same_arrays(got[2], expected[2], rtol=1e-5, atol=1e-7)
     assert "call" not in vars(fused.get_layer("bn"))
 
 
@@ -277,8 +273,7 @@ def test_an_example_of_weight_two_counts_like_two(
         models.append(linear(blobs))
         data = replace(blobs, train=part)
         train(models[-1], data, replace(SGD, epochs=5), device=cpu)
-    for a, b in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
+    same_arrays(models[0].get_weights(), models[1].get_weights(), atol=1e-6)
 
 
 def test_accumulated_batches_are_one_large_one(blobs: Dataset, cpu: Device) -> None:
@@ -286,8 +281,7 @@ def test_accumulated_batches_are_one_large_one(blobs: Dataset, cpu: Device) -> N
     settings = replace(SGD, epochs=3, batch_size=240)
     train(whole, blobs, settings, device=cpu)
     train(parts, blobs, replace(settings, batch_size=60, accumulate=4), device=cpu)
-    for a, b in zip(whole.get_weights(), parts.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
+    same_arrays(whole.get_weights(), parts.get_weights(), atol=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -316,8 +310,7 @@ def test_an_interrupted_training_goes_on(
     assert seen == [3, 4]
     assert [r.loss for r in result.history] == [r.loss for r in expected.history]
     assert result.best_epoch == expected.best_epoch
-    for a, b in zip(whole.get_weights(), second.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+    same_arrays(whole.get_weights(), second.get_weights())
     with pytest.raises(InputError, match="'seed 2' instead of 'seed 3'"):
         train(small_cnn(), digits, settings, device=cpu, seed=3, checkpoint=file)
     other = replace(settings, learning_rate=0.5)

@@ -73,6 +73,7 @@ class SamplerContract:
     def test_values_lie_in_their_distributions(self) -> None:
         study = new_study()
         self.run(study, 1, 40)
+        assert len(study.trials) == 40
         for trial in study.trials:
             assert ("extra" in trial.params) == (trial.params["kind"] == "b")
             assert f"level{trial.params['depth'] - 1}.drop" in trial.params

@@ -14,6 +14,7 @@ from compress.heads import check_head
 from compress.measure import count_macs
 from search.spaces import SPACES, DeclaredSpace, Space
 from search.spaces.describe import bounds
+from tests.same import same_arrays
 
 SAMPLES = 12
 
@@ -71,8 +72,7 @@ class SpaceContract:
         for _ in range(2):
             keras.utils.set_random_seed(1)
             weights.append(space.build(ask(3), data).get_weights())
-        for a, b in zip(*weights, strict=True):
-            np.testing.assert_array_equal(a, b)
+        same_arrays(*weights)
 
     @pytest.mark.parametrize("which", ["baseline", "smallest", "largest"])
     def test_named_choices_are_points_of_the_space(
@@ -126,3 +126,4 @@ class SpaceContract:
                 assert set(choice.when[1]) <= set(seen[choice.when[0]])
             assert {choice.least, choice.most} <= set(choice.values)
             seen[choice.name] = choice.values
+        assert seen

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import queue
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from compress.runfolder import RunFolder
-from search.engines import local
+from search.engines import messages
 from search.engines.cards import card_of, sharers
+from search.engines.local import LocalPool
 
 
 @pytest.mark.parametrize(
@@ -27,20 +31,85 @@ def test_sharers_are_counted_by_card() -> None:
     assert sharers(0, 1, 4) == 1
 
 
-def test_the_pool_tells_its_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started = []
+class Process:
+    """A worker process that does each job at once; what it was started with is kept."""
 
-    class Process:
-        stdout = ()
+    started: list[tuple[list[str], dict[str, str]]]
 
-        def __init__(self, command: list[str], **options: dict[str, str]) -> None:
-            started.append((command, options["env"]["CUDA_VISIBLE_DEVICES"]))
+    def __init__(self, command: list[str], **options: Any) -> None:
+        self.started.append((command, options["env"]))
+        self.stdin = self
+        self._said: queue.Queue[str | None] = queue.Queue()
+        self.stdout = iter(self._said.get, None)
+        messages.send(self, messages.READY, memory=1, device="1 x GPU")  # type: ignore[arg-type]
 
-    monkeypatch.setattr(local.subprocess, "Popen", Process)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    pool = local.LocalPool(RunFolder(tmp_path), 3, "gpu", 2, gpus=2)
-    for slot in pool._slots:
-        pool._start(slot)
-    assert [card for _, card in started] == ["4", "6", "4"]
-    assert [command[-1] for command, _ in started] == ["2", "1", "2"]
-    assert all(command[-2] == "--sharers" for command, _ in started)
+    def write(self, text: str) -> None:
+        """Takes its own messages (ready, done), and those of the pool (a job, quit)."""
+        message = json.loads(text)
+        if message["kind"] == messages.TRIAL:
+            self._said.put(json.dumps({"kind": messages.DONE, "memory": 1, "renewed": False}))
+        elif message["kind"] == messages.QUIT:
+            self._said.put(None)
+        else:
+            self._said.put(text)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def terminate(self) -> None:
+        pass
+
+    def wait(self, timeout: float | None = None) -> int:
+        return 0
+
+
+class Jobs:
+    """Gives out a number of jobs and remembers who did them."""
+
+    def __init__(self, count: int) -> None:
+        self.left = [{"kind": messages.TRIAL, "number": number} for number in range(count)]
+        self.done: list[tuple[int, int]] = []
+
+    def next_job(self) -> dict[str, Any] | None:
+        return self.left.pop(0) if self.left else None
+
+    def on_message(self, worker: int, job: dict[str, Any], message: dict[str, Any]) -> None:
+        raise AssertionError(message)
+
+    def on_done(self, worker: int, job: dict[str, Any], message: dict[str, Any]) -> None:
+        self.done.append((worker, job["number"]))
+
+    def on_death(
+        self, worker: int, job: dict[str, Any], claimed: dict[str, Any] | None, how: str
+    ) -> None:
+        raise AssertionError(how)
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "visible", "cards", "shared"),
+    [
+        (3, 2, "4,6", ["4", "6", "4"], ["2", "1", "2"]),
+        (2, 2, None, ["0", "1"], ["1", "1"]),
+        (2, 0, "4", ["4", "4"], ["1", "1"]),  # on the CPU nothing is divided or renamed
+    ],
+)
+def test_workers_are_started_on_their_cards(
+    workers: int, gpus: int, visible: str | None, cards: list[str], shared: list[str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(Process, "started", [], raising=False)
+    monkeypatch.setattr("subprocess.Popen", Process)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    jobs = Jobs(workers)
+    with LocalPool(RunFolder(tmp_path), workers, "gpu", 2, gpus=gpus) as pool:
+        pool.run(jobs)
+    assert sorted(jobs.done) == [(number, number) for number in range(workers)]
+    found = Process.started
+    assert [environment["CUDA_VISIBLE_DEVICES"] for _, environment in found] == cards
+    assert [command[command.index("--sharers") + 1] for command, _ in found] == shared
+    assert [command[command.index("--threads") + 1] for command, _ in found] == ["2"] * workers

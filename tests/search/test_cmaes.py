@@ -54,7 +54,7 @@ def test_the_view_has_one_objective_and_the_same_numbers() -> None:
     assert [trial.params for trial in view.trials] == [trial.params for trial in study.trials]
     assert own.number == running.number
     assert view.trials[2].values is None
-    assert all(len(trial.values) == 1 for trial in view.trials if trial.values)
+    assert {len(trial.values) for trial in view.trials if trial.values} == {1}
 
 
 def test_the_state_goes_from_trial_to_trial_and_moves() -> None:

@@ -16,6 +16,7 @@ from compress.records import Candidate
 from compress.runfolder import RunFolder
 from search.cli import _console, app
 from search.plan import SearchPlan
+from tests.patience import PATIENCE
 from tests.search.test_run import COMMAND, environment
 
 
@@ -37,7 +38,7 @@ def test_a_full_disk_behind_standard_output(finished: RunFolder) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [*COMMAND, "report", finished.path], env=environment(), stdout=full,
-            stderr=subprocess.PIPE, text=True, timeout=120,
+            stderr=subprocess.PIPE, text=True, timeout=PATIENCE,
         )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr == (
@@ -51,7 +52,7 @@ def test_help_into_a_full_disk() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [*COMMAND, "--help"], env=environment(), stdout=full, stderr=subprocess.PIPE,
-            text=True, timeout=120,
+            text=True, timeout=PATIENCE,
         )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
@@ -59,7 +60,7 @@ def test_help_into_a_full_disk() -> None:
 
 def test_a_terminal_of_ascii(finished: RunFolder) -> None:
     done = subprocess.run(
-        [*COMMAND, "report", finished.path], capture_output=True, timeout=120,
+        [*COMMAND, "report", finished.path], capture_output=True, timeout=PATIENCE,
         env={**environment(), "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -23,6 +23,7 @@ from search.cli import dashboard
 from search.cli.dashboard import make_dashboard
 from search.plan import SearchPlan
 from search.study import open_study
+from tests.patience import PATIENCE
 from tests.search.test_run import paretune
 
 
@@ -63,7 +64,7 @@ def serving(folder: RunFolder) -> Iterator[str]:
 
 def fetch(url: str, method: str = "GET", body: bytes | None = None) -> bytes:
     request = urllib.request.Request(url, body, method=method)
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         content: bytes = answer.read()
         return content
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from compress.files import write_json
+from tests.patience import wait_for
 from tests.search.test_run import paretune, records, start, study, trained
 
 KILLS = int(os.environ.get("PARETUNE_KILLS", "5"))
@@ -71,8 +72,7 @@ def test_killed_again_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert len(choices) == len(set(choices)), "a trial was repeated"
     finished = [trial for trial in study(folder).trials if trial.state.name == "COMPLETE"]
     assert len(finished) == sum(item["state"] == "complete" for item in after.values())
-    time.sleep(2)
-    assert not processes(f"search.engines.worker {folder}")
+    wait_for(lambda: not processes(f"search.engines.worker {folder}"), "the workers' end")
     with capsys.disabled():
         print(f"\nfinished after each of {KILLS} kills: {counts}, then {trials}")
     tell("kills", kills=KILLS, trials=trials, finished=counts)

@@ -80,6 +80,7 @@ def test_a_child_has_all_choices_of_an_earlier_trial_but_one(
 ) -> None:
     monkeypatch.setattr(greedy, "RESTART", 0.0)
     trials = grown(kind(1), 60).trials
+    assert len(trials) == 60 > evolution.POPULATION
     kept = 0
     for trial in trials[evolution.POPULATION :]:
         parents = [

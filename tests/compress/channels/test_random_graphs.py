@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterable
+from functools import cache
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,6 +17,7 @@ from compress.prune.channels.rules import rule_for
 from tests.compress.channels.generator import graph
 from tests.compress.channels.law import check
 
+FEW = 12
 GRAPHS = int(os.environ.get("PARETUNE_GRAPHS", "300"))
 # seeds that once broke the law
 KEPT_SEEDS: tuple[int, ...] = ()
@@ -20,9 +25,20 @@ KEPT_SEEDS: tuple[int, ...] = ()
 hits: Counter[str] = Counter()
 
 
-def obeys(seed: int) -> None:
+class Cut(NamedTuple):
+    """What was removed of a graph: units of all that could leave, MACs of all."""
+
+    units: int
+    removed: int
+    macs: float
+    left: float
+
+
+@cache
+def obeys(seed: int) -> Cut:
+    """Checks the law on one graph; a graph in which nothing can leave obeys it too."""
     model = graph(seed)
-    coupling, _, _ = check(model, seed=seed, removes=False)
+    coupling, _, mask = check(model, seed=seed, removes=False)
     for node in coupling.program.walk():
         inside = getattr(node.operation, "_flatten_layers", None)
         for part in inside() if inside else [node.operation]:
@@ -30,6 +46,22 @@ def obeys(seed: int) -> None:
             if rule is not None:
                 family = rule.__module__.rsplit(".", 1)[-1]
                 hits[f"{family}.{rule.__name__}"] += 1
+    whole = np.array([len(group.units) for group in coupling.groups])
+    kept = np.array([mask[group.units].sum() for group in coupling.groups])
+    macs, left = (float(coupling.costs.macs(counts)) for counts in (whole, kept))
+    return Cut(coupling.units, int((~mask).sum()), macs, left)
+
+
+def assert_they_shrank(cuts: Iterable[Cut]) -> None:
+    """The law says nothing about graphs that are held as a whole: there must hardly be any."""
+    found = list(cuts)
+    assert len(found) >= 10
+    shrank = [cut.removed > 0 and cut.left < cut.macs for cut in found]
+    assert np.mean(shrank) >= 0.95, "graphs of which nothing was removed"
+    units = sum(cut.removed for cut in found) / sum(cut.units for cut in found)
+    assert units >= 0.35, f"{units:.0%} of the units left"
+    saved = np.mean([1 - cut.left / cut.macs for cut in found])
+    assert saved >= 0.5, f"{saved:.0%} of the MACs left"
 
 
 # a random kept set may leave a softmax one entry
@@ -37,9 +69,27 @@ ONE_ENTRY = pytest.mark.filterwarnings("ignore:(.|\n)*softmax over axis")
 
 
 @ONE_ENTRY
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(FEW))
 def test_a_few_graphs(seed: int) -> None:
     obeys(seed)
+
+
+@ONE_ENTRY
+def test_the_few_graphs_shrank() -> None:
+    assert_they_shrank(obeys(seed) for seed in range(FEW))
+
+
+def test_graphs_that_are_held_as_a_whole_do_not_pass() -> None:
+    held, cut = Cut(80, 0, 5000.0, 5000.0), Cut(80, 40, 5000.0, 1500.0)
+    assert_they_shrank([cut] * 19 + [held])
+    with pytest.raises(AssertionError, match="nothing was removed"):
+        assert_they_shrank([cut] * 18 + [held] * 2)
+    with pytest.raises(AssertionError, match="of the units"):
+        assert_they_shrank([cut._replace(removed=10)] * 20)
+    with pytest.raises(AssertionError, match="of the MACs"):
+        assert_they_shrank([cut._replace(left=4000.0)] * 20)
+    with pytest.raises(AssertionError):
+        assert_they_shrank([])
 
 
 @pytest.mark.parametrize("seed", KEPT_SEEDS)
@@ -51,6 +101,8 @@ def test_graphs_that_once_broke(seed: int) -> None:
 @pytest.mark.slow
 def test_random_graphs(capsys: pytest.CaptureFixture[str]) -> None:
     hits.clear()
+    obeys.cache_clear()
+    cuts: dict[int, Cut] = {}
 
     @settings(
         max_examples=GRAPHS,
@@ -61,9 +113,10 @@ def test_random_graphs(capsys: pytest.CaptureFixture[str]) -> None:
     )
     @given(st.integers(0, 2**32 - 1))
     def run(seed: int) -> None:
-        obeys(seed)
+        cuts[seed] = obeys(seed)
 
     run()
+    assert_they_shrank(cuts.values())
     with capsys.disabled():
         print(f"\nrules hit in {GRAPHS} graphs:")
         for name, count in sorted(hits.items()):

@@ -20,6 +20,7 @@ from compress.distill.hints import make_hints
 from compress.distill.teachers import Teachers
 from compress.errors import InputError
 from compress.plan import DistillOptions, TrainSettings
+from tests.same import same_arrays
 
 OPTIONS = DistillOptions(hints=("fitnets", "attention"), hint_weight=0.1)
 TWO = TrainSettings(epochs=2, batch_size=64)
@@ -60,12 +61,8 @@ def test_students_are_the_same_with_and_without(
         assert result.cache == ("disk" if where == "auto" else where)
         assert (result.cache_bytes > 0) == (where != "off")
     for where in ("disk", "auto"):
-        pairs = zip(students["memory"].get_weights(), students[where].get_weights(), strict=True)
-        for a, b in pairs:
-            np.testing.assert_array_equal(a, b)
-    pairs = zip(students["memory"].get_weights(), students["off"].get_weights(), strict=True)
-    for a, b in pairs:
-        np.testing.assert_allclose(a, b, atol=1e-4)
+        same_arrays(students["memory"].get_weights(), students[where].get_weights())
+    same_arrays(students["memory"].get_weights(), students["off"].get_weights(), atol=1e-4)
 
 
 def test_an_interrupted_cache_goes_on(
@@ -87,6 +84,7 @@ def test_an_interrupted_cache_goes_on(
     with teacher_cache(teachers, digits, **given) as cached:
         assert 0 < cached.computed < 0.7 * len(digits.train)
         with teacher_cache(teachers, digits, where="memory") as whole:
+            assert whole.arrays
             for name, array in whole.arrays.items():
                 np.testing.assert_array_equal(cached.arrays[name], array)
     with teacher_cache(teachers, digits, **given) as again:

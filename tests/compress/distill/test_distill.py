@@ -15,6 +15,7 @@ from compress.device import Device
 from compress.errors import InputError
 from compress.plan import DistillOptions, TrainSettings
 from compress.train import train
+from tests.same import same_arrays
 
 ONE = TrainSettings(epochs=1, batch_size=64)
 
@@ -26,9 +27,9 @@ def test_heads_do_not_matter(digits: Dataset, cpu: Device, small_cnn: Callable[.
         student, teacher = small_cnn(0, head), small_cnn(1, head)
         distill(student, teacher, digits, finetune=ONE, device=cpu)
         students.append(student.get_weights())
+    assert len(students) == 3
     for other in students[1:]:
-        for a, b in zip(students[0], other, strict=True):
-            np.testing.assert_array_equal(a, b)
+        same_arrays(students[0], other)
 
 
 def test_the_teacher_is_not_touched(
@@ -37,8 +38,7 @@ def test_the_teacher_is_not_touched(
     student, teacher = small_cnn(0), small_cnn(1)
     before = [w.copy() for w in teacher.get_weights()]
     result = distill(student, teacher, digits, finetune=ONE, device=cpu)
-    for a, b in zip(teacher.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(a, b)
+    same_arrays(teacher.get_weights(), before)
     assert result.model is student
 
 
@@ -49,8 +49,7 @@ def test_weight_zero_is_plain_training(
     options = DistillOptions(weight=0.0)
     distill(taught, small_cnn(1), digits, options, finetune=ONE, device=cpu)
     train(plain, digits, ONE, device=cpu)
-    for a, b in zip(taught.get_weights(), plain.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
+    same_arrays(taught.get_weights(), plain.get_weights(), atol=1e-6)
 
 
 def test_a_student_learns_from_outputs_alone(

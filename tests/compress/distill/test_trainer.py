@@ -18,6 +18,7 @@ from compress.distill.teachers import blended
 from compress.errors import InputError
 from compress.plan import DistillOptions, TrainSettings, WeightOptions
 from compress.prune.weights import WeightPruner
+from tests.same import same_arrays
 
 ONE = TrainSettings(epochs=1, batch_size=64)
 EVERY_HINT = DistillOptions(
@@ -131,6 +132,7 @@ def test_an_example_of_weight_two_counts_like_two(
         students.append(mlp(data))
         distill(students[-1], mlp(data, 1, 20), data, options, finetune=settings, device=cpu)
     start = mlp(blobs).get_weights()
+    assert start
     for a, b, was in zip(*(s.get_weights() for s in students), start, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-6)
         assert np.abs(a - was).max() > 1e-3
@@ -153,8 +155,7 @@ def test_live_teachers_see_the_augmented_batch(
     result = distill(student, teacher, digits, options, finetune=settings, device=cpu)
     assert result.cache == "off"
     assert abs(result.training.history[0].loss) < 1e-5
-    for a, b in zip(student.get_weights(), teacher.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+    same_arrays(student.get_weights(), teacher.get_weights(), atol=1e-5)
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid", "linear"])
@@ -178,8 +179,7 @@ def test_equal_teachers_are_like_one(blobs: Dataset, cpu: Device) -> None:
     for teachers in ([teacher], [teacher, clone]):
         students.append(mlp(blobs))
         distill(students[-1], teachers, blobs, finetune=ONE, device=cpu)
-    for a, b in zip(students[0].get_weights(), students[1].get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+    same_arrays(students[0].get_weights(), students[1].get_weights(), atol=1e-5)
     with pytest.raises(InputError, match="one number a teacher. Received: 2 for 1"):
         distill(mlp(blobs), teacher, blobs, DistillOptions(teacher_weights="1,2"), device=cpu)
 
@@ -199,8 +199,7 @@ def test_class_orders_are_mapped_by_name_or_refused(blobs: Dataset, cpu: Device)
     for who, names in ((teacher, None), (wide, ("d", "c", "a", "b"))):
         students.append(mlp(blobs))
         distill(students[-1], who, blobs, finetune=ONE, device=cpu, teacher_classes=[names])
-    for a, b in zip(students[0].get_weights(), students[1].get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+    same_arrays(students[0].get_weights(), students[1].get_weights())
     with pytest.raises(InputError, match="must know every class of the data. Received: no 'b'"):
         distill(mlp(blobs), wide, blobs, device=cpu, teacher_classes=[("a", "c", "d", "e")])
     with pytest.raises(InputError, match=r"must output \(batch, 3\)"):
@@ -252,8 +251,7 @@ def test_sigmoid_heads_do_not_matter(kind: str, cpu: Device) -> None:
         distill(student, teacher, data, finetune=ONE, device=cpu)
         students.append(student)
         assert student.get_layer("last").activation.__name__ == (activation or "linear")
-    for a, b in zip(students[0].get_weights(), students[1].get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+    same_arrays(students[0].get_weights(), students[1].get_weights())
 
 
 def test_distillation_goes_on_with_masks_and_projections(
@@ -285,8 +283,7 @@ def test_distillation_goes_on_with_masks_and_projections(
         run(small_cnn(0), checkpoint=file, on_epoch=stop)
     result = run(resumed, checkpoint=file)
     assert [r.loss for r in result.training.history] == [r.loss for r in expected.training.history]
-    for a, b in zip(whole.get_weights(), resumed.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+    same_arrays(whole.get_weights(), resumed.get_weights())
     zeros = np.mean(whole.get_layer("mid").kernel.numpy() == 0)
     assert zeros == pytest.approx(0.6, abs=0.01)
     with pytest.raises(InputError, match="A checkpoint must belong to the training"):
@@ -326,8 +323,7 @@ def test_xla_gives_the_same(blobs: Dataset, cpu: Device) -> None:
             device=replace(cpu, jit=jit),
         )
         assert result.training.notes == ()
-    for a, b in zip(students[0].get_weights(), students[1].get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+    same_arrays(students[0].get_weights(), students[1].get_weights(), atol=1e-5)
 
 
 def test_random_layers_in_the_student_are_noted(

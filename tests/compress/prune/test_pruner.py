@@ -24,6 +24,7 @@ from compress.prune.weights import (
     update_times,
 )
 from compress.train import train
+from tests.same import same_arrays
 
 
 def schedule(step: int, begin: int, end: int, final: float, power: float = 3.0) -> float:
@@ -69,8 +70,7 @@ def test_training_reaches_the_sparsity_and_holds_it(
     result = prune_weights(
         model, digits, options, finetune=TrainSettings(epochs=6, batch_size=64), device=cpu
     )
-    for a, b in zip(model.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(a, b)
+    same_arrays(model.get_weights(), before)
     mid, hidden = result.model.get_layer("mid").kernel, result.model.get_layer("hidden").kernel
     assert (mid.numpy() == 0).sum() == 1152 - round(1152 * 0.2)
     assert (hidden.numpy() == 0).sum() == 512 - round(512 * 0.2)
@@ -231,8 +231,7 @@ def test_a_training_goes_on_from_its_file_as_if_never_interrupted(
     fit(whole, blobs, 2)
     assert resumed.strip().pruned == straight.strip().pruned
     assert resumed.notes == []  # its zeros are its own, not a start
-    for one, two in zip(again.get_weights(), whole.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, two)
+    same_arrays(again.get_weights(), whole.get_weights())
     assert (again.get_layer("b").kernel.numpy() == 0).mean() == 0.75
     # Keras alone reads the file too
     plain = keras.saving.load_model(tmp_path / "half.keras")

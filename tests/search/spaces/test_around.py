@@ -14,6 +14,7 @@ from compress.io import save_model
 from compress.measure import count_macs
 from search.spaces import Around, Space, _subnetworks
 from tests.contracts.space import SpaceContract
+from tests.same import same_arrays
 
 FIRST, MID, HIDDEN = "keep.first", "keep.mid", "keep.hidden"
 HALF = {FIRST: 0.5, MID: 0.5, HIDDEN: 0.5}  # 4 of 8, 8 of 16 and 16 of 32 channels
@@ -75,8 +76,7 @@ def test_weights_are_exact_slices(around: Around, model: Any, digits: Dataset) -
 def test_everything_kept_is_the_model_itself(around: Around, model: Any, digits: Dataset) -> None:
     built = around.build(FixedTrial(around.baseline(digits)), digits)
     around.prepare(built, around.baseline(digits) | {"learning_rate.adam": 1e-3}, digits)
-    for one, two in zip(built.weights, model.weights, strict=True):
-        np.testing.assert_array_equal(one, two)  # the statistics too
+    same_arrays(built.weights, model.weights)  # the statistics too
     x = digits.inputs("val")
     np.testing.assert_array_equal(built(x, training=False), model(x, training=False))
     # and a model of its own: training it leaves the next candidate alone

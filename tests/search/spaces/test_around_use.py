@@ -29,6 +29,7 @@ from search.pipeline import default_folder, run_search
 from search.plan import SearchPlan
 from search.spaces import Around, space_for
 from tests.contracts.space import ask
+from tests.same import same_arrays
 from tests.search.spaces.test_around import FIRST, HALF, HIDDEN, MID
 
 
@@ -173,8 +174,7 @@ def test_fine_tuning_never_makes_worse(around: Around, digits: Dataset) -> None:
     worse = start.settled(model, TrainResult((), 2, {"accuracy": -1.0}, 9))
     assert worse.best_epoch == 0
     assert worse.notes[0].endswith(f"{worse.val['accuracy']:.4f}")
-    for one, two in zip(model.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(one, two)
+    same_arrays(model.get_weights(), before)
 
 
 def test_described_on_the_command_line(around: Around) -> None:
