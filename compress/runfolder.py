@@ -5,12 +5,14 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from compress.credentials import hidden_in
 from compress.errors import InputError
 from compress.files import read_json, writable_folder, write_json
 from compress.options import differing_fields, from_nested, to_nested
@@ -145,7 +147,7 @@ class RunFolder:
         )
 
     def read_plan_record(self) -> dict[str, Any]:
-        """Returns the content of plan.json.
+        """Returns the content of plan.json, without passwords that older versions put there.
 
         Raises:
             InputError: The folder is no run's, or of another format.
@@ -160,7 +162,7 @@ class RunFolder:
             raise InputError(
                 f"'{self.plan}' must have format {FORMAT}. Received: {record.get('format')}."
             )
-        return record
+        return typing.cast(dict[str, Any], hidden_in(record))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from compress import credentials
 from compress.data import Dataset, load_data
 from compress.device import available_cores, gpu_count
 from compress.errors import InputError, RunFailed
@@ -107,7 +108,13 @@ def _run(plan: SearchPlan, command: str, display: Display) -> Report:
             place, count, threads, folder.path,
         )  # fmt: skip
         _wait_for_orphans(folder)
-        with LocalPool(folder, count, plan.device, threads, gpus) as pool:
+        private = credentials.environment(plan.search.storage)
+        if private:
+            LOG.info(
+                "the storage's password is kept nowhere: to go on later, give it again, best in %s",
+                credentials.PASSWORD,
+            )
+        with LocalPool(folder, count, plan.device, threads, gpus, private) as pool:
             _search(folder, plan, data, pool, display)
             if plan.final.epochs:
                 _train_finally(folder, plan, pool, display)

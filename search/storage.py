@@ -7,6 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from compress import credentials
 from compress.errors import InputError
 from compress.runfolder import RunFolder
 
@@ -26,7 +27,7 @@ def open_storage(where: str | Path, option: str) -> optuna.storages.BaseStorage:
     """Opens what studies are kept in.
 
     Args:
-        where: A URL, or the path of a run's journal.
+        where: A URL, as plans hold it without its password, or the path of a run's journal.
         option: Who asked for it, for errors.
 
     Raises:
@@ -46,12 +47,14 @@ def open_storage(where: str | Path, option: str) -> optuna.storages.BaseStorage:
                 f"{option} must be a journal of Optuna's without damage. Received: '{where}' "
                 f"({type(error).__name__}). The run's own command mends it."
             ) from None
+    url = credentials.whole(where)
     try:
-        return optuna.storages.get_storage(where)
+        return optuna.storages.get_storage(url)
     except Exception as error:  # SQLAlchemy and the drivers have many kinds of errors
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
             f"{option} must be a URL that Optuna can open. Received: '{where}' "
-            f"({str(error).splitlines()[0]})."
+            f"({credentials.hidden(reason, url)})."
         ) from None
 
 

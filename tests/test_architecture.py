@@ -22,6 +22,7 @@ TIERS = [
         "compress.options",
         "compress.lifeline",
         "compress.interpreter",
+        "compress.credentials",
     ],
     [
         "compress.files",

@@ -22,6 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from compress.credentials import hidden
 from compress.errors import LONGEST, ParetuneError, one_line
 from compress.report.terminal import said
 from compress.report.visible import line
@@ -58,7 +59,7 @@ def reporting_errors(resume: str) -> Iterator[None]:
 
 def complain(what: object) -> None:
     """Prints an error as one line on standard error."""
-    _tell(f"paretune: error: {one_line(what, LONGEST)}")
+    _tell(f"paretune: error: {hidden(one_line(what, LONGEST))}")
 
 
 def _tell(text: str) -> None:

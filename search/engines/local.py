@@ -10,6 +10,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Protocol
 
@@ -80,11 +81,19 @@ class LocalPool:
         threads: CPU threads a worker.
         gpus: Number of GPUs to spread the workers over; 0: none. Workers on the same card
             get equal shares of its memory.
+        environment: Variables of the workers beside this process's: what others must not see.
     """
 
     def __init__(
-        self, folder: RunFolder, workers: int, device: str, threads: int, gpus: int = 0
+        self,
+        folder: RunFolder,
+        workers: int,
+        device: str,
+        threads: int,
+        gpus: int = 0,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
+        self._environment = dict(environment or {})
         self._folder, self._device, self._threads, self._gpus = folder, device, threads, gpus
         self._slots = [_Worker(index) for index in range(workers)]
         self._events: queue.Queue[tuple[int, int, dict[str, Any] | None]] = queue.Queue()
@@ -185,6 +194,7 @@ class LocalPool:
     def _start(self, slot: _Worker) -> None:
         environment = {
             **module_environment(),
+            **self._environment,
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "KERAS_BACKEND": "tensorflow",
         }
@@ -216,7 +226,10 @@ class LocalPool:
         ).start()
 
     def _died(self, slot: _Worker, handler: Handler) -> None:
-        code = slot.process.wait() if slot.process else 0
+        code = 0
+        if slot.process:
+            code = slot.process.wait()
+            _close_input(slot.process)
         was_ready = slot.started
         slot.process, slot.ready = None, False
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
@@ -243,12 +256,10 @@ class LocalPool:
         slot.generation += 1
         if process is None:
             return
-        try:
+        with contextlib.suppress(BrokenPipeError):
             if process.stdin:
                 messages.send(process.stdin, messages.QUIT)
-                process.stdin.close()
-        except BrokenPipeError:
-            pass
+        _close_input(process)
         process.terminate()
         try:
             process.wait(STOP_SECONDS)
@@ -263,6 +274,13 @@ class LocalPool:
                 _kill(slot.process)
             self._end(slot)
             slot.job = None
+
+
+def _close_input(process: subprocess.Popen[str]) -> None:
+    """Closes what a worker reads from; one that is gone takes nothing more."""
+    if process.stdin:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
@@ -282,4 +300,6 @@ def _read(
         message = messages.parse(line)
         if message is not None:
             events.put((index, generation, message))
+    if process.stdout:
+        process.stdout.close()
     events.put((index, generation, None))

@@ -19,6 +19,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from compress.credentials import hidden
 from search.engines import forking, messages
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Worker:
                 self.progress,
             )
         except Exception as error:  # a trial must not take the worker with it
-            traceback.print_exc()
+            sys.stderr.write(hidden(traceback.format_exc()))
             candidate = Candidate(
                 candidate_id(trial.number),
                 FAILED,
@@ -135,7 +136,7 @@ class Worker:
                 self.progress,
             )
         except Exception as error:
-            traceback.print_exc()
+            sys.stderr.write(hidden(traceback.format_exc()))
             return {"error": _short(error)}
         return {"final": record.to_json()}
 
@@ -157,7 +158,7 @@ class Worker:
                 command=job["command"],
             )
         except Exception as error:
-            traceback.print_exc()
+            sys.stderr.write(hidden(traceback.format_exc()))
             return {"name": name, "error": _short(error)}
         return {"name": name, "val": record.val}
 
@@ -165,7 +166,7 @@ class Worker:
 def _short(error: Exception) -> str:
     """Returns an error's first line, with its kind."""
     first = (str(error).strip() or repr(error)).splitlines()[0]
-    return f"{type(error).__name__}: {first}"
+    return hidden(f"{type(error).__name__}: {first}")
 
 
 def resident_bytes() -> int:

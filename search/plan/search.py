@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from compress import credentials
 from compress.errors import InputError
 from compress.options import option, require, require_choice
 from compress.plan import OPTIMIZERS, require_epochs
@@ -58,7 +59,12 @@ class SearchOptions:
         "worker processes; default: one a GPU, else one a core; those on one GPU divide its memory",
         extendable=True,
     )
-    storage: str = option("", "--storage", "Optuna storage URL; default: a journal in --out")
+    storage: str = option(
+        "",
+        "--storage",
+        "Optuna storage URL; default: a journal in --out. Its password is not kept: give it in "
+        "PARETUNE_STORAGE_PASSWORD",
+    )
     replay: str = option(
         "", "--replay", "a candidate's .json: its choices and its seed are tried first"
     )
@@ -105,6 +111,18 @@ class SearchOptions:
         )  # fmt: skip
 
         self.parsed_prefer()
+        if self.storage and "://" not in self.storage:
+            # what stands in front of @ may be a password
+            raise InputError(
+                "storage must be a URL that Optuna can open, like sqlite:///study.db. Received: "
+                f"'{'...@' if '@' in self.storage else ''}{self.storage.rpartition('@')[2]}'."
+            )
+        # whoever shows or stores a plan finds no password in it
+        object.__setattr__(self, "storage", credentials.keep(self.storage))
+        sources = tuple(
+            credentials.keep(name) if "://" in name else name for name in self.warm_start
+        )
+        object.__setattr__(self, "warm_start", sources)
 
     def parsed_prefer(self) -> tuple[Condition, ...]:
         """Returns the soft limits.

@@ -176,7 +176,7 @@ def test_other_storages(folder: RunFolder, tmp_path: Path) -> None:
     start(study)
     assert study.study_name.startswith("paretune-run-")
     assert len(studies.open_study(folder, plan).trials) == 1
-    bad = from_flat(SearchPlan, {"storage": "nonsense"})
+    bad = from_flat(SearchPlan, {"storage": "nonsense://x"})
     with pytest.raises(InputError, match="storage must be a URL that Optuna can open"):
         studies.open_study(folder, bad)
 
