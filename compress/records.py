@@ -139,6 +139,11 @@ class Artifact(Record):
         test: Test quality of the file itself, by name.
         max_difference, agreement, checked: Against the Keras model, on `checked`
             validation examples.
+        val: Validation quality of the file itself, by name: what files are chosen by; empty in
+            records of older versions.
+        tested: How many examples `test` is of; None in records of older versions.
+        test_interval: 95 % interval of the main quality, where it is no share of right
+            examples, by resampling them; None otherwise.
     """
 
     id: str
@@ -160,6 +165,14 @@ class Artifact(Record):
     checked: int
     zstd_bytes: int | None = None
     sparse_macs: int | None = None
+    val: dict[str, float] = field(default_factory=dict)
+    tested: int | None = None
+    test_interval: tuple[float, ...] | None = None
+
+    @property
+    def zeros(self) -> float:
+        """Share of all parameters that are zero, in [0, 1]."""
+        return 1 - self.nonzero / self.params if self.params else 0.0
 
 
 @dataclass(frozen=True)
@@ -180,6 +193,8 @@ class Compressed(Record):
         artifacts: The exported files, as JSON.
         compressed: The compressed model's name in files, which tells what was done:
             "0005-c0_5x-p80"; empty in records of older versions, see `small`.
+        val_learnt: Model or teacher had learnt the validation part: it selected nothing, the
+            last epoch was kept, and `val` says little.
     """
 
     model: str
@@ -195,6 +210,7 @@ class Compressed(Record):
     artifacts: tuple[dict[str, Any], ...]
     channels: dict[str, Any] | None = None
     compressed: str = ""
+    val_learnt: bool = False
 
     @property
     def small(self) -> str:

@@ -123,10 +123,13 @@ def _files(
     folder: RunFolder,
     on_progress: OnProgress,
 ) -> list[Artifact]:
-    """Exports a model and judges every file on the test part."""
+    """Exports a model and judges every file: validation data may choose among them, test data
+    say how good they are.
+    """
     from compress.export import export
     from compress.measure.quality import run_all
     from compress.measure.runtimes import session_for
+    from compress.measure.sampling import resampled
     from compress.measure.size import file_sizes
 
     on_progress(f"exporting {stem}", 0.0)
@@ -137,12 +140,14 @@ def _files(
     if variant == "dense" and formats != ("sparse",):
         # nothing to leave out of a file without zeros
         formats = tuple(name for name in formats if name != "sparse")
-    inputs = data.inputs("test")
-    threshold = decides_at(model, data.task)
+    inputs, held_out = data.inputs("test"), data.inputs("val")
+    quality = partial(data.task.quality, threshold=decides_at(model, data.task))
+    main = data.task.qualities[0]
     options = replace(plan.export, formats=formats)
     for made in export(model, data, folder.exports / stem, options, seed=plan.seed):
         session = session_for(made.path)
         scores = run_all(session, inputs, partial(on_progress, f"testing {made.path.name}"))
+        chosen_by = run_all(session, held_out, partial(on_progress, f"validating {made.path.name}"))
         sizes = file_sizes(made.path)
         artifacts.append(
             Artifact(
@@ -159,12 +164,18 @@ def _files(
                 unsupported=analysis.unsupported,
                 size_bytes=sizes.size,
                 gzip_bytes=sizes.gzip,
-                test=data.task.quality(data.test.y, scores, threshold=threshold),
+                test=quality(data.test.y, scores),
                 max_difference=made.max_difference,
                 agreement=made.agreement,
                 checked=made.checked,
                 zstd_bytes=sizes.zstd,
                 sparse_macs=analysis.sparse_macs,
+                val=quality(data.val.y, chosen_by),
+                tested=len(scores),
+                # a share of right examples needs no more than their number
+                test_interval=None
+                if main in data.task.shares
+                else resampled(data.test.y, scores, quality, main, seed=plan.seed),
             )
         )
     return artifacts

@@ -41,7 +41,7 @@ class Subject:
     Attributes:
         name: The file's stem, made unique.
         path: As given.
-        macs, params: Counted; None for files that are no Keras models.
+        macs, params, nonzero: Counted; None for files that are no Keras models.
         unsupported: What `macs` leaves out.
     """
 
@@ -50,6 +50,12 @@ class Subject:
     macs: int | None = None
     params: int | None = None
     unsupported: tuple[str, ...] = ()
+    nonzero: int | None = None
+
+    @property
+    def zeros(self) -> float:
+        """Share of all parameters that are zero, in [0, 1]; 0 where they are not known."""
+        return 1 - self.nonzero / self.params if self.params and self.nonzero is not None else 0.0
 
     @property
     def is_keras(self) -> bool:
@@ -139,6 +145,7 @@ def prepare(
                 macs=analysis.macs,
                 params=analysis.params,
                 unsupported=analysis.unsupported,
+                nonzero=analysis.nonzero,
             )
         )
         items += _converted(subject, model, plan, folder)

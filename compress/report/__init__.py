@@ -12,6 +12,7 @@ from compress.report.html import render_html
 from compress.report.plot import render_plot
 from compress.report.rows import Report, Row, load_report, values
 from compress.report.search_facts import SearchFacts, search_facts
+from compress.report.standouts import standouts
 from compress.report.tables import render_tables
 from compress.report.visible import visible
 
@@ -50,6 +51,7 @@ def _json(report: Report, facts: SearchFacts | None) -> dict[str, Any]:
             for column in report.columns
         },
         "front": list(report.front),
+        "chosen": standouts(report).to_json(report),
         **({"search": facts.to_json()} if facts else {}),
         "candidates": [candidate.to_json() for candidate in report.candidates],
         "final": [record.to_json() for record in report.finals],

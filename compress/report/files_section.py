@@ -14,8 +14,8 @@ from compress.report.markup import (
     row,
     table,
 )
-from compress.report.rows import Report
-from compress.report.words import conditions, measured_cells, measured_costs, other_runtimes
+from compress.report.rows import Report, Row
+from compress.report.words import conditions, judged, measured_cells, measured_costs, other_runtimes
 from compress.task import MEANING
 
 
@@ -68,14 +68,14 @@ def files_section(report: Report) -> Html:
         first = index > 0 and report.rows[index - 1].artifact.model != item.model
         cells: list[Content] = [
             item.id,
-            *(formats.quality(name, item.test.get(name)) for name in report.qualities),
+            *(_tested(report, found, name) for name in report.qualities),
             lines(
                 f"{formats.count(item.macs)}{' +?' if item.unsupported else ''}",
                 f"{formats.count(2 * item.macs)} FLOPs",
             ),
             formats.count(item.sparse_macs),
             formats.count(item.params),
-            formats.count(item.nonzero),
+            lines(formats.count(item.nonzero), f"{formats.percent(item.zeros)} are zero"),
             formats.size(item.size_bytes),
             formats.size(item.gzip_bytes),
             formats.size(item.zstd_bytes),
@@ -90,11 +90,17 @@ def files_section(report: Report) -> Html:
     return joined(
         [
             element("h2", "Exported files"),
+            paragraph(judged(report)),
             paragraph(conditions(report)),
             table(heads, rows),
             items(other_runtimes(report)),
         ]
     )
+
+
+def _tested(report: Report, found: Row, name: str) -> Content:
+    value = formats.quality(name, found.artifact.test.get(name))
+    return lines(value, formats.interval(name, report.interval(found, name)))
 
 
 def _two_lines(text: str) -> Html:

@@ -35,6 +35,19 @@ def quality(name: str, value: float | None) -> str:
     return share(value)
 
 
+def percent(value: float) -> str:
+    """Returns a share as whole per cent, below 1 % with one decimal: "80 %", "0.4 %"."""
+    return f"{value * 100:.0f} %" if value == 0 or value >= 0.00995 else f"{value * 100:.1f} %"
+
+
+def interval(name: str, ends: tuple[float, float] | None) -> str:
+    """Returns a quality's interval, "[91.05, 96.01]" in per cent; empty where there is none."""
+    if ends is None:
+        return ""
+    low, high = (f"{end:.4g}" if name in ERRORS else f"{end * 100:.2f}" for end in ends)
+    return f"[{low}, {high}]"
+
+
 def time(milliseconds: float) -> str:
     """Returns a time with three significant digits, in ms or, below 1 ms, in us."""
     value, unit = (milliseconds, "ms") if milliseconds >= 1 else (milliseconds * 1e3, "us")

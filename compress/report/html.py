@@ -25,7 +25,8 @@ from compress.report.plot import plot_svg
 from compress.report.rows import Report
 from compress.report.search_facts import SearchFacts
 from compress.report.search_section import search_section
-from compress.report.words import search_line
+from compress.report.standouts import Standouts, standouts
+from compress.report.words import search_line, tested
 
 _NOUNS = {
     "multiclass": "classes",
@@ -68,14 +69,10 @@ def policy(style: str) -> str:
 
 
 def _head(report: Report) -> Html:
-    data, kind = report.data, report.data.get("task", "multiclass")
+    data, kind = report.data, report.kind
     parts = {name: _examples(counts, kind) for name, counts in data.get("counts", {}).items()}
     shape = " x ".join(str(size) for size in data.get("input_shape", []))
     sizes = ", ".join(f"{count} {name}" for name, count in parts.items())
-    tiles = [
-        element("div", element("b", value), element("span", label), class_="tile")
-        for value, label in _tiles(report)
-    ]
     return joined(
         [
             element("h1", f"paretune {report.record['command']}: {_source(report)}"),
@@ -85,7 +82,7 @@ def _head(report: Report) -> Html:
                 f"{'final trainings and ' if report.finals else 'the '}exported files once.",
                 soft=True,
             ),
-            element("div", tiles, class_="tiles") if tiles else None,
+            _tiles(report, standouts(report)),
             [paragraph(f"Note: {note}", soft=True) for note in data.get("notes", [])],
         ],
         "\n",
@@ -104,31 +101,38 @@ def _source(report: Report) -> str:
     return str(report.data.get("source", report.folder.name))
 
 
-def _tiles(report: Report) -> list[tuple[str, str]]:
+def _tiles(report: Report, found: Standouts) -> Html:
     tiles = []
     if report.candidates:
-        tiles.append((str(report.count(COMPLETE)), report.summary()))
-    if not report.rows:
-        return tiles
-    scores = {row.artifact.id: row.artifact.test[report.main] for row in report.rows}
-    best = max(scores, key=lambda name: scores[name])
-    tiles.append((formats.share(scores[best]), f"best test {report.main}: {best}"))
-    # the smallest file among those that cost at most one point against the best
-    near = [row for row in report.rows if scores[row.artifact.id] >= scores[best] - 0.01]
-    small = min(near, key=lambda row: row.artifact.gzip_bytes)
-    tiles.append(
-        (
-            formats.size(small.artifact.gzip_bytes),
-            f"smallest file (gzipped) within 1 point of it: {small.artifact.id}",
-        )
+        tiles.append(_tile(str(report.count(COMPLETE)), report.summary()))
+    for item in found.chosen:
+        file, val = item.row.artifact.id, formats.quality(found.quality, item.val)
+        title, judged = item.title(found.quality), f"test {tested(report, item.row)}"
+        if item.what == "best":
+            # the largest figure of a page is one that nothing was chosen by
+            value, mark, count = tested(report, item.row).partition(", n")
+            text = f"test {found.quality} of {file}{mark}{count}. {title}: {val}"
+            tiles.append(_tile(value, text))
+        else:
+            text = f"{title}: {file}, validation {val}, {judged}"
+            tiles.append(_tile(item.figure(found.quality), text))
+    note = (
+        f"No file is named best, smallest or fastest: {found.missing}."
+        if found.missing
+        else f"Chosen by the validation {found.quality} of {found.by}, never by test data."
     )
-    timed = [row for row in near if row.latency]
-    if timed:
-        fast = min(timed, key=lambda row: row.latency.median_ms if row.latency else 0.0)
-        if fast.latency:
-            tiles.append((formats.time(fast.latency.median_ms),
-                          f"fastest within 1 point of it: {fast.artifact.id}"))  # fmt: skip
-    return tiles
+    return joined(
+        [
+            element("div", tiles, class_="tiles") if tiles else None,
+            paragraph(note, soft=True) if report.rows else None,
+        ]
+    )
+
+
+def _tile(value: str, label: str) -> Html:
+    figure, bracket, rest = value.partition(" [")
+    ends = element("small", f" [{rest}") if bracket else None
+    return element("div", element("b", figure, ends), element("span", label), class_="tile")
 
 
 def _plot(report: Report) -> Html:

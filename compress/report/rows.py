@@ -11,6 +11,7 @@ import numpy as np
 
 from compress.files import read_json
 from compress.measure.latency import Latency
+from compress.measure.sampling import wilson
 from compress.pareto import front_mask
 from compress.plan import RUNTIMES
 from compress.records import (
@@ -106,6 +107,33 @@ class Report:
         ]  # fmt: skip
         return (*made, *COSTS)
 
+    @property
+    def kind(self) -> str:
+        """The kind of task."""
+        return str(self.data.get("task", "multiclass"))
+
+    @property
+    def validation_learnt(self) -> bool:
+        """Whether models have learnt the validation part: then it chooses nothing."""
+        return any(record.on_validation for record in self.finals) or any(
+            record.val_learnt for record in self.compressed
+        )
+
+    def tested(self, row: Row) -> int | None:
+        """Returns how many test examples judged a file; None where it is not on record."""
+        counts = self.data.get("counts", {}).get("test")
+        if row.artifact.tested is not None or not counts or self.kind == "multilabel":
+            return row.artifact.tested
+        return int(counts[0] if self.kind == "regression" else sum(counts))
+
+    def interval(self, row: Row, quality: str) -> tuple[float, float] | None:
+        """Returns the 95 % interval of a file's test quality; None where it is not known."""
+        count, value = self.tested(row), row.artifact.test.get(quality)
+        if count and value is not None and quality in make_task(self.kind, 2).shares:
+            return wilson(value, count)
+        stored = row.artifact.test_interval
+        return (stored[0], stored[1]) if stored and quality == self.main else None
+
     def count(self, state: str) -> int:
         """Returns the number of candidates that ended in `state`."""
         return sum(candidate.state == state for candidate in self.candidates)
@@ -165,7 +193,10 @@ COSTS = (
            lambda row: row.artifact.params),
     Column("nonzero", "Non-zero", "", "counted", "Parameters of the Keras model that are not zero.",
            lambda row: row.artifact.nonzero),
-    Column("sparsity", "Sparsity", "", "counted", "Zeros in the kernels that were pruned.",
+    Column("zeros", "Zeros", "", "counted", "Share of all parameters that are zero.",
+           lambda row: row.artifact.zeros),
+    Column("sparsity", "Sparsity", "", "counted",
+           "Share of zeros in the kernels that were pruned, which are a part of all parameters.",
            lambda row: row.artifact.sparsity),
     Column("size_bytes", "File", "B", "counted", "Size of the file.",
            lambda row: row.artifact.size_bytes),

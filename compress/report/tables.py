@@ -7,9 +7,12 @@ from rich.console import Group, RenderableType
 from compress.report import formats
 from compress.report.final import final_table
 from compress.report.rows import Report
+from compress.report.standouts import standouts
 from compress.report.terminal import Grid, said
 from compress.report.words import (
+    chosen_lines,
     conditions,
+    judged,
     measured_cells,
     measured_costs,
     other_runtimes,
@@ -27,10 +30,12 @@ def render_tables(report: Report) -> RenderableType:
     if report.finals:
         parts.append(final_table(report))
     if report.rows:
-        parts += [_files(report), said(conditions(report), "dim")]
+        parts += [_files(report), said(judged(report), "dim"), said(conditions(report), "dim")]
     parts += map(said, other_runtimes(report))
     for record in report.compressed:
         parts.append(said(f"{record.model}: {verdict(report, record.model)}"))
+    if report.rows:
+        parts += map(said, chosen_lines(report, standouts(report)))
     return Group(*parts)
 
 
@@ -76,7 +81,7 @@ def _files(report: Report) -> Grid:
                 artifact.id,
                 *(formats.quality(name, artifact.test.get(name)) for name in shown),
                 formats.count(artifact.macs),
-                formats.count(artifact.nonzero),
+                f"{formats.count(artifact.nonzero)} ({formats.percent(artifact.zeros)} zero)",
                 formats.size(artifact.size_bytes),
                 formats.size(artifact.gzip_bytes),
                 formats.size(artifact.zstd_bytes),

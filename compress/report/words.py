@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from compress.records import Candidate
+from compress.records import Artifact, Candidate
 from compress.report import formats
 from compress.report.progress import epochs_trained
 from compress.report.rows import Report, Row
-from compress.task import MEANING
+from compress.report.standouts import Standouts
+from compress.task import MEANING, make_task
 
 NEGLIGIBLE = 0.02
 """Ratios closer to 1 than this are not called a gain: instances of one file differ as much."""
@@ -29,6 +30,62 @@ def conditions(report: Report) -> str:
         "file."
     )
     return " ".join([text, *(f"Warning: {warning}." for warning in timed.warnings)])
+
+
+def tested(report: Report, row: Row) -> str:
+    """Says how good a file is on the test part: "94.00 % [91.05, 96.01], n = 360"."""
+    text = formats.quality(report.main, row.artifact.test.get(report.main))
+    ends = formats.interval(report.main, report.interval(row, report.main))
+    count = report.tested(row)
+    return "".join(
+        [text, f" {ends}" if ends else "", f", n = {count:,}" if count is not None else ""]
+    )
+
+
+def judged(report: Report) -> str:
+    """Says what the qualities of exported files are of, and what the brackets mean."""
+    if not report.rows:
+        return ""
+    first = report.rows[0]
+    count = report.tested(first)
+    of = f"{count:,} test examples" if count is not None else "the test part"
+    text = f"Qualities are those of the exported files themselves on {of}"
+    if report.interval(first, report.main) is None:
+        return f"{text}; there is no interval of {report.main} on record."
+    how = (
+        "resampling the examples"
+        if report.main not in make_task(report.kind, 2).shares
+        else "Wilson's, 1927"
+    )
+    return f"{text}; in brackets the 95 % interval of {report.main} ({how})."
+
+
+def chosen_lines(report: Report, found: Standouts) -> list[str]:
+    """Says which files stand out, and how good they are on the test part."""
+    if found.missing:
+        return [f"No file is named best, smallest or fastest: {found.missing}."]
+    lines = []
+    for item in found.chosen:
+        val = formats.quality(found.quality, item.val)
+        figures = (
+            f"({val})"
+            if item.what == "best"
+            else f"{item.figure(found.quality)} (validation {val})"
+        )
+        comma = " " if item.what == "best" else ", "
+        lines.append(
+            f"{item.title(found.quality)}: {item.row.artifact.id}{comma}{figures}; "
+            f"test {tested(report, item.row)}"
+        )
+    return lines
+
+
+def zeros(artifact: Artifact) -> str:
+    """Says how much of a model is zero: of the pruned kernels, and of all parameters."""
+    return (
+        f"{formats.percent(artifact.sparsity)} of the pruned kernels, "
+        f"{formats.percent(artifact.zeros)} of all parameters are zero"
+    )
 
 
 def search_line(report: Report) -> str:
@@ -81,18 +138,21 @@ def _trade(old: Row, new: Row, unpruned: Row | None, main: str) -> str:
     what = [new.artifact.format]
     if 0 < new.artifact.macs < old.artifact.macs:
         what.append(f"with {old.artifact.macs / new.artifact.macs:.2f}x fewer MACs")
-    if new.artifact.sparsity > 0 or len(what) == 1:
-        what.append(f"at {new.artifact.sparsity * 100:.0f} % sparsity")
+    if new.artifact.sparsity > 0:
+        what.append(f"({zeros(new.artifact)})")
+    elif len(what) == 1:
+        what.append("(nothing was removed)")
     text = (
-        f"{' '.join(what)}: "
-        f"{points:+.2f} points of {quality}, {smaller:.2f}x smaller gzipped, {_time(new)}"
+        f"{' '.join(what)}: {points:+.2f} points of test {quality}, "
+        f"{smaller:.2f}x smaller gzipped, {_time(new)}"
     )
     if unpruned is not None and unpruned is not old and unpruned.latency is not None:
         text += f" where {new.artifact.format} alone gives {unpruned.latency.ratio:.2f}x"
     if _only_bytes(new, unpruned):
         text += ": the zeros save bytes, no time"
     if new.artifact.unsupported:
-        text += f" (MACs leave out {len(new.artifact.unsupported)} operations)"
+        left = len(new.artifact.unsupported)
+        text += f" (MACs leave out {left} operation{'' if left == 1 else 's'})"
     return text
 
 

@@ -20,12 +20,14 @@ class Task(ABC):
         activation: What turns logits into predictions: "softmax", "sigmoid" or "linear".
         qualities: Names that `quality` returns and more is better of; the first is the one
             that selects unless told otherwise.
+        shares: Those that are shares of examples, each of which is right or wrong.
         label_smoothing: Share of a target that is moved to the other classes, in [0, 1).
     """
 
     name: str
     activation: str
     qualities: tuple[str, ...]
+    shares: tuple[str, ...] = ()
     label_smoothing: float = 0.0
 
     @property

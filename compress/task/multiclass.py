@@ -23,6 +23,7 @@ class MultiClass(Task):
     name = "multiclass"
     activation = "softmax"
     qualities = ("accuracy", "f1_macro", "precision_macro", "recall_macro")
+    shares = ("accuracy",)
 
     @property
     def outputs(self) -> int:

@@ -46,6 +46,7 @@ class Binary(_YesNo):
 
     name = "binary"
     qualities = ("accuracy", "f1", "precision", "recall", "roc_auc")
+    shares = ("accuracy",)
 
     @property
     def outputs(self) -> int:
@@ -91,6 +92,7 @@ class MultiLabel(_YesNo):
 
     name = "multilabel"
     qualities = ("f1_macro", "f1_micro", "accuracy", "exact_match")
+    shares = ("exact_match",)
 
     @property
     def outputs(self) -> int:

@@ -11,6 +11,9 @@ from compress.report import formats
 from compress.report.terminal import Grid, said
 from search.cli._console import display, reporting_errors, show
 
+SPARSE = 0.01
+"""Share of zeros from which a model's zeros are told: biases of any model may be zero."""
+
 
 def bench(models: list[Path], plan: BenchPlan) -> None:
     """Time models and files against each other, with every runtime and thread count asked for."""
@@ -61,6 +64,9 @@ def render_bench(result: object) -> RenderableType:
     for item in result.skipped:
         parts.append(said(f"{item.subject}, {item.runtime} {item.format}: skipped: {item.reason}"))
     for subject in result.subjects:
+        if subject.zeros >= SPARSE:
+            share = formats.percent(subject.zeros)
+            parts.append(said(f"{subject.name}: {share} of all parameters are zero"))
         if subject.unsupported:
             names = "; ".join(subject.unsupported)
             parts.append(said(f"{subject.name}: MACs leave out {names}"))

@@ -6,19 +6,22 @@ import csv
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from compress import BenchPlan, bench
-from compress.bench.result import Timed, verdict
-from compress.bench.subjects import fixed, subjects_of
+from compress.bench.result import BenchResult, Timed, verdict
+from compress.bench.subjects import Subject, fixed, subjects_of
 from compress.errors import InputError, MissingDependency
 from compress.export.litert import export_litert
 from compress.export.onnx import export_onnx
 from compress.measure import Latency, count_macs
 from compress.measure.runtimes import RUNTIMES
+from search.cli.bench import render_bench
 
 QUICK = BenchPlan(budget=0.5)
 
@@ -166,6 +169,21 @@ def test_verdicts_by_hand() -> None:
     assert verdict(base, timed("b", 0.5, 0.4, 0.625)) == "b is 2.00x slower than a [1.60, 2.50]"
     same = verdict(base, timed("b", 1.01, 0.99, 1.03))
     assert same == "no difference between b and a that this run can show (1.01x [0.99, 1.03])"
+
+
+def test_zeros_are_told_as_a_share_of_everything() -> None:
+    subjects = (
+        Subject("dense", Path("dense.keras"), 10, 1000, (), 999),
+        Subject("0005-p80", Path("0005-p80.keras"), 10, 1000, (), 870),
+    )
+    rows = tuple(timed(subject.name, 1.0, 1.0, 1.0) for subject in subjects)
+    console = Console(width=200, record=True, file=StringIO())
+    result = BenchResult(subjects, rows, (), BenchPlan())
+    console.print(render_bench(result))
+    text = console.export_text()
+    assert "0005-p80: 13 % of all parameters are zero" in text
+    assert "dense: " not in text
+    assert [item["nonzero"] for item in result.to_json()["models"]] == [999, 870]
 
 
 def test_the_first_to_be_compared_is_the_baseline(models: list[Path]) -> None:

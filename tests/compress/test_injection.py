@@ -174,7 +174,7 @@ def test_words_that_the_report_knows_may_be_others(full: RunFolder) -> None:
     render(full.path)
     found = Structure((full.path / "report.html").read_text("utf-8"))
     assert not {tag for tag, _ in (*found.outside, *found.inside)} & {"img", "script"}
-    assert f"{visible(TEXT)}float32 at 80 % sparsity" in found.text
+    assert f"{visible(TEXT)}float32 (80 % of the pruned kernels" in found.text
 
 
 def test_the_policy_names_the_style_sheet_and_nothing_else(folder: RunFolder) -> None:  # noqa: F811

@@ -120,7 +120,14 @@ def test_channels_then_weights(trained: Path, tmp_path: Path) -> None:
     assert any(text.startswith("fine-tuning, channel step 1 of 2") for text in seen)
     page = (result.folder / "report.html").read_text("utf-8")
     assert "first: 8 of 16 channels kept" in page
-    assert "fewer MACs at 50 % sparsity" in page
+    assert "fewer MACs (50 % of the pruned kernels, " in page
+    # what chooses files is measured on the files themselves, and test data are read once
+    for row in result.report.rows:
+        assert set(row.artifact.val) == set(row.artifact.test)
+        assert row.artifact.tested == 360
+        assert row.artifact.test_interval is None
+    # one of 360 examples may fall to the other side
+    assert small.val["accuracy"] == pytest.approx(record.val["pruned"]["accuracy"], abs=0.003)
     assert "--channels 0.5x --channel-steps 2" in record.command
 
 

@@ -86,6 +86,9 @@ def test_other_tasks_from_file_to_report(
         expected = (yes == truth).mean()
     assert result.report.rows
     for row in result.report.rows:
+        ends = result.report.interval(row, main)
+        assert ends is not None
+        assert ends[0] <= row.artifact.test[main] <= ends[1]
         assert row.artifact.test[main] > 0.85
         assert row.artifact.agreement > 0.95
         if row.artifact.id == "net-p50.float32":
@@ -95,7 +98,8 @@ def test_other_tasks_from_file_to_report(
     assert {"binary": "2 classes", "multilabel": "3 labels", "regression": "3 targets"}[
         kind
     ] in page
-    assert f"best test {main}" in page
+    assert f"test {main} of net" in page
+    assert f"Best validation {main}" in page
     assert (result.folder / "candidates.csv").read_text().startswith("record,id,")
     assert not (result.folder / "unfinished").exists() or not any(
         (result.folder / "unfinished").iterdir()

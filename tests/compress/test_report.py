@@ -6,11 +6,13 @@ import csv
 import json
 import re
 from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from compress.files import write_json
+from compress.files import read_json, write_json
 from compress.measure import Latency
 from compress.plan import Plan
 from compress.records import Artifact, Candidate, Compressed
@@ -169,9 +171,36 @@ def test_rendering_twice_gives_the_same_bytes(folder: RunFolder) -> None:
 
 def test_verdicts_say_what_zeros_change(folder: RunFolder) -> None:
     text = verdict(load_report(folder.path), "0001")
-    assert "float32 at 80 % sparsity: -1.00 points of accuracy, 3.00x smaller gzipped" in text
+    # of the kernels that were pruned, and of all parameters: 300 of 1000 are not zero
+    assert (
+        "float32 (80 % of the pruned kernels, 70 % of all parameters are zero): -1.00 points of "
+        "test accuracy, 3.00x smaller gzipped" in text
+    )
     assert "no difference in time that this run can show" in text
     assert "2.00x faster (250 us [245, 255]) where int8 alone gives 2.00x" in text
+
+
+def test_zeros_are_told_as_a_share_of_everything(folder: RunFolder) -> None:
+    """13 % of all parameters may be what 80 % of some kernels are."""
+    path = folder.compressed / "0001.json"
+    content = read_json(path)
+    for item in content["artifacts"][2:]:
+        item["nonzero"] = 870
+    write_json(path, content)
+    report = render(folder.path)
+    said = "80 % of the pruned kernels, 13 % of all parameters are zero"
+    assert said in verdict(report, "0001")
+    page = (folder.path / "report.html").read_text("utf-8")
+    assert said in page
+    assert "13 % are zero" in page
+    rows = json.loads((folder.path / "report.json").read_text("utf-8"))["files"]
+    assert [row["zeros"] for row in rows] == pytest.approx([0, 0, 0.13, 0.13])
+    console = Console(width=250, record=True, file=StringIO())
+    console.print(render_tables(report))
+    text = console.export_text()
+    assert "870 (13 % zero)" in text
+    assert said in text
+    assert "80 % sparsity" not in page + text
 
 
 def test_the_baseline_is_named_as_it_is(folder: RunFolder) -> None:
@@ -184,8 +213,6 @@ def test_the_baseline_is_named_as_it_is(folder: RunFolder) -> None:
 
 
 def test_tables_print(folder: RunFolder) -> None:
-    from rich.console import Console
-
     console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(render_tables(load_report(folder.path)))
     text = console.export_text()
@@ -219,6 +246,13 @@ def test_a_search_alone_and_an_empty_run_render(tmp_path: Path) -> None:
         (formats.size(1500), "1.5 kB"),
         (formats.size(2_345_678), "2.35 MB"),
         (formats.share(0.91234), "91.23 %"),
+        (formats.percent(0.8), "80 %"),
+        (formats.percent(0.004), "0.4 %"),
+        (formats.percent(0.0), "0 %"),
+        (formats.percent(0.0099), "1.0 %"),
+        (formats.interval("accuracy", (0.9105, 0.96012)), "[91.05, 96.01]"),
+        (formats.interval("rmse", (1.5, 2.25)), "[1.5, 2.25]"),
+        (formats.interval("accuracy", None), ""),
         (formats.time(0.0054), "5.40 us"),
         (formats.time(12.345), "12.3 ms"),
         (formats.time(512.3), "512 ms"),

@@ -1,0 +1,140 @@
+"""The files that stand out: validation data choose them, test data say how good they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from compress.report import formats
+from compress.report.rows import Report, Row
+
+NEAR = 0.01
+"""The smallest and the fastest file may validate this much worse than the best: one point."""
+TITLES = {
+    "best": "Best validation {quality}",
+    "smallest": "Smallest within 1 point of it",
+    "fastest": "Fastest within 1 point of it",
+}
+
+
+@dataclass(frozen=True)
+class Standout:
+    """One file that was chosen.
+
+    Attributes:
+        what: A key of `TITLES`.
+        row: The file.
+        val: Its validation quality, by which it was chosen.
+    """
+
+    what: str
+    row: Row
+    val: float
+
+    def title(self, quality: str) -> str:
+        """Says what it is."""
+        return TITLES[self.what].format(quality=quality)
+
+    def figure(self, quality: str) -> str:
+        """Returns what it stands out by."""
+        if self.what == "smallest":
+            return f"{formats.size(self.row.artifact.gzip_bytes)} gzipped"
+        if self.what == "fastest" and self.row.latency:
+            return formats.time(self.row.latency.median_ms)
+        return formats.quality(quality, self.val)
+
+
+@dataclass(frozen=True)
+class Standouts:
+    """What was chosen, and by what.
+
+    Attributes:
+        quality: Name of the quality.
+        by: Whose validation quality decided.
+        chosen: The best, the smallest near it and, where times were measured, the fastest.
+        missing: Why nothing was chosen; empty otherwise.
+    """
+
+    quality: str
+    by: str = ""
+    chosen: tuple[Standout, ...] = ()
+    missing: str = ""
+
+    def to_json(self, report: Report) -> dict[str, Any]:
+        """Returns the record as dictionaries, lists and numbers."""
+        if self.missing:
+            return {"missing": self.missing}
+        return {
+            "quality": self.quality,
+            "by": self.by,
+            **{item.what: dict(_facts(report, self.quality, item)) for item in self.chosen},
+        }
+
+
+def _facts(report: Report, quality: str, item: Standout) -> Iterator[tuple[str, Any]]:
+    interval = report.interval(item.row, quality)
+    yield "file", item.row.artifact.id
+    yield "val", item.val
+    yield "test", item.row.artifact.test[quality]
+    yield "interval", list(interval) if interval else None
+    yield "examples", report.tested(item.row)
+
+
+def standouts(report: Report) -> Standouts:
+    """Chooses the files that stand out, by validation quality alone.
+
+    A file's own validation quality decides; where records of an older version have none, that
+    of the Keras model which it was made of. Nothing is chosen where validation data have been
+    learnt, or are not on record: test data never choose.
+    """
+    quality = report.main
+    if not report.rows:
+        return Standouts(quality, missing="there are no exported files")
+    if report.validation_learnt:
+        return Standouts(
+            quality,
+            missing="the models have learnt the validation part, and test data choose nothing",
+        )
+    by, values = _values(report, quality)
+    if not values:
+        return Standouts(
+            quality,
+            missing=f"there is no validation {quality} of every file on record, and test data "
+            "choose nothing",
+        )
+    # of equals the smaller file
+    ranked = sorted(
+        report.rows,
+        key=lambda row: (-values[row.artifact.id], row.artifact.gzip_bytes, row.artifact.id),
+    )
+    best = ranked[0]
+    near = [row for row in ranked if values[row.artifact.id] >= values[best.artifact.id] - NEAR]
+    found = {"best": best, "smallest": min(near, key=lambda row: row.artifact.gzip_bytes)}
+    timed = [row for row in near if row.latency]
+    if timed:
+        found["fastest"] = min(timed, key=_time)
+    return Standouts(
+        quality,
+        by,
+        tuple(Standout(what, row, values[row.artifact.id]) for what, row in found.items()),
+    )
+
+
+def _time(row: Row) -> float:
+    return row.latency.median_ms if row.latency else float("inf")
+
+
+def _values(report: Report, quality: str) -> tuple[str, Mapping[str, float]]:
+    """Returns whose validation quality it is, and that of each file; none where one lacks it."""
+    own = {row.artifact.id: row.artifact.val.get(quality) for row in report.rows}
+    models = {record.model: record.val for record in report.compressed}
+    kept = {
+        row.artifact.id: models[row.artifact.model].get(row.artifact.variant, {}).get(quality)
+        for row in report.rows
+    }
+    for by, values in (("the exported files", own), ("the Keras models", kept)):
+        known = {name: value for name, value in values.items() if value is not None}
+        if len(known) == len(values):
+            return by, known
+    return "", {}
