@@ -153,7 +153,7 @@ def test_wilson_against_scipy(right: int, of: int) -> None:
 
 
 def test_resampling_covers_what_other_samples_give() -> None:
-    task = make_task("regression", 1, variance=1.0)
+    task = make_task("regression", 1)
     random = np.random.default_rng(0)
 
     def sample(count: int) -> tuple[Any, Any]:
