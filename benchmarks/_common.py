@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _docs, _stored
+from benchmarks._latency import bounds
 from benchmarks._peers import PEERS
 from benchmarks._stored import Stored
 from compress.errors import InputError
-from compress.measure.stats import median_interval
+from compress.measure.stats import median_spread
 
 SEEDS = (0, 1, 2)
 """Wherever accuracies are compared."""
@@ -146,21 +147,33 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def ratio(old: Sequence[float], new: Sequence[float]) -> dict[str, float]:
-    """Returns the median of old/new paired by round, with its 95 % interval."""
-    paired = np.asarray(old) / np.asarray(new)
-    middle, low, high = median_interval(paired, np.random.default_rng(0))
-    return {"ratio": middle, "low": low, "high": high, "rounds": len(paired)}
+def ratio(old: Sequence[float], new: Sequence[float]) -> dict[str, Any]:
+    """Returns the median of old/new paired by round, with its 95 % interval.
+
+    Below ten rounds with their range, which is no interval: `spread` says which.
+    """
+    found = median_spread(np.asarray(old) / np.asarray(new), np.random.default_rng(0))
+    return {
+        "ratio": found.median,
+        "low": found.low,
+        "high": found.high,
+        "rounds": len(old),
+        "spread": found.kind,
+    }
 
 
 def told_ratio(row: Mapping[str, Any] | None) -> str:
-    """Returns "1.41x [1.38, 1.43]", a tie where the interval holds 1; or why there is none."""
+    """Returns "1.41x [1.38, 1.43]", a tie where the interval holds 1; or why there is none.
+
+    A range is called one: "1.41x [range 1.38 to 1.43]".
+    """
     if row is None:
         return ""
     if not _stored.was_run(row):
         return f"not run: {row['not run']}"
-    text = f"{row['ratio']:.2f}x [{row['low']:.2f}, {row['high']:.2f}]"
-    return text + (" (a tie)" if row["low"] <= 1.0 <= row["high"] else "")
+    low, high = row["low"], row["high"]
+    text = f"{row['ratio']:.2f}x {bounds(row, f'{low:.2f}', f'{high:.2f}')}"
+    return text + (" (a tie)" if low <= 1.0 <= high else "")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from compress.measure.stats import RANGE
+
 if TYPE_CHECKING:
     from compress.measure.latency import Latency
 
@@ -30,5 +32,11 @@ def told_latency(latency: Mapping[str, Any] | None) -> list[str]:
     text = f"{ratio:.2f}x"
     low, high = latency.get("ratio_low"), latency.get("ratio_high")
     if latency.get("interval") == INTERVAL and low is not None and high is not None:
-        text += f" [{low:.2f}, {high:.2f}]" + (" (a tie)" if low <= 1.0 <= high else "")
+        text += f" {bounds(latency, f'{low:.2f}', f'{high:.2f}')}"
+        text += " (a tie)" if low <= 1.0 <= high else ""
     return [time, text]
+
+
+def bounds(row: Mapping[str, Any], low: str, high: str) -> str:
+    """Returns the ends of an interval as "[1, 2]"; of a range, which is none, as such."""
+    return f"[range {low} to {high}]" if row.get("spread") == RANGE else f"[{low}, {high}]"

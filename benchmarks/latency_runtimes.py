@@ -17,7 +17,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks._common import Benchmark, table
-from benchmarks._latency import INTERVAL, stored_latency, told_latency
+from benchmarks._latency import INTERVAL, bounds, stored_latency, told_latency
 from benchmarks._stored import Stored
 from benchmarks.resnet20 import build
 from compress.device import quiet_tensorflow
@@ -83,7 +83,7 @@ def _time(latency: dict[str, Any]) -> str:
     if latency.get("interval") != INTERVAL or low is None or high is None:
         return text
     scale, digits = (1e3, ".0f") if latency["median_ms"] < 1 else (1.0, ".2f")
-    return f"{text} [{scale * low:{digits}}, {scale * high:{digits}}]"
+    return f"{text} {bounds(latency, f'{scale * low:{digits}}', f'{scale * high:{digits}}')}"
 
 
 BENCHMARK = Benchmark("latency_runtimes", __doc__, run, {"runtimes": runtimes}, arguments)

@@ -139,7 +139,7 @@ def timed(case: Case, rounds: int, steps: dict[str, Callable[[], Any]]) -> dict[
 
 
 def summary(seconds: dict[str, list[float]]) -> dict[str, Any]:
-    """Returns pruned / plain, paired by round, with 95 % intervals."""
+    """Returns pruned / plain, paired by round, with their spread."""
     hold, every = np.asarray(seconds["hold"]), np.asarray(seconds["every"])
     return {
         "seconds a plain step": float(np.median(seconds["plain"])),

@@ -90,8 +90,8 @@ class BenchResult:
         runtimes = ", ".join(dict.fromkeys(row.latency.runtime for row in self.timed))
         text = (
             f"Measured on {first.device} ({available_cores()} cores) at batch 1 with {runtimes}: "
-            f"medians and 95 % intervals of {first.rounds} rounds, {first.instances} instances a "
-            f"file; stopped when {why}. Ratios are old/new, paired by round."
+            f"median and {formats.rounds(first)}; stopped when {why}. Ratios are old/new, paired "
+            "by round."
         )
         return " ".join([text, *(f"Warning: {warning}." for warning in first.warnings)])
 
@@ -125,14 +125,13 @@ def verdict(old: Timed, new: Timed) -> str:
     if low <= 1.0 <= high:
         return (
             f"no difference between {new.subject} and {old.subject} that this run can show "
-            f"({ratio:.2f}x [{low:.2f}, {high:.2f}])"
+            f"({formats.speedup(new.latency)})"
         )
-    if ratio > 1.0:
-        return f"{new.subject} is {ratio:.2f}x faster than {old.subject} [{low:.2f}, {high:.2f}]"
-    return (
-        f"{new.subject} is {1 / ratio:.2f}x slower than {old.subject} "
-        f"[{1 / high:.2f}, {1 / low:.2f}]"
-    )
+    word = "faster" if ratio > 1.0 else "slower"
+    if ratio < 1.0:
+        ratio, low, high = 1 / ratio, 1 / high, 1 / low
+    ends = formats.bounds(new.latency, f"{low:.2f}", f"{high:.2f}")
+    return f"{new.subject} is {ratio:.2f}x {word} than {old.subject} {ends}"
 
 
 def write_result(result: BenchResult, folder: Path) -> None:

@@ -22,7 +22,7 @@ from compress.device import cpu_name
 from compress.measure.load import LoadMeter
 from compress.measure.runtimes import RUNTIMES, Runtime, Session
 from compress.measure.runtimes.tensorflow import server_processes
-from compress.measure.stats import median_interval
+from compress.measure.stats import INTERVAL, Spread, median_spread
 from compress.options import require
 from compress.plan import LatencyOptions
 from compress.records import Record
@@ -32,10 +32,12 @@ MIN_RUNS = 7
 MAX_RUNS = 60
 BLOCK_SECONDS = 0.003
 ROUNDS_PER_INSTANCE = 2
-"""Instances of one file differ by up to 5 %, and rounds of one instance alike: an interval over
-rounds is honest only when it spans many instances, so each file is prepared anew this often."""
+"""Instances of one file differ by up to 5 %, and rounds of one instance alike: instances are what
+is independent, so each file is prepared anew this often."""
 MIN_ROUNDS = 40
-CHECK_EVERY = 4
+CHECK_EVERY, CHECK_GROWTH = 4, 1.1
+"""Rounds until the intervals are looked at again: so many, or a tenth of all where that is more.
+Every look is a chance to stop while an interval happens to be narrow."""
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 BUSY_CORES = 0.2
 """Other work above this many cores is reported with the figures."""
@@ -47,15 +49,17 @@ class Latency(Record):
 
     Attributes:
         median_ms, low_ms, high_ms: Median over rounds of the blocks' medians, and its
-            bootstrap 95 % interval.
+            bootstrap 95 % interval (or range, see `spread`).
         p95_ms, min_ms: Over all single runs.
         ratio, ratio_low, ratio_high: Baseline's time / this one's, paired by round
-            (above 1: faster than the baseline), with its 95 % interval.
+            (above 1: faster than the baseline), with its 95 % interval (or range).
         baseline: What the ratio is against.
         rounds, instances, runs: How much was measured.
         threads, device, runtime: On what.
         stopped_by: "precision" or "budget".
         warnings: What may have disturbed the measurement.
+        spread: What the lows and highs are: "interval" (95 %), or "range" of the rounds,
+            where there were fewer than ten instances.
     """
 
     median_ms: float
@@ -75,6 +79,7 @@ class Latency(Record):
     runtime: str
     stopped_by: str
     warnings: tuple[str, ...]
+    spread: str = INTERVAL
 
 
 class _Timer:
@@ -85,6 +90,7 @@ class _Timer:
         self.instances = 0
         self.runs: list[npt.NDArray[np.float64]] = []
         self.medians: list[float] = []
+        self.groups: list[int] = []
         self.renew()
         self._session.invoke()
         once = min(self._session.timed(3))
@@ -104,6 +110,7 @@ class _Timer:
         kept = np.asarray(self._session.timed(self._block)[1:])
         self.runs.append(kept)
         self.medians.append(float(np.median(kept)))
+        self.groups.append(self.instances)
 
 
 @dataclass(frozen=True)
@@ -162,7 +169,8 @@ def time_entries(
 
     In each round, in random order, every entry runs a short block. Files are prepared
     anew every few rounds. Timing stops when every ratio's 95 % half-width is within the
-    precision asked for, or when the budget is spent; the result says which.
+    precision asked for, or when the budget is spent; the result says which, and whether
+    there were instances enough for intervals.
 
     Args:
         entries: By name.
@@ -190,7 +198,7 @@ def time_entries(
     rng = np.random.default_rng(seed)
     meter = LoadMeter(server_processes)
     began = time.perf_counter()
-    stopped_by = ""
+    stopped_by, next_check = "", MIN_ROUNDS
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -204,10 +212,11 @@ def time_entries(
             spent = (time.perf_counter() - began) / budget
             if on_progress:
                 on_progress(min(1.0, spent))
-            checked = done + 1 >= MIN_ROUNDS and (done + 1) % CHECK_EVERY == 0
-            if checked and _widest(timers, against, seed) <= precision:
-                stopped_by = "precision"
-            elif spent >= 1.0:
+            if done + 1 >= next_check:
+                next_check = max(done + 1 + CHECK_EVERY, math.ceil((done + 1) * CHECK_GROWTH))
+                if _widest(timers, against, seed) <= precision:
+                    stopped_by = "precision"
+            if not stopped_by and spent >= 1.0:
                 stopped_by = "budget"
     finally:
         if collecting:
@@ -219,11 +228,15 @@ def time_entries(
     }
 
 
-def _ratio(
-    timers: Mapping[str, _Timer], name: str, base: str, seed: int
-) -> tuple[float, float, float]:
-    paired = np.asarray(timers[base].medians) / np.asarray(timers[name].medians)
-    return median_interval(paired, np.random.default_rng(seed))
+def _spread(timer: _Timer, seed: int, base: _Timer | None = None) -> Spread:
+    """Returns the spread of a file's times, or of the ratios of a base's to them.
+
+    All files are prepared anew together, so their rounds have the same groups.
+    """
+    values = np.asarray(timer.medians)
+    if base is not None:
+        values = np.asarray(base.medians) / values
+    return median_spread(values, np.random.default_rng(seed), groups=timer.groups)
 
 
 def _widest(timers: Mapping[str, _Timer], against: Mapping[str, str], seed: int) -> float:
@@ -232,13 +245,10 @@ def _widest(timers: Mapping[str, _Timer], against: Mapping[str, str], seed: int)
     Files that are only compared with themselves have none; of them the times count,
     where there is no other file. (Times drift with the machine, paired ratios do not.)
     """
-    intervals = [
-        _ratio(timers, name, base, seed) for name, base in against.items() if name != base
-    ] or [
-        median_interval(np.asarray(timer.medians), np.random.default_rng(seed))
-        for timer in timers.values()
-    ]
-    return max((high - low) / 2.0 / middle for middle, low, high in intervals)
+    spreads = [
+        _spread(timers[name], seed, timers[base]) for name, base in against.items() if name != base
+    ] or [_spread(timer, seed) for timer in timers.values()]
+    return max(spread.half_width for spread in spreads)
 
 
 def _summary(
@@ -251,18 +261,17 @@ def _summary(
     seed: int,
 ) -> Latency:
     timer = timers[name]
-    middle, low, high = median_interval(np.asarray(timer.medians), np.random.default_rng(seed))
-    ratio, ratio_low, ratio_high = _ratio(timers, name, base, seed)
+    times, ratio = _spread(timer, seed), _spread(timer, seed, timers[base])
     runs = np.concatenate(timer.runs)
     return Latency(
-        median_ms=middle * 1e3,
-        low_ms=low * 1e3,
-        high_ms=high * 1e3,
+        median_ms=times.median * 1e3,
+        low_ms=times.low * 1e3,
+        high_ms=times.high * 1e3,
         p95_ms=float(np.quantile(runs, 0.95)) * 1e3,
         min_ms=float(runs.min()) * 1e3,
-        ratio=ratio,
-        ratio_low=ratio_low,
-        ratio_high=ratio_high,
+        ratio=ratio.median,
+        ratio_low=ratio.low,
+        ratio_high=ratio.high,
         baseline=base,
         rounds=len(timer.medians),
         instances=timer.instances,
@@ -272,6 +281,7 @@ def _summary(
         runtime=RUNTIMES[entry.runtime].describe(),
         stopped_by=stopped_by,
         warnings=warnings,
+        spread=times.kind,
     )
 
 

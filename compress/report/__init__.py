@@ -71,7 +71,8 @@ def _csv(report: Report) -> str:
     """One line a candidate and one a file; `record` tells them apart."""
     keys = [column.key for column in report.columns]
     names = ["record", "id", "model", "variant", "format", "state", "reason", "on_front",
-             f"val_{report.main}", *keys, "runtime", "threads", "device", "choices"]  # fmt: skip
+             f"val_{report.main}", *keys, "spread", "runtime", "threads", "device",
+             "choices"]  # fmt: skip
     sink = io.StringIO()
     writer = csv.DictWriter(sink, names, restval="", lineterminator="\n")
     writer.writeheader()
@@ -109,6 +110,7 @@ def _csv(report: Report) -> str:
                     key: "" if value is None else value
                     for key, value in values(report, row).items()
                 },
+                "spread": timed.spread if timed else "",
                 "runtime": timed.runtime if timed else "",
                 "threads": timed.threads if timed else "",
                 "device": timed.device if timed else "",

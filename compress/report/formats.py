@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from compress.measure.latency import Latency
+from compress.measure.stats import FEWEST, INTERVAL
 from compress.task import ERRORS
 
 
@@ -55,12 +56,25 @@ def time(milliseconds: float) -> str:
 
 
 def latency(value: Latency | None) -> str:
-    """Returns the median with its 95 % interval: `123 us [121, 125]`."""
+    """Returns the median with its 95 % interval or range: `123 us [121, 125]`."""
     if value is None:
         return "not timed"
     factor = 1 if value.median_ms >= 1 else 1e3
     low, high = _three(value.low_ms * factor), _three(value.high_ms * factor)
-    return f"{time(value.median_ms)} [{low}, {high}]"
+    return f"{time(value.median_ms)} {bounds(value, low, high)}"
+
+
+def bounds(value: Latency, low: str, high: str) -> str:
+    """Returns the ends of an interval as `[1, 2]`; a range, which is none, as `[range 1 to 2]`."""
+    return f"[{low}, {high}]" if value.spread == INTERVAL else f"[range {low} to {high}]"
+
+
+def rounds(value: Latency) -> str:
+    """Says how much was measured, and what follows from it: a 95 % interval, or a range."""
+    counts = f"{value.rounds} rounds, {value.instances} instances a file"
+    if value.spread == INTERVAL:
+        return f"95 % interval of {counts}"
+    return f"range of {counts}: fewer than {FEWEST} instances make no 95 % interval"
 
 
 def _three(value: float) -> str:
@@ -71,10 +85,11 @@ def _three(value: float) -> str:
 
 
 def speedup(value: Latency | None) -> str:
-    """Returns the ratio to the baseline with its interval: `1.52x [1.49, 1.55]`."""
+    """Returns the ratio to the baseline with its interval or range: `1.52x [1.49, 1.55]`."""
     if value is None:
         return "-"
-    return f"{value.ratio:.2f}x [{value.ratio_low:.2f}, {value.ratio_high:.2f}]"
+    ends = bounds(value, f"{value.ratio_low:.2f}", f"{value.ratio_high:.2f}")
+    return f"{value.ratio:.2f}x {ends}"
 
 
 _COSTS = {"macs": count, "params": count, "size_bytes": size, "latency_ms": time}

@@ -25,7 +25,7 @@ def conditions(report: Report) -> str:
     }[timed.stopped_by]
     text = (
         f"Latency measured with {timed.runtime} on {timed.device}, {threads}, batch 1: median "
-        f"and 95 % interval of {timed.rounds} rounds, {timed.instances} instances a file; {why}. "
+        f"and {formats.rounds(timed)}; {why}. "
         f"Speed-up is old/new against the model's own dense {timed.baseline.rpartition('.')[2]} "
         "file."
     )

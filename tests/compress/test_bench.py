@@ -186,6 +186,23 @@ def test_zeros_are_told_as_a_share_of_everything() -> None:
     assert [item["nonzero"] for item in result.to_json()["models"]] == [999, 870]
 
 
+def test_verdicts_on_ranges_say_that_they_are_none_of_intervals() -> None:
+    def short(*given: float) -> Timed:
+        row = timed("b", *given)
+        return replace(row, latency=replace(row.latency, rounds=9, instances=5, spread="range"))
+
+    base = timed("a", 1.0, 1.0, 1.0)
+    told = verdict(base, short(2.31, 2.27, 2.35))
+    assert told == "b is 2.31x faster than a [range 2.27 to 2.35]"
+    told = verdict(base, short(0.5, 0.4, 0.625))
+    assert told == "b is 2.00x slower than a [range 1.60 to 2.50]"
+    told = verdict(base, short(1.01, 0.99, 1.03))
+    assert told.endswith("can show (1.01x [range 0.99 to 1.03])")
+    result = BenchResult((), (short(2.0, 1.9, 2.1),), (), BenchPlan())
+    assert "median and range of 9 rounds, 5 instances a file" in result.conditions()
+    assert result.to_json()["timed"][0]["latency"]["spread"] == "range"
+
+
 def test_the_first_to_be_compared_is_the_baseline(models: list[Path]) -> None:
     result = bench(models, replace(QUICK, compare=("small", "wide")))
     assert {row.latency.baseline for row in result.timed} == {"small litert float32 1"}

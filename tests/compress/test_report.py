@@ -212,6 +212,26 @@ def test_the_baseline_is_named_as_it_is(folder: RunFolder) -> None:
     assert "dense int8 file" in conditions(load_report(folder.path))
 
 
+def test_ranges_are_never_shown_as_intervals(folder: RunFolder) -> None:
+    """Of few instances: in the page, the tables, JSON and CSV."""
+    from compress.report.words import conditions
+
+    content = json.loads(folder.latency.read_text())
+    few = {name: {**value, "rounds": 6, "spread": "range"} for name, value in content.items()}
+    folder.latency.write_text(json.dumps(few))
+    report = render(folder.path)
+    assert "median and range of 6 rounds, 3 instances a file: fewer than 10" in conditions(report)
+    assert "2.00x faster (250 us [range 245 to 255])" in verdict(report, "0001")
+    page = (folder.path / "report.html").read_text("utf-8")
+    assert "<small>[range 245 to 255]</small>" in page
+    assert "95 % interval of" not in page
+    stored = json.loads((folder.path / "report.json").read_text())
+    assert {item["latency"]["spread"] for item in stored["files"]} == {"range"}
+    with open(folder.path / "candidates.csv", newline="") as stream:
+        spreads = [row["spread"] for row in csv.DictReader(stream)]
+    assert spreads == [""] * 6 + ["range"] * 4
+
+
 def test_tables_print(folder: RunFolder) -> None:
     console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(render_tables(load_report(folder.path)))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats as scipy_stats
+from scipy.stats import bootstrap, norm, t
 
 from compress.errors import InputError
 from compress.measure import latency, measure_latency
 from compress.measure.runtimes import RUNTIMES
 from compress.measure.runtimes._base import timed_here
-from compress.measure.stats import median_interval
+from compress.measure.stats import median_spread
 from compress.plan import LatencyOptions
+from compress.report import formats
 
 
 @dataclass
@@ -30,11 +31,16 @@ class Clock:
 
 @dataclass
 class FakeRuntime:
-    """Takes `times[file]` seconds a run, the first run of a block ten times as long."""
+    """Takes `times[file]` seconds a run, the first run of a block ten times as long.
+
+    Instances of one file differ by `spread`, their runs by `noise` (standard deviations).
+    """
 
     clock: Clock
     times: dict[str, float]
     noise: float = 0.0
+    spread: float = 0.0
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     name: str = "fake"
     prepared: list[str] = field(default_factory=list)
     last: str = ""
@@ -52,7 +58,7 @@ class FakeSession:
 
     def __init__(self, runtime: FakeRuntime, name: str) -> None:
         self.runtime, self.name = runtime, name
-        self.rng = np.random.default_rng(len(runtime.prepared))
+        self.factor = 1.0 + runtime.spread * runtime.rng.normal()
 
     def set_input(self, x: np.ndarray) -> None:
         assert x.shape == (1, 2)
@@ -61,8 +67,8 @@ class FakeSession:
         runtime = self.runtime
         cold = 10.0 if runtime.last != self.name else 1.0
         runtime.last = self.name
-        jitter = 1.0 + runtime.noise * self.rng.normal()
-        runtime.clock.now += runtime.times[self.name] * cold * jitter
+        jitter = 1.0 + runtime.noise * runtime.rng.normal()
+        runtime.clock.now += runtime.times[self.name] * self.factor * cold * jitter
 
     def timed(self, count: int) -> list[float]:
         return timed_here(self.invoke, count)
@@ -137,11 +143,109 @@ def test_baselines_and_refusals(fake: FakeRuntime) -> None:
         measure_latency(FILES, options, runtime="no")
 
 
-def test_interval_equals_scipys_percentile_bootstrap() -> None:
+def test_interval_equals_scipys_bootstrap_at_expanded_percentiles() -> None:
     values = np.random.default_rng(0).gamma(4.0, size=60)
-    middle, low, high = median_interval(values, np.random.default_rng(1))
-    other = scipy_stats.bootstrap(
-        (values,), np.median, n_resamples=4000, method="percentile", rng=2
+    got = median_spread(values, np.random.default_rng(1))
+    # Student's t with 59 degrees of freedom instead of the normal, sqrt(60 / 59) wider
+    level = 1.0 - 2.0 * norm.cdf(-t.ppf(0.975, 59) * np.sqrt(60 / 59))
+    assert 0.95 < level < 0.96
+    other = bootstrap(
+        (values,), np.median, n_resamples=4000, method="percentile", rng=2, confidence_level=level
     ).confidence_interval
-    assert middle == np.median(values)
-    assert (low, high) == pytest.approx((other.low, other.high), rel=0.03)
+    assert got.kind == "interval"
+    assert got.median == np.median(values)
+    assert (got.low, got.high) == pytest.approx((other.low, other.high), rel=0.03)
+
+
+@pytest.mark.parametrize("last", [2, 1], ids=["whole", "cut short"])
+def test_interval_of_groups_equals_a_bootstrap_written_out(last: int) -> None:
+    """Groups drawn, then values within each, one by one; the last group may be smaller."""
+    rng = np.random.default_rng(0)
+    groups = [0] * 2 + [1] * 2 + [n for n in range(2, 14) for _ in range(2)] + [14] * last
+    values = 1.0 + 0.02 * rng.normal(size=15)[groups] + 0.01 * rng.normal(size=len(groups))
+    got = median_spread(values, rng, groups=groups)
+    held = [values[np.asarray(groups) == group] for group in range(15)]
+    medians = []
+    for _ in range(6000):
+        drawn = [held[index] for index in rng.integers(15, size=15)]
+        medians.append(np.median(np.concatenate([rng.choice(part, len(part)) for part in drawn])))
+    tail = norm.cdf(-t.ppf(0.975, 14) * np.sqrt(15 / 14))
+    expected = np.quantile(medians, [tail, 1.0 - tail])
+    assert (got.low, got.high) == pytest.approx(tuple(expected), abs=2e-3)
+    alone = median_spread(values, np.random.default_rng(1))
+    assert alone.half_width < 0.9 * got.half_width
+
+
+def test_few_independent_values_have_a_range() -> None:
+    nine = [4.0, 1.0, 3.0, 2.0, 9.0, 5.0, 6.0, 8.0, 7.0]
+    got = median_spread(nine, np.random.default_rng(0))
+    assert (got.median, got.low, got.high, got.kind) == (5.0, 1.0, 9.0, "range")
+    assert median_spread([*nine, 10.0], np.random.default_rng(0)).kind == "interval"
+    # eighteen rounds of nine instances are nine
+    pairs = [group for group in range(9) for _ in range(2)]
+    got = median_spread(np.arange(18.0), np.random.default_rng(0), groups=pairs)
+    assert (got.low, got.high, got.kind) == (0.0, 17.0, "range")
+    one = median_spread([2.0], np.random.default_rng(0))
+    assert (one.median, one.low, one.high) == (2.0, 2.0, 2.0)
+
+
+def coverage(fake: FakeRuntime, repeats: int, **options: float) -> tuple[float, float]:
+    """Returns the shares of runs whose intervals hold the ratio and the time that are so."""
+    held = np.zeros(2)
+    for seed in range(repeats):
+        fake.rng = np.random.default_rng(seed)
+        found = measure_latency(FILES, LatencyOptions(**options), runtime="fake", seed=seed)["b"]
+        assert found.spread == "interval"
+        held += (found.ratio_low <= 2.0 <= found.ratio_high, found.low_ms <= 1.0 <= found.high_ms)
+    return tuple(held / repeats)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.01, 0.02])
+def test_intervals_hold_what_is_so(fake: FakeRuntime, spread: float) -> None:
+    """The whole loop with its default options: blocks, instances, and when it stops."""
+    fake.spread, fake.noise = spread, 0.02
+    assert min(coverage(fake, 120)) >= 0.94
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", [0.005, 0.02, 0.1])
+@pytest.mark.parametrize("spread", [0.0, 0.01, 0.02])
+def test_intervals_hold_what_is_so_in_long(fake: FakeRuntime, spread: float, noise: float) -> None:
+    fake.spread, fake.noise = spread, noise
+    assert min(coverage(fake, 400)) >= 0.94
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spread", [0.0, 0.01, 0.02])
+@pytest.mark.parametrize(
+    "options", [{"precision": 0.01}, {"budget": 0.72}], ids=["stops late", "cut short"]
+)
+def test_intervals_hold_wherever_the_loop_stops(
+    fake: FakeRuntime, spread: float, options: dict[str, float]
+) -> None:
+    fake.spread, fake.noise = spread, 0.05
+    assert min(coverage(fake, 400, **options)) >= 0.94
+
+
+def test_a_short_run_gives_a_range_and_says_so(fake: FakeRuntime) -> None:
+    """A budget for some rounds: fewer than ten instances, whatever the number of rounds."""
+    fake.spread = 0.02
+    found = measure_latency(FILES, LatencyOptions(budget=0.5), runtime="fake")["b"]
+    assert 10 <= found.rounds < 20
+    assert found.instances < 10
+    assert (found.spread, found.stopped_by) == ("range", "budget")
+    assert found.low_ms < found.median_ms < found.high_ms
+    assert found.to_json()["spread"] == "range"
+    # records of older versions do not say
+    stored = {key: value for key, value in found.to_json().items() if key != "spread"}
+    assert latency.Latency.from_json(stored).spread == "interval"
+    shown = replace(found, median_ms=0.25, low_ms=0.2, high_ms=0.3)
+    assert formats.latency(shown) == "250 us [range 200 to 300]"
+    assert formats.latency(replace(shown, spread="interval")) == "250 us [200, 300]"
+    assert formats.speedup(found) == (
+        f"{found.ratio:.2f}x [range {found.ratio_low:.2f} to {found.ratio_high:.2f}]"
+    )
+    assert formats.rounds(found) == (
+        f"range of {found.rounds} rounds, {found.instances} instances a file: fewer than 10 "
+        "instances make no 95 % interval"
+    )
