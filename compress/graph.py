@@ -62,6 +62,28 @@ def calls(model: keras.Model, prefix: str = "") -> Iterator[Call]:
             )
 
 
+def named_layers(layer: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields every layer inside a model or layer, each once, behind what it is nested in.
+
+    Args:
+        layer: A model, or a layer made of layers.
+        prefix: Put before every name.
+
+    Yields:
+        Names as `calls` gives them ("backbone/conv1") and the layers, outer ones first.
+    """
+    seen: set[int] = set()
+
+    def walk(outer: Any, before: str) -> Iterator[tuple[str, Any]]:
+        for inner in outer._flatten_layers(include_self=False, recursive=False):
+            if id(inner) not in seen:
+                seen.add(id(inner))
+                yield f"{before}{inner.name}", inner
+                yield from walk(inner, f"{before}{inner.name}/")
+
+    yield from walk(layer, prefix)
+
+
 def weights_changed(layer: Any) -> None:
     """Lets layers whose constants follow from their weights (Normalization) take them anew.
 

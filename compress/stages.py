@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.data import Dataset
-from compress.errors import InputError
+from compress.errors import InputError, RunFailed
 from compress.files import read_json, write_json
 from compress.heads import decides_at
+from compress.inference import left_out
 from compress.io import float32_model, save_model
 from compress.measure import count_macs, measure_latency
 from compress.plan import Plan
@@ -72,20 +73,22 @@ def compress_stage(
     shrunk = shrink(model, name, data, plan, teachers, device, on_progress, unfinished)
     small = f"{name}-{shrunk.label}"
     save_model(float32_model(shrunk.model), folder.model_file(small))
-    artifacts = [
-        *_files(model, name, name, "dense", 0.0, data, plan, folder, on_progress),
-        *_files(
-            shrunk.model,
-            small,
-            name,
-            "pruned",
-            shrunk.weights.sparsity,
-            data,
-            plan,
-            folder,
-            on_progress,
-        ),
-    ]
+    dense, missing = _files(model, name, name, "dense", 0.0, data, plan, folder, on_progress)
+    pruned, missing_pruned = _files(
+        shrunk.model,
+        small,
+        name,
+        "pruned",
+        shrunk.weights.sparsity,
+        data,
+        plan,
+        folder,
+        on_progress,
+    )
+    reasons = [*missing, *missing_pruned]
+    if not dense or not pruned:
+        raise RunFailed(" ".join([f"No file could be made of '{name}':", *reasons]))
+    artifacts = _with_baseline([*dense, *pruned], plan)
     record = Compressed(
         model=name,
         compressed=small,
@@ -98,7 +101,7 @@ def compress_stage(
         command=command,
         seconds=time.perf_counter() - began,
         device=device.describe(),
-        notes=shrunk.notes,
+        notes=(*shrunk.notes, *left_out(model), *reasons),
         artifacts=tuple(artifact.to_json() for artifact in artifacts),
     )
     folder.write_compressed(record)
@@ -112,6 +115,14 @@ def _taught_by(teachers: Sequence[Path], quality: float, name: str) -> str:
     return f"{who} ({quality:.4f} validation {name})" if who else ""
 
 
+def _with_baseline(artifacts: list[Artifact], plan: Plan) -> list[Artifact]:
+    """Names what each file is held against: the dense file of the first format that was made."""
+    formats = ("float32", *plan.export.formats)
+    dense = [item for item in artifacts if item.variant == "dense"]
+    baseline = min(dense, key=lambda item: formats.index(item.format))
+    return [replace(item, baseline=baseline.id) for item in artifacts]
+
+
 def _files(
     model: keras.Model,
     stem: str,
@@ -122,9 +133,12 @@ def _files(
     plan: Plan,
     folder: RunFolder,
     on_progress: OnProgress,
-) -> list[Artifact]:
+) -> tuple[list[Artifact], list[str]]:
     """Exports a model and judges every file: validation data may choose among them, test data
     say how good they are.
+
+    Returns:
+        What was made, and for each format that could not be made the reason.
     """
     from compress.export import export
     from compress.measure.quality import run_all
@@ -135,8 +149,8 @@ def _files(
     on_progress(f"exporting {stem}", 0.0)
     analysis = count_macs(model, data.input_shape)
     artifacts = []
+    missing: list[str] = []
     formats = plan.export.formats
-    baseline = "float32" if "float32" in formats else formats[0]
     if variant == "dense" and formats != ("sparse",):
         # nothing to leave out of a file without zeros
         formats = tuple(name for name in formats if name != "sparse")
@@ -144,7 +158,13 @@ def _files(
     quality = partial(data.task.quality, threshold=decides_at(model, data.task))
     main = data.task.qualities[0]
     options = replace(plan.export, formats=formats)
-    for made in export(model, data, folder.exports / stem, options, seed=plan.seed):
+
+    def refused(kind: str, reason: str) -> None:
+        LOG.warning("%s.%s was not made: %s", stem, kind, reason)
+        missing.append(f"{stem}.{kind} was not made: {reason}")
+
+    stem_path = folder.exports / stem
+    for made in export(model, data, stem_path, options, seed=plan.seed, on_refusal=refused):
         session = session_for(made.path)
         scores = run_all(session, inputs, partial(on_progress, f"testing {made.path.name}"))
         chosen_by = run_all(session, held_out, partial(on_progress, f"validating {made.path.name}"))
@@ -156,7 +176,7 @@ def _files(
                 variant=variant,
                 format=made.format,
                 file=folder.relative(made.path),
-                baseline=f"{name}.{baseline}",
+                baseline="",
                 macs=analysis.macs,
                 params=analysis.params,
                 nonzero=analysis.nonzero,
@@ -178,7 +198,7 @@ def _files(
                 else resampled(data.test.y, scores, quality, main, seed=plan.seed),
             )
         )
-    return artifacts
+    return artifacts, missing
 
 
 def measure_stage(folder: RunFolder, plan: Plan, on_progress: OnProgress = silent) -> None:
@@ -199,7 +219,7 @@ def _artifacts(folder: RunFolder) -> list[Artifact]:
 
 def _other(runtime: str, folder: RunFolder, plan: Plan, on_progress: OnProgress) -> None:
     """Times with a runtime beside LiteRT, or notes why not."""
-    from compress.errors import MissingDependency, RunFailed
+    from compress.errors import MissingDependency
 
     path = folder.latency_of(runtime)
     chosen = [

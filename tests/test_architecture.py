@@ -26,6 +26,7 @@ TIERS = [
     ],
     [
         "compress.files",
+        "compress.processes",
         "compress.plan",
         "compress.records",
         "compress.pareto",
@@ -42,7 +43,7 @@ TIERS = [
         "compress.graph",
         "compress.device",
     ],
-    ["compress.trace", "compress.added_losses"],
+    ["compress.trace", "compress.inference", "compress.added_losses"],
     ["compress.program"],
     [
         "compress.augment",

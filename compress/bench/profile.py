@@ -8,9 +8,8 @@ them: its time counts for the layer that multiplies.
 from __future__ import annotations
 
 import json
-import re
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.errors import MissingDependency
+from compress.export.scopes import layer_of
 from compress.measure.rules import rule_of
 from compress.measure.runtimes.onnx import INSTALL
 from compress.program import Program, record
@@ -26,10 +26,8 @@ if TYPE_CHECKING:
     import keras
 
 WARMUP = 5
-UNNAMED = "(no layer)"
-"""Nodes that the runtime or the converter put in, such as changes of layout."""
+
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
-_NUMBERED = re.compile(r"_\d+$")
 
 
 @dataclass(frozen=True)
@@ -106,19 +104,6 @@ def _by_layer(events: list[dict[str, Any]], layers: Mapping[str, str]) -> dict[s
             layer = layers.get(layer, layer)
         found[layer] = found.get(layer, 0.0) + float(np.median(seconds[WARMUP:]))
     return found
-
-
-def layer_of(node: str, layers: Collection[str]) -> str:
-    """Returns the layer whose scope a node's name lies in.
-
-    TensorFlow writes "model_1/conv_1/convolution" for layer "conv" that is traced again, so a
-    scope is looked up with its last number taken off first, then as it is.
-    """
-    for scope in node.split("/")[1:]:
-        for name in (_NUMBERED.sub("", scope), scope):
-            if name in layers:
-                return name
-    return UNNAMED
 
 
 def multipliers(model: keras.Model) -> dict[str, str]:

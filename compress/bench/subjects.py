@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.errors import InputError, MissingDependency, RunFailed
+from compress.files import write_bytes
+from compress.inference import left_out
 from compress.io import SUFFIXES, load_model, sized_model
 from compress.measure import count_macs
 from compress.measure.runtimes import RUNTIMES
@@ -17,6 +19,8 @@ from compress.plan.bench import BenchPlan
 
 if TYPE_CHECKING:
     import keras
+
+    from compress.export.traced import Traced
 
 CALIBRATION = 32
 FILE = "file"
@@ -43,6 +47,7 @@ class Subject:
         path: As given.
         macs, params, nonzero: Counted; None for files that are no Keras models.
         unsupported: What `macs` leaves out.
+        notes: What of the model is not timed.
     """
 
     name: str
@@ -51,6 +56,7 @@ class Subject:
     params: int | None = None
     unsupported: tuple[str, ...] = ()
     nonzero: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def zeros(self) -> float:
@@ -146,6 +152,7 @@ def prepare(
                 params=analysis.params,
                 unsupported=analysis.unsupported,
                 nonzero=analysis.nonzero,
+                notes=left_out(model),
             )
         )
         items += _converted(subject, model, plan, folder)
@@ -205,51 +212,55 @@ def _tried(item: Prepared) -> Prepared | Skipped:
 def _converted(
     subject: Subject, model: keras.Model, plan: BenchPlan, folder: Path
 ) -> list[Prepared | Skipped]:
+    from compress.export.traced import Traced
+
     found: list[Prepared | Skipped] = []
     files: dict[tuple[str, str], Path] = {}
-    for runtime in plan.runtimes:
-        for name in plan.formats:
-            if name not in _CAN[runtime]:
-                reason = f"{runtime} is not given {name}: it runs {', '.join(_CAN[runtime])}"
-                found.append(Skipped(subject.name, runtime, name, reason))
-                continue
-            try:
-                kind = "onnx" if runtime == "openvino" else runtime
-                if (kind, name) not in files:
-                    stem = folder / f"{subject.name}.{name}"
-                    files[kind, name] = _file(model, kind, name, stem, plan.seed)
-                found.append(_tried(Prepared(subject.name, runtime, name, files[kind, name])))
-            except (MissingDependency, RunFailed) as error:
-                found.append(Skipped(subject.name, runtime, name, str(error)))
+    with Traced(model) as traced:
+        for runtime in plan.runtimes:
+            for name in plan.formats:
+                if name not in _CAN[runtime]:
+                    reason = f"{runtime} is not given {name}: it runs {', '.join(_CAN[runtime])}"
+                    found.append(Skipped(subject.name, runtime, name, reason))
+                    continue
+                try:
+                    kind = "onnx" if runtime == "openvino" else runtime
+                    if (kind, name) not in files:
+                        stem = folder / f"{subject.name}.{name}"
+                        files[kind, name] = _file(traced, kind, name, stem, plan.seed)
+                    found.append(_tried(Prepared(subject.name, runtime, name, files[kind, name])))
+                except (MissingDependency, RunFailed) as error:
+                    found.append(Skipped(subject.name, runtime, name, str(error)))
     return found
 
 
-def _file(model: keras.Model, kind: str, name: str, stem: Path, seed: int) -> Path:
+def _file(traced: Traced, kind: str, name: str, stem: Path, seed: int) -> Path:
     """Writes the file of a format for a runtime."""
-    from compress.export.litert import export_litert
+    from compress.export.litert import write_litert
     from compress.export.mnn import export_mnn
-    from compress.export.onnx import export_onnx, quantize_onnx
+    from compress.export.onnx import quantize_onnx, write_onnx
     from compress.io import float32_model, save_model
 
-    shape = tuple(model.inputs[0].shape[1:])
     inputs: Any = None
     if name == "int8":
-        inputs = np.random.default_rng(seed).normal(size=(CALIBRATION, *shape)).astype(np.float32)
+        shape = (CALIBRATION, *traced.shape[1:])
+        inputs = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
     path = Path(f"{stem}.{_SUFFIX[kind]}")
     if kind == "litert":
-        export_litert(model, path, name, representative=inputs)
+        write_litert(traced, path, name, representative=inputs)
     elif kind == "tensorflow":
-        save_model(float32_model(model), path)
+        save_model(float32_model(traced.model), path)
     elif kind == "mnn":
-        source = Path(f"{stem}.mnn-source.tflite")
-        export_litert(model, source)
+        source = traced.place / "float32.tflite"
+        if not source.exists():
+            write_litert(traced, source)
         export_mnn(source, path)
-        source.unlink()
-    elif name == "float32":
-        export_onnx(model, path)
     else:
-        source = Path(f"{stem}.int8-source.onnx")
-        export_onnx(model, source)
-        quantize_onnx(source, path, inputs)
-        source.unlink()
+        source = traced.place / "float32.onnx"
+        if not source.exists():
+            write_onnx(traced, source)
+        if name == "float32":
+            write_bytes(path, source.read_bytes())
+        else:
+            quantize_onnx(source, path, inputs)
     return path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.data import Dataset, Preprocessing
-from compress.files import write_json
+from compress.errors import InputError, RunFailed
+from compress.files import write_bytes, write_json
 from compress.heads import decides_at
+from compress.inference import left_out
 from compress.io import sized_model
 from compress.plan import ONNX_FORMATS, ExportOptions
 
 if TYPE_CHECKING:
     import keras
+
+    from compress.export.traced import Traced
+    from compress.measure.runtimes import Session
 
 __all__ = ["Exported", "export"]
 
@@ -50,10 +55,13 @@ def export(
     options: ExportOptions | None = None,
     *,
     seed: int = 0,
+    on_refusal: Callable[[str, str], None] | None = None,
 ) -> list[Exported]:
     """Writes `<stem>.<format>.tflite` (or `.onnx`) for each format, and how to feed them.
 
-    How to feed them stands in `<stem>.json`.
+    How to feed them stands in `<stem>.json`, with notes: layers that work in training alone
+    (random augmentation) are left out. Converters run in a process of their own; where one
+    refuses a format or crashes, the other formats are written all the same.
 
     Args:
         model: For this data; open sizes become the data's.
@@ -61,16 +69,19 @@ def export(
         stem: Path without suffix.
         options: Formats and number of calibration examples.
         seed: Seed of the choice of calibration examples.
+        on_refusal: Called with (format, reason) where a format cannot be had; default: an error
+            tells of all of them when the other files are written.
 
     Returns:
         One record a file.
 
     Raises:
+        InputError: An input size is unknown.
         MissingDependency: ONNX's packages are not installed.
-        RunFailed: A converter refused the model.
+        RunFailed: A converter refused the model, crashed or hung, and there is no `on_refusal`.
     """
+    from compress.export.traced import Traced
     from compress.measure.quality import run_all
-    from compress.measure.runtimes import session_for
     from compress.predict import Predictor
 
     options = options or ExportOptions()
@@ -80,24 +91,30 @@ def export(
     probe = data.preprocess(data.val.x[:CHECKED_EXAMPLES])
     expected = Predictor(lambda x, training: model(x, training=training), Preprocessing())(probe)
     threshold = decides_at(model, data.task)
-    results, feeding = [], {}
-    for name in options.formats:
-        path = _file(model, stem, name, representative, options)
-        session = session_for(path)
-        got = run_all(session, probe)
-        results.append(
-            Exported(
-                name,
-                path,
-                float(np.abs(got - expected).max()),
-                data.task.agreement(got, expected, threshold=threshold),
-                len(probe),
+    results, feeding, refused = [], {}, []
+    with Traced(model) as traced:
+        for name in options.formats:
+            try:
+                path, session = _file(traced, stem, name, representative, options)
+            except RunFailed as error:
+                refused.append(str(error))
+                if on_refusal is not None:
+                    on_refusal(name, str(error))
+                continue
+            got = run_all(session, probe)
+            results.append(
+                Exported(
+                    name,
+                    path,
+                    float(np.abs(got - expected).max()),
+                    data.task.agreement(got, expected, threshold=threshold),
+                    len(probe),
+                )
             )
-        )
-        feeding[path.name] = {
-            "input": getattr(session, "input_quantization", {"dtype": "float32"}),
-            "output": getattr(session, "output_quantization", {"dtype": "float32"}),
-        }
+            feeding[path.name] = {
+                "input": getattr(session, "input_quantization", {"dtype": "float32"}),
+                "output": getattr(session, "output_quantization", {"dtype": "float32"}),
+            }
     write_json(
         Path(f"{stem}.json"),
         {
@@ -105,32 +122,43 @@ def export(
             "preprocess": data.preprocess.to_json(),
             "class_names": list(data.class_names),
             "files": feeding,
+            "notes": [*left_out(model), *refused],
         },
     )
+    if refused and on_refusal is None:
+        raise RunFailed(" ".join(refused))
     return results
 
 
 def _file(
-    model: keras.Model,
+    traced: Traced,
     stem: str | Path,
     name: str,
     representative: npt.NDArray[np.float32],
     options: ExportOptions,
-) -> Path:
-    """Writes one file."""
-    from compress.export.litert import export_litert
-    from compress.export.onnx import export_onnx, quantize_onnx
+) -> tuple[Path, Session]:
+    """Writes one file and prepares it.
 
-    if name not in ONNX_FORMATS:
-        path = Path(f"{stem}.{name}.tflite")
-        export_litert(model, path, name, representative=representative)
-        return path
-    path = Path(f"{stem}.{name}.onnx")
-    if name == "onnx":
-        export_onnx(model, path, opset=options.opset)
-        return path
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / "float32.onnx"
-        export_onnx(model, plain, opset=options.opset)
-        quantize_onnx(plain, path, representative)
-    return path
+    Raises:
+        RunFailed: The converter made none, or its runtime cannot run it (it is removed then).
+    """
+    from compress.export.litert import write_litert
+    from compress.export.onnx import quantize_onnx, write_onnx
+    from compress.measure.runtimes import session_for
+
+    path = Path(f"{stem}.{name}.{'onnx' if name in ONNX_FORMATS else 'tflite'}")
+    if name in ONNX_FORMATS:
+        plain = traced.place / "float32.onnx"
+        if not plain.exists():
+            write_onnx(traced, plain, opset=options.opset)
+        if name == "onnx":
+            write_bytes(path, plain.read_bytes())
+        else:
+            quantize_onnx(plain, path, representative)
+    else:
+        write_litert(traced, path, name, representative=representative)
+    try:
+        return path, session_for(path)
+    except InputError as error:
+        path.unlink()
+        raise RunFailed(f"The {name} file cannot be run: {error}") from None

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.errors import InputError, RunFailed
-from compress.files import write_bytes
-from compress.io import float32_model
-from compress.quiet import captured_stderr
+from compress.errors import InputError
+from compress.export.conversions import convert
+from compress.export.refusals import explained
+from compress.export.traced import Traced
+from compress.files import replacing
 
 if TYPE_CHECKING:
     import keras
+
+CONVERTER = "LiteRT's converter"
 
 
 def export_litert(
@@ -41,40 +43,56 @@ def export_litert(
         InputError: int8 without representative inputs, or an input size is unknown.
         RunFailed: The converter refused the model; the message carries its reason.
     """
-    import keras
+    with Traced(model) as traced:
+        write_litert(traced, path, kind, representative=representative)
+
+
+def write_litert(
+    traced: Traced,
+    path: Path,
+    kind: str = "float32",
+    *,
+    representative: npt.NDArray[np.float32] | None = None,
+) -> None:
+    """Writes a `.tflite` file of a traced model; see `export_litert`."""
+    needed = kind == "int8"
+    if needed and (representative is None or not len(representative)):
+        raise InputError("int8 export must have representative inputs. Received: none.")
+    calibration = traced.given(representative) if needed and representative is not None else None
+    saved = traced.saved()
+    with replacing(path) as temporary, explained(CONVERTER, kind, traced.model):
+        convert(
+            "litert",
+            saved=str(saved),
+            path=str(temporary),
+            kind=kind,
+            calibration=None if calibration is None else str(calibration),
+        )
+
+
+def convert_litert(saved: str, path: str, kind: str, calibration: str | None) -> None:
+    """Converts a SavedModel, in the converter's process.
+
+    Args:
+        saved: Its folder.
+        path: The file to write.
+        kind: See `export_litert`.
+        calibration: An .npy file of model inputs (n, ...), for int8.
+    """
     import tensorflow as tf
 
-    calibration = [] if representative is None else list(representative)
-    if kind == "int8" and not calibration:
-        raise InputError("int8 export must have representative inputs. Received: none.")
-    shape = tuple(model.inputs[0].shape[1:])
-    if any(size is None for size in shape):
-        raise InputError(
-            f"Model '{model.name}' must have a known input size to be exported. Received: {shape}."
-        )
-    signature = [keras.InputSpec(shape=(1, *shape), dtype="float32")]
-    with tempfile.TemporaryDirectory() as folder, captured_stderr() as written:
-        try:
-            float32_model(model).export(
-                folder, format="tf_saved_model", verbose=False, input_signature=signature
-            )
-            converter: Any = tf.lite.TFLiteConverter.from_saved_model(folder)
-            if kind in ("float16", "dynamic"):
-                converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            if kind == "float16":
-                converter.target_spec.supported_types = [tf.float16]
-            if kind == "int8":
-                converter.optimizations = [tf.lite.Optimize.DEFAULT]
-                converter.representative_dataset = lambda: ([x[np.newaxis]] for x in calibration)
-                converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-                converter.inference_input_type = tf.int8
-                converter.inference_output_type = tf.int8
-            if kind == "sparse":
-                converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
-            content = converter.convert()
-        except Exception as error:  # the converter raises bare Exceptions from C++
-            lines = (str(error).strip() or written().strip() or repr(error)).splitlines()
-            raise RunFailed(
-                f"LiteRT's converter refused model '{model.name}': {lines[0]}"
-            ) from error
-    write_bytes(path, content)
+    converter: Any = tf.lite.TFLiteConverter.from_saved_model(saved)
+    if kind in ("float16", "dynamic"):
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if kind == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if kind == "int8" and calibration is not None:
+        examples = np.load(calibration)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([x[np.newaxis]] for x in examples)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = tf.int8
+        converter.inference_output_type = tf.int8
+    if kind == "sparse":
+        converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
+    Path(path).write_bytes(converter.convert())

@@ -7,11 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from compress.errors import MissingDependency, RunFailed
+from compress.errors import MissingDependency
+from compress.export import conversions
+from compress.export.conversions import ConversionFailed
+from compress.export.refusals import explained
 from compress.files import replacing
+from compress.interpreter import module_command, module_environment
+from compress.processes import how_it_ended
 
-# MNN's own script installs a package by pip and sends usage records; the converter alone does not
-_CONVERT = "import sys, _tools; _tools.mnnconvert(['mnnconvert', *sys.argv[1:]])"
+CONVERTER = "MNN's converter"
 
 
 def export_mnn(source: Path, path: Path) -> None:
@@ -25,24 +29,48 @@ def export_mnn(source: Path, path: Path) -> None:
 
     Raises:
         MissingDependency: MNN is not installed.
-        RunFailed: The converter refused the file; the message carries its last line.
+        RunFailed: The converter refused the file (the message carries its last line), crashed
+            or hung.
     """
     from compress.measure.runtimes.mnn import INSTALL
 
     if importlib.util.find_spec("MNN") is None:
         raise MissingDependency(INSTALL)
-    with replacing(path) as temporary:
-        # in a process of its own: its protobuf and TensorFlow's do not live in one
+    with replacing(path) as temporary, explained(CONVERTER, "mnn", source.name):
+        _convert(source, temporary)
+
+
+def _convert(source: Path, path: Path) -> None:
+    """Runs the converter in a process of its own: its protobuf and TensorFlow's do not live in one.
+
+    Raises:
+        ConversionFailed: There is no file.
+    """
+    given = (
+        "-f", "TFLITE", "--modelFile", str(source), "--MNNModel", str(path),
+        "--bizCode", "paretune", "--detectSparseSpeedUp", "1",
+    )  # fmt: skip
+    try:
         done = subprocess.run(
-            [
-                sys.executable, "-c", _CONVERT, "-f", "TFLITE", "--modelFile", str(source),
-                "--MNNModel", str(temporary), "--bizCode", "paretune",
-                "--detectSparseSpeedUp", "1",
-            ],
-            capture_output=True, text=True, check=False,
+            module_command(__name__, *given), env=module_environment(),
+            capture_output=True, text=True, check=False, timeout=conversions.HANG_SECONDS,
         )  # fmt: skip
-        if done.returncode or not temporary.stat().st_size:
-            lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-            raise RunFailed(
-                f"MNN's converter refused '{source.name}': {lines[-1] if lines else 'no reason'}"
-            )
+    except subprocess.TimeoutExpired:
+        raise conversions.hung() from None
+    said = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    if done.returncode < 0:
+        words = f"; its last words: {said[-1]}" if said else ""
+        raise ConversionFailed("crashed on", how_it_ended(done.returncode) + words)
+    if done.returncode or not path.stat().st_size:
+        raise ConversionFailed("refused", said[-1] if said else "no reason given")
+
+
+def main() -> None:
+    """Converts: MNN's own script would install a package by pip and send usage records."""
+    import _tools  # type: ignore[import-not-found]  # MNN's
+
+    _tools.mnnconvert(["mnnconvert", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()

@@ -169,7 +169,7 @@ def _files_panel(axes: Axes, report: Report, axis: str) -> None:
     # from each model's dense float32 file a line to the files made of it
     origins = {row.artifact.id: (row, x) for row, x in placed}
     for row, x in placed:
-        base, base_x = origins[row.artifact.baseline]
+        base, base_x = origins.get(row.artifact.baseline, (row, x))
         heights = [item.artifact.test[report.main] * 100 for item in (base, row)]
         axes.plot([base_x, x], heights, color="#d5d9e0", linewidth=0.9, zorder=1)
     for (variant, file_format), (color, marker, label) in STYLES.items():
@@ -189,7 +189,7 @@ def _files_panel(axes: Axes, report: Report, axis: str) -> None:
                           ecolor=color, elinewidth=1, alpha=0.7)  # fmt: skip
         axes.scatter(xs, ys, s=38, color=color, marker=marker, label=label, zorder=3)
     # the files made of a model may have failed; the models themselves are the front
-    models = [origins[row.artifact.baseline][0] for row, _ in placed]
+    models = [origins.get(row.artifact.baseline, (row, x))[0] for row, x in placed]
     heights, shown = (
         [row.artifact.test[report.main] * 100 for row in rows]
         for rows in ([row for row, _ in placed], models)

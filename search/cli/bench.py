@@ -70,5 +70,6 @@ def render_bench(result: object) -> RenderableType:
         if subject.unsupported:
             names = "; ".join(subject.unsupported)
             parts.append(said(f"{subject.name}: MACs leave out {names}"))
+        parts += [said(f"{subject.name}: {note}") for note in subject.notes]
     parts += [said(line, "bold") for line in result.verdicts()]
     return Group(*parts)

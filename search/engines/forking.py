@@ -13,10 +13,9 @@ import signal
 import sys
 import time
 import traceback
-import warnings
 from collections.abc import Callable
 
-from compress import lifeline
+from compress.processes import fork
 
 RENEW = 75
 """Exit code of a fork that wants to be followed by a fresh one."""
@@ -47,15 +46,10 @@ def serve(work: Callable[[], int], on_death: Callable[[str], None]) -> int:
     early = 0
     while True:
         began = time.monotonic()
-        # Python 3.12 warns of forks of processes with threads: libraries' idle ones, here
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            own, how = os.getpid(), lifeline.way()
-            child = os.fork()
+        child = fork()
         if child == 0:
             code = 1
             try:
-                lifeline.end_with_parent(own, how)
                 code = work()
             except BaseException:
                 traceback.print_exc()

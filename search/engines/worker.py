@@ -193,6 +193,11 @@ def _listen(jobs: queue.Queue[dict[str, Any]]) -> None:
 
 def _serve(worker: Worker, out: TextIO, forked: bool) -> int:
     """Does jobs until told to quit or, in a fork, until memory has grown."""
+    if forked:
+        from compress.export import conversions
+
+        # before threads are started, and before TensorFlow works
+        conversions.fork_ahead()
     jobs: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
     messages.send(out, messages.READY, device=worker.device.describe(), memory=resident_bytes())

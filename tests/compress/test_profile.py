@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from compress.bench.profile import UNNAMED, _by_layer, layer_of, multipliers, profiled
+from compress.bench.profile import _by_layer, multipliers, profiled
+from compress.export.scopes import UNNAMED, layer_of
 
 
 def test_names_lead_to_layers() -> None:

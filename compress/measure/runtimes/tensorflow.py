@@ -7,9 +7,6 @@ timed inside it, and it stays for later files.
 from __future__ import annotations
 
 import atexit
-import pickle
-import struct
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.errors import InputError
-from compress.interpreter import module_command, module_environment
+from compress.processes import ProcessEnded, Server, receive, send, serving
 
 
 class TensorFlow:
@@ -80,22 +77,18 @@ class TensorFlowSession:
 
 
 class _Server:
-    """A process that answers pickled questions, in order."""
+    """The process of a thread count."""
 
     def __init__(self, threads: int) -> None:
-        self._process = subprocess.Popen(
-            module_command("compress.measure.runtimes.tensorflow", str(threads)),
-            env=module_environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        atexit.register(self.close)
+        quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"}
+        self._threads = threads
+        self._server = Server.started(__name__, str(threads), environment=quiet)
+        atexit.register(self._server.close)
 
     @property
     def process(self) -> int:
         """Its id."""
-        return self._process.pid
+        return self._server.pid
 
     def ask(self, *question: Any) -> Any:
         """Returns the answer.
@@ -104,13 +97,11 @@ class _Server:
             InputError: What the process says is wrong with the question, or that it died.
         """
         try:
-            _send(self._process.stdin, question)
-            kind, answer = _receive(self._process.stdout)
-        except (OSError, EOFError):
-            _SERVERS.clear()
+            kind, answer = self._server.ask(*question)
+        except ProcessEnded as error:
+            _SERVERS.pop(self._threads, None)
             raise InputError(
-                f"TensorFlow's process must live through {question[:2]}. It ended with code "
-                f"{self._process.poll()}."
+                f"TensorFlow's process must live through {question[:2]}. Received: {error}."
             ) from None
         if kind == "error":
             raise InputError(answer)
@@ -118,16 +109,8 @@ class _Server:
 
     def drop(self, number: int) -> None:
         """Frees a model; nothing happens when the process is gone."""
-        if self._process.poll() is None:
+        if self._server.alive:
             self.ask("drop", number)
-
-    def close(self) -> None:
-        """Ends the process."""
-        if self._process.poll() is None and self._process.stdin is not None:
-            self._process.stdin.close()
-            self._process.wait(timeout=10)
-            if self._process.stdout is not None:
-                self._process.stdout.close()
 
 
 _SERVERS: dict[int, _Server] = {}
@@ -144,19 +127,6 @@ def _server(threads: int) -> _Server:
     return _SERVERS[threads]
 
 
-def _send(stream: Any, content: Any) -> None:
-    data = pickle.dumps(content)
-    stream.write(struct.pack("<Q", len(data)) + data)
-    stream.flush()
-
-
-def _receive(stream: Any) -> Any:
-    head = stream.read(8)
-    if len(head) < 8:
-        raise EOFError
-    return pickle.loads(stream.read(struct.unpack("<Q", head)[0]))
-
-
 class _Models:
     """What the process holds: traced models, their inputs and outputs."""
 
@@ -169,6 +139,7 @@ class _Models:
     def load(self, path: str) -> tuple[int, tuple[int, ...]]:
         import tensorflow as tf
 
+        from compress.inference import inference_alone
         from compress.io import load_model
 
         model = load_model(path)
@@ -180,9 +151,12 @@ class _Models:
                 f"'{path}' must have a known input size. Received: {shape}. Give --input-shape."
             )
         self._made += 1
-        self._functions[self._made] = tf.function(
-            lambda x: model(x, training=False), autograph=False
-        )
+
+        def run(x: Any) -> Any:
+            with inference_alone(model):  # while it is traced
+                return model(x, training=False)
+
+        self._functions[self._made] = tf.function(run, autograph=False)
         return self._made, shape
 
     def input(self, number: int, x: npt.NDArray[np.float32]) -> None:
@@ -211,12 +185,7 @@ class _Models:
 
 
 def _serve(threads: int) -> None:
-    import os
-
-    # what C++ prints must not lie between answers
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    questions, answers = serving()
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -225,15 +194,15 @@ def _serve(threads: int) -> None:
     models = _Models()
     while True:
         try:
-            name, *given = _receive(sys.stdin.buffer)
+            name, *given = receive(questions)
         except EOFError:
             return
         try:
-            _send(answers, ("answer", getattr(models, name)(*given)))
+            send(answers, ("answer", getattr(models, name)(*given)))
         except Exception as error:
             text = " ".join(str(error).split())[:300]
             known = isinstance(error, InputError)
-            _send(
+            send(
                 answers,
                 ("error", text if known else f"TensorFlow must be able to run it ({text})."),
             )
