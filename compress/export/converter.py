@@ -7,6 +7,7 @@ shown when it crashes.
 
 from __future__ import annotations
 
+import faulthandler
 import mmap
 import os
 import resource
@@ -88,7 +89,8 @@ def _fork(work: Callable[[], int], questions: int) -> int:
     if child == 0:
         code = 1
         try:
-            # a crash is reported; a core file in the user's folder helps nobody
+            # a crash is reported; a dump by Python or a core file helps nobody
+            faulthandler.disable()
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             code = work()
         finally:
