@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, TypeVar
+from collections.abc import Hashable, Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict, TypeVar, cast, get_type_hints
 
-from compress.errors import InputError
+from compress.errors import InputError, one_line
+from compress.files import read_json
+from compress.task import MEANING, UNBOUNDED
+from compress.typed import conform
 
 RecordT = TypeVar("RecordT", bound="Record")
 
 COMPLETE, REJECTED, FAILED = "complete", "rejected", "failed"
 STOPPED, DUPLICATE = "stopped", "duplicate"
+STATES = (COMPLETE, REJECTED, FAILED, STOPPED, DUPLICATE)
+VARIANTS = ("dense", "pruned")
 
 
 @dataclass(frozen=True)
@@ -23,23 +30,123 @@ class Record:
         return asdict(self)
 
     @classmethod
-    def from_json(cls: type[RecordT], content: Mapping[str, Any]) -> RecordT:
+    def from_json(
+        cls: type[RecordT], content: Mapping[str, Any], where: str | Path = ""
+    ) -> RecordT:
         """Reads what `to_json` wrote.
 
+        Args:
+            content: The record.
+            where: The file it comes from, for the error.
+
         Raises:
-            InputError: Keys are missing or unknown.
+            InputError: Keys are missing or unknown, a value is of another type, or the record
+                contradicts itself.
         """
-        try:
-            values = {
-                key: tuple(item) if isinstance(item, list) else item
-                for key, item in content.items()
-            }
-            return cls(**values)
-        except TypeError as error:
-            known = ", ".join(field.name for field in fields(cls))
+        shown = f"'{where}'" if where else f"A {cls.__name__} record"
+        if not isinstance(content, Mapping):
+            raise InputError(f"{shown} must be a table. Received: {one_line(content)}.")
+        hints: dict[str, Any] = _hints(cast(Hashable, cls))
+        needed = {item.name for item in fields(cls) if _is_required(item)}
+        wrong = [f"no '{name}'" for name in needed if name not in content]
+        wrong += [f"an unknown '{one_line(name)}'" for name in content if name not in hints]
+        if wrong:
             raise InputError(
-                f"A {cls.__name__} record must have the keys {known}. Received: {error}."
-            ) from None
+                f"{shown} must have the keys {', '.join(hints)}. Received: {sorted(wrong)[0]}."
+            )
+        record = cls(
+            **{
+                name: conform(value, hints[name], f"{shown}: {name}")
+                for name, value in content.items()
+            }
+        )
+        if flaw := record.flaw():
+            raise InputError(f"{shown}: {flaw}.")
+        return record
+
+    def flaw(self) -> str:
+        """Returns what no such record can hold, as "x must ...; Received: y"; else nothing."""
+        return ""
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    """Returns what JSON may hold of each field: its type, or the shape that it declares."""
+    declared = get_type_hints(kind)
+    return {item.name: item.metadata.get("shape", declared[item.name]) for item in fields(kind)}
+
+
+def _is_required(item: Field[Any]) -> bool:
+    return item.default is MISSING and item.default_factory is MISSING
+
+
+def read_record(path: Path, kind: type[RecordT]) -> RecordT:
+    """Reads a record's file.
+
+    Raises:
+        InputError: It cannot be read, or holds no such record.
+    """
+    return kind.from_json(read_json(path), path)
+
+
+# what reports read of the tables inside records; further keys are left as they are
+class _Epoch(TypedDict, total=False):
+    epoch: int
+    val: dict[str, float] | None
+
+
+class _PrunedLayer(TypedDict):
+    layer: str
+    size: int
+    zeros: int
+    weight: NotRequired[str]
+
+
+class _KeptLayer(TypedDict):
+    layer: str
+    reason: str
+
+
+class _Weights(TypedDict):
+    pruned: list[_PrunedLayer]
+    kept: list[_KeptLayer]
+
+
+class _Group(TypedDict):
+    name: str
+    kind: str
+    total: int
+    kept: int
+    reason: str
+
+
+class _Frozen(TypedDict):
+    reason: str
+    units: int
+    made_by: list[str]
+    layer: str
+
+
+class _Channels(TypedDict):
+    groups: list[_Group]
+    frozen: list[_Frozen]
+    unknown: list[list[str]]
+
+
+def _unknown(name: str, value: str, choices: tuple[str, ...]) -> str:
+    """Returns a flaw where a value is none of the choices."""
+    if value in choices:
+        return ""
+    return f"{name} must be one of {', '.join(choices)}; received: {one_line(value)}"
+
+
+def _too_low(record: Record, lowest: float, *names: str) -> str:
+    """Returns a flaw where a figure that is known lies below what is possible."""
+    for name in names:
+        value = getattr(record, name)
+        if value is not None and value < lowest:
+            return f"{name} must be at least {lowest:g}; received: {value}"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -80,11 +187,17 @@ class Candidate(Record):
     unsupported: tuple[str, ...] = ()
     val: dict[str, float] = field(default_factory=dict)
     best_epoch: int | None = None
-    history: tuple[dict[str, Any], ...] = ()
+    history: tuple[dict[str, Any], ...] = field(default=(), metadata={"shape": tuple[_Epoch, ...]})
     seconds: float = 0.0
     device: str = ""
     notes: tuple[str, ...] = ()
     ended: float | None = None
+
+    def flaw(self) -> str:
+        """See `Record.flaw`."""
+        return _unknown("state", self.state, STATES) or _too_low(
+            self, 0, "seed", "macs", "params", "size_bytes", "latency_ms", "seconds"
+        )
 
     @property
     def is_trial(self) -> bool:
@@ -117,6 +230,10 @@ class Final(Record):
     val: dict[str, float]
     test: dict[str, float]
     seconds: float
+
+    def flaw(self) -> str:
+        """See `Record.flaw`."""
+        return _too_low(self, 0, "place", "seed", "epochs", "seconds")
 
 
 @dataclass(frozen=True)
@@ -167,12 +284,28 @@ class Artifact(Record):
     sparse_macs: int | None = None
     val: dict[str, float] = field(default_factory=dict)
     tested: int | None = None
-    test_interval: tuple[float, ...] | None = None
+    test_interval: tuple[float, float] | None = None
 
     @property
     def zeros(self) -> float:
         """Share of all parameters that are zero, in [0, 1]."""
         return 1 - self.nonzero / self.params if self.params else 0.0
+
+    def flaw(self) -> str:
+        """See `Record.flaw`."""
+        if strange := sorted(self.test.keys() - MEANING.keys()):
+            return _unknown("test", strange[0], tuple(MEANING))
+        for name, value in self.test.items():
+            if name not in UNBOUNDED and not 0 <= value <= 1:
+                return f"test.{name} must be a share in [0, 1]; received: {value}"
+        return (
+            _unknown("variant", self.variant, VARIANTS)
+            or _too_low(
+                self, 0, "macs", "params", "nonzero", "sparsity", "sparse_macs", "checked", "tested"
+            )
+            or _too_low(self, 1, "size_bytes", "gzip_bytes", "zstd_bytes")
+            or ("" if self.test else "test must hold a quality; received: none")
+        )
 
 
 @dataclass(frozen=True)
@@ -200,7 +333,7 @@ class Compressed(Record):
     model: str
     teacher: str
     val: dict[str, dict[str, float]]
-    weights: dict[str, Any]
+    weights: dict[str, Any] = field(metadata={"shape": _Weights})
     best_epoch: int
     epochs: int
     command: str
@@ -208,9 +341,28 @@ class Compressed(Record):
     device: str
     notes: tuple[str, ...]
     artifacts: tuple[dict[str, Any], ...]
-    channels: dict[str, Any] | None = None
+    channels: dict[str, Any] | None = field(default=None, metadata={"shape": _Channels | None})
     compressed: str = ""
     val_learnt: bool = False
+
+    def flaw(self) -> str:
+        """See `Record.flaw`."""
+        try:
+            files = self.files()
+        except InputError as error:
+            return str(error).rstrip(".")
+        for variant in VARIANTS:
+            if variant not in self.val:
+                return f"val must hold '{variant}'; received: {', '.join(self.val) or 'nothing'}"
+        if not self.compressed and not any(item.variant == "pruned" for item in files):
+            return "artifacts must hold a pruned file; received: none"
+        sizes = [item["size"] for item in self.weights["pruned"]]
+        if any(size < 1 for size in sizes):
+            return "weights.pruned must be layers of at least one weight; received: one of none"
+        wrong = [item for item in (self.channels or {}).get("unknown", ()) if len(item) != 3]
+        if wrong:
+            return f"channels.unknown must be names, kinds and reasons; received: {wrong[0]}"
+        return ""
 
     @property
     def small(self) -> str:

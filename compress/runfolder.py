@@ -5,19 +5,19 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from compress.credentials import hidden_in
-from compress.errors import InputError
+from compress.errors import InputError, one_line
 from compress.files import read_json, writable_folder, write_json
 from compress.options import differing_fields, from_nested, to_nested
 from compress.plan import Plan
-from compress.records import Candidate, Compressed, Final
+from compress.records import Candidate, Compressed, Final, read_record
+from compress.typed import conform
 
 PlanT = TypeVar("PlanT", bound=Plan)
 
@@ -32,14 +32,14 @@ def final_name(model: str, place: int) -> str:
 
 
 def _candidate(path: Path) -> Candidate:
-    record = Candidate.from_json(read_json(path))
+    record = read_record(path, Candidate)
     _check_name(path, record.id)
     return record
 
 
 def _compressed(path: Path) -> Compressed:
     """Reads a record; its files are the model's own and lie in the folder."""
-    record = Compressed.from_json(read_json(path))
+    record = read_record(path, Compressed)
     _check_name(path, record.model)
     for item in record.files():
         inside = PurePosixPath(item.file)
@@ -65,6 +65,43 @@ def _check_name(path: Path, name: str) -> None:
             f"'{path}' must be named as the record in it. Received: {name!r}. The file was "
             "renamed or changed by hand."
         )
+
+
+class _SearchPart(TypedDict, total=False):
+    objectives: tuple[str, ...]
+    epochs: int
+    space: str
+    storage: str
+
+
+class _PlanPart(TypedDict, total=False):
+    search: _SearchPart
+
+
+class _PlanRecord(TypedDict):
+    command: str
+    facts: dict[str, Any]
+    shown: dict[str, str]
+    plan: _PlanPart
+    versions: dict[str, str]
+
+
+class _Preprocess(TypedDict, total=False):
+    formula: str
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class _DataRecord(TypedDict, total=False):
+    source: str
+    task: str
+    input_shape: tuple[int, ...]
+    class_names: tuple[str, ...]
+    counts: dict[str, tuple[int, ...]]
+    preprocess: _Preprocess
+    fingerprint: str
+    notes: tuple[str, ...]
 
 
 class RunFolder:
@@ -160,9 +197,28 @@ class RunFolder:
         record = read_json(self.plan)
         if record.get("format") != FORMAT:
             raise InputError(
-                f"'{self.plan}' must have format {FORMAT}. Received: {record.get('format')}."
+                f"'{self.plan}' must have format {FORMAT}. Received: "
+                f"{one_line(record.get('format'))}."
             )
-        return typing.cast(dict[str, Any], hidden_in(record))
+        checked: dict[str, Any] = conform(hidden_in(record), _PlanRecord, f"'{self.plan}'")
+        return checked
+
+    def read_data_record(self) -> dict[str, Any]:
+        """Returns the content of data.json; nothing where there is none.
+
+        Raises:
+            InputError: It holds something else.
+        """
+        if not self.data.exists():
+            return {}
+        checked: dict[str, Any] = conform(read_json(self.data), _DataRecord, f"'{self.data}'")
+        for part, counts in checked.get("counts", {}).items():
+            if any(count < 0 for count in counts):
+                raise InputError(
+                    f"'{self.data}': counts.{one_line(part)} must be at least 0. Received: "
+                    f"{min(counts)}."
+                )
+        return checked
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -209,7 +265,7 @@ class RunFolder:
         """Returns all final trainings, in order of models and places."""
         found = []
         for path in sorted(self.final.glob("*.json")):
-            record = Final.from_json(read_json(path))
+            record = read_record(path, Final)
             _check_name(path, final_name(record.model, record.place))
             found.append(record)
         return found

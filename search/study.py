@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.data import Dataset
 from compress.errors import InputError
-from compress.files import read_json
-from compress.records import COMPLETE, DUPLICATE, FAILED, Candidate
+from compress.records import COMPLETE, DUPLICATE, FAILED, Candidate, read_record
 from compress.runfolder import LOG, RunFolder
 from search import optimizers
 from search.objective import SEED_ATTR, SEED_GIVEN, candidate_id, objective_values
@@ -170,7 +169,7 @@ def read_replay(path: Path) -> Candidate:
     Raises:
         InputError: The file is missing or holds no candidate.
     """
-    return Candidate.from_json(read_json(path))
+    return read_record(path, Candidate)
 
 
 def ask(study: optuna.Study, plan: SearchPlan) -> Any:

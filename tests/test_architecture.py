@@ -23,6 +23,7 @@ TIERS = [
         "compress.lifeline",
         "compress.interpreter",
         "compress.credentials",
+        "compress.typed",
     ],
     [
         "compress.files",

@@ -39,6 +39,7 @@ CHECK_EVERY, CHECK_GROWTH = 4, 1.1
 """Rounds until the intervals are looked at again: so many, or a tenth of all where that is more.
 Every look is a chance to stop while an interval happens to be narrow."""
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+STOPPED_BY = ("precision", "budget")
 BUSY_CORES = 0.2
 """Other work above this many cores is reported with the figures."""
 
@@ -80,6 +81,13 @@ class Latency(Record):
     stopped_by: str
     warnings: tuple[str, ...]
     spread: str = INTERVAL
+
+    def flaw(self) -> str:
+        """See `Record.flaw`."""
+        if self.stopped_by not in STOPPED_BY:
+            return f"stopped_by must be one of {', '.join(STOPPED_BY)}"
+        low = [name for name in ("median_ms", "ratio", "threads") if getattr(self, name) <= 0]
+        return f"{low[0]} must be above 0; received: {getattr(self, low[0])}" if low else ""
 
 
 class _Timer:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from compress.errors import InputError
 from compress.files import read_json
 from compress.measure.latency import Latency
 from compress.measure.sampling import wilson
@@ -20,6 +21,7 @@ from compress.records import (
     FAILED,
     REJECTED,
     STOPPED,
+    VARIANTS,
     Artifact,
     Candidate,
     Compressed,
@@ -27,6 +29,7 @@ from compress.records import (
 )
 from compress.runfolder import RunFolder
 from compress.task import MEANING, make_task
+from compress.typed import conform
 
 
 @dataclass(frozen=True)
@@ -243,7 +246,7 @@ def load_report(path: str | Path) -> Report:
     report = Report(
         folder.path,
         record,
-        read_json(folder.data) if folder.data.exists() else {},
+        folder.read_data_record(),
         candidates,
         (),
         compressed,
@@ -251,8 +254,30 @@ def load_report(path: str | Path) -> Report:
         tuple(_read_others(folder)),
         tuple(folder.read_finals()),
     )
+    _check(report)
     front = front_of(candidates, report.objectives)
     return Report(**{**report.__dict__, "front": tuple(item.id for item in front)})
+
+
+def _check(report: Report) -> None:
+    """Refuses records that do not fit together: each may be whole, and of another run.
+
+    Raises:
+        InputError: A figure that the report compares by is missing.
+    """
+    path = report.folder
+    if len(report.objectives) < 2:
+        raise InputError(
+            f"'{path / 'plan.json'}' must name a quality and a cost as objectives. Received: "
+            f"{', '.join(report.objectives) or 'none'}."
+        )
+    for record in report.compressed:
+        held = [*(record.val[variant] for variant in VARIANTS), *(f.test for f in record.files())]
+        if any(report.main not in qualities for qualities in held):
+            raise InputError(
+                f"'{path / 'compressed' / f'{record.model}.json'}' must hold {report.main} of the "
+                "model before and after, and of each file. Received: not of all."
+            )
 
 
 def front_of(
@@ -263,11 +288,22 @@ def front_of(
     Args:
         candidates: Any; only those that were trained to the end count.
         objectives: Quality on validation data, then costs, by field name.
+
+    Raises:
+        InputError: One of them lacks an objective.
     """
     trained = [candidate for candidate in candidates if candidate.state == COMPLETE]
     if not trained:
         return []
     quality, *costs = objectives
+    for item in trained:
+        found = {quality: item.val.get(quality), **{c: getattr(item, c, None) for c in costs}}
+        missing = [name for name, value in found.items() if not isinstance(value, int | float)]
+        if missing:
+            raise InputError(
+                f"Candidate '{item.id}' must have {', '.join(objectives)}. Received: no "
+                f"{missing[0]}."
+            )
     losses = np.asarray(
         [[-item.val[quality], *(getattr(item, cost) for cost in costs)] for item in trained], float
     )
@@ -278,7 +314,10 @@ def front_of(
 def _read_latency(folder: RunFolder) -> dict[str, Latency]:
     if not folder.latency.exists():
         return {}
-    return {name: Latency.from_json(content) for name, content in read_json(folder.latency).items()}
+    return {
+        name: Latency.from_json(content, folder.latency)
+        for name, content in read_json(folder.latency).items()
+    }
 
 
 def _read_others(folder: RunFolder) -> Iterator[OtherRuntime]:
@@ -288,9 +327,9 @@ def _read_others(folder: RunFolder) -> Iterator[OtherRuntime]:
             continue
         content = read_json(path)
         if "skipped" in content:
-            yield OtherRuntime(name, {}, content["skipped"])
+            yield OtherRuntime(name, {}, conform(content["skipped"], str, f"'{path}': skipped"))
         else:
-            timed = {key: Latency.from_json(value) for key, value in content.items()}
+            timed = {key: Latency.from_json(value, path) for key, value in content.items()}
             yield OtherRuntime(name, timed)
 
 

@@ -6,7 +6,7 @@ from compress.errors import unknown_name
 from compress.task._base import Array, Floats, Task
 from compress.task.multiclass import MultiClass
 from compress.task.regression import Regression
-from compress.task.words import ERRORS, MEANING
+from compress.task.words import ERRORS, MEANING, UNBOUNDED
 from compress.task.yes_no import Binary, MultiLabel
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "QUALITIES",
     "Regression",
     "Task",
+    "UNBOUNDED",
     "make_task",
 ]
 

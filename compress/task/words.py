@@ -21,3 +21,6 @@ MEANING = {
 
 ERRORS = ("mae", "rmse")
 """These are in the targets' unit and less is better."""
+
+UNBOUNDED = (*ERRORS, "r2")
+"""These are no shares in [0, 1]."""

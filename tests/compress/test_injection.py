@@ -169,12 +169,14 @@ def test_words_that_the_report_knows_may_be_others(full: RunFolder) -> None:
     for item in content["artifacts"]:
         item["format"] = TEXT + item["format"]
     write_json(path, content)
-    path = full.candidates / "0004.json"
-    write_json(path, {**read_json(path), "state": TEXT})
     render(full.path)
     found = Structure((full.path / "report.html").read_text("utf-8"))
     assert not {tag for tag, _ in (*found.outside, *found.inside)} & {"img", "script"}
     assert f"{visible(TEXT)}float32 (80 % of the pruned kernels" in found.text
+    path = full.candidates / "0004.json"
+    write_json(path, {**read_json(path), "state": TEXT})
+    with pytest.raises(InputError, match="state must be one of complete, rejected"):
+        render(full.path)
 
 
 def test_the_policy_names_the_style_sheet_and_nothing_else(folder: RunFolder) -> None:  # noqa: F811

@@ -87,5 +87,5 @@ def test_log_and_candidates(tmp_path: Path) -> None:
     folder.write_candidate(made)
     assert folder.read_candidates() == [made]
     (folder.candidates / "0004.json").write_text('{"id": "0004", "colour": 1}')
-    with pytest.raises(InputError, match="A Candidate record must have the keys"):
+    with pytest.raises(InputError, match=r"0004\.json' must have the keys id, state"):
         folder.read_candidates()

@@ -120,7 +120,7 @@ def test_a_record_of_the_first_release_is_named_by_its_files() -> None:
             {"id": "my.net-c0_5x-p80.float32", "variant": "pruned"},
         ],
     }  # fmt: skip
-    assert Compressed.from_json(old).small == "my.net-c0_5x-p80"
+    assert Compressed(**old).small == "my.net-c0_5x-p80"
 
 
 @pytest.mark.parametrize(
