@@ -166,7 +166,8 @@ def test_a_dead_worker_fails_its_trial_only(tmp_path: Path) -> None:
         os.killpg(int(worker[0]), signal.SIGSTOP)
         done = records(folder)
         if any(
-            trial.state == TrialState.RUNNING and f"{trial.number:04d}" not in done
+            # it has been told of (choices are made behind that) and has not ended
+            trial.state == TrialState.RUNNING and trial.params and f"{trial.number:04d}" not in done
             for trial in study(folder).trials
         ):
             return True
