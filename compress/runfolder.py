@@ -104,6 +104,14 @@ class _DataRecord(TypedDict, total=False):
     notes: tuple[str, ...]
 
 
+class _LogFile(logging.FileHandler):
+    """A file of log lines; one that cannot be written ends what it tells of."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - Python's name
+        """Raises the error that `emit` has met, where Python would print a traceback."""
+        raise
+
+
 class RunFolder:
     """The files of one run, by role.
 
@@ -240,7 +248,7 @@ class RunFolder:
     @contextmanager
     def logging(self) -> Iterator[None]:
         """Appends what is logged to log.txt while the context lasts."""
-        handler = logging.FileHandler(self.log, encoding="utf-8")
+        handler = _LogFile(self.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         level = LOG.level
         LOG.addHandler(handler)

@@ -29,6 +29,7 @@ from search.costs import NAMES, limits
 from search.display import Display, NoDisplay
 from search.engines import LocalPool
 from search.engines.worker import WORKERS_LOCK
+from search.faults import explained
 from search.feasible import check_limits
 from search.final import ship
 from search.followup import CompressJobs, FinalJobs
@@ -100,7 +101,7 @@ def _run(plan: SearchPlan, command: str, display: Display) -> Report:
     count, threads = worker_count(plan, gpus)
     shown = _shown_commands(plan, command, folder, threads)
     folder.claim(command, plan, {"data": data.fingerprint(), **space.facts()}, shown)
-    with folder.locked(), folder.logging():
+    with explained(), folder.locked(), folder.logging():
         write_data_record(folder, data)
         place = f"{gpus} GPU(s)" if gpus else f"CPU, {available_cores()} cores"
         LOG.info(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 FIXED = "fixed_params"
 """System attribute of a queued trial: its choices (Optuna's `enqueue_trial`)."""
+TRIES_ATTR = "memory_was_short"
+"""Trial attribute: how often memory was short for these choices."""
 LADDER = 3
 """At most so many models, from the smallest on towards the baseline, are tried behind it."""
 
@@ -69,13 +71,32 @@ def close_orphans(study: optuna.Study, folder: RunFolder, plan: SearchPlan) -> i
         if candidate is not None:
             tell(study, trial.number, candidate, plan)
             continue
-        study.tell(trial.number, state=TrialState.FAIL)
-        seed = trial.user_attrs.get(SEED_ATTR)
-        attrs = {"retry_of": trial.number, SEED_GIVEN: True}
-        attrs |= {} if seed is None else {SEED_ATTR: seed}
-        study.enqueue_trial(trial.params, user_attrs=attrs)
+        try_again(study, trial)
         again += 1
     return again
+
+
+def try_again(study: optuna.Study, trial: optuna.trial.FrozenTrial, tries: int = 0) -> int:
+    """Ends a running trial and queues its choices and seed again.
+
+    Args:
+        study: Its study.
+        trial: It leaves no record: its number stays a gap.
+        tries: How often memory was short for it; 0: as often as it says itself.
+
+    Returns:
+        The number of the trial that is queued.
+    """
+    from optuna.trial import TrialState
+
+    study.tell(trial.number, state=TrialState.FAIL)
+    attrs = {"retry_of": trial.number, SEED_GIVEN: True}
+    attrs |= {key: trial.user_attrs[key] for key in (SEED_ATTR, TRIES_ATTR)
+              if key in trial.user_attrs}  # fmt: skip
+    attrs |= {TRIES_ATTR: tries} if tries else {}
+    study.enqueue_trial(trial.params, user_attrs=attrs)
+    # queued by this process alone, which holds the run's folder
+    return max(item.number for item in study.get_trials(deepcopy=False))
 
 
 def tell(study: optuna.Study, number: int, candidate: Candidate, plan: SearchPlan) -> None:
@@ -172,9 +193,25 @@ def read_replay(path: Path) -> Candidate:
     return read_record(path, Candidate)
 
 
-def ask(study: optuna.Study, plan: SearchPlan) -> Any:
-    """Asks for the next trial, with a sampler of its own."""
+def ask(study: optuna.Study, plan: SearchPlan, number: int | None = None) -> Any:
+    """Asks for the next trial, with a sampler of its own.
+
+    Args:
+        study: The run's.
+        plan: Its plan.
+        number: Of the queued trial that is wanted; another comes where it is taken.
+    """
+    import optuna
+    from optuna.trial import TrialState
+
     study.sampler = sampler_for(study, plan.search.sampler, plan.seed)
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        # as `ask` takes the first of the queue
+        if trial.number == number and study._storage.set_trial_state_values(
+            trial._trial_id, state=TrialState.RUNNING
+        ):
+            study.sampler.before_trial(study, study._storage.get_trial(trial._trial_id))
+            return optuna.trial.Trial(study, trial._trial_id)
     return study.ask()
 
 

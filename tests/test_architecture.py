@@ -61,7 +61,7 @@ TIERS = [
     ["compress.report"],
     ["compress.bench"],
     ["compress.pipeline"],
-    ["search.values", "search.storage"],
+    ["search.values", "search.storage", "search.faults"],
     ["search.journal"],
     ["search.spaces", "search.samplers", "search.stopping"],
     ["search.plan"],

@@ -1,5 +1,5 @@
 """Engines run a study's jobs: `local` on worker processes of this machine."""
 
-from search.engines.local import OVERDUE, Handler, Job, LocalPool
+from search.engines.local import KILLED, OVERDUE, Handler, Job, LocalPool
 
-__all__ = ["OVERDUE", "Handler", "Job", "LocalPool"]
+__all__ = ["KILLED", "OVERDUE", "Handler", "Job", "LocalPool"]

@@ -26,6 +26,8 @@ MAX_JOBS = 40
 STOP_SECONDS = 5.0
 POLL_SECONDS = 0.5
 OVERDUE = "ended at its time limit"
+KILLED = "signal SIGKILL"
+"""How a worker died that nothing of its own ended: the system does so when memory is short."""
 
 Job = dict[str, Any]
 
@@ -249,7 +251,9 @@ class LocalPool:
         if job is not None:
             LOG.info("worker %d died (%s); it is replaced", slot.index, how)
             handler.on_death(slot.index, job, claimed, how)
-        self._feed(slot, handler)
+        # the slot itself first; another may wait for what this one has just given back
+        for other in (slot, *self._slots):
+            self._feed(other, handler)
 
     def _end(self, slot: _Worker) -> None:
         process, slot.process, slot.ready = slot.process, None, False

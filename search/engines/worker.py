@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from compress.credentials import hidden
+from compress.errors import ParetuneError, RunFailed
 from search.engines import forking, messages
+from search.faults import MEMORY, SPACE, ended_by, fault_of
 
 if TYPE_CHECKING:
     from compress.data import Dataset
@@ -76,18 +78,17 @@ class Worker:
     def do(self, job: dict[str, Any]) -> dict[str, Any]:
         """Does one job and returns what the parent wants to know of it."""
         if job["kind"] == messages.TRIAL:
-            return self._trial()
+            return self._trial(job.get("number"))
         return self._final(job) if job["kind"] == messages.FINAL else self._compress(job)
 
-    def _trial(self) -> dict[str, Any]:
-        from compress.errors import RunFailed
+    def _trial(self, number: int | None) -> dict[str, Any]:
         from compress.records import FAILED, Candidate
         from search import study as studies
         from search.objective import candidate_id, evaluate, trial_seed
 
         if self._study is None:
             self._study = studies.open_study(self.folder, self.plan)
-        trial = studies.ask(self._study, self.plan)
+        trial = studies.ask(self._study, self.plan, number)
         if self.folder.read_candidate(candidate_id(trial.number)) is not None:
             raise RunFailed(
                 f"The study has lost candidate {candidate_id(trial.number)}, which is finished: "
@@ -108,6 +109,12 @@ class Worker:
             )
         except Exception as error:  # a trial must not take the worker with it
             sys.stderr.write(hidden(traceback.format_exc()))
+            fault = fault_of(error)
+            if fault is not None and fault.kind == MEMORY:
+                return {"fault": fault.text, "number": trial.number, "seed": seed}
+            if fault is not None:
+                # neither told nor recorded: the next start finds it running, and queues it again
+                raise ended_by(fault, f" ({candidate_id(trial.number)})") from error
             candidate = Candidate(
                 candidate_id(trial.number),
                 FAILED,
@@ -136,8 +143,7 @@ class Worker:
                 self.progress,
             )
         except Exception as error:
-            sys.stderr.write(hidden(traceback.format_exc()))
-            return {"error": _short(error)}
+            return {"error": _failed(error)}
         return {"final": record.to_json()}
 
     def _compress(self, job: dict[str, Any]) -> dict[str, Any]:
@@ -158,9 +164,21 @@ class Worker:
                 command=job["command"],
             )
         except Exception as error:
-            sys.stderr.write(hidden(traceback.format_exc()))
-            return {"name": name, "error": _short(error)}
+            return {"name": name, "error": _failed(error)}
         return {"name": name, "val": record.val}
+
+
+def _failed(error: Exception) -> str:
+    """Returns why a job after the search failed.
+
+    Raises:
+        RunFailed: Every other would, too: the machine lacks space.
+    """
+    sys.stderr.write(hidden(traceback.format_exc()))
+    fault = fault_of(error)
+    if fault is not None and fault.kind == SPACE:
+        raise ended_by(fault) from error
+    return _short(error)
 
 
 def _short(error: Exception) -> str:
@@ -201,18 +219,23 @@ def _serve(worker: Worker, out: TextIO, forked: bool) -> int:
     jobs: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
     messages.send(out, messages.READY, device=worker.device.describe(), memory=resident_bytes())
-    from compress.errors import RunFailed
 
     first = 0
     while (job := jobs.get())["kind"] != messages.QUIT:
         try:
             result = worker.do(job)
-        except RunFailed as error:
+        except Exception as error:
+            fault = fault_of(error)
+            if not isinstance(error, ParetuneError):
+                if fault is None:
+                    raise
+                error = ended_by(fault)
             messages.send(out, messages.FATAL, reason=str(error))
             return 0
         memory = resident_bytes()
         first = first or memory
-        renewed = forked and memory - first > MAX_FORK_GROWTH
+        # what a failed allocation has left behind is not known
+        renewed = forked and (memory - first > MAX_FORK_GROWTH or "fault" in result)
         messages.send(out, messages.DONE, memory=memory, renewed=renewed, **result)
         if renewed:
             return forking.RENEW
@@ -232,7 +255,6 @@ def main() -> None:
     # held until this process ends: a resumed run waits for it before touching the journal
     lock = open(arguments.folder / WORKERS_LOCK, "w")  # noqa: SIM115
     fcntl.flock(lock, fcntl.LOCK_SH)
-    from compress.errors import ParetuneError
     from compress.runfolder import RunFolder
 
     try:
@@ -246,6 +268,12 @@ def main() -> None:
     except ParetuneError as error:
         messages.send(out, messages.FATAL, reason=str(error))
         sys.exit(error.exit_code)
+    except Exception as error:
+        fault = fault_of(error)
+        if fault is None:
+            raise
+        messages.send(out, messages.FATAL, reason=str(ended_by(fault)))
+        sys.exit(1)
     # a GPU's driver is in use by now, and does not survive a fork
     if worker.device.kind == "gpu" or not forking.can_fork():
         sys.exit(_serve(worker, out, forked=False))

@@ -71,9 +71,9 @@ def test_a_dead_worker_is_a_failed_candidate(folder: RunFolder) -> None:
     assert job is not None
     trial = studies.ask(study, plan)
     trial.suggest_float("x", 0, 1)
-    jobs.on_death(0, job, {"number": trial.number, "seed": 3}, "signal SIGKILL")
+    jobs.on_death(0, job, {"number": trial.number, "seed": 3}, "signal SIGSEGV")
     (record,) = folder.read_candidates()
-    assert (record.state, record.reason) == ("failed", "its worker died (signal SIGKILL)")
+    assert (record.state, record.reason) == ("failed", "its worker died (signal SIGSEGV)")
     assert record.choices == trial.params
     assert study.trials[0].state.name == "FAIL"
     assert jobs.next_job() is None
