@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from compress import graph, legacy
 from compress.errors import InputError
 from compress.files import replacing
@@ -31,7 +33,9 @@ def load_model(path: str | Path) -> keras.Model:
 
     Raises:
         InputError: No such file, another suffix, or Keras 3 cannot read it; the message
-            says which layer and why, or carries Keras's reason.
+            says which layer and why, or carries Keras's reason. Or what is read cannot be
+            used: a Sequential without inputs, inputs of no numbers, weights that are NaN,
+            negative variances.
     """
     import keras
 
@@ -42,10 +46,55 @@ def load_model(path: str | Path) -> keras.Model:
         raise InputError(f"A model file must exist. Received: '{path}'.")
     try:
         with legacy.readable(path) as file:
-            return keras.saving.load_model(file, compile=False)
+            model = keras.saving.load_model(file, compile=False)
     except Exception as error:  # keras raises many kinds here, from zipfile to TypeError
         reason = legacy.why_unreadable(path, " ".join(str(error).split())[:300])
         raise InputError(f"Keras 3 must be able to read '{path}'. Received: {reason}.") from None
+    _check_inputs(model, path)
+    _check_weights(model, path)
+    return model
+
+
+def _check_inputs(model: keras.Model, path: Path) -> None:
+    """Refuses models that nothing can be fed to."""
+    import keras
+
+    if isinstance(model, keras.Sequential) and not model.built:
+        raise InputError(
+            f"Model '{path}' must have inputs. Received: a Sequential that was not built. Begin "
+            "it with keras.Input(shape) and save it again."
+        )
+    for tensor in keras.tree.flatten(getattr(model, "inputs", None) or []):
+        if 0 in tensor.shape:
+            raise InputError(
+                f"Inputs of model '{path}' must hold at least one number. Received: shape "
+                f"{tuple(tensor.shape)}."
+            )
+
+
+def _check_weights(model: keras.Model, path: Path) -> None:
+    """Refuses weights that turn every output into NaN, by the name of the layer."""
+    for layer in model._flatten_layers():
+        if layer.variables and layer is not model:
+            for variable in layer._trainable_variables + layer._non_trainable_variables:
+                _check_variable(variable, layer.name, path)
+
+
+def _check_variable(variable: Any, layer: str, path: Path) -> None:
+    values = np.asarray(variable)
+    if values.dtype.kind not in "fV":
+        return
+    values = values.astype(np.float32)  # bfloat16 is no type of NumPy's
+    if np.isnan(values).any():
+        raise InputError(
+            f"Weights of model '{path}' must be numbers. Received: NaN in '{variable.name}' of "
+            f"layer '{layer}'. Its training diverged, or the file is damaged."
+        )
+    if variable.name in ("moving_variance", "variance") and values.min(initial=0.0) < 0:
+        raise InputError(
+            f"Variances of model '{path}' must be at least 0. Received: {values.min():g} in "
+            f"'{variable.name}' of layer '{layer}', whose outputs are NaN then."
+        )
 
 
 def save_model(model: keras.Model, path: Path) -> None:

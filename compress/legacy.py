@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+# what zipfile, json and h5py raise over damaged files
+_DAMAGED = (
+    OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile,
+    zlib.error, struct.error,
+)  # fmt: skip
 
 # arguments that Keras 3 dropped, by class, and the one value at which they change nothing
 _ANY = object()
@@ -37,7 +45,7 @@ def keras_version(path: Path) -> str:
         try:
             with zipfile.ZipFile(path) as archive:
                 return str(json.loads(archive.read("metadata.json"))["keras_version"])
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        except _DAMAGED:
             return ""
     return _attribute(path, "keras_version")
 
@@ -93,9 +101,9 @@ def _attribute(path: Path, name: str) -> str:
     try:
         with h5py.File(path, "r") as file:
             value = file.attrs.get(name, "")
-    except OSError:
+    except _DAMAGED:
         return ""
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _config(path: Path) -> dict[str, Any] | None:
@@ -104,7 +112,7 @@ def _config(path: Path) -> dict[str, Any] | None:
         return None
     try:
         config = json.loads(_attribute(path, "model_config"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return config if isinstance(config, dict) else None
 
@@ -113,7 +121,8 @@ def _layers(config: Any) -> Iterator[dict[str, Any]]:
     """Yields the configs of all layers, those of nested models and wrapped layers too."""
     if isinstance(config, dict):
         own = config.get("config")
-        if "class_name" in config and isinstance(own, dict) and "layers" not in own:
+        named = isinstance(config.get("class_name"), str)
+        if named and isinstance(own, dict) and "layers" not in own:
             yield config
         for value in config.values():
             yield from _layers(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +12,12 @@ import numpy as np
 
 from compress.errors import InputError, MissingDependency, RunFailed
 from compress.files import write_bytes
+from compress.graph import calls, is_graph
 from compress.inference import left_out
 from compress.io import SUFFIXES, load_model, sized_model
 from compress.measure import count_macs
 from compress.measure.runtimes import RUNTIMES
+from compress.memory import require_room
 from compress.plan.bench import BenchPlan
 
 if TYPE_CHECKING:
@@ -164,7 +167,8 @@ def fixed(model: keras.Model, shape: tuple[int, ...] | None) -> keras.Model:
     """Returns the model with an input of known size.
 
     Raises:
-        InputError: Its sizes are open and no shape is given, or the shape does not fit.
+        InputError: Its sizes are open and no shape is given, the shape does not fit, or what
+            the model computes does not fit into memory.
     """
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise InputError(
@@ -178,14 +182,29 @@ def fixed(model: keras.Model, shape: tuple[int, ...] | None) -> keras.Model:
                 f"Model '{model.name}' must have a known input size to be timed. Received: {own}. "
                 "Give --input-shape, like 224,224,3."
             )
-        return model
+        return _runnable(model)
     fits = len(own) == len(shape) and all(a in (None, b) for a, b in zip(own, shape, strict=True))
     if not fits:
         raise InputError(
             f"input_shape must agree with model '{model.name}', which takes {own}. "
             f"Received: {shape}."
         )
-    return sized_model(model, shape)
+    # before Keras is asked: it has no words for sizes beyond 64 bits
+    require_room(4 * math.prod(shape), f"An input of shape {shape}, float32,")
+    return _runnable(sized_model(model, shape))
+
+
+def _runnable(model: keras.Model) -> keras.Model:
+    """Refuses a model whose largest tensor of one example does not fit into memory.
+
+    Runtimes do not say so: some crash.
+    """
+    shapes = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
+    if is_graph(model):
+        shapes += [shape for call in calls(model) for shape in call.outputs]
+    largest = max(math.prod(size or 1 for size in shape[1:]) for shape in shapes)
+    require_room(4 * largest, f"The largest tensor of model '{model.name}', float32,")
+    return model
 
 
 def _as_it_is(subject: Subject, plan: BenchPlan) -> list[Prepared | Skipped]:

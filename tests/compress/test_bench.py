@@ -228,3 +228,22 @@ def test_the_first_to_be_compared_is_the_baseline(models: list[Path]) -> None:
 def test_bad_plans(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         BenchPlan(**given)
+
+
+def test_a_model_too_large_to_run_is_refused_before_it_is_converted(tmp_path: Path) -> None:
+    """10^6 x 10^6 pixels: runtimes crash over them, or take all memory."""
+    import keras
+
+    x = inputs = keras.Input((None, None, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 1)(x))
+    keras.Model(inputs, x, name="open").save(tmp_path / "m.keras")
+    with pytest.raises(
+        InputError, match=r"An input of shape \(1000000, 1000000, 3\), float32, must fit"
+    ):
+        bench([tmp_path / "m.keras"], BenchPlan(input_shape="1000000,1000000,3"))
+    with pytest.raises(InputError, match="must fit into memory"):
+        bench([tmp_path / "m.keras"], BenchPlan(input_shape=f"{10**30},1,3"))
+    x = keras.layers.UpSampling2D(10**6)(keras.Input((1, 1, 3)))
+    keras.Model(x._keras_history.operation.input, x, name="grows").save(tmp_path / "m.keras")
+    with pytest.raises(InputError, match="largest tensor of model 'grows', float32, must fit"):
+        bench([tmp_path / "m.keras"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +71,30 @@ def test_a_damaged_file(tmp_path: Path) -> None:
         assert keras_version(tmp_path / name) == ""
         with pytest.raises(InputError, match="Keras 3 must be able to read"):
             load_model(tmp_path / name)
+
+
+@pytest.mark.parametrize("odd", [5, ["Dense"], None, "No\nSuch", "__class__", ""])
+def test_odd_class_names_are_refused_in_words(odd: object, folder: Path, tmp_path: Path) -> None:
+    import h5py
+
+    path = tmp_path / "odd.h5"
+    path.write_bytes((folder / "convolutions.h5").read_bytes())
+    with h5py.File(path, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        config["config"]["layers"][2]["class_name"] = odd
+        file.attrs["model_config"] = json.dumps(config)
+    with pytest.raises(InputError, match=r"odd\.h5'. Received: ") as caught:
+        load_model(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 50_000, "5", '{"class_name": "Functional"}', "\x00"])
+def test_configs_that_are_none(text: str, folder: Path, tmp_path: Path) -> None:
+    import h5py
+
+    path = tmp_path / "odd.h5"
+    path.write_bytes((folder / "convolutions.h5").read_bytes())
+    with h5py.File(path, "r+") as file:
+        file.attrs["model_config"] = np.bytes_(text) if text != "\x00" else b"\xff\xfe"
+    with pytest.raises(InputError, match=r"odd\.h5'. Received: "):
+        load_model(path)
