@@ -224,7 +224,7 @@ def test_ranges_are_never_shown_as_intervals(folder: RunFolder) -> None:
     assert "2.00x faster (250 us [range 245 to 255])" in verdict(report, "0001")
     page = (folder.path / "report.html").read_text("utf-8")
     assert "<small>[range 245 to 255]</small>" in page
-    assert "95 % interval of" not in page
+    assert "median and 95 % interval" not in page
     stored = json.loads((folder.path / "report.json").read_text())
     assert {item["latency"]["spread"] for item in stored["files"]} == {"range"}
     with open(folder.path / "candidates.csv", newline="") as stream:
