@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,26 @@ def read_file(path: Path) -> bytes:
 
 def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no JSON")
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Gives a folder to write to; where nothing was written and an error ends it, none is left.
+
+    Args:
+        path: The folder; it and its parents are made where they are missing.
+
+    Raises:
+        InputError: See `writable_folder`.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield writable_folder(path)
+    except BaseException:
+        for folder in missing:
+            with suppress(OSError):  # it was not made, or something lies in it
+                folder.rmdir()
+        raise
 
 
 def writable_folder(path: Path) -> Path:

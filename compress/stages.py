@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -106,6 +107,8 @@ def compress_stage(
     )
     folder.write_compressed(record)
     shutil.rmtree(unfinished, ignore_errors=True)
+    with suppress(OSError):  # others are in the middle of theirs
+        unfinished.parent.rmdir()
     return record
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -10,7 +11,7 @@ from pathlib import Path
 from compress.bench.result import BenchResult, Timed, write_result
 from compress.bench.subjects import Prepared, Skipped, Subject, prepare, subjects_of
 from compress.errors import InputError
-from compress.files import writable_folder
+from compress.files import new_folder
 from compress.measure import Entry, time_entries
 from compress.plan.bench import BenchPlan
 
@@ -52,13 +53,11 @@ def bench(
             )
     tell = on_progress or (lambda text, share: None)  # noqa: ARG005
     with ExitStack() as stack:
-        folder = (
-            writable_folder(Path(plan.out))
-            if plan.out
-            else Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        )
+        # files are made elsewhere: of a bench that fails nothing stays
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = stack.enter_context(new_folder(Path(plan.out))) if plan.out else None
         tell("converting", 0.0)
-        subjects, prepared, skipped = prepare(subjects, plan, folder)
+        subjects, prepared, skipped = prepare(subjects, plan, place)
         if not prepared:
             reasons = "; ".join(dict.fromkeys(item.reason for item in skipped))
             raise InputError(f"bench must have something to time. Received: {reasons}.")
@@ -84,7 +83,9 @@ def bench(
             for key, (item, _) in keyed.items()
         )
         result = BenchResult(tuple(subjects), timed, tuple(skipped), plan)
-        if plan.out:
+        if folder is not None:
+            for file in sorted(place.iterdir()):
+                shutil.move(file, folder / file.name)
             write_result(result, folder)
     return result
 

@@ -247,3 +247,10 @@ def test_a_model_too_large_to_run_is_refused_before_it_is_converted(tmp_path: Pa
     keras.Model(x._keras_history.operation.input, x, name="grows").save(tmp_path / "m.keras")
     with pytest.raises(InputError, match="largest tensor of model 'grows', float32, must fit"):
         bench([tmp_path / "m.keras"])
+
+
+def test_nothing_is_left_of_a_bench_that_fails(tmp_path: Path) -> None:
+    (tmp_path / "m.tflite").write_bytes(b"no model")
+    with pytest.raises(InputError):
+        bench([tmp_path / "m.tflite"], BenchPlan(out=str(tmp_path / "new" / "out")))
+    assert [path.name for path in tmp_path.iterdir()] == ["m.tflite"]

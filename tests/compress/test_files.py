@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from compress.errors import InputError
-from compress.files import read_json, replacing, writable_folder, write_json, write_text
+from compress.files import new_folder, read_json, replacing, writable_folder, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
@@ -74,6 +75,22 @@ def test_a_shells_pipe_is_read() -> None:
 def test_text_that_utf8_cannot_hold_is_written_as_escapes(tmp_path: Path) -> None:
     write_text(tmp_path / "a", "name \udcff")
     assert (tmp_path / "a").read_bytes() == b"name \\udcff"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_new_folder_is_left_only_with_something_in_it(
+    fails: bool, writes: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "old").mkdir()
+    for path, new in ((tmp_path / "old", False), (tmp_path / "a" / "b", True)):
+        with suppress(KeyError), new_folder(path) as folder:
+            if writes:
+                (folder / "x").write_text("x")
+            if fails:
+                raise KeyError
+        assert path.exists() == (writes or not fails or not new)
+    assert (tmp_path / "a").exists() == (writes or not fails)
 
 
 def test_output_folders(tmp_path: Path) -> None:
