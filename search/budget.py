@@ -10,6 +10,7 @@ from compress.files import read_json, write_json
 from compress.records import COMPLETE, Candidate
 from compress.report.progress import Course, ended_key, in_order
 from compress.runfolder import RunFolder
+from compress.typed import conform
 from search.plan import SearchPlan
 
 
@@ -65,7 +66,10 @@ class Budget:
         self._plan, self._file = plan, folder.path / "search_seconds.json"
         self._target = plan.budget.parsed_target()
         self._convergence = Convergence(plan.search.objectives)
-        self._earlier = float(read_json(self._file)["seconds"]) if self._file.exists() else 0.0
+        self._earlier = 0.0
+        if self._file.exists():
+            seconds = read_json(self._file).get("seconds")
+            self._earlier = conform(seconds, float, f"'{self._file}': seconds")
         self._began = time.monotonic()
 
     @property

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from compress.io import copy_model
 from compress.measure import count_macs, measure_latency
 from compress.plan import LatencyOptions
 from compress.runfolder import RunFolder
+from compress.typed import conform
 from search.plan import SearchOptions
 
 if TYPE_CHECKING:
@@ -107,6 +108,11 @@ def report_preferences(
             trial.set_constraint(f"prefer {condition.name}", condition.violation(value))
 
 
+class _Measured(TypedDict, total=False):
+    size_bytes: int
+    latency_ms: float
+
+
 def find_costs(model: keras.Model, options: SearchOptions, folder: RunFolder) -> Costs:
     """Counts and, where the plan asks for it, measures what an untrained model costs.
 
@@ -126,9 +132,9 @@ def find_costs(model: keras.Model, options: SearchOptions, folder: RunFolder) ->
     if over_limit(costs, options):
         return costs
     file = folder.path / "costs" / f"{fingerprint(model)}.json"
-    stored = read_json(file) if file.exists() else {}
+    stored = conform(read_json(file), _Measured, f"'{file}'") if file.exists() else {}
     wanted = "latency_ms" if options.needs("latency_ms") else "size_bytes"
-    if wanted not in stored:
+    if wanted not in stored or "size_bytes" not in stored:
         stored = _measured(model, options)
         file.parent.mkdir(exist_ok=True)
         write_json(file, stored)

@@ -23,6 +23,7 @@ from compress.data import Dataset
 from compress.distill.teachers import Teachers
 from compress.errors import InputError
 from compress.files import read_json, write_json
+from compress.typed import conform
 
 BATCH = 256
 META = "cache.json"
@@ -177,7 +178,7 @@ def _open(
     done = 0
     if (home / META).exists():
         found = read_json(home / META)
-        done = int(found.pop("done", 0))
+        done = conform(found.pop("done", 0), int, f"'{home / META}': done")
         if found != record:
             raise InputError(
                 f"A teacher cache must be of this teacher and these examples. Received: '{home}', "

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compress.errors import InputError
 from compress.options import from_flat
 from compress.pareto import Frontier, hypervolume
 from compress.records import Candidate
@@ -178,3 +179,10 @@ def test_trials_with_new_extremes_now_and_then(monkeypatch: pytest.MonkeyPatch) 
         convergence.stale(done)
     # 4 / n is how likely the n-th is an extreme: 5 looks a trial are expected, not 750
     assert shown < 12 * 1500
+
+
+@pytest.mark.parametrize("text", ['{"seconds": "x"}', '{"seconds": [1]}', "{}", "[]", "{"])
+def test_seconds_that_are_none_are_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "search_seconds.json").write_text(text)
+    with pytest.raises(InputError, match=r"search_seconds\.json'"):
+        Budget(RunFolder(tmp_path), SearchPlan())
