@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from compress.errors import InputError
 from compress.plan import DEVICES
-from compress.quiet import captured_stderr
+from compress.quiet import captured_stderr, quiet_tensorflow_here
 
-_GPU_NODES = ("/dev/nvidiactl", "/dev/dxg")
+_GPU_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 USABLE = 0.95
 """The share of a card's memory that processes on it divide; the driver and displays need some."""
 CONTEXT_MIB = 512
@@ -101,12 +102,10 @@ def setup(choice: str = "auto", threads: int | None = None, sharers: int = 1) ->
             "Keras must run on TensorFlow. "
             f"Received: KERAS_BACKEND={keras.backend.backend()}. Unset it, or set it to tensorflow."
         )
-    gpus = tf.config.list_physical_devices("GPU")
+    with captured_stderr():  # drivers that are missing are told there
+        gpus = tf.config.list_physical_devices("GPU")
     if choice == "gpu" and not gpus:
-        raise InputError(
-            "device 'gpu' must have a GPU that TensorFlow sees. Received: none. "
-            "Install tensorflow[and-cuda] and a driver, or use --device cpu."
-        )
+        raise _no_gpu()
     wanted = max(1, threads or available_cores())
     share = memory_share(sharers) if gpus and choice != "cpu" and sharers > 1 else None
     try:
@@ -128,6 +127,28 @@ def setup(choice: str = "auto", threads: int | None = None, sharers: int = 1) ->
     policy = policy_for(details.get("compute_capability"))
     name = details.get("device_name", "GPU")
     return Device("gpu", name, len(gpus), wanted, policy, True, sharers, share)
+
+
+def check_device(choice: str) -> None:
+    """Checks, without TensorFlow, that a machine without a driver is not asked for its GPU.
+
+    Raises:
+        InputError: It is.
+    """
+    if choice == "gpu" and sys.platform == "linux" and not _has_driver():
+        raise _no_gpu()
+
+
+def _no_gpu() -> InputError:
+    return InputError(
+        "device 'gpu' must have a GPU that TensorFlow sees. Received: none. "
+        "Install tensorflow[and-cuda] and a driver, or use --device cpu."
+    )
+
+
+def _has_driver() -> bool:
+    """Tells whether there is a driver of NVIDIA's, WSL's or AMD's."""
+    return any(Path(node).exists() for node in _GPU_NODES)
 
 
 def memory_share(sharers: int) -> int | None:
@@ -152,17 +173,13 @@ def memory_share(sharers: int) -> int | None:
 
 
 def quiet_tensorflow() -> None:
-    """Keeps TensorFlow's log to errors, in a process that is ours.
+    """Imports TensorFlow in a process that is ours, without what it says of itself."""
+    quiet_tensorflow_here()
+    import keras  # noqa: F401
+    import tensorflow as tf
 
-    It warns of many traces when many models are trained, which is what we do; and it writes
-    about its build while it is imported, before any log level counts.
-    """
     with captured_stderr():
-        import keras  # noqa: F401
-        import tensorflow as tf
-
         tf.config.list_physical_devices()
-    tf.get_logger().setLevel("ERROR")
 
 
 def gpu_count(choice: str) -> int:
@@ -171,8 +188,8 @@ def gpu_count(choice: str) -> int:
     Raises:
         InputError: "gpu" without a GPU.
     """
-    # no NVIDIA driver (nor WSL's): importing TensorFlow (seconds) would tell nothing more
-    if choice == "cpu" or (choice == "auto" and not any(Path(p).exists() for p in _GPU_NODES)):
+    # no driver: importing TensorFlow (seconds) would tell nothing more
+    if choice == "cpu" or (choice == "auto" and not _has_driver()):
         return 0
     device = setup(choice)
     return device.count if device.kind == "gpu" else 0

@@ -13,6 +13,8 @@ from typing import Any
 
 from compress.errors import InputError
 
+_REMEDY = "Choose another folder with --out."
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -119,29 +121,37 @@ def new_folder(path: Path) -> Iterator[Path]:
 def writable_folder(path: Path) -> Path:
     """Makes sure that `path` is a folder that files can be written to.
 
-    A folder whose mode forbids writing is respected even when the user could
-    override it (root can): whoever marked it read-only meant it.
-
     Returns:
         `path`, created where it did not exist.
 
     Raises:
         InputError: It is a file, cannot be created, or is read-only.
     """
-    remedy = "Choose another folder with --out."
-    if path.exists() and not path.is_dir():
-        raise InputError(f"Output folder '{path}' is a file. {remedy}")
-    existing = path
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.stat().st_mode & 0o222 or not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"Output folder '{path}' must be writable: '{existing}' is not. {remedy}")
+    check_folder(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
         raise InputError(
-            f"Output folder '{path}' must be writable: {error.strerror}. {remedy}"
+            f"Output folder '{path}' must be writable: {error.strerror}. {_REMEDY}"
         ) from None
     return path
+
+
+def check_folder(path: Path) -> None:
+    """Checks, without writing anything, that a folder is or can be made that may be written to.
+
+    A folder whose mode forbids writing is respected even when the user could
+    override it (root can): whoever marked it read-only meant it.
+
+    Raises:
+        InputError: It is a file, or it or the folder that it would be made in is read-only.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"Output folder '{path}' is a file. {_REMEDY}")
+    existing = path
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.stat().st_mode & 0o222 or not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"Output folder '{path}' must be writable: '{existing}' is not. {_REMEDY}")

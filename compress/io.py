@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 SUFFIXES = (".keras", ".h5", ".hdf5")
 
 
+def check_model_file(path: Path) -> None:
+    """Checks what shows without reading a model's file.
+
+    Raises:
+        InputError: No such file, or another suffix.
+    """
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"A model file must end in {', '.join(SUFFIXES)}. Received: '{path}'.")
+    if not path.is_file():
+        raise InputError(f"A model file must exist. Received: '{path}'.")
+
+
 def load_model(path: str | Path) -> keras.Model:
     """Loads a model from a `.keras` or `.h5` file, without its training state.
 
@@ -37,13 +49,10 @@ def load_model(path: str | Path) -> keras.Model:
             used: a Sequential without inputs, inputs of no numbers, weights that are NaN,
             negative variances.
     """
+    path = Path(path)
+    check_model_file(path)
     import keras
 
-    path = Path(path)
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"A model file must end in {', '.join(SUFFIXES)}. Received: '{path}'.")
-    if not path.is_file():
-        raise InputError(f"A model file must exist. Received: '{path}'.")
     try:
         with legacy.readable(path) as file:
             model = keras.saving.load_model(file, compile=False)

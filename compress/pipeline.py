@@ -14,6 +14,7 @@ from compress.heads import check_head
 from compress.io import load_model
 from compress.options import command_words
 from compress.plan import Plan
+from compress.preflight import preflight
 from compress.prune.channels import check_channels
 from compress.runfolder import LOG, RunFolder
 from compress.shrink import OnProgress, load_teacher
@@ -69,9 +70,9 @@ def compress_model(
     from compress.report import render
 
     plan = plan or Plan()
-    if data is None:
-        plan.data.require_source()
     path = Path(model)
+    folder = RunFolder(plan.out or f"runs/compress-{path.stem}")
+    preflight(plan, folder, [path], data=data is None, files=True)
     # first of all: loading a model starts TensorFlow, which then refuses another thread count
     device = setup(plan.device, plan.threads)
     original = load_model(path)
@@ -82,7 +83,6 @@ def compress_model(
     check_teachers(plan, data, original)
     if plan.channels.active:
         check_channels(original, plan.channels, input_shape=data.input_shape)
-    folder = RunFolder(plan.out or f"runs/compress-{path.stem}")
     facts = {"model": str(model), "data": data.fingerprint()}
     command = command_line(plan, path)
     folder.claim("compress", plan, facts, {"command": command})

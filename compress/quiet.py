@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
+import logging
 import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 
 @contextmanager
@@ -59,3 +64,47 @@ def silenced_stdout() -> Iterator[None]:
         os.dup2(saved, 1)
         os.close(saved)
         os.close(sink)
+
+
+def quiet_tensorflow_here() -> None:
+    """Keeps what TensorFlow says of itself out of the terminal, in a process that is ours.
+
+    It writes about its build while it is imported, before any log level counts, and it warns of
+    many traces when many models are traced, which is what we do. TensorFlow is not imported by
+    this: its import is caught, whenever it comes. Where that fails, what was written is shown.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    if "tensorflow" not in sys.modules and not any(type(f) is _Catch for f in sys.meta_path):
+        sys.meta_path.insert(0, _Catch())
+
+
+class _Catch(MetaPathFinder):
+    """Lets the import of TensorFlow run with standard error redirected."""
+
+    def find_spec(
+        self, fullname: str, path: object = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Finds TensorFlow as Python does, once; see `MetaPathFinder`."""
+        if fullname != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            loader = spec.loader
+            run = loader.exec_module
+
+            def quietly(module: ModuleType) -> None:
+                said = ""
+                try:
+                    with captured_stderr() as written:
+                        try:
+                            run(module)
+                        except BaseException:
+                            said = written()
+                            raise
+                finally:
+                    sys.stderr.write(said)
+
+            loader.exec_module = quietly  # type: ignore[method-assign]
+        return spec

@@ -13,7 +13,7 @@ from typing import Any, TypedDict, TypeVar
 
 from compress.credentials import hidden_in
 from compress.errors import InputError, one_line
-from compress.files import read_json, writable_folder, write_json
+from compress.files import check_folder, read_json, writable_folder, write_json
 from compress.options import differing_fields, from_nested, to_nested
 from compress.plan import Plan
 from compress.records import Candidate, Compressed, Final, read_record
@@ -171,11 +171,7 @@ class RunFolder:
                     f"Output folder '{self.path}' belongs to another run: "
                     f"{'; '.join(differences)}. Choose another folder with --out."
                 )
-        elif self.path.is_dir() and any(self.path.iterdir()):
-            raise InputError(
-                f"Output folder '{self.path}' must be empty or an earlier run's. Received: a "
-                "folder with other files. Choose another folder with --out."
-            )
+        self.check_usable()
         writable_folder(self.path)
         for folder in (self.candidates, self.final, self.exports, self.compressed):
             folder.mkdir(exist_ok=True)
@@ -190,6 +186,19 @@ class RunFolder:
                 "versions": versions,
             },
         )
+
+    def check_usable(self) -> None:
+        """Checks, without writing anything, that results may be written here.
+
+        Raises:
+            InputError: It is not writable, or holds files that are no run's.
+        """
+        check_folder(self.path)
+        if not self.plan.exists() and self.path.is_dir() and any(self.path.iterdir()):
+            raise InputError(
+                f"Output folder '{self.path}' must be empty or an earlier run's. Received: a "
+                "folder with other files. Choose another folder with --out."
+            )
 
     def read_plan_record(self) -> dict[str, Any]:
         """Returns the content of plan.json, without passwords that older versions put there.

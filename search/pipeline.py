@@ -20,6 +20,7 @@ from compress.device import available_cores, gpu_count
 from compress.errors import InputError, RunFailed
 from compress.options import command_words
 from compress.pipeline import check_teachers, write_data_record
+from compress.preflight import preflight
 from compress.records import COMPLETE, FAILED, Candidate
 from compress.report import Report, load_report, render
 from compress.runfolder import LOG, RunFolder
@@ -36,7 +37,8 @@ from search.followup import CompressJobs, FinalJobs
 from search.jobs import SearchJobs
 from search.plan import BudgetOptions, FinalOptions, SearchPlan
 from search.recovery import recover
-from search.spaces import space_for
+from search.samplers import check_installed
+from search.spaces import Around, space_for
 from search.warmstart import find_sources
 
 MAX_WORKERS = 8
@@ -82,9 +84,16 @@ def default_folder(plan: SearchPlan) -> str:
 
 
 def _run(plan: SearchPlan, command: str, display: Display) -> Report:
-    gpus = gpu_count(plan.device)
-    data = load_data(plan.data, seed=plan.seed)
+    folder = RunFolder(plan.out or default_folder(plan))
     space = space_for(plan.search.space)
+    around = [space.path] if isinstance(space, Around) else []
+    preflight(plan, folder, around, data=True, files=command == "run")
+    check_installed(plan.search.sampler)
+    if plan.search.replay:
+        studies.read_replay(Path(plan.search.replay))
+    data = load_data(plan.data, seed=plan.seed)
+    find_sources(plan.search.warm_start, plan.search.space, plan.search.objectives, data)
+    gpus = gpu_count(plan.device)
     space.check(data)
     quality = plan.search.objectives[0]
     if quality not in data.task.qualities:
@@ -93,11 +102,7 @@ def _run(plan: SearchPlan, command: str, display: Display) -> Report:
             f"{', '.join(data.task.qualities)}. Received: {quality}."
         )
     check_teachers(plan, data)
-    if plan.search.replay:
-        studies.read_replay(Path(plan.search.replay))
     check_limits(plan, data)
-    find_sources(plan.search.warm_start, plan.search.space, plan.search.objectives, data)
-    folder = RunFolder(plan.out or default_folder(plan))
     count, threads = worker_count(plan, gpus)
     shown = _shown_commands(plan, command, folder, threads)
     folder.claim(command, plan, {"data": data.fingerprint(), **space.facts()}, shown)

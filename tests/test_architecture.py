@@ -27,6 +27,7 @@ TIERS = [
     ],
     [
         "compress.files",
+        "compress.requirements",
         "compress.processes",
         "compress.plan",
         "compress.records",
@@ -44,6 +45,7 @@ TIERS = [
         "compress.graph",
         "compress.device",
     ],
+    ["compress.preflight"],
     ["compress.trace", "compress.inference", "compress.added_losses"],
     ["compress.program"],
     [

@@ -9,7 +9,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from compress.bench.result import BenchResult, Timed, write_result
-from compress.bench.subjects import Prepared, Skipped, Subject, prepare, subjects_of
+from compress.bench.subjects import (
+    Prepared,
+    Skipped,
+    Subject,
+    prepare,
+    require_a_runtime,
+    subjects_of,
+)
 from compress.errors import InputError
 from compress.files import new_folder
 from compress.measure import Entry, time_entries
@@ -51,6 +58,7 @@ def bench(
             raise InputError(
                 f"compare must name models of this bench: {', '.join(names)}. Received: {name}."
             )
+    require_a_runtime(plan)
     tell = on_progress or (lambda text, share: None)  # noqa: ARG005
     with ExitStack() as stack:
         # files are made elsewhere: of a bench that fails nothing stays

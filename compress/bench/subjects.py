@@ -19,6 +19,8 @@ from compress.measure import count_macs
 from compress.measure.runtimes import RUNTIMES
 from compress.memory import require_room
 from compress.plan.bench import BenchPlan
+from compress.requirements import RUNTIMES as PACKAGES
+from compress.requirements import require_packages
 
 if TYPE_CHECKING:
     import keras
@@ -119,6 +121,22 @@ def subjects_of(paths: Sequence[Path]) -> list[Subject]:
             name = f"{path.stem}-{number}"
         found.append(Subject(name, path))
     return found
+
+
+def require_a_runtime(plan: BenchPlan) -> None:
+    """Checks that one of the plan's runtimes at least is installed; others are skipped.
+
+    Raises:
+        MissingDependency: None is.
+    """
+    missing = []
+    for name in plan.runtimes:
+        try:
+            require_packages(PACKAGES.get(name, ()), f"runtime {name}")
+        except MissingDependency as error:
+            missing.append(error)
+    if len(missing) == len(plan.runtimes):
+        raise missing[0]
 
 
 def prepare(

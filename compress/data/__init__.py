@@ -13,7 +13,15 @@ from compress.data.preprocessing import Preprocessing, fit_preprocessing
 from compress.errors import InputError
 from compress.plan import DataOptions
 
-__all__ = ["CLASSES", "DataOptions", "Dataset", "Preprocessing", "Split", "load_data"]
+__all__ = [
+    "CLASSES",
+    "DataOptions",
+    "Dataset",
+    "Preprocessing",
+    "Split",
+    "check_source",
+    "load_data",
+]
 
 
 def load_data(
@@ -55,20 +63,33 @@ def load_data(
         if isinstance(source, DataOptions)
         else DataOptions(source, task, normalize, val_fraction, test_fraction)
     )
+    load = check_source(options)
+    if load is None:
+        return _from_python(options.source)
+    raw = npz.load(options.source, options.task) if load is npz.load else load(options.source)
+    return _finish(raw, options, seed, preprocess)
+
+
+def check_source(options: DataOptions) -> Callable[[str], RawData] | None:
+    """Finds out what reads a source, without reading it.
+
+    Returns:
+        The function that reads it; None: it is the user's own.
+
+    Raises:
+        InputError: No source is named, it does not exist, is of no known kind, or does not
+            have what the task needs.
+    """
     options.require_source()
     if _is_python(options.source):
-        return _from_python(options.source)
+        return None
     load = _loader(options.source)
-    if load is npz.load:
-        raw = npz.load(options.source, options.task)
-    else:
-        if options.task not in CLASSES:
-            raise InputError(
-                f"A {options.task} task must come from an .npz file or module:function. "
-                f"Received: '{options.source}'."
-            )
-        raw = load(options.source)
-    return _finish(raw, options, seed, preprocess)
+    if load is not npz.load and options.task not in CLASSES:
+        raise InputError(
+            f"A {options.task} task must come from an .npz file or module:function. "
+            f"Received: '{options.source}'."
+        )
+    return load
 
 
 def _is_python(source: str) -> bool:

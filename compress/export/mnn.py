@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
-from compress.errors import MissingDependency
 from compress.export import conversions
 from compress.export.conversions import ConversionFailed
 from compress.export.refusals import explained
 from compress.files import replacing
 from compress.interpreter import module_command, module_environment
 from compress.processes import how_it_ended
+from compress.requirements import CONVERSIONS, require_packages
 
 CONVERTER = "MNN's converter"
 
@@ -32,10 +31,7 @@ def export_mnn(source: Path, path: Path) -> None:
         RunFailed: The converter refused the file (the message carries its last line), crashed
             or hung.
     """
-    from compress.measure.runtimes.mnn import INSTALL
-
-    if importlib.util.find_spec("MNN") is None:
-        raise MissingDependency(INSTALL)
+    require_packages(CONVERSIONS["mnn"], "runtime mnn")
     with replacing(path) as temporary, explained(CONVERTER, "mnn", source.name):
         _convert(source, temporary)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import re
 import tempfile
@@ -14,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.errors import InputError, MissingDependency
+from compress.errors import InputError
 from compress.export.conversions import convert
 from compress.export.refusals import explained
 from compress.export.scopes import without_calls
 from compress.export.traced import Traced
 from compress.files import replacing
+from compress.requirements import CONVERSIONS, FORMATS, require_packages
 
 if TYPE_CHECKING:
     import keras
 
 _NUMBER = re.compile(r"__\d+")
-INSTALL = "must be installed to export ONNX files: pip install 'paretune[onnx]'"
 CONVERTER = "the ONNX converter"
 QUANTIZER = "ONNX Runtime's quantizer"
 
@@ -51,9 +50,7 @@ def export_onnx(model: keras.Model, path: Path, *, opset: int | None = None) -> 
 
 def write_onnx(traced: Traced, path: Path, *, opset: int | None = None) -> None:
     """Writes an `.onnx` file of a traced model; see `export_onnx`."""
-    for name in ("onnx", "tf2onnx"):
-        if importlib.util.find_spec(name) is None:
-            raise MissingDependency(f"{name} {INSTALL}")
+    require_packages(CONVERSIONS["onnx"], "format onnx")
     _check_opset(opset)
     saved = traced.saved_plain()
     with replacing(path) as temporary, explained(CONVERTER, "onnx", traced.model):
@@ -75,8 +72,7 @@ def quantize_onnx(source: Path, path: Path, representative: npt.NDArray[np.float
         MissingDependency: onnxruntime is not installed.
         RunFailed: The quantizer refused the file, crashed or hung; the message says which.
     """
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise MissingDependency(f"onnxruntime {INSTALL}")
+    require_packages(FORMATS["onnx_int8"], "format onnx_int8")
     with tempfile.TemporaryDirectory() as folder, replacing(path) as temporary:
         examples = Path(folder) / "examples.npy"
         np.save(examples, representative)

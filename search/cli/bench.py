@@ -18,10 +18,8 @@ SPARSE = 0.01
 def bench(models: list[Path], plan: BenchPlan) -> None:
     """Time models and files against each other, with every runtime and thread count asked for."""
     from compress.bench import bench as run_bench
-    from compress.device import quiet_tensorflow
 
     with reporting_errors("The same command starts again."), display() as shown:
-        quiet_tensorflow()
         shown.phase("Benchmarking", 0, 1)
         result = run_bench(
             models, plan, on_progress=lambda text, share: shown.worker(0, text, share)

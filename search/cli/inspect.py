@@ -26,20 +26,22 @@ def inspect(
     """Show a model's costs by layer, which channels belong together and what is held."""
     from compress.bench.profile import profiled
     from compress.bench.subjects import fixed
-    from compress.device import quiet_tensorflow
     from compress.files import write_json
-    from compress.io import load_model
+    from compress.io import check_model_file, load_model
     from compress.measure import count_macs
     from compress.options import require
     from compress.plan.bench import BenchPlan
     from compress.prune.channels import coupled_groups
     from compress.report.costs import costs_json, render_costs
     from compress.report.coupling import render_coupling
+    from compress.requirements import FORMATS, require_packages
 
     with reporting_errors(""):
         shape = BenchPlan(input_shape=input_shape).parsed_shape()
         require(threads >= 1, "threads", "be at least 1", threads)
-        quiet_tensorflow()
+        check_model_file(model)
+        if profile:
+            require_packages(FORMATS["onnx"], "--profile")
         loaded = load_model(model)
         analysis = count_macs(loaded, shape)
         shares: dict[str, float] = {}

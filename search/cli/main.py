@@ -14,6 +14,7 @@ import typer
 from compress.interpreter import drop_current_folder
 from compress.plan import Plan
 from compress.plan.bench import BenchPlan
+from compress.quiet import quiet_tensorflow_here
 from search.cli._console import delivering
 from search.cli._options import plan_command
 from search.cli.bench import bench
@@ -63,7 +64,7 @@ app.add_typer(space)
 def main() -> None:
     """Runs the command line."""
     # this process is ours: quiet TensorFlow, and no file of the current folder in a package's place
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    quiet_tensorflow_here()
     os.environ["KERAS_BACKEND"] = "tensorflow"
     drop_current_folder()
     for stream in (sys.stdout, sys.stderr):

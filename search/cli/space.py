@@ -47,14 +47,15 @@ def describe(
 ) -> None:
     """Show a space's parameters, its size and what its models cost."""
     from compress.data import load_data
-    from compress.device import quiet_tensorflow
     from compress.files import write_json
-    from search.spaces import space_for
+    from compress.io import check_model_file
+    from search.spaces import Around, space_for
     from search.spaces.describe import describe as described
 
     with reporting_errors(""):
-        quiet_tensorflow()
         chosen = space_for(name)
+        if isinstance(chosen, Around):
+            check_model_file(chosen.path)
         found = described(chosen, load_data(DataOptions(data, task)), seed, samples)
         if json is not None:
             write_json(json, found.to_json())

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from compress.registry import Registry
+from compress.requirements import require_packages
 from search.samplers import _optuna
 
 if TYPE_CHECKING:
@@ -60,4 +61,14 @@ SAMPLERS.add("tpe", _optuna.tpe)
 SAMPLERS.add("gp", _optuna.gp)
 SAMPLERS.add("cmaes", _cmaes)
 
-__all__ = ["SAMPLERS"]
+
+def check_installed(name: str) -> None:
+    """Checks that what a sampler needs is installed, without importing it.
+
+    Raises:
+        MissingDependency: It is not.
+    """
+    require_packages(_optuna.PACKAGES.get(name, ()), f"Sampler '{name}'")
+
+
+__all__ = ["SAMPLERS", "check_installed"]

@@ -7,31 +7,19 @@ that every trial has and draw the others at random, TPE looks at each parameter 
 from __future__ import annotations
 
 import warnings
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from compress.errors import MissingDependency
+from compress.requirements import require_packages
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 POPULATION = 16
 """Optuna's 50 would be random search for all of a search of tens of trials."""
+PACKAGES = {"cmaes": ("cmaes",), "gp": ("torch",)}
+"""Packages that samplers need beside Optuna."""
 STARTUP = 10
 """Random trials before a model is trusted."""
-
-
-def require_package(name: str, sampler: str) -> None:
-    """Checks that a package which a sampler needs is installed.
-
-    Raises:
-        MissingDependency: It is not.
-    """
-    if find_spec(name) is None:
-        raise MissingDependency(
-            f"Sampler '{sampler}' must have the package '{name}'. Received: it is not installed. "
-            f"Install it: pip install {name}"
-        )
 
 
 def random(seed: int) -> BaseSampler:
@@ -74,5 +62,5 @@ def gp(seed: int) -> BaseSampler:
     """
     from optuna.samplers import GPSampler
 
-    require_package("torch", "gp")
+    require_packages(PACKAGES["gp"], "Sampler 'gp'")
     return GPSampler(seed=seed, n_startup_trials=STARTUP, warn_independent_sampling=False)
