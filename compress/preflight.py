@@ -30,10 +30,10 @@ def preflight(
             there is no GPU, or the folder cannot be written to or holds other files.
         MissingDependency: A package that a format or a runtime needs is not installed.
     """
-    for path in (*models, *plan.distill.teacher_files()):
-        check_model_file(path)
     if data:
         check_source(plan.data)
+    for path in (*models, *plan.distill.teacher_files()):
+        check_model_file(path)
     if files:
         require_for_files(plan.export.formats, plan.latency.runtimes)
     check_device(plan.device)
