@@ -19,6 +19,7 @@ from compress.prune.channels import check_channels
 from compress.runfolder import LOG, RunFolder
 from compress.shrink import OnProgress, load_teacher
 from compress.stages import compress_stage, measure_stage, silent
+from compress.trained import trained_for
 
 if TYPE_CHECKING:
     import keras
@@ -100,6 +101,7 @@ def compress_model(
                 device,
                 on_progress,
                 command=command,
+                before=trained_for(path),
             )
         measure_stage(folder, plan, on_progress)
         report = render(folder.path)

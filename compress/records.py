@@ -328,6 +328,11 @@ class Compressed(Record):
             "0005-c0_5x-p80"; empty in records of older versions, see `small`.
         val_learnt: Model or teacher had learnt the validation part: it selected nothing, the
             last epoch was kept, and `val` says little.
+        finetuned: Epochs of all fine-tunings together; None in records of older versions.
+        dense_epochs: For how many epochs the dense model had been trained before; None: unknown.
+        dense_begun: That training began with weights which had been trained before.
+        as_long: Qualities ("val", "test") of the dense Keras model trained on for as long,
+            in the same way, without compression; None where that was not asked for.
     """
 
     model: str
@@ -344,6 +349,10 @@ class Compressed(Record):
     channels: dict[str, Any] | None = field(default=None, metadata={"shape": _Channels | None})
     compressed: str = ""
     val_learnt: bool = False
+    finetuned: int | None = None
+    dense_epochs: int | None = None
+    dense_begun: bool = False
+    as_long: dict[str, dict[str, float]] | None = None
 
     def flaw(self) -> str:
         """See `Record.flaw`."""

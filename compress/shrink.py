@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,8 @@ class Shrunk:
         dense_val: Before.
         teacher_val: Main validation quality of the teachers; 0 without any.
         best_epoch, epochs: Of the last fine-tuning.
+        finetuned: Epochs of all fine-tunings together.
+        as_long: The dense model trained on for as long; None where that was not asked for.
         notes: What was skipped or done other than asked, with reasons.
     """
 
@@ -52,6 +54,8 @@ class Shrunk:
     teacher_val: float
     best_epoch: int
     epochs: int
+    finetuned: int
+    as_long: keras.Model | None
     notes: tuple[str, ...]
 
 
@@ -101,6 +105,7 @@ def shrink(
         val = data.task.quality(data.val.y, predict_logits(student, data, "val"))
     if pruner and not weights.pruned:
         notes.append("no layer was pruned: see the kept layers and their reasons")
+    trained = tuple(tuner.trained)
     return Shrunk(
         student,
         _label(plan, channels, weights),
@@ -111,8 +116,18 @@ def shrink(
         teacher_val,
         training.best_epoch,
         len(training.history),
+        sum(trained),
+        _as_long(model, tuner, len(trained)) if plan.finetune.as_long else None,
         (*notes, *training.notes),
     )
+
+
+def _as_long(model: keras.Model, tuner: _Tuner, times: int) -> keras.Model:
+    """Trains a copy of the dense model as often as the student was, in the same way."""
+    dense = copy_model(model)
+    for place in range(1, times + 1):
+        tuner.tune(dense, f"training the dense model as long, part {place} of {times}", [])
+    return dense
 
 
 def _label(plan: Plan, channels: ChannelReport | None, weights: WeightReport) -> str:
@@ -210,6 +225,8 @@ class _Tuner:
     device: Device
     on_progress: OnProgress
     checkpoints: Path | None
+    trained: list[int] = field(default_factory=list)
+    """Epochs of each training so far."""
 
     def tune(
         self, student: keras.Model, text: str, hooks: Sequence[WeightPruner]
@@ -234,7 +251,9 @@ class _Tuner:
             "on_epoch": on_epoch,
         }
         if not self.teachers:
-            return train(student, self.data, self.plan.finetune, **common), 0.0, []
+            training = train(student, self.data, self.plan.finetune, **common)
+            self.trained.append(len(training.history))
+            return training, 0.0, []
         result: DistillResult = distill(
             student,
             [teacher.model for teacher in self.teachers],
@@ -246,6 +265,7 @@ class _Tuner:
             on_progress=self.on_progress,
             **common,
         )
+        self.trained.append(len(result.training.history))
         notes = [*result.notes, *(f"hint {hint}" for hint in result.hints)]
         if result.hints or result.cache != "memory":
             where = "ran at every step" if result.cache == "off" else f"cached in {result.cache}"

@@ -22,6 +22,7 @@ from compress.plan import Plan
 from compress.records import Artifact, Compressed
 from compress.runfolder import LOG, RunFolder
 from compress.shrink import OnProgress, shrink
+from compress.trained import UNKNOWN, Trained
 
 if TYPE_CHECKING:
     import keras
@@ -44,6 +45,7 @@ def compress_stage(
     on_progress: OnProgress = silent,
     *,
     command: str,
+    before: Trained = UNKNOWN,
 ) -> Compressed:
     """Compresses one model and records files and qualities; latency comes later.
 
@@ -61,6 +63,7 @@ def compress_stage(
         device: What to train on.
         on_progress: See `compress_model`.
         command: What the report shows for reproducing this model.
+        before: How long the dense model was trained.
 
     Returns:
         The record, as written.
@@ -104,12 +107,26 @@ def compress_stage(
         device=device.describe(),
         notes=(*shrunk.notes, *left_out(model), *reasons),
         artifacts=tuple(artifact.to_json() for artifact in artifacts),
+        finetuned=shrunk.finetuned,
+        dense_epochs=before.epochs,
+        dense_begun=before.begun,
+        as_long=_qualities(shrunk.as_long, data) if shrunk.as_long is not None else None,
     )
     folder.write_compressed(record)
     shutil.rmtree(unfinished, ignore_errors=True)
     with suppress(OSError):  # others are in the middle of theirs
         unfinished.parent.rmdir()
     return record
+
+
+def _qualities(model: keras.Model, data: Dataset) -> dict[str, dict[str, float]]:
+    """Judges a Keras model on the validation and the test part."""
+    from compress.predict import predict_logits
+
+    return {
+        name: data.task.quality(data.split(name).y, predict_logits(model, data, name))
+        for name in ("val", "test")
+    }
 
 
 def _taught_by(teachers: Sequence[Path], quality: float, name: str) -> str:

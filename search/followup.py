@@ -112,8 +112,8 @@ class CompressJobs(Shown):
             quality = self._plan.search.objectives[0]
             before, after = (message["val"][key][quality] for key in ("dense", "pruned"))
             LOG.info(
-                "compressed %s: validation %s %.4f -> %.4f",
-                message["name"], quality, before, after,
+                "compressed %s: validation %s %.4f -> %.4f after %d more epochs of training",
+                message["name"], quality, before, after, message["finetuned"],
             )  # fmt: skip
         self.end(worker)
 

@@ -46,7 +46,7 @@ TIERS = [
         "compress.device",
     ],
     ["compress.preflight"],
-    ["compress.trace", "compress.inference", "compress.added_losses"],
+    ["compress.trace", "compress.trained", "compress.inference", "compress.added_losses"],
     ["compress.program"],
     [
         "compress.augment",

@@ -33,6 +33,12 @@ class TrainSettings:
         "--finetune-epochs --epochs",
         "epochs of fine-tuning; default: enough for 1000 steps, at least 4",
     )
+    as_long: bool = option(
+        False,
+        "--as-long",
+        "also train the dense model on for as many epochs as compression takes, in the same way: "
+        "the report then says what compression itself changes",
+    )
     optimizer: str = option("adam", "--finetune-optimizer --optimizer", ", ".join(OPTIMIZERS))
     learning_rate: float = option(1e-3, "--learning-rate", "peak learning rate of fine-tuning")
     schedule: str = option("cosine", "--schedule", "learning rate: " + ", ".join(SCHEDULES))

@@ -8,7 +8,7 @@ from compress.records import Candidate, Compressed
 from compress.report import formats
 from compress.report.markup import Html, element, folded, items, joined, paragraph
 from compress.report.rows import Report
-from compress.report.words import verdict
+from compress.report.words import training, verdict
 
 
 def models_section(report: Report) -> Html:
@@ -57,12 +57,13 @@ def _card(report: Report, record: Compressed) -> Html:
         "div",
         element("h3", record.model),
         paragraph(f"{verdict(report, record.model)}."),
+        paragraph(training(report, record)),
         paragraph(choices_of(candidate), soft=True) if candidate is not None else None,
         paragraph(
-            f"Fine-tuned for {record.epochs} epochs (best: {record.best_epoch}), {taught}, "
-            f"{record.seconds:.0f} s on {record.device}; validation {report.main} "
+            f"Last fine-tuning: {record.epochs} epochs (best: {record.best_epoch}), {taught}; "
+            f"{record.seconds:.0f} s in all on {record.device}; validation {report.main} "
             f"{formats.share(record.val['dense'][report.main])} before, "
-            f"{formats.share(record.val['pruned'][report.main])} after.",
+            f"{formats.share(record.val['pruned'][report.main])} after training on.",
             soft=True,
         ),
         [paragraph(f"Note: {note}", soft=True) for note in record.notes],

@@ -17,6 +17,7 @@ from compress.report.words import (
     measured_costs,
     other_runtimes,
     search_line,
+    training,
     verdict,
 )
 from compress.task import MEANING
@@ -34,6 +35,7 @@ def render_tables(report: Report) -> RenderableType:
     parts += map(said, other_runtimes(report))
     for record in report.compressed:
         parts.append(said(f"{record.model}: {verdict(report, record.model)}"))
+        parts.append(said(training(report, record), "dim"))
     if report.rows:
         parts += map(said, chosen_lines(report, standouts(report)))
     return Group(*parts)

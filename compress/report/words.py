@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from compress.records import Artifact, Candidate
+from compress.records import Artifact, Candidate, Compressed
 from compress.report import formats
 from compress.report.progress import epochs_trained
 from compress.report.rows import Report, Row
 from compress.report.standouts import Standouts
 from compress.task import MEANING, make_task
+from compress.trained import UNKNOWN, Trained
 
 NEGLIGIBLE = 0.02
 """Ratios closer to 1 than this are not called a gain: instances of one file differ as much."""
@@ -99,6 +100,7 @@ def search_line(report: Report) -> str:
 def verdict(report: Report, model: str) -> str:
     """Says what compression changed: accuracy, bytes, time; dense against pruned files."""
     rows = [row for row in report.rows if row.artifact.model == model]
+    record = next(item for item in report.compressed if item.model == model)
     dense = [row for row in rows if row.artifact.variant == "dense"]
     pruned = [row for row in rows if row.artifact.variant == "pruned"]
     if not dense or not pruned:
@@ -106,8 +108,58 @@ def verdict(report: Report, model: str) -> str:
     alone = {row.artifact.format: row for row in dense}
     old = next((row for row in dense if row.artifact.id == row.artifact.baseline), dense[0])
     return "; ".join(
-        _trade(old, row, alone.get(row.artifact.format), report.main) for row in pruned
+        _trade(old, row, alone.get(row.artifact.format), report.main, record) for row in pruned
     )
+
+
+def training(report: Report, record: Compressed) -> str:
+    """Says how long the dense and the compressed model were trained, and what that means.
+
+    What a compressed model gains over one that was trained for less long, or without its
+    teacher, is not compression's.
+    """
+    before = dense_training(report, record)
+    epochs = "epoch" if before.epochs == 1 else "epochs"
+    dense = (
+        "how long the dense model was trained is not known"
+        if before.epochs is None
+        else f"the dense model was trained for {before.epochs} {epochs}"
+        + (", from weights that came trained" if before.begun else "")
+    )
+    taught = f", taught by {record.teacher}" if record.teacher else ""
+    text = f"Training: {dense}, then for {_more(record)} while it was compressed{taught}. "
+    if record.as_long is not None:
+        reached = formats.quality(report.main, record.as_long["test"].get(report.main))
+        return (
+            f"{text}Trained on for as long in the same way and not compressed, the Keras model "
+            f"reaches test {report.main} {reached}."
+        )
+    maybe = "training and the teacher" if record.teacher else "training"
+    return (
+        f"{text}No dense model was trained as long (--as-long does it): what was gained may come "
+        f"from {maybe}, not from compression."
+    )
+
+
+def dense_training(report: Report, record: Compressed) -> Trained:
+    """Returns how long a model was trained before; older records leave it to the candidates'."""
+    if record.dense_epochs is not None or record.finetuned is not None:
+        return Trained(record.dense_epochs, record.dense_begun)
+    finals = [item.epochs for item in report.finals if item.model == record.model]
+    histories = [len(item.history) for item in report.candidates if item.id == record.model]
+    # a history of nothing is none
+    known = [epochs for epochs in (*finals, *histories) if epochs]
+    return Trained(known[0]) if known else UNKNOWN
+
+
+def _more(record: Compressed) -> str:
+    """Returns how many epochs compression trained."""
+    if record.finetuned is not None:
+        count, least = record.finetuned, ""
+    else:
+        # older records hold the last fine-tuning alone, and channels may leave in several steps
+        count, least = record.epochs, "at least " if record.channels else ""
+    return f"{least}{count} more epoch{'' if count == 1 else 's'}"
 
 
 def other_runtimes(report: Report) -> list[str]:
@@ -130,7 +182,7 @@ def other_runtimes(report: Report) -> list[str]:
     return lines
 
 
-def _trade(old: Row, new: Row, unpruned: Row | None, main: str) -> str:
+def _trade(old: Row, new: Row, unpruned: Row | None, main: str, record: Compressed) -> str:
     """Compares a pruned file with the dense baseline; says what the format alone gives."""
     points = (new.artifact.test[main] - old.artifact.test[main]) * 100
     quality = main if main == "accuracy" else MEANING[main][0]
@@ -142,8 +194,13 @@ def _trade(old: Row, new: Row, unpruned: Row | None, main: str) -> str:
         what.append(f"({zeros(new.artifact)})")
     elif len(what) == 1:
         what.append("(nothing was removed)")
+    against = ""
+    if record.as_long is not None and main in record.as_long["test"]:
+        longer = (new.artifact.test[main] - record.as_long["test"][main]) * 100
+        against = f" ({longer:+.2f} against the dense model trained as long)"
     text = (
-        f"{' '.join(what)}: {points:+.2f} points of test {quality}, "
+        f"{' '.join(what)}: {points:+.2f} points of test {quality} after {_more(record)} of "
+        f"training{against}, "
         f"{smaller:.2f}x smaller gzipped, {_time(new)}"
     )
     if unpruned is not None and unpruned is not old and unpruned.latency is not None:

@@ -149,11 +149,13 @@ class Worker:
     def _compress(self, job: dict[str, Any]) -> dict[str, Any]:
         from compress.io import load_model
         from compress.stages import compress_stage
+        from compress.trained import trained_for
 
         name = job["name"]
         try:
+            file = self.folder.shipped_file(name)
             record = compress_stage(
-                load_model(self.folder.shipped_file(name)),
+                load_model(file),
                 name,
                 self.data,
                 self.plan,
@@ -162,10 +164,11 @@ class Worker:
                 self.device,
                 lambda text, share: self.progress(f"{name}: {text}", share),
                 command=job["command"],
+                before=trained_for(file),
             )
         except Exception as error:
             return {"name": name, "error": _failed(error)}
-        return {"name": name, "val": record.val}
+        return {"name": name, "val": record.val, "finetuned": record.finetuned}
 
 
 def _failed(error: Exception) -> str:

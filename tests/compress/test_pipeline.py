@@ -99,7 +99,7 @@ def test_from_a_file_to_a_report(trained: Path, tmp_path: Path, digits: Dataset)
 
 def test_channels_then_weights(trained: Path, tmp_path: Path) -> None:
     """Channels leave first (in two steps), then weights are pruned while the model teaches."""
-    values = {**QUICK, "channels": "0.5x", "channel_steps": 2, "sparsity": 0.5}
+    values = {**QUICK, "channels": "0.5x", "channel_steps": 2, "sparsity": 0.5, "as_long": True}
     plan = from_flat(Plan, {**values, "out": str(tmp_path / "out")})
     seen: list[str] = []
     result = compress_model(trained, plan=plan, on_progress=lambda text, _: seen.append(text))
@@ -121,6 +121,13 @@ def test_channels_then_weights(trained: Path, tmp_path: Path) -> None:
     page = (result.folder / "report.html").read_text("utf-8")
     assert "first: 8 of 16 channels kept" in page
     assert "fewer MACs (50 % of the pruned kernels, " in page
+    # two trainings: between the steps of channels, then with weights; the dense copy had both
+    assert record.finetuned == 2 * record.epochs
+    assert sum("training the dense model as long, part 2 of 2" in text for text in seen) > 1
+    assert record.dense_epochs is None
+    assert record.as_long is not None
+    assert record.as_long["test"]["accuracy"] > 0.9
+    assert "against the dense model trained as long)" in page
     # what chooses files is measured on the files themselves, and test data are read once
     for row in result.report.rows:
         assert set(row.artifact.val) == set(row.artifact.test)

@@ -8,6 +8,7 @@ import re
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -17,7 +18,7 @@ from compress.measure import Latency
 from compress.plan import Plan
 from compress.records import Artifact, Candidate, Compressed
 from compress.report import formats, load_report, render, render_tables
-from compress.report.words import verdict
+from compress.report.words import training, verdict
 from compress.runfolder import RunFolder
 from search.plan import SearchPlan
 
@@ -174,10 +175,60 @@ def test_verdicts_say_what_zeros_change(folder: RunFolder) -> None:
     # of the kernels that were pruned, and of all parameters: 300 of 1000 are not zero
     assert (
         "float32 (80 % of the pruned kernels, 70 % of all parameters are zero): -1.00 points of "
-        "test accuracy, 3.00x smaller gzipped" in text
+        "test accuracy after 5 more epochs of training, 3.00x smaller gzipped" in text
     )
     assert "no difference in time that this run can show" in text
     assert "2.00x faster (250 us [245, 255]) where int8 alone gives 2.00x" in text
+
+
+def lengths(folder: RunFolder, **changes: Any) -> str:
+    """Returns what the report says about training, with another record."""
+    path = folder.compressed / "0001.json"
+    write_json(path, {**read_json(path), **changes})
+    report = load_report(folder.path)
+    return training(report, report.compressed[0])
+
+
+def test_more_training_is_named_beside_what_was_gained(folder: RunFolder) -> None:
+    # a record of the first release: the candidate's history tells, the last fine-tuning at least
+    path = folder.candidates / "0001.json"
+    told = ({"epoch": n, "val": {"accuracy": 0.5}} for n in range(1, 4))
+    write_json(path, {**read_json(path), "history": list(told)})
+    text = lengths(folder)
+    assert "the dense model was trained for 3 epochs, then for 5 more epochs while" in text
+    assert "taught by 0001" in text
+    assert "No dense model was trained as long" in text
+    assert "what was gained may come from training and the teacher, not from compression" in text
+    assert "at least 5 more" in lengths(
+        folder, channels={"groups": [], "frozen": [], "unknown": []}
+    )
+    text = lengths(folder, finetuned=112, dense_epochs=1, teacher="")
+    assert "trained for 1 epoch, then for 112 more epochs" in text
+    assert "may come from training, not from compression" in text
+    assert "from weights that came trained" in lengths(folder, dense_begun=True)
+    # a stranger's model
+    text = lengths(folder, dense_epochs=None, dense_begun=False)
+    assert "how long the dense model was trained is not known" in text
+    # a gain is never compression's without a word
+    content = read_json(folder.compressed / "0001.json")
+    for item in content["artifacts"][2:]:
+        item["test"] = dict.fromkeys(item["test"], 0.96)
+    write_json(folder.compressed / "0001.json", content)
+    assert "+5.00 points of test accuracy after 112 more epochs of training, 3" in verdict(
+        load_report(folder.path), "0001"
+    )
+    # the dense model trained as long: 0.96 against 0.97
+    text = lengths(folder, as_long={"val": {"accuracy": 0.9}, "test": {"accuracy": 0.97}})
+    assert "not compressed, the Keras model reaches test accuracy 97.00 %" in text
+    assert "may come from" not in text
+    told = verdict(load_report(folder.path), "0001")
+    assert "+5.00 points of test accuracy after 112 more epochs of training" in told
+    assert "(-1.00 against the dense model trained as long)" in told
+    render(folder.path)
+    assert text in (folder.path / "report.html").read_text("utf-8").replace("&#x27;", "'")
+    console = Console(width=400, record=True, file=StringIO())
+    console.print(render_tables(load_report(folder.path)))
+    assert text in console.export_text()
 
 
 def test_zeros_are_told_as_a_share_of_everything(folder: RunFolder) -> None:
