@@ -86,7 +86,7 @@ def standouts(report: Report) -> Standouts:
 
     A file's own validation quality decides; where records of an older version have none, that
     of the Keras model which it was made of. Nothing is chosen where validation data have been
-    learnt, or are not on record: test data never choose.
+    learnt: test data never choose.
     """
     quality = report.main
     if not report.rows:
@@ -97,12 +97,6 @@ def standouts(report: Report) -> Standouts:
             missing="the models have learnt the validation part, and test data choose nothing",
         )
     by, values = _values(report, quality)
-    if not values:
-        return Standouts(
-            quality,
-            missing=f"there is no validation {quality} of every file on record, and test data "
-            "choose nothing",
-        )
     # of equals the smaller file
     ranked = sorted(
         report.rows,
@@ -126,15 +120,13 @@ def _time(row: Row) -> float:
 
 
 def _values(report: Report, quality: str) -> tuple[str, Mapping[str, float]]:
-    """Returns whose validation quality it is, and that of each file; none where one lacks it."""
-    own = {row.artifact.id: row.artifact.val.get(quality) for row in report.rows}
+    """Returns whose validation quality it is, and that of each file."""
+    if all(quality in row.artifact.val for row in report.rows):
+        return "the exported files", {
+            row.artifact.id: row.artifact.val[quality] for row in report.rows
+        }
     models = {record.model: record.val for record in report.compressed}
-    kept = {
-        row.artifact.id: models[row.artifact.model].get(row.artifact.variant, {}).get(quality)
+    return "the Keras models (files of older versions have none on record)", {
+        row.artifact.id: models[row.artifact.model][row.artifact.variant][quality]
         for row in report.rows
     }
-    for by, values in (("the exported files", own), ("the Keras models", kept)):
-        known = {name: value for name, value in values.items() if value is not None}
-        if len(known) == len(values):
-            return by, known
-    return "", {}

@@ -54,11 +54,11 @@ def judged(report: Report) -> str:
     if report.interval(first, report.main) is None:
         return f"{text}; there is no interval of {report.main} on record."
     how = (
-        "resampling the examples"
+        "a 95 % interval by resampling the examples"
         if report.main not in make_task(report.kind, 2).shares
-        else "Wilson's, 1927"
+        else "Wilson's 95 % interval (1927)"
     )
-    return f"{text}; in brackets the 95 % interval of {report.main} ({how})."
+    return f"{text}; in brackets {how}."
 
 
 def chosen_lines(report: Report, found: Standouts) -> list[str]:

@@ -113,37 +113,31 @@ def test_records_of_older_versions_choose_by_the_keras_models(tmp_path: Path) ->
     assert "n = 360" in (folder.path / "report.html").read_text("utf-8")
 
 
-def learnt(folder: RunFolder) -> None:
+def final_on_validation(folder: RunFolder) -> None:
     folder.write_final(Final("m", 0, 1, 5, 5, True, {}, {"accuracy": 0.9}, 1.0))
 
 
-def unknown(folder: RunFolder) -> None:
+def taught_on_validation(folder: RunFolder) -> None:
     path = folder.compressed / "m.json"
-    content = read_json(path)
-    content["val"] = {"dense": {}, "pruned": {}}
-    for item in content["artifacts"]:
-        item["val"] = {}
-    write_json(path, content)
+    write_json(path, {**read_json(path), "val_learnt": True})
 
 
-@pytest.mark.parametrize(
-    ("spoil", "reason"), [(learnt, "have learnt the validation part"), (unknown, "no validation")]
-)
-def test_without_validation_nothing_is_chosen(tmp_path: Path, spoil: Any, reason: str) -> None:
+@pytest.mark.parametrize("learn", [final_on_validation, taught_on_validation])
+def test_what_was_learnt_chooses_nothing(tmp_path: Path, learn: Any) -> None:
     folder = run_with(tmp_path / "run", FILES)
-    spoil(folder)
-    if spoil is unknown:
-        # the page of such a record has no figures of the Keras models to show
-        found = standouts(load_report(folder.path))
-    else:
-        found = standouts(render(folder.path))
-        page = (folder.path / "report.html").read_text("utf-8")
-        assert reason in page
-        assert "within 1 point" not in page
-        chosen = json.loads((folder.path / "report.json").read_text("utf-8"))["chosen"]
-        assert set(chosen) == {"missing"}
+    learn(folder)
+    report = render(folder.path)
+    found = standouts(report)
     assert found.chosen == ()
-    assert reason in found.missing
+    assert "have learnt the validation part" in found.missing
+    page = (folder.path / "report.html").read_text("utf-8")
+    assert found.missing in page
+    assert "within 1 point" not in page
+    chosen = json.loads((folder.path / "report.json").read_text("utf-8"))["chosen"]
+    assert set(chosen) == {"missing"}
+    out = StringIO()
+    Console(file=out, width=250).print(render_tables(report))
+    assert found.missing in out.getvalue()
 
 
 @pytest.mark.parametrize(("right", "of"), [(0, 10), (3, 7), (350, 360), (360, 360), (9123, 10_000)])

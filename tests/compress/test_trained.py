@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,9 @@ from compress.records import Candidate, Compressed, Final
 from compress.runfolder import RunFolder
 from compress.trained import UNKNOWN, Trained, trained_for
 from search.plan import SearchOptions, SearchPlan
+
+VAL = {"dense": {"accuracy": 0.9}, "pruned": {"accuracy": 0.9}}
+WEIGHTS: dict[str, Any] = {"pruned": [], "kept": []}
 
 
 def run_at(path: Path, **options: object) -> RunFolder:
@@ -21,7 +25,7 @@ def run_at(path: Path, **options: object) -> RunFolder:
     folder.write_final(Final("0001", 0, 1, 40, 40, False, {"accuracy": 0.9}, {}, 1.0))
     folder.write_compressed(
         Compressed(
-            "0001", "", {}, {}, 1, 5, "", 1.0, "CPU", (), (), compressed="0001-p80",
+            "0001", "", VAL, WEIGHTS, 1, 5, "", 1.0, "CPU", (), (), compressed="0001-p80",
             finetuned=12, dense_epochs=40,
         )
     )  # fmt: skip
@@ -60,7 +64,9 @@ def test_a_folder_that_was_compressed_into_is_a_run_too(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "out")
     folder.claim("compress", Plan())
     folder.write_compressed(
-        Compressed("m", "", {}, {}, 1, 5, "", 1.0, "CPU", (), (), compressed="m-p80", finetuned=12)
+        Compressed(
+            "m", "", VAL, WEIGHTS, 1, 5, "", 1.0, "CPU", (), (), compressed="m-p80", finetuned=12
+        )
     )
     # how long the dense model was trained is not known, so its compressed one neither
     assert trained_for(folder.path / "candidates" / "m-p80.keras") == UNKNOWN

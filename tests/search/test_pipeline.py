@@ -120,7 +120,8 @@ def test_compression_goes_largest_first_and_collects_failures(folder: RunFolder)
     )
     jobs.on_done(0, given[0], {"name": "0003", "error": "TrainingDiverged: NaN"})
     jobs.on_death(0, given[1], None, "exit code 1")
-    good = {"name": "0001", "val": {"dense": {"accuracy": 1.0}, "pruned": {"accuracy": 1.0}}}
+    val = {"dense": {"accuracy": 1.0}, "pruned": {"accuracy": 1.0}}
+    good = {"name": "0001", "val": val, "finetuned": 12}
     jobs.on_done(0, given[2], good)
     assert jobs.failures == [
         "0003: TrainingDiverged: NaN", "0002: its worker died (exit code 1)",
