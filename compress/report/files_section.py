@@ -75,7 +75,7 @@ def files_section(report: Report) -> Html:
             ),
             formats.count(item.sparse_macs),
             formats.count(item.params),
-            lines(formats.count(item.nonzero), f"{formats.percent(item.zeros)} are zero"),
+            lines(formats.count(item.nonzero), f"{formats.percent(item.zeros)} zero"),
             formats.size(item.size_bytes),
             formats.size(item.gzip_bytes),
             formats.size(item.zstd_bytes),

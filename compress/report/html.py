@@ -26,7 +26,7 @@ from compress.report.rows import Report
 from compress.report.search_facts import SearchFacts
 from compress.report.search_section import search_section
 from compress.report.standouts import Standouts, standouts
-from compress.report.words import search_line, tested
+from compress.report.words import learnt_lines, search_line, tested
 
 _NOUNS = {
     "multiclass": "classes",
@@ -82,6 +82,7 @@ def _head(report: Report) -> Html:
                 f"{'final trainings and ' if report.finals else 'the '}exported files once.",
                 soft=True,
             ),
+            [element("p", text, class_="warning") for text in learnt_lines(report)],
             _tiles(report, standouts(report)),
             [paragraph(f"Note: {note}", soft=True) for note in data.get("notes", [])],
         ],

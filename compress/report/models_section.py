@@ -8,7 +8,7 @@ from compress.records import Candidate, Compressed
 from compress.report import formats
 from compress.report.markup import Html, element, folded, items, joined, paragraph
 from compress.report.rows import Report
-from compress.report.words import training, verdict
+from compress.report.words import learnt_line, training, verdict
 
 
 def models_section(report: Report) -> Html:
@@ -58,6 +58,7 @@ def _card(report: Report, record: Compressed) -> Html:
         element("h3", record.model),
         paragraph(f"{verdict(report, record.model)}."),
         paragraph(training(report, record)),
+        element("p", learnt_line(record), class_="warning") if record.val_learnt else None,
         paragraph(choices_of(candidate), soft=True) if candidate is not None else None,
         paragraph(
             f"Last fine-tuning: {record.epochs} epochs (best: {record.best_epoch}), {taught}; "

@@ -13,6 +13,7 @@ from compress.report.words import (
     chosen_lines,
     conditions,
     judged,
+    learnt_lines,
     measured_cells,
     measured_costs,
     other_runtimes,
@@ -31,12 +32,14 @@ def render_tables(report: Report) -> RenderableType:
     if report.finals:
         parts.append(final_table(report))
     if report.rows:
-        parts += [_files(report), said(judged(report), "dim"), said(conditions(report), "dim")]
+        parts += [_files(report), said(conditions(report), "dim")]
     parts += map(said, other_runtimes(report))
     for record in report.compressed:
         parts.append(said(f"{record.model}: {verdict(report, record.model)}"))
         parts.append(said(training(report, record), "dim"))
+    parts += [said(line, "bold") for line in learnt_lines(report)]
     if report.rows:
+        parts.append(said(judged(report), "dim"))
         parts += map(said, chosen_lines(report, standouts(report)))
     return Group(*parts)
 

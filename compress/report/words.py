@@ -81,6 +81,26 @@ def chosen_lines(report: Report, found: Standouts) -> list[str]:
     return lines
 
 
+def learnt_lines(report: Report) -> list[str]:
+    """Says which models have learnt the validation part, and what that means."""
+    found = []
+    finals = list(dict.fromkeys(item.model for item in report.finals if item.on_validation))
+    if finals:
+        found.append(
+            f"The final trainings ({', '.join(finals)}) learnt the validation part: validation "
+            "figures of these models, and of those made of them, are too good."
+        )
+    return found + [learnt_line(record) for record in report.compressed if record.val_learnt]
+
+
+def learnt_line(record: Compressed) -> str:
+    """Says that a model's compression was not selected by validation data, and why."""
+    return (
+        f"{record.model}: the model or its teacher has learnt the validation part. It selected "
+        "nothing (the last epoch was kept), and its figures are too good."
+    )
+
+
 def zeros(artifact: Artifact) -> str:
     """Says how much of a model is zero: of the pruned kernels, and of all parameters."""
     return (

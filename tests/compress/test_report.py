@@ -243,7 +243,7 @@ def test_zeros_are_told_as_a_share_of_everything(folder: RunFolder) -> None:
     assert said in verdict(report, "0001")
     page = (folder.path / "report.html").read_text("utf-8")
     assert said in page
-    assert "13 % are zero" in page
+    assert "<small>13 % zero</small>" in page
     rows = json.loads((folder.path / "report.json").read_text("utf-8"))["files"]
     assert [row["zeros"] for row in rows] == pytest.approx([0, 0, 0.13, 0.13])
     console = Console(width=250, record=True, file=StringIO())

@@ -18,6 +18,7 @@ from compress.plan import Plan
 from compress.records import Artifact, Compressed, Final
 from compress.report import load_report, render, render_tables
 from compress.report.standouts import standouts
+from compress.report.words import learnt_lines
 from compress.runfolder import RunFolder
 from compress.task import make_task
 from tests.compress.test_report import latency
@@ -138,6 +139,11 @@ def test_what_was_learnt_chooses_nothing(tmp_path: Path, learn: Any) -> None:
     out = StringIO()
     Console(file=out, width=250).print(render_tables(report))
     assert found.missing in out.getvalue()
+    # said where nobody overlooks it: above the tiles, and bold among the last lines
+    (warning,) = learnt_lines(report)
+    assert "learnt the validation part" in warning
+    assert f'<p class="warning">{warning}</p>' in page[: page.index('class="plot"')]
+    assert warning in out.getvalue()
 
 
 @pytest.mark.parametrize(("right", "of"), [(0, 10), (3, 7), (350, 360), (360, 360), (9123, 10_000)])
