@@ -130,6 +130,7 @@ class RunFolder:
         self.data = self.path / "data.json"
         self.journal = self.path / "study.journal"
         self.log = self.path / "log.txt"
+        self.shared = self.path / ".shared"
 
     def latency_of(self, runtime: str) -> Path:
         """Where the times of a runtime other than LiteRT stand."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from compress import credentials
 from compress.data import Dataset, load_data
+from compress.data.shared import shared
 from compress.device import available_cores, gpu_count
 from compress.errors import InputError, RunFailed
 from compress.options import command_words
@@ -120,7 +121,12 @@ def _run(plan: SearchPlan, command: str, display: Display) -> Report:
                 "the storage's password is kept nowhere: to go on later, give it again, best in %s",
                 credentials.PASSWORD,
             )
-        with LocalPool(folder, count, plan.device, threads, gpus, private) as pool:
+        with (
+            shared(data, folder.shared) as (data, unshared),
+            LocalPool(folder, count, plan.device, threads, gpus, private) as pool,
+        ):
+            if unshared:
+                LOG.info("each worker loads the data for itself: %s", unshared)
             _search(folder, plan, data, pool, display)
             if plan.final.epochs:
                 _train_finally(folder, plan, pool, display)
@@ -145,7 +151,7 @@ def worker_count(plan: SearchPlan, gpus: int) -> tuple[int, int]:
     """Returns the number of workers and the CPU threads of each.
 
     On the CPU small networks keep one core busy and two cores half busy, so there is a
-    worker a core (8 at most; each holds TensorFlow and the data).
+    worker a core (8 at most; each holds TensorFlow).
     """
     cores = available_cores()
     count = plan.search.workers or gpus or min(cores, MAX_WORKERS, plan.search.trials)

@@ -7,32 +7,29 @@ candidates would be trained anew over their files.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from compress.data import Dataset
 from compress.errors import InputError
-from compress.records import COMPLETE, FAILED, REJECTED, STOPPED, Candidate
+from compress.records import FAILED, Candidate
 from compress.runfolder import LOG, RunFolder
 from search import journal, optimizers
-from search.costs import Costs, report_excess, report_preferences
-from search.objective import SEED_ATTR, SEED_GIVEN, candidate_id
+from search.objective import candidate_id
 from search.plan import SearchPlan
 from search.spaces import DeclaredSpace, space_for
-from search.stopping import COSTS_ATTR, rung_attr
 from search.storage import study_name
-from search.study import FIXED, directions, open_study, outcome
+from search.study import directions, open_study
+from search.trials import Replay, are_compatible, holds, is_sound
 from search.warmstart import ABOUT_ATTR, about
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-CONSTRAINT = "constraints:"
-"""How system attributes begin that say how far a limit is broken (Optuna's `set_constraint`)."""
+NUMBER = re.compile(r"[0-9]{4,6}")
+"""A trial's number as files are called; no search has more."""
 
 
 def recover(folder: RunFolder, plan: SearchPlan, data: Dataset) -> bool:
@@ -56,7 +53,7 @@ def recover(folder: RunFolder, plan: SearchPlan, data: Dataset) -> bool:
         InputError: A record cannot be read, or a shared storage's trials are not those of
             the records.
     """
-    records = {int(item.id): item for item in folder.read_candidates()}
+    records = _records(folder)
     count = 1 + max((*records, *_numbers_of_models(folder)), default=-1)
     writer = _Writer(plan, data, records)
     if plan.search.storage:
@@ -123,10 +120,23 @@ def _recover_shared(folder: RunFolder, plan: SearchPlan, writer: _Writer, count:
     return bool(missing)
 
 
+def _records(folder: RunFolder) -> dict[int, Candidate]:
+    """Returns the candidates that ended, by number."""
+    records = {}
+    for item in folder.read_candidates():
+        if not NUMBER.fullmatch(item.id):
+            raise InputError(
+                f"Records in '{folder.candidates}' must be called by a trial's number. Received: "
+                f"'{item.id}'. Take it out of there."
+            )
+        records[int(item.id)] = item
+    return records
+
+
 def _numbers_of_models(folder: RunFolder) -> list[int]:
     """Returns the numbers of the candidates that have a model, with a record or without."""
     names = [path.stem for path in folder.candidates.glob("*.keras")]
-    return [int(name) for name in names if re.fullmatch(r"\d+", name)]
+    return [int(name) for name in names if NUMBER.fullmatch(name)]
 
 
 class _Writer:
@@ -159,7 +169,7 @@ class _Writer:
             found = None
         record = self.records.get(number)
         if record is not None:
-            own = _Replay(record, self._plan)
+            own = Replay(record, self._plan)
             if found is None or not own.agrees(found):
                 self.replaced.append(record.id)
                 return self._from_record(own)
@@ -171,13 +181,13 @@ class _Writer:
         return found
 
     def _is_sound(self, trial: FrozenTrial) -> bool:
-        return _is_sound(trial, len(self._plan.search.costs)) and all(
-            _are_compatible(self._declared[name], distribution)
+        return is_sound(trial, len(self._plan.search.costs)) and all(
+            are_compatible(self._declared[name], distribution)
             for name, distribution in trial.distributions.items()
             if name in self._declared
         )
 
-    def _from_record(self, own: _Replay) -> FrozenTrial:
+    def _from_record(self, own: Replay) -> FrozenTrial:
         from optuna.trial import create_trial
 
         record = own.record
@@ -213,7 +223,7 @@ class _Writer:
         return {
             name: known[name]
             for name, value in record.choices.items()
-            if name in known and _holds(known[name], value)
+            if name in known and holds(known[name], value)
         }
 
 
@@ -251,7 +261,7 @@ def asked(record: Candidate, plan: SearchPlan, data: Dataset) -> dict[str, BaseD
         problem = f"{type(error).__name__}: {error}"
     found = dict(trial.distributions)
     settings = {name for name in record.choices if optimizers.is_setting(name)}
-    if not all(name in found and _holds(found[name], record.choices[name])
+    if not all(name in found and holds(found[name], record.choices[name])
                for name in record.choices.keys() - settings):  # fmt: skip
         raise InputError(
             f"Space '{plan.search.space}' must offer what candidate {record.id} chose: the "
@@ -259,118 +269,3 @@ def asked(record: Candidate, plan: SearchPlan, data: Dataset) -> dict[str, BaseD
             "folder with --out."
         )
     return found
-
-
-class _Replay:
-    """What a candidate's trial has in the study, by its record.
-
-    Attributes:
-        record: The candidate.
-        state, values: As the trial ended.
-        user_attrs: Seed, costs and rungs.
-        system_attrs: What samplers know of broken limits.
-    """
-
-    def __init__(self, record: Candidate, plan: SearchPlan) -> None:
-        self.record = record
-        self.state, self.values = outcome(record, plan)
-        self.user_attrs: dict[str, Any] = {SEED_ATTR: record.seed}
-        self.system_attrs = _constraints(record, plan)
-        if record.state not in (COMPLETE, STOPPED):
-            return
-        costs = [getattr(record, name) for name in plan.search.costs]
-        if all(cost is not None for cost in costs):
-            self.user_attrs[COSTS_ATTR] = [float(cost) for cost in costs]
-            self.user_attrs |= _rungs(record, plan)
-
-    def agrees(self, trial: FrozenTrial) -> bool:
-        """Tells whether a trial is this candidate's.
-
-        It may still be running there: the kill came between its record and the study.
-        """
-        from optuna.trial import TrialState
-
-        ended = (trial.state, trial.values) == (self.state, self.values)
-        return (
-            trial.params == self.record.choices
-            and (ended or trial.state == TrialState.RUNNING)
-            and _are_part(self.user_attrs, trial.user_attrs)
-            and _are_part(self.system_attrs, trial.system_attrs)
-        )
-
-
-def _are_part(wanted: Mapping[str, Any], held: Mapping[str, Any]) -> bool:
-    return all(held.get(key) == value for key, value in wanted.items())
-
-
-def _rungs(record: Candidate, plan: SearchPlan) -> dict[str, float]:
-    """Returns the best quality up to each rung that a training reached."""
-    quality, found = plan.search.objectives[0], {}
-    for rung in plan.rungs():
-        if rung <= len(record.history):
-            upto = [epoch["val"][quality] for epoch in record.history[:rung]]
-            found[rung_attr(rung)] = max(upto)
-    return found
-
-
-def _constraints(record: Candidate, plan: SearchPlan) -> dict[str, Any]:
-    """Returns how far a candidate breaks limits, as samplers are told."""
-    import optuna
-
-    trial: Any = optuna.trial.FixedTrial(record.choices)
-    if record.macs is None or record.params is None:
-        return {}
-    costs = Costs(record.macs, record.params, (), record.size_bytes, record.latency_ms)
-    if record.state == REJECTED:
-        report_excess(trial, costs, plan.search)
-    elif record.state in (COMPLETE, STOPPED):
-        report_preferences(trial, {**vars(costs), **record.val}, plan.search)
-    return dict(trial.system_attrs)
-
-
-def _is_sound(trial: FrozenTrial, costs: int) -> bool:
-    """Tells whether everything that is read of trials has the type that it must have."""
-    attrs: Any = trial.user_attrs
-    system: Any = trial.system_attrs
-    if not (isinstance(attrs, dict) and isinstance(system, dict)):
-        return False
-    try:
-        trial._validate()
-    except Exception:  # of whatever a damaged line put there
-        return False
-    rungs = [value for name, value in attrs.items() if re.fullmatch(r"rung\d+", name)]
-    stored = attrs.get(COSTS_ATTR)
-    priced = isinstance(stored, list) and len(stored) == costs and all(map(_is_number, stored))
-    return (
-        all(map(_is_number, trial.values or []))
-        and all(map(_is_number, rungs))
-        and (priced or (stored is None and not rungs))
-        and isinstance(attrs.get(SEED_ATTR, 0), int)
-        and attrs.get(SEED_ATTR, 0) >= 0
-        and isinstance(attrs.get(SEED_GIVEN, True), bool)
-        and isinstance(system.get(FIXED, {}), dict)
-        and all(_is_number(system[name]) for name in system if name.startswith(CONSTRAINT))
-    )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _are_compatible(one: BaseDistribution, other: BaseDistribution) -> bool:
-    """Tells whether a study takes both for one parameter."""
-    from optuna.distributions import check_distribution_compatibility
-
-    try:
-        check_distribution_compatibility(one, other)
-    except ValueError:
-        return False
-    return True
-
-
-def _holds(distribution: BaseDistribution, value: Any) -> bool:
-    """Tells whether a distribution has a value."""
-    try:
-        return bool(distribution._contains(distribution.to_internal_repr(value)))
-    except (TypeError, ValueError):
-        return False

@@ -71,6 +71,7 @@ TIERS = [
     ["search.feasible", "search.inherit", "search.following"],
     ["search.objective"],
     ["search.study", "search.final"],
+    ["search.trials"],
     ["search.recovery"],
     ["search.engines"],
     ["search.display"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ class Steps:
         self._jit = device.jit
         self._hooks, self._step = hooks, step
         scaled = device.policy == "mixed_float16"
-        images, labels = tf.constant(data.train.x), tf.constant(data.train.y)
+        images, labels = _held(data.train.x, device), tf.constant(data.train.y)
         rows = {name: _reader(array) for name, array in objective.arrays().items()}
         per_example = example_weights(data, settings.class_weights)
         weights, mean_weight = tf.constant(per_example), float(per_example.mean())
@@ -155,6 +156,17 @@ class Steps:
             self.notes.append(f"trained without XLA: {str(error).splitlines()[0]}")
             self._run = self._trace()
             return self._run(index)
+
+
+def _held(array: npt.NDArray[Any], device: Device) -> Any:
+    """Returns examples as a tensor on the device; on the CPU a mapped file is not copied."""
+    import tensorflow as tf
+
+    if isinstance(array, np.memmap) and device.kind == "cpu":
+        # what TensorFlow cannot take as it lies there is copied after all
+        with contextlib.suppress(BufferError, TypeError, ValueError, tf.errors.OpError):
+            return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+    return tf.constant(array)
 
 
 def _reader(array: npt.NDArray[Any]) -> Callable[[Any], Any]:

@@ -50,9 +50,8 @@ class Worker:
     def __init__(
         self, folder: RunFolder, device: str, threads: int, sharers: int, out: TextIO
     ) -> None:
-        from compress.data import Preprocessing, load_data
+        from compress.data.shared import open_shared
         from compress.device import quiet_tensorflow, setup
-        from compress.errors import InputError
         from compress.files import read_json
         from compress.options import from_nested
         from search.plan import SearchPlan
@@ -62,14 +61,23 @@ class Worker:
         self.device: Device = setup(device, threads, sharers)
         quiet_tensorflow()
         stored = read_json(folder.data)
+        given = open_shared(folder.shared, stored["fingerprint"])
+        self.data: Dataset = self._load(stored) if given is None else given
+        self._study: Any = None
+
+    def _load(self, stored: dict[str, Any]) -> Dataset:
+        """Loads the data from their source, with the run's scaling."""
+        from compress.data import Preprocessing, load_data
+        from compress.errors import InputError
+
         scaling = Preprocessing.from_json(stored["preprocess"])
-        self.data: Dataset = load_data(self.plan.data, seed=self.plan.seed, preprocess=scaling)
-        if self.data.fingerprint() != stored["fingerprint"]:
+        data = load_data(self.plan.data, seed=self.plan.seed, preprocess=scaling)
+        if data.fingerprint() != stored["fingerprint"]:
             raise InputError(
                 f"'{self.plan.data.source}' must give the same data each time it is loaded. "
                 "Received: other examples than a moment ago. Seed what is random in it."
             )
-        self._study: Any = None
+        return data
 
     def progress(self, text: str, share: float) -> None:
         """Reports how far the current job is."""

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -15,13 +16,14 @@ import pytest
 from optuna.trial import TrialState
 
 from compress.data import Dataset
-from compress.errors import InputError
+from compress.errors import InputError, RunFailed
 from compress.options import from_flat
 from compress.records import Candidate
 from compress.runfolder import LOG, RunFolder
 from search import optimizers
 from search import study as studies
 from search.costs import Costs, report_excess, report_preferences
+from search.engines.worker import Worker
 from search.objective import candidate_id, trial_seed
 from search.plan import SearchPlan
 from search.recovery import recover
@@ -285,6 +287,31 @@ def test_a_shared_storage_that_was_lost(tmp_path: Path, digits: Dataset) -> None
     with pytest.raises(InputError, match="trial 0 with other choices than candidate 0000"):
         recover(folder, other, digits)
     assert len(study.trials) == 1
+
+
+@pytest.mark.parametrize("name", ["best", "99999999999"])
+def test_records_that_are_no_trials(
+    name: str, lost: Callable[[bytes | None], RunFolder], digits: Dataset
+) -> None:
+    folder = lost(None)
+    (folder.candidates / f"{name}.keras").touch()  # a copy of somebody's: not looked at
+    folder.write_candidate(replace(folder.read_candidates()[0], id=name))
+    with pytest.raises(InputError, match=f"called by a trial's number. Received: '{name}'"):
+        recover(folder, PLAN, digits)
+    (folder.candidates / f"{name}.json").unlink()
+    go_on(folder, PLAN, digits)
+
+
+def test_a_worker_does_not_train_over_a_finished_candidate(
+    lost: Callable[[bytes | None], RunFolder],
+) -> None:
+    """The journal is removed while the run goes on: nobody has made the study anew yet."""
+    folder = lost(None)
+    before = files(folder)
+    worker: Any = SimpleNamespace(folder=folder, plan=PLAN, _study=None)
+    with pytest.raises(RunFailed, match="The study has lost candidate 0000, which is finished"):
+        Worker._trial(worker, None)
+    assert files(folder) == before
 
 
 OWN = "tests.search.spaces.own:build"

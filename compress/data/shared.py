@@ -1,0 +1,114 @@
+"""Large data sets once in memory for all processes of a run: mapped from files.
+
+Each worker would load the source for itself, and hold it. Instead the run's process writes
+the parts as they are after splitting, and every process maps these files: the system holds
+their pages once. Small data sets are not worth it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.data._base import SPLITS, Dataset, Split
+from compress.data.preprocessing import Preprocessing
+from compress.files import read_json, write_json
+
+LEAST_BYTES = 32 * 2**20
+"""Examples that take less are loaded by each process for itself."""
+_ABOUT = "about.json"
+
+
+@contextmanager
+def shared(data: Dataset, place: Path) -> Iterator[tuple[Dataset, str]]:
+    """Shares a large data set with other processes while the context lasts.
+
+    Args:
+        data: A data set; a subclass's stays as it is.
+        place: A folder to make; one that a killed run has left is removed first.
+
+    Yields:
+        The data set, mapped from files where it is shared, and why it is not, where the files
+        could not be written.
+    """
+    shutil.rmtree(place, ignore_errors=True)
+    size = sum(data.split(part).x.nbytes for part in SPLITS)
+    if type(data) is not Dataset or size < LEAST_BYTES:
+        yield data, ""
+        return
+    try:
+        try:
+            _write(data, place)
+            given, problem = open_shared(place) or data, ""
+        except OSError as error:
+            shutil.rmtree(place, ignore_errors=True)
+            given, problem = data, str(error)
+        del data
+        yield given, problem
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def open_shared(place: Path, fingerprint: str = "") -> Dataset | None:
+    """Opens a data set that another process shares.
+
+    Args:
+        place: Its folder.
+        fingerprint: Of the data set that is wanted; "": of any.
+
+    Returns:
+        The data set; its examples are read from files when they are used. None where there is
+        none, or another.
+    """
+    if not (place / _ABOUT).is_file():
+        return None
+    about = read_json(place / _ABOUT)
+    if fingerprint not in ("", about.pop("fingerprint")):
+        return None
+    about["preprocess"] = Preprocessing.from_json(about["preprocess"])
+    parts: dict[str, Any] = {part: _read(place, part) for part in SPLITS}
+    return Dataset(**parts, **{key: _tuples(value) for key, value in about.items()})
+
+
+def _write(data: Dataset, place: Path) -> None:
+    place.mkdir(parents=True)
+    for part in SPLITS:
+        split = data.split(part)
+        for name in ("x", "y", "weight"):
+            array = getattr(split, name)
+            if array is not None:
+                np.save(_file(place, part, name), np.ascontiguousarray(array))
+    others = {
+        field.name: getattr(data, field.name)
+        for field in fields(Dataset)
+        if field.name not in SPLITS
+    }
+    about = {**others, "preprocess": data.preprocess.to_json(), "fingerprint": data.fingerprint()}
+    # last: without it there is nothing to open
+    write_json(place / _ABOUT, about)
+
+
+def _read(place: Path, part: str) -> Split:
+    y, weight = (_small(_file(place, part, name)) for name in ("y", "weight"))
+    assert y is not None, "every part has labels"
+    # "c": nothing is written, but TensorFlow takes no array that says it is read-only
+    return Split(np.load(_file(place, part, "x"), mmap_mode="c"), y, weight)
+
+
+def _small(path: Path) -> npt.NDArray[Any] | None:
+    return np.load(path) if path.exists() else None
+
+
+def _file(place: Path, part: str, name: str) -> Path:
+    return place / f"{part}-{name}.npy"
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
