@@ -165,12 +165,15 @@ def ratio(old: Sequence[float], new: Sequence[float]) -> dict[str, Any]:
 def told_ratio(row: Mapping[str, Any] | None) -> str:
     """Returns "1.41x [1.38, 1.43]", a tie where the interval holds 1; or why there is none.
 
-    A range is called one: "1.41x [range 1.38 to 1.43]".
+    A range is called one: "1.41x [range 1.38 to 1.43]". Older records of fewer than ten rounds hold
+    intervals that cover less than they say, and no rounds: "1.41x (7 rounds)".
     """
     if row is None:
         return ""
     if not _stored.was_run(row):
         return f"not run: {row['not run']}"
+    if "spread" not in row and row["rounds"] < 10:
+        return f"{row['ratio']:.2f}x ({row['rounds']} rounds)"
     low, high = row["low"], row["high"]
     text = f"{row['ratio']:.2f}x {bounds(row, f'{low:.2f}', f'{high:.2f}')}"
     return text + (" (a tie)" if low <= 1.0 <= high else "")

@@ -29,10 +29,10 @@ class Entry:
 
 
 TABLE = (
-    Entry("train_loop", 3),
-    Entry("trial_speed", 30),
-    Entry("channel_speed", 4),
-    Entry("weights_speed", 6),
+    Entry("train_loop", 5),
+    Entry("trial_speed", 40),
+    Entry("channel_speed", 5),
+    Entry("weights_speed", 10),
     Entry("distill_speed", 4),
     Entry("latency_repeat", 15),
     Entry("latency_runtimes", 6),

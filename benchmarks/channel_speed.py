@@ -1,6 +1,6 @@
 """Seconds and memory of channel pruning: coupling, selection, surgery; beside Torch-Pruning.
 
-    [TORCH_PRUNING_PYTHON=PYTHON] python -m benchmarks.channel_speed [--rounds 7]
+    [TORCH_PRUNING_PYTHON=PYTHON] python -m benchmarks.channel_speed [--rounds 10]
 
 In each round paretune halves the channels of ResNet50 and MobileNetV2 on freshly built models;
 with the Python of an environment that has torch-pruning (see
@@ -37,7 +37,7 @@ DEPTHS = (1, 4, 16)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=10)
 
 
 def run(given: argparse.Namespace, stored: Stored) -> None:

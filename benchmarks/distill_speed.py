@@ -1,6 +1,6 @@
 """Seconds of a step that distils, over the student's own: paretune beside keras.distillation.
 
-    python -m benchmarks.distill_speed [--rounds 9]
+    python -m benchmarks.distill_speed [--rounds 10]
 
 A ResNet-20 teaches one of half its widths, batch 128, SGD with momentum: on logits alone, and on
 logits and one pair of features (FitNets for ours; for Keras, which knows no projection, the mean
@@ -125,7 +125,7 @@ def our_steps(data: Dataset, stack: ExitStack) -> dict[str, Callable[[], Any]]:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=10)
 
 
 def run(given: argparse.Namespace, stored: Stored) -> None:

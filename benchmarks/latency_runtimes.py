@@ -17,7 +17,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks._common import Benchmark, table
-from benchmarks._latency import INTERVAL, bounds, stored_latency, told_latency
+from benchmarks._latency import told_time
 from benchmarks._stored import Stored
 from benchmarks.resnet20 import build
 from compress.device import quiet_tensorflow
@@ -57,7 +57,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
         skipped=[f"{item.runtime} {item.format}: {item.reason}" for item in found.skipped],
         timed=[
             {"model": row.subject, "runtime": row.runtime, "format": row.format,
-             "latency": stored_latency(row.latency)}
+             "latency": row.latency.to_json()}
             for row in found.timed
         ],
     )  # fmt: skip
@@ -69,21 +69,12 @@ def runtimes(result: dict[str, Any]) -> str:
     for item in result["timed"]:
         latency = item["latency"]
         key = (item["runtime"], item["format"], latency["threads"])
-        rows.setdefault(key, {})[item["model"]] = _time(latency)
+        rows.setdefault(key, {})[item["model"]] = told_time(latency)
     return table(
         ["runtime", "format", "threads",
          *(f"{name}, {macs / 1e6:.1f} M MACs" for name, macs in result["macs"].items())],
         [[*key, *(row.get(name, "") for name in result["macs"])] for key, row in rows.items()],
     )  # fmt: skip
-
-
-def _time(latency: dict[str, Any]) -> str:
-    text = told_latency(latency)[0]
-    low, high = latency.get("low_ms"), latency.get("high_ms")
-    if latency.get("interval") != INTERVAL or low is None or high is None:
-        return text
-    scale, digits = (1e3, ".0f") if latency["median_ms"] < 1 else (1.0, ".2f")
-    return f"{text} {bounds(latency, f'{scale * low:{digits}}', f'{scale * high:{digits}}')}"
 
 
 BENCHMARK = Benchmark("latency_runtimes", __doc__, run, {"runtimes": runtimes}, arguments)

@@ -33,7 +33,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from benchmarks._common import Benchmark, Mean, seed_list, table, verdict
-from benchmarks._latency import stored_latency, told_latency
+from benchmarks._latency import told_latency
 from benchmarks._peers import PEERS, not_run
 from benchmarks._stored import Stored, was_run
 from benchmarks.resnet20 import build, dense_net, load_fashion, with_flips
@@ -194,7 +194,7 @@ def timed(models: dict[str, Any], data: Dataset) -> dict[str, Any]:
             paths, LatencyOptions(budget=180.0), baselines=dict.fromkeys(paths, "dense")
         )
     for name, latency in latencies.items():
-        found[name]["latency"] = stored_latency(latency)
+        found[name]["latency"] = latency.to_json()
     return found
 
 

@@ -1,4 +1,4 @@
-"""Front per minute: `paretune search` against plain Optuna (TPE, two objectives, Keras `fit`).
+"""Front per minute: `paretune search` against plain Optuna (TPE, two objectives, default `fit`).
 
 Both search the space `cnn` with the same optimizer settings, on 10,000 training and 5,000
 validation images of Fashion-MNIST, up to 8 epochs a trial, one core each, at the same time on

@@ -1,6 +1,6 @@
 """Seconds of a training epoch: keras `fit`, our loop, our loop with fused normalization.
 
-    python -m benchmarks.train_loop [--rounds 7]
+    python -m benchmarks.train_loop [--rounds 10]
 
 All three train the same convolutional network (28 x 28 x 1, batch normalization after each
 convolution) on the same arrays with Adam at batch 64, and validate after the epoch. They take
@@ -95,7 +95,7 @@ def by_plain_loop(dataset: Dataset, device: Device) -> float:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=10)
 
 
 def run(given: argparse.Namespace, stored: Stored) -> None:

@@ -30,7 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from benchmarks._common import Benchmark, Mean, seed_list, table, verdict
-from benchmarks._latency import stored_latency, told_latency
+from benchmarks._latency import told_latency
 from benchmarks._peers import not_run
 from benchmarks._stored import Stored, was_run
 from benchmarks.prune_resnet20 import RECIPE
@@ -154,7 +154,7 @@ class Variants:
             runtime = "mnn" if kind == "mnn" else "litert"
             timed = measure_latency(files, LATENCY, baselines=baselines, runtime=runtime)
             for name, latency in timed.items():
-                found[name][f"{kind} latency"] = stored_latency(latency)
+                found[name][f"{kind} latency"] = latency.to_json()
         return found
 
 

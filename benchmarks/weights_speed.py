@@ -1,6 +1,6 @@
 """Seconds of a training step with weight pruning, over without; beside tfmot on the tf_keras twin.
 
-    python -m benchmarks.weights_speed [--rounds 7]
+    python -m benchmarks.weights_speed [--rounds 10]
 
 Two networks: a ResNet-20 and an MLP of 20 million weights, batch 128, SGD with momentum; the MLP
 with batch 1,024 too, since holding costs one pass over the weights whatever the batch. In each
@@ -57,7 +57,7 @@ CASES = {
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=10)
 
 
 def run(given: argparse.Namespace, stored: Stored) -> None:

@@ -22,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from benchmarks._common import Benchmark, Mean, seed_list, table
-from benchmarks._latency import stored_latency, told_latency
+from benchmarks._latency import told_latency
 from benchmarks._stored import Stored
 
 CASES = {
@@ -83,7 +83,7 @@ def one(case: str, seed: int) -> dict[str, Any]:
                 "macs": row.artifact.macs,
                 "sparsity": row.artifact.sparsity,
                 "gzip_bytes": row.artifact.gzip_bytes,
-                "latency": stored_latency(row.latency) if row.latency else None,
+                "latency": row.latency.to_json() if row.latency else None,
             }
             for row in report.rows
             if row.artifact.model == best.id

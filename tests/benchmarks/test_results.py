@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks import _peers, _stored
-from benchmarks._common import Benchmark, Mean, seed_list, table, verdict
+from benchmarks._common import Benchmark, Mean, ratio, seed_list, table, told_ratio, verdict
 from benchmarks._peers import Peer
 from benchmarks._stored import KEYS, Stored, begin, kept_peer, machine, read, revision, was_run
 from compress.errors import InputError
@@ -295,3 +295,14 @@ def test_newest_is_the_last_complete_one(results: Path) -> None:
     unfinished.provenance["date"] = "2999-01-01T00:00:00Z"
     unfinished.save(runs={})
     assert _stored.newest("fake").path == first
+
+
+def test_ratios_say_what_their_ends_are() -> None:
+    few = ratio([2.0, 4.0, 6.0], [1.0, 1.0, 2.0])  # 2, 4, 3
+    assert told_ratio(few) == "3.00x [range 2.00 to 4.00]"
+    old = {"ratio": 1.41, "low": 1.38, "high": 1.43, "rounds": 7}
+    assert told_ratio(old) == "1.41x (7 rounds)"
+    assert told_ratio({**old, "rounds": 40}) == "1.41x [1.38, 1.43]"
+    assert told_ratio({**old, "rounds": 40, "low": 0.99}) == "1.41x [0.99, 1.43] (a tie)"
+    assert told_ratio(_peers.not_run("not run: gone")) == "not run: gone"
+    assert told_ratio(None) == ""
