@@ -23,6 +23,8 @@ def told_latency(latency: Mapping[str, Any] | None) -> list[str]:
     text = f"{ratio:.2f}x"
     if "spread" in latency:
         low, high = latency["ratio_low"], latency["ratio_high"]
+        if ratio == low == high == 1.0:  # it is what the others are compared with
+            return [time, "1"]
         text += f" {bounds(latency, f'{low:.2f}', f'{high:.2f}')}"
         text += " (a tie)" if low <= 1.0 <= high else ""
     return [time, text]

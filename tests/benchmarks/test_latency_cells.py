@@ -30,6 +30,11 @@ def test_cells(more: dict[str, Any], time: str, ratio: str) -> None:
     assert told_time(STORED | more) == time
 
 
+def test_the_baseline_has_no_interval() -> None:
+    itself = {"spread": INTERVAL, "ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0}
+    assert told_latency(STORED | itself) == ["202 us", "1"]
+
+
 def test_milliseconds_and_nothing() -> None:
     slow = {"median_ms": 2.604, "low_ms": 2.441, "high_ms": 2.638, "spread": INTERVAL}
     assert told_time(slow) == "2.6 ms [2.44, 2.64]"

@@ -9,6 +9,7 @@ import pytest
 from benchmarks import trial_speed
 from compress.data import Dataset
 from compress.device import Device
+from search.spaces import SPACES
 
 
 @pytest.fixture
@@ -32,7 +33,8 @@ def test_what_fit_is_told(
             return original(self, *words, **options)
 
         monkeypatch.setattr(keras.Model, name, spy)
-    found = {way: trial_speed.WAYS[way](trial_speed.SMALL, digits, cpu) for way in ("fit", "tuned")}
+    choices = SPACES["cnn"].smallest(digits)
+    found = {way: trial_speed.WAYS[way](choices, digits, cpu) for way in ("fit", "tuned")}
     assert all(0 < accuracy <= 1 for accuracy in found.values())
     default, tuned = told["fit"]
     assert "validation_batch_size" not in default  # 32, as Keras has it
