@@ -6,13 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from compress import lifeline
+from tests.patience import PATIENCE, wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,13 +60,6 @@ def ended(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
         return True
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def children(pid: int) -> list[int]:
@@ -119,7 +111,7 @@ def test_a_parent_that_is_gone_already(tmp_path: Path, way: str) -> None:
     (tmp_path / "slow.py").write_text(SLOW.format(mark=mark))
     done = subprocess.run(
         [sys.executable, "-P", lifeline.__file__, str(gone.pid), way, "slow"],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)}, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)}, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 1
     assert not mark.exists()

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from compress.processes import (
     receive,
     send,
 )
+from tests.patience import wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,10 +57,7 @@ def gone(pid: int) -> bool:
 
 
 def wait_for_end(pid: int) -> None:
-    deadline = time.monotonic() + 60
-    while not gone(pid):
-        assert time.monotonic() < deadline, "the process lives on"
-        time.sleep(0.01)
+    wait_for(lambda: gone(pid), "the process's end")
 
 
 def test_it_answers_in_order_and_large_things_too(module: str) -> None:
