@@ -205,7 +205,10 @@ def ask(study: optuna.Study, plan: SearchPlan, number: int | None = None) -> Any
     from optuna.trial import TrialState
 
     study.sampler = sampler_for(study, plan.search.sampler, plan.seed)
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+    queued = (
+        [] if number is None else study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    )
+    for trial in queued:
         # as `ask` takes the first of the queue
         if trial.number == number and study._storage.set_trial_state_values(
             trial._trial_id, state=TrialState.RUNNING
