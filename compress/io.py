@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from compress import graph, legacy
+from compress.copies import Copier, config_of, from_config, why_not_rebuildable
 from compress.errors import InputError
 from compress.files import replacing
 
 if TYPE_CHECKING:
     import keras
 
+LOG = logging.getLogger("paretune")
 SUFFIXES = (".keras", ".h5", ".hdf5")
 
 
@@ -112,9 +115,43 @@ def save_model(model: keras.Model, path: Path) -> None:
     Args:
         model: Any Keras model.
         path: Ends in `.keras`.
+
+    Raises:
+        InputError: The file could not be loaded again: the config of a layer does not make it.
     """
+    check_saveable(model)
     with replacing(path) as temporary:
         model.save(temporary)
+
+
+def check_saveable(layer: keras.layers.Layer) -> None:
+    """Checks that a model comes back from its file; warns where a config loses something.
+
+    Args:
+        layer: A model; of a graph each layer is checked.
+
+    Raises:
+        InputError: The config of a layer does not make it again.
+    """
+    import keras
+
+    if isinstance(layer, keras.Model) and graph.is_graph(layer):
+        for part in layer._flatten_layers(include_self=False, recursive=False):
+            check_saveable(part)
+        return
+    failure = why_not_rebuildable(layer, attributes=False)
+    if failure:
+        raise InputError(
+            f"Layer '{layer.name}' ({type(layer).__name__}) must be rebuildable from its config to "
+            f"be saved in a .keras file. Received: {failure}. Implement get_config() and "
+            "from_config(), or keep the weights with save_weights()."
+        )
+    lost = why_not_rebuildable(layer)
+    if lost:
+        LOG.warning(
+            "layer '%s' (%s) will come back from the file as another one: %s",
+            layer.name, type(layer).__name__, lost,
+        )  # fmt: skip
 
 
 def float32_model(model: keras.Model) -> keras.Model:
@@ -130,26 +167,24 @@ def float32_model(model: keras.Model) -> keras.Model:
         The model itself where it computes in float32 already, else a clone with equal
         weights.
     """
-
     layers = list(model._flatten_layers())  # the public `layers` stops at nested models
     if all(layer.compute_dtype == "float32" for layer in layers):
         return model
-
-    def rebuilt(layer: Any) -> Any:
-        config = layer.get_config()
-        config["dtype"] = "float32"
-        return layer.__class__.from_config(config)
-
-    return _clone(model, rebuilt)
+    return _cloned(model, "float32")
 
 
 def copy_model(model: keras.Model) -> keras.Model:
     """Returns a model of the same layers and names with its own copies of the weights.
 
+    Layers that their configs do not make again are copied as objects.
+
     Args:
         model: A functional or Sequential model.
+
+    Raises:
+        InputError: A layer can neither be rebuilt from its config nor copied.
     """
-    return _clone(model, lambda layer: layer.__class__.from_config(layer.get_config()))
+    return _cloned(model, None)
 
 
 def sized_model(model: keras.Model, shape: Sequence[int]) -> keras.Model:
@@ -170,8 +205,52 @@ def sized_model(model: keras.Model, shape: Sequence[int]) -> keras.Model:
     return keras.Model(inputs, model(inputs), name=model.name)
 
 
-def _clone(model: keras.Model, clone_function: Callable[[Any], Any]) -> keras.Model:
+def _cloned(model: keras.Model, dtype: str | None) -> keras.Model:
+    try:
+        return clone(model, Copier(), dtype)
+    except InputError:
+        raise
+    except Exception:  # a layer that comes of its config may still fail where it is called
+        return clone(model, Copier(), dtype, by_config=False)
+
+
+def clone(
+    model: keras.Model, copier: Copier, dtype: str | None = None, *, by_config: bool = True
+) -> keras.Model:
+    """Makes a model of the same layers, nested ones too, with equal weights.
+
+    Args:
+        model: A functional or Sequential model.
+        copier: Holds what was made: layers that several models share stay shared.
+        dtype: What all layers compute in; default: as they did.
+        by_config: Rebuild users' layers from their configs where these tell all.
+
+    Raises:
+        InputError: A layer can neither be rebuilt from its config nor copied.
+    """
     import keras
+
+    def again(layer: Any) -> Any:
+        if id(layer) not in copier.made:
+            copier.keep(layer, made(layer))
+        return copier.made[id(layer)]
+
+    def made(layer: Any) -> Any:
+        if isinstance(layer, keras.Model) and graph.is_graph(layer):
+            return clone(layer, copier, dtype, by_config=by_config)
+        own = by_config or type(layer).__module__.startswith("keras.")
+        if own and not why_not_rebuildable(layer):
+            try:
+                config = config_of(layer)
+                if dtype and isinstance(layer, keras.layers.Layer):
+                    config["dtype"] = dtype
+                return from_config(layer, config)
+            except Exception:  # the object itself is copied then
+                pass
+        copied = copier.layer(layer)
+        for part in copier.layers if dtype else ():
+            part.dtype_policy = dtype
+        return copied
 
     # given inputs of their own, clones keep the names of the input layers too
     sequential = isinstance(model, keras.Sequential)
@@ -183,7 +262,7 @@ def _clone(model: keras.Model, clone_function: Callable[[Any], Any]) -> keras.Mo
         ),
         model.inputs if sequential else model.input,
     )
-    clone = keras.models.clone_model(model, inputs, clone_function=clone_function)
-    clone.set_weights(model.get_weights())
-    graph.weights_changed(clone)
-    return clone
+    cloned = keras.models.clone_model(model, inputs, clone_function=again)
+    cloned.set_weights(model.get_weights())
+    graph.weights_changed(cloned)
+    return cloned

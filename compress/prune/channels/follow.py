@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
+from compress.copies import why_not_rebuildable
 from compress.program import Node, Program
 from compress.prune.channels.rules import apply, rule_for
 from compress.prune.channels.site import Site
@@ -80,8 +81,28 @@ def _visit(
             del edits.config[configs:]
         if calls:
             del ledger.call_edits[id(node)][calls:]
+    if again is None and (reason := why_not_rebuildable(operation)):
+        ledger.copied[id(operation)] = node.name, type(operation).__name__, reason
+    if id(operation) in ledger.copied:
+        _held(site, results, calls)
     ledger.first_inputs.setdefault(id(operation), inputs)
     return results
+
+
+def _held(site: Site, results: list[Slots], calls: int) -> None:
+    """Keeps the channels of a layer that surgery can only copy as it is, if it would change."""
+    ledger, layer = site.ledger, site.layer
+    weights = {id(weight) for weight in layer.weights}
+    bound = [item for (weight, _), item in ledger.bindings.items() if weight in weights and item]
+    edits = ledger.edits.get(id(layer))
+    if not bound and not edits and len(ledger.call_edits.get(id(site.node), ())) == calls:
+        return
+    name, kind, reason = ledger.copied[id(layer)]
+    text = f"layer '{name}' ({kind}) cannot be rebuilt from its config: {reason}"
+    for slots in (*site.inputs, *results):
+        site.barrier(slots, text)
+    for binding in bound:
+        site.freeze(binding.ids, text)
 
 
 def _tie(ledger: Ledger, name: str, first: list[Slots], second: list[Slots]) -> None:

@@ -150,7 +150,7 @@ def prune_channels(
             finetune(current, step, options.steps)
     if options.recalibrate:
         _recalibrated(current, data, options, seed)
-    notes = (*selection.notes, *dict.fromkeys(context.notes))
+    notes = (*selection.notes, *dict.fromkeys(context.notes), *_copied(original, coupling))
     report = _report(original, kept, options, goal, selection, name, notes)
     return PruneResult(current, report, kept)
 
@@ -222,6 +222,16 @@ def _recalibrated(
     if data is None:
         raise InputError("recalibrate must have data to look at. Give data=.")
     recalibrate(model, data, options.recalibrate, seed=seed)
+
+
+def _copied(*couplings: Coupling) -> list[str]:
+    """Says which layers are copies of objects, and what that means for the model's file."""
+    found = {name: told for item in couplings for name, *told in item.ledger.copied.values()}
+    return [
+        f"layer '{name}' ({kind}) was copied as it is, because its config does not make it again "
+        f"({reason}): save_weights() keeps the model, a .keras file of it cannot be loaded"
+        for name, (kind, reason) in found.items()
+    ]
 
 
 def _mask_of(coupling: Coupling, kept: KeptIndices) -> Mask:

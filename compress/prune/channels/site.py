@@ -32,6 +32,8 @@ class Site:
         shapes: Shapes of the output tensors.
         args: Positional arguments; tensors are `keras.KerasTensor`s.
         kwargs: Keyword arguments.
+        node: The call in its program.
+        positions: How often the call is repeated (at the steps of a TimeDistributed).
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Site:
         self.kwargs = kwargs or {}
         self._owner = layer if owner is None else owner
         self._path = path
-        self._node = node
+        self.node = node
         self.positions = positions
 
     # -- slots ---------------------------------------------------------------------------
@@ -137,7 +139,7 @@ class Site:
 
     def edit_call(self, change: CallEdit) -> None:
         """Adds a change of this call's arguments: (args, kwargs, kept) -> (args, kwargs)."""
-        self.ledger.call_edits.setdefault(id(self._node), []).append(change)
+        self.ledger.call_edits.setdefault(id(self.node), []).append(change)
 
     def follows_weights(self) -> None:
         """Says that the config follows from the axes of the layer's weights alone.
@@ -164,6 +166,9 @@ class Site:
         text = f"layer '{self.name}' ({kind}): {reason}"
         for slots in self.inputs:
             self.barrier(slots, text)
+        for weight in getattr(self.layer, "weights", ()):
+            for axis in range(len(weight.shape)):
+                self.bind(weight, axis, None)
         return [Slots(shape, (None,) * len(shape), origin=text) for shape in self.shapes]
 
     def inner(
@@ -197,7 +202,7 @@ class Site:
             kwargs,
             self._owner,
             (*self._path, *path),
-            self._node,
+            self.node,
             self.positions * positions,
         )
         return apply(site)

@@ -106,6 +106,7 @@ class Ledger:
         self.by_weights: set[int] = set()  # operations whose config follows from their weights
         self.call_edits: dict[int, list[CallEdit]] = {}
         self.statistics: list[tuple[str, Ids]] = []
+        self.copied: dict[int, tuple[str, str, str]] = {}  # operation -> name, class, reason
         self.unknown: dict[str, tuple[str, str]] = {}  # layer name -> (class, reason)
         self.tensors: dict[int, Slots] = {}  # tensor -> slots of its first computation
         self.first_inputs: dict[int, list[Slots]] = {}  # operation -> those of its first call

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from compress import graph
+from compress.copies import Copier, config_of, from_config
 from compress.errors import InputError
 from compress.program import Node, Program
 from compress.prune.channels.coupling import Coupling, KeptSlots, Mask
@@ -32,7 +32,8 @@ def sliced_model(coupling: Coupling, mask: Mask) -> keras.Model:
         copied; not compiled, optimizer state is not carried.
 
     Raises:
-        InputError: A layer cannot be rebuilt from its config.
+        InputError: A layer that changes cannot be rebuilt from its config, or one that does
+            not can neither be rebuilt nor copied.
     """
     return sliced_with_weights(coupling, mask)[0]
 
@@ -89,6 +90,7 @@ class _Surgeon:
         self.ledger = ledger
         self.kept = kept
         self.made: dict[int, Any] = {}
+        self.copier = Copier()
         self.weights: dict[int, Any] = {}
         self.copied: set[int] = set()
         self.axes: dict[int, dict[int, Ids]] = {}
@@ -153,11 +155,22 @@ class _Surgeon:
         for edit in self.ledger.call_edits.get(id(node), ()):
             args, kwargs = edit(args, kwargs, self.kept)
         args, kwargs = keras.tree.map_structure(filled, (args, kwargs))
-        operation = self._operation(node)
-        results = keras.tree.flatten(operation(*args, **kwargs))
+        results = keras.tree.flatten(self._called(node, args, kwargs))
         self._copy(node.operation)
         for old, new in zip(node.outputs, results, strict=True):
             tensors[id(old)] = new
+
+    def _called(self, node: Node, args: Any, kwargs: Any) -> Any:
+        """Calls the new layer; one that its config made in vain is copied as it is."""
+        operation = self._operation(node)
+        try:
+            return operation(*args, **kwargs)
+        except Exception as error:  # user layers may raise anything here
+            old = id(node.operation)
+            if node.body is not None or old in self.ledger.copied or id(operation) in self.copied:
+                raise
+            self.made[old] = self._otherwise(node, error)
+            return self.made[old](*args, **kwargs)
 
     def _operation(self, node: Node) -> Any:
         """Returns the new layer for a node; a shared layer is made once."""
@@ -166,16 +179,20 @@ class _Surgeon:
             if node.body is not None:
                 self.made[id(operation)] = self.build(node.body)
             else:
-                self.made[id(operation)] = self._rebuilt(node)
+                # a layer that holds this one may have been copied, with it, before
+                self.made[id(operation)] = self.copier.made.get(id(operation)) or self._rebuilt(
+                    node
+                )
+            self.copier.keep(operation, self.made[id(operation)])
         return self.made[id(operation)]
 
     def _rebuilt(self, node: Node) -> Any:
-        import keras
-
         operation = node.operation
+        if id(operation) in self.ledger.copied:
+            return self._as_it_is(node)
         edits = self.ledger.edits.get(id(operation))
         try:
-            config = _config(operation)
+            config = config_of(operation)
             if node.name != operation.name and "name" in config:
                 config["name"] = node.name
             for path, change in edits.config if edits else ():
@@ -185,14 +202,41 @@ class _Surgeon:
                 change(place, self.kept)
             if known(operation):
                 _unbuild(config)
-            with keras.saving.custom_object_scope(_own_objects(operation)):
-                return type(operation).from_config(config)
+            return from_config(operation, config)
         except Exception as error:  # user layers may raise anything here
-            text = " ".join(str(error).split())[:300]
+            return self._otherwise(node, error)
+
+    def _otherwise(self, node: Node, error: Exception) -> Any:
+        """Copies a layer whose config fails, if nothing of it changes.
+
+        Raises:
+            InputError: It would change.
+        """
+        operation = node.operation
+        edits, text = self.ledger.edits.get(id(operation)), " ".join(str(error).split())[:300]
+        if (edits and edits.config) or self._sliced(operation):
             raise InputError(
                 f"Layer '{node.name}' ({type(operation).__name__}) must be rebuildable from its "
                 f"config. Received: {text}. Implement get_config() and from_config()."
             ) from None
+        self.ledger.copied[id(operation)] = node.name, type(operation).__name__, text
+        self.copier.made.pop(id(operation), None)
+        return self._as_it_is(node)
+
+    def _as_it_is(self, node: Node) -> Any:
+        """Copies a layer of which nothing changes, as an object."""
+        made = self.copier.layer(node.operation)
+        made.name = node.name
+        return made
+
+    def _sliced(self, operation: Any) -> bool:
+        """Tells whether entries of a layer's weights leave."""
+        axes = (
+            ids
+            for weight in getattr(operation, "weights", ())
+            for ids in self.axes.get(id(weight), {}).values()
+        )
+        return any(not self.kept.flags(ids).all() for ids in axes)
 
     def _copy(self, operation: Any) -> None:
         """Copies the kept slices of a layer's weights, once."""
@@ -227,32 +271,3 @@ def _unbuild(config: Any) -> None:
     elif isinstance(config, list | tuple):
         for value in config:
             _unbuild(value)
-
-
-def _config(operation: Any) -> dict[str, Any]:
-    """Returns a config; that of a raw operation may hold what cannot be serialized."""
-    import keras
-
-    try:
-        return dict(operation.get_config())
-    except NotImplementedError:
-        names = list(inspect.signature(type(operation)).parameters)
-        layer = isinstance(operation, keras.layers.Layer)
-        if layer or not all(hasattr(operation, name) for name in names):
-            raise
-        return {name: getattr(operation, name) for name in names}
-
-
-def _own_objects(operation: Any) -> dict[str, Any]:
-    """Returns a user's functions and classes that a layer's config names, by name."""
-    import keras
-
-    found: dict[str, Any] = {}
-    parts = operation._flatten_layers() if isinstance(operation, keras.layers.Layer) else ()
-    for part in parts:
-        candidates = [type(part), *(value for value in vars(part).values() if callable(value))]
-        for value in candidates:
-            owner = value if inspect.isroutine(value) or inspect.isclass(value) else type(value)
-            if not (owner.__module__ or "").startswith(("keras.", "tensorflow.")):
-                found[owner.__name__] = owner
-    return found
