@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compress.checks import check_by_data, check_by_models
 from compress.data import Dataset, Preprocessing, load_data
 from compress.files import read_json, write_json
 from compress.graph import functional
@@ -81,7 +82,9 @@ def compress_model(
     teachers = [path] if plan.distill.automatic else plan.distill.teacher_files()
     functional(original)
     check_head(original, data)
-    check_teachers(plan, data, original)
+    check_by_data(plan, data)
+    loaded = check_teachers(plan, data)
+    check_by_models(plan, data, [original], loaded)
     if plan.channels.active:
         check_channels(original, plan.channels, input_shape=data.input_shape)
     facts = {"model": str(model), "data": data.fingerprint()}
@@ -109,31 +112,30 @@ def compress_model(
     return CompressResult(load_model(folder.model_file(record.small)), folder.path, report)
 
 
-def check_teachers(plan: Plan, data: Dataset, student: keras.Model | None = None) -> None:
+def check_teachers(plan: Plan, data: Dataset) -> list[keras.Model]:
     """Checks the teachers' files against the data before anything is written.
 
     Args:
         plan: Names them; "auto" and "none" need no check.
         data: What they have to answer.
-        student: What they shall teach, where it is known: then layer pairs are checked too.
+
+    Returns:
+        The teachers that the plan names.
 
     Raises:
-        InputError: A file is missing, a model does not fit, a layer of a pair does not exist,
-            or a loss does not suit the task.
+        InputError: A file is missing, a model does not fit, or a loss does not suit the task.
     """
-    from compress.distill import make_hints
     from compress.distill.losses import logit_loss
     from compress.distill.teachers import class_order
 
     options = plan.distill
     if not options.automatic and not options.teacher_files():
-        return
+        return []
     logit_loss(options.loss, data.task)
     loaded = [load_teacher(path) for path in options.teacher_files()]
     for teacher in loaded:
         class_order(teacher.model, data, teacher.class_names)
-    if student is not None:
-        make_hints(student, loaded[0].model if loaded else student, options, data.task, plan.seed)
+    return [teacher.model for teacher in loaded]
 
 
 def load_for_model(path: Path, plan: Plan) -> Dataset:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -142,36 +142,83 @@ class RunFolder:
         plan: Plan,
         facts: dict[str, Any] | None = None,
         shown: dict[str, str] | None = None,
+        untried: Callable[[], bool] | None = None,
+        forget: Callable[[], None] | None = None,
     ) -> None:
         """Makes the folder this plan's, or finds that it is already.
+
+        A folder in which nothing was begun may be corrected: it becomes this plan's.
 
         Args:
             command: The command that writes here ("run", "search", "compress").
             plan: The plan; fields marked extendable may differ from the stored one.
             facts: What else must agree (the data's fingerprint, say).
             shown: Commands that the report shows.
+            untried: See `check`.
+            forget: Removes what a corrected folder's plan has queued elsewhere.
 
         Raises:
-            InputError: The folder is not writable, holds other files, or belongs to
-                another plan.
+            InputError: The folder is not writable, holds other files, is in use, or belongs
+                to another plan.
         """
         record: dict[str, Any] = {"command": command, "facts": facts or {}}
-        if self.plan.exists():
-            stored = self.read_plan_record()
-            if stored["command"] == command:
-                differences = differing_fields(from_nested(type(plan), stored["plan"]), plan)
-            else:
-                differences = [f"command was {stored['command']}, now {command}"]
-            differences += [
-                f"{name} was {stored['facts'].get(name)!r}, now {value!r}"
-                for name, value in record["facts"].items()
-                if stored["facts"].get(name) != value
-            ]
-            if differences:
-                raise InputError(
-                    f"Output folder '{self.path}' belongs to another run: "
-                    f"{'; '.join(differences)}. Choose another folder with --out."
-                )
+        if self.check(command, plan, facts, untried):
+            with self.locked():  # whoever claimed it may be about to begin
+                if forget is not None:
+                    forget()
+                self._claimed(record, plan, shown or {})
+            return
+        self._claimed(record, plan, shown or {})
+
+    def check(
+        self,
+        command: str,
+        plan: Plan,
+        facts: dict[str, Any] | None = None,
+        untried: Callable[[], bool] | None = None,
+    ) -> bool:
+        """Checks whether a plan may claim the folder; nothing is written.
+
+        Args:
+            command, plan, facts: See `claim`.
+            untried: Tells of a folder without results whether nothing was begun elsewhere
+                (in the study); default: nothing was.
+
+        Returns:
+            Whether it is another plan's that never began, and may become this one's.
+
+        Raises:
+            InputError: It holds other files, or belongs to another plan.
+        """
+        if not self.plan.exists():
+            self.check_usable()
+            return False
+        stored = self.read_plan_record()
+        if stored["command"] == command:
+            differences = differing_fields(from_nested(type(plan), stored["plan"]), plan)
+        else:
+            differences = [f"command was {stored['command']}, now {command}"]
+        differences += [
+            f"{name} was {stored['facts'].get(name)!r}, now {value!r}"
+            for name, value in (facts or {}).items()
+            if stored["facts"].get(name) != value
+        ]
+        if not differences:
+            return False
+        if self._without_results() and (untried is None or untried()):
+            return True
+        raise InputError(
+            f"Output folder '{self.path}' belongs to another run: "
+            f"{'; '.join(differences)}. Choose another folder with --out."
+        )
+
+    def _without_results(self) -> bool:
+        """Tells whether the folder holds no more than a claim leaves, and a study perhaps."""
+        places = (self.candidates, self.final, self.exports, self.compressed)
+        begun = any(any(place.iterdir()) for place in places if place.is_dir())
+        return not begun and not (self.path / "unfinished").exists()
+
+    def _claimed(self, record: dict[str, Any], plan: Plan, shown: dict[str, str]) -> None:
         self.check_usable()
         writable_folder(self.path)
         for folder in (self.candidates, self.final, self.exports, self.compressed):
@@ -182,7 +229,7 @@ class RunFolder:
             {
                 "format": FORMAT,
                 **record,
-                "shown": shown or {},
+                "shown": shown,
                 "plan": to_nested(plan),
                 "versions": versions,
             },

@@ -46,6 +46,7 @@ def compress_stage(
     *,
     command: str,
     before: Trained = UNKNOWN,
+    notes: Sequence[str] = (),
 ) -> Compressed:
     """Compresses one model and records files and qualities; latency comes later.
 
@@ -64,6 +65,7 @@ def compress_stage(
         on_progress: See `compress_model`.
         command: What the report shows for reproducing this model.
         before: How long the dense model was trained.
+        notes: What is known of the plan already; they come first in the record's.
 
     Returns:
         The record, as written.
@@ -105,7 +107,7 @@ def compress_stage(
         command=command,
         seconds=time.perf_counter() - began,
         device=device.describe(),
-        notes=(*shrunk.notes, *left_out(model), *reasons),
+        notes=(*notes, *shrunk.notes, *left_out(model), *reasons),
         artifacts=tuple(artifact.to_json() for artifact in artifacts),
         finetuned=shrunk.finetuned,
         dense_epochs=before.epochs,

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from compress.options import from_nested, to_nested
 from compress.pipeline import command_line
-from compress.plan import Plan
 from compress.runfolder import LOG, RunFolder
 from search.display import Display, Shown
 from search.engines import Job, messages
@@ -93,15 +90,10 @@ class CompressJobs(Shown):
             "kind": messages.COMPRESS,
             "name": name,
             "teachers": self._teachers,
-            "command": command_line(self._own_plan(), self._folder.shipped_file(name)),
+            "command": command_line(
+                self._plan.compression(self._teachers), self._folder.shipped_file(name)
+            ),
         }
-
-    def _own_plan(self) -> Plan:
-        """Returns the compress part of the plan with the teacher's file in place of "auto"."""
-        own = {field.name for field in fields(Plan)}
-        nested = {key: value for key, value in to_nested(self._plan).items() if key in own}
-        nested["distill"]["teacher"] = self._teachers or ["none"]
-        return from_nested(Plan, nested)
 
     def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
         """Counts a model, or notes why it failed."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from compress.data import Dataset
 from compress.errors import TrainingDiverged
-from compress.io import float32_model, save_model
+from compress.io import check_saveable, float32_model, save_model
 from compress.records import COMPLETE, DUPLICATE, FAILED, REJECTED, STOPPED, Candidate
 from compress.runfolder import RunFolder
 from compress.train import train
@@ -109,6 +109,7 @@ def evaluate(
         report_excess(trial, costs, plan.search)
         return _written(folder, replace(candidate, state=REJECTED, reason=reason))
     report_preferences(trial, vars(costs), plan.search)
+    check_saveable(model)  # not only when it is trained
     space.prepare(model, candidate.choices, data)
     following = Following(trial, plan, costs, name, on_progress)
     inherited = _inherited(model, trial, plan, folder)

@@ -12,9 +12,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from compress import credentials
+from compress.checks import check_training
 from compress.data import Dataset, load_data
 from compress.data.shared import shared
 from compress.device import available_cores, gpu_count
@@ -32,14 +34,15 @@ from search.display import Display, NoDisplay
 from search.engines import LocalPool
 from search.engines.worker import WORKERS_LOCK
 from search.faults import explained
-from search.feasible import check_limits
+from search.feasible import check_compression, check_limits
 from search.final import ship
 from search.followup import CompressJobs, FinalJobs
 from search.jobs import SearchJobs
 from search.plan import BudgetOptions, FinalOptions, SearchPlan
-from search.recovery import recover
+from search.recovery import forget, recover, untried
 from search.samplers import check_installed
 from search.spaces import Around, space_for
+from search.storage import open_storage
 from search.warmstart import find_sources
 
 MAX_WORKERS = 8
@@ -102,11 +105,19 @@ def _run(plan: SearchPlan, command: str, display: Display) -> Report:
             f"objectives must begin with a quality of the {data.kind} task: "
             f"{', '.join(data.task.qualities)}. Received: {quality}."
         )
-    check_teachers(plan, data)
+    check_training(plan, data)
+    teachers = check_teachers(plan, data)
+    if command == "run":
+        check_compression(plan, data, teachers)
     check_limits(plan, data)
     count, threads = worker_count(plan, gpus)
     shown = _shown_commands(plan, command, folder, threads)
-    folder.claim(command, plan, {"data": data.fingerprint(), **space.facts()}, shown)
+    facts = {"data": data.fingerprint(), **space.facts()}
+    blank = partial(untried, folder)
+    folder.check(command, plan, facts, blank)
+    if plan.search.storage:
+        open_storage(plan.search.storage, "storage")
+    folder.claim(command, plan, facts, shown, blank, partial(forget, folder))
     with explained(), folder.locked(), folder.logging():
         write_data_record(folder, data)
         place = f"{gpus} GPU(s)" if gpus else f"CPU, {available_cores()} cores"

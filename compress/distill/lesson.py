@@ -60,7 +60,7 @@ def teaching(
 
     Args, Raises: see `distill`.
     """
-    weights = _shares(options, len(models))
+    weights = teacher_shares(options, len(models))
     check_head(student, data)
     if any(model is student for model in models):
         raise InputError(
@@ -111,7 +111,12 @@ def teaching(
         yield Lesson(objective, hints, cached, teacher_val, tuple(notes))
 
 
-def _shares(options: DistillOptions, count: int) -> list[float]:
+def teacher_shares(options: DistillOptions, count: int) -> list[float]:
+    """Returns the weights of so many teachers, which sum to 1.
+
+    Raises:
+        InputError: The plan has weights for another number of them.
+    """
     given = options.parsed_teacher_weights() or [1.0] * count
     if len(given) != count:
         raise InputError(

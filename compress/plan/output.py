@@ -30,6 +30,7 @@ class ExportOptions:
         for name in self.formats:
             require_choice("export format", name, FORMATS)
         require(self.calibration >= 1, "calibration", "be at least 1", self.calibration)
+        require(self.opset is None or self.opset >= 1, "opset", "be at least 1", self.opset)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -155,24 +156,34 @@ class Worker:
         return {"final": record.to_json()}
 
     def _compress(self, job: dict[str, Any]) -> dict[str, Any]:
+        from compress.checks import fitting
         from compress.io import load_model
+        from compress.pipeline import command_line
         from compress.stages import compress_stage
         from compress.trained import trained_for
 
-        name = job["name"]
+        name, file = job["name"], self.folder.shipped_file(job["name"])
+        teachers, command = [Path(path) for path in job["teachers"]], job["command"]
         try:
-            file = self.folder.shipped_file(name)
+            model = load_model(file)
+            named = self.plan.distill.pairs and teachers
+            teacher = load_model(teachers[0]) if named else None
+            plan, notes = fitting(self.plan, self.data, model, teacher)
+            if notes:
+                again = replace(plan, threads=self.device.threads).compression(job["teachers"])
+                command = command_line(again, file)
             record = compress_stage(
-                load_model(file),
+                model,
                 name,
                 self.data,
-                self.plan,
+                plan,
                 self.folder,
-                [Path(name) for name in job["teachers"]],
+                teachers,
                 self.device,
                 lambda text, share: self.progress(f"{name}: {text}", share),
-                command=job["command"],
                 before=trained_for(file),
+                command=command,
+                notes=notes,
             )
         except Exception as error:
             return {"name": name, "error": _failed(error)}

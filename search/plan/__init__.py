@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
+from compress.options import from_nested, to_nested
 from compress.plan import DataOptions, Plan
 from search.plan.search import COSTS, SearchOptions
 from search.plan.stopping import BudgetOptions, FinalOptions, StoppingOptions
@@ -42,6 +44,13 @@ class SearchPlan(Plan):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.rungs()
+
+    def compression(self, teachers: Sequence[str]) -> Plan:
+        """Returns the part of the plan that compresses one model, with the teachers' files."""
+        own = {field.name for field in fields(Plan)}
+        nested = {key: value for key, value in to_nested(self).items() if key in own}
+        nested["distill"]["teacher"] = list(teachers) or ["none"]
+        return from_nested(Plan, nested)
 
     def rungs(self) -> tuple[int, ...]:
         """Returns the epochs after which a trial may be stopped.

@@ -1,0 +1,260 @@
+"""What a run refuses before it claims its folder, and what may be corrected in place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from compress.checks import fitting
+from compress.data import Dataset
+from compress.device import Device
+from compress.errors import InputError
+from compress.options import from_flat
+from compress.records import Candidate
+from compress.runfolder import RunFolder
+from search import pipeline
+from search import study as studies
+from search.cli import app
+from search.plan import SearchPlan
+from search.recovery import forget, untried
+from tests.compress.test_shrink import mlp
+
+SPACE = ["--data", "digits", "--space", "mlp"]
+CASES = {
+    "criterion": (
+        ["--channels", "0.5x", "--channel-criterion", "nope"],
+        "Unknown channel criterion 'nope'. Choices: ",
+    ),
+    "limits": (
+        ["--channels", "0.5x", "--channel-limits", "nosuch=.1"],
+        "Unknown layer or pattern (no removable channels) 'nosuch'",
+    ),
+    "exclude": (
+        ["--channels", "0.5x", "--channel-exclude", "nosuch"],
+        "Unknown layer or pattern (no removable channels) 'nosuch'",
+    ),
+    "overrides": (
+        ["--prune-overrides", "nosuch=0.5"],
+        "Unknown layer or pattern (no weights to prune) 'nosuch'",
+    ),
+    "one of two overrides": (
+        ["--prune-overrides", "*=0.5,nosuch=0.5"],
+        "Unknown layer or pattern (no weights to prune) 'nosuch'",
+    ),
+    "teachers' weights": (
+        ["--teacher-weights", "1,2,3"],
+        "teacher_weights must have one number a teacher. Received: 3 for 1",
+    ),
+    "hint pairs": (
+        ["--hints", "fitnets", "--hint-pairs", "here=there"],
+        "Unknown layer",
+    ),
+    "opset": (["--opset", "-1"], "opset must be at least 1. Received: -1"),
+    "too small": (["--channels", "1"], "macs must be at least"),
+    "too large": (["--channels", "100G"], "macs must be at most the model's own"),
+    "no share": (["--channels", "0.0001x"], "macs must be at least"),
+    "late": (
+        ["--prune-begin", "99999", "--prune-end", "999999"],
+        "A pruning schedule must end before training does",
+    ),
+    "a file of maps": (
+        ["--channels", "0.5x", "--channel-sensitivity", "note.txt"],
+        "channel_sensitivity must be a folder. Received: the file 'note.txt'",
+    ),
+    "no such storage": (["--storage", "nosuch://host/x"], "storage must be a URL that Optuna can"),
+    "no such folder": (
+        ["--storage", "sqlite:////nosuch/folder/study.db"],
+        "storage must be a URL that Optuna can open",
+    ),
+    "no storage": (["--storage", "study.db"], "storage must be a URL"),
+}
+
+
+def refused(words: list[str], message: str) -> None:
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2, done.output
+    assert done.output.startswith("paretune: error: ")
+    assert message in done.output
+    assert done.output.count("\n") == 1
+    assert [path.name for path in Path.cwd().iterdir() if path.name != "note.txt"] == []
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_refused_without_a_folder(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("note.txt").write_text("mine")
+    words, message = CASES[case]
+    refused(["run", *SPACE, *words], message)
+
+
+def test_a_search_compresses_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`search` refuses what its trainings cannot use, and the storage; not the compression."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    Path("data").mkdir()
+    np.savez(Path("data") / "x.npz", x_train=rng.random((60, 4), np.float32), y_train=y)
+    plan = {"data": "data/x.npz", "space": "mlp", "augment": "flip", "out": "run"}
+    with pytest.raises(InputError, match="augment must be used on images"):
+        pipeline.run_search(from_flat(SearchPlan, plan))
+    assert not Path("run").exists()
+    with pytest.raises(InputError, match="storage must be a URL"):
+        pipeline.run_search(from_flat(SearchPlan, {**plan, "augment": "", "storage": "nosuch://x"}))
+    assert not Path("run").exists()
+
+
+def test_a_pattern_that_fits_the_largest_alone_is_accepted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The baseline of the space has two hidden layers, the largest more."""
+    monkeypatch.setattr(pipeline, "LocalPool", Stop)
+    values = {"data": "digits", "space": "mlp", "out": str(tmp_path / "run")}
+    values |= {"channels": "0.5x", "channel_limits": deepest(), "prune_overrides": deepest()}
+    with pytest.raises(Stopped):
+        pipeline.run(from_flat(SearchPlan, values))
+
+
+def deepest() -> str:
+    """Returns a setting for the last hidden layer of the largest model of the space."""
+    from optuna.trial import FixedTrial
+
+    from compress.data import load_data
+    from search.spaces import space_for
+
+    space, data = space_for("mlp"), load_data("digits")
+    models = [
+        space.build(FixedTrial(chosen), data)
+        for chosen in (space.baseline(data), space.largest(data))
+    ]
+    names = [[layer.name for layer in model.layers if hasattr(layer, "kernel")] for model in models]
+    (name,) = [name for name in names[1] if name not in names[0]][-1:]
+    return f"{name}=0.3"
+
+
+class Stopped(Exception):
+    """A run got as far as its workers."""
+
+
+class Stop:
+    """Stands for the workers."""
+
+    def __init__(self, *_: Any) -> None:
+        raise Stopped
+
+
+def test_what_a_model_cannot_do_is_left_out_and_noted(blobs: Dataset) -> None:
+    values = {"channels": "0.5x", "sparsity": 0.5, "channel_limits": "h1=0.3,h0=0.4"}
+    values |= {"channel_exclude": "h1", "prune_overrides": "h1=0.2,*=0.4"}
+    values |= {"hints": "fitnets", "hint_pairs": "h0=h0,h1=h0"}
+    plan = from_flat(SearchPlan, values)
+    same, notes = fitting(plan, blobs, mlp(32, 32, 32), mlp(32, 32, 32))
+    assert same == plan
+    assert notes == []
+    small, notes = fitting(plan, blobs, mlp(32), mlp(32, 32, 32))
+    assert small.channels.limits == ("h0=0.4",)
+    assert small.channels.exclude == ()
+    assert small.distill.pairs == ("h0=h0",)
+    assert small.distill.hints == ("fitnets",)
+    words = [note.partition(" was left out for this model: ")[0] for note in notes]
+    assert words[:2] == ["channel limit 'h1=0.3'", "channel exclusion 'h1'"]
+    assert words[-1] == "hint pair 'h1=h0'"
+    none, notes = fitting(
+        from_flat(SearchPlan, {"hints": "fitnets", "hint_pairs": "h1=h0"}), blobs, mlp(32), None
+    )
+    assert (none.distill.pairs, none.distill.hints) == ((), ())
+    # a target that it cannot meet is another matter
+    plan = from_flat(SearchPlan, {"channels": "0.001x", "teacher": "none"})
+    assert fitting(plan, blobs, mlp(32), None) == (plan, [])
+
+
+def test_a_worker_compresses_with_what_fits(blobs: Dataset, cpu: Device, tmp_path: Path) -> None:
+    from search.engines.worker import Worker
+
+    folder = RunFolder(tmp_path / "run")
+    values = {"epochs": 1, "batch_size": 32, "teacher": "none", "formats": "float32"}
+    values |= {"channels": "0.5x", "channel_limits": "h1=0.3", "sparsity": 0.0}
+    plan = from_flat(SearchPlan, values)
+    folder.claim("run", plan)
+    mlp(32).save(folder.model_file("0000"))
+    worker = Worker.__new__(Worker)
+    worker.folder, worker.plan, worker.data, worker.device = folder, plan, blobs, cpu
+    worker._out = open(tmp_path / "messages", "w")  # noqa: SIM115 - closed below
+    try:
+        done = worker._compress({"name": "0000", "teachers": [], "command": "as asked"})
+    finally:
+        worker._out.close()
+    assert "error" not in done, done
+    (record,) = folder.read_compressed()
+    assert record.notes[0].startswith("channel limit 'h1=0.3' was left out for this model: ")
+    assert "--channels 0.5x" in record.command
+    assert "--channel-limits" not in record.command
+
+
+def test_a_run_without_a_trial_is_corrected_in_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(pipeline, "LocalPool", Stop)
+    out = tmp_path / "run"
+    values = {"data": "digits", "space": "mlp", "out": str(out)}
+
+    def seed_of(**changes: object) -> int:
+        with pytest.raises(Stopped):
+            pipeline.run(from_flat(SearchPlan, {**values, **changes}))
+        return int(json.loads((out / "plan.json").read_text())["plan"]["seed"])
+
+    assert seed_of() == 0
+    assert seed_of(seed=1) == 1  # other data, too: the seed splits them
+    folder, plan = RunFolder(out), from_flat(SearchPlan, {**values, "seed": 1})
+    # queued trials are no trials; they follow from the plan and go with it
+    study = studies.open_study(folder, plan)
+    study.enqueue_trial({"x": 1})
+    del study
+    assert seed_of(seed=2) == 2
+    assert not folder.journal.exists()
+    # a candidate that has ended
+    folder.write_candidate(Candidate("0000", "failed", {}, 0, "the loss is NaN"))
+    with pytest.raises(InputError, match="belongs to another run: seed was 2, now 3"):
+        pipeline.run(from_flat(SearchPlan, {**values, "seed": 3}))
+    # a folder that another process is about to use
+    (folder.candidates / "0000.json").unlink()
+    with folder.locked(), pytest.raises(InputError, match="in use by another"):
+        pipeline.run(from_flat(SearchPlan, {**values, "seed": 3}))
+    assert seed_of(seed=3) == 3
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_trial_that_has_begun_is_one(shared: bool, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    storage = f"sqlite:///{tmp_path}/study.db" if shared else ""
+    plan = from_flat(SearchPlan, {"storage": storage})
+    folder.claim("run", plan)
+    assert untried(folder)
+    study = studies.open_study(folder, plan)
+    study.enqueue_trial({"x": 1})
+    assert untried(folder)
+    forget(folder)
+    study = studies.open_study(folder, plan)
+    assert study.trials == []
+    study.ask()
+    assert not untried(folder)
+    with pytest.raises(InputError, match="belongs to another run: seed was 0, now 1"):
+        folder.claim("run", from_flat(SearchPlan, {"storage": storage, "seed": 1}),
+                     untried=lambda: untried(folder))  # fmt: skip
+
+
+def test_a_compression_that_never_began_is_corrected_in_place(tmp_path: Path) -> None:
+    from compress.plan import Plan
+
+    folder = RunFolder(tmp_path / "out")
+    folder.claim("compress", Plan(), {"model": "a.keras"})
+    folder.claim("compress", Plan(), {"model": "b.keras"})
+    (folder.path / "unfinished").mkdir()
+    with pytest.raises(InputError, match=r"model was 'b\.keras', now 'c\.keras'"):
+        folder.claim("compress", Plan(), {"model": "c.keras"})
