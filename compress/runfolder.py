@@ -182,7 +182,7 @@ class RunFolder:
         Args:
             command, plan, facts: See `claim`.
             untried: Tells of a folder without results whether nothing was begun elsewhere
-                (in the study); default: nothing was.
+                (in the study); default: where there is no study.
 
         Returns:
             Whether it is another plan's that never began, and may become this one's.
@@ -205,7 +205,8 @@ class RunFolder:
         ]
         if not differences:
             return False
-        if self._without_results() and (untried is None or untried()):
+        nothing = untried or (lambda: not self.journal.exists())
+        if self._without_results() and nothing():
             return True
         raise InputError(
             f"Output folder '{self.path}' belongs to another run: "

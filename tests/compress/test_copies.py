@@ -247,6 +247,41 @@ def test_a_rule_of_ones_own_does_not_help_a_layer_that_cannot_be_made() -> None:
     assert [row.name for row in report.groups] == ["after"]
 
 
+class Late(layers.Layer):
+    """Comes of its config, and fails where it is built."""
+
+    def __init__(self, axis: int | None = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._axis = axis
+
+    def build(self, shape: Any) -> None:
+        if self._axis is None:
+            raise ValueError("axis must be given")
+        self.bias = self.add_weight(shape=(shape[self._axis],), name="bias")
+
+    def call(self, x: Any) -> Any:
+        return x + self.bias
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config()
+
+
+def test_a_config_that_fails_only_when_it_is_built() -> None:
+    inputs = keras.Input((6, 16))
+    x = Late(-1, name="late")(layers.Dense(16, name="before")(inputs))
+    x = layers.Dense(32, name="hidden")(layers.GlobalAveragePooling1D()(x))
+    original = keras.Model(inputs, layers.Dense(3, name="head")(x))
+    randomize(original, np.random.default_rng(0))
+    check_copy(original, copy_model(original))
+    result = prune_channels(original, amount=0.5, round_to=1)
+    assert [(row.name, row.kept) for row in result.report.groups] == [("hidden", 16)]
+    assert any("'late' (Late) was copied as it is" in note for note in result.report.notes)
+    small = outputs_of(result.model, batch())
+    for weight in original.weights:
+        weight.assign(zeroed(weight.numpy(), result.kept[weight.path]))
+    compare(outputs_of(original, batch()), small)
+
+
 def test_weights_are_pruned_in_a_copy() -> None:
     original = model()
     result = prune_weights(original, options=WeightOptions(sparsity=0.5))

@@ -39,6 +39,7 @@ def test_another_plan_is_refused_and_nothing_changes(
 ) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.claim("run", SearchPlan(), {"data": "abc"})
+    folder.write_candidate(Candidate("0000", "failed", {}, 0))
     before = folder.plan.read_bytes()
     with pytest.raises(InputError, match=message):
         folder.claim(command, from_flat(SearchPlan, values), {"data": fact})

@@ -255,6 +255,11 @@ def test_a_compression_that_never_began_is_corrected_in_place(tmp_path: Path) ->
     folder = RunFolder(tmp_path / "out")
     folder.claim("compress", Plan(), {"model": "a.keras"})
     folder.claim("compress", Plan(), {"model": "b.keras"})
+    # a search's folder, of which only the search can say whether it began
+    folder.journal.touch()
+    with pytest.raises(InputError, match=r"model was 'b\.keras', now 'c\.keras'"):
+        folder.claim("compress", Plan(), {"model": "c.keras"})
+    folder.journal.unlink()
     (folder.path / "unfinished").mkdir()
     with pytest.raises(InputError, match=r"model was 'b\.keras', now 'c\.keras'"):
         folder.claim("compress", Plan(), {"model": "c.keras"})
