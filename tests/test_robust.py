@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.same import same_arrays
 
@@ -71,6 +71,7 @@ def test_no_test_gives_up_early() -> None:
 def test_random_examples_have_no_deadline() -> None:
     assert settings.default is not None
     assert settings.default.deadline is None
+    assert HealthCheck.too_slow in settings.default.suppress_health_check
 
 
 def test_two_empty_lists_are_not_the_same() -> None:

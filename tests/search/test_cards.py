@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,19 @@ def test_sharers_are_counted_by_card() -> None:
     assert sharers(0, 1, 4) == 1
 
 
+class Lines:
+    """What a worker says, line by line, until None."""
+
+    def __init__(self, said: queue.Queue[str | None]) -> None:
+        self._said = said
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._said.get, None)
+
+    def close(self) -> None:
+        pass
+
+
 class Process:
     """A worker process that does each job at once; what it was started with is kept."""
 
@@ -40,7 +54,7 @@ class Process:
         self.started.append((command, options["env"]))
         self.stdin = self
         self._said: queue.Queue[str | None] = queue.Queue()
-        self.stdout = iter(self._said.get, None)
+        self.stdout = Lines(self._said)
         messages.send(self, messages.READY, memory=1, device="1 x GPU")  # type: ignore[arg-type]
 
     def write(self, text: str) -> None:
