@@ -11,6 +11,8 @@ from compress.report.rows import Report, Row
 
 NEAR = 0.01
 """The smallest and the fastest file may validate this much worse than the best: one point."""
+EXACT = ("float32", "sparse", "onnx")
+"""Formats that compute what the Keras model does, but for rounding."""
 TITLES = {
     "best": "Best validation {quality}",
     "smallest": "Smallest within 1 point of it",
@@ -85,8 +87,8 @@ def standouts(report: Report) -> Standouts:
     """Chooses the files that stand out, by validation quality alone.
 
     A file's own validation quality decides; where records of an older version have none, that
-    of the Keras model which it was made of. Nothing is chosen where validation data have been
-    learnt: test data never choose.
+    of the Keras model which it was made of and computes alike. Nothing is chosen where validation
+    data have been learnt, or where none of this is on record: test data never choose.
     """
     quality = report.main
     if not report.rows:
@@ -97,9 +99,15 @@ def standouts(report: Report) -> Standouts:
             missing="the models have learnt the validation part, and test data choose nothing",
         )
     by, values = _values(report, quality)
+    if not values:
+        return Standouts(
+            quality,
+            missing="the validation quality of these files is not on record, and test data choose "
+            "nothing",
+        )
     # of equals the smaller file
     ranked = sorted(
-        report.rows,
+        (row for row in report.rows if row.artifact.id in values),
         key=lambda row: (-values[row.artifact.id], row.artifact.gzip_bytes, row.artifact.id),
     )
     best = ranked[0]
@@ -120,13 +128,15 @@ def _time(row: Row) -> float:
 
 
 def _values(report: Report, quality: str) -> tuple[str, Mapping[str, float]]:
-    """Returns whose validation quality it is, and that of each file."""
+    """Returns whose validation quality it is, and that of each file which has one."""
     if all(quality in row.artifact.val for row in report.rows):
         return "the exported files", {
             row.artifact.id: row.artifact.val[quality] for row in report.rows
         }
+    # older records: files that compute what the Keras model does, which int8 does not
     models = {record.model: record.val for record in report.compressed}
-    return "the Keras models (files of older versions have none on record)", {
+    return "the Keras models (that of int8 files is not on record)", {
         row.artifact.id: models[row.artifact.model][row.artifact.variant][quality]
         for row in report.rows
+        if row.artifact.format in EXACT
     }

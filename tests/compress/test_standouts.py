@@ -104,14 +104,23 @@ def test_equal_validation_goes_to_the_smaller_file(tmp_path: Path) -> None:
 def test_records_of_older_versions_choose_by_the_keras_models(tmp_path: Path) -> None:
     folder = run_with(tmp_path / "run", [(*item[:1], None, *item[2:]) for item in FILES])
     found = standouts(load_report(folder.path))
-    # validation: dense 0.95, pruned 0.97; of equals the smaller file
+    # validation: dense 0.95, pruned 0.97, and of files in int8 nothing is known
     assert {item.what: item.row.artifact.id for item in found.chosen} == {
-        "best": "m-p80.float32", "smallest": "m-p80.float32", "fastest": "m-p80.int8",
+        "best": "m-p80.float32", "smallest": "m-p80.float32", "fastest": "m-p80.float32",
     }  # fmt: skip
     assert "Keras models" in found.by
     render(folder.path)
     # n comes from data.json
     assert "n = 360" in (folder.path / "report.html").read_text("utf-8")
+
+
+def test_of_int8_alone_older_records_know_nothing(tmp_path: Path) -> None:
+    files = [(item[0], None, *item[2:]) for item in FILES if item[0].endswith("int8")]
+    folder = run_with(tmp_path / "run", files)
+    path = folder.compressed / "m.json"
+    path.write_text(path.read_text().replace('"m.float32"', '"m.int8"'))
+    found = standouts(load_report(folder.path))
+    assert (found.chosen, "not on record" in found.missing) == ((), True)
 
 
 def final_on_validation(folder: RunFolder) -> None:
