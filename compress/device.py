@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from compress.counts import MORE_THREADS, MOST_THREADS, whole
 from compress.errors import InputError
 from compress.plan import DEVICES
 from compress.quiet import captured_stderr, quiet_tensorflow_here
@@ -106,7 +107,9 @@ def setup(choice: str = "auto", threads: int | None = None, sharers: int = 1) ->
         gpus = tf.config.list_physical_devices("GPU")
     if choice == "gpu" and not gpus:
         raise _no_gpu()
-    wanted = max(1, threads or available_cores())
+    if threads is not None:
+        whole(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
+    wanted = threads or available_cores()
     share = memory_share(sharers) if gpus and choice != "cpu" and sharers > 1 else None
     try:
         tf.config.threading.set_intra_op_parallelism_threads(wanted)

@@ -54,6 +54,37 @@ class RunFailed(ParetuneError):
     exit_code = 1
 
 
+SYNONYMS = {
+    **dict.fromkeys(("fp16", "f16", "half"), ("float16",)),
+    **dict.fromkeys(("fp32", "f32", "float"), ("float32",)),
+    **dict.fromkeys(("i8", "uint8", "int8_full", "full_int8", "quantized"), ("int8",)),
+    **dict.fromkeys(("dynamic_range", "drq", "weight_only"), ("dynamic",)),
+    **dict.fromkeys(("flops", "mac", "madds", "multiply_adds", "mult_adds"), ("macs",)),
+    **dict.fromkeys(("parameters", "param", "weights"), ("params",)),
+    **dict.fromkeys(("size", "bytes", "file_size"), ("size_bytes",)),
+    **dict.fromkeys(("latency", "time", "ms"), ("latency_ms",)),
+    **dict.fromkeys(("acc", "top1", "top_1"), ("accuracy",)),
+    "f1": ("f1_macro",),
+    "precision": ("precision_macro",),
+    "recall": ("recall_macro",),
+    **dict.fromkeys(("auc", "auroc"), ("roc_auc",)),
+    **dict.fromkeys(("tflite", "lite", "xnnpack"), ("litert",)),
+    **dict.fromkeys(("onnxruntime", "ort"), ("onnx",)),
+    **dict.fromkeys(("tf", "keras"), ("tensorflow",)),
+    **dict.fromkeys(("cuda", "nvidia", "gpu:0"), ("gpu",)),
+    **dict.fromkeys(("classification", "classes", "softmax"), ("multiclass",)),
+    "sigmoid": ("binary",),
+    **dict.fromkeys(("multi_label", "multi-label", "tagging"), ("multilabel",)),
+    **dict.fromkeys(("standard", "zscore", "z-score", "standardise"), ("standardize",)),
+    **dict.fromkeys(("rescale", "0-1", "[0,1]", "minmax"), ("unit",)),
+    **dict.fromkeys(("hinton", "kl"), ("kd",)),
+    "asha": ("halving",),
+    **dict.fromkeys(("bayes", "bayesian"), ("tpe",)),
+    **dict.fromkeys(("magnitude", "l2_norm"), ("l2",)),
+}
+"""What else things are called, in small letters, with our names for them."""
+
+
 def unknown_name(kind: str, name: object, choices: Iterable[str]) -> InputError:
     """Builds the error for a name that is not among `choices`, nearest spelling first.
 
@@ -66,7 +97,8 @@ def unknown_name(kind: str, name: object, choices: Iterable[str]) -> InputError:
         The error to raise; its message lists all choices.
     """
     names, shown = sorted(choices), one_line(name)
-    near = difflib.get_close_matches(shown, names, n=1)
+    meant = [other for other in SYNONYMS.get(shown.lower(), ()) if other in names]
+    near = meant or difflib.get_close_matches(shown, names, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return InputError(f"Unknown {kind} '{shown}'. Choices: {', '.join(names)}.{hint}")
 

@@ -62,7 +62,25 @@ def check_head(model: keras.Model, data: Dataset) -> None:
         raise InputError(
             f"Model '{model.name}' must output (batch, {data.task.outputs}) for the data's "
             f"{data.num_classes} {noun}. Received: {tuple(model.outputs[0].shape)}."
+            f"{_other_task(model, data)}"
         )
+
+
+def _other_task(model: keras.Model, data: Dataset) -> str:
+    """Returns which task a head that does not fit is likely to be for, as a hint."""
+    last, width = producer(model), model.outputs[0].shape[-1]
+
+    def ends(activation: str) -> bool:
+        return is_activation_layer(last, activation) or _ends_in(last, activation)
+
+    if data.kind == "multiclass" and ends("sigmoid"):
+        task = "binary" if width == 1 else "multilabel"
+        return f" Its head is a sigmoid: give --task {task}, with such labels."
+    if data.kind == "multiclass" and width == 1 and not ends("softmax"):
+        return " One output without softmax: give --task binary, or --task regression for numbers."
+    if data.kind in ("binary", "multilabel") and ends("softmax"):
+        return " Its head is a softmax: give --task multiclass."
+    return ""
 
 
 def check_shapes(model: keras.Model, data: Dataset) -> None:

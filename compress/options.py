@@ -15,12 +15,23 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from compress.counts import whole
 from compress.errors import InputError, one_line, unknown_name
 
 PlanT = TypeVar("PlanT")
 
 
-def option(default: Any, flags: str, text: str, *, extendable: bool = False) -> Any:
+def option(
+    default: Any,
+    flags: str,
+    text: str,
+    *,
+    extendable: bool = False,
+    least: int | None = None,
+    most: int | None = None,
+    why: str = "",
+    unit: str = "",
+) -> Any:
     """Declares a field of a plan section.
 
     Args:
@@ -28,11 +39,15 @@ def option(default: Any, flags: str, text: str, *, extendable: bool = False) -> 
         flags: Names on the command line, space separated; the first is the flat name.
         text: Help text.
         extendable: A run that goes on may be given another value (a budget, say).
+        least, most: Bounds of a whole number, both included; `settle` checks them.
+        why: Reason of `most`.
+        unit: Of a whole number that is a size: "bytes" or "MiB"; see `compress.counts.whole`.
 
     Returns:
         The dataclass field.
     """
     metadata = {"flags": tuple(flags.split()), "help": text, "extendable": extendable}
+    metadata["count"] = {"least": least, "most": most, "why": why, "unit": unit}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -90,6 +105,26 @@ def _leaf(section: str | None, field: dataclasses.Field[Any], hint: Any) -> Plan
     return PlanField(
         section, field.name, meta["flags"], hint, field.default, meta["help"], meta["extendable"]
     )
+
+
+def settle(section: Any) -> None:
+    """Reads a section's whole numbers ("2M") and checks their bounds; for its `__post_init__`.
+
+    Raises:
+        InputError: One is no whole number, or out of its bounds.
+    """
+    hints = typing.get_type_hints(type(section))
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        if value is None or "flags" not in field.metadata or not _takes_count(hints[field.name]):
+            continue
+        name = field.metadata["flags"][0].lstrip("-").replace("-", "_")
+        object.__setattr__(section, field.name, whole(value, name, **field.metadata["count"]))
+
+
+def _takes_count(hint: Any) -> bool:
+    """Tells whether a field is a whole number."""
+    return hint is int or int in typing.get_args(hint)
 
 
 def from_flat(plan: type[PlanT], values: Mapping[str, Any]) -> PlanT:
@@ -273,6 +308,8 @@ def _coerce(path: str, hint: Any, value: Any) -> Any:
         names = isinstance(items, (list, tuple)) and all(isinstance(item, str) for item in items)
         require(names, path, "be a list of names", _quoted(value))
         return tuple(item for item in items if item)
+    if kind is int and isinstance(value, (float, str)):
+        return value  # "2M": the section reads it, and knows its bounds
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     wanted = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

@@ -18,6 +18,7 @@ TIERS = [
     [
         "compress._version",
         "compress.errors",
+        "compress.counts",
         "compress.registry",
         "compress.options",
         "compress.lifeline",

@@ -219,9 +219,11 @@ def _check_labels(
     if kind in CLASSES:
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= num_classes:
+            shifted = low == 1 and high == num_classes
+            hint = " Do they start at 1? Class indices start at 0: subtract 1." if shifted else ""
             raise InputError(
                 f"Labels of '{name}' must be in [0, {num_classes}) ({num_classes} classes). "
-                f"Received: {low if low < 0 else high} in the {part} part."
+                f"Received: {low if low < 0 else high} in the {part} part.{hint}"
             )
         return
     if labels.ndim != 2 or labels.shape[1] != num_classes:
@@ -271,9 +273,22 @@ def as_labels(labels: Array, name: str, kind: str = "multiclass") -> npt.NDArray
     if labels.ndim != 1 or labels.dtype.kind not in "iub":
         raise InputError(
             f"{name} must be a vector of integer class indices. "
-            f"Received: shape {labels.shape}, type {labels.dtype}."
+            f"Received: shape {labels.shape}, type {labels.dtype}.{_other_task(labels)}"
         )
     return labels.astype(np.int64)
+
+
+def _other_task(labels: Array) -> str:
+    """Returns which task labels that are no class indices are likely to be of, as a hint."""
+    if labels.dtype.kind not in "fiub" or not labels.size:
+        return ""
+    if labels.ndim == 2 and np.isin(labels, (0, 1)).all():
+        if (labels.sum(axis=1) == 1).all():
+            return " Are they one-hot? Give their argmax, or --task multilabel for several labels."
+        return " Several labels an example? Give --task multilabel."
+    if labels.dtype.kind == "f" and labels.ndim in (1, 2):
+        return " Numbers to predict? Give --task regression; classes: as integers."
+    return ""
 
 
 def as_examples(examples: Array, name: str) -> Array:

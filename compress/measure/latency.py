@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from compress.counts import MORE_THREADS, MOST_THREADS, whole
 from compress.device import cpu_name
 from compress.measure.load import LoadMeter
 from compress.measure.runtimes import RUNTIMES, Runtime, Session
@@ -197,6 +198,8 @@ def time_entries(
     """
     names = list(entries)
     against = {name: (baselines or {}).get(name, names[0]) for name in names}
+    for name, entry in entries.items():
+        whole(entry.threads, f"threads of '{name}'", least=1, most=MOST_THREADS, why=MORE_THREADS)
     for name, base in against.items():
         require(base in entries, f"baseline of '{name}'", "be among the files", base)
     timers = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from compress.options import option, require, require_choice
+from compress.counts import MORE_THREADS, MOST_SEED, MOST_THREADS, SEED_BITS
+from compress.options import option, require_choice, settle
 from compress.plan.channels import (
     AGGREGATES,
     CHANNEL_COSTS,
@@ -31,7 +32,6 @@ from compress.plan.training import (
     OPTIMIZERS,
     SCHEDULES,
     TrainSettings,
-    require_epochs,
 )
 from compress.plan.weights import (
     POOLINGS,
@@ -79,7 +79,6 @@ __all__ = [
     "WEIGHT_SCOPES",
     "WeightOptions",
     "parsed_time",
-    "require_epochs",
 ]
 
 DEVICES = ("auto", "cpu", "gpu")
@@ -96,17 +95,22 @@ class Plan:
     distill: DistillOptions = field(default_factory=DistillOptions)
     export: ExportOptions = field(default_factory=ExportOptions)
     latency: LatencyOptions = field(default_factory=LatencyOptions)
-    seed: int = option(0, "--seed", "seeds splits, initial weights, shuffling and sampling")
+    seed: int = option(
+        0, "--seed", "seeds splits, initial weights, shuffling and sampling", least=0,
+        most=MOST_SEED, why=SEED_BITS,
+    )  # fmt: skip
     device: str = option("auto", "--device", "auto, cpu or gpu", extendable=True)
     threads: int | None = option(
         None,
         "--threads",
         "CPU threads of a training; default: every core, shared out among a run's workers",
         extendable=True,
+        least=1,
+        most=MOST_THREADS,
+        why=MORE_THREADS,
     )
     out: str = option("", "--out", "folder of the results", extendable=True)
 
     def __post_init__(self) -> None:
-        require(0 <= self.seed < 2**31, "seed", "be in [0, 2^31)", self.seed)
+        settle(self)
         require_choice("device", self.device, DEVICES)
-        require(self.threads is None or self.threads >= 1, "threads", "be at least 1", self.threads)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from compress.counts import MORE_THREADS, MOST_SEED, MOST_THREADS, SEED_BITS, whole
 from compress.errors import InputError
-from compress.options import option, require, require_choice
+from compress.options import option, require, require_choice, settle
 
 BENCH_RUNTIMES = ("litert", "onnx", "openvino", "tensorflow", "mnn")
 BENCH_FORMATS = ("float32", "float16", "dynamic", "int8")
@@ -34,12 +35,15 @@ class BenchPlan:
         0.02, "--precision", "stop when each ratio's 95 % half-width is below this share"
     )
     budget: float = option(120.0, "--budget", "seconds after which timing stops anyway")
-    seed: int = option(0, "--seed", "seeds inputs, order and bootstrap")
+    seed: int = option(
+        0, "--seed", "seeds inputs, order and bootstrap", least=0, most=MOST_SEED, why=SEED_BITS
+    )
     out: str = option(
         "", "--out", "folder for the converted files, bench.json, bench.csv and bench.png"
     )
 
     def __post_init__(self) -> None:
+        settle(self)
         require(bool(self.runtimes), "runtimes", "name at least one runtime", self.runtimes)
         require(bool(self.formats), "formats", "name at least one format", self.formats)
         for name in self.runtimes:
@@ -49,7 +53,6 @@ class BenchPlan:
         require(bool(self.parsed_threads()), "threads", "name at least one number", self.threads)
         require(self.precision > 0, "precision", "be above 0", self.precision)
         require(self.budget > 0, "budget", "be above 0", self.budget)
-        require(0 <= self.seed < 2**31, "seed", "be in [0, 2^31)", self.seed)
         if self.compare and len(self.compare) != 2:
             raise InputError(f"compare must name two models. Received: {', '.join(self.compare)}.")
         self.parsed_shape()
@@ -58,14 +61,12 @@ class BenchPlan:
         """Returns the thread counts.
 
         Raises:
-            InputError: One is no whole number of at least 1.
+            InputError: One is no whole number in [1, 1024].
         """
-        counts = []
-        for text in self.threads:
-            good = text.strip().isdigit() and int(text) >= 1
-            require(good, "threads", "be whole numbers of at least 1", text)
-            counts.append(int(text))
-        return counts
+        return [
+            whole(text, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
+            for text in self.threads
+        ]
 
     def parsed_shape(self) -> tuple[int, ...] | None:
         """Returns the input shape, or None.
@@ -76,6 +77,7 @@ class BenchPlan:
         if not self.input_shape:
             return None
         sizes = [text.strip() for text in self.input_shape.split(",")]
-        good = all(text.isdigit() and int(text) >= 1 for text in sizes)
+        good = all(text.isascii() and text.isdigit() and len(text) <= 9 for text in sizes)
+        good = good and all(int(text) >= 1 for text in sizes)
         require(good, "input_shape", "be sizes with commas, like 224,224,3", self.input_shape)
         return tuple(int(text) for text in sizes)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from compress.options import option, require, require_choice
+from compress.counts import amount
+from compress.options import option, require, require_choice, settle
 
 CHANNEL_COSTS = ("macs", "params", "amount")
 CHANNEL_SCOPES = ("global", "layer")
 AGGREGATES = ("mean", "sum", "max", "norm")
 SCORE_SCALES = ("mean", "max", "none")
+MOST_STEPS = 10_000
+MOST_ROUND_TO = 2**16
 
 
 def parsed_share(text: str) -> tuple[str, float]:
@@ -57,6 +60,9 @@ class ChannelOptions:
         0,
         "--round-to",
         "kept channels are multiples of this; 0: 16 from 32 channels on, 8 below, else 4",
+        least=0,
+        most=MOST_ROUND_TO,
+        why="no layer has as many channels",
     )
     min_kept: float = option(0.1, "--min-kept", "smallest share of a layer's channels to keep")
     limits: tuple[str, ...] = option(
@@ -70,20 +76,22 @@ class ChannelOptions:
         "--channel-sensitivity",
         "a folder of sensitivity maps: rank by loss of accuracy, measured once a model",
     )
-    steps: int = option(1, "--channel-steps", "prune in so many steps, fine-tuning after each")
+    steps: int = option(
+        1, "--channel-steps", "prune in so many steps, fine-tuning after each", least=1,
+        most=MOST_STEPS, why="each prunes and trains",
+    )  # fmt: skip
     recalibrate: int = option(
-        0, "--recalibrate", "batches that re-estimate normalization statistics after pruning"
-    )
+        0, "--recalibrate", "batches that re-estimate normalization statistics after pruning",
+        least=0, most=1_000_000, why="statistics settle within hundreds",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
+        settle(self)
         require_choice("channel target", self.of, CHANNEL_COSTS)
         require_choice("channel scope", self.scope, CHANNEL_SCOPES)
         require_choice("channel aggregation", self.aggregate, AGGREGATES)
         require_choice("channel normalization", self.normalize, SCORE_SCALES)
-        require(self.round_to >= 0, "round_to", "be at least 0", self.round_to)
         require(0 <= self.min_kept <= 1, "min_kept", "be in [0, 1]", self.min_kept)
-        require(self.steps >= 1, "channel_steps", "be at least 1", self.steps)
-        require(self.recalibrate >= 0, "recalibrate", "be at least 0", self.recalibrate)
         if self.target:
             self.parsed()
         for limit in self.limits:
@@ -101,20 +109,18 @@ class ChannelOptions:
             InputError: It is no number, or out of range.
         """
         text = self.target.strip()
-        units = {"k": 1e3, "M": 1e6, "G": 1e9}
         share = text.endswith("x") or self.of == "amount"
-        digits = text[:-1] if text[-1:] in {"x", *units} else text
-        try:
-            value = float(digits) * units.get(text[-1:], 1.0)
-        except ValueError:
-            value = math.nan
+        number = amount(text.removesuffix("x"))
+        value = math.nan if number is None else number
         name = f"channels ({self.of})"
         if self.of == "amount":
             require(0 <= value < 1, "amount", "be in [0, 1)", self.target)
         elif share:
             require(0 < value <= 1, name, "keep a share in (0, 1], like 0.5x", self.target)
         else:
-            require(value >= 1, name, "be a share like 0.5x or a count like 12M", self.target)
+            require(
+                1 <= value < math.inf, name, "be a share like 0.5x or a count like 12M", self.target
+            )
         return value, share
 
     @staticmethod

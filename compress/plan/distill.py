@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import InputError
-from compress.options import joined, listed, option, require, require_choice
+from compress.options import joined, listed, option, require, require_choice, settle
 from compress.plan.ramp import Ramp
 
 LOGIT_LOSSES = ("kd", "dkd", "dist", "none")
@@ -53,14 +53,17 @@ class DistillOptions:
         "where the teacher's outputs lie: memory, disk, off (it runs at every step), or auto: "
         "memory up to --cache-limit, disk above; always off under --augment",
     )
-    cache_limit: int = option(1024, "--cache-limit", "MiB of teacher outputs kept in memory")
+    cache_limit: int = option(
+        1024, "--cache-limit", "MiB of teacher outputs kept in memory; or 2GB, 2GiB", least=0,
+        most=2**30, why="that is a pebibyte", unit="MiB",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
+        settle(self)
         require_choice("distillation loss", self.loss, LOGIT_LOSSES)
         for name in self.hints:
             require_choice("hint", name, HINTS)
         require_choice("teacher cache", self.cache, CACHES)
-        require(self.cache_limit >= 0, "cache_limit", "be at least 0", self.cache_limit)
         temperature = self.ramp("temperature")
         require(temperature.smallest > 0, "temperature", "be above 0", self.temperature)
         weight = self.ramp("weight")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compress.options import option, require, require_choice
+from compress.counts import MORE_THREADS, MOST_THREADS
+from compress.options import option, require, require_choice, settle
 
 LITERT_FORMATS = ("float32", "float16", "dynamic", "int8", "sparse")
 ONNX_FORMATS = ("onnx", "onnx_int8")
@@ -22,22 +23,30 @@ class ExportOptions:
         "LiteRT files: float32, float16, dynamic (int8 weights), int8, sparse (float32 without the "
         "zeros, of pruned models); ONNX files: onnx, onnx_int8 (pip install 'paretune[onnx]')",
     )
-    calibration: int = option(200, "--calibration", "training examples that calibrate int8")
-    opset: int | None = option(None, "--opset", "of ONNX's operators; default: the converter's")
+    calibration: int = option(
+        200, "--calibration", "training examples that calibrate int8", least=1, most=1_000_000,
+        why="a few hundred tell the ranges",
+    )  # fmt: skip
+    opset: int | None = option(
+        None, "--opset", "of ONNX's operators; default: the converter's", least=1, most=1000,
+        why="ONNX has far fewer",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
+        settle(self)
         require(bool(self.formats), "formats", "name at least one format", self.formats)
         for name in self.formats:
             require_choice("export format", name, FORMATS)
-        require(self.calibration >= 1, "calibration", "be at least 1", self.calibration)
-        require(self.opset is None or self.opset >= 1, "opset", "be at least 1", self.opset)
 
 
 @dataclass(frozen=True)
 class LatencyOptions:
     """The block protocol of latency measurement."""
 
-    threads: int = option(1, "--latency-threads", "CPU threads of a runtime")
+    threads: int = option(
+        1, "--latency-threads", "CPU threads of a runtime", least=1, most=MOST_THREADS,
+        why=MORE_THREADS,
+    )  # fmt: skip
     precision: float = option(
         0.02, "--latency-precision", "stop when each ratio's 95 % half-width is below this share"
     )
@@ -51,9 +60,9 @@ class LatencyOptions:
     )
 
     def __post_init__(self) -> None:
+        settle(self)
         for name in self.runtimes:
             require_choice("runtime", name, RUNTIMES)
         require(bool(self.runtimes), "runtimes", "name at least one runtime", self.runtimes)
-        require(self.threads >= 1, "latency_threads", "be at least 1", self.threads)
         require(self.precision > 0, "latency_precision", "be above 0", self.precision)
         require(self.budget > 0, "latency_budget", "be above 0", self.budget)

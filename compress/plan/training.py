@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compress.options import option, require, require_choice
+from compress.options import option, require, require_choice, settle
 
 SCHEDULES = ("constant", "cosine", "exponential")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
@@ -13,11 +13,8 @@ AUGMENTATIONS = ("flip", "shift")
 
 MIN_FINETUNE_EPOCHS = 4
 FINETUNE_STEPS = 1000
-
-
-def require_epochs(name: str, value: int) -> None:
-    """Checks an epoch count."""
-    require(value >= 1, name, "be at least 1", value)
+MOST_EPOCHS = 1_000_000
+EPOCHS_WHY = "each is recorded"
 
 
 @dataclass(frozen=True)
@@ -32,6 +29,9 @@ class TrainSettings:
         None,
         "--finetune-epochs --epochs",
         "epochs of fine-tuning; default: enough for 1000 steps, at least 4",
+        least=1,
+        most=MOST_EPOCHS,
+        why=EPOCHS_WHY,
     )
     as_long: bool = option(
         False,
@@ -42,7 +42,10 @@ class TrainSettings:
     optimizer: str = option("adam", "--finetune-optimizer --optimizer", ", ".join(OPTIMIZERS))
     learning_rate: float = option(1e-3, "--learning-rate", "peak learning rate of fine-tuning")
     schedule: str = option("cosine", "--schedule", "learning rate: " + ", ".join(SCHEDULES))
-    batch_size: int = option(128, "--batch-size", "examples per step of fine-tuning")
+    batch_size: int = option(
+        128, "--batch-size", "examples per step of fine-tuning", least=1, most=1_000_000,
+        why="a step holds all of them in memory",
+    )  # fmt: skip
     weight_decay: float = option(0.0, "--weight-decay", "decoupled weight decay of kernels")
     label_smoothing: float = option(0.0, "--label-smoothing", "share moved to the other classes")
     class_weights: str = option(
@@ -55,20 +58,18 @@ class TrainSettings:
         "to an eighth); a teacher then sees the same changed images",
     )
     accumulate: int = option(
-        1, "--accumulate", "batches whose gradients are averaged into one optimizer step"
-    )
+        1, "--accumulate", "batches whose gradients are averaged into one optimizer step",
+        least=1, most=1_000_000, why="no training has as many steps",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
-        if self.epochs is not None:
-            require_epochs("epochs", self.epochs)
+        settle(self)
         require_choice("optimizer", self.optimizer, OPTIMIZERS)
         require_choice("learning-rate schedule", self.schedule, SCHEDULES)
         require_choice("class weighting", self.class_weights, CLASS_WEIGHTS)
         for name in self.augment:
             require_choice("augmentation", name, AUGMENTATIONS)
-        require(self.accumulate >= 1, "accumulate", "be at least 1", self.accumulate)
         require(self.learning_rate > 0, "learning_rate", "be above 0", self.learning_rate)
-        require(self.batch_size >= 1, "batch_size", "be at least 1", self.batch_size)
         require(self.weight_decay >= 0, "weight_decay", "be at least 0", self.weight_decay)
         require(
             0 <= self.label_smoothing < 1, "label_smoothing", "be in [0, 1)", self.label_smoothing

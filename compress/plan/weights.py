@@ -6,13 +6,15 @@ import math
 import re
 from dataclasses import dataclass
 
-from compress.options import option, require, require_choice
+from compress.options import option, require, require_choice, settle
 from compress.plan.channels import parsed_share
 
 WEIGHT_SCHEDULES = ("polynomial", "constant")
 POOLINGS = ("avg", "max")
 WEIGHT_SCOPES = ("layer", "global", "erk")
 PRUNED_TOO = ("ends", "biases", "normalization", "embeddings", "depthwise")
+MOST_PATTERN = 2**16
+MOST_TIME = 1e9
 TIME_UNITS = {"%": "share", "e": "epochs", "": "steps"}
 
 
@@ -31,7 +33,7 @@ def parsed_time(text: str) -> tuple[float, str]:
     except ValueError:
         value = math.nan
     require(
-        value >= 0 and math.isfinite(value) and (unit != "%" or value <= 100),
+        0 <= value <= MOST_TIME and (unit != "%" or value <= 100),
         "a pruning time",
         "be a share of training (50%), epochs (2e) or steps (400)",
         repr(text),
@@ -71,7 +73,10 @@ class WeightOptions:
     )
     end: str = option("50%", "--prune-end", "when the final sparsity is reached, likewise")
     power: float = option(3.0, "--prune-power", "exponent of the polynomial schedule")
-    updates: int = option(50, "--prune-updates", "mask updates between begin and end, at most")
+    updates: int = option(
+        50, "--prune-updates", "mask updates between begin and end, at most", least=1,
+        most=100_000_000, why="no training has as many steps",
+    )  # fmt: skip
     frequency: str = option(
         "", "--prune-frequency", "distance of mask updates (100 or 0.1e), instead of their number"
     )
@@ -82,9 +87,13 @@ class WeightOptions:
         0,
         "--prune-recalibrate",
         "batches that re-estimate normalization statistics after pruning",
+        least=0,
+        most=1_000_000,
+        why="statistics settle within hundreds",
     )
 
     def __post_init__(self) -> None:
+        settle(self)
         for name in ("sparsity", "initial_sparsity"):
             value = getattr(self, name)
             require(0 <= value < 1, name, "be in [0, 1)", value)
@@ -116,8 +125,6 @@ class WeightOptions:
         if self.frequency:
             parsed_time(self.frequency)
         require(self.power > 0, "prune_power", "be above 0", self.power)
-        require(self.updates >= 1, "prune_updates", "be at least 1", self.updates)
-        require(self.recalibrate >= 0, "prune_recalibrate", "be at least 0", self.recalibrate)
         overridden = any(share > 0 for _, share in self.parsed_overrides())
         require(
             self.sparsity > 0 or not overridden,
@@ -143,11 +150,15 @@ class WeightOptions:
         """
         if self.pattern == "unstructured":
             return "unstructured", 0, 0
-        found = re.fullmatch(r"(\d+)([:x])(\d+)", self.pattern)
-        rule = "be unstructured, N:M with N < M (2:4), or ROWSxCOLUMNS (1x4)"
+        found = re.fullmatch(r"(\d{1,9})([:x])(\d{1,9})", self.pattern)
+        rule = (
+            "be unstructured, N:M with N < M (2:4), or ROWSxCOLUMNS (1x4), of numbers up to "
+            f"{MOST_PATTERN:,}"
+        )
         first, second = (int(found[1]), int(found[3])) if found else (0, 0)
         kind = "n:m" if found and found[2] == ":" else "block"
         valid = 1 <= first < second if kind == "n:m" else min(first, second) >= 1
+        valid = valid and max(first, second) <= MOST_PATTERN
         require(valid, "prune_pattern", rule, self.pattern)
         return kind, first, second
 

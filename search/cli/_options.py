@@ -83,11 +83,12 @@ def _parameter(leaf: PlanField) -> inspect.Parameter:
     """Returns the option of one field; None stands for "not given"."""
     members = [item for item in typing.get_args(leaf.hint) if item is not type(None)]
     kind = members[0] if type(None) in typing.get_args(leaf.hint) else leaf.hint
-    if typing.get_origin(kind) is tuple or str in members:
-        kind = str
+    metavar = "INTEGER" if kind is int else None
+    if typing.get_origin(kind) is tuple or str in members or kind is int:
+        kind = str  # the plan reads lists, and counts like 2M
     shown = ",".join(leaf.default) if isinstance(leaf.default, tuple) else leaf.default
     text = leaf.help if shown in (None, "", False) else f"{leaf.help}  [default: {shown}]"
-    option = typer.Option(*leaf.flags, help=text, show_default=False)
+    option = typer.Option(*leaf.flags, help=text, show_default=False, metavar=metavar)
     return inspect.Parameter(
         leaf.flat,
         inspect.Parameter.KEYWORD_ONLY,

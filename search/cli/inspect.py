@@ -26,10 +26,10 @@ def inspect(
     """Show a model's costs by layer, which channels belong together and what is held."""
     from compress.bench.profile import profiled
     from compress.bench.subjects import fixed
+    from compress.counts import MORE_THREADS, MOST_THREADS, whole
     from compress.files import write_json
     from compress.io import check_model_file, load_model
     from compress.measure import count_macs
-    from compress.options import require
     from compress.plan.bench import BenchPlan
     from compress.prune.channels import coupled_groups
     from compress.report.costs import costs_json, render_costs
@@ -38,7 +38,7 @@ def inspect(
 
     with reporting_errors(""):
         shape = BenchPlan(input_shape=input_shape).parsed_shape()
-        require(threads >= 1, "threads", "be at least 1", threads)
+        whole(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
         check_model_file(model)
         if profile:
             require_packages(FORMATS["onnx"], "--profile")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from compress.counts import amount
 from compress.errors import InputError
 from compress.options import require_choice
 from compress.task import QUALITIES
@@ -44,13 +45,10 @@ def parsed(texts: Sequence[str], option: str, costs: Sequence[str]) -> tuple[Con
     found = []
     for text in texts:
         parts = re.fullmatch(r"\s*(\w+)\s*(>=|<=)\s*(\S+)\s*", text)
-        try:
-            number = float(parts[3]) if parts else None
-        except ValueError:
-            number = None
+        number = amount(parts[3]) if parts else None
         if parts is None or number is None:
             raise InputError(
-                f"{option} must be comparisons like accuracy>=0.92,macs<=2e6. Received: '{text}'."
+                f"{option} must be comparisons like accuracy>=0.92,macs<=2M. Received: '{text}'."
             )
         require_choice("quality or cost", parts[1], (*QUALITIES, *costs))
         found.append(Condition(parts[1], parts[2], number))

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from compress import credentials
 from compress.errors import InputError
-from compress.options import option, require, require_choice
-from compress.plan import OPTIMIZERS, require_epochs
+from compress.options import option, require, require_choice, settle
+from compress.plan import OPTIMIZERS
+from compress.plan.training import EPOCHS_WHY, MOST_EPOCHS
 from compress.task import QUALITIES
 from search.plan.conditions import Condition, parsed
 
@@ -24,8 +25,14 @@ class SearchOptions:
         "search space: cnn, mlp, mobilenet, resnet, around:model.keras (sub-networks of a trained "
         "model), or your own module:function(trial, data)",
     )
-    trials: int = option(20, "--trials", "candidates to train", extendable=True)
-    epochs: int = option(12, "--epochs", "epochs of a candidate's training")
+    trials: int = option(
+        20, "--trials", "candidates to train", extendable=True, least=1, most=10_000_000,
+        why="each writes a record",
+    )  # fmt: skip
+    epochs: int = option(
+        12, "--epochs", "epochs of a candidate's training", least=1, most=MOST_EPOCHS,
+        why=EPOCHS_WHY,
+    )  # fmt: skip
     sampler: str = option(
         "tpe",
         "--sampler",
@@ -39,11 +46,17 @@ class SearchOptions:
         "--objectives",
         f"a quality ({', '.join(QUALITIES)}) and one cost or more ({', '.join(COSTS)})",
     )
-    max_macs: int | None = option(None, "--max-macs", "reject costlier candidates untrained")
-    max_params: int | None = option(None, "--max-params", "reject larger candidates untrained")
-    max_size: int | None = option(
-        None, "--max-size", "bytes of the float32 .tflite file: reject larger ones untrained"
+    max_macs: int | None = option(
+        None, "--max-macs", "reject costlier candidates untrained; 2M is 2,000,000", least=1
     )
+    max_params: int | None = option(
+        None, "--max-params", "reject larger candidates untrained; 200k is 200,000", least=1
+    )
+    max_size: int | None = option(
+        None, "--max-size",
+        "bytes of the float32 .tflite file (or 2MB, 2MiB): reject larger ones untrained",
+        least=1, unit="bytes",
+    )  # fmt: skip
     max_latency: float | None = option(
         None, "--max-latency", "milliseconds on LiteRT, one thread: reject slower ones untrained"
     )
@@ -58,6 +71,9 @@ class SearchOptions:
         "--workers",
         "worker processes; default: one a GPU, else one a core; those on one GPU divide its memory",
         extendable=True,
+        least=1,
+        most=1024,
+        why="each is a process of its own",
     )
     storage: str = option(
         "",
@@ -83,10 +99,9 @@ class SearchOptions:
         from search.samplers import SAMPLERS
         from search.spaces import space_for
 
+        settle(self)
         space_for(self.space)
         SAMPLERS[self.sampler]
-        require(self.trials >= 1, "trials", "be at least 1", self.trials)
-        require_epochs("epochs", self.epochs)
         require(bool(self.optimizers), "optimizers", "name at least one", self.optimizers)
         for name in self.optimizers:
             require_choice("optimizer", name, OPTIMIZERS)
@@ -102,9 +117,6 @@ class SearchOptions:
             len(set(self.objectives)) == len(self.objectives),
             "objectives", "name each cost once", ",".join(self.objectives),
         )  # fmt: skip
-        for name in ("max_macs", "max_params", "max_size", "workers"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, name, "be at least 1", value)
         require(
             self.max_latency is None or self.max_latency > 0,
             "max_latency", "be above 0", self.max_latency,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from compress.counts import whole
 from compress.errors import InputError
-from compress.options import option, require, require_choice
+from compress.options import option, require, require_choice, settle
+from compress.plan.training import EPOCHS_WHY, MOST_EPOCHS
 from search.plan.conditions import Condition, parsed
 from search.plan.search import COSTS
 from search.stopping import RULES
@@ -28,14 +30,15 @@ class StoppingOptions:
         (), "--rungs", "epochs after which a trial may be stopped, 2,4; default: by the rule"
     )
     plateau: int = option(
-        0, "--plateau", "end a training after so many epochs without a better one; 0: never"
-    )
+        0, "--plateau", "end a training after so many epochs without a better one; 0: never",
+        least=0, most=MOST_EPOCHS, why=EPOCHS_WHY,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
+        settle(self)
         require_choice("stopping rule", self.rule, RULES)
         require(self.margin >= 0, "stop_margin", "be at least 0", self.margin)
         require(self.eta > 1, "eta", "be above 1", self.eta)
-        require(self.plateau >= 0, "plateau", "be at least 0", self.plateau)
         self.parsed_rungs()
 
     def parsed_rungs(self) -> tuple[int, ...]:
@@ -44,10 +47,7 @@ class StoppingOptions:
         Raises:
             InputError: One is no whole number of at least 1.
         """
-        for text in self.rungs:
-            good = text.strip().isdigit() and int(text) >= 1
-            require(good, "rungs", "be whole numbers of at least 1", text)
-        return tuple(int(text) for text in self.rungs)
+        return tuple(whole(text, "rungs", least=1, most=MOST_EPOCHS) for text in self.rungs)
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,19 @@ class BudgetOptions:
         "--converged-after",
         "end when so many trials have not raised the front's hypervolume; 0: never",
         extendable=True,
+        least=0,
+        most=10_000_000,
+        why="more than trials",
     )
     target: tuple[str, ...] = option(
         (), "--target", "end at a candidate with accuracy>=0.92,macs<=2e6", extendable=True
     )
 
     def __post_init__(self) -> None:
+        settle(self)
         for name, flag in (("minutes", "max_minutes"), ("trial_minutes", "trial_minutes")):
             value = getattr(self, name)
             require(value is None or value > 0, flag, "be above 0", value)
-        require(self.converged >= 0, "converged_after", "be at least 0", self.converged)
         self.parsed_target()
 
     def parsed_target(self) -> tuple[Condition, ...]:
@@ -95,8 +98,14 @@ class FinalOptions:
         0,
         "--final-epochs",
         "train the front anew for so many epochs; 0: keep what was trained",
+        least=0,
+        most=MOST_EPOCHS,
+        why=EPOCHS_WHY,
     )
-    seeds: int = option(1, "--final-seeds", "trainings of each model, with seeds of their own")
+    seeds: int = option(
+        1, "--final-seeds", "trainings of each model, with seeds of their own", least=1,
+        most=10_000, why="each trains every model of the front",
+    )  # fmt: skip
     on_validation: bool = option(
         False,
         "--final-on-validation",
@@ -104,8 +113,7 @@ class FinalOptions:
     )
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 0, "final_epochs", "be at least 0", self.epochs)
-        require(self.seeds >= 1, "final_seeds", "be at least 1", self.seeds)
+        settle(self)
         if not self.epochs and (self.seeds > 1 or self.on_validation):
             raise InputError(
                 "final_epochs must be at least 1 where final_seeds or final_on_validation is "

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from compress.counts import MOST_SEED, SEED_BITS, whole
 from compress.data import Dataset
 from compress.measure import count_macs
-from compress.options import require
 from search.spaces._base import DeclaredSpace, Space
 from search.spaces._choices import Choice, Chosen, count
 from search.spaces._sampling import Sample, condition, estimate, sample
@@ -109,7 +109,8 @@ def describe(space: Space, data: Dataset, seed: int = 0, samples: int = SAMPLES)
     Raises:
         InputError: The space cannot serve the data, or no sample gives a model.
     """
-    require(samples >= 1, "samples", "be at least 1", samples)
+    whole(samples, "samples", least=1, most=1_000_000, why="each builds a model")
+    whole(seed, "seed", least=0, most=MOST_SEED, why=SEED_BITS)
     space.check(data)
     if isinstance(space, DeclaredSpace):
         return _declared(space, data)

@@ -146,7 +146,7 @@ def test_values_that_no_message_could_show(values: dict[str, object], message: s
         ({"schedule": "step"}, "Unknown learning-rate schedule"),
         ({"device": "tpu"}, "Unknown device 'tpu'"),
         ({"normalize": "zscore"}, "Unknown normalization"),
-        ({"seed": -1}, "seed must be in"),
+        ({"seed": -1}, "seed must be at least 0"),
         ({"threads": 0}, "threads must be at least 1"),
         ({"latency_budget": 0.0}, "latency_budget must be above 0"),
     ],

@@ -51,8 +51,8 @@ def prune_channels(
     model: keras.Model,
     options: ChannelOptions | None = None,
     *,
-    macs: float | None = None,
-    params: float | None = None,
+    macs: float | str | None = None,
+    params: float | str | None = None,
     amount: float | None = None,
     criterion: str | Criterion | None = None,
     data: Dataset | None = None,
@@ -69,7 +69,8 @@ def prune_channels(
         model: Any Keras model; it stays as it is. Subclassed models and layers made of
             layers are opened where their `call` can be traced.
         options: The plan's section; the arguments below override it.
-        macs: Multiply-accumulates to keep: a share of the original in (0, 1], or a count.
+        macs: Multiply-accumulates to keep: a share of the original in (0, 1], or a count
+            (2_000_000, or "2M").
         params: Parameters to keep, likewise.
         amount: Share of the channels of every layer to remove, in [0, 1).
         criterion: Name, or a function (group, context) -> (units,) scores, higher = keep.
@@ -108,8 +109,9 @@ def prune_channels(
             f"Received: {', '.join(given) or 'none'}."
         )
     for name, value in given.items():
-        share = name != "amount" and value <= 1
-        settings |= {"of": name, "target": f"{value!r}x" if share else f"{value!r}"}
+        text = value if isinstance(value, str) else f"{float(value)!r}"
+        share = name != "amount" and not isinstance(value, str) and value <= 1
+        settings |= {"of": name, "target": f"{text}x" if share else text}
     try:
         options = replace(options, **settings)
     except TypeError:
