@@ -57,7 +57,7 @@ CASES: dict[str, tuple[list[str], list[str], str]] = {
     "search: cmaes": (["search", "--sampler", "cmaes"], ["cmaes"], "pip install cmaes"),
     "bench: model": (["bench", "no.keras"], [], NO_MODEL),
     "bench: suffix": (["bench", "m.txt"], [], "A model file must end in .keras"),
-    "bench: value": (["bench", "m.keras", "--threads", "0"], [], "threads must be whole numbers"),
+    "bench: value": (["bench", "m.keras", "--threads", "0"], [], "threads must be at least 1"),
     "bench: compare": (["bench", "m.keras", "--compare", "m,n"], [], "compare must name models"),
     "bench: plan": (["bench", "m.keras", "--plan", "no.toml"], [], NO_PLAN),
     "bench: MNN": (["bench", "m.keras", "--runtimes", "mnn"], ["MNN"], INSTALL.format("mnn")),
