@@ -77,7 +77,7 @@ class BenchPlan:
         if not self.input_shape:
             return None
         sizes = [text.strip() for text in self.input_shape.split(",")]
-        good = all(text.isascii() and text.isdigit() and len(text) <= 9 for text in sizes)
+        good = all(text.isascii() and text.isdigit() and len(text) <= 100 for text in sizes)
         good = good and all(int(text) >= 1 for text in sizes)
         require(good, "input_shape", "be sizes with commas, like 224,224,3", self.input_shape)
         return tuple(int(text) for text in sizes)

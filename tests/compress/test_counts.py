@@ -150,7 +150,7 @@ def test_every_whole_number_of_a_plan_has_a_lower_bound_and_most_an_upper(plan: 
     [
         ({"threads": ("1", "9" * 12)}, "threads must be at most 1,024"),
         ({"threads": ("²",)}, "threads must be a whole number"),
-        ({"input_shape": "224," + "9" * 30}, "input_shape must be sizes"),
+        ({"input_shape": "224," + "9" * 5000}, "input_shape must be sizes"),
         ({"input_shape": "²,3"}, "input_shape must be sizes"),
     ],
 )
