@@ -10,8 +10,16 @@ from search.engines import Job, messages
 class Display(Protocol):
     """Shows how far a run is."""
 
-    def phase(self, title: str, done: int, total: int) -> None:
-        """Begins a phase of `total` jobs, `done` of which are finished."""
+    def phase(self, title: str, done: int, total: int, *, steps: bool = False) -> None:
+        """Begins a phase of `total` jobs, `done` of which are finished.
+
+        Args:
+            title: Of the phase.
+            done: Jobs.
+            total: Jobs.
+            steps: Workers tell how far a step of their job is, not the job: how many steps come
+                is not known.
+        """
         ...
 
     def advance(self, done: int, total: int) -> None:
@@ -26,7 +34,7 @@ class Display(Protocol):
 class NoDisplay:
     """Shows nothing."""
 
-    def phase(self, title: str, done: int, total: int) -> None:
+    def phase(self, title: str, done: int, total: int, *, steps: bool = False) -> None:
         """Ignores it."""
 
     def advance(self, done: int, total: int) -> None:

@@ -145,7 +145,7 @@ def _run(plan: SearchPlan, command: str, display: Display) -> Report:
             same = replace(plan, threads=threads)
             failures = _compress_front(folder, same, pool, display) if command == "run" else []
         if command == "run":
-            display.phase("Measuring latency", 0, 1)
+            display.phase("Measuring latency", 0, 1, steps=True)
             measure_stage(folder, plan, lambda text, share: display.worker(0, text, share))
             display.advance(1, 1)
         report = render(folder.path)
@@ -294,6 +294,6 @@ def _compress_front(
         " and ".join(map(str, teachers)) or "none",
     )  # fmt: skip
     handler = CompressJobs(folder, plan, pending, teachers, display)
-    display.phase("Compressing", 0, len(pending))
+    display.phase("Compressing", 0, len(pending), steps=True)
     pool.run(handler)
     return handler.failures

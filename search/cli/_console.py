@@ -10,17 +10,20 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import typer
 from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+from rich.text import Text
 
 from compress.credentials import hidden
 from compress.errors import LONGEST, ParetuneError, one_line
@@ -29,6 +32,8 @@ from compress.report.visible import line
 from compress.runfolder import LOG
 
 INTERRUPTED = 130
+GOES_ON = "The same command goes on: what is finished is kept, what was in hand runs again."
+"""What an interruption of a run means."""
 _PATHS = {
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM,
     errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP,
@@ -53,7 +58,7 @@ def reporting_errors(resume: str) -> Iterator[None]:
         of_path = error.filename is not None and error.errno in _PATHS
         raise typer.Exit(2 if of_path else 1) from None
     except KeyboardInterrupt:
-        _tell(f"\nparetune: interrupted. {resume}")
+        _tell(f"\nparetune: interrupted. {resume}".rstrip())
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -132,6 +137,33 @@ class _ConsoleLog(logging.Handler):
             self._console.print(said(record.getMessage()), soft_wrap=True)
 
 
+class TimeLeft(ProgressColumn):
+    """The time left by what was done so far, or nothing while nothing is known of it."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        """Returns "0:01:30 left"."""
+        seconds = self.seconds(task)
+        if seconds is None:
+            return Text("")
+        return Text(f"{timedelta(seconds=round(seconds))} left", style="progress.remaining")
+
+    @staticmethod
+    def seconds(task: Task) -> float | None:
+        """Returns the estimate in seconds; None where there is none.
+
+        What came in one piece (a finished job of several) says how long the next piece takes: the
+        estimate counts down from when it came, and ends when the next one is late.
+        """
+        made = task.completed - task.fields.get("begun", 0.0)
+        if task.elapsed is None or task.total is None or made <= 0 or task.remaining is None:
+            return None
+        told = task.fields.get("told", task.elapsed)
+        left = told * task.remaining / made - (task.elapsed - told)
+        return left if left >= 0.5 else None
+
+
 class RichDisplay:
     """Progress bars: one for the phase, one a worker."""
 
@@ -141,13 +173,15 @@ class RichDisplay:
         self._workers: dict[int, TaskID] = {}
         self._shares: dict[int, float] = {}
         self._done = 0
+        self._steps = False
 
-    def phase(self, title: str, done: int, total: int) -> None:
-        """Begins a phase; see `search.jobs.Display`."""
+    def phase(self, title: str, done: int, total: int, *, steps: bool = False) -> None:
+        """Begins a phase; see `search.display.Display`."""
         for task in (*self._workers.values(), *([] if self._main is None else [self._main])):
             self._progress.remove_task(task)
-        self._workers, self._shares, self._done = {}, {}, done
-        self._main = self._progress.add_task(line(title), total=total, completed=done)
+        self._workers, self._shares, self._done, self._steps = {}, {}, done, steps
+        # what an earlier start finished tells nothing of this one's speed
+        self._main = self._progress.add_task(line(title), total=total, completed=done, begun=done)
 
     def advance(self, done: int, total: int) -> None:
         """Says how many jobs are finished."""
@@ -158,14 +192,25 @@ class RichDisplay:
         """Says what a worker does."""
         if index not in self._workers:
             self._workers[index] = self._progress.add_task("", total=1.0)
-        self._progress.update(self._workers[index], description=f"  {line(text)}", completed=share)
+        task = self._workers[index]
+        if share < self._shares.get(index, 0.0):
+            self._progress.reset(task)  # the next step or job, with a time of its own
+        self._progress.update(task, description=f"  {line(text)}")
+        self._tell(task, share)
         self._shares[index] = share if text else 0.0
         self._refresh()
 
     def _refresh(self) -> None:
-        """Counts jobs in hand by their share: the time left would stand still otherwise."""
+        """Counts jobs in hand by their share where that is known."""
         if self._main is not None:
-            self._progress.update(self._main, completed=self._done + sum(self._shares.values()))
+            in_hand = 0.0 if self._steps else sum(self._shares.values())
+            self._tell(self._main, self._done + in_hand)
+
+    def _tell(self, task: TaskID, completed: float) -> None:
+        """Moves a bar, and notes when."""
+        (bar,) = (item for item in self._progress.tasks if item.id == task)
+        if bar.completed != completed:
+            self._progress.update(task, completed=completed, told=bar.elapsed or 0.0)
 
 
 @contextmanager
@@ -183,8 +228,7 @@ def display() -> Iterator[RichDisplay]:
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TimeLeft(),
         )
         try:
             with Progress(*columns, console=console, disable=not console.is_terminal) as progress:

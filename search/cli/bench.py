@@ -20,7 +20,7 @@ def bench(models: list[Path], plan: BenchPlan) -> None:
     from compress.bench import bench as run_bench
 
     with reporting_errors("The same command starts again."), display() as shown:
-        shown.phase("Benchmarking", 0, 1)
+        shown.phase("Benchmarking", 0, 1, steps=True)
         result = run_bench(
             models, plan, on_progress=lambda text, share: shown.worker(0, text, share)
         )

@@ -14,10 +14,10 @@ def compress(model: Path, plan: Plan) -> None:
     from compress.pipeline import compress_model
 
     with (
-        reporting_errors("The same command starts this model again."),
+        reporting_errors("The same command goes on after the last whole epoch."),
         display() as shown,
     ):
-        shown.phase(f"Compressing {model.name}", 0, 1)
+        shown.phase(f"Compressing {model.name}", 0, 1, steps=True)
         result = compress_model(
             model, plan=plan, on_progress=lambda text, share: shown.worker(0, text, share)
         )

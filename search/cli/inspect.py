@@ -36,7 +36,7 @@ def inspect(
     from compress.report.coupling import render_coupling
     from compress.requirements import FORMATS, require_packages
 
-    with reporting_errors(""):
+    with reporting_errors("The same command starts again."):
         shape = BenchPlan(input_shape=input_shape).parsed_shape()
         whole(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
         check_model_file(model)

@@ -17,6 +17,6 @@ def report(
     """Render the report again from a run's folder; nothing is measured anew."""
     from compress.report import render
 
-    with reporting_errors(""):
+    with reporting_errors("The same command renders it again."):
         rendered = render(folder)
     print_report(rendered)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compress.report import Report, render_tables
-from search.cli._console import display, reporting_errors, show
+from search.cli._console import GOES_ON, display, reporting_errors, show
 from search.plan import SearchPlan
 
 
@@ -11,7 +11,7 @@ def run(plan: SearchPlan) -> None:
     """Search architectures, compress the front, measure and report."""
     from search import pipeline
 
-    with reporting_errors("The same command goes on where it was."), display() as shown:
+    with reporting_errors(GOES_ON), display() as shown:
         report = pipeline.run(plan, shown)
     print_report(report)
 

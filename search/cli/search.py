@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from search.cli._console import display, reporting_errors
+from search.cli._console import GOES_ON, display, reporting_errors
 from search.cli.run import print_report
 from search.plan import SearchPlan
 
@@ -11,6 +11,6 @@ def search(plan: SearchPlan) -> None:
     """Search architectures and report the front, without compressing it."""
     from search import pipeline
 
-    with reporting_errors("The same command goes on where it was."), display() as shown:
+    with reporting_errors(GOES_ON), display() as shown:
         report = pipeline.run_search(plan, shown)
     print_report(report)

@@ -52,7 +52,7 @@ def describe(
     from search.spaces import Around, space_for
     from search.spaces.describe import describe as described
 
-    with reporting_errors(""):
+    with reporting_errors("The same command starts again."):
         chosen = space_for(name)
         if isinstance(chosen, Around):
             check_model_file(chosen.path)
