@@ -28,6 +28,7 @@ def inspect(
     from compress.bench.subjects import fixed
     from compress.counts import MORE_THREADS, MOST_THREADS, whole
     from compress.files import write_json
+    from compress.inference import left_out
     from compress.io import check_model_file, load_model
     from compress.measure import count_macs
     from compress.plan.bench import BenchPlan
@@ -50,6 +51,7 @@ def inspect(
             found = profiled(fixed(loaded, shape), threads=threads)
             shares = {name: found.share(name) for name in found.seconds}
             how = f"{found.runtime}, {threads} thread(s), medians of {found.runs} runs"
+            how = "; ".join([how, *left_out(loaded)])
         coupled = coupled_groups(loaded, input_shape=shape)
         if json is not None:
             write_json(json, {**coupled.to_json(), "costs": costs_json(analysis, shares, how)})
