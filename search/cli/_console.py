@@ -222,6 +222,8 @@ def display() -> Iterator[RichDisplay]:
         handler = _ConsoleLog(console)
         LOG.addHandler(handler)
         LOG.setLevel(logging.INFO)
+        # libraries give the root logger a handler of their own, which would print each line again
+        LOG.propagate = False
         columns = (
             # a name in it is no markup
             TextColumn("{task.description}", markup=False),
@@ -235,3 +237,4 @@ def display() -> Iterator[RichDisplay]:
                 yield RichDisplay(progress)
         finally:
             LOG.removeHandler(handler)
+            LOG.propagate = True
