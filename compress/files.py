@@ -14,6 +14,8 @@ from typing import Any
 from compress.errors import InputError
 
 _REMEDY = "Choose another folder with --out."
+LARGEST = 2**27
+"""Bytes of a plan or a record."""
 
 
 @contextmanager
@@ -83,15 +85,20 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_file(path: Path) -> bytes:
-    """Reads a file; one that may keep a reader waiting for ever is refused.
+    """Reads a plan or a record; what would keep a reader busy for ever is refused.
 
     Raises:
-        OSError: It is missing, unreadable, or a named pipe that lies in a folder.
+        OSError: It is missing, unreadable, a named pipe that lies in a folder, or has no end
+            within `LARGEST` bytes (/dev/zero).
     """
     # a shell's <(command) and standard input are pipes too, but have a writer
     if path.is_fifo() and not str(path).startswith(("/dev/", "/proc/")):
         raise OSError(errno.EINVAL, "it is a named pipe", str(path))
-    return path.read_bytes()
+    with open(path, "rb") as stream:
+        content = stream.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise OSError(errno.EFBIG, f"it is larger than {LARGEST // 2**20} MiB", str(path))
+    return content
 
 
 def _no_number(name: str) -> float:

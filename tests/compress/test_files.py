@@ -62,6 +62,11 @@ def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
         read_json(tmp_path / "a.json")
 
 
+def test_a_file_without_an_end_is_not_read_to_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Cannot read '/dev/zero': it is larger than 128 MiB"):
+        read_json(Path("/dev/zero"))
+
+
 def test_a_shells_pipe_is_read() -> None:
     reader, writer = os.pipe()
     os.write(writer, b'{"x": 1}')

@@ -6,13 +6,15 @@ import contextlib
 import os
 import random
 import signal
+import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.search.test_faults import processes
-from tests.search.test_run import paretune, records, start, study
+from tests.search.test_run import paretune, records, start, study, wait_for
 
 KILLS = int(os.environ.get("PARETUNE_FUZZ_KILLS", "3"))
 TRIALS = 10
@@ -23,6 +25,11 @@ pytestmark = pytest.mark.slow
 def kill(process: int, group: bool = False) -> None:
     with contextlib.suppress(ProcessLookupError):
         (os.killpg if group else os.kill)(process, signal.SIGKILL)
+
+
+def grown(folder: Path, before: int, process: subprocess.Popen[str]) -> bool:
+    """Whether a further trial has ended, or the run."""
+    return len(records(folder)) > before or process.poll() is not None
 
 
 def test_kills_of_the_run_of_a_worker_and_of_all(
@@ -38,11 +45,13 @@ def test_kills_of_the_run_of_a_worker_and_of_all(
     for place in range(KILLS):
         victim = ("parent", "worker", "all")[place % 3]
         process = start(*words, cwd=tmp_path)
-        time.sleep(rng.uniform(4.0, 16.0))
+        if place:  # the first kill may hit workers that still import
+            wait_for(partial(grown, folder, len(known), process))
+        time.sleep(rng.uniform(0.5, 6.0))
         found = list(processes(workers))
         if victim == "worker" and found:
             kill(rng.choice(found), group=True)
-            time.sleep(rng.uniform(0.0, 6.0))
+            time.sleep(rng.uniform(0.0, 4.0))
         for worker in found if victim == "all" else ():
             kill(worker, group=True)
         kill(process.pid)
