@@ -65,7 +65,7 @@ def test_bad_targets(target: str, message: str) -> None:
     [
         ("import missing_thing", r"\(No module named 'missing_thing'\). Run from the folder"),
         ("def build(trial, data) return", r"\(SyntaxError: expected ':'"),
-        ("1 / 0", r"\(ZeroDivisionError: division by zero\). Make `python -c 'import"),
+        ("1 / 0", r"\(ZeroDivisionError: division by zero, .*broken_space.py:1\). Make `python"),
     ],
 )
 def test_errors_of_the_users_file_are_shown(
