@@ -8,19 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.checks import check_by_data, check_by_models
-from compress.data import Dataset, Preprocessing, load_data
-from compress.files import read_json, write_json
+from compress.data import Dataset
+from compress.files import write_json
 from compress.graph import functional
 from compress.heads import check_head
 from compress.io import load_model
 from compress.options import command_words
+from compress.origin import write_examples
 from compress.plan import Plan
 from compress.preflight import preflight
 from compress.prune.channels import check_channels
 from compress.runfolder import LOG, RunFolder
+from compress.scaling import load_for_model
 from compress.shrink import OnProgress, load_teacher
 from compress.stages import compress_stage, measure_stage, silent
 from compress.trained import trained_for
+from compress.unlearnt import Judged, check_scaling, check_unlearnt
 
 if TYPE_CHECKING:
     import keras
@@ -53,8 +56,9 @@ def compress_model(
     """Prunes, distils, exports and measures a model that the user brings.
 
     Args:
-        model: A `.keras` or `.h5` file. Where it lies in a run's folder, the scaling
-            that was stored there is used (`--normalize auto`).
+        model: A `.keras` or `.h5` file. With `--normalize auto` the scaling of its inputs is
+            that of the run in whose folder it lies; of another model it is found on
+            validation examples (see `compress.scaling`).
         data: A data set; default: what `plan.data` names, which must then name one.
         plan: Everything else; default: `Plan()`.
         on_progress: Called with (what is done, share of it in [0, 1]).
@@ -64,8 +68,8 @@ def compress_model(
         Called again with the same plan, finished work is not repeated.
 
     Raises:
-        InputError: The model, the data, the plan or the folder break a rule; nothing
-            has been written then.
+        InputError: The model, the data, the plan or the folder break a rule, or the data
+            would judge the model by what it has learnt; nothing has been written then.
         TrainingDiverged: Fine-tuning failed.
     """
     from compress.device import setup
@@ -78,10 +82,13 @@ def compress_model(
     # first of all: loading a model starts TensorFlow, which then refuses another thread count
     device = setup(plan.device, plan.threads)
     original = load_model(path)
-    data = data or load_for_model(path, plan)
+    data = data or load_for_model(path, plan, original)
     teachers = [path] if plan.distill.automatic else plan.distill.teacher_files()
     functional(original)
     check_head(original, data)
+    past = [check_unlearnt(path, data, f"Model '{path}'")]
+    past += unlearnt_teachers(plan, data)
+    fed = check_scaling(path, data, f"Model '{path}'")
     check_by_data(plan, data)
     loaded = check_teachers(plan, data)
     check_by_models(plan, data, [original], loaded)
@@ -93,6 +100,7 @@ def compress_model(
     with folder.locked(), folder.logging():
         LOG.info("runs on %s", device.describe())
         write_data_record(folder, data)
+        write_examples(folder, data, [path], teachers)
         if not folder.is_compressed(path.stem):
             compress_stage(
                 original,
@@ -105,11 +113,26 @@ def compress_model(
                 on_progress,
                 command=command,
                 before=trained_for(path),
+                val_learnt=any(item.validation for item in past),
+                notes=tuple(dict.fromkeys([*fed, *(note for item in past for note in item.notes)])),
             )
         measure_stage(folder, plan, on_progress)
         report = render(folder.path)
     (record,) = (item for item in report.compressed if item.model == path.stem)
     return CompressResult(load_model(folder.model_file(record.small)), folder.path, report)
+
+
+def unlearnt_teachers(plan: Plan, data: Dataset) -> list[Judged]:
+    """Checks that the teachers that the plan names have not learnt what would judge a student.
+
+    Returns:
+        What their pasts mean for figures on the data.
+
+    Raises:
+        InputError: One has.
+    """
+    files = plan.distill.teacher_files()
+    return [check_unlearnt(path, data, f"Teacher '{path}'") for path in files]
 
 
 def check_teachers(plan: Plan, data: Dataset) -> list[keras.Model]:
@@ -129,26 +152,20 @@ def check_teachers(plan: Plan, data: Dataset) -> list[keras.Model]:
     from compress.distill.teachers import class_order
 
     options = plan.distill
-    if not options.automatic and not options.teacher_files():
+    files = options.teacher_files()
+    if not options.automatic and not files:
         return []
     logit_loss(options.loss, data.task)
-    loaded = [load_teacher(path) for path in options.teacher_files()]
+    loaded = [load_teacher(path, data, plan) for path in files]
     for teacher in loaded:
         class_order(teacher.model, data, teacher.class_names)
     return [teacher.model for teacher in loaded]
 
 
-def load_for_model(path: Path, plan: Plan) -> Dataset:
-    """Loads the plan's data, scaled as the model's own run scaled it where that is known."""
-    record = path.parent.parent / "data.json"
-    stored = None
-    if plan.data.normalize == "auto" and path.parent.name == "candidates" and record.exists():
-        stored = Preprocessing.from_json(read_json(record)["preprocess"])
-    return load_data(plan.data, seed=plan.seed, preprocess=stored)
-
-
 def write_data_record(folder: RunFolder, data: Dataset) -> None:
-    """Stores what later uses of the run's models need to know of the data."""
+    """Stores what later uses of the run's models need to know of the data, and logs its notes."""
+    for note in data.notes:
+        LOG.info("note: %s", note)
     write_json(
         folder.data,
         {

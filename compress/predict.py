@@ -28,11 +28,8 @@ class Predictor:
     def __init__(self, view: Callable[..., Any], preprocess: Preprocessing) -> None:
         import tensorflow as tf
 
-        gain, offset = (tf.constant(part) for part in preprocess.affine())
-        self._call = tf.function(
-            lambda x: view(tf.cast(x, tf.float32) * gain + offset, training=False),
-            autograph=False,
-        )
+        scaled = preprocess.in_graph()
+        self._call = tf.function(lambda x: view(scaled(x), training=False), autograph=False)
 
     def __call__(self, x: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
         """Returns logits (n, outputs) for raw examples (n, ...)."""

@@ -91,6 +91,7 @@ class _Preprocess(TypedDict, total=False):
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    bgr: bool
 
 
 class _DataRecord(TypedDict, total=False):
@@ -128,6 +129,7 @@ class RunFolder:
         self.compressed = self.path / "compressed"
         self.latency = self.path / "latency.json"
         self.data = self.path / "data.json"
+        self.examples = self.path / "examples.npz"
         self.journal = self.path / "study.journal"
         self.log = self.path / "log.txt"
         self.shared = self.path / ".shared"

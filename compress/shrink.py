@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.data import Dataset
+from compress.data import Dataset, Preprocessing
 from compress.errors import FeasibleError
-from compress.files import read_json
 from compress.io import copy_model, load_model
+from compress.origin import origin_of
 from compress.plan import Plan
 from compress.runfolder import LOG
+from compress.scaling import find_scaling
 
 if TYPE_CHECKING:
     import keras
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from compress.prune.channels import ChannelReport, SensitivityMap
     from compress.prune.weights import WeightPruner, WeightReport
     from compress.train import TrainResult
+    from compress.train.last import LastEpoch
 
 OnProgress = Callable[[str, float], None]
 
@@ -68,6 +70,8 @@ def shrink(
     device: Device,
     on_progress: OnProgress,
     checkpoints: Path | None = None,
+    *,
+    val_learnt: bool = False,
 ) -> Shrunk:
     """Removes channels, then prunes weights and distils; `model` stays as it is.
 
@@ -81,13 +85,17 @@ def shrink(
         on_progress: Called with (what is done, share of it in [0, 1]).
         checkpoints: Folder of trainings that can go on and of the teachers' outputs; the
             caller removes it when the model is done.
+        val_learnt: Model or teachers have learnt the validation part: each fine-tuning keeps
+            its last epoch.
     """
     from compress.predict import predict_logits
     from compress.prune.recalibrate import recalibrate
     from compress.prune.weights import WeightPruner, WeightReport
+    from compress.train.last import LastEpoch
 
-    loaded = [load_teacher(path) for path in teachers]
-    tuner = _Tuner(data, plan, loaded, device, on_progress, checkpoints)
+    loaded = [load_teacher(path, data, plan) for path in teachers]
+    last = [LastEpoch()] if val_learnt else []
+    tuner = _Tuner(data, plan, loaded, device, on_progress, checkpoints, last)
     dense_val = data.task.quality(data.val.y, predict_logits(model, data, "val"))
     student, channels, notes = _without_channels(model, name, data, plan, tuner, on_progress)
     pruner = WeightPruner(plan.weights) if plan.weights.sparsity > 0 else None
@@ -225,6 +233,7 @@ class _Tuner:
     device: Device
     on_progress: OnProgress
     checkpoints: Path | None
+    last: Sequence[LastEpoch]
     trained: list[int] = field(default_factory=list)
     """Epochs of each training so far."""
 
@@ -246,7 +255,7 @@ class _Tuner:
         common: dict[str, Any] = {
             "device": self.device,
             "seed": self.plan.seed,
-            "hooks": hooks,
+            "hooks": [*hooks, *self.last],
             "checkpoint": checkpoint,
             "on_epoch": on_epoch,
         }
@@ -261,6 +270,7 @@ class _Tuner:
             self.plan.distill,
             finetune=self.plan.finetune,
             teacher_classes=[teacher.class_names for teacher in self.teachers],
+            teacher_scalings=[teacher.preprocess for teacher in self.teachers],
             cache_folder=folder / "teacher" if folder else None,
             on_progress=self.on_progress,
             **common,
@@ -275,14 +285,34 @@ class _Tuner:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher's model and, where its run stored them, its class names."""
+    """A teacher's model and what it takes to ask it.
+
+    Attributes:
+        model: The model.
+        class_names: Of its outputs, where its run stored them.
+        preprocess: The scaling that it is fed with; None: that of the data.
+    """
 
     model: keras.Model
     class_names: tuple[str, ...] | None
+    preprocess: Preprocessing | None = None
 
 
-def load_teacher(path: Path) -> Teacher:
-    """Loads a teacher; the class names of the run whose folder it lies in come with it."""
-    record = path.parent.parent / "data.json"
-    names = read_json(record).get("class_names") if record.is_file() else None
-    return Teacher(load_model(path), tuple(names) if names else None)
+def load_teacher(path: Path, data: Dataset, plan: Plan) -> Teacher:
+    """Loads a teacher; its run's class names and scaling come with it.
+
+    The scaling of one from elsewhere is found on validation examples, as `--normalize` does
+    of a model to compress; one that is given is for the teachers too.
+
+    Raises:
+        InputError: The file cannot be read, or the scaling cannot be found.
+    """
+    origin, model = origin_of(path), load_model(path)
+    scaling = origin.preprocess if origin is not None else None
+    by_answers = plan.data.normalize == "auto" and data.max_value is not None
+    # what is left to the pipeline is the model itself, or one of this run
+    if origin is None and by_answers and not plan.distill.automatic:
+        scaling = find_scaling(model, data, f"Teacher '{path}'").preprocess
+    if scaling is not None and scaling.same_as(data.preprocess):
+        scaling = None
+    return Teacher(model, origin.class_names if origin is not None else None, scaling)

@@ -47,6 +47,7 @@ def compress_stage(
     command: str,
     before: Trained = UNKNOWN,
     notes: Sequence[str] = (),
+    val_learnt: bool = False,
 ) -> Compressed:
     """Compresses one model and records files and qualities; latency comes later.
 
@@ -66,6 +67,7 @@ def compress_stage(
         command: What the report shows for reproducing this model.
         before: How long the dense model was trained.
         notes: What is known of the plan already; they come first in the record's.
+        val_learnt: The model or a teacher has learnt the validation part: it selects nothing.
 
     Returns:
         The record, as written.
@@ -76,7 +78,19 @@ def compress_stage(
     # dropout layers of a copy draw their seeds from the global generator
     keras.utils.set_random_seed(plan.seed)
     unfinished = folder.path / "unfinished" / name
-    shrunk = shrink(model, name, data, plan, teachers, device, on_progress, unfinished)
+    for note in notes:
+        LOG.info("note: %s: %s", name, note)
+    shrunk = shrink(
+        model,
+        name,
+        data,
+        plan,
+        teachers,
+        device,
+        on_progress,
+        unfinished,
+        val_learnt=val_learnt,
+    )
     small = f"{name}-{shrunk.label}"
     save_model(float32_model(shrunk.model), folder.model_file(small))
     dense, missing = _files(model, name, name, "dense", 0.0, data, plan, folder, on_progress)
@@ -98,7 +112,7 @@ def compress_stage(
     record = Compressed(
         model=name,
         compressed=small,
-        teacher=_taught_by(teachers, shrunk.teacher_val, data.task.qualities[0]),
+        teacher=_taught_by(teachers, shrunk.teacher_val, data.task.qualities[0], val_learnt),
         val={"dense": shrunk.dense_val, "pruned": shrunk.val},
         weights=shrunk.weights.to_json(),
         channels=shrunk.channels.to_json() if shrunk.channels else None,
@@ -108,6 +122,7 @@ def compress_stage(
         seconds=time.perf_counter() - began,
         device=device.describe(),
         notes=(*notes, *shrunk.notes, *left_out(model), *reasons),
+        val_learnt=val_learnt,
         artifacts=tuple(artifact.to_json() for artifact in artifacts),
         finetuned=shrunk.finetuned,
         dense_epochs=before.epochs,
@@ -131,10 +146,11 @@ def _qualities(model: keras.Model, data: Dataset) -> dict[str, dict[str, float]]
     }
 
 
-def _taught_by(teachers: Sequence[Path], quality: float, name: str) -> str:
+def _taught_by(teachers: Sequence[Path], quality: float, name: str, learnt: bool) -> str:
     """Returns "0003 (0.9210 validation accuracy)", or nothing."""
     who = " and ".join(path.stem for path in teachers)
-    return f"{who} ({quality:.4f} validation {name})" if who else ""
+    part = f"validation {name}{', of a part that was learnt' if learnt else ''}"
+    return f"{who} ({quality:.4f} {part})" if who else ""
 
 
 def _with_baseline(artifacts: list[Artifact], plan: Plan) -> list[Artifact]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from compress.data import Dataset, Split
 from compress.io import float32_model, save_model
@@ -17,6 +16,7 @@ from compress.predict import predict_logits
 from compress.records import Candidate, Final
 from compress.runfolder import RunFolder, final_name
 from compress.train import EpochRecord, train
+from compress.train.last import LastEpoch
 from search import optimizers
 from search.following import Start
 from search.objective import derived_seed, model_policy
@@ -135,31 +135,3 @@ def on_everything(data: Dataset) -> Dataset:
         np.concatenate([train_part.x, val.x]), np.concatenate([train_part.y, val.y]), weight
     )
     return replace(data, train=both)
-
-
-class LastEpoch:
-    """A training hook that lets only the last epoch's weights stand."""
-
-    def start(
-        self,
-        model: Any,
-        step: Any,
-        total_steps: int,
-        steps_per_epoch: int,
-        *,
-        jit: bool,
-        state: Mapping[str, npt.NDArray[Any]] | None = None,
-    ) -> None:
-        """See `compress.train.Hook.start`."""
-        self._total = total_steps
-
-    def before_step(self) -> None:
-        """Does nothing."""
-
-    def may_select(self, step: int) -> bool:
-        """Tells whether training is over."""
-        return step >= self._total
-
-    def state(self) -> Mapping[str, npt.NDArray[Any]]:
-        """Returns nothing: there is no state."""
-        return {}

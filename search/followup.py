@@ -10,7 +10,10 @@ from compress.pipeline import command_line
 from compress.runfolder import LOG, RunFolder
 from search.display import Display, Shown
 from search.engines import Job, messages
+from search.past import Past
 from search.plan import SearchPlan
+
+_NOTHING = Past()
 
 
 class FinalJobs(Shown):
@@ -74,10 +77,11 @@ class CompressJobs(Shown):
         names: list[str],
         teachers: Sequence[Path],
         display: Display,
+        past: Past = _NOTHING,
     ) -> None:
         # largest first: the last jobs to end are then short, and no worker idles for long
         self._pending = list(reversed(names))
-        self._folder, self._plan = folder, plan
+        self._folder, self._plan, self._past = folder, plan, past
         self._teachers = [str(path) for path in teachers]
         super().__init__(display, len(names))
 
@@ -90,6 +94,8 @@ class CompressJobs(Shown):
             "kind": messages.COMPRESS,
             "name": name,
             "teachers": self._teachers,
+            "val_learnt": self._past.val_learnt,
+            "told": self._past.notes,
             "command": command_line(
                 self._plan.compression(self._teachers), self._folder.shipped_file(name)
             ),
@@ -104,8 +110,9 @@ class CompressJobs(Shown):
             quality = self._plan.search.objectives[0]
             before, after = (message["val"][key][quality] for key in ("dense", "pruned"))
             LOG.info(
-                "compressed %s: validation %s %.4f -> %.4f after %d more epochs of training",
+                "compressed %s: validation %s %.4f -> %.4f after %d more epochs of training%s",
                 message["name"], quality, before, after, message["finetuned"],
+                " (it was learnt)" if self._past.val_learnt else "",
             )  # fmt: skip
         self.end(worker)
 

@@ -17,11 +17,12 @@ from pathlib import Path
 
 from compress import credentials
 from compress.checks import check_training
-from compress.data import Dataset, load_data
+from compress.data import Dataset
 from compress.data.shared import shared
 from compress.device import available_cores, gpu_count
 from compress.errors import InputError, RunFailed
 from compress.options import command_words
+from compress.origin import write_examples
 from compress.pipeline import check_teachers, write_data_record
 from compress.preflight import preflight
 from compress.records import COMPLETE, FAILED, Candidate
@@ -38,6 +39,7 @@ from search.feasible import check_compression, check_limits
 from search.final import ship
 from search.followup import CompressJobs, FinalJobs
 from search.jobs import SearchJobs
+from search.past import Past, check_past, load_for_space
 from search.plan import BudgetOptions, FinalOptions, SearchPlan
 from search.recovery import forget, recover, untried
 from search.samplers import check_installed
@@ -95,7 +97,10 @@ def _run(plan: SearchPlan, command: str, display: Display) -> Report:
     check_installed(plan.search.sampler)
     if plan.search.replay:
         studies.read_replay(Path(plan.search.replay))
-    data = load_data(plan.data, seed=plan.seed)
+    if around:
+        # before the model starts TensorFlow, which then stays as it is
+        gpu_count(plan.device)
+    data = load_for_space(plan, space)
     find_sources(plan.search.warm_start, plan.search.space, plan.search.objectives, data)
     gpus = gpu_count(plan.device)
     space.check(data)
@@ -105,6 +110,7 @@ def _run(plan: SearchPlan, command: str, display: Display) -> Report:
             f"objectives must begin with a quality of the {data.kind} task: "
             f"{', '.join(data.task.qualities)}. Received: {quality}."
         )
+    past = check_past(plan, data, space)
     check_training(plan, data)
     teachers = check_teachers(plan, data)
     if command == "run":
@@ -120,6 +126,7 @@ def _run(plan: SearchPlan, command: str, display: Display) -> Report:
     folder.claim(command, plan, facts, shown, blank, partial(forget, folder))
     with explained(), folder.locked(), folder.logging():
         write_data_record(folder, data)
+        write_examples(folder, data, past.before, past.taught)
         place = f"{gpus} GPU(s)" if gpus else f"CPU, {available_cores()} cores"
         LOG.info(
             "runs on %s: %d worker process(es) of %d thread(s); folder %s",
@@ -143,7 +150,9 @@ def _run(plan: SearchPlan, command: str, display: Display) -> Report:
                 _train_finally(folder, plan, pool, display)
             # shown commands name the threads: sums in another order are other sums
             same = replace(plan, threads=threads)
-            failures = _compress_front(folder, same, pool, display) if command == "run" else []
+            failures = (
+                _compress_front(folder, same, pool, display, past) if command == "run" else []
+            )
         if command == "run":
             display.phase("Measuring latency", 0, 1, steps=True)
             measure_stage(folder, plan, lambda text, share: display.worker(0, text, share))
@@ -277,7 +286,7 @@ def _train_finally(folder: RunFolder, plan: SearchPlan, pool: LocalPool, display
 
 
 def _compress_front(
-    folder: RunFolder, plan: SearchPlan, pool: LocalPool, display: Display
+    folder: RunFolder, plan: SearchPlan, pool: LocalPool, display: Display, past: Past
 ) -> list[str]:
     """Compresses what of the front is not yet; returns what failed, with reasons."""
     report = load_report(folder.path)
@@ -293,7 +302,7 @@ def _compress_front(
         ", ".join(report.front), plan.weights.label,
         " and ".join(map(str, teachers)) or "none",
     )  # fmt: skip
-    handler = CompressJobs(folder, plan, pending, teachers, display)
+    handler = CompressJobs(folder, plan, pending, teachers, display, past)
     display.phase("Compressing", 0, len(pending), steps=True)
     pool.run(handler)
     return handler.failures

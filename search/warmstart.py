@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -72,7 +73,28 @@ def about(space: str, objectives: tuple[str, ...], data: Dataset) -> dict[str, A
         "objectives": list(objectives),
         "data": data.name,
         "features": meta_features(data),
+        "test": _test_part(data),
     }
+
+
+def _test_part(data: Dataset) -> str:
+    """Returns a hash of the examples that test, in any order and scale."""
+    return hashlib.sha256(np.sort(data.keys["test"]).tobytes()).hexdigest()[:16]
+
+
+def _check_test_part(name: str, stored: dict[str, Any], data: Dataset) -> None:
+    """Checks that a search without a folder has left the new one's test part alone.
+
+    Raises:
+        InputError: It was on the same data in other parts.
+    """
+    other = stored.get("test", _test_part(data)) != _test_part(data)
+    if "://" in name and stored["data"] == data.name and other:
+        raise InputError(
+            "warm_start must name searches that have not trained on, or chosen by, what is the "
+            f"test part here. Received: '{name}', on other parts of '{data.name}'. Give that "
+            "search's --seed, --val-fraction and --test-fraction."
+        )
 
 
 @dataclass(frozen=True)
@@ -102,7 +124,8 @@ def find_sources(
         data: Of the new search.
 
     Raises:
-        InputError: Nothing is found under a name, or its space or objectives differ.
+        InputError: Nothing is found under a name, its space or objectives differ, or it has
+            used what is the test part here (of folders `check_choices` tells).
     """
     found = []
     for name in names:
@@ -120,6 +143,7 @@ def find_sources(
                         f"warm_start must name searches of the same {key} ({own}). Received: "
                         f"'{name}' with {stored[key]}."
                     )
+            _check_test_part(name, stored, data)
             gap = distance(stored["features"], meta_features(data))
             found.append(Source(name, tuple(_front(study)), gap))
     return sorted(found, key=lambda source: source.distance)

@@ -44,7 +44,8 @@ def load_data(
             cifar100); a folder of IDX files or of class sub-folders with images; an .npz
             file; or "package.module:function" returning a `Dataset`. Options as one
             `DataOptions` record are taken whole.
-        normalize: "standardize", "unit", "none", or "auto" (= "standardize" here).
+        normalize: "standardize", "unit", "symmetric", "center", "caffe", "torch", "none" (see
+            `fit_preprocessing`), or "auto" (= "standardize" here).
         val_fraction: Share of the training part, in (0, 1).
         test_fraction: Share of everything, in (0, 1).
         task: What labels mean: "multiclass", "binary", "multilabel" or "regression"; the last
@@ -148,7 +149,9 @@ def _finish(
             f"The stored preprocessing must fit the data: it is for {len(preprocess.mean)} "
             f"channels. Received: '{options.source}' with {train.x.shape[-1]}."
         )
-    return Dataset(options.source, train, val, test, classes, preprocess, raw.notes, kind)
+    return Dataset(
+        options.source, train, val, test, classes, preprocess, raw.notes, kind, raw.max_value
+    )
 
 
 def _numbered(train: Split, source: str, kind: str) -> tuple[str, ...]:

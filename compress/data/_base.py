@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.data.keys import example_keys
 from compress.data.preprocessing import Preprocessing
 from compress.errors import InputError
 from compress.task import Task, make_task
@@ -81,6 +82,8 @@ class Dataset:
         preprocess: Raw `x` -> model input.
         notes: What was skipped or changed while loading.
         kind: "multiclass", "binary" (two names, one output), "multilabel" or "regression".
+        max_value: What "full" means in `x`, where `load_data` read a file; None: inputs are
+            fed as `preprocess` says and no other scaling is thought of.
 
     Raises:
         InputError: Lengths or shapes of the parts disagree, a part is empty, a label is
@@ -95,6 +98,7 @@ class Dataset:
     preprocess: Preprocessing
     notes: tuple[str, ...] = ()
     kind: str = "multiclass"
+    max_value: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind == "binary" and self.num_classes != 2:
@@ -157,6 +161,11 @@ class Dataset:
             return [int(n) for n in labels.sum(axis=0)]
         return [len(labels)] * self.num_classes
 
+    @cached_property
+    def keys(self) -> dict[str, npt.NDArray[np.uint64]]:
+        """One 64-bit hash an example, by part; see `compress.data.keys`."""
+        return {part: example_keys(self.split(part).x) for part in SPLITS}
+
     def fingerprint(self) -> str:
         """Returns a hash of all examples, labels and scaling: equal data, equal hash."""
         return self._fingerprint
@@ -164,6 +173,8 @@ class Dataset:
     @cached_property
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(f"{self.preprocess!r}".encode())
+        if self.preprocess.bgr:
+            digest.update(b"bgr")
         if self.kind != "multiclass":
             digest.update(self.kind.encode())
         for part in SPLITS:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from compress.errors import InputError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Red, green, blue, of pixels in [0, 1]: what `keras.applications` calls "torch"."""
+CAFFE_MEAN = (103.939, 116.779, 123.68)
+"""Blue, green, red, of pixels in [0, 255]: what `keras.applications` calls "caffe"."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +26,15 @@ class Preprocessing:
         scale: Factor on the raw values (1/255 for bytes).
         mean: After scaling, per channel (last axis) or a single value.
         std: Likewise, above 0.
+        bgr: Whether the channels are reversed before all that; `mean` and `std` are of the
+            reversed ones then.
     """
 
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    # not in the text that fingerprints are made of, unless it is set: see `Dataset.fingerprint`
+    bgr: bool = field(default=False, repr=False)
 
     def __call__(self, x: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
         """Applies the map.
@@ -35,7 +46,8 @@ class Preprocessing:
             Model inputs of the same shape, float32.
         """
         gain, offset = self.affine()
-        result: npt.NDArray[np.float32] = x.astype(np.float32) * gain + offset
+        turned = x[..., ::-1] if self.bgr else x
+        result: npt.NDArray[np.float32] = turned.astype(np.float32) * gain + offset
         return result
 
     def affine(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -45,14 +57,50 @@ class Preprocessing:
         offset = -np.asarray(self.mean, np.float64) / std
         return gain.astype(np.float32), offset.astype(np.float32)
 
+    def in_graph(self) -> Callable[[Any], Any]:
+        """Returns the map as a function of TensorFlow tensors, of any number type."""
+        import tensorflow as tf
+
+        gain, offset = (tf.constant(part) for part in self.affine())
+
+        def scaled(x: Any) -> Any:
+            turned = tf.cast(x, tf.float32)
+            return (turned[..., ::-1] if self.bgr else turned) * gain + offset
+
+        return scaled
+
+    def from_inputs(self, other: Preprocessing) -> Preprocessing:
+        """Returns the map that makes inputs of this scaling from inputs of another one."""
+        own_std, its_std = np.asarray(self.std, np.float64), np.asarray(other.std, np.float64)
+        its_mean = np.asarray(other.mean, np.float64)
+        turned = self.bgr != other.bgr
+        if turned:
+            its_std, its_mean = its_std[::-1], its_mean[::-1]
+        # raw = (input * its_std + its_mean) / other.scale, in the order of this scaling
+        factor = self.scale / other.scale
+        mean = np.asarray(self.mean, np.float64) - its_mean * factor
+        mean, std = np.broadcast_arrays(mean / (its_std * factor), own_std / (its_std * factor))
+        return Preprocessing(1.0, tuple(mean.tolist()), tuple(std.tolist()), turned)
+
+    def same_as(self, other: Preprocessing) -> bool:
+        """Tells whether both give the same inputs, up to rounding."""
+        return self.bgr == other.bgr and all(
+            np.allclose(own, its, rtol=1e-4, atol=1e-6)
+            for own, its in zip(self.affine(), other.affine(), strict=True)
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Returns the record that is stored beside exports."""
-        return {
+        record = {
             "formula": "(x * scale - mean) / std, per channel (last axis)",
             "scale": self.scale,
             "mean": list(self.mean),
             "std": list(self.std),
         }
+        if self.bgr:
+            record["formula"] = "(x[..., ::-1] * scale - mean) / std: channels reversed, then each"
+            record["bgr"] = True
+        return record
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Preprocessing:
@@ -66,8 +114,9 @@ class Preprocessing:
                 float(record["scale"]),
                 tuple(float(value) for value in record["mean"]),
                 tuple(float(value) for value in record["std"]),
+                bool(record.get("bgr", False)),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"A preprocessing record must hold scale, mean and std. Received: {record} "
                 f"({error!r})."
@@ -83,18 +132,71 @@ def fit_preprocessing(
         x: Raw training examples, shape (n, features) or (n, H, W, C).
         max_value: What is scaled to 1.
         normalize: "standardize" (zero mean, unit variance per channel or feature; a
-            constant channel keeps variance 1), "unit" (scaling only) or "none".
+            constant channel keeps variance 1), "center" (zero mean alone), "unit" (scaling
+            only), "symmetric" (to [-1, 1]), "caffe" and "torch" (ImageNet's means, see
+            `CAFFE_MEAN` and `IMAGENET_MEAN`; three channels) or "none".
 
     Returns:
         The map; it never sees validation or test data.
+
+    Raises:
+        InputError: ImageNet's means for other than images of three channels.
     """
     if normalize == "none":
         return Preprocessing()
-    scale = 1.0 / max_value
+    if normalize in ("caffe", "torch") and (x.ndim != 4 or x.shape[-1] != 3):
+        raise InputError(
+            f"normalize '{normalize}' must have images of three channels. Received: examples of "
+            f"shape {x.shape[1:]}."
+        )
+    full = full_scale(x, max_value)
     if normalize == "unit":
-        return Preprocessing(scale)
+        return Preprocessing(1.0 / full)
+    if normalize == "symmetric":
+        return Preprocessing(2.0 / full, (1.0,))
+    if normalize == "caffe":
+        return Preprocessing(255.0 / full, CAFFE_MEAN, bgr=True)
+    if normalize == "torch":
+        return Preprocessing(1.0 / full, IMAGENET_MEAN, IMAGENET_STD)
     axes = tuple(range(x.ndim - 1))
-    mean = x.mean(axis=axes, dtype=np.float64) * scale
+    mean = x.mean(axis=axes, dtype=np.float64)
+    if normalize == "center":
+        return Preprocessing(1.0, tuple(mean.tolist()))
+    scale = 1.0 / max_value
+    mean = mean * scale
     std = x.std(axis=axes, dtype=np.float64) * scale
     std = np.where(std > 1e-7, std, 1.0)
     return Preprocessing(scale, tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def full_scale(x: npt.NDArray[np.generic], max_value: float) -> float:
+    """Returns what stands for 1 in `x`: `max_value`, or 255 in images of such other numbers.
+
+    Pixels in [0, 255] are often kept as float32 or int64; nothing but the values tells.
+    """
+    if max_value != 1.0 or x.ndim != 4:
+        return max_value
+    return 255.0 if x.min() >= 0 and 2 < x.max() <= 255 else max_value
+
+
+def scalings(x: npt.NDArray[np.generic], max_value: float) -> dict[str, Preprocessing]:
+    """Returns the scalings that a model for such examples may have been trained with.
+
+    Args:
+        x: Raw training examples.
+        max_value: What is scaled to 1.
+
+    Returns:
+        By name, as `fit_preprocessing` takes them; of equal ones the first.
+    """
+    names = ["none", "unit", "standardize"]
+    if x.ndim == 4 or max_value != 1.0:
+        names.insert(2, "symmetric")
+    if x.ndim == 4 and x.shape[-1] == 3:
+        names += ["center", "caffe", "torch"]
+    found: dict[str, Preprocessing] = {}
+    for name in names:
+        made = fit_preprocessing(x, max_value, name)
+        if not any(made.same_as(other) for other in found.values()):
+            found[name] = made
+    return found

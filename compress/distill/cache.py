@@ -57,7 +57,7 @@ class Cached:
 def cache_key(teachers: Teachers, data: Dataset) -> str:
     """Returns what a cache is known by: teachers, what is taken of them, and examples."""
     digest = hashlib.sha256(teachers.fingerprint().encode())
-    digest.update(repr(data.preprocess).encode())
+    digest.update(f"{data.preprocess!r} {data.preprocess.bgr}".encode())
     digest.update(f"{data.train.x.shape} {data.train.x.dtype}".encode())
     digest.update(np.ascontiguousarray(data.train.x).tobytes())
     return digest.hexdigest()[:32]
@@ -147,11 +147,9 @@ def _fill(
 
     total = len(data.train)
     size = min(BATCH, total)
-    gain, offset = (tf.constant(part) for part in data.preprocess.affine())
+    scaled = data.preprocess.in_graph()
     with teachers.running():
-        outputs = tf.function(
-            lambda x: teachers.outputs(tf.cast(x, tf.float32) * gain + offset), autograph=False
-        )
+        outputs = tf.function(lambda x: teachers.outputs(scaled(x)), autograph=False)
         for count, first in enumerate(range(start, total, size), start=1):
             # the last batch overlaps: another size would trace the teachers again
             low = min(first, total - size)

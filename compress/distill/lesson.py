@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.data import Dataset
+from compress.data import Dataset, Preprocessing
 from compress.distill.cache import Cached, cache_key, teacher_cache
 from compress.distill.hints import Hint, make_hints
 from compress.distill.losses import logit_loss
@@ -53,6 +53,7 @@ def teaching(
     *,
     seed: int = 0,
     teacher_classes: Sequence[Sequence[str] | None] | None = None,
+    teacher_scalings: Sequence[Preprocessing | None] | None = None,
     cache_folder: Path | None = None,
     on_progress: Callable[[str, float], None] | None = None,
 ) -> Iterator[Lesson]:
@@ -76,7 +77,19 @@ def teaching(
         )
     orders = [class_order(m, data, n) for m, n in zip(models, names, strict=True)]
     hints = make_hints(student, models[0], options, data.task, seed)
-    teachers = Teachers(models, data.task, hints, orders)
+    scalings = list(teacher_scalings or [None] * len(models))
+    if len(scalings) != len(models):
+        raise InputError(
+            f"teacher_scalings must have one entry a teacher. Received: {len(scalings)} for "
+            f"{len(models)}."
+        )
+    teachers = Teachers(
+        models,
+        data.task,
+        hints,
+        orders,
+        [of and of.from_inputs(data.preprocess) for of in scalings],
+    )
     teacher_val, notes = _judged(teachers, models, data, weights)
     live = bool(settings.augment) or options.cache == "off"
     with contextlib.ExitStack() as stack:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.data import Dataset
+from compress.data import Dataset, Preprocessing
 from compress.errors import InputError
 from compress.fused import fused_normalization
 from compress.heads import check_head, check_shapes, logits_view
@@ -30,6 +30,7 @@ class Teachers:
         task: Of the data.
         hints: Losses on features; their layers are those of the first teacher.
         orders: For each teacher which of its outputs stand for the data's classes, or None.
+        scalings: For each teacher how its inputs are made from the student's; None: the same.
     """
 
     def __init__(
@@ -38,8 +39,10 @@ class Teachers:
         task: Task,
         hints: Sequence[Hint],
         orders: Sequence[np.ndarray[Any, Any] | None],
+        scalings: Sequence[Preprocessing | None] | None = None,
     ) -> None:
         self._models, self._task, self._hints, self._orders = models, task, hints, orders
+        self._scalings = scalings or [None] * len(models)
         self._views: list[Any] = []
 
     @contextmanager
@@ -66,8 +69,11 @@ class Teachers:
         import tensorflow as tf
 
         logits, found = [], {}
-        for (view, tapping), order in zip(self._views, self._orders, strict=True):
-            output = view(inputs, training=False)
+        for (view, tapping), order, scaling in zip(
+            self._views, self._orders, self._scalings, strict=True
+        ):
+            fed = inputs if scaling is None else scaling.in_graph()(inputs)
+            output = view(fed, training=False)
             if tapping:
                 output, features = output
                 for place, hint in enumerate(self._hints):
@@ -84,6 +90,8 @@ class Teachers:
             for variable in model.variables:
                 digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
             digest.update(repr(None if order is None else order.tolist()).encode())
+        for scaling in filter(None, self._scalings):
+            digest.update(f"{scaling!r} {scaling.bgr}".encode())
         for hint in self._hints:
             digest.update(f"{hint.loss.name} {hint.pair}".encode())
         return digest.hexdigest()[:32]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.data import Dataset
+from compress.data import Dataset, Preprocessing
 from compress.distill.lesson import teaching
 from compress.plan import DistillOptions, TrainSettings
 from compress.train import train
@@ -54,6 +54,7 @@ def distill(
     hooks: Sequence[Hook] = (),
     select_by: str = "",
     teacher_classes: Sequence[Sequence[str] | None] | None = None,
+    teacher_scalings: Sequence[Preprocessing | None] | None = None,
     cache_folder: Path | None = None,
     checkpoint: Path | None = None,
     on_epoch: Callable[[int, int, EpochRecord], None] | None = None,
@@ -68,7 +69,7 @@ def distill(
         student: Its head may end in logits or in the task's activation.
         teacher: One or several; run in inference mode, their weights are not touched. Several
             teach the mean of their softened predictions; hints look at the first.
-        data: From `load_data`; all models must be fed with its scaling.
+        data: From `load_data`; the student is fed with its scaling.
         options: Losses, temperature (above 0), weights, layer pairs, cache.
         finetune: How to train.
         device: From `compress.device.setup`; default: "auto".
@@ -77,6 +78,7 @@ def distill(
         select_by: Validation quality that selects the best epoch; default: the task's first.
         teacher_classes: For each teacher its class names in its order (None: the data's);
             they are mapped by name.
+        teacher_scalings: For each teacher the scaling that it is fed with (None: the data's).
         cache_folder: Where caches on disk lie and stay; default: a temporary folder.
         checkpoint: A file to go on from; see `compress.train.train`.
         on_epoch: Called after each epoch with (epoch, epochs, record).
@@ -107,6 +109,7 @@ def distill(
         settings,
         seed=seed,
         teacher_classes=teacher_classes,
+        teacher_scalings=teacher_scalings,
         cache_folder=cache_folder,
         on_progress=on_progress,
     ) as lesson:

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 
 from compress.options import option, require, require_choice
 
-NORMALIZATIONS = ("auto", "standardize", "unit", "none")
+NORMALIZATIONS = (
+    "auto",
+    "standardize",
+    "unit",
+    "symmetric",
+    "center",
+    "caffe",
+    "torch",
+    "none",
+)
 TASKS = ("multiclass", "binary", "multilabel", "regression")
 
 
@@ -28,8 +37,10 @@ class DataOptions:
     normalize: str = option(
         "auto",
         "--normalize",
-        "standardize (per channel, training statistics), unit (pixels to [0, 1]), none, or "
-        "auto: what the model's own run stored, else standardize",
+        "standardize (per channel, training statistics), unit (pixels to [0, 1]), symmetric (to "
+        "[-1, 1]), center (less the mean per channel), caffe or torch (ImageNet's means, as "
+        "keras.applications), none, or auto: standardize; of a model that exists what its run "
+        "stored, else what answers best on validation data",
     )
     val_fraction: float = option(
         0.15, "--val-fraction", "share of the training part held out where there is no validation"

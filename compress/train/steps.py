@@ -57,7 +57,7 @@ class Steps:
         rows = {name: _reader(array) for name, array in objective.arrays().items()}
         per_example = example_weights(data, settings.class_weights)
         weights, mean_weight = tf.constant(per_example), float(per_example.mean())
-        gain, offset = (tf.constant(part) for part in data.preprocess.affine())
+        scaling = data.preprocess.in_graph()
 
         def gather(batch: Any) -> dict[str, Any]:
             found = {name: read(batch) for name, read in rows.items()}
@@ -83,7 +83,7 @@ class Steps:
 
         def update(found: Mapping[str, Any], now: Any) -> Any:
             raw = augmented(found["images"], settings.augment, seed, now)
-            inputs = tf.cast(raw, tf.float32) * gain + offset
+            inputs = scaling(raw)
             given = {**found, **objective.live(inputs)}
             with tf.GradientTape() as tape:
                 output, added = view.with_losses(inputs, training=True)
@@ -95,7 +95,7 @@ class Steps:
 
         def cost(chosen: Any) -> float:
             found = gather(chosen)
-            inputs = tf.cast(found["images"], tf.float32) * gain + offset
+            inputs = scaling(found["images"])
             given = {**found, **objective.live(inputs)}
             output, added = view.with_losses(inputs, training=False)
             return max(

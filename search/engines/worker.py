@@ -183,7 +183,8 @@ class Worker:
                 lambda text, share: self.progress(f"{name}: {text}", share),
                 before=trained_for(file),
                 command=command,
-                notes=notes,
+                notes=[*job["told"], *notes],
+                val_learnt=job["val_learnt"],
             )
         except Exception as error:
             return {"name": name, "error": _failed(error)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from compress.data import Dataset
@@ -36,6 +37,14 @@ class Space(Protocol):
         """Returns, by name, what the space follows from beside its name; {}: nothing.
 
         A run goes on only where it is the same. Called behind `check`.
+        """
+        ...
+
+    def whole(self) -> tuple[Path, keras.Model] | None:
+        """Returns the trained model, and its file, that the space's models are parts of, or None.
+
+        Raises:
+            InputError: It cannot be read.
         """
         ...
 
@@ -101,6 +110,10 @@ class DeclaredSpace(ABC):
     def facts(self) -> dict[str, str]:
         """See `Space.facts`."""
         return {}
+
+    def whole(self) -> tuple[Path, keras.Model] | None:
+        """See `Space.whole`."""
+        return None
 
     @abstractmethod
     def check(self, data: Dataset) -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from compress.data import Dataset
 from compress.errors import InputError
-from compress.files import read_json
 from compress.io import load_model
 from search.spaces._base import DeclaredSpace
 from search.spaces._choices import Choice, Chosen, pick
@@ -55,13 +54,17 @@ class Around(DeclaredSpace):
                 f"Space '{name}' must name a model's file, {PREFIX}model.keras. Received: none."
             )
 
+    def whole(self) -> tuple[Path, keras.Model]:
+        """See `Space.whole`."""
+        with self._named("must be around a trained model that can be thinned."):
+            return self.path, self._subnetworks().cut({})
+
     def check(self, data: Dataset) -> None:
         """Requires a model that fits the data and has channels that can be removed.
 
         Raises:
             InputError: There is no such file, it cannot be read, it does not fit the data,
-                nothing in it can be thinned or trained, or it was trained by a run on other
-                parts of this data.
+                or nothing in it can be thinned or trained.
         """
         from compress.heads import check_head
 
@@ -70,7 +73,6 @@ class Around(DeclaredSpace):
         whole = found.cut({})
         with self._named("must be around a model that fits the data."):
             check_head(whole, data)
-            self._check_parts(data)
         if not whole.trainable_variables:
             raise InputError(
                 f"Space '{self.name}' must be around a model with trainable weights. "
@@ -125,23 +127,6 @@ class Around(DeclaredSpace):
         # another file under the same name is another model
         stamp = path.stat().st_mtime_ns if path.is_file() else 0
         return _read(str(path), stamp)
-
-    def _check_parts(self, data: Dataset) -> None:
-        """Requires, of a model from a run on this source, the run's parts and scaling.
-
-        Raises:
-            InputError: They differ: what the model was trained on would judge it.
-        """
-        record = self.path.resolve().parent.parent / "data.json"
-        stored = read_json(record) if record.is_file() else {}
-        known = stored.get("fingerprint") if stored.get("source") == data.name else None
-        if known not in (None, data.fingerprint()):
-            raise InputError(
-                f"The data must have the parts and the scaling that '{record}' tells of: the "
-                f"model was trained on them. Received: fingerprint {data.fingerprint()} instead "
-                f"of {known}. Give that run's --seed, --normalize, --val-fraction and "
-                "--test-fraction."
-            )
 
     @contextmanager
     def _named(self, rule: str) -> Iterator[None]:

@@ -54,6 +54,9 @@ class PythonSpace:
         """Returns nothing: what the function hangs on is the user's."""
         return {}
 
+    def whole(self) -> None:
+        """Returns None: its models are not parts of a trained one."""
+
     def check(self, data: Dataset) -> None:
         """Accepts all data: only the function knows, and its error fails the trial."""
 

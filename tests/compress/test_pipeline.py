@@ -17,6 +17,7 @@ from compress.errors import InputError
 from compress.io import save_model
 from compress.options import from_flat
 from compress.plan import Plan, TrainSettings
+from compress.scaling import load_for_model
 from compress.train import train
 from tests.compress.tflite import zeros_in
 
@@ -193,18 +194,22 @@ def test_without_pruning_and_teacher(trained: Path, tmp_path: Path) -> None:
 
 def test_a_model_from_a_run_brings_its_scaling(trained: Path, tmp_path: Path) -> None:
     """The run stored 'unit' scaling; `--normalize auto` must find and use it."""
-    from compress.pipeline import load_for_model
-
     run = tmp_path / "run"
     (run / "candidates").mkdir(parents=True)
-    target = run / "candidates" / "0001.keras"
-    target.write_bytes(trained.read_bytes())
+    (run / "final").mkdir()
     unit = load_data("digits", normalize="unit")
     (run / "data.json").write_text(json.dumps({"preprocess": unit.preprocess.to_json()}))
-    assert load_for_model(target, DIGITS).preprocess == unit.preprocess
+    model = load_model(trained)
+    for folder in ("candidates", "final"):
+        target = run / folder / "0001.keras"
+        target.write_bytes(trained.read_bytes())
+        assert load_for_model(target, DIGITS, model).preprocess == unit.preprocess
     explicit = from_flat(Plan, {"data": "digits", "normalize": "none"})
-    assert load_for_model(target, explicit).preprocess.scale == 1.0
-    assert load_for_model(trained, DIGITS).preprocess == load_data("digits").preprocess
+    assert load_for_model(target, explicit, model).preprocess.scale == 1.0
+    # of a stranger's model the answers tell
+    data = load_for_model(trained, DIGITS, model)
+    assert data.preprocess == load_data("digits").preprocess
+    assert data.notes[-1].startswith(f"inputs of model '{trained}' are scaled by standardize (acc")
 
 
 @pytest.mark.parametrize(
@@ -230,6 +235,92 @@ def test_data_are_named_or_given(trained: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"data must be named.*Received: none\. Give --data"):
             compress_model(trained, plan=plan)
     assert list(tmp_path.iterdir()) == []
+
+
+def scaled_inside(path: Path, data: Dataset) -> Any:
+    """A CNN that is fed with bytes and rescales them itself, trained by Keras alone."""
+    import keras
+
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Conv2D(16, 3, padding="same", activation="relu", name="first")(x)
+    x = keras.layers.Conv2D(16, 3, activation="relu", name="second")(x)
+    x = keras.layers.Flatten()(x)
+    model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax", name="last")(x))
+    model.compile(
+        keras.optimizers.Adam(5e-3), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    model.fit(data.train.x, data.train.y, epochs=6, batch_size=64, verbose=0)
+    model.save(path)
+    return model
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_strangers_model_is_fed_as_it_was_trained(
+    dtype: Any, digits: Dataset, tmp_path: Path, cpu: Device
+) -> None:
+    """Its file has the quality that Keras's own `evaluate` gives it, and the report says why."""
+    every = {part: digits.split(part) for part in ("train", "val", "test")}
+    arrays = {f"x_{part}": (split.x * (255.0 / 16)).astype(dtype) for part, split in every.items()}
+    arrays |= {f"y_{part}": split.y for part, split in every.items()}
+    np.savez(tmp_path / "pixels.npz", **arrays)
+    data = load_data(str(tmp_path / "pixels.npz"), normalize="none")
+    model = scaled_inside(tmp_path / "mine.keras", data)
+    accuracy = model.evaluate(arrays["x_test"], every["test"].y, verbose=0)[1]
+    assert accuracy > 0.7
+    values = {"data": str(tmp_path / "pixels.npz"), "epochs": 1, "formats": "float32"}
+    values |= {"latency_budget": 0.5, "out": str(tmp_path / "out")}
+    result = compress_model(tmp_path / "mine.keras", plan=from_flat(Plan, values))
+    dense = next(row.artifact for row in result.report.rows if row.artifact.variant == "dense")
+    assert dense.test["accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    record = json.loads((result.folder / "data.json").read_text())
+    note = f"inputs of model '{tmp_path / 'mine.keras'}' are scaled by none (accuracy 0."
+    assert record["notes"][-1].startswith(note)
+    assert ", before " in record["notes"][-1]
+    assert record["preprocess"]["scale"] == 1.0
+    assert "are scaled by none" in (result.folder / "log.txt").read_text()
+    assert "are scaled by none" in (result.folder / "report.html").read_text("utf-8")
+    if dtype is not np.uint8:
+        return
+    # a model that knows nothing: nothing is written, and what to pass is said
+    model.layers[-1].set_weights([np.zeros((576, 10)), np.zeros(10)])
+    model.save(tmp_path / "new.keras")
+    plan = from_flat(Plan, {**values, "out": str(tmp_path / "none")})
+    with pytest.raises(InputError, match=r"better than guessing.* Pass --normalize with what"):
+        compress_model(tmp_path / "new.keras", plan=plan)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_candidate_is_not_judged_on_what_it_has_learnt(trained: Path, tmp_path: Path) -> None:
+    from compress.origin import write_examples
+    from compress.pipeline import write_data_record
+    from compress.runfolder import RunFolder
+
+    run = RunFolder(tmp_path / "run")
+    run.claim("compress", DIGITS)
+    data = load_data("digits")
+    write_data_record(run, data)
+    write_examples(run, data)
+    file = run.model_file("0001")
+    file.write_bytes(trained.read_bytes())
+    out = tmp_path / "out"
+    again = {"data": "digits", "seed": 1, "out": str(out)}
+    for model, more, who in (
+        (file, {}, "Model"),
+        (trained, {"teacher": str(file)}, "Teacher"),
+        (trained, {"teacher": (str(trained), str(file))}, "Teacher"),
+    ):
+        plan = from_flat(Plan, {**again, **more})
+        message = f"{who} '{file}' must be judged on .* of the 360 test .*--seed 0"
+        with pytest.raises(InputError, match=message):
+            compress_model(model, plan=plan)
+        # data in memory are no way around it
+        with pytest.raises(InputError, match=message):
+            compress_model(model, load_data("digits", seed=1), plan)
+    with pytest.raises(InputError, match="must be fed in the scaling of its run"):
+        compress_model(file, plan=from_flat(Plan, {**again, "seed": 0, "normalize": "unit"}))
+    assert not out.exists()
 
 
 def test_a_model_for_other_data_is_refused(

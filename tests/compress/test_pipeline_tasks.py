@@ -138,7 +138,7 @@ def test_an_interrupted_compression_goes_on_where_it_was(
     cpu: Device, tmp_path: Path, digits: Dataset, small_cnn: Any
 ) -> None:
     save_model(small_cnn(0), tmp_path / "mine.keras")
-    values = {**QUICK, "epochs": 4, "formats": "float32"}
+    values = {**QUICK, "epochs": 4, "formats": "float32", "normalize": "standardize"}
 
     def stop(text: str, share: float) -> None:
         if text.startswith("fine-tuning") and share >= 0.5:

@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 import pytest
 
-from compress.data import Dataset, Preprocessing, Split
+from compress.data import Dataset, Preprocessing, Split, load_data
 from compress.errors import InputError
 from compress.options import from_flat
 from compress.records import Candidate
@@ -88,6 +88,16 @@ def test_a_storage_url_is_a_source(digits: Dataset, tmp_path: Path) -> None:
     finished_run(tmp_path / "run", digits, [(0.9, 10)], storage=url)
     (source,) = find_sources((url,), "cnn", OBJECTIVES, digits)
     assert (source.distance, [trial.params for trial in source.trials]) == (0, [{"x": 0}])
+    # the same examples in another scale and order, then other ones
+    order = np.arange(len(digits.test))[::-1]
+    turned = replace(digits, test=digits.test.take(order), preprocess=Preprocessing())
+    assert len(find_sources((url,), "cnn", OBJECTIVES, turned)) == 1
+    with pytest.raises(
+        InputError, match=r"what is the test part here.* on other parts of 'digits'"
+    ):
+        find_sources((url,), "cnn", OBJECTIVES, load_data("digits", seed=1))
+    elsewhere = replace(load_data("digits", seed=1), name="others")
+    assert len(find_sources((url,), "cnn", OBJECTIVES, elsewhere)) == 1
 
 
 def test_what_does_not_fit_is_refused(digits: Dataset, tmp_path: Path) -> None:
