@@ -187,7 +187,8 @@ def test_a_worker_compresses_with_what_fits(blobs: Dataset, cpu: Device, tmp_pat
     worker.folder, worker.plan, worker.data, worker.device = folder, plan, blobs, cpu
     worker._out = open(tmp_path / "messages", "w")  # noqa: SIM115 - closed below
     try:
-        done = worker._compress({"name": "0000", "teachers": [], "command": "as asked"})
+        job = {"teachers": [], "val_learnt": False, "told": [], "command": "as asked"}
+        done = worker._compress({"name": "0000", **job})
     finally:
         worker._out.close()
     assert "error" not in done, done

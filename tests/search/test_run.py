@@ -17,6 +17,7 @@ import pytest
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import TrialState
 
+from search.cli._console import GOES_ON
 from tests.patience import PATIENCE, wait_for
 
 ROOT = Path(__file__).parent.parent.parent
@@ -191,7 +192,7 @@ def test_ctrl_c_stops_and_says_how_to_go_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert "interrupted. The same command goes on where it was." in output
+    assert f"interrupted. {GOES_ON}" in output
     assert "Traceback" not in output
     alive = subprocess.run(["pgrep", "-f", f"search.engines.worker.*{tmp_path}"], check=False)
     assert alive.returncode == 1

@@ -103,7 +103,7 @@ def test_inspect_and_the_refusal_say_the_same(tmp_path: Path) -> None:
     assert "thinned to 0.0174x of the MACs (20,776)" in " ".join(shown.stdout.split())
     refused = CliRunner().invoke(
         app,
-        ["compress", str(tmp_path / "m.keras"), "--data", "digits",
+        ["compress", str(tmp_path / "m.keras"), "--data", "digits", "--normalize", "standardize",
          "--channels", "0.017x", "--out", str(tmp_path / "out")],
     )  # fmt: skip
     assert refused.exit_code == 2

@@ -18,6 +18,7 @@ from compress.io import save_model
 from compress.options import from_flat
 from compress.plan import TrainSettings
 from compress.predict import predict_logits
+from compress.records import Candidate
 from compress.runfolder import RunFolder
 from compress.train import TrainResult, train
 from search import optimizers
@@ -100,7 +101,10 @@ def test_another_model_under_the_same_name(
             "out": str(tmp_path / "run"),
         },
     )
-    RunFolder(plan.out).claim("search", plan, {"data": digits.fingerprint(), **around.facts()})
+    folder = RunFolder(plan.out)
+    folder.claim("search", plan, {"data": digits.fingerprint(), **around.facts()})
+    # where no trial has ended the run may begin anew, around another model too
+    folder.write_candidate(Candidate("0000", "failed", {}, 0, "the loss is NaN"))
     dense(file, 64)
     assert [choice.name for choice in around.choices(digits)] == [HIDDEN]
     with pytest.raises(InputError, match="belongs to another run: model_sha256 was"):
