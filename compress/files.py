@@ -46,6 +46,14 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def whole_files(folder: Path, suffix: str) -> list[Path]:
+    """Returns the files of a folder that end in `suffix`, sorted; no temporary ones.
+
+    A writer that is killed leaves its temporary file behind, and `glob` finds hidden files too.
+    """
+    return sorted(path for path in folder.glob(f"*{suffix}") if not path.name.startswith("."))
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes `content` to `path` in one atomic step."""
     with replacing(path) as temporary:

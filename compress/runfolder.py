@@ -13,7 +13,7 @@ from typing import Any, TypedDict, TypeVar
 
 from compress.credentials import hidden_in
 from compress.errors import InputError, one_line
-from compress.files import check_folder, read_json, writable_folder, write_json
+from compress.files import check_folder, read_json, whole_files, writable_folder, write_json
 from compress.options import differing_fields, from_nested, to_nested
 from compress.plan import Plan
 from compress.records import Candidate, Compressed, Final, read_record
@@ -332,7 +332,7 @@ class RunFolder:
     def read_finals(self) -> list[Final]:
         """Returns all final trainings, in order of models and places."""
         found = []
-        for path in sorted(self.final.glob("*.json")):
+        for path in whole_files(self.final, ".json"):
             record = read_record(path, Final)
             _check_name(path, final_name(record.model, record.place))
             found.append(record)
@@ -344,7 +344,7 @@ class RunFolder:
 
     def read_candidates(self) -> list[Candidate]:
         """Returns all candidates that ended, in order of their numbers."""
-        return [_candidate(path) for path in sorted(self.candidates.glob("*.json"))]
+        return [_candidate(path) for path in whole_files(self.candidates, ".json")]
 
     def read_candidate(self, name: str) -> Candidate | None:
         """Returns one candidate's record, or None where it has not ended."""
@@ -357,7 +357,7 @@ class RunFolder:
 
     def read_compressed(self) -> list[Compressed]:
         """Returns what the compress stage has finished, in order of the models' names."""
-        return [_compressed(path) for path in sorted(self.compressed.glob("*.json"))]
+        return [_compressed(path) for path in whole_files(self.compressed, ".json")]
 
     def write_compressed(self, record: Compressed) -> None:
         """Records a model whose compress stage is finished."""

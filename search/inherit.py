@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.errors import InputError
+from compress.files import whole_files
 from compress.io import load_model
 from compress.records import COMPLETE, Candidate
 from compress.runfolder import RunFolder
@@ -64,7 +65,7 @@ def nearest(
         folder: The run; its candidates come first.
         others: Folders of finished runs (those of a warm start); storage URLs hold no models.
     """
-    models = {path.stem: path for path in folder.candidates.glob("*.keras")}
+    models = {path.stem: path for path in whole_files(folder.candidates, ".keras")}
     donors = [
         Donor(name, models[name], likeness(choices, chosen))
         for name, chosen in finished.items()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from compress.data import Dataset
 from compress.errors import InputError
+from compress.files import whole_files
 from compress.records import FAILED, Candidate
 from compress.runfolder import LOG, RunFolder
 from search import journal, optimizers
@@ -136,7 +137,7 @@ def _records(folder: RunFolder) -> dict[int, Candidate]:
 
 def _numbers_of_models(folder: RunFolder) -> list[int]:
     """Returns the numbers of the candidates that have a model, with a record or without."""
-    names = [path.stem for path in folder.candidates.glob("*.keras")]
+    names = [path.stem for path in whole_files(folder.candidates, ".keras")]
     return [int(name) for name in names if NUMBER.fullmatch(name)]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from compress.errors import InputError
+from compress.files import whole_files
 from compress.options import from_flat
 from compress.plan import Plan
 from compress.records import Candidate
@@ -44,6 +45,18 @@ def test_another_plan_is_refused_and_nothing_changes(
     with pytest.raises(InputError, match=message):
         folder.claim(command, from_flat(SearchPlan, values), {"data": fact})
     assert folder.plan.read_bytes() == before
+
+
+def test_what_a_killed_writer_left_behind_is_no_record(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.claim("run", SearchPlan(), {"data": "abc"})
+    folder.write_candidate(Candidate("0000", "failed", {}, 0))
+    for place in (folder.candidates, folder.final, folder.compressed):
+        (place / ".0001-x2f9.json").write_text('{"id": "00')
+        (place / ".0001-x2f9.keras").write_text("PK")
+    assert [item.id for item in folder.read_candidates()] == ["0000"]
+    assert folder.read_finals() == folder.read_compressed() == []
+    assert whole_files(folder.candidates, ".keras") == []
 
 
 def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:

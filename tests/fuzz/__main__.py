@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.fuzz.drive import Tried, fuzz, table
 from tests.fuzz.families import FAMILIES
+from tests.fuzz.watch import REFUSED
 
 
 def main() -> int:
@@ -38,6 +39,8 @@ def main() -> int:
         record = {
             "command": " ".join(["python -m tests.fuzz", *sys.argv[1:]]), "inputs": len(found),
             "seed": given.seed, "families": counts,
+            "reasons": sorted({item.outcome.detail for item in found
+                               if item.outcome.kind == REFUSED}),
             "bad": [
                 {"family": item.family, "index": item.index, "words": item.words,
                  "kind": item.outcome.kind, "detail": item.outcome.detail} for item in bad

@@ -17,6 +17,7 @@ import pytest
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import TrialState
 
+from compress.files import whole_files
 from search.cli._console import GOES_ON
 from tests.patience import PATIENCE, wait_for
 
@@ -48,7 +49,8 @@ def start(*words: object, cwd: Path) -> subprocess.Popen[str]:
 
 
 def records(folder: Path) -> dict[str, dict[str, Any]]:
-    return {path.stem: json.loads(path.read_text()) for path in folder.glob("candidates/*.json")}
+    found = whole_files(folder / "candidates", ".json")
+    return {path.stem: json.loads(path.read_text()) for path in found}
 
 
 def study(folder: Path) -> optuna.Study:
