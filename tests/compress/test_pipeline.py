@@ -139,6 +139,7 @@ def test_channels_then_weights(trained: Path, tmp_path: Path) -> None:
     assert "--channels 0.5x --channel-steps 2" in record.command
 
 
+@pytest.mark.slow
 def test_zeros_are_worth_bytes_and_where_they_are_worth_time(trained: Path, tmp_path: Path) -> None:
     """A 1:4 pattern, the sparse file, and MNN beside LiteRT."""
     values = {**QUICK, "prune_pattern": "1:4", "formats": "float32,sparse"}

@@ -106,6 +106,7 @@ def test_other_tasks_from_file_to_report(
     )
 
 
+@pytest.mark.slow
 def test_hints_several_teachers_and_augmentation_reach_the_pipeline(
     cpu: Device, tmp_path: Path, digits: Dataset, small_cnn: Any
 ) -> None:

@@ -161,6 +161,7 @@ def test_wilson_against_scipy(right: int, of: int) -> None:
     assert wilson(right / of, of) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_resampling_covers_what_other_samples_give() -> None:
     task = make_task("regression", 1)
     random = np.random.default_rng(0)

@@ -212,6 +212,7 @@ baseline = {"units": 7}
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_memory_only_the_try(tmp_path: Path) -> None:
     """In real workers; the baseline meets both."""
     (tmp_path / "own.py").write_text(OWN)

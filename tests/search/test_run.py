@@ -154,6 +154,7 @@ def test_killed_in_the_middle_of_a_trial(tmp_path: Path) -> None:
     assert "will run again" in (folder / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_workers_trial_is_tried_again(tmp_path: Path) -> None:
     words = ("search", "--trials", 4, "--epochs", 8, "--workers", 1, "--out", "r")
     folder = tmp_path / "r"

@@ -49,6 +49,7 @@ def test_the_front_is_known() -> None:
         assert 1 - quality >= best_error(cost) - 1e-12
 
 
+@pytest.mark.slow
 def test_no_volume_is_above_the_fronts() -> None:
     costs = np.logspace(4.5, 7.4, 200)
     front = dominated([(1 - best_error(cost), cost) for cost in costs])

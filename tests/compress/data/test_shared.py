@@ -153,6 +153,7 @@ def make():
 """
 
 
+@pytest.mark.slow
 def test_workers_load_nothing(tmp_path: Path) -> None:
     """40 MB: the run's process alone asks the source for them."""
     (tmp_path / "own.py").write_text(OWN)

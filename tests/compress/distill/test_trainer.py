@@ -309,6 +309,7 @@ def test_mixed_precision(blobs: Dataset, cpu: Device, policy: str) -> None:
     assert result.training.val["accuracy"] > 0.9
 
 
+@pytest.mark.slow
 def test_xla_gives_the_same(blobs: Dataset, cpu: Device) -> None:
     options = DistillOptions(loss="dist", hints=("fitnets", "similarity", "relational"))
     students = []

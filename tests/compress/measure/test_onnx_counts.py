@@ -75,9 +75,8 @@ def test_vgg16_by_hand() -> None:
 
 
 @EXPORTING
-@pytest.mark.parametrize(
-    "name", ["MobileNetV2", pytest.param("EfficientNetB0", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["MobileNetV2", "EfficientNetB0"])
 def test_networks_count_like_their_graphs(name: str, tmp_path: Path) -> None:
     found = one(name)
     assert found["macs"] == found["onnx"]
