@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.arrays import opened
 from compress.data import Dataset, Preprocessing
 from compress.errors import InputError
 from compress.files import read_json, replacing
@@ -114,14 +115,14 @@ class Origin:
         path = self.folder.examples
         if not path.is_file():
             return None
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name].astype(np.uint64) for name in KINDS}
-        except Exception as error:  # a damaged archive raises many kinds
+        with opened(path) as archive:
+            stored = archive.read(KINDS)
+        if stored.keys() != set(KINDS) or any(keys.dtype != np.uint64 for keys in stored.values()):
             raise InputError(
-                f"'{path}' must be the run's record of its examples ({error}). Received: a "
-                "damaged file."
-            ) from None
+                f"'{path}' must be the run's record of its examples: {', '.join(KINDS)}. "
+                f"Received: {', '.join(archive.names) or 'nothing'}."
+            )
+        return stored
 
 
 def origin_of(path: Path) -> Origin | None:

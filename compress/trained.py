@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from compress.origin import origin_of
 from compress.runfolder import RunFolder, final_name
 
 
@@ -33,10 +34,10 @@ def trained_for(path: Path) -> Trained:
     Raises:
         InputError: The record is damaged.
     """
-    file = path.resolve()
-    folder = RunFolder(file.parent.parent)
-    if file.parent not in (folder.candidates, folder.final) or not folder.plan.is_file():
+    origin = origin_of(path)
+    if origin is None or not origin.folder.plan.is_file():
         return UNKNOWN
+    file, folder = origin.file, origin.folder
     plan = folder.read_plan_record()["plan"].get("search", {})
     around = str(plan.get("space", "")).startswith("around:")
     if file.parent == folder.final:

@@ -53,13 +53,13 @@ def check_past(plan: SearchPlan, data: Dataset, space: Space) -> Past:
     """Checks that a run's data judge nothing by what it has learnt elsewhere.
 
     Args:
-        plan: Space, teachers and warm starts.
+        plan: Space, teachers, warm starts and what is replayed.
         data: What trains, selects and tests.
         space: Of the plan.
 
     Raises:
-        InputError: A model that the run begins with, a teacher or a warm start has learnt the
-            test part, or what selects.
+        InputError: A model that the run begins with, a teacher, a warm start or what is
+            replayed has learnt the test part, or what selects.
     """
     before: list[Path] = []
     whole = space.whole()
@@ -79,6 +79,9 @@ def check_past(plan: SearchPlan, data: Dataset, space: Space) -> Past:
             for file in filter(Path.exists, models[:1]):
                 _check_selectable(file, data, f"Weights of '{name}'")
                 before.append(file)
+    if plan.search.replay:
+        source = RunFolder(Path(plan.search.replay).resolve().parent.parent)
+        check_choices(source, data, f"Replay '{plan.search.replay}'")
     judged = unlearnt_teachers(plan, data)
     notes = [note for item in judged for note in item.notes]
     learnt = any(item.validation for item in judged)

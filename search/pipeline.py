@@ -41,10 +41,11 @@ from search.followup import CompressJobs, FinalJobs
 from search.jobs import SearchJobs
 from search.past import Past, check_past, load_for_space
 from search.plan import BudgetOptions, FinalOptions, SearchPlan
-from search.recovery import forget, recover, untried
+from search.recovery import recover
 from search.samplers import check_installed
 from search.spaces import Around, space_for
 from search.storage import open_storage
+from search.unbegun import forget, untried
 from search.warmstart import find_sources
 
 MAX_WORKERS = 8

@@ -76,7 +76,7 @@ TIERS = [
     ["search.objective"],
     ["search.study", "search.final"],
     ["search.trials"],
-    ["search.recovery"],
+    ["search.recovery", "search.unbegun"],
     ["search.engines"],
     ["search.display"],
     ["search.past"],

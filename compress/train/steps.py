@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -93,16 +94,16 @@ class Steps:
             optimizer.apply(gradients, variables)
             return loss
 
-        def cost(chosen: Any) -> float:
+        def costs(chosen: Any) -> npt.NDArray[np.float64]:
             found = gather(chosen)
             inputs = scaling(found["images"])
             given = {**found, **objective.live(inputs)}
             output, added = view.with_losses(inputs, training=False)
-            return max(
-                float(compared(given, output, tf.constant(share)) + added) for share in SHARES
+            return np.array(
+                [float(compared(given, output, tf.constant(share)) + added) for share in SHARES]
             )
 
-        self._cost = cost
+        self._costs, self._batch = costs, settings.batch_size
         self._gather, self._update = gather, update
         self._run = self._trace()
 
@@ -140,7 +141,10 @@ class Steps:
             on the way. Infinite or NaN where the model's outputs are.
         """
         chosen = np.linspace(0, count - 1, min(PROBE, count)).astype(np.int32)
-        return self._cost(chosen)
+        # no more at a time than training takes: memory was chosen for that
+        batches = np.array_split(chosen, math.ceil(len(chosen) / self._batch))
+        total = sum(len(batch) * self._costs(batch) for batch in batches)
+        return float(np.max(total / len(chosen)))
 
     def __call__(self, index: Any) -> Any:
         """Runs the steps; without XLA from now on where it cannot compile them."""

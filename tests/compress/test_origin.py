@@ -207,7 +207,10 @@ def test_a_model_is_fed_as_in_its_run(digits: Dataset, blobs: Dataset, tmp_path:
 def test_damaged_records_are_named(digits: Dataset, tmp_path: Path) -> None:
     folder = run_of(tmp_path / "run", digits)
     folder.examples.write_bytes(b"torn")
-    with pytest.raises(InputError, match=r"examples\.npz' must be the run's record"):
+    with pytest.raises(InputError, match=r"examples\.npz' must be an \.npz file"):
+        check_unlearnt(folder.model_file("0003"), digits, "Model 'm'")
+    np.savez(folder.examples, train=np.arange(3), val=np.arange(3, dtype=np.uint64))
+    with pytest.raises(InputError, match=r"record of its examples.* Received: train, val\."):
         check_unlearnt(folder.model_file("0003"), digits, "Model 'm'")
     folder.data.write_text("[1]")
     with pytest.raises(InputError, match="must hold a JSON object"):

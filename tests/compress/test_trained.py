@@ -20,6 +20,7 @@ WEIGHTS: dict[str, Any] = {"pruned": [], "kept": []}
 def run_at(path: Path, **options: object) -> RunFolder:
     folder = RunFolder(path)
     folder.claim("run", SearchPlan(search=SearchOptions(**options)))  # type: ignore[arg-type]
+    folder.data.write_text('{"source": "digits"}')
     history = ({"epoch": 1}, {"epoch": 2}, {"epoch": 3})
     folder.write_candidate(Candidate("0001", "complete", {}, 1, history=history))
     folder.write_final(Final("0001", 0, 1, 40, 40, False, {"accuracy": 0.9}, {}, 1.0))
@@ -63,6 +64,7 @@ def test_weights_that_came_trained_are_told(tmp_path: Path) -> None:
 def test_a_folder_that_was_compressed_into_is_a_run_too(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "out")
     folder.claim("compress", Plan())
+    folder.data.write_text('{"source": "digits"}')
     folder.write_compressed(
         Compressed(
             "m", "", VAL, WEIGHTS, 1, 5, "", 1.0, "CPU", (), (), compressed="m-p80", finetuned=12

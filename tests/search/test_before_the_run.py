@@ -21,7 +21,7 @@ from search import pipeline
 from search import study as studies
 from search.cli import app
 from search.plan import SearchPlan
-from search.recovery import forget, untried
+from search.unbegun import forget, untried
 from tests.compress.test_shrink import mlp
 
 SPACE = ["--data", "digits", "--space", "mlp"]

@@ -127,6 +127,15 @@ def test_warm_starts_and_inherited_weights(run: RunFolder, digits: Dataset) -> N
     check_past(plan_of(warm_start="sqlite:///x.db,nowhere"), digits, cnn)
 
 
+def test_what_is_replayed(run: RunFolder, digits: Dataset) -> None:
+    """Choices that a run made by what is now the test part are not judged by it."""
+    cnn, file = space_for("cnn"), run.candidates / "0000.json"
+    assert check_past(plan_of(replay=str(file)), digits, cnn) == Past()
+    other = load_data("digits", seed=1)
+    with pytest.raises(InputError, match=f"Replay '{file}' must be judged .* --seed 0"):
+        check_past(plan_of(replay=str(file), seed=1), other, cnn)
+
+
 def test_teachers_of_a_run(run: RunFolder, digits: Dataset, tmp_path: Path) -> None:
     cnn, file = space_for("cnn"), run.final / "0000.keras"
     past = check_past(plan_of(teacher=str(file)), digits, cnn)
