@@ -130,6 +130,38 @@ class Benchmark:
                 print(f"\n{made}")
 
 
+def each_network(
+    stored: Stored,
+    names: Sequence[str],
+    examine: Callable[[str], Any],
+    told: Callable[[Any], str],
+) -> None:
+    """Examines the networks that a result lacks, and keeps what was found of each.
+
+    Args:
+        stored: The result; its `networks` are filled.
+        names: In the order of the work.
+        examine: Name -> what was found.
+        told: What is printed of it.
+
+    Raises:
+        SystemExit: Some failed; it says which, and the result stays unfinished.
+    """
+    found, failed = stored.result.setdefault("networks", {}), []
+    for name in names:
+        if name in found:
+            continue
+        try:
+            found[name] = examine(name)
+        except AssertionError as error:
+            failed.append(str(error))
+            continue
+        print(f"{name}: {told(found[name])}", flush=True)
+        stored.save(networks=found)
+    if failed:
+        raise SystemExit("\n".join(failed))
+
+
 def seed_list(parser: argparse.ArgumentParser, default: Sequence[int] = SEEDS) -> None:
     """Adds `--seeds 0,1,2`."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from benchmarks._common import Benchmark, table
+from benchmarks._common import Benchmark, each_network, table
 from benchmarks._stored import Stored
 
 
@@ -20,21 +20,10 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
     """Examines the networks that are missing."""
     from tests.compress.channels.test_applications import constructors, in_own_process
 
-    found = stored.result.setdefault("networks", {})
-    failed = []
-    for name in constructors():
-        if name in found:
-            continue
-        try:
-            found[name] = in_own_process(name)
-        except AssertionError as error:
-            failed.append(str(error))
-            continue
-        laws = ", ".join(f"{item['share']}x law {item['law']:.1e}" for item in found[name])
-        print(f"{name}: {laws}", flush=True)
-        stored.save(networks=found)
-    if failed:
-        raise SystemExit("\n".join(failed))
+    def laws(items: list[dict[str, Any]]) -> str:
+        return ", ".join(f"{item['share']}x law {item['law']:.1e}" for item in items)
+
+    each_network(stored, list(constructors()), in_own_process, laws)
 
 
 def networks(result: dict[str, Any]) -> str:

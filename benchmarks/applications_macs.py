@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from benchmarks._common import Benchmark, table
+from benchmarks._common import Benchmark, each_network, table
 from benchmarks._stored import Stored
 
 
@@ -21,23 +21,15 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
     from tests.compress.channels.test_applications import constructors
     from tests.compress.measure.test_onnx_counts import PUBLISHED, in_own_process
 
-    found = stored.result.setdefault("networks", {})
-    failed = []
-    for name in sorted(constructors(), key=lambda name: (name.startswith("ConvNeXt"), name)):
-        if name in found:
-            continue
-        try:
-            found[name] = in_own_process(name)
-        except AssertionError as error:
-            failed.append(str(error))
-            continue
+    def counted(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = in_own_process(name)
         if name in PUBLISHED:
             millions, source = PUBLISHED[name]
-            found[name]["published"] = {"millions": millions, "source": source}
-        print(f"{name}: {found[name]['macs']:,}", flush=True)
-        stored.save(networks=found)
-    if failed:
-        raise SystemExit("\n".join(failed))
+            found["published"] = {"millions": millions, "source": source}
+        return found
+
+    names = sorted(constructors(), key=lambda name: (name.startswith("ConvNeXt"), name))
+    each_network(stored, names, counted, lambda item: f"{item['macs']:,}")
 
 
 def networks(result: dict[str, Any]) -> str:

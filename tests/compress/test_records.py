@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -18,6 +16,7 @@ from compress.report.search_facts import search_facts
 from compress.runfolder import RunFolder
 from compress.typed import conform
 from tests.compress.test_report import folder  # noqa: F401 - a fixture
+from tests.fuzz.damage import changed, nodes
 
 
 class Part(TypedDict):
@@ -108,28 +107,6 @@ def test_records_of_the_first_release_are_read() -> None:
     assert (
         Candidate.from_json({"id": "1", "state": "failed", "choices": {}, "seed": 0}).macs is None
     )
-
-
-def nodes(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yields the place of every value in JSON."""
-    if path:
-        yield path
-    if isinstance(content, (dict, list)):
-        for key, value in content.items() if isinstance(content, dict) else enumerate(content):
-            yield from nodes(value, (*path, key))
-
-
-def changed(content: Any, path: tuple[Any, ...], value: Any) -> Any:
-    """Returns JSON with one value replaced, or taken away where `value` is ..."""
-    result = copy.deepcopy(content)
-    home = result
-    for key in path[:-1]:
-        home = home[key]
-    if value is ...:
-        del home[path[-1]]
-    else:
-        home[path[-1]] = value
-    return result
 
 
 ODD: list[Any] = [..., None, True, -1, 0, 10**30, 0.5, "x", "", [], {}, [[[[1]]]], {"a": {"b": []}}]
