@@ -18,6 +18,7 @@ from compress.distill.teachers import blended
 from compress.errors import InputError
 from compress.plan import DistillOptions, TrainSettings, WeightOptions
 from compress.prune.weights import WeightPruner
+from compress.train.steps import PROBE
 from tests.same import same_arrays
 
 ONE = TrainSettings(epochs=1, batch_size=64)
@@ -229,8 +230,7 @@ def task_data(kind: str) -> Dataset:
 @pytest.mark.parametrize("kind", ["binary", "multilabel", "regression"])
 def test_other_tasks_learn_from_the_teacher_alone(kind: str, cpu: Device) -> None:
     """With noise for labels and weight 1, the student learns what the teacher knows."""
-    from compress.train.steps import PROBE
-from compress.train import train
+    from compress.train import train
 
     data = task_data(kind)
     teacher = mlp(data, 1, 20)
