@@ -64,6 +64,7 @@ def trained(folder: Path) -> list[str]:
     return [name for name, item in records(folder).items() if item["state"] not in untrained]
 
 
+@pytest.mark.slow
 def test_search_compress_report_and_extension(tmp_path: Path) -> None:
     done = paretune("run", "--trials", 3, *QUICK, "--out", "r,s", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -257,6 +257,7 @@ def test_sigmoid_heads_do_not_matter(kind: str, cpu: Device) -> None:
     same_arrays(students[0].get_weights(), students[1].get_weights())
 
 
+@pytest.mark.slow
 def test_distillation_goes_on_with_masks_and_projections(
     digits: Dataset, cpu: Device, small_cnn: Callable[..., Any], tmp_path: Path
 ) -> None:
