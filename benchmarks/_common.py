@@ -25,7 +25,7 @@ from benchmarks import _docs, _stored
 from benchmarks._latency import bounds
 from benchmarks._peers import PEERS
 from benchmarks._stored import Stored
-from compress.errors import InputError
+from compress.core.errors import InputError
 from compress.measure.stats import median_spread
 
 SEEDS = (0, 1, 2)

@@ -23,8 +23,8 @@ from typing import Any, Protocol
 
 from benchmarks import _stored
 from benchmarks._stored import ROOT, Stored
-from compress.errors import InputError
-from compress.files import write_text
+from compress.core.atomic_files import write_text
+from compress.core.errors import InputError
 
 NONE = "none"
 _BLOCK = re.compile(

@@ -30,9 +30,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from compress.device import available_cores, cpu_name
-from compress.errors import InputError
-from compress.files import read_json, write_json
+from compress.core.atomic_files import read_json, write_json
+from compress.core.device import available_cores, cpu_name
+from compress.core.errors import InputError
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"

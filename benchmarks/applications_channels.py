@@ -2,7 +2,7 @@
 
     python -m benchmarks.applications_channels [--resume FILE]
 
-Runs what the marker `matrix` runs (tests/compress/channels/test_applications.py says what is
+Runs what the marker `matrix` runs (tests/compress/prune/channels/test_applications.py says what is
 checked), each network in a process of its own, and keeps the figures. One that fails is told at the
 end, and the result stays unfinished.
 """
@@ -18,7 +18,7 @@ from benchmarks._stored import Stored
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
     """Examines the networks that are missing."""
-    from tests.compress.channels.test_applications import constructors, in_own_process
+    from tests.compress.prune.channels.test_applications import constructors, in_own_process
 
     def laws(items: list[dict[str, Any]]) -> str:
         return ", ".join(f"{item['share']}x law {item['law']:.1e}" for item in items)

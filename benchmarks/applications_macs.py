@@ -18,8 +18,8 @@ from benchmarks._stored import Stored
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
     """Counts the networks that are missing, the largest last."""
-    from tests.compress.channels.test_applications import constructors
     from tests.compress.measure.test_onnx_counts import PUBLISHED, in_own_process
+    from tests.compress.prune.channels.test_applications import constructors
 
     def counted(name: str) -> dict[str, Any]:
         found: dict[str, Any] = in_own_process(name)

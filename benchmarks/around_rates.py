@@ -21,7 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from benchmarks._common import Benchmark, Mean, seed_list, table
 from benchmarks._stored import Stored
 from compress import load_data
-from compress.device import quiet_tensorflow, setup
+from compress.core.device import quiet_tensorflow, setup
 from compress.plan import TrainSettings
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
@@ -38,7 +38,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
     """Trains the whole model and all cuts, seed by seed."""
     import keras
 
-    from compress.io import save_model
+    from compress.model.io import save_model
     from compress.train import train
     from search.spaces import SPACES
     from search.spaces.around import Around

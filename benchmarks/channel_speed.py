@@ -66,9 +66,9 @@ def measure(name: str) -> dict[str, float]:
     import keras
 
     from compress.plan import ChannelOptions
-    from compress.prune.channels.budget import select
-    from compress.prune.channels.coupling import coupling_of
+    from compress.prune.channels.coupling.groups import coupling_of
     from compress.prune.channels.criteria import CRITERIA, Context
+    from compress.prune.channels.selection.targets import select
     from compress.prune.channels.surgery import sliced_model
 
     found: dict[str, float] = {}
@@ -165,7 +165,7 @@ def spread(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:
 def depths() -> dict[str, dict[str, float]]:
     """Times the analysis of residual nets of rising depth."""
     from benchmarks.resnet20 import build
-    from compress.prune.channels.coupling import coupling_of
+    from compress.prune.channels.coupling.groups import coupling_of
 
     found = {}
     sys.setrecursionlimit(10_000)  # Keras walks a graph by recursion when it makes a model

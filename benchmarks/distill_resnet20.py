@@ -26,7 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from benchmarks._common import Benchmark, Mean, seed_list, table, verdict
 from benchmarks._stored import Stored
 from benchmarks.resnet20 import build, dense_net, load_fashion
-from compress.errors import InputError
+from compress.core.errors import InputError
 from compress.plan import ChannelOptions, DistillOptions, TrainSettings, WeightOptions
 
 RECIPE = TrainSettings(epochs=3, optimizer="momentum", learning_rate=0.02, batch_size=128)
@@ -56,7 +56,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
     """Trains the students that are missing."""
-    from compress.device import quiet_tensorflow, setup
+    from compress.core.device import quiet_tensorflow, setup
 
     quiet_tensorflow()
     device, data = setup("cpu"), load_fashion()
@@ -78,12 +78,12 @@ def one(student: str, method: str, seed: int, data: Any, dense: Any, device: Any
     """Trains one student and returns its accuracies and seconds."""
     import keras
 
-    from compress.distill import distill
-    from compress.io import copy_model
-    from compress.predict import predict_logits
+    from compress.distillation import distill
+    from compress.model.copies import copy_model
     from compress.prune.channels import prune_channels
     from compress.prune.weights import WeightPruner
     from compress.train import train
+    from compress.train.predict import predict_logits
 
     keras.utils.set_random_seed(seed)
     recipe, hooks = RECIPE, []

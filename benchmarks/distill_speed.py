@@ -26,8 +26,8 @@ import numpy as np
 from benchmarks._common import Benchmark, ratio, table, told_ratio
 from benchmarks._stored import Stored
 from benchmarks.resnet20 import build
+from compress.core.device import quiet_tensorflow, setup
 from compress.data import Dataset, Preprocessing, Split
-from compress.device import quiet_tensorflow, setup
 from compress.plan import DistillOptions, TrainSettings
 
 BATCH, STEPS = 128, 8
@@ -89,9 +89,9 @@ def our_steps(data: Dataset, stack: ExitStack) -> dict[str, Callable[[], Any]]:
     """Returns blocks of steps of compress.train; `stack` holds what they need open."""
     import tensorflow as tf
 
-    from compress.distill.lesson import teaching
-    from compress.fused import fused_normalization
-    from compress.heads import logits_view
+    from compress.distillation.setup import teaching
+    from compress.model.fused_batchnorm import fused_normalization
+    from compress.model.logits import logits_view
     from compress.train import LabelObjective, loop
 
     plans = {

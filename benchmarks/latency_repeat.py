@@ -26,8 +26,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from benchmarks._common import Benchmark, table
 from benchmarks._stored import Stored
 from benchmarks.resnet20 import build
-from compress.device import quiet_tensorflow
-from compress.export.litert import export_litert
+from compress.core.device import quiet_tensorflow
+from compress.exporting.litert import export_litert
 from compress.measure import latency, measure_latency
 from compress.plan import LatencyOptions
 

@@ -20,7 +20,7 @@ from benchmarks._common import Benchmark, table
 from benchmarks._latency import told_time
 from benchmarks._stored import Stored
 from benchmarks.resnet20 import build
-from compress.device import quiet_tensorflow
+from compress.core.device import quiet_tensorflow
 
 RUNTIMES = ("litert", "onnx", "openvino", "tensorflow", "mnn")
 NETWORKS = ("resnet20", "mobilenetv2_0.5", "mobilenetv2_1.0")
@@ -34,8 +34,8 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
     """Builds, converts and times all."""
     import keras
 
-    from compress.bench import bench
-    from compress.io import save_model
+    from compress.benchmarking import bench
+    from compress.model.io import save_model
     from compress.plan.bench import BenchPlan
 
     quiet_tensorflow()

@@ -37,8 +37,8 @@ from benchmarks._latency import told_latency
 from benchmarks._peers import PEERS, not_run
 from benchmarks._stored import Stored, was_run
 from benchmarks.resnet20 import build, dense_net, load_fashion, with_flips
+from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.errors import InputError
 from compress.plan import ChannelOptions, DistillOptions, LatencyOptions, TrainSettings
 
 TARGET = 0.25
@@ -54,7 +54,7 @@ class Variants:
     """The data, the device and the dense net that all variants share."""
 
     def __init__(self, dense: Path | None) -> None:
-        from compress.device import quiet_tensorflow, setup
+        from compress.core.device import quiet_tensorflow, setup
 
         quiet_tensorflow()
         self.device = setup("cpu")
@@ -75,7 +75,7 @@ class Variants:
         import keras
 
         from compress.measure import count_macs
-        from compress.predict import predict_logits
+        from compress.train.predict import predict_logits
 
         keras.utils.set_random_seed(seed)
         start = time.perf_counter()
@@ -108,7 +108,7 @@ class Variants:
         self, model: Any, seed: int, data: Dataset | None = None, settings: TrainSettings = RECIPE
     ) -> Any:
         """Trains with the dense net as the teacher."""
-        from compress.distill import distill
+        from compress.distillation import distill
 
         distill(
             model, self.dense.model, data or self.flipped, DistillOptions(), finetune=settings,
@@ -165,7 +165,7 @@ class Variants:
 
         Its weights are slices of the dense net, on which time does not depend.
         """
-        from compress.prune.channels.coupling import coupling_of
+        from compress.prune.channels.coupling.groups import coupling_of
         from compress.prune.channels.surgery import sliced_model
 
         coupling = coupling_of(self.dense.model)
@@ -177,7 +177,7 @@ class Variants:
 
 def timed(models: dict[str, Any], data: Dataset) -> dict[str, Any]:
     """Exports all, tests the files and times them against each other."""
-    from compress.export.litert import export_litert
+    from compress.exporting.litert import export_litert
     from compress.measure import measure_latency
     from compress.measure.quality import run_all
     from compress.measure.runtimes import LiteRTSession

@@ -12,8 +12,8 @@ import numpy as np
 
 from benchmarks._stored import ROOT, revision
 from compress import load_data
+from compress.core.device import Device
 from compress.data import Dataset, Split
-from compress.device import Device
 from compress.plan import TrainSettings
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def dense_net(given: Path | None, data: Dataset, device: Device) -> Dense:
     """
     import keras
 
-    from compress.io import load_model, save_model
+    from compress.model.io import load_model, save_model
     from compress.train import train
 
     commit, _ = revision()

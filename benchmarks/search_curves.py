@@ -1,7 +1,7 @@
 """Learning curves of 50 random candidates of the space `cnn`, each trained to the end.
 
 Candidates of more than 5 M MACs are left out, as a search with `--max-macs` does. The curves
-are what rules for stopping trials are judged on (tests/search/test_stopping.py) without
+are what rules for stopping trials are judged on (tests/search/trial/test_stopping.py) without
 training anything again. 10,000 images of Fashion-MNIST train, 5,000 validate, 8 epochs, one
 thread.
 
@@ -19,14 +19,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from benchmarks._common import Benchmark, table
 from benchmarks._stored import Stored
 from benchmarks.fashion_small import load
-from compress.device import quiet_tensorflow, setup
-from compress.errors import TrainingDiverged
+from compress.core.device import quiet_tensorflow, setup
+from compress.core.errors import TrainingDiverged
 from compress.measure import count_macs
-from compress.options import from_nested
+from compress.plan.fields import from_nested
 from compress.train import train
-from search import optimizers
 from search.plan import SearchPlan
 from search.spaces import SPACES
+from search.trial import optimizers
 
 EPOCHS, MAX_MACS = 8, 5_000_000
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.search_faults [--kills 20] [--trials 200]
 
-tests/search/test_faults.py asserts what must hold (no finished trial lost, changed or repeated, the
-plan's number at the end, memory flat, no process left) and writes its figures; one that fails ends
-this script without a result.
+tests/search/engines/test_faults.py asserts what must hold (no finished trial lost, changed or
+repeated, the plan's number at the end, memory flat, no process left) and writes its figures; one
+that fails ends this script without a result.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks._common import Benchmark, table
 from benchmarks._stored import ROOT, Stored
-from compress.files import read_json
+from compress.core.atomic_files import read_json
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
             "PARETUNE_FIGURES": place,
         }  # fmt: skip
         subprocess.run(
-            [sys.executable, "-m", "pytest", "-m", "slow", "tests/search/test_faults.py",
+            [sys.executable, "-m", "pytest", "-m", "slow", "tests/search/engines/test_faults.py",
              "-k", "killed or memory", "-p", "no:cacheprovider"],
             cwd=ROOT, check=True, env={**os.environ, **told},
         )  # fmt: skip

@@ -32,7 +32,7 @@ import numpy as np
 from benchmarks._common import Benchmark, Mean, seed_list, table
 from benchmarks._stored import Stored
 from benchmarks.search_stopping import volume
-from compress.files import read_json, write_json
+from compress.core.atomic_files import read_json, write_json
 
 EPOCHS = 8
 
@@ -80,14 +80,14 @@ def plain(seed: int, minutes: float, file: Path, same_first: bool) -> None:
     import optuna
 
     from benchmarks.fashion_small import load
-    from compress.device import quiet_tensorflow, setup
+    from compress.core.device import quiet_tensorflow, setup
     from compress.measure import count_macs
-    from compress.optimizers import build_optimizer
-    from compress.options import from_nested
-    from search import optimizers
+    from compress.plan.fields import from_nested
+    from compress.train.optimizers import build_optimizer
     from search.plan import SearchPlan
     from search.spaces import SPACES
-    from search.study import first_choices
+    from search.study.study import first_choices
+    from search.trial import optimizers
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     quiet_tensorflow()

@@ -20,9 +20,10 @@ import numpy.typing as npt
 
 from benchmarks._common import Benchmark, table
 from benchmarks._stored import ROOT, Stored, newest, read
-from compress.pareto import hypervolume
+from compress.core.pareto import hypervolume
 from search.plan import StoppingOptions
-from search.stopping import Rule, make_rule, rungs
+from search.plan.stopping import rungs
+from search.trial.pruners import Rule, make_rule
 
 ORDERS = 200
 LOWEST, REFERENCE = np.array([-1.0, 4.0]), np.array([-0.5, 8.0])

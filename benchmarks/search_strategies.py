@@ -3,8 +3,8 @@
     python -m benchmarks.search_strategies [--seeds 0,1,...,19] [--trials 100]
         [--resume FILE] [tpe greedy evolution random]
 
-The landscape of tests/search/landscape.py, with noise on the qualities; no first trials are queued.
-Shown: hypervolume of the tried networks' true values after all trials.
+The landscape of tests/search/samplers/landscape.py, with noise on the qualities; no first trials
+are queued. Shown: hypervolume of the tried networks' true values after all trials.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace, stored: Stored) -> None:
     """Searches with every sampler and seed."""
     from search.samplers import SAMPLERS
-    from tests.search.landscape import dominated, search
+    from tests.search.samplers.landscape import dominated, search
 
     runs: dict[str, dict[str, float]] = stored.result.setdefault("volumes", {})
     for name in given.samplers:

@@ -24,8 +24,8 @@ import numpy as np
 
 from benchmarks._common import Benchmark, ratio, table, told_ratio
 from benchmarks._stored import Stored
+from compress.core.device import Device, quiet_tensorflow, setup
 from compress.data import Dataset, Preprocessing, Split
-from compress.device import Device, quiet_tensorflow, setup
 from compress.plan import TrainSettings
 from compress.train import loop as training
 

@@ -26,8 +26,8 @@ import numpy as np
 from benchmarks._common import Benchmark, ratio, table, told_ratio
 from benchmarks._stored import Stored
 from benchmarks.fashion_small import load
+from compress.core.device import Device, quiet_tensorflow, setup
 from compress.data import Dataset
-from compress.device import Device, quiet_tensorflow, setup
 from compress.measure import count_macs
 from compress.plan import TrainSettings
 from compress.train import train

@@ -35,7 +35,7 @@ from benchmarks._peers import not_run
 from benchmarks._stored import Stored, was_run
 from benchmarks.prune_resnet20 import RECIPE
 from benchmarks.resnet20 import dense_net, load_fashion, with_flips
-from compress.errors import InputError
+from compress.core.errors import InputError
 from compress.plan import DistillOptions, LatencyOptions, WeightOptions
 
 PEER = Path(__file__).parent / "peers" / "tfmot_resnet20.py"
@@ -47,7 +47,7 @@ class Variants:
     """Data, device and dense net that all variants share."""
 
     def __init__(self, dense: Path | None) -> None:
-        from compress.device import quiet_tensorflow, setup
+        from compress.core.device import quiet_tensorflow, setup
 
         quiet_tensorflow()
         self.device = setup("cpu")
@@ -58,8 +58,8 @@ class Variants:
 
     def ours(self, options: WeightOptions, seed: int, *, taught: bool) -> tuple[Any, float]:
         """Prunes while training on labels, or while the dense net teaches."""
-        from compress.distill import distill
-        from compress.io import copy_model
+        from compress.distillation import distill
+        from compress.model.copies import copy_model
         from compress.prune.weights import WeightPruner
         from compress.train import train
 
@@ -75,7 +75,7 @@ class Variants:
 
     def theirs(self, options: WeightOptions, seed: int, folder: Path) -> tuple[Any, float]:
         """Lets tfmot prune the same weights by the same schedule, and judges what comes out."""
-        from compress.io import copy_model
+        from compress.model.copies import copy_model
         from compress.prune.weights.schedules import planned, update_times
 
         steps = len(self.flipped.train) // RECIPE.batch_size
@@ -106,7 +106,7 @@ class Variants:
 
     def record(self, model: Any, sparsity: float) -> dict[str, Any]:
         """Returns accuracies as trained and with statistics re-estimated (on a copy)."""
-        from compress.io import copy_model
+        from compress.model.copies import copy_model
         from compress.prune.recalibrate import recalibrate
 
         again = copy_model(model)
@@ -120,15 +120,15 @@ class Variants:
 
     def accuracy(self, model: Any, part: str) -> float:
         """Returns the accuracy on a part of the data."""
-        from compress.predict import predict_logits
+        from compress.train.predict import predict_logits
 
         truth = self.data.split(part).y
         return self.data.task.quality(truth, predict_logits(model, self.data, part))["accuracy"]
 
     def files(self, models: dict[str, Any], folder: Path) -> dict[str, Any]:
         """Sizes of the files and times on every runtime at hand."""
-        from compress.export.litert import export_litert
-        from compress.export.mnn import export_mnn
+        from compress.exporting.litert import export_litert
+        from compress.exporting.mnn import export_mnn
         from compress.measure import count_macs, measure_latency
         from compress.measure.size import file_sizes
 

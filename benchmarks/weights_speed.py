@@ -79,9 +79,8 @@ def steps_of(case: Case) -> dict[str, Callable[[], Any]]:
     import keras
 
     from benchmarks.resnet20 import build
-    from compress import tfmot_bridge
     from compress.plan import WeightOptions
-    from compress.prune.weights import WeightPruner
+    from compress.prune.weights import WeightPruner, tfmot_bridge
 
     def mlp() -> Any:
         layers = [keras.layers.Dense(width, activation="relu") for width in (3072, 3072, 2560)]

@@ -5,20 +5,20 @@ first function that needs it.
 """
 
 from compress._version import __version__
-from compress.bench import BenchPlan, bench
-from compress.data import Dataset, Split, load_data
-from compress.distill import distill
-from compress.errors import (
+from compress.benchmarking import BenchPlan, bench
+from compress.core.errors import (
     FeasibleError,
     InputError,
     MissingDependency,
     ParetuneError,
     TrainingDiverged,
 )
-from compress.export import export
-from compress.io import load_model
+from compress.data import Dataset, Split, load_data
+from compress.distillation import distill
+from compress.exporting import export
 from compress.measure import count_macs, measure_latency
-from compress.pipeline import compress_model
+from compress.model.io import load_model
+from compress.pipeline.compression import compress_model
 from compress.plan import Plan
 from compress.prune.channels import coupled_groups, prune_channels
 from compress.prune.weights import prune_weights

@@ -15,38 +15,38 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from compress import credentials
-from compress.checks import check_training
+from compress.core import credentials
+from compress.core.device import available_cores, gpu_count
+from compress.core.errors import InputError, RunFailed
 from compress.data import Dataset
 from compress.data.shared import shared
-from compress.device import available_cores, gpu_count
-from compress.errors import InputError, RunFailed
-from compress.options import command_words
-from compress.origin import write_examples
-from compress.pipeline import check_teachers, write_data_record
-from compress.preflight import preflight
-from compress.records import COMPLETE, FAILED, Candidate
+from compress.pipeline.checks import check_training
+from compress.pipeline.compression import check_teachers, write_data_record
+from compress.pipeline.preflight import preflight
+from compress.pipeline.stages import measure_stage
+from compress.plan.fields import command_words
 from compress.report import Report, load_report, render
-from compress.runfolder import LOG, RunFolder
-from compress.stages import measure_stage
-from search import study as studies
-from search.costs import NAMES, limits
-from search.display import Display, NoDisplay
+from compress.run.directory import LOG, RunFolder
+from compress.run.origin import write_examples
+from compress.run.records import COMPLETE, FAILED, Candidate
 from search.engines import LocalPool
+from search.engines.faults import explained
+from search.engines.final_jobs import CompressJobs, FinalJobs
+from search.engines.jobs import SearchJobs
+from search.engines.progress import Display, NoDisplay
 from search.engines.worker import WORKERS_LOCK
-from search.faults import explained
-from search.feasible import check_compression, check_limits
-from search.final import ship
-from search.followup import CompressJobs, FinalJobs
-from search.jobs import SearchJobs
-from search.past import Past, check_past, load_for_space
 from search.plan import BudgetOptions, FinalOptions, SearchPlan
-from search.recovery import recover
-from search.samplers import check_installed
+from search.plugins import SAMPLERS
 from search.spaces import Around, space_for
-from search.storage import open_storage
-from search.unbegun import forget, untried
-from search.warmstart import find_sources
+from search.study import study as studies
+from search.study.feasibility import check_compression, check_limits
+from search.study.past import Past, check_past, load_for_space
+from search.study.recovery import recover
+from search.study.storage import open_storage
+from search.study.unbegun import forget, untried
+from search.study.warm_start import find_sources
+from search.trial.costs import NAMES, limits
+from search.trial.retrain import ship
 
 MAX_WORKERS = 8
 ORPHAN_SECONDS = 30.0
@@ -95,7 +95,7 @@ def _run(plan: SearchPlan, command: str, display: Display) -> Report:
     space = space_for(plan.search.space)
     around = [space.path] if isinstance(space, Around) else []
     preflight(plan, folder, around, data=True, files=command == "run")
-    check_installed(plan.search.sampler)
+    SAMPLERS.require_installed(plan.search.sampler)
     if plan.search.replay:
         studies.read_replay(Path(plan.search.replay))
     if around:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from compress.core.device import Device
 from compress.data import Dataset, Preprocessing, Split, load_data
-from compress.device import Device
 
 # a busy machine is no defect
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -27,7 +27,7 @@ def digits() -> Dataset:
 
 @pytest.fixture(scope="session")
 def cpu() -> Device:
-    from compress.device import quiet_tensorflow, setup
+    from compress.core.device import quiet_tensorflow, setup
 
     quiet_tensorflow()
     return setup("cpu")

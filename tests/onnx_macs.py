@@ -102,7 +102,7 @@ def exported_macs(model: Any, folder: Path, optimized: bool = True) -> int:
 
     import tf2onnx.optimizer
 
-    from compress.export.onnx import export_onnx
+    from compress.exporting.onnx import export_onnx
 
     plain = mock.patch.object(tf2onnx.optimizer, "optimize_graph", lambda graph, *_, **__: graph)
     with contextlib.nullcontext() if optimized else plain:

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.resnet20 import load_fashion
 from compress.data import Dataset
-from compress.predict import predict_logits
+from compress.train.predict import predict_logits
 
 if TYPE_CHECKING:
     import keras

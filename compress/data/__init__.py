@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from compress.core.errors import InputError
 from compress.data import digits, folder, idx, keras_datasets, npz, python
 from compress.data._base import CLASSES, Dataset, RawData, Split, check_split
 from compress.data.preprocessing import Preprocessing, fit_preprocessing
-from compress.errors import InputError
 from compress.plan import DataOptions
 
 __all__ = [

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.errors import InputError
 from compress.data.keys import example_keys
 from compress.data.preprocessing import Preprocessing
-from compress.errors import InputError
 from compress.task import Task, make_task
 
 Array = npt.NDArray[np.generic]

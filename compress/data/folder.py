@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from compress.core.errors import InputError
 from compress.data._base import RawData, Split
 from compress.data.images import SUFFIXES, Common, common, read
-from compress.errors import InputError
 
 
 def load(source: str) -> RawData:

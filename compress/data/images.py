@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.core.errors import InputError
+from compress.core.memory import require_room
 from compress.data._base import Array
-from compress.errors import InputError
-from compress.memory import require_room
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from compress.core.errors import InputError
 from compress.data import idx
 from compress.data._base import RawData, Split, as_examples, as_labels
-from compress.errors import InputError
 
 NAMES = ("mnist", "fashion_mnist", "cifar10", "cifar100")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.arrays import opened
+from compress.core.arrays import opened
+from compress.core.errors import InputError
 from compress.data._base import Array, RawData, Split, as_examples, as_labels
-from compress.errors import InputError
 
 _PARTS = ("train", "val", "test")
 _WANTED = (

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.atomic_files import read_json, write_json
 from compress.data._base import SPLITS, Dataset, Split
 from compress.data.preprocessing import Preprocessing
-from compress.files import read_json, write_json
 
 LEAST_BYTES = 32 * 2**20
 """Examples that take less are loaded by each process for itself."""

@@ -1,6 +1,6 @@
 """Measurement: MACs and parameters, file sizes, quality of files, latency."""
 
-from compress.measure.analysis import Analysis, LayerCost, count_macs
+from compress.measure.counting import Analysis, LayerCost, count_macs
 from compress.measure.latency import Entry, Latency, measure_latency, time_entries
 
 __all__ = [

@@ -18,15 +18,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from compress.counts import MORE_THREADS, MOST_THREADS, whole
-from compress.device import cpu_name
+from compress.core.counts import MORE_THREADS, MOST_THREADS, whole
+from compress.core.device import cpu_name
 from compress.measure.load import LoadMeter
 from compress.measure.runtimes import RUNTIMES, Runtime, Session
 from compress.measure.runtimes.tensorflow import server_processes
 from compress.measure.stats import INTERVAL, Spread, median_spread
-from compress.options import require
 from compress.plan import LatencyOptions
-from compress.records import Record
+from compress.plan.fields import require
+from compress.run.records import Record
 
 MIN_RUNS = 7
 """Runs in a block; the first is dropped: it pays for the previous candidate's cache."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from compress.measure import macs
-from compress.measure.site import Rule, Site
+from compress.measure.call_shapes import Rule, Site
 
 
 def _matmul(site: Site) -> int:

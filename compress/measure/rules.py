@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 from compress.measure import macs
+from compress.measure.call_shapes import Rule, Shape, Site, Sized, Uncountable
 from compress.measure.operation_rules import OPERATION_RULES, dot
-from compress.measure.site import Rule, Shape, Site, Sized, Uncountable
 
 
 def _spatial(layer: Any, shape: Shape) -> Shape:
@@ -134,7 +134,7 @@ def _wrapped(site: Site) -> int:
 
 
 def _of_inner(layer: Any, source: Shape, target: Shape | None = None) -> int:
-    from compress.measure.kinds import COUNTED_ZERO
+    from compress.measure.op_classes import COUNTED_ZERO
 
     kind = type(layer).__name__
     if kind in COUNTED_ZERO:

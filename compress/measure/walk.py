@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compress.measure.site import Shape
-from compress.program import Node, Program
+from compress.measure.call_shapes import Shape
+from compress.model.program import Node, Program
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from compress.counts import MORE_THREADS, MOST_SEED, MOST_THREADS, SEED_BITS
-from compress.options import option, require_choice, settle
+from compress.core.counts import MORE_THREADS, MOST_SEED, MOST_THREADS, SEED_BITS
+from compress.core.device import DEVICES
 from compress.plan.channels import (
     AGGREGATES,
     CHANNEL_COSTS,
@@ -13,13 +13,13 @@ from compress.plan.channels import (
     SCORE_SCALES,
     ChannelOptions,
 )
-from compress.plan.data import NORMALIZATIONS, TASKS, DataOptions
-from compress.plan.distill import CACHES, HINTS, LOGIT_LOSSES, DistillOptions
+from compress.plan.data import NORMALIZATIONS, DataOptions
+from compress.plan.distill import CACHES, DistillOptions
+from compress.plan.fields import option, require_choice, settle
 from compress.plan.output import (
     FORMATS,
     LITERT_FORMATS,
     ONNX_FORMATS,
-    RUNTIMES,
     ExportOptions,
     LatencyOptions,
 )
@@ -57,9 +57,7 @@ __all__ = [
     "ExportOptions",
     "FINETUNE_STEPS",
     "FORMATS",
-    "HINTS",
     "LITERT_FORMATS",
-    "LOGIT_LOSSES",
     "LatencyOptions",
     "MIN_FINETUNE_EPOCHS",
     "NORMALIZATIONS",
@@ -68,11 +66,9 @@ __all__ = [
     "POOLINGS",
     "PRUNED_TOO",
     "Plan",
-    "RUNTIMES",
     "Ramp",
     "SCHEDULES",
     "SCORE_SCALES",
-    "TASKS",
     "TIME_UNITS",
     "TrainSettings",
     "WEIGHT_SCHEDULES",
@@ -80,8 +76,6 @@ __all__ = [
     "WeightOptions",
     "parsed_time",
 ]
-
-DEVICES = ("auto", "cpu", "gpu")
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compress.counts import MORE_THREADS, MOST_SEED, MOST_THREADS, SEED_BITS, whole
-from compress.errors import InputError
-from compress.options import option, require, require_choice, settle
+from compress.core.counts import MORE_THREADS, MOST_SEED, MOST_THREADS, SEED_BITS, whole
+from compress.core.errors import InputError
+from compress.core.plugins import RUNTIMES
+from compress.plan.fields import option, require, require_choice, settle
 
-BENCH_RUNTIMES = ("litert", "onnx", "openvino", "tensorflow", "mnn")
 BENCH_FORMATS = ("float32", "float16", "dynamic", "int8")
 
 
@@ -17,7 +17,7 @@ class BenchPlan:
     """What `paretune bench` and `compress.bench` do."""
 
     runtimes: tuple[str, ...] = option(
-        ("litert",), "--runtimes", "with commas: " + ", ".join(BENCH_RUNTIMES)
+        ("litert",), "--runtimes", "with commas: " + ", ".join(RUNTIMES)
     )
     formats: tuple[str, ...] = option(
         ("float32",),
@@ -47,7 +47,7 @@ class BenchPlan:
         require(bool(self.runtimes), "runtimes", "name at least one runtime", self.runtimes)
         require(bool(self.formats), "formats", "name at least one format", self.formats)
         for name in self.runtimes:
-            require_choice("runtime", name, BENCH_RUNTIMES)
+            RUNTIMES.require(name)
         for name in self.formats:
             require_choice("format", name, BENCH_FORMATS)
         require(bool(self.parsed_threads()), "threads", "name at least one number", self.threads)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from compress.counts import amount
-from compress.options import option, require, require_choice, settle
+from compress.core.counts import amount
+from compress.core.plugins import CRITERIA
+from compress.plan.fields import option, require, require_choice, settle
 
 CHANNEL_COSTS = ("macs", "params", "amount")
 CHANNEL_SCOPES = ("global", "layer")
@@ -42,7 +43,7 @@ class ChannelOptions:
     criterion: str = option(
         "l2",
         "--channel-criterion",
-        "l1, l2, bn_scale, fpgm, taylor, activation, random",
+        ", ".join(CRITERIA) + ", or your own package.module:function",
     )
     scope: str = option(
         "global", "--channel-scope", "global: one ranking of all layers; layer: one share for all"
@@ -88,6 +89,7 @@ class ChannelOptions:
     def __post_init__(self) -> None:
         settle(self)
         require_choice("channel target", self.of, CHANNEL_COSTS)
+        CRITERIA.require(self.criterion)
         require_choice("channel scope", self.scope, CHANNEL_SCOPES)
         require_choice("channel aggregation", self.aggregate, AGGREGATES)
         require_choice("channel normalization", self.normalize, SCORE_SCALES)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compress.options import option, require, require_choice
+from compress.core.plugins import TASKS
+from compress.plan.fields import option, require, require_choice
 
 NORMALIZATIONS = (
     "auto",
@@ -16,7 +17,6 @@ NORMALIZATIONS = (
     "torch",
     "none",
 )
-TASKS = ("multiclass", "binary", "multilabel", "regression")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class DataOptions:
     )
 
     def __post_init__(self) -> None:
-        require_choice("task", self.task, TASKS)
+        TASKS.require(self.task)
         require_choice("normalization", self.normalize, NORMALIZATIONS)
         for name in ("val_fraction", "test_fraction"):
             value = getattr(self, name)

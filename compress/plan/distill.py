@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.errors import InputError
-from compress.options import joined, listed, option, require, require_choice, settle
+from compress.core.errors import InputError
+from compress.core.plugins import HINTS, LOGIT_LOSSES
+from compress.plan.fields import joined, listed, option, require, require_choice, settle
 from compress.plan.ramp import Ramp
 
-LOGIT_LOSSES = ("kd", "dkd", "dist", "none")
-HINTS = ("fitnets", "attention", "similarity", "relational")
+NO_LOSS = "none"
 CACHES = ("auto", "memory", "disk", "off")
 
 
@@ -33,7 +33,7 @@ class DistillOptions:
     teacher_weights: str = option(
         "", "--teacher-weights", "of several teachers, with commas; default: equal"
     )
-    loss: str = option("kd", "--distill-loss", "on logits: " + ", ".join(LOGIT_LOSSES))
+    loss: str = option("kd", "--distill-loss", "on logits: " + ", ".join((*LOGIT_LOSSES, NO_LOSS)))
     temperature: float | str = option(4.0, "--temperature", "softens both distributions")
     weight: float | str = option(
         0.7, "--distill-weight", "share of the teacher's term in the loss, in [0, 1]"
@@ -60,9 +60,9 @@ class DistillOptions:
 
     def __post_init__(self) -> None:
         settle(self)
-        require_choice("distillation loss", self.loss, LOGIT_LOSSES)
+        LOGIT_LOSSES.require(self.loss, (NO_LOSS,))
         for name in self.hints:
-            require_choice("hint", name, HINTS)
+            HINTS.require(name)
         require_choice("teacher cache", self.cache, CACHES)
         temperature = self.ramp("temperature")
         require(temperature.smallest > 0, "temperature", "be above 0", self.temperature)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compress.counts import MORE_THREADS, MOST_THREADS
-from compress.options import option, require, require_choice, settle
+from compress.core.counts import MORE_THREADS, MOST_THREADS
+from compress.core.plugins import RUNTIMES
+from compress.plan.fields import option, require, require_choice, settle
 
 LITERT_FORMATS = ("float32", "float16", "dynamic", "int8", "sparse")
 ONNX_FORMATS = ("onnx", "onnx_int8")
 FORMATS = (*LITERT_FORMATS, *ONNX_FORMATS)
-RUNTIMES = ("litert", "mnn", "onnx", "openvino")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class LatencyOptions:
     def __post_init__(self) -> None:
         settle(self)
         for name in self.runtimes:
-            require_choice("runtime", name, RUNTIMES)
+            RUNTIMES.require(name)
         require(bool(self.runtimes), "runtimes", "name at least one runtime", self.runtimes)
         require(self.precision > 0, "latency_precision", "be above 0", self.precision)
         require(self.budget > 0, "latency_budget", "be above 0", self.budget)

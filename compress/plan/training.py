@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compress.options import option, require, require_choice, settle
+from compress.plan.fields import option, require, require_choice, settle
 
 SCHEDULES = ("constant", "cosine", "exponential")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")

@@ -6,8 +6,8 @@ import math
 import re
 from dataclasses import dataclass
 
-from compress.options import option, require, require_choice, settle
 from compress.plan.channels import parsed_share
+from compress.plan.fields import option, require, require_choice, settle
 
 WEIGHT_SCHEDULES = ("polynomial", "constant")
 POOLINGS = ("avg", "max")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compress.errors import InputError
-from compress.program import record
+from compress.core.errors import InputError
+from compress.model.program import record
 
 if TYPE_CHECKING:
     import keras

@@ -7,14 +7,14 @@ import io
 from pathlib import Path
 from typing import Any
 
-from compress.files import write_bytes, write_json, write_text
+from compress.core.atomic_files import write_bytes, write_json, write_text
+from compress.core.visible import visible
 from compress.report.html import render_html
 from compress.report.plot import render_plot
 from compress.report.rows import Report, Row, load_report, values
 from compress.report.search_facts import SearchFacts, search_facts
 from compress.report.standouts import standouts
 from compress.report.tables import render_tables
-from compress.report.visible import visible
 
 __all__ = ["Report", "Row", "load_report", "render", "render_tables"]
 

@@ -11,8 +11,8 @@ from html import unescape
 from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
 
+from compress.core.visible import visible
 from compress.report.markup import ATTRIBUTES, TAGS, Html, element
-from compress.report.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

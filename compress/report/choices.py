@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from compress.records import Candidate
-from compress.report import formats
+from compress.measure import formats
+from compress.run.records import Candidate
 
 Floats = npt.NDArray[np.float64]
 

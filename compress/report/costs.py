@@ -7,8 +7,7 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 
-from compress.measure import Analysis
-from compress.report import formats
+from compress.measure import Analysis, formats
 from compress.report.terminal import Grid, said
 
 Shares = dict[str, float]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compress.report import formats
+from compress.measure import formats
 from compress.report.markup import (
     Content,
     Html,

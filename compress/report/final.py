@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compress.records import Final
-from compress.report import formats
+from compress.measure import formats
 from compress.report.markup import Html, element, joined, paragraph, row, table
 from compress.report.rows import Report
 from compress.report.terminal import Grid
+from compress.run.records import Final
 
 HEADS = ("Model", "Epochs", "Trainings", "Validation", "Test")
 HOW = (

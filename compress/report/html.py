@@ -6,8 +6,7 @@ import base64
 import hashlib
 from importlib import resources
 
-from compress.records import COMPLETE
-from compress.report import formats
+from compress.measure import formats
 from compress.report.files_section import files_section, front_section
 from compress.report.final import final_html
 from compress.report.markup import (
@@ -27,6 +26,7 @@ from compress.report.search_facts import SearchFacts
 from compress.report.search_section import search_section
 from compress.report.standouts import Standouts, standouts
 from compress.report.words import learnt_lines, search_line, tested
+from compress.run.records import COMPLETE
 
 _NOUNS = {
     "multiclass": "classes",

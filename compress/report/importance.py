@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from compress.pareto import log_costs
-from compress.records import COMPLETE, DUPLICATE, Candidate
+from compress.core.pareto import log_costs
 from compress.report.choices import Floats, Parameter, parameters
 from compress.report.progress import is_finite
+from compress.run.records import COMPLETE, DUPLICATE, Candidate
 
 MIN_TRIALS = 10
 """With fewer, a forest learns noise."""

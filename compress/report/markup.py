@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TypeAlias
 
-from compress.report.visible import visible
+from compress.core.visible import visible
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 
-from compress.records import Candidate, Compressed
-from compress.report import formats
+from compress.measure import formats
 from compress.report.markup import Html, element, folded, items, joined, paragraph
 from compress.report.rows import Report
 from compress.report.words import learnt_line, training, verdict
+from compress.run.records import Candidate, Compressed
 
 
 def models_section(report: Report) -> Html:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compress.pareto import log_costs
-from compress.records import Candidate
-from compress.report import formats
+from compress.core.pareto import log_costs
+from compress.core.visible import short
+from compress.measure import formats
 from compress.report.canvas import INK, draw_svg
 from compress.report.choices import Floats, Parameter, parameters
 from compress.report.markup import Html
 from compress.report.progress import losses_of
-from compress.report.visible import short
+from compress.run.records import Candidate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from compress.records import COMPLETE
+from compress.core.visible import short
 from compress.report.canvas import GREY, INK, as_png, as_svg, drawing, finish
 from compress.report.markup import Html
 from compress.report.rows import Report, Row
-from compress.report.visible import short
+from compress.run.records import COMPLETE
 from compress.task import MEANING
 
 if TYPE_CHECKING:

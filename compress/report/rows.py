@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from compress.errors import InputError
-from compress.files import read_json
+from compress.core.atomic_files import read_json
+from compress.core.errors import InputError
+from compress.core.pareto import front_mask
+from compress.core.plugins import MAIN_RUNTIME, RUNTIMES
+from compress.core.typed import conform
 from compress.measure.latency import Latency
 from compress.measure.sampling import wilson
-from compress.pareto import front_mask
-from compress.plan import RUNTIMES
-from compress.records import (
+from compress.run.directory import RunFolder
+from compress.run.records import (
     COMPLETE,
     DUPLICATE,
     FAILED,
@@ -27,9 +29,7 @@ from compress.records import (
     Compressed,
     Final,
 )
-from compress.runfolder import RunFolder
 from compress.task import MEANING, make_task
-from compress.typed import conform
 
 
 @dataclass(frozen=True)
@@ -323,7 +323,7 @@ def _read_latency(folder: RunFolder) -> dict[str, Latency]:
 def _read_others(folder: RunFolder) -> Iterator[OtherRuntime]:
     for name in RUNTIMES:
         path = folder.latency_of(name)
-        if name == "litert" or not path.exists():
+        if name == MAIN_RUNTIME or not path.exists():
             continue
         content = read_json(path)
         if "skipped" in content:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from compress.records import COMPLETE, STOPPED, Candidate
+from compress.core.visible import short
 from compress.report.canvas import GREY, INK, draw_svg, finish
 from compress.report.importance import Importance
 from compress.report.markup import Html
 from compress.report.plot import cut_floor
 from compress.report.progress import Progress, is_finite
-from compress.report.visible import short
+from compress.run.records import COMPLETE, STOPPED, Candidate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

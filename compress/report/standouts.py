@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from compress.report import formats
+from compress.measure import formats
 from compress.report.rows import Report, Row
 
 NEAR = 0.01

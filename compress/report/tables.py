@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Group, RenderableType
 
-from compress.report import formats
+from compress.measure import formats
 from compress.report.final import final_table
 from compress.report.rows import Report
 from compress.report.standouts import standouts

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from compress.report.visible import line
+from compress.core.visible import line
 
 
 def said(text: object, style: str = "") -> Text:

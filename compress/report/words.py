@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from compress.records import Artifact, Candidate, Compressed
-from compress.report import formats
+from compress.measure import formats
 from compress.report.progress import epochs_trained
 from compress.report.rows import Report, Row
 from compress.report.standouts import Standouts
+from compress.run.records import Artifact, Candidate, Compressed
+from compress.run.trained import UNKNOWN, Trained
 from compress.task import MEANING, make_task
-from compress.trained import UNKNOWN, Trained
 
 NEGLIGIBLE = 0.02
 """Ratios closer to 1 than this are not called a gain: instances of one file differ as much."""

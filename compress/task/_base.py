@@ -30,6 +30,16 @@ class Task(ABC):
     shares: tuple[str, ...] = ()
     label_smoothing: float = 0.0
 
+    @classmethod
+    @abstractmethod
+    def for_labels(cls, names: int, labels: Array | None) -> Task:
+        """Returns the task of a data set.
+
+        Args:
+            names: How many classes, labels or targets there are.
+            labels: Of the training part, where they are known.
+        """
+
     @property
     @abstractmethod
     def outputs(self) -> int:

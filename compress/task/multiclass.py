@@ -25,6 +25,11 @@ class MultiClass(Task):
     qualities = ("accuracy", "f1_macro", "precision_macro", "recall_macro")
     shares = ("accuracy",)
 
+    @classmethod
+    def for_labels(cls, names: int, labels: Array | None) -> MultiClass:
+        """Returns the task of so many classes."""
+        return cls(names)
+
     @property
     def outputs(self) -> int:
         """The number of classes."""

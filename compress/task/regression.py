@@ -38,6 +38,11 @@ class Regression(Task):
         # all labels 0: any positive number will do
         return cls(len(means), variance if variance or any(means) else 1.0, means=means)
 
+    @classmethod
+    def for_labels(cls, names: int, labels: Array | None) -> Regression:
+        """Returns the task of so many targets; labels say what guessing costs."""
+        return cls(names) if labels is None else cls.of(labels)
+
     @property
     def outputs(self) -> int:
         """The number of targets."""

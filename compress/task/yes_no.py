@@ -48,6 +48,11 @@ class Binary(_YesNo):
     qualities = ("accuracy", "f1", "precision", "recall", "roc_auc")
     shares = ("accuracy",)
 
+    @classmethod
+    def for_labels(cls, names: int, labels: Array | None) -> Binary:
+        """Returns the task: there is one of it."""
+        return cls()
+
     @property
     def outputs(self) -> int:
         """One."""
@@ -93,6 +98,11 @@ class MultiLabel(_YesNo):
     name = "multilabel"
     qualities = ("f1_macro", "f1_micro", "accuracy", "exact_match")
     shares = ("exact_match",)
+
+    @classmethod
+    def for_labels(cls, names: int, labels: Array | None) -> MultiLabel:
+        """Returns the task of so many labels."""
+        return cls(names)
 
     @property
     def outputs(self) -> int:

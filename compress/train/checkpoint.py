@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.arrays import opened
-from compress.errors import InputError
-from compress.files import replacing
+from compress.core.arrays import opened
+from compress.core.atomic_files import replacing
+from compress.core.errors import InputError
 
 Arrays = dict[str, npt.NDArray[Any]]
 

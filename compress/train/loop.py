@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.augment import check_augment
+from compress.core.device import Device
+from compress.core.errors import InputError, TrainingDiverged, unknown_name
 from compress.data import Dataset
-from compress.device import Device
-from compress.errors import InputError, TrainingDiverged, unknown_name
-from compress.fused import fused_normalization
-from compress.heads import check_head, logits_view
-from compress.optimizers import build_optimizer
+from compress.model.fused_batchnorm import fused_normalization
+from compress.model.logits import check_head, logits_view
 from compress.plan import TrainSettings
-from compress.predict import Predictor
 from compress.train import checkpoint as checkpoints
+from compress.train.augment import check_augment
 from compress.train.objective import LabelObjective, Objective
+from compress.train.optimizers import build_optimizer
+from compress.train.predict import Predictor
 from compress.train.records import EpochRecord, Hook, TrainResult
 from compress.train.steps import Steps
 
@@ -63,7 +63,7 @@ def train(
         model: A Keras model with one input and one output of (batch, outputs).
         data: Training part trains, validation part selects; the test part is not read.
         settings: Optimizer, schedule, epochs, batch size, smoothing, class weights.
-        device: From `compress.device.setup`.
+        device: From `compress.core.device.setup`.
         seed: Seed of the batch order and of augmentation.
         objective: What to minimise; default: the task's loss with label smoothing.
         hooks: Acting during training (pruning).

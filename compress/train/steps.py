@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.augment import augmented
+from compress.core.device import Device
+from compress.core.errors import InputError
 from compress.data import CLASSES, Dataset
-from compress.device import Device
-from compress.errors import InputError
-from compress.heads import LogitsView
+from compress.model.logits import LogitsView
 from compress.plan import TrainSettings
+from compress.train.augment import augmented
 from compress.train.objective import Batch, Objective
 
 if TYPE_CHECKING:

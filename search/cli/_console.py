@@ -25,11 +25,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from compress.credentials import hidden
-from compress.errors import LONGEST, ParetuneError, one_line
+from compress.core.credentials import hidden
+from compress.core.errors import LONGEST, ParetuneError, one_line
+from compress.core.visible import line
 from compress.report.terminal import said
-from compress.report.visible import line
-from compress.runfolder import LOG
+from compress.run.directory import LOG
 
 INTERRUPTED = 130
 GOES_ON = "The same command goes on: what is finished is kept, what was in hand runs again."
@@ -176,7 +176,7 @@ class RichDisplay:
         self._steps = False
 
     def phase(self, title: str, done: int, total: int, *, steps: bool = False) -> None:
-        """Begins a phase; see `search.display.Display`."""
+        """Begins a phase; see `search.engines.progress.Display`."""
         for task in (*self._workers.values(), *([] if self._main is None else [self._main])):
             self._progress.remove_task(task)
         self._workers, self._shares, self._done, self._steps = {}, {}, done, steps

@@ -11,11 +11,11 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from compress.errors import InputError
-from compress.files import read_file
-from compress.options import PlanField, from_nested, nest, overlay, plan_fields
+from compress.core.atomic_files import read_file
+from compress.core.errors import InputError
 from compress.plan import Plan
 from compress.plan.bench import BenchPlan
+from compress.plan.fields import PlanField, from_nested, nest, overlay, plan_fields
 from search.cli._console import reporting_errors
 
 PlanT = TypeVar("PlanT", bound=Plan | BenchPlan)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.console import Group, RenderableType
 
+from compress.measure import formats
 from compress.plan.bench import BenchPlan
-from compress.report import formats
 from compress.report.terminal import Grid, said
 from search.cli._console import display, reporting_errors, show
 
@@ -17,7 +17,7 @@ SPARSE = 0.01
 
 def bench(models: list[Path], plan: BenchPlan) -> None:
     """Time models and files against each other, with every runtime and thread count asked for."""
-    from compress.bench import bench as run_bench
+    from compress.benchmarking import bench as run_bench
 
     with reporting_errors("The same command starts again."), display() as shown:
         shown.phase("Benchmarking", 0, 1, steps=True)
@@ -29,7 +29,7 @@ def bench(models: list[Path], plan: BenchPlan) -> None:
 
 def render_bench(result: object) -> RenderableType:
     """Returns the table, what was skipped, the verdicts and the conditions."""
-    from compress.bench import BenchResult
+    from compress.benchmarking import BenchResult
 
     assert isinstance(result, BenchResult)
     by_name = {subject.name: subject for subject in result.subjects}

@@ -11,7 +11,7 @@ from search.cli.run import print_report
 
 def compress(model: Path, plan: Plan) -> None:
     """Prune and distil a Keras model that you bring, export it, measure and report."""
-    from compress.pipeline import compress_model
+    from compress.pipeline.compression import compress_model
 
     with (
         reporting_errors("The same command goes on after the last whole epoch."),

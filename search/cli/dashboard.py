@@ -10,9 +10,9 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import typer
 
-from compress.errors import InputError, MissingDependency
-from compress.options import require
-from compress.runfolder import RunFolder
+from compress.core.errors import InputError, MissingDependency
+from compress.plan.fields import require
+from compress.run.directory import RunFolder
 from search.cli._console import reporting_errors, show
 
 HOST = "127.0.0.1"
@@ -84,7 +84,7 @@ def _study(folder: RunFolder, url: str) -> tuple[Any, int]:
     """Returns the run's storage and the number of its study there."""
     import optuna
 
-    from search.storage import open_storage, study_name
+    from search.study.storage import open_storage, study_name
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     name = study_name(folder, url)

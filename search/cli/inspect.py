@@ -24,18 +24,18 @@ def inspect(
     ] = "",
 ) -> None:
     """Show a model's costs by layer, which channels belong together and what is held."""
-    from compress.bench.profile import profiled
-    from compress.bench.subjects import fixed
-    from compress.counts import MORE_THREADS, MOST_THREADS, whole
-    from compress.files import write_json
-    from compress.inference import left_out
-    from compress.io import check_model_file, load_model
+    from compress.benchmarking.models import fixed
+    from compress.benchmarking.profile import profiled
+    from compress.core.atomic_files import write_json
+    from compress.core.counts import MORE_THREADS, MOST_THREADS, whole
+    from compress.core.requirements import FORMATS, require_packages
     from compress.measure import count_macs
+    from compress.model.inference import left_out
+    from compress.model.io import check_model_file, load_model
     from compress.plan.bench import BenchPlan
     from compress.prune.channels import coupled_groups
     from compress.report.costs import costs_json, render_costs
     from compress.report.coupling import render_coupling
-    from compress.requirements import FORMATS, require_packages
 
     with reporting_errors("The same command starts again."):
         shape = BenchPlan(input_shape=input_shape).parsed_shape()

@@ -11,10 +11,10 @@ from typing import Annotated
 
 import typer
 
-from compress.interpreter import drop_current_folder
+from compress.core.interpreter import drop_current_folder
+from compress.core.native_output import quiet_tensorflow_here
 from compress.plan import Plan
 from compress.plan.bench import BenchPlan
-from compress.quiet import quiet_tensorflow_here
 from search.cli._console import delivering
 from search.cli._options import plan_command
 from search.cli.bench import bench

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Group, RenderableType
 
+from compress.measure import formats
 from compress.plan import DataOptions
-from compress.report import formats
 from compress.report.terminal import Grid, said
 from search.cli._console import reporting_errors, show
 from search.plan import SearchData
@@ -46,9 +46,9 @@ def describe(
     json: Annotated[Path | None, typer.Option("--json", help="write it as JSON too")] = None,
 ) -> None:
     """Show a space's parameters, its size and what its models cost."""
+    from compress.core.atomic_files import write_json
     from compress.data import load_data
-    from compress.files import write_json
-    from compress.io import check_model_file
+    from compress.model.io import check_model_file
     from search.spaces import Around, space_for
     from search.spaces.describe import describe as described
 

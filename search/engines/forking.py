@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from compress.processes import fork
+from compress.core.processes import fork
 
 RENEW = 75
 """Exit code of a fork that wants to be followed by a fresh one."""

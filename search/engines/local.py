@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Protocol
 
-from compress.errors import RunFailed
-from compress.interpreter import module_command, module_environment
-from compress.runfolder import LOG, RunFolder
+from compress.core.errors import RunFailed
+from compress.core.interpreter import module_command, module_environment
+from compress.run.directory import LOG, RunFolder
 from search.engines import messages
-from search.engines.cards import card_of, sharers
+from search.engines.gpu_assignment import card_of, sharers
 
 MAX_GROWTH = 2**30
 """A worker whose memory has grown by this many bytes is renewed (TensorFlow gives none back)."""

@@ -1,7 +1,7 @@
 """A worker process: loads the data once, then does the jobs it is sent until told to quit.
 
 Started as `search.engines.worker FOLDER --device D --threads N --sharers M` through
-`compress.lifeline`: when the parent dies so does the worker, also while it still imports.
+`compress.core.lifeline`: when the parent dies so does the worker, also while it still imports.
 Messages come on standard input and go to what was standard output; everything that libraries
 print goes to standard error.
 """
@@ -20,15 +20,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from compress.credentials import hidden
-from compress.errors import ParetuneError, RunFailed
+from compress.core.credentials import hidden
+from compress.core.errors import ParetuneError, RunFailed
 from search.engines import forking, messages
-from search.faults import MEMORY, SPACE, ended_by, fault_of
+from search.engines.faults import MEMORY, SPACE, ended_by, fault_of
 
 if TYPE_CHECKING:
+    from compress.core.device import Device
     from compress.data import Dataset
-    from compress.device import Device
-    from compress.runfolder import RunFolder
+    from compress.run.directory import RunFolder
     from search.plan import SearchPlan
 
 PROGRESS_SECONDS = 0.2
@@ -51,10 +51,10 @@ class Worker:
     def __init__(
         self, folder: RunFolder, device: str, threads: int, sharers: int, out: TextIO
     ) -> None:
+        from compress.core.atomic_files import read_json
+        from compress.core.device import quiet_tensorflow, setup
         from compress.data.shared import open_shared
-        from compress.device import quiet_tensorflow, setup
-        from compress.files import read_json
-        from compress.options import from_nested
+        from compress.plan.fields import from_nested
         from search.plan import SearchPlan
 
         self.folder, self._out = folder, out
@@ -68,8 +68,8 @@ class Worker:
 
     def _load(self, stored: dict[str, Any]) -> Dataset:
         """Loads the data from their source, with the run's scaling."""
+        from compress.core.errors import InputError
         from compress.data import Preprocessing, load_data
-        from compress.errors import InputError
 
         scaling = Preprocessing.from_json(stored["preprocess"])
         data = load_data(self.plan.data, seed=self.plan.seed, preprocess=scaling)
@@ -91,9 +91,9 @@ class Worker:
         return self._final(job) if job["kind"] == messages.FINAL else self._compress(job)
 
     def _trial(self, number: int | None) -> dict[str, Any]:
-        from compress.records import FAILED, Candidate
-        from search import study as studies
-        from search.objective import candidate_id, evaluate, trial_seed
+        from compress.run.records import FAILED, Candidate
+        from search.study import study as studies
+        from search.trial.objective import candidate_id, evaluate, trial_seed
 
         if self._study is None:
             self._study = studies.open_study(self.folder, self.plan)
@@ -137,7 +137,7 @@ class Worker:
         return {"candidate": candidate.to_json()}
 
     def _final(self, job: dict[str, Any]) -> dict[str, Any]:
-        from search.final import retrain
+        from search.trial.retrain import retrain
 
         candidate = self.folder.read_candidate(job["name"])
         assert candidate is not None, "the front is made of candidates on disk"
@@ -156,11 +156,11 @@ class Worker:
         return {"final": record.to_json()}
 
     def _compress(self, job: dict[str, Any]) -> dict[str, Any]:
-        from compress.checks import fitting
-        from compress.io import load_model
-        from compress.pipeline import command_line
-        from compress.stages import compress_stage
-        from compress.trained import trained_for
+        from compress.model.io import load_model
+        from compress.pipeline.checks import fitting
+        from compress.pipeline.compression import command_line
+        from compress.pipeline.stages import compress_stage
+        from compress.run.trained import trained_for
 
         name, file = job["name"], self.folder.shipped_file(job["name"])
         teachers, command = [Path(path) for path in job["teachers"]], job["command"]
@@ -235,10 +235,10 @@ def _listen(jobs: queue.Queue[dict[str, Any]]) -> None:
 def _serve(worker: Worker, out: TextIO, forked: bool) -> int:
     """Does jobs until told to quit or, in a fork, until memory has grown."""
     if forked:
-        from compress.export import conversions
+        from compress.exporting import converter
 
         # before threads are started, and before TensorFlow works
-        conversions.fork_ahead()
+        converter.fork_ahead()
     jobs: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
     messages.send(out, messages.READY, device=worker.device.describe(), memory=resident_bytes())
@@ -278,7 +278,7 @@ def main() -> None:
     # held until this process ends: a resumed run waits for it before touching the journal
     lock = open(arguments.folder / WORKERS_LOCK, "w")  # noqa: SIM115
     fcntl.flock(lock, fcntl.LOCK_SH)
-    from compress.runfolder import RunFolder
+    from compress.run.directory import RunFolder
 
     try:
         worker = Worker(

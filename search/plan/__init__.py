@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
-from compress.options import from_nested, to_nested
 from compress.plan import DataOptions, Plan
+from compress.plan.fields import from_nested, to_nested
 from search.plan.search import COSTS, SearchOptions
-from search.plan.stopping import BudgetOptions, FinalOptions, StoppingOptions
-from search.stopping import rungs
+from search.plan.stopping import BudgetOptions, FinalOptions, StoppingOptions, rungs
 
 __all__ = [
     "COSTS",

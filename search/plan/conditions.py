@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compress.counts import amount
-from compress.errors import InputError
-from compress.options import require_choice
+from compress.core.counts import amount
+from compress.core.errors import InputError
+from compress.plan.fields import require_choice
 from compress.task import QUALITIES
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compress import credentials
-from compress.errors import InputError
-from compress.options import option, require, require_choice, settle
+from compress.core import credentials
+from compress.core.errors import InputError
 from compress.plan import OPTIMIZERS
+from compress.plan.fields import option, require, require_choice, settle
 from compress.plan.training import EPOCHS_WHY, MOST_EPOCHS
 from compress.task import QUALITIES
 from search.plan.conditions import Condition, parsed
+from search.plugins import SAMPLERS
 
 COSTS = ("macs", "params", "size_bytes", "latency_ms")
 
@@ -36,7 +37,7 @@ class SearchOptions:
     sampler: str = option(
         "tpe",
         "--sampler",
-        "cmaes, evolution, gp, greedy, grid, nsga2, nsga3, qmc, random or tpe",
+        ", ".join(sorted(SAMPLERS)) + ", or your own package.module:function(seed)",
     )
     optimizers: tuple[str, ...] = option(
         OPTIMIZERS, "--optimizers", "optimizers to sample from: " + ",".join(OPTIMIZERS)
@@ -96,12 +97,11 @@ class SearchOptions:
     )
 
     def __post_init__(self) -> None:
-        from search.samplers import SAMPLERS
         from search.spaces import space_for
 
         settle(self)
         space_for(self.space)
-        SAMPLERS[self.sampler]
+        SAMPLERS.require(self.sampler)
         require(bool(self.optimizers), "optimizers", "name at least one", self.optimizers)
         for name in self.optimizers:
             require_choice("optimizer", name, OPTIMIZERS)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compress.counts import whole
-from compress.errors import InputError
-from compress.options import option, require, require_choice, settle
+from compress.core.counts import whole
+from compress.core.errors import InputError
+from compress.plan.fields import option, require, require_choice, settle
 from compress.plan.training import EPOCHS_WHY, MOST_EPOCHS
 from search.plan.conditions import Condition, parsed
 from search.plan.search import COSTS
-from search.stopping import RULES
+
+RULES = ("dominance", "halving", "none")
 
 
 @dataclass(frozen=True)
@@ -119,3 +122,26 @@ class FinalOptions:
                 "final_epochs must be at least 1 where final_seeds or final_on_validation is "
                 f"given. Received: {self.epochs}."
             )
+
+
+def rungs(rule: str, epochs: int, given: Sequence[int] = ()) -> tuple[int, ...]:
+    """Returns the epochs after which a trial may be stopped, all below `epochs`.
+
+    Args:
+        rule: "none": no rungs. Else after an eighth, a quarter and a half of the epochs; much
+            earlier ones tell little of the last (docs/search.md has what they save and lose).
+        epochs: Of a full training.
+        given: What the user chose; taken as it is.
+
+    Raises:
+        InputError: A given rung is not in [1, epochs).
+    """
+    for rung in given:
+        if not 1 <= rung < epochs:
+            raise InputError(
+                f"rungs must be in [1, {epochs}), the epochs before the last. Received: {rung}."
+            )
+    if rule == "none":
+        return ()
+    made = given or [math.ceil(epochs / share) for share in (8, 4, 2)]
+    return tuple(sorted({rung for rung in made if rung < epochs}))

@@ -16,7 +16,7 @@ import numpy as np
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from search.samplers._base import StatelessSampler, draw
-from search.values import at, nearest, same, value_count
+from search.samplers._distributions import at, nearest, same, value_count
 
 if TYPE_CHECKING:
     import optuna

@@ -9,15 +9,13 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
-from compress.requirements import require_packages
+from search.plugins import SAMPLERS
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 POPULATION = 16
 """Optuna's 50 would be random search for all of a search of tens of trials."""
-PACKAGES = {"cmaes": ("cmaes",), "gp": ("torch",)}
-"""Packages that samplers need beside Optuna."""
 STARTUP = 10
 """Random trials before a model is trusted."""
 
@@ -62,5 +60,5 @@ def gp(seed: int) -> BaseSampler:
     """
     from optuna.samplers import GPSampler
 
-    require_packages(PACKAGES["gp"], "Sampler 'gp'")
+    SAMPLERS.require_installed("gp")
     return GPSampler(seed=seed, n_startup_trials=STARTUP, warn_independent_sampling=False)

@@ -9,9 +9,9 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState, create_trial
 
-from compress.requirements import require_packages
+from search.plugins import SAMPLERS
 from search.samplers._base import Losses, StatelessSampler, completed, losses_of
-from search.samplers._optuna import PACKAGES, STARTUP
+from search.samplers._optuna import STARTUP
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -46,7 +46,7 @@ class ParetoCmaEsSampler(StatelessSampler):
     """
 
     def __init__(self, seed: int) -> None:
-        require_packages(PACKAGES["cmaes"], "Sampler 'cmaes'")
+        SAMPLERS.require_installed("cmaes")
         super().__init__(seed)
 
     def infer_relative_search_space(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compress.pareto import crowding_distance, front_mask
+from compress.core.pareto import crowding_distance, front_mask
 from search.samplers._base import completed, losses_of
 from search.samplers._mutation import MutationSampler
 

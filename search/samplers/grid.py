@@ -11,7 +11,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from search.samplers._base import StatelessSampler
-from search.values import at, nearest, same, value_count
+from search.samplers._distributions import at, nearest, same, value_count
 
 if TYPE_CHECKING:
     import optuna

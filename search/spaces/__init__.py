@@ -1,7 +1,7 @@
 """Search spaces by name, one file each."""
 
-from compress.errors import InputError, unknown_name
-from compress.registry import Registry
+from compress.core.errors import InputError, unknown_name
+from search.plugins import SPACES
 from search.spaces._base import DeclaredSpace, Space, head
 from search.spaces.around import PREFIX, Around
 from search.spaces.cnn import CNN
@@ -9,12 +9,6 @@ from search.spaces.mlp import MLP
 from search.spaces.mobilenet import MobileNet
 from search.spaces.python import PythonSpace
 from search.spaces.resnet import ResNet
-
-SPACES: Registry[Space] = Registry("space")
-SPACES.add("cnn", CNN())
-SPACES.add("mlp", MLP())
-SPACES.add("mobilenet", MobileNet())
-SPACES.add("resnet", ResNet())
 
 __all__ = [
     "Around",
@@ -41,8 +35,9 @@ def space_for(name: str) -> Space:
     Raises:
         InputError: None of them; the message lists the choices. Or see the classes.
     """
-    if name in SPACES.names():
-        return SPACES[name]
+    if name in SPACES:
+        space: Space = SPACES[name]
+        return space
     if name.startswith(PREFIX):
         return Around(name)
     if ":" in name:

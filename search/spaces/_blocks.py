@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.errors import InputError
 from search.spaces._base import head
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ import optuna
 from optuna import distributions
 from optuna.distributions import BaseDistribution
 
+from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.errors import InputError
 from compress.measure import count_macs
+from search.samplers._distributions import value_count
 from search.spaces._choices import Chosen
-from search.values import value_count
 
 if TYPE_CHECKING:
     from search.spaces._base import Space

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.plan import ChannelOptions
-from compress.prune.channels.budget import allowed_for, keep_best
-from compress.prune.channels.coupling import Coupling, Group, coupling_of
+from compress.prune.channels.coupling.groups import Coupling, Group, coupling_of
 from compress.prune.channels.criteria import CRITERIA, Context
-from compress.prune.channels.select import Allowed, Counts
+from compress.prune.channels.selection.solver import Allowed, Counts
+from compress.prune.channels.selection.targets import allowed_for, keep_best
 from compress.prune.channels.surgery import sliced_model
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.errors import InputError
-from compress.io import load_model
+from compress.model.io import load_model
 from search.spaces._base import DeclaredSpace
 from search.spaces._choices import Choice, Chosen, pick
 from search.spaces._subnetworks import OPTIONS, Subnetworks
@@ -66,7 +66,7 @@ class Around(DeclaredSpace):
             InputError: There is no such file, it cannot be read, it does not fit the data,
                 or nothing in it can be thinned or trained.
         """
-        from compress.heads import check_head
+        from compress.model.logits import check_head
 
         with self._named("must be around a trained model that can be thinned."):
             found = self._subnetworks()

@@ -142,3 +142,6 @@ def _block(x: Any, block: _Block) -> Any:
             x = conv(x, f"{block.name}_shortcut", block.width, 1, block.stride, activation="")
         y = keras.layers.Add(name=f"{block.name}_add")([x, y])
     return activate(y, block.name, "relu")
+
+
+SPACE = CNN()

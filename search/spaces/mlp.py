@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.errors import InputError
 from search.spaces._base import DeclaredSpace, head
 from search.spaces._blocks import normalize
 from search.spaces._choices import Choice, Chosen, pick, steps, whole
@@ -103,3 +103,6 @@ def _hidden(x: Any, index: int, chosen: Chosen) -> Any:
     if index > 1 and chosen["residual"] and x.shape[-1] == width:
         y = keras.layers.Add(name=f"{name}_add")([x, y])
     return y
+
+
+SPACE = MLP()

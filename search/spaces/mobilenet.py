@@ -182,3 +182,6 @@ def _squeeze_excite(x: Any, name: str) -> Any:
     y = keras.layers.Conv2D(channels, 1, name=f"{name}_excite")(y)
     y = keras.layers.Activation("hard_sigmoid", name=f"{name}_gate")(y)
     return keras.layers.Multiply(name=f"{name}_scale")([x, y])
+
+
+SPACE = MobileNet()

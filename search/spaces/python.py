@@ -6,9 +6,9 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any
 
+from compress.core.errors import InputError
+from compress.core.user_code import resolve
 from compress.data import Dataset
-from compress.data.python import resolve
-from compress.errors import InputError
 
 if TYPE_CHECKING:
     import keras
@@ -21,7 +21,7 @@ class PythonSpace:
     The function asks `trial` (an Optuna trial) for whatever it wants to be searched, and
     returns an untrained Functional or Sequential model that takes `data.input_shape` and
     outputs `data.task.outputs` numbers (`search.spaces.head` makes such an end). Names of
-    `search.optimizers` (optimizer, learning_rate.*, schedule, ...) are taken.
+    `search.trial.optimizers` (optimizer, learning_rate.*, schedule, ...) are taken.
 
     If its module has an attribute `baseline`, a dictionary of choices or a function of the
     data set that returns one, these are tried first; choices that it leaves out are sampled.
@@ -99,7 +99,7 @@ class PythonSpace:
         """
         import keras
 
-        from compress.heads import check_head
+        from compress.model.logits import check_head
 
         model = self._function(trial, data)
         if not isinstance(model, keras.Model):

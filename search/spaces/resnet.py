@@ -171,3 +171,6 @@ def _bare(x: Any, name: str, width: int, kernel: int, stride: int) -> Any:
     return keras.layers.Conv2D(
         width, kernel, stride, "same", use_bias=False, kernel_initializer="he_normal", name=name
     )(x)
+
+
+SPACE = ResNet()

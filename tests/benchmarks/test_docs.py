@@ -16,7 +16,7 @@ from benchmarks import _docs, _stored
 from benchmarks._common import Benchmark, table
 from benchmarks._docs import Block, blocks
 from benchmarks._stored import ROOT, Stored, read
-from compress.errors import InputError
+from compress.core.errors import InputError
 
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 STORED = sorted((ROOT / "benchmarks" / "results").glob("*/*.json"))

@@ -14,7 +14,7 @@ from benchmarks import _peers, _stored
 from benchmarks._common import Benchmark, Mean, ratio, seed_list, table, told_ratio, verdict
 from benchmarks._peers import Peer
 from benchmarks._stored import KEYS, Stored, begin, kept_peer, machine, read, revision, was_run
-from compress.errors import InputError
+from compress.core.errors import InputError
 
 
 @pytest.fixture(autouse=True)

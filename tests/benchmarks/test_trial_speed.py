@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from benchmarks import trial_speed
+from compress.core.device import Device
 from compress.data import Dataset
-from compress.device import Device
 from search.spaces import SPACES
 
 

@@ -10,8 +10,8 @@ import optuna
 import pytest
 
 from compress.data import Dataset, Split
-from compress.heads import check_head
 from compress.measure import count_macs
+from compress.model.logits import check_head
 from search.spaces import SPACES, DeclaredSpace, Space
 from search.spaces.describe import bounds
 from tests.same import same_arrays

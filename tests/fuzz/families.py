@@ -242,7 +242,7 @@ def paths(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
 
 def plans(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
     """TOML plans: types swapped, deep brackets, endless numbers, NUL, unicode, damage."""
-    from compress.options import to_nested
+    from compress.plan.fields import to_nested
     from search.plan import SearchPlan
 
     how = int(rng.integers(8))
@@ -376,9 +376,9 @@ def _odd_config(rng: Rng, path: Path) -> None:
 
 def options(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
     """Options of every command with texts that no option means."""
-    from compress.options import plan_fields
     from compress.plan import Plan
     from compress.plan.bench import BenchPlan
+    from compress.plan.fields import plan_fields
     from search.plan import SearchPlan
 
     (folder / "m.keras").write_bytes(shelf.models["small.keras"])
@@ -388,7 +388,7 @@ def options(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
     words += {"compress": ["m.keras"], "bench": ["m.keras"]}.get(command, [])
     for _ in range(int(rng.integers(1, 4))):
         leaf = pick(rng, plan_fields(plan))
-        if leaf.path in ("data.source", "out", "search.storage"):
+        if leaf.path in ("data.source", "out", "search.study.storage"):
             continue
         words.append(str(pick(rng, leaf.flags)))
         if leaf.hint is not bool:

@@ -46,7 +46,7 @@ def _models(folder: Path) -> dict[str, bytes]:
 
 
 def _run(folder: Path) -> dict[str, bytes]:
-    from tests.compress.test_report import folder as made
+    from tests.compress.report.test_report import folder as made
 
     run = made.__wrapped__(folder) if hasattr(made, "__wrapped__") else made(folder)
     return {
@@ -68,7 +68,7 @@ def make_apart(folder: Path) -> Shelf:
     import pickle
     import subprocess
 
-    from compress.interpreter import module_command, module_environment
+    from compress.core.interpreter import module_command, module_environment
 
     done = subprocess.run(
         module_command("tests.fuzz.shelf", str(folder)), env=module_environment(),

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compress.interpreter import module_command, module_environment
+from compress.core.interpreter import module_command, module_environment
 from tests.fuzz import watch
 from tests.fuzz.families import FAMILIES, Shelf
 from tests.fuzz.watch import Watched

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.search.test_faults import processes
+from tests.search.engines.test_faults import processes
 from tests.search.test_run import paretune, records, start, study, wait_for
 
 KILLS = int(os.environ.get("PARETUNE_FUZZ_KILLS", "3"))

@@ -105,7 +105,7 @@ class Watched:
             if new:
                 kind, detail = HALF, f"{', '.join(new[:5])} after: {detail}"
         elif kind == ACCEPTED:
-            # temporary names of compress.files.replacing
+            # temporary names of compress.core.atomic_files.replacing
             left = [name for name in tree(folder) - before if Path(name).name.startswith(".")]
             if left:
                 kind, detail = HALF, ", ".join(sorted(left)[:5])

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from compress.checks import fitting
+from compress.core.device import Device
+from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.device import Device
-from compress.errors import InputError
-from compress.options import from_flat
-from compress.records import Candidate
-from compress.runfolder import RunFolder
+from compress.pipeline.checks import fitting
+from compress.plan.fields import from_flat
+from compress.run.directory import RunFolder
+from compress.run.records import Candidate
 from search import pipeline
-from search import study as studies
 from search.cli import app
 from search.plan import SearchPlan
-from search.unbegun import forget, untried
-from tests.compress.test_shrink import mlp
+from search.study import study as studies
+from search.study.unbegun import forget, untried
+from tests.compress.pipeline.test_shrink import mlp
 
 SPACE = ["--data", "digits", "--space", "mlp"]
 CASES = {

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from compress.errors import RunFailed
-from compress.options import from_flat
-from compress.records import Candidate
-from compress.runfolder import RunFolder
+from compress.core.errors import RunFailed
+from compress.plan.fields import from_flat
+from compress.run.directory import RunFolder
+from compress.run.records import Candidate
 from search import pipeline
-from search import study as studies
-from search.display import NoDisplay
-from search.followup import CompressJobs
-from search.jobs import SearchJobs
+from search.engines.final_jobs import CompressJobs
+from search.engines.jobs import SearchJobs
+from search.engines.progress import NoDisplay
 from search.pipeline import default_folder, worker_count
 from search.plan import SearchPlan
+from search.study import study as studies
 from tests.search.test_run import paretune
 
 

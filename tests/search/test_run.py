@@ -17,7 +17,7 @@ import pytest
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import TrialState
 
-from compress.files import whole_files
+from compress.core.atomic_files import whole_files
 from search.cli._console import GOES_ON
 from tests.patience import PATIENCE, wait_for
 

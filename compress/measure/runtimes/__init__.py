@@ -1,42 +1,24 @@
-"""Runtimes by name, one file each behind the protocol in `_base`."""
+"""Runtimes, one file each behind the protocol in `_base`; `compress.core.plugins` names them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from compress.errors import InputError
+from compress.core.errors import InputError
+from compress.core.plugins import RUNTIMES
 from compress.measure.runtimes._base import Runtime, Session
-from compress.measure.runtimes.litert import LiteRT, LiteRTSession
-from compress.measure.runtimes.mnn import MNN, MNNSession
-from compress.measure.runtimes.onnx import OnnxRuntime, OnnxSession
-from compress.measure.runtimes.openvino import OpenVino, OpenVinoSession
-from compress.measure.runtimes.tensorflow import TensorFlow, TensorFlowSession
-from compress.registry import Registry
 
-RUNTIMES: Registry[Runtime] = Registry("runtime")
-RUNTIMES.add("litert", LiteRT())
-RUNTIMES.add("mnn", MNN())
-RUNTIMES.add("onnx", OnnxRuntime())
-RUNTIMES.add("openvino", OpenVino())
-RUNTIMES.add("tensorflow", TensorFlow())
+__all__ = ["RUNTIMES", "Runtime", "Session", "runtime_for", "runtimes", "session_for", "suffixes"]
 
-__all__ = [
-    "LiteRT",
-    "LiteRTSession",
-    "MNN",
-    "MNNSession",
-    "OnnxRuntime",
-    "OnnxSession",
-    "OpenVino",
-    "OpenVinoSession",
-    "RUNTIMES",
-    "Runtime",
-    "Session",
-    "TensorFlow",
-    "TensorFlowSession",
-    "runtime_for",
-    "session_for",
-]
+
+def runtimes() -> tuple[Runtime, ...]:
+    """Returns all runtimes, those that are not installed too."""
+    return tuple(RUNTIMES[name] for name in RUNTIMES)
+
+
+def suffixes() -> tuple[str, ...]:
+    """Returns the suffixes of all files that some runtime runs."""
+    return tuple(dict.fromkeys(suffix for runtime in runtimes() for suffix in runtime.suffixes))
 
 
 def runtime_for(path: Path) -> Runtime:
@@ -45,13 +27,10 @@ def runtime_for(path: Path) -> Runtime:
     Raises:
         InputError: None does.
     """
-    for name in RUNTIMES.names():
-        if path.suffix in RUNTIMES[name].suffixes:
-            return RUNTIMES[name]
-    known = [suffix for name in RUNTIMES.names() for suffix in RUNTIMES[name].suffixes]
-    raise InputError(
-        f"A model file must end in {', '.join(dict.fromkeys(known))}. Received: '{path}'."
-    )
+    for runtime in runtimes():
+        if path.suffix in runtime.suffixes:
+            return runtime
+    raise InputError(f"A model file must end in {', '.join(suffixes())}. Received: '{path}'.")
 
 
 def session_for(path: Path, threads: int = 1) -> Session:

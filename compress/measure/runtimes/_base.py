@@ -52,11 +52,20 @@ class Runtime(Protocol):
 
     Attributes:
         name: As users type it.
-        suffixes: Of the files that it runs.
+        suffixes: Of the files that it runs; its own kind first.
+        formats: Formats in which `bench` gives it a Keras model.
+        maker: Place of `make(traced, format, stem, inputs) -> path`, which writes such a file.
+        exported: Formats of exported files that a run times with it; (): none.
+        converter: Place of `convert(source, path)`, which turns an exported file into its own
+            kind; empty: it runs the file as it is.
     """
 
     name: str
     suffixes: tuple[str, ...]
+    formats: tuple[str, ...]
+    maker: str
+    exported: tuple[str, ...]
+    converter: str
 
     def describe(self) -> str:
         """Returns name and version, as reports show it."""

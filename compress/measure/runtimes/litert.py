@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.errors import InputError, MissingDependency
+from compress.core.errors import InputError, MissingDependency
+from compress.core.native_output import captured_stderr
 from compress.measure.runtimes._base import timed_here
-from compress.quiet import captured_stderr
 
 
 class LiteRT:
@@ -19,6 +19,10 @@ class LiteRT:
 
     name = "litert"
     suffixes: tuple[str, ...] = (".tflite",)
+    formats: tuple[str, ...] = ("float32", "float16", "dynamic", "int8")
+    maker = "compress.exporting.litert:file_for"
+    exported: tuple[str, ...] = ("float32", "float16", "dynamic", "int8", "sparse")
+    converter = ""
 
     def describe(self) -> str:
         """Returns name and version."""
@@ -27,6 +31,9 @@ class LiteRT:
     def prepare(self, path: Path, threads: int) -> LiteRTSession:
         """Loads a `.tflite` file; see `Runtime.prepare`."""
         return LiteRTSession(path, threads)
+
+
+RUNTIME = LiteRT()
 
 
 class LiteRTSession:

@@ -10,18 +10,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.errors import InputError, MissingDependency
+from compress.core.errors import InputError, MissingDependency
+from compress.core.native_output import silenced_stdout
 from compress.measure.runtimes._base import timed_here
-from compress.quiet import silenced_stdout
 
 INSTALL = "MNN must be installed to run .mnn files: pip install 'paretune[mnn]'"
 
 
 class MNN:
-    """Runs `.mnn` files, as `compress.export.mnn` makes them."""
+    """Runs `.mnn` files, as `compress.exporting.mnn` makes them."""
 
     name = "mnn"
     suffixes: tuple[str, ...] = (".mnn",)
+    formats: tuple[str, ...] = ("float32",)
+    maker = "compress.exporting.mnn:file_for"
+    exported: tuple[str, ...] = ("float32",)
+    converter = "compress.exporting.mnn:export_mnn"
 
     def describe(self) -> str:
         """Returns name and version."""
@@ -33,6 +37,9 @@ class MNN:
     def prepare(self, path: Path, threads: int) -> MNNSession:
         """Loads a `.mnn` file; see `Runtime.prepare`."""
         return MNNSession(path, threads)
+
+
+RUNTIME = MNN()
 
 
 class MNNSession:

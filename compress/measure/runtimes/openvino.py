@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.errors import InputError, MissingDependency
+from compress.core.errors import InputError, MissingDependency
 from compress.measure.runtimes._base import timed_here
 
 INSTALL = "OpenVINO must be installed to be timed: pip install 'paretune[openvino]'"
@@ -20,6 +20,10 @@ class OpenVino:
 
     name = "openvino"
     suffixes: tuple[str, ...] = (".onnx",)
+    formats: tuple[str, ...] = ("float32", "int8")
+    maker = "compress.exporting.onnx:file_for"
+    exported: tuple[str, ...] = ("onnx", "onnx_int8")
+    converter = ""
 
     def describe(self) -> str:
         """Returns name and version."""
@@ -31,6 +35,9 @@ class OpenVino:
     def prepare(self, path: Path, threads: int) -> OpenVinoSession:
         """Compiles an `.onnx` file; see `Runtime.prepare`."""
         return OpenVinoSession(path, threads)
+
+
+RUNTIME = OpenVino()
 
 
 class OpenVinoSession:

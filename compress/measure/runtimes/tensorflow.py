@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.errors import InputError
-from compress.processes import ProcessEnded, Server, receive, send, serving
+from compress.core.errors import InputError
+from compress.core.processes import ProcessEnded, Server, receive, send, serving
 
 
 class TensorFlow:
@@ -24,6 +24,10 @@ class TensorFlow:
 
     name = "tensorflow"
     suffixes: tuple[str, ...] = (".keras", ".h5")
+    formats: tuple[str, ...] = ("float32",)
+    maker = "compress.exporting.keras_file:file_for"
+    exported: tuple[str, ...] = ()
+    converter = ""
 
     def describe(self) -> str:
         """Returns name and version."""
@@ -32,6 +36,9 @@ class TensorFlow:
     def prepare(self, path: Path, threads: int) -> TensorFlowSession:
         """Loads a model anew; see `Runtime.prepare`."""
         return TensorFlowSession(path, threads)
+
+
+RUNTIME = TensorFlow()
 
 
 class TensorFlowSession:
@@ -139,8 +146,8 @@ class _Models:
     def load(self, path: str) -> tuple[int, tuple[int, ...]]:
         import tensorflow as tf
 
-        from compress.inference import inference_alone
-        from compress.io import load_model
+        from compress.model.inference import inference_alone
+        from compress.model.io import load_model
 
         model = load_model(path)
         if len(model.inputs) != 1 or len(model.outputs) != 1:

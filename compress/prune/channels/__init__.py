@@ -4,12 +4,12 @@ Everything here imports TensorFlow only when it is used.
 """
 
 from compress.prune.channels.coupled import Coupled, coupled_groups
+from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.slots import Slots
 from compress.prune.channels.pruning import PruneResult, check_channels, prune_channels
 from compress.prune.channels.report import ChannelReport, GroupRow
 from compress.prune.channels.rules import register_rule
-from compress.prune.channels.sensitivity import MapOrigin, SensitivityMap, sensitivity_map
-from compress.prune.channels.site import Site
-from compress.prune.channels.slots import Slots
+from compress.prune.channels.selection.sensitivity import MapOrigin, SensitivityMap, sensitivity_map
 
 __all__ = [
     "ChannelReport",

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.plan import ChannelOptions
-from compress.prune.channels.budget import smallest
-from compress.prune.channels.coupling import Frozen, coupling_of
+from compress.prune.channels.coupling.groups import Frozen, coupling_of
 from compress.prune.channels.report import GroupRow, row_of, unknown_layers
+from compress.prune.channels.selection.targets import smallest
 
 if TYPE_CHECKING:
     import keras

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.errors import FeasibleError, InputError, unknown_name
+from compress.core.errors import FeasibleError, InputError, unknown_name
 from compress.plan import ChannelOptions
-from compress.prune.channels.budget import Selection, check_feasible, cost_of, select
-from compress.prune.channels.coupling import Coupling, Mask, coupling_of
+from compress.prune.channels.coupling.groups import Coupling, Mask, coupling_of
+from compress.prune.channels.coupling.slots import Ids
 from compress.prune.channels.criteria import CRITERIA, NEEDS_DATA, Context, Criterion, named
 from compress.prune.channels.report import ChannelReport, row_of, unknown_layers
-from compress.prune.channels.slots import Ids
+from compress.prune.channels.selection.targets import Selection, check_feasible, cost_of, select
 from compress.prune.channels.surgery import (
     KeptIndices,
     indices_by_weight,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import keras
 
     from compress.data import Dataset
-    from compress.prune.channels.sensitivity import SensitivityMap
+    from compress.prune.channels.selection.sensitivity import SensitivityMap
 
 Finetune = Callable[[Any, int, int], None]
 

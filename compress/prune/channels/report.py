@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from compress.prune.channels.coupling import Coupling, Frozen, Group
-from compress.prune.channels.select import TOLERANCE
+from compress.prune.channels.coupling.groups import Coupling, Frozen, Group
+from compress.prune.channels.selection.solver import TOLERANCE
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress import graph
-from compress.copies import Copier, config_of, from_config
-from compress.errors import InputError
-from compress.program import Node, Program
-from compress.prune.channels.coupling import Coupling, KeptSlots, Mask
+from compress.core.errors import InputError
+from compress.model import walk
+from compress.model.copies import Copier
+from compress.model.program import Node, Program
+from compress.model.rebuild import config_of, from_config
+from compress.prune.channels.coupling.groups import Coupling, KeptSlots, Mask
+from compress.prune.channels.coupling.slots import Ids, Ledger
 from compress.prune.channels.rules import known
-from compress.prune.channels.slots import Ids, Ledger
 
 if TYPE_CHECKING:
     import keras
@@ -259,7 +260,7 @@ class _Surgeon:
             target.assign(value)
             self.weights[id(old)] = target
         if hasattr(new, "_flatten_layers"):
-            graph.weights_changed(new)
+            walk.weights_changed(new)
 
 
 def _unbuild(config: Any) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.errors import InputError
 from compress.plan import TrainSettings, WeightOptions
 from compress.prune.weights.pruner import WeightPruner
 from compress.prune.weights.report import PrunedLayer, WeightReport
@@ -17,7 +17,7 @@ from compress.prune.weights.targets import Kept, Target, find_targets
 if TYPE_CHECKING:
     import keras
 
-    from compress.device import Device
+    from compress.core.device import Device
     from compress.train import TrainResult
 
 __all__ = [
@@ -66,7 +66,7 @@ def prune_weights(
         schedule: tfmot's `ConstantSparsity` or `PolynomialDecay` in place of the plan's; its
             first step is 1.
         finetune: How to train meanwhile.
-        device: From `compress.device.setup`; default: "auto".
+        device: From `compress.core.device.setup`; default: "auto".
         seed: Seed of the batch order.
 
     Returns:
@@ -78,7 +78,7 @@ def prune_weights(
             or `recalibrate` without data.
         TrainingDiverged: The loss became NaN or infinite.
     """
-    from compress.io import copy_model
+    from compress.model.copies import copy_model
 
     options = options or WeightOptions()
     student = copy_model(model)
@@ -87,7 +87,7 @@ def prune_weights(
         if options.recalibrate:
             raise InputError("prune_recalibrate must have data to look at. Give data=.")
         return PruneWeightsResult(student, pruner.once(student), None)
-    from compress.device import setup
+    from compress.core.device import setup
     from compress.prune.recalibrate import recalibrate
     from compress.train import train
 

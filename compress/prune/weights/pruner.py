@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.errors import InputError
+from compress.core.errors import InputError
 from compress.plan import WeightOptions
 from compress.prune.weights.patterns import pattern_of
 from compress.prune.weights.ranking import Ranking

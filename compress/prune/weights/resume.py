@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress import tfmot_bridge
-from compress.arrays import opened
-from compress.errors import InputError
-from compress.files import replacing
-from compress.options import from_nested
+from compress.core.arrays import opened
+from compress.core.atomic_files import replacing
+from compress.core.errors import InputError
 from compress.plan import Plan
+from compress.plan.fields import from_nested
+from compress.prune.weights import tfmot_bridge
 from compress.prune.weights.pruner import WeightPruner
 
 if TYPE_CHECKING:

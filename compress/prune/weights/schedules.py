@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from compress import tfmot_bridge
-from compress.errors import InputError
-from compress.options import require
+from compress.core.errors import InputError
 from compress.plan import WeightOptions, parsed_time
+from compress.plan.fields import require
+from compress.prune.weights import tfmot_bridge
 
 Schedule = Callable[[Any], tuple[Any, Any]]
 """step -> (update now, sparsity), as tfmot's schedules are; the first step of training is 1."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress import graph
-from compress.errors import unknown_name
+from compress.core.errors import unknown_name
+from compress.model import walk
 
 if TYPE_CHECKING:
     import keras
@@ -161,13 +161,13 @@ def find_targets(
 
 
 def _layers(model: keras.Model) -> Iterator[tuple[str, Any]]:
-    if not graph.is_graph(model):
+    if not walk.is_graph(model):
         for layer in model._flatten_layers(include_self=False):
             yield layer.path.partition("/")[2] or layer.name, layer
         return
     import keras
 
-    for call in graph.calls(model):
+    for call in walk.calls(model):
         if isinstance(call.operation, keras.layers.Layer):
             for layer in call.operation._flatten_layers():
                 inside = layer is not call.operation

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, Split, load_data
 from compress.data.preprocessing import fit_preprocessing
-from compress.errors import InputError
 
 
 def test_split_is_stratified_disjoint_and_repeatable(digits: Dataset) -> None:

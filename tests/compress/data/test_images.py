@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compress import memory
+from compress.core import memory
+from compress.core.errors import InputError
 from compress.data import Dataset, load_data
-from compress.errors import InputError
 
 HEIGHT, WIDTH = 3, 5
 

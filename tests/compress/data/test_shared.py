@@ -12,10 +12,10 @@ import keras
 import numpy as np
 import pytest
 
+from compress.core.device import Device
 from compress.data import Dataset, Preprocessing, Split
 from compress.data import shared as sharing
 from compress.data.shared import open_shared, shared
-from compress.device import Device
 from compress.plan import TrainSettings
 from compress.train import train
 from compress.train.steps import _held

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from compress.core.errors import InputError
 from compress.data import Dataset, load_data
 from compress.data.idx import read_idx
-from compress.errors import InputError
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:

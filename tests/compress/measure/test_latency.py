@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap, norm, t
 
-from compress.errors import InputError
-from compress.measure import latency, measure_latency
+from compress.core.errors import InputError
+from compress.measure import formats, latency, measure_latency
 from compress.measure.runtimes import RUNTIMES
 from compress.measure.runtimes._base import timed_here
 from compress.measure.stats import median_spread
 from compress.plan import LatencyOptions
-from compress.report import formats
 
 
 @dataclass

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.errors import InputError
+from compress.core.errors import InputError
 from compress.measure import count_macs, macs
-from compress.measure.kinds import COUNTED_ZERO, REASONS
+from compress.measure.op_classes import COUNTED_ZERO, REASONS
 from compress.measure.operation_rules import OPERATION_RULES
 from compress.measure.rules import RULES as LAYER_RULES
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from compress import distill
+from compress.core.device import Device
 from compress.data import Dataset, Preprocessing, Split
-from compress.device import Device
 from compress.plan import DistillOptions, TrainSettings
 from compress.train import train
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from compress import distill
+from compress.core.device import Device
+from compress.core.errors import TrainingDiverged
 from compress.data import Dataset, Preprocessing, Split
-from compress.device import Device
-from compress.errors import TrainingDiverged
 from compress.plan import DistillOptions, TrainSettings
 from compress.task import Regression
 from compress.train import train

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from compress.data import Dataset
-from compress.io import save_model
+from compress.model.io import save_model
 from search.spaces import Around
-from tests.compress.channels import law
+from tests.compress.prune.channels import law
 
 
 @pytest.fixture

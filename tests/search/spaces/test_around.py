@@ -10,8 +10,8 @@ import pytest
 from optuna.trial import FixedTrial
 
 from compress.data import Dataset
-from compress.io import save_model
 from compress.measure import count_macs
+from compress.model.io import save_model
 from search.spaces import Around, Space, _subnetworks
 from tests.contracts.space import SpaceContract
 from tests.same import same_arrays

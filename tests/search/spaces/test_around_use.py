@@ -11,23 +11,23 @@ import pytest
 from optuna.trial import FixedTrial
 from typer.testing import CliRunner
 
+from compress.core.device import Device
+from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.device import Device
-from compress.errors import InputError
-from compress.io import save_model
-from compress.options import from_flat
+from compress.model.io import save_model
 from compress.plan import TrainSettings
-from compress.predict import predict_logits
-from compress.records import Candidate
-from compress.runfolder import RunFolder
+from compress.plan.fields import from_flat
+from compress.run.directory import RunFolder
+from compress.run.records import Candidate
 from compress.train import TrainResult, train
-from search import optimizers
+from compress.train.predict import predict_logits
 from search.cli.main import app
-from search.following import Start
-from search.objective import evaluate
 from search.pipeline import default_folder, run_search
 from search.plan import SearchPlan
 from search.spaces import Around, space_for
+from search.trial import optimizers
+from search.trial.early_stopping import Start
+from search.trial.objective import evaluate
 from tests.contracts.space import ask
 from tests.same import same_arrays
 from tests.search.spaces.test_around import FIRST, HALF, HIDDEN, MID

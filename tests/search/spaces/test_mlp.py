@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from compress.core.errors import InputError
 from compress.data import Dataset, Split
-from compress.errors import InputError
 from compress.measure import count_macs
 from search.spaces import MLP
 from tests.contracts.space import SpaceContract, ask, few, with_shape

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.errors import InputError
-from compress.heads import check_head
+from compress.model.logits import check_head
 from search.spaces import PythonSpace
 from tests.contracts.space import ask
 from tests.search.spaces import own

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.prune.channels.coupling import Coupling, Group
-from compress.prune.channels.slots import Ids
-from compress.registry import Registry
+from compress.core.plugins import CRITERIA
+from compress.prune.channels.coupling.groups import Coupling, Group
+from compress.prune.channels.coupling.slots import Ids
 
 if TYPE_CHECKING:
     from compress.data import Dataset
 
 Scores = npt.NDArray[np.float64]
 Criterion = Callable[[Group, "Context"], Any]
-CRITERIA: Registry[Criterion] = Registry("channel criterion")
 
 
 def named(criterion: str | Criterion) -> tuple[str, Criterion]:

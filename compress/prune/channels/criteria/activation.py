@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from compress.errors import InputError
-from compress.program import Node
-from compress.prune.channels.coupling import Group
-from compress.prune.channels.criteria._base import CRITERIA, Context, Scores
+from compress.core.errors import InputError
+from compress.model.program import Node
+from compress.prune.channels.coupling.groups import Group
+from compress.prune.channels.criteria._base import Context, Scores
 from compress.prune.channels.criteria.magnitude import l2
 
 BATCH = 128
@@ -57,6 +57,3 @@ def _all_units(context: Context) -> tuple[Scores, Scores]:
         part = data.train.take(order[start : start + BATCH])
         coupling.program.run([data.preprocess(part.x)], watch)
     return sums, seen
-
-
-CRITERIA.add("activation", activation)

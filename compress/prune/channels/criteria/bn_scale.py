@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from compress.prune.channels.coupling import Group
-from compress.prune.channels.criteria._base import CRITERIA, Context, Scores
+from compress.prune.channels.coupling.groups import Group
+from compress.prune.channels.criteria._base import Context, Scores
 from compress.prune.channels.criteria.magnitude import l2
 
 
@@ -22,6 +22,3 @@ def bn_scale(group: Group, context: Context) -> Scores:
         context.notes.append(f"group '{group.name}' passes no normalization scale: scored by l2")
         return l2(group, context)
     return context.combined([np.asarray(context.power_sums(part, 1.0)) for part in parts])
-
-
-CRITERIA.add("bn_scale", bn_scale)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from compress.prune.channels.coupling import Group
-from compress.prune.channels.criteria._base import CRITERIA, Context, Scores, Slice
+from compress.prune.channels.coupling.groups import Group
+from compress.prune.channels.criteria._base import Context, Scores, Slice
 from compress.prune.channels.criteria.magnitude import l2
 
 
@@ -33,6 +33,3 @@ def _rows(part: Slice, context: Context, size: int) -> Scores:
     """Returns what each unit owns of a weight as one row, (units, entries)."""
     value = np.moveaxis(context.value(part.variable), part.axis, 0)
     return value[part.entries].reshape(size, -1).astype(np.float64)
-
-
-CRITERIA.add("fpgm", fpgm)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from compress.prune.channels.coupling import Group
-from compress.prune.channels.criteria._base import CRITERIA, Context, Scores
+from compress.prune.channels.coupling.groups import Group
+from compress.prune.channels.criteria._base import Context, Scores
 
 
 def l1(group: Group, context: Context) -> Scores:
@@ -32,7 +32,3 @@ def _norms(group: Group, context: Context, power: float) -> Scores:
     return context.combined(
         [np.asarray(context.power_sums(part, power) ** (1 / power)) for part in parts]
     )
-
-
-CRITERIA.add("l1", l1)
-CRITERIA.add("l2", l2)

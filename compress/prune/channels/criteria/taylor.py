@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from compress.errors import InputError
-from compress.prune.channels.coupling import Group
-from compress.prune.channels.criteria._base import CRITERIA, Context, Scores
+from compress.core.errors import InputError
+from compress.prune.channels.coupling.groups import Group
+from compress.prune.channels.criteria._base import Context, Scores
 
 BATCH = 128
 
@@ -31,7 +31,7 @@ def taylor(group: Group, context: Context) -> Scores:
 def _all_units(context: Context) -> Scores:
     import tensorflow as tf
 
-    from compress.heads import check_head, logits_view
+    from compress.model.logits import check_head, logits_view
 
     data, coupling = context.data, context.coupling
     if data is None:
@@ -75,6 +75,3 @@ def _squared(context: Context, variables: list[Any], gradients: list[Any]) -> Sc
             coupling.unit[binding.ids], product.sum(others), minlength=coupling.units
         )
     return np.asarray(sums**2)
-
-
-CRITERIA.add("taylor", taylor)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from compress.prune.channels.site import Site
-from compress.prune.channels.slots import Slots
+from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.slots import Slots
 
 
 def values(site: Site) -> dict[str, Any]:

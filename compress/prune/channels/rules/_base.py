@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from compress.prune.channels.site import Site
-from compress.prune.channels.slots import Slots
+from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.slots import Slots
 
 Rule = Callable[[Site], "list[Slots] | Slots"]
 R = TypeVar("R", bound=Rule)

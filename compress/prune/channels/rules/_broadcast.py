@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.prune.channels.site import Site
-from compress.prune.channels.slots import Ids, Slots
+from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.slots import Ids, Slots
 
 Array = npt.NDArray[Any]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from compress.prune.channels.site import Site
-from compress.prune.channels.slots import Shape, Slots, sizes
+from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.slots import Shape, Slots, sizes
 
 # activations with f(0) = 0, entry by entry
 _ZERO = frozenset(

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from compress.prune.channels.site import Site
-from compress.prune.channels.slots import Ids, Kept, Slots
+from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.slots import Ids, Kept, Slots
 
 
 def arguments(site: Site) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.slots import Slots
 from compress.prune.channels.rules._base import layer_rule
-from compress.prune.channels.site import Site
-from compress.prune.channels.slots import Slots
 
 
 @layer_rule("LayerScale")

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.slots import Ids, Slots
 from compress.prune.channels.rules._base import operation_rule
 from compress.prune.channels.rules._broadcast import sliced_constant, spans, tied, vanishes
 from compress.prune.channels.rules._common import halved, over_axes
@@ -18,8 +20,6 @@ from compress.prune.channels.rules._operands import (
     operands,
     symbolic,
 )
-from compress.prune.channels.site import Site
-from compress.prune.channels.slots import Ids, Slots
 
 # zero where one operand is, whatever the other holds
 _PRODUCTS = frozenset(["Multiply", "LogicalAnd", "BitwiseAnd", "DivideNoNan"])

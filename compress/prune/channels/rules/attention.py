@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.slots import HEADS, Ids, Slots, sizes
 from compress.prune.channels.rules._arguments import masks_fixed, tensors
 from compress.prune.channels.rules._base import layer_rule
-from compress.prune.channels.site import Site
-from compress.prune.channels.slots import HEADS, Ids, Slots, sizes
 
 _PARTS = ("_query_dense", "_key_dense", "_value_dense", "_gate_dense", "_output_dense")
 

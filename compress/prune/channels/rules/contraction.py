@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.slots import Ids, Kept, Slots
 from compress.prune.channels.rules._base import operation_rule
 from compress.prune.channels.rules._broadcast import alike, sliced_constant
 from compress.prune.channels.rules._operands import (
@@ -17,8 +19,6 @@ from compress.prune.channels.rules._operands import (
     operands,
     symbolic,
 )
-from compress.prune.channels.site import Site
-from compress.prune.channels.slots import Ids, Kept, Slots
 
 SUMMED = "a product sums over it"
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

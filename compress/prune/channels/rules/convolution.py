@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.slots import Ids, Slots
 from compress.prune.channels.rules._base import layer_rule
 from compress.prune.channels.rules._common import (
     activated,
@@ -13,8 +15,6 @@ from compress.prune.channels.rules._common import (
     channels_only,
     spatial_positions,
 )
-from compress.prune.channels.site import Site
-from compress.prune.channels.slots import Ids, Slots
 
 WHAT = "a convolution"
 

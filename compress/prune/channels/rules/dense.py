@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.slots import Ids, Slots, sizes
 from compress.prune.channels.rules._base import layer_rule
 from compress.prune.channels.rules._common import activated
-from compress.prune.channels.site import Site
-from compress.prune.channels.slots import Ids, Slots, sizes
 
 
 @layer_rule("Dense")

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.slots import Ids, Kept, Slots
 from compress.prune.channels.rules._base import operation_rule
 from compress.prune.channels.rules._operands import arguments, arranged, operands, symbolic
 from compress.prune.channels.rules.merging import joined
-from compress.prune.channels.site import Site
-from compress.prune.channels.slots import Ids, Kept, Slots
 
 
 @operation_rule("Concatenate")

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.slots import Ids, Kept, Slots
 from compress.prune.channels.rules._base import operation_rule
 from compress.prune.channels.rules._common import channel_axis, channels_only
 from compress.prune.channels.rules._operands import arranged, axes_of
 from compress.prune.channels.rules.shaping import new_shape, permuted, reshaped
-from compress.prune.channels.site import Site
-from compress.prune.channels.slots import Ids, Kept, Slots
 
 
 @operation_rule("Reshape")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.slots import Ids, Slots
 from compress.prune.channels.rules._base import layer_rule
 from compress.prune.channels.rules._broadcast import elementwise
-from compress.prune.channels.site import Site
-from compress.prune.channels.slots import Ids, Slots
 
 
 @layer_rule("Add", "Subtract", "Average", "Maximum", "Minimum", "CustomScaleLayer")

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.slots import Ids, Slots
 from compress.prune.channels.rules._base import layer_rule
 from compress.prune.channels.rules._common import over_axes
-from compress.prune.channels.site import Site
-from compress.prune.channels.slots import Ids, Slots
 
 
 def _axes(axis: Any, rank: int) -> list[int]:

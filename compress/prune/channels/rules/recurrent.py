@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.slots import Ids, Slots
 from compress.prune.channels.rules._arguments import masks_fixed, tensors
 from compress.prune.channels.rules._base import layer_rule
 from compress.prune.channels.rules._common import (
@@ -15,8 +17,6 @@ from compress.prune.channels.rules._common import (
     channels_only,
     spatial_positions,
 )
-from compress.prune.channels.site import Site
-from compress.prune.channels.slots import Ids, Slots
 
 
 @layer_rule("LSTM", "GRU", "SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")

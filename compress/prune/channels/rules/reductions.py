@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.slots import Slots
 from compress.prune.channels.rules._base import operation_rule
 from compress.prune.channels.rules._operands import arguments, arranged, axes_of, symbolic
-from compress.prune.channels.site import Site
-from compress.prune.channels.slots import Slots
 
 # zero entries on a reduced axis change nothing
 _SUMS = frozenset(["Sum", "Nansum", "Any", "CountNonzero"])

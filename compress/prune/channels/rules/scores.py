@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.slots import Ids, Slots, sizes
 from compress.prune.channels.rules._arguments import masks_fixed, tensors
 from compress.prune.channels.rules._base import layer_rule
 from compress.prune.channels.rules.merging import contracted
-from compress.prune.channels.site import Site
-from compress.prune.channels.slots import Ids, Slots, sizes
 
 
 @layer_rule("Attention")

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.slots import Ids, Shape, Slots
 from compress.prune.channels.rules._base import layer_rule
-from compress.prune.channels.site import Site
-from compress.prune.channels.slots import Ids, Shape, Slots
 
 
 @layer_rule("Flatten")

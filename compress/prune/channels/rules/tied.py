@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.slots import Slots, sizes
 from compress.prune.channels.rules._arguments import values
 from compress.prune.channels.rules._base import layer_rule
-from compress.prune.channels.site import Site
-from compress.prune.channels.slots import Slots, sizes
 
 
 @layer_rule("ReversibleEmbedding")

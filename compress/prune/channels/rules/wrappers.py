@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from compress import graph
+from compress.model import walk
+from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.slots import Ids, Slots
 from compress.prune.channels.rules._arguments import masks_fixed, tensors
 from compress.prune.channels.rules._base import known, layer_rule
-from compress.prune.channels.site import Site
-from compress.prune.channels.slots import Ids, Slots
 
 
 @layer_rule("Bidirectional")
@@ -76,7 +76,7 @@ def time_distributed(site: Site) -> list[Slots]:
     site.freeze(x.axes[1], "a layer is distributed over it")
     step = Slots((x.shape[0], *x.shape[2:]), (None, *x.axes[2:]), x.zero, x.origin)
     steps = x.shape[1] or 1
-    if graph.is_graph(layer.layer):
+    if walk.is_graph(layer.layer):
         result = _model(site, step, steps)
     else:
         inside = (shape[0], *shape[2:])
@@ -87,8 +87,8 @@ def time_distributed(site: Site) -> list[Slots]:
 
 def _model(site: Site, step: Slots, steps: int) -> Slots:
     """Follows slots through a model inside; surgery builds it anew into the config."""
-    from compress.program import record
-    from compress.prune.channels.follow import run
+    from compress.model.program import record
+    from compress.prune.channels.propagate import run
     from compress.prune.channels.surgery import rebuilt
 
     ledger = site.ledger

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.errors import InputError
+from compress.core.errors import InputError
 from compress.prune.weights.patterns._base import Pattern
 
 if TYPE_CHECKING:

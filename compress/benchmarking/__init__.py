@@ -1,0 +1,118 @@
+"""Benchmarks: `bench` times models and files against each other, runtime by runtime."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from compress.benchmarking.models import (
+    Prepared,
+    Skipped,
+    Subject,
+    prepare,
+    require_a_runtime,
+    subjects_of,
+)
+from compress.benchmarking.result import BenchResult, Timed, write_result
+from compress.core.atomic_files import new_folder
+from compress.core.errors import InputError
+from compress.measure import Entry, time_entries
+from compress.plan.bench import BenchPlan
+
+__all__ = ["BenchPlan", "BenchResult", "Skipped", "Subject", "Timed", "bench"]
+
+
+def bench(
+    models: Sequence[str | Path],
+    plan: BenchPlan | None = None,
+    *,
+    on_progress: Callable[[str, float], None] | None = None,
+) -> BenchResult:
+    """Times models and files against each other, everything in one run of blocks.
+
+    Keras models are converted for each runtime and format; a `.tflite`, `.onnx` or `.mnn`
+    file is timed as it is. Each ratio is against the first model (the first of `compare`) in
+    the same configuration (runtime, format, threads), or, where one model is given, against
+    its first configuration.
+
+    Args:
+        models: Files.
+        plan: Runtimes, formats, threads, precision, budget; default: `BenchPlan()`.
+        on_progress: Called with (what is done, share of it).
+
+    Returns:
+        Everything that was measured, and what was not with reasons.
+
+    Raises:
+        InputError: A file is missing, broken or of no known kind, a model's sizes are open, a
+            name of `compare` is none of the models, or nothing is left to be timed.
+    """
+    plan = plan or BenchPlan()
+    subjects = subjects_of([Path(model) for model in models])
+    names = [subject.name for subject in subjects]
+    for name in plan.compare:
+        if name not in names:
+            raise InputError(
+                f"compare must name models of this bench: {', '.join(names)}. Received: {name}."
+            )
+    require_a_runtime(plan)
+    tell = on_progress or (lambda text, share: None)  # noqa: ARG005
+    with ExitStack() as stack:
+        # files are made elsewhere: of a bench that fails nothing stays
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = stack.enter_context(new_folder(Path(plan.out))) if plan.out else None
+        tell("converting", 0.0)
+        subjects, prepared, skipped = prepare(subjects, plan, place)
+        if not prepared:
+            reasons = "; ".join(dict.fromkeys(item.reason for item in skipped))
+            raise InputError(f"bench must have something to time. Received: {reasons}.")
+        keyed = {
+            _key(item, threads): (item, threads)
+            for threads in plan.parsed_threads()
+            for item in prepared
+        }
+        tell("timing", 0.0)
+        latency = time_entries(
+            {
+                key: Entry(item.path, item.runtime, threads)
+                for key, (item, threads) in keyed.items()
+            },
+            precision=plan.precision,
+            budget=plan.budget,
+            baselines=_baselines(keyed, plan),
+            seed=plan.seed,
+            on_progress=lambda share: tell("timing", share),
+        )
+        timed = tuple(
+            Timed(item.subject, item.runtime, item.format, item.path.stat().st_size, latency[key])
+            for key, (item, _) in keyed.items()
+        )
+        result = BenchResult(tuple(subjects), timed, tuple(skipped), plan)
+        if folder is not None:
+            for file in sorted(place.iterdir()):
+                shutil.move(file, folder / file.name)
+            write_result(result, folder)
+    return result
+
+
+def _key(item: Prepared, threads: int) -> str:
+    return f"{item.subject} {item.runtime} {item.format} {threads}"
+
+
+def _baselines(keyed: dict[str, tuple[Prepared, int]], plan: BenchPlan) -> dict[str, str]:
+    """Returns for each entry the first one of the same configuration, or of all.
+
+    The first of `compare` comes first.
+    """
+    subjects = {item.subject for item, _ in keyed.values()}
+    if len(subjects) == 1:
+        return dict.fromkeys(keyed, next(iter(keyed)))
+    first: dict[tuple[str, str, int], str] = {}
+    ahead = sorted(keyed, key=lambda key: keyed[key][0].subject != (*plan.compare, "")[0])
+    for key in ahead:
+        item, threads = keyed[key]
+        first.setdefault((item.runtime, item.format, threads), key)
+    return {key: first[item.runtime, item.format, t] for key, (item, t) in keyed.items()}

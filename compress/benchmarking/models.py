@@ -1,0 +1,260 @@
+"""What is benchmarked: Keras models converted for each runtime, and files as they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compress.core.errors import InputError, MissingDependency, RunFailed
+from compress.core.memory import require_room
+from compress.core.plugins import RUNTIMES
+from compress.core.registry import loaded
+from compress.measure import count_macs
+from compress.measure.runtimes import runtimes, suffixes
+from compress.model.copies import sized_model
+from compress.model.inference import left_out
+from compress.model.io import SUFFIXES, load_model
+from compress.model.walk import calls, is_graph
+from compress.plan.bench import BenchPlan
+
+if TYPE_CHECKING:
+    import keras
+
+
+CALIBRATION = 32
+FILE = "file"
+"""The format of a file that is benchmarked as it is."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model or file that is benchmarked.
+
+    Attributes:
+        name: The file's stem, made unique.
+        path: As given.
+        macs, params, nonzero: Counted; None for files that are no Keras models.
+        unsupported: What `macs` leaves out.
+        notes: What of the model is not timed.
+    """
+
+    name: str
+    path: Path
+    macs: int | None = None
+    params: int | None = None
+    unsupported: tuple[str, ...] = ()
+    nonzero: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def zeros(self) -> float:
+        """Share of all parameters that are zero, in [0, 1]; 0 where they are not known."""
+        return 1 - self.nonzero / self.params if self.params and self.nonzero is not None else 0.0
+
+    @property
+    def is_keras(self) -> bool:
+        """Whether it is a Keras model, to be converted."""
+        return self.path.suffix in SUFFIXES
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A combination that is not timed, with the reason."""
+
+    subject: str
+    runtime: str
+    format: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One file for one runtime."""
+
+    subject: str
+    runtime: str
+    format: str
+    path: Path
+
+
+def subjects_of(paths: Sequence[Path]) -> list[Subject]:
+    """Checks the files and names them by their stems.
+
+    Raises:
+        InputError: None, a file that does not exist, or of a kind that no runtime runs.
+    """
+    if not paths:
+        raise InputError("bench must be given at least one model. Received: none.")
+    known = [*SUFFIXES, *suffixes()]
+    found: list[Subject] = []
+    for path in paths:
+        if path.suffix not in known:
+            raise InputError(
+                f"A model file must end in {', '.join(dict.fromkeys(known))}. Received: '{path}'."
+            )
+        if not path.is_file():
+            raise InputError(f"A model file must exist. Received: '{path}'.")
+        names = [subject.name for subject in found]
+        name, number = path.stem, 1
+        while name in names:
+            number += 1
+            name = f"{path.stem}-{number}"
+        found.append(Subject(name, path))
+    return found
+
+
+def require_a_runtime(plan: BenchPlan) -> None:
+    """Checks that one of the plan's runtimes at least is installed; others are skipped.
+
+    Raises:
+        MissingDependency: None is.
+    """
+    missing = []
+    for name in plan.runtimes:
+        try:
+            RUNTIMES.require_installed(name)
+        except MissingDependency as error:
+            missing.append(error)
+    if len(missing) == len(plan.runtimes):
+        raise missing[0]
+
+
+def prepare(
+    subjects: Sequence[Subject], plan: BenchPlan, folder: Path
+) -> tuple[list[Subject], list[Prepared], list[Skipped]]:
+    """Counts Keras models and converts them for each runtime and format of the plan.
+
+    int8 files are calibrated on random inputs: they are for timing, not for use.
+
+    Args:
+        subjects: From `subjects_of`.
+        plan: Runtimes, formats, input shape.
+        folder: Where files are written.
+
+    Returns:
+        The subjects with their counts, what is to be timed, and what is not with reasons.
+
+    Raises:
+        InputError: A model cannot be read, or has open sizes and no shape is given.
+    """
+    counted: list[Subject] = []
+    items: list[Prepared | Skipped] = []
+    for subject in subjects:
+        if not subject.is_keras:
+            counted.append(subject)
+            items += _as_it_is(subject, plan)
+            continue
+        model = fixed(load_model(subject.path), plan.parsed_shape())
+        analysis = count_macs(model)
+        counted.append(
+            replace(
+                subject,
+                macs=analysis.macs,
+                params=analysis.params,
+                unsupported=analysis.unsupported,
+                nonzero=analysis.nonzero,
+                notes=left_out(model),
+            )
+        )
+        items += _converted(subject, model, plan, folder)
+    made = [item for item in items if isinstance(item, Prepared)]
+    return counted, made, [item for item in items if isinstance(item, Skipped)]
+
+
+def fixed(model: keras.Model, shape: tuple[int, ...] | None) -> keras.Model:
+    """Returns the model with an input of known size.
+
+    Raises:
+        InputError: Its sizes are open and no shape is given, the shape does not fit, or what
+            the model computes does not fit into memory.
+    """
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise InputError(
+            f"Model '{model.name}' must have one input and one output to be timed. "
+            f"Received: {len(model.inputs)} and {len(model.outputs)}."
+        )
+    own = tuple(model.inputs[0].shape[1:])
+    if shape is None:
+        if None in own:
+            raise InputError(
+                f"Model '{model.name}' must have a known input size to be timed. Received: {own}. "
+                "Give --input-shape, like 224,224,3."
+            )
+        return _runnable(model)
+    fits = len(own) == len(shape) and all(a in (None, b) for a, b in zip(own, shape, strict=True))
+    if not fits:
+        raise InputError(
+            f"input_shape must agree with model '{model.name}', which takes {own}. "
+            f"Received: {shape}."
+        )
+    # before Keras is asked: it has no words for sizes beyond 64 bits
+    require_room(4 * math.prod(shape), f"An input of shape {shape}, float32,")
+    return _runnable(sized_model(model, shape))
+
+
+def _runnable(model: keras.Model) -> keras.Model:
+    """Refuses a model whose largest tensor of one example does not fit into memory.
+
+    Runtimes do not say so: some crash.
+    """
+    shapes = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
+    if is_graph(model):
+        shapes += [shape for call in calls(model) for shape in call.outputs]
+    largest = max(math.prod(size or 1 for size in shape[1:]) for shape in shapes)
+    require_room(4 * largest, f"The largest tensor of model '{model.name}', float32,")
+    return model
+
+
+def _as_it_is(subject: Subject, plan: BenchPlan) -> list[Prepared | Skipped]:
+    """Gives a file to those of the plan's runtimes that run its kind."""
+    fitting = [item.name for item in runtimes() if subject.path.suffix in item.suffixes]
+    chosen = [name for name in plan.runtimes if name in fitting]
+    if not chosen:
+        raise InputError(
+            f"runtimes must hold one that runs '{subject.path}': {', '.join(fitting)}. "
+            f"Received: {', '.join(plan.runtimes)}."
+        )
+    return [_tried(Prepared(subject.name, name, FILE, subject.path)) for name in chosen]
+
+
+def _tried(item: Prepared) -> Prepared | Skipped:
+    """Returns the file, or why its runtime is missing; a broken file is an error."""
+    try:
+        RUNTIMES[item.runtime].describe()
+    except MissingDependency as error:
+        return Skipped(item.subject, item.runtime, item.format, str(error))
+    return item
+
+
+def _converted(
+    subject: Subject, model: keras.Model, plan: BenchPlan, folder: Path
+) -> list[Prepared | Skipped]:
+    from compress.exporting.traced import Traced
+
+    found: list[Prepared | Skipped] = []
+    files: dict[tuple[str, str], Path] = {}
+    with Traced(model) as traced:
+        inputs = np.random.default_rng(plan.seed).normal(size=(CALIBRATION, *traced.shape[1:]))
+        calibration = inputs.astype(np.float32)
+        for name in plan.runtimes:
+            runtime = RUNTIMES[name]
+            for kind in plan.formats:
+                if kind not in runtime.formats:
+                    reason = f"{name} is not given {kind}: it runs {', '.join(runtime.formats)}"
+                    found.append(Skipped(subject.name, name, kind, reason))
+                    continue
+                try:
+                    if (runtime.maker, kind) not in files:  # runtimes of one kind share a file
+                        stem = folder / f"{subject.name}.{kind}"
+                        make = loaded(runtime.maker)
+                        files[runtime.maker, kind] = make(traced, kind, stem, calibration)
+                    made = files[runtime.maker, kind]
+                    found.append(_tried(Prepared(subject.name, name, kind, made)))
+                except (MissingDependency, RunFailed) as error:
+                    found.append(Skipped(subject.name, name, kind, str(error)))
+    return found

@@ -1,0 +1,210 @@
+"""What a bench found: verdicts, JSON, CSV and the plot."""
+
+from __future__ import annotations
+
+import csv
+import io
+import platform
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from compress.benchmarking.models import Skipped, Subject
+from compress.core.atomic_files import write_bytes, write_json, write_text
+from compress.core.device import available_cores, cpu_name
+from compress.core.visible import short
+from compress.measure import Latency, formats
+from compress.plan.bench import BenchPlan
+from compress.plan.fields import to_nested
+from compress.report.canvas import as_png, drawing
+
+PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "onnxruntime", "openvino", "MNN", "numpy")
+MARKERS = "os^DvP*X<>"
+LETTERS = 32
+"""Of a model's name in the picture."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One model in one configuration.
+
+    Attributes:
+        subject: The model's name.
+        runtime, format: Names.
+        size_bytes: Of the file.
+        latency: With threads, interval, ratio.
+    """
+
+    subject: str
+    runtime: str
+    format: str
+    size_bytes: int
+    latency: Latency
+
+    @property
+    def configuration(self) -> str:
+        """Returns "litert float32, 1 thread"."""
+        plural = "" if self.latency.threads == 1 else "s"
+        return f"{self.runtime} {self.format}, {self.latency.threads} thread{plural}"
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What `bench` measured.
+
+    Attributes:
+        subjects: The models, with MACs and parameters where they are Keras models.
+        timed: Every model in every configuration.
+        skipped: What was not timed, with reasons.
+        plan: What was asked for.
+    """
+
+    subjects: tuple[Subject, ...]
+    timed: tuple[Timed, ...]
+    skipped: tuple[Skipped, ...]
+    plan: BenchPlan
+
+    def verdicts(self) -> list[str]:
+        """Returns for `compare` A, B one sentence a configuration: is B faster than A?"""
+        if not self.plan.compare:
+            return []
+        a, b = self.plan.compare
+        found: dict[str, dict[str, Timed]] = {}
+        for row in self.timed:
+            found.setdefault(row.configuration, {})[row.subject] = row
+        return [
+            f"{configuration}: {verdict(rows[a], rows[b])}"
+            for configuration, rows in found.items()
+            if a in rows and b in rows
+        ]
+
+    def conditions(self) -> str:
+        """Says on what, how often and until when it was timed."""
+        first = self.timed[0].latency
+        why = {
+            "precision": "every interval was narrow enough",
+            "budget": "the time budget was spent",
+        }[first.stopped_by]
+        runtimes = ", ".join(dict.fromkeys(row.latency.runtime for row in self.timed))
+        text = (
+            f"Measured on {first.device} ({available_cores()} cores) at batch 1 with {runtimes}: "
+            f"median and {formats.rounds(first)}; stopped when {why}. Ratios are old/new, paired "
+            "by round."
+        )
+        return " ".join([text, *(f"Warning: {warning}." for warning in first.warnings)])
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns everything, with versions."""
+        return {
+            "device": cpu_name(),
+            "cores": available_cores(),
+            "python": platform.python_version(),
+            "versions": {name: _version(name) for name in PACKAGES},
+            "plan": to_nested(self.plan),
+            "models": [{**asdict(item), "path": str(item.path)} for item in self.subjects],
+            "timed": [
+                {
+                    "model": row.subject,
+                    "runtime": row.runtime,
+                    "format": row.format,
+                    "size_bytes": row.size_bytes,
+                    "latency": row.latency.to_json(),
+                }
+                for row in self.timed
+            ],
+            "skipped": [asdict(item) for item in self.skipped],
+            "verdicts": self.verdicts(),
+        }
+
+
+def verdict(old: Timed, new: Timed) -> str:
+    """Says whether `new` is faster than `old`, the baseline of its ratio."""
+    ratio, low, high = new.latency.ratio, new.latency.ratio_low, new.latency.ratio_high
+    if low <= 1.0 <= high:
+        return (
+            f"no difference between {new.subject} and {old.subject} that this run can show "
+            f"({formats.speedup(new.latency)})"
+        )
+    word = "faster" if ratio > 1.0 else "slower"
+    if ratio < 1.0:
+        ratio, low, high = 1 / ratio, 1 / high, 1 / low
+    ends = formats.bounds(new.latency, f"{low:.2f}", f"{high:.2f}")
+    return f"{new.subject} is {ratio:.2f}x {word} than {old.subject} {ends}"
+
+
+def write_result(result: BenchResult, folder: Path) -> None:
+    """Writes bench.json, bench.csv and, where a model's MACs are known, bench.png."""
+    write_json(folder / "bench.json", result.to_json())
+    write_text(folder / "bench.csv", _csv(result))
+    if any(subject.macs for subject in result.subjects):
+        write_bytes(folder / "bench.png", render_bench_plot(result))
+
+
+def _csv(result: BenchResult) -> str:
+    by_name = {subject.name: subject for subject in result.subjects}
+    rows = [
+        {
+            "model": row.subject,
+            "runtime": row.runtime,
+            "format": row.format,
+            "macs": by_name[row.subject].macs,
+            "params": by_name[row.subject].params,
+            "size_bytes": row.size_bytes,
+            **{key: value for key, value in row.latency.to_json().items() if key != "warnings"},
+        }
+        for row in result.timed
+    ]
+    sink = io.StringIO()
+    writer = csv.DictWriter(sink, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: "" if value is None else value for key, value in row.items()})
+    return sink.getvalue()
+
+
+def render_bench_plot(result: BenchResult) -> bytes:
+    """Draws latency against MACs with intervals, one colour a configuration, as PNG."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    macs = {subject.name: subject.macs for subject in result.subjects if subject.macs}
+    groups: dict[str, list[Timed]] = {}
+    for row in result.timed:
+        if row.subject in macs:
+            groups.setdefault(row.configuration, []).append(row)
+    with drawing("bench"):
+        figure = Figure(figsize=(8.5, 5.2), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot(1, 1, 1)
+        colours = matplotlib.colormaps["tab20"]
+        for place, (name, rows) in enumerate(groups.items()):
+            xs = [float(macs[row.subject]) for row in rows]
+            ys = [row.latency.median_ms for row in rows]
+            below = [row.latency.median_ms - row.latency.low_ms for row in rows]
+            above = [row.latency.high_ms - row.latency.median_ms for row in rows]
+            axes.errorbar(
+                xs, ys, yerr=[below, above], fmt=MARKERS[place % len(MARKERS)],
+                color=colours(place % 20), label=name, capsize=3, markersize=6,
+            )  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        for name, count in macs.items():
+            axes.axvline(float(count), color="#e3e6eb", linewidth=0.8, zorder=0)
+            axes.annotate(
+                f"{short(name, LETTERS)}\n{formats.count(count)} MACs", (float(count), 1.0),
+                xycoords=("data", "axes fraction"), xytext=(0, 4), textcoords="offset points",
+                ha="center", fontsize=8,
+            )  # fmt: skip
+        axes.set_xlabel("MACs (counted)")
+        axes.set_ylabel(f"ms an inference (measured, {cpu_name()})")
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        return as_png(figure)
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,172 @@
+"""Files that appear whole or not at all, and the checks of a folder we write to."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from compress.core.errors import InputError
+
+_REMEDY = "Choose another folder with --out."
+LARGEST = 2**27
+"""Bytes of a plan or a record."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a temporary name beside `path`; on success the file there takes its place.
+
+    The temporary name keeps the suffix, since Keras chooses a format by it. On an
+    exception the temporary file is removed and what stood at `path` stays as it was.
+
+    Args:
+        path: Where the finished file shall be.
+
+    Yields:
+        The path to write to, in the same folder (a rename there is atomic).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes private files; a result is as readable as any file of its user
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def whole_files(folder: Path, suffix: str) -> list[Path]:
+    """Returns the files of a folder that end in `suffix`, sorted; no temporary ones.
+
+    A writer that is killed leaves its temporary file behind, and `glob` finds hidden files too.
+    """
+    return sorted(path for path in folder.glob(f"*{suffix}") if not path.name.startswith("."))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes `content` to `path` in one atomic step."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Writes `content` as UTF-8 to `path` in one atomic step.
+
+    What UTF-8 cannot hold (of file names in another encoding) is written as escapes.
+    """
+    write_bytes(path, content.encode("utf-8", "backslashreplace"))
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes `content` as indented JSON; NaN and infinity are refused (not JSON)."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        InputError: The file is missing or holds no JSON object.
+    """
+    try:
+        content = json.loads(read_file(path).decode("utf-8"), parse_constant=_no_number)
+    except OSError as error:
+        raise InputError(f"Cannot read '{path}': {error.strerror}.") from None
+    except RecursionError:
+        raise InputError(f"'{path}' must hold JSON (it is nested too deeply).") from None
+    except ValueError as error:
+        raise InputError(f"'{path}' must hold JSON ({error}).") from None
+    if not isinstance(content, dict):
+        raise InputError(f"'{path}' must hold a JSON object. Received: {type(content).__name__}.")
+    return content
+
+
+def read_file(path: Path) -> bytes:
+    """Reads a plan or a record; what would keep a reader busy for ever is refused.
+
+    Raises:
+        OSError: It is missing, unreadable, a named pipe that lies in a folder, or has no end
+            within `LARGEST` bytes (/dev/zero).
+    """
+    # a shell's <(command) and standard input are pipes too, but have a writer
+    if path.is_fifo() and not str(path).startswith(("/dev/", "/proc/")):
+        raise OSError(errno.EINVAL, "it is a named pipe", str(path))
+    with open(path, "rb") as stream:
+        content = stream.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise OSError(errno.EFBIG, f"it is larger than {LARGEST // 2**20} MiB", str(path))
+    return content
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Gives a folder to write to; where nothing was written and an error ends it, none is left.
+
+    Args:
+        path: The folder; it and its parents are made where they are missing.
+
+    Raises:
+        InputError: See `writable_folder`.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield writable_folder(path)
+    except BaseException:
+        for folder in missing:
+            with suppress(OSError):  # it was not made, or something lies in it
+                folder.rmdir()
+        raise
+
+
+def writable_folder(path: Path) -> Path:
+    """Makes sure that `path` is a folder that files can be written to.
+
+    Returns:
+        `path`, created where it did not exist.
+
+    Raises:
+        InputError: It is a file, cannot be created, or is read-only.
+    """
+    check_folder(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"Output folder '{path}' must be writable: {error.strerror}. {_REMEDY}"
+        ) from None
+    return path
+
+
+def check_folder(path: Path) -> None:
+    """Checks, without writing anything, that a folder is or can be made that may be written to.
+
+    A folder whose mode forbids writing is respected even when the user could
+    override it (root can): whoever marked it read-only meant it.
+
+    Raises:
+        InputError: It is a file, or it or the folder that it would be made in is read-only.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"Output folder '{path}' is a file. {_REMEDY}")
+    existing = path
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.stat().st_mode & 0o222 or not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"Output folder '{path}' must be writable: '{existing}' is not. {_REMEDY}")

@@ -1,0 +1,209 @@
+"""What training runs on: every GPU that TensorFlow sees, else the CPU."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from compress.core.counts import MORE_THREADS, MOST_THREADS, whole
+from compress.core.errors import InputError
+from compress.core.native_output import captured_stderr, quiet_tensorflow_here
+
+DEVICES = ("auto", "cpu", "gpu")
+_GPU_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+USABLE = 0.95
+"""The share of a card's memory that processes on it divide; the driver and displays need some."""
+CONTEXT_MIB = 512
+"""What a process's CUDA context takes besides the memory that TensorFlow manages, roughly."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A chosen device and how it is used.
+
+    Attributes:
+        kind: "cpu" or "gpu".
+        name: The processor's or card's name.
+        count: Number of GPUs (1 for the CPU).
+        threads: CPU threads that TensorFlow may use for one operation.
+        policy: Keras dtype policy that candidates are trained in.
+        jit: Whether the training step is compiled by XLA.
+        sharers: Processes that compute on the card, this one included.
+        memory_mib: The most memory TensorFlow takes of it, in MiB; None: what it needs.
+    """
+
+    kind: str
+    name: str
+    count: int
+    threads: int
+    policy: str
+    jit: bool
+    sharers: int = 1
+    memory_mib: int | None = None
+
+    def describe(self) -> str:
+        """Returns one line for logs and reports."""
+        if self.kind == "gpu":
+            xla = "on" if self.jit else "off"
+            text = f"{self.count} x GPU {self.name}, {self.policy}, XLA {xla}"
+            if self.sharers == 1:
+                return text
+            share = "no bound on memory"
+            if self.memory_mib is not None:
+                share = f"at most {self.memory_mib:,} MiB each"
+            return f"{text}, shared by {self.sharers} workers, {share}"
+        plural = "" if self.threads == 1 else "s"
+        return f"CPU {self.name}, {self.threads} thread{plural}, {self.policy}"
+
+
+def available_cores() -> int:
+    """Returns the cores that this process may use (affinity respected), at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """Returns the processor's model name."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text("utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def setup(choice: str = "auto", threads: int | None = None, sharers: int = 1) -> Device:
+    """Prepares TensorFlow for a device; call it before anything is computed.
+
+    Args:
+        choice: "auto" (GPU where there is one), "cpu" or "gpu".
+        threads: CPU threads per operation; None: every core this process may use.
+        sharers: Processes on the same GPU, this one included. Of several each gets an equal
+            share of the memory at once: one that grows would take it from the others.
+
+    Returns:
+        The device. Where TensorFlow has started already, its thread count and its
+        memory growth stay as they were.
+
+    Raises:
+        InputError: An unknown choice, "gpu" without a GPU, or Keras on another backend.
+    """
+    import keras
+    import tensorflow as tf
+
+    if choice not in DEVICES:
+        raise InputError(f"device must be one of {', '.join(DEVICES)}. Received: {choice}.")
+    if keras.backend.backend() != "tensorflow":
+        raise InputError(
+            "Keras must run on TensorFlow. "
+            f"Received: KERAS_BACKEND={keras.backend.backend()}. Unset it, or set it to tensorflow."
+        )
+    with captured_stderr():  # drivers that are missing are told there
+        gpus = tf.config.list_physical_devices("GPU")
+    if choice == "gpu" and not gpus:
+        raise _no_gpu()
+    if threads is not None:
+        whole(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
+    wanted = threads or available_cores()
+    share = memory_share(sharers) if gpus and choice != "cpu" and sharers > 1 else None
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(wanted)
+        if choice == "cpu" and gpus:
+            tf.config.set_visible_devices([], "GPU")
+        for gpu in gpus if choice != "cpu" else []:
+            if share is None:
+                tf.config.experimental.set_memory_growth(gpu, True)
+            else:
+                bound = tf.config.LogicalDeviceConfiguration(memory_limit=share)
+                tf.config.set_logical_device_configuration(gpu, [bound])
+    except RuntimeError:  # TensorFlow refuses changes once it has started
+        share = None
+        wanted = tf.config.threading.get_intra_op_parallelism_threads() or available_cores()
+    if choice == "cpu" or not gpus:
+        return Device("cpu", cpu_name(), 1, wanted, "float32", jit=False)
+    details = tf.config.experimental.get_device_details(gpus[0])
+    policy = policy_for(details.get("compute_capability"))
+    name = details.get("device_name", "GPU")
+    return Device("gpu", name, len(gpus), wanted, policy, True, sharers, share)
+
+
+def check_device(choice: str) -> None:
+    """Checks, without TensorFlow, that a machine without a driver is not asked for its GPU.
+
+    Raises:
+        InputError: It is.
+    """
+    if choice == "gpu" and sys.platform == "linux" and not _has_driver():
+        raise _no_gpu()
+
+
+def _no_gpu() -> InputError:
+    return InputError(
+        "device 'gpu' must have a GPU that TensorFlow sees. Received: none. "
+        "Install tensorflow[and-cuda] and a driver, or use --device cpu."
+    )
+
+
+def _has_driver() -> bool:
+    """Tells whether there is a driver of NVIDIA's, WSL's or AMD's."""
+    return any(Path(node).exists() for node in _GPU_NODES)
+
+
+def memory_share(sharers: int) -> int | None:
+    """Returns how many MiB of a card's memory each of several processes may take.
+
+    TensorFlow does not tell how much memory a card has; the driver's `nvidia-smi` does. Where
+    cards differ the smallest counts, as CUDA numbers them in another order.
+
+    Args:
+        sharers: Processes on the card, at least 1.
+
+    Returns:
+        The share, at least 1; None where `nvidia-smi` is missing or does not tell.
+    """
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        smallest = min(int(line) for line in done.stdout.split())
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    return max(1, int(USABLE * smallest / sharers) - CONTEXT_MIB)
+
+
+def quiet_tensorflow() -> None:
+    """Imports TensorFlow in a process that is ours, without what it says of itself."""
+    quiet_tensorflow_here()
+    import keras  # noqa: F401
+    import tensorflow as tf
+
+    with captured_stderr():
+        tf.config.list_physical_devices()
+
+
+def gpu_count(choice: str) -> int:
+    """Returns the number of GPUs that `choice` would use, without TensorFlow where it can.
+
+    Raises:
+        InputError: "gpu" without a GPU.
+    """
+    # no driver: importing TensorFlow (seconds) would tell nothing more
+    if choice == "cpu" or (choice == "auto" and not _has_driver()):
+        return 0
+    device = setup(choice)
+    return device.count if device.kind == "gpu" else 0
+
+
+def policy_for(compute_capability: tuple[int, int] | None) -> str:
+    """Returns the dtype policy for a card.
+
+    bfloat16 needs no loss scaling and has had tensor cores since compute capability
+    8.0; float16 since 7.0; older cards gain nothing from either.
+    """
+    if compute_capability is None or compute_capability < (7, 0):
+        return "float32"
+    return "mixed_bfloat16" if compute_capability >= (8, 0) else "mixed_float16"

@@ -1,0 +1,85 @@
+"""The tables of what can be added to `compress`: one line here and one file there is a plug-in.
+
+A user's own need no line: `CRITERIA.add("mine", score)`, or "package.module:score" as the name.
+`search.plugins` has the tables of a search.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from compress.core.registry import Entry, Registry
+
+_CRITERIA = "compress.prune.channels.criteria"
+CRITERIA: Registry[Any] = Registry(
+    "channel criterion",
+    {
+        "l1": f"{_CRITERIA}.magnitude:l1",
+        "l2": f"{_CRITERIA}.magnitude:l2",
+        "bn_scale": f"{_CRITERIA}.bn_scale:bn_scale",
+        "fpgm": f"{_CRITERIA}.fpgm:fpgm",
+        "taylor": f"{_CRITERIA}.taylor:taylor",
+        "activation": f"{_CRITERIA}.activation:activation",
+        "random": f"{_CRITERIA}.random:random",
+    },
+)
+"""`score(group, context) -> (units,)`: `compress.prune.channels.criteria.Criterion`."""
+
+_LOSSES = "compress.distillation.losses"
+LOGIT_LOSSES: Registry[Any] = Registry(
+    "distillation loss",
+    {
+        "kd": f"{_LOSSES}.hinton:HintonKD",
+        "dkd": f"{_LOSSES}.dkd:DKD",
+        "dist": f"{_LOSSES}.dist:DIST",
+    },
+)
+"""Classes of `compress.distillation.losses.LogitLoss`."""
+
+HINTS: Registry[Any] = Registry(
+    "hint",
+    {
+        "fitnets": f"{_LOSSES}.fitnets:FitNets",
+        "attention": f"{_LOSSES}.attention:AttentionTransfer",
+        "similarity": f"{_LOSSES}.similarity:SimilarityPreserving",
+        "relational": f"{_LOSSES}.relational:Relational",
+    },
+)
+"""Classes of `compress.distillation.losses.FeatureLoss`, made without arguments."""
+
+_RUNTIMES = "compress.measure.runtimes"
+RUNTIMES: Registry[Any] = Registry(
+    "runtime",
+    {
+        "litert": f"{_RUNTIMES}.litert:RUNTIME",
+        "onnx": Entry(f"{_RUNTIMES}.onnx:RUNTIME", ("onnxruntime",)),
+        "openvino": Entry(f"{_RUNTIMES}.openvino:RUNTIME", ("openvino",)),
+        "tensorflow": f"{_RUNTIMES}.tensorflow:RUNTIME",
+        "mnn": Entry(f"{_RUNTIMES}.mnn:RUNTIME", ("MNN",)),
+    },
+)
+"""`compress.measure.runtimes.Runtime`."""
+MAIN_RUNTIME = "litert"
+"""Whose times stand in the tables of a run; the others get a table each."""
+
+_TASKS = "compress.task"
+TASKS: Registry[Any] = Registry(
+    "kind of task",
+    {
+        "multiclass": f"{_TASKS}.multiclass:MultiClass",
+        "binary": f"{_TASKS}.yes_no:Binary",
+        "multilabel": f"{_TASKS}.yes_no:MultiLabel",
+        "regression": f"{_TASKS}.regression:Regression",
+    },
+)
+"""Classes of `compress.task.Task`."""
+
+STEPS: Registry[Any] = Registry(
+    "conversion",
+    {
+        "litert": "compress.exporting.litert:convert_litert",
+        "onnx": "compress.exporting.onnx:convert_onnx",
+        "onnx_int8": "compress.exporting.onnx:convert_onnx_int8",
+    },
+)
+"""What the process that converts can do: `compress.exporting.converter`."""

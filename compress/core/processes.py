@@ -1,0 +1,292 @@
+"""Processes of ours: servers that answer questions, and that none outlives who started it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import select
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from typing import IO, Any, Protocol
+
+from compress.core import lifeline
+from compress.core.interpreter import module_command, module_environment
+
+CLOSE_SECONDS = 10.0
+
+
+class ProcessEnded(Exception):
+    """A server's process ended before it answered; the message says how."""
+
+
+class ProcessOverdue(Exception):
+    """A server did not answer in time, and was ended."""
+
+
+def fork() -> int:
+    """Forks as `os.fork` does; the fork ends with this process."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    own, how = os.getpid(), lifeline.way()
+    # Python 3.12 warns of forks of processes with threads: libraries' idle ones, here
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        lifeline.end_with_parent(own, how)
+    return child
+
+
+def how_it_ended(code: int) -> str:
+    """Returns "segmentation fault (signal 11)" or "exit code 1" for an exit status."""
+    if code >= 0:
+        return f"exit code {code}"
+    return f"{(signal.strsignal(-code) or 'unknown').lower()} (signal {-code})"
+
+
+def last_line(errors: IO[bytes]) -> str:
+    """Returns the last line of a file that a process wrote to, 300 characters at most."""
+    size = errors.seek(0, os.SEEK_END)
+    errors.seek(max(0, size - 4096))
+    lines = errors.read().decode("utf-8", errors="replace").split("\n")
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
+
+
+def send(stream: int, content: Any) -> None:
+    """Writes one pickled object to a file descriptor."""
+    data = pickle.dumps(content)
+    left = memoryview(struct.pack("<Q", len(data)) + data)
+    while left:
+        left = left[os.write(stream, left) :]
+
+
+def receive(stream: int, seconds: float | None = None) -> Any:
+    """Reads one pickled object from a file descriptor.
+
+    Args:
+        stream: Of a pipe from a process of ours.
+        seconds: How long to wait for it; None: for ever.
+
+    Raises:
+        EOFError: The other side is gone.
+        TimeoutError: It did not come in time.
+    """
+    deadline = None if seconds is None else time.monotonic() + seconds
+    (length,) = struct.unpack("<Q", _read(stream, 8, deadline))
+    return pickle.loads(_read(stream, length, deadline))
+
+
+def _read(stream: int, length: int, deadline: float | None) -> bytes:
+    parts, left = [], length
+    while left:
+        if deadline is not None:
+            ready, _, _ = select.select([stream], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise TimeoutError
+        part = os.read(stream, min(left, 2**20))
+        if not part:
+            raise EOFError
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
+
+
+class _Process(Protocol):
+    """What `Server` needs of a process."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
+class _Fork:
+    """A fork of this process."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """Returns the exit status, or None while it runs."""
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Waits for its end."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if deadline is not None and time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("fork", timeout or 0.0)
+            time.sleep(0.005)
+        return code
+
+
+class Server:
+    """A process that answers questions one after the other, both as pickled objects.
+
+    It ends with this process. Made by `started` or `forked`; closed by its user.
+    """
+
+    def __init__(
+        self, process: _Process, to: int, back: int, errors: IO[bytes] | None = None
+    ) -> None:
+        self._process, self._to, self._back, self._errors = process, to, back, errors
+        self._closed = False
+
+    @classmethod
+    def started(
+        cls,
+        module: str,
+        *words: str,
+        environment: Mapping[str, str] | None = None,
+    ) -> Server:
+        """Starts `python -m module words`, which calls `serving`.
+
+        Args:
+            module: Its dotted name.
+            words: Its arguments.
+            environment: Variables beside this process's.
+        """
+        # what it writes is shown when it fails
+        errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the server
+        process = subprocess.Popen(
+            module_command(module, *words),
+            env={**module_environment(), **(environment or {})}, bufsize=0, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=errors,
+            # Ctrl-C is for this process, which ends its servers
+            start_new_session=True,
+        )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        to, back = os.dup(process.stdin.fileno()), os.dup(process.stdout.fileno())
+        process.stdin.close()
+        process.stdout.close()
+        return cls(process, to, back, errors)
+
+    @classmethod
+    def forked(cls, work: Callable[[int, int], None]) -> Server:
+        """Forks this process, which must have no threads that the fork needs.
+
+        Args:
+            work: Runs in the fork with (where questions come from, where answers go), until
+                it returns. The fork has no other file open than these and what it was given
+                as standard error.
+        """
+        questions, to = os.pipe()
+        back, answers = os.pipe()
+        child = fork()
+        if child:
+            os.close(questions)
+            os.close(answers)
+            return cls(_Fork(child), to, back)
+        code = 1
+        try:
+            os.setsid()
+            _keep_open({2, questions, answers})
+            work(questions, answers)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            # no exit handlers: they belong to the process that was forked
+            os._exit(code)
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    def ask(self, *question: Any, seconds: float | None = None) -> Any:
+        """Returns the answer to a question.
+
+        Args:
+            question: Anything that can be pickled.
+            seconds: How long to wait for the answer; None: for ever.
+
+        Raises:
+            ProcessEnded: The process ended before it answered.
+            ProcessOverdue: It took longer, and was ended.
+        """
+        try:
+            send(self._to, question)
+            return receive(self._back, seconds)
+        except TimeoutError:
+            self.close()
+            raise ProcessOverdue(f"no answer within {seconds:g} s") from None
+        except (EOFError, OSError):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(CLOSE_SECONDS)  # it is on its way out: what of, is asked next
+            words = self._last_words()
+            raise ProcessEnded(how_it_ended(self.close()) + words) from None
+        except BaseException:
+            # an answer that nobody waits for would be taken for the next question's
+            self.close()
+            raise
+
+    def _last_words(self) -> str:
+        """Returns the last line that the process wrote to its standard error."""
+        if self._errors is None or self._errors.closed:
+            return ""
+        said = last_line(self._errors)
+        return f"; its last words: {said}" if said else ""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked."""
+        return not self._closed and self._process.poll() is None
+
+    def close(self) -> int:
+        """Ends the process, whatever it does, and returns its exit status."""
+        if not self._closed:
+            self._closed = True
+            os.close(self._to)
+            os.close(self._back)
+            if self._errors is not None:
+                self._errors.close()
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        return self._process.wait(CLOSE_SECONDS)
+
+
+def serving() -> tuple[int, int]:
+    """Makes this process a server.
+
+    Returns:
+        Where questions come from and where answers go. Standard output goes to standard
+        error: what libraries print must not lie between answers.
+    """
+    questions, answers = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return questions, answers
+
+
+def _keep_open(wanted: set[int]) -> None:
+    """Closes what a fork has inherited: locks and pipes of others would stay with it."""
+    last = 0
+    for number in sorted(wanted):
+        os.closerange(last, number)
+        last = number + 1
+    os.closerange(last, min(os.sysconf("SC_OPEN_MAX"), 2**16))
+    # what writes to a descriptor of these numbers must not hit another file
+    for number, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY)):
+        nothing = os.open(os.devnull, mode)
+        if nothing != number:
+            os.dup2(nothing, number)
+            os.close(nothing)

@@ -1,0 +1,151 @@
+"""Name -> plug-in tables: the one way in which paretune finds a thing by its name.
+
+A table holds places ("package.module:object"), not objects: names and the packages that they
+need are known without importing what they stand for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+from compress.core.errors import unknown_name
+from compress.core.requirements import require_packages
+from compress.core.user_code import resolve
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a table.
+
+    Attributes:
+        place: "package.module:object"; or the object itself, where it was registered in Python.
+        packages: Optional packages that it needs, as they are imported.
+    """
+
+    place: Any
+    packages: tuple[str, ...] = ()
+
+
+class Registry(Generic[T]):
+    """Holds the plug-ins of one kind under the names that users type.
+
+    A name that is no member may be a place itself, `package.module:object`, in the user's own
+    code: it is taken as it is.
+
+    Args:
+        kind: What a member is, as the user knows it ("sampler"); used in errors.
+        table: Names and places.
+        check: Raises an `InputError` where an object is no member of this kind.
+
+    Example:
+        >>> table = Registry("colour", {"red": "colorsys:rgb_to_hsv"})
+        >>> table.names()
+        ('red',)
+        >>> table["red"](1.0, 0.0, 0.0)
+        (0.0, 1.0, 1.0)
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        table: Mapping[str, str | Entry] | None = None,
+        check: Callable[[str, Any], None] | None = None,
+    ) -> None:
+        self.kind = kind
+        self._check = check
+        self._entries: dict[str, Entry] = {
+            name: entry if isinstance(entry, Entry) else Entry(entry)
+            for name, entry in (table or {}).items()
+        }
+        self._loaded: dict[str, T] = {}
+
+    def add(self, name: str, member: T | str, *, packages: tuple[str, ...] = ()) -> None:
+        """Registers `member`, or the place of one, under `name`.
+
+        Args:
+            name: As users type it; without a colon.
+            member: The plug-in, or "package.module:object".
+            packages: Optional packages that it needs.
+
+        Raises:
+            ValueError: The name is taken by another member, or has a colon.
+        """
+        if ":" in name:
+            raise ValueError(f"{self.kind} '{name}' must have a name without a colon.")
+        known = self._entries.get(name)
+        if known is not None and known.place is not member and known.place != member:
+            raise ValueError(f"{self.kind} '{name}' is already registered.")
+        self._entries[name] = Entry(member, packages)
+
+    def __getitem__(self, name: str) -> T:
+        """Returns the member called `name`.
+
+        Raises:
+            InputError: No member has this name; the message lists the choices.
+        """
+        if name not in self._loaded:
+            found = self._found(name)
+            if self._check is not None:
+                self._check(name, found)
+            self._loaded[name] = cast("T", found)
+        return self._loaded[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Tells whether a name is registered."""
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        """Goes through the names in the order of registration."""
+        return iter(self._entries)
+
+    def names(self) -> tuple[str, ...]:
+        """Returns all names in the order of registration."""
+        return tuple(self._entries)
+
+    def require(self, name: str, choices: tuple[str, ...] = ()) -> None:
+        """Checks a name without importing what it stands for.
+
+        Args:
+            name: A registered name, one of `choices`, or a place.
+            choices: Words beside the names that are valid here ("none").
+
+        Raises:
+            InputError: It is none of them.
+        """
+        if name not in self._entries and name not in choices and not is_place(name):
+            raise unknown_name(self.kind, name, (*self._entries, *choices))
+
+    def require_installed(self, name: str) -> None:
+        """Checks that the packages which a member needs are installed.
+
+        Raises:
+            MissingDependency: One is not; the message ends in the install line.
+        """
+        if name in self._entries:
+            shown = f"{self.kind[:1].upper()}{self.kind[1:]} '{name}'"
+            require_packages(self._entries[name].packages, shown)
+
+    def _found(self, name: str) -> Any:
+        if name not in self._entries:
+            if is_place(name):
+                return resolve(name, self.kind[:1].upper() + self.kind[1:])
+            raise unknown_name(self.kind, name, self._entries)
+        place = self._entries[name].place
+        return loaded(place) if isinstance(place, str) else place
+
+
+def is_place(name: str) -> bool:
+    """Tells whether a name is a place: "package.module:object"."""
+    module, _, item = name.partition(":")
+    return bool(module) and item.isidentifier() and all(map(str.isidentifier, module.split(".")))
+
+
+def loaded(place: str) -> Any:
+    """Imports what a table of ours names: "package.module:object"."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,111 @@
+"""What a distillation loss is: on logits, or on features."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from compress.task import Task
+
+Shape = tuple[int | None, ...]
+
+
+class LogitLoss(ABC):
+    """Compares the logits of student and teacher.
+
+    Attributes:
+        name: As the plan calls it.
+        activations: The tasks it is defined for, by their activation.
+    """
+
+    name: str
+    activations: tuple[str, ...] = ("softmax",)
+
+    @classmethod
+    def of(cls, task: Task) -> LogitLoss:
+        """Returns the loss for a task."""
+        return cls()
+
+    @abstractmethod
+    def __call__(
+        self, student: Any, teacher: Any, *, temperature: Any, labels: Any, weights: Any
+    ) -> Any:
+        """Returns the loss per example (graph code).
+
+        Losses over pairs of examples or over a whole batch use `weights`, so that an
+        example of weight 2 counts like two; the mean over examples, by weight, is the loss.
+
+        Args:
+            student: (batch, outputs), any float type.
+            teacher: Likewise.
+            temperature: T, above 0; a number or a scalar tensor.
+            labels: As the data set holds them.
+            weights: Of the examples, (batch,), float32.
+
+        Returns:
+            (batch,), float32.
+        """
+
+    @abstractmethod
+    def guessing(self, outputs: int, temperature: float) -> float:
+        """Returns the most that a student costs whose outputs look at no input."""
+
+
+class FeatureLoss(ABC):
+    """Compares the outputs of one pair of layers.
+
+    Attributes:
+        name: As the plan calls it.
+        weight: The usual factor of this loss beside cross-entropy.
+        where: Which layers it takes unless told: "stages" (the last of every resolution),
+            "middle" (the last of the middle one) or "embedding" (what the head is fed).
+    """
+
+    name: str
+    weight: float
+    where: str
+
+    def build(self, student: Shape, teacher: Shape, rng: np.random.Generator) -> list[Any]:
+        """Fits the loss to a pair and returns the variables to be trained with the student.
+
+        Args:
+            student: Shape of the student's output, the batch axis first.
+            teacher: Of the teacher's.
+            rng: For initial values.
+        """
+        return []
+
+    def reduced(self, teacher: Any) -> Any:
+        """Returns what of the teacher's output the loss needs: what is cached (graph code)."""
+        return teacher
+
+    @abstractmethod
+    def __call__(self, student: Any, teacher: Any, *, weights: Any) -> Any:
+        """Returns the loss per example (graph code).
+
+        Args:
+            student: The layer's output, (batch, ...), any float type.
+            teacher: What `reduced` returned.
+            weights: Of the examples, (batch,), float32.
+
+        Returns:
+            (batch,), float32.
+        """
+
+
+def rows(features: Any) -> Any:
+    """Returns features as float32 rows, (batch, everything else)."""
+    import tensorflow as tf
+
+    features = tf.cast(features, tf.float32)
+    size = int(np.prod(features.shape[1:]))
+    return tf.reshape(features, (-1, size))
+
+
+def weighted_mean(values: Any, weights: Any) -> Any:
+    """Returns sum(w v) / sum(w) over the last axis."""
+    import tensorflow as tf
+
+    return tf.reduce_sum(values * weights, axis=-1) / tf.reduce_sum(weights)

@@ -1,0 +1,108 @@
+"""The training objective of distillation: labels, a teacher's logits and features, mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+from compress.distillation.hints import Hint
+from compress.distillation.losses import LogitLoss
+from compress.distillation.teachers import Teachers, blended
+from compress.plan import Ramp
+from compress.train import Batch, LabelObjective
+
+
+class DistillObjective:
+    """(1 - w) * label loss + w * loss on logits + h * sum of hints, each with its weight.
+
+    Args:
+        labels: The label loss.
+        loss: On logits; None: w is taken as 0.
+        hints: On features.
+        teachers: Where they run at every step; None: `arrays` holds their outputs.
+        arrays: The teachers' outputs, one row a training example; empty where they run.
+        teacher_weights: Sum 1.
+        temperature: T, above 0.
+        weight: w, in [0, 1].
+        hint_weight: h, at least 0.
+        identity: What a training that goes on must agree in.
+    """
+
+    def __init__(
+        self,
+        labels: LabelObjective,
+        loss: LogitLoss | None,
+        hints: Sequence[Hint],
+        *,
+        teachers: Teachers | None,
+        arrays: Mapping[str, npt.NDArray[Any]],
+        teacher_weights: Sequence[float],
+        temperature: Ramp,
+        weight: Ramp,
+        hint_weight: Ramp,
+        identity: str = "",
+    ) -> None:
+        self._labels, self._loss, self._hints = labels, loss, hints
+        self._teachers, self._arrays = teachers, arrays
+        self._teacher_weights = teacher_weights
+        self._temperature, self._hint_weight = temperature, hint_weight
+        self._weight = weight if loss is not None else Ramp(0.0, 0.0)
+        self.taps: Sequence[str] = tuple(dict.fromkeys(hint.pair.student for hint in hints))
+        self.identity = f"{labels.identity}, {identity}"
+
+    def variables(self) -> list[Any]:
+        """Returns the hints' projections."""
+        return [variable for hint in self._hints for variable in hint.variables]
+
+    def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Returns the cached outputs of the teachers."""
+        return self._arrays
+
+    def live(self, inputs: Any) -> Mapping[str, Any]:
+        """Runs the teachers on the batch that the student sees, unless they are cached."""
+        return {} if self._teachers is None else self._teachers.outputs(inputs)
+
+    def guessing(self) -> float:
+        """Returns the most that a guess costs at any time; what hints cost shows at the start."""
+        labels = self._labels.guessing()
+        taught = 0.0
+        if self._loss is not None:
+            taught = self._loss.guessing(self._labels.task.outputs, self._temperature.largest)
+        return max(
+            (1.0 - w) * labels + w * taught for w in (self._weight.smallest, self._weight.largest)
+        )
+
+    def loss(self, batch: Batch) -> Any:
+        """Returns the mixed loss per example, (batch,)."""
+        import tensorflow as tf
+
+        w, h = self._weight.at(batch.progress), self._hint_weight.at(batch.progress)
+        total = (1.0 - w) * self._labels.loss(batch)
+        if self._loss is not None:
+            temperature = self._temperature.at(batch.progress)
+            logits = tf.cast(batch.given["teacher_logits"], tf.float32)
+            taught = self._loss(
+                batch.logits,
+                blended(logits, self._teacher_weights, self._labels.task.activation, temperature),
+                temperature=temperature,
+                labels=batch.labels,
+                weights=batch.weights,
+            )
+            total += w * taught
+        if self._hints:
+            total += h * self._hinted(batch)
+        return total
+
+    def _hinted(self, batch: Batch) -> Any:
+        """Returns the sum of the hints, each with its own weight, (batch,)."""
+        return sum(
+            hint.weight
+            * hint.loss(
+                batch.features[hint.pair.student],
+                batch.given[f"teacher_hint{place}"],
+                weights=batch.weights,
+            )
+            for place, hint in enumerate(self._hints)
+        )

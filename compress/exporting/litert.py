@@ -1,0 +1,113 @@
+"""Keras -> LiteRT: float32, float16, int8 by weights or in all, and sparse float32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.core.atomic_files import replacing
+from compress.core.errors import InputError
+from compress.exporting.conversions import convert
+from compress.exporting.refusals import explained
+from compress.exporting.traced import Traced
+
+if TYPE_CHECKING:
+    import keras
+
+CONVERTER = "LiteRT's converter"
+
+
+def export_litert(
+    model: keras.Model,
+    path: Path,
+    kind: str = "float32",
+    *,
+    representative: npt.NDArray[np.float32] | None = None,
+) -> None:
+    """Writes a `.tflite` file for batch size 1, in one atomic step.
+
+    Args:
+        model: A functional model or a built Sequential with one input.
+        path: Ends in `.tflite`.
+        kind: "float32"; "float16": weights as half floats, computed in float32 on CPUs;
+            "dynamic": weights in int8, activations quantized as they come; "int8": weights
+            (per channel), activations, input and output in int8; "sparse": float32, weights
+            with enough zeros without them: a smaller file, computed as fast as before (LiteRT
+            unpacks it on x86).
+        representative: Model inputs (n, ...) that calibrate int8; required for it.
+
+    Raises:
+        InputError: int8 without representative inputs, or an input size is unknown.
+        RunFailed: The converter refused the model; the message carries its reason.
+    """
+    with Traced(model) as traced:
+        write_litert(traced, path, kind, representative=representative)
+
+
+def write_litert(
+    traced: Traced,
+    path: Path,
+    kind: str = "float32",
+    *,
+    representative: npt.NDArray[np.float32] | None = None,
+) -> None:
+    """Writes a `.tflite` file of a traced model; see `export_litert`."""
+    needed = kind == "int8"
+    if needed and (representative is None or not len(representative)):
+        raise InputError("int8 export must have representative inputs. Received: none.")
+    calibration = traced.given(representative) if needed and representative is not None else None
+    saved = traced.saved()
+    with replacing(path) as temporary, explained(CONVERTER, kind, traced.model):
+        convert(
+            "litert",
+            saved=str(saved),
+            path=str(temporary),
+            kind=kind,
+            calibration=None if calibration is None else str(calibration),
+        )
+
+
+def file_for(traced: Traced, kind: str, stem: Path, inputs: npt.NDArray[np.float32]) -> Path:
+    """Writes the file that a runtime of `.tflite` files is given; see `Runtime.maker`."""
+    path = Path(f"{stem}.tflite")
+    write_litert(traced, path, kind, representative=inputs)
+    return path
+
+
+def plain_file(traced: Traced) -> Path:
+    """Returns the float32 file of a traced model, written once beside it."""
+    path = traced.place / "float32.tflite"
+    if not path.exists():
+        write_litert(traced, path)
+    return path
+
+
+def convert_litert(saved: str, path: str, kind: str, calibration: str | None) -> None:
+    """Converts a SavedModel, in the converter's process.
+
+    Args:
+        saved: Its folder.
+        path: The file to write.
+        kind: See `export_litert`.
+        calibration: An .npy file of model inputs (n, ...), for int8.
+    """
+    import tensorflow as tf
+
+    converter: Any = tf.lite.TFLiteConverter.from_saved_model(saved)
+    if kind in ("float16", "dynamic"):
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if kind == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if kind == "int8" and calibration is not None:
+        examples = np.load(calibration)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([x[np.newaxis]] for x in examples)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = tf.int8
+        converter.inference_output_type = tf.int8
+    if kind == "sparse":
+        converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
+    Path(path).write_bytes(converter.convert())

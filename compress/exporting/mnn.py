@@ -1,0 +1,87 @@
+"""LiteRT float32 -> MNN, for its kernels that skip zeros."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compress.core.atomic_files import replacing
+from compress.core.interpreter import module_command, module_environment
+from compress.core.plugins import RUNTIMES
+from compress.core.processes import how_it_ended
+from compress.exporting import conversions
+from compress.exporting.conversions import ConversionFailed
+from compress.exporting.litert import plain_file
+from compress.exporting.refusals import explained
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from compress.exporting.traced import Traced
+
+CONVERTER = "MNN's converter"
+
+
+def export_mnn(source: Path, path: Path) -> None:
+    """Converts a float32 `.tflite` file to `.mnn`, in one atomic step.
+
+    Kernels with enough zeros (MNN's converter decides, by layer) are encoded sparse.
+
+    Args:
+        source: A `.tflite` file.
+        path: Ends in `.mnn`.
+
+    Raises:
+        MissingDependency: MNN is not installed.
+        RunFailed: The converter refused the file (the message carries its last line), crashed
+            or hung.
+    """
+    RUNTIMES.require_installed("mnn")
+    with replacing(path) as temporary, explained(CONVERTER, "mnn", source.name):
+        _convert(source, temporary)
+
+
+def file_for(traced: Traced, kind: str, stem: Path, inputs: npt.NDArray[np.float32]) -> Path:
+    """Writes the file that MNN is given of a Keras model; see `Runtime.maker`."""
+    path = Path(f"{stem}.mnn")
+    export_mnn(plain_file(traced), path)
+    return path
+
+
+def _convert(source: Path, path: Path) -> None:
+    """Runs the converter in a process of its own: its protobuf and TensorFlow's do not live in one.
+
+    Raises:
+        ConversionFailed: There is no file.
+    """
+    given = (
+        "-f", "TFLITE", "--modelFile", str(source), "--MNNModel", str(path),
+        "--bizCode", "paretune", "--detectSparseSpeedUp", "1",
+    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            module_command(__name__, *given), env=module_environment(),
+            capture_output=True, text=True, check=False, timeout=conversions.HANG_SECONDS,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise conversions.hung() from None
+    said = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    if done.returncode < 0:
+        words = f"; its last words: {said[-1]}" if said else ""
+        raise ConversionFailed("crashed on", how_it_ended(done.returncode) + words)
+    if done.returncode or not path.stat().st_size:
+        raise ConversionFailed("refused", said[-1] if said else "no reason given")
+
+
+def main() -> None:
+    """Converts: MNN's own script would install a package by pip and send usage records."""
+    import _tools  # type: ignore[import-not-found]  # MNN's
+
+    _tools.mnnconvert(["mnnconvert", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""Keras -> ONNX: float32, and int8 with quantization nodes calibrated on representative data."""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.core.atomic_files import replacing, write_bytes
+from compress.core.errors import InputError
+from compress.core.requirements import FORMATS, MAKING_ONNX, require_packages
+from compress.exporting.conversions import convert
+from compress.exporting.refusals import explained
+from compress.exporting.scopes import without_calls
+from compress.exporting.traced import Traced
+
+if TYPE_CHECKING:
+    import keras
+
+_NUMBER = re.compile(r"__\d+")
+CONVERTER = "the ONNX converter"
+QUANTIZER = "ONNX Runtime's quantizer"
+
+
+def export_onnx(model: keras.Model, path: Path, *, opset: int | None = None) -> None:
+    """Writes an `.onnx` file for batch size 1 in float32, in one atomic step.
+
+    The file is checked by `onnx`; what it computes is the caller's to compare.
+
+    Args:
+        model: A functional model or a built Sequential with one input.
+        path: Ends in `.onnx`.
+        opset: Version of ONNX's operators; default: tf2onnx's.
+
+    Raises:
+        InputError: An input size is unknown, or tf2onnx does not know the opset.
+        MissingDependency: onnx or tf2onnx is not installed.
+        RunFailed: The converter refused the model, crashed or hung; the message says which.
+    """
+    with Traced(model) as traced:
+        write_onnx(traced, path, opset=opset)
+
+
+def write_onnx(traced: Traced, path: Path, *, opset: int | None = None) -> None:
+    """Writes an `.onnx` file of a traced model; see `export_onnx`."""
+    require_packages(MAKING_ONNX, "format onnx")
+    _check_opset(opset)
+    saved = traced.saved_plain()
+    with replacing(path) as temporary, explained(CONVERTER, "onnx", traced.model):
+        convert("onnx", saved=str(saved), path=str(temporary), shape=traced.shape, opset=opset)
+
+
+def quantize_onnx(source: Path, path: Path, representative: npt.NDArray[np.float32]) -> None:
+    """Makes an int8 `.onnx` file of a float32 one, in one atomic step.
+
+    Weights are quantized per channel and symmetric, activations per tensor to uint8, with
+    quantize/dequantize nodes (QDQ) that ONNX Runtime and OpenVINO both understand.
+
+    Args:
+        source: From `export_onnx`.
+        path: Ends in `.onnx`.
+        representative: Model inputs (n, ...) that calibrate the activations' ranges.
+
+    Raises:
+        MissingDependency: onnxruntime is not installed.
+        RunFailed: The quantizer refused the file, crashed or hung; the message says which.
+    """
+    require_packages(FORMATS["onnx_int8"], "format onnx_int8")
+    with tempfile.TemporaryDirectory() as folder, replacing(path) as temporary:
+        examples = Path(folder) / "examples.npy"
+        np.save(examples, representative)
+        with explained(QUANTIZER, "onnx_int8", source.name):
+            convert("onnx_int8", source=str(source), path=str(temporary), examples=str(examples))
+
+
+def plain_file(traced: Traced, *, opset: int | None = None) -> Path:
+    """Returns the float32 file of a traced model, written once beside it."""
+    path = traced.place / "float32.onnx"
+    if not path.exists():
+        write_onnx(traced, path, opset=opset)
+    return path
+
+
+def file_for(traced: Traced, kind: str, stem: Path, inputs: npt.NDArray[np.float32]) -> Path:
+    """Writes the file that a runtime of `.onnx` files is given; see `Runtime.maker`."""
+    path, plain = Path(f"{stem}.onnx"), plain_file(traced)
+    if kind == "int8":
+        quantize_onnx(plain, path, inputs)
+    else:
+        write_bytes(path, plain.read_bytes())
+    return path
+
+
+def convert_onnx(saved: str, path: str, shape: tuple[int, ...], opset: int | None) -> None:
+    """Converts a SavedModel, in the converter's process.
+
+    Args:
+        saved: Its folder.
+        path: The file to write.
+        shape: Of the input, batch axis included.
+        opset: See `export_onnx`.
+    """
+    import tensorflow as tf
+    import tf2onnx
+    from keras.src.export.tf2onnx_lib import patch_tf2onnx  # what keras.Model.export does
+
+    patch_tf2onnx()
+    signature = [tf.TensorSpec(shape, tf.float32, name="input")]
+    with _problems() as problems:
+        try:
+            loaded = tf.saved_model.load(saved)  # held: its functions do not hold its variables
+            tf2onnx.convert.from_function(loaded.serve, signature, opset=opset, output_path=path)
+            _check(Path(path))
+        except Exception as error:  # tf2onnx and onnx raise many kinds
+            if problems:
+                raise RuntimeError(problems[0]) from error
+            raise
+
+
+def convert_onnx_int8(source: str, path: str, examples: str) -> None:
+    """Quantizes an `.onnx` file, in the converter's process.
+
+    Args:
+        source: The float32 file.
+        path: The file to write.
+        examples: An .npy file of model inputs (n, ...).
+    """
+    import onnx
+    from onnxruntime import quantization
+
+    rows = iter(np.load(examples))
+    name = onnx.load(source).graph.input[0].name
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
+            row = next(rows, None)
+            return None if row is None else {name: row[np.newaxis]}
+
+    quantization.quantize_static(
+        source,
+        path,
+        Reader(),
+        quant_format=quantization.QuantFormat.QDQ,
+        per_channel=True,
+        weight_type=quantization.QuantType.QInt8,
+        # unsigned: what x86 multiplies with signed weights in one instruction
+        activation_type=quantization.QuantType.QUInt8,
+    )
+
+
+def _check_opset(opset: int | None) -> None:
+    if opset is None:
+        return
+    from tf2onnx import constants
+
+    low, high = min(constants.OPSET_TO_IR_VERSION), max(constants.OPSET_TO_IR_VERSION)
+    if not low <= opset <= high:
+        raise InputError(f"opset must be in [{low}, {high}]. Received: {opset}.")
+
+
+def _check(path: Path) -> None:
+    """Checks a file and takes out what differs between two exports of one model."""
+    import onnx
+
+    model = onnx.load(path)
+    # tf2onnx numbers names by a counter of the process, and notes TensorFlow's own counter
+    numbers: dict[str, str] = {}
+
+    def renamed(name: str) -> str:
+        plain = without_calls(name)
+        return _NUMBER.sub(lambda m: numbers.setdefault(m.group(), f"__{len(numbers) + 1}"), plain)
+
+    def rename(graph: Any) -> None:
+        for node in graph.node:
+            node.name = renamed(node.name)
+            node.input[:] = [renamed(name) for name in node.input]
+            node.output[:] = [renamed(name) for name in node.output]
+            for attribute in node.attribute:  # loops and branches hold graphs of their own
+                for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                    rename(inner)
+        for item in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
+            item.name = renamed(item.name)
+        graph.doc_string = ""
+
+    rename(model.graph)
+    onnx.checker.check_model(model, full_check=True)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+@contextmanager
+def _problems() -> Iterator[list[str]]:
+    """Gives the errors that tf2onnx logs: they say more than what it raises then."""
+    problems: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno >= logging.ERROR:
+                problems.append(record.getMessage())
+
+    # tf2onnx makes a logger a module; all hang on this one
+    logger, keep = logging.getLogger("tf2onnx"), Keep()
+    logger.addHandler(keep)
+    try:
+        yield problems
+    finally:
+        logger.removeHandler(keep)

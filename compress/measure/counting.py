@@ -1,0 +1,293 @@
+"""Counts what a forward pass at batch size 1 costs, call by call, from shapes alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compress.core.errors import InputError
+from compress.measure.call_shapes import Shape, Site, Sized, Uncountable
+from compress.measure.op_classes import COUNTED_ZERO, REASONS, other_ops
+from compress.measure.rules import rule_of
+from compress.measure.walk import Step, Walk, width
+from compress.model.program import Program, record
+
+if TYPE_CHECKING:
+    import keras
+
+InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
+NO_RULE = "no counting rule for this class"
+UNKNOWN = "an input size is unknown; give input_shape (--input-shape), or build the model with it"
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One call's cost.
+
+    Attributes:
+        name: Layer name, with the names of the models around it.
+        kind: Class name.
+        output_shape: Without the batch axis; None where a size is unknown.
+        macs: Multiply-accumulates at batch 1; None: could not be counted (see `reason`).
+        params: Parameters; of a shared layer only at its first call.
+        nonzero: Parameters that are not zero.
+        reason: Why `macs` is None.
+        sparse_macs: MACs whose weight is not zero; `macs` where no weight is multiplied.
+        other_ops: Elementwise operations, which are no MACs (see `compress.measure.op_classes`).
+        bytes_moved: Bytes of inputs, weights and outputs, each once, in the layer's types.
+    """
+
+    name: str
+    kind: str
+    output_shape: tuple[int | None, ...]
+    macs: int | None
+    params: int
+    nonzero: int
+    reason: str = ""
+    sparse_macs: int | None = None
+    other_ops: int | None = None
+    bytes_moved: int | None = None
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The costs of a model, call by call; what could not be counted is named.
+
+    Attributes:
+        layers: In the order in which they run.
+        peak_bytes: Most bytes of activations alive at one time, at batch 1, if each tensor
+            lives from where it is made to its last use; None where a size is unknown.
+    """
+
+    layers: tuple[LayerCost, ...]
+    peak_bytes: int | None = None
+
+    @property
+    def macs(self) -> int:
+        """Counted multiply-accumulates; a lower bound where `unsupported` is not empty."""
+        return sum(layer.macs or 0 for layer in self.layers)
+
+    @property
+    def sparse_macs(self) -> int:
+        """Counted multiply-accumulates whose weight is not zero; ordinary runtimes do all."""
+        return sum(layer.sparse_macs or 0 for layer in self.layers)
+
+    @property
+    def other_ops(self) -> int:
+        """Elementwise operations beside the MACs."""
+        return sum(layer.other_ops or 0 for layer in self.layers)
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes read and written by all calls, if nothing stays in a cache."""
+        return sum(layer.bytes_moved or 0 for layer in self.layers)
+
+    @property
+    def params(self) -> int:
+        """All parameters, trained or not."""
+        return sum(layer.params for layer in self.layers)
+
+    @property
+    def nonzero(self) -> int:
+        """Parameters that are not exactly zero."""
+        return sum(layer.nonzero for layer in self.layers)
+
+    @property
+    def unsupported(self) -> tuple[str, ...]:
+        """What could not be counted: "name (class): reason"."""
+        return tuple(
+            f"{layer.name} ({layer.kind}): {layer.reason}"
+            for layer in self.layers
+            if layer.macs is None
+        )
+
+    def by_class(self) -> dict[str, int]:
+        """Returns the MACs of each class that has any, most first."""
+        found: dict[str, int] = {}
+        for layer in self.layers:
+            if layer.macs:
+                found[layer.kind] = found.get(layer.kind, 0) + layer.macs
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def count_macs(model: keras.Model, input_shape: InputShape | None = None) -> Analysis:
+    """Counts the costs of one forward pass at batch size 1; nothing is run.
+
+    One fused multiply-add is one MAC; elementwise work is counted apart.
+
+    Args:
+        model: Functional, Sequential, or subclassed where it can be traced; nested models and
+            layers made of layers are opened, shared layers counted at every call.
+        input_shape: Of one example, where the model's own has unknown sizes; of a model with
+            several inputs one for each, in a list, or by name.
+
+    Returns:
+        The analysis: `.macs`, `.params`, `.layers`, ..., and `.unsupported` by name.
+
+    Raises:
+        InputError: The model is no graph and cannot be traced, or `input_shape` does not fit.
+    """
+    program = record(model, _opens)
+    walk = _walk(program, input_shape)
+    seen: set[int] = set()
+    rows = [_cost(step, seen) for step in walk.steps]
+    return Analysis(tuple(rows), walk.peak())
+
+
+def walked(program: Program, input_shape: InputShape | None) -> list[Step]:
+    """Returns the calls of a recorded model in their order, with the sizes at `input_shape`.
+
+    Raises:
+        InputError: `input_shape` does not fit.
+    """
+    return _walk(program, input_shape).steps
+
+
+def _walk(program: Program, input_shape: InputShape | None) -> Walk:
+    walk = Walk()
+    shapes = given_shapes(program, input_shape)
+    walk.run(program, shapes, reshape=input_shape is not None and program.open_sizes)
+    return walk
+
+
+def count_calls(steps: Iterable[Step]) -> dict[str, int]:
+    """Returns the MACs of calls by the names of their nodes; uncountable ones lack."""
+    found: dict[str, int] = {}
+    for step in steps:
+        count, _ = _macs(step)
+        if count is not None:
+            found[step.node.name] = found.get(step.node.name, 0) + count
+    return found
+
+
+def _opens(layer: Any) -> bool:
+    """Opens layers made of layers that have no rule of their own."""
+    kind = type(layer).__name__
+    return rule_of(layer) is None and kind not in COUNTED_ZERO and kind not in REASONS
+
+
+def given_shapes(program: Program, input_shape: InputShape | None) -> list[tuple[int | None, ...]]:
+    """Returns the shapes of a model's inputs at batch 1, open sizes as given.
+
+    Args:
+        program: The recorded model.
+        input_shape: As `count_macs` takes it, with or without the batch axis.
+
+    Raises:
+        InputError: It does not fit the model.
+    """
+    own = [(1, *tuple(tensor.shape)[1:]) for tensor in program.inputs]
+    if input_shape is None:
+        return own
+    if isinstance(input_shape, Mapping):
+        input_shape = [input_shape[name] for name in sorted(input_shape)]  # as Keras orders them
+    several = len(input_shape) > 0 and isinstance(input_shape[0], (list, tuple))
+    shapes: list[Any] = list(input_shape) if several else [input_shape]
+    if len(shapes) != len(own):
+        raise InputError(
+            f"input_shape must have one shape for each of the model's {len(own)} inputs. "
+            f"Received: {len(shapes)}."
+        )
+    shapes = [
+        shape[1:] if len(shape) == len(known) else shape
+        for shape, known in zip(shapes, own, strict=True)
+    ]
+    for shape, known in zip(shapes, own, strict=True):
+        fits = len(shape) == len(known) - 1 and all(
+            got is not None and got >= 1 and size in (None, int(got))
+            for size, got in zip(known[1:], shape, strict=True)
+        )
+        if not fits:
+            raise InputError(
+                f"input_shape must agree with the model's {known[1:]}. Received: {tuple(shape)}."
+            )
+    return [(1, *(int(size) for size in shape)) for shape in shapes]
+
+
+def _cost(step: Step, seen: set[int]) -> LayerCost:
+    operation = step.node.operation
+    weights = getattr(operation, "weights", [])
+    own = [] if id(operation) in seen else weights
+    seen.add(id(operation))
+    count, reason = _macs(step)
+    sizes = [tensor.bytes for tensor in (*step.inputs, *step.outputs)]
+    known = [size for size in sizes if size is not None]
+    moved = sum(known) + sum(int(np.prod(w.shape)) * width(str(w.dtype)) for w in weights)
+    return LayerCost(
+        step.name,
+        type(operation).__name__,
+        step.outputs[0].shape[1:] if step.outputs else (),
+        count,
+        sum(int(np.prod(weight.shape)) for weight in own),
+        sum(int(np.count_nonzero(weight.numpy())) for weight in own),
+        reason,
+        None if count is None else _sparse(operation, count),
+        _others(step) if len(known) == len(sizes) else None,
+        moved if len(known) == len(sizes) else None,
+    )
+
+
+def _macs(step: Step) -> tuple[int | None, str]:
+    operation = step.node.operation
+    kind = type(operation).__name__
+    rule = rule_of(operation)
+    if rule is None and kind in COUNTED_ZERO:
+        return 0, ""
+    if rule is None:
+        return None, REASONS.get(kind) or step.node.closed or NO_RULE
+    inputs = [tensor.known for tensor in step.inputs]
+    outputs = [tensor.known for tensor in step.outputs]
+    if None in inputs or None in outputs:
+        return None, UNKNOWN
+    try:
+        return int(rule(_site(step, inputs, outputs))), ""
+    except (Uncountable, ValueError) as error:
+        return None, str(error)
+
+
+def _site(step: Step, inputs: list[Any], outputs: list[Any]) -> Site:
+    import keras
+
+    shapes: Iterator[Shape] = iter(inputs)
+
+    def sized(value: Any) -> Any:
+        return Sized(next(shapes)) if isinstance(value, keras.KerasTensor) else value
+
+    node = step.node
+    args, kwargs = keras.tree.map_structure(sized, (node.args, node.kwargs))
+    if len(args) == 1 and isinstance(args[0], (list, tuple)):
+        args = tuple(args[0])
+    return Site(node.operation, args, kwargs, tuple(inputs), tuple(outputs))
+
+
+def _others(step: Step) -> int:
+    operation = step.node.operation
+    window = getattr(operation, "pool_size", 1)
+    return other_ops(
+        type(operation).__name__,
+        math.prod(step.inputs[0].known or ()) if step.inputs else 0,
+        sum(math.prod(tensor.known or ()) for tensor in step.outputs),
+        math.prod(window) if isinstance(window, (list, tuple)) else int(window),
+    )
+
+
+def _sparse(layer: Any, count: int) -> int:
+    """Returns the MACs with non-zero weights: every weight of a kernel is used as often."""
+    kernels = [getattr(layer, name, None) for name in ("depthwise_kernel", "pointwise_kernel")]
+    if kernels[0] is None or kernels[1] is None:
+        kernel = getattr(layer, "kernel", None) if count else None
+        return count if kernel is None else round(count * _density(kernel))
+    # the depthwise kernel meets as many positions as the pointwise one
+    sizes = [int(np.prod(kernel.shape)) for kernel in kernels if kernel is not None]
+    positions = count / sum(sizes)
+    return round(
+        sum(positions * size * _density(k) for size, k in zip(sizes, kernels, strict=True))
+    )
+
+
+def _density(kernel: Any) -> float:
+    return float(np.count_nonzero(kernel.numpy())) / max(1, int(np.prod(kernel.shape)))

@@ -1,0 +1,316 @@
+"""Copies of models: layers anew from their configs, or object by object where these lack much.
+
+A user's layer may not be rebuildable: `get_config()` lacks an argument of the constructor, or an
+argument is no plain value. As long as nothing about such a layer changes, a copy of the object
+itself, its weights and the layers in it serves as well.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import types
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from compress.core.errors import InputError
+from compress.model import walk
+from compress.model.rebuild import config_of, from_config, why_not_rebuildable
+
+if TYPE_CHECKING:
+    import keras
+
+SHARED = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type, inspect.Signature)
+"""Kinds of values that copies share with the original, as `copy.deepcopy` does."""
+CONTAINERS = (list, dict, set, OrderedDict)
+
+
+def float32_model(model: keras.Model) -> keras.Model:
+    """Returns the model with every layer computing in float32.
+
+    A model trained in mixed precision keeps float32 weights; exports and files should
+    not carry the training card's compute type.
+
+    Args:
+        model: A functional or Sequential model.
+
+    Returns:
+        The model itself where it computes in float32 already, else a clone with equal
+        weights.
+    """
+    layers = list(model._flatten_layers())  # the public `layers` stops at nested models
+    if all(layer.compute_dtype == "float32" for layer in layers):
+        return model
+    return _cloned(model, "float32")
+
+
+def copy_model(model: keras.Model) -> keras.Model:
+    """Returns a model of the same layers and names with its own copies of the weights.
+
+    Layers that their configs do not make again are copied as objects.
+
+    Args:
+        model: A functional or Sequential model.
+
+    Raises:
+        InputError: A layer can neither be rebuilt from its config nor copied.
+    """
+    return _cloned(model, None)
+
+
+def sized_model(model: keras.Model, shape: Sequence[int]) -> keras.Model:
+    """Returns a model of one input for examples of a shape.
+
+    Args:
+        model: Functional or Sequential, with one input that the shape fits.
+        shape: Of one example.
+
+    Returns:
+        The model itself where it says its sizes already, else one around it.
+    """
+    import keras
+
+    if None not in tuple(model.inputs[0].shape)[1:]:
+        return model
+    inputs = keras.Input(tuple(shape), dtype=model.inputs[0].dtype)
+    return keras.Model(inputs, model(inputs), name=model.name)
+
+
+def _cloned(model: keras.Model, dtype: str | None) -> keras.Model:
+    try:
+        return clone(model, Copier(), dtype)
+    except InputError:
+        raise
+    except Exception:  # a layer that comes of its config may still fail where it is called
+        return clone(model, Copier(), dtype, by_config=False)
+
+
+def clone(
+    model: keras.Model, copier: Copier, dtype: str | None = None, *, by_config: bool = True
+) -> keras.Model:
+    """Makes a model of the same layers, nested ones too, with equal weights.
+
+    Args:
+        model: A functional or Sequential model.
+        copier: Holds what was made: layers that several models share stay shared.
+        dtype: What all layers compute in; default: as they did.
+        by_config: Rebuild users' layers from their configs where these tell all.
+
+    Raises:
+        InputError: A layer can neither be rebuilt from its config nor copied.
+    """
+    import keras
+
+    def again(layer: Any) -> Any:
+        if id(layer) not in copier.made:
+            copier.keep(layer, made(layer))
+        return copier.made[id(layer)]
+
+    def made(layer: Any) -> Any:
+        if isinstance(layer, keras.Model) and walk.is_graph(layer):
+            return clone(layer, copier, dtype, by_config=by_config)
+        own = by_config or type(layer).__module__.startswith("keras.")
+        if own and not why_not_rebuildable(layer):
+            try:
+                config = config_of(layer)
+                if dtype and isinstance(layer, keras.layers.Layer):
+                    config["dtype"] = dtype
+                return from_config(layer, config)
+            except Exception:  # the object itself is copied then
+                pass
+        copied = copier.layer(layer)
+        for part in copier.layers if dtype else ():
+            part.dtype_policy = dtype
+        return copied
+
+    # given inputs of their own, clones keep the names of the input layers too
+    sequential = isinstance(model, keras.Sequential)
+    inputs = keras.tree.map_structure(
+        lambda tensor: keras.Input(
+            batch_shape=tensor.shape,
+            dtype=tensor.dtype,
+            name=tensor._keras_history.operation.name,
+        ),
+        model.inputs if sequential else model.input,
+    )
+    cloned = keras.models.clone_model(model, inputs, clone_function=again)
+    cloned.set_weights(model.get_weights())
+    walk.weights_changed(cloned)
+    return cloned
+
+
+class Copier:
+    """Copies layers object by object; what two of them share is shared by their copies too.
+
+    Attributes:
+        made: id(original) -> copy. Put a layer's successor here before others that hold it
+            are copied, and they hold the successor.
+        layers: Copies of layers, those inside of others too.
+    """
+
+    def __init__(self) -> None:
+        self.made: dict[int, Any] = {}
+        self.layers: list[Any] = []
+        self._alive: list[Any] = []  # originals, whose ids stand in `made`
+
+    def layer(self, layer: Any) -> Any:
+        """Returns a copy of a layer or raw operation with copies of its weights.
+
+        It was never called: it belongs to no graph.
+
+        Raises:
+            InputError: It holds something that cannot be copied.
+        """
+        try:
+            made = self._copied(layer)
+        except InputError:
+            raise
+        except Exception as error:  # a user's objects may raise anything when they are copied
+            text = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"Layer '{layer.name}' ({type(layer).__name__}) must be rebuildable from its "
+                f"config, or hold only what can be copied. Received: {text}. Implement "
+                "get_config() and from_config()."
+            ) from None
+        if hasattr(made, "_flatten_layers"):
+            walk.weights_changed(made)
+        return made
+
+    def keep(self, original: Any, made: Any) -> None:
+        """Says that `made` stands for `original` from now on."""
+        self._alive.append(original)
+        self.made[id(original)] = made
+
+    def _copied(self, value: Any) -> Any:
+        import keras
+        import tensorflow as tf
+
+        if id(value) in self.made:
+            return self.made[id(value)]
+        if isinstance(value, types.FunctionType):
+            return self._function(value)
+        if isinstance(value, SHARED) or value is None or isinstance(value, str | int | float):
+            return value
+        if isinstance(value, types.MethodType):
+            return types.MethodType(value.__func__, self._copied(value.__self__))
+        if isinstance(value, functools.partial):
+            args, named = self._copied(value.args), self._copied(value.keywords)
+            return functools.partial(self._copied(value.func), *args, **named)
+        if isinstance(value, keras.Variable):
+            return self._variable(value)
+        if isinstance(value, keras.KerasTensor | tf.Tensor | keras.DTypePolicy):
+            return value
+        if isinstance(value, keras.Model) and walk.is_graph(value):
+            return clone(value, self)
+        if isinstance(value, keras.Operation):
+            return self._operation(value)
+        if isinstance(value, tuple):
+            items = [self._copied(item) for item in value]
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        tracked = type(value).__module__ == "keras.src.utils.tracking"
+        if type(value) in CONTAINERS or (tracked and isinstance(value, list | set | dict)):
+            return self._container(value)
+        if _plain_object(value):
+            return self._object(value, object.__new__(type(value)), ())
+        self._alive.append(value)
+        return copy.deepcopy(value, self.made)
+
+    def _function(self, function: types.FunctionType) -> Any:
+        """Copies a function where it holds a layer or weight, else shares it."""
+        import keras
+
+        cells = function.__closure__ or ()
+        held = [cell.cell_contents for cell in cells if _filled(cell)]
+        live = keras.Operation | keras.Variable
+        if not any(isinstance(value, live) or id(value) in self.made for value in held):
+            return function
+        made = types.FunctionType(
+            function.__code__,
+            function.__globals__,
+            function.__name__,
+            function.__defaults__,
+            tuple(
+                types.CellType(self._copied(cell.cell_contents)) if _filled(cell) else cell
+                for cell in cells
+            ),
+        )
+        made.__kwdefaults__ = function.__kwdefaults__
+        self.keep(function, made)
+        return made
+
+    def _operation(self, value: Any) -> Any:
+        import keras
+
+        # Keras wraps `build` and `quantize` of each object: the new one has its own
+        if isinstance(value, keras.layers.Layer):
+            made = keras.layers.Layer.__new__(type(value))
+            self.layers.append(made)
+        else:
+            made = object.__new__(type(value))
+        fresh = {name: vars(made)[name] for name in ("build", "quantize") if name in vars(made)} | {
+            "_inbound_nodes": [],
+            "_outbound_nodes": [],
+            "_losses": [],
+            "_loss_ids": set(),
+        }
+        if isinstance(value, keras.Model):
+            functions = ("train_function", "test_function", "predict_function", "optimizer")
+            fresh |= dict.fromkeys(functions) | {"compiled": False}
+        fresh = {name: item for name, item in fresh.items() if name in vars(value)}
+        self._object(value, made, fresh)
+        vars(made).update(fresh)
+        tracker = vars(made).get("_tracker")
+        if tracker is not None:
+            for name, (_, stored) in tracker.config.items():
+                tracker.stored_ids[name] = {id(item) for item in stored}
+        return made
+
+    def _variable(self, value: Any) -> Any:
+        made = object.__new__(type(value))
+        shared = ("_initializer", "_regularizer", "_constraint")
+        self._object(value, made, (*shared, "_value"))
+        vars(made).update({name: vars(value)[name] for name in shared if name in vars(value)})
+        vars(made)["_value"] = copy.deepcopy(value._value)
+        return made
+
+    def _container(self, value: Any) -> Any:
+        # Keras's tracked containers know their layer's tracker: an attribute, set last
+        made = type(value)()
+        self.keep(value, made)
+        if isinstance(value, dict):
+            kind = OrderedDict if isinstance(value, OrderedDict) else dict
+            for key, item in value.items():
+                kind.__setitem__(made, self._copied(key), self._copied(item))
+        elif isinstance(value, set):
+            set.update(made, {self._copied(item) for item in value})
+        else:
+            list.extend(made, [self._copied(item) for item in value])
+        for name, item in getattr(value, "__dict__", {}).items():
+            vars(made)[name] = self._copied(item)
+        return made
+
+    def _object(self, value: Any, made: Any, skipped: Iterable[str]) -> Any:
+        self.keep(value, made)
+        for name, item in list(vars(value).items()):
+            if name not in skipped:
+                vars(made)[name] = self._copied(item)
+        return made
+
+
+def _filled(cell: types.CellType) -> bool:
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:
+        return False
+
+
+def _plain_object(value: Any) -> bool:
+    """Tells whether an object is all in its attributes: nothing says how to copy it otherwise."""
+    hooks = (
+        "__reduce__", "__reduce_ex__", "__deepcopy__", "__getstate__", "__setstate__", "__slots__"
+    )  # fmt: skip
+    parents = type(value).__mro__[:-1]  # but for object itself
+    said = any(vars(parent).get(name) for parent in parents for name in hooks)
+    return hasattr(value, "__dict__") and not said

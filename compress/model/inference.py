@@ -1,0 +1,70 @@
+"""Layers that work in training alone, such as augmentation: no part of what is exported or timed.
+
+Keras leaves such a layer's input as it is in inference, but still draws its random numbers, which
+no converter knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from compress.model.walk import named_layers
+
+if TYPE_CHECKING:
+    import keras
+
+_NAMES = """
+    AugMix CutMix Equalization GaussianNoise MixUp RandAugment RandomBrightness
+    RandomColorDegeneration RandomColorJitter RandomContrast RandomCrop RandomElasticTransform
+    RandomErasing RandomFlip RandomGaussianBlur RandomGrayscale RandomHue RandomInvert
+    RandomPerspective RandomPosterization RandomRotation RandomSaturation RandomSharpness
+    RandomShear RandomTranslation RandomZoom Solarization
+"""
+TRAINING_ONLY = frozenset(_NAMES.split())
+"""Keras's layers of which inference computes nothing; what Dropout leaves behind converts."""
+
+
+def training_only(model: keras.Model) -> dict[str, Any]:
+    """Returns the layers of a model that work in training alone, by name.
+
+    Args:
+        model: Any model; models, pipelines and wrappers inside it are looked into.
+    """
+    found: dict[str, Any] = {}
+    for path, layer in named_layers(model):
+        # those inside another one (RandAugment's) go with it
+        if _is_training_only(layer) and not any(path.startswith(f"{outer}/") for outer in found):
+            found[path] = layer
+    return found
+
+
+@contextmanager
+def inference_alone(model: keras.Model) -> Iterator[None]:
+    """Lets layers that work in training alone pass their input on, while the context lasts."""
+    layers = list(training_only(model).values())
+    for layer in layers:
+        layer.call = _passed_on
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.call
+
+
+def left_out(model: keras.Model) -> tuple[str, ...]:
+    """Returns a note on the layers that are no part of exported files, where there are any."""
+    names = ", ".join(
+        f"{path} ({type(layer).__name__})" for path, layer in training_only(model).items()
+    )
+    return (f"exported without layers that work in training alone: {names}",) if names else ()
+
+
+def _is_training_only(layer: Any) -> bool:
+    kind = type(layer)
+    return kind.__name__ in TRAINING_ONLY and kind.__module__.partition(".")[0] == "keras"
+
+
+def _passed_on(inputs: Any, **_: Any) -> Any:
+    return inputs

@@ -1,0 +1,154 @@
+"""Loading and saving Keras models."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compress.core.atomic_files import replacing
+from compress.core.errors import InputError
+from compress.model import keras2_files, walk
+from compress.model.rebuild import why_not_rebuildable
+
+if TYPE_CHECKING:
+    import keras
+
+LOG = logging.getLogger("paretune")
+SUFFIXES = (".keras", ".h5", ".hdf5")
+
+
+def check_model_file(path: Path) -> None:
+    """Checks what shows without reading a model's file.
+
+    Raises:
+        InputError: No such file, or another suffix.
+    """
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"A model file must end in {', '.join(SUFFIXES)}. Received: '{path}'.")
+    if not path.is_file():
+        raise InputError(f"A model file must exist. Received: '{path}'.")
+
+
+def load_model(path: str | Path) -> keras.Model:
+    """Loads a model from a `.keras` or `.h5` file, without its training state.
+
+    Files of Keras 2 are read too, where Keras 3 has their layers
+    (see `compress.model.keras2_files`).
+    Nothing in the file is executed: Lambda layers with Python code are refused, as
+    Keras's safe mode does.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The model, not compiled.
+
+    Raises:
+        InputError: No such file, another suffix, or Keras 3 cannot read it; the message
+            says which layer and why, or carries Keras's reason. Or what is read cannot be
+            used: a Sequential without inputs, inputs of no numbers, weights that are NaN,
+            negative variances.
+    """
+    path = Path(path)
+    check_model_file(path)
+    import keras
+
+    try:
+        with keras2_files.readable(path) as file:
+            model = keras.saving.load_model(file, compile=False)
+    except Exception as error:  # keras raises many kinds here, from zipfile to TypeError
+        reason = keras2_files.why_unreadable(path, " ".join(str(error).split())[:300])
+        raise InputError(f"Keras 3 must be able to read '{path}'. Received: {reason}.") from None
+    _check_inputs(model, path)
+    _check_weights(model, path)
+    return model
+
+
+def _check_inputs(model: keras.Model, path: Path) -> None:
+    """Refuses models that nothing can be fed to."""
+    import keras
+
+    if isinstance(model, keras.Sequential) and not model.built:
+        raise InputError(
+            f"Model '{path}' must have inputs. Received: a Sequential that was not built. Begin "
+            "it with keras.Input(shape) and save it again."
+        )
+    for tensor in keras.tree.flatten(getattr(model, "inputs", None) or []):
+        if 0 in tensor.shape:
+            raise InputError(
+                f"Inputs of model '{path}' must hold at least one number. Received: shape "
+                f"{tuple(tensor.shape)}."
+            )
+
+
+def _check_weights(model: keras.Model, path: Path) -> None:
+    """Refuses weights that turn every output into NaN, by the name of the layer."""
+    for layer in model._flatten_layers():
+        if layer.variables and layer is not model:
+            for variable in layer._trainable_variables + layer._non_trainable_variables:
+                _check_variable(variable, layer.name, path)
+
+
+def _check_variable(variable: Any, layer: str, path: Path) -> None:
+    values = np.asarray(variable)
+    if values.dtype.kind not in "fV":
+        return
+    values = values.astype(np.float32)  # bfloat16 is no type of NumPy's
+    if np.isnan(values).any():
+        raise InputError(
+            f"Weights of model '{path}' must be numbers. Received: NaN in '{variable.name}' of "
+            f"layer '{layer}'. Its training diverged, or the file is damaged."
+        )
+    if variable.name in ("moving_variance", "variance") and values.min(initial=0.0) < 0:
+        raise InputError(
+            f"Variances of model '{path}' must be at least 0. Received: {values.min():g} in "
+            f"'{variable.name}' of layer '{layer}', whose outputs are NaN then."
+        )
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Saves a model as a `.keras` file in one atomic step.
+
+    Args:
+        model: Any Keras model.
+        path: Ends in `.keras`.
+
+    Raises:
+        InputError: The file could not be loaded again: the config of a layer does not make it.
+    """
+    check_saveable(model)
+    with replacing(path) as temporary:
+        model.save(temporary)
+
+
+def check_saveable(layer: keras.layers.Layer) -> None:
+    """Checks that a model comes back from its file; warns where a config loses something.
+
+    Args:
+        layer: A model; of a graph each layer is checked.
+
+    Raises:
+        InputError: The config of a layer does not make it again.
+    """
+    import keras
+
+    if isinstance(layer, keras.Model) and walk.is_graph(layer):
+        for part in layer._flatten_layers(include_self=False, recursive=False):
+            check_saveable(part)
+        return
+    failure = why_not_rebuildable(layer, attributes=False)
+    if failure:
+        raise InputError(
+            f"Layer '{layer.name}' ({type(layer).__name__}) must be rebuildable from its config to "
+            f"be saved in a .keras file. Received: {failure}. Implement get_config() and "
+            "from_config(), or keep the weights with save_weights()."
+        )
+    lost = why_not_rebuildable(layer)
+    if lost:
+        LOG.warning(
+            "layer '%s' (%s) will come back from the file as another one: %s",
+            layer.name, type(layer).__name__, lost,
+        )  # fmt: skip

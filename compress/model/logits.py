@@ -1,0 +1,299 @@
+"""Heads: what a model must look like for a task, and its logits, whatever its last layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compress.core.errors import InputError, unknown_name
+from compress.model.added_losses import added_losses, forget_losses
+from compress.model.program import Node, Program, record
+from compress.task import Task
+
+if TYPE_CHECKING:
+    import keras
+
+    from compress.data import Dataset
+
+
+class LogitsView:
+    """A model as a function to logits; made by `logits_view`."""
+
+    def __init__(self, model: keras.Model, run: Any, convert: Any, taps: bool, ends: Any) -> None:
+        self._model, self._run, self._convert = model, run, convert
+        self._taps, self._ends = taps, ends
+
+    def __call__(self, x: Any, training: bool) -> Any:
+        """Returns logits (batch, outputs), float32; with taps a pair of them and the features."""
+        return self._answer(*self._run(x, training))
+
+    def with_losses(self, x: Any, training: bool) -> tuple[Any, Any]:
+        """Returns the answer, and the sum of the losses that the model adds itself.
+
+        Those of regularizers, of activities and of `add_loss`: a float32 scalar, what `fit`
+        adds to the loss. An activity of the last layer is that of its outputs as they are,
+        not of the logits.
+        """
+        with added_losses(self._model, training) as total:
+            output, features = self._run(x, training)
+            losses = total()
+            if self._ends is not None:
+                losses += self._ends(output)
+        return self._answer(output, features), losses
+
+    def _answer(self, output: Any, features: Any) -> Any:
+        logits = self._convert(output)
+        return (logits, features) if self._taps else logits
+
+
+def check_head(model: keras.Model, data: Dataset) -> None:
+    """Checks that a model takes the data's examples and answers the data's task.
+
+    Raises:
+        InputError: Several inputs or outputs, another input shape or width of the output.
+    """
+    check_shapes(model, data)
+    width = model.outputs[0].shape[-1]
+    if len(model.outputs[0].shape) != 2 or width != data.task.outputs:
+        noun = {"multilabel": "labels", "regression": "targets"}.get(data.kind, "classes")
+        raise InputError(
+            f"Model '{model.name}' must output (batch, {data.task.outputs}) for the data's "
+            f"{data.num_classes} {noun}. Received: {tuple(model.outputs[0].shape)}."
+            f"{_other_task(model, data)}"
+        )
+
+
+def _other_task(model: keras.Model, data: Dataset) -> str:
+    """Returns which task a head that does not fit is likely to be for, as a hint."""
+    last, width = producer(model), model.outputs[0].shape[-1]
+
+    def ends(activation: str) -> bool:
+        return is_activation_layer(last, activation) or _ends_in(last, activation)
+
+    if data.kind == "multiclass" and ends("sigmoid"):
+        task = "binary" if width == 1 else "multilabel"
+        return f" Its head is a sigmoid: give --task {task}, with such labels."
+    if data.kind == "multiclass" and width == 1 and not ends("softmax"):
+        return " One output without softmax: give --task binary, or --task regression for numbers."
+    if data.kind in ("binary", "multilabel") and ends("softmax"):
+        return " Its head is a softmax: give --task multiclass."
+    return ""
+
+
+def check_shapes(model: keras.Model, data: Dataset) -> None:
+    """Checks that a model has one output and takes the data's examples.
+
+    Raises:
+        InputError: It does not.
+    """
+    if len(model.inputs or []) != 1 or len(model.outputs or []) != 1:
+        raise InputError(
+            f"Model '{model.name}' must be built with one input and one output. "
+            f"Received: {len(model.inputs or [])} and {len(model.outputs or [])}."
+        )
+    expected = tuple(model.inputs[0].shape[1:])
+    fits = len(expected) == len(data.input_shape) and all(
+        want in (None, got) for want, got in zip(expected, data.input_shape, strict=True)
+    )
+    if not fits:
+        raise InputError(
+            f"Model '{model.name}' must take inputs of the data's shape {data.input_shape}. "
+            f"Received: a model for {expected}."
+        )
+
+
+@contextmanager
+def logits_view(model: keras.Model, task: Task, taps: Sequence[str] = ()) -> Iterator[LogitsView]:
+    """Gives the model as a function to logits, whatever its head.
+
+    A final layer that only applies the task's activation (softmax, sigmoid) is left out; an
+    activation inside the last layer is switched off while the context lasts; a head that
+    outputs logits stays. Of a head whose outputs are probabilities for another reason the
+    logarithm (of a sigmoid task the log-odds) is taken, which equals logits up to a constant
+    per row.
+
+    Args:
+        model: A checked model (see `check_head`).
+        task: Says which activation to look for.
+        taps: Names of layers whose outputs are wanted too, "nested/layer" in a nested model.
+
+    Yields:
+        `view(x, training=...)` -> (batch, outputs) float32; with taps a pair of it and a
+        dictionary from name to output. The model runs once either way. `view.with_losses`
+        gives the losses too that the model adds itself.
+
+    Raises:
+        InputError: No layer has the name of a tap; the nearest names are offered.
+    """
+    import keras
+
+    last = producer(model)
+    dropped = is_activation_layer(last, task.activation)
+    run = _runner(model, last, dropped, taps)
+    switched = not dropped and _ends_in(last, task.activation)
+    convert = _float32
+    if not dropped and not switched and outputs_probabilities(model, task):
+        convert = _log if task.activation == "softmax" else _log_odds
+
+    ends = _activity(last) if dropped or switched else None
+    view = LogitsView(model, run, convert, bool(taps), ends)
+    before = (last.activation, last.activity_regularizer) if switched else None
+    if switched:
+        last.activation, last.activity_regularizer = keras.activations.linear, None
+    try:
+        yield view
+    finally:
+        if before:
+            last.activation, last.activity_regularizer = before
+        forget_losses(model)
+
+
+def _activity(last: Any) -> Any:
+    """Returns the loss of the last layer's activity, from what goes into its activation.
+
+    None where it has none. Keras divides by the batch, so that its size does not matter.
+    """
+    import keras
+
+    regularizer = last.activity_regularizer
+    if regularizer is None:
+        return None
+    softmax = isinstance(last, keras.layers.Softmax)
+    activation = keras.activations.softmax if softmax else last.activation
+
+    def loss(output: Any) -> Any:
+        activity = keras.ops.cast(regularizer(activation(output)), "float32")
+        return activity / keras.ops.cast(keras.ops.shape(output)[0], "float32")
+
+    return loss
+
+
+def _runner(model: Any, last: Any, dropped: bool, taps: Sequence[str]) -> Any:
+    """Returns (x, training) -> (output before a dropped layer, outputs of the taps)."""
+    import keras
+
+    if not taps:
+        # not last.input: a layer that another model shares has several
+        body = keras.Model(model.input, _fed(model)) if dropped else model
+        return lambda x, training: (body(x, training=training), {})
+    program = record(model)
+    wanted = tapped(program, taps)
+
+    def run(x: Any, training: bool) -> tuple[Any, dict[str, Any]]:
+        seen: dict[int, Any] = {}
+        before: list[Any] = []
+
+        def watch(node: Node, values: list[Any]) -> None:
+            if dropped and node.operation is last:
+                before[:] = values
+
+        def tell(node: Node, values: list[Any]) -> None:
+            if id(node) in wanted:
+                seen[id(node)] = values[0]
+
+        (output,) = program.run([x], watch, lambda _: training, tell)
+        features = {name: seen[key] for key, names in wanted.items() for name in names}
+        return (before[0] if dropped else output), features
+
+    return run
+
+
+def tapped(program: Program, taps: Sequence[str]) -> dict[int, list[str]]:
+    """Returns the ids of the calls that have the taps' names, with these names.
+
+    Raises:
+        InputError: A name that no layer has, or a layer that is called more than once.
+    """
+    named: dict[str, list[Node]] = {}
+    for path, node in program.named():
+        named.setdefault(path, []).append(node)
+    wanted: dict[int, list[str]] = {}
+    for name in taps:
+        if name not in named:
+            raise unknown_name(f"layer of model '{program.model.name}'", name, named)
+        if len(named[name]) > 1:
+            raise InputError(
+                f"A layer of a pair must be called once. Received: layer '{name}' of model "
+                f"'{program.model.name}', called {len(named[name])} times."
+            )
+        wanted.setdefault(id(named[name][0]), []).append(name)
+    return wanted
+
+
+def _float32(output: Any) -> Any:
+    import keras
+
+    return keras.ops.cast(output, "float32")
+
+
+def _log(output: Any) -> Any:
+    import keras
+
+    return keras.ops.log(_float32(output) + np.finfo(np.float32).tiny)
+
+
+def _log_odds(output: Any) -> Any:
+    import keras
+
+    tiny = np.finfo(np.float32).tiny
+    value = _float32(output)
+    return keras.ops.log(value + tiny) - keras.ops.log(1.0 - value + tiny)
+
+
+def producer(model: keras.Model) -> Any:
+    """Returns the layer or operation that makes the model's output, or None if unknown."""
+    history = getattr(model.outputs[0], "_keras_history", None)
+    return history.operation if history is not None else None
+
+
+def _fed(model: keras.Model) -> Any:
+    """Returns the tensor that the last layer is fed in this model."""
+    history: Any = model.outputs[0]._keras_history
+    return history.operation._inbound_nodes[history.node_index].input_tensors[0]
+
+
+def is_activation_layer(layer: Any, activation: str) -> bool:
+    """Tells whether a layer does nothing but softmax over the last axis, or sigmoid."""
+    import keras
+
+    if isinstance(layer, keras.layers.Softmax):
+        return activation == "softmax" and layer.axis == -1
+    return isinstance(layer, keras.layers.Activation) and _ends_in(layer, activation)
+
+
+def _ends_in(layer: Any, activation: str) -> bool:
+    import keras
+
+    if activation == "linear":
+        return False
+    return getattr(layer, "activation", None) is getattr(keras.activations, activation)
+
+
+def outputs_probabilities(model: keras.Model, task: Task) -> bool:
+    """Tells whether the outputs are probabilities, judged on random inputs.
+
+    Softmax tasks: rows of at least 0 that sum to 1; sigmoid tasks: all within [0, 1].
+    """
+    if task.activation == "linear":
+        return False
+    shape = tuple(8 if size is None else size for size in model.inputs[0].shape[1:])
+    # large inputs too: logits that happen to lie within [0, 1] do not stay there
+    sizes = np.repeat([1.0, 100.0], 8).reshape(-1, *[1] * len(shape))
+    probe = (np.random.default_rng(0).normal(size=(16, *shape)) * sizes).astype(np.float32)
+    rows = np.asarray(model(probe, training=False), np.float64)
+    if task.activation == "sigmoid":
+        # a head that begins with zeros outputs zeros
+        return bool((rows >= 0).all() and (rows <= 1).all() and (rows > 0).any())
+    return bool((rows >= 0).all() and np.allclose(rows.sum(axis=-1), 1.0, atol=1e-3))
+
+
+def decides_at(model: keras.Model, task: Task) -> float:
+    """Returns the output above which a model of a sigmoid task says yes: 0 for logits."""
+    if task.activation != "sigmoid":
+        return 0.0
+    last = producer(model)
+    ends = is_activation_layer(last, task.activation) or _ends_in(last, task.activation)
+    return 0.5 if ends or outputs_probabilities(model, task) else 0.0

@@ -1,0 +1,91 @@
+"""Layers anew from their configs, and why that fails where a config does not tell all."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+_OWN = ("name", "built", "autocast", "supports_jit", "call_signature_parameters")
+"""Public attributes that Keras sets itself."""
+
+
+def why_not_rebuildable(layer: Any, *, attributes: bool = True) -> str:
+    """Says why a layer's config does not make it again; empty: it does.
+
+    Keras's own layers are taken at their word. Of others the config is tried: whether a layer
+    comes of it at all, and whether its plain attributes are those of the original.
+
+    Args:
+        layer: A layer or raw operation; nested models count as what they hold.
+        attributes: Compare plain attributes too.
+    """
+    import keras
+
+    if not isinstance(layer, keras.layers.Layer):
+        return ""
+    if all(type(part).__module__.startswith("keras.") for part in layer._flatten_layers()):
+        return ""
+    try:
+        again = from_config(layer, config_of(layer))
+    except Exception as error:  # user layers may raise anything here
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if not attributes:
+        return ""
+    parts = list(layer._flatten_layers()), list(again._flatten_layers())
+    if [type(part) for part in parts[0]] != [type(part) for part in parts[1]]:
+        parts = [layer], [again]  # the others are made when it is built
+    for old, new in zip(*parts, strict=True):
+        lost = _differing(vars(old), vars(new))
+        if lost:
+            before, after = vars(old)[lost], vars(new)[lost]
+            return f"get_config() loses '{lost}': {before!r} becomes {after!r}"
+    return ""
+
+
+def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Returns the first plain public attribute that differs, or nothing."""
+    plain = (str, int, float, bool, type(None))
+    for name, value in old.items():
+        if name.startswith("_") or name in _OWN or name not in new:
+            continue
+        if isinstance(value, plain) and isinstance(new[name], plain) and value != new[name]:
+            return name
+    return ""
+
+
+def config_of(operation: Any) -> dict[str, Any]:
+    """Returns a config; that of a raw operation may hold what cannot be serialized."""
+    import keras
+
+    try:
+        return dict(operation.get_config())
+    except NotImplementedError:
+        names = list(inspect.signature(type(operation)).parameters)
+        layer = isinstance(operation, keras.layers.Layer)
+        if layer or not all(hasattr(operation, name) for name in names):
+            raise
+        return {name: getattr(operation, name) for name in names}
+
+
+def from_config(operation: Any, config: dict[str, Any]) -> Any:
+    """Makes a layer of the class of `operation`; functions and classes in it need no registry."""
+    import keras
+
+    with keras.saving.custom_object_scope(_own_objects(operation)):
+        return type(operation).from_config(config)
+
+
+def _own_objects(operation: Any) -> dict[str, Any]:
+    """Returns a user's functions and classes that a layer's config names, by name."""
+    import keras
+
+    found: dict[str, Any] = {}
+    parts = operation._flatten_layers() if isinstance(operation, keras.layers.Layer) else ()
+    for part in parts:
+        candidates = [type(part), *(value for value in vars(part).values() if callable(value))]
+        for value in candidates:
+            owner = value if inspect.isroutine(value) or inspect.isclass(value) else type(value)
+            if not (owner.__module__ or "").startswith(("keras.", "tensorflow.")):
+                found[owner.__name__] = owner
+    return found

@@ -1,0 +1,1 @@
+"""Which channels belong together: slots, what rules say of calls, units and groups."""

@@ -1,0 +1,323 @@
+"""The coupling of a model: units, groups, what is frozen and why, and what a kept set costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.measure.counting import given_shapes
+from compress.model.program import Program, record
+from compress.prune.channels.coupling.slots import HEADS, Binding, Ids, Ledger
+from compress.prune.channels.propagate import input_slots, run
+from compress.prune.channels.rules import known
+from compress.prune.channels.selection.costs import CostModel
+
+if TYPE_CHECKING:
+    import keras
+    import scipy.sparse
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Units that lie on the same axes of the same layers.
+
+    Attributes:
+        index: Place in `Coupling.groups`.
+        name: The first layer that makes the channels.
+        makers: All layers that make them: tied by additions, say.
+        units: Unit numbers that may be removed.
+        fixed: Units on the same axes that are frozen.
+        width: Channels that a unit has on its narrowest axis (more than 1 in grouped
+            convolutions).
+        kind: "channels" or "heads".
+        layers: Names of the layers whose weights the units lie on.
+    """
+
+    index: int
+    name: str
+    makers: tuple[str, ...]
+    units: Ids
+    fixed: int
+    width: int
+    kind: str
+    layers: tuple[str, ...]
+
+    @property
+    def channels(self) -> int:
+        """Channels on the narrowest axis, frozen ones included."""
+        return (len(self.units) + self.fixed) * self.width
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Units that stay, by reason: "model output 'probabilities'"."""
+
+    layer: str
+    reason: str
+    units: int
+    made_by: tuple[str, ...]
+
+
+class KeptSlots:
+    """A kept set of units, asked by axes.
+
+    Args:
+        unit: Unit of every slot.
+        mask: True for kept units.
+    """
+
+    def __init__(self, unit: Ids, mask: Mask) -> None:
+        self._unit = unit
+        self._mask = mask
+
+    def __call__(self, ids: Ids) -> Ids:
+        """Returns the kept indices of an axis."""
+        return np.flatnonzero(self.flags(ids))
+
+    def flags(self, ids: Ids) -> Mask:
+        """Returns for every index of an axis whether it is kept."""
+        return np.asarray(self._mask[self._unit[ids]])
+
+    def count(self, ids: Ids) -> int:
+        """Returns the number of kept indices."""
+        return int(np.count_nonzero(self.flags(ids)))
+
+
+class Coupling:
+    """What belongs together in a model.
+
+    Args:
+        program: From `compress.model.program.record`.
+        ledger: Filled by the rules.
+        input_shape: At which MACs are counted, where the model's own has open sizes.
+
+    Attributes:
+        unit: Unit of every slot id.
+        frozen: True for units that must be kept.
+        groups: Prunable units by the axes that they lie on, in the order of the model.
+        began: Units of each group before any step, frozen ones included, (groups,).
+    """
+
+    def __init__(self, program: Program, ledger: Ledger, input_shape: Any = None) -> None:
+        self.program = program
+        self.ledger = ledger
+        self.input_shape = input_shape
+        self.unit, self.units = _components(ledger)
+        self.frozen = np.zeros(self.units, bool)
+        self._reason = np.full(self.units, -1)
+        for index in range(len(ledger.freezes) - 1, -1, -1):
+            units = self.unit[ledger.freezes[index].ids]
+            self.frozen[units] = True
+            self._reason[units] = index
+        self.bindings = [binding for binding in ledger.bindings.values() if binding is not None]
+        self.axes, self._axis_of = _axes(self.bindings, ledger)
+        self.incidence = _incidence(self.axes, self.unit, self.units)
+        self.groups, self.group_of = self._grouped()
+        self.began = np.array([len(group.units) + group.fixed for group in self.groups], np.int64)
+
+    def kept(self, mask: Mask) -> KeptSlots:
+        """Turns a mask over units into a kept set; frozen units must be in it.
+
+        Raises:
+            ValueError: A frozen unit is not kept.
+        """
+        if not np.all(mask[self.frozen]):
+            raise ValueError("mask must keep the frozen units.")
+        return KeptSlots(self.unit, mask)
+
+    def continues(self, original: Coupling) -> None:
+        """Says that this model is what earlier steps left of another.
+
+        Steps of kept numbers and floors are those of the original's widths: a layer of 16
+        channels that lost 8 is not one of 8, which might be thinned to 4.
+        """
+        totals = {key: len(group.units) + group.fixed for key, group in _keyed(original.groups)}
+        self.began = np.array(
+            [totals.get(key, total) for (key, _), total in zip(_keyed(self.groups), self.began,
+                                                               strict=True)], np.int64,
+        )  # fmt: skip
+
+    @cached_property
+    def costs(self) -> CostModel:
+        """MACs and parameters of any kept numbers of units per group."""
+        return CostModel.of(self)
+
+    @cached_property
+    def whole(self) -> Ids:
+        """Removable units of each group, (groups,): what is kept when nothing is removed."""
+        return np.array([len(group.units) for group in self.groups], np.int64)
+
+    def axis_index(self, ids: Ids) -> int:
+        """Returns the row of `incidence` of an axis."""
+        return self._axis_of[id(ids)]
+
+    def frozen_report(self) -> tuple[Frozen, ...]:
+        """Lists frozen units by reason, in the order in which the reasons arose."""
+        found = []
+        for index, count in zip(*np.unique(self._reason, return_counts=True), strict=True):
+            if index < 0:
+                continue
+            freeze = self.ledger.freezes[index]
+            makers = self.makers(self._reason == index)
+            found.append(Frozen(freeze.layer, freeze.reason, int(count), makers))
+        return tuple(found)
+
+    def reasons_of(self, group: Group) -> tuple[str, ...]:
+        """Says why units on the axes of a group are frozen."""
+        units = np.flatnonzero((self._signature == self._signature[group.units[0]]) & self.frozen)
+        indices = dict.fromkeys(self._reason[units].tolist())
+        return tuple(self.ledger.freezes[index].reason for index in indices)
+
+    def makers(self, units: Mask) -> tuple[str, ...]:
+        """Names the layers that made the slots of these units, in the order of the model."""
+        slots = np.flatnonzero(units[self.unit])
+        starts = np.array([start for start, _ in self.ledger.makers])
+        places = np.unique(np.searchsorted(starts, slots, side="right") - 1)
+        return tuple(dict.fromkeys(self.ledger.makers[place][1] for place in places))
+
+    def _grouped(self) -> tuple[tuple[Group, ...], Ids]:
+        weights = np.random.default_rng(0).integers(1, 2**62, size=len(self.axes))
+        self._signature = np.asarray(self.incidence.T @ weights)
+        group_of = np.full(self.units, -1)
+        prunable = np.flatnonzero(~self.frozen & (self._signature != 0))
+        if not len(prunable):
+            return (), group_of
+        _, first, inverse = np.unique(
+            self._signature[prunable], return_index=True, return_inverse=True
+        )
+        order = np.argsort(first)  # in the order of the model
+        rank = np.empty(len(order), int)
+        rank[order] = np.arange(len(order))
+        group_of[prunable] = rank[inverse]
+        by_group = np.split(
+            prunable[np.argsort(rank[inverse], kind="stable")],
+            np.cumsum(np.bincount(rank[inverse]))[:-1],
+        )
+        columns = self.incidence.tocsc()
+        layers = self._bindings_by_axis()
+        heads = np.zeros(self.units, bool)
+        for start, stop in self.ledger.heads:
+            heads[self.unit[start:stop]] = True
+        fixed = self._signature[self.frozen]
+        makers = self._makers_by_group(group_of, len(by_group))
+        groups = []
+        for index, units in enumerate(by_group):
+            column = slice(columns.indptr[units[0]], columns.indptr[units[0] + 1])
+            rows, counts = columns.indices[column], columns.data[column]
+            found = sorted(place for row in rows for place in layers[row])
+            names = dict.fromkeys(self.bindings[place].layer for place in found)
+            groups.append(
+                Group(
+                    index,
+                    makers[index][0],
+                    makers[index],
+                    units,
+                    int(np.count_nonzero(fixed == self._signature[units[0]])),
+                    int(counts.min()),
+                    HEADS if heads[units[0]] else "channels",
+                    tuple(names),
+                )
+            )
+        return tuple(groups), group_of
+
+    def _makers_by_group(self, group_of: Ids, count: int) -> list[tuple[str, ...]]:
+        names: list[dict[str, None]] = [{} for _ in range(count)]
+        stops = [*[start for start, _ in self.ledger.makers[1:]], self.ledger.count]
+        for (start, layer), stop in zip(self.ledger.makers, stops, strict=True):
+            for group in np.unique(group_of[self.unit[start:stop]]):
+                if group >= 0:
+                    names[group][layer] = None
+        return [tuple(found) for found in names]
+
+    def _bindings_by_axis(self) -> list[list[int]]:
+        found: list[list[int]] = [[] for _ in self.axes]
+        for place, binding in enumerate(self.bindings):
+            found[self.axis_index(binding.ids)].append(place)
+        return found
+
+
+def _keyed(groups: tuple[Group, ...]) -> list[tuple[tuple[str, str, int], Group]]:
+    """Pairs groups with what names them in every step: maker, kind and place among equals."""
+    seen: dict[tuple[str, str], int] = {}
+    found = []
+    for group in groups:
+        name = (group.name, group.kind)
+        seen[name] = seen.get(name, -1) + 1
+        found.append(((*name, seen[name]), group))
+    return found
+
+
+def coupling_of(model: keras.Model, input_shape: Any = None) -> Coupling:
+    """Analyses a model.
+
+    Args:
+        model: Any Keras model; a subclassed one is traced.
+        input_shape: Of one example, where the model's own has open sizes: MACs are counted
+            at it. Of a subclassed model that was never called: see `compress.model.program.record`.
+
+    Raises:
+        InputError: The model is no graph and cannot be traced, or the shape does not fit.
+    """
+    program = record(model, lambda layer: not known(layer), input_shape)
+    if not program.traced:
+        given_shapes(program, input_shape)
+    if not program.open_sizes:
+        input_shape = None  # the model says it itself
+    ledger = Ledger()
+    outputs = run(program, input_slots(program), ledger)
+    for tensor, slots in zip(program.outputs, outputs, strict=True):
+        for axis in slots.tracked:
+            name = _producer(program, tensor)
+            ledger.freeze(slots.axes[axis], f"model output '{name}'", name)
+    return Coupling(program, ledger, input_shape)
+
+
+def _producer(program: Program, tensor: Any) -> str:
+    for node in program.nodes:
+        if any(output is tensor for output in node.outputs):
+            return node.name
+    return str(tensor.name)
+
+
+def _components(ledger: Ledger) -> tuple[Ids, int]:
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    if not ledger.pairs:
+        return np.arange(ledger.count), ledger.count
+    pairs = [np.broadcast_arrays(first, second) for first, second in ledger.pairs]
+    rows = np.concatenate([first.ravel() for first, _ in pairs])
+    columns = np.concatenate([second.ravel() for _, second in pairs])
+    size = (ledger.count, ledger.count)
+    links = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=size)
+    count, unit = connected_components(links, directed=False)
+    return unit.astype(np.int64), int(count)
+
+
+def _axes(bindings: list[Binding], ledger: Ledger) -> tuple[list[Ids], dict[int, int]]:
+    """Numbers the distinct axes; rules share one array among the axes that it indexes."""
+    axes: list[Ids] = []
+    index: dict[int, int] = {}
+    used = [binding.ids for binding in bindings]
+    used += [ids for term in ledger.terms for ids in term.factors]
+    for ids in used:
+        if id(ids) not in index:
+            index[id(ids)] = len(axes)
+            axes.append(ids)
+    return axes, index
+
+
+def _incidence(axes: list[Ids], unit: Ids, units: int) -> scipy.sparse.csr_array:
+    """Counts the entries of each unit on each axis, (axes, units)."""
+    from scipy.sparse import coo_array
+
+    columns = unit[np.concatenate(axes)] if axes else np.zeros(0, np.int64)
+    rows = np.repeat(np.arange(len(axes)), [len(ids) for ids in axes])
+    ones = np.ones(len(rows), np.int64)
+    return coo_array((ones, (rows, columns)), shape=(len(axes), units)).tocsr()

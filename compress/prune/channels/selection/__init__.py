@@ -1,0 +1,1 @@
+"""Which units stay: costs, targets, sensitivity and the solver."""

@@ -1,0 +1,191 @@
+"""Whether data may judge a model: only on what it has not learnt, fed as it was in its run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from compress.core.errors import InputError
+from compress.data import Dataset
+from compress.run.directory import RunFolder
+from compress.run.origin import KINDS, TOLERATED, Keys, Origin, origin_of
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a model's past means for figures of it on some data.
+
+    Attributes:
+        validation: It has learnt the validation part: nothing may be selected by that.
+        notes: What a report must say.
+    """
+
+    validation: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def check_unlearnt(path: Path, data: Dataset, what: str) -> Judged:
+    """Checks that data judge a model on what it has not learnt, as far as its past is known.
+
+    The validation part may have been learnt by a model that was trained on it on purpose
+    (`--final-on-validation`), which no choice of options could mend; the caller must then
+    select by something else.
+
+    Args:
+        path: The model's file.
+        data: What trains, selects and tests.
+        what: Who the model is, for the error: "Model 'x.keras'".
+
+    Raises:
+        InputError: The test part, or the validation part, holds examples that the model has
+            learnt; the message names the options of its run.
+    """
+    origin = origin_of(path)
+    if origin is None:
+        return Judged()
+    learnt, on_purpose = origin.learnt(), origin.learnt_validation()
+    if learnt is None:
+        _check_fingerprint(origin, data, what)
+        same = _same_source(str(origin.data.get("source")), data.name)
+        return _validation(what) if on_purpose and same else Judged()
+    notes: list[str] = []
+    for part, name in (("test", "test"), ("val", "validation")):
+        count, allowed = overlap(data, part, learnt)
+        if count > allowed and part == "val" and on_purpose:
+            found = _validation(what)
+            return Judged(True, (*notes, *found.notes))
+        if count > allowed:
+            raise _refusal(
+                origin, what, f"{count:,} of the {len(data.split(part)):,} {name} examples are "
+                "among those that it has learnt",
+            )  # fmt: skip
+        if count:
+            notes.append(
+                f"{count:,} of the {len(data.split(part)):,} {name} examples occur among those "
+                f"that {_low(what)} has learnt (chance duplicates)"
+            )
+    return Judged(False, tuple(notes))
+
+
+def check_choices(folder: RunFolder, data: Dataset, what: str) -> None:
+    """Checks that a run's choices have not been made by what shall test them.
+
+    Choices carry no weights, so the validation part may hold whatever it wants.
+
+    Args:
+        folder: Of the run that made the choices.
+        data: Of the new one.
+        what: Who they are, for the error.
+
+    Raises:
+        InputError: The test part holds examples that the run has trained on or selected by.
+    """
+    if not folder.data.is_file():
+        return
+    origin = Origin(folder.candidates / "any.keras", folder, folder.read_data_record())
+    stored = origin.examples()
+    if stored is None:
+        _check_fingerprint(origin, data, what)
+        return
+    seen = np.unique(np.concatenate([stored[name] for name in KINDS]))
+    count, allowed = overlap(data, "test", seen)
+    if count > allowed:
+        raise _refusal(
+            origin, what, f"{count:,} of the {len(data.test):,} test examples are among those "
+            "that it has trained on or chosen by",
+        )  # fmt: skip
+
+
+def overlap(data: Dataset, part: str, learnt: Keys) -> tuple[int, float]:
+    """Counts the examples of a part that were learnt, and says how many chance explains.
+
+    Examples that the data's own training part holds too are left out: they are duplicates in
+    the data itself.
+
+    Args:
+        data: With parts of its own.
+        part: "val" or "test".
+        learnt: Keys.
+
+    Returns:
+        The count, and the largest count that is tolerated: `TOLERATED` of the part, or as
+        large a share as duplicates are of it.
+    """
+    keys = data.keys[part]
+    fresh = keys[~np.isin(keys, data.keys["train"])]
+    allowed = max(TOLERATED * len(keys), len(keys) - len(fresh))
+    return int(np.isin(fresh, learnt).sum()), float(allowed)
+
+
+def check_scaling(path: Path, data: Dataset, what: str) -> tuple[str, ...]:
+    """Checks that a model is fed as it was in its run, where its run is known.
+
+    Args:
+        path: The model's file.
+        data: What it is fed with.
+        what: Who it is, for the error.
+
+    Returns:
+        What a report must say: of other data another scaling may be right.
+
+    Raises:
+        InputError: The data are those of its run, in another scaling.
+    """
+    origin = origin_of(path)
+    known = origin.preprocess if origin is not None else None
+    if origin is None or known is None or known.same_as(data.preprocess):
+        return ()
+    learnt = origin.learnt()
+    if learnt is None:
+        same = _same_source(str(origin.data.get("source")), data.name)
+    else:
+        same = bool(np.isin(data.keys["train"], learnt).mean() > 0.5)
+    if same:
+        raise InputError(
+            f"{what} must be fed in the scaling of its run '{origin.folder.path}'. Received: "
+            "another one. Leave --normalize out (in Python: give load_data that preprocess)."
+        )
+    return (f"{_low(what)} is fed in another scaling than in its run '{origin.folder.path}'",)
+
+
+def _check_fingerprint(origin: Origin, data: Dataset, what: str) -> None:
+    """Compares with a run of the first release, which kept a hash of everything alone."""
+    stored = origin.data.get("fingerprint")
+    if stored is None or not _same_source(str(origin.data.get("source")), data.name):
+        return
+    scaled = origin.preprocess or data.preprocess
+    known = {data.fingerprint(), replace(data, preprocess=scaled).fingerprint()}
+    if stored not in known:
+        raise _refusal(
+            origin, what, f"other parts of '{data.name}', or other examples, than those that it "
+            "was trained on",
+        )  # fmt: skip
+
+
+def _same_source(one: str, two: str) -> bool:
+    if one == two:
+        return True
+    return Path(one).exists() and Path(two).exists() and Path(one).resolve() == Path(two).resolve()
+
+
+def _low(what: str) -> str:
+    return what[:1].lower() + what[1:]
+
+
+def _validation(what: str) -> Judged:
+    return Judged(
+        True,
+        (
+            f"{_low(what)} has learnt the validation part: nothing is selected by it, the last "
+            "epoch is kept, and validation figures say little",
+        ),
+    )
+
+
+def _refusal(origin: Origin, what: str, received: str) -> InputError:
+    return InputError(
+        f"{what} must be judged on examples that it has not learnt in its run "
+        f"'{origin.folder.path}'. Received: {received}. Give that run's {origin.options}."
+    )

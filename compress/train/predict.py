@@ -1,0 +1,55 @@
+"""Logits of a model for many examples, in inference mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.data import Dataset, Preprocessing
+from compress.model.logits import check_head, logits_view
+
+if TYPE_CHECKING:
+    import keras
+
+EVALUATION_BATCH = 1024
+
+
+class Predictor:
+    """A model's logits for raw examples, in batches of one size (one trace).
+
+    Args:
+        view: (x, training) -> logits, as `compress.model.logits.logits_view` gives it.
+        preprocess: Raw examples -> model inputs.
+    """
+
+    def __init__(self, view: Callable[..., Any], preprocess: Preprocessing) -> None:
+        import tensorflow as tf
+
+        scaled = preprocess.in_graph()
+        self._call = tf.function(lambda x: view(scaled(x), training=False), autograph=False)
+
+    def __call__(self, x: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+        """Returns logits (n, outputs) for raw examples (n, ...)."""
+        size = min(EVALUATION_BATCH, len(x))
+        outputs = []
+        for start in range(0, len(x), size):
+            part = x[start : start + size]
+            missing = size - len(part)
+            # padded, because another batch size would trace the model again
+            padded = np.concatenate([part, np.repeat(part[:1], missing, axis=0)])
+            outputs.append(self._call(padded).numpy()[: len(part)])
+        return np.concatenate(outputs)
+
+
+def predict_logits(model: keras.Model, data: Dataset, part: str) -> npt.NDArray[np.float32]:
+    """Returns a model's logits for a part of the data, in inference mode, (n, outputs).
+
+    Raises:
+        InputError: The model does not fit the data.
+    """
+    check_head(model, data)
+    with logits_view(model, data.task) as view:
+        return Predictor(view, data.preprocess)(data.split(part).x)

@@ -1,0 +1,159 @@
+"""The jobs of a search: trials until enough are trained."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from compress.core.errors import RunFailed
+from compress.run.directory import LOG, RunFolder
+from compress.run.records import COMPLETE, FAILED, STOPPED, Candidate
+from search.engines import KILLED, OVERDUE, Job, messages
+from search.engines.progress import Display, Shown
+from search.plan import SearchPlan
+from search.samplers.grid import exhausted
+from search.study import study as studies
+from search.study.budget import Budget
+from search.trial.objective import candidate_id
+
+if TYPE_CHECKING:
+    import optuna
+
+
+MAX_TRIES = 3
+"""So often a trial is begun for which memory was short; the last times with no other beside it."""
+MAX_UNCLAIMED = 3
+"""Deaths of workers without a trial in hand after which a run gives up."""
+
+
+class SearchJobs(Shown):
+    """Gives out trials until enough are trained, and keeps account of them."""
+
+    def __init__(
+        self, folder: RunFolder, plan: SearchPlan, study: optuna.Study, display: Display
+    ) -> None:
+        super().__init__(display, plan.search.trials)
+        self._folder, self._plan, self._study = folder, plan, study
+        self.candidates = folder.read_candidates()
+        self._budget = Budget(folder, plan)
+        self._running = 0
+        self._unclaimed = 0
+        # numbers of trials that wait until no other runs, and whether one of them does
+        self._alone: list[int] = []
+        self._is_alone = False
+        self._max_untrained = max(100, 20 * plan.search.trials)
+        self.over = ""
+
+    @property
+    def ended(self) -> int:
+        """Trials that count: trained, in whole or in part, or failed."""
+        return sum(item.is_trial for item in self.candidates)
+
+    def next_job(self) -> Job | None:
+        """Returns a trial while the budget lasts; `over` says why there is none."""
+        untrained = len(self.candidates) - self.ended
+        self.over = self._budget.over(self.candidates, self._running)
+        if not self.over and untrained >= self._max_untrained:
+            self.over = f"{untrained} candidates exceeded the limits or repeated others"
+        if not self.over and not self._alone and self._is_grid_over():
+            self.over = "every point of the grid has been tried"
+        if self.over:
+            return None
+        if self._running and (self._alone or self._is_alone):
+            return None
+        self._is_alone = bool(self._alone)
+        self._running += 1
+        limit = self._plan.budget.trial_minutes
+        return {
+            "kind": messages.TRIAL,
+            **({} if limit is None else {"seconds": 60 * limit}),
+            **({"number": self._alone.pop(0)} if self._is_alone else {}),
+        }
+
+    def _is_grid_over(self) -> bool:
+        return self._plan.search.sampler == "grid" and exhausted(self._study)
+
+    def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        """Counts a candidate, or queues one again for which memory was short."""
+        self._running -= 1
+        self._display.worker(worker, "", 0.0)
+        if "fault" in message:
+            self._out_of_memory(message["number"], message["seed"], message["fault"])
+            return
+        self._count(Candidate.from_json(message["candidate"]))
+
+    def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
+        """Fails the trial of a worker that died.
+
+        One that was killed is tried again: systems that run out of memory kill.
+        """
+        self._running -= 1
+        self._display.worker(worker, "", 0.0)
+        if claimed is None:
+            self._unclaimed += 1
+            if self._unclaimed >= MAX_UNCLAIMED:
+                raise RunFailed(
+                    f"Workers keep dying before they begin a trial ({how}). See "
+                    f"'{self._folder.path / 'workers.log'}'."
+                )
+            return
+        number = claimed["number"]
+        # it may have died after its work was done: what is on disk in full is never lost
+        candidate = self._folder.read_candidate(candidate_id(number))
+        if candidate is None and how == KILLED:
+            self._out_of_memory(number, claimed["seed"], f"its worker died ({how})")
+            return
+        if candidate is None:
+            reason = how if how.startswith(OVERDUE) else f"its worker died ({how})"
+            candidate = self._failed(number, claimed["seed"], reason)
+        self._tell(candidate)
+
+    def _out_of_memory(self, number: int, seed: int, reason: str) -> None:
+        """Queues a trial again, to run with no other beside it, or fails it in the end.
+
+        A candidate that is too big for the machine fails alone, too; one that was only unlucky
+        in its company does not.
+        """
+        trial = self._trial(number)
+        tries = 1 + trial.user_attrs.get(studies.TRIES_ATTR, 0)
+        if tries >= MAX_TRIES:
+            reason = f"{reason}, {tries} times; it seems to need more memory than there is"
+            self._tell(self._failed(number, seed, reason))
+            return
+        again = studies.try_again(self._study, trial, tries)
+        self._alone.append(again)
+        LOG.info(
+            "candidate %s: %s; tried again as %s, with no other beside it",
+            candidate_id(number), reason, candidate_id(again),
+        )  # fmt: skip
+
+    def _trial(self, number: int) -> optuna.trial.FrozenTrial:
+        trials = self._study.get_trials(deepcopy=False)
+        return next(trial for trial in trials if trial.number == number)
+
+    def _failed(self, number: int, seed: int, reason: str) -> Candidate:
+        choices = dict(self._trial(number).params)
+        candidate = Candidate(
+            candidate_id(number), FAILED, choices, seed, reason, ended=time.time()
+        )
+        self._folder.write_candidate(candidate)
+        return candidate
+
+    def _tell(self, candidate: Candidate) -> None:
+        number = int(candidate.id)
+        if not self._trial(number).state.is_finished():
+            studies.tell(self._study, number, candidate, self._plan)
+        self._count(candidate)
+
+    def _count(self, item: Candidate) -> None:
+        self.candidates.append(item)
+        self._budget.save()
+        quality = self._plan.search.objectives[0]
+        outcome = f"{item.state}: {item.reason}" if item.state != COMPLETE else ""
+        if item.state in (COMPLETE, STOPPED):
+            outcome = f"validation {quality} {item.val[quality]:.4f}" + (outcome and f", {outcome}")
+        LOG.info(
+            "candidate %s: %s, %s MACs, %s parameters, %.1f s",
+            item.id, outcome, f"{item.macs or 0:,}", f"{item.params or 0:,}", item.seconds,
+        )  # fmt: skip
+        self._display.advance(self.ended, self._plan.search.trials)

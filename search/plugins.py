@@ -1,0 +1,38 @@
+"""The tables of what can be added to `search`: spaces and samplers.
+
+See `compress.core.plugins`, which has those of `compress`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from compress.core.registry import Entry, Registry
+
+SPACES: Registry[Any] = Registry(
+    "space",
+    {
+        "cnn": "search.spaces.cnn:SPACE",
+        "mlp": "search.spaces.mlp:SPACE",
+        "mobilenet": "search.spaces.mobilenet:SPACE",
+        "resnet": "search.spaces.resnet:SPACE",
+    },
+)
+"""`search.spaces.Space`; `search.spaces.space_for` also takes around:model.keras and functions."""
+
+SAMPLERS: Registry[Any] = Registry(
+    "sampler",
+    {
+        "random": "search.samplers._optuna:random",
+        "grid": "search.samplers.grid:GridSampler",
+        "qmc": "search.samplers.qmc:QMCSampler",
+        "greedy": "search.samplers.greedy:GreedySampler",
+        "evolution": "search.samplers.evolution:EvolutionSampler",
+        "nsga2": "search.samplers._optuna:nsga2",
+        "nsga3": "search.samplers._optuna:nsga3",
+        "tpe": "search.samplers._optuna:tpe",
+        "gp": Entry("search.samplers._optuna:gp", ("torch",)),
+        "cmaes": Entry("search.samplers.cmaes:ParetoCmaEsSampler", ("cmaes",)),
+    },
+)
+"""`make(seed) -> optuna.samplers.BaseSampler`, for several objectives."""

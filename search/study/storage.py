@@ -1,0 +1,85 @@
+"""Where studies are kept: a run's journal, or any storage of Optuna's."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from compress.core import credentials
+from compress.core.errors import InputError
+from compress.run.directory import RunFolder
+
+if TYPE_CHECKING:
+    import optuna
+
+
+def study_name(folder: RunFolder, url: str) -> str:
+    """Returns the study's name; in a shared storage the folder's place makes it unique."""
+    if not url:
+        return "paretune"
+    place = str(folder.path.resolve()).encode()
+    return f"paretune-{folder.path.name}-{hashlib.sha256(place).hexdigest()[:8]}"
+
+
+def open_storage(where: str | Path, option: str) -> optuna.storages.BaseStorage:
+    """Opens what studies are kept in.
+
+    Args:
+        where: A URL, as plans hold it without its password, or the path of a run's journal.
+        option: Who asked for it, for errors.
+
+    Raises:
+        InputError: The URL is malformed or cannot be reached, or the journal is damaged.
+    """
+    import optuna
+    from optuna.storages.journal import JournalFileBackend, JournalStorage
+
+    if isinstance(where, Path):
+        lock: Any = KernelLock(where.with_suffix(".lock"))
+        try:
+            return JournalStorage(JournalFileBackend(str(where), lock_obj=lock))
+        except OSError:
+            raise
+        except Exception as error:  # whatever a damaged line sets off
+            raise InputError(
+                f"{option} must be a journal of Optuna's without damage. Received: '{where}' "
+                f"({type(error).__name__}). The run's own command mends it."
+            ) from None
+    url = credentials.whole(where)
+    try:
+        return optuna.storages.get_storage(url)
+    except Exception as error:  # SQLAlchemy and the drivers have many kinds of errors
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{option} must be a URL that Optuna can open. Received: '{where}' "
+            f"({credentials.hidden(reason, url)})."
+        ) from None
+
+
+class KernelLock:
+    """A lock for Optuna's journal that the kernel releases when its holder is killed.
+
+    Optuna's own locks are files: one left by a killed worker stops every other worker for
+    half a minute.
+
+    Args:
+        path: The file that is locked; it may exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle: IO[str] | None = None
+
+    def acquire(self) -> bool:
+        """Waits for the lock."""
+        self._handle = open(self._path, "w")  # noqa: SIM115 - held until release
+        fcntl.flock(self._handle, fcntl.LOCK_EX)
+        return True
+
+    def release(self) -> None:
+        """Gives the lock back."""
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None

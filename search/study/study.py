@@ -1,0 +1,232 @@
+"""The Optuna study behind a search: storage, resume, orphaned trials, enqueued choices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.core.errors import InputError
+from compress.data import Dataset
+from compress.run.directory import LOG, RunFolder
+from compress.run.records import COMPLETE, DUPLICATE, FAILED, Candidate, read_record
+from search.plan import SearchPlan
+from search.samplers import SAMPLERS
+from search.spaces import space_for
+from search.study.storage import open_storage, study_name
+from search.study.warm_start import ABOUT_ATTR, about, find_sources, first_of
+from search.trial import optimizers
+from search.trial.objective import SEED_ATTR, SEED_GIVEN, candidate_id, objective_values
+
+if TYPE_CHECKING:
+    import optuna
+
+FIXED = "fixed_params"
+"""System attribute of a queued trial: its choices (Optuna's `enqueue_trial`)."""
+TRIES_ATTR = "memory_was_short"
+"""Trial attribute: how often memory was short for these choices."""
+LADDER = 3
+"""At most so many models, from the smallest on towards the baseline, are tried behind it."""
+
+
+def open_study(folder: RunFolder, plan: SearchPlan) -> optuna.Study:
+    """Opens the run's study, creating it the first time.
+
+    Raises:
+        InputError: The storage URL is malformed or cannot be reached.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(
+        study_name=study_name(folder, plan.search.storage),
+        storage=open_storage(plan.search.storage or folder.journal, "storage"),
+        directions=directions(plan),
+        sampler=SAMPLERS[plan.search.sampler](plan.seed),
+        load_if_exists=True,
+    )
+
+
+def directions(plan: SearchPlan) -> list[Any]:
+    """Returns the directions of the objectives: quality up, costs down."""
+    from optuna.study import StudyDirection
+
+    return [StudyDirection.MAXIMIZE, *(StudyDirection.MINIMIZE for _ in plan.search.costs)]
+
+
+def close_orphans(study: optuna.Study, folder: RunFolder, plan: SearchPlan) -> int:
+    """Ends the trials that an interrupted run left running, and queues them again.
+
+    A trial whose candidate was already written in full is told as finished instead: no
+    finished work is lost or done twice.
+
+    Returns:
+        The number of trials that will run again.
+    """
+    from optuna.trial import TrialState
+
+    done = {candidate.id: candidate for candidate in folder.read_candidates()}
+    again = 0
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        candidate = done.get(candidate_id(trial.number))
+        if candidate is not None:
+            tell(study, trial.number, candidate, plan)
+            continue
+        try_again(study, trial)
+        again += 1
+    return again
+
+
+def try_again(study: optuna.Study, trial: optuna.trial.FrozenTrial, tries: int = 0) -> int:
+    """Ends a running trial and queues its choices and seed again.
+
+    Args:
+        study: Its study.
+        trial: It leaves no record: its number stays a gap.
+        tries: How often memory was short for it; 0: as often as it says itself.
+
+    Returns:
+        The number of the trial that is queued.
+    """
+    from optuna.trial import TrialState
+
+    study.tell(trial.number, state=TrialState.FAIL)
+    attrs = {"retry_of": trial.number, SEED_GIVEN: True}
+    attrs |= {key: trial.user_attrs[key] for key in (SEED_ATTR, TRIES_ATTR)
+              if key in trial.user_attrs}  # fmt: skip
+    attrs |= {TRIES_ATTR: tries} if tries else {}
+    study.enqueue_trial(trial.params, user_attrs=attrs)
+    # queued by this process alone, which holds the run's folder
+    return max(item.number for item in study.get_trials(deepcopy=False))
+
+
+def tell(study: optuna.Study, number: int, candidate: Candidate, plan: SearchPlan) -> None:
+    """Ends a trial in the study as its candidate ended."""
+    state, values = outcome(candidate, plan)
+    study.tell(number, values, None if values else state)
+
+
+def outcome(
+    candidate: Candidate, plan: SearchPlan
+) -> tuple[optuna.trial.TrialState, list[float] | None]:
+    """Returns how a candidate's trial ends in the study: state and values."""
+    from optuna.trial import TrialState
+
+    if candidate.state in (COMPLETE, DUPLICATE) and candidate.val:
+        return TrialState.COMPLETE, objective_values(candidate, plan)
+    if candidate.state == FAILED:
+        # no sampler looks at failed trials: a crash says nothing about the choices
+        return TrialState.FAIL, None
+    # stopped and rejected ones have no final values, but samplers may learn from them
+    return TrialState.PRUNED, None
+
+
+def enqueue_first(study: optuna.Study, plan: SearchPlan, data: Dataset, lost: bool = False) -> None:
+    """Queues what is tried first in a new study.
+
+    Replayed choices, else the fronts of finished searches, else `first_choices`.
+
+    Args:
+        study: The run's.
+        plan: Its plan.
+        data: What is searched for.
+        lost: The study has lost trials, and queued ones may be among them: what it does not
+            have is queued again.
+
+    Raises:
+        InputError: The replay file holds no candidate, a warm start's source is none, or the
+            study of this name in a shared storage is of another search.
+    """
+    options = plan.search
+    stored = study.user_attrs.get(ABOUT_ATTR)
+    for key, own in (("space", options.space), ("objectives", list(options.objectives))):
+        if stored is not None and stored[key] != own:
+            raise InputError(
+                f"Study '{study.study_name}' in the storage must be of the same {key} ({own}). "
+                f"Received: {stored[key]}. Choose another folder with --out."
+            )
+    study.set_user_attr(ABOUT_ATTR, about(options.space, options.objectives, data))
+    there = study.get_trials(deepcopy=False)
+    if there and not lost:
+        return
+    tried = [{**trial.system_attrs.get(FIXED, {}), **trial.params} for trial in there]
+    if plan.search.replay:
+        replayed = read_replay(Path(plan.search.replay))
+        queue = [(replayed.choices, {SEED_ATTR: replayed.seed, SEED_GIVEN: True})]
+    elif options.warm_start:
+        sources = find_sources(options.warm_start, options.space, options.objectives, data)
+        queue = first_of(sources)
+        LOG.info(
+            "warm start: %d candidates of %s",
+            len(queue),
+            ", ".join(f"{source.name} (distance {source.distance:.2f})" for source in sources),
+        )
+    else:
+        queue = []
+    queue = queue or [(choices, {}) for choices in first_choices(plan, data)]
+    for choices, attrs in queue:
+        if not any(choices.items() <= other.items() for other in tried):
+            study.enqueue_trial(choices, user_attrs=attrs)
+
+
+def first_choices(plan: SearchPlan, data: Dataset) -> list[dict[str, Any]]:
+    """Returns what a search begins with: the baseline, then models from the smallest on.
+
+    The small ones cost little, and with the baseline they are a first front from end to end:
+    what later trials are stopped against and samplers start from.
+
+    Args:
+        plan: At most a quarter of its trials, and `LADDER`, go to the models on the way.
+        data: What is searched for.
+    """
+    space, settings = space_for(plan.search.space), optimizers.baseline(plan, data)
+    steps = min(LADDER, plan.search.trials // 4)
+    chosen = [space.baseline(data), *space.ladder(data, steps)]
+    return [{**choices, **settings} for choices in chosen]
+
+
+def read_replay(path: Path) -> Candidate:
+    """Reads a candidate's record for `--replay`.
+
+    Raises:
+        InputError: The file is missing or holds no candidate.
+    """
+    return read_record(path, Candidate)
+
+
+def ask(study: optuna.Study, plan: SearchPlan, number: int | None = None) -> Any:
+    """Asks for the next trial, with a sampler of its own.
+
+    Args:
+        study: The run's.
+        plan: Its plan.
+        number: Of the queued trial that is wanted; another comes where it is taken.
+    """
+    import optuna
+    from optuna.trial import TrialState
+
+    study.sampler = sampler_for(study, plan.search.sampler, plan.seed)
+    queued = (
+        [] if number is None else study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    )
+    for trial in queued:
+        # as `ask` takes the first of the queue
+        if trial.number == number and study._storage.set_trial_state_values(
+            trial._trial_id, state=TrialState.RUNNING
+        ):
+            study.sampler.before_trial(study, study._storage.get_trial(trial._trial_id))
+            return optuna.trial.Trial(study, trial._trial_id)
+    return study.ask()
+
+
+def sampler_for(study: optuna.Study, name: str, seed: int) -> Any:
+    """Returns the sampler of the next trial, seeded by the plan's seed and the trials begun.
+
+    Worker processes come and go; a sampler seeded once a process would repeat itself in
+    each new one.
+    """
+    from optuna.trial import TrialState
+
+    # queued trials are not asked for yet: with them two asks would have the same count
+    waiting = TrialState.WAITING
+    count = sum(trial.state != waiting for trial in study.get_trials(deepcopy=False))
+    return SAMPLERS[name]((seed * 1_000_003 + count) % 2**31)

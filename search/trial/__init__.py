@@ -1,0 +1,1 @@
+"""One trial: costs, training, stopping, its record."""

@@ -1,0 +1,79 @@
+"""Follows the training of a trial: what it began with, how far it is, when it ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from compress.data import Dataset
+from compress.train import EpochRecord, TrainResult
+from compress.train.predict import predict_logits
+from search.plan import SearchPlan
+from search.trial.costs import Costs
+from search.trial.pruners import Stopper, make_rule
+
+if TYPE_CHECKING:
+    import keras
+    import optuna
+
+
+class Start:
+    """What a model that comes trained is worth before its training goes on."""
+
+    def __init__(self, model: keras.Model, data: Dataset, quality: str) -> None:
+        self._quality = quality
+        self._val = data.task.quality(data.val.y, predict_logits(model, data, "val"))
+        self._weights = model.get_weights()
+
+    def settled(self, model: keras.Model, result: TrainResult) -> TrainResult:
+        """Returns the training's result; where no epoch was as good, the model is as it came."""
+        before = self._val[self._quality]
+        notes = [f"validation {self._quality} before fine-tuning {before:.4f}"]
+        if before > result.val[self._quality]:
+            notes.append("fine-tuning made it no better: its weights are those before")
+            model.set_weights(self._weights)
+            result = replace(result, val=self._val, best_epoch=0)
+        return replace(result, notes=(*notes, *result.notes))
+
+
+class Following:
+    """Follows a training epoch by epoch: progress, the plateau, the stopping rule."""
+
+    def __init__(
+        self,
+        trial: optuna.Trial,
+        plan: SearchPlan,
+        costs: Costs,
+        name: str,
+        on_progress: Callable[[str, float], None],
+    ) -> None:
+        options = plan.stopping
+        rule = make_rule(options.rule, options.margin, options.eta)
+        self._stopper = Stopper(trial, rule, plan.rungs(), costs.values(plan.search.costs))
+        self._quality, self._plateau = plan.search.objectives[0], options.plateau
+        self._name, self._on_progress = name, on_progress
+        self._best, self._best_epoch = -math.inf, 0
+        self.stopped = ""
+        self.notes: tuple[str, ...] = ()
+
+    def on_epoch(self, epoch: int, epochs: int, record: EpochRecord) -> None:
+        """Shows how far the training is."""
+        quality = record.val[self._quality]
+        self._on_progress(
+            f"{self._name}: epoch {epoch}/{epochs}, validation {quality:.3f}", epoch / epochs
+        )
+
+    def ends(self, record: EpochRecord) -> bool:
+        """Tells whether the training ends here."""
+        quality = record.val[self._quality]
+        if quality > self._best:
+            self._best, self._best_epoch = quality, record.epoch
+        # the best so far stands for a trial, as it does at its end
+        if self._stopper.stops(record.epoch, self._best):
+            self.stopped = f"others were better after {record.epoch} epochs"
+        elif self._plateau and record.epoch - self._best_epoch >= self._plateau:
+            self.notes = (f"ended after {record.epoch} epochs: none of the last "
+                          f"{self._plateau} was better",)  # fmt: skip
+        return bool(self.stopped or self.notes)

@@ -1,0 +1,219 @@
+"""One trial: build, find its costs, reject or train (in part), record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compress.core.errors import TrainingDiverged
+from compress.data import Dataset
+from compress.model.copies import float32_model
+from compress.model.io import check_saveable, save_model
+from compress.run.directory import RunFolder
+from compress.run.records import COMPLETE, DUPLICATE, FAILED, REJECTED, STOPPED, Candidate
+from compress.train import train
+from search.plan import SearchPlan
+from search.spaces import space_for
+from search.trial import optimizers
+from search.trial.costs import find_costs, over_limit, report_excess, report_preferences
+from search.trial.early_stopping import Following, Start
+from search.trial.weight_inheritance import inherit, nearest
+
+if TYPE_CHECKING:
+    import keras
+    import optuna
+
+    from compress.core.device import Device
+
+SEED_ATTR = "seed"
+SEED_GIVEN = "seed_given"
+"""Marks trials that were queued with a seed: replays and retries."""
+
+
+def candidate_id(number: int) -> str:
+    """Returns a trial's number as file names carry it."""
+    return f"{number:04d}"
+
+
+def trial_seed(plan: SearchPlan, trial: optuna.Trial) -> int:
+    """Returns the seed of a trial's weights and batches: its own, or a replayed one."""
+    stored = trial.user_attrs.get(SEED_ATTR)
+    if stored is not None:
+        return int(stored)
+    return derived_seed(plan.seed, trial.number)
+
+
+def derived_seed(*parts: int) -> int:
+    """Returns a seed in [0, 2^31) that follows from numbers and from nothing else."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0] >> 1)
+
+
+def evaluate(
+    trial: optuna.Trial,
+    data: Dataset,
+    plan: SearchPlan,
+    folder: RunFolder,
+    device: Device,
+    on_progress: Callable[[str, float], None],
+) -> Candidate:
+    """Turns a trial into a candidate and writes its files; the storage is told later.
+
+    A trained candidate's model and record are on disk before this returns, so that a
+    trial is never told as finished without them.
+
+    Args:
+        trial: A running trial; its study tells what others reached.
+        data: Training part trains, validation part judges.
+        plan: Space, limits, epochs, stopping, objectives.
+        folder: Where model and record go.
+        device: What to train on.
+        on_progress: Called with (text, share).
+
+    Returns:
+        The candidate: complete, stopped (others are better), rejected (above a limit), a
+        duplicate, or failed (diverged).
+    """
+    import keras
+
+    began = time.perf_counter()
+    seed = trial_seed(plan, trial)
+    keras.utils.set_random_seed(seed)
+    name = candidate_id(trial.number)
+    on_progress(f"{name}: building", 0.0)
+    space = space_for(plan.search.space)
+    with model_policy(device.policy):
+        model = space.build(trial, data)
+    settings = optimizers.sample(trial, plan, data)
+    candidate = Candidate(name, COMPLETE, dict(trial.params), seed, device=device.describe())
+    # a replayed or repeated trial is run again on purpose: its seed is given
+    given = SEED_GIVEN in trial.user_attrs
+    first = None if given else _same_choices(trial, folder)
+    if first is not None:
+        return _written(folder, repeat_of(first, candidate))
+    on_progress(f"{name}: counting", 0.0)
+    costs = find_costs(model, plan.search, folder)
+    candidate = replace(
+        candidate,
+        macs=costs.macs,
+        params=costs.params,
+        size_bytes=costs.size_bytes,
+        latency_ms=costs.latency_ms,
+        unsupported=costs.unsupported,
+    )
+    reason = over_limit(costs, plan.search)
+    if reason:
+        report_excess(trial, costs, plan.search)
+        return _written(folder, replace(candidate, state=REJECTED, reason=reason))
+    report_preferences(trial, vars(costs), plan.search)
+    check_saveable(model)  # not only when it is trained
+    space.prepare(model, candidate.choices, data)
+    following = Following(trial, plan, costs, name, on_progress)
+    inherited = _inherited(model, trial, plan, folder)
+    start = Start(model, data, plan.search.objectives[0]) if space.trained else None
+    try:
+        result = train(
+            model,
+            data,
+            settings,
+            device=device,
+            seed=seed,
+            select_by=plan.search.objectives[0],
+            on_epoch=following.on_epoch,
+            ends=following.ends,
+        )
+    except TrainingDiverged as error:
+        spent = time.perf_counter() - began
+        return _written(folder, replace(candidate, state=FAILED, reason=str(error), seconds=spent))
+    if start is not None:
+        result = start.settled(model, result)
+    report_preferences(trial, result.val, plan.search)
+    if not following.stopped:
+        save_model(float32_model(model), folder.model_file(name))
+    candidate = replace(
+        candidate,
+        state=STOPPED if following.stopped else COMPLETE,
+        reason=following.stopped,
+        val=result.val,
+        best_epoch=result.best_epoch,
+        history=tuple(asdict(record) for record in result.history),
+        seconds=time.perf_counter() - began,
+        notes=(*inherited, *result.notes, *following.notes),
+    )
+    return _written(folder, candidate)
+
+
+def _written(folder: RunFolder, candidate: Candidate) -> Candidate:
+    candidate = replace(candidate, ended=time.time())
+    folder.write_candidate(candidate)
+    return candidate
+
+
+def _inherited(
+    model: keras.Model, trial: optuna.Trial, plan: SearchPlan, folder: RunFolder
+) -> tuple[str, ...]:
+    """Gives the model the weights of the nearest finished candidate, where asked to.
+
+    Models that come trained keep theirs: they are what the search is around.
+    """
+    if not plan.search.inherit or space_for(plan.search.space).trained:
+        return ()
+    from optuna.trial import TrialState
+
+    ended = trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    finished = {candidate_id(other.number): other.params for other in ended}
+    donor = nearest(dict(trial.params), finished, folder, plan.search.warm_start)
+    return (
+        ("no weights inherited: none is finished",) if donor is None else (inherit(model, donor),)
+    )
+
+
+def _same_choices(trial: optuna.Trial, folder: RunFolder) -> Candidate | None:
+    """Returns the earliest candidate with these choices whose result can be reused."""
+    from optuna.trial import TrialState
+
+    reusable = (TrialState.COMPLETE, TrialState.PRUNED)
+    for other in trial.study.get_trials(deepcopy=False, states=reusable):
+        if other.number != trial.number and other.params == trial.params:
+            return folder.read_candidate(candidate_id(other.number))
+    return None
+
+
+def repeat_of(first: Candidate, candidate: Candidate) -> Candidate:
+    """Returns a candidate that repeats another's choices, with the other's result.
+
+    A quality only where the other has its final one: told to the study, it is a value.
+    """
+    return replace(
+        first,
+        id=candidate.id,
+        val=first.val if first.state == COMPLETE else {},
+        state=DUPLICATE,
+        reason=f"same choices as {first.id} ({first.state})",
+        seed=candidate.seed,
+        seconds=0.0,
+        history=(),
+    )
+
+
+@contextmanager
+def model_policy(name: str) -> Iterator[None]:
+    """Sets Keras's global dtype policy while a model is built."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def objective_values(candidate: Candidate, plan: SearchPlan) -> list[float]:
+    """Returns a trained candidate's objectives: quality (up), costs (down)."""
+    quality, *costs = plan.search.objectives
+    return [candidate.val[quality], *(float(getattr(candidate, cost)) for cost in costs)]

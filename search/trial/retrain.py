@@ -1,0 +1,138 @@
+"""After the search: the front's candidates trained anew, to the full budget, with several seeds."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compress.data import Dataset, Split
+from compress.model.copies import float32_model
+from compress.model.io import save_model
+from compress.run.directory import RunFolder, final_name
+from compress.run.records import Candidate, Final
+from compress.train import EpochRecord, train
+from compress.train.last import LastEpoch
+from compress.train.predict import predict_logits
+from search.plan import SearchPlan
+from search.spaces import space_for
+from search.trial import optimizers
+from search.trial.early_stopping import Start
+from search.trial.objective import derived_seed, model_policy
+
+if TYPE_CHECKING:
+    from compress.core.device import Device
+
+
+def final_seed(candidate: Candidate, place: int) -> int:
+    """Returns the seed of a final training; the first has the candidate's own."""
+    if place == 0:
+        return candidate.seed
+    return derived_seed(candidate.seed, place)
+
+
+def retrain(
+    candidate: Candidate,
+    place: int,
+    data: Dataset,
+    plan: SearchPlan,
+    folder: RunFolder,
+    device: Device,
+    on_progress: Callable[[str, float], None],
+) -> Final:
+    """Trains a candidate's model from its beginning and judges it on the test part.
+
+    Args:
+        candidate: Its choices are built again.
+        place: Which of its trainings, from 0: another place, another seed.
+        data: The test part is read here, once a training.
+        plan: Section `final`.
+        folder: Where model and record go; an interrupted training goes on.
+        device: What to train on.
+        on_progress: Called with (text, share).
+
+    Returns:
+        The record, as written.
+    """
+    import keras
+    import optuna
+
+    began = time.perf_counter()
+    seed, name = final_seed(candidate, place), final_name(candidate.id, place)
+    keras.utils.set_random_seed(seed)
+    trial = optuna.trial.FixedTrial(candidate.choices)
+    space = space_for(plan.search.space)
+    with model_policy(device.policy):
+        model = space.build(trial, data)
+    space.prepare(model, candidate.choices, data)
+    settings = replace(optimizers.sample(trial, plan, data), epochs=plan.final.epochs)
+    part = on_everything(data) if plan.final.on_validation else data
+
+    def on_epoch(epoch: int, epochs: int, _: EpochRecord) -> None:
+        on_progress(f"{name}: epoch {epoch}/{epochs}", epoch / epochs)
+
+    judged = space.trained and not plan.final.on_validation
+    start = Start(model, data, plan.search.objectives[0]) if judged else None
+    unfinished = folder.final / f"{name}.unfinished"
+    result = train(
+        model,
+        part,
+        settings,
+        device=device,
+        seed=seed,
+        hooks=[LastEpoch()] if plan.final.on_validation else [],
+        select_by=plan.search.objectives[0],
+        checkpoint=unfinished,
+        on_epoch=on_epoch,
+    )
+    if start is not None:
+        result = start.settled(model, result)
+    save_model(float32_model(model), folder.final / f"{name}.keras")
+    record = Final(
+        candidate.id,
+        place,
+        seed,
+        len(result.history),
+        result.best_epoch,
+        plan.final.on_validation,
+        {} if plan.final.on_validation else result.val,
+        data.task.quality(data.test.y, predict_logits(model, data, "test")),
+        time.perf_counter() - began,
+    )
+    folder.write_final(record)
+    unfinished.unlink(missing_ok=True)
+    return record
+
+
+def ship(model: str, folder: RunFolder, quality: str) -> Final:
+    """Makes the best of a model's final trainings the one that goes on.
+
+    The best by validation quality, the first of equals; the first training where validation
+    data were trained on: nothing is left to choose by, and test data never choose.
+    """
+    records = [record for record in folder.read_finals() if record.model == model]
+    best = max(records, key=lambda record: (record.val.get(quality, 0.0), -record.place))
+    target = folder.final / f"{model}.keras"
+    staged = target.with_suffix(".part")
+    shutil.copyfile(folder.final / f"{final_name(model, best.place)}.keras", staged)
+    staged.replace(target)
+    return best
+
+
+def on_everything(data: Dataset) -> Dataset:
+    """Returns the data with the validation part among the training examples as well."""
+    train_part, val = data.train, data.val
+    weight = None
+    if train_part.weight is not None or val.weight is not None:
+        weight = np.concatenate(
+            [np.ones(len(p), np.float32) if p.weight is None else p.weight
+             for p in (train_part, val)]
+        )  # fmt: skip
+    both = Split(
+        np.concatenate([train_part.x, val.x]), np.concatenate([train_part.y, val.y]), weight
+    )
+    return replace(data, train=both)

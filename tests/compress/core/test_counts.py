@@ -1,0 +1,289 @@
+"""Counts as people write them, bounds with reasons, and hints at what was meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from compress.core.counts import amount, whole
+from compress.core.errors import InputError, unknown_name
+from compress.data import Dataset, Preprocessing, Split
+from compress.data._base import as_labels
+from compress.plan import ChannelOptions, LatencyOptions, Plan, TrainSettings
+from compress.plan.bench import BenchPlan
+from compress.plan.fields import from_flat, from_nested, plan_fields, to_nested
+from search.cli._options import plan_command
+from search.plan import SearchPlan
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("200", 200), ("200_000", 200_000), ("200k", 200_000), ("2M", 2_000_000),
+        ("1.5M", 1_500_000), ("1.5m", 1_500_000), ("0.5K", 500), ("3G", 3 * 10**9),
+        ("2e6", 2 * 10**6),
+        (" 7 ", 7), ("2 M", 2 * 10**6), (2e6, 2 * 10**6), (np.int64(9), 9), ("0.1M", 100_000),
+        ("1.000001M", 1_000_001), ("-3", -3),
+    ],
+)  # fmt: skip
+def test_counts_are_read(text: object, expected: int) -> None:
+    assert whole(text, "n") == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "k", "1.5", "0.0005k", "2MB", "2 MiB", "1__0", "_1", "1_", "two", "1e", "1e999999999",
+     "0x10", "2M3", "nan", "inf", "٣", "1,000", True, 1.5, None, [1], float("inf")],
+)  # fmt: skip
+def test_what_is_no_count_is_refused(text: object) -> None:
+    with pytest.raises(InputError, match=r"n must be a whole number, like 200000, 200k or 2M"):
+        whole(text, "n")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("2MB", 2 * 10**6), ("2MiB", 2 * 2**20), ("1.5kb", 1500), ("1KiB", 1024), ("200k", 200_000),
+     ("7", 7), ("7B", 7), ("1GiB", 2**30)],
+)  # fmt: skip
+def test_sizes_are_read(text: str, expected: int) -> None:
+    assert whole(text, "n", unit="bytes") == expected
+
+
+def test_sizes_in_mebibytes_and_amounts() -> None:
+    assert whole("512", "n", unit="MiB") == 512
+    assert whole("2GiB", "n", unit="MiB") == 2048
+    assert whole("1MB", "n", unit="MiB") == 1  # 0.95, rounded up
+    assert (amount("0.92"), amount("2M"), amount("1.5MiB")) == (0.92, 2e6, 1.5 * 2**20)
+    assert amount("much") is None
+
+
+COUNTS = {"trials": "2k", "max_macs": "2M", "max_params": "200_000", "max_size": "1.5MiB",
+          "batch_size": "1k", "prune_updates": "0.1k", "cache_limit": "2GiB"}  # fmt: skip
+
+
+def test_counts_are_the_same_from_command_line_toml_and_python(tmp_path: Path) -> None:
+    expected = from_flat(SearchPlan, {
+        "data": "digits", "trials": 2000, "max_macs": 2_000_000, "max_params": 200_000,
+        "max_size": 3 * 2**19, "batch_size": 1000, "prune_updates": 100, "cache_limit": 2048,
+    })  # fmt: skip
+    assert from_flat(SearchPlan, {"data": "digits", **COUNTS}) == expected
+    assert from_nested(SearchPlan, to_nested(expected)) == expected
+    seen: list[Any] = []
+
+    def noted(plan: Any) -> None:
+        """Notes the plan."""
+        seen.append(plan)
+
+    app = typer.Typer()
+    app.command("search")(plan_command(SearchPlan, noted))
+    words = [word for name, text in COUNTS.items()
+             for word in (f"--{name.replace('_', '-')}", text)]  # fmt: skip
+    CliRunner().invoke(app, ["--data", "digits", *words])
+    toml = tmp_path / "plan.toml"
+    toml.write_text(
+        '[data]\nsource = "digits"\n[search]\ntrials = 2_000\nmax_macs = "2M"\nmax_params = 2e5\n'
+        'max_size = "1.5 MiB"\n[finetune]\nbatch_size = 1000.0\n[weights]\nupdates = "100"\n'
+        '[distill]\ncache_limit = "2 GiB"\n'
+    )
+    CliRunner().invoke(app, ["--plan", str(toml)])
+    assert seen == [expected, expected]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("workers", "99999999999", "at most 1,024 .each is a process of its own"),
+        ("workers", 1025, "at most 1,024"),
+        ("channel_steps", 9_999_999_999, "at most 10,000 .each prunes and trains"),
+        ("round_to", 2**40, "at most 65,536 .no layer has as many channels"),
+        ("threads", 100_000, "at most 1,024 .no machine runs more threads"),
+        ("latency_threads", 100_000, "at most 1,024"),
+        ("trials", 10**12, "at most 10,000,000 .each writes a record"),
+        ("epochs", 10**9, "at most 1,000,000 .each is recorded"),
+        ("finetune_epochs", 10**9, "at most 1,000,000 .each is recorded"),
+        ("final_epochs", 10**9, "at most 1,000,000"),
+        ("final_seeds", 10**9, "at most 10,000"),
+        ("batch_size", 10**12, "at most 1,000,000 .a step holds all of them"),
+        ("accumulate", 10**12, "at most 1,000,000"),
+        ("calibration", 10**12, "at most 1,000,000"),
+        ("seed", 2**31, "at most 2,147,483,647 .seeds have 31 bits"),
+        ("seed", -1, "at least 0"),
+        ("plateau", 10**12, "at most 1,000,000"),
+        ("converged_after", 10**12, "at most 10,000,000"),
+        ("recalibrate", 10**12, "at most 1,000,000"),
+        ("prune_recalibrate", 10**12, "at most 1,000,000"),
+        ("prune_updates", 10**12, "at most 100,000,000"),
+        ("cache_limit", 10**12, "at most 1,073,741,824"),
+        ("opset", -1, "at least 1"),
+        ("max_macs", "9" * 30, "at most 63 bits"),
+        ("max_macs", "0", "at least 1. Received: 0"),
+    ],
+)
+def test_bounds_have_reasons(name: str, value: object, reason: str) -> None:
+    with pytest.raises(InputError, match=f"{name} must be {reason}|{name} must be .*{reason}"):
+        from_flat(SearchPlan, {name: value})
+
+
+@pytest.mark.parametrize("plan", [SearchPlan, Plan, BenchPlan])
+def test_every_whole_number_of_a_plan_has_a_lower_bound_and_most_an_upper(plan: type[Any]) -> None:
+    """What has none is a limit on the user's own models, up to 63 bits."""
+    unbounded = {"max_macs", "max_params", "max_size"}
+    checked = 0
+    for leaf in plan_fields(plan):
+        if leaf.hint is int or leaf.hint == int | None:
+            checked += 1
+            with pytest.raises(InputError, match="must be at least"):
+                from_flat(plan, {leaf.flat: -1})
+            if leaf.flat not in unbounded:
+                with pytest.raises(InputError, match=r"must be at most [\d,]+ \(.+\)"):
+                    from_flat(plan, {leaf.flat: 2**62})
+    assert checked >= (1 if plan is BenchPlan else 10)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"threads": ("1", "9" * 12)}, "threads must be at most 1,024"),
+        ({"threads": ("²",)}, "threads must be a whole number"),
+        ({"input_shape": "224," + "9" * 5000}, "input_shape must be sizes"),
+        ({"input_shape": "²,3"}, "input_shape must be sizes"),
+    ],
+)
+def test_lists_of_numbers_have_bounds(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        BenchPlan(**given)
+    with pytest.raises(InputError, match="rungs must be a whole number"):
+        from_flat(SearchPlan, {"rungs": "²"})
+    with pytest.raises(InputError, match="prune_pattern must be .*65,536"):
+        from_flat(Plan, {"prune_pattern": "1x99999999"})
+    with pytest.raises(InputError, match="a pruning time must be"):
+        from_flat(Plan, {"prune_end": "1e300"})
+
+
+def test_functions_that_take_numbers_directly_have_the_same_bounds(tmp_path: Path) -> None:
+    from compress.core.device import setup
+    from compress.measure import Entry, time_entries
+    from search.spaces import space_for
+    from search.spaces.describe import describe
+
+    with pytest.raises(InputError, match="channel_steps must be at most 10,000"):
+        ChannelOptions(target="0.5x", steps=10**12)
+    with pytest.raises(InputError, match="latency_threads must be at most 1,024"):
+        LatencyOptions(threads=10**6)
+    with pytest.raises(InputError, match="threads of 'a' must be at most 1,024"):
+        time_entries({"a": Entry(tmp_path, "litert", 10**6)}, precision=0.1, budget=1.0)
+    with pytest.raises(InputError, match="threads must be at most 1,024"):
+        setup("cpu", threads=10**9)
+    with pytest.raises(InputError, match="batch_size must be a whole number.*'many'"):
+        TrainSettings(batch_size="many")  # type: ignore[arg-type]
+    assert TrainSettings(batch_size="1k").batch_size == 1000  # type: ignore[arg-type]
+    data: Any = None
+    with pytest.raises(InputError, match="samples must be at most 1,000,000"):
+        describe(space_for("cnn"), data, samples=10**12)
+    with pytest.raises(InputError, match="seed must be at least 0"):
+        describe(space_for("cnn"), data, seed=-1)
+
+
+def test_pruning_takes_counts_and_refuses_endless_steps() -> None:
+    import keras
+
+    from compress import prune_channels
+
+    inputs = keras.Input((8,))
+    x = keras.layers.Dense(1000, activation="relu")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    by_text = prune_channels(model, macs="5k", round_to=1)
+    assert (
+        by_text.report.macs == prune_channels(model, macs=np.float64(5e3), round_to=1).report.macs
+    )
+    assert by_text.report.macs[1] == 5000
+    for wrong, message in (
+        ({"steps": 10**10}, "channel_steps must be at most"),
+        ({"round_to": 2**70}, "round_to must be at most"),
+    ):
+        with pytest.raises(InputError, match=message):
+            prune_channels(model, macs=0.5, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("values", "meant"),
+    [
+        ({"formats": "fp16"}, "float16"),
+        ({"formats": "FP16"}, "float16"),
+        ({"objectives": "accuracy,flops"}, "macs"),
+        ({"objectives": "acc,macs"}, "accuracy"),
+        ({"channels_of": "flops"}, "macs"),
+        ({"prefer": "flops<=2M"}, "macs"),
+        ({"runtimes": "tflite"}, "litert"),
+        ({"task": "multi-label"}, "multilabel"),
+        ({"device": "cuda"}, "gpu"),
+        ({"sampler": "bayesian"}, "tpe"),
+    ],
+)
+def test_other_names_lead_to_ours(values: dict[str, object], meant: str) -> None:
+    with pytest.raises(InputError, match=f"Did you mean '{meant}'"):
+        from_flat(SearchPlan, values)
+
+
+def test_other_names_are_offered_where_they_exist_alone() -> None:
+    assert "Did you mean" not in str(unknown_name("fruit", "flops", ["apple", "pear"]))
+
+
+def test_conditions_and_targets_take_counts() -> None:
+    plan = from_flat(SearchPlan, {"prefer": "macs<=2M", "target": "size_bytes<=1.5MiB"})
+    assert plan.search.parsed_prefer()[0].number == 2e6
+    assert plan.budget.parsed_target()[0].number == 1.5 * 2**20
+    assert ChannelOptions(target="1.5M").parsed() == (1.5e6, False)
+    assert ChannelOptions(target="200_000").parsed() == (200_000, False)
+
+
+def labelled(labels: Any) -> Dataset:
+    part = Split(np.zeros((len(labels), 2), np.float32), labels)
+    count = len(np.unique(labels))
+    return Dataset("d", part, part, part, tuple(map(str, range(count))), Preprocessing())
+
+
+def test_labels_that_start_at_one_are_told_so() -> None:
+    with pytest.raises(InputError, match=r"Received: 10 in the train part. Do they start at 1"):
+        labelled(np.arange(1, 11))
+    with pytest.raises(InputError) as caught:
+        labelled(np.array([0, 1, 5]))
+    assert "start at 1" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "hint"),
+    [
+        (np.array([0.5, 1.5]), "Numbers to predict. Give --task regression"),
+        (np.eye(3), "Are they one-hot. Give their argmax"),
+        (np.array([[1, 1, 0], [0, 0, 0]]), "Several labels an example. Give --task multilabel"),
+    ],
+)
+def test_labels_of_another_task_point_at_it(labels: Any, hint: str) -> None:
+    with pytest.raises(InputError, match=hint):
+        as_labels(labels, "y")
+
+
+@pytest.mark.parametrize(
+    ("width", "activation", "hint"),
+    [
+        (1, "sigmoid", "Its head is a sigmoid: give --task binary"),
+        (4, "sigmoid", "Its head is a sigmoid: give --task multilabel"),
+        (1, None, "give --task binary, or --task regression"),
+        (4, "softmax", r"Received: \(None, 4\).$"),
+    ],
+)
+def test_heads_of_another_task_point_at_it(width: int, activation: str, hint: str) -> None:
+    import keras
+
+    from compress.model.logits import check_head
+
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, keras.layers.Dense(width, activation=activation)(inputs))
+    with pytest.raises(InputError, match=hint):
+        check_head(model, labelled(np.array([0, 1, 2])))

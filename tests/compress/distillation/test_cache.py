@@ -1,0 +1,150 @@
+"""The teacher's cache: the same students, interruption, staleness."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compress import distill
+from compress.core.device import Device
+from compress.core.errors import InputError
+from compress.data import Dataset
+from compress.distillation import cache as caches
+from compress.distillation.cache import cache_key, teacher_cache
+from compress.distillation.hints import make_hints
+from compress.distillation.teachers import Teachers
+from compress.plan import DistillOptions, TrainSettings
+from tests.same import same_arrays
+
+OPTIONS = DistillOptions(hints=("fitnets", "attention"), hint_weight=0.1)
+TWO = TrainSettings(epochs=2, batch_size=64)
+
+
+def teachers_of(data: Dataset, small_cnn: Callable[..., Any], seed: int = 1) -> Teachers:
+    teacher = small_cnn(seed)
+    hints = make_hints(small_cnn(0), teacher, OPTIONS, data.task, 0)
+    return Teachers([teacher], data.task, hints, [None])
+
+
+def test_the_cache_holds_what_the_teacher_says(
+    digits: Dataset, small_cnn: Callable[..., Any]
+) -> None:
+    import keras
+
+    teachers, teacher = teachers_of(digits, small_cnn), small_cnn(1)
+    with teacher_cache(teachers, digits, where="memory") as cached:
+        logits = keras.Model(teacher.input, teacher.get_layer("last").output)
+        expected = logits(digits.inputs("train"), training=False).numpy()
+        np.testing.assert_allclose(cached.arrays["teacher_logits"][:, 0], expected, atol=1e-5)
+        assert cached.computed == len(digits.train)
+        assert cached.size_bytes == sum(array.nbytes for array in cached.arrays.values())
+
+
+def test_students_are_the_same_with_and_without(
+    digits: Dataset, cpu: Device, small_cnn: Callable[..., Any], tmp_path: Path
+) -> None:
+    students = {}
+    for where in ("memory", "disk", "off", "auto"):
+        students[where] = small_cnn(0)
+        # auto with a limit of 0 MiB is disk
+        options = replace(OPTIONS, cache=where, cache_limit=0)
+        result = distill(
+            students[where], small_cnn(1), digits, options, finetune=TWO, device=cpu,
+            cache_folder=tmp_path / where,
+        )  # fmt: skip
+        assert result.cache == ("disk" if where == "auto" else where)
+        assert (result.cache_bytes > 0) == (where != "off")
+    for where in ("disk", "auto"):
+        same_arrays(students["memory"].get_weights(), students[where].get_weights())
+    same_arrays(students["memory"].get_weights(), students["off"].get_weights(), atol=1e-4)
+
+
+def test_an_interrupted_cache_goes_on(
+    digits: Dataset, small_cnn: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caches, "NOTE_EVERY", 1)
+    teachers = teachers_of(digits, small_cnn)
+
+    def stop(share: float) -> None:
+        if share > 0.4:
+            raise KeyboardInterrupt
+
+    given: dict[str, Any] = {"where": "disk", "folder": tmp_path}
+    with (
+        pytest.raises(KeyboardInterrupt),
+        teacher_cache(teachers, digits, **given, on_progress=stop),
+    ):
+        pass
+    with teacher_cache(teachers, digits, **given) as cached:
+        assert 0 < cached.computed < 0.7 * len(digits.train)
+        with teacher_cache(teachers, digits, where="memory") as whole:
+            assert whole.arrays
+            for name, array in whole.arrays.items():
+                np.testing.assert_array_equal(cached.arrays[name], array)
+    with teacher_cache(teachers, digits, **given) as again:
+        assert again.computed == 0
+
+
+def test_a_stale_cache_is_not_used(
+    digits: Dataset, small_cnn: Callable[..., Any], tmp_path: Path
+) -> None:
+    teachers = teachers_of(digits, small_cnn)
+    key = cache_key(teachers, digits)
+    with teacher_cache(teachers, digits, where="disk", folder=tmp_path) as cached:
+        assert Path(cached.where) == tmp_path / key
+    x = digits.train.x.copy()
+    x[0, 0, 0] += 1
+    moved = replace(digits, train=replace(digits.train, x=x))
+    other = teachers_of(digits, small_cnn, seed=2)
+    scaled = replace(digits, preprocess=replace(digits.preprocess, scale=0.5))
+    for who, what in ((teachers, moved), (other, digits), (teachers, scaled)):
+        assert cache_key(who, what) != key
+        with teacher_cache(who, what, where="disk", folder=tmp_path) as fresh:
+            assert fresh.computed == len(digits.train)
+    # labels do not matter to a teacher
+    relabelled = replace(digits, train=replace(digits.train, y=digits.train.y[::-1].copy()))
+    assert cache_key(teachers, relabelled) == key
+
+
+def test_a_cache_that_is_not_what_its_name_says_is_refused(
+    digits: Dataset, small_cnn: Callable[..., Any], tmp_path: Path
+) -> None:
+    teachers, other = teachers_of(digits, small_cnn), teachers_of(digits, small_cnn, seed=2)
+    with teacher_cache(teachers, digits, where="disk", folder=tmp_path) as cached:
+        (tmp_path / Path(cached.where).name).rename(tmp_path / cache_key(other, digits))
+    with (
+        pytest.raises(InputError, match="must be of this teacher and these examples"),
+        teacher_cache(other, digits, where="disk", folder=tmp_path),
+    ):
+        pass
+
+
+def test_a_temporary_cache_is_removed(
+    digits: Dataset, small_cnn: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with teacher_cache(teachers_of(digits, small_cnn), digits, where="disk") as cached:
+        record = json.loads((Path(cached.where) / caches.META).read_text("utf-8"))
+        assert record["done"] == len(digits.train)
+        assert list(tmp_path.iterdir()) != []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_too_small_is_named(
+    digits: Dataset, small_cnn: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Usage:
+        free = 1000
+
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage)
+    with (
+        pytest.raises(InputError, match=r"room for the teacher's outputs: .* MiB. Received: 0 MiB"),
+        teacher_cache(teachers_of(digits, small_cnn), digits, where="disk", folder=tmp_path),
+    ):
+        pass

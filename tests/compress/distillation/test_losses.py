@@ -1,0 +1,278 @@
+"""Distillation losses against NumPy closed forms, written from the papers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.special import expit, log_softmax, rel_entr, softmax
+
+from compress.core.errors import InputError
+from compress.distillation.losses import (
+    DIST,
+    DKD,
+    AttentionTransfer,
+    FitNets,
+    HintonKD,
+    Relational,
+    SimilarityPreserving,
+    logit_loss,
+)
+from compress.distillation.losses._shapes import pooled
+from compress.task import Binary, MultiClass, MultiLabel, Regression
+from tests.contracts.distill_loss import FeatureLossContract, LogitLossContract
+
+T = LogitLossContract.temperature
+
+
+def mean(values: Any, weights: Any) -> float:
+    return float((values * weights).sum() / weights.sum())
+
+
+class TestHinton(LogitLossContract):
+    def make(self) -> Any:
+        return HintonKD()
+
+    def closed_form(self, student: Any, teacher: Any, weights: Any, labels: Any) -> float:
+        log_p, log_q = (log_softmax(x / T, axis=-1) for x in (teacher, student))
+        return mean(T * T * (np.exp(log_p) * (log_p - log_q)).sum(-1), weights)
+
+    def test_constants_added_to_logits_do_not_matter(self) -> None:
+        student, teacher = self.inputs()
+        plain, moved = self.call(student, teacher), self.call(student + 2.0, teacher - 3.0)
+        np.testing.assert_allclose(plain, moved, rtol=1e-4, atol=1e-5)
+
+
+class TestHintonOfLabels(LogitLossContract):
+    """Bernoulli divergences, by scipy's rel_entr; extreme logits by logarithms."""
+
+    def make(self) -> Any:
+        return HintonKD("sigmoid")
+
+    def closed_form(self, student: Any, teacher: Any, weights: Any, labels: Any) -> float:
+        t, s = teacher / T, student / T
+        yes = expit(t) * (np.logaddexp(0, -s) - np.logaddexp(0, -t))
+        no = expit(-t) * (np.logaddexp(0, s) - np.logaddexp(0, t))
+        if max(np.abs(t).max(), np.abs(s).max()) < 30:
+            pairs = ((expit(t), expit(s)), (expit(-t), expit(-s)))
+            np.testing.assert_allclose(yes + no, sum(rel_entr(p, q) for p, q in pairs), atol=1e-9)
+        return mean(T * T * (yes + no).mean(-1), weights)
+
+
+class TestHintonOfNumbers(LogitLossContract):
+    def make(self) -> Any:
+        return HintonKD("linear")
+
+    def closed_form(self, student: Any, teacher: Any, weights: Any, labels: Any) -> float:
+        return mean(((student - teacher) ** 2).mean(-1), weights)
+
+
+class TestDKD(LogitLossContract):
+    def make(self) -> Any:
+        return DKD(alpha=1.5, beta=6.0)
+
+    def closed_form(self, student: Any, teacher: Any, weights: Any, labels: Any) -> float:
+        losses = []
+        for s, t, label in zip(student / T, teacher / T, labels, strict=True):
+            others = np.arange(len(s)) != label
+            log_b = [_log_two(x, label, others) for x in (t, s)]
+            tckd = (np.exp(log_b[0]) * (log_b[0] - log_b[1])).sum()
+            log_p, log_q = log_softmax(t[others]), log_softmax(s[others])
+            nckd = (np.exp(log_p) * (log_p - log_q)).sum()
+            losses.append(T * T * (1.5 * tckd + 6.0 * nckd))
+        return mean(np.array(losses), weights)
+
+    def test_hinton_is_its_sum(self) -> None:
+        """The paper's eq. 6: KD = TCKD + (1 - p_target) NCKD."""
+        student, teacher = self.inputs()
+        labels = np.arange(9) % 4
+        given: dict[str, Any] = {"temperature": T, "labels": labels, "weights": np.ones(9)}
+        tckd = DKD(1.0, 0.0)(student, teacher, **given)
+        nckd = DKD(0.0, 1.0)(student, teacher, **given)
+        target = softmax(teacher / T, axis=-1)[np.arange(9), labels]
+        whole = HintonKD()(student, teacher, temperature=T)
+        np.testing.assert_allclose(tckd + (1 - target) * nckd, whole, rtol=1e-4, atol=1e-5)
+
+
+def _log_two(logits: Any, label: int, others: Any) -> Any:
+    """Log-probabilities of (target, not target)."""
+    whole = np.logaddexp.reduce(logits)
+    return np.array([logits[label] - whole, np.logaddexp.reduce(logits[others]) - whole])
+
+
+class TestDIST(LogitLossContract):
+    def make(self) -> Any:
+        return DIST(beta=1.5, gamma=0.5)
+
+    def closed_form(self, student: Any, teacher: Any, weights: Any, labels: Any) -> float:
+        q, p = softmax(student / T, axis=-1), softmax(teacher / T, axis=-1)
+        even = np.ones(q.shape[1])
+        inter = np.array([1 - correlation(a, b, even) for a, b in zip(q, p, strict=True)])
+        intra = 1 - np.mean([correlation(a, b, weights) for a, b in zip(q.T, p.T, strict=True)])
+        return T * T * (1.5 * mean(inter, weights) + 0.5 * float(intra))
+
+
+def correlation(a: Any, b: Any, weights: Any) -> float:
+    """Pearson's, with NumPy's own covariance; 0 where a side is constant."""
+    if any(np.ptp(x) <= 1e-6 * np.abs(x).max() for x in (a, b)):
+        return 0.0
+    covariance = np.cov(a, b, aweights=weights)
+    return float(covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]))
+
+
+class TestFitNets(FeatureLossContract):
+    def make(self) -> Any:
+        return FitNets()
+
+    def closed_form(self, student: Any, teacher: Any, weights: Any, labels: Any) -> float:
+        loss = self.built(student, teacher)
+        projected = student @ loss.kernel.numpy().astype(np.float64) + loss.bias.numpy()
+        return mean(0.5 * ((teacher - projected) ** 2).mean((1, 2, 3)), weights)
+
+    def test_projections_learn(self) -> None:
+        import tensorflow as tf
+
+        student, teacher = (tf.constant(x) for x in self.inputs())
+        loss = FitNets()
+        variables = loss.build((None, 4, 6, 3), (None, 4, 6, 5), np.random.default_rng(0))
+        with tf.GradientTape() as tape:
+            value = tf.reduce_mean(loss(student, loss.reduced(teacher)))
+        kernel, bias = tape.gradient(value, [variable.value for variable in variables])
+        assert kernel.shape == (3, 5)
+        # d/db of half the mean square = -mean residual / 5
+        residual = teacher.numpy() - student.numpy() @ loss.kernel.numpy()
+        np.testing.assert_allclose(bias, -residual.mean((0, 1, 2)) / 5, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("student", "teacher", "common"),
+        [
+            ((4, 6, 3), (8, 12, 5), (4, 6, 5)),
+            ((9, 7, 3), (3, 7, 2), (3, 7, 2)),
+            ((10, 3), (7, 4), (7, 4)),
+            ((6,), (4,), (4,)),
+            ((6,), (5, 5, 4), (4,)),
+        ],
+    )
+    def test_any_shapes(self, student: Any, teacher: Any, common: Any) -> None:
+        rng = np.random.default_rng(0)
+        s, t = (rng.normal(size=(9, *shape)).astype(np.float32) for shape in (student, teacher))
+        loss = self.built(s, t)
+        reduced = loss.reduced(t)
+        assert reduced.shape == (9, *common)
+        assert loss(s, reduced).shape == (9,)
+
+
+def test_pooling_takes_means_of_windows() -> None:
+    x = np.arange(2 * 4 * 6 * 1, dtype=np.float32).reshape(2, 4, 6, 1)
+    got = pooled(x, (2, 3)).numpy()
+    np.testing.assert_allclose(got, x.reshape(2, 2, 2, 3, 2, 1).mean((2, 4)))
+    # 5 to 3: windows 0-1, 1-3, 3-4, as adaptive average pooling
+    line = np.array([[1.0, 2.0, 4.0, 8.0, 16.0]], np.float32)[..., None]
+    np.testing.assert_allclose(pooled(line, (3,))[0, :, 0], [1.5, 14 / 3, 12.0])
+
+
+class TestAttention(FeatureLossContract):
+    def make(self) -> Any:
+        return AttentionTransfer()
+
+    def closed_form(self, student: Any, teacher: Any, weights: Any, labels: Any) -> float:
+        maps = []
+        for features in (student, teacher):
+            flat = (features**2).sum(-1).reshape(len(features), -1)
+            maps.append(flat / np.linalg.norm(flat, axis=1, keepdims=True))
+        return mean(((maps[0] - maps[1]) ** 2).mean(1), weights)
+
+    def test_vectors_are_refused(self) -> None:
+        with pytest.raises(InputError, match="must have layers with positions"):
+            AttentionTransfer().build((None, 6), (None, 6), np.random.default_rng(0))
+
+
+class TestSimilarity(FeatureLossContract):
+    def make(self) -> Any:
+        return SimilarityPreserving()
+
+    def closed_form(self, student: Any, teacher: Any, weights: Any, labels: Any) -> float:
+        grams = []
+        for features in (student, teacher):
+            flat = features.reshape(len(features), -1)
+            gram = flat @ flat.T
+            grams.append(gram / np.sqrt((gram**2 * weights).sum(1, keepdims=True)))
+        squares = (grams[0] - grams[1]) ** 2
+        # by hand: 1 / b^2 of the Frobenius norm where all weights are 1
+        return float((weights[:, None] * weights * squares).sum() / weights.sum() ** 2)
+
+
+class TestRelational(FeatureLossContract):
+    def make(self) -> Any:
+        return Relational(distance=1.5, angle=0.5)
+
+    def closed_form(self, student: Any, teacher: Any, weights: Any, labels: Any) -> float:
+        s, t = (x.reshape(len(x), -1) for x in (student, teacher))
+        total = weights.sum()
+        distances = huber(relative(s, weights) - relative(t, weights))
+        first = (weights[:, None] * weights * distances).sum() / total**2
+        second = 0.0
+        for i in range(len(s)):
+            for j in range(len(s)):
+                for k in range(len(s)):
+                    apart = cosine(s[j] - s[i], s[k] - s[i]) - cosine(t[j] - t[i], t[k] - t[i])
+                    second += weights[i] * weights[j] * weights[k] * huber(apart) / total**3
+        return float(1.5 * first + 0.5 * second)
+
+
+def relative(features: Any, weights: Any) -> Any:
+    distances = np.sqrt(((features[:, None] - features) ** 2).sum(-1))
+    both = weights[:, None] * weights * (distances > 0)
+    return distances / ((distances * both).sum() / both.sum())
+
+
+def cosine(a: Any, b: Any) -> float:
+    lengths = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b / lengths) if lengths > 0 else 0.0
+
+
+def huber(x: Any) -> Any:
+    return np.where(np.abs(x) < 1, 0.5 * x * x, np.abs(x) - 0.5)
+
+
+def test_hinton_by_hand() -> None:
+    # p = (3/4, 1/4), q = (1/2, 1/2) at T = 2: 4 * (3/4 log(3/2) + 1/4 log(1/2))
+    teacher = np.array([[2 * np.log(3.0), 0.0]], np.float32)
+    expected = 4 * (0.75 * np.log(1.5) + 0.25 * np.log(0.5))
+    got = HintonKD()(np.zeros((1, 2), np.float32), teacher, temperature=2.0)
+    assert float(got[0]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_example_that_keras_gets_wrong() -> None:
+    """T^2 KL is near 9 on such logits where raw logits put into KL give three times as much."""
+    import keras
+
+    rng = np.random.default_rng(0)
+    student, teacher = (rng.normal(size=(2, 32, 10)) * 3).astype(np.float32)
+    log_p, log_q = (log_softmax(x.astype(np.float64) / 3, axis=-1) for x in (teacher, student))
+    expected = 9 * (np.exp(log_p) * (log_p - log_q)).sum(-1).mean()
+    got = np.mean(HintonKD()(student, teacher, temperature=3.0))
+    assert got == pytest.approx(expected, rel=1e-5)
+    theirs = keras.distillation.LogitsDistillation(temperature=3.0)
+    assert float(theirs.compute_loss(teacher, student)) != pytest.approx(expected, rel=0.1)
+
+
+def test_losses_on_classes_are_refused_elsewhere() -> None:
+    assert logit_loss("none", Binary()) is None
+    for task in (Binary(), MultiLabel(3), Regression(1)):
+        assert logit_loss("kd", task) is not None
+        with pytest.raises(InputError, match=f"must be used on classes .softmax.*{task.name} task"):
+            logit_loss("dkd", task)
+    with pytest.raises(InputError, match="Unknown distillation loss 'kl'"):
+        logit_loss("kl", MultiClass(3))
+
+
+@pytest.mark.parametrize("loss", [HintonKD(), DKD()])
+def test_guessing_is_the_most_that_a_uniform_student_costs(loss: Any) -> None:
+    teachers = np.concatenate([np.eye(5) * 1e4, np.random.default_rng(0).normal(size=(20, 5)) * 9])
+    labels = np.concatenate([np.arange(5), np.arange(20) % 5])
+    costs = loss(
+        np.zeros((25, 5), np.float32), teachers.astype(np.float32), temperature=2.0, labels=labels
+    )
+    assert np.max(costs) <= loss.guessing(5, 2.0) * (1 + 1e-5)

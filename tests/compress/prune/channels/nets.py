@@ -1,0 +1,39 @@
+"""Small networks around a layer, and what is asked of their costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from compress.prune.channels.coupling.groups import Coupling, coupling_of
+
+HEAD = ["model output 'head'"]
+
+
+def headed(inputs: Any, x: Any) -> Any:
+    """Pools what is left of a sequence and ends in one head."""
+    x = layers.Concatenate()([layers.Flatten()(part) for part in keras.tree.flatten(x)])
+    return keras.Model(inputs, layers.Dense(3, name="head")(x))
+
+
+def between(layer: Any, shape: tuple[int, ...] = (4, 3)) -> Any:
+    """Dense -> layer -> flatten -> dense."""
+    inputs = keras.Input(shape)
+    return headed(inputs, layer(layers.Dense(6, name="before")(inputs)))
+
+
+def check_macs(coupling: Coupling, sliced: Any, mask: Any) -> None:
+    """The costs of a kept set are those of the sliced model, analysed anew."""
+    kept = np.array([mask[group.units].sum() for group in coupling.groups])
+    again = coupling_of(sliced)
+    whole = np.array([len(group.units) for group in again.groups])
+    assert coupling.costs.macs(kept) == again.costs.macs(whole)
+
+
+def macs_of(model: Any, layer: str, input_shape: tuple[int, ...] | None = None) -> float:
+    coupling = coupling_of(model, input_shape)
+    whole = np.array([len(group.units) for group in coupling.groups])
+    return coupling.costs.macs_by_layer(whole)[layer]

@@ -1,0 +1,414 @@
+"""`prune_channels` as users call it: targets, steps, slices, errors."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import compress
+from compress.core.errors import InputError
+from compress.data import Dataset
+from compress.measure import count_macs
+from compress.plan import ChannelOptions
+from compress.prune.channels import (
+    MapOrigin,
+    SensitivityMap,
+    Site,
+    Slots,
+    prune_channels,
+    register_rule,
+    sensitivity_map,
+)
+from compress.prune.channels.coupling.groups import Group
+from tests.compress.prune.channels.law import compare, outputs_of, randomize, zeroed
+
+
+def cnn(width: int = 64) -> Any:
+    """Two convolutions in a residual, a wide hidden layer, a classifier for digits."""
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Conv2D(width, 3, padding="same", name="stem")(inputs)
+    x = layers.BatchNormalization(name="bn0")(x)
+    y = layers.Conv2D(width, 3, padding="same", activation="relu", name="inner")(x)
+    y = layers.Conv2D(width, 3, padding="same", name="back")(y)
+    x = layers.Add(name="sum")([x, y])
+    x = layers.GlobalAveragePooling2D(name="pool")(layers.ReLU(name="relu")(x))
+    x = layers.Dense(2 * width, activation="relu", name="hidden")(x)
+    model = keras.Model(inputs, layers.Dense(10, activation="softmax", name="last")(x))
+    randomize(model, np.random.default_rng(0))
+    return model
+
+
+def first_kept(group: Group, context: Any) -> np.ndarray:
+    """A constant criterion: the first units score highest."""
+    return np.arange(len(group.units), 0, -1, dtype=float)
+
+
+def test_the_law_in_five_lines() -> None:
+    model = cnn()
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
+    result = prune_channels(model, macs=0.4)
+    small = outputs_of(result.model, x)
+    for weight in model.weights:
+        weight.assign(zeroed(weight.numpy(), result.kept[weight.path]))
+    compare(outputs_of(model, x), small)
+
+
+def test_a_constant_criterion_gives_exact_slices() -> None:
+    model = cnn()
+    result = prune_channels(model, amount=0.5, criterion=first_kept)
+    new = {weight.path: weight.numpy() for weight in result.model.weights}
+    for weight in model.weights:
+        shape = new[weight.path].shape
+        np.testing.assert_array_equal(
+            new[weight.path], weight.numpy()[tuple(slice(size) for size in shape)]
+        )
+    assert result.model.get_layer("stem").filters == 32
+    assert result.model.get_layer("hidden").units == 64
+    assert result.report.criterion == "first_kept"
+
+
+@pytest.mark.parametrize("share", [0.7, 0.5, 0.25, 0.1])
+@pytest.mark.parametrize("of", ["macs", "params"])
+def test_targets_are_met(share: float, of: str) -> None:
+    model = cnn()
+    result = prune_channels(model, **{of: share})
+    before, after = count_macs(model), count_macs(result.model)
+    assert getattr(after, of) / getattr(before, of) == pytest.approx(share, rel=0.02)
+    assert result.report.macs == (before.macs, after.macs)
+    assert result.report.params == (before.params, after.params)
+    assert [layer.name for layer in result.model.layers] == [layer.name for layer in model.layers]
+
+
+def test_absolute_targets() -> None:
+    model = cnn()
+    result = prune_channels(model, macs=1_000_000)
+    assert count_macs(result.model).macs == pytest.approx(1_000_000, rel=0.02)
+    options = ChannelOptions(target="60k", of="params")
+    assert count_macs(prune_channels(model, options).model).params == pytest.approx(60e3, rel=0.02)
+
+
+def test_kept_numbers_are_what_runtimes_like() -> None:
+    kept = [row.kept for row in prune_channels(cnn(), amount=0.4).report.groups]
+    assert kept
+    assert [count % 16 for count in kept] == [0] * len(kept)
+    kept = [row.kept for row in prune_channels(cnn(24), macs=0.5).report.groups]
+    assert kept
+    assert [count % 4 for count in kept] == [0] * len(kept)
+    odd = prune_channels(cnn(), macs=0.3, round_to=1)
+    assert any(row.kept % 4 for row in odd.report.groups)
+
+
+def test_coarse_steps_give_way_to_finer_ones_and_the_report_says_so() -> None:
+    report = prune_channels(cnn(16), macs=0.09).report
+    assert report.round_to in ("8", "4")
+    assert any("coarser steps miss the target" in note for note in report.notes)
+
+
+def test_limits_and_exclusions() -> None:
+    result = prune_channels(cnn(), macs=0.5, exclude=("inner",), limits=("hidd*=0.25",))
+    rows = {row.name: row for row in result.report.groups}
+    assert rows["inner"].kept == 64
+    assert rows["hidden"].kept >= 96
+    assert rows["stem"].kept < 64
+
+
+def test_steps_come_to_the_same_target_and_compose_their_slices() -> None:
+    model = cnn()
+    seen: list[tuple[int, int, int]] = []
+
+    def finetune(smaller: Any, step: int, steps: int) -> None:
+        seen.append((step, steps, count_macs(smaller).macs))
+
+    result = prune_channels(model, macs=0.25, steps=3, finetune=finetune)
+    full = count_macs(model).macs
+    assert [(step, steps) for step, steps, _ in seen] == [(1, 3), (2, 3)]
+    assert seen[0][2] / full == pytest.approx(0.25 ** (1 / 3), rel=0.02)
+    assert count_macs(result.model).macs / full == pytest.approx(0.25, rel=0.02)
+    # nothing was trained in between: the slices of the original are the new weights
+    for old, new in zip(model.weights, result.model.weights, strict=True):
+        value = old.numpy()
+        for axis, indices in enumerate(result.kept[old.path]):
+            value = value if indices is None else np.take(value, indices, axis)
+        np.testing.assert_array_equal(value, new.numpy())
+
+
+def test_steps_and_floors_are_those_of_the_first_widths() -> None:
+    """16 channels come in steps of 8: what a first step left of them is not thinned to 4."""
+    seen: list[dict[str, int]] = []
+
+    def finetune(smaller: Any, step: int, steps: int) -> None:
+        seen.append({name: smaller.get_layer(name).filters for name in ("stem", "inner")})
+
+    model = cnn(16)
+    result = prune_channels(model, macs=0.3, steps=4, finetune=finetune, round_to=8)
+    seen.append({name: result.model.get_layer(name).filters for name in ("stem", "inner")})
+    assert {count for counts in seen for count in counts.values()} == {8, 16}
+    wide = prune_channels(cnn(64), macs=0.35, steps=4, min_kept=0.5, round_to=1)
+    assert min(row.kept / row.total for row in wide.report.groups) >= 0.5
+
+
+def test_amount_in_steps_removes_the_amount() -> None:
+    result = prune_channels(cnn(), amount=0.5, steps=2, round_to=1)
+    assert {row.kept / row.total for row in result.report.groups} == {0.5}
+
+
+def test_cost_aware_ranking_prefers_costly_channels() -> None:
+    plain = prune_channels(cnn(), macs=0.5)
+    aware = prune_channels(cnn(), macs=0.5, cost_aware=True)
+    kept = [{row.name: row.kept for row in result.report.groups} for result in (plain, aware)]
+    assert kept[1]["hidden"] >= kept[0]["hidden"]  # hidden neurons cost next to nothing
+    assert kept[1] != kept[0]
+
+
+def test_layer_scope_thins_all_layers_alike() -> None:
+    rows = prune_channels(cnn(), macs=0.25, scope="layer", round_to=1).report.groups
+    shares = [row.kept / row.total for row in rows]
+    assert max(shares) - min(shares) < 0.1
+
+
+def test_the_model_saves_loads_and_trains(tmp_path: Path, digits: Dataset) -> None:
+    result = prune_channels(cnn(), macs=0.25)
+    path = tmp_path / "small.keras"
+    result.model.save(path)
+    again = keras.saving.load_model(path)
+    x = digits.inputs("val")[:8]
+    np.testing.assert_array_equal(outputs_of(result.model, x)[0], outputs_of(again, x)[0])
+    result.model.compile("adam", "sparse_categorical_crossentropy")
+    result.model.fit(x, digits.val.y[:8], verbose=0)
+
+
+def test_adapted_constants_are_carried_over() -> None:
+    """Normalization computes with constants that it derives from its weights."""
+    from compress.model.copies import copy_model
+
+    rng = np.random.default_rng(0)
+    x = (3.0 + 2.0 * rng.normal(size=(64, 6))).astype(np.float32)
+    inputs = keras.Input((6,))
+    normalization = layers.Normalization(name="adapted")
+    hidden = layers.Dense(8, activation="relu", name="a")(normalization(inputs))
+    model = keras.Model(inputs, layers.Dense(3, name="b")(hidden))
+    normalization.adapt(x)
+    result = prune_channels(model, amount=0.5, round_to=1)
+    small = outputs_of(result.model, x)
+    copied = outputs_of(copy_model(model), x)
+    np.testing.assert_allclose(copied[0], outputs_of(model, x)[0], rtol=1e-6)
+    for weight in model.weights:
+        if weight.path in result.kept and "adapted" not in weight.path:
+            weight.assign(zeroed(weight.numpy(), result.kept[weight.path]))
+    compare(outputs_of(model, x), small)
+
+
+def test_recalibration_sets_statistics_of_the_batches(digits: Dataset) -> None:
+    result = prune_channels(cnn(), macs=0.5, data=digits, recalibrate=1)
+    stem = keras.Model(result.model.input, result.model.get_layer("stem").output)
+    order = np.random.default_rng(0).permutation(len(digits.train))[:256]
+    values = outputs_of(stem, digits.preprocess(digits.train.x[order]))[0]
+    bn = result.model.get_layer("bn0")
+    np.testing.assert_allclose(bn.moving_mean.numpy(), values.mean((0, 1, 2)), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(bn.moving_variance.numpy(), values.var((0, 1, 2)), rtol=2e-3)
+    assert bn.momentum == 0.99
+
+
+def test_sensitivity_map(tmp_path: Path, digits: Dataset) -> None:
+    model = cnn(16)
+    measured = sensitivity_map(model, digits, amounts=(0.5,), examples=64)
+    assert [group.name for group in measured.groups] == ["stem", "inner", "hidden"]
+    measured.save(tmp_path / "map.json")
+    assert SensitivityMap.load(tmp_path / "map.json") == measured
+    # by hand: the whole of the accuracy lost by zeroing the lower half of "inner"
+    result = prune_channels(model, amount=0.5, exclude=("stem", "hidden"), round_to=1)
+    order = np.sort(np.random.default_rng(0).permutation(len(digits.val))[:64])
+    scores = outputs_of(result.model, digits.preprocess(digits.val.x[order]))[0]
+    expected = float(np.mean(scores.argmax(1) == digits.val.y[order]))
+    assert measured.groups[1].accuracy == (expected,)
+    prune_channels(model, macs=0.4, sensitivity=measured)
+    with pytest.raises(InputError, match="must belong to the model"):
+        prune_channels(cnn(24), macs=0.5, sensitivity=measured)
+
+
+def test_sensitive_groups_keep_more(digits: Dataset) -> None:
+    from compress.prune.channels.selection.sensitivity import GroupSensitivity
+
+    origin = MapOrigin.of(cnn(), digits)
+    names = (("stem", 64), ("inner", 64), ("hidden", 128))
+
+    def measured(fragile: str) -> SensitivityMap:
+        groups = tuple(
+            GroupSensitivity(name, units, (0.5,), (0.2 if name == fragile else 0.89,))
+            for name, units in names
+        )
+        return SensitivityMap(0.9, 64, "l2", groups, origin)
+
+    kept = {
+        fragile: {
+            row.name: row.kept
+            for row in prune_channels(cnn(), macs=0.5, sensitivity=measured(fragile)).report.groups
+        }
+        for fragile in ("stem", "inner")
+    }
+    assert kept["stem"]["stem"] > kept["inner"]["stem"]
+    assert kept["inner"]["inner"] > kept["stem"]["inner"]
+
+
+def test_a_sensitivity_map_of_something_else_is_refused(tmp_path: Path, digits: Dataset) -> None:
+    """Same names, same shapes: only the weights tell two models apart."""
+    model, other = cnn(16), cnn(16)
+    kernel = other.get_layer("inner").kernel
+    kernel.assign(kernel.numpy() * 2.0)
+    measured = sensitivity_map(model, digits, amounts=(0.5,), examples=16)
+    prune_channels(model, macs=0.5, sensitivity=measured, data=digits)
+    with pytest.raises(InputError, match="one that tells of weights [0-9a-f]+ instead of"):
+        prune_channels(other, macs=0.5, sensitivity=measured)
+    with pytest.raises(InputError, match="one that tells of criterion l2 instead of l1"):
+        prune_channels(model, macs=0.5, sensitivity=measured, criterion="l1")
+    halves = replace(digits, val=digits.val.take(np.arange(20)))
+    with pytest.raises(InputError, match="one that tells of data [0-9a-f]+ instead of"):
+        prune_channels(model, macs=0.5, sensitivity=measured, data=halves)
+    # as the first release wrote them
+    record = json.loads(json.dumps(asdict(measured)))
+    del record["origin"]
+    (tmp_path / "old.json").write_text(json.dumps(record))
+    old = SensitivityMap.load(tmp_path / "old.json")
+    with pytest.raises(InputError, match="tells of nothing about its weights"):
+        prune_channels(model, macs=0.5, sensitivity=old)
+
+
+def test_a_sensitivity_map_by_a_criterion_of_ones_own(digits: Dataset) -> None:
+    model = cnn(16)
+    measured = sensitivity_map(model, digits, amounts=(0.5,), criterion=first_kept, examples=16)
+    assert measured.criterion == "first_kept"
+    prune_channels(model, macs=0.5, sensitivity=measured, criterion=first_kept)
+    with pytest.raises(InputError, match="criterion first_kept instead of l2"):
+        prune_channels(model, macs=0.5, sensitivity=measured)
+
+
+class Scaled(layers.Layer):
+    """A custom layer with one factor a channel."""
+
+    def build(self, shape: Any) -> None:
+        self.factor = self.add_weight(shape=(shape[-1],), name="factor", initializer="ones")
+
+    def call(self, x: Any) -> Any:
+        return x * self.factor
+
+
+def with_scaled(layer: Any) -> Any:
+    inputs = keras.Input((6,))
+    x = layer(layers.Dense(8, name="before")(inputs))
+    return keras.Model(inputs, layers.Dense(3, name="head")(layers.Dense(8, name="after")(x)))
+
+
+def test_a_layer_without_a_rule_keeps_its_channels_and_is_reported() -> None:
+    report = prune_channels(with_scaled(Scaled(name="own")), amount=0.5).report
+    assert [row.name for row in report.groups] == ["after"]
+    ((name, kind, reason),) = report.unknown
+    assert (name, kind) == ("own", "Scaled")
+    assert "it owns weights itself" in reason
+    held = {frozen.layer: frozen for frozen in report.frozen}
+    assert held["own"].units == 8
+    assert held["own"].made_by == ("before",)
+
+
+class Taught(Scaled):
+    """The same, with a rule."""
+
+
+@register_rule(Taught)
+def taught(site: Site) -> Slots:
+    x = site.inputs[0]
+    site.bind(site.layer.factor, 0, x.axes[-1])
+    return site.passed(x, zero=True)
+
+
+def test_a_rule_teaches_a_custom_layer() -> None:
+    model = with_scaled(Taught(name="own"))
+    result = prune_channels(model, amount=0.5)
+    assert not result.report.unknown
+    assert [row.name for row in result.report.groups] == ["before", "after"]
+    kept = result.kept["own/factor"][0]
+    np.testing.assert_array_equal(
+        result.model.get_layer("own").factor.numpy(),
+        model.get_layer("own").factor.numpy()[kept],
+    )
+
+
+ERRORS = [
+    ({}, "must be one of macs=, params= or amount=. Received: none"),
+    ({"macs": 0.5, "params": 0.5}, "Received: macs, params"),
+    ({"macs": 0.0}, r"must keep a share in \(0, 1\]"),
+    ({"macs": 1e12}, "must be at most the model's own"),
+    ({"amount": 1.0}, r"amount must be in \[0, 1\)"),
+    ({"macs": 0.001}, r"macs must be at least [\d,]+ \(0\.\d+x .* held are 10 units by model"),
+    ({"macs": 0.5, "criterion": "l3"}, "Unknown channel criterion 'l3'.*l2"),
+    ({"macs": 0.5, "criterion": "taylor"}, "'taylor' must have data"),
+    ({"macs": 0.5, "recalibrate": 2}, "recalibrate must have data"),
+    ({"macs": 0.5, "exclude": ("stemm",)}, "'stemm'. Choices: .*Did you mean 'stem'"),
+    ({"macs": 0.5, "limits": ("stem",)}, "channel limit must be pattern=share. Received: stem"),
+    ({"macs": 0.5, "colour": 1}, "Unknown channel option 'colour'"),
+    ({"macs": 0.5, "criterion": lambda group, context: [1.0]}, "must return 64 finite numbers"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "message"), ERRORS)
+def test_bad_input(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        prune_channels(cnn(), **arguments)
+
+
+def test_a_target_that_only_the_last_step_misses_is_refused_before_the_first() -> None:
+    def finetune(*_: Any) -> None:
+        raise AssertionError("nothing may be trained")
+
+    with pytest.raises(InputError, match=r"macs must be at least .*\(0\.2\d+x"):
+        prune_channels(cnn(), macs=0.2, steps=3, min_kept=0.5, round_to=1, finetune=finetune)
+
+
+def test_nan_weights() -> None:
+    model = cnn()
+    kernel = model.get_layer("inner").kernel
+    kernel.assign(np.full(kernel.shape, np.nan))
+    with pytest.raises(InputError, match="NaN or infinity in 'inner/kernel'"):
+        prune_channels(model, macs=0.5)
+
+
+def test_nothing_removable() -> None:
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(3, name="only")(inputs))
+    with pytest.raises(
+        InputError, match=r"Received: none; held are 3 units by model output 'only'"
+    ):
+        prune_channels(model, macs=0.5)
+
+
+def test_public_names() -> None:
+    coupled = compress.coupled_groups(cnn())
+    assert [row.makers for row in coupled.groups] == [("stem", "back"), ("inner",), ("hidden",)]
+    assert coupled.macs == count_macs(cnn()).macs
+    assert coupled.groups[0].layers == ("stem", "bn0", "inner", "back", "hidden")
+    assert 0 < coupled.least < coupled.macs
+    assert compress.prune_channels is prune_channels
+
+
+def test_the_guides_rule_works() -> None:
+    """The worked example of docs/guide.md, as it stands there."""
+    import re
+
+    from tests.compress.prune.channels.law import check
+
+    guide = Path(__file__).parents[3] / "docs" / "guide.md"
+    blocks = re.findall(r"```python\n(.*?)```", guide.read_text("utf-8"), flags=re.DOTALL)
+    (block,) = (text for text in blocks if "@register_rule(Mix)" in text)
+    names: dict[str, Any] = {}
+    exec(compile(block, str(guide), "exec"), names)
+    inputs = keras.Input((6,))
+    x = layers.Dense(8, name="before")(inputs)
+    x = names["Mix"](10, name="mix")(x)
+    coupling, _, _ = check(keras.Model(inputs, layers.Dense(3, name="head")(x)))
+    assert [group.name for group in coupling.groups] == ["before", "mix"]

@@ -1,0 +1,239 @@
+"""Subclassed models and layers made of layers are opened, or kept whole and reported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers, ops
+
+from compress.core.errors import InputError
+from compress.model.program import record
+from compress.prune.channels import prune_channels
+from compress.prune.channels.coupling.groups import coupling_of
+from tests.compress.prune.channels.law import check
+
+
+class Convolutions(keras.Model):
+    """A plain subclassed CNN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = layers.Conv2D(16, 3, padding="same", name="first")
+        self.norm = layers.BatchNormalization(name="norm")
+        self.second = layers.Conv2D(16, 3, padding="same", name="second")
+        self.pool = layers.GlobalAveragePooling2D()
+        self.head = layers.Dense(3, name="head")
+
+    def call(self, x: Any, training: Any = None) -> Any:
+        x = ops.relu(self.norm(self.first(x), training=training))
+        return self.head(self.pool(x + self.second(x)))
+
+
+class Block(layers.Layer):
+    """Two dense layers and a residual."""
+
+    def __init__(self, width: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.up = layers.Dense(2 * width, activation="gelu", name="up")
+        self.down = layers.Dense(width, name="down")
+
+    def build(self, shape: Any) -> None:
+        self.up.build(shape)
+        self.down.build((*shape[:-1], self.up.units))
+
+    def call(self, x: Any) -> Any:
+        return x + self.down(self.up(x))
+
+
+class Blocks(keras.Model):
+    """A list of blocks."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.stem = layers.Dense(8, name="stem")
+        self.blocks = [Block(8) for _ in range(count)]
+        self.head = layers.Dense(3, name="head")
+
+    def call(self, x: Any) -> Any:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+class Encoder(layers.Layer):
+    """A transformer encoder: attention, two dense layers, normalizations, residuals."""
+
+    def __init__(self, heads: int, key: int, hidden: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.heads, self.key, self.hidden = heads, key, hidden
+        self.attention = layers.MultiHeadAttention(heads, key, name="attention")
+        self.drop = layers.Dropout(0.1)
+        self.first = layers.LayerNormalization(name="first")
+        self.second = layers.LayerNormalization(name="second")
+        self.expand = layers.Dense(hidden, activation="relu", name="expand")
+
+    def build(self, shape: Any) -> None:
+        self.project = layers.Dense(shape[-1], name="project")
+        self.attention.build(shape, shape)
+        self.first.build(shape)
+        self.expand.build(shape)
+        self.project.build((*shape[:-1], self.hidden))
+        self.second.build(shape)
+
+    def call(self, x: Any, training: Any = None) -> Any:
+        y = self.drop(self.attention(x, x), training=training)
+        x = self.first(x + y)
+        return self.second(x + self.project(self.expand(x)))
+
+
+class Raw(layers.Layer):
+    """A raw TensorFlow operation that symbolic tensors cannot enter."""
+
+    def call(self, x: Any) -> Any:
+        return tf.raw_ops.Relu(features=x)
+
+
+class Trained(layers.Layer):
+    """Does something else in training."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(8)
+
+    def build(self, shape: Any) -> None:
+        self.dense.build(shape)
+
+    def call(self, x: Any, training: Any = None) -> Any:
+        return x if training else self.dense(x)
+
+
+class Positions(layers.Layer):
+    """Looks a table up without its input: the weights would be lost in a trace."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.table = layers.Embedding(4, 8)
+
+    def build(self, shape: Any) -> None:
+        self.table.build((None,))
+
+    def call(self, x: Any) -> Any:
+        return x + self.table(ops.arange(4))
+
+
+def transformer() -> Any:
+    inputs = keras.Input((5, 12), name="tokens")
+    x = Encoder(4, 8, 32, name="encoder_0")(inputs)
+    x = layers.Dense(12, name="between")(x)
+    x = Encoder(4, 8, 32, name="encoder_1")(x)
+    x = layers.GlobalAveragePooling1D(name="pool")(x)
+    return keras.Model(inputs, layers.Dense(3, name="head")(x))
+
+
+def test_subclassed_cnn() -> None:
+    model = Convolutions()
+    model(np.zeros((2, 8, 8, 1), np.float32))
+    coupling, sliced, _ = check(model)
+    assert [group.makers for group in coupling.groups] == [("first", "second")]
+    assert isinstance(sliced, keras.Model)
+    assert sliced.get_layer("norm") is not None
+    own = list(model._flatten_layers(include_self=False))
+    assert own
+    assert not [layer for layer in own if layer._inbound_nodes]
+
+
+def test_subclassed_model_with_a_list_of_blocks() -> None:
+    model = Blocks(3)
+    model(np.zeros((2, 5), np.float32))
+    coupling, sliced, _ = check(model, keep=0.5)
+    names = [layer.name for layer in sliced.layers]
+    assert len(set(names)) == len(names)
+    assert len(coupling.groups) == 1 + 3  # the residual stream and each block's hidden layer
+    assert coupling.program.opened
+    assert len(coupling.program.opened) == 3
+
+
+def test_transformer_encoder_as_a_composite_layer_to_half() -> None:
+    coupling, sliced, _ = check(transformer(), keep=0.5)
+    kinds = [group.kind for group in coupling.groups]
+    assert kinds.count("heads") == 2
+    attention = sliced.get_layer("encoder_1_attention")
+    assert attention.num_heads == 2
+    assert attention.key_dim == 4
+    assert attention.value_dim == 4
+    assert sliced.get_layer("encoder_1_expand").units == 16
+    # encoder_0 adds to the model's input; encoder_1's stream is free
+    assert sliced.get_layer("between").units == 6
+
+
+def test_prune_channels_opens_a_transformer() -> None:
+    result = prune_channels(transformer(), amount=0.5, round_to=1)
+    assert result.report.opened == ("encoder_0", "encoder_1")
+    heads = [row for row in result.report.groups if row.kind == "heads"]
+    assert [(row.total, row.kept) for row in heads] == [(4, 2), (4, 2)]
+
+
+def test_a_raw_tensorflow_operation_keeps_its_layer_whole() -> None:
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(8, 3, name="before")(inputs)
+    x = Raw(name="raw")(x)
+    x = layers.Conv2D(8, 3, name="after")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    coupling, _, _ = check(keras.Model(inputs, layers.Dense(3, name="head")(x)))
+    assert [group.name for group in coupling.groups] == ["after"]
+    kind, reason = coupling.ledger.unknown["raw"]
+    assert kind == "Raw"
+    assert "fails on symbolic tensors" in reason
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (Trained(name="own"), "something else in training"),
+        (Positions(name="own"), "uses weights outside of layer calls"),
+    ],
+)
+def test_what_a_trace_would_falsify_stays_closed(layer: Any, reason: str) -> None:
+    inputs = keras.Input((4, 8))
+    x = layer(layers.Dense(8, name="before")(inputs))
+    x = layers.Dense(8, name="after")(x)
+    coupling, _, _ = check(keras.Model(inputs, layers.Dense(3, name="head")(x)))
+    assert reason in coupling.ledger.unknown["own"][1]
+    assert [group.name for group in coupling.groups] == ["after"]
+
+
+class Untraceable(keras.Model):
+    """A model whose call reads values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = layers.Dense(3)
+
+    def call(self, x: Any) -> Any:
+        return self.head(tf.raw_ops.Relu(features=x))
+
+
+def test_a_model_that_cannot_be_read() -> None:
+    model = Untraceable()
+    model(np.zeros((2, 4), np.float32))
+    with pytest.raises(InputError, match=r"must be a graph or traceable.*keras\.ops only"):
+        prune_channels(model, macs=0.5)
+
+
+def test_a_model_that_was_never_built() -> None:
+    with pytest.raises(InputError, match="must be built before it can be read"):
+        prune_channels(Convolutions(), macs=0.5)
+
+
+def test_tracing_leaves_no_nodes_behind() -> None:
+    model = Blocks(2)
+    model(np.zeros((2, 5), np.float32))
+    record(model, lambda layer: isinstance(layer, Block))
+    record(model, lambda layer: isinstance(layer, Block))
+    assert sum(len(layer._outbound_nodes) for layer in model._flatten_layers()) == 0
+    coupling_of(model)

@@ -1,0 +1,311 @@
+"""A run's folder of a stranger's: what is written in it is shown, and does nothing."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from rich.progress import Progress, TextColumn
+
+from compress.core.atomic_files import read_json, write_json
+from compress.core.errors import InputError
+from compress.core.visible import line, short, visible
+from compress.report import load_report, render, render_tables
+from compress.report.markup import Html, element, joined
+from compress.report.models_section import replay_command
+from compress.report.terminal import Grid
+from compress.run.directory import RunFolder
+from compress.run.records import Candidate, Final
+from search.cli._console import RichDisplay
+from tests.compress.report.test_report import (
+    folder,  # noqa: F401
+    latency,
+)
+
+NAME = "<img src=x onerror=alert(1)>\"'&-->$x^{[red]\x1b[31m\udc80\n"
+"""Stands before every name that is part of a path."""
+TEXT = NAME + "[/b]</style></title></svg></script><script>alert(1)</script>]]>\u202e\x00"
+"""Stands before every other text."""
+NAMES = {"id", "model", "baseline", "file"}
+# words that the report understands, and that say what stands on the page
+KEPT = {"state", "stopped_by", "task", "objectives", "variant", "format"}
+
+
+class Structure(HTMLParser):
+    """Collects elements outside of pictures with their attributes, pictures' apart, and text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.outside: list[tuple[str, Any]] = []
+        self.inside: list[tuple[str, Any]] = []
+        self.comments: list[str] = []
+        self.text = ""
+        self._depth = 0
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._depth += tag == "svg"
+        (self.inside if self._depth else self.outside).append((tag, tuple(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._depth -= tag == "svg"
+
+    def handle_comment(self, data: str) -> None:
+        self.comments.append(data)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def poisoned(value: Any, key: str = "") -> Any:
+    """Puts the payload before every text, so that what was equal is equal still."""
+    if isinstance(value, str):
+        return (NAME if key in NAMES else TEXT) + value
+    if isinstance(value, list):
+        return [poisoned(item, key) for item in value]
+    if isinstance(value, dict):
+        return {
+            (TEXT + name if key in {"choices", "versions"} else name): (
+                item if name in KEPT else poisoned(item, name)
+            )
+            for name, item in value.items()
+        }
+    return value
+
+
+@pytest.fixture
+def full(folder: RunFolder) -> RunFolder:  # noqa: F811
+    """The folder with everything that a report shows."""
+    for number in range(6, 20):
+        made = Candidate(
+            f"{number:04d}", "complete", {"width": number % 4, "kind": "ab"[number % 2]}, 1,
+            macs=1000 * (number % 4 + 1), params=10, val={"accuracy": (number % 4) / 4},
+            history=({"epoch": 1, "val": {"accuracy": 0.5}, "seconds": 1.0},), notes=("n",),
+        )  # fmt: skip
+        folder.write_candidate(made)
+    folder.write_final(Final("0001", 0, 1, 5, 5, False, {"accuracy": 0.8}, {"accuracy": 0.8}, 1.0))
+    path = folder.compressed / "0001.json"
+    channels = {
+        "groups": [{"name": "g", "kept": 1, "total": 2, "kind": "channels", "reason": "why"}],
+        "frozen": [{"layer": "x", "made_by": ["a", "b"], "units": 3, "reason": "held"}],
+        "unknown": [["odd", "Odd", "no rule"]],
+    }
+    write_json(path, {**read_json(path), "channels": channels})
+    timed = {"0001.float32": latency(1.0).to_json(), "0001-p80.float32": latency(2.0).to_json()}
+    write_json(folder.latency_of("mnn"), timed)
+    write_json(folder.latency_of("onnx"), {"skipped": "there are no onnx files"})
+    return folder
+
+
+def poison(root: Path) -> None:
+    """Puts the payload into every record, and into the names of files."""
+    for path in sorted(root.rglob("*.json")):
+        content = read_json(path)
+        if path.name.startswith("latency"):
+            made = {
+                (key if key == "skipped" else NAME + key): poisoned(item)
+                for key, item in content.items()
+            }
+        else:
+            made = poisoned(content)
+        path.unlink()
+        write_json(path if path.parent == root else path.with_name(NAME + path.name), made)
+
+
+def test_a_strangers_words_are_words(full: RunFolder) -> None:
+    render(full.path)
+    page = (full.path / "report.html").read_text("utf-8")
+    for path in ("report.html", "report.json"):
+        (full.path / path).unlink()
+    clean = Structure(page)
+    poison(full.path)
+    report = render(full.path)
+    page = (full.path / "report.html").read_text("utf-8")
+    found = Structure(page)
+    # the same elements with the same attributes: nothing of the payload became any of them
+    assert found.outside == clean.outside
+    assert {tag for tag, _ in found.inside} == {tag for tag, _ in clean.inside}
+    assert {name for _, attrs in found.inside for name, _ in attrs} == {
+        name for _, attrs in clean.inside for name, _ in attrs
+    }
+    for _, attrs in found.inside:
+        assert not [name for name, value in attrs if "<" in str(value) and name != "aria-label"]
+    assert found.comments == []
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\u202e]", page)
+    # and it can be read, wherever the clean page had a text of the folder's
+    for told in ("0001-p80.float32", "no rule", "held", "a note", "3 files skipped",
+                 "CPU X", "A <CPU>", "too many MACs", "paretune run --data x", "bn", "width",
+                 "LiteRT 1.0", "there are no onnx files"):  # fmt: skip
+        before = clean.text.count(told)
+        assert before > 0, told
+        assert found.text.count(told) == before, told
+    assert found.text.count("<img src=x onerror=alert(1)>\"'&") > 100
+    assert "\\x1b[31m\\udc80" in found.text
+    # JSON says it as it is, tables are valid text
+    content = json.loads((full.path / "report.json").read_text("utf-8"))
+    assert content["candidates"][0]["id"] == f"{NAME}0000"
+    (full.path / "candidates.csv").read_text("utf-8")
+    out = StringIO()
+    Console(file=out, width=5000).print(render_tables(report))
+    shown = out.getvalue()
+    assert f"{line(NAME)}0001-p80.int8" in shown
+    assert "[/b]" in shown
+    assert "\x1b" not in shown
+    shown.encode("utf-8")
+
+
+def test_words_that_the_report_knows_may_be_others(full: RunFolder) -> None:
+    path = full.compressed / "0001.json"
+    content = read_json(path)
+    for item in content["artifacts"]:
+        item["format"] = TEXT + item["format"]
+    write_json(path, content)
+    render(full.path)
+    found = Structure((full.path / "report.html").read_text("utf-8"))
+    assert not {tag for tag, _ in (*found.outside, *found.inside)} & {"img", "script"}
+    assert f"{visible(TEXT)}float32 (80 % of the pruned kernels" in found.text
+    path = full.candidates / "0004.json"
+    write_json(path, {**read_json(path), "state": TEXT})
+    with pytest.raises(InputError, match="state must be one of complete, rejected"):
+        render(full.path)
+
+
+def test_the_policy_names_the_style_sheet_and_nothing_else(folder: RunFolder) -> None:  # noqa: F811
+    render(folder.path)
+    page = (folder.path / "report.html").read_text("utf-8")
+    (style,) = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    rules = policy.replace("&#x27;", "'").split("; ")
+    assert rules == [
+        "default-src 'none'", f"style-src 'sha256-{digest}'", "base-uri 'none'",
+        "form-action 'none'",
+    ]  # fmt: skip
+    # it stands before what it governs, and what it forbids is not there
+    assert page.index("Content-Security-Policy") < page.index("<style>")
+    for _, attrs in (*Structure(page).outside, *Structure(page).inside):
+        assert not {name for name, _ in attrs} & {"style", "src", "onload", "onclick"}
+
+
+def test_a_string_is_text_whoever_wrote_it() -> None:
+    made = element("p", "a<b", 3, [element("b", "&"), None, ""], class_='"x"')
+    assert made.source == '<p class="&quot;x&quot;">a&lt;b3<b>&amp;</b></p>'
+    assert joined(["<i>", Html(""), element("br")], ", ").source == "&lt;i&gt;, <br>"
+    with pytest.raises(TypeError):
+        f"<p>{made}</p>"
+    for tag in ("script", "img", "iframe", "a", "style"):
+        with pytest.raises(ValueError, match="no element"):
+            element(tag)
+    for name in ("onclick", "src", "style"):
+        with pytest.raises(ValueError, match="no attribute"):
+            element("p", **{name: "x"})
+    for pointer in ("https://x", "javascript:alert(1)", "url(https://x#a)", "#a b"):
+        with pytest.raises(ValueError, match="inside the page"):
+            element("use", href=pointer)
+
+
+def test_only_the_markup_module_writes_markup() -> None:
+    from compress import report
+
+    room = Path(report.__file__).parent
+    for path in room.glob("*.py"):
+        if path.name == "markup.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                # docstrings may name an element
+                assert not re.search(r"<[a-z]+[ >]|</", node.value.replace("`<", "")), path
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Html":
+                (given,) = node.args
+                assert isinstance(given, ast.Constant), path
+                assert given.value == "", path
+
+
+def test_what_steers_is_spelled_out() -> None:
+    assert visible("a\x1b[1m\x7f\x9b\u202e\ud800\u2028b\tc\n") == (
+        "a\\x1b[1m\\x7f\\x9b\\u202e\\ud800\\u2028b\tc\n"
+    )
+    assert visible("é 日本 🎈 \u200d") == "é 日本 🎈 \u200d"
+    assert line("a\nb\tc\r") == "a\\nb\\tc\\r"
+    assert short("abcdef", 6) == "abcdef"
+    assert short("abcdefg", 6) == "abcde…"
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("candidates/0001.json", "id", "../../0001"),
+        ("candidates/0001.json", "id", "0002"),
+        ("compressed/0001.json", "model", "/tmp/0001"),
+        ("final/0001-final0.json", "model", "../0001"),
+        ("final/0001-final0.json", "place", 7),
+    ],
+)
+def test_a_record_has_the_name_of_its_file(
+    full: RunFolder, file: str, key: str, value: object
+) -> None:
+    path = full.path / file
+    write_json(path, {**read_json(path), key: value})
+    with pytest.raises(InputError, match="named"):
+        load_report(full.path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model", "0002"),
+        ("id", "../../up"),
+        ("id", ".."),
+        ("id", ""),
+        ("file", "/etc/passwd"),
+        ("file", "exports/../../up.tflite"),
+        ("file", "exports/a\x00b"),
+    ],
+)
+def test_files_of_a_folder_lie_in_it(full: RunFolder, key: str, value: str) -> None:
+    path = full.compressed / "0001.json"
+    content = read_json(path)
+    content["artifacts"][1][key] = value
+    write_json(path, content)
+    with pytest.raises(InputError, match="0001.json"):
+        load_report(full.path)
+
+
+def test_an_id_is_one_word_of_the_command_that_is_shown(full: RunFolder) -> None:
+    report = load_report(full.path)
+    made = replay_command(report, Candidate("a; rm -rf ~ #", "complete", {}, 1))
+    assert made == "paretune search --replay 'r/a; rm -rf ~ #.json'"
+
+
+def test_a_cell_of_the_table_begins_no_formula(full: RunFolder) -> None:
+    path = full.candidates / "0000.json"
+    write_json(path, {**read_json(path), "reason": "=HYPERLINK(1)", "device": "@x"})
+    render(full.path)
+    text = (full.path / "candidates.csv").read_text("utf-8")
+    assert ",'=HYPERLINK(1)," in text
+    assert ",'@x," in text
+
+
+def test_names_on_the_terminal_are_names() -> None:
+    grid = Grid("of [red]x", ("Model",), ("Model",))
+    grid.put(("[/bold] [red]name\x1b[2J",))
+    out = StringIO()
+    console = Console(file=out, width=80, force_terminal=True, color_system=None)
+    console.print(grid)
+    with Progress(TextColumn("{task.description}", markup=False), console=console) as progress:
+        shown = RichDisplay(progress)
+        shown.phase("Compressing [/x]", 0, 1)
+        shown.worker(0, "testing [/y]\x1b[2J", 0.5)
+    assert "of [red]x" in out.getvalue()
+    assert "[/bold] [red]name\\x1b[2J" in out.getvalue()
+    assert "testing [/y]\\x1b[2J" in out.getvalue()
+    assert "\x1b[2J" not in out.getvalue()

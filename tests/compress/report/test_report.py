@@ -1,0 +1,333 @@
+"""The report from a folder made by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from compress.core.atomic_files import read_json, write_json
+from compress.measure import Latency, formats
+from compress.plan import Plan
+from compress.report import load_report, render, render_tables
+from compress.report.words import training, verdict
+from compress.run.directory import RunFolder
+from compress.run.records import Artifact, Candidate, Compressed
+from search.plan import SearchPlan
+
+
+def artifact(model: str, variant: str, file_format: str, accuracy: float, gzipped: int) -> Artifact:
+    name = model if variant == "dense" else f"{model}-p80"
+    quality = dict.fromkeys(("accuracy", "f1_macro", "precision_macro", "recall_macro"), accuracy)
+    return Artifact(
+        f"{name}.{file_format}", model, variant, file_format, f"exports/{name}.tflite",
+        f"{model}.float32", 2_000_000, 1000, 1000 if variant == "dense" else 300,
+        0.0 if variant == "dense" else 0.8, ("odd (LSTM): no counting rule for this class",),
+        4000, gzipped, quality, 0.01, 0.995, 200,
+    )  # fmt: skip
+
+
+def latency(ratio: float, spread: float = 0.01) -> Latency:
+    return Latency(
+        0.5 / ratio, 0.49 / ratio, 0.51 / ratio, 0.6, 0.4, ratio, ratio - spread, ratio + spread,
+        "0001.float32", 24, 3, 144, 1, "A <CPU>", "LiteRT 1.0", "precision", (),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    made = RunFolder(tmp_path / "run")
+    shown = {"command": "paretune run --data x", "replay": "paretune search --replay r/{id}.json"}
+    made.claim("run", SearchPlan(), {}, shown)
+    write_json(
+        made.data,
+        {
+            "source": "<script>x</script>", "input_shape": [8, 8, 1], "class_names": ["a", "b"],
+            "counts": {"train": [5, 6], "val": [1, 1], "test": [2, 2]},
+            "preprocess": {"formula": "f", "scale": 0.5, "mean": [0.1], "std": [1.0]},
+            "fingerprint": "f", "notes": ["3 files skipped"],
+        },
+    )  # fmt: skip
+    for number, (accuracy, macs) in enumerate([(0.7, 9), (0.9, 20), (0.8, 10), (0.8, 12)]):
+        made.write_candidate(
+            Candidate(f"{number:04d}", "complete", {"width": 8, "lr": 0.00123}, 1, macs=macs * 1000,
+                      params=10, val={"accuracy": accuracy}, device="CPU X")
+        )  # fmt: skip
+    made.write_candidate(Candidate("0004", "rejected", {}, 1, "too many MACs", macs=10**9))
+    made.write_candidate(Candidate("0005", "failed", {}, 1, "the loss is NaN"))
+    files = [
+        artifact("0001", "dense", "float32", 0.91, 3000),
+        artifact("0001", "dense", "int8", 0.905, 1500),
+        artifact("0001", "pruned", "float32", 0.90, 1000),
+        artifact("0001", "pruned", "int8", 0.89, 500),
+    ]
+    made.write_compressed(
+        Compressed(
+            "0001", "0001 (0.9000 validation accuracy)",
+            {"dense": {"accuracy": 0.9}, "pruned": {"accuracy": 0.89}},
+            {"pruned": [{"layer": "mid", "size": 100, "zeros": 80}],
+             "kept": [{"layer": "bn", "kind": "BatchNormalization", "reason": "not pruned"}],
+             "sparsity": 0.8},
+            3, 5, "paretune compress run/candidates/0001.keras", 12.0, "CPU X", ("a note",),
+            tuple(item.to_json() for item in files),
+        )
+    )  # fmt: skip
+    ratios = {files[0].id: 1.0, files[1].id: 2.0, files[2].id: 1.004, files[3].id: 2.0}
+    write_json(made.latency, {name: latency(ratio).to_json() for name, ratio in ratios.items()})
+    return made
+
+
+def test_front_and_states(folder: RunFolder) -> None:
+    report = load_report(folder.path)
+    # 0003 costs more than 0002 at the same accuracy
+    assert report.front == ("0000", "0002", "0001")
+    assert report.summary() == (
+        "4 candidates trained, 1 rejected untrained, 1 failed, 3 on the front"
+    )
+
+
+def test_json_and_csv_hold_the_figures(folder: RunFolder) -> None:
+    render(folder.path)
+    content = json.loads((folder.path / "report.json").read_text())
+    last = content["files"][-1]
+    assert (last["id"], last["speedup"], last["gzip_bytes"]) == ("0001-p80.int8", 2.0, 500)
+    assert last["latency"]["device"] == "A <CPU>"
+    assert content["columns"]["latency_ms"]["kind"] == "measured"
+    assert content["columns"]["macs"]["kind"] == "counted"
+    assert (last["macs"], last["flops"]) == (2_000_000, 4_000_000)
+    assert set(content["columns"]) <= set(last)
+    with open(folder.path / "candidates.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["id"] for row in rows if row["record"] == "file"] == [
+        "0001.float32", "0001.int8", "0001-p80.float32", "0001-p80.int8",
+    ]  # fmt: skip
+    assert float(rows[-1]["latency_ms"]) == pytest.approx(0.25)
+    assert rows[4]["reason"] == "too many MACs"
+
+
+class Page(HTMLParser):
+    """Collects tags that could load something, and unclosed ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loading: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in {"script", "link", "img", "iframe", "object", "embed"}:
+            self.loading.append(tag)
+        for key, value in attrs:
+            if key in {"src", "href", "xlink:href"} and not str(value).startswith("#"):
+                self.loading.append(f"{key}={value}")
+        if tag not in {"meta", "br"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
+
+def test_html_is_self_contained_and_escaped(folder: RunFolder) -> None:
+    render(folder.path)
+    text = (folder.path / "report.html").read_text("utf-8")
+    page = Page()
+    page.feed(text)
+    assert page.loading == []
+    assert page.open == []
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+    assert "<script>" not in text
+    assert "&lt;script&gt;x" in text
+    for expected in (
+        "paretune compress run/candidates/0001.keras",
+        "paretune search --replay r/0001.json",
+        "bn kept: not pruned",
+        "mid: 80 of 100 weights are zero",
+        "odd (LSTM): no counting rule",
+        "A &lt;CPU&gt;",
+        "3 files skipped",
+        "the loss is NaN",
+        "a note",
+    ):
+        assert expected in text, expected
+
+
+def test_rendering_twice_gives_the_same_bytes(folder: RunFolder) -> None:
+    render(folder.path)
+    names = ("report.html", "report.json", "candidates.csv", "pareto.png")
+    before = {name: (folder.path / name).read_bytes() for name in names}
+    render(folder.path)
+    assert before == {name: (folder.path / name).read_bytes() for name in names}
+
+
+def test_verdicts_say_what_zeros_change(folder: RunFolder) -> None:
+    text = verdict(load_report(folder.path), "0001")
+    # of the kernels that were pruned, and of all parameters: 300 of 1000 are not zero
+    assert (
+        "float32 (80 % of the pruned kernels, 70 % of all parameters are zero): -1.00 points of "
+        "test accuracy after 5 more epochs of training, 3.00x smaller gzipped" in text
+    )
+    assert "no difference in time that this run can show" in text
+    assert "2.00x faster (250 us [245, 255]) where int8 alone gives 2.00x" in text
+
+
+def lengths(folder: RunFolder, **changes: Any) -> str:
+    """Returns what the report says about training, with another record."""
+    path = folder.compressed / "0001.json"
+    write_json(path, {**read_json(path), **changes})
+    report = load_report(folder.path)
+    return training(report, report.compressed[0])
+
+
+def test_more_training_is_named_beside_what_was_gained(folder: RunFolder) -> None:
+    # a record of the first release: the candidate's history tells, the last fine-tuning at least
+    path = folder.candidates / "0001.json"
+    told = ({"epoch": n, "val": {"accuracy": 0.5}} for n in range(1, 4))
+    write_json(path, {**read_json(path), "history": list(told)})
+    text = lengths(folder)
+    assert "the dense model was trained for 3 epochs, then for 5 more epochs while" in text
+    assert "taught by 0001" in text
+    assert "No dense model was trained as long" in text
+    assert "what was gained may come from training and the teacher, not from compression" in text
+    assert "at least 5 more" in lengths(
+        folder, channels={"groups": [], "frozen": [], "unknown": []}
+    )
+    text = lengths(folder, finetuned=112, dense_epochs=1, teacher="")
+    assert "trained for 1 epoch, then for 112 more epochs" in text
+    assert "may come from training, not from compression" in text
+    assert "from weights that came trained" in lengths(folder, dense_begun=True)
+    # a stranger's model
+    text = lengths(folder, dense_epochs=None, dense_begun=False)
+    assert "how long the dense model was trained is not known" in text
+    # a gain is never compression's without a word
+    content = read_json(folder.compressed / "0001.json")
+    for item in content["artifacts"][2:]:
+        item["test"] = dict.fromkeys(item["test"], 0.96)
+    write_json(folder.compressed / "0001.json", content)
+    assert "+5.00 points of test accuracy after 112 more epochs of training, 3" in verdict(
+        load_report(folder.path), "0001"
+    )
+    # the dense model trained as long: 0.96 against 0.97
+    text = lengths(folder, as_long={"val": {"accuracy": 0.9}, "test": {"accuracy": 0.97}})
+    assert "not compressed, the Keras model reaches test accuracy 97.00 %" in text
+    assert "may come from" not in text
+    told = verdict(load_report(folder.path), "0001")
+    assert "+5.00 points of test accuracy after 112 more epochs of training" in told
+    assert "(-1.00 against the dense model trained as long)" in told
+    render(folder.path)
+    assert text in (folder.path / "report.html").read_text("utf-8").replace("&#x27;", "'")
+    console = Console(width=400, record=True, file=StringIO())
+    console.print(render_tables(load_report(folder.path)))
+    assert text in console.export_text()
+
+
+def test_zeros_are_told_as_a_share_of_everything(folder: RunFolder) -> None:
+    """13 % of all parameters may be what 80 % of some kernels are."""
+    path = folder.compressed / "0001.json"
+    content = read_json(path)
+    for item in content["artifacts"][2:]:
+        item["nonzero"] = 870
+    write_json(path, content)
+    report = render(folder.path)
+    said = "80 % of the pruned kernels, 13 % of all parameters are zero"
+    assert said in verdict(report, "0001")
+    page = (folder.path / "report.html").read_text("utf-8")
+    assert said in page
+    assert "<small>13 % zero</small>" in page
+    rows = json.loads((folder.path / "report.json").read_text("utf-8"))["files"]
+    assert [row["zeros"] for row in rows] == pytest.approx([0, 0, 0.13, 0.13])
+    console = Console(width=250, record=True, file=StringIO())
+    console.print(render_tables(report))
+    text = console.export_text()
+    assert "870 (13 % zero)" in text
+    assert said in text
+    assert "80 % sparsity" not in page + text
+
+
+def test_the_baseline_is_named_as_it_is(folder: RunFolder) -> None:
+    from compress.report.words import conditions
+
+    assert "dense float32 file" in conditions(load_report(folder.path))
+    text = folder.latency.read_text()
+    folder.latency.write_text(text.replace('"baseline": "0001.float32"', '"baseline": "0001.int8"'))
+    assert "dense int8 file" in conditions(load_report(folder.path))
+
+
+def test_ranges_are_never_shown_as_intervals(folder: RunFolder) -> None:
+    """Of few instances: in the page, the tables, JSON and CSV."""
+    from compress.report.words import conditions
+
+    content = json.loads(folder.latency.read_text())
+    few = {name: {**value, "rounds": 6, "spread": "range"} for name, value in content.items()}
+    folder.latency.write_text(json.dumps(few))
+    report = render(folder.path)
+    assert "median and range of 6 rounds, 3 instances a file: fewer than 10" in conditions(report)
+    assert "2.00x faster (250 us [range 245 to 255])" in verdict(report, "0001")
+    page = (folder.path / "report.html").read_text("utf-8")
+    assert "<small>[range 245 to 255]</small>" in page
+    assert "median and 95 % interval" not in page
+    stored = json.loads((folder.path / "report.json").read_text())
+    assert {item["latency"]["spread"] for item in stored["files"]} == {"range"}
+    with open(folder.path / "candidates.csv", newline="") as stream:
+        spreads = [row["spread"] for row in csv.DictReader(stream)]
+    assert spreads == [""] * 6 + ["range"] * 4
+
+
+def test_tables_print(folder: RunFolder) -> None:
+    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(render_tables(load_report(folder.path)))
+    text = console.export_text()
+    assert "0001-p80.int8" in text
+    assert "LiteRT 1.0 on A <CPU>, 1 thread" in text
+    console.file.close()
+
+
+def test_a_search_alone_and_an_empty_run_render(tmp_path: Path) -> None:
+    made = RunFolder(tmp_path / "search")
+    made.claim("search", SearchPlan())
+    report = render(made.path)
+    assert (report.front, report.rows) == ((), ())
+    made.write_candidate(
+        Candidate("0000", "complete", {}, 1, macs=10, params=1, val={"accuracy": 0.5})
+    )
+    assert render(made.path).front == ("0000",)
+    assert (made.path / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    bare = RunFolder(tmp_path / "compress")
+    bare.claim("compress", Plan())
+    assert render(bare.path).rows == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (formats.count(950), "950"),
+        (formats.count(12_345), "12.3 k"),
+        (formats.count(4_560_000), "4.56 M"),
+        (formats.count(None), "-"),
+        (formats.size(1500), "1.5 kB"),
+        (formats.size(2_345_678), "2.35 MB"),
+        (formats.share(0.91234), "91.23 %"),
+        (formats.percent(0.8), "80 %"),
+        (formats.percent(0.004), "0.4 %"),
+        (formats.percent(0.0), "0 %"),
+        (formats.percent(0.0099), "1.0 %"),
+        (formats.interval("accuracy", (0.9105, 0.96012)), "[91.05, 96.01]"),
+        (formats.interval("rmse", (1.5, 2.25)), "[1.5, 2.25]"),
+        (formats.interval("accuracy", None), ""),
+        (formats.time(0.0054), "5.40 us"),
+        (formats.time(12.345), "12.3 ms"),
+        (formats.time(512.3), "512 ms"),
+    ],
+)
+def test_formats(text: str, expected: str) -> None:
+    assert text == expected

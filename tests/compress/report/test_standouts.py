@@ -1,0 +1,181 @@
+"""Files are chosen by validation data; test data say how good the chosen ones are."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy.stats import binomtest
+
+from compress.core.atomic_files import read_json, write_json
+from compress.measure.sampling import resampled, wilson
+from compress.plan import Plan
+from compress.report import load_report, render, render_tables
+from compress.report.standouts import standouts
+from compress.report.words import learnt_lines
+from compress.run.directory import RunFolder
+from compress.run.records import Artifact, Compressed, Final
+from compress.task import make_task
+from tests.compress.report.test_report import latency
+
+# id, validation, test, gzipped bytes, time against the baseline
+FILES = [
+    ("m.float32", 0.960, 0.940, 9000, 1.0),
+    # best on the test part by 5 points, and by nothing that may choose
+    ("m.int8", 0.940, 0.990, 2000, 4.0),
+    ("m-p80.float32", 0.955, 0.930, 4000, 1.1),
+    ("m-p80.int8", 0.951, 0.920, 5000, 3.0),
+]
+
+
+def run_with(path: Path, files: list[tuple[str, float | None, float, int, float]]) -> RunFolder:
+    folder = RunFolder(path)
+    folder.claim("compress", Plan())
+    write_json(
+        folder.data,
+        {"source": "x", "task": "multiclass", "input_shape": [2], "class_names": ["a", "b"],
+         "counts": {"train": [5, 5], "val": [100, 100], "test": [150, 210]}},
+    )  # fmt: skip
+    made = []
+    for name, val, test, gzipped, _ in files:
+        stem, _, file_format = name.partition(".")
+        more: dict[str, Any] = {} if val is None else {"val": {"accuracy": val}, "tested": 360}
+        made.append(
+            Artifact(
+                name, "m", "dense" if stem == "m" else "pruned", file_format, f"exports/{name}",
+                "m.float32", 100, 1000, 1000, 0.0, (), 10_000, gzipped, {"accuracy": test}, 0.0,
+                1.0, 50, **more,
+            )
+        )  # fmt: skip
+    record = Compressed(
+        "m", "", {"dense": {"accuracy": 0.95}, "pruned": {"accuracy": 0.97}},
+        {"pruned": [], "kept": [], "sparsity": 0.0}, 1, 2, "paretune compress m", 1.0, "CPU", (),
+        tuple(item.to_json() for item in made), compressed="m-p80",
+    )  # fmt: skip
+    folder.write_compressed(record)
+    write_json(folder.latency, {name: latency(ratio).to_json() for name, *_, ratio in files})
+    return folder
+
+
+def test_validation_chooses_and_test_judges(tmp_path: Path) -> None:
+    folder = run_with(tmp_path / "run", FILES)
+    found = standouts(load_report(folder.path))
+    assert found.missing == ""
+    # by test accuracy all three would be m.int8; it is 2 points below the best in validation
+    assert {item.what: item.row.artifact.id for item in found.chosen} == {
+        "best": "m.float32", "smallest": "m-p80.float32", "fastest": "m-p80.int8",
+    }  # fmt: skip
+    report = render(folder.path)
+    content = json.loads((folder.path / "report.json").read_text("utf-8"))["chosen"]
+    # 0.94 of 360 in Wilson's closed form, to four digits by hand:
+    # centre (0.94 + 3.8415 / 720) / 1.010671 = 0.93536, half 0.02484
+    assert content["best"] == {
+        "file": "m.float32", "val": 0.96, "test": 0.94, "examples": 360,
+        "interval": [pytest.approx(0.9105, abs=1e-4), pytest.approx(0.9602, abs=1e-4)],
+    }  # fmt: skip
+    assert content["quality"] == "accuracy"
+    assert content["fastest"]["file"] == "m-p80.int8"
+    page = (folder.path / "report.html").read_text("utf-8")
+    tiles = page[page.index('class="tiles"') : page.index("<svg")]
+    assert "94.00 %" in tiles
+    assert "[91.05, 96.02]" in tiles
+    assert "n = 360" in tiles
+    assert "m.int8" not in tiles
+    out = StringIO()
+    Console(file=out, width=250).print(render_tables(report))
+    last = out.getvalue().strip().splitlines()[-3:]
+    assert last[0].startswith("Best validation accuracy: m.float32 (96.00 %)")
+    assert "test 94.00 % [91.05, 96.02], n = 360" in last[0]
+    assert last[1].startswith("Smallest within 1 point of it: m-p80.float32, 4.0 kB gzipped")
+    assert last[2].startswith("Fastest within 1 point of it: m-p80.int8, 167 us")
+
+
+def test_equal_validation_goes_to_the_smaller_file(tmp_path: Path) -> None:
+    same = [(name, 0.9, test, gzipped, ratio) for name, _, test, gzipped, ratio in FILES]
+    found = standouts(load_report(run_with(tmp_path / "run", same).path))
+    assert found.chosen[0].row.artifact.id == "m.int8"
+
+
+def test_records_of_older_versions_choose_by_the_keras_models(tmp_path: Path) -> None:
+    folder = run_with(tmp_path / "run", [(*item[:1], None, *item[2:]) for item in FILES])
+    found = standouts(load_report(folder.path))
+    # validation: dense 0.95, pruned 0.97, and of files in int8 nothing is known
+    assert {item.what: item.row.artifact.id for item in found.chosen} == {
+        "best": "m-p80.float32", "smallest": "m-p80.float32", "fastest": "m-p80.float32",
+    }  # fmt: skip
+    assert "Keras models" in found.by
+    render(folder.path)
+    # n comes from data.json
+    assert "n = 360" in (folder.path / "report.html").read_text("utf-8")
+
+
+def test_of_int8_alone_older_records_know_nothing(tmp_path: Path) -> None:
+    files = [(item[0], None, *item[2:]) for item in FILES if item[0].endswith("int8")]
+    folder = run_with(tmp_path / "run", files)
+    path = folder.compressed / "m.json"
+    path.write_text(path.read_text().replace('"m.float32"', '"m.int8"'))
+    found = standouts(load_report(folder.path))
+    assert (found.chosen, "not on record" in found.missing) == ((), True)
+
+
+def final_on_validation(folder: RunFolder) -> None:
+    folder.write_final(Final("m", 0, 1, 5, 5, True, {}, {"accuracy": 0.9}, 1.0))
+
+
+def taught_on_validation(folder: RunFolder) -> None:
+    path = folder.compressed / "m.json"
+    write_json(path, {**read_json(path), "val_learnt": True})
+
+
+@pytest.mark.parametrize("learn", [final_on_validation, taught_on_validation])
+def test_what_was_learnt_chooses_nothing(tmp_path: Path, learn: Any) -> None:
+    folder = run_with(tmp_path / "run", FILES)
+    learn(folder)
+    report = render(folder.path)
+    found = standouts(report)
+    assert found.chosen == ()
+    assert "have learnt the validation part" in found.missing
+    page = (folder.path / "report.html").read_text("utf-8")
+    assert found.missing in page
+    assert "within 1 point" not in page
+    chosen = json.loads((folder.path / "report.json").read_text("utf-8"))["chosen"]
+    assert set(chosen) == {"missing"}
+    out = StringIO()
+    Console(file=out, width=250).print(render_tables(report))
+    assert found.missing in out.getvalue()
+    # said where nobody overlooks it: above the tiles, and bold among the last lines
+    (warning,) = learnt_lines(report)
+    assert "learnt the validation part" in warning
+    assert f'<p class="warning">{warning}</p>' in page[: page.index('class="plot"')]
+    assert warning in out.getvalue()
+
+
+@pytest.mark.parametrize(("right", "of"), [(0, 10), (3, 7), (350, 360), (360, 360), (9123, 10_000)])
+def test_wilson_against_scipy(right: int, of: int) -> None:
+    expected = binomtest(right, of).proportion_ci(0.95, method="wilson")
+    assert wilson(right / of, of) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@pytest.mark.slow
+def test_resampling_covers_what_other_samples_give() -> None:
+    task = make_task("regression", 1)
+    random = np.random.default_rng(0)
+
+    def sample(count: int) -> tuple[Any, Any]:
+        y = random.normal(size=(count, 1)).astype(np.float32)
+        return y, (y + random.normal(scale=0.5, size=y.shape)).astype(np.float32)
+
+    # R^2 of this model is 1 - 0.25 / 1
+    hits = 0
+    for seed in range(60):
+        found = resampled(*sample(200), task.quality, "r2", seed=seed)
+        assert found is not None
+        hits += found[0] <= 0.75 <= found[1]
+    # 95 % of 60, less three standard errors
+    assert hits >= 52
+    assert resampled(*sample(9), task.quality, "r2", seed=0) is None

@@ -1,0 +1,229 @@
+"""Which run a model comes from, what it has learnt, and what may judge it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compress.core.errors import InputError
+from compress.data import Dataset, Preprocessing, load_data
+from compress.pipeline.compression import write_data_record
+from compress.plan.fields import from_flat, to_nested
+from compress.run.directory import RunFolder
+from compress.run.origin import origin_of, past_of, write_examples
+from compress.run.unlearnt import Judged, check_choices, check_scaling, check_unlearnt, overlap
+from search.plan import SearchPlan
+
+
+def run_of(path: Path, data: Dataset, *, old: bool = False, **flat: Any) -> RunFolder:
+    """A run's folder with one candidate, its final training and its compressed model."""
+    plan = from_flat(SearchPlan, flat)
+    folder = RunFolder(path)
+    folder.claim("run", plan)
+    write_data_record(folder, data)
+    if not old:
+        write_examples(folder, data)
+    (folder.candidates / "0003.json").write_text("{}")
+    for file in (folder.model_file("0003"), folder.model_file("0003-p80"),
+                 folder.final / "0003.keras", folder.final / "0003-final0.keras"):  # fmt: skip
+        file.write_text("model")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reseeded() -> Dataset:
+    return load_data("digits", seed=1)
+
+
+def common(one: Any, two: Any) -> int:
+    """Counts equal examples by their bytes."""
+    return len({row.tobytes() for row in one} & {row.tobytes() for row in two})
+
+
+def test_models_of_a_run_are_known(digits: Dataset, tmp_path: Path) -> None:
+    folder = run_of(tmp_path / "run", digits)
+    link = tmp_path / "mine.keras"
+    link.symlink_to(folder.model_file("0003"))
+    for file in (*folder.candidates.glob("*.keras"), *folder.final.glob("*.keras"), link):
+        origin = origin_of(file)
+        assert origin is not None
+        assert origin.folder.path == folder.path.resolve()
+        assert origin.preprocess == digits.preprocess
+        assert origin.class_names == digits.class_names
+    stranger = tmp_path / "elsewhere" / "0003.keras"
+    stranger.parent.mkdir()
+    stranger.write_text("model")
+    assert origin_of(stranger) is None
+    assert origin_of(folder.exports / "0003.keras") is None
+    assert check_unlearnt(stranger, digits, "Model 'x'") == Judged()
+
+
+@pytest.mark.parametrize("name", ["candidates/0003", "final/0003", "final/0003-final0",
+                                  "candidates/0003-p80"])  # fmt: skip
+@pytest.mark.parametrize("old", [False, True])
+def test_another_split_of_the_same_data_is_refused(
+    name: str, old: bool, digits: Dataset, reseeded: Dataset, tmp_path: Path
+) -> None:
+    folder = run_of(tmp_path / "run", digits, old=old, test_fraction=0.2)
+    file = folder.path / f"{name}.keras"
+    assert check_unlearnt(file, digits, "Model 'm'") == Judged()
+    # the scaling makes no other examples of them
+    unit = load_data("digits", normalize="unit")
+    assert check_unlearnt(file, unit, "Model 'm'") == Judged()
+    learnt = common(reseeded.test.x, digits.train.x)
+    received = f"{learnt} of the 360 test examples" if not old else "other parts of 'digits'"
+    with pytest.raises(InputError, match=f"Model 'm' must be judged on .* {received}") as caught:
+        check_unlearnt(file, reseeded, "Model 'm'")
+    assert str(caught.value).endswith(
+        "Give that run's --data digits --seed 0 --val-fraction 0.15 --test-fraction 0.2."
+    )
+
+
+def test_the_same_data_under_another_name_and_scale(
+    digits: Dataset, reseeded: Dataset, tmp_path: Path
+) -> None:
+    folder = run_of(tmp_path / "run", digits)
+    parts = {
+        part: replace(reseeded.split(part), x=(reseeded.split(part).x / 16).astype(np.float32))
+        for part in ("train", "val", "test")
+    }
+    renamed = replace(reseeded, name="my.npz", **parts)
+    with pytest.raises(InputError, match=f"{common(reseeded.test.x, digits.train.x)} of the 360"):
+        check_unlearnt(folder.model_file("0003"), renamed, "Model 'm'")
+
+
+def test_other_data_are_no_overlap(digits: Dataset, blobs: Dataset, tmp_path: Path) -> None:
+    for old in (False, True):
+        folder = run_of(tmp_path / f"run{old}", digits, old=old)
+        assert check_unlearnt(folder.model_file("0003"), blobs, "Model 'm'") == Judged()
+
+
+def test_only_the_validation_part_was_learnt(digits: Dataset, tmp_path: Path) -> None:
+    """Same test part, but validation and training examples have changed places."""
+    folder = run_of(tmp_path / "run", digits)
+    count = len(digits.val)
+    mixed = replace(
+        digits, train=replace(digits.val), val=digits.train.take(np.arange(count))
+    )  # fmt: skip
+    with pytest.raises(InputError, match=f"{count} of the {count} validation examples"):
+        check_unlearnt(folder.model_file("0003"), mixed, "Teacher 't'")
+
+
+def test_final_trainings_on_the_validation_part(
+    digits: Dataset, reseeded: Dataset, tmp_path: Path
+) -> None:
+    for old in (False, True):
+        folder = run_of(
+            tmp_path / f"run{old}", digits, old=old, final_epochs=2, final_on_validation=True
+        )
+        for name in ("final/0003", "final/0003-final0", "candidates/0003-p80"):
+            judged = check_unlearnt(folder.path / f"{name}.keras", digits, "Model 'm'")
+            assert judged.validation
+            (note,) = judged.notes
+            assert note.startswith("model 'm' has learnt the validation part: nothing is selected")
+            with pytest.raises(InputError, match="must be judged on examples"):
+                check_unlearnt(folder.path / f"{name}.keras", reseeded, "Model 'm'")
+        # the candidate itself was trained on the training part alone
+        assert check_unlearnt(folder.model_file("0003"), digits, "Model 'm'") == Judged()
+
+
+def test_what_was_learnt_is_handed_on(digits: Dataset, reseeded: Dataset, tmp_path: Path) -> None:
+    """A compressed model of a model of a run, and one whose teacher came from another."""
+    first = run_of(tmp_path / "run", digits, final_epochs=2, final_on_validation=True)
+    second = RunFolder(tmp_path / "compress")
+    second.claim("compress", from_flat(SearchPlan, {}))
+    write_data_record(second, digits)
+    final = first.final / "0003.keras"
+    write_examples(second, digits, [final], [])
+    file = second.model_file("0003-p80")
+    file.write_text("model")
+    assert len(past_of([final])) == len(digits.train) + len(digits.val)
+    assert len(past_of([tmp_path / "none.keras"])) == 0
+    assert check_unlearnt(file, digits, "Model 'm'").validation
+    both = np.concatenate([digits.train.x, digits.val.x])
+    with pytest.raises(InputError, match=f"{common(reseeded.test.x, both)} of the 360"):
+        check_unlearnt(file, reseeded, "Model 'm'")
+    # teachers have taught the compressed models alone
+    third = run_of(tmp_path / "third", digits)
+    write_examples(third, digits, [], [final])
+    assert not check_unlearnt(third.model_file("0003"), digits, "Model 'm'").validation
+    assert check_unlearnt(third.model_file("0003-p80"), digits, "Model 'm'").validation
+
+
+def test_duplicates_are_chance_and_said(digits: Dataset, blobs: Dataset, tmp_path: Path) -> None:
+    folder = run_of(tmp_path / "run", blobs)
+    x = blobs.test.x.copy()
+    x[:1] = blobs.train.x[:1]
+    few = np.repeat(x, 2, axis=0)
+    test = replace(blobs.test, x=few, y=np.repeat(blobs.test.y, 2))
+    # one example of the other run, twice among 120: above 1 %
+    other = replace(blobs, train=blobs.train.take(np.arange(1, 240)), test=test)
+    assert overlap(other, "test", np.unique(blobs.keys["train"])) == (2, pytest.approx(1.2))
+    with pytest.raises(InputError, match="2 of the 120 test examples"):
+        check_unlearnt(folder.model_file("0003"), other, "Model 'm'")
+    # where as many are double in the data itself, that is what these data are like
+    doubles = few.copy()
+    doubles[10:12] = blobs.train.x[1]
+    like = replace(other, test=replace(test, x=doubles))
+    judged = check_unlearnt(folder.model_file("0003"), like, "Model 'm'")
+    assert judged.notes == (
+        "2 of the 120 test examples occur among those that model 'm' has learnt (chance "
+        "duplicates)",
+    )
+
+
+def test_choices_are_tested_on_what_did_not_make_them(
+    digits: Dataset, reseeded: Dataset, tmp_path: Path
+) -> None:
+    for old in (False, True):
+        folder = run_of(tmp_path / f"run{old}", digits, old=old)
+        check_choices(folder, digits, "Warm start 'r'")
+        with pytest.raises(InputError, match="Warm start 'r' must be judged on"):
+            check_choices(folder, reseeded, "Warm start 'r'")
+    # new validation data may be old training data: choices have no weights
+    swapped = replace(digits, train=digits.val, val=digits.train)
+    check_choices(RunFolder(tmp_path / "runFalse"), swapped, "Warm start 'r'")
+    check_choices(RunFolder(tmp_path / "none"), reseeded, "Warm start 'r'")
+
+
+def test_a_model_is_fed_as_in_its_run(digits: Dataset, blobs: Dataset, tmp_path: Path) -> None:
+    for old in (False, True):
+        folder = run_of(tmp_path / f"run{old}", digits, old=old)
+        file = folder.model_file("0003")
+        assert check_scaling(file, digits, "Model 'm'") == ()
+        unit = load_data("digits", normalize="unit")
+        with pytest.raises(InputError, match="Model 'm' must be fed in the scaling of its run"):
+            check_scaling(file, unit, "Model 'm'")
+        (note,) = check_scaling(file, blobs, "Model 'm'")
+        assert note.startswith("model 'm' is fed in another scaling than in its run")
+    assert check_scaling(tmp_path / "stranger.keras", digits, "Model 'm'") == ()
+
+
+def test_damaged_records_are_named(digits: Dataset, tmp_path: Path) -> None:
+    folder = run_of(tmp_path / "run", digits)
+    folder.examples.write_bytes(b"torn")
+    with pytest.raises(InputError, match=r"examples\.npz' must be an \.npz file"):
+        check_unlearnt(folder.model_file("0003"), digits, "Model 'm'")
+    np.savez(folder.examples, train=np.arange(3), val=np.arange(3, dtype=np.uint64))
+    with pytest.raises(InputError, match=r"record of its examples.* Received: train, val\."):
+        check_unlearnt(folder.model_file("0003"), digits, "Model 'm'")
+    folder.data.write_text("[1]")
+    with pytest.raises(InputError, match="must hold a JSON object"):
+        origin_of(folder.model_file("0003"))
+
+
+def test_fingerprints_of_the_first_release_hold(digits: Dataset) -> None:
+    """A run of then goes on now: the new field of scalings is in no hash unless it is set."""
+    assert repr(Preprocessing(0.5)) == "Preprocessing(scale=0.5, mean=(0.0,), std=(1.0,))"
+    turned = replace(digits, preprocess=replace(digits.preprocess, bgr=True))
+    assert turned.fingerprint() != digits.fingerprint()
+    stored = json.loads(json.dumps(turned.preprocess.to_json()))
+    assert Preprocessing.from_json(stored) == turned.preprocess
+    del stored["bgr"]
+    assert Preprocessing.from_json(stored) == digits.preprocess
+    assert to_nested(SearchPlan())["data"]["normalize"] == "auto"

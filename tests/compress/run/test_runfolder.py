@@ -1,0 +1,105 @@
+"""Whose a folder is, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from compress.core.atomic_files import whole_files
+from compress.core.errors import InputError
+from compress.plan import Plan
+from compress.plan.fields import from_flat
+from compress.run.directory import LOG, RunFolder
+from compress.run.records import Candidate
+from search.plan import SearchPlan
+
+
+def test_the_same_plan_may_come_back(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.claim("run", SearchPlan(), {"data": "abc"})
+    folder.claim("run", from_flat(SearchPlan, {"trials": 50}), {"data": "abc"})
+    stored = folder.read_plan_record()
+    assert stored["plan"]["search"]["trials"] == 50
+    assert stored["versions"]["keras"].startswith("3.")
+
+
+@pytest.mark.parametrize(
+    ("command", "values", "fact", "message"),
+    [
+        ("run", {"seed": 1}, "abc", "seed was 0, now 1"),
+        ("run", {"sparsity": 0.5}, "abc", "weights.sparsity was 0.8, now 0.5"),
+        ("search", {}, "abc", "command was run, now search"),
+        ("run", {}, "xyz", "data was 'abc', now 'xyz'"),
+    ],
+)
+def test_another_plan_is_refused_and_nothing_changes(
+    tmp_path: Path, command: str, values: dict[str, object], fact: str, message: str
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.claim("run", SearchPlan(), {"data": "abc"})
+    folder.write_candidate(Candidate("0000", "failed", {}, 0))
+    before = folder.plan.read_bytes()
+    with pytest.raises(InputError, match=message):
+        folder.claim(command, from_flat(SearchPlan, values), {"data": fact})
+    assert folder.plan.read_bytes() == before
+
+
+def test_what_a_killed_writer_left_behind_is_no_record(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.claim("run", SearchPlan(), {"data": "abc"})
+    folder.write_candidate(Candidate("0000", "failed", {}, 0))
+    for place in (folder.candidates, folder.final, folder.compressed):
+        (place / ".0001-x2f9.json").write_text('{"id": "00')
+        (place / ".0001-x2f9.keras").write_text("PK")
+    assert [item.id for item in folder.read_candidates()] == ["0000"]
+    assert folder.read_finals() == folder.read_compressed() == []
+    assert whole_files(folder.candidates, ".keras") == []
+
+
+def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(InputError, match="must be empty or an earlier run's"):
+        RunFolder(tmp_path).claim("run", Plan())
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(InputError, match="no plan.json"):
+        RunFolder(tmp_path).read_plan_record()
+
+
+def test_a_later_format_is_refused(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.claim("run", Plan())
+    record = folder.read_plan_record() | {"format": 2}
+    folder.plan.write_text(json.dumps(record))
+    with pytest.raises(InputError, match="must have format 1. Received: 2"):
+        folder.read_plan_record()
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.claim("run", Plan())
+    with (
+        folder.locked(),
+        pytest.raises(InputError, match="in use by another paretune process"),
+        RunFolder(tmp_path).locked(),
+    ):
+        pass
+    with folder.locked():
+        pass
+
+
+def test_log_and_candidates(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.claim("run", Plan())
+    with folder.logging():
+        LOG.info("hello %d", 3)
+    LOG.log(logging.INFO, "not this")
+    assert folder.log.read_text().endswith("hello 3\n")
+    made = Candidate("0003", "complete", {"a": 1}, 7, macs=5, val={"accuracy": 0.5})
+    folder.write_candidate(made)
+    assert folder.read_candidates() == [made]
+    (folder.candidates / "0004.json").write_text('{"id": "0004", "colour": 1}')
+    with pytest.raises(InputError, match=r"0004\.json' must have the keys id, state"):
+        folder.read_candidates()

@@ -1,0 +1,74 @@
+"""For how long a model was trained: what its run's folder tells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compress.plan import Plan
+from compress.run.directory import RunFolder
+from compress.run.records import Candidate, Compressed, Final
+from compress.run.trained import UNKNOWN, Trained, trained_for
+from search.plan import SearchOptions, SearchPlan
+
+VAL = {"dense": {"accuracy": 0.9}, "pruned": {"accuracy": 0.9}}
+WEIGHTS: dict[str, Any] = {"pruned": [], "kept": []}
+
+
+def run_at(path: Path, **options: object) -> RunFolder:
+    folder = RunFolder(path)
+    folder.claim("run", SearchPlan(search=SearchOptions(**options)))  # type: ignore[arg-type]
+    folder.data.write_text('{"source": "digits"}')
+    history = ({"epoch": 1}, {"epoch": 2}, {"epoch": 3})
+    folder.write_candidate(Candidate("0001", "complete", {}, 1, history=history))
+    folder.write_final(Final("0001", 0, 1, 40, 40, False, {"accuracy": 0.9}, {}, 1.0))
+    folder.write_compressed(
+        Compressed(
+            "0001", "", VAL, WEIGHTS, 1, 5, "", 1.0, "CPU", (), (), compressed="0001-p80",
+            finetuned=12, dense_epochs=40,
+        )
+    )  # fmt: skip
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("candidates/0001.keras", Trained(3)),
+        ("final/0001.keras", Trained(40)),
+        ("final/0001-final0.keras", Trained(40)),
+        # the dense model's 40 and 12 while it was compressed
+        ("candidates/0001-p80.keras", Trained(52)),
+        ("candidates/0007.keras", UNKNOWN),
+        ("exports/0001.keras", UNKNOWN),
+        ("../elsewhere/0001.keras", UNKNOWN),
+    ],
+)
+def test_a_run_tells(tmp_path: Path, file: str, expected: Trained) -> None:
+    folder = run_at(tmp_path / "run")
+    assert trained_for(folder.path / file) == expected
+
+
+def test_weights_that_came_trained_are_told(tmp_path: Path) -> None:
+    around = run_at(tmp_path / "around", space="around:m.keras")
+    assert trained_for(around.path / "candidates" / "0001.keras") == Trained(3, True)
+    assert trained_for(around.path / "final" / "0001.keras") == Trained(40, True)
+    inherited = run_at(tmp_path / "inherit", inherit=True)
+    assert trained_for(inherited.path / "candidates" / "0001.keras") == Trained(3, True)
+    # final trainings begin anew
+    assert trained_for(inherited.path / "final" / "0001.keras") == Trained(40)
+
+
+def test_a_folder_that_was_compressed_into_is_a_run_too(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "out")
+    folder.claim("compress", Plan())
+    folder.data.write_text('{"source": "digits"}')
+    folder.write_compressed(
+        Compressed(
+            "m", "", VAL, WEIGHTS, 1, 5, "", 1.0, "CPU", (), (), compressed="m-p80", finetuned=12
+        )
+    )
+    # how long the dense model was trained is not known, so its compressed one neither
+    assert trained_for(folder.path / "candidates" / "m-p80.keras") == UNKNOWN

@@ -1,0 +1,121 @@
+"""What is missing or wrong is told before TensorFlow, which takes seconds, is imported.
+
+All cases run in one process of their own, in which nothing has imported TensorFlow yet.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from compress.core.interpreter import module_environment
+
+INSTALL = "pip install 'paretune[{}]'"
+NO_MODEL = "A model file must exist. Received: 'no.keras'"
+NO_DATA = "data must be a path that exists"
+NO_PLAN = "Cannot read plan 'no.toml'"
+COMPRESS = ["compress", "m.keras", "--data", "digits"]
+
+# words of the command, packages that are missing, what is said
+CASES: dict[str, tuple[list[str], list[str], str]] = {
+    "compress: model": (["compress", "no.keras", "--data", "digits"], [], NO_MODEL),
+    "compress: suffix": (["compress", "m.txt", "--data", "digits"], [], "must end in .keras, .h5"),
+    "compress: data": (["compress", "m.keras", "--data", "nowhere"], [], NO_DATA),
+    "compress: teacher": ([*COMPRESS, "--teacher", "no.keras"], [], NO_MODEL),
+    "compress: value": ([*COMPRESS, "--sparsity", "2"], [], "sparsity must be in [0, 1)"),
+    "compress: plan": ([*COMPRESS, "--plan", "no.toml"], [], NO_PLAN),
+    "compress: out": ([*COMPRESS, "--out", "m.keras"], [], "'m.keras' is a file"),
+    "compress: GPU": ([*COMPRESS, "--device", "gpu"], [], "device 'gpu' must have a GPU"),
+    "compress: onnx": ([*COMPRESS, "--formats", "onnx"], ["tf2onnx"], INSTALL.format("onnx")),
+    "compress: int8": (
+        [*COMPRESS, "--formats", "onnx_int8"], ["onnxruntime"], INSTALL.format("onnx"),
+    ),
+    "compress: MNN": ([*COMPRESS, "--runtimes", "litert,mnn"], ["MNN"], INSTALL.format("mnn")),
+    "compress: OpenVINO": (
+        [*COMPRESS, "--runtimes", "openvino"], ["openvino"], INSTALL.format("openvino"),
+    ),
+    "run: data": (["run", "--data", "nowhere"], [], NO_DATA),
+    "run: teacher": (["run", "--teacher", "no.keras"], [], NO_MODEL),
+    "run: value": (["run", "--trials", "0"], [], "trials must be at least 1"),
+    "run: plan": (["run", "--plan", "no.toml"], [], NO_PLAN),
+    "run: around": (["run", "--space", "around:no.keras"], [], NO_MODEL),
+    "run: replay": (["run", "--replay", "no.json"], [], "Cannot read 'no.json'"),
+    "run: warm start": (["run", "--warm-start", "no"], [], "warm_start must be"),
+    "run: out": (["run", "--out", "other"], [], "must be empty or an earlier run's"),
+    "run: GPU": (["run", "--device", "gpu"], [], "device 'gpu' must have a GPU"),
+    "run: onnx": (["run", "--formats", "float32,onnx"], ["onnx"], INSTALL.format("onnx")),
+    "run: MNN": (["run", "--runtimes", "mnn"], ["MNN"], INSTALL.format("mnn")),
+    "run: cmaes": (["run", "--sampler", "cmaes"], ["cmaes"], "pip install cmaes"),
+    "run: gp": (["run", "--sampler", "gp"], ["torch"], "pip install torch"),
+    "search: data": (["search", "--data", "nowhere"], [], NO_DATA),
+    "search: teacher": (["search", "--teacher", "no.keras"], [], NO_MODEL),
+    "search: value": (["search", "--sampler", "x"], [], "Unknown sampler 'x'"),
+    "search: plan": (["search", "--plan", "no.toml"], [], NO_PLAN),
+    "search: cmaes": (["search", "--sampler", "cmaes"], ["cmaes"], "pip install cmaes"),
+    "bench: model": (["bench", "no.keras"], [], NO_MODEL),
+    "bench: suffix": (["bench", "m.txt"], [], "A model file must end in .keras"),
+    "bench: value": (["bench", "m.keras", "--threads", "0"], [], "threads must be at least 1"),
+    "bench: compare": (["bench", "m.keras", "--compare", "m,n"], [], "compare must name models"),
+    "bench: plan": (["bench", "m.keras", "--plan", "no.toml"], [], NO_PLAN),
+    "bench: MNN": (["bench", "m.keras", "--runtimes", "mnn"], ["MNN"], INSTALL.format("mnn")),
+    "inspect: model": (["inspect", "no.keras"], [], NO_MODEL),
+    "inspect: value": (["inspect", "m.keras", "--threads", "0"], [], "threads must be at least 1"),
+    "inspect: onnx": (
+        ["inspect", "m.keras", "--profile"], ["onnxruntime"], INSTALL.format("onnx"),
+    ),
+    "report: folder": (["report", "nowhere"], [], "must be the folder of a run"),
+    "space: name": (["space", "describe", "rnn"], [], "Unknown space 'rnn'"),
+    "space: model": (["space", "describe", "around:no.keras"], [], NO_MODEL),
+    "space: data": (["space", "describe", "cnn", "--data", "nowhere"], [], NO_DATA),
+    "dashboard: folder": (["dashboard", "nowhere"], [], "must be the folder of a run"),
+    "dashboard: port": (["dashboard", "nowhere", "--port", "-1"], [], "port must be in [0, 65535]"),
+}  # fmt: skip
+
+SCRIPT = """
+import importlib.util, json, sys
+from pathlib import Path
+from typer.testing import CliRunner
+from search.cli import app
+
+found = importlib.util.find_spec
+results = {}
+for name, (words, missing, _) in json.load(sys.stdin).items():
+    importlib.util.find_spec = lambda package, *rest: (
+        None if package in missing else found(package, *rest)
+    )
+    done = CliRunner().invoke(app, words)
+    heavy = [module for module in ("tensorflow", "keras", "torch") if module in sys.modules]
+    files = sorted(str(path) for path in Path(".").rglob("*"))
+    results[name] = [done.exit_code, done.stderr, heavy, files]
+print(json.dumps(results))
+"""
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[object]]:
+    folder = tmp_path_factory.mktemp("early")
+    (folder / "m.keras").write_bytes(b"read by nobody")
+    (folder / "m.txt").touch()
+    (folder / "other").mkdir()
+    (folder / "other" / "note.txt").write_text("mine")
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], input=json.dumps(CASES), capture_output=True, text=True,
+        cwd=folder, env=module_environment(), check=True,
+    )  # fmt: skip
+    found: dict[str, list[object]] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_told_without_tensorflow(name: str, results: dict[str, list[object]]) -> None:
+    code, said, heavy, files = results[name]
+    assert isinstance(said, str)
+    assert CASES[name][2] in said
+    assert said.startswith("paretune: error: ")
+    assert said.count("\n") == 1
+    assert code == 2
+    assert heavy == []
+    assert files == ["m.keras", "m.txt", "other", "other/note.txt"]

@@ -1,0 +1,214 @@
+"""The time that is left, Ctrl-C, and TensorFlow's chatter."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.progress import Progress, Task
+from typer.testing import CliRunner
+
+from compress.core.interpreter import module_environment
+from compress.run.directory import LOG
+from search.cli import app
+from search.cli._console import RichDisplay, TimeLeft, display
+from tests.search.test_run import paretune
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def progress(clock: Clock) -> Progress:
+    return Progress(TimeLeft(), get_time=clock, disable=True)
+
+
+def left(progress: Progress, place: int = 0) -> float | None:
+    return TimeLeft.seconds(progress.tasks[place])
+
+
+def shown(task: Task) -> str:
+    return TimeLeft().render(task).plain
+
+
+def test_trials_in_hand_count_by_their_share(progress: Progress, clock: Clock) -> None:
+    display = RichDisplay(progress)
+    display.phase("Searching", 4, 10)
+    assert shown(progress.tasks[0]) == ""
+    clock.now += 10
+    display.worker(0, "0004: epoch 1/2", 0.5)
+    # half a trial in 10 s: 5.5 are left; the 4 of an earlier start tell nothing
+    assert left(progress) == pytest.approx(110)
+    assert shown(progress.tasks[0]) == "0:01:50 left"
+    clock.now += 10
+    display.worker(0, "", 0.0)
+    display.advance(5, 10)
+    assert left(progress) == pytest.approx(100)
+
+
+def test_steps_of_a_job_are_not_the_job(progress: Progress, clock: Clock) -> None:
+    """All of a step is done, the job is not: there is no time left to be told, least of all 0."""
+    display = RichDisplay(progress)
+    display.phase("Compressing", 0, 2, steps=True)
+    clock.now += 10
+    display.worker(0, "fine-tuning", 0.5)
+    assert left(progress) is None
+    assert left(progress, 1) is None  # the step has only just been heard of
+    clock.now += 5
+    display.worker(0, "fine-tuning", 1.0)
+    assert shown(progress.tasks[0]) == shown(progress.tasks[1]) == ""
+    assert not progress.tasks[0].finished
+    display.worker(0, "testing m.tflite", 0.0)
+    clock.now += 4
+    display.worker(0, "testing m.tflite", 0.25)
+    assert left(progress, 1) == pytest.approx(12)  # of the step: a quarter took 4 s
+    clock.now += 1
+    display.worker(0, "", 0.0)
+    display.advance(1, 2)
+    assert left(progress) == pytest.approx(20)  # the first of two jobs took 20 s
+    clock.now += 15
+    assert left(progress) == pytest.approx(5)
+    clock.now += 10
+    assert left(progress) is None  # it takes longer than the first: nothing is known
+
+
+@pytest.mark.parametrize(
+    ("words", "where", "told"),
+    [
+        (["run"], "search.pipeline.run", "goes on: what is finished is kept, what was in hand"),
+        (["search"], "search.pipeline.run_search", "goes on: what is finished is kept"),
+        (
+            ["bench", "m.keras"],
+            "search.cli._console.RichDisplay.phase",
+            "The same command starts again.",
+        ),
+        (["inspect", "m.keras"], "compress.model.io.load_model", "starts again."),
+        (["report", "r"], "compress.report.render", "The same command renders it again."),
+    ],
+)
+def test_ctrl_c_says_what_the_same_command_will_do(
+    words: list[str], where: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.keras").touch()
+    monkeypatch.setattr(where, interrupted)
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 130
+    assert done.stderr.strip().startswith("paretune: interrupted. The same command")
+    assert told in done.stderr
+
+
+def test_a_compression_that_was_interrupted_goes_on(
+    small_cnn: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so, and does: no epoch that was finished is trained again."""
+    monkeypatch.chdir(tmp_path)
+    small_cnn().save("m.keras")
+    words = ["compress", "m.keras", "--data", "digits", "--normalize", "unit", "--epochs", "3",
+             "--teacher", "none", "--formats", "float32", "--latency-budget", "0.1"]  # fmt: skip
+    shares: list[float] = []
+    real = RichDisplay.worker
+
+    def worker(self: RichDisplay, index: int, text: str, share: float) -> None:
+        real(self, index, text, share)
+        if text.startswith("fine-tuning, validation"):
+            shares.append(share)
+            if len(shares) == 2:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(RichDisplay, "worker", worker)
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 130
+    assert "interrupted. The same command goes on after the last whole epoch." in done.stderr
+    assert shares == pytest.approx([1 / 3, 2 / 3])
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.stderr
+    assert shares[2:] == pytest.approx([1.0])
+
+
+FAKE = """
+import os
+os.write(2, b"I0000 chatter from C++\\n")
+{end}
+"""
+IMPORTS = """
+import logging
+from compress.core.native_output import quiet_tensorflow_here
+quiet_tensorflow_here()
+quiet_tensorflow_here()
+import tensorflow
+import sys
+print(tensorflow.VALUE, sys.meta_path[0].__class__.__name__)
+logging.getLogger("tensorflow").warning("5 out of the last 5 calls triggered retracing")
+print("still here", file=sys.stderr)
+"""
+
+
+def imported(folder: Path, end: str) -> subprocess.CompletedProcess[str]:
+    """Imports a TensorFlow of our own that chats, then ends as asked."""
+    (folder / "tensorflow.py").write_text(FAKE.format(end=end))
+    environment = module_environment()
+    environment["PYTHONPATH"] = f"{folder}:{environment['PYTHONPATH']}"
+    return subprocess.run(
+        [sys.executable, "-c", IMPORTS], capture_output=True, text=True, env=environment
+    )
+
+
+def test_what_tensorflow_says_while_it_is_imported_is_kept_out(tmp_path: Path) -> None:
+    done = imported(tmp_path, "VALUE = 3")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("3 ")
+    assert "_Catch" not in done.stdout
+    assert done.stderr == "still here\n"
+
+
+def test_what_it_said_is_shown_where_its_import_fails(tmp_path: Path) -> None:
+    done = imported(tmp_path, 'raise ImportError("no such instruction")')
+    assert done.returncode == 1
+    assert done.stderr.startswith("I0000 chatter from C++\n")
+    assert done.stderr.rstrip().endswith("ImportError: no such instruction")
+
+
+@pytest.mark.slow
+def test_compress_prints_its_own_lines_alone(small_cnn: Callable[..., Any], tmp_path: Path) -> None:
+    small_cnn().save(tmp_path / "m.keras")
+    done = paretune(
+        "compress", "m.keras", "--data", "digits", "--normalize", "unit", "--epochs", 2,
+        "--formats", "float32,int8,onnx", "--latency-budget", 1, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for line in done.stderr.splitlines():
+        assert line.startswith(("runs on CPU", "timed 4 files")), done.stderr
+
+
+def test_a_line_is_printed_once_whatever_libraries_do_to_logging(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    handler = logging.StreamHandler()
+    logging.getLogger().addHandler(handler)
+    try:
+        with display():
+            LOG.info("only once")
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert capfd.readouterr().err.count("only once") == 1

@@ -1,0 +1,85 @@
+"""A made-up landscape over choices like those of space `cnn`, whose front is known."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import optuna
+
+from compress.core.pareto import hypervolume
+
+WIDTHS = ((8, 16, 24, 32), (16, 24, 32, 48, 64), (32, 48, 64, 96))
+RATES = {"sgd": 0.1, "momentum": 0.05, "adam": 3e-3, "rmsprop": 1e-3}
+BEHIND = {"sgd": 0.05, "momentum": 0.02, "adam": 0.0, "rmsprop": 0.02}
+NOISE = 0.004
+REFERENCE = (0.6, math.log10(3e7))
+"""Of (error, log10 of the cost): chance, and a little above the largest network."""
+
+
+def measure(trial: Any) -> tuple[float, float]:
+    """Returns (quality without noise, cost) of a trial's choices.
+
+    Quality saturates in the logarithm of the cost; choices that are not the best ones of
+    their parameter take something off. Where none does, the error is `best_error(cost)`:
+    the front.
+    """
+    stages = trial.suggest_int("stages", 1, 3)
+    lost = 0.0 if trial.suggest_categorical("residual", (False, True)) else 0.01 * (stages - 1)
+    cost, width, pixels = 0.0, trial.suggest_categorical("stem", (8, 16, 24)), 28 * 28
+    cost += 9 * width * pixels
+    for stage in range(1, stages + 1):
+        new = trial.suggest_categorical(f"stage{stage}.width", WIDTHS[stage - 1])
+        blocks = trial.suggest_int(f"stage{stage}.blocks", 1, 2)
+        kernel = 3
+        separable = trial.suggest_categorical(f"stage{stage}.kind", ("plain", "separable"))
+        if separable == "separable":
+            kernel = trial.suggest_categorical(f"stage{stage}.kernel", (3, 5))
+            cost += blocks * pixels * new * (width + kernel**2)
+            lost += 0.01 * (kernel == 3)
+        else:
+            cost += blocks * pixels * new * width * 9
+            lost += 0.02  # a plain convolution gives less for its cost
+        lost += 0.01 * abs(math.log2(new / width) - 1) if stage > 1 else 0.0
+        width, pixels = new, pixels // 4
+    name = trial.suggest_categorical("optimizer", tuple(RATES))
+    best = RATES[name]
+    rate = trial.suggest_float(f"learning_rate.{name}", best / 10, best * 10, log=True)
+    lost += BEHIND[name] + 0.08 * math.log10(rate / best) ** 2
+    lost += {"constant": 0.02, "step": 0.01, "cosine": 0.0}[
+        trial.suggest_categorical("schedule", ("constant", "step", "cosine"))
+    ]
+    decay = trial.suggest_float("weight_decay", 1e-5, 1e-2, log=True)
+    lost += 0.02 * (math.log10(decay) + 4) ** 2
+    return 1 - best_error(cost) - lost, cost
+
+
+def best_error(cost: float) -> float:
+    """Returns the error of the best network of a cost: 0.3 at 10^4, falling to 0.05."""
+    return 0.05 + 0.25 * math.exp(-1.2 * (math.log10(cost) - 4))
+
+
+def dominated(values: list[tuple[float, float]]) -> float:
+    """Returns the hypervolume of (quality, cost) pairs."""
+    losses = np.array([[1 - quality, math.log10(cost)] for quality, cost in values])
+    return hypervolume(losses, REFERENCE)
+
+
+def search(sampler: Any, seed: int, trials: int) -> list[tuple[float, float]]:
+    """Searches as a run does, with a new sampler for each trial and noisy qualities.
+
+    Returns:
+        The tried networks' values without noise.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    noise = np.random.default_rng(seed).normal(scale=NOISE, size=trials)
+    values = []
+    for count in range(trials):
+        study.sampler = sampler((seed * 1_000_003 + count) % 2**31)
+        trial = study.ask()
+        quality, cost = measure(trial)
+        study.tell(trial, [quality + noise[count], cost])
+        values.append((quality, cost))
+    return values

@@ -1,0 +1,80 @@
+"""Search spaces by name, and the convolutional one."""
+
+from __future__ import annotations
+
+import pytest
+
+from compress.core.errors import InputError
+from compress.data import Dataset
+from compress.measure import count_macs
+from search.spaces import CNN, SPACES, PythonSpace, space_for
+from tests.contracts.space import SpaceContract, ask, few, with_shape
+
+
+class TestCNN(SpaceContract):
+    name = "cnn"
+
+    @pytest.fixture
+    def data(self, digits: Dataset) -> Dataset:
+        return digits
+
+
+class TestCNNOnLargerColourImages(SpaceContract):
+    name = "cnn"
+
+    @pytest.fixture
+    def data(self, digits: Dataset) -> Dataset:
+        return with_shape(few(digits), (28, 28, 3))
+
+
+def test_stages_follow_the_resolution(digits: Dataset) -> None:
+    cnn = CNN()
+    assert cnn.max_stages(digits) == 2
+    assert cnn.max_stages(with_shape(few(digits), (28, 28, 1))) == 3
+    assert cnn.max_stages(with_shape(few(digits), (4, 4, 1))) == 1
+
+
+def test_baseline_macs_by_hand(digits: Dataset) -> None:
+    cnn = SPACES["cnn"]
+    model = cnn.build(ask(0, cnn.baseline(digits)), digits)
+    stem, first = 64 * 9 * 1 * 24, 64 * 9 * (24 * 32 + 32 * 32)
+    second, head = 16 * 9 * (32 * 64 + 64 * 64), 64 * 10
+    assert count_macs(model).macs == stem + first + second + head
+
+
+def test_residual_blocks_have_shortcuts(digits: Dataset) -> None:
+    cnn = SPACES["cnn"]
+    plain = cnn.baseline(digits)
+    model = cnn.build(ask(0, plain | {"residual": True}), digits)
+    names = {layer.name for layer in model.layers}
+    # widths or resolution change at the first block of a stage only
+    assert {name for name in names if name.endswith("_shortcut")} == {
+        "stage1_block1_shortcut", "stage2_block1_shortcut",
+    }  # fmt: skip
+    assert sum(name.endswith("_add") for name in names) == 4
+
+
+@pytest.mark.parametrize("name", ["cnn", "mobilenet", "resnet"])
+def test_other_data_are_refused(name: str, blobs: Dataset, digits: Dataset) -> None:
+    rule = f"Space '{name}' must have images of at least 4 x 4 pixels. Received: examples of shape"
+    with pytest.raises(InputError, match=rf"{rule} \(4,\) \('blobs'\)"):
+        SPACES[name].check(blobs)
+    with pytest.raises(InputError, match=rf"{rule} \(3, 8, 1\)"):
+        SPACES[name].check(with_shape(few(digits), (3, 8, 1)))
+
+
+def test_spaces_by_name() -> None:
+    assert SPACES.names() == ("cnn", "mlp", "mobilenet", "resnet")
+    assert space_for("cnn") is SPACES["cnn"]
+    own = space_for("tests.search.spaces.own:build")
+    assert isinstance(own, PythonSpace)
+    assert own.name == "tests.search.spaces.own:build"
+
+
+def test_unknown_names_list_the_choices() -> None:
+    with pytest.raises(InputError) as caught:
+        space_for("resnett")
+    assert str(caught.value) == (
+        "Unknown space 'resnett'. Choices: cnn, mlp, mobilenet, resnet. Did you mean 'resnet'? "
+        "Or around:model.keras, or your own build(trial, data): package.module:function."
+    )

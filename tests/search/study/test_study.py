@@ -1,0 +1,193 @@
+"""Storage, resume and the first trials."""
+
+from __future__ import annotations
+
+import fcntl
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from compress.core.errors import InputError
+from compress.data import Dataset
+from compress.plan.fields import from_flat
+from compress.run.directory import RunFolder
+from compress.run.records import Candidate
+from search.plan import SearchPlan
+from search.spaces import SPACES, space_for
+from search.study import study as studies
+from search.study.recovery import recover
+from search.study.storage import KernelLock
+from search.trial import optimizers
+from search.trial.objective import candidate_id, trial_seed
+
+PLAN = from_flat(SearchPlan, {"sampler": "random"})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    made = RunFolder(tmp_path / "run")
+    made.claim("run", PLAN)
+    return made
+
+
+def start(study: optuna.Study) -> optuna.Trial:
+    trial = studies.ask(study, PLAN)
+    trial.suggest_float("x", 0.0, 1.0)
+    return trial
+
+
+def finished(number: int, state: str = "complete") -> Candidate:
+    return Candidate(candidate_id(number), state, {"x": 0.5}, 1, macs=7, params=2,
+                     val={"accuracy": 0.5})  # fmt: skip
+
+
+def test_orphans_are_closed_and_queued_again(folder: RunFolder) -> None:
+    study = studies.open_study(folder, PLAN)
+    done, lost, written = start(study), start(study), start(study)
+    lost.set_user_attr("seed", 123)
+    studies.tell(study, done.number, finished(0), PLAN)
+    folder.write_candidate(finished(0))
+    folder.write_candidate(finished(2))  # on disk, but the kill came before it was told
+
+    again = studies.open_study(folder, PLAN)
+    assert studies.close_orphans(again, folder, PLAN) == 1
+    states = [trial.state for trial in again.trials]
+    assert states == [
+        TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE, TrialState.WAITING,
+    ]  # fmt: skip
+    assert again.trials[2].values == [0.5, 7.0]
+    retried = start(again)
+    assert retried.params == lost.params
+    assert trial_seed(PLAN, retried) == 123
+    assert retried.user_attrs["retry_of"] == 1
+    assert written.number == 2
+
+
+def test_queued_trials_do_not_share_draws_with_the_next(folder: RunFolder) -> None:
+    """Two interrupted trials without choices, then a new one: three different draws."""
+    study = studies.open_study(folder, PLAN)
+    study.enqueue_trial({})
+    study.enqueue_trial({})
+    drawn = [start(study).params["x"] for _ in range(3)]
+    assert len(set(drawn)) == 3
+
+
+def test_a_torn_journal_is_repaired(folder: RunFolder, digits: Dataset) -> None:
+    study = studies.open_study(folder, PLAN)
+    studies.tell(study, start(study).number, finished(0), PLAN)
+    whole = folder.journal.read_bytes()
+    folder.journal.write_bytes(whole + b'{"op_code":4,"worker_i')
+    assert not recover(folder, PLAN, digits)
+    assert folder.journal.read_bytes() == whole
+    again = studies.open_study(folder, PLAN)
+    assert [trial.state for trial in again.trials] == [TrialState.COMPLETE]
+    start(again)
+    assert len(studies.open_study(folder, PLAN).trials) == 2
+
+
+def test_a_killed_holder_gives_the_lock_back(tmp_path: Path) -> None:
+    path = tmp_path / "j.lock"
+    script = (
+        "import sys, time; from pathlib import Path; from search.study.storage import KernelLock\n"
+        "lock = KernelLock(Path(sys.argv[1])); lock.acquire(); "
+        "print('held', flush=True); time.sleep(3600)"
+    )
+    lock = KernelLock(path)
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with open(path) as handle, pytest.raises(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        holder.kill()
+        holder.wait()
+    # free at once: nothing has to expire first
+    with open(path) as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert lock.acquire()
+    lock.release()
+
+
+def test_the_baseline_is_tried_first(folder: RunFolder, digits: Dataset) -> None:
+    study = studies.open_study(folder, PLAN)
+    studies.enqueue_first(study, PLAN, digits)
+    studies.enqueue_first(study, PLAN, digits)  # a second start adds nothing
+    assert len(study.trials) == 1 + studies.LADDER
+    trial = studies.ask(study, PLAN)
+    SPACES["cnn"].build(trial, digits)
+    settings = optimizers.sample(trial, PLAN, digits)
+    assert trial.params == {**SPACES["cnn"].baseline(digits), **optimizers.baseline(PLAN, digits)}
+    assert (settings.optimizer, settings.epochs) == ("adam", PLAN.search.epochs)
+    # then the smallest, with the same settings
+    trial = studies.ask(study, PLAN)
+    SPACES["cnn"].build(trial, digits)
+    assert trial.params == SPACES["cnn"].smallest(digits)
+    assert optimizers.sample(trial, PLAN, digits) == settings
+
+
+@pytest.mark.parametrize(("trials", "steps"), [(1, 0), (3, 0), (4, 1), (11, 2), (12, 3), (500, 3)])
+def test_short_searches_spend_at_most_a_quarter_on_small_models(
+    trials: int, steps: int, digits: Dataset
+) -> None:
+    plan = from_flat(SearchPlan, {"trials": trials})
+    assert len(studies.first_choices(plan, digits)) == 1 + steps
+
+
+def test_spaces_of_unknown_sizes_begin_with_their_baseline(blobs: Dataset) -> None:
+    plan = from_flat(SearchPlan, {"space": "tests.search.spaces.own:build"})
+    (first,) = studies.first_choices(plan, blobs)
+    assert first == {
+        **space_for(plan.search.space).baseline(blobs),
+        **optimizers.baseline(plan, blobs),
+    }
+
+
+def test_a_replay_keeps_choices_and_seed(folder: RunFolder, digits: Dataset) -> None:
+    folder.write_candidate(finished(5))
+    plan = from_flat(SearchPlan, {"replay": str(folder.candidates / "0005.json")})
+    study = studies.open_study(folder, plan)
+    studies.enqueue_first(study, plan, digits)
+    trial = start(study)
+    assert trial.params == {"x": 0.5}
+    assert trial_seed(plan, trial) == 1
+    with pytest.raises(InputError, match="Cannot read"):
+        studies.read_replay(folder.path / "no.json")
+
+
+def test_seeds_differ_by_trial_and_plan(folder: RunFolder) -> None:
+    study = studies.open_study(folder, PLAN)
+    first, second = start(study), start(study)
+    other = from_flat(SearchPlan, {"seed": 1})
+    seeds = {trial_seed(PLAN, first), trial_seed(PLAN, second), trial_seed(other, first)}
+    assert len(seeds) == 3
+    assert trial_seed(PLAN, first) == trial_seed(PLAN, first)
+    assert first.params != second.params
+
+
+def test_other_storages(folder: RunFolder, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    plan = from_flat(SearchPlan, {"storage": url})
+    study = studies.open_study(folder, plan)
+    start(study)
+    assert study.study_name.startswith("paretune-run-")
+    assert len(studies.open_study(folder, plan).trials) == 1
+    bad = from_flat(SearchPlan, {"storage": "nonsense://x"})
+    with pytest.raises(InputError, match="storage must be a URL that Optuna can open"):
+        studies.open_study(folder, bad)
+
+
+@pytest.mark.parametrize(
+    ("examples", "expected"), [(1221, (32, 64, 128)), (51_000, (64, 128, 256))]
+)
+def test_batch_sizes_follow_the_data(
+    examples: int, expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Sized:
+        train = range(examples)
+
+    assert optimizers.batch_sizes(Sized()) == expected  # type: ignore[arg-type]
