@@ -23,6 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from compress.prune.channels.selection.costs import CostModel
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
@@ -66,7 +68,7 @@ def measure(name: str) -> dict[str, float]:
     import keras
 
     from compress.plan import ChannelOptions
-    from compress.prune.channels.coupling.groups import coupling_of
+    from compress.prune.channels.analysis import coupling_of
     from compress.prune.channels.criteria import CRITERIA, Context
     from compress.prune.channels.selection.targets import select
     from compress.prune.channels.surgery import sliced_model
@@ -87,7 +89,7 @@ def measure(name: str) -> dict[str, float]:
     selection = timed(
         "amount", lambda: select(coupling, options, CRITERIA["l2"], Context(coupling), 0.5)
     )
-    goal = float(coupling.costs.macs(np.array([len(g.units) for g in coupling.groups]))) / 2
+    goal = float(CostModel.of(coupling).macs(np.array([len(g.units) for g in coupling.groups]))) / 2
     by_macs = ChannelOptions(target="0.5x")
     timed("selection", lambda: select(coupling, by_macs, CRITERIA["l2"], Context(coupling), goal))
     smaller = timed("surgery", lambda: sliced_model(coupling, selection.mask))
@@ -165,7 +167,7 @@ def spread(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:
 def depths() -> dict[str, dict[str, float]]:
     """Times the analysis of residual nets of rising depth."""
     from benchmarks.resnet20 import build
-    from compress.prune.channels.coupling.groups import coupling_of
+    from compress.prune.channels.analysis import coupling_of
 
     found = {}
     sys.setrecursionlimit(10_000)  # Keras walks a graph by recursion when it makes a model

@@ -113,7 +113,7 @@ def our_steps(data: Dataset, stack: ExitStack) -> dict[str, Callable[[], Any]]:
                 teaching(student, [build()], data, options, SETTINGS)
             ).objective
         training = loop._Training(student, data, SETTINGS, device, 0, objective, (), "accuracy")
-        view = stack.enter_context(logits_view(student, data.task, objective.taps))
+        view = stack.enter_context(logits_view(student, data.task, objective.feature_layers))
         stack.enter_context(fused_normalization(student))
         training.start(view, None)
 

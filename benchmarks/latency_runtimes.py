@@ -53,10 +53,10 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
             save_model(makers[file.stem](), file)
         found = bench(files, plan)
     stored.save(
-        macs={item.name: item.macs for item in found.subjects},
+        macs={item.name: item.macs for item in found.models},
         skipped=[f"{item.runtime} {item.format}: {item.reason}" for item in found.skipped],
         timed=[
-            {"model": row.subject, "runtime": row.runtime, "format": row.format,
+            {"model": row.model, "runtime": row.runtime, "format": row.format,
              "latency": row.latency.to_json()}
             for row in found.timed
         ],

@@ -165,7 +165,7 @@ class Variants:
 
         Its weights are slices of the dense net, on which time does not depend.
         """
-        from compress.prune.channels.coupling.groups import coupling_of
+        from compress.prune.channels.analysis import coupling_of
         from compress.prune.channels.surgery import sliced_model
 
         coupling = coupling_of(self.dense.model)

@@ -46,7 +46,7 @@ from search.study.storage import open_storage
 from search.study.unbegun import forget, untried
 from search.study.warm_start import find_sources
 from search.trial.costs import NAMES, limits
-from search.trial.retrain import ship
+from search.trial.retrain import promote_best
 
 MAX_WORKERS = 8
 ORPHAN_SECONDS = 30.0
@@ -283,7 +283,7 @@ def _train_finally(folder: RunFolder, plan: SearchPlan, pool: LocalPool, display
             "again."
         )
     for name in front:
-        ship(name, folder, plan.search.objectives[0])
+        promote_best(name, folder, plan.search.objectives[0])
 
 
 def _compress_front(

@@ -9,12 +9,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from compress.benchmarking.models import (
+    BenchModel,
     Prepared,
     Skipped,
-    Subject,
+    models_of,
     prepare,
     require_a_runtime,
-    subjects_of,
 )
 from compress.benchmarking.result import BenchResult, Timed, write_result
 from compress.core.atomic_files import new_folder
@@ -22,7 +22,7 @@ from compress.core.errors import InputError
 from compress.measure import Entry, time_entries
 from compress.plan.bench import BenchPlan
 
-__all__ = ["BenchPlan", "BenchResult", "Skipped", "Subject", "Timed", "bench"]
+__all__ = ["BenchPlan", "BenchResult", "Skipped", "BenchModel", "Timed", "bench"]
 
 
 def bench(
@@ -51,8 +51,8 @@ def bench(
             name of `compare` is none of the models, or nothing is left to be timed.
     """
     plan = plan or BenchPlan()
-    subjects = subjects_of([Path(model) for model in models])
-    names = [subject.name for subject in subjects]
+    given = models_of([Path(model) for model in models])
+    names = [model.name for model in given]
     for name in plan.compare:
         if name not in names:
             raise InputError(
@@ -65,7 +65,7 @@ def bench(
         place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder = stack.enter_context(new_folder(Path(plan.out))) if plan.out else None
         tell("converting", 0.0)
-        subjects, prepared, skipped = prepare(subjects, plan, place)
+        counted, prepared, skipped = prepare(given, plan, place)
         if not prepared:
             reasons = "; ".join(dict.fromkeys(item.reason for item in skipped))
             raise InputError(f"bench must have something to time. Received: {reasons}.")
@@ -87,10 +87,10 @@ def bench(
             on_progress=lambda share: tell("timing", share),
         )
         timed = tuple(
-            Timed(item.subject, item.runtime, item.format, item.path.stat().st_size, latency[key])
+            Timed(item.model, item.runtime, item.format, item.path.stat().st_size, latency[key])
             for key, (item, _) in keyed.items()
         )
-        result = BenchResult(tuple(subjects), timed, tuple(skipped), plan)
+        result = BenchResult(tuple(counted), timed, tuple(skipped), plan)
         if folder is not None:
             for file in sorted(place.iterdir()):
                 shutil.move(file, folder / file.name)
@@ -99,7 +99,7 @@ def bench(
 
 
 def _key(item: Prepared, threads: int) -> str:
-    return f"{item.subject} {item.runtime} {item.format} {threads}"
+    return f"{item.model} {item.runtime} {item.format} {threads}"
 
 
 def _baselines(keyed: dict[str, tuple[Prepared, int]], plan: BenchPlan) -> dict[str, str]:
@@ -107,11 +107,11 @@ def _baselines(keyed: dict[str, tuple[Prepared, int]], plan: BenchPlan) -> dict[
 
     The first of `compare` comes first.
     """
-    subjects = {item.subject for item, _ in keyed.values()}
-    if len(subjects) == 1:
+    models = {item.model for item, _ in keyed.values()}
+    if len(models) == 1:
         return dict.fromkeys(keyed, next(iter(keyed)))
     first: dict[tuple[str, str, int], str] = {}
-    ahead = sorted(keyed, key=lambda key: keyed[key][0].subject != (*plan.compare, "")[0])
+    ahead = sorted(keyed, key=lambda key: keyed[key][0].model != (*plan.compare, "")[0])
     for key in ahead:
         item, threads = keyed[key]
         first.setdefault((item.runtime, item.format, threads), key)

@@ -32,7 +32,7 @@ FILE = "file"
 
 
 @dataclass(frozen=True)
-class Subject:
+class BenchModel:
     """A model or file that is benchmarked.
 
     Attributes:
@@ -66,7 +66,7 @@ class Subject:
 class Skipped:
     """A combination that is not timed, with the reason."""
 
-    subject: str
+    model: str
     runtime: str
     format: str
     reason: str
@@ -76,13 +76,13 @@ class Skipped:
 class Prepared:
     """One file for one runtime."""
 
-    subject: str
+    model: str
     runtime: str
     format: str
     path: Path
 
 
-def subjects_of(paths: Sequence[Path]) -> list[Subject]:
+def models_of(paths: Sequence[Path]) -> list[BenchModel]:
     """Checks the files and names them by their stems.
 
     Raises:
@@ -91,7 +91,7 @@ def subjects_of(paths: Sequence[Path]) -> list[Subject]:
     if not paths:
         raise InputError("bench must be given at least one model. Received: none.")
     known = [*SUFFIXES, *suffixes()]
-    found: list[Subject] = []
+    found: list[BenchModel] = []
     for path in paths:
         if path.suffix not in known:
             raise InputError(
@@ -99,12 +99,12 @@ def subjects_of(paths: Sequence[Path]) -> list[Subject]:
             )
         if not path.is_file():
             raise InputError(f"A model file must exist. Received: '{path}'.")
-        names = [subject.name for subject in found]
+        names = [model.name for model in found]
         name, number = path.stem, 1
         while name in names:
             number += 1
             name = f"{path.stem}-{number}"
-        found.append(Subject(name, path))
+        found.append(BenchModel(name, path))
     return found
 
 
@@ -125,43 +125,43 @@ def require_a_runtime(plan: BenchPlan) -> None:
 
 
 def prepare(
-    subjects: Sequence[Subject], plan: BenchPlan, folder: Path
-) -> tuple[list[Subject], list[Prepared], list[Skipped]]:
+    models: Sequence[BenchModel], plan: BenchPlan, folder: Path
+) -> tuple[list[BenchModel], list[Prepared], list[Skipped]]:
     """Counts Keras models and converts them for each runtime and format of the plan.
 
     int8 files are calibrated on random inputs: they are for timing, not for use.
 
     Args:
-        subjects: From `subjects_of`.
+        models: From `models_of`.
         plan: Runtimes, formats, input shape.
         folder: Where files are written.
 
     Returns:
-        The subjects with their counts, what is to be timed, and what is not with reasons.
+        The models with their counts, what is to be timed, and what is not with reasons.
 
     Raises:
         InputError: A model cannot be read, or has open sizes and no shape is given.
     """
-    counted: list[Subject] = []
+    counted: list[BenchModel] = []
     items: list[Prepared | Skipped] = []
-    for subject in subjects:
-        if not subject.is_keras:
-            counted.append(subject)
-            items += _as_it_is(subject, plan)
+    for model in models:
+        if not model.is_keras:
+            counted.append(model)
+            items += _as_it_is(model, plan)
             continue
-        model = fixed(load_model(subject.path), plan.parsed_shape())
-        analysis = count_macs(model)
+        loaded_model = fixed(load_model(model.path), plan.parsed_shape())
+        analysis = count_macs(loaded_model)
         counted.append(
             replace(
-                subject,
+                model,
                 macs=analysis.macs,
                 params=analysis.params,
                 unsupported=analysis.unsupported,
                 nonzero=analysis.nonzero,
-                notes=left_out(model),
+                notes=left_out(loaded_model),
             )
         )
-        items += _converted(subject, model, plan, folder)
+        items += _converted(model.name, loaded_model, plan, folder)
     made = [item for item in items if isinstance(item, Prepared)]
     return counted, made, [item for item in items if isinstance(item, Skipped)]
 
@@ -210,16 +210,16 @@ def _runnable(model: keras.Model) -> keras.Model:
     return model
 
 
-def _as_it_is(subject: Subject, plan: BenchPlan) -> list[Prepared | Skipped]:
+def _as_it_is(model: BenchModel, plan: BenchPlan) -> list[Prepared | Skipped]:
     """Gives a file to those of the plan's runtimes that run its kind."""
-    fitting = [item.name for item in runtimes() if subject.path.suffix in item.suffixes]
+    fitting = [item.name for item in runtimes() if model.path.suffix in item.suffixes]
     chosen = [name for name in plan.runtimes if name in fitting]
     if not chosen:
         raise InputError(
-            f"runtimes must hold one that runs '{subject.path}': {', '.join(fitting)}. "
+            f"runtimes must hold one that runs '{model.path}': {', '.join(fitting)}. "
             f"Received: {', '.join(plan.runtimes)}."
         )
-    return [_tried(Prepared(subject.name, name, FILE, subject.path)) for name in chosen]
+    return [_tried(Prepared(model.name, name, FILE, model.path)) for name in chosen]
 
 
 def _tried(item: Prepared) -> Prepared | Skipped:
@@ -227,12 +227,12 @@ def _tried(item: Prepared) -> Prepared | Skipped:
     try:
         RUNTIMES[item.runtime].describe()
     except MissingDependency as error:
-        return Skipped(item.subject, item.runtime, item.format, str(error))
+        return Skipped(item.model, item.runtime, item.format, str(error))
     return item
 
 
 def _converted(
-    subject: Subject, model: keras.Model, plan: BenchPlan, folder: Path
+    label: str, model: keras.Model, plan: BenchPlan, folder: Path
 ) -> list[Prepared | Skipped]:
     from compress.exporting.traced import Traced
 
@@ -246,15 +246,15 @@ def _converted(
             for kind in plan.formats:
                 if kind not in runtime.formats:
                     reason = f"{name} is not given {kind}: it runs {', '.join(runtime.formats)}"
-                    found.append(Skipped(subject.name, name, kind, reason))
+                    found.append(Skipped(label, name, kind, reason))
                     continue
                 try:
                     if (runtime.maker, kind) not in files:  # runtimes of one kind share a file
-                        stem = folder / f"{subject.name}.{kind}"
+                        stem = folder / f"{label}.{kind}"
                         make = loaded(runtime.maker)
                         files[runtime.maker, kind] = make(traced, kind, stem, calibration)
                     made = files[runtime.maker, kind]
-                    found.append(_tried(Prepared(subject.name, name, kind, made)))
+                    found.append(_tried(Prepared(label, name, kind, made)))
                 except (MissingDependency, RunFailed) as error:
-                    found.append(Skipped(subject.name, name, kind, str(error)))
+                    found.append(Skipped(label, name, kind, str(error)))
     return found

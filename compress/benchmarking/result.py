@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from compress.benchmarking.models import Skipped, Subject
+from compress.benchmarking.models import BenchModel, Skipped
 from compress.core.atomic_files import write_bytes, write_json, write_text
 from compress.core.device import available_cores, cpu_name
 from compress.core.visible import short
@@ -30,13 +30,13 @@ class Timed:
     """One model in one configuration.
 
     Attributes:
-        subject: The model's name.
+        model: The model's name.
         runtime, format: Names.
         size_bytes: Of the file.
         latency: With threads, interval, ratio.
     """
 
-    subject: str
+    model: str
     runtime: str
     format: str
     size_bytes: int
@@ -54,13 +54,13 @@ class BenchResult:
     """What `bench` measured.
 
     Attributes:
-        subjects: The models, with MACs and parameters where they are Keras models.
+        models: The models, with MACs and parameters where they are Keras models.
         timed: Every model in every configuration.
         skipped: What was not timed, with reasons.
         plan: What was asked for.
     """
 
-    subjects: tuple[Subject, ...]
+    models: tuple[BenchModel, ...]
     timed: tuple[Timed, ...]
     skipped: tuple[Skipped, ...]
     plan: BenchPlan
@@ -72,7 +72,7 @@ class BenchResult:
         a, b = self.plan.compare
         found: dict[str, dict[str, Timed]] = {}
         for row in self.timed:
-            found.setdefault(row.configuration, {})[row.subject] = row
+            found.setdefault(row.configuration, {})[row.model] = row
         return [
             f"{configuration}: {verdict(rows[a], rows[b])}"
             for configuration, rows in found.items()
@@ -102,10 +102,10 @@ class BenchResult:
             "python": platform.python_version(),
             "versions": {name: _version(name) for name in PACKAGES},
             "plan": to_nested(self.plan),
-            "models": [{**asdict(item), "path": str(item.path)} for item in self.subjects],
+            "models": [{**asdict(item), "path": str(item.path)} for item in self.models],
             "timed": [
                 {
-                    "model": row.subject,
+                    "model": row.model,
                     "runtime": row.runtime,
                     "format": row.format,
                     "size_bytes": row.size_bytes,
@@ -123,33 +123,33 @@ def verdict(old: Timed, new: Timed) -> str:
     ratio, low, high = new.latency.ratio, new.latency.ratio_low, new.latency.ratio_high
     if low <= 1.0 <= high:
         return (
-            f"no difference between {new.subject} and {old.subject} that this run can show "
+            f"no difference between {new.model} and {old.model} that this run can show "
             f"({formats.speedup(new.latency)})"
         )
     word = "faster" if ratio > 1.0 else "slower"
     if ratio < 1.0:
         ratio, low, high = 1 / ratio, 1 / high, 1 / low
     ends = formats.bounds(new.latency, f"{low:.2f}", f"{high:.2f}")
-    return f"{new.subject} is {ratio:.2f}x {word} than {old.subject} {ends}"
+    return f"{new.model} is {ratio:.2f}x {word} than {old.model} {ends}"
 
 
 def write_result(result: BenchResult, folder: Path) -> None:
     """Writes bench.json, bench.csv and, where a model's MACs are known, bench.png."""
     write_json(folder / "bench.json", result.to_json())
     write_text(folder / "bench.csv", _csv(result))
-    if any(subject.macs for subject in result.subjects):
+    if any(model.macs for model in result.models):
         write_bytes(folder / "bench.png", render_bench_plot(result))
 
 
 def _csv(result: BenchResult) -> str:
-    by_name = {subject.name: subject for subject in result.subjects}
+    by_name = {model.name: model for model in result.models}
     rows = [
         {
-            "model": row.subject,
+            "model": row.model,
             "runtime": row.runtime,
             "format": row.format,
-            "macs": by_name[row.subject].macs,
-            "params": by_name[row.subject].params,
+            "macs": by_name[row.model].macs,
+            "params": by_name[row.model].params,
             "size_bytes": row.size_bytes,
             **{key: value for key, value in row.latency.to_json().items() if key != "warnings"},
         }
@@ -169,10 +169,10 @@ def render_bench_plot(result: BenchResult) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    macs = {subject.name: subject.macs for subject in result.subjects if subject.macs}
+    macs = {model.name: model.macs for model in result.models if model.macs}
     groups: dict[str, list[Timed]] = {}
     for row in result.timed:
-        if row.subject in macs:
+        if row.model in macs:
             groups.setdefault(row.configuration, []).append(row)
     with drawing("bench"):
         figure = Figure(figsize=(8.5, 5.2), layout="constrained")
@@ -180,7 +180,7 @@ def render_bench_plot(result: BenchResult) -> bytes:
         axes = figure.add_subplot(1, 1, 1)
         colours = matplotlib.colormaps["tab20"]
         for place, (name, rows) in enumerate(groups.items()):
-            xs = [float(macs[row.subject]) for row in rows]
+            xs = [float(macs[row.model]) for row in rows]
             ys = [row.latency.median_ms for row in rows]
             below = [row.latency.median_ms - row.latency.low_ms for row in rows]
             above = [row.latency.high_ms - row.latency.median_ms for row in rows]

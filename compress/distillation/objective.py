@@ -49,7 +49,9 @@ class DistillObjective:
         self._teacher_weights = teacher_weights
         self._temperature, self._hint_weight = temperature, hint_weight
         self._weight = weight if loss is not None else Ramp(0.0, 0.0)
-        self.taps: Sequence[str] = tuple(dict.fromkeys(hint.pair.student for hint in hints))
+        self.feature_layers: Sequence[str] = tuple(
+            dict.fromkeys(hint.pair.student for hint in hints)
+        )
         self.identity = f"{labels.identity}, {identity}"
 
     def variables(self) -> list[Any]:
@@ -64,12 +66,12 @@ class DistillObjective:
         """Runs the teachers on the batch that the student sees, unless they are cached."""
         return {} if self._teachers is None else self._teachers.outputs(inputs)
 
-    def guessing(self) -> float:
+    def chance_loss(self) -> float:
         """Returns the most that a guess costs at any time; what hints cost shows at the start."""
-        labels = self._labels.guessing()
+        labels = self._labels.chance_loss()
         taught = 0.0
         if self._loss is not None:
-            taught = self._loss.guessing(self._labels.task.outputs, self._temperature.largest)
+            taught = self._loss.chance_loss(self._labels.task.outputs, self._temperature.largest)
         return max(
             (1.0 - w) * labels + w * taught for w in (self._weight.smallest, self._weight.largest)
         )

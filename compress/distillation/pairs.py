@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
 from compress.distillation.losses import FeatureLoss
-from compress.model.logits import is_activation_layer, producer, tapped
+from compress.model.logits import feature_calls, is_activation_layer, producer
 from compress.model.program import record
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def named_pairs(
         shapes = []
         for model, name in ((student, ours), (teacher, theirs)):
             program = record(model)
-            tapped(program, [name])
+            feature_calls(program, [name])
             node = next(node for path, node in program.named() if path == name)
             shapes.append(tuple(node.outputs[0].shape))
         pairs.append(Pair(ours, theirs, *shapes))

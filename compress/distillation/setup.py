@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class DistillationSetup:
     """What a training needs to be taught.
 
     Attributes:
@@ -56,7 +56,7 @@ def teaching(
     teacher_scalings: Sequence[Preprocessing | None] | None = None,
     cache_folder: Path | None = None,
     on_progress: Callable[[str, float], None] | None = None,
-) -> Iterator[Lesson]:
+) -> Iterator[DistillationSetup]:
     """Gives the objective that teaches a student, with its teachers ready or cached.
 
     Args, Raises: see `distill`.
@@ -121,7 +121,7 @@ def teaching(
             identity=_identity(options, teachers, data),
         )
         notes += _random_layers(student)
-        yield Lesson(objective, hints, cached, teacher_val, tuple(notes))
+        yield DistillationSetup(objective, hints, cached, teacher_val, tuple(notes))
 
 
 def teacher_shares(options: DistillOptions, count: int) -> list[float]:

@@ -48,10 +48,10 @@ class Teachers:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Makes `outputs` usable: heads are found, normalization is fused."""
-        taps = tuple(dict.fromkeys(hint.pair.teacher for hint in self._hints))
+        feature_layers = tuple(dict.fromkeys(hint.pair.teacher for hint in self._hints))
         with ExitStack() as stack:
             for place, model in enumerate(self._models):
-                wanted = taps if place == 0 else ()
+                wanted = feature_layers if place == 0 else ()
                 stack.enter_context(fused_normalization(model))
                 view = stack.enter_context(logits_view(model, self._task, wanted))
                 self._views.append((view, bool(wanted)))

@@ -112,27 +112,27 @@ def distill(
         teacher_scalings=teacher_scalings,
         cache_folder=cache_folder,
         on_progress=on_progress,
-    ) as lesson:
+    ) as setup:
         training = train(
             student,
             data,
             settings,
             device=device,
             seed=seed,
-            objective=lesson.objective,
+            objective=setup.objective,
             hooks=hooks,
             select_by=select_by,
             checkpoint=checkpoint,
             on_epoch=on_epoch,
         )
-    cached = lesson.cached
+    cached = setup.cached
     place = "off" if cached is None else "memory" if cached.where == "memory" else "disk"
     return DistillResult(
         student,
         training,
-        lesson.teacher_val,
-        tuple(str(hint) for hint in lesson.hints),
+        setup.teacher_val,
+        tuple(str(hint) for hint in setup.hints),
         place,
         cached.size_bytes if cached else 0,
-        lesson.notes,
+        setup.notes,
     )

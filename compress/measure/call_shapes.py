@@ -12,7 +12,7 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Site:
+class CallShapes:
     """One call with known shapes.
 
     Attributes:
@@ -57,4 +57,4 @@ class Uncountable(Exception):
     """Says why a call is not counted."""
 
 
-Rule = Callable[[Site], int]
+Rule = Callable[[CallShapes], int]

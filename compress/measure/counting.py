@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.core.errors import InputError
-from compress.measure.call_shapes import Shape, Site, Sized, Uncountable
+from compress.measure.call_shapes import CallShapes, Shape, Sized, Uncountable
 from compress.measure.op_classes import COUNTED_ZERO, REASONS, other_ops
 from compress.measure.rules import rule_of
 from compress.measure.walk import Step, Walk, width
@@ -249,7 +249,7 @@ def _macs(step: Step) -> tuple[int | None, str]:
         return None, str(error)
 
 
-def _site(step: Step, inputs: list[Any], outputs: list[Any]) -> Site:
+def _site(step: Step, inputs: list[Any], outputs: list[Any]) -> CallShapes:
     import keras
 
     shapes: Iterator[Shape] = iter(inputs)
@@ -261,7 +261,7 @@ def _site(step: Step, inputs: list[Any], outputs: list[Any]) -> Site:
     args, kwargs = keras.tree.map_structure(sized, (node.args, node.kwargs))
     if len(args) == 1 and isinstance(args[0], (list, tuple)):
         args = tuple(args[0])
-    return Site(node.operation, args, kwargs, tuple(inputs), tuple(outputs))
+    return CallShapes(node.operation, args, kwargs, tuple(inputs), tuple(outputs))
 
 
 def _others(step: Step) -> int:

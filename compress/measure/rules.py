@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from compress.measure import macs
-from compress.measure.call_shapes import Rule, Shape, Site, Sized, Uncountable
+from compress.measure.call_shapes import CallShapes, Rule, Shape, Sized, Uncountable
 from compress.measure.operation_rules import OPERATION_RULES, dot
 
 
@@ -20,59 +20,59 @@ def _channels(layer: Any, shape: Shape) -> int:
     return shape[0] if layer.data_format == "channels_first" else shape[-1]
 
 
-def _conv(site: Site) -> int:
-    layer = site.operation
+def _conv(call: CallShapes) -> int:
+    layer = call.operation
     return macs.convolution(
-        _spatial(layer, site.target),
+        _spatial(layer, call.target),
         layer.kernel_size,
-        _channels(layer, site.source),
+        _channels(layer, call.source),
         layer.filters,
         layer.groups,
     )
 
 
-def _conv_transpose(site: Site) -> int:
-    layer = site.operation
+def _conv_transpose(call: CallShapes) -> int:
+    layer = call.operation
     return macs.transposed_convolution(
-        _spatial(layer, site.source),
+        _spatial(layer, call.source),
         layer.kernel_size,
-        _channels(layer, site.source),
+        _channels(layer, call.source),
         layer.filters,
     )
 
 
-def _depthwise(site: Site) -> int:
-    layer = site.operation
+def _depthwise(call: CallShapes) -> int:
+    layer = call.operation
     return macs.depthwise_convolution(
-        _spatial(layer, site.target),
+        _spatial(layer, call.target),
         layer.kernel_size,
-        _channels(layer, site.source),
+        _channels(layer, call.source),
         layer.depth_multiplier,
     )
 
 
-def _separable(site: Site) -> int:
-    layer = site.operation
-    inner = _channels(layer, site.source) * layer.depth_multiplier
-    pointwise = macs.convolution(_spatial(layer, site.target), (1,), inner, layer.filters)
-    return _depthwise(site) + pointwise
+def _separable(call: CallShapes) -> int:
+    layer = call.operation
+    inner = _channels(layer, call.source) * layer.depth_multiplier
+    pointwise = macs.convolution(_spatial(layer, call.target), (1,), inner, layer.filters)
+    return _depthwise(call) + pointwise
 
 
-def _dense(site: Site) -> int:
-    return macs.dense(math.prod(site.source[:-1]), site.source[-1], site.operation.units)
+def _dense(call: CallShapes) -> int:
+    return macs.dense(math.prod(call.source[:-1]), call.source[-1], call.operation.units)
 
 
-def _einsum_dense(site: Site) -> int:
-    layer = site.operation
-    return macs.einsum(layer.equation, (1, *site.source), tuple(layer.kernel.shape))
+def _einsum_dense(call: CallShapes) -> int:
+    layer = call.operation
+    return macs.einsum(layer.equation, (1, *call.source), tuple(layer.kernel.shape))
 
 
-def _reversible(site: Site) -> int:
+def _reversible(call: CallShapes) -> int:
     """Looks up, or (reverse=True) multiplies by the transposed table."""
-    if not site.kwargs.get("reverse", False) and True not in site.args[1:]:
+    if not call.kwargs.get("reverse", False) and True not in call.args[1:]:
         return 0
-    table: tuple[int, ...] = tuple(site.operation.embeddings.shape)
-    return math.prod(site.source[:-1]) * math.prod(table)
+    table: tuple[int, ...] = tuple(call.operation.embeddings.shape)
+    return math.prod(call.source[:-1]) * math.prod(table)
 
 
 # -- recurrent layers -----------------------------------------------------------------------
@@ -94,43 +94,43 @@ def _cell_macs(cell: Any, inputs: int) -> tuple[int, int]:
     raise Uncountable(f"no counting rule for recurrent cells of class {kind}")
 
 
-def _rnn(site: Site) -> int:
-    layer = site.operation
+def _rnn(call: CallShapes) -> int:
+    layer = call.operation
     cell = layer.cell
-    return site.source[0] * _cell_macs(cell, site.source[-1])[0]
+    return call.source[0] * _cell_macs(cell, call.source[-1])[0]
 
 
-def _cell(site: Site) -> int:
-    return _cell_macs(site.operation, site.source[-1])[0]
+def _cell(call: CallShapes) -> int:
+    return _cell_macs(call.operation, call.source[-1])[0]
 
 
-def _conv_lstm(site: Site) -> int:
+def _conv_lstm(call: CallShapes) -> int:
     """Four gates: a convolution of the input, and one of the state that keeps its size."""
-    layer = site.operation
+    layer = call.operation
     cell = layer.cell
-    frame = site.source[1:]
-    target = site.target[1:] if layer.return_sequences else site.target
+    frame = call.source[1:]
+    target = call.target[1:] if layer.return_sequences else call.target
     places = _spatial(layer, target)
     size = cell.kernel_size
     of_input = macs.convolution(places, size, _channels(layer, frame), cell.filters)
     of_state = macs.convolution(places, size, cell.filters, cell.filters)
-    return int(site.source[0] * 4 * (of_input + of_state))
+    return int(call.source[0] * 4 * (of_input + of_state))
 
 
-def _bidirectional(site: Site) -> int:
-    layer = site.operation
+def _bidirectional(call: CallShapes) -> int:
+    layer = call.operation
     return sum(
-        _of_inner(inner, site.inputs[0]) for inner in (layer.forward_layer, layer.backward_layer)
+        _of_inner(inner, call.inputs[0]) for inner in (layer.forward_layer, layer.backward_layer)
     )
 
 
-def _time_distributed(site: Site) -> int:
-    steps, frame = site.source[0], (1, *site.source[1:])
-    return steps * _of_inner(site.operation.layer, frame, (1, *site.target[1:]))
+def _time_distributed(call: CallShapes) -> int:
+    steps, frame = call.source[0], (1, *call.source[1:])
+    return steps * _of_inner(call.operation.layer, frame, (1, *call.target[1:]))
 
 
-def _wrapped(site: Site) -> int:
-    return _of_inner(site.operation.layer, site.inputs[0], site.outputs[0])
+def _wrapped(call: CallShapes) -> int:
+    return _of_inner(call.operation.layer, call.inputs[0], call.outputs[0])
 
 
 def _of_inner(layer: Any, source: Shape, target: Shape | None = None) -> int:
@@ -142,31 +142,31 @@ def _of_inner(layer: Any, source: Shape, target: Shape | None = None) -> int:
     if kind not in RULES:
         raise Uncountable(f"no counting rule for the {kind} inside")
     made = tuple(layer.compute_output_shape(source)) if target is None else target
-    return RULES[kind](Site(layer, (Sized(source),), {}, (source,), (made,)))
+    return RULES[kind](CallShapes(layer, (Sized(source),), {}, (source,), (made,)))
 
 
 # -- attention ------------------------------------------------------------------------------
 
 
-def _multi_head(site: Site) -> int:
-    layer = site.operation
-    return _attended(site, layer.num_heads, layer.key_dim, layer.value_dim)
+def _multi_head(call: CallShapes) -> int:
+    layer = call.operation
+    return _attended(call, layer.num_heads, layer.key_dim, layer.value_dim)
 
 
-def _grouped(site: Site) -> int:
-    layer = site.operation
-    return _attended(site, layer.num_query_heads, layer.head_dim, layer.head_dim)
+def _grouped(call: CallShapes) -> int:
+    layer = call.operation
+    return _attended(call, layer.num_query_heads, layer.head_dim, layer.head_dim)
 
 
-def _attended(site: Site, heads: int, size: int, width: int) -> int:
+def _attended(call: CallShapes, heads: int, size: int, width: int) -> int:
     """Projections by their kernels, then scores and weighted sums of values.
 
     Axes that attention does not run over are batch axes.
     """
-    layer = site.operation
-    query = site.shape_of(0, "query")
-    value = site.shape_of(1, "value") or query
-    key = site.shape_of(2, "key") or value
+    layer = call.operation
+    query = call.shape_of(0, "query")
+    value = call.shape_of(1, "value") or query
+    key = call.shape_of(2, "key") or value
     over = getattr(layer, "_attention_axes", None) or range(1, len(query) - 1)
     parts = (
         (query, "_query_dense"),
@@ -184,24 +184,24 @@ def _attended(site: Site, heads: int, size: int, width: int) -> int:
     return int(projections) + macs.attention(queries, keys, heads, size, width)
 
 
-def _luong(site: Site) -> int:
-    query, value = site.inputs[0], site.inputs[1]
-    key = site.inputs[2] if len(site.inputs) > 2 else value
+def _luong(call: CallShapes) -> int:
+    query, value = call.inputs[0], call.inputs[1]
+    key = call.inputs[2] if len(call.inputs) > 2 else value
     scores = 0
-    if getattr(site.operation, "score_mode", "dot") == "dot":
+    if getattr(call.operation, "score_mode", "dot") == "dot":
         scores = query[-1]
     return int(query[-2] * key[-2] * (scores + value[-1]))
 
 
-def _additive(site: Site) -> int:
+def _additive(call: CallShapes) -> int:
     """Scores are sums of tanh, elementwise work; the weighted sum of values is counted."""
-    query, value = site.inputs[0], site.inputs[1]
+    query, value = call.inputs[0], call.inputs[1]
     return int(query[-2] * value[-2] * value[-1])
 
 
-def _dot_layer(site: Site) -> int:
-    left, right = site.inputs
-    axes = site.operation.axes
+def _dot_layer(call: CallShapes) -> int:
+    left, right = call.inputs
+    axes = call.operation.axes
     first = (axes, axes) if isinstance(axes, int) else tuple(axes)
     contracted = left[first[0] % len(left)]
     return int(math.prod(left[1:]) * math.prod(right[1:]) // contracted)
@@ -242,5 +242,5 @@ def rule_of(operation: Any) -> Rule | None:
     return None if rule is None else partial(_of_batch, rule)
 
 
-def _of_batch(rule: Rule, site: Site) -> int:
-    return site.inputs[0][0] * rule(site)
+def _of_batch(rule: Rule, call: CallShapes) -> int:
+    return call.inputs[0][0] * rule(call)

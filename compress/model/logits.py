@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 class LogitsView:
     """A model as a function to logits; made by `logits_view`."""
 
-    def __init__(self, model: keras.Model, run: Any, convert: Any, taps: bool, ends: Any) -> None:
+    def __init__(
+        self, model: keras.Model, run: Any, convert: Any, feature_layers: bool, ends: Any
+    ) -> None:
         self._model, self._run, self._convert = model, run, convert
-        self._taps, self._ends = taps, ends
+        self._feature_layers, self._ends = feature_layers, ends
 
     def __call__(self, x: Any, training: bool) -> Any:
-        """Returns logits (batch, outputs), float32; with taps a pair of them and the features."""
+        """Returns logits (batch, outputs), float32; with feature layers a pair: these, features."""
         return self._answer(*self._run(x, training))
 
     def with_losses(self, x: Any, training: bool) -> tuple[Any, Any]:
@@ -46,7 +48,7 @@ class LogitsView:
 
     def _answer(self, output: Any, features: Any) -> Any:
         logits = self._convert(output)
-        return (logits, features) if self._taps else logits
+        return (logits, features) if self._feature_layers else logits
 
 
 def check_head(model: keras.Model, data: Dataset) -> None:
@@ -106,7 +108,9 @@ def check_shapes(model: keras.Model, data: Dataset) -> None:
 
 
 @contextmanager
-def logits_view(model: keras.Model, task: Task, taps: Sequence[str] = ()) -> Iterator[LogitsView]:
+def logits_view(
+    model: keras.Model, task: Task, feature_layers: Sequence[str] = ()
+) -> Iterator[LogitsView]:
     """Gives the model as a function to logits, whatever its head.
 
     A final layer that only applies the task's activation (softmax, sigmoid) is left out; an
@@ -118,10 +122,11 @@ def logits_view(model: keras.Model, task: Task, taps: Sequence[str] = ()) -> Ite
     Args:
         model: A checked model (see `check_head`).
         task: Says which activation to look for.
-        taps: Names of layers whose outputs are wanted too, "nested/layer" in a nested model.
+        feature_layers: Names of layers whose outputs are wanted too, "nested/layer" in a nested
+            model.
 
     Yields:
-        `view(x, training=...)` -> (batch, outputs) float32; with taps a pair of it and a
+        `view(x, training=...)` -> (batch, outputs) float32; with feature_layers a pair of it and a
         dictionary from name to output. The model runs once either way. `view.with_losses`
         gives the losses too that the model adds itself.
 
@@ -132,14 +137,14 @@ def logits_view(model: keras.Model, task: Task, taps: Sequence[str] = ()) -> Ite
 
     last = producer(model)
     dropped = is_activation_layer(last, task.activation)
-    run = _runner(model, last, dropped, taps)
+    run = _runner(model, last, dropped, feature_layers)
     switched = not dropped and _ends_in(last, task.activation)
     convert = _float32
     if not dropped and not switched and outputs_probabilities(model, task):
         convert = _log if task.activation == "softmax" else _log_odds
 
     ends = _activity(last) if dropped or switched else None
-    view = LogitsView(model, run, convert, bool(taps), ends)
+    view = LogitsView(model, run, convert, bool(feature_layers), ends)
     before = (last.activation, last.activity_regularizer) if switched else None
     if switched:
         last.activation, last.activity_regularizer = keras.activations.linear, None
@@ -171,16 +176,16 @@ def _activity(last: Any) -> Any:
     return loss
 
 
-def _runner(model: Any, last: Any, dropped: bool, taps: Sequence[str]) -> Any:
-    """Returns (x, training) -> (output before a dropped layer, outputs of the taps)."""
+def _runner(model: Any, last: Any, dropped: bool, feature_layers: Sequence[str]) -> Any:
+    """Returns (x, training) -> (output before a dropped layer, outputs of the feature_layers)."""
     import keras
 
-    if not taps:
+    if not feature_layers:
         # not last.input: a layer that another model shares has several
         body = keras.Model(model.input, _fed(model)) if dropped else model
         return lambda x, training: (body(x, training=training), {})
     program = record(model)
-    wanted = tapped(program, taps)
+    wanted = feature_calls(program, feature_layers)
 
     def run(x: Any, training: bool) -> tuple[Any, dict[str, Any]]:
         seen: dict[int, Any] = {}
@@ -201,8 +206,8 @@ def _runner(model: Any, last: Any, dropped: bool, taps: Sequence[str]) -> Any:
     return run
 
 
-def tapped(program: Program, taps: Sequence[str]) -> dict[int, list[str]]:
-    """Returns the ids of the calls that have the taps' names, with these names.
+def feature_calls(program: Program, feature_layers: Sequence[str]) -> dict[int, list[str]]:
+    """Returns the ids of the calls that have the feature_layers' names, with these names.
 
     Raises:
         InputError: A name that no layer has, or a layer that is called more than once.
@@ -211,7 +216,7 @@ def tapped(program: Program, taps: Sequence[str]) -> dict[int, list[str]]:
     for path, node in program.named():
         named.setdefault(path, []).append(node)
     wanted: dict[int, list[str]] = {}
-    for name in taps:
+    for name in feature_layers:
         if name not in named:
             raise unknown_name(f"layer of model '{program.model.name}'", name, named)
         if len(named[name]) > 1:

@@ -128,7 +128,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.plan = self.path / "plan.json"
+        self.plan_path = self.path / "plan.json"
         self.candidates = self.path / "candidates"
         self.final = self.path / "final"
         self.exports = self.path / "exports"
@@ -198,7 +198,7 @@ class RunFolder:
         Raises:
             InputError: It holds other files, or belongs to another plan.
         """
-        if not self.plan.exists():
+        if not self.plan_path.exists():
             self.check_usable()
             return False
         stored = self.read_plan_record()
@@ -234,7 +234,7 @@ class RunFolder:
             folder.mkdir(exist_ok=True)
         versions = {package: metadata.version(package) for package in _PACKAGES}
         write_json(
-            self.plan,
+            self.plan_path,
             {
                 "format": FORMAT,
                 **record,
@@ -251,7 +251,7 @@ class RunFolder:
             InputError: It is not writable, or holds files that are no run's.
         """
         check_folder(self.path)
-        if not self.plan.exists() and self.path.is_dir() and any(self.path.iterdir()):
+        if not self.plan_path.exists() and self.path.is_dir() and any(self.path.iterdir()):
             raise InputError(
                 f"Output folder '{self.path}' must be empty or an earlier run's. Received: a "
                 "folder with other files. Choose another folder with --out."
@@ -263,18 +263,18 @@ class RunFolder:
         Raises:
             InputError: The folder is no run's, or of another format.
         """
-        if not self.plan.is_file():
+        if not self.plan_path.is_file():
             raise InputError(
                 f"'{self.path}' must be the folder of a run (it has no plan.json). "
                 "Give the --out folder of paretune run, search or compress."
             )
-        record = read_json(self.plan)
+        record = read_json(self.plan_path)
         if record.get("format") != FORMAT:
             raise InputError(
-                f"'{self.plan}' must have format {FORMAT}. Received: "
+                f"'{self.plan_path}' must have format {FORMAT}. Received: "
                 f"{one_line(record.get('format'))}."
             )
-        checked: dict[str, Any] = conform(hidden_in(record), _PlanRecord, f"'{self.plan}'")
+        checked: dict[str, Any] = conform(hidden_in(record), _PlanRecord, f"'{self.plan_path}'")
         return checked
 
     def read_data_record(self) -> dict[str, Any]:

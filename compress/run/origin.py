@@ -63,7 +63,7 @@ class Origin:
         return shlex.join(str(word) for word in words)
 
     def _plan(self) -> dict[str, Any]:
-        record = read_json(self.folder.plan) if self.folder.plan.is_file() else {}
+        record = read_json(self.folder.plan_path) if self.folder.plan_path.is_file() else {}
         plan = record.get("plan")
         return plan if isinstance(plan, dict) else {}
 

@@ -35,7 +35,7 @@ def trained_for(path: Path) -> Trained:
         InputError: The record is damaged.
     """
     origin = origin_of(path)
-    if origin is None or not origin.folder.plan.is_file():
+    if origin is None or not origin.folder.plan_path.is_file():
         return UNKNOWN
     file, folder = origin.file, origin.folder
     plan = folder.read_plan_record()["plan"].get("search", {})

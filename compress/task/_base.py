@@ -58,7 +58,7 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def guessing(self) -> float:
+    def chance_loss(self) -> float:
         """Returns what a guess costs that looks at no input, at most."""
 
     @abstractmethod

@@ -43,7 +43,7 @@ class MultiClass(Task):
         target = target * (1.0 - self.label_smoothing) + self.label_smoothing / self.num_classes
         return tf.nn.softmax_cross_entropy_with_logits(target, logits)
 
-    def guessing(self) -> float:
+    def chance_loss(self) -> float:
         """Returns log K: the cross-entropy of a uniform guess with any target."""
         return math.log(self.num_classes)
 

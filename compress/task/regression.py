@@ -55,7 +55,7 @@ class Regression(Task):
         target = tf.reshape(tf.cast(labels, tf.float32), tf.shape(logits))
         return tf.reduce_mean(tf.math.squared_difference(logits, target), axis=-1)
 
-    def guessing(self) -> float:
+    def chance_loss(self) -> float:
         """Returns the mean square of the labels: the cost of guessing 0, as untrained nets do."""
         return self.variance + sum(mean**2 for mean in self.means) / self.num_targets
 

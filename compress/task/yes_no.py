@@ -29,7 +29,7 @@ def sigmoid_loss(labels: Any, logits: Any, label_smoothing: float) -> Any:
 class _YesNo(Task):
     activation = "sigmoid"
 
-    def guessing(self) -> float:
+    def chance_loss(self) -> float:
         """Returns log 2."""
         return math.log(2.0)
 

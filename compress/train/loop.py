@@ -50,7 +50,7 @@ def train(
     select_by: str = "",
     checkpoint: Path | None = None,
     on_epoch: Callable[[int, int, EpochRecord], None] | None = None,
-    ends: Callable[[EpochRecord], bool] | None = None,
+    should_stop: Callable[[EpochRecord], bool] | None = None,
 ) -> TrainResult:
     """Trains a model in place and leaves it with its best epoch's weights.
 
@@ -71,7 +71,7 @@ def train(
         checkpoint: A file that is written after each epoch; where it exists, training goes
             on from it. It stays when training is done.
         on_epoch: Called after each epoch with (epoch, epochs, record).
-        ends: Called after each epoch but the last; True ends the training there. Schedules
+        should_stop: Called after each epoch but the last; True ends the training there. Schedules
             are laid out for all epochs.
 
     Returns:
@@ -92,7 +92,7 @@ def train(
         raise InputError(f"Model '{model.name}' must have trainable weights. Received: none.")
     training = _Training(model, data, settings, device, seed, objective, hooks, select_by)
     with (
-        logits_view(model, data.task, objective.taps) as view,
+        logits_view(model, data.task, objective.feature_layers) as view,
         fused_normalization(model),
     ):
         training.start(view, checkpoint)
@@ -102,7 +102,7 @@ def train(
                 checkpoints.save(training.saved(), checkpoint)
             if on_epoch:
                 on_epoch(epoch, training.epochs, record)
-            if ends and epoch < training.epochs and ends(record):
+            if should_stop and epoch < training.epochs and should_stop(record):
                 break
     return training.result()
 
@@ -179,8 +179,8 @@ class _Training:
             self.seed,
         )
         self.yardstick = self._yardstick(stored)
-        taps = bool(self.objective.taps)
-        logits = (lambda x, training: view(x, training=training)[0]) if taps else view
+        feature_layers = bool(self.objective.feature_layers)
+        logits = (lambda x, training: view(x, training=training)[0]) if feature_layers else view
         self.predict = Predictor(logits, self.data.preprocess)
 
     def _yardstick(self, stored: checkpoints.Checkpoint | None) -> float:
@@ -191,7 +191,7 @@ class _Training:
         if stored and "yardstick" in stored.about:
             return float(stored.about["yardstick"])
         first = self.run.first_loss(len(self.data.train))
-        return max(self.objective.guessing(), first if math.isfinite(first) else 0.0)
+        return max(self.objective.chance_loss(), first if math.isfinite(first) else 0.0)
 
     def epoch(self, epoch: int) -> EpochRecord:
         """Trains and validates once."""

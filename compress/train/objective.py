@@ -18,7 +18,7 @@ class Batch:
     Attributes:
         labels: As the data set holds them.
         logits: Of the student, (batch, outputs), float32.
-        features: Outputs of the student's layers that the objective's `taps` name.
+        features: Outputs of the student's layers that the objective's `feature_layers` name.
         given: The batch's rows of `arrays()` and what `live()` returned.
         weights: Of the examples, (batch,); the loop multiplies by them.
         progress: Share of the training that is done, in [0, 1).
@@ -36,11 +36,11 @@ class Objective(Protocol):
     """What the training loop asks for.
 
     Attributes:
-        taps: Names of the student's layers whose outputs the loss needs.
+        feature_layers: Names of the student's layers whose outputs the loss needs.
         identity: What a training that goes on must agree in.
     """
 
-    taps: Sequence[str]
+    feature_layers: Sequence[str]
     identity: str
 
     def variables(self) -> list[Any]:
@@ -55,7 +55,7 @@ class Objective(Protocol):
         """Returns what is computed from a batch's inputs (graph code)."""
         ...
 
-    def guessing(self) -> float:
+    def chance_loss(self) -> float:
         """Returns the most that a guess costs; far above it, and above what the training began
         with, it has diverged."""
         ...
@@ -73,7 +73,7 @@ class LabelObjective:
         label_smoothing: Share of a target that moves to the other classes, in [0, 1).
     """
 
-    taps: Sequence[str] = ()
+    feature_layers: Sequence[str] = ()
 
     def __init__(self, task: Task, label_smoothing: float = 0.0) -> None:
         self.task: Any = replace(task, label_smoothing=label_smoothing)  # type: ignore[type-var]
@@ -91,9 +91,9 @@ class LabelObjective:
         """Computes nothing from inputs."""
         return {}
 
-    def guessing(self) -> float:
+    def chance_loss(self) -> float:
         """Returns the task's."""
-        return float(self.task.guessing())
+        return float(self.task.chance_loss())
 
     def loss(self, batch: Batch) -> Any:
         """Returns the task's loss, (batch,)."""

@@ -71,7 +71,7 @@ class Steps:
             }
 
         def compared(given: Mapping[str, Any], output: Any, progress: Any) -> Any:
-            logits, features = output if objective.taps else (output, {})
+            logits, features = output if objective.feature_layers else (output, {})
             batch = Batch(
                 labels=given["labels"],
                 logits=logits,

@@ -32,7 +32,7 @@ def render_bench(result: object) -> RenderableType:
     from compress.benchmarking import BenchResult
 
     assert isinstance(result, BenchResult)
-    by_name = {subject.name: subject for subject in result.subjects}
+    by_name = {model.name: model for model in result.models}
     table = Grid(
         "Latency of one inference at batch 1",
         ("Model", "Runtime", "Format", "Threads", "MACs", "File", "Latency", "p95", "min",
@@ -40,17 +40,17 @@ def render_bench(result: object) -> RenderableType:
         ("Model", "Runtime"),
     )  # fmt: skip
     last = ""
-    for row in sorted(result.timed, key=lambda r: list(by_name).index(r.subject)):
-        if last not in ("", row.subject):
+    for row in sorted(result.timed, key=lambda r: list(by_name).index(r.model)):
+        if last not in ("", row.model):
             table.add_section()
-        last = row.subject
+        last = row.model
         table.put(
             (
-                row.subject,
+                row.model,
                 row.runtime,
                 row.format,
                 str(row.latency.threads),
-                formats.count(by_name[row.subject].macs),
+                formats.count(by_name[row.model].macs),
                 formats.size(row.size_bytes),
                 formats.latency(row.latency),
                 formats.time(row.latency.p95_ms),
@@ -60,14 +60,14 @@ def render_bench(result: object) -> RenderableType:
         )
     parts: list[RenderableType] = [table, said(result.conditions(), "dim")]
     for item in result.skipped:
-        parts.append(said(f"{item.subject}, {item.runtime} {item.format}: skipped: {item.reason}"))
-    for subject in result.subjects:
-        if subject.zeros >= SPARSE:
-            share = formats.percent(subject.zeros)
-            parts.append(said(f"{subject.name}: {share} of all parameters are zero"))
-        if subject.unsupported:
-            names = "; ".join(subject.unsupported)
-            parts.append(said(f"{subject.name}: MACs leave out {names}"))
-        parts += [said(f"{subject.name}: {note}") for note in subject.notes]
+        parts.append(said(f"{item.model}, {item.runtime} {item.format}: skipped: {item.reason}"))
+    for model in result.models:
+        if model.zeros >= SPARSE:
+            share = formats.percent(model.zeros)
+            parts.append(said(f"{model.name}: {share} of all parameters are zero"))
+        if model.unsupported:
+            names = "; ".join(model.unsupported)
+            parts.append(said(f"{model.name}: MACs leave out {names}"))
+        parts += [said(f"{model.name}: {note}") for note in model.notes]
     parts += [said(line, "bold") for line in result.verdicts()]
     return Group(*parts)

@@ -9,14 +9,14 @@ from typing import Any
 from compress.pipeline.compression import command_line
 from compress.run.directory import LOG, RunFolder
 from search.engines import Job, messages
-from search.engines.progress import Display, Shown
+from search.engines.progress import Display, JobQueue
 from search.plan import SearchPlan
 from search.study.past import Past
 
 _NOTHING = Past()
 
 
-class FinalJobs(Shown):
+class FinalJobs(JobQueue):
     """Gives out the final trainings of the front, all seeds of the largest model first.
 
     Args:
@@ -67,7 +67,7 @@ class FinalJobs(Shown):
         LOG.info("final training of %s failed: %s", job["name"], reason)
 
 
-class CompressJobs(Shown):
+class CompressJobs(JobQueue):
     """Gives out the models to compress, largest first, and collects failures."""
 
     def __init__(

@@ -9,7 +9,7 @@ from compress.core.errors import RunFailed
 from compress.run.directory import LOG, RunFolder
 from compress.run.records import COMPLETE, FAILED, STOPPED, Candidate
 from search.engines import KILLED, OVERDUE, Job, messages
-from search.engines.progress import Display, Shown
+from search.engines.progress import Display, JobQueue
 from search.plan import SearchPlan
 from search.samplers.grid import exhausted
 from search.study import study as studies
@@ -26,7 +26,7 @@ MAX_UNCLAIMED = 3
 """Deaths of workers without a trial in hand after which a run gives up."""
 
 
-class SearchJobs(Shown):
+class SearchJobs(JobQueue):
     """Gives out trials until enough are trained, and keeps account of them."""
 
     def __init__(

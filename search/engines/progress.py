@@ -44,7 +44,7 @@ class NoDisplay:
         """Ignores it."""
 
 
-class Shown:
+class JobQueue:
     """What a pool's jobs have in common: their progress is shown, they end.
 
     Attributes:

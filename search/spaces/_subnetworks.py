@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.plan import ChannelOptions
-from compress.prune.channels.coupling.groups import Coupling, Group, coupling_of
+from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.coupling.groups import Coupling, Group
 from compress.prune.channels.criteria import CRITERIA, Context
 from compress.prune.channels.selection.solver import Allowed, Counts
 from compress.prune.channels.selection.targets import allowed_for, keep_best
@@ -132,7 +133,7 @@ def _ties(coupling: Coupling, groups: list[Group]) -> list[list[Group]]:
 def _resolutions(coupling: Coupling) -> dict[int, tuple[Any, ...]]:
     """Returns for each group the other axes of the first tensor that its channels lie on."""
     found: dict[int, tuple[Any, ...]] = {}
-    tensors = coupling.ledger.tensors
+    tensors = coupling.graph.tensors
     for node in coupling.program.walk():
         for slots in (tensors[id(tensor)] for tensor in node.outputs if id(tensor) in tensors):
             for axis in slots.tracked:

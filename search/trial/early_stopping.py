@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import optuna
 
 
-class Start:
+class PretrainedBaseline:
     """What a model that comes trained is worth before its training goes on."""
 
     def __init__(self, model: keras.Model, data: Dataset, quality: str) -> None:
@@ -65,7 +65,7 @@ class Following:
             f"{self._name}: epoch {epoch}/{epochs}, validation {quality:.3f}", epoch / epochs
         )
 
-    def ends(self, record: EpochRecord) -> bool:
+    def should_stop(self, record: EpochRecord) -> bool:
         """Tells whether the training ends here."""
         quality = record.val[self._quality]
         if quality > self._best:

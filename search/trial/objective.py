@@ -21,7 +21,7 @@ from search.plan import SearchPlan
 from search.spaces import space_for
 from search.trial import optimizers
 from search.trial.costs import find_costs, over_limit, report_excess, report_preferences
-from search.trial.early_stopping import Following, Start
+from search.trial.early_stopping import Following
 from search.trial.weight_inheritance import inherit, nearest
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def evaluate(
     space.prepare(model, candidate.choices, data)
     following = Following(trial, plan, costs, name, on_progress)
     inherited = _inherited(model, trial, plan, folder)
-    start = Start(model, data, plan.search.objectives[0]) if space.trained else None
+    start = PretrainedBaseline(model, data, plan.search.objectives[0]) if space.trained else None
     try:
         result = train(
             model,
@@ -124,7 +124,7 @@ def evaluate(
             seed=seed,
             select_by=plan.search.objectives[0],
             on_epoch=following.on_epoch,
-            ends=following.ends,
+            should_stop=following.should_stop,
         )
     except TrainingDiverged as error:
         spent = time.perf_counter() - began

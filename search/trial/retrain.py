@@ -21,7 +21,7 @@ from compress.train.predict import predict_logits
 from search.plan import SearchPlan
 from search.spaces import space_for
 from search.trial import optimizers
-from search.trial.early_stopping import Start
+from search.trial.early_stopping import PretrainedBaseline
 from search.trial.objective import derived_seed, model_policy
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def retrain(
         on_progress(f"{name}: epoch {epoch}/{epochs}", epoch / epochs)
 
     judged = space.trained and not plan.final.on_validation
-    start = Start(model, data, plan.search.objectives[0]) if judged else None
+    start = PretrainedBaseline(model, data, plan.search.objectives[0]) if judged else None
     unfinished = folder.final / f"{name}.unfinished"
     result = train(
         model,
@@ -108,7 +108,7 @@ def retrain(
     return record
 
 
-def ship(model: str, folder: RunFolder, quality: str) -> Final:
+def promote_best(model: str, folder: RunFolder, quality: str) -> Final:
     """Makes the best of a model's final trainings the one that goes on.
 
     The best by validation quality, the first of equals; the first training where validation

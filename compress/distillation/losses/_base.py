@@ -49,7 +49,7 @@ class LogitLoss(ABC):
         """
 
     @abstractmethod
-    def guessing(self, outputs: int, temperature: float) -> float:
+    def chance_loss(self, outputs: int, temperature: float) -> float:
         """Returns the most that a student costs whose outputs look at no input."""
 
 

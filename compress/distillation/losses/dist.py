@@ -31,7 +31,7 @@ class DIST(LogitLoss):
     def __init__(self, beta: float = 1.0, gamma: float = 1.0) -> None:
         self.beta, self.gamma = beta, gamma
 
-    def guessing(self, outputs: int, temperature: float) -> float:
+    def chance_loss(self, outputs: int, temperature: float) -> float:
         """Returns the cost of no correlation at all."""
         return temperature**2 * (self.beta + self.gamma)
 

@@ -36,7 +36,7 @@ class DKD(LogitLoss):
     def __init__(self, alpha: float = 1.0, beta: float = 2.0) -> None:
         self.alpha, self.beta = alpha, beta
 
-    def guessing(self, outputs: int, temperature: float) -> float:
+    def chance_loss(self, outputs: int, temperature: float) -> float:
         """Returns what a uniform student costs at most: log K and log(K - 1)."""
         others = math.log(outputs - 1) if outputs > 2 else 0.0
         return temperature**2 * (self.alpha * math.log(outputs) + self.beta * others)

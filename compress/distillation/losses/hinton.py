@@ -38,9 +38,9 @@ class HintonKD(LogitLoss):
     @classmethod
     def of(cls, task: Task) -> HintonKD:
         """Returns the loss for a task: on its activation."""
-        return cls(task.activation, task.guessing() if isinstance(task, Regression) else 1.0)
+        return cls(task.activation, task.chance_loss() if isinstance(task, Regression) else 1.0)
 
-    def guessing(self, outputs: int, temperature: float) -> float:
+    def chance_loss(self, outputs: int, temperature: float) -> float:
         """Returns T^2 log K, T^2 log 2 or what a guess costs in a regression."""
         if self.activation == "linear":
             return self.guess

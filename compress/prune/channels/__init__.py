@@ -4,7 +4,7 @@ Everything here imports TensorFlow only when it is used.
 """
 
 from compress.prune.channels.coupled import Coupled, coupled_groups
-from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.call import LayerCall
 from compress.prune.channels.coupling.slots import Slots
 from compress.prune.channels.pruning import PruneResult, check_channels, prune_channels
 from compress.prune.channels.report import ChannelReport, GroupRow
@@ -18,7 +18,7 @@ __all__ = [
     "MapOrigin",
     "PruneResult",
     "SensitivityMap",
-    "Site",
+    "LayerCall",
     "Slots",
     "check_channels",
     "coupled_groups",

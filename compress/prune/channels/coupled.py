@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.plan import ChannelOptions
-from compress.prune.channels.coupling.groups import Frozen, coupling_of
+from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.coupling.groups import Frozen
 from compress.prune.channels.report import GroupRow, row_of, unknown_layers
+from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.selection.targets import smallest
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ def coupled_groups(model: keras.Model, *, input_shape: Any = None) -> Coupled:
             fit it.
     """
     coupling = coupling_of(model, input_shape)
-    full, costs = coupling.whole, coupling.costs
+    full, costs = coupling.whole, CostModel.of(coupling)
     by_params, by_macs = costs.params_by_layer(full), {}
     macs, least, shares = None, None, (0.0,) * len(full)
     if costs.has_macs:

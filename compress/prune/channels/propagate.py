@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
+from typing import Any
 
-from compress.model.program import Node, Program
+from compress.model.program import Node, Program, record
 from compress.model.rebuild import why_not_rebuildable
-from compress.prune.channels.coupling.call import Site
-from compress.prune.channels.coupling.slots import Ledger, Shape, Slots
-from compress.prune.channels.rules import apply, rule_for
+from compress.prune.channels.coupling.call import LayerCall
+from compress.prune.channels.coupling.slots import CouplingGraph, Shape, Slots
+from compress.prune.channels.rules import apply, known, rule_for
 
 Shapes = list[Shape]
 
@@ -26,7 +27,7 @@ def input_slots(program: Program, shapes: Sequence[Shape] | None = None) -> list
 def run(
     program: Program,
     inputs: Sequence[Slots],
-    ledger: Ledger,
+    graph: CouplingGraph,
     sized: Iterator[Shapes] | None = None,
 ) -> list[Slots]:
     """Follows slots through a program; nested programs are run at every call.
@@ -34,7 +35,7 @@ def run(
     Args:
         program: The recorded model.
         inputs: Slots of its inputs.
-        ledger: Is filled.
+        graph: Is filled.
         sized: Output shapes of each call in the order of the calls, in place of the
             program's own, which may be open.
 
@@ -44,68 +45,79 @@ def run(
     slots: dict[int, Slots] = {}
     for tensor, value in zip(program.inputs, inputs, strict=True):
         slots[id(tensor)] = value
-        ledger.tensors.setdefault(id(tensor), value)
+        graph.tensors.setdefault(id(tensor), value)
     for node in program.nodes:
         received = [slots[id(tensor)] for tensor in node.inputs]
-        results = _visit(node, received, ledger, sized)
+        results = _visit(node, received, graph, sized)
         for tensor, result in zip(node.outputs, results, strict=True):
             slots[id(tensor)] = result
-            ledger.tensors.setdefault(id(tensor), result)
+            graph.tensors.setdefault(id(tensor), result)
     return [slots[id(tensor)] for tensor in program.outputs]
 
 
 def _visit(
-    node: Node, inputs: list[Slots], ledger: Ledger, sized: Iterator[Shapes] | None
+    node: Node, inputs: list[Slots], graph: CouplingGraph, sized: Iterator[Shapes] | None
 ) -> list[Slots]:
     operation = node.operation
-    again = ledger.first_inputs.get(id(operation))
+    again = graph.first_inputs.get(id(operation))
     if node.body is not None:
         if again is not None:
-            _tie(ledger, node.name, again, inputs)
-        ledger.first_inputs.setdefault(id(operation), inputs)
-        return run(node.body, inputs, ledger, sized)
-    configs = len(ledger.edits[id(operation)].config) if id(operation) in ledger.edits else 0
-    calls = len(ledger.call_edits.get(id(node), ()))
+            _tie(graph, node.name, again, inputs)
+        graph.first_inputs.setdefault(id(operation), inputs)
+        return run(node.body, inputs, graph, sized)
+    configs = len(graph.edits[id(operation)].config) if id(operation) in graph.edits else 0
+    calls = len(graph.call_edits.get(id(node), ()))
     shapes = [tuple(tensor.shape) for tensor in node.outputs] if sized is None else next(sized)
-    site = Site(ledger, operation, node.name, inputs, shapes, node.args, node.kwargs, node=node)
+    call = LayerCall(
+        graph, operation, node.name, inputs, shapes, node.args, node.kwargs, node=node,
+        follow=_inside,
+    )  # fmt: skip
     if rule_for(operation) is None and node.closed:
-        results = site.unknown(f"no rule for this class, and it cannot be opened: {node.closed}")
+        results = call.unknown(f"no rule for this class, and it cannot be opened: {node.closed}")
     else:
-        results = apply(site)
-    edits = ledger.edits.get(id(operation))
+        results = apply(call)
+    edits = graph.edits.get(id(operation))
     if again is not None and ((edits and edits.config) or calls):
         # one config serves all calls: their channels must be the same ones
-        if id(operation) not in ledger.by_weights:
-            _tie(ledger, node.name, again, inputs)
+        if id(operation) not in graph.by_weights:
+            _tie(graph, node.name, again, inputs)
         if edits:
             del edits.config[configs:]
         if calls:
-            del ledger.call_edits[id(node)][calls:]
+            del graph.call_edits[id(node)][calls:]
     if again is None and (reason := why_not_rebuildable(operation)):
-        ledger.copied[id(operation)] = node.name, type(operation).__name__, reason
-    if id(operation) in ledger.copied:
-        _held(site, results, calls)
-    ledger.first_inputs.setdefault(id(operation), inputs)
+        graph.copied[id(operation)] = node.name, type(operation).__name__, reason
+    if id(operation) in graph.copied:
+        _held(call, results, calls)
+    graph.first_inputs.setdefault(id(operation), inputs)
     return results
 
 
-def _held(site: Site, results: list[Slots], calls: int) -> None:
+def _inside(
+    model: Any, inputs: Sequence[Slots], graph: CouplingGraph
+) -> tuple[Program, list[Slots]]:
+    """Follows slots through a model inside a layer."""
+    program = record(model, lambda layer: not known(layer))
+    return program, run(program, inputs, graph)
+
+
+def _held(call: LayerCall, results: list[Slots], calls: int) -> None:
     """Keeps the channels of a layer that surgery can only copy as it is, if it would change."""
-    ledger, layer = site.ledger, site.layer
+    graph, layer = call.graph, call.layer
     weights = {id(weight) for weight in layer.weights}
-    bound = [item for (weight, _), item in ledger.bindings.items() if weight in weights and item]
-    edits = ledger.edits.get(id(layer))
-    if not bound and not edits and len(ledger.call_edits.get(id(site.node), ())) == calls:
+    bound = [item for (weight, _), item in graph.bindings.items() if weight in weights and item]
+    edits = graph.edits.get(id(layer))
+    if not bound and not edits and len(graph.call_edits.get(id(call.node), ())) == calls:
         return
-    name, kind, reason = ledger.copied[id(layer)]
+    name, kind, reason = graph.copied[id(layer)]
     text = f"layer '{name}' ({kind}) cannot be rebuilt from its config: {reason}"
-    for slots in (*site.inputs, *results):
-        site.barrier(slots, text)
+    for slots in (*call.inputs, *results):
+        call.barrier(slots, text)
     for binding in bound:
-        site.freeze(binding.ids, text)
+        call.freeze(binding.ids, text)
 
 
-def _tie(ledger: Ledger, name: str, first: list[Slots], second: list[Slots]) -> None:
+def _tie(graph: CouplingGraph, name: str, first: list[Slots], second: list[Slots]) -> None:
     """Ties the inputs of two calls of one layer or model."""
     reason = "a shared layer is called on other channels too"
     nothing = Slots((), ())  # one call may take more tensors, such as a mask
@@ -114,7 +126,7 @@ def _tie(ledger: Ledger, name: str, first: list[Slots], second: list[Slots]) -> 
             a = one.axes[axis] if axis < len(one.axes) else None
             b = two.axes[axis] if axis < len(two.axes) else None
             if a is not None and b is not None and len(a) == len(b):
-                ledger.link(a, b)
+                graph.link(a, b)
                 continue
-            ledger.freeze(a, reason, name)
-            ledger.freeze(b, reason, name)
+            graph.freeze(a, reason, name)
+            graph.freeze(b, reason, name)

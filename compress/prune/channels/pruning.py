@@ -10,10 +10,12 @@ import numpy as np
 
 from compress.core.errors import FeasibleError, InputError, unknown_name
 from compress.plan import ChannelOptions
-from compress.prune.channels.coupling.groups import Coupling, Mask, coupling_of
+from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.coupling.groups import Coupling, Mask
 from compress.prune.channels.coupling.slots import Ids
 from compress.prune.channels.criteria import CRITERIA, NEEDS_DATA, Context, Criterion, named
 from compress.prune.channels.report import ChannelReport, row_of, unknown_layers
+from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.selection.targets import Selection, check_feasible, cost_of, select
 from compress.prune.channels.surgery import (
     KeptIndices,
@@ -228,7 +230,7 @@ def _recalibrated(
 
 def _copied(*couplings: Coupling) -> list[str]:
     """Says which layers are copies of objects, and what that means for the model's file."""
-    found = {name: told for item in couplings for name, *told in item.ledger.copied.values()}
+    found = {name: told for item in couplings for name, *told in item.graph.copied.values()}
     return [
         f"layer '{name}' ({kind}) was copied as it is, because its config does not make it again "
         f"({reason}): save_weights() keeps the model, a .keras file of it cannot be loaded"
@@ -258,7 +260,7 @@ def _report(
 ) -> ChannelReport:
     mask = _mask_of(coupling, kept)
     counts = np.array([np.count_nonzero(mask[group.units]) for group in coupling.groups])
-    full, costs = coupling.whole, coupling.costs
+    full, costs = coupling.whole, CostModel.of(coupling)
     reached = float(cost_of(coupling, options)(counts))
     return ChannelReport(
         tuple(

@@ -102,5 +102,5 @@ def row_of(coupling: Coupling, group: Group, kept: int) -> GroupRow:
 
 def unknown_layers(coupling: Coupling) -> tuple[tuple[str, str, str], ...]:
     """Lists the layers without a rule."""
-    found = coupling.ledger.unknown.items()
+    found = coupling.graph.unknown.items()
     return tuple((name, kind, reason) for name, (kind, reason) in found)

@@ -12,7 +12,7 @@ from compress.model.copies import Copier
 from compress.model.program import Node, Program
 from compress.model.rebuild import config_of, from_config
 from compress.prune.channels.coupling.groups import Coupling, KeptSlots, Mask
-from compress.prune.channels.coupling.slots import Ids, Ledger
+from compress.prune.channels.coupling.slots import CouplingGraph, Ids, InnerModel
 from compress.prune.channels.rules import known
 
 if TYPE_CHECKING:
@@ -41,13 +41,8 @@ def sliced_model(coupling: Coupling, mask: Mask) -> keras.Model:
 
 def sliced_with_weights(coupling: Coupling, mask: Mask) -> tuple[keras.Model, dict[int, Any]]:
     """Builds the model of `sliced_model`; also maps id(old weight) to the new weight."""
-    surgeon = _Surgeon(coupling.ledger, coupling.kept(mask))
+    surgeon = _Surgeon(coupling.graph, coupling.kept(mask))
     return surgeon.build(coupling.program), surgeon.weights
-
-
-def rebuilt(program: Program, ledger: Ledger, kept: KeptSlots) -> Any:
-    """Builds the smaller model of a program inside a layer; for edits of its config."""
-    return _Surgeon(ledger, kept).build(program)
 
 
 def kept_indices(coupling: Coupling, mask: Mask) -> KeptIndices:
@@ -87,15 +82,15 @@ def variable_paths(model: Any) -> list[tuple[str, Any]]:
 
 
 class _Surgeon:
-    def __init__(self, ledger: Ledger, kept: KeptSlots) -> None:
-        self.ledger = ledger
+    def __init__(self, graph: CouplingGraph, kept: KeptSlots) -> None:
+        self.graph = graph
         self.kept = kept
         self.made: dict[int, Any] = {}
         self.copier = Copier()
         self.weights: dict[int, Any] = {}
         self.copied: set[int] = set()
         self.axes: dict[int, dict[int, Ids]] = {}
-        for binding in ledger.bindings.values():
+        for binding in graph.bindings.values():
             if binding is not None:
                 self.axes.setdefault(id(binding.variable), {})[binding.axis] = binding.ids
 
@@ -132,7 +127,7 @@ class _Surgeon:
     def _input(self, tensor: Any) -> Any:
         import keras
 
-        slots = self.ledger.tensors[id(tensor)]
+        slots = self.graph.tensors[id(tensor)]
         shape = tuple(
             size if ids is None else self.kept.count(ids)
             for size, ids in zip(tensor.shape, slots.axes, strict=True)
@@ -153,7 +148,7 @@ class _Surgeon:
             return tensors[id(value)] if isinstance(value, keras.KerasTensor) else value
 
         args, kwargs = node.args, node.kwargs
-        for edit in self.ledger.call_edits.get(id(node), ()):
+        for edit in self.graph.call_edits.get(id(node), ()):
             args, kwargs = edit(args, kwargs, self.kept)
         args, kwargs = keras.tree.map_structure(filled, (args, kwargs))
         results = keras.tree.flatten(self._called(node, args, kwargs))
@@ -168,7 +163,7 @@ class _Surgeon:
             return operation(*args, **kwargs)
         except Exception as error:  # user layers may raise anything here
             old = id(node.operation)
-            if node.body is not None or old in self.ledger.copied or id(operation) in self.copied:
+            if node.body is not None or old in self.graph.copied or id(operation) in self.copied:
                 raise
             self.made[old] = self._otherwise(node, error)
             return self.made[old](*args, **kwargs)
@@ -189,9 +184,9 @@ class _Surgeon:
 
     def _rebuilt(self, node: Node) -> Any:
         operation = node.operation
-        if id(operation) in self.ledger.copied:
+        if id(operation) in self.graph.copied:
             return self._as_it_is(node)
-        edits = self.ledger.edits.get(id(operation))
+        edits = self.graph.edits.get(id(operation))
         try:
             config = config_of(operation)
             if node.name != operation.name and "name" in config:
@@ -200,12 +195,22 @@ class _Surgeon:
                 place: Any = config
                 for key in path:
                     place = place[key]
-                change(place, self.kept)
+                if isinstance(change, InnerModel):
+                    place[change.key] = self._inner(change.program)
+                else:
+                    change(place, self.kept)
             if known(operation):
                 _unbuild(config)
             return from_config(operation, config)
         except Exception as error:  # user layers may raise anything here
             return self._otherwise(node, error)
+
+    def _inner(self, program: Program) -> Any:
+        """Builds the model that a layer holds, as it lies in its config."""
+        import keras
+
+        model = _Surgeon(self.graph, self.kept).build(program)
+        return keras.saving.serialize_keras_object(model)
 
     def _otherwise(self, node: Node, error: Exception) -> Any:
         """Copies a layer whose config fails, if nothing of it changes.
@@ -214,13 +219,13 @@ class _Surgeon:
             InputError: It would change.
         """
         operation = node.operation
-        edits, text = self.ledger.edits.get(id(operation)), " ".join(str(error).split())[:300]
+        edits, text = self.graph.edits.get(id(operation)), " ".join(str(error).split())[:300]
         if (edits and edits.config) or self._sliced(operation):
             raise InputError(
                 f"Layer '{node.name}' ({type(operation).__name__}) must be rebuildable from its "
                 f"config. Received: {text}. Implement get_config() and from_config()."
             ) from None
-        self.ledger.copied[id(operation)] = node.name, type(operation).__name__, text
+        self.graph.copied[id(operation)] = node.name, type(operation).__name__, text
         self.copier.made.pop(id(operation), None)
         return self._as_it_is(node)
 
@@ -247,7 +252,7 @@ class _Surgeon:
         self.copied.add(id(new))
         if hasattr(operation, "_nodes_by_depth") or hasattr(operation, "_functional"):
             return  # a nested model: its layers were copied one by one
-        edits = self.ledger.edits.get(id(operation))
+        edits = self.graph.edits.get(id(operation))
         scales = {id(variable): factor for variable, factor in edits.scales} if edits else {}
         for old, target in zip(operation.weights, new.weights, strict=True):
             value = old.numpy()

@@ -12,7 +12,7 @@ from compress.prune.weights.pruner import WeightPruner
 from compress.prune.weights.report import PrunedLayer, WeightReport
 from compress.prune.weights.resume import resume_pruning, save_pruning
 from compress.prune.weights.schedules import update_times
-from compress.prune.weights.targets import Kept, Target, find_targets
+from compress.prune.weights.targets import SkippedLayer, Target, find_targets
 
 if TYPE_CHECKING:
     import keras
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from compress.train import TrainResult
 
 __all__ = [
-    "Kept",
+    "SkippedLayer",
     "PrunedLayer",
     "PruneWeightsResult",
     "Target",

@@ -20,7 +20,7 @@ from compress.prune.weights.schedules import (
     planned,
     update_times,
 )
-from compress.prune.weights.targets import BIAS, NORMALIZATION, Kept, Target, find_targets
+from compress.prune.weights.targets import BIAS, NORMALIZATION, SkippedLayer, Target, find_targets
 
 if TYPE_CHECKING:
     import keras
@@ -55,7 +55,7 @@ class WeightPruner:
         self.schedule = schedule
         self.pattern = pattern_of(self.options)
         self.targets: list[Target] = []
-        self.kept: list[Kept] = []
+        self.kept: list[SkippedLayer] = []
         self.notes: list[str] = []
         self._model: Any = None
         self._masks: list[Any] = []
@@ -161,7 +161,7 @@ class WeightPruner:
         for target in found:
             reason = self.pattern.check(target)
             if reason:
-                self.kept.append(Kept(target.layer, target.kind, reason))
+                self.kept.append(SkippedLayer(target.layer, target.kind, reason))
             else:
                 self.targets.append(target)
         self._final = final_sparsity(self.schedule, self.options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from compress.prune.weights.targets import Kept
+from compress.prune.weights.targets import SkippedLayer
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class WeightReport:
     """
 
     pruned: tuple[PrunedLayer, ...]
-    kept: tuple[Kept, ...]
+    kept: tuple[SkippedLayer, ...]
     pattern: str = "unstructured"
     scope: str = "layer"
     notes: tuple[str, ...] = ()

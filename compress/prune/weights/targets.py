@@ -114,7 +114,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Kept:
+class SkippedLayer:
     """A layer with weights that is not pruned, and why."""
 
     layer: str
@@ -127,7 +127,7 @@ def find_targets(
     *,
     also: Sequence[str] = (),
     overrides: Sequence[tuple[str, float]] = (),
-) -> tuple[list[Target], list[Kept]]:
+) -> tuple[list[Target], list[SkippedLayer]]:
     """Sorts the layers that have weights into those to prune and those to keep.
 
     Layers inside layers (cells, attention's projections, wrapped and composite layers) are
@@ -147,7 +147,7 @@ def find_targets(
         InputError: A pattern matches no layer that can be pruned.
     """
     targets: list[Target] = []
-    kept: list[Kept] = []
+    kept: list[SkippedLayer] = []
     seen: set[int] = set()
     for name, layer in _layers(model):
         if id(layer) in seen:
@@ -156,7 +156,7 @@ def find_targets(
         found, reason = _of_layer(name, layer, also)
         targets += found
         if reason:
-            kept.append(Kept(name, type(layer).__name__, reason))
+            kept.append(SkippedLayer(name, type(layer).__name__, reason))
     return _chosen(targets, kept, also, overrides)
 
 
@@ -221,10 +221,10 @@ def _view(layer: Any, variable: Any, role: str) -> View | None:
 
 def _chosen(
     targets: list[Target],
-    kept: list[Kept],
+    kept: list[SkippedLayer],
     also: Sequence[str],
     overrides: Sequence[tuple[str, float]],
-) -> tuple[list[Target], list[Kept]]:
+) -> tuple[list[Target], list[SkippedLayer]]:
     names = [target.layer for target in targets]
     for pattern, _ in overrides:
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -239,13 +239,13 @@ def _chosen(
     for target in targets:
         own = [share for pattern, share in overrides if fnmatchcase(target.layer, pattern)]
         if own and own[-1] == 0:
-            kept.append(Kept(target.layer, target.kind, "kept by an override"))
+            kept.append(SkippedLayer(target.layer, target.kind, "kept by an override"))
         elif own:
             chosen.append(Target(target.layer, target.kind, target.variable, target.role,
                                  target.view, own[-1]))  # fmt: skip
         elif id(target) in ends:
             reason = f"{ends[id(target)]} layer, not pruned unless asked ('{ENDS}')"
-            kept.append(Kept(target.layer, target.kind, reason))
+            kept.append(SkippedLayer(target.layer, target.kind, reason))
         else:
             chosen.append(target)
     return chosen, kept

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from compress import BenchPlan, bench
-from compress.benchmarking.models import Subject, fixed, subjects_of
+from compress.benchmarking.models import BenchModel, fixed, models_of
 from compress.benchmarking.result import BenchResult, Timed, verdict
 from compress.core.errors import InputError, MissingDependency
 from compress.exporting.litert import export_litert
@@ -53,7 +53,7 @@ def test_every_runtime_format_and_thread_count(models: list[Path], tmp_path: Pat
         out=str(tmp_path / "out"),
     )
     result = bench(models, plan)
-    found = {(r.subject, r.runtime, r.format, r.latency.threads) for r in result.timed}
+    found = {(r.model, r.runtime, r.format, r.latency.threads) for r in result.timed}
     formats = {("litert", "float32"), ("litert", "int8"), ("onnx", "float32"), ("onnx", "int8"),
                ("openvino", "float32"), ("openvino", "int8"),
                ("tensorflow", "float32")}  # fmt: skip
@@ -75,7 +75,7 @@ def test_every_runtime_format_and_thread_count(models: list[Path], tmp_path: Pat
     assert stored["versions"]["onnxruntime"]
     rows = list(csv.DictReader((tmp_path / "out/bench.csv").read_text("utf-8").splitlines()))
     assert len(rows) == 28
-    assert int(rows[0]["macs"]) == result.subjects[0].macs
+    assert int(rows[0]["macs"]) == result.models[0].macs
     assert (tmp_path / "out" / "bench.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -87,11 +87,11 @@ def test_files_are_timed_as_they_are(
     files = [tmp_path / "a.tflite", tmp_path / "a.onnx"]
     before = {path: path.read_bytes() for path in files}
     result = bench(files, replace(QUICK, runtimes=("litert", "onnx", "openvino")))
-    assert [(r.subject, r.runtime, r.format) for r in result.timed] == [
+    assert [(r.model, r.runtime, r.format) for r in result.timed] == [
         ("a", "litert", "file"), ("a-2", "onnx", "file"), ("a-2", "openvino", "file"),
     ]  # fmt: skip
     assert {path: path.read_bytes() for path in files} == before
-    assert result.subjects[0].macs is None
+    assert result.models[0].macs is None
     with pytest.raises(InputError, match="runtimes must hold one that runs .*a.onnx': onnx, open"):
         bench(files, QUICK)
 
@@ -122,7 +122,7 @@ def test_open_sizes_need_a_shape(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"input_shape must agree .*\(None, None, 3\)"):
         bench([tmp_path / "open.keras"], replace(QUICK, input_shape="16,16,4"))
     result = bench([tmp_path / "open.keras"], replace(QUICK, input_shape="16,12,3"))
-    assert result.subjects[0].macs == 16 * 12 * 27 * 4
+    assert result.models[0].macs == 16 * 12 * 27 * 4
     assert count_macs(fixed(model, (16, 12, 3))).macs == 16 * 12 * 27 * 4
 
 
@@ -137,7 +137,7 @@ def test_bad_files_and_names(models: list[Path], tmp_path: Path) -> None:
     twice = tmp_path / "b" / "wide.keras"
     twice.parent.mkdir()
     twice.write_bytes(models[0].read_bytes())
-    assert [item.name for item in subjects_of([models[0], twice])] == ["wide", "wide-2"]
+    assert [item.name for item in models_of([models[0], twice])] == ["wide", "wide-2"]
 
 
 def timed(name: str, ratio: float, low: float, high: float) -> Timed:
@@ -172,13 +172,13 @@ def test_verdicts_by_hand() -> None:
 
 
 def test_zeros_are_told_as_a_share_of_everything() -> None:
-    subjects = (
-        Subject("dense", Path("dense.keras"), 10, 1000, (), 999),
-        Subject("0005-p80", Path("0005-p80.keras"), 10, 1000, (), 870),
+    models = (
+        BenchModel("dense", Path("dense.keras"), 10, 1000, (), 999),
+        BenchModel("0005-p80", Path("0005-p80.keras"), 10, 1000, (), 870),
     )
-    rows = tuple(timed(subject.name, 1.0, 1.0, 1.0) for subject in subjects)
+    rows = tuple(timed(model.name, 1.0, 1.0, 1.0) for model in models)
     console = Console(width=200, record=True, file=StringIO())
-    result = BenchResult(subjects, rows, (), BenchPlan())
+    result = BenchResult(models, rows, (), BenchPlan())
     console.print(render_bench(result))
     text = console.export_text()
     assert "0005-p80: 13 % of all parameters are zero" in text

@@ -275,4 +275,4 @@ def test_guessing_is_the_most_that_a_uniform_student_costs(loss: Any) -> None:
     costs = loss(
         np.zeros((25, 5), np.float32), teachers.astype(np.float32), temperature=2.0, labels=labels
     )
-    assert np.max(costs) <= loss.guessing(5, 2.0) * (1 + 1e-5)
+    assert np.max(costs) <= loss.chance_loss(5, 2.0) * (1 + 1e-5)

@@ -156,7 +156,7 @@ def test_a_bench_leaves_them_out_and_says_so(tmp_path: Path) -> None:
     plan = BenchPlan(runtimes=("litert", "tensorflow"), budget=0.3, out=str(tmp_path / "out"))
     result = bench([tmp_path / "m.keras"], plan)
     assert [row.runtime for row in result.timed] == ["litert", "tensorflow"]
-    (note,) = result.subjects[0].notes
+    (note,) = result.models[0].notes
     assert "noise (GaussianNoise)" in note
     stored = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert stored["models"][0]["notes"] == [note]

@@ -115,7 +115,7 @@ ODD: list[Any] = [..., None, True, -1, 0, 10**30, 0.5, "x", "", [], {}, [[[[1]]]
 def test_every_value_of_a_folder_may_be_of_another_type(folder: RunFolder) -> None:  # noqa: F811
     """The report is made, or refused in one line; no value ends in another error."""
     refused = made = 0
-    files = [folder.plan, folder.data, folder.latency, folder.candidates / "0001.json",
+    files = [folder.plan_path, folder.data, folder.latency, folder.candidates / "0001.json",
              folder.compressed / "0001.json"]  # fmt: skip
     place = 0
     for file in files:
@@ -142,8 +142,8 @@ def test_every_value_of_a_folder_may_be_of_another_type(folder: RunFolder) -> No
 def test_an_odd_value_on_the_page(folder: RunFolder) -> None:  # noqa: F811
     """What the tables do not show the page does: versions, shown commands, scaling, layers."""
     for file, path in (
-        (folder.plan, ("versions",)),
-        (folder.plan, ("shown", "replay")),
+        (folder.plan_path, ("versions",)),
+        (folder.plan_path, ("shown", "replay")),
         (folder.data, ("preprocess",)),
         (folder.data, ("counts", "train")),
         (folder.data, ("class_names",)),

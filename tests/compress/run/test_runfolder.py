@@ -41,10 +41,10 @@ def test_another_plan_is_refused_and_nothing_changes(
     folder = RunFolder(tmp_path / "run")
     folder.claim("run", SearchPlan(), {"data": "abc"})
     folder.write_candidate(Candidate("0000", "failed", {}, 0))
-    before = folder.plan.read_bytes()
+    before = folder.plan_path.read_bytes()
     with pytest.raises(InputError, match=message):
         folder.claim(command, from_flat(SearchPlan, values), {"data": fact})
-    assert folder.plan.read_bytes() == before
+    assert folder.plan_path.read_bytes() == before
 
 
 def test_what_a_killed_writer_left_behind_is_no_record(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_later_format_is_refused(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.claim("run", Plan())
     record = folder.read_plan_record() | {"format": 2}
-    folder.plan.write_text(json.dumps(record))
+    folder.plan_path.write_text(json.dumps(record))
     with pytest.raises(InputError, match="must have format 1. Received: 2"):
         folder.read_plan_record()
 

@@ -48,7 +48,7 @@ def test_squared_error_by_hand() -> None:
     labels, outputs = np.array([[1.0, 2.0], [0.0, 0.0]]), np.array([[2.0, 4.0], [0.0, 3.0]])
     got = task.loss(labels, outputs.astype(np.float32)).numpy()
     np.testing.assert_allclose(got, [(1 + 4) / 2, 9 / 2])
-    assert task.guessing() == 3.0
+    assert task.chance_loss() == 3.0
 
 
 def test_quality_by_hand() -> None:

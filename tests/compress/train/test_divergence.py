@@ -73,9 +73,9 @@ def test_guessing_zero_by_hand() -> None:
     task = Regression.of(labels)
     assert (task.num_targets, task.variance, task.means) == (2, 0.5, (2.0, 10.0))
     costs = task.loss(labels, np.zeros((2, 2), np.float32)).numpy()
-    assert task.guessing() == pytest.approx(costs.mean()) == pytest.approx(0.5 + (4 + 100) / 2)
+    assert task.chance_loss() == pytest.approx(costs.mean()) == pytest.approx(0.5 + (4 + 100) / 2)
     # labels that are all the same leave a yardstick too
-    assert Regression.of(np.zeros((4, 1), np.float32)).guessing() == 1.0
+    assert Regression.of(np.zeros((4, 1), np.float32)).chance_loss() == 1.0
 
 
 def test_a_network_that_begins_far_off_is_given_time(cpu: Device) -> None:
@@ -84,7 +84,7 @@ def test_a_network_that_begins_far_off_is_given_time(cpu: Device) -> None:
     far = replace(data, train=replace(data.train, x=data.train.x * 3000.0))
     settings = replace(SETTINGS, optimizer="adam", learning_rate=0.01, epochs=2)
     result = train(mlp(), far, settings, device=cpu)
-    assert result.history[0].loss > 10 * data.task.guessing()
+    assert result.history[0].loss > 10 * data.task.chance_loss()
 
 
 def test_a_large_penalty_is_no_divergence(cpu: Device) -> None:
@@ -128,4 +128,4 @@ def test_the_yardstick_is_that_of_the_start_where_a_training_goes_on(
     with pytest.raises(KeyboardInterrupt):
         train(mlp(), far, settings, device=cpu, checkpoint=file, on_epoch=stop)
     train(mlp(), far, settings, device=cpu, checkpoint=file)
-    assert seen[0] == seen[1] > 10 * data.task.guessing()
+    assert seen[0] == seen[1] > 10 * data.task.chance_loss()

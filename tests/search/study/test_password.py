@@ -72,10 +72,10 @@ def test_a_run_and_its_report_have_none(tmp_path: Path) -> None:
 def test_a_folder_of_an_older_version_loses_it(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.claim("search", plan_with(), {}, {"command": "paretune"})
-    record = json.loads(folder.plan.read_text())
+    record = json.loads(folder.plan_path.read_text())
     record["plan"]["search"] |= {"storage": URL, "warm_start": ["runs/a", OTHER]}
     record["shown"] = {"command": f"paretune search --storage {URL}", "replay": "paretune"}
-    folder.plan.write_text(json.dumps(record))
+    folder.plan_path.write_text(json.dumps(record))
     folder.write_candidate(Candidate("0000", "complete", {"x": 1}, 1, macs=9, params=1,
                                      val={"accuracy": 0.5}))  # fmt: skip
     render(folder.path)

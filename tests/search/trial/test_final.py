@@ -22,7 +22,7 @@ from search.plan import SearchPlan
 from search.spaces import SPACES
 from search.trial import optimizers
 from search.trial.objective import evaluate
-from search.trial.retrain import final_seed, on_everything, retrain, ship
+from search.trial.retrain import final_seed, on_everything, retrain
 from tests.contracts.space import ask
 
 
@@ -55,7 +55,7 @@ def test_the_first_training_repeats_the_candidates(
     predicted = predict_logits(model, digits, "test").argmax(-1)
     assert second.test["accuracy"] == pytest.approx((predicted == digits.test.y).mean())
     assert not list(folder.final.glob("*.unfinished"))
-    best = ship("0000", folder, "accuracy")
+    best = promote_best("0000", folder, "accuracy")
     assert best == max((first, second), key=lambda item: (item.val["accuracy"], -item.place))
     chosen = folder.final / f"{final_name('0000', best.place)}.keras"
     assert folder.shipped_file("0000").read_bytes() == chosen.read_bytes()
@@ -98,7 +98,7 @@ def test_validation_chooses_what_ships(
         (folder.final / f"0003-final{index}.keras").write_text(str(index))
     folder.write_final(record("0004", 0, 1.0))
     assert folder.shipped_file("0003") == folder.model_file("0003")
-    assert ship("0003", folder, "accuracy").place == place
+    assert promote_best("0003", folder, "accuracy").place == place
     assert folder.shipped_file("0003").read_text() == str(place)
 
 

@@ -1,9 +1,10 @@
-"""Sites: one call of a layer as a rule sees it, and what a rule may say about it."""
+"""Layer calls: one call of a layer as a rule sees it, and what a rule may say about it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,18 +12,25 @@ from compress.prune.channels.coupling.slots import (
     CHANNELS,
     CallEdit,
     ConfigEdit,
+    CouplingGraph,
     Edits,
     Ids,
+    InnerModel,
     Kept,
-    Ledger,
     Path,
     Shape,
     Slots,
     Term,
 )
 
+if TYPE_CHECKING:
+    from compress.model.program import Program
 
-class Site:
+Follow = Callable[[Any, Sequence[Slots], CouplingGraph], "tuple[Program, list[Slots]]"]
+"""What the engine hands to rules: follows slots through a model inside a layer."""
+
+
+class LayerCall:
     """One call of a layer or raw operation, as a rule sees it.
 
     Attributes:
@@ -38,7 +46,7 @@ class Site:
 
     def __init__(
         self,
-        ledger: Ledger,
+        graph: CouplingGraph,
         layer: Any,
         name: str,
         inputs: Sequence[Slots],
@@ -49,8 +57,9 @@ class Site:
         path: Path = (),
         node: Any = None,
         positions: int = 1,
+        follow: Follow | None = None,
     ) -> None:
-        self.ledger = ledger
+        self.graph = graph
         self.layer = layer
         self.name = name
         self.inputs = list(inputs)
@@ -61,12 +70,13 @@ class Site:
         self._path = path
         self.node = node
         self.positions = positions
+        self._follow = follow
 
     # -- slots ---------------------------------------------------------------------------
 
     def new(self, size: int, kind: str = CHANNELS) -> Ids:
         """Makes slots for a new axis; heads are never rounded to multiples."""
-        return self.ledger.new(size, self.name, kind)
+        return self.graph.new(size, self.name, kind)
 
     def link(self, first: Ids | None, second: Ids | None, why: str = "") -> Ids | None:
         """Ties two axes entry by entry; where one is untracked the other is frozen.
@@ -75,7 +85,7 @@ class Site:
             The ids of the common axis; None if both are untracked.
         """
         if first is not None and second is not None:
-            self.ledger.link(first, second)
+            self.graph.link(first, second)
             return first
         ids = first if first is not None else second
         self.freeze(ids, why or "it meets a fixed axis")
@@ -83,7 +93,7 @@ class Site:
 
     def freeze(self, ids: Ids | None, reason: str) -> None:
         """Keeps these slots and reports the reason under this layer's name."""
-        self.ledger.freeze(ids, reason, self.name)
+        self.graph.freeze(ids, reason, self.name)
 
     def barrier(self, slots: Slots, reason: str, axes: Sequence[int] | None = None) -> None:
         """Freezes all tracked axes (or some axes) of a tensor."""
@@ -99,13 +109,13 @@ class Site:
     def columns(self, ids: Ids, rows: int) -> Ids:
         """Ties entries at equal positions of `rows` equal runs; returns the first run."""
         table = ids.reshape(rows, -1)
-        self.ledger.link(table[1:], np.broadcast_to(table[:1], table[1:].shape))
+        self.graph.link(table[1:], np.broadcast_to(table[:1], table[1:].shape))
         return np.asarray(table[0])
 
     def rows(self, ids: Ids, rows: int) -> Ids:
         """Ties all entries within each of `rows` equal runs; returns one of each run."""
         table = ids.reshape(rows, -1)
-        self.ledger.link(table[:, 1:], np.broadcast_to(table[:, :1], table[:, 1:].shape))
+        self.graph.link(table[:, 1:], np.broadcast_to(table[:, :1], table[:, 1:].shape))
         return np.asarray(table[:, 0])
 
     # -- weights, costs, edits -----------------------------------------------------------
@@ -114,7 +124,7 @@ class Site:
         """Says which slots index an axis of a weight; a missing weight (None) is skipped."""
         if variable is not None:
             axis = axis % len(variable.shape)
-            self.ledger.bind(variable, axis, ids, self.name)
+            self.graph.bind(variable, axis, ids, self.name)
 
     def macs(self, positions: float, *axes: Ids | int | None) -> None:
         """Adds MACs: positions x the sizes of the axes (ids shrink, numbers do not)."""
@@ -126,7 +136,7 @@ class Site:
             elif axis is not None:
                 factors.append(axis)
         if coefficient:
-            self.ledger.terms.append(Term(coefficient, tuple(factors), self.name))
+            self.graph.terms.append(Term(coefficient, tuple(factors), self.name))
 
     def config(self, key: str, ids: Ids | None) -> None:
         """Sets config[key] to the number of kept entries; untracked: left as it is."""
@@ -139,7 +149,7 @@ class Site:
 
     def edit_call(self, change: CallEdit) -> None:
         """Adds a change of this call's arguments: (args, kwargs, kept) -> (args, kwargs)."""
-        self.ledger.call_edits.setdefault(id(self.node), []).append(change)
+        self.graph.call_edits.setdefault(id(self.node), []).append(change)
 
     def follows_weights(self) -> None:
         """Says that the config follows from the axes of the layer's weights alone.
@@ -147,7 +157,7 @@ class Site:
         Calls of one layer are then tied by its weights, not input by input: they may take
         tensors of other kinds (a tied embedding) or numbers (an initial state).
         """
-        self.ledger.by_weights.add(id(self.layer))
+        self.graph.by_weights.add(id(self.layer))
 
     def scale(self, variable: Any, factor: Callable[[Kept], float]) -> None:
         """Multiplies a weight by `factor(kept)` after slicing."""
@@ -157,12 +167,12 @@ class Site:
     def statistics(self, ids: Ids | None) -> None:
         """Notes that the layer reduces over this axis: its statistics are of kept entries."""
         if ids is not None:
-            self.ledger.statistics.append((self.name, ids))
+            self.graph.statistics.append((self.name, ids))
 
     def unknown(self, reason: str) -> list[Slots]:
         """Treats the call as opaque: inputs frozen, outputs fixed, reported by name."""
         kind = type(self.layer).__name__
-        self.ledger.unknown.setdefault(self.name, (kind, reason))
+        self.graph.unknown.setdefault(self.name, (kind, reason))
         text = f"layer '{self.name}' ({kind}): {reason}"
         for slots in self.inputs:
             self.barrier(slots, text)
@@ -171,7 +181,7 @@ class Site:
                 self.bind(weight, axis, None)
         return [Slots(shape, (None,) * len(shape), origin=text) for shape in self.shapes]
 
-    def inner(
+    def inside(
         self,
         layer: Any,
         inputs: Sequence[Slots],
@@ -179,8 +189,8 @@ class Site:
         path: Path,
         positions: int = 1,
         **kwargs: Any,
-    ) -> list[Slots]:
-        """Applies the rule of a layer inside this one.
+    ) -> LayerCall:
+        """Returns the call of a layer inside this one; `rules.inner` applies its rule.
 
         Args:
             layer: The inner layer.
@@ -190,10 +200,8 @@ class Site:
             positions: How often it is called (MACs are multiplied).
             **kwargs: Keyword arguments of its call.
         """
-        from compress.prune.channels.rules import apply
-
-        site = Site(
-            self.ledger,
+        return LayerCall(
+            self.graph,
             layer,
             self.name,
             inputs,
@@ -204,8 +212,32 @@ class Site:
             (*self._path, *path),
             self.node,
             self.positions * positions,
+            self._follow,
         )
-        return apply(site)
+
+    def model(self, model: Any, inputs: Sequence[Slots], key: str, steps: int) -> list[Slots]:
+        """Follows slots through a model inside this layer.
+
+        Args:
+            model: A graph of layers.
+            inputs: Slots that it receives.
+            key: Where its config lies in this layer's config: surgery puts the smaller model there.
+            steps: How often it is called (MACs are multiplied).
+        """
+        if self._follow is None:
+            raise ValueError("follow must be given where a layer holds a model.")
+        before = len(self.graph.terms)
+        program, results = self._follow(model, inputs, self.graph)
+        self.graph.terms[before:] = [
+            replace(term, coefficient=term.coefficient * steps)
+            for term in self.graph.terms[before:]
+        ]
+        for node in program.walk():
+            edits = self.graph.edits.get(id(node.operation))
+            for variable, factor in edits.scales if edits else ():
+                self.scale(variable, factor)
+        self._edits().config.append((self._path, InnerModel(key, program)))
+        return results
 
     # -- results -------------------------------------------------------------------------
 
@@ -227,4 +259,4 @@ class Site:
         )
 
     def _edits(self) -> Edits:
-        return self.ledger.edits.setdefault(id(self._owner), Edits())
+        return self.graph.edits.setdefault(id(self._owner), Edits())

@@ -1,4 +1,4 @@
-"""The coupling of a model: units, groups, what is frozen and why, and what a kept set costs."""
+"""The coupling of a model: units, groups, what is frozen and why."""
 
 from __future__ import annotations
 
@@ -9,16 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.measure.counting import given_shapes
-from compress.model.program import Program, record
-from compress.prune.channels.coupling.slots import HEADS, Binding, Ids, Ledger
-from compress.prune.channels.propagate import input_slots, run
-from compress.prune.channels.rules import known
-from compress.prune.channels.selection.costs import CostModel
+from compress.prune.channels.coupling.slots import HEADS, Binding, CouplingGraph, Ids
 
 if TYPE_CHECKING:
-    import keras
     import scipy.sparse
+
+    from compress.model.program import Program
 
 Mask = npt.NDArray[np.bool_]
 
@@ -94,7 +90,7 @@ class Coupling:
 
     Args:
         program: From `compress.model.program.record`.
-        ledger: Filled by the rules.
+        graph: Filled by the rules.
         input_shape: At which MACs are counted, where the model's own has open sizes.
 
     Attributes:
@@ -104,19 +100,19 @@ class Coupling:
         began: Units of each group before any step, frozen ones included, (groups,).
     """
 
-    def __init__(self, program: Program, ledger: Ledger, input_shape: Any = None) -> None:
+    def __init__(self, program: Program, graph: CouplingGraph, input_shape: Any = None) -> None:
         self.program = program
-        self.ledger = ledger
+        self.graph = graph
         self.input_shape = input_shape
-        self.unit, self.units = _components(ledger)
+        self.unit, self.units = _components(graph)
         self.frozen = np.zeros(self.units, bool)
         self._reason = np.full(self.units, -1)
-        for index in range(len(ledger.freezes) - 1, -1, -1):
-            units = self.unit[ledger.freezes[index].ids]
+        for index in range(len(graph.freezes) - 1, -1, -1):
+            units = self.unit[graph.freezes[index].ids]
             self.frozen[units] = True
             self._reason[units] = index
-        self.bindings = [binding for binding in ledger.bindings.values() if binding is not None]
-        self.axes, self._axis_of = _axes(self.bindings, ledger)
+        self.bindings = [binding for binding in graph.bindings.values() if binding is not None]
+        self.axes, self._axis_of = _axes(self.bindings, graph)
         self.incidence = _incidence(self.axes, self.unit, self.units)
         self.groups, self.group_of = self._grouped()
         self.began = np.array([len(group.units) + group.fixed for group in self.groups], np.int64)
@@ -144,11 +140,6 @@ class Coupling:
         )  # fmt: skip
 
     @cached_property
-    def costs(self) -> CostModel:
-        """MACs and parameters of any kept numbers of units per group."""
-        return CostModel.of(self)
-
-    @cached_property
     def whole(self) -> Ids:
         """Removable units of each group, (groups,): what is kept when nothing is removed."""
         return np.array([len(group.units) for group in self.groups], np.int64)
@@ -163,7 +154,7 @@ class Coupling:
         for index, count in zip(*np.unique(self._reason, return_counts=True), strict=True):
             if index < 0:
                 continue
-            freeze = self.ledger.freezes[index]
+            freeze = self.graph.freezes[index]
             makers = self.makers(self._reason == index)
             found.append(Frozen(freeze.layer, freeze.reason, int(count), makers))
         return tuple(found)
@@ -172,14 +163,14 @@ class Coupling:
         """Says why units on the axes of a group are frozen."""
         units = np.flatnonzero((self._signature == self._signature[group.units[0]]) & self.frozen)
         indices = dict.fromkeys(self._reason[units].tolist())
-        return tuple(self.ledger.freezes[index].reason for index in indices)
+        return tuple(self.graph.freezes[index].reason for index in indices)
 
     def makers(self, units: Mask) -> tuple[str, ...]:
         """Names the layers that made the slots of these units, in the order of the model."""
         slots = np.flatnonzero(units[self.unit])
-        starts = np.array([start for start, _ in self.ledger.makers])
+        starts = np.array([start for start, _ in self.graph.makers])
         places = np.unique(np.searchsorted(starts, slots, side="right") - 1)
-        return tuple(dict.fromkeys(self.ledger.makers[place][1] for place in places))
+        return tuple(dict.fromkeys(self.graph.makers[place][1] for place in places))
 
     def _grouped(self) -> tuple[tuple[Group, ...], Ids]:
         weights = np.random.default_rng(0).integers(1, 2**62, size=len(self.axes))
@@ -202,7 +193,7 @@ class Coupling:
         columns = self.incidence.tocsc()
         layers = self._bindings_by_axis()
         heads = np.zeros(self.units, bool)
-        for start, stop in self.ledger.heads:
+        for start, stop in self.graph.heads:
             heads[self.unit[start:stop]] = True
         fixed = self._signature[self.frozen]
         makers = self._makers_by_group(group_of, len(by_group))
@@ -228,8 +219,8 @@ class Coupling:
 
     def _makers_by_group(self, group_of: Ids, count: int) -> list[tuple[str, ...]]:
         names: list[dict[str, None]] = [{} for _ in range(count)]
-        stops = [*[start for start, _ in self.ledger.makers[1:]], self.ledger.count]
-        for (start, layer), stop in zip(self.ledger.makers, stops, strict=True):
+        stops = [*[start for start, _ in self.graph.makers[1:]], self.graph.count]
+        for (start, layer), stop in zip(self.graph.makers, stops, strict=True):
             for group in np.unique(group_of[self.unit[start:stop]]):
                 if group >= 0:
                     names[group][layer] = None
@@ -253,59 +244,27 @@ def _keyed(groups: tuple[Group, ...]) -> list[tuple[tuple[str, str, int], Group]
     return found
 
 
-def coupling_of(model: keras.Model, input_shape: Any = None) -> Coupling:
-    """Analyses a model.
-
-    Args:
-        model: Any Keras model; a subclassed one is traced.
-        input_shape: Of one example, where the model's own has open sizes: MACs are counted
-            at it. Of a subclassed model that was never called: see `compress.model.program.record`.
-
-    Raises:
-        InputError: The model is no graph and cannot be traced, or the shape does not fit.
-    """
-    program = record(model, lambda layer: not known(layer), input_shape)
-    if not program.traced:
-        given_shapes(program, input_shape)
-    if not program.open_sizes:
-        input_shape = None  # the model says it itself
-    ledger = Ledger()
-    outputs = run(program, input_slots(program), ledger)
-    for tensor, slots in zip(program.outputs, outputs, strict=True):
-        for axis in slots.tracked:
-            name = _producer(program, tensor)
-            ledger.freeze(slots.axes[axis], f"model output '{name}'", name)
-    return Coupling(program, ledger, input_shape)
-
-
-def _producer(program: Program, tensor: Any) -> str:
-    for node in program.nodes:
-        if any(output is tensor for output in node.outputs):
-            return node.name
-    return str(tensor.name)
-
-
-def _components(ledger: Ledger) -> tuple[Ids, int]:
+def _components(graph: CouplingGraph) -> tuple[Ids, int]:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    if not ledger.pairs:
-        return np.arange(ledger.count), ledger.count
-    pairs = [np.broadcast_arrays(first, second) for first, second in ledger.pairs]
+    if not graph.pairs:
+        return np.arange(graph.count), graph.count
+    pairs = [np.broadcast_arrays(first, second) for first, second in graph.pairs]
     rows = np.concatenate([first.ravel() for first, _ in pairs])
     columns = np.concatenate([second.ravel() for _, second in pairs])
-    size = (ledger.count, ledger.count)
+    size = (graph.count, graph.count)
     links = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=size)
     count, unit = connected_components(links, directed=False)
     return unit.astype(np.int64), int(count)
 
 
-def _axes(bindings: list[Binding], ledger: Ledger) -> tuple[list[Ids], dict[int, int]]:
+def _axes(bindings: list[Binding], graph: CouplingGraph) -> tuple[list[Ids], dict[int, int]]:
     """Numbers the distinct axes; rules share one array among the axes that it indexes."""
     axes: list[Ids] = []
     index: dict[int, int] = {}
     used = [binding.ids for binding in bindings]
-    used += [ids for term in ledger.terms for ids in term.factors]
+    used += [ids for term in graph.terms for ids in term.factors]
     for ids in used:
         if id(ids) not in index:
             index[id(ids)] = len(axes)

@@ -78,6 +78,19 @@ ConfigEdit = Callable[[dict[str, Any], Kept], None]
 CallEdit = Callable[[tuple[Any, ...], dict[str, Any], Kept], tuple[tuple[Any, ...], dict[str, Any]]]
 
 
+@dataclass(frozen=True, eq=False)
+class InnerModel:
+    """A change of a layer's config: the model that it holds, built smaller.
+
+    Attributes:
+        key: Where it lies in the config.
+        program: The recorded model.
+    """
+
+    key: str
+    program: Any
+
+
 @dataclass(eq=False)
 class Edits:
     """What surgery changes about one layer, beside slicing its weights.
@@ -87,11 +100,11 @@ class Edits:
         scales: (variable, kept -> factor): multiplied after slicing.
     """
 
-    config: list[tuple[Path, ConfigEdit]] = field(default_factory=list)
+    config: list[tuple[Path, ConfigEdit | InnerModel]] = field(default_factory=list)
     scales: list[tuple[Any, Callable[[Kept], float]]] = field(default_factory=list)
 
 
-class Ledger:
+class CouplingGraph:
     """Everything the rules find out about a model."""
 
     def __init__(self) -> None:

@@ -45,7 +45,7 @@ def _all_units(context: Context) -> tuple[Scores, Scores]:
         if not getattr(operation, "weights", None) or "Normalization" in type(operation).__name__:
             return
         for tensor, value in zip(tensors, arguments, strict=True):
-            slots = coupling.ledger.tensors[id(tensor)]
+            slots = coupling.graph.tensors[id(tensor)]
             array = np.abs(np.asarray(value))
             for axis in slots.tracked:
                 others = tuple(other for other in range(array.ndim) if other != axis)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from compress.prune.channels.coupling.call import Site
-from compress.prune.channels.coupling.slots import Slots
+from compress.prune.channels.coupling.call import LayerCall
+from compress.prune.channels.coupling.slots import Path, Shape, Slots
 
-Rule = Callable[[Site], "list[Slots] | Slots"]
+Rule = Callable[[LayerCall], "list[Slots] | Slots"]
 R = TypeVar("R", bound=Rule)
 
 _LAYERS: dict[str, Rule] = {}
@@ -41,7 +41,7 @@ def register_rule(layer_class: type, rule: Rule | None = None) -> Any:
 
     Args:
         layer_class: The layer's class; subclasses that keep its `call` are meant too.
-        rule: Takes a `Site` and returns the slots of the output (a list for several).
+        rule: Takes a `LayerCall` and returns the slots of the output (a list for several).
 
     Returns:
         The rule.
@@ -85,10 +85,23 @@ def all_rules() -> tuple[Rule, ...]:
     return tuple(dict.fromkeys([*_LAYERS.values(), *_OPERATIONS.values()]))
 
 
-def apply(site: Site) -> list[Slots]:
+def apply(call: LayerCall) -> list[Slots]:
     """Runs the rule of a call; a call without one is opaque."""
-    rule = rule_for(site.layer)
+    rule = rule_for(call.layer)
     if rule is None:
-        return site.unknown("no rule for this class")
-    result = rule(site)
+        return call.unknown("no rule for this class")
+    result = rule(call)
     return result if isinstance(result, list) else [result]
+
+
+def inner(
+    call: LayerCall,
+    layer: Any,
+    inputs: Sequence[Slots],
+    shapes: Sequence[Shape],
+    path: Path,
+    positions: int = 1,
+    **kwargs: Any,
+) -> list[Slots]:
+    """Applies the rule of a layer inside another; see `LayerCall.inside` for the arguments."""
+    return apply(call.inside(layer, inputs, shapes, path, positions, **kwargs))

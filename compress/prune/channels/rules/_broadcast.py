@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.call import LayerCall
 from compress.prune.channels.coupling.slots import Ids, Slots
 
 Array = npt.NDArray[Any]
 
 
 def elementwise(
-    site: Site, inputs: Sequence[Slots], *, zero: str, constants: Sequence[Any] = ()
+    call: LayerCall, inputs: Sequence[Slots], *, zero: str, constants: Sequence[Any] = ()
 ) -> Slots:
     """Ties the axes of tensors that are merged entry by entry.
 
     Args:
-        site: The call.
+        call: The call.
         inputs: Slots of its tensors; lower ranks are aligned at the end.
         zero: When removed entries of the result are zero: "all" inputs are, "any" is,
             "first" is, or "never".
@@ -29,41 +29,41 @@ def elementwise(
     Returns:
         Slots of the result.
     """
-    axes = tied(site, inputs)
+    axes = tied(call, inputs)
     tracked = [axis for axis in axes if axes[axis] is not None]
-    zeros = [slots.zero and all(spans(site, slots, axis) for axis in tracked) for slots in inputs]
+    zeros = [slots.zero and all(spans(call, slots, axis) for axis in tracked) for slots in inputs]
     silent = [not np.any(np.asarray(value)) for value in constants]
     result = {
         "all": all(zeros) and all(silent),
-        "any": vanishes(site, inputs, tracked),
+        "any": vanishes(call, inputs, tracked),
         "first": bool(zeros) and zeros[0],
         "never": False,
     }[zero]
-    return site.out(axes, zero=result)
+    return call.out(axes, zero=result)
 
 
-def tied(site: Site, inputs: Sequence[Slots]) -> dict[int, Ids | None]:
+def tied(call: LayerCall, inputs: Sequence[Slots]) -> dict[int, Ids | None]:
     """Ties the axes of tensors that are broadcast to the first output; returns its axes."""
-    shape = site.shapes[0]
+    shape = call.shapes[0]
     rank = len(shape)
-    return {axis: _axis(site, inputs, axis, rank, shape[axis]) for axis in range(rank)}
+    return {axis: _axis(call, inputs, axis, rank, shape[axis]) for axis in range(rank)}
 
 
-def spans(site: Site, slots: Slots, axis: int) -> bool:
+def spans(call: LayerCall, slots: Slots, axis: int) -> bool:
     """Tells whether a tensor has slots of its own on an axis of the first output."""
-    shape = site.shapes[0]
+    shape = call.shapes[0]
     place = axis - (len(shape) - len(slots.shape))
     return place >= 0 and slots.shape[place] == shape[axis] and slots.axes[place] is not None
 
 
-def vanishes(site: Site, inputs: Sequence[Slots], tracked: Sequence[int]) -> bool:
+def vanishes(call: LayerCall, inputs: Sequence[Slots], tracked: Sequence[int]) -> bool:
     """Tells whether a product is zero at all removed entries of the tracked axes."""
     zeros = [slots for slots in inputs if slots.zero]
-    return all(any(spans(site, slots, axis) for slots in zeros) for axis in tracked)
+    return all(any(spans(call, slots, axis) for slots in zeros) for axis in tracked)
 
 
 def _axis(
-    site: Site, inputs: Sequence[Slots], axis: int, rank: int, size: int | None
+    call: LayerCall, inputs: Sequence[Slots], axis: int, rank: int, size: int | None
 ) -> Ids | None:
     ids: Ids | None = None
     fixed = ""
@@ -73,13 +73,13 @@ def _axis(
             continue
         own = slots.axes[place]
         if slots.shape[place] == 1 and size != 1:
-            site.freeze(own, "its only entry is broadcast")
+            call.freeze(own, "its only entry is broadcast")
         elif own is None and slots.shape[place] != 1:
             fixed = fixed or slots.origin or "it meets a fixed axis"
         elif own is not None:
-            ids = own if ids is None else site.link(ids, own)
+            ids = own if ids is None else call.link(ids, own)
     if ids is not None and fixed:
-        site.freeze(ids, fixed)
+        call.freeze(ids, fixed)
     return ids
 
 

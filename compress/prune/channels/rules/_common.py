@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.call import LayerCall
 from compress.prune.channels.coupling.slots import Shape, Slots, sizes
 
 # activations with f(0) = 0, entry by entry
@@ -62,17 +62,17 @@ def spatial_positions(shape: Shape, axis: int) -> int:
     return sizes(tuple(size for index, size in enumerate(shape) if index not in (0, axis)))
 
 
-def channels_only(site: Site, slots: Slots, axis: int, what: str) -> Slots:
+def channels_only(call: LayerCall, slots: Slots, axis: int, what: str) -> Slots:
     """Freezes what is tracked beside the channel axis and the batch."""
     others = [other for other in slots.tracked if other != axis]
     if not others:
         return slots
-    site.barrier(slots, f"{what} runs along it", others)
+    call.barrier(slots, f"{what} runs along it", others)
     kept = tuple(ids if index == axis else None for index, ids in enumerate(slots.axes))
     return Slots(slots.shape, kept, slots.zero, slots.origin)
 
 
-def activated(site: Site, slots: Slots, function: Any) -> Slots:
+def activated(call: LayerCall, slots: Slots, function: Any) -> Slots:
     """Returns the slots behind an activation function."""
     if function is None:
         return slots
@@ -84,36 +84,36 @@ def activated(site: Site, slots: Slots, function: Any) -> Slots:
     if name in _NONZERO:
         return Slots(slots.shape, slots.axes, False, slots.origin)
     if name in _OVER_LAST_AXIS:
-        return over_axes(site, slots, (len(slots.shape) - 1,), exact=name == "softmax")
+        return over_axes(call, slots, (len(slots.shape) - 1,), exact=name == "softmax")
     pointwise, zero = _probe(function)
     if pointwise:
         return Slots(slots.shape, slots.axes, slots.zero and zero, slots.origin)
     text = f"activation {name or function!r} mixes channels"
-    site.barrier(slots, text)
-    return Slots(slots.shape, (None,) * len(slots.shape), origin=f"layer '{site.name}': {text}")
+    call.barrier(slots, text)
+    return Slots(slots.shape, (None,) * len(slots.shape), origin=f"layer '{call.name}': {text}")
 
 
-def over_axes(site: Site, slots: Slots, axes: Sequence[int], *, exact: bool = True) -> Slots:
+def over_axes(call: LayerCall, slots: Slots, axes: Sequence[int], *, exact: bool = True) -> Slots:
     """Slots behind a layer whose statistics are those of the kept entries on `axes`.
 
     Args:
-        site: The call.
+        call: The call.
         slots: Its input.
         axes: Reduced axes.
         exact: Removed entries of its output are zero.
     """
     for axis in axes:
-        site.statistics(slots.axes[axis])
+        call.statistics(slots.axes[axis])
     return Slots(slots.shape, slots.axes, exact, slots.origin)
 
 
-def halved(site: Site, slots: Slots, axis: int) -> Slots:
+def halved(call: LayerCall, slots: Slots, axis: int) -> Slots:
     """Slots behind a gate that multiplies the first half of an axis by the second."""
     ids = slots.axes[axis]
     shape = list(slots.shape)
     size = shape[axis]
     shape[axis] = None if size is None else size // 2
-    half = None if ids is None else site.columns(ids, 2)
+    half = None if ids is None else call.columns(ids, 2)
     axes = tuple(half if index == axis else old for index, old in enumerate(slots.axes))
     return Slots(tuple(shape), axes, slots.zero, slots.origin)
 

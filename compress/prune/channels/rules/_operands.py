@@ -9,28 +9,28 @@ from typing import Any
 
 import numpy as np
 
-from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.call import LayerCall
 from compress.prune.channels.coupling.slots import Ids, Kept, Slots
 
 
-def arguments(site: Site) -> dict[str, Any]:
+def arguments(call: LayerCall) -> dict[str, Any]:
     """Returns the arguments of the operation's call by name, in the order of its signature."""
-    signature = inspect.signature(site.layer.call)
-    return dict(signature.bind(*site.args, **site.kwargs).arguments)
+    signature = inspect.signature(call.layer.call)
+    return dict(signature.bind(*call.args, **call.kwargs).arguments)
 
 
-def slots_by_tensor(site: Site) -> dict[int, Slots]:
+def slots_by_tensor(call: LayerCall) -> dict[int, Slots]:
     """Returns the slots of the symbolic tensors among the arguments, by id."""
     import keras
 
-    flat = keras.tree.flatten((site.args, site.kwargs))
+    flat = keras.tree.flatten((call.args, call.kwargs))
     tensors = [value for value in flat if isinstance(value, keras.KerasTensor)]
-    return {id(tensor): slots for tensor, slots in zip(tensors, site.inputs, strict=True)}
+    return {id(tensor): slots for tensor, slots in zip(tensors, call.inputs, strict=True)}
 
 
-def operands(site: Site, values: Any) -> list[Slots]:
+def operands(call: LayerCall, values: Any) -> list[Slots]:
     """Returns the slots of tensors and constants; those of constants are untracked."""
-    known = slots_by_tensor(site)
+    known = slots_by_tensor(call)
     found = []
     for value in values:
         fixed = Slots(tuple(np.shape(value)), (None,) * np.ndim(value), origin="a constant operand")
@@ -45,17 +45,17 @@ def symbolic(value: Any) -> bool:
     return isinstance(value, keras.KerasTensor)
 
 
-def holds_variable(site: Site) -> bool:
+def holds_variable(call: LayerCall) -> bool:
     """Tells whether a variable that no layer owns is among the arguments."""
     import keras
 
-    flat = keras.tree.flatten((site.args, site.kwargs))
+    flat = keras.tree.flatten((call.args, call.kwargs))
     return any(isinstance(value, keras.Variable) for value in flat)
 
 
-def edit_argument(site: Site, name: str, change: Callable[[Any, Kept], Any]) -> None:
+def edit_argument(call: LayerCall, name: str, change: Callable[[Any, Kept], Any]) -> None:
     """Changes one argument of this call; one that was left out is None before."""
-    names = list(inspect.signature(site.layer.call).parameters)
+    names = list(inspect.signature(call.layer.call).parameters)
     place = names.index(name)
 
     def edit(
@@ -66,7 +66,7 @@ def edit_argument(site: Site, name: str, change: Callable[[Any, Kept], Any]) -> 
             return (*args[:place], changed, *args[place + 1 :]), kwargs
         return args, {**kwargs, name: change(kwargs.get(name), kept)}
 
-    site.edit_call(edit)
+    call.edit_call(edit)
 
 
 def axes_of(axis: Any, rank: int) -> tuple[int, ...]:
@@ -77,7 +77,7 @@ def axes_of(axis: Any, rank: int) -> tuple[int, ...]:
     return tuple(int(one) % rank for one in each)
 
 
-def arranged(site: Site, x: Slots, sources: list[int | None]) -> Slots:
+def arranged(call: LayerCall, x: Slots, sources: list[int | None]) -> Slots:
     """Returns an output whose axis i is axis `sources[i]` of x; None: a new one."""
     axes: list[Ids | None] = [None if source is None else x.axes[source] for source in sources]
-    return replace(x, shape=site.shapes[0], axes=tuple(axes))
+    return replace(x, shape=call.shapes[0], axes=tuple(axes))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.call import LayerCall
 from compress.prune.channels.coupling.slots import Ids, Slots
 from compress.prune.channels.rules._base import operation_rule
 from compress.prune.channels.rules._broadcast import sliced_constant, spans, tied, vanishes
@@ -49,30 +49,30 @@ NOT_FINITE = "its removed entries might not be finite numbers"
     "LogSigmoid", "Relu", "Relu6", "Selu", "Sigmoid", "Silu", "SoftShrink", "Softplus",
     "Softsign", "SparsePlus", "SparseSigmoid", "Squareplus", "TanhShrink", "Threshold",
 )  # fmt: skip
-def entrywise(site: Site) -> Slots:
+def entrywise(call: LayerCall) -> Slots:
     """Ties broadcast operands; what removed entries hold is computed where it is known."""
-    values = list(arguments(site).values())
-    if holds_variable(site):
-        return site.unknown("a variable outside of layers is an operand")[0]
-    if type(site.layer).__name__ == "Where" and len(values) < 3:
-        return site.unknown("it returns positions")[0]
-    slots = operands(site, values)
+    values = list(arguments(call).values())
+    if holds_variable(call):
+        return call.unknown("a variable outside of layers is an operand")[0]
+    if type(call.layer).__name__ == "Where" and len(values) < 3:
+        return call.unknown("it returns positions")[0]
+    slots = operands(call, values)
     tensors = [own for own, value in zip(slots, values, strict=True) if symbolic(value)]
-    axes = tied(site, tensors)
-    result = site.out(axes)
-    _slice_constants(site, values, axes)
+    axes = tied(call, tensors)
+    result = call.out(axes)
+    _slice_constants(call, values, axes)
     tracked = result.tracked
     known = [
-        _held(own, all(spans(site, own, axis) for axis in tracked)) if symbolic(value) else value
+        _held(own, all(spans(call, own, axis) for axis in tracked)) if symbolic(value) else value
         for own, value in zip(slots, values, strict=True)
     ]
     if not tracked:
         return result
     if any(value is None for value in known):
-        return _partly_known(site, slots, values, result)
-    held = _computed(site, [value for value in values if symbolic(value)], tensors)
+        return _partly_known(call, slots, values, result)
+    held = _computed(call, [value for value in values if symbolic(value)], tensors)
     if not np.all(np.isfinite(held)):
-        return _barriers(site, tensors, result)
+        return _barriers(call, tensors, result)
     return _holding(result, held)
 
 
@@ -90,7 +90,7 @@ def _holding(result: Slots, held: npt.NDArray[Any]) -> Slots:
     return replace(result, value=first if np.all(held == held.flat[0]) else None)
 
 
-def _computed(site: Site, tensors: list[Any], slots: list[Slots]) -> npt.NDArray[Any]:
+def _computed(call: LayerCall, tensors: list[Any], slots: list[Slots]) -> npt.NDArray[Any]:
     """Applies the operation to what the removed entries of its operands hold."""
     import keras
 
@@ -99,37 +99,37 @@ def _computed(site: Site, tensors: list[Any], slots: list[Slots]) -> npt.NDArray
         for tensor, own in zip(tensors, slots, strict=True)
     }
     args, kwargs = keras.tree.map_structure(
-        lambda value: numbers.get(id(value), value), (site.args, site.kwargs)
+        lambda value: numbers.get(id(value), value), (call.args, call.kwargs)
     )
     try:
-        held = keras.ops.convert_to_numpy(site.layer.call(*args, **kwargs))
+        held = keras.ops.convert_to_numpy(call.layer.call(*args, **kwargs))
         return np.asarray(held).astype(np.float64)
     except Exception:  # the model itself cannot run then; its coupling can still be reported
         return np.array([np.nan])
 
 
-def _partly_known(site: Site, slots: list[Slots], values: list[Any], result: Slots) -> Slots:
-    kind = type(site.layer).__name__
+def _partly_known(call: LayerCall, slots: list[Slots], values: list[Any], result: Slots) -> Slots:
+    kind = type(call.layer).__name__
     if kind in _PRODUCTS:
-        return replace(result, zero=vanishes(site, slots, result.tracked))
+        return replace(result, zero=vanishes(call, slots, result.tracked))
     if kind in _QUOTIENTS:
         below = slots[1]
         if below.tracked and not below.value:
-            _barriers(site, [below], result)
-        return replace(result, zero=vanishes(site, slots[:1], result.tracked))
+            _barriers(call, [below], result)
+        return replace(result, zero=vanishes(call, slots[:1], result.tracked))
     if kind == "Where":
         chosen = zip(slots[1:], values[1:], strict=True)
-        zero = all(_vanishes(site, own, value, result) for own, value in chosen)
+        zero = all(_vanishes(call, own, value, result) for own, value in chosen)
         return replace(result, zero=zero)
     if kind in _PARTIAL and not (kind == "Power" and _whole_power(values[1])):
-        return _barriers(site, slots, result)
+        return _barriers(call, slots, result)
     return result
 
 
-def _vanishes(site: Site, slots: Slots, value: Any, result: Slots) -> bool:
+def _vanishes(call: LayerCall, slots: Slots, value: Any, result: Slots) -> bool:
     if not symbolic(value):
         return not np.any(np.asarray(value))
-    return vanishes(site, [slots], result.tracked)
+    return vanishes(call, [slots], result.tracked)
 
 
 def _whole_power(exponent: Any) -> bool:
@@ -139,13 +139,13 @@ def _whole_power(exponent: Any) -> bool:
     return bool(np.all(numbers >= 0) and np.all(numbers == np.round(numbers)))
 
 
-def _barriers(site: Site, slots: list[Slots], result: Slots) -> Slots:
+def _barriers(call: LayerCall, slots: list[Slots], result: Slots) -> Slots:
     for own in slots:
-        site.barrier(own, NOT_FINITE)
+        call.barrier(own, NOT_FINITE)
     return result
 
 
-def _slice_constants(site: Site, values: list[Any], axes: dict[int, Ids | None]) -> None:
+def _slice_constants(call: LayerCall, values: list[Any], axes: dict[int, Ids | None]) -> None:
     """Lets surgery slice arrays among the operands."""
     if all(symbolic(value) or value is None or not np.ndim(value) for value in values):
         return
@@ -155,7 +155,7 @@ def _slice_constants(site: Site, values: list[Any], axes: dict[int, Ids | None])
         plain = symbolic(value) or value is None
         return value if plain else sliced_constant(value, ids, kept)
 
-    site.edit_call(
+    call.edit_call(
         lambda args, kwargs, kept: (
             tuple(sliced(value, kept) for value in args),
             {name: sliced(value, kept) for name, value in kwargs.items()},
@@ -164,17 +164,17 @@ def _slice_constants(site: Site, values: list[Any], axes: dict[int, Ids | None])
 
 
 @operation_rule("Softmax", "LogSoftmax", "Sparsemax")
-def softmax(site: Site) -> Slots:
+def softmax(call: LayerCall) -> Slots:
     """Over the kept entries of its axes."""
-    x = site.inputs[0]
-    axes = axes_of(site.layer.axis, len(x.shape))
+    x = call.inputs[0]
+    axes = axes_of(call.layer.axis, len(x.shape))
     tracked = set(x.tracked)
-    exact = bool(tracked) and tracked <= set(axes) and type(site.layer).__name__ != "LogSoftmax"
-    return over_axes(site, x, axes, exact=exact)
+    exact = bool(tracked) and tracked <= set(axes) and type(call.layer).__name__ != "LogSoftmax"
+    return over_axes(call, x, axes, exact=exact)
 
 
 @operation_rule("Glu")
-def glu(site: Site) -> Slots:
+def glu(call: LayerCall) -> Slots:
     """Multiplies the first half of an axis by a gate of the second."""
-    x = site.inputs[0]
-    return halved(site, x, site.layer.axis % len(x.shape))
+    x = call.inputs[0]
+    return halved(call, x, call.layer.axis % len(x.shape))

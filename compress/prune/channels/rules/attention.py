@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.call import LayerCall
 from compress.prune.channels.coupling.slots import HEADS, Ids, Slots, sizes
 from compress.prune.channels.rules._arguments import masks_fixed, tensors
 from compress.prune.channels.rules._base import layer_rule
@@ -16,35 +16,35 @@ _PARTS = ("_query_dense", "_key_dense", "_value_dense", "_gate_dense", "_output_
 
 
 @layer_rule("MultiHeadAttention")
-def multi_head_attention(site: Site) -> list[Slots]:
+def multi_head_attention(call: LayerCall) -> list[Slots]:
     """Heads, key widths, value widths and output channels are slots of their own.
 
     Kernels are (in, heads, width), the output's is (heads, value width, *output). The layer
     divides scores by the root of its key width: the sliced query kernel and bias are
     multiplied by sqrt(new / old width), so that the scores stay what they were.
     """
-    layer = site.layer
+    layer = call.layer
     reason = _opaque(layer, "MultiHeadAttention")
     if reason:
-        return site.unknown(reason)
-    site.follows_weights()
-    query, value, key = _inputs(site)
-    heads = site.new(layer.num_heads, HEADS)
-    keys, values = site.new(layer.key_dim), site.new(layer.value_dim)
-    _project(site, "_query_dense", query, heads, keys)
-    _project(site, "_key_dense", key, heads, keys)
-    _project(site, "_value_dense", value, heads, values)
-    _project(site, "_gate_dense", query, heads, values)
-    out = [site.new(size) for size in layer._output_dense._kernel.shape[2:]]
-    _project_back(site, query, heads, values, out)
-    _attend(site, query, key, layer._attention_axes, heads, keys, values)
-    _keep_scores(site, layer._query_dense, keys)
-    site.config("num_heads", heads)
-    site.config("key_dim", keys)
-    site.config("value_dim", values)
-    site.edit(lambda config, kept: _output_shape(config, kept, query, out))
+        return call.unknown(reason)
+    call.follows_weights()
+    query, value, key = _inputs(call)
+    heads = call.new(layer.num_heads, HEADS)
+    keys, values = call.new(layer.key_dim), call.new(layer.value_dim)
+    _project(call, "_query_dense", query, heads, keys)
+    _project(call, "_key_dense", key, heads, keys)
+    _project(call, "_value_dense", value, heads, values)
+    _project(call, "_gate_dense", query, heads, values)
+    out = [call.new(size) for size in layer._output_dense._kernel.shape[2:]]
+    _project_back(call, query, heads, values, out)
+    _attend(call, query, key, layer._attention_axes, heads, keys, values)
+    _keep_scores(call, layer._query_dense, keys)
+    call.config("num_heads", heads)
+    call.config("key_dim", keys)
+    call.config("value_dim", values)
+    call.edit(lambda config, kept: _output_shape(config, kept, query, out))
     first = len(query.shape) - 1
-    return _results(site, dict(enumerate(out, start=first)), heads)
+    return _results(call, dict(enumerate(out, start=first)), heads)
 
 
 def _output_shape(config: dict[str, Any], kept: Any, query: Slots, out: list[Ids]) -> None:
@@ -56,37 +56,37 @@ def _output_shape(config: dict[str, Any], kept: Any, query: Slots, out: list[Ids
 
 
 @layer_rule("GroupedQueryAttention", "GroupQueryAttention")
-def grouped_query_attention(site: Site) -> list[Slots]:
+def grouped_query_attention(call: LayerCall) -> list[Slots]:
     """A key/value head leaves with its query heads; one width serves all projections.
 
     A single key/value head stays, and its query heads are slots. Keras has no setting for
     the output's width: it is the query's, channel by channel, and the value's.
     """
-    layer = site.layer
+    layer = call.layer
     reason = _opaque(layer, "GroupQueryAttention")
     if reason:
-        return site.unknown(reason)
-    site.follows_weights()
-    query, value, key = _inputs(site)
+        return call.unknown(reason)
+    call.follows_weights()
+    query, value, key = _inputs(call)
     shared = None
     if layer.num_key_value_heads == 1:
-        heads = site.new(layer.num_query_heads, HEADS)
+        heads = call.new(layer.num_query_heads, HEADS)
     else:
-        shared = site.new(layer.num_key_value_heads, HEADS)
+        shared = call.new(layer.num_key_value_heads, HEADS)
         heads = np.repeat(shared, layer.num_repeats)
-    width = site.new(layer.head_dim)
-    _project(site, "_query_dense", query, heads, width)
-    _project(site, "_key_dense", key, shared, width)
-    _project(site, "_value_dense", value, shared, width)
-    _project(site, "_gate_dense", query, heads, width)
-    out = site.link(query.axes[-1], value.axes[-1], "query and value have one width")
-    _project_back(site, query, heads, width, [out])
-    _attend(site, query, key, (1,), heads, width, width)
-    _keep_scores(site, layer._query_dense, width)
-    site.config("num_query_heads", heads)
-    site.config("num_key_value_heads", shared)
-    site.config("head_dim", width)
-    return _results(site, {len(query.shape) - 1: out}, heads)
+    width = call.new(layer.head_dim)
+    _project(call, "_query_dense", query, heads, width)
+    _project(call, "_key_dense", key, shared, width)
+    _project(call, "_value_dense", value, shared, width)
+    _project(call, "_gate_dense", query, heads, width)
+    out = call.link(query.axes[-1], value.axes[-1], "query and value have one width")
+    _project_back(call, query, heads, width, [out])
+    _attend(call, query, key, (1,), heads, width, width)
+    _keep_scores(call, layer._query_dense, width)
+    call.config("num_query_heads", heads)
+    call.config("num_key_value_heads", shared)
+    call.config("head_dim", width)
+    return _results(call, {len(query.shape) - 1: out}, heads)
 
 
 def _opaque(layer: Any, kind: str) -> str:
@@ -103,67 +103,69 @@ def _opaque(layer: Any, kind: str) -> str:
     return ""
 
 
-def _inputs(site: Site) -> tuple[Slots, Slots, Slots]:
+def _inputs(call: LayerCall) -> tuple[Slots, Slots, Slots]:
     """Returns query, value and key; only their last axes may be tracked."""
-    given = tensors(site, "query", "value")
-    masks_fixed(site, given)
+    given = tensors(call, "query", "value")
+    masks_fixed(call, given)
     query, value = given["query"][0], given["value"][0]
     key = (given.get("key") or [value])[0]
     for slots in (query, value, key):
         others = [axis for axis in slots.tracked if axis != len(slots.shape) - 1]
-        site.barrier(slots, "an attention runs along it", others)
+        call.barrier(slots, "an attention runs along it", others)
     return query, value, key
 
 
-def _project(site: Site, name: str, x: Slots, heads: Ids | None, width: Ids) -> None:
+def _project(call: LayerCall, name: str, x: Slots, heads: Ids | None, width: Ids) -> None:
     """A kernel (in, heads, width) and a bias (heads, width)."""
-    part = getattr(site.layer, name, None)
+    part = getattr(call.layer, name, None)
     if part is None:
         return
     for axis, ids in enumerate((x.axes[-1], heads, width)):
-        site.bind(part._kernel, axis, ids)
+        call.bind(part._kernel, axis, ids)
     for axis, ids in enumerate((heads, width)):
-        site.bind(part.bias, axis, ids)
-    site.macs(sizes(x.shape[1:-1]), *_sized(part._kernel.shape, (x.axes[-1], heads, width)))
+        call.bind(part.bias, axis, ids)
+    call.macs(sizes(x.shape[1:-1]), *_sized(part._kernel.shape, (x.axes[-1], heads, width)))
 
 
 def _project_back(
-    site: Site, query: Slots, heads: Ids, width: Ids, out: list[Ids] | list[Ids | None]
+    call: LayerCall, query: Slots, heads: Ids, width: Ids, out: list[Ids] | list[Ids | None]
 ) -> None:
     """A kernel (heads, width, *out) and a bias of the output's shape."""
-    part = site.layer._output_dense
+    part = call.layer._output_dense
     for axis, ids in enumerate((heads, width, *out)):
-        site.bind(part._kernel, axis, ids)
+        call.bind(part._kernel, axis, ids)
     for axis, ids in enumerate(out):
-        site.bind(part.bias, axis, ids)
-    site.macs(sizes(query.shape[1:-1]), *_sized(part._kernel.shape, (heads, width, *out)))
+        call.bind(part.bias, axis, ids)
+    call.macs(sizes(query.shape[1:-1]), *_sized(part._kernel.shape, (heads, width, *out)))
 
 
 def _attend(
-    site: Site, query: Slots, key: Slots, over: Any, heads: Ids, keys: Ids, values: Ids
+    call: LayerCall, query: Slots, key: Slots, over: Any, heads: Ids, keys: Ids, values: Ids
 ) -> None:
     """Scores and weighted sums; axes that attention does not run over are batch axes."""
     pairs = sizes(query.shape[1:-1]) * sizes(tuple(key.shape[axis] for axis in over))
-    site.macs(pairs, heads, keys)
-    site.macs(pairs, heads, values)
+    call.macs(pairs, heads, keys)
+    call.macs(pairs, heads, values)
 
 
-def _keep_scores(site: Site, query_dense: Any, width: Ids) -> None:
+def _keep_scores(call: LayerCall, query_dense: Any, width: Ids) -> None:
     def factor(kept: Any) -> float:
         return math.sqrt(kept.count(width) / len(width))
 
-    site.scale(query_dense._kernel, factor)
-    site.scale(query_dense.bias, factor)
+    call.scale(query_dense._kernel, factor)
+    call.scale(query_dense.bias, factor)
 
 
-def _results(site: Site, axes: dict[int, Ids | None] | dict[int, Ids], heads: Ids) -> list[Slots]:
-    results = [site.out(dict(axes), zero=True)]
-    if len(site.shapes) > 1:
-        if len(site.inputs[0].shape) > 3:
+def _results(
+    call: LayerCall, axes: dict[int, Ids | None] | dict[int, Ids], heads: Ids
+) -> list[Slots]:
+    results = [call.out(dict(axes), zero=True)]
+    if len(call.shapes) > 1:
+        if len(call.inputs[0].shape) > 3:
             # Keras announces scores of rank 4 whatever their rank is
-            site.freeze(heads, "attention scores of more than one axis are returned")
-            return [*results, site.out({}, index=1)]
-        results.append(site.out({1: heads}, index=1))
+            call.freeze(heads, "attention scores of more than one axis are returned")
+            return [*results, call.out({}, index=1)]
+        results.append(call.out({1: heads}, index=1))
     return results
 
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.call import LayerCall
 from compress.prune.channels.coupling.slots import Ids, Slots
 from compress.prune.channels.rules._base import layer_rule
 from compress.prune.channels.rules._common import (
@@ -20,102 +20,102 @@ WHAT = "a convolution"
 
 
 @layer_rule("Conv1D", "Conv2D", "Conv3D")
-def convolution(site: Site) -> Slots:
+def convolution(call: LayerCall) -> Slots:
     """Kernel (*size, in / groups, out)."""
-    layer = site.layer
+    layer = call.layer
     if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
-        return site.unknown("LoRA and quantized kernels have no rule")[0]
-    axis = channel_axis(layer, len(site.shapes[0]))
-    x = channels_only(site, site.inputs[0], axis, WHAT)
-    positions = spatial_positions(site.shapes[0], axis) * math.prod(layer.kernel_size)
+        return call.unknown("LoRA and quantized kernels have no rule")[0]
+    axis = channel_axis(layer, len(call.shapes[0]))
+    x = channels_only(call, call.inputs[0], axis, WHAT)
+    positions = spatial_positions(call.shapes[0], axis) * math.prod(layer.kernel_size)
     if layer.groups > 1:
-        out = _grouped(site, x, axis, positions)
+        out = _grouped(call, x, axis, positions)
     else:
-        out = site.new(layer.filters)
-        site.bind(layer._kernel, -2, x.axes[axis])
-        site.macs(positions, _size(x, axis, layer._kernel.shape[-2]), out)
+        out = call.new(layer.filters)
+        call.bind(layer._kernel, -2, x.axes[axis])
+        call.macs(positions, _size(x, axis, layer._kernel.shape[-2]), out)
     if out is not None:
-        site.bind(layer._kernel, -1, out)
-        site.bind(layer.bias, 0, out)
-        site.config("filters", out)
-    return activated(site, site.out({axis: out}, zero=True), layer.activation)
+        call.bind(layer._kernel, -1, out)
+        call.bind(layer.bias, 0, out)
+        call.config("filters", out)
+    return activated(call, call.out({axis: out}, zero=True), layer.activation)
 
 
-def _grouped(site: Site, x: Slots, axis: int, positions: int) -> Ids | None:
+def _grouped(call: LayerCall, x: Slots, axis: int, positions: int) -> Ids | None:
     """Couples the channels of a grouped convolution.
 
     Groups must keep equal numbers of channels. Either whole groups are removed (the only
     way with one channel a group, as in depthwise convolutions), or the same positions in
     every group. The finer of the two is chosen.
     """
-    layer = site.layer
+    layer = call.layer
     groups, filters, ids = layer.groups, layer.filters, x.axes[axis]
     inside, outside = layer._kernel.shape[-2], filters // groups
-    out = site.new(filters)
+    out = call.new(filters)
     if ids is not None and groups > min(inside, outside):
-        site.link(site.rows(ids, groups), site.rows(out, groups))
+        call.link(call.rows(ids, groups), call.rows(out, groups))
         units = out.reshape(groups, -1)[:, 0]
-        site.config("groups", units)
-        site.macs(positions, inside, out)
+        call.config("groups", units)
+        call.macs(positions, inside, out)
         return out
     if outside == 1:
-        site.freeze(out, f"one filter for each channel of a fixed input ({x.origin})")
-    site.columns(out, groups)
-    first = None if ids is None else site.columns(ids, groups)
-    site.bind(layer._kernel, -2, first)
-    site.macs(positions, inside if first is None else first, out)
+        call.freeze(out, f"one filter for each channel of a fixed input ({x.origin})")
+    call.columns(out, groups)
+    first = None if ids is None else call.columns(ids, groups)
+    call.bind(layer._kernel, -2, first)
+    call.macs(positions, inside if first is None else first, out)
     return out
 
 
 @layer_rule("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
-def transposed(site: Site) -> Slots:
+def transposed(call: LayerCall) -> Slots:
     """Kernel (*size, out, in); every input position meets the kernel."""
-    layer = site.layer
-    axis = channel_axis(layer, len(site.shapes[0]))
-    x = channels_only(site, site.inputs[0], axis, WHAT)
-    out = site.new(layer.filters)
-    site.bind(layer.kernel, -1, x.axes[axis])
-    site.bind(layer.kernel, -2, out)
-    site.bind(layer.bias, 0, out)
-    site.config("filters", out)
+    layer = call.layer
+    axis = channel_axis(layer, len(call.shapes[0]))
+    x = channels_only(call, call.inputs[0], axis, WHAT)
+    out = call.new(layer.filters)
+    call.bind(layer.kernel, -1, x.axes[axis])
+    call.bind(layer.kernel, -2, out)
+    call.bind(layer.bias, 0, out)
+    call.config("filters", out)
     positions = spatial_positions(x.shape, axis) * math.prod(layer.kernel_size)
-    site.macs(positions, _size(x, axis, layer.kernel.shape[-1]), out)
-    return activated(site, site.out({axis: out}, zero=True), layer.activation)
+    call.macs(positions, _size(x, axis, layer.kernel.shape[-1]), out)
+    return activated(call, call.out({axis: out}, zero=True), layer.activation)
 
 
 @layer_rule("DepthwiseConv1D", "DepthwiseConv2D")
-def depthwise(site: Site) -> Slots:
+def depthwise(call: LayerCall) -> Slots:
     """Kernel (*size, channels, multiplier): filters leave with their channel."""
-    layer = site.layer
-    axis = channel_axis(layer, len(site.shapes[0]))
-    x = channels_only(site, site.inputs[0], axis, WHAT)
-    out = _depthwise(site, x, axis, layer.kernel)
-    site.bind(layer.bias, 0, out)
-    return activated(site, site.out({axis: out}, zero=True), layer.activation)
+    layer = call.layer
+    axis = channel_axis(layer, len(call.shapes[0]))
+    x = channels_only(call, call.inputs[0], axis, WHAT)
+    out = _depthwise(call, x, axis, layer.kernel)
+    call.bind(layer.bias, 0, out)
+    return activated(call, call.out({axis: out}, zero=True), layer.activation)
 
 
 @layer_rule("SeparableConv1D", "SeparableConv2D")
-def separable(site: Site) -> Slots:
+def separable(call: LayerCall) -> Slots:
     """A depthwise kernel, then a pointwise one (*ones, channels x multiplier, out)."""
-    layer = site.layer
-    axis = channel_axis(layer, len(site.shapes[0]))
-    x = channels_only(site, site.inputs[0], axis, WHAT)
-    between = _depthwise(site, x, axis, layer.depthwise_kernel)
-    out = site.new(layer.filters)
-    site.bind(layer.pointwise_kernel, -2, between)
-    site.bind(layer.pointwise_kernel, -1, out)
-    site.bind(layer.bias, 0, out)
-    site.config("filters", out)
+    layer = call.layer
+    axis = channel_axis(layer, len(call.shapes[0]))
+    x = channels_only(call, call.inputs[0], axis, WHAT)
+    between = _depthwise(call, x, axis, layer.depthwise_kernel)
+    out = call.new(layer.filters)
+    call.bind(layer.pointwise_kernel, -2, between)
+    call.bind(layer.pointwise_kernel, -1, out)
+    call.bind(layer.bias, 0, out)
+    call.config("filters", out)
     width = layer.pointwise_kernel.shape[-2] if between is None else between
-    site.macs(spatial_positions(site.shapes[0], axis), width, out)
-    return activated(site, site.out({axis: out}, zero=True), layer.activation)
+    call.macs(spatial_positions(call.shapes[0], axis), width, out)
+    return activated(call, call.out({axis: out}, zero=True), layer.activation)
 
 
-def _depthwise(site: Site, x: Slots, axis: int, kernel: object) -> Ids | None:
-    layer, ids = site.layer, x.axes[axis]
-    site.bind(kernel, -2, ids)
-    positions = spatial_positions(site.shapes[0], axis) * math.prod(layer.kernel_size)
-    site.macs(positions, layer.depth_multiplier, _size(x, axis, x.shape[axis] or 1))
+def _depthwise(call: LayerCall, x: Slots, axis: int, kernel: object) -> Ids | None:
+    layer, ids = call.layer, x.axes[axis]
+    call.bind(kernel, -2, ids)
+    positions = spatial_positions(call.shapes[0], axis) * math.prod(layer.kernel_size)
+    call.macs(positions, layer.depth_multiplier, _size(x, axis, x.shape[axis] or 1))
     return None if ids is None else np.repeat(ids, layer.depth_multiplier)
 
 

@@ -4,40 +4,40 @@ from __future__ import annotations
 
 from typing import Any
 
-from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.call import LayerCall
 from compress.prune.channels.coupling.slots import Ids, Slots, sizes
 from compress.prune.channels.rules._base import layer_rule
 from compress.prune.channels.rules._common import activated
 
 
 @layer_rule("Dense")
-def dense(site: Site) -> Slots:
+def dense(call: LayerCall) -> Slots:
     """Kernel (in, units), applied along the last axis."""
-    layer, x = site.layer, site.inputs[0]
+    layer, x = call.layer, call.inputs[0]
     if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
-        return site.unknown("LoRA and quantized kernels have no rule")[0]
-    ids, out = x.axes[-1], site.new(layer.units)
-    site.bind(layer._kernel, 0, ids)
-    site.bind(layer._kernel, 1, out)
-    site.bind(layer.bias, 0, out)
-    site.config("units", out)
+        return call.unknown("LoRA and quantized kernels have no rule")[0]
+    ids, out = x.axes[-1], call.new(layer.units)
+    call.bind(layer._kernel, 0, ids)
+    call.bind(layer._kernel, 1, out)
+    call.bind(layer.bias, 0, out)
+    call.config("units", out)
     last = len(x.shape) - 1
     others = [x.axes[axis] for axis in x.tracked if axis != last]
     positions = sizes(tuple(x.shape[axis] for axis in range(1, last) if x.axes[axis] is None))
-    site.macs(positions, *others, layer._kernel.shape[0] if ids is None else ids, out)
+    call.macs(positions, *others, layer._kernel.shape[0] if ids is None else ids, out)
     axes = {**{axis: x.axes[axis] for axis in x.tracked}, last: out}
     # a removed entry of another tracked axis leaves the bias
     zero = not others or (x.zero and layer.bias is None)
-    return activated(site, site.out(axes, zero=zero), layer.activation)
+    return activated(call, call.out(axes, zero=zero), layer.activation)
 
 
 @layer_rule("EinsumDense")
-def einsum_dense(site: Site) -> Slots:
+def einsum_dense(call: LayerCall) -> Slots:
     """Kernel axes by the equation's letters; each letter is one axis of slots."""
-    layer, x = site.layer, site.inputs[0]
+    layer, x = call.layer, call.inputs[0]
     if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
-        return site.unknown("LoRA and quantized kernels have no rule")[0]
-    source, kernel, target = einsum_letters(layer.equation, len(x.shape), len(site.shapes[0]))
+        return call.unknown("LoRA and quantized kernels have no rule")[0]
+    source, kernel, target = einsum_letters(layer.equation, len(x.shape), len(call.shapes[0]))
     variable = layer._kernel
     letters: dict[str, Ids | None] = {}
     for letter, ids in zip(source, x.axes, strict=True):
@@ -45,21 +45,21 @@ def einsum_dense(site: Site) -> Slots:
     zero = True
     for axis, letter in enumerate(kernel):
         if letter not in letters:
-            letters[letter] = site.new(variable.shape[axis])
-        site.bind(variable, axis, letters[letter])
+            letters[letter] = call.new(variable.shape[axis])
+        call.bind(variable, axis, letters[letter])
     for letter in source:
         if letter not in kernel and letter not in target and not x.zero:
-            site.freeze(letters[letter], "an einsum sums over it and its entries are not zero")
+            call.freeze(letters[letter], "an einsum sums over it and its entries are not zero")
     if layer.bias is not None:
         biased = [letter for letter in target if letter in layer.bias_axes]
         for axis, letter in enumerate(biased):
-            site.bind(layer.bias, axis, letters[letter])
+            call.bind(layer.bias, axis, letters[letter])
     for letter in target:
         if letters[letter] is not None and letter not in kernel:
             zero = zero and x.zero and layer.bias is None
-    _einsum_config(site, target, letters)
+    _einsum_config(call, target, letters)
     sized = dict(zip(source, x.shape, strict=True)) | dict(zip(kernel, variable.shape, strict=True))
-    site.macs(
+    call.macs(
         1,
         *[
             ids if (ids := letters[letter]) is not None else int(size or 1)
@@ -67,10 +67,10 @@ def einsum_dense(site: Site) -> Slots:
         ],
     )
     axes = {axis: letters[letter] for axis, letter in enumerate(target)}
-    return activated(site, site.out(axes, zero=zero), layer.activation)
+    return activated(call, call.out(axes, zero=zero), layer.activation)
 
 
-def _einsum_config(site: Site, target: str, letters: dict[str, Ids | None]) -> None:
+def _einsum_config(call: LayerCall, target: str, letters: dict[str, Ids | None]) -> None:
     def change(config: dict[str, Any], kept: Any) -> None:
         shape = config["output_shape"]
         shape = [shape] if isinstance(shape, int) else list(shape)
@@ -81,7 +81,7 @@ def _einsum_config(site: Site, target: str, letters: dict[str, Ids | None]) -> N
                 shape[axis] = kept.count(ids)
         config["output_shape"] = tuple(shape)
 
-    site.edit(change)
+    call.edit(change)
 
 
 def einsum_letters(equation: str, rank: int, output_rank: int) -> tuple[str, str, str]:
@@ -102,13 +102,13 @@ def einsum_letters(equation: str, rank: int, output_rank: int) -> tuple[str, str
 
 
 @layer_rule("Embedding")
-def embedding(site: Site) -> Slots:
+def embedding(call: LayerCall) -> Slots:
     """Table (vocabulary, width); looks up rows, so it has no MACs."""
-    layer = site.layer
+    layer = call.layer
     if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
-        return site.unknown("LoRA and quantized tables have no rule")[0]
-    site.barrier(site.inputs[0], "it is an index into an embedding")
-    out = site.new(layer.output_dim)
-    site.bind(layer._embeddings, 1, out)
-    site.config("output_dim", out)
-    return site.out({len(site.shapes[0]) - 1: out}, zero=True)
+        return call.unknown("LoRA and quantized tables have no rule")[0]
+    call.barrier(call.inputs[0], "it is an index into an embedding")
+    out = call.new(layer.output_dim)
+    call.bind(layer._embeddings, 1, out)
+    call.config("output_dim", out)
+    return call.out({len(call.shapes[0]) - 1: out}, zero=True)

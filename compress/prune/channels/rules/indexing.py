@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.call import LayerCall
 from compress.prune.channels.coupling.slots import Ids, Kept, Slots
 from compress.prune.channels.rules._base import operation_rule
 from compress.prune.channels.rules._broadcast import alike, tied
@@ -23,24 +23,24 @@ from compress.prune.channels.rules._operands import (
 
 
 @operation_rule("GetItem")
-def get_item(site: Site) -> Slots:
+def get_item(call: LayerCall) -> Slots:
     """Basic indexing: slices, integers, new axes, an ellipsis."""
-    x, key = site.inputs[0], arguments(site)["key"]
+    x, key = call.inputs[0], arguments(call)["key"]
     parts = _parts(key, len(x.shape))
     if parts is None:
-        return site.unknown("only slices and integers as indices have a rule")[0]
+        return call.unknown("only slices and integers as indices have a rule")[0]
     axes: list[Ids | None] = []
     for axis, part in parts:
         if axis is None:
             axes.append(None)
         elif isinstance(part, slice):
-            axes.append(_slice(site, x.axes[axis], part))
+            axes.append(_slice(call, x.axes[axis], part))
         else:
-            _entry(site, x.axes[axis], part)
+            _entry(call, x.axes[axis], part)
     sources = [axis for axis, _ in parts if axis is not None and x.axes[axis] is not None]
     if sources:
-        edit_argument(site, "key", lambda _, kept: tuple(_new_key(x, parts, kept)))
-    return replace(x, shape=site.shapes[0], axes=tuple(axes))
+        edit_argument(call, "key", lambda _, kept: tuple(_new_key(x, parts, kept)))
+    return replace(x, shape=call.shapes[0], axes=tuple(axes))
 
 
 def _parts(key: Any, rank: int) -> list[tuple[int | None, Any]] | None:
@@ -71,22 +71,22 @@ def _plain(part: slice) -> bool:
     return all(bound is None or isinstance(bound, (int, np.integer)) for bound in bounds)
 
 
-def _slice(site: Site, ids: Ids | None, part: slice) -> Ids | None:
+def _slice(call: LayerCall, ids: Ids | None, part: slice) -> Ids | None:
     if ids is None:
         return None
     if part.indices(len(ids)) == (0, len(ids), 1):
         return ids
     step = abs(part.step or 1)
     if step > 1 and len(ids) % step == 0 and (part.step or 1) > 0:
-        site.rows(ids, len(ids) // step)  # runs of `step` entries leave together
+        call.rows(ids, len(ids) // step)  # runs of `step` entries leave together
     elif step > 1:
-        site.freeze(ids, "slices with a step read it")
+        call.freeze(ids, "slices with a step read it")
     return ids[part]
 
 
-def _entry(site: Site, ids: Ids | None, index: int) -> None:
+def _entry(call: LayerCall, ids: Ids | None, index: int) -> None:
     if ids is not None:
-        site.freeze(ids[[index]], "it is read by its index")
+        call.freeze(ids[[index]], "it is read by its index")
 
 
 def _new_key(x: Slots, parts: list[tuple[int | None, Any]], kept: Kept) -> Iterator[Any]:
@@ -115,24 +115,24 @@ def _new_slice(ids: Ids, part: slice, kept: Kept) -> slice:
 
 
 @operation_rule("Take")
-def take(site: Site) -> Slots:
+def take(call: LayerCall) -> Slots:
     """Entries at constant positions; positions that are tensors read a fixed axis."""
-    values = arguments(site)
-    x, indices = operands(site, [values["x"], values["indices"]])
-    if site.layer.axis is None or not symbolic(values["x"]):
-        return site.unknown("it takes entries of a constant or of all axes")[0]
-    axis = site.layer.axis % len(x.shape)
+    values = arguments(call)
+    x, indices = operands(call, [values["x"], values["indices"]])
+    if call.layer.axis is None or not symbolic(values["x"]):
+        return call.unknown("it takes entries of a constant or of all axes")[0]
+    axis = call.layer.axis % len(x.shape)
     ids, rank = x.axes[axis], len(indices.shape)
     taken: list[Ids | None] = [None] * rank
-    site.barrier(indices, "it is an index")
+    call.barrier(indices, "it is an index")
     if ids is not None and not symbolic(values["indices"]) and rank == 1:
         places = np.asarray(values["indices"]) % len(ids)
         taken = [ids[places]]
-        edit_argument(site, "indices", lambda value, kept: _new_indices(value, ids, places, kept))
+        edit_argument(call, "indices", lambda value, kept: _new_indices(value, ids, places, kept))
     else:
-        site.freeze(ids, "entries are looked up in it")
+        call.freeze(ids, "entries are looked up in it")
     axes = (*x.axes[:axis], *taken, *x.axes[axis + 1 :])
-    return replace(x, shape=site.shapes[0], axes=axes)
+    return replace(x, shape=call.shapes[0], axes=axes)
 
 
 def _new_indices(value: Any, ids: Ids, places: Ids, kept: Kept) -> Any:
@@ -143,43 +143,43 @@ def _new_indices(value: Any, ids: Ids, places: Ids, kept: Kept) -> Any:
 
 
 @operation_rule("Repeat")
-def repeat(site: Site) -> Slots:
+def repeat(call: LayerCall) -> Slots:
     """Repeats every entry of an axis."""
-    op, x = site.layer, site.inputs[0]
+    op, x = call.layer, call.inputs[0]
     times = op.repeats if isinstance(op.repeats, (list, tuple)) else [op.repeats]
     if op.axis is None:
-        return site.unknown("repeat without an axis folds all axes")[0]
+        return call.unknown("repeat without an axis folds all axes")[0]
     axis = op.axis % len(x.shape)
-    out = replace(x, shape=site.shapes[0])
+    out = replace(x, shape=call.shapes[0])
     ids = x.axes[axis]
     if ids is None:
         return out
     repeated = np.repeat(ids, times)
     if len(times) > 1:
-        site.freeze(ids, "its entries are repeated unequally")
+        call.freeze(ids, "its entries are repeated unequally")
     return replace(out, axes=(*x.axes[:axis], repeated, *x.axes[axis + 1 :]))
 
 
 @operation_rule("Tile")
-def tile(site: Site) -> Slots:
+def tile(call: LayerCall) -> Slots:
     """Repeats whole axes; missing ones are added in front."""
-    x, repeats = site.inputs[0], site.layer.repeats
+    x, repeats = call.inputs[0], call.layer.repeats
     times = [repeats] if isinstance(repeats, int) else list(repeats)
-    rank = len(site.shapes[0])
+    rank = len(call.shapes[0])
     times = [1] * (rank - len(times)) + times
     axes = [None] * (rank - len(x.shape)) + list(x.axes)
     tiled = tuple(
         ids if ids is None or time == 1 else np.tile(ids, time)
         for ids, time in zip(axes, times, strict=True)
     )
-    return replace(x, shape=site.shapes[0], axes=tiled)
+    return replace(x, shape=call.shapes[0], axes=tiled)
 
 
 @operation_rule("BroadcastTo")
-def broadcast_to(site: Site) -> Slots:
+def broadcast_to(call: LayerCall) -> Slots:
     """Repeats axes of size 1; the config's shape follows the kept numbers."""
-    x = site.inputs[0]
-    axes = tied(site, [x])
+    x = call.inputs[0]
+    axes = tied(call, [x])
 
     def change(config: dict[str, Any], kept: Kept) -> None:
         config["shape"] = tuple(
@@ -187,15 +187,15 @@ def broadcast_to(site: Site) -> Slots:
             for axis, size in enumerate(config["shape"])
         )
 
-    site.edit(change)
-    return replace(site.out(axes), zero=x.zero, value=x.value)
+    call.edit(change)
+    return replace(call.out(axes), zero=x.zero, value=x.value)
 
 
 @operation_rule("Flip")
-def flip(site: Site) -> Slots:
+def flip(call: LayerCall) -> Slots:
     """Reverses axes."""
-    x = site.inputs[0]
-    axes = axes_of(site.layer.axis, len(x.shape))
+    x = call.inputs[0]
+    axes = axes_of(call.layer.axis, len(x.shape))
     flipped = tuple(
         ids[::-1] if ids is not None and axis in axes else ids for axis, ids in enumerate(x.axes)
     )
@@ -203,9 +203,9 @@ def flip(site: Site) -> Slots:
 
 
 @operation_rule("Roll")
-def roll(site: Site) -> Slots:
+def roll(call: LayerCall) -> Slots:
     """Shifts positions; shifted axes stay whole."""
-    x = site.inputs[0]
-    axes = axes_of(site.layer.axis, len(x.shape))
-    site.barrier(x, "roll shifts it", [axis for axis in axes if axis in x.tracked])
-    return arranged(site, x, [None if axis in axes else axis for axis in range(len(x.shape))])
+    x = call.inputs[0]
+    axes = axes_of(call.layer.axis, len(x.shape))
+    call.barrier(x, "roll shifts it", [axis for axis in axes if axis in x.tracked])
+    return arranged(call, x, [None if axis in axes else axis for axis in range(len(x.shape))])

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import numpy as np
 
-from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.call import LayerCall
 from compress.prune.channels.coupling.slots import Ids, Slots
 from compress.prune.channels.rules._base import layer_rule
 from compress.prune.channels.rules._broadcast import elementwise
 
 
 @layer_rule("Add", "Subtract", "Average", "Maximum", "Minimum", "CustomScaleLayer")
-def merged(site: Site) -> Slots:
+def merged(call: LayerCall) -> Slots:
     """Entry by entry; zero where all inputs are."""
-    return elementwise(site, site.inputs, zero="all")
+    return elementwise(call, call.inputs, zero="all")
 
 
 @layer_rule("Multiply")
-def multiplied(site: Site) -> Slots:
+def multiplied(call: LayerCall) -> Slots:
     """Entry by entry; zero where any input is."""
-    return elementwise(site, site.inputs, zero="any")
+    return elementwise(call, call.inputs, zero="any")
 
 
 @layer_rule("Concatenate")
-def concatenate(site: Site) -> Slots:
+def concatenate(call: LayerCall) -> Slots:
     """Joins one axis; all other axes are tied."""
-    return joined(site, site.inputs, site.layer.axis)
+    return joined(call, call.inputs, call.layer.axis)
 
 
-def joined(site: Site, inputs: list[Slots], axis: int) -> Slots:
+def joined(call: LayerCall, inputs: list[Slots], axis: int) -> Slots:
     """Slots of tensors concatenated along an axis."""
-    rank = len(site.shapes[0])
+    rank = len(call.shapes[0])
     axis = axis % rank
     axes: dict[int, Ids | None] = {}
     for other in range(rank):
@@ -38,7 +38,7 @@ def joined(site: Site, inputs: list[Slots], axis: int) -> Slots:
             continue
         ids = inputs[0].axes[other]
         for slots in inputs[1:]:
-            ids = site.link(ids, slots.axes[other], slots.origin or inputs[0].origin)
+            ids = call.link(ids, slots.axes[other], slots.origin or inputs[0].origin)
         axes[other] = ids
     if any(slots.axes[axis] is not None for slots in inputs):
         parts = []
@@ -46,23 +46,23 @@ def joined(site: Site, inputs: list[Slots], axis: int) -> Slots:
             own, size = slots.axes[axis], slots.shape[axis]
             if own is None and size is None:
                 for each in inputs:
-                    site.freeze(each.axes[axis], "it is joined to an axis of unknown size")
-                return site.out(axes)
+                    call.freeze(each.axes[axis], "it is joined to an axis of unknown size")
+                return call.out(axes)
             reason = slots.origin or "a fixed part of a concatenation"
-            parts.append(site.fixed(int(size or 0), reason) if own is None else own)
+            parts.append(call.fixed(int(size or 0), reason) if own is None else own)
         axes[axis] = np.concatenate(parts)
-    return site.out(axes, zero=all(slots.zero or not slots.tracked for slots in inputs))
+    return call.out(axes, zero=all(slots.zero or not slots.tracked for slots in inputs))
 
 
 @layer_rule("Dot")
-def dot(site: Site) -> Slots:
+def dot(call: LayerCall) -> Slots:
     """Sums over one axis of each of two tensors."""
-    first, second = site.inputs
-    layer = site.layer
+    first, second = call.inputs
+    layer = call.layer
     pair = (layer.axes,) * 2 if isinstance(layer.axes, int) else tuple(layer.axes)
     one, two = pair[0] % len(first.shape), pair[1] % len(second.shape)
-    contracted(site, first, one, second, two)
-    site.macs(
+    contracted(call, first, one, second, two)
+    call.macs(
         1,
         *[_factor(first, axis) for axis in range(1, len(first.shape))],
         *[_factor(second, axis) for axis in range(1, len(second.shape)) if axis != two],
@@ -70,11 +70,11 @@ def dot(site: Site) -> Slots:
     left = [first.axes[axis] for axis in range(1, len(first.shape)) if axis != one]
     right = [second.axes[axis] for axis in range(1, len(second.shape)) if axis != two]
     axes = dict(enumerate([*left, *right], start=1))
-    axes = {axis: ids for axis, ids in axes.items() if axis < len(site.shapes[0])}
-    return site.out(axes, zero=first.zero and second.zero)
+    axes = {axis: ids for axis, ids in axes.items() if axis < len(call.shapes[0])}
+    return call.out(axes, zero=first.zero and second.zero)
 
 
-def contracted(site: Site, first: Slots, one: int, second: Slots, two: int) -> None:
+def contracted(call: LayerCall, first: Slots, one: int, second: Slots, two: int) -> None:
     """Ties two axes that are multiplied and summed, or freezes them.
 
     Removed entries add nothing to the sum where one factor is zero there.
@@ -83,11 +83,11 @@ def contracted(site: Site, first: Slots, one: int, second: Slots, two: int) -> N
     if a is None and b is None:
         return
     if a is not None and b is not None and (first.zero or second.zero):
-        site.link(a, b)
+        call.link(a, b)
         return
     reason = "a product sums over it"
     for ids, other in ((a, second), (b, first)):
-        site.freeze(ids, f"{reason} ({other.origin})" if other.origin else reason)
+        call.freeze(ids, f"{reason} ({other.origin})" if other.origin else reason)
 
 
 def _factor(slots: Slots, axis: int) -> Ids | int:

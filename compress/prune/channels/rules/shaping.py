@@ -7,44 +7,44 @@ from typing import Any
 
 import numpy as np
 
-from compress.prune.channels.coupling.call import Site
+from compress.prune.channels.coupling.call import LayerCall
 from compress.prune.channels.coupling.slots import Ids, Shape, Slots
 from compress.prune.channels.rules._base import layer_rule
 
 
 @layer_rule("Flatten")
-def flatten(site: Site) -> Slots:
+def flatten(call: LayerCall) -> Slots:
     """Folds all axes into one; channels_first data is moved to channels_last before."""
-    x = site.inputs[0]
-    if site.layer.data_format == "channels_first" and len(x.shape) > 2:
+    x = call.inputs[0]
+    if call.layer.data_format == "channels_first" and len(x.shape) > 2:
         order = (0, *range(2, len(x.shape)), 1)
         x = permuted(x, order)
-    return reshaped(site, x, site.shapes[0])
+    return reshaped(call, x, call.shapes[0])
 
 
 @layer_rule("Reshape")
-def reshape(site: Site) -> Slots:
+def reshape(call: LayerCall) -> Slots:
     """Splits and folds axes; the config's target shape follows the kept numbers."""
-    out = reshaped(site, site.inputs[0], site.shapes[0])
+    out = reshaped(call, call.inputs[0], call.shapes[0])
 
     def change(config: dict[str, Any], kept: Any) -> None:
         config["target_shape"] = new_shape(config["target_shape"], out.axes[1:], kept)
 
-    site.edit(change)
+    call.edit(change)
     return out
 
 
 @layer_rule("Permute")
-def permute(site: Site) -> Slots:
+def permute(call: LayerCall) -> Slots:
     """Moves axes."""
-    return permuted(site.inputs[0], (0, *site.layer.dims))
+    return permuted(call.inputs[0], (0, *call.layer.dims))
 
 
 @layer_rule("RepeatVector")
-def repeat_vector(site: Site) -> Slots:
+def repeat_vector(call: LayerCall) -> Slots:
     """(batch, features) -> (batch, n, features)."""
-    x = site.inputs[0]
-    return site.out({2: x.axes[1]}, zero=x.zero)
+    x = call.inputs[0]
+    return call.out({2: x.axes[1]}, zero=x.zero)
 
 
 def permuted(x: Slots, order: Sequence[int]) -> Slots:
@@ -65,7 +65,7 @@ def new_shape(target: Sequence[int], axes: Sequence[Ids | None], kept: Any) -> t
     )
 
 
-def reshaped(site: Site, x: Slots, shape: Shape) -> Slots:
+def reshaped(call: LayerCall, x: Slots, shape: Shape) -> Slots:
     """Follows slots through a row-major reshape.
 
     The axes fall into blocks of equal size on both sides. Within a block that folds or
@@ -83,12 +83,12 @@ def reshaped(site: Site, x: Slots, shape: Shape) -> Slots:
             continue
         sizes = [x.shape[axis] for axis in sources] + [shape[axis] for axis in targets]
         if not targets or any(size is None for size in sizes):
-            site.barrier(x, "a reshape folds it with an axis of unknown size", tracked)
+            call.barrier(x, "a reshape folds it with an axis of unknown size", tracked)
             continue
         chosen = max(tracked, key=lambda axis: (len(np.unique(_ids(x, axis))), axis))
-        site.barrier(x, "a reshape folds it with other channels", sorted(set(tracked) - {chosen}))
+        call.barrier(x, "a reshape folds it with other channels", sorted(set(tracked) - {chosen}))
         place, ids = _laid_out(
-            site, x, sources, chosen, [int(shape[axis] or 0) for axis in targets]
+            call, x, sources, chosen, [int(shape[axis] or 0) for axis in targets]
         )
         axes[targets[place]] = ids
     zero = x.zero
@@ -102,7 +102,7 @@ def _ids(x: Slots, axis: int) -> Ids:
 
 
 def _laid_out(
-    site: Site, x: Slots, sources: Sequence[int], chosen: int, sizes: list[int]
+    call: LayerCall, x: Slots, sources: Sequence[int], chosen: int, sizes: list[int]
 ) -> tuple[int, Ids]:
     block = [int(x.shape[axis] or 0) for axis in sources]
     view = [1] * len(block)
@@ -115,7 +115,7 @@ def _laid_out(
             return place, np.ascontiguousarray(rows[:, 0])
     place = candidates[-1]
     rows = np.moveaxis(table, place, 0).reshape(sizes[place], -1)
-    site.ledger.link(np.broadcast_to(rows[:, :1], rows.shape), rows)
+    call.graph.link(np.broadcast_to(rows[:, :1], rows.shape), rows)
     return place, np.ascontiguousarray(rows[:, 0])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +77,13 @@ class CostModel:
 
     @classmethod
     def of(cls, coupling: Coupling) -> CostModel:
-        """Collects the terms of a coupling."""
+        """Returns the costs of a coupling; they are collected once."""
+        if coupling not in _KNOWN:
+            _KNOWN[coupling] = cls._collected(coupling)
+        return _KNOWN[coupling]
+
+    @classmethod
+    def _collected(cls, coupling: Coupling) -> CostModel:
         axes, groups = len(coupling.axes), len(coupling.groups)
         incidence = coupling.incidence.tocsc()
         per_group = np.zeros((axes, groups))
@@ -90,9 +97,9 @@ class CostModel:
         program, given = coupling.program, coupling.input_shape
         differs = given is not None or _batch_differs(coupling)
         steps = walked(program, given) if differs else []
-        terms = coupling.ledger.terms
+        terms = coupling.graph.terms
         if given is not None:
-            terms = sized_terms(program, coupling.ledger, steps, given)
+            terms = sized_terms(program, coupling.graph, steps, given)
         macs = _products(
             [
                 (term.coefficient, [coupling.axis_index(ids) for ids in term.factors], term.layer)
@@ -129,6 +136,9 @@ class CostModel:
     def _counts(self, kept: npt.NDArray[Any]) -> Numbers:
         counts = np.asarray(kept, float) @ self._per_group.T + self._fixed
         return np.concatenate([counts, np.ones((*counts.shape[:-1], 1))], axis=-1)
+
+
+_KNOWN: WeakKeyDictionary[Coupling, CostModel] = WeakKeyDictionary()
 
 
 def _batch_differs(coupling: Coupling) -> bool:

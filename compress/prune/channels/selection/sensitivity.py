@@ -216,7 +216,7 @@ def sensitivity_map(
             data.
     """
     from compress.model.logits import check_head, logits_view
-    from compress.prune.channels.coupling.groups import coupling_of
+    from compress.prune.channels.analysis import coupling_of
     from compress.prune.channels.criteria import Context, named
     from compress.prune.channels.surgery import sliced_model
     from compress.train.predict import Predictor

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.measure.counting import InputShape, given_shapes
-from compress.prune.channels.coupling.slots import Ledger, Shape, Term
+from compress.prune.channels.coupling.slots import CouplingGraph, Shape, Term
 from compress.prune.channels.propagate import input_slots, run
 
 if TYPE_CHECKING:
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 def sized_terms(
-    program: Program, ledger: Ledger, steps: Iterable[Step], input_shape: InputShape
+    program: Program, graph: CouplingGraph, steps: Iterable[Step], input_shape: InputShape
 ) -> list[Term]:
-    """Returns a ledger's terms with the numbers of positions at known input sizes.
+    """Returns a graph's terms with the numbers of positions at known input sizes.
 
     The rules are run again with known shapes. What they say of slots, weights and configs
     stays as they said it of the open ones: the smaller model is as open as the original.
 
     Args:
         program: Of the model.
-        ledger: Filled by the rules on the model's own shapes.
+        graph: Filled by the rules on the model's own shapes.
         steps: The program's calls at this input shape, in their order.
         input_shape: Of one example.
 
@@ -47,11 +47,11 @@ def sized_terms(
         ]
         for step in steps
     )
-    again = Ledger()
+    again = CouplingGraph()
     run(program, input_slots(program, inputs), again, sized)
-    pairs = list(zip_longest(ledger.terms, again.terms))
+    pairs = list(zip_longest(graph.terms, again.terms))
     if not all(_alike(one, two) for one, two in pairs):
-        return ledger.terms
+        return graph.terms
     return [replace(one, coefficient=two.coefficient) for one, two in pairs]
 
 

@@ -15,6 +15,7 @@ from compress.plan import ChannelOptions
 from compress.prune.channels.coupling.groups import Coupling, Mask
 from compress.prune.channels.coupling.slots import HEADS
 from compress.prune.channels.criteria import Context, Criterion, Scores
+from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.selection.sensitivity import SensitivityMap
 from compress.prune.channels.selection.solver import (
     Allowed,
@@ -158,7 +159,7 @@ def select(
 
 def cost_of(coupling: Coupling, options: ChannelOptions) -> Cost:
     """Returns the cost function that the target counts; of an amount, MACs where they can be."""
-    costs = coupling.costs
+    costs = CostModel.of(coupling)
     if options.of == "params" or (options.of == "amount" and not costs.has_macs):
         return costs.params
     return costs.macs
@@ -227,9 +228,9 @@ def _infeasible(
     coupling: Coupling, options: ChannelOptions, least: Smallest, target: float
 ) -> FeasibleError:
     shares = (
-        coupling.costs.params_by_layer(least.kept)
+        CostModel.of(coupling).params_by_layer(least.kept)
         if options.of == "params"
-        else coupling.costs.macs_by_layer(least.kept)
+        else CostModel.of(coupling).macs_by_layer(least.kept)
     )
     top = sorted(shares.items(), key=lambda item: -item[1])[:3]
     layers = ", ".join(f"{name} {value / least.cost:.0%}" for name, value in top)
@@ -272,7 +273,7 @@ def _scale(scores: Scores, normalize: str) -> float:
 def _unit_costs(coupling: Coupling) -> Scores:
     """MACs that one unit of each group costs in the whole model, relative to their mean."""
     full = coupling.whole
-    cost = coupling.costs.macs
+    cost = CostModel.of(coupling).macs
     saved = cost(full) - cost(full[None] - np.eye(len(full), dtype=np.int64))
     return np.asarray(np.maximum(saved, 1.0) / max(float(saved.mean()), 1.0))
 

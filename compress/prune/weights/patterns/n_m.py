@@ -19,7 +19,7 @@ class NM(Pattern):
     is kept.
 
     Attributes:
-        n: Kept, at least 1 and below `m`.
+        n: SkippedLayer, at least 1 and below `m`.
         m: Consecutive weights.
 
     Reference:

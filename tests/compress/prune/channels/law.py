@@ -16,7 +16,9 @@ import numpy.typing as npt
 from compress.measure import count_macs
 from compress.model import walk
 from compress.model.program import Node, Program, record
-from compress.prune.channels.coupling.groups import Coupling, Mask, coupling_of
+from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.coupling.groups import Coupling, Mask
+from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.surgery import (
     indices_by_weight,
     kept_indices,
@@ -141,7 +143,7 @@ def check_slices(coupling: Coupling, mask: Mask, new: dict[int, Any]) -> None:
     """
     indices = indices_by_weight(coupling, mask)
     scaled = {
-        id(variable) for edits in coupling.ledger.edits.values() for variable, _ in edits.scales
+        id(variable) for edits in coupling.graph.edits.values() for variable, _ in edits.scales
     }
     compared = 0
     for weight in coupling.program.model.weights:
@@ -164,7 +166,7 @@ def check_slices(coupling: Coupling, mask: Mask, new: dict[int, Any]) -> None:
 def check_costs(coupling: Coupling, mask: Mask, sliced: Any) -> None:
     """Compares costs from channel counts with the counts of the built model."""
     kept = np.array([mask[group.units].sum() for group in coupling.groups])
-    assert int(coupling.costs.params(kept)) == sum(
+    assert int(CostModel.of(coupling).params(kept)) == sum(
         int(np.prod(weight.shape)) for weight in sliced.weights
     )
     analysis = count_macs(sliced)
@@ -172,13 +174,13 @@ def check_costs(coupling: Coupling, mask: Mask, sliced: Any) -> None:
         counted: Counter[str] = Counter()
         for row in analysis.layers:
             counted[row.name] += row.macs or 0
-        own = coupling.costs.macs_by_layer(kept)
+        own = CostModel.of(coupling).macs_by_layer(kept)
         differing = {
             name: (own.get(name, 0.0), macs)
             for name, macs in counted.items()
             if own.get(name, 0.0) != macs
         }
-        assert round(float(coupling.costs.macs(kept))) == analysis.macs, differing
+        assert round(float(CostModel.of(coupling).macs(kept))) == analysis.macs, differing
 
 
 def reference(coupling: Coupling, mask: Mask, inputs: Any) -> list[Array]:
@@ -190,7 +192,7 @@ def reference(coupling: Coupling, mask: Mask, inputs: Any) -> list[Array]:
         for path, variable in variable_paths(model):
             variable.assign(zeroed(originals[path], indices[path]))
         walk.weights_changed(model)
-        if not coupling.ledger.statistics:
+        if not coupling.graph.statistics:
             return outputs_of(model, inputs)
         return _Interpreter(coupling, mask).run(coupling.program, _flat(inputs))
     finally:
@@ -222,7 +224,7 @@ class _Interpreter:
     def __init__(self, coupling: Coupling, mask: Mask) -> None:
         self.coupling = coupling
         self.kept = coupling.kept(mask)
-        self.names = {name for name, _ in coupling.ledger.statistics}
+        self.names = {name for name, _ in coupling.graph.statistics}
 
     def run(self, program: Program, inputs: list[Any]) -> list[Any]:
         import keras
@@ -258,7 +260,7 @@ class _Interpreter:
         if type(layer).__name__ == "TimeDistributed":
             layer, steps = layer.layer, 1  # axes of the layer inside lie behind the steps
         kind = type(layer).__name__
-        slots = self.coupling.ledger.tensors[id(node.inputs[0])]
+        slots = self.coupling.graph.tensors[id(node.inputs[0])]
         flags = [
             np.ones(size, bool) if ids is None else self.kept.flags(ids)
             for size, ids in zip(x.shape, slots.axes, strict=True)
@@ -269,7 +271,7 @@ class _Interpreter:
                 x = np.asarray(layer(x))
             finally:
                 layer.activation = linear
-            ids = self.coupling.ledger.tensors[id(node.outputs[0])].axes[-1]
+            ids = self.coupling.graph.tensors[id(node.outputs[0])].axes[-1]
             flags = [np.ones(size, bool) for size in x.shape]
             flags[-1] = flags[-1] if ids is None else self.kept.flags(ids)
             return _scattered(x, flags, lambda part: _softmax(part, (-1,)))

@@ -8,7 +8,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from compress.prune.channels.coupling.groups import Coupling, coupling_of
+from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.coupling.groups import Coupling
+from compress.prune.channels.selection.costs import CostModel
 
 HEAD = ["model output 'head'"]
 
@@ -30,10 +32,10 @@ def check_macs(coupling: Coupling, sliced: Any, mask: Any) -> None:
     kept = np.array([mask[group.units].sum() for group in coupling.groups])
     again = coupling_of(sliced)
     whole = np.array([len(group.units) for group in again.groups])
-    assert coupling.costs.macs(kept) == again.costs.macs(whole)
+    assert CostModel.of(coupling).macs(kept) == CostModel.of(again).macs(whole)
 
 
 def macs_of(model: Any, layer: str, input_shape: tuple[int, ...] | None = None) -> float:
     coupling = coupling_of(model, input_shape)
     whole = np.array([len(group.units) for group in coupling.groups])
-    return coupling.costs.macs_by_layer(whole)[layer]
+    return CostModel.of(coupling).macs_by_layer(whole)[layer]

@@ -21,7 +21,7 @@ import pytest
 from compress.measure import count_macs
 from compress.model.program import record
 from compress.prune.channels import prune_channels
-from compress.prune.channels.coupling.groups import coupling_of
+from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.pruning import _mask_of
 from tests.compress.prune.channels.law import compare, outputs_of, randomize, reference
 

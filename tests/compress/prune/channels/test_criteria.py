@@ -11,7 +11,8 @@ from keras import layers
 
 from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.prune.channels.coupling.groups import Coupling, coupling_of
+from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.coupling.groups import Coupling
 from compress.prune.channels.criteria import CRITERIA, NEEDS_DATA, Context
 from tests.compress.prune.channels.law import randomize
 from tests.same import same_arrays

@@ -14,7 +14,8 @@ from keras import layers
 from compress.core.errors import InputError
 from compress.measure import count_macs
 from compress.prune.channels import coupled_groups, prune_channels
-from compress.prune.channels.coupling.groups import coupling_of
+from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.surgery import sliced_model
 from tests.compress.prune.channels.law import randomize
 
@@ -98,7 +99,7 @@ def test_any_kept_set_costs_what_the_smaller_model_costs(
             counts.append(len(group.units) - len(gone))
         small = count_macs(sliced_model(coupling, mask), shape)
         assert small.unsupported == ()
-        assert float(coupling.costs.macs(np.array(counts))) == pytest.approx(small.macs)
+        assert float(CostModel.of(coupling).macs(np.array(counts))) == pytest.approx(small.macs)
 
 
 def test_macs_of_an_open_size_are_refused_with_the_remedy() -> None:

@@ -18,9 +18,9 @@ from compress.data import Dataset
 from compress.measure import count_macs
 from compress.plan import ChannelOptions
 from compress.prune.channels import (
+    LayerCall,
     MapOrigin,
     SensitivityMap,
-    Site,
     Slots,
     prune_channels,
     register_rule,
@@ -321,10 +321,10 @@ class Taught(Scaled):
 
 
 @register_rule(Taught)
-def taught(site: Site) -> Slots:
-    x = site.inputs[0]
-    site.bind(site.layer.factor, 0, x.axes[-1])
-    return site.passed(x, zero=True)
+def taught(call: LayerCall) -> Slots:
+    x = call.inputs[0]
+    call.bind(call.layer.factor, 0, x.axes[-1])
+    return call.passed(x, zero=True)
 
 
 def test_a_rule_teaches_a_custom_layer() -> None:

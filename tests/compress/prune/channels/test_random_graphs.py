@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from compress.prune.channels.rules import rule_for
+from compress.prune.channels.selection.costs import CostModel
 from tests.compress.prune.channels.generator import graph
 from tests.compress.prune.channels.law import check
 
@@ -48,7 +49,7 @@ def obeys(seed: int) -> Cut:
                 hits[f"{family}.{rule.__name__}"] += 1
     whole = np.array([len(group.units) for group in coupling.groups])
     kept = np.array([mask[group.units].sum() for group in coupling.groups])
-    macs, left = (float(coupling.costs.macs(counts)) for counts in (whole, kept))
+    macs, left = (float(CostModel.of(coupling).macs(counts)) for counts in (whole, kept))
     return Cut(coupling.units, int((~mask).sum()), macs, left)
 
 

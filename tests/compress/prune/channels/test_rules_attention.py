@@ -41,7 +41,7 @@ def test_multi_head_attention(name: str, seed: int) -> None:
     for call in ({}, {"use_causal_mask": True}):
         coupling, sliced, mask = check(attended(MULTI_HEAD[name](), **call), seed=seed)
         assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
-        assert not coupling.ledger.unknown
+        assert not coupling.graph.unknown
         kinds = [group.kind for group in coupling.groups]
         assert kinds.count("heads") == 1
         assert len(kinds) == 5
@@ -160,7 +160,7 @@ def test_grouped_query_attention(name: str, seed: int) -> None:
     make, heads = GROUPED[name]
     coupling, sliced, mask = check(attended(make(), use_causal_mask=True), seed=seed)
     assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
-    assert not coupling.ledger.unknown
+    assert not coupling.graph.unknown
     assert [len(group.units) for group in coupling.groups if group.kind == "heads"] == [heads]
     assert sorted(len(group.units) for group in coupling.groups) == sorted([heads, 5, 6])
     check_macs(coupling, sliced, mask)
@@ -221,7 +221,7 @@ def test_own_attention_has_no_rule() -> None:
     with keras.saving.custom_object_scope({"Own": Own}):
         coupling, _, _ = check(attended(Own(4, 5, name="own")), removes=False)
     reason = "its class computes attention in its own way"
-    assert coupling.ledger.unknown == {"own": ("Own", reason)}
+    assert coupling.graph.unknown == {"own": ("Own", reason)}
 
 
 def test_macs() -> None:

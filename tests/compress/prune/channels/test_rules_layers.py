@@ -224,7 +224,7 @@ def test_channels_first() -> None:
 
 def test_channels_first_convolution_couples_axis_one() -> None:
     # this backend's CPU kernels cannot run it: the coupling and the shapes are checked
-    from compress.prune.channels.coupling.groups import coupling_of
+    from compress.prune.channels.analysis import coupling_of
     from compress.prune.channels.surgery import sliced_model
 
     inputs = keras.Input((3, 8, 8))
@@ -292,7 +292,7 @@ def test_sequential_stays_sequential_and_keeps_its_policy() -> None:
         ],
         name="chain",
     )
-    from compress.prune.channels.coupling.groups import coupling_of
+    from compress.prune.channels.analysis import coupling_of
     from compress.prune.channels.surgery import sliced_model
 
     coupling = coupling_of(model)

@@ -38,7 +38,7 @@ def image_net(function: Callable[[Any], Any], width: int = 8, size: int = 8) -> 
 def reasons(model: Any, seed: int = 0, *, removes: bool = True) -> list[str]:
     """Checks the law; returns why units are frozen beside the model's output."""
     coupling, _, _ = check(model, seed=seed, removes=removes)
-    assert not coupling.ledger.unknown
+    assert not coupling.graph.unknown
     found = [frozen.reason for frozen in coupling.frozen_report()]
     assert HEAD in found
     return [reason for reason in found if reason != HEAD]

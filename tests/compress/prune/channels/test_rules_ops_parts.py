@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from compress.prune.channels.selection.costs import CostModel
 from tests.compress.prune.channels.law import check, compare, outputs_of, random_inputs
 from tests.compress.prune.channels.test_rules_ops import (
     HEAD,
@@ -207,7 +208,7 @@ def test_macs_of_attention() -> None:
     for function in (einsum_attention, fused_attention):
         coupling, _, _ = check(dense_net(function))
         whole = np.array([len(group.units) for group in coupling.groups])
-        by_layer = coupling.costs.macs_by_layer(whole)
+        by_layer = CostModel.of(coupling).macs_by_layer(whole)
         products = [
             macs
             for name, macs in by_layer.items()
@@ -228,8 +229,8 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
 
 def test_operations_without_a_rule_are_named() -> None:
     coupling, _, _ = check(image_net(lambda x: ops.rot90(x, axes=(1, 2))))
-    (name,) = coupling.ledger.unknown
-    assert coupling.ledger.unknown[name] == ("Rot90", "no rule for this class")
+    (name,) = coupling.graph.unknown
+    assert coupling.graph.unknown[name] == ("Rot90", "no rule for this class")
     assert f"layer '{name}' (Rot90)" in coupling.frozen_report()[0].reason
 
 
@@ -241,4 +242,4 @@ def test_positions_folded_into_examples() -> None:
     back = ops.reshape(rows, (-1, 6, 7))
     model = keras.Model(inputs, layers.Dense(4, name="head")(back))
     coupling, _, _ = check(model)
-    assert coupling.costs.macs(coupling.whole) == 6 * (5 * 8 + 8 * 7 + 7 * 4)
+    assert CostModel.of(coupling).macs(coupling.whole) == 6 * (5 * 8 + 8 * 7 + 7 * 4)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from compress.prune.channels.coupling.groups import coupling_of
+from compress.prune.channels.analysis import coupling_of
 from tests.compress.prune.channels.law import check
 from tests.compress.prune.channels.nets import HEAD, between, check_macs, headed, macs_of
 
@@ -85,7 +85,7 @@ def test_law(name: str, seed: int) -> None:
     make, shape = CASES[name]
     coupling, sliced, mask = check(between(make(), shape), seed=seed)
     assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
-    assert not coupling.ledger.unknown
+    assert not coupling.graph.unknown
     assert len(coupling.groups) >= 2
     check_macs(coupling, sliced, mask)
 
@@ -193,13 +193,13 @@ class Custom(layers.SimpleRNNCell):
 
 def test_what_has_no_rule() -> None:
     coupling, _, _ = check(between(layers.RNN(Custom(5), name="own")), removes=False)
-    assert coupling.ledger.unknown == {"own": ("Custom", "no rule for this class")}
+    assert coupling.graph.unknown == {"own": ("Custom", "no rule for this class")}
     assert not coupling.groups
     inputs = keras.Input(batch_shape=(2, 4, 3))
     x = layers.LSTM(5, stateful=True, name="lstm")(layers.Dense(6)(inputs))
     coupling = coupling_of(keras.Model(inputs, layers.Dense(3)(x)))
     reason = "it carries its state from batch to batch"
-    assert coupling.ledger.unknown == {"lstm": ("LSTM", reason)}
+    assert coupling.graph.unknown == {"lstm": ("LSTM", reason)}
 
 
 def test_an_activation_over_units_fixes_them() -> None:

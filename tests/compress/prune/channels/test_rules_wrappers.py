@@ -102,7 +102,7 @@ def test_time_distributed(name: str, seed: int) -> None:
     x = layers.LSTM(5, name="lstm")(x)
     coupling, sliced, mask = check(keras.Model(inputs, layers.Dense(3, name="head")(x)), seed=seed)
     assert [frozen.reason for frozen in coupling.frozen_report()] == HEAD
-    assert not coupling.ledger.unknown
+    assert not coupling.graph.unknown
     assert len(coupling.groups) >= (2 if name in ("pooling", "normalization") else 3)
     check_macs(coupling, sliced, mask)
 

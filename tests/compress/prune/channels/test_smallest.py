@@ -15,7 +15,7 @@ from compress.core.errors import FeasibleError
 from compress.measure import count_macs
 from compress.plan import ChannelOptions
 from compress.prune.channels import coupled_groups, prune_channels
-from compress.prune.channels.coupling.groups import coupling_of
+from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.selection.targets import smallest
 from search.cli import app
 from tests.compress.prune.channels.generator import graph

@@ -13,7 +13,7 @@ from keras import layers, ops
 from compress.core.errors import InputError
 from compress.model.program import record
 from compress.prune.channels import prune_channels
-from compress.prune.channels.coupling.groups import coupling_of
+from compress.prune.channels.analysis import coupling_of
 from tests.compress.prune.channels.law import check
 
 
@@ -186,7 +186,7 @@ def test_a_raw_tensorflow_operation_keeps_its_layer_whole() -> None:
     x = layers.GlobalAveragePooling2D()(x)
     coupling, _, _ = check(keras.Model(inputs, layers.Dense(3, name="head")(x)))
     assert [group.name for group in coupling.groups] == ["after"]
-    kind, reason = coupling.ledger.unknown["raw"]
+    kind, reason = coupling.graph.unknown["raw"]
     assert kind == "Raw"
     assert "fails on symbolic tensors" in reason
 
@@ -203,7 +203,7 @@ def test_what_a_trace_would_falsify_stays_closed(layer: Any, reason: str) -> Non
     x = layer(layers.Dense(8, name="before")(inputs))
     x = layers.Dense(8, name="after")(x)
     coupling, _, _ = check(keras.Model(inputs, layers.Dense(3, name="head")(x)))
-    assert reason in coupling.ledger.unknown["own"][1]
+    assert reason in coupling.graph.unknown["own"][1]
     assert [group.name for group in coupling.groups] == ["after"]
 
 
