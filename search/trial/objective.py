@@ -21,7 +21,7 @@ from search.plan import SearchPlan
 from search.spaces import space_for
 from search.trial import optimizers
 from search.trial.costs import find_costs, over_limit, report_excess, report_preferences
-from search.trial.early_stopping import Following
+from search.trial.early_stopping import Following, PretrainedBaseline
 from search.trial.weight_inheritance import inherit, nearest
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from search.plan import SearchPlan
 from search.spaces import SPACES
 from search.trial import optimizers
 from search.trial.objective import evaluate
-from search.trial.retrain import final_seed, on_everything, retrain
+from search.trial.retrain import final_seed, on_everything, promote_best, retrain
 from tests.contracts.space import ask
 
 
