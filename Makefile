@@ -20,6 +20,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # hours on a quiet machine, each with its peers where these are installed (benchmarks/_peers.py);
 # `python -m benchmarks --list` tells what runs
