@@ -112,27 +112,27 @@ def distill(
         teacher_scalings=teacher_scalings,
         cache_folder=cache_folder,
         on_progress=on_progress,
-    ) as setup:
+    ) as arranged:
         training = train(
             student,
             data,
             settings,
             device=device,
             seed=seed,
-            objective=setup.objective,
+            objective=arranged.objective,
             hooks=hooks,
             select_by=select_by,
             checkpoint=checkpoint,
             on_epoch=on_epoch,
         )
-    cached = setup.cached
+    cached = arranged.cached
     place = "off" if cached is None else "memory" if cached.where == "memory" else "disk"
     return DistillResult(
         student,
         training,
-        setup.teacher_val,
-        tuple(str(hint) for hint in setup.hints),
+        arranged.teacher_val,
+        tuple(str(hint) for hint in arranged.hints),
         place,
         cached.size_bytes if cached else 0,
-        setup.notes,
+        arranged.notes,
     )
