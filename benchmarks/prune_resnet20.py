@@ -180,7 +180,7 @@ def timed(models: dict[str, Any], data: Dataset) -> dict[str, Any]:
     from compress.exporting.litert import export_litert
     from compress.measure import measure_latency
     from compress.measure.quality import run_all
-    from compress.measure.runtimes import LiteRTSession
+    from compress.measure.runtimes.litert import LiteRTSession
 
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:

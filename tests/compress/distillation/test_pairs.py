@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks.resnet20 import build
 from compress.core.errors import InputError
+from compress.core.plugins import HINTS
 from compress.data import Dataset
-from compress.distillation.losses import FEATURE_LOSSES
 from compress.distillation.pairs import chosen_pairs, named_pairs
 from compress.plan import Ramp
 from compress.task import MultiClass
@@ -19,7 +19,7 @@ TASK = MultiClass(10)
 
 
 def pairs_of(hint: str, student: Any, teacher: Any) -> list[tuple[str, str]]:
-    found = chosen_pairs(student, teacher, FEATURE_LOSSES[hint](), TASK)
+    found = chosen_pairs(student, teacher, HINTS[hint](), TASK)
     return [(pair.student, pair.teacher) for pair in found]
 
 
@@ -40,7 +40,7 @@ def test_stages_of_a_resnet() -> None:
     ((ours, theirs),) = pairs_of("relational", student, teacher)
     for model, name in ((student, ours), (teacher, theirs)):
         assert model.get_layer("logits").input is model.get_layer(name).output
-    (pair,) = chosen_pairs(student, teacher, FEATURE_LOSSES["fitnets"](), TASK)
+    (pair,) = chosen_pairs(student, teacher, HINTS["fitnets"](), TASK)
     assert str(pair) == f"{stages[1][0]} (14, 14, 16) = {stages[1][1]} (14, 14, 32)"
 
 

@@ -187,7 +187,7 @@ def examined(name: str, folder: Path | None) -> list[Result]:
 def _litert(model: Any, x: Any, folder: Path, expected: Any) -> float:
     """Converts, runs the file and returns its largest difference, as a share of the scale."""
     from compress.exporting.litert import export_litert
-    from compress.measure.runtimes import LiteRTSession
+    from compress.measure.runtimes.litert import LiteRTSession
 
     path = folder / "model.tflite"
     export_litert(model, path)
