@@ -52,10 +52,10 @@ RUNTIMES: Registry[Any] = Registry(
     "runtime",
     {
         "litert": f"{_RUNTIMES}.litert:RUNTIME",
+        "mnn": Entry(f"{_RUNTIMES}.mnn:RUNTIME", ("MNN",)),
         "onnx": Entry(f"{_RUNTIMES}.onnx:RUNTIME", ("onnxruntime",)),
         "openvino": Entry(f"{_RUNTIMES}.openvino:RUNTIME", ("openvino",)),
         "tensorflow": f"{_RUNTIMES}.tensorflow:RUNTIME",
-        "mnn": Entry(f"{_RUNTIMES}.mnn:RUNTIME", ("MNN",)),
     },
 )
 """`compress.measure.runtimes.Runtime`."""
@@ -64,7 +64,7 @@ MAIN_RUNTIME = "litert"
 
 _TASKS = "compress.task"
 TASKS: Registry[Any] = Registry(
-    "kind of task",
+    "task",
     {
         "multiclass": f"{_TASKS}.multiclass:MultiClass",
         "binary": f"{_TASKS}.yes_no:Binary",

@@ -82,6 +82,11 @@ class Registry(Generic[T]):
             raise ValueError(f"{self.kind} '{name}' is already registered.")
         self._entries[name] = Entry(member, packages)
 
+    def remove(self, name: str) -> None:
+        """Takes a member off, so that another can be registered under its name."""
+        self._entries.pop(name, None)
+        self._loaded.pop(name, None)
+
     def __getitem__(self, name: str) -> T:
         """Returns the member called `name`.
 

@@ -12,7 +12,7 @@ import pytest
 from compress.core import interpreter
 from tests.patience import PATIENCE
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PACKAGES = ("keras", "tensorflow", "numpy", "optuna", "typer", "argparse", "fcntl")
 """What commands and workers import; those of the current folder leave a mark and end."""
 

@@ -13,7 +13,7 @@ import pytest
 from compress.core import lifeline
 from tests.patience import PATIENCE, wait_for
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 SLOW = """
 import pathlib, time

@@ -20,7 +20,7 @@ from compress.core.processes import (
 )
 from tests.patience import wait_for
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 SCRIPT = """
 import os, signal, sys, time

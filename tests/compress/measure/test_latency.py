@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,13 @@ class FakeSession:
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRuntime]:
     clock = Clock()
     runtime = FakeRuntime(clock, {"slow": 2e-3, "fast": 1e-3})
     monkeypatch.setattr(latency.time, "perf_counter", clock)
-    monkeypatch.setitem(RUNTIMES._members, "fake", runtime)
-    return runtime
+    RUNTIMES.add("fake", runtime)
+    yield runtime
+    RUNTIMES.remove("fake")
 
 
 FILES = {"a": "slow", "b": "fast"}

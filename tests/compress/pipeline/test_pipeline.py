@@ -98,6 +98,7 @@ def test_from_a_file_to_a_report(trained: Path, tmp_path: Path, digits: Dataset)
     assert (result.folder / "latency.json").read_bytes() == latency
 
 
+@pytest.mark.slow
 def test_channels_then_weights(trained: Path, tmp_path: Path) -> None:
     """Channels leave first (in two steps), then weights are pruned while the model teaches."""
     values = {**QUICK, "channels": "0.5x", "channel_steps": 2, "sparsity": 0.5, "as_long": True}

@@ -135,6 +135,7 @@ def test_hints_several_teachers_and_augmentation_reach_the_pipeline(
     assert not (tmp_path / "wrong").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_compression_goes_on_where_it_was(
     cpu: Device, tmp_path: Path, digits: Dataset, small_cnn: Any
 ) -> None:

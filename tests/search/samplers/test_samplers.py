@@ -11,7 +11,7 @@ from compress.core.errors import InputError, MissingDependency
 from search.samplers import SAMPLERS
 from tests.contracts.sampler import SamplerContract
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 NEEDS = {"cmaes": "cmaes", "gp": "torch"}
 
 

@@ -402,7 +402,7 @@ def test_the_guides_rule_works() -> None:
 
     from tests.compress.prune.channels.law import check
 
-    guide = Path(__file__).parents[3] / "docs" / "guide.md"
+    guide = Path(__file__).parents[4] / "docs" / "guide.md"
     blocks = re.findall(r"```python\n(.*?)```", guide.read_text("utf-8"), flags=re.DOTALL)
     (block,) = (text for text in blocks if "@register_rule(Mix)" in text)
     names: dict[str, Any] = {}
