@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class Benchmark:
         peers: Names in `PEERS`.
         resumable: Whether `measure` can go on from a part.
         grows: Options that may differ when it goes on.
-        seeds: Where no option says.
+        seeds: Where no option says; or what says it of the options.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Benchmark:
     peers: tuple[str, ...] = ()
     resumable: bool = False
     grows: tuple[str, ...] = ("seeds",)
-    seeds: tuple[int, ...] = field(default=(0,))
+    seeds: tuple[int, ...] | Callable[[Mapping[str, Any]], tuple[int, ...]] = (0,)
 
     def run(self, words: Sequence[str] | None = None) -> None:
         """Does what the command line says; bad input ends with one line and exit code 2."""
@@ -106,7 +106,8 @@ class Benchmark:
             for name, value in vars(given).items()
             if name not in _OURS and not name.startswith("_")
         }
-        seeds = tuple(settings.get("seeds", self.seeds))
+        own = self.seeds(settings) if callable(self.seeds) else self.seeds
+        seeds = tuple(settings.get("seeds", own))
         path = getattr(given, "resume", None)
         if path:
             stored = _stored.resume(path, self.name, settings, seeds, self.grows)

@@ -1,6 +1,6 @@
 """Does the timing loop say what is so? A file against itself, and a ratio known from more rounds.
 
-    python -m benchmarks.latency_repeat [--repeats 10]
+    python -m benchmarks.latency_repeat [--repeats 40]
 
 The same LiteRT file under two names, quiet and beside a process that burns one core: the true
 ratio is 1, so its 95 % interval should hold 1.00, and be narrow when nothing else runs. Then a
@@ -88,7 +88,7 @@ def known_ratio(files: dict[str, Path], repeats: int) -> dict[str, Any]:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=40)
 
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
@@ -131,7 +131,7 @@ def known(result: dict[str, Any]) -> str:
 
 BENCHMARK = Benchmark(
     "latency_repeat", __doc__, run, {"itself": itself, "known": known}, arguments,
-    seeds=tuple(range(10)),
+    seeds=lambda settings: tuple(range(settings["repeats"])),
 )  # fmt: skip
 
 
