@@ -6,11 +6,8 @@ sampler sees every finished trial). 5. Repeat until the budget ends.
 
 from __future__ import annotations
 
-import fcntl
 import shlex
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +15,7 @@ from pathlib import Path
 from compress.core import credentials
 from compress.core.device import available_cores, gpu_count
 from compress.core.errors import InputError, RunFailed
+from compress.core.platform import host
 from compress.data import Dataset
 from compress.data.shared import shared
 from compress.pipeline.checks import check_training
@@ -195,25 +193,10 @@ def _shown_commands(
     }
 
 
-@contextmanager
-def _flock(path: Path) -> Iterator[bool]:
-    """Tries to take a lock that workers share; gives whether it was free."""
-    with open(path, "w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
-
-
 def _wait_for_orphans(folder: RunFolder) -> None:
     """Waits until the workers of a killed run have ended (they end with their parent)."""
     deadline = time.monotonic() + ORPHAN_SECONDS
-    while True:
-        with _flock(folder.path / WORKERS_LOCK) as free:
-            if free:
-                return
+    while host().is_shared(folder.path / WORKERS_LOCK):
         if time.monotonic() > deadline:
             raise RunFailed(f"Workers of an earlier run still use '{folder.path}'. End them first.")
         time.sleep(0.2)

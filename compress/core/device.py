@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from compress.core.counts import MORE_THREADS, MOST_THREADS, whole
 from compress.core.errors import InputError
 from compress.core.native_output import captured_stderr, quiet_tensorflow_here
+from compress.core.platform import host
 
 DEVICES = ("auto", "cpu", "gpu")
-_GPU_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 USABLE = 0.95
 """The share of a card's memory that processes on it divide; the driver and displays need some."""
 CONTEXT_MIB = 512
@@ -62,19 +59,12 @@ class Device:
 
 def available_cores() -> int:
     """Returns the cores that this process may use (affinity respected), at least 1."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return host().cores()
 
 
 def cpu_name() -> str:
     """Returns the processor's model name."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text("utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return host().cpu_name() or platform.machine()
 
 
 def setup(choice: str = "auto", threads: int | None = None, sharers: int = 1) -> Device:
@@ -138,7 +128,7 @@ def check_device(choice: str) -> None:
     Raises:
         InputError: It is.
     """
-    if choice == "gpu" and sys.platform == "linux" and not _has_driver():
+    if choice == "gpu" and host().has_gpu_driver() is False:
         raise _no_gpu()
 
 
@@ -147,11 +137,6 @@ def _no_gpu() -> InputError:
         "device 'gpu' must have a GPU that TensorFlow sees. Received: none. "
         "Install tensorflow[and-cuda] and a driver, or use --device cpu."
     )
-
-
-def _has_driver() -> bool:
-    """Tells whether there is a driver of NVIDIA's, WSL's or AMD's."""
-    return any(Path(node).exists() for node in _GPU_NODES)
 
 
 def memory_share(sharers: int) -> int | None:
@@ -192,7 +177,7 @@ def gpu_count(choice: str) -> int:
         InputError: "gpu" without a GPU.
     """
     # no driver: importing TensorFlow (seconds) would tell nothing more
-    if choice == "cpu" or (choice == "auto" and not _has_driver()):
+    if choice == "cpu" or (choice == "auto" and not host().has_gpu_driver()):
         return 0
     device = setup(choice)
     return device.count if device.kind == "gpu" else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import logging
 import os
@@ -14,6 +13,8 @@ from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+
+from compress.core.platform import host
 
 
 @contextmanager
@@ -51,16 +52,15 @@ def silenced_stdout() -> Iterator[None]:
 
     The C library's buffers are flushed on both sides, so that nothing shows up later.
     """
-    library = ctypes.CDLL(None)
     sys.stdout.flush()
-    library.fflush(None)
+    host().flush_c()
     saved = os.dup(1)
     sink = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(sink, 1)
         yield
     finally:
-        library.fflush(None)
+        host().flush_c()
         os.dup2(saved, 1)
         os.close(saved)
         os.close(sink)

@@ -5,20 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import select
 import signal
 import struct
 import subprocess
-import sys
 import tempfile
 import time
-import traceback
-import warnings
 from collections.abc import Callable, Mapping
 from typing import IO, Any, Protocol
 
-from compress.core import lifeline
 from compress.core.interpreter import module_command, module_environment
+from compress.core.platform import host
 
 CLOSE_SECONDS = 10.0
 
@@ -29,20 +25,6 @@ class ProcessEnded(Exception):
 
 class ProcessOverdue(Exception):
     """A server did not answer in time, and was ended."""
-
-
-def fork() -> int:
-    """Forks as `os.fork` does; the fork ends with this process."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    own, how = os.getpid(), lifeline.way()
-    # Python 3.12 warns of forks of processes with threads: libraries' idle ones, here
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if child == 0:
-        lifeline.end_with_parent(own, how)
-    return child
 
 
 def how_it_ended(code: int) -> str:
@@ -87,11 +69,8 @@ def receive(stream: int, seconds: float | None = None) -> Any:
 def _read(stream: int, length: int, deadline: float | None) -> bytes:
     parts, left = [], length
     while left:
-        if deadline is not None:
-            ready, _, _ = select.select([stream], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
-                raise TimeoutError
-        part = os.read(stream, min(left, 2**20))
+        rest = None if deadline is None else deadline - time.monotonic()
+        part = host().read(stream, min(left, 2**20), rest)
         if not part:
             raise EOFError
         parts.append(part)
@@ -107,30 +86,6 @@ class _Process(Protocol):
     def poll(self) -> int | None: ...
 
     def wait(self, timeout: float | None = None) -> int: ...
-
-
-class _Fork:
-    """A fork of this process."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self._code: int | None = None
-
-    def poll(self) -> int | None:
-        """Returns the exit status, or None while it runs."""
-        if self._code is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self._code = os.waitstatus_to_exitcode(status) if pid else None
-        return self._code
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Waits for its end."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while (code := self.poll()) is None:
-            if deadline is not None and time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired("fork", timeout or 0.0)
-            time.sleep(0.005)
-        return code
 
 
 class Server:
@@ -166,7 +121,7 @@ class Server:
             env={**module_environment(), **(environment or {})}, bufsize=0, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=errors,
             # Ctrl-C is for this process, which ends its servers
-            start_new_session=True,
+            **host().group_options(),
         )  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None
@@ -177,32 +132,14 @@ class Server:
 
     @classmethod
     def forked(cls, work: Callable[[int, int], None]) -> Server:
-        """Forks this process, which must have no threads that the fork needs.
+        """Forks this process, where the system can.
 
         Args:
-            work: Runs in the fork with (where questions come from, where answers go), until
-                it returns. The fork has no other file open than these and what it was given
-                as standard error.
+            work: See `forks.start`.
         """
-        questions, to = os.pipe()
-        back, answers = os.pipe()
-        child = fork()
-        if child:
-            os.close(questions)
-            os.close(answers)
-            return cls(_Fork(child), to, back)
-        code = 1
-        try:
-            os.setsid()
-            _keep_open({2, questions, answers})
-            work(questions, answers)
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            # no exit handlers: they belong to the process that was forked
-            os._exit(code)
+        from compress.core.platform import forks
+
+        return cls(*forks.start(work))
 
     @property
     def pid(self) -> int:
@@ -250,16 +187,18 @@ class Server:
 
     def close(self) -> int:
         """Ends the process, whatever it does, and returns its exit status."""
-        if not self._closed:
-            self._closed = True
-            os.close(self._to)
-            os.close(self._back)
-            if self._errors is not None:
-                self._errors.close()
-        if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-        return self._process.wait(CLOSE_SECONDS)
+        try:
+            if self._process.poll() is None:
+                host().kill_group(self._process.pid)
+            return self._process.wait(CLOSE_SECONDS)
+        finally:
+            # not before its end: a thread may still read (`Host.read`)
+            if not self._closed:
+                self._closed = True
+                os.close(self._to)
+                os.close(self._back)
+                if self._errors is not None:
+                    self._errors.close()
 
 
 def serving() -> tuple[int, int]:
@@ -275,18 +214,3 @@ def serving() -> tuple[int, int]:
     os.close(nothing)
     os.dup2(2, 1)
     return questions, answers
-
-
-def _keep_open(wanted: set[int]) -> None:
-    """Closes what a fork has inherited: locks and pipes of others would stay with it."""
-    last = 0
-    for number in sorted(wanted):
-        os.closerange(last, number)
-        last = number + 1
-    os.closerange(last, min(os.sysconf("SC_OPEN_MAX"), 2**16))
-    # what writes to a descriptor of these numbers must not hit another file
-    for number, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY)):
-        nothing = os.open(os.devnull, mode)
-        if nothing != number:
-            os.dup2(nothing, number)
-            os.close(nothing)

@@ -1,8 +1,8 @@
 """The process that converts: a fork of it does the work, and is replaced when it crashes.
 
 Started as `python -m compress.exporting.converter`, or forked ahead. It imports TensorFlow and
-never uses it: only then may its forks do so. What a conversion writes goes to a file, whose last
-line is shown when it crashes.
+never uses it: only then may its forks do so. Where the system has no forks it does the work
+itself. What a conversion writes goes to a file, whose last line is shown when it crashes.
 """
 
 from __future__ import annotations
@@ -10,24 +10,13 @@ from __future__ import annotations
 import faulthandler
 import mmap
 import os
-import resource
-import select
-import signal
 import tempfile
-from collections.abc import Callable
 from typing import IO, Any
 
 from compress.core.errors import MissingDependency
+from compress.core.platform import host
 from compress.core.plugins import STEPS
-from compress.core.processes import (
-    Server,
-    fork,
-    how_it_ended,
-    last_line,
-    receive,
-    send,
-    serving,
-)
+from compress.core.processes import Server, how_it_ended, last_line, receive, send, serving
 from compress.exporting.conversions import CRASHED, DONE, MISSING, REFUSED, use
 
 IDLE_SECONDS = 600.0
@@ -46,12 +35,19 @@ def serve(questions: int, answers: int) -> None:
         questions: Where they come from; its end is the asking process's end.
         answers: Where answers go.
     """
+    if not host().FORKS:
+        # a crash is this process's, which the next conversion starts anew
+        with os.fdopen(os.dup(2), "r+b") as said:
+            _answer(questions, answers, said, bytearray(1))
+        return
     import tensorflow  # noqa: F401 - before the forks, not in each
+
+    from compress.core.platform import forks
 
     with tempfile.TemporaryFile() as said, mmap.mmap(-1, 1) as busy:
         code = _RENEW
         while code:
-            code = _fork(lambda: _answer(questions, answers, said, busy), questions)
+            code = forks.run(lambda: _answer(questions, answers, said, busy), questions)
             if busy[0]:
                 busy[0] = 0
                 words = last_line(said)
@@ -59,50 +55,23 @@ def serve(questions: int, answers: int) -> None:
                 send(answers, (CRASHED, how))
 
 
-def _fork(work: Callable[[], int], questions: int) -> int:
-    """Runs `work` in a fork and returns its exit status; 0 where whoever asks has ended too."""
-    alive, life = os.pipe()
-    child = fork()
-    if child == 0:
-        code = 1
-        try:
-            # a crash is reported; a dump by Python or a core file helps nobody
-            faulthandler.disable()
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            code = work()
-        finally:
-            # no exit handlers: they belong to the process that was forked
-            os._exit(code)
-    os.close(life)
-    # both pipes tell of their other ends alone: questions are for the fork to read
-    ends = select.poll()
-    ends.register(alive, 0)
-    ends.register(questions, 0)
-    ended = [number for number, _ in ends.poll()]
-    os.close(alive)
-    if alive not in ended:
-        os.kill(child, signal.SIGKILL)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return code if alive in ended else 0
-
-
-def _answer(questions: int, answers: int, said: IO[bytes], busy: mmap.mmap) -> int:
-    """Answers questions in a fork; returns its exit status.
+def _answer(questions: int, answers: int, said: IO[bytes], busy: mmap.mmap | bytearray) -> int:
+    """Answers some questions; returns an exit status.
 
     Args:
         questions, answers: See `serve`.
         said: Takes what a conversion writes.
         busy: Its byte says whether a question is being answered.
     """
+    # a crash is reported; a dump by Python or a core file helps nobody
+    faulthandler.disable()
+    host().no_core_file()
     os.dup2(said.fileno(), 1)
     os.dup2(said.fileno(), 2)
     for _ in range(CONVERSIONS):
-        ready, _, _ = select.select([questions], [], [], IDLE_SECONDS)
-        if not ready:
-            return 0
         try:
-            step, given = receive(questions)
-        except EOFError:
+            step, given = receive(questions, IDLE_SECONDS)
+        except (EOFError, TimeoutError):
             return 0
         said.seek(0)
         said.truncate()

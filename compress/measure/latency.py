@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from compress.core.counts import MORE_THREADS, MOST_THREADS, whole
 from compress.core.device import cpu_name
+from compress.core.platform import host
 from compress.measure.load import LoadMeter
 from compress.measure.runtimes import RUNTIMES, Runtime, Session
 from compress.measure.runtimes.tensorflow import server_processes
@@ -39,7 +40,6 @@ MIN_ROUNDS = 40
 CHECK_EVERY, CHECK_GROWTH = 4, 1.1
 """Rounds until the intervals are looked at again: so many, or a tenth of all where that is more.
 Every look is a chance to stop while an interval happens to be narrow."""
-_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 STOPPED_BY = ("precision", "budget")
 BUSY_CORES = 0.2
 """Other work above this many cores is reported with the figures."""
@@ -298,7 +298,8 @@ def _summary(
 
 def _warnings(busy: float | None) -> tuple[str, ...]:
     found = []
-    if _GOVERNOR.exists() and (governor := _GOVERNOR.read_text("ascii").strip()) != "performance":
+    governor = host().governor()
+    if governor not in ("", "performance"):
         found.append(f"the CPU's frequency governor is '{governor}', not 'performance'")
     if busy is None or busy < BUSY_CORES:
         return tuple(found)

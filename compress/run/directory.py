@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from compress.core.atomic_files import (
 )
 from compress.core.credentials import hidden_in
 from compress.core.errors import InputError, one_line
+from compress.core.platform import host
 from compress.core.typed import conform
 from compress.plan import Plan
 from compress.plan.fields import differing_fields, from_nested, to_nested
@@ -301,15 +301,16 @@ class RunFolder:
         Raises:
             InputError: Another process holds it.
         """
-        with open(self.path / "run.lock", "w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise InputError(
-                    f"Output folder '{self.path}' is in use by another paretune process. Wait "
-                    "for it, or choose another folder with --out."
-                ) from None
+        held = host().lock(self.path / "run.lock", wait=False)
+        if held is None:
+            raise InputError(
+                f"Output folder '{self.path}' is in use by another paretune process. Wait "
+                "for it, or choose another folder with --out."
+            )
+        try:
             yield
+        finally:
+            held.release()
 
     @contextmanager
     def logging(self) -> Iterator[None]:

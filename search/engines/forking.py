@@ -7,15 +7,11 @@ and takes what it leaked with it.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
-import sys
 import time
-import traceback
 from collections.abc import Callable
 
-from compress.core.processes import fork
+from compress.core.platform import forks, host
 
 RENEW = 75
 """Exit code of a fork that wants to be followed by a fresh one."""
@@ -25,7 +21,7 @@ EARLY_SECONDS, MAX_EARLY = 1.0, 3
 
 def can_fork() -> bool:
     """Tells whether forks of this process may use TensorFlow: it has not begun to itself."""
-    if not hasattr(os, "fork"):
+    if not host().FORKS:
         return False
     from tensorflow.python.eager import context  # no public way to ask without starting it
 
@@ -46,18 +42,7 @@ def serve(work: Callable[[], int], on_death: Callable[[str], None]) -> int:
     early = 0
     while True:
         began = time.monotonic()
-        child = fork()
-        if child == 0:
-            code = 1
-            try:
-                code = work()
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                # no exit handlers: they belong to the process that was forked
-                os._exit(code)
-        code = _wait(child)
+        code = forks.run(work)
         if code == 0:
             return 0
         if code == RENEW:
@@ -66,9 +51,3 @@ def serve(work: Callable[[], int], on_death: Callable[[str], None]) -> int:
         if early == MAX_EARLY:
             return 1
         on_death(f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
-
-
-def _wait(child: int) -> int:
-    while True:
-        with contextlib.suppress(InterruptedError):
-            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -16,6 +16,7 @@ from typing import IO, Any, Protocol
 
 from compress.core.errors import RunFailed
 from compress.core.interpreter import module_command, module_environment
+from compress.core.platform import host
 from compress.run.directory import LOG, RunFolder
 from search.engines import messages
 from search.engines.gpu_assignment import card_of, sharers
@@ -134,7 +135,8 @@ class LocalPool:
         for slot in self._slots:
             if slot.process is not None and time.monotonic() > slot.deadline:
                 slot.deadline, slot.overdue = math.inf, True
-                _kill(slot.process)
+                # and its fork with it
+                host().kill_group(slot.process.pid)
 
     def _handle(self, slot: _Worker, message: dict[str, Any] | None, handler: Handler) -> None:
         if message is None:
@@ -219,7 +221,7 @@ class LocalPool:
             text=True,
             env=environment,
             # Ctrl-C goes to the run's process, which ends its workers in order
-            start_new_session=True,
+            **host().group_options(),
         )  # fmt: skip
         threading.Thread(
             target=_read,
@@ -268,14 +270,14 @@ class LocalPool:
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            _kill(process)
+            host().kill_group(process.pid)
             process.wait()
 
     def stop(self) -> None:
         """Ends all workers, whatever they are doing."""
         for slot in self._slots:
             if slot.process is not None and slot.job is not None:
-                _kill(slot.process)
+                host().kill_group(slot.process.pid)
             self._end(slot)
             slot.job = None
 
@@ -285,12 +287,6 @@ def _close_input(process: subprocess.Popen[str]) -> None:
     if process.stdin:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
-
-
-def _kill(process: subprocess.Popen[str]) -> None:
-    """Kills a worker and its fork: they are a process group of their own."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _read(

@@ -1,15 +1,14 @@
 """A worker process: loads the data once, then does the jobs it is sent until told to quit.
 
 Started as `search.engines.worker FOLDER --device D --threads N --sharers M` through
-`compress.core.lifeline`: when the parent dies so does the worker, also while it still imports.
-Messages come on standard input and go to what was standard output; everything that libraries
+`compress.core.platform.lifeline`: when the parent dies so does the worker, also while it still
+imports. Messages come on standard input and go to what was standard output; everything that libraries
 print goes to standard error.
 """
 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import queue
 import sys
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from compress.core.credentials import hidden
 from compress.core.errors import ParetuneError, RunFailed
+from compress.core.platform import host
 from search.engines import forking, messages
 from search.engines.faults import MEMORY, SPACE, ended_by, fault_of
 
@@ -210,16 +210,6 @@ def _short(error: Exception) -> str:
     return hidden(f"{type(error).__name__}: {first}")
 
 
-def resident_bytes() -> int:
-    """Returns this process's resident memory in bytes."""
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def _listen(jobs: queue.Queue[dict[str, Any]]) -> None:
     """Queues what comes in; ends the process at once when the parent is gone."""
     for line in sys.stdin:
@@ -241,7 +231,8 @@ def _serve(worker: Worker, out: TextIO, forked: bool) -> int:
         converter.fork_ahead()
     jobs: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
-    messages.send(out, messages.READY, device=worker.device.describe(), memory=resident_bytes())
+    memory = host().resident_bytes()
+    messages.send(out, messages.READY, device=worker.device.describe(), memory=memory)
 
     first = 0
     while (job := jobs.get())["kind"] != messages.QUIT:
@@ -255,7 +246,7 @@ def _serve(worker: Worker, out: TextIO, forked: bool) -> int:
                 error = ended_by(fault)
             messages.send(out, messages.FATAL, reason=str(error))
             return 0
-        memory = resident_bytes()
+        memory = host().resident_bytes()
         first = first or memory
         # what a failed allocation has left behind is not known
         renewed = forked and (memory - first > MAX_FORK_GROWTH or "fault" in result)
@@ -276,8 +267,7 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     # held until this process ends: a resumed run waits for it before touching the journal
-    lock = open(arguments.folder / WORKERS_LOCK, "w")  # noqa: SIM115
-    fcntl.flock(lock, fcntl.LOCK_SH)
+    held = host().share(arguments.folder / WORKERS_LOCK)  # noqa: F841
     from compress.run.directory import RunFolder
 
     try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.atomic_files import replacing
 from compress.core.errors import InputError
-from search.study.storage import KernelLock
+from search.study.storage import JournalLock
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -121,7 +121,7 @@ def write(
     from optuna.storages.journal import JournalFileBackend, JournalStorage
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    lock: Any = KernelLock(path.with_suffix(".lock"))
+    lock: Any = JournalLock(path.with_suffix(".lock"))
     with replacing(path) as temporary:
         storage = JournalStorage(JournalFileBackend(str(temporary), lock_obj=lock))
         study = optuna.create_study(study_name=name, storage=storage, directions=directions)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from compress.core import credentials
 from compress.core.errors import InputError
+from compress.core.platform import Lock, host
 from compress.run.directory import RunFolder
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def open_storage(where: str | Path, option: str) -> optuna.storages.BaseStorage:
     from optuna.storages.journal import JournalFileBackend, JournalStorage
 
     if isinstance(where, Path):
-        lock: Any = KernelLock(where.with_suffix(".lock"))
+        lock: Any = JournalLock(where.with_suffix(".lock"))
         try:
             return JournalStorage(JournalFileBackend(str(where), lock_obj=lock))
         except OSError:
@@ -58,8 +58,8 @@ def open_storage(where: str | Path, option: str) -> optuna.storages.BaseStorage:
         ) from None
 
 
-class KernelLock:
-    """A lock for Optuna's journal that the kernel releases when its holder is killed.
+class JournalLock:
+    """A lock for Optuna's journal that the system releases when its holder is killed.
 
     Optuna's own locks are files: one left by a killed worker stops every other worker for
     half a minute.
@@ -70,16 +70,15 @@ class KernelLock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._handle: IO[str] | None = None
+        self._held: Lock | None = None
 
     def acquire(self) -> bool:
         """Waits for the lock."""
-        self._handle = open(self._path, "w")  # noqa: SIM115 - held until release
-        fcntl.flock(self._handle, fcntl.LOCK_EX)
+        self._held = host().lock(self._path, wait=True)
         return True
 
     def release(self) -> None:
         """Gives the lock back."""
-        if self._handle is not None:
-            self._handle.close()
-            self._handle = None
+        if self._held is not None:
+            self._held.release()
+            self._held = None

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.core import memory
 from compress.core.arrays import opened
 from compress.core.errors import InputError
 
@@ -161,7 +160,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(
     path = tmp_path / "a.npz"
     np.savez_compressed(path, x=np.zeros(2_000_000))
     (tmp_path / "meminfo").write_text("MemAvailable: 15000 kB\n")
-    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(linux, "_PROC", tmp_path)
     with pytest.raises(InputError, match=r"must fit into memory. Received: 0.0 GiB"):
         read(path)
     (tmp_path / "meminfo").write_text("MemAvailable: 16000 kB\n")

@@ -9,6 +9,7 @@ import pytest
 from compress.core import device
 from compress.core.device import Device, gpu_count, memory_share, policy_for, setup
 from compress.core.errors import InputError
+from compress.core.platform import linux
 
 
 def test_cpu_is_described(cpu: Device) -> None:
@@ -32,7 +33,7 @@ def test_gpu_without_a_gpu_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_driver_means_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "_GPU_NODES", ("/no/such/node",))
+    monkeypatch.setattr(linux, "_GPU_NODES", ("/no/such/node",))
     monkeypatch.setattr(device, "setup", lambda choice: pytest.fail("TensorFlow was asked"))
     assert gpu_count("auto") == 0
     assert gpu_count("cpu") == 0

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from compress.core import memory
+from compress.core.platform import linux
 from compress.core.errors import InputError
 from compress.data import Dataset, load_data
 
@@ -204,7 +205,7 @@ def test_a_bomb_is_refused_by_its_header(width: int, height: int, tmp_path: Path
 def test_more_images_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder_of(tmp_path, [GREY], ".png")
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   0 kB\n")
-    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(linux, "_PROC", tmp_path)
     with pytest.raises(InputError, match=r"15 image\(s\) of 5x3 pixels.*must fit into memory"):
         load_data(str(tmp_path))
 
@@ -213,13 +214,13 @@ def test_memory_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for name, text in (("limit", "1000\n"), ("usage", "400\n"), ("none", "max\n")):
         (tmp_path / name).write_text(text)
     (tmp_path / "meminfo").write_text("MemAvailable:   2 kB\n")
-    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "_CGROUPS", ((tmp_path / "limit", tmp_path / "usage"),))
-    assert memory.available_bytes() == 600
-    monkeypatch.setattr(memory, "_CGROUPS", ((tmp_path / "none", tmp_path / "usage"),))
-    assert memory.available_bytes() == 2048
-    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "absent")
-    assert memory.available_bytes() is None
+    monkeypatch.setattr(linux, "_PROC", tmp_path)
+    monkeypatch.setattr(linux, "_CGROUPS", ((tmp_path / "limit", tmp_path / "usage"),))
+    assert linux.available_bytes() == 600
+    monkeypatch.setattr(linux, "_CGROUPS", ((tmp_path / "none", tmp_path / "usage"),))
+    assert linux.available_bytes() == 2048
+    monkeypatch.setattr(linux, "_PROC", tmp_path / "absent")
+    assert linux.available_bytes() is None
     memory.require_room(10**30, "anything")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.measure import load
+from compress.core.platform import linux
 from compress.measure.load import LoadMeter
 
 
@@ -48,7 +48,7 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine(tmp_path)
-    monkeypatch.setattr(load, "_PROC", tmp_path)
+    monkeypatch.setattr(linux, "_PROC", tmp_path)
     monkeypatch.setattr("time.process_time", lambda: made.own)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     monkeypatch.setattr("os.sysconf", lambda name: {"SC_CLK_TCK": 100}[name])
@@ -109,14 +109,12 @@ def test_unknown_before_a_tick_has_passed(machine: Machine) -> None:
 
 
 def test_unknown_where_there_is_no_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "_PROC", tmp_path / "none")
+    monkeypatch.setattr(linux, "_PROC", tmp_path / "none")
     assert LoadMeter().others() is None
 
 
 def test_the_kernels_own_files_are_read() -> None:
     """Whatever the load is: busy and total ticks of all cores, our own CPU time."""
-    if not Path("/proc/stat").exists():
-        pytest.skip("needs Linux's /proc")
-    busy, total = load._read()
+    busy, total = linux.core_seconds()
     assert 0 < busy <= total
-    assert load._seconds_of(1) >= 0.0
+    assert linux.process_seconds(1) >= 0.0

@@ -20,7 +20,7 @@ from search.plan import SearchPlan
 from search.spaces import SPACES, space_for
 from search.study import study as studies
 from search.study.recovery import recover
-from search.study.storage import KernelLock
+from search.study.storage import JournalLock
 from search.trial import optimizers
 from search.trial.objective import candidate_id, trial_seed
 
@@ -92,11 +92,11 @@ def test_a_torn_journal_is_repaired(folder: RunFolder, digits: Dataset) -> None:
 def test_a_killed_holder_gives_the_lock_back(tmp_path: Path) -> None:
     path = tmp_path / "j.lock"
     script = (
-        "import sys, time; from pathlib import Path; from search.study.storage import KernelLock\n"
-        "lock = KernelLock(Path(sys.argv[1])); lock.acquire(); "
+        "import sys, time; from pathlib import Path; from search.study.storage import JournalLock\n"
+        "lock = JournalLock(Path(sys.argv[1])); lock.acquire(); "
         "print('held', flush=True); time.sleep(3600)"
     )
-    lock = KernelLock(path)
+    lock = JournalLock(path)
     with subprocess.Popen(
         [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True
     ) as holder:

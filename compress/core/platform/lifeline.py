@@ -6,25 +6,20 @@ leave a process behind that nobody knows of. So this file imports nothing but wh
 ties the process to its parent, and runs the module after that.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 
-KERNEL, WATCH = "kernel", "watch"
-"""Ways: the kernel kills the process (Linux), or a thread of it looks who its parent is."""
+TYPE_CHECKING = False  # the module `typing` takes longer than all of this
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KERNEL, WATCH, ASK = "kernel", "watch", "ask"
+"""Ways: the kernel kills the process (Linux), a thread of it looks who its parent is (where an
+orphan gets another), or asks whether its parent still runs as well (Windows keeps the number)."""
 WATCH_SECONDS = 0.5
 _PR_SET_PDEATHSIG = 1
-
-
-def way() -> str:
-    """Returns how a process that is started now can be tied to this one.
-
-    To the kernel a thread is the parent: the process would end with it, and only the main
-    thread is sure to stay as long as its process.
-    """
-    import threading
-
-    at_main = threading.current_thread() is threading.main_thread()
-    return KERNEL if sys.platform == "linux" and at_main else WATCH
 
 
 def end_with_parent(parent: int, how: str) -> None:
@@ -32,7 +27,7 @@ def end_with_parent(parent: int, how: str) -> None:
 
     Args:
         parent: The id of the process that started this one.
-        how: `KERNEL` or `WATCH`.
+        how: `KERNEL`, `WATCH` or `ASK`.
     """
     if how == KERNEL:
         import ctypes
@@ -42,16 +37,27 @@ def end_with_parent(parent: int, how: str) -> None:
     else:
         import threading
 
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+        runs = _asking(parent) if how == ASK else None
+        threading.Thread(target=_watch, args=(parent, runs), daemon=True).start()
     # it may have ended before
     if os.getppid() != parent:
         os._exit(1)
 
 
-def _watch(parent: int) -> None:
+def _asking(parent: int) -> Callable[[], bool]:
+    """Returns what tells whether a process runs; another with its number does not count."""
+    import psutil
+
+    try:
+        return psutil.Process(parent).is_running
+    except psutil.NoSuchProcess:
+        os._exit(1)
+
+
+def _watch(parent: int, runs: Callable[[], bool] | None) -> None:
     import time
 
-    while os.getppid() == parent:
+    while os.getppid() == parent and (runs is None or runs()):
         time.sleep(WATCH_SECONDS)
     os._exit(1)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from compress.core import lifeline
+from compress.core.platform import lifeline
 from tests.patience import PATIENCE, wait_for
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 SLOW = """
 import pathlib, time
@@ -101,7 +101,7 @@ def test_a_worker_that_still_imports_ends_with_its_run(tmp_path: Path) -> None:
     wait_for(lambda: ended(worker))
 
 
-@pytest.mark.parametrize("way", [lifeline.KERNEL, lifeline.WATCH])
+@pytest.mark.parametrize("way", [lifeline.KERNEL, lifeline.WATCH, lifeline.ASK])
 def test_a_parent_that_is_gone_already(tmp_path: Path, way: str) -> None:
     if way == lifeline.KERNEL and sys.platform != "linux":
         pytest.skip("the kernel's part is Linux's")

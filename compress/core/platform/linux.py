@@ -1,0 +1,183 @@
+"""Linux's ways: flock, process groups, the kernel's own files. See `Host` for each function."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import resource
+import select
+import signal
+import threading
+from pathlib import Path
+from typing import IO, Any
+
+from compress.core.platform._base import Lock
+from compress.core.platform.lifeline import KERNEL, WATCH
+
+FORKS = True
+_PROC = Path("/proc")
+# what a container may use, and uses: of version 2 and 1 of Linux's control groups
+_CGROUPS = (
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ),
+)
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+_GPU_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+"""Of NVIDIA's driver, of WSL's and of AMD's."""
+_IDLE_FIELDS = (3, 4)  # idle, iowait; see proc_stat(5)
+
+
+class _Flock:
+    """A lock that the kernel releases with the last copy of its descriptor."""
+
+    def __init__(self, handle: IO[str]) -> None:
+        self._handle = handle
+
+    def release(self) -> None:
+        """Closes the file."""
+        self._handle.close()
+
+
+def lock(path: Path, *, wait: bool) -> Lock | None:
+    """See `Host.lock`."""
+    return _flock(path, fcntl.LOCK_EX, wait)
+
+
+def share(path: Path) -> Lock:
+    """See `Host.share`."""
+    held = _flock(path, fcntl.LOCK_SH, wait=True)
+    assert held is not None
+    return held
+
+
+def is_shared(path: Path) -> bool:
+    """See `Host.is_shared`."""
+    held = _flock(path, fcntl.LOCK_EX, wait=False)
+    if held is not None:
+        held.release()
+    return held is None
+
+
+def _flock(path: Path, kind: int, wait: bool) -> _Flock | None:
+    handle = open(path, "w")  # noqa: SIM115 - held until release
+    try:
+        fcntl.flock(handle, kind if wait else kind | fcntl.LOCK_NB)
+    except BaseException as error:
+        handle.close()
+        if wait or not isinstance(error, OSError):
+            raise
+        return None
+    return _Flock(handle)
+
+
+def tie() -> str:
+    """See `Host.tie`.
+
+    To the kernel a thread is the parent: the process would end with it, and only the main
+    thread is sure to stay as long as its process.
+    """
+    at_main = threading.current_thread() is threading.main_thread()
+    return KERNEL if at_main else WATCH
+
+
+def group_options() -> dict[str, Any]:
+    """See `Host.group_options`."""
+    return {"start_new_session": True}
+
+
+def kill_group(process: int) -> None:
+    """See `Host.kill_group`."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process, signal.SIGKILL)
+
+
+def read(stream: int, length: int, seconds: float | None) -> bytes:
+    """See `Host.read`."""
+    if seconds is not None and not select.select([stream], [], [], max(0.0, seconds))[0]:
+        raise TimeoutError
+    return os.read(stream, length)
+
+
+def no_core_file() -> None:
+    """See `Host.no_core_file`."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def flush_c() -> None:
+    """See `Host.flush_c`."""
+    ctypes.CDLL(None).fflush(None)
+
+
+def available_bytes() -> int | None:
+    """See `Host.available_bytes`; a container may use less than its machine has."""
+    rooms = []
+    for line in _lines(_PROC / "meminfo"):
+        if line.startswith("MemAvailable:"):
+            rooms.append(int(line.split()[1]) * 1024)
+    for limit, usage in _CGROUPS:
+        # without a limit there stands "max", or a number beyond all memory
+        values = [*_lines(limit), *_lines(usage)]
+        if len(values) == 2 and all(value.isdigit() for value in values):
+            rooms.append(max(0, int(values[0]) - int(values[1])))
+    return min(rooms, default=None)
+
+
+def resident_bytes() -> int:
+    """See `Host.resident_bytes`."""
+    return int(_lines(_PROC / "self/statm")[0].split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def core_seconds() -> tuple[float, float]:
+    """See `Host.core_seconds`."""
+    lines = _lines(_PROC / "stat")
+    if not lines:
+        return 0.0, 0.0
+    fields = [int(field) for field in lines[0].split()[1:9]]
+    total, rate = sum(fields), os.sysconf("SC_CLK_TCK")
+    return (total - sum(fields[index] for index in _IDLE_FIELDS)) / rate, total / rate
+
+
+def process_seconds(process: int) -> float:
+    """See `Host.process_seconds`."""
+    lines = _lines(_PROC / str(process) / "stat")
+    if not lines:
+        return 0.0
+    # behind the name in brackets: utime and stime are fields 14 and 15 of proc_pid_stat(5)
+    fields = lines[-1].rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def cores() -> int:
+    """See `Host.cores`; the process's affinity is respected."""
+    return len(os.sched_getaffinity(0))
+
+
+def cpu_name() -> str:
+    """See `Host.cpu_name`."""
+    for line in _lines(_PROC / "cpuinfo"):
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return ""
+
+
+def governor() -> str:
+    """See `Host.governor`."""
+    return "".join(_lines(_GOVERNOR)).strip()
+
+
+def has_gpu_driver() -> bool | None:
+    """See `Host.has_gpu_driver`: TensorFlow sees no GPU without one of these."""
+    return any(Path(node).exists() for node in _GPU_NODES)
+
+
+def _lines(path: Path) -> list[str]:
+    """Returns a file's lines; none where it cannot be read."""
+    try:
+        return path.read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
