@@ -76,3 +76,24 @@ print(json.dumps([before == after, early, "TF_USE_LEGACY_KERAS" in os.environ,
     assert not legacy
     assert version.startswith("3.")
     assert module.startswith("keras.")
+
+
+def test_only_the_platform_asks_the_system() -> None:
+    """What one system alone offers stands behind `compress.core.platform.host`."""
+    modules = {"fcntl", "resource", "select", "psutil", "filelock", "msvcrt", "winreg", "pwd"}
+    names = {
+        "fork", "killpg", "setsid", "waitpid", "sysconf", "sched_getaffinity", "uname",
+        "waitstatus_to_exitcode", "getppid", "CDLL", "SIGKILL", "getuid",
+    }  # fmt: skip
+    for path in [*ROOT.glob("compress/**/*.py"), *ROOT.glob("search/**/*.py")]:
+        if "compress/core/platform" in path.as_posix():
+            continue
+        text = path.read_text("utf-8")
+        assert "sys.platform" not in text, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                assert not modules & {alias.name for alias in node.names}, path
+            elif isinstance(node, ast.ImportFrom):
+                assert node.module not in modules, path
+            elif isinstance(node, ast.Attribute):
+                assert node.attr not in names, (path, node.attr)

@@ -62,6 +62,19 @@ RUNTIMES: Registry[Any] = Registry(
 MAIN_RUNTIME = "litert"
 """Whose times stand in the tables of a run; the others get a table each."""
 
+_DATA = "compress.data"
+SOURCES: Registry[Any] = Registry(
+    "data set",
+    {
+        "digits": f"{_DATA}.digits:load",
+        "mnist": f"{_DATA}.keras_datasets:load",
+        "fashion_mnist": f"{_DATA}.keras_datasets:load",
+        "cifar10": f"{_DATA}.keras_datasets:load",
+        "cifar100": f"{_DATA}.keras_datasets:load",
+    },
+)
+"""`load(name) -> RawData`; `compress.data.load_data` also takes files, folders and functions."""
+
 _TASKS = "compress.task"
 TASKS: Registry[Any] = Registry(
     "task",

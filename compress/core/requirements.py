@@ -18,7 +18,7 @@ MAKING_ONNX = ("onnx", "tf2onnx")
 EXTRAS = {
     "MNN": "'paretune[mnn]'", "onnx": "'paretune[onnx]'", "tf2onnx": "'paretune[onnx]'",
     "onnxruntime": "'paretune[onnx]'", "openvino": "'paretune[openvino]'",
-    "cmaes": "cmaes", "torch": "torch",
+    "cmaes": "'paretune[cmaes]'", "torch": "'paretune[gp]'",
 }  # fmt: skip
 """What to install, by package."""
 

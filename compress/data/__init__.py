@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from compress.core.errors import InputError
-from compress.data import digits, folder, idx, keras_datasets, npz, python
+from compress.core.plugins import SOURCES
+from compress.data import folder, idx, npz, python
 from compress.data._base import CLASSES, Dataset, RawData, Split, check_split
 from compress.data.preprocessing import Preprocessing, fit_preprocessing
 from compress.plan import DataOptions
@@ -107,13 +108,12 @@ def _from_python(source: str) -> Dataset:
 
 
 def _loader(source: str) -> Callable[[str], RawData]:
-    if source == "digits":
-        return digits.load
-    if source in keras_datasets.NAMES:
-        return keras_datasets.load
+    if source in SOURCES:
+        load: Callable[[str], RawData] = SOURCES[source]
+        return load
     path = Path(source)
     if not path.exists():
-        known = ", ".join(("digits", *keras_datasets.NAMES))
+        known = ", ".join(SOURCES)
         raise InputError(
             f"data must be a path that exists, a known name ({known}) or module:function. "
             f"Received: '{source}'."

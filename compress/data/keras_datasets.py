@@ -11,8 +11,6 @@ from compress.core.errors import InputError
 from compress.data import idx
 from compress.data._base import RawData, Split, as_examples, as_labels
 
-NAMES = ("mnist", "fashion_mnist", "cifar10", "cifar100")
-
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 _CLASS_NAMES = {

@@ -2,8 +2,8 @@
 
 Started as `search.engines.worker FOLDER --device D --threads N --sharers M` through
 `compress.core.platform.lifeline`: when the parent dies so does the worker, also while it still
-imports. Messages come on standard input and go to what was standard output; everything that libraries
-print goes to standard error.
+imports. Messages come on standard input and go to what was standard output; everything that
+libraries print goes to standard error.
 """
 
 from __future__ import annotations

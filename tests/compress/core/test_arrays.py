@@ -13,6 +13,7 @@ import pytest
 
 from compress.core.arrays import opened
 from compress.core.errors import InputError
+from compress.core.platform import linux
 
 ARRAYS = {
     "f4": np.arange(12, dtype=np.float32).reshape(3, 4),

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from compress.core import memory
-from compress.core.platform import linux
 from compress.core.errors import InputError
+from compress.core.platform import linux
 from compress.data import Dataset, load_data
 
 HEIGHT, WIDTH = 3, 5

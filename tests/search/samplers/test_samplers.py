@@ -87,7 +87,7 @@ def test_a_missing_package_is_named_with_its_install_line(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
-    with pytest.raises(MissingDependency, match=rf"'{name}' .*pip install {NEEDS[name]}"):
+    with pytest.raises(MissingDependency, match=rf"'{name}' .*pip install 'paretune\[{name}\]'"):
         SAMPLERS[name](0)
 
 

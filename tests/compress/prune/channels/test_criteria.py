@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -176,3 +179,16 @@ def test_coupling_is_shared_by_contexts() -> None:
     coupling = coupling_of(chain())
     assert isinstance(coupling, Coupling)
     assert Context(coupling).slices(coupling.groups[0])
+
+
+def test_the_criterion_of_the_contributors_guide() -> None:
+    """As it stands in CONTRIBUTING.md: the mean over "a"'s columns and "b"'s rows."""
+    text = (Path(__file__).parents[4] / "CONTRIBUTING.md").read_text("utf-8")
+    (block,) = re.findall(r"^ +```python\n(.*?)^ +```", text, flags=re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {}
+    exec(compile(textwrap.dedent(block), "CONTRIBUTING.md", "exec"), names)
+    model = chain()
+    coupling = coupling_of(model)
+    found = names["spread"](coupling.groups[0], Context(coupling))
+    a, _, b = weights(model)
+    np.testing.assert_allclose(found, (a.std(0) + b.std(1)) / 2, rtol=1e-5)

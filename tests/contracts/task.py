@@ -1,0 +1,87 @@
+"""What every task must do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.core.plugins import TASKS
+from compress.task import Task
+from tests.finite import check_gradient
+
+COUNT = 12
+
+
+class TaskContract:
+    """Inherit, set `names` (classes, labels or targets), and give labels and a closed form."""
+
+    names: int
+
+    def task(self) -> Task:
+        raise NotImplementedError
+
+    def labels(self) -> npt.NDArray[Any]:
+        """Labels of `COUNT` examples, every class or label among them."""
+        raise NotImplementedError
+
+    def right(self) -> npt.NDArray[Any]:
+        """Logits, or outputs, that say exactly what the labels do."""
+        raise NotImplementedError
+
+    def closed_form(self, labels: npt.NDArray[Any], logits: npt.NDArray[Any]) -> Any:
+        """The loss of each example in NumPy and float64."""
+        raise NotImplementedError
+
+    def logits(self, seed: int = 0) -> npt.NDArray[np.float32]:
+        shape = (COUNT, self.task().outputs)
+        return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+    def test_its_name_finds_it(self) -> None:
+        task = self.task()
+        assert TASKS[task.name] is type(task)
+        made = type(task).for_labels(self.names, self.labels())
+        assert made.outputs == task.outputs
+        assert made.name == task.name
+
+    def test_loss_equals_its_closed_form(self) -> None:
+        labels, logits = self.labels(), self.logits()
+        losses = self.task().loss(labels, logits)
+        assert losses.dtype == "float32"
+        assert losses.shape == (COUNT,)
+        expected = self.closed_form(labels, logits.astype(np.float64))
+        np.testing.assert_allclose(losses.numpy(), expected, rtol=1e-5)
+        assert np.isclose(self.task().error(labels, logits), np.mean(expected), rtol=1e-5)
+
+    def test_gradient_equals_finite_differences(self) -> None:
+        import tensorflow as tf
+
+        labels, logits = self.labels(), self.logits(1)
+        x = tf.constant(logits)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            total = tf.reduce_sum(self.task().loss(labels, x))
+        check_gradient(
+            lambda at: float(np.sum(self.closed_form(labels, at))),
+            logits.astype(np.float64),
+            tape.gradient(total, x).numpy(),
+        )
+
+    def test_what_is_right_has_the_best_quality(self) -> None:
+        task, labels, right = self.task(), self.labels(), self.right().astype(np.float32)
+        best, other = task.quality(labels, right), task.quality(labels, self.logits(2))
+        assert set(task.qualities) <= set(best)
+        for name in task.qualities:
+            assert best[name] == 1.0
+            assert other[name] < 1.0
+        assert task.chance() < 1.0
+        assert set(task.shares) <= set(task.qualities)
+
+    def test_agreement_is_with_itself(self) -> None:
+        task = self.task()
+        assert task.agreement(self.logits(3), self.logits(3)) == 1.0
+        assert task.agreement(self.logits(3), self.logits(4)) < 1.0
+
+    def test_guessing_costs_something(self) -> None:
+        assert 0.0 < self.task().chance_loss() < np.inf
