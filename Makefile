@@ -4,7 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow check bench clean
+# what most of the package stands on, in a minute: for the versions of others that we claim
+CORE := tests/compress/core tests/compress/plan tests/compress/model/test_io.py tests/compress/task \
+	tests/compress/train tests/compress/prune/weights/test_pruner.py \
+	tests/compress/prune/channels/test_pruning.py tests/compress/exporting/test_export.py \
+	tests/compress/pipeline/test_pipeline.py tests/search/samplers tests/search/study
+
+.PHONY: demo test test-slow test-lowest test-313 check bench clean
 
 demo: $(READY)
 	$(BIN)/paretune run --data digits --trials 24 --epochs 30 --out runs/demo
@@ -15,6 +21,23 @@ test: $(READY)
 # longer ones: the smallest network of each family of keras.applications, random graphs, faults
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow --durations=20
+
+# the lowest versions that pyproject.toml claims
+test-lowest: $(READY)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-lowest
+	$(BIN)/uv pip install --quiet --python .venv-lowest -c constraints-lowest.txt -e ".[test]"
+	.venv-lowest/bin/python -m pytest -m "not slow and not matrix" $(CORE)
+
+# the highest Python
+test-313: $(READY)
+	@if $(BIN)/uv python find 3.13 || $(BIN)/uv python install 3.13; then \
+		set -ex; \
+		$(BIN)/uv venv --quiet --clear --python 3.13 .venv-313; \
+		$(BIN)/uv pip install --quiet --python .venv-313 -c constraints.txt -e ".[test]"; \
+		.venv-313/bin/python -m pytest -m "not slow and not matrix" $(CORE); \
+	else \
+		echo "test-313 skipped: there is no Python 3.13 here, and uv could not fetch one"; \
+	fi
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -28,7 +51,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest .venv-313 build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 # the exact set that was tested; without it: pip install -e .

@@ -233,7 +233,7 @@ def test_the_users_space_may_fail_in_every_way(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(SPACE)
     done = paretune(
         "search", "--space", "own:build", "--trials", 6, "--epochs", 2, "--workers", 1,
-        "--trial-minutes", 1, "--stopping", "none", "--out", "r", cwd=tmp_path,
+        "--trial-minutes", 0.5, "--stopping", "none", "--out", "r", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     items = records(tmp_path / "r")
@@ -243,7 +243,7 @@ def test_the_users_space_may_fail_in_every_way(tmp_path: Path) -> None:
     assert items["0001"]["reason"] == "RuntimeError: no such network"
     assert "3" in items["0002"]["reason"]
     assert "10" in items["0002"]["reason"]
-    assert items["0003"]["reason"] == "ended at its time limit of 60 s"
+    assert items["0003"]["reason"] == "ended at its time limit of 30 s"
 
 
 @pytest.mark.slow
