@@ -11,10 +11,8 @@ Example:
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
-from typing import cast
 
 from compress.core.errors import InputError
 from compress.core.platform._base import Host, Lock
@@ -32,9 +30,16 @@ def host() -> Host:
     Raises:
         InputError: The variable names none of them, or Linux's elsewhere.
     """
-    linux = sys.platform == "linux"
-    name = os.environ.get(CHOICE) or ("linux" if linux else "portable")
-    if name not in NAMES or (name == "linux" and not linux):
-        choices = ", ".join(NAMES if linux else NAMES[1:])
-        raise InputError(f"{CHOICE} must be one of {choices} here. Received: {name}. Unset it.")
-    return cast("Host", importlib.import_module(f"compress.core.platform.{name}"))
+    here = NAMES if sys.platform == "linux" else NAMES[1:]
+    name = os.environ.get(CHOICE) or here[0]
+    if name not in here:
+        raise InputError(
+            f"{CHOICE} must be one of {', '.join(here)} here. Received: {name}. Unset it."
+        )
+    if name == "linux":
+        from compress.core.platform import linux
+
+        return linux
+    from compress.core.platform import portable
+
+    return portable

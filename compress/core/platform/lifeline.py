@@ -49,9 +49,10 @@ def _asking(parent: int) -> Callable[[], bool]:
     import psutil
 
     try:
-        return psutil.Process(parent).is_running
+        runs: Callable[[], bool] = psutil.Process(parent).is_running
     except psutil.NoSuchProcess:
         os._exit(1)
+    return runs
 
 
 def _watch(parent: int, runs: Callable[[], bool] | None) -> None:
