@@ -145,7 +145,7 @@ def _told_seeds(seeds: list[int]) -> str:
 
 
 if __name__ == "__main__":
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         old = page.read_text("utf-8")
         if (new := rendered(old)) != old:
             write_text(page, new)

@@ -48,7 +48,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         return tuple(text.split(","))
 
     parser.add_argument("--dense", type=Path, help="a trained net of benchmarks.resnet20")
-    # what README shows; the others can be added by --resume
+    # what docs/measured.md shows; the others can be added by --resume
     parser.add_argument("--methods", type=names, default=tuple(METHODS)[:5])
     parser.add_argument("--students", type=names, default=STUDENTS[:2])
     seed_list(parser)

@@ -18,7 +18,7 @@ from benchmarks._docs import Block, blocks
 from benchmarks._stored import ROOT, Stored, read
 from compress.core.errors import InputError
 
-DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 STORED = sorted((ROOT / "benchmarks" / "results").glob("*/*.json"))
 
 

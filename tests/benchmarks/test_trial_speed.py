@@ -68,6 +68,6 @@ def test_texts_name_the_fit_they_mean() -> None:
     text = " ".join((ROOT / "docs" / "search.md").read_text("utf-8").split())
     assert "Default `fit` gets the batch size and nothing else; tuned `fit`" in text
     assert "by default `fit`" in text  # the other side of the search
-    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
-    for words in readme.split("`fit`")[:-1]:
+    measured = " ".join((ROOT / "docs" / "measured.md").read_text("utf-8").split())
+    for words in measured.split("`fit`")[:-1]:
         assert words.endswith(("default ", "tuned ", "Keras ")), words[-40:]
