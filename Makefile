@@ -10,7 +10,7 @@ CORE := tests/compress/core tests/compress/plan tests/compress/model/test_io.py 
 	tests/compress/prune/channels/test_pruning.py tests/compress/exporting/test_export.py \
 	tests/compress/pipeline/test_pipeline.py tests/search/samplers tests/search/study
 
-.PHONY: demo test test-slow test-lowest test-313 check bench clean
+.PHONY: demo test test-slow test-lowest test-313 check docs bench clean
 
 demo: $(READY)
 	$(BIN)/paretune run --data digits --trials 24 --epochs 30 --out runs/demo
@@ -45,13 +45,17 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# the site into site/, every warning an error
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 # hours on a quiet machine, each with its peers where these are installed (benchmarks/_peers.py);
 # `python -m benchmarks --list` tells what runs
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) .venv-lowest .venv-313 build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest .venv-313 build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 # the exact set that was tested; without it: pip install -e .
