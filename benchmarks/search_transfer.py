@@ -24,7 +24,7 @@ from benchmarks._common import Benchmark, Mean, seed_list, table
 from benchmarks._stored import Stored
 from benchmarks.search_front import difference
 from benchmarks.search_stopping import volume
-from compress.run.directory import RunFolder
+from search.folder.directory import SearchFolder
 
 TRIALS, EPOCHS, MAX_MACS = 16, 4, 600_000
 
@@ -39,7 +39,7 @@ def search(core: int, seed: int, data: str, out: Path, *more: str) -> list[float
         check=True, capture_output=True,
     )  # fmt: skip
     points, volumes = [], []
-    for item in RunFolder(out).read_candidates():
+    for item in SearchFolder(out).read_candidates():
         if not item.is_trial:
             continue
         if item.state == "complete":

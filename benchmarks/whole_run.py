@@ -54,7 +54,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
 
 def one(case: str, seed: int) -> dict[str, Any]:
     """Runs the command in a process of its own and reads its folder."""
-    from compress.report import load_report
+    from search.report import load_report
 
     words = ("run", *CASES[case], "--seed", str(seed))
     with tempfile.TemporaryDirectory() as place:

@@ -23,21 +23,23 @@ from compress.pipeline.compression import check_teachers, write_data_record
 from compress.pipeline.preflight import preflight
 from compress.pipeline.stages import measure_stage
 from compress.plan.fields import command_words
-from compress.report import Report, load_report, render
-from compress.run.directory import LOG, RunFolder
+from compress.run.directory import LOG
 from compress.run.origin import write_examples
-from compress.run.records import COMPLETE, FAILED, Candidate
 from search.engines import LocalPool
 from search.engines.faults import explained
 from search.engines.final_jobs import CompressJobs, FinalJobs
 from search.engines.jobs import SearchJobs
 from search.engines.progress import Display, NoDisplay
 from search.engines.worker import WORKERS_LOCK
+from search.folder.directory import SearchFolder
+from search.folder.records import COMPLETE, FAILED, Candidate
 from search.plan import BudgetOptions, FinalOptions, SearchPlan
 from search.plugins import SAMPLERS
+from search.report import SearchReport, render
 from search.spaces import Around, space_for
 from search.study import study as studies
 from search.study.feasibility import check_compression, check_limits
+from search.study.front import front_of
 from search.study.past import Past, check_past, load_for_space
 from search.study.recovery import recover
 from search.study.storage import open_storage
@@ -50,7 +52,7 @@ MAX_WORKERS = 8
 ORPHAN_SECONDS = 30.0
 
 
-def run_search(plan: SearchPlan, display: Display | None = None) -> Report:
+def run_search(plan: SearchPlan, display: Display | None = None) -> SearchReport:
     """Searches architectures and reports the front; nothing is compressed.
 
     Args:
@@ -70,7 +72,7 @@ def run_search(plan: SearchPlan, display: Display | None = None) -> Report:
     return _run(plan, "search", display or NoDisplay())
 
 
-def run(plan: SearchPlan, display: Display | None = None) -> Report:
+def run(plan: SearchPlan, display: Display | None = None) -> SearchReport:
     """Searches, compresses the whole front, measures every file and reports.
 
     Args, Returns, Raises: see `run_search`.
@@ -88,8 +90,8 @@ def default_folder(plan: SearchPlan) -> str:
     return f"runs/{'-'.join(filter(None, words))}"
 
 
-def _run(plan: SearchPlan, command: str, display: Display) -> Report:
-    folder = RunFolder(plan.out or default_folder(plan))
+def _run(plan: SearchPlan, command: str, display: Display) -> SearchReport:
+    folder = SearchFolder(plan.out or default_folder(plan))
     space = space_for(plan.search.space)
     around = [space.path] if isinstance(space, Around) else []
     preflight(plan, folder, around, data=True, files=command == "run")
@@ -178,7 +180,7 @@ def worker_count(plan: SearchPlan, gpus: int) -> tuple[int, int]:
 
 
 def _shown_commands(
-    plan: SearchPlan, command: str, folder: RunFolder, threads: int
+    plan: SearchPlan, command: str, folder: SearchFolder, threads: int
 ) -> dict[str, str]:
     words = command_words(plan)
     # one candidate alone: nothing to start from, nothing to stop it, nothing after it
@@ -193,7 +195,7 @@ def _shown_commands(
     }
 
 
-def _wait_for_orphans(folder: RunFolder) -> None:
+def _wait_for_orphans(folder: SearchFolder) -> None:
     """Waits until the workers of a killed run have ended (they end with their parent)."""
     deadline = time.monotonic() + ORPHAN_SECONDS
     while host().is_shared(folder.path / WORKERS_LOCK):
@@ -203,7 +205,7 @@ def _wait_for_orphans(folder: RunFolder) -> None:
 
 
 def _search(
-    folder: RunFolder, plan: SearchPlan, data: Dataset, pool: LocalPool, display: Display
+    folder: SearchFolder, plan: SearchPlan, data: Dataset, pool: LocalPool, display: Display
 ) -> None:
     options = plan.search
     LOG.info(
@@ -249,9 +251,11 @@ def _nothing_trained(candidates: list[Candidate], plan: SearchPlan) -> str:
     )
 
 
-def _train_finally(folder: RunFolder, plan: SearchPlan, pool: LocalPool, display: Display) -> None:
+def _train_finally(
+    folder: SearchFolder, plan: SearchPlan, pool: LocalPool, display: Display
+) -> None:
     """Trains the front's candidates anew and settles which of the trainings go on."""
-    front = list(load_report(folder.path).front)
+    front = [item.id for item in front_of(folder.read_candidates(), plan.search.objectives)]
     handler = FinalJobs(folder, plan, front, display)
     LOG.info(
         "final trainings of the front (%s): %d epochs, %d seed(s)%s",
@@ -270,20 +274,20 @@ def _train_finally(folder: RunFolder, plan: SearchPlan, pool: LocalPool, display
 
 
 def _compress_front(
-    folder: RunFolder, plan: SearchPlan, pool: LocalPool, display: Display, past: Past
+    folder: SearchFolder, plan: SearchPlan, pool: LocalPool, display: Display, past: Past
 ) -> list[str]:
     """Compresses what of the front is not yet; returns what failed, with reasons."""
-    report = load_report(folder.path)
-    by_id = {item.id: item for item in report.candidates}
+    members = front_of(folder.read_candidates(), plan.search.objectives)
+    front = [item.id for item in members]
     teachers = plan.distill.teacher_files()
     if plan.distill.automatic:
         quality = plan.search.objectives[0]
-        best = max(report.front, key=lambda name: by_id[name].val[quality])
-        teachers = [folder.shipped_file(best)]
-    pending = [name for name in report.front if not folder.is_compressed(name)]
+        best = max(members, key=lambda item: item.val[quality])
+        teachers = [folder.shipped_file(best.id)]
+    pending = [name for name in front if not folder.is_compressed(name)]
     LOG.info(
         "compressing the front (%s), weights %s, teacher: %s",
-        ", ".join(report.front), plan.weights.label,
+        ", ".join(front), plan.weights.label,
         " and ".join(map(str, teachers)) or "none",
     )  # fmt: skip
     handler = CompressJobs(folder, plan, pending, teachers, display, past)

@@ -27,7 +27,7 @@ class Device:
         name: The processor's or card's name.
         count: Number of GPUs (1 for the CPU).
         threads: CPU threads that TensorFlow may use for one operation.
-        policy: Keras dtype policy that candidates are trained in.
+        policy: Keras dtype policy that models are trained in.
         jit: Whether the training step is compiled by XLA.
         sharers: Processes that compute on the card, this one included.
         memory_mib: The most memory TensorFlow takes of it, in MiB; None: what it needs.

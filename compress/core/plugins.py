@@ -1,7 +1,7 @@
 """The tables of what can be added to `compress`: one line here and one file there is a plug-in.
 
 A user's own need no line: `CRITERIA.add("mine", score)`, or "package.module:score" as the name.
-`search.plugins` has the tables of a search.
+What stands on `compress` has tables of its own.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Sequential runs drift (a ratio of two medians taken one after the other spread by 9 to
 135 % under load), strict A-B-A-B keeps caches cold and can flip a verdict. Blocks of a
-few runs, all candidates in each round, stay within 2 to 5 %.
+few runs, all files in each round, stay within 2 to 5 %.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from compress.plan.fields import require
 from compress.run.records import Record
 
 MIN_RUNS = 7
-"""Runs in a block; the first is dropped: it pays for the previous candidate's cache."""
+"""Runs in a block; the first is dropped: it pays for the previous file's cache."""
 MAX_RUNS = 60
 BLOCK_SECONDS = 0.003
 ROUNDS_PER_INSTANCE = 2

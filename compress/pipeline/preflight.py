@@ -22,7 +22,7 @@ def preflight(
     """Checks files, packages, the device and the output folder that a plan names.
 
     Args:
-        plan: Of a compression or a search.
+        plan: Of a compression, or of a run that does more.
         folder: Where its results go.
         models: Files beside the teachers'.
         data: Whether the plan's data are read (else they were handed over).

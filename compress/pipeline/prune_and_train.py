@@ -182,7 +182,7 @@ def _without_channels(
             on_choice=chosen,
         )
     except FeasibleError as error:
-        # one candidate of a run may be too small for a target that fits the others
+        # one of several models may be too small for a target that fits the others
         return copy_model(model), None, [*notes, f"no channels were removed: {error}"]
     return result.model, result.report, [*notes, *result.report.notes]
 

@@ -23,8 +23,8 @@ from compress.model.io import save_model
 from compress.model.logits import decides_at
 from compress.pipeline.prune_and_train import OnProgress, shrink
 from compress.plan import Plan
+from compress.run.compressed import Artifact, Compressed
 from compress.run.directory import LOG, RunFolder
-from compress.run.records import Artifact, Compressed
 from compress.run.trained import UNKNOWN, Trained
 
 if TYPE_CHECKING:

@@ -11,8 +11,10 @@ from html import unescape
 from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
 
+from markupsafe import Markup
+
 from compress.core.visible import visible
-from compress.report.markup import ATTRIBUTES, TAGS, Html, element
+from compress.report.markup import ATTRIBUTES, TAGS, element
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +44,7 @@ def drawing(name: str) -> Iterator[None]:
         yield
 
 
-def draw_svg(name: str, size: tuple[float, float], draw: Callable[[Axes], None]) -> Html:
+def draw_svg(name: str, size: tuple[float, float], draw: Callable[[Axes], None]) -> Markup:
     """Draws one pair of axes as an `<svg>` element.
 
     Args:
@@ -63,7 +65,7 @@ def draw_svg(name: str, size: tuple[float, float], draw: Callable[[Axes], None])
         return as_svg(figure, name)
 
 
-def as_svg(figure: Figure, name: str) -> Html:
+def as_svg(figure: Figure, name: str) -> Markup:
     """Returns a drawn figure as an `<svg>` element.
 
     Text is drawn as outlines, its words become labels (matplotlib leaves them as comments).
@@ -97,7 +99,7 @@ def _saved(figure: Figure, file_format: str, metadata: dict[str, str | None]) ->
     return sink.getvalue()
 
 
-def _rebuilt(node: ElementTree.Element, prefix: str) -> Html:
+def _rebuilt(node: ElementTree.Element, prefix: str) -> Markup:
     """Makes a picture's element anew, from what pages have."""
     tag = _local(node.tag)
     attributes: dict[str, str] = {}

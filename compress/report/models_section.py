@@ -2,78 +2,48 @@
 
 from __future__ import annotations
 
-import shlex
+from typing import Any
 
 from compress.measure import formats
-from compress.report.markup import Html, element, folded, items, joined, paragraph
 from compress.report.rows import Report
-from compress.report.words import learnt_line, training, verdict
-from compress.run.records import Candidate, Compressed
+from compress.report.trade import training, verdict
+from compress.report.words import learnt_line
+from compress.run.compressed import Compressed
 
 
-def models_section(report: Report) -> Html:
-    """Returns the section, empty where nothing was compressed."""
-    if not report.compressed:
-        return Html("")
-    order = {row.artifact.model: None for row in report.rows}
+def models_section(report: Report) -> list[dict[str, Any]]:
+    """Returns what models.html.j2 shows, one card a model."""
+    order = dict.fromkeys(row.artifact.model for row in report.rows)
     by_model = {record.model: record for record in report.compressed}
-    return joined(
-        [
-            element("h2", "Each model: the trade, and how to reproduce it"),
-            element("div", [_card(report, by_model[name]) for name in order], class_="cards"),
-        ]
-    )
+    return [_card(report, by_model[name]) for name in order]
 
 
-def choices_of(candidate: Candidate) -> str:
-    """Returns what the sampler chose, in one line."""
-    return ", ".join(f"{key}={formats.plain(value)}" for key, value in candidate.choices.items())
-
-
-def replay_command(report: Report, candidate: Candidate) -> str:
-    """Returns the command that trains a candidate anew with its choices and seed."""
-    template = str(report.record["shown"].get("replay", ""))
-    try:
-        words = shlex.split(template)
-    except ValueError:
-        return template
-    # an id is part of a word of the command, whatever it holds
-    return shlex.join(word.replace("{id}", candidate.id) for word in words)
-
-
-def _card(report: Report, record: Compressed) -> Html:
-    candidate = next((item for item in report.candidates if item.id == record.model), None)
+def _card(report: Report, record: Compressed) -> dict[str, Any]:
+    known = [section.known(record.model) for section in report.sections]
     files = [row.artifact for row in report.rows if row.artifact.model == record.model]
     taught = f"taught by {record.teacher}" if record.teacher else "labels only"
-    checks = "; ".join(
-        f"{item.id}: agreement {item.agreement * 100:.1f} % on {item.checked} validation "
-        f"examples, largest difference {item.max_difference:.2g}" for item in files
-    )  # fmt: skip
-    unsupported = sorted({name for item in files for name in item.unsupported})
-    commands = [f"# compress it again\n{record.command}"]
-    if candidate is not None:
-        commands.append(f"# train it again\n{replay_command(report, candidate)}")
-    return element(
-        "div",
-        element("h3", record.model),
-        paragraph(f"{verdict(report, record.model)}."),
-        paragraph(training(report, record)),
-        element("p", learnt_line(record), class_="warning") if record.val_learnt else None,
-        paragraph(choices_of(candidate), soft=True) if candidate is not None else None,
-        paragraph(
-            f"Last fine-tuning: {record.epochs} epochs (best: {record.best_epoch}), {taught}; "
-            f"{record.seconds:.0f} s in all on {record.device}; validation {report.main} "
-            f"{formats.share(record.val['dense'][report.main])} before, "
-            f"{formats.share(record.val['pruned'][report.main])} after training on.",
-            soft=True,
+    return {
+        "model": record.model,
+        "verdict": f"{verdict(report, record.model)}.",
+        "training": training(report, record),
+        "warning": learnt_line(record) if record.val_learnt else "",
+        "choices": [item.choices for item in known if item.choices],
+        "finetuning": f"Last fine-tuning: {record.epochs} epochs (best: {record.best_epoch}), "
+        f"{taught}; {record.seconds:.0f} s in all on {record.device}; validation {report.main} "
+        f"{formats.share(record.val['dense'][report.main])} before, "
+        f"{formats.share(record.val['pruned'][report.main])} after training on.",
+        "notes": record.notes,
+        "layers": [*_channels(record), *_weights(record)],
+        "uncounted": sorted({name for item in files for name in item.unsupported}),
+        "checks": "; ".join(
+            f"{item.id}: agreement {item.agreement * 100:.1f} % on {item.checked} validation "
+            f"examples, largest difference {item.max_difference:.2g}" for item in files
         ),
-        [paragraph(f"Note: {note}", soft=True) for note in record.notes],
-        folded("Layers pruned and kept", items([*_channels(record), *_weights(record)])),
-        [paragraph("Not counted in MACs:"), items(unsupported)] if unsupported else None,
-        folded("Files against the Keras model", checks),
-        [element("pre", command) for command in commands],
-        class_="card",
-    )
+        "commands": [
+            f"# compress it again\n{record.command}",
+            *(command for item in known for command in item.commands),
+        ],
+    }  # fmt: skip
 
 
 def _weights(record: Compressed) -> list[str]:

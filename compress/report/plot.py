@@ -1,15 +1,16 @@
-"""The Pareto plot: quality against MACs, file size and measured latency."""
+"""The Pareto plot: quality against MACs, file size and measured latency of files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
 
 from compress.core.visible import short
 from compress.report.canvas import GREY, INK, as_png, as_svg, drawing, finish
-from compress.report.markup import Html
 from compress.report.rows import Report, Row
-from compress.run.records import COMPLETE
 from compress.task import MEANING
 
 if TYPE_CHECKING:
@@ -38,47 +39,55 @@ def render_plot(report: Report) -> bytes:
         report: From `load_report`.
 
     Returns:
-        The file's content; equal reports give equal bytes.
+        The file's content; equal reports give equal bytes. Empty where there is nothing to draw.
     """
     with drawing("pareto"):
-        return as_png(_figure(report))
+        figure = _figure(report)
+        return as_png(figure) if figure else b""
 
 
-def plot_svg(report: Report) -> Html:
+def plot_svg(report: Report) -> Markup:
     """Draws the same for the page.
 
     Args:
         report: From `load_report`.
     """
     with drawing("pareto"):
-        return as_svg(_figure(report), "pareto")
+        figure = _figure(report)
+        return as_svg(figure, "pareto") if figure else Markup()
 
 
-def _figure(report: Report) -> Figure:
+def _figure(report: Report) -> Figure | None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    drawers: list[Any] = []
-    if any(item.state == COMPLETE for item in report.candidates):
-        drawers.append(_search_panel)
+    drawers = [panel for section in report.sections for panel in section.panels()]
     if report.rows:
-        drawers.append(_size_panel)
+        if not drawers:
+            drawers.append(partial(_macs_panel, report=report))
+        drawers.append(partial(_size_panel, report=report))
         if any(row.latency for row in report.rows):
-            drawers.append(_latency_panel)
-        if not report.candidates:
-            drawers.insert(0, _macs_panel)
-    figure = Figure(figsize=(5.2 * max(1, len(drawers)), 4.9), layout="constrained")
+            drawers.append(partial(_latency_panel, report=report))
+    if not drawers:
+        return None
+    figure = Figure(figsize=(5.2 * len(drawers), 4.9), layout="constrained")
     FigureCanvasAgg(figure)
     for index, draw in enumerate(drawers):
         axes = figure.add_subplot(1, len(drawers), index + 1)
-        draw(axes, report)
+        draw(axes)
         finish(axes, columns=2)
         axes.margins(x=0.12, y=0.12)
     return figure
 
 
-def _scale(axes: Axes, xs: Sequence[float], unit: str = "") -> None:
-    """Sets a log axis where the values span a range, and readable ticks either way."""
+def scale_costs(axes: Axes, xs: Sequence[float], unit: str = "") -> None:
+    """Sets a log axis where the values span a range, and readable ticks either way.
+
+    Args:
+        axes: What is drawn on.
+        xs: All values, above 0.
+        unit: Of the values: "B", "s".
+    """
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     if max(xs) / min(xs) >= LOG_FROM:
@@ -86,32 +95,6 @@ def _scale(axes: Axes, xs: Sequence[float], unit: str = "") -> None:
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(EngFormatter(unit, sep=" "))
-
-
-def _search_panel(axes: Axes, report: Report) -> None:
-    quality, cost = report.objectives[:2]
-    trained = {item.id: item for item in report.candidates if item.state == COMPLETE}
-    rest = [item for name, item in trained.items() if name not in report.front]
-    front = [trained[name] for name in report.front]
-    axes.scatter(
-        [getattr(item, cost) for item in rest],
-        [item.val[quality] * 100 for item in rest],
-        s=26, facecolors="none", edgecolors=GREY, label=f"candidates ({len(rest)})",
-    )  # fmt: skip
-    costs = [getattr(item, cost) for item in front]
-    heights = [item.val[quality] * 100 for item in front]
-    axes.step(costs, heights, where="post", color="#0072B2", linewidth=1.2, alpha=0.6)
-    axes.scatter(costs, heights, s=44, color="#0072B2", zorder=3, label=f"front ({len(front)})")
-    for item, x, y in zip(front, costs, heights, strict=True):
-        axes.annotate(
-            short(item.id, LETTERS), (x, y), textcoords="offset points", xytext=(0, 7),
-            ha="center", fontsize=8, color=INK,
-        )  # fmt: skip
-    _scale(axes, [getattr(item, cost) for item in trained.values()])
-    cut_floor(axes, [item.val[quality] * 100 for item in trained.values()], heights)
-    axes.set_title("Search: all trained candidates", color=INK)
-    axes.set_xlabel("MACs (counted)" if cost == "macs" else f"{cost} (counted)")
-    axes.set_ylabel(f"validation {quality} in %")
 
 
 def cut_floor(axes: Axes, heights: list[float], shown: list[float]) -> None:
@@ -188,13 +171,13 @@ def _files_panel(axes: Axes, report: Report, axis: str) -> None:
             axes.errorbar(xs, ys, xerr=list(zip(*spans, strict=True)), fmt="none",
                           ecolor=color, elinewidth=1, alpha=0.7)  # fmt: skip
         axes.scatter(xs, ys, s=38, color=color, marker=marker, label=label, zorder=3)
-    # the files made of a model may have failed; the models themselves are the front
+    # the files made of a model may have failed; the models themselves are never cut
     models = [origins.get(row.artifact.baseline, (row, x))[0] for row, x in placed]
     heights, shown = (
         [row.artifact.test[report.main] * 100 for row in rows]
         for rows in ([row for row, _ in placed], models)
     )
     cut_floor(axes, heights, shown)
-    _scale(axes, [x for _, x in placed], {"size": "B", "latency": "s"}.get(axis, ""))
+    scale_costs(axes, [x for _, x in placed], {"size": "B", "latency": "s"}.get(axis, ""))
     name = report.main if report.main == "accuracy" else MEANING[report.main][0]
     axes.set_ylabel(f"test {name} in %")

@@ -1,17 +1,12 @@
-"""Sentences of the report: under which conditions, and what was traded for what."""
+"""Sentences of the report: under which conditions it was measured, judged and chosen."""
 
 from __future__ import annotations
 
 from compress.measure import formats
-from compress.report.progress import epochs_trained
 from compress.report.rows import Report, Row
 from compress.report.standouts import Standouts
-from compress.run.records import Artifact, Candidate, Compressed
-from compress.run.trained import UNKNOWN, Trained
-from compress.task import MEANING, make_task
-
-NEGLIGIBLE = 0.02
-"""Ratios closer to 1 than this are not called a gain: instances of one file differ as much."""
+from compress.run.compressed import Compressed
+from compress.task import make_task
 
 
 def conditions(report: Report) -> str:
@@ -83,13 +78,7 @@ def chosen_lines(report: Report, found: Standouts) -> list[str]:
 
 def learnt_lines(report: Report) -> list[str]:
     """Says which models have learnt the validation part, and what that means."""
-    found = []
-    finals = list(dict.fromkeys(item.model for item in report.finals if item.on_validation))
-    if finals:
-        found.append(
-            f"The final trainings ({', '.join(finals)}) learnt the validation part: validation "
-            "figures of these models, and of those made of them, are too good."
-        )
+    found = [text for section in report.sections for text in section.warnings()]
     return found + [learnt_line(record) for record in report.compressed if record.val_learnt]
 
 
@@ -99,87 +88,6 @@ def learnt_line(record: Compressed) -> str:
         f"{record.model}: the model or its teacher has learnt the validation part. It selected "
         "nothing (the last epoch was kept), and its figures are too good."
     )
-
-
-def zeros(artifact: Artifact) -> str:
-    """Says how much of a model is zero: of the pruned kernels, and of all parameters."""
-    return (
-        f"{formats.percent(artifact.sparsity)} of the pruned kernels, "
-        f"{formats.percent(artifact.zeros)} of all parameters are zero"
-    )
-
-
-def search_line(report: Report) -> str:
-    """Says how many trials ended how, and how many epochs early endings saved."""
-    full = report.record["plan"].get("search", {}).get("epochs", 0)
-    trained, all_epochs = epochs_trained(report.candidates, full)
-    saved = f"; {trained:,} of {all_epochs:,} epochs trained" if trained < all_epochs else ""
-    return f"{report.summary()}{saved}"
-
-
-def verdict(report: Report, model: str) -> str:
-    """Says what compression changed: accuracy, bytes, time; dense against pruned files."""
-    rows = [row for row in report.rows if row.artifact.model == model]
-    record = next(item for item in report.compressed if item.model == model)
-    dense = [row for row in rows if row.artifact.variant == "dense"]
-    pruned = [row for row in rows if row.artifact.variant == "pruned"]
-    if not dense or not pruned:
-        return "not compressed"
-    alone = {row.artifact.format: row for row in dense}
-    old = next((row for row in dense if row.artifact.id == row.artifact.baseline), dense[0])
-    return "; ".join(
-        _trade(old, row, alone.get(row.artifact.format), report.main, record) for row in pruned
-    )
-
-
-def training(report: Report, record: Compressed) -> str:
-    """Says how long the dense and the compressed model were trained, and what that means.
-
-    What a compressed model gains over one that was trained for less long, or without its
-    teacher, is not compression's.
-    """
-    before = dense_training(report, record)
-    epochs = "epoch" if before.epochs == 1 else "epochs"
-    dense = (
-        "how long the dense model was trained is not known"
-        if before.epochs is None
-        else f"the dense model was trained for {before.epochs} {epochs}"
-        + (", from weights that came trained" if before.begun else "")
-    )
-    taught = f", taught by {record.teacher}" if record.teacher else ""
-    text = f"Training: {dense}, then for {_more(record)} while it was compressed{taught}. "
-    if record.as_long is not None:
-        reached = formats.quality(report.main, record.as_long["test"].get(report.main))
-        return (
-            f"{text}Trained on for as long in the same way and not compressed, the Keras model "
-            f"reaches test {report.main} {reached}."
-        )
-    maybe = "training and the teacher" if record.teacher else "training"
-    return (
-        f"{text}No dense model was trained as long (--as-long does it): what was gained may come "
-        f"from {maybe}, not from compression."
-    )
-
-
-def dense_training(report: Report, record: Compressed) -> Trained:
-    """Returns how long a model was trained before; older records leave it to the candidates'."""
-    if record.dense_epochs is not None or record.finetuned is not None:
-        return Trained(record.dense_epochs, record.dense_begun)
-    finals = [item.epochs for item in report.finals if item.model == record.model]
-    histories = [len(item.history) for item in report.candidates if item.id == record.model]
-    # a history of nothing is none
-    known = [epochs for epochs in (*finals, *histories) if epochs]
-    return Trained(known[0]) if known else UNKNOWN
-
-
-def _more(record: Compressed) -> str:
-    """Returns how many epochs compression trained."""
-    if record.finetuned is not None:
-        count, least = record.finetuned, ""
-    else:
-        # older records hold the last fine-tuning alone, and channels may leave in several steps
-        count, least = record.epochs, "at least " if record.channels else ""
-    return f"{least}{count} more epoch{'' if count == 1 else 's'}"
 
 
 def other_runtimes(report: Report) -> list[str]:
@@ -200,74 +108,3 @@ def other_runtimes(report: Report) -> list[str]:
                 f"{latency.runtime}, {threads}: {name} {formats.latency(latency)}, {against}"
             )
     return lines
-
-
-def _trade(old: Row, new: Row, unpruned: Row | None, main: str, record: Compressed) -> str:
-    """Compares a pruned file with the dense baseline; says what the format alone gives."""
-    points = (new.artifact.test[main] - old.artifact.test[main]) * 100
-    quality = main if main == "accuracy" else MEANING[main][0]
-    smaller = old.artifact.gzip_bytes / new.artifact.gzip_bytes
-    what = [new.artifact.format]
-    if 0 < new.artifact.macs < old.artifact.macs:
-        what.append(f"with {old.artifact.macs / new.artifact.macs:.2f}x fewer MACs")
-    if new.artifact.sparsity > 0:
-        what.append(f"({zeros(new.artifact)})")
-    elif len(what) == 1:
-        what.append("(nothing was removed)")
-    against = ""
-    if record.as_long is not None and main in record.as_long["test"]:
-        longer = (new.artifact.test[main] - record.as_long["test"][main]) * 100
-        against = f" ({longer:+.2f} against the dense model trained as long)"
-    text = (
-        f"{' '.join(what)}: {points:+.2f} points of test {quality} after {_more(record)} of "
-        f"training{against}, "
-        f"{smaller:.2f}x smaller gzipped, {_time(new)}"
-    )
-    if unpruned is not None and unpruned is not old and unpruned.latency is not None:
-        text += f" where {new.artifact.format} alone gives {unpruned.latency.ratio:.2f}x"
-    if _only_bytes(new, unpruned):
-        text += ": the zeros save bytes, no time"
-    if new.artifact.unsupported:
-        left = len(new.artifact.unsupported)
-        text += f" (MACs leave out {left} operation{'' if left == 1 else 's'})"
-    return text
-
-
-def _only_bytes(new: Row, unpruned: Row | None) -> bool:
-    """Tells whether pruned weights made a file smaller but not faster than its format alone."""
-    if new.artifact.sparsity == 0 or new.latency is None:
-        return False
-    alone = unpruned.latency.ratio if unpruned is not None and unpruned.latency else 1.0
-    unchanged = unpruned is None or unpruned.artifact.macs == new.artifact.macs
-    return unchanged and new.latency.ratio < alone * (1 + NEGLIGIBLE)
-
-
-def _time(row: Row) -> str:
-    latency = row.latency
-    if latency is None:
-        return "not timed"
-    if latency.ratio_low <= 1.0 <= latency.ratio_high:
-        return "no difference in time that this run can show"
-    if abs(latency.ratio - 1.0) < NEGLIGIBLE:
-        return f"the same time within {NEGLIGIBLE:.0%}"
-    word = "faster" if latency.ratio > 1 else "slower"
-    ratio = latency.ratio if latency.ratio > 1 else 1 / latency.ratio
-    return f"{ratio:.2f}x {word} ({formats.latency(latency)})"
-
-
-# costs that not every search has: headings
-_MEASURED = {"size_bytes": "File", "latency_ms": "Latency"}
-
-
-def measured_costs(report: Report) -> list[str]:
-    """Returns headings of the measured costs that the search traded against quality."""
-    return [_MEASURED[cost] for cost in report.objectives[1:] if cost in _MEASURED]
-
-
-def measured_cells(report: Report, candidate: Candidate) -> list[str]:
-    """Returns a candidate's measured costs, in the order of `measured_costs`."""
-    return [
-        formats.cost(cost, getattr(candidate, cost))
-        for cost in report.objectives[1:]
-        if cost in _MEASURED
-    ]

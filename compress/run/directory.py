@@ -7,108 +7,23 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
-from pathlib import Path, PurePosixPath
-from typing import Any, TypedDict, TypeVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 from compress.core.atomic_files import (
     check_folder,
-    read_json,
     whole_files,
     writable_folder,
     write_json,
 )
-from compress.core.credentials import hidden_in
-from compress.core.errors import InputError, one_line
+from compress.core.errors import InputError
 from compress.core.platform import host
-from compress.core.typed import conform
 from compress.plan import Plan
 from compress.plan.fields import differing_fields, from_nested, to_nested
-from compress.run.records import Candidate, Compressed, Final, read_record
+from compress.run.compressed import Compressed, read_compressed
+from compress.run.stored import FORMAT, PlanRecord, read_data, read_plan
 
-PlanT = TypeVar("PlanT", bound=Plan)
-
-FORMAT = 1
 LOG = logging.getLogger("paretune")
-_PACKAGES = ("tensorflow", "keras", "tensorflow-model-optimization", "optuna", "numpy")
-
-
-def final_name(model: str, place: int) -> str:
-    """Returns the name of one of a model's final trainings: "0005-final2"."""
-    return f"{model}-final{place}"
-
-
-def _candidate(path: Path) -> Candidate:
-    record = read_record(path, Candidate)
-    _check_name(path, record.id)
-    return record
-
-
-def _compressed(path: Path) -> Compressed:
-    """Reads a record; its files are the model's own and lie in the folder."""
-    record = read_record(path, Compressed)
-    _check_name(path, record.model)
-    for item in record.files():
-        inside = PurePosixPath(item.file)
-        if (
-            item.model != record.model
-            or item.id in ("", ".", "..")
-            or "/" in item.id
-            or inside.is_absolute()
-            or ".." in inside.parts
-            or "\0" in item.id + item.file
-        ):
-            raise InputError(
-                f"'{path}' must list files of model {record.model!r} that lie in the run's folder. "
-                f"Received: {item.id!r} of {item.model!r} in {item.file!r}."
-            )
-    return record
-
-
-def _check_name(path: Path, name: str) -> None:
-    """Refuses a record that is named otherwise than its file: names become paths again."""
-    if path.stem != name:
-        raise InputError(
-            f"'{path}' must be named as the record in it. Received: {name!r}. The file was "
-            "renamed or changed by hand."
-        )
-
-
-class _SearchPart(TypedDict, total=False):
-    objectives: tuple[str, ...]
-    epochs: int
-    space: str
-    storage: str
-
-
-class _PlanPart(TypedDict, total=False):
-    search: _SearchPart
-
-
-class _PlanRecord(TypedDict):
-    command: str
-    facts: dict[str, Any]
-    shown: dict[str, str]
-    plan: _PlanPart
-    versions: dict[str, str]
-
-
-class _Preprocess(TypedDict, total=False):
-    formula: str
-    scale: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    bgr: bool
-
-
-class _DataRecord(TypedDict, total=False):
-    source: str
-    task: str
-    input_shape: tuple[int, ...]
-    class_names: tuple[str, ...]
-    counts: dict[str, tuple[int, ...]]
-    preprocess: _Preprocess
-    fingerprint: str
-    notes: tuple[str, ...]
 
 
 class _LogFile(logging.FileHandler):
@@ -120,25 +35,36 @@ class _LogFile(logging.FileHandler):
 
 
 class RunFolder:
-    """The files of one run, by role.
+    """The files of one run, by role; whoever adds others extends it.
 
     Args:
         path: The folder; it need not exist yet.
+
+    Attributes:
+        models: Models of the run, the compressed ones among them. The folder has the name that
+            the first release gave it.
+        final: Models that the run has trained anew at its end.
     """
+
+    PLAN_RECORD: ClassVar[Any] = PlanRecord
+    """What plan.json holds: a TypedDict."""
+    PACKAGES: ClassVar[tuple[str, ...]] = (
+        "tensorflow", "keras", "tensorflow-model-optimization", "numpy",
+    )  # fmt: skip
+    """Packages whose versions are recorded."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.plan_path = self.path / "plan.json"
-        self.candidates = self.path / "candidates"
+        self.models = self.path / "candidates"
         self.final = self.path / "final"
         self.exports = self.path / "exports"
         self.compressed = self.path / "compressed"
         self.latency = self.path / "latency.json"
         self.data = self.path / "data.json"
         self.examples = self.path / "examples.npz"
-        self.journal = self.path / "study.journal"
         self.log = self.path / "log.txt"
-        self.shared = self.path / ".shared"
+        self.lock = self.path / "run.lock"
 
     def latency_of(self, runtime: str) -> Path:
         """Where the times of a runtime other than LiteRT stand."""
@@ -158,7 +84,7 @@ class RunFolder:
         A folder in which nothing was begun may be corrected: it becomes this plan's.
 
         Args:
-            command: The command that writes here ("run", "search", "compress").
+            command: The command that writes here ("compress").
             plan: The plan; fields marked extendable may differ from the stored one.
             facts: What else must agree (the data's fingerprint, say).
             shown: Commands that the report shows.
@@ -189,8 +115,8 @@ class RunFolder:
 
         Args:
             command, plan, facts: See `claim`.
-            untried: Tells of a folder without results whether nothing was begun elsewhere
-                (in the study); default: where there is no study.
+            untried: Tells of a folder without results whether nothing was begun that its other
+                files tell of; default: where there are none.
 
         Returns:
             Whether it is another plan's that never began, and may become this one's.
@@ -213,8 +139,7 @@ class RunFolder:
         ]
         if not differences:
             return False
-        nothing = untried or (lambda: not self.journal.exists())
-        if self._without_results() and nothing():
+        if self._without_results() and (untried or self._holds_no_more)():
             return True
         raise InputError(
             f"Output folder '{self.path}' belongs to another run: "
@@ -222,17 +147,28 @@ class RunFolder:
         )
 
     def _without_results(self) -> bool:
-        """Tells whether the folder holds no more than a claim leaves, and a study perhaps."""
-        places = (self.candidates, self.final, self.exports, self.compressed)
-        begun = any(any(place.iterdir()) for place in places if place.is_dir())
+        """Tells whether nothing of a result lies in the folder."""
+        begun = any(any(place.iterdir()) for place in self._places if place.is_dir())
         return not begun and not (self.path / "unfinished").exists()
+
+    def _holds_no_more(self) -> bool:
+        """Tells whether the folder has no other files than a claim and what follows it leave."""
+        own = {self.plan_path, self.data, self.examples, self.log, self.lock}
+        return all(
+            path in own or path.is_dir() or path.name.startswith(".")
+            for path in self.path.iterdir()
+        )
+
+    @property
+    def _places(self) -> tuple[Path, ...]:
+        return (self.models, self.final, self.exports, self.compressed)
 
     def _claimed(self, record: dict[str, Any], plan: Plan, shown: dict[str, str]) -> None:
         self.check_usable()
         writable_folder(self.path)
-        for folder in (self.candidates, self.final, self.exports, self.compressed):
+        for folder in self._places:
             folder.mkdir(exist_ok=True)
-        versions = {package: metadata.version(package) for package in _PACKAGES}
+        versions = {package: metadata.version(package) for package in self.PACKAGES}
         write_json(
             self.plan_path,
             {
@@ -263,19 +199,7 @@ class RunFolder:
         Raises:
             InputError: The folder is no run's, or of another format.
         """
-        if not self.plan_path.is_file():
-            raise InputError(
-                f"'{self.path}' must be the folder of a run (it has no plan.json). "
-                "Give the --out folder of paretune run, search or compress."
-            )
-        record = read_json(self.plan_path)
-        if record.get("format") != FORMAT:
-            raise InputError(
-                f"'{self.plan_path}' must have format {FORMAT}. Received: "
-                f"{one_line(record.get('format'))}."
-            )
-        checked: dict[str, Any] = conform(hidden_in(record), _PlanRecord, f"'{self.plan_path}'")
-        return checked
+        return read_plan(self.plan_path, self.PLAN_RECORD)
 
     def read_data_record(self) -> dict[str, Any]:
         """Returns the content of data.json; nothing where there is none.
@@ -283,16 +207,7 @@ class RunFolder:
         Raises:
             InputError: It holds something else.
         """
-        if not self.data.exists():
-            return {}
-        checked: dict[str, Any] = conform(read_json(self.data), _DataRecord, f"'{self.data}'")
-        for part, counts in checked.get("counts", {}).items():
-            if any(count < 0 for count in counts):
-                raise InputError(
-                    f"'{self.data}': counts.{one_line(part)} must be at least 0. Received: "
-                    f"{min(counts)}."
-                )
-        return checked
+        return read_data(self.data)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -301,7 +216,7 @@ class RunFolder:
         Raises:
             InputError: Another process holds it.
         """
-        held = host().lock(self.path / "run.lock", wait=False)
+        held = host().lock(self.lock, wait=False)
         if held is None:
             raise InputError(
                 f"Output folder '{self.path}' is in use by another paretune process. Wait "
@@ -329,42 +244,11 @@ class RunFolder:
 
     def model_file(self, name: str) -> Path:
         """Returns the `.keras` file of a model."""
-        return self.candidates / f"{name}.keras"
-
-    def shipped_file(self, name: str) -> Path:
-        """Returns the `.keras` file that goes on: of the final training, where there was one."""
-        final = self.final / f"{name}.keras"
-        return final if final.exists() else self.model_file(name)
-
-    def read_finals(self) -> list[Final]:
-        """Returns all final trainings, in order of models and places."""
-        found = []
-        for path in whole_files(self.final, ".json"):
-            record = read_record(path, Final)
-            _check_name(path, final_name(record.model, record.place))
-            found.append(record)
-        return found
-
-    def write_final(self, record: Final) -> None:
-        """Records a final training."""
-        write_json(self.final / f"{final_name(record.model, record.place)}.json", record.to_json())
-
-    def read_candidates(self) -> list[Candidate]:
-        """Returns all candidates that ended, in order of their numbers."""
-        return [_candidate(path) for path in whole_files(self.candidates, ".json")]
-
-    def read_candidate(self, name: str) -> Candidate | None:
-        """Returns one candidate's record, or None where it has not ended."""
-        path = self.candidates / f"{name}.json"
-        return _candidate(path) if path.exists() else None
-
-    def write_candidate(self, candidate: Candidate) -> None:
-        """Records a candidate that ended."""
-        write_json(self.candidates / f"{candidate.id}.json", candidate.to_json())
+        return self.models / f"{name}.keras"
 
     def read_compressed(self) -> list[Compressed]:
         """Returns what the compress stage has finished, in order of the models' names."""
-        return [_compressed(path) for path in whole_files(self.compressed, ".json")]
+        return [read_compressed(path) for path in whole_files(self.compressed, ".json")]
 
     def write_compressed(self, record: Compressed) -> None:
         """Records a model whose compress stage is finished."""

@@ -69,9 +69,9 @@ class Origin:
 
     @property
     def _compressed(self) -> bool:
-        """Whether the model is a compressed one: they lie beside candidates, without a record."""
-        record = self.folder.candidates / f"{self.file.stem}.json"
-        return self.file.parent == self.folder.candidates and not record.is_file()
+        """Whether the model is a compressed one: others have a record of their training beside."""
+        record = self.file.with_name(f"{self.file.stem}.json")
+        return self.file.parent == self.folder.models and not record.is_file()
 
     @property
     def _on_validation(self) -> bool:
@@ -136,7 +136,7 @@ def origin_of(path: Path) -> Origin | None:
     """
     file = path.resolve()
     folder = RunFolder(file.parent.parent)
-    if file.parent not in (folder.candidates, folder.final) or not folder.data.is_file():
+    if file.parent not in (folder.models, folder.final) or not folder.data.is_file():
         return None
     return Origin(file, folder, folder.read_data_record())
 

@@ -84,7 +84,7 @@ def check_choices(folder: RunFolder, data: Dataset, what: str) -> None:
     """
     if not folder.data.is_file():
         return
-    origin = Origin(folder.candidates / "any.keras", folder, folder.read_data_record())
+    origin = Origin(folder.models / "any.keras", folder, folder.read_data_record())
     stored = origin.examples()
     if stored is None:
         _check_fingerprint(origin, data, what)

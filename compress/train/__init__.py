@@ -1,4 +1,4 @@
-"""The one training loop; search candidates and fine-tuning share it.
+"""The one training loop: whatever is trained goes through it.
 
 The data live in memory as TensorFlow tensors and many steps run in one compiled
 function, so no core waits for Python or for an input pipeline between steps.

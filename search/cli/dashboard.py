@@ -12,8 +12,8 @@ import typer
 
 from compress.core.errors import InputError, MissingDependency
 from compress.plan.fields import require
-from compress.run.directory import RunFolder
 from search.cli._console import reporting_errors, show
+from search.folder.directory import SearchFolder
 
 HOST = "127.0.0.1"
 INSTALL = "optuna-dashboard is not installed. Install it with: pip install 'paretune[dashboard]'"
@@ -60,7 +60,7 @@ def make_dashboard(path: Path, port: int) -> Server:
         MissingDependency: optuna-dashboard is not installed.
     """
     require(0 <= port <= 65535, "port", "be in [0, 65535]", port)
-    folder = RunFolder(path)
+    folder = SearchFolder(path)
     search = folder.read_plan_record()["plan"].get("search")
     if search is None:
         raise InputError(f"'{path}' must be the folder of a search. Received: a compression's.")
@@ -80,7 +80,7 @@ def make_dashboard(path: Path, port: int) -> Server:
     return server
 
 
-def _study(folder: RunFolder, url: str) -> tuple[Any, int]:
+def _study(folder: SearchFolder, url: str) -> tuple[Any, int]:
     """Returns the run's storage and the number of its study there."""
     import optuna
 

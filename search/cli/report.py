@@ -15,7 +15,7 @@ def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="the run's --out folder")],
 ) -> None:
     """Render the report again from a run's folder; nothing is measured anew."""
-    from compress.report import render
+    from search.report import render
 
     with reporting_errors("The same command renders it again."):
         rendered = render(folder)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from compress.pipeline.compression import command_line
-from compress.run.directory import LOG, RunFolder
+from compress.run.directory import LOG
 from search.engines import Job, messages
 from search.engines.progress import Display, JobQueue
+from search.folder.directory import SearchFolder
 from search.plan import SearchPlan
 from search.study.past import Past
 
@@ -27,7 +28,7 @@ class FinalJobs(JobQueue):
     """
 
     def __init__(
-        self, folder: RunFolder, plan: SearchPlan, names: list[str], display: Display
+        self, folder: SearchFolder, plan: SearchPlan, names: list[str], display: Display
     ) -> None:
         done = {(record.model, record.place) for record in folder.read_finals()}
         wanted = [(name, place) for name in reversed(names) for place in range(plan.final.seeds)]
@@ -72,7 +73,7 @@ class CompressJobs(JobQueue):
 
     def __init__(
         self,
-        folder: RunFolder,
+        folder: SearchFolder,
         plan: SearchPlan,
         names: list[str],
         teachers: Sequence[Path],

@@ -6,10 +6,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import RunFailed
-from compress.run.directory import LOG, RunFolder
-from compress.run.records import COMPLETE, FAILED, STOPPED, Candidate
+from compress.run.directory import LOG
 from search.engines import KILLED, OVERDUE, Job, messages
 from search.engines.progress import Display, JobQueue
+from search.folder.directory import SearchFolder
+from search.folder.records import COMPLETE, FAILED, STOPPED, Candidate
 from search.plan import SearchPlan
 from search.samplers.grid import exhausted
 from search.study import study as studies
@@ -30,7 +31,7 @@ class SearchJobs(JobQueue):
     """Gives out trials until enough are trained, and keeps account of them."""
 
     def __init__(
-        self, folder: RunFolder, plan: SearchPlan, study: optuna.Study, display: Display
+        self, folder: SearchFolder, plan: SearchPlan, study: optuna.Study, display: Display
     ) -> None:
         super().__init__(display, plan.search.trials)
         self._folder, self._plan, self._study = folder, plan, study

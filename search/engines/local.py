@@ -17,9 +17,10 @@ from typing import IO, Any, Protocol
 from compress.core.errors import RunFailed
 from compress.core.interpreter import module_command, module_environment
 from compress.core.platform import host
-from compress.run.directory import LOG, RunFolder
+from compress.run.directory import LOG
 from search.engines import messages
 from search.engines.gpu_assignment import card_of, sharers
+from search.folder.directory import SearchFolder
 
 MAX_GROWTH = 2**30
 """A worker whose memory has grown by this many bytes is renewed (TensorFlow gives none back)."""
@@ -89,7 +90,7 @@ class LocalPool:
 
     def __init__(
         self,
-        folder: RunFolder,
+        folder: SearchFolder,
         workers: int,
         device: str,
         threads: int,

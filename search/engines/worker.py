@@ -28,7 +28,7 @@ from search.engines.faults import MEMORY, SPACE, ended_by, fault_of
 if TYPE_CHECKING:
     from compress.core.device import Device
     from compress.data import Dataset
-    from compress.run.directory import RunFolder
+    from search.folder.directory import SearchFolder
     from search.plan import SearchPlan
 
 PROGRESS_SECONDS = 0.2
@@ -49,7 +49,7 @@ class Worker:
     """
 
     def __init__(
-        self, folder: RunFolder, device: str, threads: int, sharers: int, out: TextIO
+        self, folder: SearchFolder, device: str, threads: int, sharers: int, out: TextIO
     ) -> None:
         from compress.core.atomic_files import read_json
         from compress.core.device import quiet_tensorflow, setup
@@ -91,7 +91,7 @@ class Worker:
         return self._final(job) if job["kind"] == messages.FINAL else self._compress(job)
 
     def _trial(self, number: int | None) -> dict[str, Any]:
-        from compress.run.records import FAILED, Candidate
+        from search.folder.records import FAILED, Candidate
         from search.study import study as studies
         from search.trial.objective import candidate_id, evaluate, trial_seed
 
@@ -268,11 +268,11 @@ def main() -> None:
     os.dup2(2, 1)
     # held until this process ends: a resumed run waits for it before touching the journal
     held = host().share(arguments.folder / WORKERS_LOCK)  # noqa: F841
-    from compress.run.directory import RunFolder
+    from search.folder.directory import SearchFolder
 
     try:
         worker = Worker(
-            RunFolder(arguments.folder),
+            SearchFolder(arguments.folder),
             arguments.device,
             arguments.threads,
             arguments.sharers,

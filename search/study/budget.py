@@ -8,16 +8,16 @@ from collections.abc import Sequence
 
 from compress.core.atomic_files import read_json, write_json
 from compress.core.typed import conform
-from compress.report.progress import Course, ended_key, in_order
-from compress.run.directory import RunFolder
-from compress.run.records import COMPLETE, Candidate
+from search.folder.directory import SearchFolder
+from search.folder.records import COMPLETE, Candidate
 from search.plan import SearchPlan
+from search.study.hypervolume import Course, ended_key, in_order
 
 
 class Convergence:
     """Says for how many trials the front's hypervolume has not grown, as trials end.
 
-    Reference point and order are those of the report: see `compress.report.progress`.
+    Reference point and order are those of the report: see `search.study.hypervolume`.
 
     Args:
         objectives: Quality, then costs.
@@ -62,7 +62,7 @@ class Budget:
         plan: Trials, minutes, target, convergence.
     """
 
-    def __init__(self, folder: RunFolder, plan: SearchPlan) -> None:
+    def __init__(self, folder: SearchFolder, plan: SearchPlan) -> None:
         self._plan, self._file = plan, folder.path / "search_seconds.json"
         self._target = plan.budget.parsed_target()
         self._convergence = Convergence(plan.search.objectives)

@@ -8,10 +8,10 @@ from pathlib import Path
 from compress.core.errors import InputError
 from compress.data import Dataset, load_data
 from compress.pipeline.compression import unlearnt_teachers
-from compress.run.directory import RunFolder
-from compress.run.records import COMPLETE
 from compress.run.unlearnt import check_choices, check_scaling, check_unlearnt
 from compress.train.scaling import load_for_model
+from search.folder.directory import SearchFolder
+from search.folder.records import COMPLETE
 from search.plan import SearchPlan
 from search.spaces import Space
 
@@ -70,7 +70,7 @@ def check_past(plan: SearchPlan, data: Dataset, space: Space) -> Past:
     for name in plan.search.warm_start:
         if not (Path(name) / "plan.json").is_file():
             continue
-        source = RunFolder(name)
+        source = SearchFolder(name)
         check_choices(source, data, f"Warm start '{name}'")
         # around a trained model nothing is inherited: see `search.trial.objective`
         if plan.search.inherit and whole is None:
@@ -80,7 +80,7 @@ def check_past(plan: SearchPlan, data: Dataset, space: Space) -> Past:
                 _check_selectable(file, data, f"Weights of '{name}'")
                 before.append(file)
     if plan.search.replay:
-        source = RunFolder(Path(plan.search.replay).resolve().parent.parent)
+        source = SearchFolder(Path(plan.search.replay).resolve().parent.parent)
         check_choices(source, data, f"Replay '{plan.search.replay}'")
     judged = unlearnt_teachers(plan, data)
     notes = [note for item in judged for note in item.notes]

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from compress.core.atomic_files import whole_files
 from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.run.directory import LOG, RunFolder
-from compress.run.records import FAILED, Candidate
+from compress.run.directory import LOG
+from search.folder.directory import SearchFolder
+from search.folder.records import FAILED, Candidate
 from search.plan import SearchPlan
 from search.spaces import DeclaredSpace, space_for
 from search.study import journal
@@ -34,7 +35,7 @@ NUMBER = re.compile(r"[0-9]{4,6}")
 """A trial's number as files are called; no search has more."""
 
 
-def recover(folder: RunFolder, plan: SearchPlan, data: Dataset) -> bool:
+def recover(folder: SearchFolder, plan: SearchPlan, data: Dataset) -> bool:
     """Makes the study agree with the records in `candidates/`.
 
     A journal without a fault stays as it is, and one with a torn last line loses that line.
@@ -83,7 +84,7 @@ def recover(folder: RunFolder, plan: SearchPlan, data: Dataset) -> bool:
     return True
 
 
-def _say(folder: RunFolder, found: journal.Remains, writer: _Writer, count: int) -> None:
+def _say(folder: SearchFolder, found: journal.Remains, writer: _Writer, count: int) -> None:
     what = "was missing or empty"
     if found.size:
         what = f"was damaged: {found.dropped} of {found.lines} lines could not be read"
@@ -101,7 +102,7 @@ def _say(folder: RunFolder, found: journal.Remains, writer: _Writer, count: int)
     LOG.info("%s", "; ".join(words))
 
 
-def _recover_shared(folder: RunFolder, plan: SearchPlan, writer: _Writer, count: int) -> bool:
+def _recover_shared(folder: SearchFolder, plan: SearchPlan, writer: _Writer, count: int) -> bool:
     """Adds the trials that a shared storage has lost at its end."""
     study = open_study(folder, plan)
     trials = study.get_trials(deepcopy=False)
@@ -122,7 +123,7 @@ def _recover_shared(folder: RunFolder, plan: SearchPlan, writer: _Writer, count:
     return bool(missing)
 
 
-def _records(folder: RunFolder) -> dict[int, Candidate]:
+def _records(folder: SearchFolder) -> dict[int, Candidate]:
     """Returns the candidates that ended, by number."""
     records = {}
     for item in folder.read_candidates():
@@ -135,7 +136,7 @@ def _records(folder: RunFolder) -> dict[int, Candidate]:
     return records
 
 
-def _numbers_of_models(folder: RunFolder) -> list[int]:
+def _numbers_of_models(folder: SearchFolder) -> list[int]:
     """Returns the numbers of the candidates that have a model, with a record or without."""
     names = [path.stem for path in whole_files(folder.candidates, ".keras")]
     return [int(name) for name in names if NUMBER.fullmatch(name)]

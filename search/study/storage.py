@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from compress.core import credentials
 from compress.core.errors import InputError
 from compress.core.platform import Lock, host
-from compress.run.directory import RunFolder
+from search.folder.directory import SearchFolder
 
 if TYPE_CHECKING:
     import optuna
 
 
-def study_name(folder: RunFolder, url: str) -> str:
+def study_name(folder: SearchFolder, url: str) -> str:
     """Returns the study's name; in a shared storage the folder's place makes it unique."""
     if not url:
         return "paretune"

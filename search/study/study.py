@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.run.directory import LOG, RunFolder
-from compress.run.records import COMPLETE, DUPLICATE, FAILED, Candidate, read_record
+from compress.run.directory import LOG
+from compress.run.records import read_record
+from search.folder.directory import SearchFolder
+from search.folder.records import COMPLETE, DUPLICATE, FAILED, Candidate
 from search.plan import SearchPlan
 from search.samplers import SAMPLERS
 from search.spaces import space_for
@@ -28,7 +30,7 @@ LADDER = 3
 """At most so many models, from the smallest on towards the baseline, are tried behind it."""
 
 
-def open_study(folder: RunFolder, plan: SearchPlan) -> optuna.Study:
+def open_study(folder: SearchFolder, plan: SearchPlan) -> optuna.Study:
     """Opens the run's study, creating it the first time.
 
     Raises:
@@ -53,7 +55,7 @@ def directions(plan: SearchPlan) -> list[Any]:
     return [StudyDirection.MAXIMIZE, *(StudyDirection.MINIMIZE for _ in plan.search.costs)]
 
 
-def close_orphans(study: optuna.Study, folder: RunFolder, plan: SearchPlan) -> int:
+def close_orphans(study: optuna.Study, folder: SearchFolder, plan: SearchPlan) -> int:
     """Ends the trials that an interrupted run left running, and queues them again.
 
     A trial whose candidate was already written in full is told as finished instead: no

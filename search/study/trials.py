@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from compress.run.records import COMPLETE, REJECTED, STOPPED, Candidate
+from search.folder.records import COMPLETE, REJECTED, STOPPED, Candidate
 from search.plan import SearchPlan
 from search.study.study import FIXED, outcome
 from search.trial.costs import Costs, report_excess, report_preferences

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from compress.core.errors import InputError
-from compress.run.directory import RunFolder
+from search.folder.directory import SearchFolder
 from search.study import journal
 from search.study.storage import open_storage, study_name
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import optuna
 
 
-def untried(folder: RunFolder) -> bool:
+def untried(folder: SearchFolder) -> bool:
     """Tells whether the study of a folder without results has begun no trial."""
     from optuna.trial import TrialState
 
@@ -30,7 +30,7 @@ def untried(folder: RunFolder) -> bool:
     )
 
 
-def forget(folder: RunFolder) -> None:
+def forget(folder: SearchFolder) -> None:
     """Removes the study of a folder in which no trial has begun.
 
     Queued trials follow from the plan: another plan queues others.
@@ -44,12 +44,12 @@ def forget(folder: RunFolder) -> None:
         optuna.delete_study(study_name=study.study_name, storage=study._storage)
 
 
-def _stored_url(folder: RunFolder) -> str:
+def _stored_url(folder: SearchFolder) -> str:
     search = folder.read_plan_record()["plan"].get("search", {})
     return str(search.get("storage", ""))
 
 
-def _stored_study(folder: RunFolder, url: str) -> optuna.Study | None:
+def _stored_study(folder: SearchFolder, url: str) -> optuna.Study | None:
     import optuna
 
     try:

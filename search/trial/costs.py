@@ -17,7 +17,7 @@ from compress.core.typed import conform
 from compress.measure import count_macs, measure_latency
 from compress.model.copies import copy_model
 from compress.plan import LatencyOptions
-from compress.run.directory import RunFolder
+from search.folder.directory import SearchFolder
 from search.plan import SearchOptions
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class _Measured(TypedDict, total=False):
     latency_ms: float
 
 
-def find_costs(model: keras.Model, options: SearchOptions, folder: RunFolder) -> Costs:
+def find_costs(model: keras.Model, options: SearchOptions, folder: SearchFolder) -> Costs:
     """Counts and, where the plan asks for it, measures what an untrained model costs.
 
     Cheap things come first, and what breaks a limit is not measured further: a file is not

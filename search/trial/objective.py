@@ -14,9 +14,9 @@ from compress.core.errors import TrainingDiverged
 from compress.data import Dataset
 from compress.model.copies import float32_model
 from compress.model.io import check_saveable, save_model
-from compress.run.directory import RunFolder
-from compress.run.records import COMPLETE, DUPLICATE, FAILED, REJECTED, STOPPED, Candidate
 from compress.train import train
+from search.folder.directory import SearchFolder
+from search.folder.records import COMPLETE, DUPLICATE, FAILED, REJECTED, STOPPED, Candidate
 from search.plan import SearchPlan
 from search.spaces import space_for
 from search.trial import optimizers
@@ -57,7 +57,7 @@ def evaluate(
     trial: optuna.Trial,
     data: Dataset,
     plan: SearchPlan,
-    folder: RunFolder,
+    folder: SearchFolder,
     device: Device,
     on_progress: Callable[[str, float], None],
 ) -> Candidate:
@@ -147,14 +147,14 @@ def evaluate(
     return _written(folder, candidate)
 
 
-def _written(folder: RunFolder, candidate: Candidate) -> Candidate:
+def _written(folder: SearchFolder, candidate: Candidate) -> Candidate:
     candidate = replace(candidate, ended=time.time())
     folder.write_candidate(candidate)
     return candidate
 
 
 def _inherited(
-    model: keras.Model, trial: optuna.Trial, plan: SearchPlan, folder: RunFolder
+    model: keras.Model, trial: optuna.Trial, plan: SearchPlan, folder: SearchFolder
 ) -> tuple[str, ...]:
     """Gives the model the weights of the nearest finished candidate, where asked to.
 
@@ -172,7 +172,7 @@ def _inherited(
     )
 
 
-def _same_choices(trial: optuna.Trial, folder: RunFolder) -> Candidate | None:
+def _same_choices(trial: optuna.Trial, folder: SearchFolder) -> Candidate | None:
     """Returns the earliest candidate with these choices whose result can be reused."""
     from optuna.trial import TrialState
 

@@ -13,11 +13,11 @@ import numpy as np
 from compress.data import Dataset, Split
 from compress.model.copies import float32_model
 from compress.model.io import save_model
-from compress.run.directory import RunFolder, final_name
-from compress.run.records import Candidate, Final
 from compress.train import EpochRecord, train
 from compress.train.last import LastEpoch
 from compress.train.predict import predict_logits
+from search.folder.directory import SearchFolder
+from search.folder.records import Candidate, Final, final_name
 from search.plan import SearchPlan
 from search.spaces import space_for
 from search.trial import optimizers
@@ -40,7 +40,7 @@ def retrain(
     place: int,
     data: Dataset,
     plan: SearchPlan,
-    folder: RunFolder,
+    folder: SearchFolder,
     device: Device,
     on_progress: Callable[[str, float], None],
 ) -> Final:
@@ -108,7 +108,7 @@ def retrain(
     return record
 
 
-def promote_best(model: str, folder: RunFolder, quality: str) -> Final:
+def promote_best(model: str, folder: SearchFolder, quality: str) -> Final:
     """Makes the best of a model's final trainings the one that goes on.
 
     The best by validation quality, the first of equals; the first training where validation

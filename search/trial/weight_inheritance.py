@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from compress.core.atomic_files import whole_files
 from compress.core.errors import InputError
 from compress.model.io import load_model
-from compress.run.directory import RunFolder
-from compress.run.records import COMPLETE, Candidate
+from search.folder.directory import SearchFolder
+from search.folder.records import COMPLETE, Candidate
 from search.trial.optimizers import is_setting
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def likeness(one: dict[str, Any], two: dict[str, Any]) -> float:
 def nearest(
     choices: dict[str, Any],
     finished: Mapping[str, dict[str, Any]],
-    folder: RunFolder,
+    folder: SearchFolder,
     others: tuple[str, ...],
 ) -> Donor | None:
     """Returns the finished candidate most like these choices; of equals the first.
@@ -73,11 +73,11 @@ def nearest(
     ]
     for name in others:
         if (Path(name) / "plan.json").is_file():
-            donors += _donors(choices, RunFolder(name), name)
+            donors += _donors(choices, SearchFolder(name), name)
     return max(donors, key=lambda donor: donor.likeness, default=None)
 
 
-def _donors(choices: dict[str, Any], folder: RunFolder, name: str) -> Iterator[Donor]:
+def _donors(choices: dict[str, Any], folder: SearchFolder, name: str) -> Iterator[Donor]:
     candidates: list[Candidate] = folder.read_candidates()
     for item in candidates:
         file = folder.model_file(item.id)

@@ -15,10 +15,10 @@ from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.pipeline.checks import fitting
 from compress.plan.fields import from_flat
-from compress.run.directory import RunFolder
-from compress.run.records import Candidate
 from search import pipeline
 from search.cli import app
+from search.folder.directory import SearchFolder
+from search.folder.records import Candidate
 from search.plan import SearchPlan
 from search.study import study as studies
 from search.study.unbegun import forget, untried
@@ -177,7 +177,7 @@ def test_what_a_model_cannot_do_is_left_out_and_noted(blobs: Dataset) -> None:
 def test_a_worker_compresses_with_what_fits(blobs: Dataset, cpu: Device, tmp_path: Path) -> None:
     from search.engines.worker import Worker
 
-    folder = RunFolder(tmp_path / "run")
+    folder = SearchFolder(tmp_path / "run")
     values = {"epochs": 1, "batch_size": 32, "teacher": "none", "formats": "float32"}
     values |= {"channels": "0.5x", "channel_limits": "h1=0.3", "sparsity": 0.0}
     plan = from_flat(SearchPlan, values)
@@ -212,7 +212,7 @@ def test_a_run_without_a_trial_is_corrected_in_place(
 
     assert seed_of() == 0
     assert seed_of(seed=1) == 1  # other data, too: the seed splits them
-    folder, plan = RunFolder(out), from_flat(SearchPlan, {**values, "seed": 1})
+    folder, plan = SearchFolder(out), from_flat(SearchPlan, {**values, "seed": 1})
     # queued trials are no trials; they follow from the plan and go with it
     study = studies.open_study(folder, plan)
     study.enqueue_trial({"x": 1})
@@ -232,7 +232,7 @@ def test_a_run_without_a_trial_is_corrected_in_place(
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_trial_that_has_begun_is_one(shared: bool, tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
+    folder = SearchFolder(tmp_path / "run")
     storage = f"sqlite:///{tmp_path}/study.db" if shared else ""
     plan = from_flat(SearchPlan, {"storage": storage})
     folder.claim("run", plan)
@@ -253,7 +253,7 @@ def test_a_trial_that_has_begun_is_one(shared: bool, tmp_path: Path) -> None:
 def test_a_compression_that_never_began_is_corrected_in_place(tmp_path: Path) -> None:
     from compress.plan import Plan
 
-    folder = RunFolder(tmp_path / "out")
+    folder = SearchFolder(tmp_path / "out")
     folder.claim("compress", Plan(), {"model": "a.keras"})
     folder.claim("compress", Plan(), {"model": "b.keras"})
     # a search's folder, of which only the search can say whether it began

@@ -10,12 +10,12 @@ import pytest
 
 from compress.core.errors import RunFailed
 from compress.plan.fields import from_flat
-from compress.run.directory import RunFolder
-from compress.run.records import Candidate
 from search import pipeline
 from search.engines.final_jobs import CompressJobs
 from search.engines.jobs import SearchJobs
 from search.engines.progress import NoDisplay
+from search.folder.directory import SearchFolder
+from search.folder.records import Candidate
 from search.pipeline import default_folder, worker_count
 from search.plan import SearchPlan
 from search.study import study as studies
@@ -23,8 +23,8 @@ from tests.search.test_run import paretune
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
-    made = RunFolder(tmp_path / "run")
+def folder(tmp_path: Path) -> SearchFolder:
+    made = SearchFolder(tmp_path / "run")
     made.claim("run", SearchPlan())
     return made
 
@@ -34,7 +34,7 @@ def message(state: str, number: int) -> dict[str, Any]:
     return {"kind": "done", "candidate": made.to_json()}
 
 
-def test_rejected_trials_do_not_count(folder: RunFolder) -> None:
+def test_rejected_trials_do_not_count(folder: SearchFolder) -> None:
     plan = from_flat(SearchPlan, {"trials": 2})
     jobs = SearchJobs(folder, plan, studies.open_study(folder, plan), NoDisplay())
     first, second = jobs.next_job(), jobs.next_job()
@@ -49,7 +49,7 @@ def test_rejected_trials_do_not_count(folder: RunFolder) -> None:
     assert jobs.next_job() is None
 
 
-def test_rejections_end_somewhere(folder: RunFolder) -> None:
+def test_rejections_end_somewhere(folder: SearchFolder) -> None:
     plan = from_flat(SearchPlan, {"trials": 1, "max_macs": 1})
     jobs = SearchJobs(folder, plan, studies.open_study(folder, plan), NoDisplay())
     given = 0
@@ -63,7 +63,7 @@ def test_rejections_end_somewhere(folder: RunFolder) -> None:
     assert "100 candidates exceeded the limits or repeated others" in jobs.over
 
 
-def test_a_dead_worker_is_a_failed_candidate(folder: RunFolder) -> None:
+def test_a_dead_worker_is_a_failed_candidate(folder: SearchFolder) -> None:
     plan = from_flat(SearchPlan, {"trials": 1})
     study = studies.open_study(folder, plan)
     jobs = SearchJobs(folder, plan, study, NoDisplay())
@@ -79,7 +79,7 @@ def test_a_dead_worker_is_a_failed_candidate(folder: RunFolder) -> None:
     assert jobs.next_job() is None
 
 
-def test_a_worker_that_dies_after_its_work_loses_nothing(folder: RunFolder) -> None:
+def test_a_worker_that_dies_after_its_work_loses_nothing(folder: SearchFolder) -> None:
     plan = from_flat(SearchPlan, {"trials": 1})
     study = studies.open_study(folder, plan)
     jobs = SearchJobs(folder, plan, study, NoDisplay())
@@ -94,7 +94,7 @@ def test_a_worker_that_dies_after_its_work_loses_nothing(folder: RunFolder) -> N
     assert study.trials[0].values == [0.5, 500.0]
 
 
-def test_workers_that_cannot_begin_end_the_run(folder: RunFolder) -> None:
+def test_workers_that_cannot_begin_end_the_run(folder: SearchFolder) -> None:
     plan = from_flat(SearchPlan, {"trials": 1})
     jobs = SearchJobs(folder, plan, studies.open_study(folder, plan), NoDisplay())
     for _ in range(2):
@@ -107,7 +107,7 @@ def test_workers_that_cannot_begin_end_the_run(folder: RunFolder) -> None:
         jobs.on_death(0, job, None, "exit code 1")
 
 
-def test_compression_goes_largest_first_and_collects_failures(folder: RunFolder) -> None:
+def test_compression_goes_largest_first_and_collects_failures(folder: SearchFolder) -> None:
     plan = from_flat(SearchPlan, {"sparsity": 0.7, "trials": 9})
     jobs = CompressJobs(folder, plan, ["0001", "0002", "0003"], [Path("t.keras")], NoDisplay())
     given = []
@@ -129,7 +129,7 @@ def test_compression_goes_largest_first_and_collects_failures(folder: RunFolder)
 
 
 def test_the_teachers_path_is_never_split(tmp_path: Path) -> None:
-    folder, plan = RunFolder(tmp_path / "a,b"), from_flat(SearchPlan, {"trials": 9})
+    folder, plan = SearchFolder(tmp_path / "a,b"), from_flat(SearchPlan, {"trials": 9})
     teacher = folder.model_file("0002")
     job = CompressJobs(folder, plan, ["0001"], [teacher], NoDisplay()).next_job()
     assert job is not None

@@ -182,7 +182,7 @@ def test_the_reason_of_a_crash_reaches_the_record_and_the_report(
     assert f"m-p80.int8 {crash}" in record.notes[1]
     render(folder.path)
     page = (folder.path / "report.html").read_text("utf-8")
-    assert "m.int8 was not made: LiteRT&#x27;s converter crashed on model" in page
+    assert "m.int8 was not made: LiteRT&#39;s converter crashed on model" in page
 
 
 def test_a_model_without_any_file_is_an_error(lstm: Any, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from compress.pipeline.stages import compress_stage, silent
 from compress.plan import Plan
 from compress.plan.fields import from_flat
 from compress.prune.channels import prune_channels
+from compress.run.compressed import Compressed
 from compress.run.directory import RunFolder
-from compress.run.records import Compressed
 
 QUICK = {"epochs": 1, "batch_size": 32, "teacher": "none", "formats": "float32"}
 

@@ -16,11 +16,13 @@ from rich.console import Console
 from compress.core.atomic_files import read_json, write_json
 from compress.measure import Latency, formats
 from compress.plan import Plan
-from compress.report import load_report, render, render_tables
-from compress.report.words import training, verdict
-from compress.run.directory import RunFolder
-from compress.run.records import Artifact, Candidate, Compressed
+from compress.report import render_tables
+from compress.report.trade import training, verdict
+from compress.run.compressed import Artifact, Compressed
+from search.folder.directory import SearchFolder
+from search.folder.records import Candidate
 from search.plan import SearchPlan
+from search.report import load_report, render
 
 
 def artifact(model: str, variant: str, file_format: str, accuracy: float, gzipped: int) -> Artifact:
@@ -42,8 +44,8 @@ def latency(ratio: float, spread: float = 0.01) -> Latency:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
-    made = RunFolder(tmp_path / "run")
+def folder(tmp_path: Path) -> SearchFolder:
+    made = SearchFolder(tmp_path / "run")
     shown = {"command": "paretune run --data x", "replay": "paretune search --replay r/{id}.json"}
     made.claim("run", SearchPlan(), {}, shown)
     write_json(
@@ -84,7 +86,7 @@ def folder(tmp_path: Path) -> RunFolder:
     return made
 
 
-def test_front_and_states(folder: RunFolder) -> None:
+def test_front_and_states(folder: SearchFolder) -> None:
     report = load_report(folder.path)
     # 0003 costs more than 0002 at the same accuracy
     assert report.front == ("0000", "0002", "0001")
@@ -93,7 +95,7 @@ def test_front_and_states(folder: RunFolder) -> None:
     )
 
 
-def test_json_and_csv_hold_the_figures(folder: RunFolder) -> None:
+def test_json_and_csv_hold_the_figures(folder: SearchFolder) -> None:
     render(folder.path)
     content = json.loads((folder.path / "report.json").read_text())
     last = content["files"][-1]
@@ -137,7 +139,7 @@ class Page(HTMLParser):
         self.open.pop()
 
 
-def test_html_is_self_contained_and_escaped(folder: RunFolder) -> None:
+def test_html_is_self_contained_and_escaped(folder: SearchFolder) -> None:
     render(folder.path)
     text = (folder.path / "report.html").read_text("utf-8")
     page = Page()
@@ -162,7 +164,7 @@ def test_html_is_self_contained_and_escaped(folder: RunFolder) -> None:
         assert expected in text, expected
 
 
-def test_rendering_twice_gives_the_same_bytes(folder: RunFolder) -> None:
+def test_rendering_twice_gives_the_same_bytes(folder: SearchFolder) -> None:
     render(folder.path)
     names = ("report.html", "report.json", "candidates.csv", "pareto.png")
     before = {name: (folder.path / name).read_bytes() for name in names}
@@ -170,7 +172,7 @@ def test_rendering_twice_gives_the_same_bytes(folder: RunFolder) -> None:
     assert before == {name: (folder.path / name).read_bytes() for name in names}
 
 
-def test_verdicts_say_what_zeros_change(folder: RunFolder) -> None:
+def test_verdicts_say_what_zeros_change(folder: SearchFolder) -> None:
     text = verdict(load_report(folder.path), "0001")
     # of the kernels that were pruned, and of all parameters: 300 of 1000 are not zero
     assert (
@@ -181,7 +183,7 @@ def test_verdicts_say_what_zeros_change(folder: RunFolder) -> None:
     assert "2.00x faster (250 us [245, 255]) where int8 alone gives 2.00x" in text
 
 
-def lengths(folder: RunFolder, **changes: Any) -> str:
+def lengths(folder: SearchFolder, **changes: Any) -> str:
     """Returns what the report says about training, with another record."""
     path = folder.compressed / "0001.json"
     write_json(path, {**read_json(path), **changes})
@@ -189,7 +191,7 @@ def lengths(folder: RunFolder, **changes: Any) -> str:
     return training(report, report.compressed[0])
 
 
-def test_more_training_is_named_beside_what_was_gained(folder: RunFolder) -> None:
+def test_more_training_is_named_beside_what_was_gained(folder: SearchFolder) -> None:
     # a record of the first release: the candidate's history tells, the last fine-tuning at least
     path = folder.candidates / "0001.json"
     told = ({"epoch": n, "val": {"accuracy": 0.5}} for n in range(1, 4))
@@ -225,13 +227,13 @@ def test_more_training_is_named_beside_what_was_gained(folder: RunFolder) -> Non
     assert "+5.00 points of test accuracy after 112 more epochs of training" in told
     assert "(-1.00 against the dense model trained as long)" in told
     render(folder.path)
-    assert text in (folder.path / "report.html").read_text("utf-8").replace("&#x27;", "'")
+    assert text in (folder.path / "report.html").read_text("utf-8").replace("&#39;", "'")
     console = Console(width=400, record=True, file=StringIO())
     console.print(render_tables(load_report(folder.path)))
     assert text in console.export_text()
 
 
-def test_zeros_are_told_as_a_share_of_everything(folder: RunFolder) -> None:
+def test_zeros_are_told_as_a_share_of_everything(folder: SearchFolder) -> None:
     """13 % of all parameters may be what 80 % of some kernels are."""
     path = folder.compressed / "0001.json"
     content = read_json(path)
@@ -254,7 +256,7 @@ def test_zeros_are_told_as_a_share_of_everything(folder: RunFolder) -> None:
     assert "80 % sparsity" not in page + text
 
 
-def test_the_baseline_is_named_as_it_is(folder: RunFolder) -> None:
+def test_the_baseline_is_named_as_it_is(folder: SearchFolder) -> None:
     from compress.report.words import conditions
 
     assert "dense float32 file" in conditions(load_report(folder.path))
@@ -263,7 +265,7 @@ def test_the_baseline_is_named_as_it_is(folder: RunFolder) -> None:
     assert "dense int8 file" in conditions(load_report(folder.path))
 
 
-def test_ranges_are_never_shown_as_intervals(folder: RunFolder) -> None:
+def test_ranges_are_never_shown_as_intervals(folder: SearchFolder) -> None:
     """Of few instances: in the page, the tables, JSON and CSV."""
     from compress.report.words import conditions
 
@@ -283,7 +285,7 @@ def test_ranges_are_never_shown_as_intervals(folder: RunFolder) -> None:
     assert spreads == [""] * 6 + ["range"] * 4
 
 
-def test_tables_print(folder: RunFolder) -> None:
+def test_tables_print(folder: SearchFolder) -> None:
     console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(render_tables(load_report(folder.path)))
     text = console.export_text()
@@ -293,7 +295,7 @@ def test_tables_print(folder: RunFolder) -> None:
 
 
 def test_a_search_alone_and_an_empty_run_render(tmp_path: Path) -> None:
-    made = RunFolder(tmp_path / "search")
+    made = SearchFolder(tmp_path / "search")
     made.claim("search", SearchPlan())
     report = render(made.path)
     assert (report.front, report.rows) == ((), ())
@@ -302,7 +304,7 @@ def test_a_search_alone_and_an_empty_run_render(tmp_path: Path) -> None:
     )
     assert render(made.path).front == ("0000",)
     assert (made.path / "pareto.png").read_bytes().startswith(b"\x89PNG")
-    bare = RunFolder(tmp_path / "compress")
+    bare = SearchFolder(tmp_path / "compress")
     bare.claim("compress", Plan())
     assert render(bare.path).rows == ()
 

@@ -15,12 +15,14 @@ from scipy.stats import binomtest
 from compress.core.atomic_files import read_json, write_json
 from compress.measure.sampling import resampled, wilson
 from compress.plan import Plan
-from compress.report import load_report, render, render_tables
+from compress.report import render_tables
 from compress.report.standouts import standouts
 from compress.report.words import learnt_lines
-from compress.run.directory import RunFolder
-from compress.run.records import Artifact, Compressed, Final
+from compress.run.compressed import Artifact, Compressed
 from compress.task import make_task
+from search.folder.directory import SearchFolder
+from search.folder.records import Final
+from search.report import load_report, render
 from tests.compress.report.test_report import latency
 
 # id, validation, test, gzipped bytes, time against the baseline
@@ -33,8 +35,8 @@ FILES = [
 ]
 
 
-def run_with(path: Path, files: list[tuple[str, float | None, float, int, float]]) -> RunFolder:
-    folder = RunFolder(path)
+def run_with(path: Path, files: list[tuple[str, float | None, float, int, float]]) -> SearchFolder:
+    folder = SearchFolder(path)
     folder.claim("compress", Plan())
     write_json(
         folder.data,
@@ -123,11 +125,11 @@ def test_of_int8_alone_older_records_know_nothing(tmp_path: Path) -> None:
     assert (found.chosen, "not on record" in found.missing) == ((), True)
 
 
-def final_on_validation(folder: RunFolder) -> None:
+def final_on_validation(folder: SearchFolder) -> None:
     folder.write_final(Final("m", 0, 1, 5, 5, True, {}, {"accuracy": 0.9}, 1.0))
 
 
-def taught_on_validation(folder: RunFolder) -> None:
+def taught_on_validation(folder: SearchFolder) -> None:
     path = folder.compressed / "m.json"
     write_json(path, {**read_json(path), "val_learnt": True})
 

@@ -14,16 +14,16 @@ from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, load_data
 from compress.pipeline.compression import write_data_record
 from compress.plan.fields import from_flat, to_nested
-from compress.run.directory import RunFolder
 from compress.run.origin import origin_of, past_of, write_examples
 from compress.run.unlearnt import Judged, check_choices, check_scaling, check_unlearnt, overlap
+from search.folder.directory import SearchFolder
 from search.plan import SearchPlan
 
 
-def run_of(path: Path, data: Dataset, *, old: bool = False, **flat: Any) -> RunFolder:
+def run_of(path: Path, data: Dataset, *, old: bool = False, **flat: Any) -> SearchFolder:
     """A run's folder with one candidate, its final training and its compressed model."""
     plan = from_flat(SearchPlan, flat)
-    folder = RunFolder(path)
+    folder = SearchFolder(path)
     folder.claim("run", plan)
     write_data_record(folder, data)
     if not old:
@@ -135,7 +135,7 @@ def test_final_trainings_on_the_validation_part(
 def test_what_was_learnt_is_handed_on(digits: Dataset, reseeded: Dataset, tmp_path: Path) -> None:
     """A compressed model of a model of a run, and one whose teacher came from another."""
     first = run_of(tmp_path / "run", digits, final_epochs=2, final_on_validation=True)
-    second = RunFolder(tmp_path / "compress")
+    second = SearchFolder(tmp_path / "compress")
     second.claim("compress", from_flat(SearchPlan, {}))
     write_data_record(second, digits)
     final = first.final / "0003.keras"
@@ -187,8 +187,8 @@ def test_choices_are_tested_on_what_did_not_make_them(
             check_choices(folder, reseeded, "Warm start 'r'")
     # new validation data may be old training data: choices have no weights
     swapped = replace(digits, train=digits.val, val=digits.train)
-    check_choices(RunFolder(tmp_path / "runFalse"), swapped, "Warm start 'r'")
-    check_choices(RunFolder(tmp_path / "none"), reseeded, "Warm start 'r'")
+    check_choices(SearchFolder(tmp_path / "runFalse"), swapped, "Warm start 'r'")
+    check_choices(SearchFolder(tmp_path / "none"), reseeded, "Warm start 'r'")
 
 
 def test_a_model_is_fed_as_in_its_run(digits: Dataset, blobs: Dataset, tmp_path: Path) -> None:

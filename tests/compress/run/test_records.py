@@ -10,11 +10,13 @@ import pytest
 
 from compress.core.errors import InputError
 from compress.core.typed import conform
-from compress.report import load_report, render_tables
+from compress.report import render_tables
 from compress.report.html import render_html
-from compress.report.search_facts import search_facts
-from compress.run.directory import RunFolder
-from compress.run.records import Candidate, Compressed, read_record
+from compress.run.compressed import Compressed
+from compress.run.records import read_record
+from search.folder.directory import SearchFolder
+from search.folder.records import Candidate
+from search.report import load_report
 from tests.compress.report.test_report import folder  # noqa: F401 - a fixture
 from tests.fuzz.damage import changed, nodes
 
@@ -112,7 +114,7 @@ def test_records_of_the_first_release_are_read() -> None:
 ODD: list[Any] = [..., None, True, -1, 0, 10**30, 0.5, "x", "", [], {}, [[[[1]]]], {"a": {"b": []}}]
 
 
-def test_every_value_of_a_folder_may_be_of_another_type(folder: RunFolder) -> None:  # noqa: F811
+def test_every_value_of_a_folder_may_be_of_another_type(folder: SearchFolder) -> None:  # noqa: F811
     """The report is made, or refused in one line; no value ends in another error."""
     refused = made = 0
     files = [folder.plan_path, folder.data, folder.latency, folder.candidates / "0001.json",
@@ -139,7 +141,7 @@ def test_every_value_of_a_folder_may_be_of_another_type(folder: RunFolder) -> No
 
 
 @pytest.mark.slow
-def test_an_odd_value_on_the_page(folder: RunFolder) -> None:  # noqa: F811
+def test_an_odd_value_on_the_page(folder: SearchFolder) -> None:  # noqa: F811
     """What the tables do not show the page does: versions, shown commands, scaling, layers."""
     for file, path in (
         (folder.plan_path, ("versions",)),
@@ -155,7 +157,7 @@ def test_an_odd_value_on_the_page(folder: RunFolder) -> None:  # noqa: F811
             file.write_text(json.dumps(changed(json.loads(whole), path, odd)))
             try:
                 report = load_report(folder.path)
-                render_html(report, search_facts(report))
+                render_html(report)
             except InputError:
                 continue
         file.write_text(whole)

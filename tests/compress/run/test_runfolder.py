@@ -12,13 +12,14 @@ from compress.core.atomic_files import whole_files
 from compress.core.errors import InputError
 from compress.plan import Plan
 from compress.plan.fields import from_flat
-from compress.run.directory import LOG, RunFolder
-from compress.run.records import Candidate
+from compress.run.directory import LOG
+from search.folder.directory import SearchFolder
+from search.folder.records import Candidate
 from search.plan import SearchPlan
 
 
 def test_the_same_plan_may_come_back(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
+    folder = SearchFolder(tmp_path / "run")
     folder.claim("run", SearchPlan(), {"data": "abc"})
     folder.claim("run", from_flat(SearchPlan, {"trials": 50}), {"data": "abc"})
     stored = folder.read_plan_record()
@@ -38,7 +39,7 @@ def test_the_same_plan_may_come_back(tmp_path: Path) -> None:
 def test_another_plan_is_refused_and_nothing_changes(
     tmp_path: Path, command: str, values: dict[str, object], fact: str, message: str
 ) -> None:
-    folder = RunFolder(tmp_path / "run")
+    folder = SearchFolder(tmp_path / "run")
     folder.claim("run", SearchPlan(), {"data": "abc"})
     folder.write_candidate(Candidate("0000", "failed", {}, 0))
     before = folder.plan_path.read_bytes()
@@ -48,7 +49,7 @@ def test_another_plan_is_refused_and_nothing_changes(
 
 
 def test_what_a_killed_writer_left_behind_is_no_record(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
+    folder = SearchFolder(tmp_path / "run")
     folder.claim("run", SearchPlan(), {"data": "abc"})
     folder.write_candidate(Candidate("0000", "failed", {}, 0))
     for place in (folder.candidates, folder.final, folder.compressed):
@@ -62,14 +63,14 @@ def test_what_a_killed_writer_left_behind_is_no_record(tmp_path: Path) -> None:
 def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(InputError, match="must be empty or an earlier run's"):
-        RunFolder(tmp_path).claim("run", Plan())
+        SearchFolder(tmp_path).claim("run", Plan())
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     with pytest.raises(InputError, match="no plan.json"):
-        RunFolder(tmp_path).read_plan_record()
+        SearchFolder(tmp_path).read_plan_record()
 
 
 def test_a_later_format_is_refused(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = SearchFolder(tmp_path)
     folder.claim("run", Plan())
     record = folder.read_plan_record() | {"format": 2}
     folder.plan_path.write_text(json.dumps(record))
@@ -78,12 +79,12 @@ def test_a_later_format_is_refused(tmp_path: Path) -> None:
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = SearchFolder(tmp_path)
     folder.claim("run", Plan())
     with (
         folder.locked(),
         pytest.raises(InputError, match="in use by another paretune process"),
-        RunFolder(tmp_path).locked(),
+        SearchFolder(tmp_path).locked(),
     ):
         pass
     with folder.locked():
@@ -91,7 +92,7 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
 
 
 def test_log_and_candidates(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = SearchFolder(tmp_path)
     folder.claim("run", Plan())
     with folder.logging():
         LOG.info("hello %d", 3)

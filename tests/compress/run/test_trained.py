@@ -8,17 +8,18 @@ from typing import Any
 import pytest
 
 from compress.plan import Plan
-from compress.run.directory import RunFolder
-from compress.run.records import Candidate, Compressed, Final
+from compress.run.compressed import Compressed
 from compress.run.trained import UNKNOWN, Trained, trained_for
+from search.folder.directory import SearchFolder
+from search.folder.records import Candidate, Final
 from search.plan import SearchOptions, SearchPlan
 
 VAL = {"dense": {"accuracy": 0.9}, "pruned": {"accuracy": 0.9}}
 WEIGHTS: dict[str, Any] = {"pruned": [], "kept": []}
 
 
-def run_at(path: Path, **options: object) -> RunFolder:
-    folder = RunFolder(path)
+def run_at(path: Path, **options: object) -> SearchFolder:
+    folder = SearchFolder(path)
     folder.claim("run", SearchPlan(search=SearchOptions(**options)))  # type: ignore[arg-type]
     folder.data.write_text('{"source": "digits"}')
     history = ({"epoch": 1}, {"epoch": 2}, {"epoch": 3})
@@ -62,7 +63,7 @@ def test_weights_that_came_trained_are_told(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_was_compressed_into_is_a_run_too(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "out")
+    folder = SearchFolder(tmp_path / "out")
     folder.claim("compress", Plan())
     folder.data.write_text('{"source": "digits"}')
     folder.write_compressed(

@@ -12,18 +12,18 @@ import typer
 from rich.table import Table
 from typer.testing import CliRunner
 
-from compress.run.directory import RunFolder
-from compress.run.records import Candidate
 from search.cli import _console, app
+from search.folder.directory import SearchFolder
+from search.folder.records import Candidate
 from search.plan import SearchPlan
 from tests.patience import PATIENCE
 from tests.search.test_run import COMMAND, environment
 
 
 @pytest.fixture
-def finished(tmp_path: Path) -> RunFolder:
+def finished(tmp_path: Path) -> SearchFolder:
     """A run with two candidates whose report can be made."""
-    folder = RunFolder(tmp_path / "r[/b]un")
+    folder = SearchFolder(tmp_path / "r[/b]un")
     folder.claim("search", SearchPlan(), {}, {"command": "c", "replay": "r {id}"})
     for number, accuracy in ((0, 0.9), (1, 0.95)):
         folder.write_candidate(
@@ -33,7 +33,7 @@ def finished(tmp_path: Path) -> RunFolder:
     return folder
 
 
-def test_a_full_disk_behind_standard_output(finished: RunFolder) -> None:
+def test_a_full_disk_behind_standard_output(finished: SearchFolder) -> None:
     """The report is on disk by then: one line says so, and where."""
     with open("/dev/full", "w") as full:
         done = subprocess.run(
@@ -58,7 +58,7 @@ def test_help_into_a_full_disk() -> None:
     assert done.stderr.count("\n") == 1, done.stderr
 
 
-def test_a_terminal_of_ascii(finished: RunFolder) -> None:
+def test_a_terminal_of_ascii(finished: SearchFolder) -> None:
     done = subprocess.run(
         [*COMMAND, "report", finished.path], capture_output=True, timeout=PATIENCE,
         env={**environment(), "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"},

@@ -18,9 +18,9 @@ import pytest
 from compress.core.errors import InputError, MissingDependency
 from compress.plan import Plan
 from compress.plan.fields import from_flat
-from compress.run.directory import RunFolder
 from search.cli import dashboard
 from search.cli.dashboard import make_dashboard
+from search.folder.directory import SearchFolder
 from search.plan import SearchPlan
 from search.study.study import open_study
 from tests.patience import PATIENCE
@@ -43,15 +43,15 @@ def without_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna_dashboard", fake)  # type: ignore[arg-type]
 
 
-def made_run(path: Path, **plan: Any) -> tuple[RunFolder, Any]:
-    folder = RunFolder(path)
+def made_run(path: Path, **plan: Any) -> tuple[SearchFolder, Any]:
+    folder = SearchFolder(path)
     chosen = from_flat(SearchPlan, {"sampler": "random", **plan})
     folder.claim("search", chosen)
     return folder, open_study(folder, chosen)
 
 
 @contextmanager
-def serving(folder: RunFolder) -> Iterator[str]:
+def serving(folder: SearchFolder) -> Iterator[str]:
     with make_dashboard(folder.path, 0) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
@@ -78,7 +78,7 @@ def status_of(url: str, method: str, body: bytes | None = None) -> int:
     return 200
 
 
-def check(folder: RunFolder, study: Any) -> None:
+def check(folder: SearchFolder, study: Any) -> None:
     study.ask()
     with serving(folder) as url:
         api = f"{url}/api/studies/0"
@@ -123,11 +123,11 @@ def test_what_cannot_be_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     without_package(monkeypatch)
     with pytest.raises(InputError, match="must be the folder of a run"):
         make_dashboard(tmp_path, 0)
-    bare = RunFolder(tmp_path / "compress")
+    bare = SearchFolder(tmp_path / "compress")
     bare.claim("compress", Plan())
     with pytest.raises(InputError, match="must be the folder of a search"):
         make_dashboard(bare.path, 0)
-    early = RunFolder(tmp_path / "early")
+    early = SearchFolder(tmp_path / "early")
     early.claim("search", SearchPlan())
     with pytest.raises(InputError, match="must have a study"):
         make_dashboard(early.path, 0)

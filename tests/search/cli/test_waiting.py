@@ -100,7 +100,7 @@ def test_steps_of_a_job_are_not_the_job(progress: Progress, clock: Clock) -> Non
             "The same command starts again.",
         ),
         (["inspect", "m.keras"], "compress.model.io.load_model", "starts again."),
-        (["report", "r"], "compress.report.render", "The same command renders it again."),
+        (["report", "r"], "search.report.render", "The same command renders it again."),
     ],
 )
 def test_ctrl_c_says_what_the_same_command_will_do(

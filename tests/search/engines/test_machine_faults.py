@@ -15,12 +15,13 @@ from optuna.trial import TrialState
 
 from compress.core.errors import InputError, RunFailed
 from compress.plan.fields import from_flat
-from compress.run.directory import LOG, RunFolder
-from compress.run.records import Candidate
+from compress.run.directory import LOG
 from search.engines import KILLED
 from search.engines.faults import MEMORY, SPACE, explained, fault_of
 from search.engines.jobs import SearchJobs
 from search.engines.progress import NoDisplay
+from search.folder.directory import SearchFolder
+from search.folder.records import Candidate
 from search.plan import SearchPlan
 from search.study import study as studies
 from search.trial.objective import trial_seed
@@ -77,8 +78,8 @@ def test_an_error_that_was_handled_before_is_no_cause() -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
-    made = RunFolder(tmp_path / "run")
+def folder(tmp_path: Path) -> SearchFolder:
+    made = SearchFolder(tmp_path / "run")
     made.claim("run", SearchPlan())
     return made
 
@@ -86,7 +87,7 @@ def folder(tmp_path: Path) -> RunFolder:
 class Pool:
     """Gives jobs out and brings them back, as the pool and its workers do."""
 
-    def __init__(self, folder: RunFolder, trials: int) -> None:
+    def __init__(self, folder: SearchFolder, trials: int) -> None:
         self.plan = from_flat(SearchPlan, {"trials": trials, "sampler": "random"})
         self.folder, self.study = folder, studies.open_study(folder, self.plan)
         self.jobs = SearchJobs(folder, self.plan, self.study, NoDisplay())
@@ -117,7 +118,7 @@ class Pool:
 
 
 @pytest.mark.parametrize("killed", [True, False])
-def test_a_trial_without_memory_runs_again_alone(folder: RunFolder, killed: bool) -> None:
+def test_a_trial_without_memory_runs_again_alone(folder: SearchFolder, killed: bool) -> None:
     pool = Pool(folder, 3)
     first, second = pool.begin(), pool.begin()
     assert first is not None
@@ -142,7 +143,7 @@ def test_a_trial_without_memory_runs_again_alone(folder: RunFolder, killed: bool
     assert [item.state for item in folder.read_candidates()] == ["complete"] * 3
 
 
-def test_what_is_too_big_alone_fails_in_the_end(folder: RunFolder) -> None:
+def test_what_is_too_big_alone_fails_in_the_end(folder: SearchFolder) -> None:
     pool = Pool(folder, 1)
     for _ in range(3):
         given = pool.begin()
@@ -155,7 +156,7 @@ def test_what_is_too_big_alone_fails_in_the_end(folder: RunFolder) -> None:
     assert [trial.state for trial in pool.study.trials] == [TrialState.FAIL] * 3
 
 
-def test_tries_are_counted_over_interruptions(folder: RunFolder) -> None:
+def test_tries_are_counted_over_interruptions(folder: SearchFolder) -> None:
     pool = Pool(folder, 1)
     for _ in range(2):
         given = pool.begin()
@@ -170,7 +171,7 @@ def test_tries_are_counted_over_interruptions(folder: RunFolder) -> None:
     assert [item.state for item in folder.read_candidates()] == ["failed"]
 
 
-def test_a_queued_trial_that_is_gone_is_replaced_by_the_next(folder: RunFolder) -> None:
+def test_a_queued_trial_that_is_gone_is_replaced_by_the_next(folder: SearchFolder) -> None:
     pool = Pool(folder, 3)
     pool.study.enqueue_trial({"x": 0.25})
     pool.study.enqueue_trial({"x": 0.75})
@@ -179,7 +180,7 @@ def test_a_queued_trial_that_is_gone_is_replaced_by_the_next(folder: RunFolder) 
     assert studies.ask(pool.study, pool.plan, 1).number == 2
 
 
-def test_a_log_that_cannot_be_written_ends_the_run(folder: RunFolder) -> None:
+def test_a_log_that_cannot_be_written_ends_the_run(folder: SearchFolder) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     folder.log.symlink_to("/dev/full")

@@ -17,11 +17,11 @@ from compress.data import Dataset
 from compress.model.io import save_model
 from compress.plan import TrainSettings
 from compress.plan.fields import from_flat
-from compress.run.directory import RunFolder
-from compress.run.records import Candidate
 from compress.train import TrainResult, train
 from compress.train.predict import predict_logits
 from search.cli.main import app
+from search.folder.directory import SearchFolder
+from search.folder.records import Candidate
 from search.pipeline import default_folder, run_search
 from search.plan import SearchPlan
 from search.spaces import Around, space_for
@@ -101,7 +101,7 @@ def test_another_model_under_the_same_name(
             "out": str(tmp_path / "run"),
         },
     )
-    folder = RunFolder(plan.out)
+    folder = SearchFolder(plan.out)
     folder.claim("search", plan, {"data": digits.fingerprint(), **around.facts()})
     # where no trial has ended the run may begin anew, around another model too
     folder.write_candidate(Candidate("0000", "failed", {}, 0, "the loss is NaN"))
@@ -130,7 +130,7 @@ def test_a_candidate_tells_its_quality_before_fine_tuning(
     save_model(big, tmp_path / "big.keras")
     space = Around(f"around:{tmp_path / 'big.keras'}")
     plan = from_flat(SearchPlan, {"space": space.name, "epochs": 2})
-    folder = RunFolder(tmp_path / "run")
+    folder = SearchFolder(tmp_path / "run")
     folder.claim("search", plan)
     chosen = {FIRST: 1.0, MID: 1.0, HIDDEN: 0.5}
     trial = ask(0, chosen | optimizers.baseline(plan, digits))
@@ -151,7 +151,7 @@ def test_what_is_rejected_costs_no_statistics(
 ) -> None:
     monkeypatch.setattr(Around, "prepare", lambda *_: pytest.fail("nothing is trained"))
     plan = from_flat(SearchPlan, {"space": around.name, "max_macs": 1})
-    folder = RunFolder(tmp_path / "run")
+    folder = SearchFolder(tmp_path / "run")
     folder.claim("search", plan)
     trial = ask(0, HALF | optimizers.baseline(plan, digits))
     candidate = evaluate(trial, digits, plan, folder, cpu, lambda text, share: None)

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from compress.core.errors import InputError
 from compress.core.pareto import Frontier, hypervolume
 from compress.plan.fields import from_flat
-from compress.report.progress import GROWTH, in_order, losses_of
-from compress.run.directory import RunFolder
-from compress.run.records import Candidate
+from search.folder.directory import SearchFolder
+from search.folder.records import Candidate
 from search.plan import SearchPlan
 from search.study.budget import Budget, Convergence
+from search.study.hypervolume import GROWTH, in_order, losses_of
 
 OBJECTIVES = ("accuracy", "macs")
 
@@ -29,17 +29,17 @@ def candidate(number: int, accuracy: float, macs: int, state: str = "complete") 
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
-    made = RunFolder(tmp_path / "run")
+def folder(tmp_path: Path) -> SearchFolder:
+    made = SearchFolder(tmp_path / "run")
     made.claim("run", SearchPlan())
     return made
 
 
-def over(folder: RunFolder, done: list[Candidate], running: int = 0, **flat: object) -> str:
+def over(folder: SearchFolder, done: list[Candidate], running: int = 0, **flat: object) -> str:
     return Budget(folder, from_flat(SearchPlan, flat)).over(done, running)
 
 
-def test_trials_in_hand_count_and_untrained_ones_do_not(folder: RunFolder) -> None:
+def test_trials_in_hand_count_and_untrained_ones_do_not(folder: SearchFolder) -> None:
     done = [candidate(0, 0.5, 10), candidate(1, 0, 10, "rejected"),
             candidate(2, 0.5, 10, "duplicate"), candidate(3, 0.4, 10, "stopped"),
             candidate(4, 0, 10, "failed")]  # fmt: skip
@@ -48,7 +48,7 @@ def test_trials_in_hand_count_and_untrained_ones_do_not(folder: RunFolder) -> No
     assert over(folder, done, running=2, trials=5) == "5 trials"
 
 
-def test_time_of_interrupted_runs_counts(folder: RunFolder) -> None:
+def test_time_of_interrupted_runs_counts(folder: SearchFolder) -> None:
     plan = from_flat(SearchPlan, {"max_minutes": 1.0})
     with mock.patch("time.monotonic", side_effect=[100.0, 140.0, 140.0]):
         budget = Budget(folder, plan)
@@ -60,7 +60,7 @@ def test_time_of_interrupted_runs_counts(folder: RunFolder) -> None:
         assert budget.over([]) == "1 minutes are over"
 
 
-def test_a_target_needs_all_of_its_conditions(folder: RunFolder) -> None:
+def test_a_target_needs_all_of_its_conditions(folder: SearchFolder) -> None:
     target = {"target": "accuracy>=0.92,macs<=2e6"}
     near = [candidate(0, 0.93, 3_000_000), candidate(1, 0.91, 10),
             candidate(2, 0.93, 10, "stopped")]  # fmt: skip
@@ -69,7 +69,7 @@ def test_a_target_needs_all_of_its_conditions(folder: RunFolder) -> None:
     assert over(folder, met, **target) == "candidate 0003 meets accuracy>=0.92,macs<=2e6"
 
 
-def test_convergence_by_hypervolume(folder: RunFolder) -> None:
+def test_convergence_by_hypervolume(folder: SearchFolder) -> None:
     done = [candidate(0, 0.5, 1000), candidate(1, 0.6, 1000)]  # grows
     done += [candidate(2, 0.55, 2000), candidate(3, 0.2, 900, "stopped"),
              candidate(4, 0.1, 500, "rejected")]  # fmt: skip
@@ -131,7 +131,7 @@ def test_convergence_as_trials_end_equals_the_definition(
 
 
 def test_a_job_does_not_cost_more_the_longer_a_search_is(
-    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+    folder: SearchFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counted: rows that the front is shown, and rows of it that each is held against."""
     shown, compared = 0, 0
@@ -185,4 +185,4 @@ def test_trials_with_new_extremes_now_and_then(monkeypatch: pytest.MonkeyPatch) 
 def test_seconds_that_are_none_are_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "search_seconds.json").write_text(text)
     with pytest.raises(InputError, match=r"search_seconds\.json'"):
-        Budget(RunFolder(tmp_path), SearchPlan())
+        Budget(SearchFolder(tmp_path), SearchPlan())

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 from compress.core import credentials
 from compress.core.errors import InputError, RunFailed
 from compress.plan.fields import command_words, from_flat
-from compress.report import render
-from compress.run.directory import RunFolder
-from compress.run.records import Candidate
 from search.cli import app
 from search.engines import LocalPool
+from search.folder.directory import SearchFolder
+from search.folder.records import Candidate
 from search.pipeline import _shown_commands
 from search.plan import SearchPlan
+from search.report import render
 from search.study.storage import open_storage
 from search.study.warm_start import find_sources
 
@@ -52,7 +52,7 @@ def test_a_plan_has_none() -> None:
 
 
 def test_a_run_and_its_report_have_none(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
+    folder = SearchFolder(tmp_path / "run")
     folder.claim("search", plan_with(), {}, _shown_commands(plan_with(), "search", folder, 1))
     for number in range(2):
         folder.write_candidate(Candidate(f"{number:04d}", "complete", {"x": number}, 1, macs=9,
@@ -70,7 +70,7 @@ def test_a_run_and_its_report_have_none(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_an_older_version_loses_it(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
+    folder = SearchFolder(tmp_path / "run")
     folder.claim("search", plan_with(), {}, {"command": "paretune"})
     record = json.loads(folder.plan_path.read_text())
     record["plan"]["search"] |= {"storage": URL, "warm_start": ["runs/a", OTHER]}
@@ -133,7 +133,7 @@ def test_workers_are_told_in_their_environment(
 
     private = credentials.environment(plan_with().search.storage)
     with (
-        LocalPool(RunFolder(tmp_path), 1, "cpu", 1, environment=private) as pool,
+        LocalPool(SearchFolder(tmp_path), 1, "cpu", 1, environment=private) as pool,
         pytest.raises(RunFailed, match="could not start"),
     ):
         pool.run(Jobs())  # type: ignore[arg-type]

@@ -18,14 +18,14 @@ from compress.pipeline.compression import write_data_record
 from compress.pipeline.prune_and_train import load_teacher
 from compress.plan import Plan, TrainSettings
 from compress.plan.fields import from_flat
-from compress.run.directory import RunFolder
 from compress.run.origin import origin_of, write_examples
-from compress.run.records import Candidate
 from compress.run.unlearnt import check_unlearnt
 from compress.train import train
 from compress.train.predict import predict_logits
 from search.engines.final_jobs import CompressJobs
 from search.engines.progress import NoDisplay
+from search.folder.directory import SearchFolder
+from search.folder.records import Candidate
 from search.pipeline import run_search
 from search.plan import SearchPlan
 from search.spaces import space_for
@@ -33,13 +33,13 @@ from search.study.past import Past, check_past, load_for_space
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def run(tmp_path_factory: pytest.TempPathFactory) -> SearchFolder:
     """A finished run on digits, pixels in [-1, 1]: a trained candidate, and a final training."""
     import keras
 
     from compress.core.device import setup
 
-    folder = RunFolder(tmp_path_factory.mktemp("past") / "run")
+    folder = SearchFolder(tmp_path_factory.mktemp("past") / "run")
     folder.claim("run", from_flat(SearchPlan, {"final_epochs": 1, "final_on_validation": True}))
     data = load_data("digits", normalize="symmetric")
     write_data_record(folder, data)
@@ -66,7 +66,7 @@ def plan_of(**flat: Any) -> SearchPlan:
     return from_flat(SearchPlan, {"data": "digits", "trials": 1, **flat})
 
 
-def test_around_a_candidate_has_its_scaling_and_parts(run: RunFolder, tmp_path: Path) -> None:
+def test_around_a_candidate_has_its_scaling_and_parts(run: SearchFolder, tmp_path: Path) -> None:
     name = f"around:{run.model_file('0000')}"
     space, plan = space_for(name), plan_of(space=name)
     data = load_for_space(plan, space)
@@ -82,14 +82,14 @@ def test_around_a_candidate_has_its_scaling_and_parts(run: RunFolder, tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
-def test_around_a_model_that_has_learnt_what_selects(run: RunFolder, tmp_path: Path) -> None:
+def test_around_a_model_that_has_learnt_what_selects(run: SearchFolder, tmp_path: Path) -> None:
     name = f"around:{run.final / '0000.keras'}"
     with pytest.raises(InputError, match="must not have learnt the validation part.*candidates/"):
         run_search(plan_of(space=name, out=str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
 
 
-def test_around_a_strangers_model_finds_its_scaling(run: RunFolder, tmp_path: Path) -> None:
+def test_around_a_strangers_model_finds_its_scaling(run: SearchFolder, tmp_path: Path) -> None:
     file = tmp_path / "mine.keras"
     file.write_bytes(run.model_file("0000").read_bytes())
     space = space_for(f"around:{file}")
@@ -108,7 +108,7 @@ def test_around_a_strangers_model_finds_its_scaling(run: RunFolder, tmp_path: Pa
         load_for_space(plan_of(space=space.name, data=str(tmp_path / "turned.npz")), space)
 
 
-def test_warm_starts_and_inherited_weights(run: RunFolder, digits: Dataset) -> None:
+def test_warm_starts_and_inherited_weights(run: SearchFolder, digits: Dataset) -> None:
     name, cnn = str(run.path), space_for("cnn")
     assert check_past(plan_of(warm_start=name), digits, cnn) == Past()
     plan = plan_of(warm_start=name, inherit_weights=True)
@@ -127,7 +127,7 @@ def test_warm_starts_and_inherited_weights(run: RunFolder, digits: Dataset) -> N
     check_past(plan_of(warm_start="sqlite:///x.db,nowhere"), digits, cnn)
 
 
-def test_what_is_replayed(run: RunFolder, digits: Dataset) -> None:
+def test_what_is_replayed(run: SearchFolder, digits: Dataset) -> None:
     """Choices that a run made by what is now the test part are not judged by it."""
     cnn, file = space_for("cnn"), run.candidates / "0000.json"
     assert check_past(plan_of(replay=str(file)), digits, cnn) == Past()
@@ -136,7 +136,7 @@ def test_what_is_replayed(run: RunFolder, digits: Dataset) -> None:
         check_past(plan_of(replay=str(file), seed=1), other, cnn)
 
 
-def test_teachers_of_a_run(run: RunFolder, digits: Dataset, tmp_path: Path) -> None:
+def test_teachers_of_a_run(run: SearchFolder, digits: Dataset, tmp_path: Path) -> None:
     cnn, file = space_for("cnn"), run.final / "0000.keras"
     past = check_past(plan_of(teacher=str(file)), digits, cnn)
     assert (past.taught, past.val_learnt) == ((file,), True)
@@ -152,7 +152,7 @@ def test_teachers_of_a_run(run: RunFolder, digits: Dataset, tmp_path: Path) -> N
 
 
 def test_a_teacher_is_fed_with_its_own_scaling(
-    run: RunFolder, digits: Dataset, tmp_path: Path, cpu: Any
+    run: SearchFolder, digits: Dataset, tmp_path: Path, cpu: Any
 ) -> None:
     """Student standardized, teacher in [-1, 1]: its answers are those in its own run."""
     own = load_data("digits", normalize="symmetric")
@@ -176,7 +176,9 @@ def test_a_teacher_is_fed_with_its_own_scaling(
     assert origin_of(stranger) is None
 
 
-def test_nothing_is_selected_by_what_was_learnt(run: RunFolder, tmp_path: Path, cpu: Any) -> None:
+def test_nothing_is_selected_by_what_was_learnt(
+    run: SearchFolder, tmp_path: Path, cpu: Any
+) -> None:
     """A final training on the validation part, compressed: the last epoch, and it is said."""
     flat = {"data": "digits", "epochs": 6, "batch_size": 512, "sparsity": 0.0, "seed": 0,
             "formats": "float32", "latency_budget": 0.2, "learning_rate": 0.1,
@@ -203,7 +205,7 @@ def test_nothing_is_selected_by_what_was_learnt(run: RunFolder, tmp_path: Path, 
     assert not check_unlearnt(tmp_path / "candidates/candidates/0000-p0.keras", data, "M").notes
 
 
-def test_jobs_of_a_run_are_told(run: RunFolder, digits: Dataset) -> None:
+def test_jobs_of_a_run_are_told(run: SearchFolder, digits: Dataset) -> None:
     for flat, learnt in ((dict[str, Any](), False),
                          ({"final_epochs": 1, "final_on_validation": True}, True)):  # fmt: skip
         plan = plan_of(**flat)

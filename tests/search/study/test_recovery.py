@@ -18,9 +18,10 @@ from optuna.trial import TrialState
 from compress.core.errors import InputError, RunFailed
 from compress.data import Dataset
 from compress.plan.fields import from_flat
-from compress.run.directory import LOG, RunFolder
-from compress.run.records import Candidate
+from compress.run.directory import LOG
 from search.engines.worker import Worker
+from search.folder.directory import SearchFolder
+from search.folder.records import Candidate
 from search.plan import SearchPlan
 from search.spaces import SPACES, space_for
 from search.spaces._choices import choose
@@ -81,9 +82,9 @@ def end(trial: optuna.Trial, state: str, plan: SearchPlan) -> Candidate:
 
 def make_run(
     path: Path, plan: SearchPlan, data: Dataset, states: tuple[str, ...] = STATES
-) -> RunFolder:
+) -> SearchFolder:
     """A run with every kind of candidate, a gap, an interrupted trial and queued ones."""
-    folder = RunFolder(path)
+    folder = SearchFolder(path)
     folder.claim("run", plan)
     study = studies.open_study(folder, plan)
     studies.enqueue_first(study, plan, data)
@@ -102,16 +103,16 @@ def make_run(
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> RunFolder:
+def run(tmp_path_factory: pytest.TempPathFactory, digits: Dataset) -> SearchFolder:
     return make_run(tmp_path_factory.mktemp("runs") / "r", PLAN, digits)
 
 
 @pytest.fixture
-def lost(run: RunFolder, tmp_path: Path) -> Callable[[bytes | None], RunFolder]:
+def lost(run: SearchFolder, tmp_path: Path) -> Callable[[bytes | None], SearchFolder]:
     """Copies the run, with another journal."""
 
-    def copy(journal: bytes | None) -> RunFolder:
-        folder = RunFolder(tmp_path / "copy")
+    def copy(journal: bytes | None) -> SearchFolder:
+        folder = SearchFolder(tmp_path / "copy")
         folder.claim("run", PLAN)
         for path in run.candidates.iterdir():
             (folder.candidates / path.name).write_bytes(path.read_bytes())
@@ -122,11 +123,11 @@ def lost(run: RunFolder, tmp_path: Path) -> Callable[[bytes | None], RunFolder]:
     return copy
 
 
-def files(folder: RunFolder) -> dict[str, bytes]:
+def files(folder: SearchFolder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.candidates.iterdir())}
 
 
-def go_on(folder: RunFolder, plan: SearchPlan, data: Dataset) -> optuna.Study:
+def go_on(folder: SearchFolder, plan: SearchPlan, data: Dataset) -> optuna.Study:
     """What a run does before its first trial; then two trials, to their ends."""
     before = files(folder)
     missing = recover(folder, plan, data)
@@ -157,7 +158,7 @@ def described(study: optuna.Study) -> list[Any]:
     ]  # fmt: skip
 
 
-def test_a_whole_journal_stays_as_it_is(run: RunFolder, digits: Dataset) -> None:
+def test_a_whole_journal_stays_as_it_is(run: SearchFolder, digits: Dataset) -> None:
     before = run.journal.read_bytes()
     assert not recover(run, PLAN, digits)
     assert run.journal.read_bytes() == before
@@ -165,7 +166,7 @@ def test_a_whole_journal_stays_as_it_is(run: RunFolder, digits: Dataset) -> None
 
 @pytest.mark.parametrize("content", [None, b"", b"\x00" * 999, b"no journal\n", b'{"op_code":'])
 def test_a_lost_journal_is_made_of_the_records(
-    content: bytes | None, run: RunFolder, lost: Callable[[bytes | None], RunFolder],
+    content: bytes | None, run: SearchFolder, lost: Callable[[bytes | None], SearchFolder],
     digits: Dataset, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     folder = lost(content)
@@ -188,7 +189,7 @@ def test_a_lost_journal_is_made_of_the_records(
 
 
 def test_first_choices_that_were_lost_are_queued_again(
-    lost: Callable[[bytes | None], RunFolder], digits: Dataset
+    lost: Callable[[bytes | None], SearchFolder], digits: Dataset
 ) -> None:
     folder = lost(None)
     for number in range(2, len(STATES)):
@@ -204,7 +205,7 @@ def test_first_choices_that_were_lost_are_queued_again(
 
 
 def test_what_the_journal_still_says_is_kept(
-    run: RunFolder, lost: Callable[[bytes | None], RunFolder], digits: Dataset
+    run: SearchFolder, lost: Callable[[bytes | None], SearchFolder], digits: Dataset
 ) -> None:
     """A line that is garbage in the middle: interrupted and queued trials are not lost."""
     lines = run.journal.read_bytes().splitlines(keepends=True)
@@ -252,16 +253,16 @@ def mutations(content: bytes, seed: int) -> bytes:
 
 @pytest.mark.parametrize("seed", range(84))
 def test_mutated_journals(
-    seed: int, run: RunFolder, lost: Callable[[bytes | None], RunFolder], digits: Dataset
+    seed: int, run: SearchFolder, lost: Callable[[bytes | None], SearchFolder], digits: Dataset
 ) -> None:
     go_on(lost(mutations(run.journal.read_bytes(), seed)), PLAN, digits)
 
 
 @pytest.mark.slow
-def test_many_mutated_journals(run: RunFolder, tmp_path: Path, digits: Dataset) -> None:
+def test_many_mutated_journals(run: SearchFolder, tmp_path: Path, digits: Dataset) -> None:
     content = run.journal.read_bytes()
     for seed in range(84, 1400):
-        folder = RunFolder(tmp_path / str(seed))
+        folder = SearchFolder(tmp_path / str(seed))
         folder.claim("run", PLAN)
         for path in run.candidates.iterdir():
             (folder.candidates / path.name).write_bytes(path.read_bytes())
@@ -291,7 +292,7 @@ def test_a_shared_storage_that_was_lost(tmp_path: Path, digits: Dataset) -> None
 
 @pytest.mark.parametrize("name", ["best", "99999999999"])
 def test_records_that_are_no_trials(
-    name: str, lost: Callable[[bytes | None], RunFolder], digits: Dataset
+    name: str, lost: Callable[[bytes | None], SearchFolder], digits: Dataset
 ) -> None:
     folder = lost(None)
     (folder.candidates / f"{name}.keras").touch()  # a copy of somebody's: not looked at
@@ -303,7 +304,7 @@ def test_records_that_are_no_trials(
 
 
 def test_a_worker_does_not_train_over_a_finished_candidate(
-    lost: Callable[[bytes | None], RunFolder],
+    lost: Callable[[bytes | None], SearchFolder],
 ) -> None:
     """The journal is removed while the run goes on: nobody has made the study anew yet."""
     folder = lost(None)
@@ -319,7 +320,7 @@ OWN = "tests.search.spaces.own:build"
 
 def test_the_users_space_is_asked_again(tmp_path: Path, blobs: Dataset) -> None:
     plan = from_flat(SearchPlan, OPTIONS | {"space": OWN})
-    folder = RunFolder(tmp_path / "r")
+    folder = SearchFolder(tmp_path / "r")
     folder.claim("run", plan)
     study = studies.open_study(folder, plan)
     trial = studies.ask(study, plan)
@@ -341,7 +342,7 @@ def test_the_users_space_is_asked_again(tmp_path: Path, blobs: Dataset) -> None:
 
 
 def test_a_study_that_says_it_is_anothers(
-    run: RunFolder, lost: Callable[[bytes | None], RunFolder], digits: Dataset
+    run: SearchFolder, lost: Callable[[bytes | None], SearchFolder], digits: Dataset
 ) -> None:
     """One bit of it: plan.json, which has been compared, says what it is of."""
     content = run.journal.read_bytes()
@@ -350,7 +351,7 @@ def test_a_study_that_says_it_is_anothers(
     assert described(go_on(folder, PLAN, digits)) == described(studies.open_study(run, PLAN))
 
 
-def test_a_damaged_journal_of_another_run_is_one_line(run: RunFolder, tmp_path: Path) -> None:
+def test_a_damaged_journal_of_another_run_is_one_line(run: SearchFolder, tmp_path: Path) -> None:
     bad = tmp_path / "study.journal"
     bad.write_bytes(b"garbage\n" + run.journal.read_bytes())
     with pytest.raises(InputError, match="warm_start must be a journal of Optuna's without dam"):

@@ -14,8 +14,8 @@ from optuna.trial import TrialState
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.plan.fields import from_flat
-from compress.run.directory import RunFolder
-from compress.run.records import Candidate
+from search.folder.directory import SearchFolder
+from search.folder.records import Candidate
 from search.plan import SearchPlan
 from search.spaces import SPACES, space_for
 from search.study import study as studies
@@ -28,8 +28,8 @@ PLAN = from_flat(SearchPlan, {"sampler": "random"})
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
-    made = RunFolder(tmp_path / "run")
+def folder(tmp_path: Path) -> SearchFolder:
+    made = SearchFolder(tmp_path / "run")
     made.claim("run", PLAN)
     return made
 
@@ -45,7 +45,7 @@ def finished(number: int, state: str = "complete") -> Candidate:
                      val={"accuracy": 0.5})  # fmt: skip
 
 
-def test_orphans_are_closed_and_queued_again(folder: RunFolder) -> None:
+def test_orphans_are_closed_and_queued_again(folder: SearchFolder) -> None:
     study = studies.open_study(folder, PLAN)
     done, lost, written = start(study), start(study), start(study)
     lost.set_user_attr("seed", 123)
@@ -67,7 +67,7 @@ def test_orphans_are_closed_and_queued_again(folder: RunFolder) -> None:
     assert written.number == 2
 
 
-def test_queued_trials_do_not_share_draws_with_the_next(folder: RunFolder) -> None:
+def test_queued_trials_do_not_share_draws_with_the_next(folder: SearchFolder) -> None:
     """Two interrupted trials without choices, then a new one: three different draws."""
     study = studies.open_study(folder, PLAN)
     study.enqueue_trial({})
@@ -76,7 +76,7 @@ def test_queued_trials_do_not_share_draws_with_the_next(folder: RunFolder) -> No
     assert len(set(drawn)) == 3
 
 
-def test_a_torn_journal_is_repaired(folder: RunFolder, digits: Dataset) -> None:
+def test_a_torn_journal_is_repaired(folder: SearchFolder, digits: Dataset) -> None:
     study = studies.open_study(folder, PLAN)
     studies.tell(study, start(study).number, finished(0), PLAN)
     whole = folder.journal.read_bytes()
@@ -113,7 +113,7 @@ def test_a_killed_holder_gives_the_lock_back(tmp_path: Path) -> None:
     lock.release()
 
 
-def test_the_baseline_is_tried_first(folder: RunFolder, digits: Dataset) -> None:
+def test_the_baseline_is_tried_first(folder: SearchFolder, digits: Dataset) -> None:
     study = studies.open_study(folder, PLAN)
     studies.enqueue_first(study, PLAN, digits)
     studies.enqueue_first(study, PLAN, digits)  # a second start adds nothing
@@ -147,7 +147,7 @@ def test_spaces_of_unknown_sizes_begin_with_their_baseline(blobs: Dataset) -> No
     }
 
 
-def test_a_replay_keeps_choices_and_seed(folder: RunFolder, digits: Dataset) -> None:
+def test_a_replay_keeps_choices_and_seed(folder: SearchFolder, digits: Dataset) -> None:
     folder.write_candidate(finished(5))
     plan = from_flat(SearchPlan, {"replay": str(folder.candidates / "0005.json")})
     study = studies.open_study(folder, plan)
@@ -159,7 +159,7 @@ def test_a_replay_keeps_choices_and_seed(folder: RunFolder, digits: Dataset) -> 
         studies.read_replay(folder.path / "no.json")
 
 
-def test_seeds_differ_by_trial_and_plan(folder: RunFolder) -> None:
+def test_seeds_differ_by_trial_and_plan(folder: SearchFolder) -> None:
     study = studies.open_study(folder, PLAN)
     first, second = start(study), start(study)
     other = from_flat(SearchPlan, {"seed": 1})
@@ -169,7 +169,7 @@ def test_seeds_differ_by_trial_and_plan(folder: RunFolder) -> None:
     assert first.params != second.params
 
 
-def test_other_storages(folder: RunFolder, tmp_path: Path) -> None:
+def test_other_storages(folder: SearchFolder, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/s.db"
     plan = from_flat(SearchPlan, {"storage": url})
     study = studies.open_study(folder, plan)

@@ -14,8 +14,8 @@ import pytest
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, Split, load_data
 from compress.plan.fields import from_flat
-from compress.run.directory import RunFolder
-from compress.run.records import Candidate
+from search.folder.directory import SearchFolder
+from search.folder.records import Candidate
 from search.plan import SearchPlan
 from search.study import study as studies
 from search.study.warm_start import ABOUT_ATTR, about, distance, find_sources, meta_features
@@ -48,7 +48,7 @@ def test_meta_features_by_hand() -> None:
 def finished_run(path: Path, data: Dataset, values: list[tuple[float, int]], **flat: Any) -> None:
     """A run's folder with trials of these (accuracy, MACs); parameter `x` numbers them."""
     plan = from_flat(SearchPlan, {"sampler": "random", **flat})
-    folder = RunFolder(path)
+    folder = SearchFolder(path)
     folder.claim("search", plan)
     study = studies.open_study(folder, plan)
     study.set_user_attr(ABOUT_ATTR, about(plan.search.space, plan.search.objectives, data))
@@ -68,7 +68,7 @@ def test_fronts_are_queued_nearest_data_first(digits: Dataset, tmp_path: Path) -
     finished_run(tmp_path / "near", digits, values)
     names = (str(tmp_path / "far"), str(tmp_path / "near"))
     plan = from_flat(SearchPlan, {"warm_start": ",".join(names), "sampler": "random"})
-    folder = RunFolder(tmp_path / "new")
+    folder = SearchFolder(tmp_path / "new")
     folder.claim("search", plan)
     study = studies.open_study(folder, plan)
     studies.enqueue_first(study, plan, digits)
@@ -118,6 +118,6 @@ def test_what_does_not_fit_is_refused(digits: Dataset, tmp_path: Path) -> None:
 def test_a_study_of_another_space_is_refused(digits: Dataset, tmp_path: Path) -> None:
     finished_run(tmp_path / "run", digits, [(0.9, 10)])
     plan = from_flat(SearchPlan, {"space": "mlp"})
-    study = studies.open_study(RunFolder(tmp_path / "run"), plan)
+    study = studies.open_study(SearchFolder(tmp_path / "run"), plan)
     with pytest.raises(InputError, match=r"of the same space \(mlp\)\. Received: cnn"):
         studies.enqueue_first(study, plan, digits)

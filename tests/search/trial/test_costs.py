@@ -14,7 +14,7 @@ from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.exporting.litert import export_litert
 from compress.plan.fields import from_flat
-from compress.run.directory import RunFolder
+from search.folder.directory import SearchFolder
 from search.plan import SearchOptions, SearchPlan
 from search.study.feasibility import check_limits
 from search.trial import costs
@@ -29,8 +29,8 @@ from search.trial.costs import (
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
-    made = RunFolder(tmp_path / "run")
+def folder(tmp_path: Path) -> SearchFolder:
+    made = SearchFolder(tmp_path / "run")
     made.claim("run", SearchPlan())
     return made
 
@@ -41,7 +41,7 @@ def dense(units: int, activation: str = "relu", name: str = "one") -> keras.Mode
     return keras.Model(inputs, keras.layers.Dense(3, name=f"{name}_b")(x), name=name)
 
 
-def test_counts_need_no_file(folder: RunFolder) -> None:
+def test_counts_need_no_file(folder: SearchFolder) -> None:
     with mock.patch.object(costs, "_measured", side_effect=AssertionError("converted")):
         found = find_costs(dense(4), SearchOptions(), folder)
         # 8 x 4 + 4 x 3, with biases
@@ -57,7 +57,7 @@ def test_counts_need_no_file(folder: RunFolder) -> None:
 
 
 def test_size_is_that_of_the_file_and_kept_by_architecture(
-    folder: RunFolder, tmp_path: Path
+    folder: SearchFolder, tmp_path: Path
 ) -> None:
     options = SearchOptions(objectives=("accuracy", "size_bytes"))
     first = find_costs(dense(4), options, folder)

@@ -13,11 +13,11 @@ from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.plan.fields import from_flat
-from compress.run.directory import RunFolder, final_name
-from compress.run.records import Candidate, Final
 from compress.train.predict import predict_logits
 from search.engines.final_jobs import FinalJobs
 from search.engines.progress import NoDisplay
+from search.folder.directory import SearchFolder
+from search.folder.records import Candidate, Final, final_name
 from search.plan import SearchPlan
 from search.spaces import SPACES
 from search.trial import optimizers
@@ -26,9 +26,9 @@ from search.trial.retrain import final_seed, on_everything, promote_best, retrai
 from tests.contracts.space import ask
 
 
-def made(path: Path, **flat: object) -> tuple[SearchPlan, RunFolder]:
+def made(path: Path, **flat: object) -> tuple[SearchPlan, SearchFolder]:
     plan = from_flat(SearchPlan, {"epochs": 2, "space": "mlp", **flat})
-    folder = RunFolder(path)
+    folder = SearchFolder(path)
     folder.claim("search", plan)
     return plan, folder
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from compress.model.io import save_model
-from compress.run.directory import RunFolder
-from compress.run.records import Candidate
+from search.folder.directory import SearchFolder
+from search.folder.records import Candidate
 from search.plan import SearchPlan
 from search.trial.weight_inheritance import Donor, inherit, likeness, nearest
 
 
-def folder_with(path: Path, *items: tuple[str, str, dict[str, object]]) -> RunFolder:
-    folder = RunFolder(path)
+def folder_with(path: Path, *items: tuple[str, str, dict[str, object]]) -> SearchFolder:
+    folder = SearchFolder(path)
     folder.claim("search", SearchPlan())
     for name, state, choices in items:
         folder.write_candidate(Candidate(name, state, choices, 1))
@@ -61,10 +61,10 @@ def test_records_are_not_read_for_each_trial(
 ) -> None:
     folder = folder_with(tmp_path / "a", ("0000", "complete", {"x": 1}))
 
-    def refuse(self: RunFolder) -> list[Candidate]:
+    def refuse(self: SearchFolder) -> list[Candidate]:
         raise AssertionError("all records were read")
 
-    monkeypatch.setattr(RunFolder, "read_candidates", refuse)
+    monkeypatch.setattr(SearchFolder, "read_candidates", refuse)
     found = nearest({"x": 1}, {"0000": {"x": 1}}, folder, ())
     assert found is not None
 

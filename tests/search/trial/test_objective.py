@@ -13,8 +13,8 @@ from compress import load_model
 from compress.core.device import Device
 from compress.data import Dataset, Preprocessing, Split
 from compress.plan.fields import from_flat
-from compress.run.directory import RunFolder
 from compress.train.predict import predict_logits
+from search.folder.directory import SearchFolder
 from search.plan import SearchPlan
 from search.spaces import SPACES
 from search.trial import optimizers
@@ -28,7 +28,7 @@ def trial_with(plan: SearchPlan, data: Dataset, **changes: object) -> optuna.Tri
 
 
 def run(plan: SearchPlan, data: Dataset, device: Device, path: Path, **changes: object):  # type: ignore[no-untyped-def]
-    folder = RunFolder(path)
+    folder = SearchFolder(path)
     folder.claim("run", plan)
     trial = trial_with(plan, data, **changes)
     candidate = evaluate(trial, data, plan, folder, device, lambda text, share: None)
@@ -92,7 +92,7 @@ def test_labels_far_from_zero_are_learnt(cpu: Device, tmp_path: Path, optimizer:
         "far", part(600), part(200), part(200), ("a", "b"), Preprocessing(), (), "regression"
     )
     plan = from_flat(SearchPlan, {"space": "mlp", "epochs": 10, "objectives": "r2,params"})
-    folder = RunFolder(tmp_path)
+    folder = SearchFolder(tmp_path)
     folder.claim("run", plan)
     rate = {"adam": 0.005, "sgd": 0.05}[optimizer]
     choices = {
@@ -128,7 +128,7 @@ def test_sampled_settings_stay_in_their_ranges(digits: Dataset) -> None:
 def test_inherited_weights_are_said(digits: Dataset, cpu: Device, tmp_path: Path) -> None:
     """The second starts where the first ended: with the same choices, better at once."""
     plan = from_flat(SearchPlan, {"epochs": 1, "space": "mlp", "inherit_weights": True})
-    folder = RunFolder(tmp_path / "run")
+    folder = SearchFolder(tmp_path / "run")
     folder.claim("run", plan)
     choices = {**SPACES["mlp"].baseline(digits), **optimizers.baseline(plan, digits)}
     study = optuna.create_study(directions=["maximize", "minimize"])

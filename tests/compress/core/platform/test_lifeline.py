@@ -41,7 +41,7 @@ else:
 POOL = """
 import sys
 from search.engines import LocalPool
-from compress.run.directory import RunFolder
+from search.folder.directory import SearchFolder
 
 class Jobs:
     def next_job(self):
@@ -49,7 +49,7 @@ class Jobs:
         return {"kind": "trial"}
 
 sys.path.insert(0, sys.argv[1])  # workers look there first
-with LocalPool(RunFolder(sys.argv[2]), 1, "cpu", 1) as pool:
+with LocalPool(SearchFolder(sys.argv[2]), 1, "cpu", 1) as pool:
     pool.run(Jobs())
 """
 

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
 from compress.measure import formats
-from compress.report.importance import REPEATS, TREES, Importance
-from compress.report.markup import (
-    Html,
-    element,
-    folded,
-    items,
-    joined,
-    paragraph,
-    picture,
-    row,
-    table,
-)
-from compress.report.parallel import drawable, parallel_coordinates, shown_parameters
-from compress.report.progress import Progress
-from compress.report.rows import Report
-from compress.report.search_facts import SearchFacts
-from compress.report.search_plots import (
+from compress.report.cells import Cell
+from search.report.facts import SearchFacts
+from search.report.importance import REPEATS, TREES, Importance
+from search.report.parallel import drawable, parallel_coordinates, shown_parameters
+from search.report.plots import (
     SHOWN,
     importance_bars,
     learning_curves,
@@ -27,48 +21,61 @@ from compress.report.search_plots import (
     volume_by_time,
     volume_by_trial,
 )
+from search.report.searched import SearchReport
+from search.study.hypervolume import Progress
 
 
-def search_section(report: Report, facts: SearchFacts) -> Html:
-    """Returns the section.
+@dataclass(frozen=True)
+class Picture:
+    """A picture with words.
+
+    Attributes:
+        svg: Nothing: it is left out.
+        label: What it shows, for those who do not see it.
+        caption: Below it.
+    """
+
+    svg: Markup
+    label: str
+    caption: str
+
+
+def course_section(report: SearchReport, facts: SearchFacts) -> dict[str, Any]:
+    """Returns what search.html.j2 shows of how the search went.
 
     Args:
-        report: From `load_report`.
+        report: Of the search.
         facts: From `search_facts`.
     """
     quality = report.objectives[0]
     found = facts.progress
     pictures = [
-        picture(volume_by_trial(found), "Hypervolume over trials", _growth(found))
-        if found
-        else Html(""),
-        picture(
-            volume_by_time(found),
-            "Hypervolume over time",
-            "The same over the time that building and training took, summed over all workers.",
-        )
-        if found
-        else Html(""),
-        picture(
+        Picture(
             learning_curves(report.candidates, report.front, quality),
             "Learning curves",
             f"Validation {quality} after each epoch. A cross is where a trial was stopped, since "
             "others were better; thick lines are the front.",
         ),
-        picture(
+        Picture(
             importance_bars(facts.importances), "Importance of parameters", _bars(facts.importances)
         ),
     ]
-    return joined(
-        [
-            element("h2", "The search"),
-            paragraph(_epochs(facts)),
-            paragraph(_volume(report, found)),
-            element("div", *pictures, class_="plots"),
-            _parallel(report, facts),
-            _importance(facts.importances),
+    if found:
+        pictures = [
+            Picture(volume_by_trial(found), "Hypervolume over trials", _growth(found)),
+            Picture(
+                volume_by_time(found),
+                "Hypervolume over time",
+                "The same over the time that building and training took, summed over all workers.",
+            ),
+            *pictures,
         ]
-    )
+    return {
+        "epochs": _epochs(facts),
+        "volume": _volume(report, found),
+        "pictures": pictures,
+        "parallel": _parallel(report, facts),
+    }
 
 
 def _epochs(facts: SearchFacts) -> str:
@@ -85,7 +92,7 @@ def _epochs(facts: SearchFacts) -> str:
     )
 
 
-def _volume(report: Report, found: Progress | None) -> str:
+def _volume(report: SearchReport, found: Progress | None) -> str:
     if found is None:
         return "Hypervolume needs two finished candidates: with fewer there is no scale."
     reference, best = (
@@ -120,7 +127,7 @@ def _growth(found: Progress) -> str:
     )
 
 
-def _parallel(report: Report, facts: SearchFacts) -> Html:
+def _parallel(report: SearchReport, facts: SearchFacts) -> Picture:
     finished = drawable(report.candidates, report.objectives)
     order = ranked(facts.importances)
     every = shown_parameters(finished, order, limit=10**6)
@@ -137,14 +144,13 @@ def _parallel(report: Report, facts: SearchFacts) -> Html:
         if any(not item.common for item in chosen)
         else ""
     )
-    return picture(
+    return Picture(
         svg,
         "Parallel coordinates",
         f"Each line is one of {len(finished)} finished candidates: its choices, then quality and "
         f"costs. The darker, the better in quality; the front is thick. Shown are {which}{rest}. "
         "Numbers that span a factor of 8 and all costs are on logarithmic scales; lines are "
         "shifted a little so that equal choices do not hide each other.",
-        "wide",
     )
 
 
@@ -155,32 +161,32 @@ def _bars(found: tuple[Importance, ...]) -> str:
     return f"{shown} for {targets}; lines are the spread over {REPEATS} repetitions."
 
 
-def _importance(found: tuple[Importance, ...]) -> Html:
+def importance_section(found: Sequence[Importance]) -> dict[str, Any]:
+    """Returns what search.html.j2 shows of the importance of parameters."""
     told = [item for item in found if item.shares]
-    said = [
-        f"{item.target}: {item.trials} trials; on held-out ones the forest predicts "
-        f"{(item.explained or 0) * 100:.0f} % of the variance."
-        if item.shares
-        else f"{item.target}: no importance ({item.missing})."
-        for item in found
-    ]
-    text = joined([element("h3", "What mattered"), items(said)])
-    if not told:
-        return text
-    rows = []
-    for name in ranked(found):
-        cells: list[Html | str] = [name]
-        for item in told:
-            share = item.shares.get(name)
-            cells += (
-                [joined([f"{share.value * 100:.1f} % ",
-                         element("small", f"±{share.spread * 100:.1f}")]),
-                 f"{share.asked} of {item.trials}"] if share else ["-", "-"]
-            )  # fmt: skip
-        rows.append(row(cells))
-    heads = ["Parameter", *(head for item in told for head in (item.target, "asked for in"))]
-    return joined(
-        [text, folded("All parameters, and the method", paragraph(_METHOD), table(heads, rows))]
+    return {
+        "said": [
+            f"{item.target}: {item.trials} trials; on held-out ones the forest predicts "
+            f"{(item.explained or 0) * 100:.0f} % of the variance."
+            if item.shares
+            else f"{item.target}: no importance ({item.missing})."
+            for item in found
+        ],
+        "method": _METHOD,
+        "heads": ["Parameter", *(head for item in told for head in (item.target, "asked for in"))],
+        "rows": [
+            [name, *(cell for item in told for cell in _share(item, name))] for name in ranked(told)
+        ],
+    }
+
+
+def _share(item: Importance, name: str) -> tuple[str | Cell, str]:
+    share = item.shares.get(name)
+    if share is None:
+        return "-", "-"
+    return (
+        Cell(f"{share.value * 100:.1f} %", beside=f"±{share.spread * 100:.1f}"),
+        f"{share.asked} of {item.trials}",
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.measure import formats
-from compress.run.records import Candidate
+from search.folder.records import Candidate
 
 Floats = npt.NDArray[np.float64]
 

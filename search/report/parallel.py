@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from markupsafe import Markup
 
 from compress.core.pareto import log_costs
 from compress.core.visible import short
 from compress.measure import formats
 from compress.report.canvas import INK, draw_svg
-from compress.report.choices import Floats, Parameter, parameters
-from compress.report.markup import Html
-from compress.report.progress import losses_of
-from compress.run.records import Candidate
+from search.folder.records import Candidate
+from search.report.choices import Floats, Parameter, parameters
+from search.study.hypervolume import losses_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +59,7 @@ def parallel_coordinates(
     front: Sequence[str],
     objectives: Sequence[str],
     chosen: Sequence[Parameter],
-) -> Html:
+) -> Markup:
     """Draws one line a candidate, coloured by the rank of its quality.
 
     Args:
@@ -72,7 +72,7 @@ def parallel_coordinates(
         The picture; nothing with fewer than two candidates or no parameter.
     """
     if len(candidates) < 2 or not chosen:
-        return Html("")
+        return Markup()
     columns = [np.where(item.asked, _scaled(_numbers(item)), ABSENT) for item in chosen]
     quality, *costs = objectives
     reached = np.array([item.val[quality] for item in candidates])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from compress.measure import formats
-from compress.report.markup import Html, element, joined, paragraph, row, table
-from compress.report.rows import Report
 from compress.report.terminal import Grid
-from compress.run.records import Final
+from search.folder.records import Final
+from search.report.searched import SearchReport
 
 HEADS = ("Model", "Epochs", "Trainings", "Validation", "Test")
 HOW = (
@@ -39,7 +39,7 @@ class Spread:
     test: tuple[float, float]
 
 
-def spreads(report: Report) -> list[Spread]:
+def spreads(report: SearchReport) -> list[Spread]:
     """Returns one entry a model, by rising cost as on the front, then those that left it."""
     by_model: dict[str, list[Final]] = {}
     for record in report.finals:
@@ -76,17 +76,17 @@ def _cells(item: Spread, quality: str) -> list[str]:
     return [item.model, str(item.epochs), str(item.count), shown(item.val), shown(item.test)]
 
 
-def final_html(report: Report) -> Html:
-    """Returns the section, empty where nothing was trained anew."""
-    if not report.finals:
-        return Html("")
+def final_section(report: SearchReport) -> dict[str, Any]:
+    """Returns what front.html.j2 shows of them; no rows where nothing was trained anew."""
     quality = report.objectives[0]
-    rows = [row(_cells(item, quality)) for item in spreads(report)]
-    heads = [*HEADS[:3], f"validation {quality}", f"test {quality}"]
-    return joined([element("h2", "Final trainings"), paragraph(HOW), table(heads, rows)])
+    return {
+        "lead": HOW,
+        "heads": [*HEADS[:3], f"validation {quality}", f"test {quality}"],
+        "rows": [_cells(item, quality) for item in spreads(report)],
+    }
 
 
-def final_table(report: Report) -> Grid:
+def final_table(report: SearchReport) -> Grid:
     """Returns the table for the terminal."""
     quality = report.objectives[0]
     made = Grid(f"Final trainings: {quality}, mean +- deviation", HEADS, ("Model",))

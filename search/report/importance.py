@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from compress.core.pareto import log_costs
-from compress.report.choices import Floats, Parameter, parameters
-from compress.report.progress import is_finite
-from compress.run.records import COMPLETE, DUPLICATE, Candidate
+from search.folder.records import COMPLETE, DUPLICATE, Candidate
+from search.report.choices import Floats, Parameter, parameters
+from search.study.hypervolume import is_finite
 
 MIN_TRIALS = 10
 """With fewer, a forest learns noise."""

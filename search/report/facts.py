@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from compress.report.importance import Importance, importances
-from compress.report.progress import Progress, epochs_trained, progress
-from compress.report.rows import Report
+from search.report.importance import Importance, importances
+from search.report.searched import SearchReport
+from search.study.hypervolume import Progress, epochs_trained, progress
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,12 @@ class SearchFacts:
         }
 
 
-def search_facts(report: Report) -> SearchFacts | None:
-    """Computes what the report says about the search; None without candidates."""
-    if not report.candidates:
-        return None
-    epochs = report.record["plan"].get("search", {}).get("epochs")
-    trained, full = epochs_trained(report.candidates, epochs or 0)
+def search_facts(report: SearchReport) -> SearchFacts:
+    """Computes what the report says about the search."""
+    trained, full = epochs_trained(report.candidates, report.epochs)
     return SearchFacts(
         progress(report.candidates, report.objectives),
         trained,
-        full if epochs else None,
+        full if report.epochs else None,
         tuple(importances(report.candidates, report.objectives)),
     )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
 from compress.core.visible import short
 from compress.report.canvas import GREY, INK, draw_svg, finish
-from compress.report.importance import Importance
-from compress.report.markup import Html
 from compress.report.plot import cut_floor
-from compress.report.progress import Progress, is_finite
-from compress.run.records import COMPLETE, STOPPED, Candidate
+from search.folder.records import COMPLETE, STOPPED, Candidate
+from search.report.importance import Importance
+from search.study.hypervolume import Progress, is_finite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +24,7 @@ SHOWN, NAME = 10, 40
 """Parameters in a picture (a table has all), and letters of a name."""
 
 
-def volume_by_trial(found: Progress) -> Html:
+def volume_by_trial(found: Progress) -> Markup:
     """Draws the front's hypervolume over the number of trials that ended."""
 
     def draw(axes: Axes) -> None:
@@ -39,10 +40,10 @@ def volume_by_trial(found: Progress) -> Html:
     return draw_svg("volume-trials", SIZE, draw)
 
 
-def volume_by_time(found: Progress) -> Html:
+def volume_by_time(found: Progress) -> Markup:
     """Draws the front's hypervolume over the time that trials took; nothing without times."""
     if not found.seconds or found.seconds[-1] <= 0:
-        return Html("")
+        return Markup()
     unit, seconds = ("min", 60.0) if found.seconds[-1] < 7200 else ("h", 3600.0)
     if found.seconds[-1] < 180:
         unit, seconds = "s", 1.0
@@ -82,7 +83,7 @@ def curves_of(candidates: Sequence[Candidate], quality: str) -> dict[str, list[t
     return found
 
 
-def learning_curves(candidates: Sequence[Candidate], front: Sequence[str], quality: str) -> Html:
+def learning_curves(candidates: Sequence[Candidate], front: Sequence[str], quality: str) -> Markup:
     """Draws every trial's validation quality over its epochs; nothing without histories.
 
     Args:
@@ -92,7 +93,7 @@ def learning_curves(candidates: Sequence[Candidate], front: Sequence[str], quali
     """
     curves = curves_of(candidates, quality)
     if not curves:
-        return Html("")
+        return Markup()
     states = {item.id: item.state for item in candidates}
     groups = {
         "trained to the end": [n for n in curves if states[n] == COMPLETE and n not in front],
@@ -129,12 +130,12 @@ def learning_curves(candidates: Sequence[Candidate], front: Sequence[str], quali
     return draw_svg("curves", SIZE, draw)
 
 
-def importance_bars(found: Sequence[Importance]) -> Html:
+def importance_bars(found: Sequence[Importance]) -> Markup:
     """Draws the most important parameters, one bar a target; nothing where there are none."""
     shown = [item for item in found if item.shares]
     names = ranked(found)[:SHOWN]
     if not names:
-        return Html("")
+        return Markup()
     height = 0.8 / len(shown)
 
     def draw(axes: Axes) -> None:

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 from compress.plan import Plan
-from compress.report import render, render_tables
-from compress.report.choices import parameters
-from compress.report.importance import forest_shares, importances
-from compress.report.markup import Html
-from compress.report.parallel import drawable, parallel_coordinates, shown_parameters
-from compress.report.progress import epochs_trained, in_order, progress
-from compress.report.search_plots import curves_of
-from compress.run.directory import RunFolder
-from compress.run.records import Candidate
+from compress.report import render_tables
+from search.folder.directory import SearchFolder
+from search.folder.records import Candidate
 from search.plan import SearchOptions, SearchPlan
+from search.report import render
+from search.report.choices import parameters
+from search.report.importance import forest_shares, importances
+from search.report.parallel import drawable, parallel_coordinates, shown_parameters
+from search.report.plots import curves_of
+from search.study.hypervolume import epochs_trained, in_order, progress
 from tests.compress.report.test_report import Page
 
 OBJECTIVES = ("accuracy", "macs")
@@ -209,11 +209,9 @@ def test_parallel_coordinates_choose_and_order() -> None:
     ]  # fmt: skip
     svg = parallel_coordinates(made, ["0003"], OBJECTIVES, shown_parameters(made, order, 9))
     for text in ("not asked", "plain", "True", "width", "macs"):
-        assert f'aria-label="{text}"' in svg.source, text
-    assert parallel_coordinates(made[:1], [], OBJECTIVES, shown_parameters(made, order, 9)) == Html(
-        ""
-    )
-    assert parallel_coordinates(made, [], OBJECTIVES, []) == Html("")
+        assert f'aria-label="{text}"' in svg, text
+    assert parallel_coordinates(made[:1], [], OBJECTIVES, shown_parameters(made, order, 9)) == ""
+    assert parallel_coordinates(made, [], OBJECTIVES, []) == ""
 
 
 def test_curves_leave_out_what_is_not_there() -> None:
@@ -223,13 +221,13 @@ def test_curves_leave_out_what_is_not_there() -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
-    made = RunFolder(tmp_path / "run")
+def folder(tmp_path: Path) -> SearchFolder:
+    made = SearchFolder(tmp_path / "run")
     made.claim("search", SearchPlan())
     return made
 
 
-def write(folder: RunFolder, candidates: list[Candidate]) -> str:
+def write(folder: SearchFolder, candidates: list[Candidate]) -> str:
     for item in candidates:
         folder.write_candidate(item)
     render(folder.path)
@@ -243,7 +241,7 @@ def write(folder: RunFolder, candidates: list[Candidate]) -> str:
     return text
 
 
-def test_the_page_of_a_search(folder: RunFolder) -> None:
+def test_the_page_of_a_search(folder: SearchFolder) -> None:
     made = [
         candidate(number, item.val["accuracy"], item.macs, choices=item.choices, seconds=2.0,
                   history=history(0.1, 0.3, item.val["accuracy"]))
@@ -289,7 +287,7 @@ def test_the_page_of_a_search(folder: RunFolder) -> None:
         [candidate(0, 0.5, 9, choices={"x": 1}), candidate(1, 0.5, 9, choices={"x": "one"})],
     ],
 )
-def test_few_candidates(folder: RunFolder, made: list[Candidate]) -> None:
+def test_few_candidates(folder: SearchFolder, made: list[Candidate]) -> None:
     text = write(folder, made)
     assert "<h2>The search</h2>" in text
     assert "too few" in text
@@ -309,7 +307,7 @@ def test_three_objectives_and_a_negative_quality(tmp_path: Path) -> None:
     assert found is not None
     assert list(found.reference) == ["r2", "macs", "latency_ms"]
     assert [item.target for item in importances(made, objectives)] == list(objectives)
-    folder = RunFolder(tmp_path / "run")
+    folder = SearchFolder(tmp_path / "run")
     folder.claim("search", SearchPlan(search=SearchOptions(objectives=objectives)))
     text = write(folder, made)
     assert "(r2 -26.50 %, " in text  # -0.2 - 0.1 x 0.65
@@ -317,15 +315,15 @@ def test_three_objectives_and_a_negative_quality(tmp_path: Path) -> None:
     assert 'aria-label="latency_ms"' in text
 
 
-def test_no_search_no_section(tmp_path: Path, folder: RunFolder) -> None:
+def test_no_search_no_section(tmp_path: Path, folder: SearchFolder) -> None:
     assert "The search" not in write(folder, [])
     assert "search" not in json.loads((folder.path / "report.json").read_text())
-    bare = RunFolder(tmp_path / "compress")
+    bare = SearchFolder(tmp_path / "compress")
     bare.claim("compress", Plan())
     assert "The search" not in write(bare, [])
 
 
-def test_the_terminal_says_how_many_epochs(folder: RunFolder) -> None:
+def test_the_terminal_says_how_many_epochs(folder: SearchFolder) -> None:
     from rich.console import Console
 
     write(folder, [candidate(0, 0.5, 9, history=history(0.1, 0.5), choices={"x": 1})])
@@ -335,7 +333,7 @@ def test_the_terminal_says_how_many_epochs(folder: RunFolder) -> None:
     console.file.close()
 
 
-def test_the_study_is_not_needed(folder: RunFolder) -> None:
+def test_the_study_is_not_needed(folder: SearchFolder) -> None:
     assert not folder.journal.exists()
     write(folder, synthetic(3))
     assert not folder.journal.exists()

@@ -11,14 +11,15 @@ import pytest
 from rich.console import Console
 
 from compress.plan import Plan
-from compress.report import load_report, render, render_tables
-from compress.report.final import spreads
-from compress.run.directory import RunFolder
-from compress.run.records import Candidate, Final
+from compress.report import render_tables
+from search.folder.directory import SearchFolder
+from search.folder.records import Candidate, Final
+from search.report import load_report, render
+from search.report.final import spreads
 
 
-def folder_with(path: Path, *records: Final) -> RunFolder:
-    folder = RunFolder(path)
+def folder_with(path: Path, *records: Final) -> SearchFolder:
+    folder = SearchFolder(path)
     folder.claim("search", Plan())
     for name, accuracy, macs in (("0001", 0.8, 500), ("0002", 0.9, 9000)):
         folder.write_candidate(

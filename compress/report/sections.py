@@ -1,0 +1,97 @@
+"""What a report may show beside a compression: sections, handed in by whoever knows of more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+from rich.console import RenderableType
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A figure in large letters.
+
+    Attributes:
+        figure: "12", "97.2 % [96.1, 98.0]".
+        label: What it is, below it.
+    """
+
+    figure: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a section knows of a model that was compressed.
+
+    Attributes:
+        epochs: For how many it was trained before; None: it does not know.
+        choices: What the model was made of, in one line.
+        commands: What repeats its making, each under a line that says so.
+    """
+
+    epochs: int | None = None
+    choices: str = ""
+    commands: tuple[str, ...] = ()
+
+
+class Section:
+    """One part of a report beside the compression; what is not overridden adds nothing.
+
+    Attributes:
+        front: Names of the models that no other is better than, in order: their files are marked.
+        validation_learnt: Whether models have learnt the validation part: then it chooses nothing.
+        judged: What beside exported files was judged by test data ("final trainings").
+        devices: On what models were trained.
+    """
+
+    front: tuple[str, ...] = ()
+    validation_learnt: bool = False
+    judged: str = ""
+    devices: tuple[str, ...] = ()
+
+    def known(self, model: str) -> Known:
+        """Returns what is known of a model that was compressed."""
+        return Known()
+
+    def warnings(self) -> list[str]:
+        """Returns what nobody may overlook, in sentences."""
+        return []
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns keys of report.json."""
+        return {}
+
+    def csv_rows(self, quality: str) -> list[dict[str, Any]]:
+        """Returns lines of candidates.csv; see `compress.report.stored`.
+
+        Args:
+            quality: The main one.
+        """
+        return []
+
+    def tables(self) -> list[RenderableType]:
+        """Returns what stands on the terminal before the files."""
+        return []
+
+    def tiles(self) -> list[Tile]:
+        """Returns tiles, which stand first."""
+        return []
+
+    def panels(self) -> Sequence[Callable[[Axes], None]]:
+        """Returns what draws panels of the plot, which stand first."""
+        return ()
+
+    def above(self) -> Markup:
+        """Returns what stands on the page before the files."""
+        return Markup()
+
+    def below(self) -> Markup:
+        """Returns what stands on the page behind the models."""
+        return Markup()

@@ -1,0 +1,227 @@
+"""What the compress stage writes of a model: what was done to it, and the files made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, NotRequired, TypedDict
+
+from compress.core.errors import InputError
+from compress.run.records import Record, check_name, read_record, too_low, unknown_value
+from compress.task import MEANING, UNBOUNDED
+
+VARIANTS = ("dense", "pruned")
+
+
+# what reports read of the tables inside records; further keys are left as they are
+class _PrunedLayer(TypedDict):
+    layer: str
+    size: int
+    zeros: int
+    weight: NotRequired[str]
+
+
+class _KeptLayer(TypedDict):
+    layer: str
+    reason: str
+
+
+class _Weights(TypedDict):
+    pruned: list[_PrunedLayer]
+    kept: list[_KeptLayer]
+
+
+class _Group(TypedDict):
+    name: str
+    kind: str
+    total: int
+    kept: int
+    reason: str
+
+
+class _Frozen(TypedDict):
+    reason: str
+    units: int
+    made_by: list[str]
+    layer: str
+
+
+class _Channels(TypedDict):
+    groups: list[_Group]
+    frozen: list[_Frozen]
+    unknown: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Artifact(Record):
+    """One exported file and everything that was measured on it.
+
+    Attributes:
+        id: "0005.float32", "0005-p80.int8".
+        model: The model it was made of ("0005").
+        variant: "dense" or "pruned".
+        format: "float32" or "int8".
+        file: Path in the run's folder.
+        baseline: The artifact that ratios are against: the model's dense file, float32
+            where it was exported.
+        macs, params, nonzero: Counted on the Keras model; zeros count as MACs.
+        sparsity: Share of zeros in the kernels that were pruned; 0 for dense.
+        unsupported: What `macs` does not include, by name.
+        size_bytes, gzip_bytes, zstd_bytes: Of the file; None in records of older versions.
+        sparse_macs: MACs whose weight is not zero, which no ordinary runtime skips.
+        test: Test quality of the file itself, by name.
+        max_difference, agreement, checked: Against the Keras model, on `checked`
+            validation examples.
+        val: Validation quality of the file itself, by name: what files are chosen by; empty in
+            records of older versions.
+        tested: How many examples `test` is of; None in records of older versions.
+        test_interval: 95 % interval of the main quality, where it is no share of right
+            examples, by resampling them; None otherwise.
+    """
+
+    id: str
+    model: str
+    variant: str
+    format: str
+    file: str
+    baseline: str
+    macs: int
+    params: int
+    nonzero: int
+    sparsity: float
+    unsupported: tuple[str, ...]
+    size_bytes: int
+    gzip_bytes: int
+    test: dict[str, float]
+    max_difference: float
+    agreement: float
+    checked: int
+    zstd_bytes: int | None = None
+    sparse_macs: int | None = None
+    val: dict[str, float] = field(default_factory=dict)
+    tested: int | None = None
+    test_interval: tuple[float, float] | None = None
+
+    @property
+    def zeros(self) -> float:
+        """Share of all parameters that are zero, in [0, 1]."""
+        return 1 - self.nonzero / self.params if self.params else 0.0
+
+    def flaw(self) -> str:
+        """See `Record.flaw`."""
+        if strange := sorted(self.test.keys() - MEANING.keys()):
+            return unknown_value("test", strange[0], tuple(MEANING))
+        for name, value in self.test.items():
+            if name not in UNBOUNDED and not 0 <= value <= 1:
+                return f"test.{name} must be a share in [0, 1]; received: {value}"
+        return (
+            unknown_value("variant", self.variant, VARIANTS)
+            or too_low(
+                self, 0, "macs", "params", "nonzero", "sparsity", "sparse_macs", "checked", "tested"
+            )
+            or too_low(self, 1, "size_bytes", "gzip_bytes", "zstd_bytes")
+            or ("" if self.test else "test must hold a quality; received: none")
+        )
+
+
+@dataclass(frozen=True)
+class Compressed(Record):
+    """What the compress stage did to one model.
+
+    Attributes:
+        model: The model's name.
+        teacher: Who taught it, and with what validation quality; empty without one.
+        val: Validation quality before ("dense") and after ("pruned").
+        weights: The weight report: pruned layers, kept layers with reasons.
+        channels: The channel report, or None where no channels were removed.
+        best_epoch, epochs: Of the fine-tuning.
+        command: Reproduces this model's compression.
+        seconds: Wall time.
+        device: What it was trained on.
+        notes: What was skipped or done other than asked, with reasons.
+        artifacts: The exported files, as JSON.
+        compressed: The compressed model's name in files, which tells what was done:
+            "0005-c0_5x-p80"; empty in records of older versions, see `small`.
+        val_learnt: Model or teacher had learnt the validation part: it selected nothing, the
+            last epoch was kept, and `val` says little.
+        finetuned: Epochs of all fine-tunings together; None in records of older versions.
+        dense_epochs: For how many epochs the dense model had been trained before; None: unknown.
+        dense_begun: That training began with weights which had been trained before.
+        as_long: Qualities ("val", "test") of the dense Keras model trained on for as long,
+            in the same way, without compression; None where that was not asked for.
+    """
+
+    model: str
+    teacher: str
+    val: dict[str, dict[str, float]]
+    weights: dict[str, Any] = field(metadata={"shape": _Weights})
+    best_epoch: int
+    epochs: int
+    command: str
+    seconds: float
+    device: str
+    notes: tuple[str, ...]
+    artifacts: tuple[dict[str, Any], ...]
+    channels: dict[str, Any] | None = field(default=None, metadata={"shape": _Channels | None})
+    compressed: str = ""
+    val_learnt: bool = False
+    finetuned: int | None = None
+    dense_epochs: int | None = None
+    dense_begun: bool = False
+    as_long: dict[str, dict[str, float]] | None = None
+
+    def flaw(self) -> str:
+        """See `Record.flaw`."""
+        try:
+            files = self.files()
+        except InputError as error:
+            return str(error).rstrip(".")
+        for variant in VARIANTS:
+            if variant not in self.val:
+                return f"val must hold '{variant}'; received: {', '.join(self.val) or 'nothing'}"
+        if not self.compressed and not any(item.variant == "pruned" for item in files):
+            return "artifacts must hold a pruned file; received: none"
+        sizes = [item["size"] for item in self.weights["pruned"]]
+        if any(size < 1 for size in sizes):
+            return "weights.pruned must be layers of at least one weight; received: one of none"
+        wrong = [item for item in (self.channels or {}).get("unknown", ()) if len(item) != 3]
+        if wrong:
+            return f"channels.unknown must be names, kinds and reasons; received: {wrong[0]}"
+        return ""
+
+    @property
+    def small(self) -> str:
+        """The compressed model's name in files."""
+        if self.compressed:
+            return self.compressed
+        ids = [item["id"] for item in self.artifacts if item["variant"] == "pruned"]
+        return str(ids[0]).rpartition(".")[0]
+
+    def files(self) -> list[Artifact]:
+        """Returns the artifacts as records."""
+        return [Artifact.from_json(content) for content in self.artifacts]
+
+
+def read_compressed(path: Path) -> Compressed:
+    """Reads a record's file; the files that it lists are the model's own and lie in the folder.
+
+    Raises:
+        InputError: It cannot be read, or holds something else.
+    """
+    record = read_record(path, Compressed)
+    check_name(path, record.model)
+    for item in record.files():
+        inside = PurePosixPath(item.file)
+        if (
+            item.model != record.model
+            or item.id in ("", ".", "..")
+            or "/" in item.id
+            or inside.is_absolute()
+            or ".." in inside.parts
+            or "\0" in item.id + item.file
+        ):
+            raise InputError(
+                f"'{path}' must list files of model {record.model!r} that lie in the run's folder. "
+                f"Received: {item.id!r} of {item.model!r} in {item.file!r}."
+            )
+    return record

@@ -1,0 +1,146 @@
+"""What a report shows beside the compression is handed in, by whoever knows of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, RenderableType
+
+import search.report
+from compress.core.atomic_files import read_json, write_json
+from compress.report import Section, load_report, render, render_tables, write_report
+from compress.report.markup import element
+from compress.report.sections import Known, Tile
+from compress.report.terminal import said
+from compress.report.trade import training
+from tests.compress.report.test_standouts import FILES, run_with
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+    from matplotlib.axes import Axes
+
+WRITTEN = ("report.html", "report.json", "candidates.csv", "pareto.png")
+
+
+def test_a_compression_alone_has_one_report(tmp_path: Path) -> None:
+    """Who renders it is the same: a search adds nothing where there was none."""
+    folder = run_with(tmp_path / "run", FILES)
+    render(folder.path)
+    alone = {name: (folder.path / name).read_bytes() for name in WRITTEN}
+    for name in WRITTEN:
+        (folder.path / name).unlink()
+    search.report.render(folder.path)
+    assert alone == {name: (folder.path / name).read_bytes() for name in WRITTEN}
+    # keys and columns are there, whatever was run
+    content = json.loads(alone["report.json"])
+    assert (content["front"], content["candidates"], content["final"]) == ([], [], [])
+    assert "search" not in content
+    rows = list(csv.DictReader(StringIO(alone["candidates.csv"].decode())))
+    assert [row["on_front"] for row in rows] == ["False"] * 4
+    assert {"state", "reason", "choices", "val_accuracy"} <= set(rows[0])
+    assert b"The search" not in alone["report.html"]
+    assert b"test data judged the exported files once" in alone["report.html"]
+
+
+class Bakery(Section):
+    """A section of a stranger's."""
+
+    front = ("m",)
+    judged = "cakes"
+    devices = ("an oven",)
+
+    def known(self, model: str) -> Known:
+        return Known(7, f"flour for {model}", ("# bake it again\nbake <m>",))
+
+    def warnings(self) -> list[str]:
+        return ["hot & <b>heavy</b>"]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"front": ["m"], "bakery": {"cakes": 3}}
+
+    def csv_rows(self, quality: str) -> list[dict[str, Any]]:
+        return [{"record": "cake", "id": "=1", f"val_{quality}": 0.5}]
+
+    def tables(self) -> list[RenderableType]:
+        return [said("three cakes")]
+
+    def tiles(self) -> list[Tile]:
+        return [Tile("3 [2, 4]", "cakes")]
+
+    def panels(self) -> Sequence[Callable[[Axes], None]]:
+        def draw(axes: Axes) -> None:
+            axes.plot([1, 2], [3, 4], label="rising <dough>")
+
+        return [draw]
+
+    def above(self) -> Markup:
+        return "<b>as text</b>"  # type: ignore[return-value]
+
+    def below(self) -> Markup:
+        return element("path", id="below")
+
+
+def test_whatever_a_section_adds_is_shown(tmp_path: Path) -> None:
+    folder = run_with(tmp_path / "run", FILES)
+    report = replace(load_report(folder.path), sections=(Bakery(),))
+    write_report(report)
+    page = (folder.path / "report.html").read_text("utf-8")
+    for told in (
+        "test data judged cakes and exported files once",
+        '<p class="warning">hot &amp; &lt;b&gt;heavy&lt;/b&gt;</p>',
+        "<b>3<small> [2, 4]</small></b><span>cakes</span>",
+        'aria-label="rising &lt;dough&gt;"',
+        '<p class="soft">flour for m</p>',
+        "<pre># bake it again\nbake &lt;m&gt;</pre>",
+        "Trained on CPU; an oven.",
+        "&lt;b&gt;as text&lt;/b&gt;",
+        '<path id="below"></path>',
+    ):
+        assert told in page, told
+    # its tile and its panel stand first; the panel of files against MACs gives way to it
+    assert page.index("<span>cakes</span>") < page.index("Best validation accuracy")
+    assert page.index("&lt;b&gt;as text") < page.index("<h2>Exported files</h2>")
+    assert page.index('id="below"') > page.index("Each model: the trade")
+    assert "MACs (counted, zeros included)" not in page
+    content = json.loads((folder.path / "report.json").read_text("utf-8"))
+    assert (content["front"], content["candidates"]) == (["m"], [])
+    assert content["bakery"] == {"cakes": 3}
+    with open(folder.path / "candidates.csv", newline="") as stream:
+        cake, *files = csv.DictReader(stream)
+    assert (cake["record"], cake["id"], cake["val_accuracy"]) == ("cake", "'=1", "0.5")
+    assert [row["on_front"] for row in files] == ["True"] * 4
+    out = StringIO()
+    Console(file=out, width=200).print(render_tables(report))
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "three cakes"
+    assert "hot & <b>heavy</b>" in out.getvalue()
+
+
+def test_a_section_may_choose_nothing_and_know_how_long(tmp_path: Path) -> None:
+    folder = run_with(tmp_path / "run", FILES)
+    report = load_report(folder.path)
+    assert "how long the dense model was trained is not known" in training(
+        report, report.compressed[0]
+    )
+    told = replace(report, sections=(Section(), Bakery()))
+    assert "the dense model was trained for 7 epochs" in training(told, told.compressed[0])
+    assert not told.validation_learnt
+
+    class Learnt(Section):
+        validation_learnt = True
+
+    learnt = replace(report, sections=(Learnt(),))
+    assert learnt.validation_learnt
+    write_report(learnt)
+    assert set(read_json(folder.path / "report.json")["chosen"]) == {"missing"}
+    # what a record says itself comes first
+    path = folder.compressed / "m.json"
+    write_json(path, {**read_json(path), "finetuned": 2, "dense_epochs": 4})
+    told = replace(load_report(folder.path), sections=(Bakery(),))
+    assert "the dense model was trained for 4 epochs" in training(told, told.compressed[0])
