@@ -11,6 +11,8 @@ from compress.measure import Analysis, formats
 from compress.report.terminal import Grid, said
 
 Shares = dict[str, float]
+ELSEWHERE = "A wider terminal and --json have them."
+"""Where the columns are that a narrow terminal has no room for."""
 
 
 def render_costs(name: str, analysis: Analysis, shares: Shares, how: str) -> RenderableType:
@@ -47,7 +49,10 @@ def render_costs(name: str, analysis: Analysis, shares: Shares, how: str) -> Ren
 def _table(analysis: Analysis, shares: Shares) -> Grid:
     heads = ["Layer", "Class", "Output", "MACs", "share", "Parameters"]
     heads += ["time"] if shares else []
-    table = Grid("Layers", heads, ("Layer", "Class"), title_left=True)
+    table = Grid(
+        "Layers", heads, ("Layer", "Class"), title_left=True,
+        drop=("Output", "Class", "share", "Parameters"), elsewhere=ELSEWHERE,
+    )  # fmt: skip
     shown: set[str] = set()
     for layer in analysis.layers:
         own = layer.name.rpartition("/")[2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 
 from compress.prune.channels import Coupled
+from compress.report.costs import ELSEWHERE
 from compress.report.terminal import Grid, said
 
 SHOWN = 4
@@ -64,8 +65,10 @@ def _held(coupled: Coupled) -> Grid:
 
 
 def _table(title: str, columns: tuple[str, ...]) -> Grid:
-    left = ("Layer", "Made by", "Kind", "Slices weights of", "Reason")
-    return Grid(title, columns, left, title_left=True)
+    left = ("Made by", "Kind", "Slices weights of", "Reason")
+    texts = [name for name in left if name in columns and name != "Kind"]
+    drop = [name for name in ("MACs they take part in", "Kind") if name in columns]
+    return Grid(title, columns, left, title_left=True, wrap=texts, drop=drop, elsewhere=ELSEWHERE)
 
 
 def _names(names: tuple[str, ...]) -> str:

@@ -63,6 +63,11 @@ class Standouts:
     chosen: tuple[Standout, ...] = ()
     missing: str = ""
 
+    @property
+    def to_ship(self) -> Standout | None:
+        """The file to ship: the smallest near the best; None where nothing was chosen."""
+        return next((item for item in self.chosen if item.what == "smallest"), None)
+
     def to_json(self, report: Report) -> dict[str, Any]:
         """Returns the record as dictionaries, lists and numbers."""
         if self.missing:

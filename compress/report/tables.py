@@ -12,6 +12,9 @@ from compress.report.trade import training, verdict
 from compress.report.words import chosen_lines, conditions, judged, learnt_lines, other_runtimes
 from compress.task import MEANING
 
+ELSEWHERE = "A wider terminal, report.html and candidates.csv have them."
+"""Where the columns are that a narrow terminal has no room for."""
+
 
 def render_tables(report: Report) -> RenderableType:
     """Returns the terminal's report: sections, the exported files, how they were measured."""
@@ -38,6 +41,9 @@ def _files(report: Report) -> Grid:
         ("File", *(MEANING[name][0] for name in shown), "MACs", "Non-zero", "Size", "Gzipped",
          "Zstd", "Latency", "Speed-up"),
         ("File",),
+        drop=("Zstd", *(MEANING[name][0] for name in shown[1:]), "MACs", "Size", "Non-zero",
+              "Gzipped"),
+        elsewhere=ELSEWHERE,
     )  # fmt: skip
     last = None
     for row in report.rows:

@@ -28,7 +28,6 @@ from rich.text import Text
 from compress.core.credentials import hidden
 from compress.core.errors import LONGEST, ParetuneError, one_line
 from compress.core.visible import line
-from compress.report.terminal import said
 from compress.run.directory import LOG
 
 INTERRUPTED = 130
@@ -67,6 +66,11 @@ def complain(what: object) -> None:
     _tell(f"paretune: error: {hidden(one_line(what, LONGEST))}")
 
 
+def note(what: object) -> None:
+    """Prints a word of advice as one line on standard error."""
+    _tell(f"paretune: {hidden(one_line(what, LONGEST))}")
+
+
 def _tell(text: str) -> None:
     with contextlib.suppress(OSError):  # nobody is left to be told
         print(text, file=sys.stderr, flush=True)
@@ -81,12 +85,13 @@ def console() -> Console:
     return shown if shown.is_terminal else Console(markup=False, emoji=False, width=200)
 
 
-def show(*parts: RenderableType, saved: object = "") -> None:
+def show(*parts: RenderableType, saved: object = "", last: str = "") -> None:
     """Prints results on standard output, each on lines of its own.
 
     Args:
         parts: Texts and tables.
-        saved: Where they are on disk too, printed last.
+        saved: Where they are on disk too.
+        last: The last line: which files were made.
 
     Raises:
         SystemExit: See `delivering`.
@@ -95,8 +100,8 @@ def show(*parts: RenderableType, saved: object = "") -> None:
     with delivering(saved):
         for part in parts:
             out.print(part)
-        if saved:
-            out.print(str(saved), highlight=False, soft_wrap=True)
+        if last:
+            out.print(last, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -134,7 +139,7 @@ class _ConsoleLog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Prints one line as it is; one that cannot be printed stands in log.txt."""
         with contextlib.suppress(OSError):
-            self._console.print(said(record.getMessage()), soft_wrap=True)
+            self._console.print(Text(line(record.getMessage())), soft_wrap=True)
 
 
 class TimeLeft(ProgressColumn):

@@ -5,18 +5,20 @@ from __future__ import annotations
 import inspect
 import tomllib
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from compress.core.atomic_files import read_file
-from compress.core.errors import InputError
+from compress.core.errors import InputError, one_line
 from compress.plan import Plan
 from compress.plan.bench import BenchPlan
 from compress.plan.fields import PlanField, from_nested, nest, overlay, plan_fields
-from search.cli._console import reporting_errors
+from search.cli._completion import Names, completer
+from search.cli._console import note, reporting_errors
+from search.cli._help import GENERAL, SECTIONS
 
 PlanT = TypeVar("PlanT", bound=Plan | BenchPlan)
 
@@ -26,36 +28,60 @@ _PLAN_FILE = inspect.Parameter(
     default=None,
     annotation=Annotated[
         Path | None,
-        typer.Option("--plan", help="a TOML file with the plan's sections; options go over it"),
+        typer.Option(
+            "--plan",
+            metavar="FILE",
+            help="a TOML file with the plan's sections; options go over it",
+        ),
     ],
 )
 
 
 def plan_command(
-    plan: type[PlanT], body: Callable[..., None], *arguments: inspect.Parameter
+    plan: type[PlanT],
+    body: Callable[..., None],
+    *arguments: inspect.Parameter,
+    values: Mapping[str, Names],
+    groups: Mapping[str, str] | None = None,
+    old: Mapping[str, str] | None = None,
+    refused: Mapping[str, str] | None = None,
 ) -> Callable[..., None]:
     """Makes a typer command whose options are the plan's fields.
+
+    Each field has one option, its first flag: the same word in every command.
 
     Args:
         plan: The plan class.
         body: Called with the positional arguments' values, then `plan=`.
         arguments: Further parameters, annotated for typer, put first.
+        values: What the shell completes, by option.
+        groups: Titles in help of options that no section gives one, by option.
+        old: Names of options in earlier releases, with what they are called now: taken, and told.
+        refused: Names that meant another thing here than elsewhere, with what to do instead.
 
     Returns:
-        A function for `typer.Typer.command`.
+        A function for `search.cli._help.add_command`.
     """
     own = [argument.name for argument in arguments]
+    old, refused = old or {}, refused or {}
 
-    def command(**values: Any) -> None:
-        given = {name: values.pop(name) for name in own}
-        file = values.pop("plan_file")
-        chosen = {name: value for name, value in values.items() if value is not None}
+    def command(**given_values: Any) -> None:
+        given = {name: given_values.pop(name) for name in own}
+        file = given_values.pop("plan_file")
+        chosen = {name: value for name, value in given_values.items() if value is not None}
         with reporting_errors(""):
+            _rename(chosen, old, refused)
             stored = read_plan_file(file) if file is not None else {}
             made = from_nested(plan, overlay(stored, nest(plan, chosen)))
         body(*given.values(), plan=made)
 
-    parameters = [*arguments, *(_parameter(leaf) for leaf in plan_fields(plan)), _PLAN_FILE]
+    leaves = plan_fields(plan)
+    parameters = [
+        *arguments,
+        *(_parameter(leaf, values.get(leaf.flat), _group(leaf, groups or {})) for leaf in leaves),
+        *(_hidden(name) for name in (*old, *refused)),
+        _PLAN_FILE,
+    ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {item.name: item.annotation for item in parameters}
     command.__doc__ = body.__doc__
@@ -79,16 +105,66 @@ def read_plan_file(path: Path) -> dict[str, Any]:
         raise InputError(f"Plan '{path}' must be TOML ({error}).") from None
 
 
-def _parameter(leaf: PlanField) -> inspect.Parameter:
+def _rename(chosen: dict[str, Any], old: Mapping[str, str], refused: Mapping[str, str]) -> None:
+    """Puts values that were given under old names where they belong.
+
+    Raises:
+        InputError: A name is refused, or given beside its new one.
+    """
+    for name, remedy in refused.items():
+        if name in chosen:
+            raise InputError(
+                f"{_flag(name)} could mean two things in this command. Received: "
+                f"{one_line(chosen[name])}. {remedy}"
+            )
+    for name, new in old.items():
+        if name not in chosen:
+            continue
+        if new in chosen:
+            raise InputError(
+                f"{_flag(new)} must be given once. Received: it and {_flag(name)}, its old name."
+            )
+        chosen[new] = chosen.pop(name)
+        note(f"{_flag(name)} is the old name of {_flag(new)} in this command.")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _group(leaf: PlanField, groups: Mapping[str, str]) -> str:
+    """Returns the title under which help shows an option."""
+    return groups.get(leaf.flat) or SECTIONS.get(leaf.section or "", GENERAL)
+
+
+def _hidden(name: str) -> inspect.Parameter:
+    """Returns an option that is taken and not shown."""
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[str | None, typer.Option(_flag(name), hidden=True)],
+    )
+
+
+def _parameter(leaf: PlanField, names: Names | None, group: str) -> inspect.Parameter:
     """Returns the option of one field; None stands for "not given"."""
     members = [item for item in typing.get_args(leaf.hint) if item is not type(None)]
     kind = members[0] if type(None) in typing.get_args(leaf.hint) else leaf.hint
-    metavar = "INTEGER" if kind is int else None
-    if typing.get_origin(kind) is tuple or str in members or kind is int:
+    several = typing.get_origin(kind) is tuple
+    metavar = "LIST" if several else {int: "N", float: "NUMBER", bool: None}.get(kind, "TEXT")
+    if several or str in members or kind is int:
         kind = str  # the plan reads lists, and counts like 2M
     shown = ",".join(leaf.default) if isinstance(leaf.default, tuple) else leaf.default
     text = leaf.help if shown in (None, "", False) else f"{leaf.help}  [default: {shown}]"
-    option = typer.Option(*leaf.flags, help=text, show_default=False, metavar=metavar)
+    option = typer.Option(
+        leaf.flags[0],
+        help=text,
+        show_default=False,
+        metavar=metavar,
+        rich_help_panel=group,
+        autocompletion=completer(names, several) if names else None,
+    )
     return inspect.Parameter(
         leaf.flat,
         inspect.Parameter.KEYWORD_ONLY,

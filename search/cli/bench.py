@@ -6,17 +6,26 @@ from pathlib import Path
 
 from rich.console import Group, RenderableType
 
-from compress.measure import formats
 from compress.plan.bench import BenchPlan
-from compress.report.terminal import Grid, said
 from search.cli._console import display, reporting_errors, show
+from search.cli._made import written
 
+BASIC = ("compare", "runtimes", "formats", "threads", "input_shape", "budget", "out")
+"""The options that `paretune bench --help` shows."""
+GROUPS = {
+    **dict.fromkeys(("compare", "runtimes", "formats", "threads", "input_shape"), "What is timed"),
+    **dict.fromkeys(("precision", "budget"), "How long"),
+}
+"""Titles in help: the plan of `bench` has no sections."""
 SPARSE = 0.01
 """Share of zeros from which a model's zeros are told: biases of any model may be zero."""
 
 
 def bench(models: list[Path], plan: BenchPlan) -> None:
-    """Time models and files against each other, with every runtime and thread count asked for."""
+    """Time models and files against each other.
+
+    Every model is timed with each runtime, format and thread count that is asked for.
+    """
     from compress.benchmarking import bench as run_bench
 
     with reporting_errors("The same command starts again."), display() as shown:
@@ -24,12 +33,19 @@ def bench(models: list[Path], plan: BenchPlan) -> None:
         result = run_bench(
             models, plan, on_progress=lambda text, share: shown.worker(0, text, share)
         )
-    show(render_bench(result), saved=Path(plan.out) / "bench.json" if plan.out else "")
+    made = [Path(plan.out) / f"bench.{suffix}" for suffix in ("json", "csv", "png")]
+    show(
+        render_bench(result),
+        saved=made[0] if plan.out else "",
+        last=written(made) if plan.out else "",
+    )
 
 
 def render_bench(result: object) -> RenderableType:
     """Returns the table, what was skipped, the verdicts and the conditions."""
     from compress.benchmarking import BenchResult
+    from compress.measure import formats
+    from compress.report.terminal import Grid, said
 
     assert isinstance(result, BenchResult)
     by_name = {model.name: model for model in result.models}
@@ -37,7 +53,10 @@ def render_bench(result: object) -> RenderableType:
         "Latency of one inference at batch 1",
         ("Model", "Runtime", "Format", "Threads", "MACs", "File", "Latency", "p95", "min",
          "Speed-up"),
-        ("Model", "Runtime"),
+        ("Model", "Runtime", "Format"),
+        drop=("min", "p95", "MACs", "File"),
+        same=("Threads", "Format", "Runtime"),
+        elsewhere="A wider terminal and bench.csv in --out have them.",
     )  # fmt: skip
     last = ""
     for row in sorted(result.timed, key=lambda r: list(by_name).index(r.model)):

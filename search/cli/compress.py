@@ -8,9 +8,17 @@ from compress.plan import Plan
 from search.cli._console import display, reporting_errors
 from search.cli.run import print_report
 
+BASIC = (
+    "data", "channels", "sparsity", "finetune_epochs", "learning_rate", "teacher", "formats",
+    "runtimes", "task", "device", "out",
+)  # fmt: skip
+"""The options that `paretune compress --help` shows."""
+OLD = {"epochs": "finetune_epochs", "optimizer": "finetune_optimizer"}
+"""What options were called in the first release, where `--epochs` was fine-tuning's here alone."""
+
 
 def compress(model: Path, plan: Plan) -> None:
-    """Prune and distil a Keras model that you bring, export it, measure and report."""
+    """Prune, distil, export and measure a Keras model of your own."""
     from compress.pipeline.compression import compress_model
 
     with (

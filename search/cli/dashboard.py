@@ -10,6 +10,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import typer
 
+from compress.core.counts import whole
 from compress.core.errors import InputError, MissingDependency
 from compress.plan.fields import require
 from search.cli._console import reporting_errors, show
@@ -23,11 +24,19 @@ App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def dashboard(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="the run's --out folder")],
-    port: Annotated[int, typer.Option("--port", help="of the page; 0: any free one")] = 8080,
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="the --out folder of the run")],
+    port: Annotated[
+        str, typer.Option("--port", metavar="N", help="port of the page; 0: any that is free")
+    ] = "8080",
 ) -> None:
-    """Show a run's study in optuna-dashboard as it runs; nothing can be changed there."""
-    with reporting_errors(""), make_dashboard(folder, port) as server:
+    """Show a run's study in optuna-dashboard, also while the run goes on.
+
+    Nothing can be changed there.
+    """
+    with (
+        reporting_errors(""),
+        make_dashboard(folder, whole(port, "port")) as server,
+    ):
         url = f"http://{HOST}:{server.server_port}{server.start}"
         show(f"{url} (Ctrl-C ends it)")
         try:

@@ -8,22 +8,33 @@ from typing import Annotated
 import typer
 
 from search.cli._console import reporting_errors, show
+from search.cli._made import written
 
 
 def inspect(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="a .keras or .h5 file")],
     json: Annotated[
-        Path | None, typer.Option("--json", help="write the tables as JSON too")
+        Path | None, typer.Option("--json", metavar="FILE", help="also write the tables as JSON")
     ] = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="measure each layer's share of the time")
     ] = False,
-    threads: Annotated[int, typer.Option("--threads", help="CPU threads of --profile")] = 1,
+    threads: Annotated[
+        str, typer.Option("--threads", metavar="N", help="CPU threads of --profile")
+    ] = "1",
     input_shape: Annotated[
-        str, typer.Option("--input-shape", help="of one example, where sizes are open: 224,224,3")
+        str,
+        typer.Option(
+            "--input-shape",
+            metavar="LIST",
+            help="sizes of one example, where the model leaves them open: 224,224,3",
+        ),
     ] = "",
 ) -> None:
-    """Show a model's costs by layer, which channels belong together and what is held."""
+    """Show what a model costs by layer, and which channels can be removed.
+
+    Channels that belong together stand in one group; for those that must stay it says why.
+    """
     from compress.benchmarking.models import fixed
     from compress.benchmarking.profile import profiled
     from compress.core.atomic_files import write_json
@@ -39,7 +50,7 @@ def inspect(
 
     with reporting_errors("The same command starts again."):
         shape = BenchPlan(input_shape=input_shape).parsed_shape()
-        whole(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
+        count = whole(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
         check_model_file(model)
         if profile:
             require_packages(FORMATS["onnx"], "--profile")
@@ -48,13 +59,17 @@ def inspect(
         shares: dict[str, float] = {}
         how = ""
         if profile:
-            found = profiled(fixed(loaded, shape), threads=threads)
+            found = profiled(fixed(loaded, shape), threads=count)
             shares = {name: found.share(name) for name in found.seconds}
-            how = f"{found.runtime}, {threads} thread(s), medians of {found.runs} runs"
+            plural = "" if count == 1 else "s"
+            how = f"{found.runtime}, {count} thread{plural}, medians of {found.runs} runs"
             how = "; ".join([how, *left_out(loaded)])
         coupled = coupled_groups(loaded, input_shape=shape)
         if json is not None:
             write_json(json, {**coupled.to_json(), "costs": costs_json(analysis, shares, how)})
     show(
-        render_costs(loaded.name, analysis, shares, how), render_coupling(coupled), saved=json or ""
+        render_costs(loaded.name, analysis, shares, how),
+        render_coupling(coupled),
+        saved=json or "",
+        last=written([json] if json else []),
     )

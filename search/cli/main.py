@@ -11,30 +11,45 @@ from typing import Annotated
 
 import typer
 
+from compress._version import __version__
 from compress.core.interpreter import drop_current_folder
 from compress.core.native_output import quiet_tensorflow_here
 from compress.plan import Plan
 from compress.plan.bench import BenchPlan
+from search.cli import bench, compress, dashboard, inspect, report, run, search, space
+from search.cli._completion import BENCH_VALUES, VALUES
 from search.cli._console import delivering
+from search.cli._help import WIDEST, Commands, add_command
 from search.cli._options import plan_command
-from search.cli.bench import bench
-from search.cli.compress import compress
-from search.cli.dashboard import dashboard
-from search.cli.inspect import inspect
-from search.cli.report import report
-from search.cli.run import run
-from search.cli.search import search
-from search.cli.space import space
 from search.plan import SearchPlan
 
 app = typer.Typer(
     name="paretune",
+    cls=Commands,
     help="Search, shrink and measure Keras models.",
+    epilog="`paretune COMMAND --help` shows the options that matter first, `--help-all` every one.",
+    context_settings={"max_content_width": WIDEST},
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"paretune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="show the version", callback=_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Search, shrink and measure Keras models."""
+
 
 _MODEL = signatures.Parameter(
     "model",
@@ -47,18 +62,38 @@ _MODELS = signatures.Parameter(
     signatures.Parameter.POSITIONAL_OR_KEYWORD,
     annotation=Annotated[
         list[Path],
-        typer.Argument(metavar="MODEL...", help="files: .keras, .h5, .tflite, .onnx, .mnn"),
+        typer.Argument(metavar="MODEL", help="one file or more: .keras, .h5, .tflite, .onnx, .mnn"),
     ],
 )
 
-app.command("run")(plan_command(SearchPlan, run))
-app.command("search")(plan_command(SearchPlan, search))
-app.command("compress")(plan_command(Plan, compress, _MODEL))
-app.command("bench")(plan_command(BenchPlan, bench, _MODELS))
-app.command("inspect")(inspect)
-app.command("report")(report)
-app.command("dashboard")(dashboard)
-app.add_typer(space)
+add_command(
+    app,
+    "run",
+    plan_command(SearchPlan, run.run, values=VALUES, refused=run.REFUSED),
+    run.BASIC,
+)
+add_command(
+    app,
+    "search",
+    plan_command(SearchPlan, search.search, values=VALUES, refused=run.REFUSED),
+    search.BASIC,
+)
+add_command(
+    app,
+    "compress",
+    plan_command(Plan, compress.compress, _MODEL, values=VALUES, old=compress.OLD),
+    compress.BASIC,
+)
+add_command(
+    app,
+    "bench",
+    plan_command(BenchPlan, bench.bench, _MODELS, values=BENCH_VALUES, groups=bench.GROUPS),
+    bench.BASIC,
+)
+add_command(app, "inspect", inspect.inspect)
+add_command(app, "report", report.report)
+add_command(app, "dashboard", dashboard.dashboard)
+app.add_typer(space.space)
 
 
 def main() -> None:
@@ -72,4 +107,4 @@ def main() -> None:
             # a terminal of ASCII alone gets escapes for the rest
             stream.reconfigure(errors="backslashreplace")
     with delivering():
-        app()
+        app(prog_name="paretune")

@@ -12,9 +12,9 @@ from search.cli.run import print_report
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="the run's --out folder")],
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="the --out folder of the run")],
 ) -> None:
-    """Render the report again from a run's folder; nothing is measured anew."""
+    """Render a run's report again from its folder; nothing is measured."""
     from search.report import render
 
     with reporting_errors("The same command renders it again."):

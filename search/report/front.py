@@ -9,6 +9,7 @@ from compress.measure import formats
 from compress.report.canvas import GREY, INK
 from compress.report.cells import Cell
 from compress.report.plot import LETTERS, cut_floor, scale_costs
+from compress.report.tables import ELSEWHERE
 from compress.report.terminal import Grid
 from search.folder.records import COMPLETE, Candidate
 from search.report.candidates import choices_of
@@ -80,6 +81,9 @@ def front_table(report: SearchReport) -> Grid:
         f"Front: validation {quality} against {' and '.join(costs)}",
         ("Model", quality, "MACs", "Parameters", *_measured_costs(report), "Choices"),
         ("Model", "Choices"),
+        wrap=("Choices",),
+        drop=("Parameters",),
+        elsewhere=ELSEWHERE,
     )
     by_id = {candidate.id: candidate for candidate in report.candidates}
     for name in report.front:

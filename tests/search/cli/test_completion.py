@@ -1,0 +1,120 @@
+"""What the shell completes: the words that a plan takes, and no TensorFlow to find them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from compress.core.errors import InputError
+from compress.core.interpreter import module_environment
+from compress.core.plugins import CRITERIA
+from compress.plan.bench import BenchPlan
+from compress.plan.fields import from_flat, plan_fields
+from search.cli._completion import BENCH_VALUES, VALUES, completer
+from search.plan import SearchPlan
+
+PLANS: list[tuple[Any, dict[str, Any]]] = [(SearchPlan, VALUES), (BenchPlan, BENCH_VALUES)]
+NO_LIST = {"data", "space", "teacher", "prune_pattern"}
+"""Options that take files or forms too: their errors do not list plain choices."""
+
+
+def refused(plan: Any, name: str, value: str) -> str:
+    try:
+        from_flat(plan, {name: value})
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(("plan", "values"), PLANS)
+def test_the_shell_offers_what_an_error_would_list(plan: Any, values: dict[str, Any]) -> None:
+    """Each option that refuses a name is completed, with all the choices of its error."""
+    checked = set()
+    for leaf in plan_fields(plan):
+        wrong = "accuracy,zzz" if leaf.flat == "objectives" else "zzz"
+        said = refused(plan, leaf.flat, wrong)
+        if not said.startswith("Unknown ") or leaf.flat in NO_LIST:
+            continue
+        checked.add(leaf.flat)
+        listed = said.partition("Choices: ")[2].partition(". ")[0].rstrip(".").split(", ")
+        offered = set(values[leaf.flat]())
+        assert set(listed) == (offered & set(listed)), leaf.flat
+        if leaf.flat != "objectives":
+            assert offered == set(listed), leaf.flat
+    assert checked >= {"runtimes"}
+    assert len(checked) >= (2 if plan is BenchPlan else 18)
+
+
+@pytest.mark.parametrize(("plan", "values"), PLANS)
+def test_every_word_that_is_offered_is_taken(plan: Any, values: dict[str, Any]) -> None:
+    names = {leaf.flat for leaf in plan_fields(plan)}
+    assert set(VALUES) <= {leaf.flat for leaf in plan_fields(SearchPlan)}
+    for name in names & set(values):
+        for word in values[name]():
+            if word == "around:":  # a file follows
+                continue
+            value = {"objectives": f"accuracy,{word}" if word in ("macs", "params", "size_bytes",
+                     "latency_ms") else f"{word},macs"}.get(name, word)  # fmt: skip
+            assert refused(plan, name, value) == "", (name, word)
+
+
+def test_the_last_of_several_words_is_completed() -> None:
+    complete = completer(lambda: ("float32", "float16", "int8"), several=True)
+    assert complete("") == ["float32", "float16", "int8"]
+    assert complete("int8,fl") == ["int8,float32", "int8,float16"]
+    assert complete("float32,float") == ["float32,float16"]
+    assert completer(lambda: ("a,b",), several=False)("a") == ["a,b"]
+
+
+def test_plug_ins_of_the_user_are_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CRITERIA, "_entries", dict(CRITERIA._entries))
+    CRITERIA.add("mine", "my.module:score")
+    assert completer(VALUES["channel_criterion"], several=False)("mi") == ["mine"]
+
+
+SCRIPT = """
+import contextlib, io, json, os, sys
+from search.cli import app
+answers = []
+for line in json.load(sys.stdin):
+    os.environ.update(_PARETUNE_COMPLETE="complete_bash", COMP_WORDS=line,
+                      COMP_CWORD=str(len(line.split(" ")) - 1))
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        app(prog_name="paretune")
+    answers.append(out.getvalue().split())
+print(json.dumps([answers, [name for name in ("tensorflow", "keras", "optuna_dashboard", "torch",
+                                              "matplotlib") if name in sys.modules]]))
+"""
+CASES = {
+    "paretune sea": ["search"],
+    "paretune run --trial-": ["--trial-minutes"],
+    "paretune run --space m": ["mlp", "mobilenet"],
+    "paretune search --sampler gr": ["grid", "greedy"],
+    "paretune compress m.keras --hints at": ["attention"],
+    "paretune compress m.keras --distill-loss d": ["dkd", "dist"],
+    "paretune compress m.keras --formats onnx,int": ["onnx,int8"],
+    "paretune compress m.keras --channel-criterion fp": ["fpgm"],
+    "paretune compress m.keras --epo": [],
+    "paretune bench m.keras --runtimes o": ["onnx", "openvino"],
+    "paretune bench m.keras --formats onn": [],
+    "paretune run --task mul": ["multiclass", "multilabel"],
+    "paretune run --data fash": ["fashion_mnist"],
+    "paretune space describe res": ["resnet"],
+    "paretune run --out ru": [],
+}
+
+
+def test_the_shell_asks_without_tensorflow() -> None:
+    """As bash does; an option that takes anything leaves the word to bash, which knows files."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], input=json.dumps(list(CASES)), capture_output=True,
+        text=True, env=module_environment(), check=True,
+    )  # fmt: skip
+    answers, heavy = json.loads(done.stdout)
+    assert dict(zip(CASES, answers, strict=True)) == CASES
+    assert heavy == []

@@ -1,0 +1,136 @@
+"""Help: what matters first on one screen, the rest in groups; words that are not understood."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from compress._version import __version__
+from compress.plan import Plan
+from compress.plan.bench import BenchPlan
+from compress.plan.fields import plan_fields
+from search.cli import app, bench, compress, run, search
+from search.cli._help import SECTIONS, SYNONYMS
+from search.plan import SearchPlan
+from tests.search.cli.terminal import on_terminal
+
+PLANS: dict[str, Any] = {
+    "run": SearchPlan, "search": SearchPlan, "compress": Plan, "bench": BenchPlan,
+}  # fmt: skip
+BASIC = {
+    "run": run.BASIC, "search": search.BASIC, "compress": compress.BASIC, "bench": bench.BASIC,
+}  # fmt: skip
+OTHERS = ("inspect", "report", "dashboard")
+
+
+def invoked(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+def options(text: str) -> list[str]:
+    """Returns the options that a help text lists, one a row."""
+    return re.findall(r"^  (--[\w-]+)", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", PLANS)
+def test_help_is_one_screen_of_what_matters_first(command: str) -> None:
+    done = invoked(command, "--help")
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    shown = [f"--{name.replace('_', '-')}" for name in BASIC[command]]
+    assert options(done.stdout) == [*shown, "--help-all"]
+    assert 6 <= len(shown) <= 12
+
+
+def test_help_on_a_terminal_of_80_by_40() -> None:
+    lines = on_terminal("run", "--help", columns=80).splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    assert options("\n".join(lines))[-1] == "--help-all"
+
+
+@pytest.mark.parametrize("command", PLANS)
+def test_help_all_shows_every_option_once_in_its_group(command: str) -> None:
+    text = invoked(command, "--help-all").stdout
+    flags = [leaf.flags[0] for leaf in plan_fields(PLANS[command])]
+    assert sorted(options(text)) == sorted([*flags, "--plan", "--help-all", "--help"])
+    groups: dict[str, list[str]] = {}
+    for part in text.split("\n\n"):
+        title, _, rows = part.partition("\n")
+        if title.endswith(":"):
+            groups[title[:-1]] = options(rows)
+    for leaf in plan_fields(PLANS[command]):
+        (home,) = (title for title, found in groups.items() if leaf.flags[0] in found)
+        if leaf.section is not None:
+            assert home == SECTIONS[leaf.section]
+    assert [title for title in groups if title in SECTIONS.values()] == [
+        title for title in SECTIONS.values() if title in groups
+    ]
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_wide_terminal_gives_help_more_room() -> None:
+    lines = on_terminal("compress", "--help-all", columns=200).splitlines()
+    assert 80 < max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_small_commands_take_help_all_too(command: str) -> None:
+    assert invoked(command, "--help-all").stdout == invoked(command, "--help").stdout
+
+
+def test_the_list_of_commands_cuts_no_sentence() -> None:
+    text = invoked("--help").stdout
+    for command in (*PLANS, *OTHERS, "space"):
+        assert re.search(rf"^  {command} +\w", text, re.MULTILINE), command
+    assert "..." not in text.partition("Commands:")[2]
+    assert invoked("--version").stdout == f"paretune {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["serch"], "Unknown command 'serch'. Choices: bench, compress, "),
+        (["serch"], "Did you mean 'search'?"),
+        (["space", "describ", "cnn"], "Did you mean 'describe'?"),
+        (["run", "--trails", "3"], "Unknown option '--trails' of `paretune run`. Did you mean"),
+        (["run", "--trails", "3"], "Did you mean '--trials'?"),
+        (["search", "--dataset", "digits"], "Did you mean '--data'?"),
+        (["compress", "m.keras", "--lr", "1"], "Did you mean '--learning-rate'?"),
+        (["compress", "m.keras", "--zzz", "1"], "`paretune compress --help-all` lists them."),
+        (["run", "--help-al"], "Did you mean '--help-all'?"),
+        (["compress"], "Missing argument 'MODEL'. `paretune compress --help` says how."),
+        (["run", "digits"], "unexpected extra argument"),
+        (["run", "--trials"], "'--trials' requires an argument."),
+        (["run", "--sampler", "tqe"], "Did you mean 'tpe'?"),
+        (["bench", "m.keras", "--runtimes", "tflite"], "Did you mean 'litert'?"),
+        (["space", "describe", "resnett"], "Did you mean 'resnet'?"),
+        (["inspect", "m.keras", "--threads", "two"], "threads must be a whole number"),
+        (["space", "describe", "cnn", "--samples", "0"], "samples must be at least 1"),
+        (["dashboard", "r", "--port", "x"], "port must be a whole number"),
+    ],
+)
+def test_what_is_not_understood_is_told_in_one_line(words: list[str], said: str) -> None:
+    done = invoked(*words)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("paretune: error: ")
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr
+
+
+def test_options_of_other_tools_lead_to_ours() -> None:
+    ours = {leaf.flags[0] for plan in PLANS.values() for leaf in plan_fields(plan)}
+    assert set(SYNONYMS.values()) <= ours
+    assert not set(SYNONYMS) & ours
+
+
+def test_no_command_or_option_at_all_shows_help() -> None:
+    done = invoked()
+    assert "Usage: paretune" in done.output
+    assert "Commands:" in done.output
