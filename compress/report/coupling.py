@@ -41,6 +41,7 @@ def _groups(coupled: Coupled) -> Grid:
     table = _table(
         "Channels that are kept or removed together",
         ("Made by", "Kind", "Number", "MACs they take part in", "Slices weights of"),
+        drop=("Kind", "MACs they take part in", "Slices weights of"),
     )
     shares = coupled.shares or (None,) * len(coupled.groups)
     for row, share in zip(coupled.groups, shares, strict=True):
@@ -58,16 +59,15 @@ def _groups(coupled: Coupled) -> Grid:
 
 
 def _held(coupled: Coupled) -> Grid:
-    table = _table("Channels that stay", ("Reason", "Number", "Made by"))
+    table = _table("Channels that stay", ("Reason", "Number", "Made by"), ("Number", "Made by"))
     for row in coupled.frozen:
         table.put((row.reason, f"{row.units:,}", _names(row.made_by)))
     return table
 
 
-def _table(title: str, columns: tuple[str, ...]) -> Grid:
-    left = ("Made by", "Kind", "Slices weights of", "Reason")
-    texts = [name for name in left if name in columns and name != "Kind"]
-    drop = [name for name in ("MACs they take part in", "Kind") if name in columns]
+def _table(title: str, columns: tuple[str, ...], drop: tuple[str, ...]) -> Grid:
+    left = [name for name in columns if name in ("Made by", "Kind", "Slices weights of", "Reason")]
+    texts = [name for name in left if name != "Kind"]
     return Grid(title, columns, left, title_left=True, wrap=texts, drop=drop, elsewhere=ELSEWHERE)
 
 

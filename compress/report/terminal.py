@@ -106,7 +106,6 @@ class Grid:
             named = ", ".join(self._missing(place) for place in missing)
             text = f"Not shown at {options.max_width} columns: {named}. {self.elsewhere}"
             yield said(text.rstrip(), "dim")
-        yield Text()
 
     def _fitted(self, room: int) -> _Fit:
         """Chooses what is shown, and how wide."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 
 from compress.measure import formats
+from compress.report.costs import ELSEWHERE
 from compress.report.terminal import Grid, said
 from search.spaces.describe import Description
 
@@ -36,7 +37,9 @@ def _chosen(found: Description) -> list[tuple[str, object]]:
 
 def _table(found: Description) -> Grid:
     heads = ("Parameter", "Values", "Asked if")
-    table = Grid("", heads, heads, wrap=("Values", "Asked if"))
+    table = Grid(
+        "", heads, heads, wrap=("Values", "Asked if"), drop=("Asked if",), elsewhere=ELSEWHERE
+    )
     for parameter in found.parameters:
         table.put((parameter.name, _values(parameter.distribution), parameter.condition))
     return table

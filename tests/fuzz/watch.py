@@ -54,9 +54,7 @@ def classify(code: int, errors: str, unexpected: BaseException | None) -> tuple[
         return TRACEBACK, f"{type(unexpected).__name__}: {text} ({place})"
     if code == 0:
         return ACCEPTED, ""
-    ours = errors.startswith("paretune: error: ") and errors.count("\n") == 1
-    usage = errors.startswith("Usage: ") and errors.count("Error: ") == 1
-    if not (ours or usage):
+    if not (errors.startswith("paretune: error: ") and errors.count("\n") == 1):
         return LINES, errors[:300]
     return (REFUSED, errors.strip()) if code == 2 else (EXIT_1, errors.strip())
 

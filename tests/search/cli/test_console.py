@@ -71,7 +71,7 @@ def test_a_terminal_of_ascii(finished: SearchFolder) -> None:
 def test_names_with_brackets_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     table = Table("Model")
     table.add_row("m[/bold].keras :smile:")
-    _console.show(table, "[red]x", saved="runs/[/b]/report.html")
+    _console.show(table, "[red]x", last="report: runs/[/b]/report.html")
     printed = capsys.readouterr().out
     for text in ("m[/bold].keras :smile:", "[red]x", "runs/[/b]/report.html\n"):
         assert text in printed

@@ -124,8 +124,8 @@ def test_a_compression_that_was_interrupted_goes_on(
     """It says so, and does: no epoch that was finished is trained again."""
     monkeypatch.chdir(tmp_path)
     small_cnn().save("m.keras")
-    words = ["compress", "m.keras", "--data", "digits", "--normalize", "unit", "--epochs", "3",
-             "--teacher", "none", "--formats", "float32", "--latency-budget", "0.1"]  # fmt: skip
+    words = ["compress", "m.keras", "--data", "digits", "--normalize", "unit", "--teacher", "none",
+             "--finetune-epochs", "3", "--formats", "float32", "--latency-budget", "0.1"]  # fmt: skip
     shares: list[float] = []
     real = RichDisplay.worker
 
@@ -193,7 +193,7 @@ def test_what_it_said_is_shown_where_its_import_fails(tmp_path: Path) -> None:
 def test_compress_prints_its_own_lines_alone(small_cnn: Callable[..., Any], tmp_path: Path) -> None:
     small_cnn().save(tmp_path / "m.keras")
     done = paretune(
-        "compress", "m.keras", "--data", "digits", "--normalize", "unit", "--epochs", 2,
+        "compress", "m.keras", "--data", "digits", "--normalize", "unit", "--finetune-epochs", 2,
         "--formats", "float32,int8,onnx", "--latency-budget", 1, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

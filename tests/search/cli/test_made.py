@@ -1,0 +1,99 @@
+"""The last line of a command names the files that it made, and the one to ship."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from compress.benchmarking import BenchResult
+from compress.benchmarking.models import BenchModel
+from compress.benchmarking.result import Timed, write_result
+from compress.plan.bench import BenchPlan
+from compress.report import load_report
+from compress.run.directory import RunFolder
+from compress.run.records import Candidate, Final
+from search.cli import app
+from search.cli._made import outcome, written
+from search.plan import SearchPlan
+from tests.compress.report.test_report import latency
+from tests.compress.report.test_standouts import FILES, run_with
+
+
+def test_the_file_to_ship_is_the_smallest_near_the_best_by_validation(tmp_path: Path) -> None:
+    """Not m.int8: 5 points ahead on test data, and 2 behind on validation data."""
+    folder = run_with(tmp_path / "run", FILES)
+    assert outcome(load_report(folder.path)) == (
+        f"report: {folder.path}/report.html; ship: {folder.path}/exports/m-p80.float32 "
+        "(chosen by validation accuracy: 95.50 %, smallest within 1 point of the best)"
+    )
+
+
+def test_the_best_may_be_the_smallest_too(tmp_path: Path) -> None:
+    folder = run_with(tmp_path / "run", [(*FILES[0][:3], 10, 1.0), *FILES[1:]])
+    assert outcome(load_report(folder.path)).endswith(
+        "exports/m.float32 (chosen by validation accuracy: 96.00 %, the best)"
+    )
+
+
+def test_nothing_is_chosen_where_validation_data_were_trained_on(tmp_path: Path) -> None:
+    folder = run_with(tmp_path / "run", FILES)
+    folder.write_final(Final("m", 0, 1, 3, 3, True, {}, {"accuracy": 0.9}, 1.0))
+    assert outcome(load_report(folder.path)) == (
+        f"report: {folder.path}/report.html; ship: a file of your choice in {folder.path}/exports "
+        "(none is chosen: the models have learnt the validation part, and test data choose nothing)"
+    )
+
+
+@pytest.fixture
+def searched(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "r\nun")
+    folder.claim("search", SearchPlan())
+    for number, accuracy in enumerate((0.8, 0.95, 0.9)):
+        folder.write_candidate(
+            Candidate(f"{number:04d}", "complete", {}, 1, macs=10 + number, params=3,
+                      val={"accuracy": accuracy})
+        )  # fmt: skip
+    return folder
+
+
+def test_a_search_names_its_best_model_on_the_last_line(searched: RunFolder) -> None:
+    done = CliRunner().invoke(app, ["report", str(searched.path)])
+    assert done.exit_code == 0, done.stderr
+    place = str(searched.path).replace("\n", "\\n")
+    assert done.stdout.splitlines()[-1] == (
+        f"report: {place}/report.html; best model: {place}/candidates/0001.keras (chosen by "
+        "validation accuracy: 95.00 %); `paretune compress` makes files to ship"
+    )
+
+
+def test_a_search_without_a_candidate_names_its_report(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.claim("search", SearchPlan())
+    assert outcome(load_report(folder.path)) == f"report: {folder.path}/report.html"
+
+
+def test_bench_names_what_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bench(models: list[Path], plan: BenchPlan, **_: Any) -> BenchResult:
+        rows = (Timed("m", "litert", "float32", 10, latency(1.0)),)
+        result = BenchResult((BenchModel("m", models[0]),), rows, (), plan)
+        if plan.out:
+            write_result(result, Path(plan.out))
+        return result
+
+    monkeypatch.setattr("compress.benchmarking.bench", bench)
+    monkeypatch.chdir(tmp_path)
+    Path("b").mkdir()
+    done = CliRunner().invoke(app, ["bench", "m.tflite", "--out", "b"])
+    # of a model without MACs there is no picture
+    assert done.stdout.splitlines()[-1] == "written: b/bench.json, b/bench.csv"
+    assert "written:" not in CliRunner().invoke(app, ["bench", "m.tflite"]).stdout
+
+
+def test_what_is_not_there_is_not_named(tmp_path: Path) -> None:
+    made = tmp_path / "a.json"
+    assert written([made, tmp_path / "b.csv"]) == ""
+    made.touch()
+    assert written([made, tmp_path / "b.csv"]) == f"written: {made}"
