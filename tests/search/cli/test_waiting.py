@@ -125,7 +125,8 @@ def test_a_compression_that_was_interrupted_goes_on(
     monkeypatch.chdir(tmp_path)
     small_cnn().save("m.keras")
     words = ["compress", "m.keras", "--data", "digits", "--normalize", "unit", "--teacher", "none",
-             "--finetune-epochs", "3", "--formats", "float32", "--latency-budget", "0.1"]  # fmt: skip
+             "--finetune-epochs", "3", "--formats", "float32",
+             "--latency-budget", "0.1"]  # fmt: skip
     shares: list[float] = []
     real = RichDisplay.worker
 
