@@ -213,3 +213,33 @@ def test_a_line_is_printed_once_whatever_libraries_do_to_logging(
     finally:
         logging.getLogger().removeHandler(handler)
     assert capfd.readouterr().err.count("only once") == 1
+
+
+@pytest.mark.slow
+def test_all_that_a_run_says_stands_in_its_log(tmp_path: Path) -> None:
+    """TensorFlow, absl and their like say nothing."""
+    done = paretune(
+        "run", "--space", "mlp", "--trials", 2, "--epochs", 1, "--finetune-epochs", 1, "--workers",
+        1, "--formats", "float32,int8", "--latency-budget", 0.1, "--out", "r", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "r" / "log.txt").read_text()
+    for line in done.stderr.splitlines():
+        assert line in log, done.stderr
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("report: r/report.html; ship: r/exports/")
+    shipped = last.partition("ship: ")[2].partition(" (chosen by validation accuracy: ")[0]
+    assert (tmp_path / shipped).is_file()
+
+
+@pytest.mark.slow
+def test_commands_that_only_look_say_nothing(small_cnn: Callable[..., Any], tmp_path: Path) -> None:
+    small_cnn().save(tmp_path / "m.keras")
+    for words in (
+        ("bench", "m.keras", "--budget", 0.1, "--runtimes", "litert,tensorflow,onnx"),
+        ("inspect", "m.keras", "--profile"),
+        ("space", "describe", "around:m.keras"),
+    ):
+        done = paretune(*words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == "", words
