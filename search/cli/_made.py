@@ -11,6 +11,7 @@ from compress.run.directory import RunFolder
 
 if TYPE_CHECKING:
     from compress.report import Report
+    from search.report import SearchReport
 
 
 def written(paths: Iterable[Path]) -> str:
@@ -26,7 +27,13 @@ def outcome(report: Report) -> str:
     it. Of a search alone it is the best model of the front, which is not compressed yet.
     """
     page = f"report: {line(report.folder / 'report.html')}"
-    chosen = _file(report) if report.rows else _model(report)
+    from search.report import SearchReport
+
+    chosen = ""
+    if report.rows:
+        chosen = _file(report)
+    elif isinstance(report, SearchReport):
+        chosen = _model(report)
     return f"{page}; {chosen}" if chosen else page
 
 
@@ -51,10 +58,11 @@ def _file(report: Report) -> str:
     )
 
 
-def _model(report: Report) -> str:
+def _model(report: SearchReport) -> str:
     from compress.measure import formats
+    from search.folder.directory import SearchFolder
 
-    folder, quality = RunFolder(report.folder), report.objectives[0]
+    folder, quality = SearchFolder(report.folder), report.objectives[0]
     front = [item for item in report.candidates if item.id in report.front]
     if not front:
         return ""

@@ -12,12 +12,12 @@ from compress.benchmarking import BenchResult
 from compress.benchmarking.models import BenchModel
 from compress.benchmarking.result import Timed, write_result
 from compress.plan.bench import BenchPlan
-from compress.report import load_report
-from compress.run.directory import RunFolder
-from compress.run.records import Candidate, Final
 from search.cli import app
 from search.cli._made import outcome, written
+from search.folder.directory import SearchFolder
+from search.folder.records import Candidate, Final
 from search.plan import SearchPlan
+from search.report import load_report
 from tests.compress.report.test_report import latency
 from tests.compress.report.test_standouts import FILES, run_with
 
@@ -40,7 +40,7 @@ def test_the_best_may_be_the_smallest_too(tmp_path: Path) -> None:
 
 def test_nothing_is_chosen_where_validation_data_were_trained_on(tmp_path: Path) -> None:
     folder = run_with(tmp_path / "run", FILES)
-    folder.write_final(Final("m", 0, 1, 3, 3, True, {}, {"accuracy": 0.9}, 1.0))
+    SearchFolder(folder.path).write_final(Final("m", 0, 1, 3, 3, True, {}, {"accuracy": 0.9}, 1.0))
     assert outcome(load_report(folder.path)) == (
         f"report: {folder.path}/report.html; ship: a file of your choice in {folder.path}/exports "
         "(none is chosen: the models have learnt the validation part, and test data choose nothing)"
@@ -48,8 +48,8 @@ def test_nothing_is_chosen_where_validation_data_were_trained_on(tmp_path: Path)
 
 
 @pytest.fixture
-def searched(tmp_path: Path) -> RunFolder:
-    folder = RunFolder(tmp_path / "r\nun")
+def searched(tmp_path: Path) -> SearchFolder:
+    folder = SearchFolder(tmp_path / "r\nun")
     folder.claim("search", SearchPlan())
     for number, accuracy in enumerate((0.8, 0.95, 0.9)):
         folder.write_candidate(
@@ -59,7 +59,7 @@ def searched(tmp_path: Path) -> RunFolder:
     return folder
 
 
-def test_a_search_names_its_best_model_on_the_last_line(searched: RunFolder) -> None:
+def test_a_search_names_its_best_model_on_the_last_line(searched: SearchFolder) -> None:
     done = CliRunner().invoke(app, ["report", str(searched.path)])
     assert done.exit_code == 0, done.stderr
     place = str(searched.path).replace("\n", "\\n")
@@ -70,7 +70,7 @@ def test_a_search_names_its_best_model_on_the_last_line(searched: RunFolder) -> 
 
 
 def test_a_search_without_a_candidate_names_its_report(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
+    folder = SearchFolder(tmp_path / "run")
     folder.claim("search", SearchPlan())
     assert outcome(load_report(folder.path)) == f"report: {folder.path}/report.html"
 

@@ -21,13 +21,14 @@ from compress.plan.bench import BenchPlan
 from compress.prune.channels.coupled import Coupled
 from compress.prune.channels.coupling.groups import Frozen
 from compress.prune.channels.report import GroupRow
-from compress.report import load_report, render_tables
+from compress.report import render_tables
 from compress.report.costs import render_costs
 from compress.report.coupling import render_coupling
 from compress.report.terminal import Grid
-from compress.run.directory import RunFolder
-from compress.run.records import Candidate, Final
 from search.cli.bench import render_bench
+from search.folder.directory import SearchFolder
+from search.folder.records import Candidate, Final
+from search.report import load_report
 from tests.compress.report.test_report import latency
 from tests.compress.report.test_standouts import run_with
 from tests.search.cli.terminal import on_terminal
@@ -48,9 +49,10 @@ def printed(part: RenderableType, width: int) -> str:
     return out.getvalue()
 
 
-def run(path: Path) -> RunFolder:
+def run(path: Path) -> SearchFolder:
     """A run whose front has long choices, and whose files have long names."""
-    folder = run_with(path, [(name, 0.96, 0.94, 9000, 1.0) for name in FILES])
+    run_with(path, [(name, 0.96, 0.94, 9000, 1.0) for name in FILES])
+    folder = SearchFolder(path)
     times = {name: latency(1.25).to_json() for name in FILES}
     write_json(folder.latency, {**times, FILES[0]: latency(1.0).to_json()})
     for number in range(3):
