@@ -135,12 +135,26 @@ class Commands(TyperGroup):
             raise unknown_name("command", args[0], known)
         return super().resolve_command(ctx, args)
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
         """Runs the command line; words that it cannot take are told in one line."""
+
+        def run() -> Any:
+            return super(Commands, self).main(
+                args, prog_name, complete_var, False, windows_expand_args, **extra
+            )
+
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
+            return run()
         try:
-            code = super().main(*args, standalone_mode=False, **extra)
+            code = run()
         except ParetuneError as error:
             complain(error)
             code = error.exit_code
@@ -172,8 +186,9 @@ def _nearest(name: str, params: Sequence[Any]) -> str:
     """Returns the option that was probably meant; empty where nothing is near."""
     known = [flag for item in params if not getattr(item, "hidden", False) for flag in item.opts]
     meant = SYNONYMS.get(name)
-    near = [meant] if meant in known else difflib.get_close_matches(name, known, n=1)
-    return near[0] if near else ""
+    if meant in known:
+        return str(meant)
+    return next(iter(difflib.get_close_matches(name, known, n=1)), "")
 
 
 def _show_all(context: typer.Context, asked: bool) -> None:
