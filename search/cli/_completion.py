@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from compress import plan as plans
 from compress.core.device import DEVICES
-from compress.core.plugins import CRITERIA, HINTS, LOGIT_LOSSES, RUNTIMES, TASKS
+from compress.core.plugins import CRITERIA, HINTS, LOGIT_LOSSES, RUNTIMES, SOURCES, TASKS
 from compress.plan.bench import BENCH_FORMATS
 from compress.plan.distill import NO_LOSS
 from compress.task import QUALITIES
@@ -16,17 +16,9 @@ from search.plugins import SAMPLERS, SPACES
 
 Names = Callable[[], Iterable[str]]
 
-
-def data_names() -> tuple[str, ...]:
-    """Returns the data sets that are known by name."""
-    from compress.data import keras_datasets
-
-    return ("digits", *keras_datasets.NAMES)
-
-
 # a table is asked when the shell asks: it may have got new names since this was imported
 VALUES: dict[str, Names] = {
-    "data": data_names,
+    "data": SOURCES.names,
     "task": TASKS.names,
     "normalize": lambda: plans.NORMALIZATIONS,
     "space": lambda: (*SPACES.names(), "around:"),
