@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 # what most of the package stands on, in a minute: for the versions of others that we claim
-CORE := tests/compress/core tests/compress/plan tests/compress/model/test_io.py tests/compress/task \
-	tests/compress/train tests/compress/prune/weights/test_pruner.py \
-	tests/compress/prune/channels/test_pruning.py tests/compress/exporting/test_export.py \
-	tests/compress/pipeline/test_pipeline.py tests/search/samplers tests/search/study
+CORE := $(addprefix tests/compress/, core/platform plan task train/test_train.py \
+	train/test_added_losses.py prune/weights/test_masks.py prune/weights/test_pruner.py \
+	prune/channels/test_pruning.py exporting/test_export.py) \
+	$(addprefix tests/search/, samplers/test_cmaes.py samplers/test_samplers.py study/test_study.py)
 
 .PHONY: demo test test-slow test-lowest test-313 check docs bench clean
 

@@ -184,8 +184,8 @@ def test_the_wheel_does_its_main_job_without_the_repository(built: Path, tmp_pat
         return done.stdout
 
     (tmp_path / "empty").mkdir()
-    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps",
-        "--no-index", wheel)  # fmt: skip
+    run(sys.executable, "-m", "uv", "pip", "install", "--quiet", "--offline", "--no-deps",
+        "--python", python, wheel)  # fmt: skip
     where = run(python, "-c", "import compress, search; print(compress.__file__, search.__file__)")
     assert [Path(path).is_relative_to(home) for path in where.split()] == [True, True]
     run(home / "bin" / "paretune", "run", "--data", "digits", "--space", "mlp", "--trials", 1,
