@@ -101,14 +101,14 @@ def standouts(report: Report) -> Standouts:
     if report.validation_learnt:
         return Standouts(
             quality,
-            missing="the models have learnt the validation part, and test data choose nothing",
+            missing="the models have learnt the validation part, and test data never choose a file",
         )
     by, values = _values(report, quality)
     if not values:
         return Standouts(
             quality,
-            missing="the validation quality of these files is not on record, and test data choose "
-            "nothing",
+            missing="the validation quality of these files is not on record, and test data never "
+            "choose a file",
         )
     # of equals the smaller file
     ranked = sorted(

@@ -46,12 +46,12 @@ def training(report: Report, record: Compressed) -> str:
     if record.as_long is not None:
         reached = formats.quality(report.main, record.as_long["test"].get(report.main))
         return (
-            f"{text}Trained on for as long in the same way and not compressed, the Keras model "
-            f"reaches test {report.main} {reached}."
+            f"{text}Trained on for just as long, in the same way but not compressed, the Keras "
+            f"model reaches test {report.main} {reached}."
         )
     maybe = "training and the teacher" if record.teacher else "training"
     return (
-        f"{text}No dense model was trained as long (--as-long does it): what was gained may come "
+        f"{text}No dense model was trained for as long (--as-long does that): gains may come "
         f"from {maybe}, not from compression."
     )
 
@@ -100,7 +100,7 @@ def _trade(old: Row, new: Row, unpruned: Row | None, main: str, record: Compress
     if unpruned is not None and unpruned is not old and unpruned.latency is not None:
         text += f" where {new.artifact.format} alone gives {unpruned.latency.ratio:.2f}x"
     if _only_bytes(new, unpruned):
-        text += ": the zeros save bytes, no time"
+        text += ": the zeros save bytes but no time"
     if new.artifact.unsupported:
         left = len(new.artifact.unsupported)
         text += f" (MACs leave out {left} operation{'' if left == 1 else 's'})"
@@ -121,7 +121,7 @@ def _time(row: Row) -> str:
     if latency is None:
         return "not timed"
     if latency.ratio_low <= 1.0 <= latency.ratio_high:
-        return "no difference in time that this run can show"
+        return "no difference in time that this run can detect"
     if abs(latency.ratio - 1.0) < NEGLIGIBLE:
         return f"the same time within {NEGLIGIBLE:.0%}"
     word = "faster" if latency.ratio > 1 else "slower"

@@ -31,7 +31,7 @@ from compress.core.visible import line
 from compress.run.directory import LOG
 
 INTERRUPTED = 130
-GOES_ON = "The same command goes on: what is finished is kept, what was in hand runs again."
+GOES_ON = "The same command continues: what is finished is kept, what was in progress runs again."
 """What an interruption of a run means."""
 _PATHS = {
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM,
@@ -119,7 +119,8 @@ def delivering(saved: object = "") -> Iterator[None]:
     except OSError as error:
         if error.filename is not None:
             raise  # of a file, not of the output
-        remedy = f"The work is done: see '{saved}'." if saved else "Give it a file with room."
+        redirect = "Redirect it to a file on a disk with free space."
+        remedy = f"The work is done: see '{saved}'." if saved else redirect
         complain(f"Standard output must take what is printed ({error.strerror}). {remedy}")
         # what is left in its buffer would be written, and fail again, when Python ends
         with contextlib.suppress(OSError, io.UnsupportedOperation):

@@ -22,7 +22,7 @@ def compress(model: Path, plan: Plan) -> None:
     from compress.pipeline.compression import compress_model
 
     with (
-        reporting_errors("The same command goes on after the last whole epoch."),
+        reporting_errors("The same command continues after the last whole epoch."),
         display() as shown,
     ):
         shown.phase(f"Compressing {model.name}", 0, 1, steps=True)

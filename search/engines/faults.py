@@ -12,7 +12,7 @@ from compress.core.credentials import hidden
 from compress.core.errors import RunFailed, one_line
 
 SPACE, MEMORY = "space", "memory"
-GO_ON = "Mend that, then give the same command: what was in hand is tried again."
+GO_ON = "Fix that, then give the same command: what was in progress is tried again."
 
 _SPACE_ERRORS = {
     errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO, errno.EROFS,

@@ -124,7 +124,7 @@ class SearchJobs(JobQueue):
         again = studies.try_again(self._study, trial, tries)
         self._alone.append(again)
         LOG.info(
-            "candidate %s: %s; tried again as %s, with no other beside it",
+            "candidate %s: %s; tried again as %s, with nothing running beside it",
             candidate_id(number), reason, candidate_id(again),
         )  # fmt: skip
 

@@ -53,8 +53,8 @@ def course_section(report: SearchReport, facts: SearchFacts) -> dict[str, Any]:
         Picture(
             learning_curves(report.candidates, report.front, quality),
             "Learning curves",
-            f"Validation {quality} after each epoch. A cross is where a trial was stopped, since "
-            "others were better; thick lines are the front.",
+            f"Validation {quality} after each epoch. A cross marks where a trial was stopped "
+            "because others were better; thick lines are the front.",
         ),
         Picture(
             importance_bars(facts.importances), "Importance of parameters", _bars(facts.importances)
@@ -117,7 +117,8 @@ def _amount(name: str, value: float) -> str:
 
 def _growth(found: Progress) -> str:
     trials = len(found.ids)
-    order = "" if found.timed else " When trials ended is not on record: they stand by number."
+    unknown = " It is not on record when trials ended: they are ordered by number."
+    order = "" if found.timed else unknown
     last = found.last_growth
     if last == trials:
         return f"The front was still growing with the last of {trials} trials.{order}"
@@ -140,7 +141,7 @@ def _parallel(report: SearchReport, facts: SearchFacts) -> Picture:
         else (f"all {len(chosen)} parameters that vary")
     )
     rest = (
-        "; those that only some were asked for stand to the right"
+        "; those that only some trials have stand to the right"
         if any(not item.common for item in chosen)
         else ""
     )

@@ -15,8 +15,8 @@ from search.report.searched import SearchReport
 
 HEADS = ("Model", "Epochs", "Trainings", "Validation", "Test")
 HOW = (
-    "Trained anew after the search; mean and sample standard deviation over seeds, the test part "
-    "read once a training. Validation data choose which training goes on."
+    "Trained again after the search; mean and sample standard deviation over seeds; the test "
+    "part is read once per training. Validation data choose which training is compressed."
 )
 
 

@@ -44,7 +44,7 @@ def front_section(report: SearchReport) -> dict[str, Any]:
     by_id = {candidate.id: candidate for candidate in report.candidates}
     return {
         "lead": f"Non-dominated in validation {quality} (up) and {', '.join(costs)} (down). "
-        "Pruned weights are zeros: they save bytes, and MACs stay what they are.",
+        "Pruned weights are zeros: they save bytes, but MACs stay the same.",
         "heads": ["Model", f"validation {quality}", "MACs", "Parameters",
                   *_measured_costs(report), "dense float32: test, gzipped", "pruned float32",
                   "pruned int8"],

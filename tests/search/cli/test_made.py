@@ -43,7 +43,8 @@ def test_nothing_is_chosen_where_validation_data_were_trained_on(tmp_path: Path)
     SearchFolder(folder.path).write_final(Final("m", 0, 1, 3, 3, True, {}, {"accuracy": 0.9}, 1.0))
     assert outcome(load_report(folder.path)) == (
         f"report: {folder.path}/report.html; ship: a file of your choice in {folder.path}/exports "
-        "(none is chosen: the models have learnt the validation part, and test data choose nothing)"
+        "(none is chosen: the models have learnt the validation part, and test data never choose "
+        "a file)"
     )
 
 

@@ -140,7 +140,7 @@ def test_a_compression_that_was_interrupted_goes_on(
     monkeypatch.setattr(RichDisplay, "worker", worker)
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 130
-    assert "interrupted. The same command goes on after the last whole epoch." in done.stderr
+    assert "interrupted. The same command continues after the last whole epoch." in done.stderr
     assert shares == pytest.approx([1 / 3, 2 / 3])
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.stderr
