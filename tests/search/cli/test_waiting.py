@@ -92,8 +92,8 @@ def test_steps_of_a_job_are_not_the_job(progress: Progress, clock: Clock) -> Non
 @pytest.mark.parametrize(
     ("words", "where", "told"),
     [
-        (["run"], "search.pipeline.run", "goes on: what is finished is kept, what was in hand"),
-        (["search"], "search.pipeline.run_search", "goes on: what is finished is kept"),
+        (["run"], "search.pipeline.run", "continues: what is finished is kept, what was in"),
+        (["search"], "search.pipeline.run_search", "continues: what is finished is kept"),
         (
             ["bench", "m.keras"],
             "search.cli._console.RichDisplay.phase",
