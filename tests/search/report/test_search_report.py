@@ -265,7 +265,7 @@ def test_the_page_of_a_search(folder: SearchFolder) -> None:
         "Hypervolume over trials", "Hypervolume over time",
         'aria-label="stopped (x): 1"',
         "Breiman 2001",
-        "When trials ended is not on record",
+        "It is not on record when trials ended",
     ):  # fmt: skip
         assert expected in text, expected
     content = json.loads((folder.path / "report.json").read_text())["search"]
