@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from compress.core.errors import MissingDependency
 from compress.exporting.scopes import layer_of
 from compress.measure.rules import rule_of
 from compress.measure.runtimes.onnx import INSTALL
-from compress.model.program import Program, record
+from compress.model.program import Node, record
 
 if TYPE_CHECKING:
     import keras
@@ -114,22 +114,14 @@ def multipliers(model: keras.Model) -> dict[str, str]:
     """
     found: dict[str, str] = {}
 
-    def walk(program: Program, given: Sequence[str]) -> list[str]:
-        made = dict(zip((id(tensor) for tensor in program.inputs), given, strict=True))
-        for node in program.nodes:
-            before = [made[id(tensor)] for tensor in node.inputs]
-            if node.body is not None:
-                outputs = walk(node.body, before)
-            else:
-                name = node.operation.name
-                inherits = rule_of(node.operation) is None and len(before) == 1 and before[0]
-                found[name] = before[0] if inherits else name
-                outputs = [found[name]] * len(node.outputs)
-            made.update(zip((id(tensor) for tensor in node.outputs), outputs, strict=True))
-        return [made[id(tensor)] for tensor in program.outputs]
+    def call(node: Node, before: list[str]) -> list[str]:
+        name = node.operation.name
+        inherits = rule_of(node.operation) is None and len(before) == 1 and before[0]
+        found[name] = before[0] if inherits else name
+        return [found[name]] * len(node.outputs)
 
     program = record(model)
-    walk(program, [""] * len(program.inputs))
+    program.interpret(call, [""] * len(program.inputs))
     return found
 
 

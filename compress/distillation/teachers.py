@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing
 from compress.model.fused_batchnorm import fused_normalization
 from compress.model.logits import check_head, check_shapes, logits_view
-from compress.model.program import Program, record
+from compress.model.program import Node, Program, record
 from compress.task import Task
 
 if TYPE_CHECKING:
@@ -101,26 +103,31 @@ def structure(program: Program) -> str:
     """Returns what a program computes, without the names that Keras numbers anew each time."""
     import keras
 
-    places = {id(tensor): place for place, tensor in enumerate(program.inputs)}
-
-    def plain(value: Any) -> str:
-        if isinstance(value, keras.KerasTensor):
-            return f"#{places[id(value)]}"
-        return repr(value)
-
     lines = []
-    for node in program.nodes:
+    numbers = count()
+
+    def call(node: Node, given: list[_Place]) -> list[_Place]:
         operation = node.operation
         config = {}
         if node.body is None and isinstance(operation, keras.layers.Layer):
             config = {k: v for k, v in operation.get_config().items() if k != "name"}
-        given = keras.tree.flatten((node.args, node.kwargs))
         inside = "" if node.body is None else f"({structure(node.body)})"
-        called = " ".join(plain(value) for value in given)
+        called = " ".join(map(repr, keras.tree.flatten(node.arguments(given))))
         lines.append(f"{type(operation).__name__} {config} {called} {inside}")
-        for tensor in node.outputs:
-            places[id(tensor)] = len(places)
+        return [_Place(next(numbers)) for _ in node.outputs]
+
+    program.interpret(call, [_Place(next(numbers)) for _ in program.inputs], nested=call)
     return "\n".join(lines)
+
+
+@dataclass(frozen=True, repr=False)
+class _Place:
+    """Stands for a tensor: the how-manieth it is."""
+
+    number: int
+
+    def __repr__(self) -> str:
+        return f"#{self.number}"
 
 
 def blended(logits: Any, weights: Sequence[float], activation: str, temperature: Any) -> Any:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from compress.core.errors import InputError
-from compress.measure.call_shapes import CallShapes, Shape, Sized, Uncountable
+from compress.measure.call_shapes import CallShapes, Sized, Uncountable
 from compress.measure.op_classes import COUNTED_ZERO, REASONS, other_ops
 from compress.measure.rules import rule_of
 from compress.measure.walk import Step, Walk, width
@@ -244,21 +244,14 @@ def _macs(step: Step) -> tuple[int | None, str]:
     if None in inputs or None in outputs:
         return None, UNKNOWN
     try:
-        return int(rule(_site(step, inputs, outputs))), ""
+        return int(rule(_shapes(step, inputs, outputs))), ""
     except (Uncountable, ValueError) as error:
         return None, str(error)
 
 
-def _site(step: Step, inputs: list[Any], outputs: list[Any]) -> CallShapes:
-    import keras
-
-    shapes: Iterator[Shape] = iter(inputs)
-
-    def sized(value: Any) -> Any:
-        return Sized(next(shapes)) if isinstance(value, keras.KerasTensor) else value
-
+def _shapes(step: Step, inputs: list[Any], outputs: list[Any]) -> CallShapes:
     node = step.node
-    args, kwargs = keras.tree.map_structure(sized, (node.args, node.kwargs))
+    args, kwargs = node.arguments([Sized(shape) for shape in inputs])
     if len(args) == 1 and isinstance(args[0], (list, tuple)):
         args = tuple(args[0])
     return CallShapes(node.operation, args, kwargs, tuple(inputs), tuple(outputs))

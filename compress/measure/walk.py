@@ -79,23 +79,22 @@ class Walk:
     def _walk(
         self, program: Program, given: Sequence[SizedTensor], prefix: str, reshape: bool
     ) -> list[SizedTensor]:
-        values = dict(zip((id(t) for t in program.inputs), given, strict=True))
-        for node in program.nodes:
-            inputs = tuple(values[id(tensor)] for tensor in node.inputs)
-            name = f"{prefix}{node.name}"
-            if node.body is not None:
-                outputs = tuple(self._walk(node.body, inputs, f"{name}/", reshape))
+        def call(node: Node, inputs: list[SizedTensor]) -> Sequence[SizedTensor]:
+            # a nested model may be built for open sizes and be called with known ones
+            known = all(tensor.known is not None for tensor in inputs)
+            if reshape or (known and (_open(node.outputs) or _folded(node, inputs))):
+                made = _specs(node, inputs)
+                outputs = tuple(self._tensor(tensor.shape, tensor.dtype) for tensor in made)
             else:
-                # a nested model may be built for open sizes and be called with known ones
-                known = all(tensor.known is not None for tensor in inputs)
-                if reshape or (known and (_open(node.outputs) or _folded(node, inputs))):
-                    made = _specs(node, values)
-                    outputs = tuple(self._tensor(tensor.shape, tensor.dtype) for tensor in made)
-                else:
-                    outputs = tuple(self._stored(tensor) for tensor in node.outputs)
-                self.steps.append(Step(name, node, inputs, outputs))
-            values.update(zip((id(t) for t in node.outputs), outputs, strict=True))
-        return [values[id(tensor)] for tensor in program.outputs]
+                outputs = tuple(self._stored(tensor) for tensor in node.outputs)
+            self.steps.append(Step(f"{prefix}{node.name}", node, tuple(inputs), outputs))
+            return outputs
+
+        def nested(node: Node, inputs: list[SizedTensor]) -> Sequence[SizedTensor]:
+            assert node.body is not None
+            return self._walk(node.body, inputs, f"{prefix}{node.name}/", reshape)
+
+        return program.interpret(call, given, nested)
 
     def peak(self) -> int | None:
         """Returns the most bytes alive at one time."""
@@ -133,17 +132,11 @@ def _folded(node: Node, inputs: Sequence[SizedTensor]) -> bool:
     )
 
 
-def _specs(node: Node, values: dict[int, SizedTensor]) -> list[Any]:
+def _specs(node: Node, inputs: Sequence[SizedTensor]) -> list[Any]:
     """Returns symbolic outputs of a call for inputs of the shapes known by now."""
     import keras
 
-    def spec(value: Any) -> Any:
-        if not isinstance(value, keras.KerasTensor):
-            return value
-        found = values[id(value)]
-        return keras.KerasTensor(found.shape, found.dtype)
-
-    args, kwargs = keras.tree.map_structure(spec, (node.args, node.kwargs))
+    args, kwargs = node.arguments([keras.KerasTensor(x.shape, x.dtype) for x in inputs])
     return list(keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs)))
 
 

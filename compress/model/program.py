@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Opener = Callable[[Any], bool]
 Watch = Callable[["Node", list[Any]], None]
+Handler = Callable[["Node", list[Any]], Sequence[Any]]
+"""Takes a call and the values of its inputs, returns those of its outputs."""
 
 
 @dataclass(eq=False)
@@ -48,6 +50,18 @@ class Node:
     outputs: tuple[Any, ...]
     body: Program | None = None
     closed: str = ""
+
+    def arguments(self, values: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Returns `args` and `kwargs` with values in place of `inputs`."""
+        filled: tuple[tuple[Any, ...], dict[str, Any]] = replaced(
+            (self.args, self.kwargs), self.inputs, values
+        )
+        return filled
+
+
+def replaced(structure: Any, tensors: Sequence[Any], values: Sequence[Any]) -> Any:
+    """Returns a structure with values in place of symbolic tensors; what else it holds stays."""
+    return _substitute(structure, dict(zip(map(id, tensors), values, strict=True)))
 
 
 @dataclass(eq=False)
@@ -95,6 +109,52 @@ class Program:
             if node.body is not None:
                 yield from node.body.named(f"{path}/")
 
+    def interpret(
+        self, handler: Handler, inputs: Sequence[Any], nested: Handler | None = None
+    ) -> list[Any]:
+        """Goes through the calls with values of any kind in place of tensors.
+
+        The values are whatever the handler makes of them: arrays, shapes, channel slots, pairs
+        of what two models make. Each is held from where it is made to its last use; what a
+        nested model is given, until that ends.
+
+        Args:
+            handler: Called for each call with its node and the values of its inputs; returns
+                those of its outputs.
+            inputs: Values of `inputs`.
+            nested: Called in its place for nested models, which it may enter itself (by
+                `node.body.interpret`); default: their calls are gone through with `handler`.
+
+        Returns:
+            The values of `outputs`.
+        """
+
+        def entered(node: Node, given: list[Any]) -> list[Any]:
+            assert node.body is not None
+            return node.body.interpret(handler, given, entered)
+
+        inside = nested or entered
+        last = self._last_uses()
+        values = {id(tensor): value for tensor, value in zip(self.inputs, inputs, strict=True)}
+        for place, node in enumerate(self.nodes):
+            given = [values[id(tensor)] for tensor in node.inputs]
+            for tensor in node.inputs:
+                if last[id(tensor)] == place:
+                    values.pop(id(tensor), None)
+            results = (handler if node.body is None else inside)(node, given)
+            for tensor, value in zip(node.outputs, results, strict=True):
+                if id(tensor) in last:
+                    values[id(tensor)] = value
+            del given, results
+        return [values[id(tensor)] for tensor in self.outputs]
+
+    def _last_uses(self) -> dict[int, int]:
+        """Returns the place of the last call that takes each tensor; outputs are used later."""
+        last = {
+            id(tensor): place for place, node in enumerate(self.nodes) for tensor in node.inputs
+        }
+        return last | dict.fromkeys(map(id, self.outputs), len(self.nodes))
+
     def run(
         self,
         inputs: Sequence[Any],
@@ -102,7 +162,7 @@ class Program:
         training: Opener | None = None,
         tell: Watch | None = None,
     ) -> list[Any]:
-        """Runs the calls one by one.
+        """Runs the calls one by one: interprets them with the layers themselves.
 
         Args:
             inputs: Arrays or tensors for `inputs`.
@@ -115,30 +175,23 @@ class Program:
         """
         import keras
 
-        values = {
-            id(tensor): keras.ops.convert_to_tensor(value)
-            for tensor, value in zip(self.inputs, inputs, strict=True)
-        }
-        for node in self.nodes:
-            given = [values[id(tensor)] for tensor in node.inputs]
+        def call(node: Node, given: list[Any]) -> Sequence[Any]:
             if watch is not None:
                 watch(node, given)
             if node.body is not None:
-                results = node.body.run(given, watch, training, tell)
+                results = node.body.interpret(call, given, call)
             else:
-                args, kwargs = keras.tree.map_structure(
-                    lambda value: values.get(id(value), value), (node.args, node.kwargs)
-                )
-                if getattr(node.operation, "_call_has_training_arg", False):
+                args, kwargs = node.arguments(given)
+                if walk.takes_training(node.operation):
                     # some layers (augmentation) train unless they are told not to
                     train = training is not None and training(node.operation)
                     kwargs = {**kwargs, "training": train}
                 results = keras.tree.flatten(node.operation(*args, **kwargs))
             if tell is not None:
                 tell(node, results)
-            for tensor, value in zip(node.outputs, results, strict=True):
-                values[id(tensor)] = value
-        return [values[id(tensor)] for tensor in self.outputs]
+            return results
+
+        return self.interpret(call, [keras.ops.convert_to_tensor(x) for x in inputs], call)
 
 
 def record(model: keras.Model, opens: Opener | None = None, inputs: Any = None) -> Program:

@@ -84,6 +84,11 @@ def named_layers(layer: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     yield from walk(layer, prefix)
 
 
+def takes_training(operation: Any) -> bool:
+    """Tells whether a layer's call has an argument `training`."""
+    return bool(getattr(operation, "_call_has_training_arg", False))
+
+
 def weights_changed(layer: Any) -> None:
     """Lets layers whose constants follow from their weights (Normalization) take them anew.
 

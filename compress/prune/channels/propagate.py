@@ -42,17 +42,20 @@ def run(
     Returns:
         Slots of its outputs.
     """
-    slots: dict[int, Slots] = {}
-    for tensor, value in zip(program.inputs, inputs, strict=True):
-        slots[id(tensor)] = value
-        graph.tensors.setdefault(id(tensor), value)
-    for node in program.nodes:
-        received = [slots[id(tensor)] for tensor in node.inputs]
+
+    def call(node: Node, received: list[Slots]) -> list[Slots]:
         results = _visit(node, received, graph, sized)
-        for tensor, result in zip(node.outputs, results, strict=True):
-            slots[id(tensor)] = result
-            graph.tensors.setdefault(id(tensor), result)
-    return [slots[id(tensor)] for tensor in program.outputs]
+        _note(graph, node.outputs, results)
+        return results
+
+    _note(graph, program.inputs, inputs)
+    return program.interpret(call, inputs, nested=call)
+
+
+def _note(graph: CouplingGraph, tensors: Sequence[Any], found: Sequence[Slots]) -> None:
+    """Notes the slots of tensors; of a program that runs several times those of the first."""
+    for tensor, slots in zip(tensors, found, strict=True):
+        graph.tensors.setdefault(id(tensor), slots)
 
 
 def _visit(

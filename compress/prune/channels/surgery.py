@@ -9,7 +9,7 @@ import numpy as np
 from compress.core.errors import InputError
 from compress.model import walk
 from compress.model.copies import Copier
-from compress.model.program import Node, Program
+from compress.model.program import Node, Program, replaced
 from compress.model.rebuild import config_of, from_config
 from compress.prune.channels.coupling.groups import Coupling, KeptSlots, Mask
 from compress.prune.channels.coupling.slots import CouplingGraph, Ids, InnerModel
@@ -100,13 +100,11 @@ class _Surgeon:
 
         if isinstance(program.model, keras.Sequential):
             return self._sequential(program)
-        tensors = {id(tensor): self._input(tensor) for tensor in program.inputs}
-        for node in program.nodes:
-            self._call(node, tensors)
-        inputs, outputs = (
-            keras.tree.map_structure(lambda tensor: tensors[id(tensor)], structure)
-            for structure in (program.input_structure, program.output_structure)
-        )
+        made = [self._input(tensor) for tensor in program.inputs]
+        # a nested model is made whole: `_operation` builds its program
+        results = program.interpret(self._call, made, nested=self._call)
+        inputs = replaced(program.input_structure, program.inputs, made)
+        outputs = replaced(program.output_structure, program.outputs, results)
         model = keras.Model(inputs, outputs, name=program.model.name)
         model._trainable = program.model._trainable
         return model
@@ -141,20 +139,16 @@ class _Surgeon:
             optional=getattr(layer, "optional", False),
         )
 
-    def _call(self, node: Node, tensors: dict[int, Any]) -> None:
+    def _call(self, node: Node, given: list[Any]) -> list[Any]:
         import keras
-
-        def filled(value: Any) -> Any:
-            return tensors[id(value)] if isinstance(value, keras.KerasTensor) else value
 
         args, kwargs = node.args, node.kwargs
         for edit in self.graph.call_edits.get(id(node), ()):
             args, kwargs = edit(args, kwargs, self.kept)
-        args, kwargs = keras.tree.map_structure(filled, (args, kwargs))
+        args, kwargs = replaced((args, kwargs), node.inputs, given)
         results = keras.tree.flatten(self._called(node, args, kwargs))
         self._copy(node.operation)
-        for old, new in zip(node.outputs, results, strict=True):
-            tensors[id(old)] = new
+        return results
 
     def _called(self, node: Node, args: Any, kwargs: Any) -> Any:
         """Calls the new layer; one that its config made in vain is copied as it is."""

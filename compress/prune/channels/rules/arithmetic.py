@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.model.program import replaced
 from compress.prune.channels.coupling.call import LayerCall
 from compress.prune.channels.coupling.slots import Ids, Slots
 from compress.prune.channels.rules._base import operation_rule
@@ -94,13 +95,11 @@ def _computed(call: LayerCall, tensors: list[Any], slots: list[Slots]) -> npt.ND
     """Applies the operation to what the removed entries of its operands hold."""
     import keras
 
-    numbers = {
-        id(tensor): keras.ops.full((1,), _held(own, True), dtype=tensor.dtype)
+    numbers = [
+        keras.ops.full((1,), _held(own, True), dtype=tensor.dtype)
         for tensor, own in zip(tensors, slots, strict=True)
-    }
-    args, kwargs = keras.tree.map_structure(
-        lambda value: numbers.get(id(value), value), (call.args, call.kwargs)
-    )
+    ]
+    args, kwargs = replaced((call.args, call.kwargs), tensors, numbers)
     try:
         held = keras.ops.convert_to_numpy(call.layer.call(*args, **kwargs))
         return np.asarray(held).astype(np.float64)
