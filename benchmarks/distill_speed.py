@@ -112,7 +112,8 @@ def our_steps(data: Dataset, stack: ExitStack) -> dict[str, Callable[[], Any]]:
             objective = stack.enter_context(
                 teaching(student, [build()], data, options, SETTINGS)
             ).objective
-        training = loop._Training(student, data, SETTINGS, device, 0, objective, (), "accuracy")
+        context = TrainContext(data, SETTINGS, objective, (), device, 0, "accuracy")
+        training = loop._Training(student, context)
         view = stack.enter_context(logits_view(student, data.task, objective.feature_layers))
         stack.enter_context(fused_normalization(student))
         training.start(view, None)

@@ -19,9 +19,10 @@ from compress.core.platform import host
 from compress.data import Dataset
 from compress.data.shared import shared
 from compress.pipeline.checks import check_training
-from compress.pipeline.compression import check_teachers, write_data_record
+from compress.pipeline.compression import write_data_record
 from compress.pipeline.preflight import preflight
-from compress.pipeline.stages import measure_stage
+from compress.pipeline.teachers import load_teachers
+from compress.pipeline.timing import measure_stage
 from compress.plan.fields import command_words
 from compress.run.directory import LOG
 from compress.run.origin import write_examples
@@ -36,7 +37,7 @@ from search.folder.records import COMPLETE, FAILED, Candidate
 from search.plan import BudgetOptions, FinalOptions, SearchPlan
 from search.plugins import SAMPLERS
 from search.report import SearchReport, render
-from search.spaces import Around, space_for
+from search.spaces import Around
 from search.study import study as studies
 from search.study.feasibility import check_compression, check_limits
 from search.study.front import front_of
@@ -92,7 +93,7 @@ def default_folder(plan: SearchPlan) -> str:
 
 def _run(plan: SearchPlan, command: str, display: Display) -> SearchReport:
     folder = SearchFolder(plan.out or default_folder(plan))
-    space = space_for(plan.search.space)
+    space = plan.search.made_space
     around = [space.path] if isinstance(space, Around) else []
     preflight(plan, folder, around, data=True, files=command == "run")
     SAMPLERS.require_installed(plan.search.sampler)
@@ -113,9 +114,9 @@ def _run(plan: SearchPlan, command: str, display: Display) -> SearchReport:
         )
     past = check_past(plan, data, space)
     check_training(plan, data)
-    teachers = check_teachers(plan, data)
+    teachers = load_teachers(plan.distill.teacher_files(), data, plan)
     if command == "run":
-        check_compression(plan, data, teachers)
+        check_compression(plan, data, [teacher.model for teacher in teachers])
     check_limits(plan, data)
     count, threads = worker_count(plan, gpus)
     shown = _shown_commands(plan, command, folder, threads)

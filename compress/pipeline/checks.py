@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from compress.core.errors import FeasibleError, InputError
 from compress.data import Dataset
+from compress.pipeline.prepared import Subject
 from compress.plan import Plan
 from compress.prune.channels import check_channels
 from compress.prune.channels.criteria import CRITERIA
@@ -59,7 +60,7 @@ def check_by_data(plan: Plan, data: Dataset) -> None:
 
 
 PlanT = TypeVar("PlanT", bound=Plan)
-Run = Callable[[Any], None]
+Run = Callable[[Subject], None]
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,13 @@ def checks_of(plan: Plan, data: Dataset, teachers: Sequence[keras.Model | None])
         teachers: One of them will teach; None: the model itself.
     """
     if plan.channels.active:
-        yield Check(f"channels {plan.channels.target}", _channels(plan, data, plan.channels.of))
+        yield Check(f"channels {plan.channels.target}", _channels(plan, plan.channels.of))
         for field, what in (("limits", "channel limit"), ("exclude", "channel exclusion")):
             for pattern in getattr(plan.channels, field):
                 yield Check(
                     f"{what} '{pattern}'",
                     # of a target that any model meets
-                    _channels(plan, data, "amount", target="0", **{field: (pattern,)}),
+                    _channels(plan, "amount", target="0", **{field: (pattern,)}),
                     partial(_without, section="channels", field=field, item=pattern),
                 )
     if plan.weights.sparsity > 0:
@@ -119,9 +120,9 @@ def _without(plan: PlanT, *, section: str, field: str, item: str) -> PlanT:
     return replace(plan, **{section: replace(options, **{field: kept}, **more)})
 
 
-def _channels(plan: Plan, data: Dataset, of: str, **changes: Any) -> Run:
+def _channels(plan: Plan, of: str, **changes: Any) -> Run:
     options = replace(plan.channels, **{"of": of, "limits": (), "exclude": (), **changes})
-    return lambda model: check_channels(model, options, input_shape=data.input_shape)
+    return lambda subject: check_channels(subject.coupling, options)
 
 
 def _weights(plan: Plan, override: str) -> Run:
@@ -129,8 +130,8 @@ def _weights(plan: Plan, override: str) -> Run:
 
     options = replace(plan.weights, overrides=(override,))
 
-    def run(model: keras.Model) -> None:
-        find_targets(model, also=options.also, overrides=options.parsed_overrides())
+    def run(subject: Subject) -> None:
+        find_targets(subject.model, also=options.also, overrides=options.parsed_overrides())
 
     return run
 
@@ -142,8 +143,8 @@ def _hints(
 
     options = replace(plan.distill, pairs=pairs)
 
-    def run(model: keras.Model) -> None:
-        errors = []
+    def run(subject: Subject) -> None:
+        model, errors = subject.model, []
         for teacher in teachers:
             try:
                 make_hints(model, teacher or model, options, data.task, plan.seed)
@@ -158,7 +159,7 @@ def _hints(
 def check_by_models(
     plan: Plan,
     data: Dataset,
-    models: Sequence[keras.Model],
+    subjects: Sequence[Subject],
     teachers: Sequence[keras.Model] = (),
 ) -> None:
     """Checks that of what the plan asks each thing can be done by one of the models.
@@ -166,20 +167,20 @@ def check_by_models(
     Args:
         plan: Sections channels, weights and distill.
         data: Of the models.
-        models: The model that will be compressed, or some of those that may be.
+        subjects: The model that will be compressed, or some of those that may be.
         teachers: Known ones, of which the first gives hints; else the models themselves.
 
     Raises:
         InputError: No model can; the error is that of the first.
     """
-    for check in checks_of(plan, data, teachers[:1] or models):
-        errors = [error for model in models if (error := _failure(check, model)) is not None]
-        if models and len(errors) == len(models):
+    for check in checks_of(plan, data, teachers[:1] or [subject.model for subject in subjects]):
+        errors = [error for item in subjects if (error := _failure(check, item)) is not None]
+        if subjects and len(errors) == len(subjects):
             raise errors[0]
 
 
 def fitting(
-    plan: PlanT, data: Dataset, model: keras.Model, teacher: keras.Model | None
+    plan: PlanT, data: Dataset, subject: Subject, teacher: keras.Model | None
 ) -> tuple[PlanT, list[str]]:
     """Leaves out of a plan for many models what one of them cannot do.
 
@@ -190,7 +191,7 @@ def fitting(
     """
     notes = []
     for check in checks_of(plan, data, [teacher]):
-        error = None if check.without is None else _failure(check, model)
+        error = None if check.without is None else _failure(check, subject)
         if error is not None and not isinstance(error, FeasibleError):
             assert check.without is not None
             plan = check.without(plan)
@@ -198,9 +199,9 @@ def fitting(
     return plan, notes
 
 
-def _failure(check: Check, model: keras.Model) -> InputError | None:
+def _failure(check: Check, subject: Subject) -> InputError | None:
     try:
-        check.run(model)
+        check.run(subject)
     except InputError as error:
         return error
     return None

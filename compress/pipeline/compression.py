@@ -13,9 +13,11 @@ from compress.model.io import load_model
 from compress.model.logits import check_head
 from compress.model.walk import functional
 from compress.pipeline.checks import check_by_data, check_by_models
+from compress.pipeline.context import OnProgress, Work, silent
 from compress.pipeline.preflight import preflight
-from compress.pipeline.prune_and_train import OnProgress, load_teacher
-from compress.pipeline.stages import compress_stage, measure_stage, silent
+from compress.pipeline.prepared import prepare
+from compress.pipeline.stages import compress_stage
+from compress.pipeline.timing import measure_stage
 from compress.plan import Plan
 from compress.plan.fields import command_words
 from compress.prune.channels import check_channels
@@ -90,10 +92,12 @@ def compress_model(
     past += unlearnt_teachers(plan, data)
     fed = check_scaling(path, data, f"Model '{path}'")
     check_by_data(plan, data)
-    loaded = check_teachers(plan, data)
-    check_by_models(plan, data, [original], loaded)
+    work = Work(data, plan, device, on_progress)
+    dense = prepare(original, path.stem, work, teachers)
+    named = [] if plan.distill.automatic else dense.teachers.models
+    check_by_models(plan, data, [dense.subject], named)
     if plan.channels.active:
-        check_channels(original, plan.channels, input_shape=data.input_shape)
+        check_channels(dense.subject.coupling, plan.channels)
     facts = {"model": str(model), "data": data.fingerprint()}
     command = command_line(plan, path)
     folder.claim("compress", plan, facts, {"command": command})
@@ -103,14 +107,9 @@ def compress_model(
         write_examples(folder, data, [path], teachers)
         if not folder.is_compressed(path.stem):
             compress_stage(
-                original,
-                path.stem,
-                data,
-                plan,
+                dense,
+                work,
                 folder,
-                teachers,
-                device,
-                on_progress,
                 command=command,
                 before=trained_for(path),
                 val_learnt=any(item.validation for item in past),
@@ -133,33 +132,6 @@ def unlearnt_teachers(plan: Plan, data: Dataset) -> list[Judged]:
     """
     files = plan.distill.teacher_files()
     return [check_unlearnt(path, data, f"Teacher '{path}'") for path in files]
-
-
-def check_teachers(plan: Plan, data: Dataset) -> list[keras.Model]:
-    """Checks the teachers' files against the data before anything is written.
-
-    Args:
-        plan: Names them; "auto" and "none" need no check.
-        data: What they have to answer.
-
-    Returns:
-        The teachers that the plan names.
-
-    Raises:
-        InputError: A file is missing, a model does not fit, or a loss does not suit the task.
-    """
-    from compress.distillation.losses import logit_loss
-    from compress.distillation.teachers import class_order
-
-    options = plan.distill
-    files = options.teacher_files()
-    if not options.automatic and not files:
-        return []
-    logit_loss(options.loss, data.task)
-    loaded = [load_teacher(path, data, plan) for path in files]
-    for teacher in loaded:
-        class_order(teacher.model, data, teacher.class_names)
-    return [teacher.model for teacher in loaded]
 
 
 def write_data_record(folder: RunFolder, data: Dataset) -> None:

@@ -24,9 +24,6 @@ class LastEpoch:
         """See `compress.train.Hook.start`."""
         self._total = total_steps
 
-    def before_step(self) -> None:
-        """Does nothing."""
-
     def may_select(self, step: int) -> bool:
         """Tells whether training is over."""
         return step >= self._total

@@ -21,6 +21,7 @@ from compress.model.logits import check_head, logits_view
 from compress.plan import TrainSettings
 from compress.train import checkpoint as checkpoints
 from compress.train.augment import check_augment
+from compress.train.context import TrainContext
 from compress.train.objective import LabelObjective, Objective
 from compress.train.optimizers import build_optimizer
 from compress.train.predict import Predictor
@@ -90,19 +91,20 @@ def train(
         raise unknown_name("quality", select_by, data.task.qualities)
     if not model.trainable_variables:
         raise InputError(f"Model '{model.name}' must have trainable weights. Received: none.")
-    training = _Training(model, data, settings, device, seed, objective, hooks, select_by)
+    context = TrainContext(data, settings, objective, hooks, device, seed, select_by)
+    training = _Training(model, context)
     with (
         logits_view(model, data.task, objective.feature_layers) as view,
         fused_normalization(model),
     ):
         training.start(view, checkpoint)
-        for epoch in range(training.done + 1, training.epochs + 1):
+        for epoch in range(training.done + 1, context.epochs + 1):
             record = training.epoch(epoch)
             if checkpoint is not None:
                 checkpoints.save(training.saved(), checkpoint)
             if on_epoch:
-                on_epoch(epoch, training.epochs, record)
-            if should_stop and epoch < training.epochs and should_stop(record):
+                on_epoch(epoch, context.epochs, record)
+            if should_stop and epoch < context.epochs and should_stop(record):
                 break
     return training.result()
 
@@ -110,23 +112,8 @@ def train(
 class _Training:
     """One training: what it has so far, and how it takes one epoch more."""
 
-    def __init__(
-        self,
-        model: keras.Model,
-        data: Dataset,
-        settings: TrainSettings,
-        device: Device,
-        seed: int,
-        objective: Objective,
-        hooks: Sequence[Hook],
-        select_by: str,
-    ) -> None:
-        self.model, self.data, self.settings, self.device = model, data, settings, device
-        self.seed, self.objective, self.hooks, self.select_by = seed, objective, hooks, select_by
-        self.batch = min(settings.batch_size, len(data.train))
-        self.steps_per_epoch = len(data.train) // self.batch
-        self.epochs = settings.epochs_for(self.steps_per_epoch)
-        self.total_steps = self.epochs * self.steps_per_epoch
+    def __init__(self, model: keras.Model, context: TrainContext) -> None:
+        self.model, self.context = model, context
         self.history: list[EpochRecord] = []
         self.best: tuple[tuple[float, float], int, list[npt.NDArray[Any]]] | None = None
         self.yardstick = 0.0
@@ -144,44 +131,35 @@ class _Training:
         stored = checkpoints.load(checkpoint, self._identity()) if checkpoint else None
         if stored:
             stored.assign("model", self.model.variables)
-        variables = [*self.model.trainable_variables, *self.objective.variables()]
-        optimizer: Any = build_optimizer(self.settings, self.total_steps, variables)
-        if self.device.policy == "mixed_float16":
+        context, objective = self.context, self.context.objective
+        variables = [*self.model.trainable_variables, *objective.variables()]
+        optimizer: Any = build_optimizer(context.settings, context.total_steps, variables)
+        if context.device.policy == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
             optimizer.build(variables)
         self.optimizer = optimizer
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        for place, hook in enumerate(self.hooks):
+        for place, hook in enumerate(context.hooks):
             hook.start(
                 self.model,
                 self.step,
-                self.total_steps,
-                self.steps_per_epoch,
-                jit=self.device.jit,
+                context.total_steps,
+                context.steps_per_epoch,
+                jit=context.device.jit,
                 state=stored.state(f"hook{place}") if stored else None,
             )
         if stored:
             self._restore(stored)
-        self.order = np.random.default_rng(self.seed)
+        self.order = np.random.default_rng(context.seed)
         for _ in self.history:
-            self.order.permutation(len(self.data.train))
+            self.order.permutation(len(context.data.train))
         self.run = Steps(
-            view,
-            variables,
-            optimizer,
-            self.data,
-            self.settings,
-            self.objective,
-            self.hooks,
-            self.step,
-            self.total_steps,
-            self.device,
-            self.seed,
+            context, view=view, variables=variables, optimizer=optimizer, step=self.step
         )
         self.yardstick = self._yardstick(stored)
-        feature_layers = bool(self.objective.feature_layers)
+        feature_layers = bool(objective.feature_layers)
         logits = (lambda x, training: view(x, training=training)[0]) if feature_layers else view
-        self.predict = Predictor(logits, self.data.preprocess)
+        self.predict = Predictor(logits, context.data.preprocess)
 
     def _yardstick(self, stored: checkpoints.Checkpoint | None) -> float:
         """Returns what a training that has learnt nothing costs: the start's, where it goes on.
@@ -190,15 +168,16 @@ class _Training:
         """
         if stored and "yardstick" in stored.about:
             return float(stored.about["yardstick"])
-        first = self.run.first_loss(len(self.data.train))
-        return max(self.objective.chance_loss(), first if math.isfinite(first) else 0.0)
+        first = self.run.first_loss(len(self.context.data.train))
+        return max(self.context.objective.chance_loss(), first if math.isfinite(first) else 0.0)
 
     def epoch(self, epoch: int) -> EpochRecord:
         """Trains and validates once."""
         began = time.perf_counter()
-        data, task = self.data, self.data.task
-        shuffled = self.order.permutation(len(data.train))[: self.steps_per_epoch * self.batch]
-        index = shuffled.reshape(-1, self.batch).astype(np.int32)
+        context, data, task = self.context, self.context.data, self.context.data.task
+        shuffled = self.order.permutation(len(data.train))
+        shuffled = shuffled[: context.steps_per_epoch * context.batch]
+        index = shuffled.reshape(-1, context.batch).astype(np.int32)
         loss = _run_epoch(self.run, index, epoch)
         if loss > DIVERGED * self.yardstick:
             raise TrainingDiverged(
@@ -216,8 +195,8 @@ class _Training:
             time.perf_counter() - began,
         )
         self.history.append(record)
-        rank = (record.val[self.select_by], -record.val_loss)
-        allowed = all(hook.may_select(epoch * self.steps_per_epoch) for hook in self.hooks)
+        rank = self._rank(record)
+        allowed = all(hook.may_select(epoch * context.steps_per_epoch) for hook in context.hooks)
         if allowed and (self.best is None or rank > self.best[0]):
             self.best = (rank, epoch, [variable.numpy() for variable in self.model.variables])
         return record
@@ -227,7 +206,7 @@ class _Training:
         if self.best is None:
             raise InputError(
                 "Training must be long enough for its schedule to end. "
-                f"Received: {self.epochs} epochs."
+                f"Received: {self.context.epochs} epochs."
             )
         for variable, value in zip(self.model.variables, self.best[2], strict=True):
             variable.assign(value)
@@ -239,19 +218,24 @@ class _Training:
             tuple(self.run.notes),
         )
 
+    def _rank(self, record: EpochRecord) -> tuple[float, float]:
+        """Returns what selects the best epoch, the more the better."""
+        return record.val[self.context.select_by], -record.val_loss
+
     # -- going on ---------------------------------------------------------------------------
 
     def _identity(self) -> str:
+        context = self.context
         variables = [f"{v.path} {tuple(v.shape)}" for v in self.model.variables]
         structure = hashlib.sha256("\n".join(variables).encode()).hexdigest()[:16]
-        settings = [f"{key} {value!r}" for key, value in asdict(self.settings).items()]
+        settings = [f"{key} {value!r}" for key, value in asdict(context.settings).items()]
         return "\n".join(
             [
                 f"model {structure}",
-                f"data {self.data.fingerprint()}",
-                f"seed {self.seed}",
-                f"selection by {self.select_by}",
-                self.objective.identity,
+                f"data {context.data.fingerprint()}",
+                f"seed {context.seed}",
+                f"selection by {context.select_by}",
+                context.objective.identity,
                 *settings,
             ]
         )
@@ -267,21 +251,20 @@ class _Training:
         made = checkpoints.Checkpoint(self._identity(), about)
         made.put("model", self.model.variables)
         made.put("optimizer", self.optimizer.variables)
-        made.put("objective", self.objective.variables())
+        made.put("objective", self.context.objective.variables())
         made.put("best", self.best[2] if self.best else [])
-        for place, hook in enumerate(self.hooks):
+        for place, hook in enumerate(self.context.hooks):
             made.arrays |= {f"hook{place}/{key}": v for key, v in hook.state().items()}
         return made
 
     def _restore(self, stored: checkpoints.Checkpoint) -> None:
         stored.assign("optimizer", self.optimizer.variables)
-        stored.assign("objective", self.objective.variables())
+        stored.assign("objective", self.context.objective.variables())
         self.step.assign(stored.about["step"])
         self.history = [EpochRecord(**record) for record in stored.about["history"]]
         if stored.about["best"]:
             record = self.history[stored.about["best"] - 1]
-            rank = (record.val[self.select_by], -record.val_loss)
-            self.best = (rank, record.epoch, stored.get("best"))
+            self.best = (self._rank(record), record.epoch, stored.get("best"))
 
 
 def _run_epoch(run: Callable[[Any], Any], index: npt.NDArray[np.int32], epoch: int) -> float:

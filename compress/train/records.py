@@ -32,10 +32,6 @@ class Hook(Protocol):
         """
         ...
 
-    def before_step(self) -> None:
-        """Graph code at the head of every step; called while the step is traced."""
-        ...
-
     def may_select(self, step: int) -> bool:
         """Tells whether the weights after `step` steps are a legitimate result."""
         ...

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +14,9 @@ from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data import CLASSES, Dataset
 from compress.model.logits import LogitsView
-from compress.plan import TrainSettings
 from compress.train.augment import augmented
-from compress.train.objective import Batch, Objective
-
-if TYPE_CHECKING:
-    from compress.train.records import Hook
-
+from compress.train.context import TrainContext
+from compress.train.objective import Batch
 
 PROBE = 256
 """Training examples on which the loss before training is taken, at most."""
@@ -32,27 +28,30 @@ class Steps:
     """Runs steps of (steps, batch) indices in one call and returns the sum of their losses.
 
     A step's loss is the objective's and what the model adds itself (regularizers, `add_loss`).
+
+    Args:
+        context: Of the training.
+        view: The model, as a function to logits.
+        variables: What is trained.
+        optimizer: Built for them.
+        step: The int64 variable that counts steps.
     """
 
     def __init__(
         self,
+        context: TrainContext,
+        *,
         view: LogitsView,
         variables: list[Any],
         optimizer: Any,
-        data: Dataset,
-        settings: TrainSettings,
-        objective: Objective,
-        hooks: Sequence[Hook],
         step: Any,
-        total_steps: int,
-        device: Device,
-        seed: int,
     ) -> None:
         import tensorflow as tf
 
+        data, settings, objective = context.data, context.settings, context.objective
+        device, seed, total_steps = context.device, context.seed, context.total_steps
         self.notes: list[str] = []
-        self._jit = device.jit
-        self._hooks, self._step = hooks, step
+        self._jit, self._step = device.jit, step
         scaled = device.policy == "mixed_float16"
         images, labels = _held(data.train.x, device), tf.constant(data.train.y)
         rows = {name: _reader(array) for name, array in objective.arrays().items()}
@@ -115,8 +114,6 @@ class Steps:
             update = tf.function(update, jit_compile=True, autograph=False)
 
         def one(position: Any, total: Any, index: Any) -> tuple[Any, Any, Any]:
-            for hook in self._hooks:
-                hook.before_step()
             total += update(self._gather(index[position]), self._step.value())
             self._step.assign_add(1)
             return position + 1, total, index

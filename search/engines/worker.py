@@ -28,6 +28,7 @@ from search.engines.faults import MEMORY, SPACE, ended_by, fault_of
 if TYPE_CHECKING:
     from compress.core.device import Device
     from compress.data import Dataset
+    from compress.pipeline.teachers import LoadedTeachers
     from search.folder.directory import SearchFolder
     from search.plan import SearchPlan
 
@@ -47,6 +48,8 @@ class Worker:
         sharers: Workers on this worker's GPU, itself included.
         out: Where messages go.
     """
+
+    _teachers: tuple[list[str], LoadedTeachers] | None = None
 
     def __init__(
         self, folder: SearchFolder, device: str, threads: int, sharers: int, out: TextIO
@@ -159,28 +162,30 @@ class Worker:
         from compress.model.io import load_model
         from compress.pipeline.checks import fitting
         from compress.pipeline.compression import command_line
+        from compress.pipeline.context import Work
+        from compress.pipeline.prepared import prepare
         from compress.pipeline.stages import compress_stage
         from compress.run.trained import trained_for
 
         name, file = job["name"], self.folder.shipped_file(job["name"])
-        teachers, command = [Path(path) for path in job["teachers"]], job["command"]
+        command = job["command"]
+        work = Work(
+            self.data,
+            self.plan,
+            self.device,
+            lambda text, share: self.progress(f"{name}: {text}", share),
+        )
         try:
-            model = load_model(file)
-            named = self.plan.distill.pairs and teachers
-            teacher = load_model(teachers[0]) if named else None
-            plan, notes = fitting(self.plan, self.data, model, teacher)
+            dense = prepare(load_model(file), name, work, self._taught_by(job["teachers"]))
+            teacher = next(iter(dense.teachers.models), None)
+            plan, notes = fitting(self.plan, self.data, dense.subject, teacher)
             if notes:
                 again = replace(plan, threads=self.device.threads).compression(job["teachers"])
                 command = command_line(again, file)
             record = compress_stage(
-                model,
-                name,
-                self.data,
-                plan,
+                dense,
+                replace(work, plan=plan),
                 self.folder,
-                teachers,
-                self.device,
-                lambda text, share: self.progress(f"{name}: {text}", share),
                 before=trained_for(file),
                 command=command,
                 notes=[*job["told"], *notes],
@@ -189,6 +194,15 @@ class Worker:
         except Exception as error:
             return {"name": name, "error": _failed(error)}
         return {"name": name, "val": record.val, "finetuned": record.finetuned}
+
+    def _taught_by(self, paths: list[str]) -> LoadedTeachers:
+        """Returns the teachers; those of the last job, which are nearly always the same."""
+        from compress.pipeline.teachers import seeded_teachers
+
+        if self._teachers is None or self._teachers[0] != paths:
+            files = [Path(path) for path in paths]
+            self._teachers = paths, seeded_teachers(files, self.data, self.plan)
+        return self._teachers[1]
 
 
 def _failed(error: Exception) -> str:

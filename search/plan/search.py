@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from compress.core import credentials
 from compress.core.errors import InputError
@@ -12,6 +14,9 @@ from compress.plan.training import EPOCHS_WHY, MOST_EPOCHS
 from compress.task import QUALITIES
 from search.plan.conditions import Condition, parsed
 from search.plugins import SAMPLERS
+
+if TYPE_CHECKING:
+    from search.spaces import Space
 
 COSTS = ("macs", "params", "size_bytes", "latency_ms")
 
@@ -97,10 +102,8 @@ class SearchOptions:
     )
 
     def __post_init__(self) -> None:
-        from search.spaces import space_for
-
         settle(self)
-        space_for(self.space)
+        _ = self.made_space
         SAMPLERS.require(self.sampler)
         require(bool(self.optimizers), "optimizers", "name at least one", self.optimizers)
         for name in self.optimizers:
@@ -143,6 +146,17 @@ class SearchOptions:
             InputError: One is no comparison of a quality or cost with a number.
         """
         return parsed(self.prefer, "prefer", COSTS)
+
+    @cached_property
+    def made_space(self) -> Space:
+        """The space that `space` names, made once for this plan.
+
+        Raises:
+            InputError: There is none.
+        """
+        from search.spaces import space_for
+
+        return space_for(self.space)
 
     @property
     def costs(self) -> tuple[str, ...]:

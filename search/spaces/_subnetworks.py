@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.plan import ChannelOptions
-from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.coupling.groups import Coupling, Group
 from compress.prune.channels.criteria import CRITERIA, Context
 from compress.prune.channels.selection.solver import Allowed, Counts
@@ -46,15 +45,15 @@ class Subnetworks:
     """A model's sub-networks. Which channels go first is ranked once, here.
 
     Args:
-        model: Any that channel pruning can read; it stays as it is.
+        coupling: Of a model, which stays as it is.
 
     Attributes:
         widths: What may be chosen, in the order of the model; (): nothing.
         coupling: Of the model.
     """
 
-    def __init__(self, model: keras.Model) -> None:
-        self.coupling = coupling_of(model)
+    def __init__(self, coupling: Coupling) -> None:
+        self.coupling = coupling
         context = Context(self.coupling, aggregate=OPTIONS.aggregate)
         score = CRITERIA[OPTIONS.criterion]
         groups = self.coupling.groups

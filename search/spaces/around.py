@@ -141,8 +141,9 @@ class Around(DeclaredSpace):
 def _read(path: str, stamp: int) -> Subnetworks:  # noqa: ARG001 - stamp tells files apart
     """Loads and ranks a model; kept, as each trial asks for it."""
     from compress.prune.channels import check_channels
+    from compress.prune.channels.analysis import coupling_of
 
-    model = load_model(path)
+    coupling = coupling_of(load_model(path))
     # half of every layer is a target that only a model without removable channels misses
-    check_channels(model, replace(OPTIONS, of="amount", target="0.5"))
-    return Subnetworks(model)
+    check_channels(coupling, replace(OPTIONS, of="amount", target="0.5"))
+    return Subnetworks(coupling)

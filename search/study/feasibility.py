@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.pipeline.checks import check_by_data, check_by_models, checks_of
+from compress.pipeline.prepared import Subject
 from compress.run.directory import LOG
 from search.plan import SearchPlan
-from search.spaces import space_for
 from search.spaces.describe import measured
 from search.trial.costs import NAMES, Costs, excesses, limits
 
@@ -29,7 +29,7 @@ def check_limits(plan: SearchPlan, data: Dataset) -> None:
     Raises:
         InputError: It exceeds a limit; the message says what the smallest costs.
     """
-    space = space_for(plan.search.space)
+    space = plan.search.made_space
     choices = space.smallest(data) if FLAGS.keys() & limits(plan.search) else None
     if choices is None:
         return
@@ -59,14 +59,15 @@ def check_compression(plan: SearchPlan, data: Dataset, teachers: Sequence[keras.
     """
     check_by_data(plan, data)
     if any(checks_of(plan, data, [None])):
-        check_by_models(plan, data, list(_models(plan, data)), teachers)
+        subjects = [Subject(model, data.input_shape) for model in _models(plan, data)]
+        check_by_models(plan, data, subjects, teachers)
 
 
 def _models(plan: SearchPlan, data: Dataset) -> Iterator[keras.Model]:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = space_for(plan.search.space)
+    space = plan.search.made_space
     built: list[dict[str, Any]] = []
     for choices in (space.baseline(data), space.largest(data), space.smallest(data)):
         if choices is None or choices in built:

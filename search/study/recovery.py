@@ -18,7 +18,7 @@ from compress.run.directory import LOG
 from search.folder.directory import SearchFolder
 from search.folder.records import FAILED, Candidate
 from search.plan import SearchPlan
-from search.spaces import DeclaredSpace, space_for
+from search.spaces import DeclaredSpace
 from search.study import journal
 from search.study.storage import study_name
 from search.study.study import directions, open_study
@@ -241,7 +241,7 @@ def declared(plan: SearchPlan, data: Dataset) -> dict[str, BaseDistribution]:
         trial = optuna.trial.FixedTrial({**choices, f"learning_rate.{name}": low})
         optimizers.sample(trial, plan, data)
         found |= trial.distributions
-    space = space_for(plan.search.space)
+    space = plan.search.made_space
     if isinstance(space, DeclaredSpace):
         found |= {choice.name: choice.distribution() for choice in space.choices(data)}
     return found
@@ -256,7 +256,7 @@ def asked(record: Candidate, plan: SearchPlan, data: Dataset) -> dict[str, BaseD
     import optuna
 
     trial = optuna.trial.FixedTrial(record.choices, int(record.id))
-    space = space_for(plan.search.space)
+    space = plan.search.made_space
     problem = "it no longer offers them"
     try:
         space.build(trial, data)

@@ -13,7 +13,6 @@ from search.folder.directory import SearchFolder
 from search.folder.records import COMPLETE, DUPLICATE, FAILED, Candidate
 from search.plan import SearchPlan
 from search.samplers import SAMPLERS
-from search.spaces import space_for
 from search.study.storage import open_storage, study_name
 from search.study.warm_start import ABOUT_ATTR, about, find_sources, first_of
 from search.trial import optimizers
@@ -180,7 +179,7 @@ def first_choices(plan: SearchPlan, data: Dataset) -> list[dict[str, Any]]:
         plan: At most a quarter of its trials, and `LADDER`, go to the models on the way.
         data: What is searched for.
     """
-    space, settings = space_for(plan.search.space), optimizers.baseline(plan, data)
+    space, settings = plan.search.made_space, optimizers.baseline(plan, data)
     steps = min(LADDER, plan.search.trials // 4)
     chosen = [space.baseline(data), *space.ladder(data, steps)]
     return [{**choices, **settings} for choices in chosen]

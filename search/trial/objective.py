@@ -18,7 +18,6 @@ from compress.train import train
 from search.folder.directory import SearchFolder
 from search.folder.records import COMPLETE, DUPLICATE, FAILED, REJECTED, STOPPED, Candidate
 from search.plan import SearchPlan
-from search.spaces import space_for
 from search.trial import optimizers
 from search.trial.costs import find_costs, over_limit, report_excess, report_preferences
 from search.trial.early_stopping import Following, PretrainedBaseline
@@ -85,7 +84,7 @@ def evaluate(
     keras.utils.set_random_seed(seed)
     name = candidate_id(trial.number)
     on_progress(f"{name}: building", 0.0)
-    space = space_for(plan.search.space)
+    space = plan.search.made_space
     with model_policy(device.policy):
         model = space.build(trial, data)
     settings = optimizers.sample(trial, plan, data)
@@ -160,7 +159,7 @@ def _inherited(
 
     Models that come trained keep theirs: they are what the search is around.
     """
-    if not plan.search.inherit or space_for(plan.search.space).trained:
+    if not plan.search.inherit or plan.search.made_space.trained:
         return ()
     from optuna.trial import TrialState
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from compress.data import Dataset
 from compress.plan import SCHEDULES, TrainSettings
-from search.spaces import space_for
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -42,7 +41,7 @@ def batch_sizes(data: Dataset) -> tuple[int, ...]:
 def learning_rates(plan: SearchPlan, optimizer: str) -> tuple[float, float]:
     """Returns the range of an optimizer's learning rates, for the plan's space."""
     low, high = LEARNING_RATES[optimizer]
-    below, above = FINE_TUNING if space_for(plan.search.space).trained else (1.0, 1.0)
+    below, above = FINE_TUNING if plan.search.made_space.trained else (1.0, 1.0)
     return low * below, high * above
 
 

@@ -19,7 +19,6 @@ from compress.train.predict import predict_logits
 from search.folder.directory import SearchFolder
 from search.folder.records import Candidate, Final, final_name
 from search.plan import SearchPlan
-from search.spaces import space_for
 from search.trial import optimizers
 from search.trial.early_stopping import PretrainedBaseline
 from search.trial.objective import derived_seed, model_policy
@@ -65,7 +64,7 @@ def retrain(
     seed, name = final_seed(candidate, place), final_name(candidate.id, place)
     keras.utils.set_random_seed(seed)
     trial = optuna.trial.FixedTrial(candidate.choices)
-    space = space_for(plan.search.space)
+    space = plan.search.made_space
     with model_policy(device.policy):
         model = space.build(trial, data)
     space.prepare(model, candidate.choices, data)

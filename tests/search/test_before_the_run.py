@@ -14,6 +14,7 @@ from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.pipeline.checks import fitting
+from compress.pipeline.prepared import Subject
 from compress.plan.fields import from_flat
 from search import pipeline
 from search.cli import app
@@ -149,15 +150,20 @@ class Stop:
         raise Stopped
 
 
+def subject(*widths: int) -> Subject:
+    """A model of `mlp` as checks are given it."""
+    return Subject(mlp(*widths), (4,))
+
+
 def test_what_a_model_cannot_do_is_left_out_and_noted(blobs: Dataset) -> None:
     values = {"channels": "0.5x", "sparsity": 0.5, "channel_limits": "h1=0.3,h0=0.4"}
     values |= {"channel_exclude": "h1", "prune_overrides": "h1=0.2,*=0.4"}
     values |= {"hints": "fitnets", "hint_pairs": "h0=h0,h1=h0"}
     plan = from_flat(SearchPlan, values)
-    same, notes = fitting(plan, blobs, mlp(32, 32, 32), mlp(32, 32, 32))
+    same, notes = fitting(plan, blobs, subject(32, 32, 32), mlp(32, 32, 32))
     assert same == plan
     assert notes == []
-    small, notes = fitting(plan, blobs, mlp(32), mlp(32, 32, 32))
+    small, notes = fitting(plan, blobs, subject(32), mlp(32, 32, 32))
     assert small.channels.limits == ("h0=0.4",)
     assert small.channels.exclude == ()
     assert small.distill.pairs == ("h0=h0",)
@@ -166,12 +172,12 @@ def test_what_a_model_cannot_do_is_left_out_and_noted(blobs: Dataset) -> None:
     assert words[:2] == ["channel limit 'h1=0.3'", "channel exclusion 'h1'"]
     assert words[-1] == "hint pair 'h1=h0'"
     none, notes = fitting(
-        from_flat(SearchPlan, {"hints": "fitnets", "hint_pairs": "h1=h0"}), blobs, mlp(32), None
+        from_flat(SearchPlan, {"hints": "fitnets", "hint_pairs": "h1=h0"}), blobs, subject(32), None
     )
     assert (none.distill.pairs, none.distill.hints) == ((), ())
     # a target that it cannot meet is another matter
     plan = from_flat(SearchPlan, {"channels": "0.001x", "teacher": "none"})
-    assert fitting(plan, blobs, mlp(32), None) == (plan, [])
+    assert fitting(plan, blobs, subject(32), None) == (plan, [])
 
 
 def test_a_worker_compresses_with_what_fits(blobs: Dataset, cpu: Device, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from compress.model.program import Node, Program, record
 from compress.model.rebuild import why_not_rebuildable
-from compress.prune.channels.coupling.call import LayerCall
+from compress.prune.channels.coupling.call import LayerCall, Within
 from compress.prune.channels.coupling.slots import CouplingGraph, Shape, Slots
 from compress.prune.channels.rules import apply, known, rule_for
 
@@ -71,10 +71,10 @@ def _visit(
     configs = len(graph.edits[id(operation)].config) if id(operation) in graph.edits else 0
     calls = len(graph.call_edits.get(id(node), ()))
     shapes = [tuple(tensor.shape) for tensor in node.outputs] if sized is None else next(sized)
+    within = Within(node.name, operation, node, _inside)
     call = LayerCall(
-        graph, operation, node.name, inputs, shapes, node.args, node.kwargs, node=node,
-        follow=_inside,
-    )  # fmt: skip
+        graph, operation, inputs, shapes, args=node.args, kwargs=node.kwargs, within=within
+    )
     if rule_for(operation) is None and node.closed:
         results = call.unknown(f"no rule for this class, and it cannot be opened: {node.closed}")
     else:

@@ -63,6 +63,7 @@ def prune_channels(
     seed: int = 0,
     input_shape: Any = None,
     on_choice: Callable[[Selection], None] | None = None,
+    coupling: Coupling | None = None,
     **settings: Any,
 ) -> PruneResult:
     """Removes whole channels, neurons and attention heads from a model.
@@ -85,6 +86,7 @@ def prune_channels(
             it, and the smaller model is as open as the original. Of a subclassed model that
             was never called, with the batch axis.
         on_choice: Called with each selection before any work is done on it.
+        coupling: Of this model at this `input_shape`, where it is known; else it is analysed.
         **settings: Other fields of `ChannelOptions`: scope, round_to, exclude, ...
 
     Returns:
@@ -124,7 +126,7 @@ def prune_channels(
     if sensitivity is not None:
         sensitivity.check(model, name, data)
     _check_weights(model)
-    original = coupling_of(model, input_shape)
+    original = coupling_of(model, input_shape) if coupling is None else coupling
     check_feasible(original, options)  # not only when the last step comes to it
     goal = _Goal.of_options(options, original)
     place = dict(variable_paths(model))
@@ -280,13 +282,12 @@ def _report(
     )
 
 
-def check_channels(model: keras.Model, options: ChannelOptions, *, input_shape: Any = None) -> None:
+def check_channels(coupling: Coupling, options: ChannelOptions) -> None:
     """Checks a model against the options before any work is done or file is written.
 
     Args:
-        model: To be pruned.
+        coupling: Of the model to be pruned.
         options: How.
-        input_shape: Of one example, where the model's own has open sizes.
 
     Raises:
         FeasibleError: A target that the model cannot meet (the message says the minimum and
@@ -294,7 +295,6 @@ def check_channels(model: keras.Model, options: ChannelOptions, *, input_shape: 
         InputError: An unknown criterion, NaN weights, or a pattern that matches nothing.
     """
     CRITERIA[options.criterion]
-    _check_weights(model)
-    coupling = coupling_of(model, input_shape)
+    _check_weights(coupling.program.model)
     check_feasible(coupling, options)
     _Goal.of_options(options, coupling)

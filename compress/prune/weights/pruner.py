@@ -113,9 +113,6 @@ class WeightPruner:
         self._jit = jit
         self._begin(model, total_steps, steps_per_epoch, state)
 
-    def before_step(self) -> None:
-        """Does nothing: constraints do everything."""
-
     def may_select(self, step: int) -> bool:
         """Allows weights only after the last mask update."""
         return not self.targets or self._last_update is None or step >= self._last_update

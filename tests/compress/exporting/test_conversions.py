@@ -158,6 +158,8 @@ def test_the_reason_of_a_crash_reaches_the_record_and_the_report(
     lstm: Any, sequences: Dataset, tmp_path: Path, cpu: Any
 ) -> None:
     """The other formats go on; what is missing is told, and nothing refers to it."""
+    from compress.pipeline.context import Work
+    from compress.pipeline.prepared import prepare
     from compress.pipeline.stages import compress_stage
     from compress.plan import DistillOptions, Plan, TrainSettings
     from compress.report import render
@@ -173,7 +175,8 @@ def test_the_reason_of_a_crash_reaches_the_record_and_the_report(
     from compress.pipeline.compression import write_data_record
 
     write_data_record(folder, sequences)
-    record = compress_stage(lstm, "m", sequences, plan, folder, (), cpu, command="paretune")
+    work = Work(sequences, plan, cpu)
+    record = compress_stage(prepare(lstm, "m", work), work, folder, command="paretune")
     made = record.files()
     assert [item.format for item in made] == ["float32", "float32"]
     assert {item.baseline for item in made} == {"m.float32"}

@@ -12,8 +12,10 @@ from compress.core.device import Device
 from compress.core.errors import FeasibleError, InputError
 from compress.data import Dataset
 from compress.model.io import load_model
-from compress.pipeline.prune_and_train import shrink
-from compress.pipeline.stages import compress_stage, silent
+from compress.pipeline.context import Work
+from compress.pipeline.prepared import prepare
+from compress.pipeline.prune_and_train import prune_and_train
+from compress.pipeline.stages import compress_stage
 from compress.plan import Plan
 from compress.plan.fields import from_flat
 from compress.prune.channels import prune_channels
@@ -41,7 +43,8 @@ def compressed(
     plan = from_flat(Plan, {**QUICK, **values})
     folder = RunFolder(place)
     folder.claim("compress", plan)
-    compress_stage(model, "m", data, plan, folder, [], device, command="c")
+    work = Work(data, plan, device)
+    compress_stage(prepare(model, "m", work), work, folder, command="c")
     (record,) = folder.read_compressed()
     assert folder.model_file(record.small).is_file()
     assert record.files()
@@ -160,7 +163,8 @@ def test_a_sensitivity_map_of_another_model_of_the_same_name_is_measured_anew(
 
     def notes(model: Any, **more: object) -> list[str]:
         plan = from_flat(Plan, {**QUICK, **values, **more})
-        found = shrink(model, "m", blobs, plan, [], cpu, silent).notes
+        work = Work(blobs, plan, cpu)
+        found = prune_and_train(prepare(model, "m", work), work).notes
         return [note for note in found if "sensitivity" in note]
 
     model, other = mlp(32), mlp(32)

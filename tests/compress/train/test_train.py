@@ -113,9 +113,6 @@ def test_a_hook_can_forbid_epochs(blobs: Dataset, cpu: Device) -> None:
         def start(self, model: Any, step: Any, total_steps: int, *_: Any, **__: Any) -> None:
             self.total = total_steps
 
-        def before_step(self) -> None:
-            pass
-
         def may_select(self, step: int) -> bool:
             return step >= self.total
 

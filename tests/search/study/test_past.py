@@ -15,7 +15,7 @@ from compress.data import Dataset
 from compress.distillation.teachers import Teachers
 from compress.model.io import save_model
 from compress.pipeline.compression import write_data_record
-from compress.pipeline.prune_and_train import load_teacher
+from compress.pipeline.teachers import load_teacher
 from compress.plan import Plan, TrainSettings
 from compress.plan.fields import from_flat
 from compress.run.origin import origin_of, write_examples

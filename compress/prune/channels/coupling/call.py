@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,10 +24,31 @@ from compress.prune.channels.coupling.slots import (
 )
 
 if TYPE_CHECKING:
-    from compress.model.program import Program
+    from compress.model.program import Node, Program
 
 Follow = Callable[[Any, Sequence[Slots], CouplingGraph], "tuple[Program, list[Slots]]"]
 """What the engine hands to rules: follows slots through a model inside a layer."""
+
+
+@dataclass(frozen=True, eq=False)
+class Within:
+    """What a call is part of: the same for a layer in the program and for those inside it.
+
+    Attributes:
+        name: Unique name of the layer that stands in the program.
+        owner: That layer, or raw operation.
+        node: Its call.
+        follow: Follows slots through a model inside a layer.
+        path: Where the called layer's config lies in the owner's.
+        positions: How often the called layer is called in one call of the owner.
+    """
+
+    name: str
+    owner: Any
+    node: Node
+    follow: Follow
+    path: Path = ()
+    positions: int = 1
 
 
 class LayerCall:
@@ -48,29 +69,21 @@ class LayerCall:
         self,
         graph: CouplingGraph,
         layer: Any,
-        name: str,
         inputs: Sequence[Slots],
         shapes: Sequence[Shape],
+        *,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
-        owner: Any = None,
-        path: Path = (),
-        node: Any = None,
-        positions: int = 1,
-        follow: Follow | None = None,
+        within: Within,
     ) -> None:
         self.graph = graph
         self.layer = layer
-        self.name = name
         self.inputs = list(inputs)
         self.shapes = [tuple(shape) for shape in shapes]
         self.args = args
         self.kwargs = kwargs or {}
-        self._owner = layer if owner is None else owner
-        self._path = path
-        self.node = node
-        self.positions = positions
-        self._follow = follow
+        self.name, self.node, self.positions = within.name, within.node, within.positions
+        self._within = within
 
     # -- slots ---------------------------------------------------------------------------
 
@@ -145,7 +158,7 @@ class LayerCall:
 
     def edit(self, change: ConfigEdit) -> None:
         """Adds a change of the layer's config: `change(config, kept)`."""
-        self._edits().config.append((self._path, change))
+        self._edits().config.append((self._within.path, change))
 
     def edit_call(self, change: CallEdit) -> None:
         """Adds a change of this call's arguments: (args, kwargs, kept) -> (args, kwargs)."""
@@ -200,20 +213,12 @@ class LayerCall:
             positions: How often it is called (MACs are multiplied).
             **kwargs: Keyword arguments of its call.
         """
-        return LayerCall(
-            self.graph,
-            layer,
-            self.name,
-            inputs,
-            shapes,
-            (),
-            kwargs,
-            self._owner,
-            (*self._path, *path),
-            self.node,
-            self.positions * positions,
-            self._follow,
+        within = replace(
+            self._within,
+            path=(*self._within.path, *path),
+            positions=self.positions * positions,
         )
+        return LayerCall(self.graph, layer, inputs, shapes, kwargs=kwargs, within=within)
 
     def model(self, model: Any, inputs: Sequence[Slots], key: str, steps: int) -> list[Slots]:
         """Follows slots through a model inside this layer.
@@ -224,10 +229,8 @@ class LayerCall:
             key: Where its config lies in this layer's config: surgery puts the smaller model there.
             steps: How often it is called (MACs are multiplied).
         """
-        if self._follow is None:
-            raise ValueError("follow must be given where a layer holds a model.")
         before = len(self.graph.terms)
-        program, results = self._follow(model, inputs, self.graph)
+        program, results = self._within.follow(model, inputs, self.graph)
         self.graph.terms[before:] = [
             replace(term, coefficient=term.coefficient * steps)
             for term in self.graph.terms[before:]
@@ -236,7 +239,7 @@ class LayerCall:
             edits = self.graph.edits.get(id(node.operation))
             for variable, factor in edits.scales if edits else ():
                 self.scale(variable, factor)
-        self._edits().config.append((self._path, InnerModel(key, program)))
+        self._edits().config.append((self._within.path, InnerModel(key, program)))
         return results
 
     # -- results -------------------------------------------------------------------------
@@ -259,4 +262,4 @@ class LayerCall:
         )
 
     def _edits(self) -> Edits:
-        return self.graph.edits.setdefault(id(self._owner), Edits())
+        return self.graph.edits.setdefault(id(self._within.owner), Edits())

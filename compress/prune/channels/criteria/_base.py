@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from compress.data import Dataset
 
 Scores = npt.NDArray[np.float64]
+T = TypeVar("T")
 Criterion = Callable[[Group, "Context"], Any]
 
 
@@ -77,9 +78,16 @@ class Context:
         self.examples = examples
         self.aggregate = aggregate
         self.notes: list[str] = []
-        self.cache: dict[Any, Any] = {}
+        self._of_all: dict[Any, Any] = {}
         self._values: dict[int, npt.NDArray[Any]] = {}
         self._sums: dict[tuple[int, float], Scores] = {}
+
+    def of_all(self, compute: Callable[[Context], T]) -> T:
+        """Returns what a criterion computes for all groups at once: `compute(self)`, run once."""
+        if compute not in self._of_all:
+            self._of_all[compute] = compute(self)
+        found: T = self._of_all[compute]
+        return found
 
     def slices(self, group: Group) -> list[Slice]:
         """Returns all weight slices that the group's units own."""

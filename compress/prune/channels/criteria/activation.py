@@ -22,9 +22,7 @@ def activation(group: Group, context: Context) -> Scores:
     group without such a tensor (heads inside an attention layer) is scored by l2, and the
     report says so.
     """
-    if "activation" not in context.cache:
-        context.cache["activation"] = _all_units(context)
-    sums, seen = context.cache["activation"]
+    sums, seen = context.of_all(_all_units)
     if not seen[group.units].all():
         context.notes.append(f"group '{group.name}' shows in no tensor: scored by l2")
         return l2(group, context)

@@ -23,9 +23,7 @@ def taylor(group: Group, context: Context) -> Scores:
         Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", eq. 8;
         the sum runs over all weights that a unit owns.
     """
-    if "taylor" not in context.cache:
-        context.cache["taylor"] = _all_units(context)
-    return np.asarray(context.cache["taylor"][group.units])
+    return np.asarray(context.of_all(_all_units)[group.units])
 
 
 def _all_units(context: Context) -> Scores:

@@ -1,0 +1,115 @@
+"""The files of a model: exported, and each judged as the file that it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from compress.measure import count_macs
+from compress.model.logits import decides_at
+from compress.pipeline.context import Work
+from compress.plan import Plan
+from compress.run.compressed import Artifact
+from compress.run.directory import LOG, RunFolder
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model to export.
+
+    Attributes:
+        model: Any Keras model.
+        stem: Begins the names of its files.
+        of: Name of the model that is compressed.
+        kind: "dense" or "pruned".
+        sparsity: Share of zeros among the weights that were pruned.
+    """
+
+    model: keras.Model
+    stem: str
+    of: str
+    kind: str
+    sparsity: float = 0.0
+
+
+def judged_files(
+    variant: Variant, work: Work, folder: RunFolder
+) -> tuple[list[Artifact], list[str]]:
+    """Exports a model and judges every file: validation data may choose among them, test data
+    say how good they are.
+
+    Returns:
+        What was made, and for each format that could not be made the reason.
+    """
+    from compress.exporting import export
+    from compress.measure.quality import run_all
+    from compress.measure.runtimes import session_for
+    from compress.measure.sampling import resampled
+    from compress.measure.size import file_sizes
+
+    model, stem, data, plan = variant.model, variant.stem, work.data, work.plan
+    work.progress(f"exporting {stem}", 0.0)
+    analysis = count_macs(model, data.input_shape)
+    artifacts = []
+    missing: list[str] = []
+    formats = plan.export.formats
+    if variant.kind == "dense" and formats != ("sparse",):
+        # nothing to leave out of a file without zeros
+        formats = tuple(kind for kind in formats if kind != "sparse")
+    inputs, held_out = data.inputs("test"), data.inputs("val")
+    quality = partial(data.task.quality, threshold=decides_at(model, data.task))
+    main = data.task.qualities[0]
+    options = replace(plan.export, formats=formats)
+
+    def refused(kind: str, reason: str) -> None:
+        LOG.warning("%s.%s was not made: %s", stem, kind, reason)
+        missing.append(f"{stem}.{kind} was not made: {reason}")
+
+    stem_path = folder.exports / stem
+    for made in export(model, data, stem_path, options, seed=plan.seed, on_refusal=refused):
+        session, name = session_for(made.path), made.path.name
+        scores = run_all(session, inputs, partial(work.progress, f"testing {name}"))
+        chosen_by = run_all(session, held_out, partial(work.progress, f"validating {name}"))
+        sizes = file_sizes(made.path)
+        artifacts.append(
+            Artifact(
+                id=f"{stem}.{made.format}",
+                model=variant.of,
+                variant=variant.kind,
+                format=made.format,
+                file=folder.relative(made.path),
+                baseline="",
+                macs=analysis.macs,
+                params=analysis.params,
+                nonzero=analysis.nonzero,
+                sparsity=variant.sparsity,
+                unsupported=analysis.unsupported,
+                size_bytes=sizes.size,
+                gzip_bytes=sizes.gzip,
+                test=quality(data.test.y, scores),
+                max_difference=made.max_difference,
+                agreement=made.agreement,
+                checked=made.checked,
+                zstd_bytes=sizes.zstd,
+                sparse_macs=analysis.sparse_macs,
+                val=quality(data.val.y, chosen_by),
+                tested=len(scores),
+                # a share of right examples needs no more than their number
+                test_interval=None
+                if main in data.task.shares
+                else resampled(data.test.y, scores, quality, main, seed=plan.seed),
+            )
+        )
+    return artifacts, missing
+
+
+def with_baseline(artifacts: list[Artifact], plan: Plan) -> list[Artifact]:
+    """Names what each file is held against: the dense file of the first format that was made."""
+    formats = ("float32", *plan.export.formats)
+    dense = [item for item in artifacts if item.variant == "dense"]
+    baseline = min(dense, key=lambda item: formats.index(item.format))
+    return [replace(item, baseline=baseline.id) for item in artifacts]
