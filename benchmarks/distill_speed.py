@@ -93,6 +93,7 @@ def our_steps(data: Dataset, stack: ExitStack) -> dict[str, Callable[[], Any]]:
     from compress.model.fused_batchnorm import fused_normalization
     from compress.model.logits import logits_view
     from compress.train import LabelObjective, loop
+    from compress.train.context import TrainContext
 
     plans = {
         "alone": None,

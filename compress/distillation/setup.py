@@ -16,6 +16,7 @@ from compress.distillation.hints import Hint, make_hints
 from compress.distillation.losses import logit_loss
 from compress.distillation.objective import DistillObjective
 from compress.distillation.teachers import Teachers, blended, class_order
+from compress.model.internals import layers_inside
 from compress.model.logits import check_head
 from compress.plan import DistillOptions, TrainSettings
 from compress.train import LabelObjective
@@ -171,7 +172,7 @@ def _random_layers(student: keras.Model) -> list[str]:
 
     found = [
         layer.name
-        for layer in student._flatten_layers()
+        for layer in layers_inside(student)
         if isinstance(layer, keras.layers.Layer)
         and type(layer).__name__.startswith("Random")
         and type(layer).__module__.startswith("keras")

@@ -20,6 +20,7 @@ from compress.exporting.conversions import convert
 from compress.exporting.refusals import explained
 from compress.exporting.scopes import without_calls
 from compress.exporting.traced import Traced
+from compress.model.internals import prepare_tf2onnx
 
 if TYPE_CHECKING:
     import keras
@@ -109,9 +110,8 @@ def convert_onnx(saved: str, path: str, shape: tuple[int, ...], opset: int | Non
     """
     import tensorflow as tf
     import tf2onnx
-    from keras.src.export.tf2onnx_lib import patch_tf2onnx  # what keras.Model.export does
 
-    patch_tf2onnx()
+    prepare_tf2onnx()
     signature = [tf.TensorSpec(shape, tf.float32, name="input")]
     with _problems() as problems:
         try:

@@ -18,6 +18,7 @@ from compress.core.errors import InputError, RunFailed
 from compress.core.native_output import captured_stderr
 from compress.model.copies import float32_model
 from compress.model.inference import inference_alone
+from compress.model.internals import layers_inside
 
 if TYPE_CHECKING:
     import keras
@@ -131,7 +132,7 @@ def _plain_operations(model: keras.Model) -> Iterator[None]:
 
     grouped = [
         layer
-        for layer in model._flatten_layers()
+        for layer in layers_inside(model)
         if isinstance(layer, (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D))
         and layer.groups > 1
         and layer.data_format == "channels_last"

@@ -9,6 +9,7 @@ from typing import Any
 from compress.measure import macs
 from compress.measure.call_shapes import CallShapes, Rule, Shape, Sized, Uncountable
 from compress.measure.operation_rules import OPERATION_RULES, dot
+from compress.model.internals import attention_part
 
 
 def _spatial(layer: Any, shape: Shape) -> Shape:
@@ -167,18 +168,13 @@ def _attended(call: CallShapes, heads: int, size: int, width: int) -> int:
     query = call.shape_of(0, "query")
     value = call.shape_of(1, "value") or query
     key = call.shape_of(2, "key") or value
-    over = getattr(layer, "_attention_axes", None) or range(1, len(query) - 1)
-    parts = (
-        (query, "_query_dense"),
-        (key, "_key_dense"),
-        (value, "_value_dense"),
-        (query, "_gate_dense"),
-        (query, "_output_dense"),
-    )
+    over = getattr(layer, "attention_axes", None) or range(1, len(query) - 1)
+    fed = {"query": query, "key": key, "value": value, "gate": query, "output": query}
+    parts = [(shape, attention_part(layer, name)) for name, shape in fed.items()]
     projections = sum(
-        math.prod(shape[1:-1]) * math.prod(getattr(layer, name).kernel.shape)
-        for shape, name in parts
-        if getattr(layer, name, None) is not None
+        math.prod(shape[1:-1]) * math.prod(part.kernel.shape)
+        for shape, part in parts
+        if part is not None
     )
     queries, keys = math.prod(query[1:-1]), math.prod(key[axis] for axis in over)
     return int(projections) + macs.attention(queries, keys, heads, size, width)

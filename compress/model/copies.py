@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
 from compress.model import walk
+from compress.model.internals import layers_inside, maker_of
 from compress.model.rebuild import config_of, from_config, why_not_rebuildable
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def float32_model(model: keras.Model) -> keras.Model:
         The model itself where it computes in float32 already, else a clone with equal
         weights.
     """
-    layers = list(model._flatten_layers())  # the public `layers` stops at nested models
+    layers = layers_inside(model)
     if all(layer.compute_dtype == "float32" for layer in layers):
         return model
     return _cloned(model, "float32")
@@ -131,7 +132,7 @@ def clone(
         lambda tensor: keras.Input(
             batch_shape=tensor.shape,
             dtype=tensor.dtype,
-            name=tensor._keras_history.operation.name,
+            name=maker_of(tensor).name,
         ),
         model.inputs if sequential else model.input,
     )

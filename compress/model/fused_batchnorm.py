@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from compress.model.internals import layers_inside
+
 if TYPE_CHECKING:
     import keras
 
@@ -32,7 +34,7 @@ def fused_normalization(model: keras.Model) -> Iterator[int]:
 
     layers = [
         layer
-        for layer in model._flatten_layers()
+        for layer in layers_inside(model)
         if type(layer) is keras.layers.BatchNormalization and _fits(layer)
     ]
     for layer in layers:

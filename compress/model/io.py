@@ -11,6 +11,7 @@ import numpy as np
 from compress.core.atomic_files import replacing
 from compress.core.errors import InputError
 from compress.model import keras2_files, walk
+from compress.model.internals import layers_inside, own_variables
 from compress.model.rebuild import why_not_rebuildable
 
 if TYPE_CHECKING:
@@ -86,9 +87,9 @@ def _check_inputs(model: keras.Model, path: Path) -> None:
 
 def _check_weights(model: keras.Model, path: Path) -> None:
     """Refuses weights that turn every output into NaN, by the name of the layer."""
-    for layer in model._flatten_layers():
+    for layer in layers_inside(model):
         if layer.variables and layer is not model:
-            for variable in layer._trainable_variables + layer._non_trainable_variables:
+            for variable in own_variables(layer):
                 _check_variable(variable, layer.name, path)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from compress.core.errors import InputError, unknown_name
 from compress.model.added_losses import added_losses, forget_losses
+from compress.model.internals import maker_of
 from compress.model.program import Node, Program, record
 from compress.task import Task
 
@@ -250,8 +251,7 @@ def _log_odds(output: Any) -> Any:
 
 def producer(model: keras.Model) -> Any:
     """Returns the layer or operation that makes the model's output, or None if unknown."""
-    history = getattr(model.outputs[0], "_keras_history", None)
-    return history.operation if history is not None else None
+    return maker_of(model.outputs[0])
 
 
 def _fed(model: keras.Model) -> Any:

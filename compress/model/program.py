@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
 from compress.model import walk
+from compress.model.internals import takes_training
 from compress.model.trace import Untraceable, trace
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ class Program:
                 results = node.body.interpret(call, given, call)
             else:
                 args, kwargs = node.arguments(given)
-                if walk.takes_training(node.operation):
+                if takes_training(node.operation):
                     # some layers (augmentation) train unless they are told not to
                     train = training is not None and training(node.operation)
                     kwargs = {**kwargs, "training": train}

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from compress.model.internals import layers_inside
+
 _OWN = ("name", "built", "autocast", "supports_jit", "call_signature_parameters")
 """Public attributes that Keras sets itself."""
 
@@ -24,7 +26,7 @@ def why_not_rebuildable(layer: Any, *, attributes: bool = True) -> str:
 
     if not isinstance(layer, keras.layers.Layer):
         return ""
-    if all(type(part).__module__.startswith("keras.") for part in layer._flatten_layers()):
+    if all(type(part).__module__.startswith("keras.") for part in layers_inside(layer)):
         return ""
     try:
         again = from_config(layer, config_of(layer))
@@ -32,7 +34,7 @@ def why_not_rebuildable(layer: Any, *, attributes: bool = True) -> str:
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if not attributes:
         return ""
-    parts = list(layer._flatten_layers()), list(again._flatten_layers())
+    parts = layers_inside(layer), layers_inside(again)
     if [type(part) for part in parts[0]] != [type(part) for part in parts[1]]:
         parts = [layer], [again]  # the others are made when it is built
     for old, new in zip(*parts, strict=True):
@@ -81,7 +83,7 @@ def _own_objects(operation: Any) -> dict[str, Any]:
     import keras
 
     found: dict[str, Any] = {}
-    parts = operation._flatten_layers() if isinstance(operation, keras.layers.Layer) else ()
+    parts = layers_inside(operation) if isinstance(operation, keras.layers.Layer) else []
     for part in parts:
         candidates = [type(part), *(value for value in vars(part).values() if callable(value))]
         for value in candidates:

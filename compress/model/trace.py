@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from compress.model.internals import layers_inside, own_variables, takes_training
+
 
 class Untraceable(Exception):
     """Says why a layer cannot be opened."""
@@ -31,7 +33,7 @@ def trace(layer: Any, args: Any, kwargs: Any) -> tuple[Any, list[Any]]:
     """
     import keras
 
-    own = [*layer._trainable_variables, *layer._non_trainable_variables]
+    own = own_variables(layer)
     if own and not isinstance(layer, keras.Model):
         raise Untraceable(f"it owns weights itself ({own[0].path})")
     if not layer.built:
@@ -39,7 +41,7 @@ def trace(layer: Any, args: Any, kwargs: Any) -> tuple[Any, list[Any]]:
     sources = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
     with _nodes_restored(layer):
         outputs, nodes = _run(layer, args, kwargs, sources)
-        if layer._call_has_training_arg and kwargs.get("training") is None:
+        if takes_training(layer) and kwargs.get("training") is None:
             _, training = _run(layer, args, {**kwargs, "training": True}, sources)
             if [_identity(node) for node in nodes] != [_identity(node) for node in training]:
                 raise Untraceable("its call does something else in training")
@@ -111,7 +113,7 @@ def _nodes_restored(layer: Any) -> Iterator[None]:
     """Takes off the nodes that a trace hangs on a layer's inner layers."""
     import keras
 
-    inner = [part for part in layer._flatten_layers() if isinstance(part, keras.Operation)]
+    inner = [part for part in layers_inside(layer) if isinstance(part, keras.Operation)]
     lengths = [(part, len(part._inbound_nodes), len(part._outbound_nodes)) for part in inner]
     try:
         yield

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.core.errors import InputError
+from compress.model.internals import layers_inside
 
 if TYPE_CHECKING:
     import keras
@@ -84,11 +85,6 @@ def named_layers(layer: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     yield from walk(layer, prefix)
 
 
-def takes_training(operation: Any) -> bool:
-    """Tells whether a layer's call has an argument `training`."""
-    return bool(getattr(operation, "_call_has_training_arg", False))
-
-
 def weights_changed(layer: Any) -> None:
     """Lets layers whose constants follow from their weights (Normalization) take them anew.
 
@@ -97,7 +93,7 @@ def weights_changed(layer: Any) -> None:
     Args:
         layer: A layer or model.
     """
-    for part in layer._flatten_layers():
+    for part in layers_inside(layer):
         if hasattr(part, "finalize_state"):
             part.finalize_state()
 

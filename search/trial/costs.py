@@ -16,6 +16,7 @@ from compress.core.atomic_files import read_json, write_json
 from compress.core.typed import conform
 from compress.measure import count_macs, measure_latency
 from compress.model.copies import copy_model
+from compress.model.internals import layers_inside
 from compress.plan import LatencyOptions
 from search.folder.directory import SearchFolder
 from search.plan import SearchOptions
@@ -170,7 +171,7 @@ def _with_distinct_weights(model: keras.Model) -> keras.Model:
 
 def fingerprint(model: keras.Model) -> str:
     """Returns a hash of a model's architecture; names do not matter, the order does."""
-    numbers = {layer.name: f"#{place}" for place, layer in enumerate(model._flatten_layers())}
+    numbers = {layer.name: f"#{place}" for place, layer in enumerate(layers_inside(model))}
     quoted = re.compile(r'"((?:[^"\\]|\\.)*)"')
     text = quoted.sub(lambda found: f'"{numbers.get(found[1], found[1])}"', model.to_json())
     return hashlib.sha256(text.encode()).hexdigest()[:20]

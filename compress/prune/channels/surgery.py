@@ -9,6 +9,7 @@ import numpy as np
 from compress.core.errors import InputError
 from compress.model import walk
 from compress.model.copies import Copier
+from compress.model.internals import freeze_as, maker_of
 from compress.model.program import Node, Program, replaced
 from compress.model.rebuild import config_of, from_config
 from compress.prune.channels.coupling.groups import Coupling, KeptSlots, Mask
@@ -106,7 +107,7 @@ class _Surgeon:
         inputs = replaced(program.input_structure, program.inputs, made)
         outputs = replaced(program.output_structure, program.outputs, results)
         model = keras.Model(inputs, outputs, name=program.model.name)
-        model._trainable = program.model._trainable
+        freeze_as(model, program.model)
         return model
 
     def _sequential(self, program: Program) -> Any:
@@ -119,7 +120,7 @@ class _Surgeon:
                 continue  # computes a mask; Keras makes it anew
             model.add(self._operation(node))
             self._copy(node.operation)
-        model._trainable = program.model._trainable
+        freeze_as(model, program.model)
         return model
 
     def _input(self, tensor: Any) -> Any:
@@ -130,8 +131,7 @@ class _Surgeon:
             size if ids is None else self.kept.count(ids)
             for size, ids in zip(tensor.shape, slots.axes, strict=True)
         )
-        history = getattr(tensor, "_keras_history", None)
-        layer = history.operation if history is not None else None
+        layer = maker_of(tensor)
         return keras.Input(
             batch_shape=shape,
             dtype=tensor.dtype,
@@ -240,11 +240,13 @@ class _Surgeon:
 
     def _copy(self, operation: Any) -> None:
         """Copies the kept slices of a layer's weights, once."""
+        import keras
+
         new = self.made[id(operation)]
         if id(new) in self.copied or not getattr(operation, "weights", None):
             return
         self.copied.add(id(new))
-        if hasattr(operation, "_nodes_by_depth") or hasattr(operation, "_functional"):
+        if walk.is_graph(operation):
             return  # a nested model: its layers were copied one by one
         edits = self.graph.edits.get(id(operation))
         scales = {id(variable): factor for variable, factor in edits.scales} if edits else {}
@@ -258,7 +260,7 @@ class _Surgeon:
                 value = value * np.asarray(scales[id(old)](self.kept), value.dtype)
             target.assign(value)
             self.weights[id(old)] = target
-        if hasattr(new, "_flatten_layers"):
+        if isinstance(new, keras.layers.Layer):
             walk.weights_changed(new)
 
 

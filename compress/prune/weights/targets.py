@@ -11,6 +11,7 @@ import numpy as np
 
 from compress.core.errors import unknown_name
 from compress.model import walk
+from compress.model.internals import layers_inside, own_variables
 
 if TYPE_CHECKING:
     import keras
@@ -162,14 +163,14 @@ def find_targets(
 
 def _layers(model: keras.Model) -> Iterator[tuple[str, Any]]:
     if not walk.is_graph(model):
-        for layer in model._flatten_layers(include_self=False):
+        for layer in layers_inside(model, include_self=False):
             yield layer.path.partition("/")[2] or layer.name, layer
         return
     import keras
 
     for call in walk.calls(model):
         if isinstance(call.operation, keras.layers.Layer):
-            for layer in call.operation._flatten_layers():
+            for layer in layers_inside(call.operation):
                 inside = layer is not call.operation
                 yield (f"{call.name}/{layer.name}" if inside else call.name), layer
 
@@ -179,8 +180,7 @@ def _of_layer(name: str, layer: Any, also: Sequence[str]) -> tuple[list[Target],
     import keras
 
     kind = type(layer).__name__
-    own = [*layer._trainable_variables, *layer._non_trainable_variables]
-    if not own or isinstance(layer, keras.Model):
+    if not own_variables(layer) or isinstance(layer, keras.Model):
         return [], ""
     if hasattr(layer, "get_prunable_weights"):
         found = [Target(name, kind, variable) for variable in layer.get_prunable_weights()]

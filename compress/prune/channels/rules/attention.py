@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from compress.model.internals import attends_as, attention_part
 from compress.prune.channels.coupling.call import LayerCall
 from compress.prune.channels.coupling.slots import HEADS, Ids, Slots, sizes
 from compress.prune.channels.rules._arguments import masks_fixed, tensors
 from compress.prune.channels.rules._base import layer_rule
 
-_PARTS = ("_query_dense", "_key_dense", "_value_dense", "_gate_dense", "_output_dense")
+_PARTS = ("query", "key", "value", "gate", "output")
 
 
 @layer_rule("MultiHeadAttention")
@@ -31,14 +32,14 @@ def multi_head_attention(call: LayerCall) -> list[Slots]:
     query, value, key = _inputs(call)
     heads = call.new(layer.num_heads, HEADS)
     keys, values = call.new(layer.key_dim), call.new(layer.value_dim)
-    _project(call, "_query_dense", query, heads, keys)
-    _project(call, "_key_dense", key, heads, keys)
-    _project(call, "_value_dense", value, heads, values)
-    _project(call, "_gate_dense", query, heads, values)
-    out = [call.new(size) for size in layer._output_dense._kernel.shape[2:]]
+    _project(call, "query", query, heads, keys)
+    _project(call, "key", key, heads, keys)
+    _project(call, "value", value, heads, values)
+    _project(call, "gate", query, heads, values)
+    out = [call.new(size) for size in attention_part(layer, "output").kernel.shape[2:]]
     _project_back(call, query, heads, values, out)
-    _attend(call, query, key, layer._attention_axes, heads, keys, values)
-    _keep_scores(call, layer._query_dense, keys)
+    _attend(call, query, key, layer.attention_axes, heads, keys, values)
+    _keep_scores(call, attention_part(layer, "query"), keys)
     call.config("num_heads", heads)
     call.config("key_dim", keys)
     call.config("value_dim", values)
@@ -75,14 +76,14 @@ def grouped_query_attention(call: LayerCall) -> list[Slots]:
         shared = call.new(layer.num_key_value_heads, HEADS)
         heads = np.repeat(shared, layer.num_repeats)
     width = call.new(layer.head_dim)
-    _project(call, "_query_dense", query, heads, width)
-    _project(call, "_key_dense", key, shared, width)
-    _project(call, "_value_dense", value, shared, width)
-    _project(call, "_gate_dense", query, heads, width)
+    _project(call, "query", query, heads, width)
+    _project(call, "key", key, shared, width)
+    _project(call, "value", value, shared, width)
+    _project(call, "gate", query, heads, width)
     out = call.link(query.axes[-1], value.axes[-1], "query and value have one width")
     _project_back(call, query, heads, width, [out])
     _attend(call, query, key, (1,), heads, width, width)
-    _keep_scores(call, layer._query_dense, width)
+    _keep_scores(call, attention_part(layer, "query"), width)
     call.config("num_query_heads", heads)
     call.config("num_key_value_heads", shared)
     call.config("head_dim", width)
@@ -91,13 +92,10 @@ def grouped_query_attention(call: LayerCall) -> list[Slots]:
 
 def _opaque(layer: Any, kind: str) -> str:
     """Says why a layer cannot be followed; empty: it can."""
-    import keras
-
-    computes = getattr(type(layer), "_compute_attention", None)
-    if computes is not getattr(keras.layers, kind)._compute_attention:
+    if not attends_as(layer, kind):
         return "its class computes attention in its own way"
     for name in _PARTS:
-        part = getattr(layer, name, None)
+        part = attention_part(layer, name)
         if getattr(part, "lora_enabled", False) or getattr(part, "quantization_mode", None):
             return "LoRA and quantized kernels have no rule"
     return ""
@@ -117,26 +115,26 @@ def _inputs(call: LayerCall) -> tuple[Slots, Slots, Slots]:
 
 def _project(call: LayerCall, name: str, x: Slots, heads: Ids | None, width: Ids) -> None:
     """A kernel (in, heads, width) and a bias (heads, width)."""
-    part = getattr(call.layer, name, None)
+    part = attention_part(call.layer, name)
     if part is None:
         return
     for axis, ids in enumerate((x.axes[-1], heads, width)):
-        call.bind(part._kernel, axis, ids)
+        call.bind(part.kernel, axis, ids)
     for axis, ids in enumerate((heads, width)):
         call.bind(part.bias, axis, ids)
-    call.macs(sizes(x.shape[1:-1]), *_sized(part._kernel.shape, (x.axes[-1], heads, width)))
+    call.macs(sizes(x.shape[1:-1]), *_sized(part.kernel.shape, (x.axes[-1], heads, width)))
 
 
 def _project_back(
     call: LayerCall, query: Slots, heads: Ids, width: Ids, out: list[Ids] | list[Ids | None]
 ) -> None:
     """A kernel (heads, width, *out) and a bias of the output's shape."""
-    part = call.layer._output_dense
+    part = attention_part(call.layer, "output")
     for axis, ids in enumerate((heads, width, *out)):
-        call.bind(part._kernel, axis, ids)
+        call.bind(part.kernel, axis, ids)
     for axis, ids in enumerate(out):
         call.bind(part.bias, axis, ids)
-    call.macs(sizes(query.shape[1:-1]), *_sized(part._kernel.shape, (heads, width, *out)))
+    call.macs(sizes(query.shape[1:-1]), *_sized(part.kernel.shape, (heads, width, *out)))
 
 
 def _attend(
@@ -152,7 +150,7 @@ def _keep_scores(call: LayerCall, query_dense: Any, width: Ids) -> None:
     def factor(kept: Any) -> float:
         return math.sqrt(kept.count(width) / len(width))
 
-    call.scale(query_dense._kernel, factor)
+    call.scale(query_dense.kernel, factor)
     call.scale(query_dense.bias, factor)
 
 

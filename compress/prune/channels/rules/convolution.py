@@ -32,10 +32,10 @@ def convolution(call: LayerCall) -> Slots:
         out = _grouped(call, x, axis, positions)
     else:
         out = call.new(layer.filters)
-        call.bind(layer._kernel, -2, x.axes[axis])
-        call.macs(positions, _size(x, axis, layer._kernel.shape[-2]), out)
+        call.bind(layer.kernel, -2, x.axes[axis])
+        call.macs(positions, _size(x, axis, layer.kernel.shape[-2]), out)
     if out is not None:
-        call.bind(layer._kernel, -1, out)
+        call.bind(layer.kernel, -1, out)
         call.bind(layer.bias, 0, out)
         call.config("filters", out)
     return activated(call, call.out({axis: out}, zero=True), layer.activation)
@@ -50,7 +50,7 @@ def _grouped(call: LayerCall, x: Slots, axis: int, positions: int) -> Ids | None
     """
     layer = call.layer
     groups, filters, ids = layer.groups, layer.filters, x.axes[axis]
-    inside, outside = layer._kernel.shape[-2], filters // groups
+    inside, outside = layer.kernel.shape[-2], filters // groups
     out = call.new(filters)
     if ids is not None and groups > min(inside, outside):
         call.link(call.rows(ids, groups), call.rows(out, groups))
@@ -62,7 +62,7 @@ def _grouped(call: LayerCall, x: Slots, axis: int, positions: int) -> Ids | None
         call.freeze(out, f"one filter for each channel of a fixed input ({x.origin})")
     call.columns(out, groups)
     first = None if ids is None else call.columns(ids, groups)
-    call.bind(layer._kernel, -2, first)
+    call.bind(layer.kernel, -2, first)
     call.macs(positions, inside if first is None else first, out)
     return out
 

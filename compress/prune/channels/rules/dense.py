@@ -17,14 +17,14 @@ def dense(call: LayerCall) -> Slots:
     if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
         return call.unknown("LoRA and quantized kernels have no rule")[0]
     ids, out = x.axes[-1], call.new(layer.units)
-    call.bind(layer._kernel, 0, ids)
-    call.bind(layer._kernel, 1, out)
+    call.bind(layer.kernel, 0, ids)
+    call.bind(layer.kernel, 1, out)
     call.bind(layer.bias, 0, out)
     call.config("units", out)
     last = len(x.shape) - 1
     others = [x.axes[axis] for axis in x.tracked if axis != last]
     positions = sizes(tuple(x.shape[axis] for axis in range(1, last) if x.axes[axis] is None))
-    call.macs(positions, *others, layer._kernel.shape[0] if ids is None else ids, out)
+    call.macs(positions, *others, layer.kernel.shape[0] if ids is None else ids, out)
     axes = {**{axis: x.axes[axis] for axis in x.tracked}, last: out}
     # a removed entry of another tracked axis leaves the bias
     zero = not others or (x.zero and layer.bias is None)
@@ -38,7 +38,7 @@ def einsum_dense(call: LayerCall) -> Slots:
     if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
         return call.unknown("LoRA and quantized kernels have no rule")[0]
     source, kernel, target = einsum_letters(layer.equation, len(x.shape), len(call.shapes[0]))
-    variable = layer._kernel
+    variable = layer.kernel
     letters: dict[str, Ids | None] = {}
     for letter, ids in zip(source, x.axes, strict=True):
         letters[letter] = ids
@@ -109,6 +109,6 @@ def embedding(call: LayerCall) -> Slots:
         return call.unknown("LoRA and quantized tables have no rule")[0]
     call.barrier(call.inputs[0], "it is an index into an embedding")
     out = call.new(layer.output_dim)
-    call.bind(layer._embeddings, 1, out)
+    call.bind(layer.embeddings, 1, out)
     call.config("output_dim", out)
     return call.out({len(call.shapes[0]) - 1: out}, zero=True)

@@ -101,7 +101,7 @@ def normalization(call: LayerCall) -> Slots:
     Their axes are the layer's in rising order; constants of lower rank are aligned at the end.
     """
     layer, x = call.layer, call.inputs[0]
-    axes = layer._keep_axis
+    axes = sorted(axis % len(x.shape) for axis in layer.axis)
     for weight in (getattr(layer, "adapt_mean", None), getattr(layer, "adapt_variance", None)):
         for place, axis in enumerate(axes):
             call.bind(weight, place, x.axes[axis])

@@ -22,7 +22,7 @@ def reversible_embedding(call: LayerCall) -> Slots:
     if not back:
         call.barrier(x, "it is an index into an embedding")
     ids = x.axes[-1] if back else call.new(layer.output_dim)
-    call.bind(layer._embeddings, 1, ids)
+    call.bind(layer.embeddings, 1, ids)
     if not layer.tie_weights:
         call.bind(layer.reverse_embeddings, 0, ids)
     call.config("output_dim", ids)

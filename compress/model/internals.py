@@ -1,0 +1,65 @@
+"""What Keras does not offer publicly, behind functions of ours: the one place to mend.
+
+Only `compress.model` touches names of Keras that begin with an underscore, or `keras.src`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def layers_inside(layer: Any, *, include_self: bool = True) -> list[Any]:
+    """Returns all layers that a model or layer is made of, at any depth, outer ones first.
+
+    The public `layers` stops at nested models, and layers made of layers have none.
+    """
+    return list(layer._flatten_layers(include_self=include_self))
+
+
+def own_variables(layer: Any) -> list[Any]:
+    """Returns the variables that a layer holds itself, not in a layer inside."""
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
+def maker_of(tensor: Any) -> Any:
+    """Returns the layer or operation that a symbolic tensor comes from; None: it tells of none."""
+    history = getattr(tensor, "_keras_history", None)
+    return history.operation if history is not None else None
+
+
+def takes_training(operation: Any) -> bool:
+    """Tells whether a layer's call has an argument `training`."""
+    return bool(getattr(operation, "_call_has_training_arg", False))
+
+
+def freeze_as(model: Any, other: Any) -> None:
+    """Makes a model trainable or not as another is; its layers stay as they are.
+
+    The public `trainable` sets all layers inside, too.
+    """
+    model._trainable = other._trainable
+
+
+def attention_part(layer: Any, name: str) -> Any:
+    """Returns a projection of an attention layer; None: it has no such part.
+
+    Args:
+        layer: `MultiHeadAttention` or `GroupedQueryAttention`.
+        name: "query", "key", "value", "gate" or "output".
+    """
+    return getattr(layer, f"_{name}_dense", None)
+
+
+def attends_as(layer: Any, kind: str) -> bool:
+    """Tells whether a layer computes attention as Keras's class of a name does."""
+    import keras
+
+    own = getattr(type(layer), "_compute_attention", None)
+    return own is getattr(keras.layers, kind)._compute_attention
+
+
+def prepare_tf2onnx() -> None:
+    """Lets tf2onnx run with this NumPy and TensorFlow, as `keras.Model.export` does."""
+    from keras.src.export.tf2onnx_lib import patch_tf2onnx
+
+    patch_tf2onnx()
