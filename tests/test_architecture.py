@@ -59,16 +59,19 @@ PRIVATE = {
 """Names that begin with an underscore and are used on objects of other packages."""
 
 
+def is_itself(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
+
+
 def private_uses(tree: ast.AST) -> Iterator[str]:
     """Yields what code uses of other objects' private parts, and of `keras.src`."""
     own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     for node in ast.walk(tree):
         name = ""
         if isinstance(node, ast.Attribute):
-            to_itself = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
-            name = "" if to_itself else node.attr
+            name = "" if is_itself(node.value) else node.attr
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            if node.func.id in ("getattr", "hasattr", "setattr", "delattr"):
+            if node.func.id in ("getattr", "hasattr", "setattr") and not is_itself(node.args[0]):
                 name = str(getattr(node.args[1], "value", ""))
         elif isinstance(node, ast.ImportFrom | ast.Import):
             modules = [getattr(node, "module", None) or "", *(item.name for item in node.names)]
