@@ -20,7 +20,8 @@ from compress.core.errors import MissingDependency
 from compress.exporting.scopes import layer_of
 from compress.measure.rules import rule_of
 from compress.measure.runtimes.onnx import INSTALL
-from compress.model.program import Node, record
+from compress.model.program import Node
+from compress.model.recording import record
 
 if TYPE_CHECKING:
     import keras

@@ -14,7 +14,8 @@ from compress.measure.call_shapes import CallShapes, Sized, Uncountable
 from compress.measure.op_classes import COUNTED_ZERO, REASONS, other_ops
 from compress.measure.rules import rule_of
 from compress.measure.walk import Step, Walk, width
-from compress.model.program import Program, record
+from compress.model.program import Program
+from compress.model.recording import record
 
 if TYPE_CHECKING:
     import keras

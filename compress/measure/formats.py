@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compress.measure.latency import Latency
+from compress.measure.latency_record import Latency
 from compress.measure.stats import FEWEST, INTERVAL
 from compress.task import ERRORS
 

@@ -16,23 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from compress.core.counts import MORE_THREADS, MOST_THREADS, whole
 from compress.core.device import cpu_name
 from compress.core.platform import host
+from compress.measure.latency_record import Latency
 from compress.measure.load import LoadMeter
-from compress.measure.runtimes import RUNTIMES, Runtime, Session
+from compress.measure.runtimes import RUNTIMES
 from compress.measure.runtimes.tensorflow import server_processes
-from compress.measure.stats import INTERVAL, Spread, median_spread
+from compress.measure.timer import Timer, spread_of
 from compress.plan import LatencyOptions
 from compress.plan.fields import require
-from compress.run.records import Record
 
-MIN_RUNS = 7
-"""Runs in a block; the first is dropped: it pays for the previous file's cache."""
-MAX_RUNS = 60
-BLOCK_SECONDS = 0.003
 ROUNDS_PER_INSTANCE = 2
 """Instances of one file differ by up to 5 %, and rounds of one instance alike: instances are what
 is independent, so each file is prepared anew this often."""
@@ -40,86 +35,8 @@ MIN_ROUNDS = 40
 CHECK_EVERY, CHECK_GROWTH = 4, 1.1
 """Rounds until the intervals are looked at again: so many, or a tenth of all where that is more.
 Every look is a chance to stop while an interval happens to be narrow."""
-STOPPED_BY = ("precision", "budget")
 BUSY_CORES = 0.2
 """Other work above this many cores is reported with the figures."""
-
-
-@dataclass(frozen=True)
-class Latency(Record):
-    """Measured time of one inference at batch size 1.
-
-    Attributes:
-        median_ms, low_ms, high_ms: Median over rounds of the blocks' medians, and its
-            bootstrap 95 % interval (or range, see `spread`).
-        p95_ms, min_ms: Over all single runs.
-        ratio, ratio_low, ratio_high: Baseline's time / this one's, paired by round
-            (above 1: faster than the baseline), with its 95 % interval (or range).
-        baseline: What the ratio is against.
-        rounds, instances, runs: How much was measured.
-        threads, device, runtime: On what.
-        stopped_by: "precision" or "budget".
-        warnings: What may have disturbed the measurement.
-        spread: What the lows and highs are: "interval" (95 %), or "range" of the rounds,
-            where there were fewer than ten instances.
-    """
-
-    median_ms: float
-    low_ms: float
-    high_ms: float
-    p95_ms: float
-    min_ms: float
-    ratio: float
-    ratio_low: float
-    ratio_high: float
-    baseline: str
-    rounds: int
-    instances: int
-    runs: int
-    threads: int
-    device: str
-    runtime: str
-    stopped_by: str
-    warnings: tuple[str, ...]
-    spread: str = INTERVAL
-
-    def flaw(self) -> str:
-        """See `Record.flaw`."""
-        if self.stopped_by not in STOPPED_BY:
-            return f"stopped_by must be one of {', '.join(STOPPED_BY)}"
-        low = [name for name in ("median_ms", "ratio", "threads") if getattr(self, name) <= 0]
-        return f"{low[0]} must be above 0; received: {getattr(self, low[0])}" if low else ""
-
-
-class _Timer:
-    """The runs of one file: sessions, single run times, block medians."""
-
-    def __init__(self, runtime: Runtime, path: Path, threads: int, seed: int) -> None:
-        self._runtime, self._path, self._threads, self._seed = runtime, path, threads, seed
-        self.instances = 0
-        self.runs: list[npt.NDArray[np.float64]] = []
-        self.medians: list[float] = []
-        self.groups: list[int] = []
-        self.renew()
-        self._session.invoke()
-        once = min(self._session.timed(3))
-        self._block = min(MAX_RUNS, max(MIN_RUNS, math.ceil(BLOCK_SECONDS / max(once, 1e-9))))
-
-    def renew(self) -> None:
-        """Prepares the file anew and feeds it a fixed random input."""
-        self._session: Session = self._runtime.prepare(self._path, self._threads)
-        shape = self._session.input_shape
-        self._session.set_input(
-            np.random.default_rng(self._seed).normal(size=shape).astype(np.float32)
-        )
-        self.instances += 1
-
-    def block(self) -> None:
-        """Times one block and drops its first run."""
-        kept = np.asarray(self._session.timed(self._block)[1:])
-        self.runs.append(kept)
-        self.medians.append(float(np.median(kept)))
-        self.groups.append(self.instances)
 
 
 @dataclass(frozen=True)
@@ -203,7 +120,7 @@ def time_entries(
     for name, base in against.items():
         require(base in entries, f"baseline of '{name}'", "be among the files", base)
     timers = {
-        name: _Timer(RUNTIMES[entry.runtime], entry.path, entry.threads, seed)
+        name: Timer(RUNTIMES[entry.runtime], entry.path, entry.threads, seed)
         for name, entry in entries.items()
     }
     rng = np.random.default_rng(seed)
@@ -239,31 +156,22 @@ def time_entries(
     }
 
 
-def _spread(timer: _Timer, seed: int, base: _Timer | None = None) -> Spread:
-    """Returns the spread of a file's times, or of the ratios of a base's to them.
-
-    All files are prepared anew together, so their rounds have the same groups.
-    """
-    values = np.asarray(timer.medians)
-    if base is not None:
-        values = np.asarray(base.medians) / values
-    return median_spread(values, np.random.default_rng(seed), groups=timer.groups)
-
-
-def _widest(timers: Mapping[str, _Timer], against: Mapping[str, str], seed: int) -> float:
+def _widest(timers: Mapping[str, Timer], against: Mapping[str, str], seed: int) -> float:
     """Returns the largest relative half-width of all ratios.
 
     Files that are only compared with themselves have none; of them the times count,
     where there is no other file. (Times drift with the machine, paired ratios do not.)
     """
     spreads = [
-        _spread(timers[name], seed, timers[base]) for name, base in against.items() if name != base
-    ] or [_spread(timer, seed) for timer in timers.values()]
+        spread_of(timers[name], seed, timers[base])
+        for name, base in against.items()
+        if name != base
+    ] or [spread_of(timer, seed) for timer in timers.values()]
     return max(spread.half_width for spread in spreads)
 
 
 def _summary(
-    timers: Mapping[str, _Timer],
+    timers: Mapping[str, Timer],
     name: str,
     base: str,
     entry: Entry,
@@ -272,7 +180,7 @@ def _summary(
     seed: int,
 ) -> Latency:
     timer = timers[name]
-    times, ratio = _spread(timer, seed), _spread(timer, seed, timers[base])
+    times, ratio = spread_of(timer, seed), spread_of(timer, seed, timers[base])
     runs = np.concatenate(timer.runs)
     return Latency(
         median_ms=times.median * 1e3,

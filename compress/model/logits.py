@@ -11,7 +11,8 @@ import numpy as np
 from compress.core.errors import InputError, unknown_name
 from compress.model.added_losses import added_losses, forget_losses
 from compress.model.internals import maker_of
-from compress.model.program import Node, Program, record
+from compress.model.program import Node, Program
+from compress.model.recording import record
 from compress.task import Task
 
 if TYPE_CHECKING:

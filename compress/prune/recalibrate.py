@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compress.core.errors import InputError
-from compress.model.program import record
+from compress.model.recording import record
 
 if TYPE_CHECKING:
     import keras

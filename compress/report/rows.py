@@ -11,7 +11,7 @@ from compress.core.atomic_files import read_json
 from compress.core.errors import InputError
 from compress.core.plugins import MAIN_RUNTIME, RUNTIMES
 from compress.core.typed import conform
-from compress.measure.latency import Latency
+from compress.measure.latency_record import Latency
 from compress.measure.sampling import wilson
 from compress.report.sections import Section
 from compress.run.compressed import VARIANTS, Artifact, Compressed

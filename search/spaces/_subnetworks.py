@@ -11,8 +11,9 @@ import numpy as np
 from compress.plan import ChannelOptions
 from compress.prune.channels.coupling.groups import Coupling, Group
 from compress.prune.channels.criteria import CRITERIA, Context
+from compress.prune.channels.selection.allowed import allowed_for
 from compress.prune.channels.selection.solver import Allowed, Counts
-from compress.prune.channels.selection.targets import allowed_for, keep_best
+from compress.prune.channels.selection.targets import keep_best
 from compress.prune.channels.surgery import sliced_model
 
 if TYPE_CHECKING:

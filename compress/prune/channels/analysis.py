@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from compress.measure.counting import given_shapes
-from compress.model.program import Program, record
+from compress.model.program import Program
+from compress.model.recording import record
 from compress.prune.channels.coupling.groups import Coupling
 from compress.prune.channels.coupling.slots import CouplingGraph
 from compress.prune.channels.propagate import input_slots, run
@@ -21,7 +22,8 @@ def coupling_of(model: keras.Model, input_shape: Any = None) -> Coupling:
     Args:
         model: Any Keras model; a subclassed one is traced.
         input_shape: Of one example, where the model's own has open sizes: MACs are counted
-            at it. Of a subclassed model that was never called: see `compress.model.program.record`.
+            at it. Of a subclassed model that was never called: see
+            `compress.model.recording.record`.
 
     Raises:
         InputError: The model is no graph and cannot be traced, or the shape does not fit.

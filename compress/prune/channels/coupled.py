@@ -13,7 +13,7 @@ from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.coupling.groups import Frozen
 from compress.prune.channels.report import GroupRow, row_of, unknown_layers
 from compress.prune.channels.selection.costs import CostModel
-from compress.prune.channels.selection.targets import smallest
+from compress.prune.channels.selection.feasible import smallest
 
 if TYPE_CHECKING:
     import keras

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from compress.model.program import Node, Program, record
+from compress.model.program import Node, Program
 from compress.model.rebuild import why_not_rebuildable
+from compress.model.recording import record
 from compress.prune.channels.coupling.call import LayerCall, Within
 from compress.prune.channels.coupling.slots import CouplingGraph, Shape, Slots
 from compress.prune.channels.rules import apply, known, rule_for

@@ -15,8 +15,10 @@ from compress.prune.channels.coupling.groups import Coupling, Mask
 from compress.prune.channels.coupling.slots import Ids
 from compress.prune.channels.criteria import CRITERIA, NEEDS_DATA, Context, Criterion, named
 from compress.prune.channels.report import ChannelReport, row_of, unknown_layers
+from compress.prune.channels.selection.allowed import cost_of
 from compress.prune.channels.selection.costs import CostModel
-from compress.prune.channels.selection.targets import Selection, check_feasible, cost_of, select
+from compress.prune.channels.selection.feasible import check_feasible
+from compress.prune.channels.selection.targets import Selection, select
 from compress.prune.channels.surgery import (
     KeptIndices,
     indices_by_weight,

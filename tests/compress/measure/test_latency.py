@@ -12,7 +12,8 @@ import pytest
 from scipy.stats import bootstrap, norm, t
 
 from compress.core.errors import InputError
-from compress.measure import formats, latency, measure_latency
+from compress.measure import formats, latency, measure_latency, timer
+from compress.measure.latency_record import Latency
 from compress.measure.runtimes import RUNTIMES
 from compress.measure.runtimes._base import timed_here
 from compress.measure.stats import median_spread
@@ -103,7 +104,7 @@ def test_known_times_give_the_known_ratio(fake: FakeRuntime) -> None:
     # prepared once, then anew after every 2 of 40 rounds but the last
     assert fast.instances == 20
     assert fake.prepared.count("fast") == 20
-    assert fast.runs == fast.rounds * (latency.MIN_RUNS - 1)
+    assert fast.runs == fast.rounds * (timer.MIN_RUNS - 1)
     assert (fast.runtime, fast.threads) == ("fake 1.0", 1)
 
 
@@ -239,7 +240,7 @@ def test_a_short_run_gives_a_range_and_says_so(fake: FakeRuntime) -> None:
     assert found.to_json()["spread"] == "range"
     # records of older versions do not say
     stored = {key: value for key, value in found.to_json().items() if key != "spread"}
-    assert latency.Latency.from_json(stored).spread == "interval"
+    assert Latency.from_json(stored).spread == "interval"
     shown = replace(found, median_ms=0.25, low_ms=0.2, high_ms=0.3)
     assert formats.latency(shown) == "250 us [range 200 to 300]"
     assert formats.latency(replace(shown, spread="interval")) == "250 us [200, 300]"

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.model.program import Node, Program, record
+from compress.model.program import Node, Program
+from compress.model.recording import record
 
 RNG = np.random.default_rng
 

@@ -89,7 +89,7 @@ class Coupling:
     """What belongs together in a model.
 
     Args:
-        program: From `compress.model.program.record`.
+        program: From `compress.model.recording.record`.
         graph: Filled by the rules.
         input_shape: At which MACs are counted, where the model's own has open sizes.
 

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from compress.measure import count_macs
 from compress.model import walk
-from compress.model.program import Node, Program, record
+from compress.model.program import Node, Program
+from compress.model.recording import record
 from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.coupling.groups import Coupling, Mask
 from compress.prune.channels.selection.costs import CostModel

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from compress.measure import count_macs
-from compress.model.program import record
+from compress.model.recording import record
 from compress.prune.channels import prune_channels
 from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.pruning import _mask_of

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from compress.core.errors import InputError
-from compress.model.program import record
+from compress.model.recording import record
 from compress.prune.channels import prune_channels
 from compress.prune.channels.analysis import coupling_of
 from tests.compress.prune.channels.law import check

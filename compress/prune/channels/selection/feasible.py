@@ -1,0 +1,101 @@
+"""Whether a target can be met at all: the least that can be asked for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from compress.core.errors import FeasibleError
+from compress.plan import ChannelOptions
+from compress.prune.channels.coupling.groups import Coupling
+from compress.prune.channels.selection.allowed import allowed_for, cost_of, ladder
+from compress.prune.channels.selection.costs import CostModel
+from compress.prune.channels.selection.solver import Counts
+
+ROUNDING = 1e-9
+
+
+def check_feasible(coupling: Coupling, options: ChannelOptions) -> None:
+    """Checks patterns and target before any work is done.
+
+    Raises:
+        FeasibleError: The target is below what is feasible, or nothing can be removed.
+        InputError: A pattern matches nothing.
+    """
+    if not coupling.groups:
+        raise nothing_removable(coupling)
+    least = smallest(coupling, options)
+    value, share = options.parsed()
+    if options.of == "amount":
+        return
+    target = value * least.full if share else value
+    if target < least.cost * (1 - ROUNDING):
+        raise infeasible(coupling, options, least, target)
+
+
+@dataclass(frozen=True, eq=False)
+class Smallest:
+    """What a model costs when every layer is thinned to its minimum.
+
+    Attributes:
+        kept: Removable units that stay in each group, (groups,).
+        cost: What the target counts: MACs or parameters.
+        full: The same of the whole model.
+    """
+
+    kept: Counts
+    cost: float
+    full: float
+
+    @property
+    def share(self) -> float:
+        """The cost as a share, rounded up to three digits: a target that is met."""
+        share = self.cost / self.full
+        digits = 2 - math.floor(math.log10(share))
+        scale = 10.0**digits
+        return math.ceil(share * scale * (1 - ROUNDING)) / scale
+
+
+def smallest(coupling: Coupling, options: ChannelOptions) -> Smallest:
+    """Returns the least that can be asked for; a target below its cost is refused.
+
+    Raises:
+        InputError: A pattern matches no layer whose channels can be removed, or MACs are
+            asked for and an input size is open.
+    """
+    allowed = allowed_for(coupling, options, ladder(options)[-1])
+    kept, cost = allowed.lowest - allowed.fixed, cost_of(coupling, options)
+    return Smallest(kept, float(cost(kept)), float(cost(allowed.removable)))
+
+
+def infeasible(
+    coupling: Coupling, options: ChannelOptions, least: Smallest, target: float
+) -> FeasibleError:
+    """Returns the error of a target below the least: what that is and what holds it."""
+    shares = (
+        CostModel.of(coupling).params_by_layer(least.kept)
+        if options.of == "params"
+        else CostModel.of(coupling).macs_by_layer(least.kept)
+    )
+    top = sorted(shares.items(), key=lambda item: -item[1])[:3]
+    layers = ", ".join(f"{name} {value / least.cost:.0%}" for name, value in top)
+    return FeasibleError(
+        f"{options.of} must be at least {math.ceil(least.cost):,} ({least.share:g}x of "
+        f"{least.full:,.0f}): that is left when every layer is thinned to its minimum "
+        f"(min_kept={options.min_kept:g}, multiples of {ladder(options)[-1]}); most of it lies "
+        f"in {layers}; {_holders(coupling)} Received: {target:,.0f} ({target / least.full:.3g}x). "
+        "Ask for more, or lower min_kept or round_to."
+    )
+
+
+def nothing_removable(coupling: Coupling) -> FeasibleError:
+    """Returns the error of a model without channels that can be removed."""
+    return FeasibleError(
+        f"The model must have channels that can be removed. Received: none; {_holders(coupling)}"
+    )
+
+
+def _holders(coupling: Coupling) -> str:
+    held = [f"{row.units} units by {row.reason}" for row in coupling.frozen_report()]
+    more = f" and {len(held) - 5} reasons more" if len(held) > 5 else ""
+    return f"held are {', '.join(held[:5]) or 'no units'}{more}."
