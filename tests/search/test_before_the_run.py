@@ -270,3 +270,44 @@ def test_a_compression_that_never_began_is_corrected_in_place(tmp_path: Path) ->
     (folder.path / "unfinished").mkdir()
     with pytest.raises(InputError, match=r"model was 'b\.keras', now 'c\.keras'"):
         folder.claim("compress", Plan(), {"model": "c.keras"})
+
+
+def test_a_worker_loads_its_teachers_once_and_a_plan_makes_its_space_once(
+    blobs: Dataset, cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import search.spaces
+    from compress.pipeline import teachers
+    from search.engines.worker import Worker
+    from search.study.feasibility import check_compression, check_limits
+    from search.study.study import first_choices
+
+    made: list[str] = []
+    space_for, load_model = search.spaces.space_for, teachers.load_model
+    monkeypatch.setattr(
+        search.spaces, "space_for", lambda name: made.append(name) or space_for(name)
+    )
+    loaded: list[Path] = []
+    monkeypatch.setattr(
+        teachers, "load_model", lambda path: loaded.append(path) or load_model(path)
+    )
+    folder = RunFolder(tmp_path / "run")
+    values = {"epochs": 1, "batch_size": 32, "formats": "float32", "sparsity": 0.0, "space": "mlp"}
+    plan = from_flat(SearchPlan, {**values, "max_params": 10**9})
+    check_limits(plan, blobs)
+    check_compression(plan, blobs, [])
+    assert first_choices(plan, blobs)
+    assert made == ["mlp"]
+    folder.claim("run", plan)
+    for name in ("0000", "0001"):
+        mlp(32).save(folder.model_file(name))
+    worker = Worker.__new__(Worker)
+    worker.folder, worker.plan, worker.data, worker.device = folder, plan, blobs, cpu
+    worker._out = open(tmp_path / "messages", "w")  # noqa: SIM115 - closed below
+    best = folder.model_file("0000")
+    job = {"teachers": [str(best)], "val_learnt": False, "told": [], "command": "as asked"}
+    try:
+        done = [worker._compress({"name": name, **job}) for name in ("0000", "0001")]
+    finally:
+        worker._out.close()
+    assert all("error" not in item for item in done), done
+    assert loaded == [best]
