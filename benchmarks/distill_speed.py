@@ -92,8 +92,9 @@ def our_steps(data: Dataset, stack: ExitStack) -> dict[str, Callable[[], Any]]:
     from compress.distillation.setup import teaching
     from compress.model.fused_batchnorm import fused_normalization
     from compress.model.logits import logits_view
-    from compress.train import LabelObjective, loop
+    from compress.train import LabelObjective
     from compress.train.context import TrainContext
+    from compress.train.training import Training
 
     plans = {
         "alone": None,
@@ -114,7 +115,7 @@ def our_steps(data: Dataset, stack: ExitStack) -> dict[str, Callable[[], Any]]:
                 teaching(student, [build()], data, options, SETTINGS)
             ).objective
         context = TrainContext(data, SETTINGS, objective, (), device, 0, "accuracy")
-        training = loop._Training(student, context)
+        training = Training(student, context)
         view = stack.enter_context(logits_view(student, data.task, objective.feature_layers))
         stack.enter_context(fused_normalization(student))
         training.start(view, None)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
 from compress.distillation.losses import FeatureLoss
-from compress.model.logits import feature_calls, is_activation_layer, producer
+from compress.model.heads import is_activation_layer, producer
+from compress.model.logits import feature_calls
 from compress.model.recording import record
 
 if TYPE_CHECKING:

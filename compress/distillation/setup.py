@@ -16,8 +16,8 @@ from compress.distillation.hints import Hint, make_hints
 from compress.distillation.losses import logit_loss
 from compress.distillation.objective import DistillObjective
 from compress.distillation.teachers import Teachers, blended, class_order
+from compress.model.heads import check_head
 from compress.model.internals import layers_inside
-from compress.model.logits import check_head
 from compress.plan import DistillOptions, TrainSettings
 from compress.train import LabelObjective
 

@@ -14,7 +14,8 @@ import numpy as np
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing
 from compress.model.fused_batchnorm import fused_normalization
-from compress.model.logits import check_head, check_shapes, logits_view
+from compress.model.heads import check_head, check_shapes
+from compress.model.logits import logits_view
 from compress.model.program import Node, Program
 from compress.model.recording import record
 from compress.task import Task

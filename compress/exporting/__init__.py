@@ -14,8 +14,8 @@ from compress.core.atomic_files import write_bytes, write_json
 from compress.core.errors import InputError, RunFailed
 from compress.data import Dataset, Preprocessing
 from compress.model.copies import sized_model
+from compress.model.heads import decides_at
 from compress.model.inference import left_out
-from compress.model.logits import decides_at
 from compress.plan import ONNX_FORMATS, ExportOptions
 
 if TYPE_CHECKING:

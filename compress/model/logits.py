@@ -1,4 +1,4 @@
-"""Heads: what a model must look like for a task, and its logits, whatever its last layer."""
+"""A model as a function to logits, whatever its last layer."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ import numpy as np
 
 from compress.core.errors import InputError, unknown_name
 from compress.model.added_losses import added_losses, forget_losses
-from compress.model.internals import maker_of
+from compress.model.heads import ends_in, is_activation_layer, outputs_probabilities, producer
 from compress.model.program import Node, Program
 from compress.model.recording import record
 from compress.task import Task
 
 if TYPE_CHECKING:
     import keras
-
-    from compress.data import Dataset
 
 
 class LogitsView:
@@ -53,62 +51,6 @@ class LogitsView:
         return (logits, features) if self._feature_layers else logits
 
 
-def check_head(model: keras.Model, data: Dataset) -> None:
-    """Checks that a model takes the data's examples and answers the data's task.
-
-    Raises:
-        InputError: Several inputs or outputs, another input shape or width of the output.
-    """
-    check_shapes(model, data)
-    width = model.outputs[0].shape[-1]
-    if len(model.outputs[0].shape) != 2 or width != data.task.outputs:
-        noun = {"multilabel": "labels", "regression": "targets"}.get(data.kind, "classes")
-        raise InputError(
-            f"Model '{model.name}' must output (batch, {data.task.outputs}) for the data's "
-            f"{data.num_classes} {noun}. Received: {tuple(model.outputs[0].shape)}."
-            f"{_other_task(model, data)}"
-        )
-
-
-def _other_task(model: keras.Model, data: Dataset) -> str:
-    """Returns which task a head that does not fit is likely to be for, as a hint."""
-    last, width = producer(model), model.outputs[0].shape[-1]
-
-    def ends(activation: str) -> bool:
-        return is_activation_layer(last, activation) or _ends_in(last, activation)
-
-    if data.kind == "multiclass" and ends("sigmoid"):
-        task = "binary" if width == 1 else "multilabel"
-        return f" Its head is a sigmoid: give --task {task}, with such labels."
-    if data.kind == "multiclass" and width == 1 and not ends("softmax"):
-        return " One output without softmax: give --task binary, or --task regression for numbers."
-    if data.kind in ("binary", "multilabel") and ends("softmax"):
-        return " Its head is a softmax: give --task multiclass."
-    return ""
-
-
-def check_shapes(model: keras.Model, data: Dataset) -> None:
-    """Checks that a model has one output and takes the data's examples.
-
-    Raises:
-        InputError: It does not.
-    """
-    if len(model.inputs or []) != 1 or len(model.outputs or []) != 1:
-        raise InputError(
-            f"Model '{model.name}' must be built with one input and one output. "
-            f"Received: {len(model.inputs or [])} and {len(model.outputs or [])}."
-        )
-    expected = tuple(model.inputs[0].shape[1:])
-    fits = len(expected) == len(data.input_shape) and all(
-        want in (None, got) for want, got in zip(expected, data.input_shape, strict=True)
-    )
-    if not fits:
-        raise InputError(
-            f"Model '{model.name}' must take inputs of the data's shape {data.input_shape}. "
-            f"Received: a model for {expected}."
-        )
-
-
 @contextmanager
 def logits_view(
     model: keras.Model, task: Task, feature_layers: Sequence[str] = ()
@@ -140,7 +82,7 @@ def logits_view(
     last = producer(model)
     dropped = is_activation_layer(last, task.activation)
     run = _runner(model, last, dropped, feature_layers)
-    switched = not dropped and _ends_in(last, task.activation)
+    switched = not dropped and ends_in(last, task.activation)
     convert = _float32
     if not dropped and not switched and outputs_probabilities(model, task):
         convert = _log if task.activation == "softmax" else _log_odds
@@ -250,56 +192,7 @@ def _log_odds(output: Any) -> Any:
     return keras.ops.log(value + tiny) - keras.ops.log(1.0 - value + tiny)
 
 
-def producer(model: keras.Model) -> Any:
-    """Returns the layer or operation that makes the model's output, or None if unknown."""
-    return maker_of(model.outputs[0])
-
-
 def _fed(model: keras.Model) -> Any:
     """Returns the tensor that the last layer is fed in this model."""
     history: Any = model.outputs[0]._keras_history
     return history.operation._inbound_nodes[history.node_index].input_tensors[0]
-
-
-def is_activation_layer(layer: Any, activation: str) -> bool:
-    """Tells whether a layer does nothing but softmax over the last axis, or sigmoid."""
-    import keras
-
-    if isinstance(layer, keras.layers.Softmax):
-        return activation == "softmax" and layer.axis == -1
-    return isinstance(layer, keras.layers.Activation) and _ends_in(layer, activation)
-
-
-def _ends_in(layer: Any, activation: str) -> bool:
-    import keras
-
-    if activation == "linear":
-        return False
-    return getattr(layer, "activation", None) is getattr(keras.activations, activation)
-
-
-def outputs_probabilities(model: keras.Model, task: Task) -> bool:
-    """Tells whether the outputs are probabilities, judged on random inputs.
-
-    Softmax tasks: rows of at least 0 that sum to 1; sigmoid tasks: all within [0, 1].
-    """
-    if task.activation == "linear":
-        return False
-    shape = tuple(8 if size is None else size for size in model.inputs[0].shape[1:])
-    # large inputs too: logits that happen to lie within [0, 1] do not stay there
-    sizes = np.repeat([1.0, 100.0], 8).reshape(-1, *[1] * len(shape))
-    probe = (np.random.default_rng(0).normal(size=(16, *shape)) * sizes).astype(np.float32)
-    rows = np.asarray(model(probe, training=False), np.float64)
-    if task.activation == "sigmoid":
-        # a head that begins with zeros outputs zeros
-        return bool((rows >= 0).all() and (rows <= 1).all() and (rows > 0).any())
-    return bool((rows >= 0).all() and np.allclose(rows.sum(axis=-1), 1.0, atol=1e-3))
-
-
-def decides_at(model: keras.Model, task: Task) -> float:
-    """Returns the output above which a model of a sigmoid task says yes: 0 for logits."""
-    if task.activation != "sigmoid":
-        return 0.0
-    last = producer(model)
-    ends = is_activation_layer(last, task.activation) or _ends_in(last, task.activation)
-    return 0.5 if ends or outputs_probabilities(model, task) else 0.0

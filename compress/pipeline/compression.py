@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from compress.core.atomic_files import write_json
 from compress.data import Dataset
+from compress.model.heads import check_head
 from compress.model.io import load_model
-from compress.model.logits import check_head
 from compress.model.walk import functional
 from compress.pipeline.checks import check_by_data, check_by_models
 from compress.pipeline.context import OnProgress, Work, silent

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from compress.measure import count_macs
-from compress.model.logits import decides_at
+from compress.model.heads import decides_at
 from compress.pipeline.context import Work
 from compress.plan import Plan
 from compress.run.compressed import Artifact

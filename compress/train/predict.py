@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.data import Dataset, Preprocessing
-from compress.model.logits import check_head, logits_view
+from compress.model.heads import check_head
+from compress.model.logits import logits_view
 
 if TYPE_CHECKING:
     import keras

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, load_data
 from compress.data.preprocessing import scalings
-from compress.model.logits import check_head, logits_view
+from compress.model.heads import check_head
+from compress.model.logits import logits_view
 from compress.plan import Plan
 from compress.run.origin import origin_of
 from compress.train.predict import EVALUATION_BATCH, Predictor

@@ -66,7 +66,7 @@ class Around(DeclaredSpace):
             InputError: There is no such file, it cannot be read, it does not fit the data,
                 or nothing in it can be thinned or trained.
         """
-        from compress.model.logits import check_head
+        from compress.model.heads import check_head
 
         with self._named("must be around a trained model that can be thinned."):
             found = self._subnetworks()

@@ -99,7 +99,7 @@ class PythonSpace:
         """
         import keras
 
-        from compress.model.logits import check_head
+        from compress.model.heads import check_head
 
         model = self._function(trial, data)
         if not isinstance(model, keras.Model):

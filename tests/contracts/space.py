@@ -11,7 +11,7 @@ import pytest
 
 from compress.data import Dataset, Split
 from compress.measure import count_macs
-from compress.model.logits import check_head
+from compress.model.heads import check_head
 from search.spaces import SPACES, DeclaredSpace, Space
 from search.spaces.describe import bounds
 from tests.same import same_arrays

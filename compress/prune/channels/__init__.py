@@ -9,7 +9,8 @@ from compress.prune.channels.coupling.slots import Slots
 from compress.prune.channels.pruning import PruneResult, check_channels, prune_channels
 from compress.prune.channels.report import ChannelReport, GroupRow
 from compress.prune.channels.rules import register_rule
-from compress.prune.channels.selection.sensitivity import MapOrigin, SensitivityMap, sensitivity_map
+from compress.prune.channels.selection.sensitivity import MapOrigin, SensitivityMap
+from compress.prune.channels.selection.thinning import sensitivity_map
 
 __all__ = [
     "ChannelReport",

@@ -281,7 +281,7 @@ def test_labels_of_another_task_point_at_it(labels: Any, hint: str) -> None:
 def test_heads_of_another_task_point_at_it(width: int, activation: str, hint: str) -> None:
     import keras
 
-    from compress.model.logits import check_head
+    from compress.model.heads import check_head
 
     inputs = keras.Input((2,))
     model = keras.Model(inputs, keras.layers.Dense(width, activation=activation)(inputs))

@@ -11,7 +11,8 @@ from scipy.special import log_softmax
 
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, Split
-from compress.model.logits import check_head, decides_at, logits_view
+from compress.model.heads import check_head, decides_at
+from compress.model.logits import logits_view
 from compress.task import Binary, MultiClass, MultiLabel, Regression
 
 

@@ -17,6 +17,7 @@ from compress.data import Dataset, Preprocessing, Split
 from compress.plan import DistillOptions, TrainSettings
 from compress.task import Regression
 from compress.train import train
+from compress.train.training import Training
 
 SETTINGS = TrainSettings(epochs=60, batch_size=25, learning_rate=0.1)
 
@@ -106,7 +107,6 @@ def test_the_yardstick_is_that_of_the_start_where_a_training_goes_on(
     cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beginning far off, interrupted when it is near: the later epochs may cost as much."""
-    from compress.train import loop
 
     data = line(0.0)
     far = replace(data, train=replace(data.train, x=data.train.x * 3000.0))
@@ -118,13 +118,13 @@ def test_the_yardstick_is_that_of_the_start_where_a_training_goes_on(
         if epoch == 2:
             raise KeyboardInterrupt
 
-    started: Callable[..., None] = loop._Training.start
+    started: Callable[..., None] = Training.start
 
     def noted(self: Any, *given: Any) -> None:
         started(self, *given)
         seen.append(self.yardstick)
 
-    monkeypatch.setattr(loop._Training, "start", noted)
+    monkeypatch.setattr(Training, "start", noted)
     with pytest.raises(KeyboardInterrupt):
         train(mlp(), far, settings, device=cpu, checkpoint=file, on_epoch=stop)
     train(mlp(), far, settings, device=cpu, checkpoint=file)

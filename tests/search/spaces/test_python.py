@@ -8,7 +8,7 @@ import pytest
 
 from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.model.logits import check_head
+from compress.model.heads import check_head
 from search.spaces import PythonSpace
 from tests.contracts.space import ask
 from tests.search.spaces import own

@@ -29,7 +29,8 @@ def taylor(group: Group, context: Context) -> Scores:
 def _all_units(context: Context) -> Scores:
     import tensorflow as tf
 
-    from compress.model.logits import check_head, logits_view
+    from compress.model.heads import check_head
+    from compress.model.logits import logits_view
 
     data, coupling = context.data, context.coupling
     if data is None:

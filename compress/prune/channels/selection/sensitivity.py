@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +13,13 @@ import numpy.typing as npt
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.model.walk import weights_hash
-from compress.plan.fields import require
 
 if TYPE_CHECKING:
     import keras
 
     from compress.data import Dataset
-    from compress.prune.channels.coupling.groups import Coupling, Group
     from compress.prune.channels.criteria import Criterion
+
 
 Numbers = npt.NDArray[np.float64]
 AMOUNTS = (0.25, 0.5, 0.75)
@@ -181,104 +179,3 @@ class SensitivityMap:
             raise InputError(
                 f"A sensitivity map must be a file written by save(). Received: '{path}' ({error})."
             ) from None
-
-
-def sensitivity_map(
-    model: keras.Model,
-    data: Dataset,
-    *,
-    amounts: Sequence[float] = AMOUNTS,
-    criterion: str | Criterion = "l2",
-    aggregate: str = "mean",
-    examples: int = 2000,
-    seed: int = 0,
-    on_progress: Callable[[str, float], None] | None = None,
-) -> SensitivityMap:
-    """Measures validation accuracy while one group at a time is thinned.
-
-    Units are removed by setting what they own to zero, which the law of channel pruning
-    makes equal to cutting them out (statistics over channels apart); nothing is retrained.
-    The test part is not touched.
-
-    Args:
-        model: A classifier; it stays as it is.
-        data: Its validation part is read.
-        amounts: Shares of each group to remove, in (0, 1), rising.
-        criterion: Chooses the units within a group: a name, or a function as
-            `prune_channels` takes it.
-        aggregate: How a unit's weights are put together: "mean", "sum", "max" or "norm".
-        examples: Validation examples to use, at most.
-        seed: Of the choice of examples.
-        on_progress: Called with a text and the share that is done.
-
-    Raises:
-        InputError: Amounts out of range, an unknown criterion, or the model does not fit the
-            data.
-    """
-    from compress.model.logits import check_head, logits_view
-    from compress.prune.channels.analysis import coupling_of
-    from compress.prune.channels.criteria import Context, named
-    from compress.prune.channels.surgery import sliced_model
-    from compress.train.predict import Predictor
-
-    rising = all(a < b for a, b in pairwise(amounts))
-    valid = bool(amounts) and rising and all(0 < amount < 1 for amount in amounts)
-    require(valid, "amounts", "rise and be in (0, 1)", tuple(amounts))
-    name, score = named(criterion)
-    origin = MapOrigin.of(
-        model,
-        data,
-        amounts=amounts,
-        criterion=criterion,
-        aggregate=aggregate,
-        examples=examples,
-        seed=seed,
-    )
-    source = coupling_of(model)
-    copy = sliced_model(source, np.ones(source.units, bool))
-    check_head(copy, data)
-    coupling = coupling_of(copy)
-    context = Context(coupling, data=data, seed=seed, aggregate=aggregate)
-    order = np.random.default_rng(seed).permutation(len(data.val))[:examples]
-    part = data.val.take(np.sort(order))
-    rows = []
-    with logits_view(copy, data.task) as view:
-        predict = Predictor(view, data.preprocess)
-
-        def accuracy() -> float:
-            return data.task.quality(part.y, predict(part.x))[data.task.qualities[0]]
-
-        base = accuracy()
-        for group in coupling.groups:
-            scores = np.asarray(score(group, context), float)
-            found = [_thinned(coupling, group, scores, amount, accuracy) for amount in amounts]
-            rows.append(
-                GroupSensitivity(group.name, len(group.units), tuple(amounts), tuple(found))
-            )
-            if on_progress is not None:
-                on_progress(
-                    f"sensitivity of {group.name}", (group.index + 1) / len(coupling.groups)
-                )
-    return SensitivityMap(base, len(part), name, tuple(rows), origin)
-
-
-def _thinned(
-    coupling: Coupling, group: Group, scores: Numbers, amount: float, accuracy: Callable[[], float]
-) -> float:
-    """Measures with the lowest units of a group set to zero, and puts them back."""
-    count = round(amount * len(group.units))
-    gone = np.zeros(coupling.units, bool)
-    gone[group.units[np.argsort(scores, kind="stable")[:count]]] = True
-    saved: list[tuple[Any, Any]] = []
-    try:
-        for binding in coupling.bindings:
-            flags = gone[coupling.unit[binding.ids]]
-            if flags.any():
-                value = binding.variable.numpy()
-                saved.append((binding.variable, value))
-                shape = [-1 if axis == binding.axis else 1 for axis in range(value.ndim)]
-                binding.variable.assign(np.where(flags.reshape(shape), 0, value))
-        return accuracy()
-    finally:
-        for variable, value in reversed(saved):
-            variable.assign(value)
