@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from compress.core.errors import InputError
 from compress.measure.call_shapes import CallShapes, Sized, Uncountable
+from compress.measure.layer_costs import Analysis, LayerCost
 from compress.measure.op_classes import COUNTED_ZERO, REASONS, other_ops
 from compress.measure.rules import rule_of
 from compress.measure.walk import Step, Walk, width
@@ -20,99 +20,10 @@ from compress.model.recording import record
 if TYPE_CHECKING:
     import keras
 
+
 InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 NO_RULE = "no counting rule for this class"
 UNKNOWN = "an input size is unknown; give input_shape (--input-shape), or build the model with it"
-
-
-@dataclass(frozen=True)
-class LayerCost:
-    """One call's cost.
-
-    Attributes:
-        name: Layer name, with the names of the models around it.
-        kind: Class name.
-        output_shape: Without the batch axis; None where a size is unknown.
-        macs: Multiply-accumulates at batch 1; None: could not be counted (see `reason`).
-        params: Parameters; of a shared layer only at its first call.
-        nonzero: Parameters that are not zero.
-        reason: Why `macs` is None.
-        sparse_macs: MACs whose weight is not zero; `macs` where no weight is multiplied.
-        other_ops: Elementwise operations, which are no MACs (see `compress.measure.op_classes`).
-        bytes_moved: Bytes of inputs, weights and outputs, each once, in the layer's types.
-    """
-
-    name: str
-    kind: str
-    output_shape: tuple[int | None, ...]
-    macs: int | None
-    params: int
-    nonzero: int
-    reason: str = ""
-    sparse_macs: int | None = None
-    other_ops: int | None = None
-    bytes_moved: int | None = None
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """The costs of a model, call by call; what could not be counted is named.
-
-    Attributes:
-        layers: In the order in which they run.
-        peak_bytes: Most bytes of activations alive at one time, at batch 1, if each tensor
-            lives from where it is made to its last use; None where a size is unknown.
-    """
-
-    layers: tuple[LayerCost, ...]
-    peak_bytes: int | None = None
-
-    @property
-    def macs(self) -> int:
-        """Counted multiply-accumulates; a lower bound where `unsupported` is not empty."""
-        return sum(layer.macs or 0 for layer in self.layers)
-
-    @property
-    def sparse_macs(self) -> int:
-        """Counted multiply-accumulates whose weight is not zero; ordinary runtimes do all."""
-        return sum(layer.sparse_macs or 0 for layer in self.layers)
-
-    @property
-    def other_ops(self) -> int:
-        """Elementwise operations beside the MACs."""
-        return sum(layer.other_ops or 0 for layer in self.layers)
-
-    @property
-    def bytes_moved(self) -> int:
-        """Bytes read and written by all calls, if nothing stays in a cache."""
-        return sum(layer.bytes_moved or 0 for layer in self.layers)
-
-    @property
-    def params(self) -> int:
-        """All parameters, trained or not."""
-        return sum(layer.params for layer in self.layers)
-
-    @property
-    def nonzero(self) -> int:
-        """Parameters that are not exactly zero."""
-        return sum(layer.nonzero for layer in self.layers)
-
-    @property
-    def unsupported(self) -> tuple[str, ...]:
-        """What could not be counted: "name (class): reason"."""
-        return tuple(
-            f"{layer.name} ({layer.kind}): {layer.reason}"
-            for layer in self.layers
-            if layer.macs is None
-        )
-
-    def by_class(self) -> dict[str, int]:
-        """Returns the MACs of each class that has any, most first."""
-        found: dict[str, int] = {}
-        for layer in self.layers:
-            if layer.macs:
-                found[layer.kind] = found.get(layer.kind, 0) + layer.macs
-        return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def count_macs(model: keras.Model, input_shape: InputShape | None = None) -> Analysis:
