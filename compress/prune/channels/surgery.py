@@ -146,7 +146,7 @@ class _Surgeon:
         for edit in self.graph.call_edits.get(id(node), ()):
             args, kwargs = edit(args, kwargs, self.kept)
         args, kwargs = replaced((args, kwargs), node.inputs, given)
-        results = keras.tree.flatten(self._called(node, args, kwargs))
+        results: list[Any] = keras.tree.flatten(self._called(node, args, kwargs))
         self._copy(node.operation)
         return results
 
