@@ -290,7 +290,7 @@ def test_a_worker_loads_its_teachers_once_and_a_plan_makes_its_space_once(
     monkeypatch.setattr(
         teachers, "load_model", lambda path: loaded.append(path) or load_model(path)
     )
-    folder = RunFolder(tmp_path / "run")
+    folder = SearchFolder(tmp_path / "run")
     values = {"epochs": 1, "batch_size": 32, "formats": "float32", "sparsity": 0.0, "space": "mlp"}
     plan = from_flat(SearchPlan, {**values, "max_params": 10**9})
     check_limits(plan, blobs)
