@@ -85,7 +85,7 @@ def measure(name: str) -> dict[str, float]:
     gc.collect()
     model = timed("build", lambda: getattr(keras.applications, NETWORKS[name])(weights=None))
     coupling = timed("coupling", lambda: coupling_of(model))
-    options = ChannelOptions(target="0.5", of="amount")
+    options = ChannelOptions(target=0.5, target_metric="amount")
     selection = timed(
         "amount", lambda: select(coupling, options, CRITERIA["l2"], Context(coupling), 0.5)
     )

@@ -98,7 +98,7 @@ def _run(plan: SearchPlan, command: str, display: Display) -> SearchReport:
     preflight(plan, folder, around, data=True, files=command == "run")
     SAMPLERS.require_installed(plan.search.sampler)
     if plan.search.replay:
-        studies.read_replay(Path(plan.search.replay))
+        studies.read_replay(plan.search.replay)
     if around:
         # before the model starts TensorFlow, which then stays as it is
         gpu_count(plan.device)
@@ -185,7 +185,7 @@ def _shown_commands(
 ) -> dict[str, str]:
     words = command_words(plan)
     # one candidate alone: nothing to start from, nothing to stop it, nothing after it
-    search = replace(plan.search, trials=1, replay="", workers=1, warm_start=(), inherit=False)
+    search = replace(plan.search, trials=1, replay=None, workers=1, warm_start=(), inherit=False)
     one = replace(
         plan, search=search, threads=threads, budget=BudgetOptions(), final=FinalOptions()
     )
@@ -280,8 +280,8 @@ def _compress_front(
     """Compresses what of the front is not yet; returns what failed, with reasons."""
     members = front_of(folder.read_candidates(), plan.search.objectives)
     front = [item.id for item in members]
-    teachers = plan.distill.teacher_files()
-    if plan.distill.automatic:
+    teachers = list(plan.distill.teacher.files)
+    if plan.distill.teacher.automatic:
         quality = plan.search.objectives[0]
         best = max(members, key=lambda item: item.val[quality])
         teachers = [folder.shipped_file(best.id)]

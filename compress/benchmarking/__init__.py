@@ -63,16 +63,14 @@ def bench(
     with ExitStack() as stack:
         # files are made elsewhere: of a bench that fails nothing stays
         place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        folder = stack.enter_context(new_folder(Path(plan.out))) if plan.out else None
+        folder = stack.enter_context(new_folder(plan.out)) if plan.out else None
         tell("converting", 0.0)
         counted, prepared, skipped = prepare(given, plan, place)
         if not prepared:
             reasons = "; ".join(dict.fromkeys(item.reason for item in skipped))
             raise InputError(f"bench must have something to time. Received: {reasons}.")
         keyed = {
-            _key(item, threads): (item, threads)
-            for threads in plan.parsed_threads()
-            for item in prepared
+            _key(item, threads): (item, threads) for threads in plan.threads for item in prepared
         }
         tell("timing", 0.0)
         latency = time_entries(

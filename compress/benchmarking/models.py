@@ -149,7 +149,7 @@ def prepare(
             counted.append(model)
             items += _as_it_is(model, plan)
             continue
-        loaded_model = fixed(load_model(model.path), plan.parsed_shape())
+        loaded_model = fixed(load_model(model.path), plan.input_shape)
         analysis = count_macs(loaded_model)
         counted.append(
             replace(

@@ -1,4 +1,4 @@
-"""Whole numbers as people write them: 200000, 200_000, 200k, 2M, 1.5M, 2e6; sizes as 2MB, 2MiB."""
+"""Numbers as people write them: 200000, 200_000, 200k, 2M, 2e6; sizes as 2MB, times as 30m."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ _BYTES = {
     **{f"{unit}ib": 1024 ** (place + 1) for place, unit in enumerate("kmgt")},
 }
 _MIB = 1024**2
+_SUFFIXES = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_SECONDS = {"seconds": 1.0, "minutes": 60.0}
+_PART = r"(\d+(?:\.\d+)?)\s*"
+_TIMES = re.compile(
+    rf"(?:{_PART}d)?\s*(?:{_PART}h)?\s*(?:{_PART}m(?:in)?)?\s*(?:{_PART}s)?", re.ASCII
+)
 
 
 def whole(
@@ -35,6 +41,7 @@ def whole(
     most: int | None = None,
     why: str = "",
     unit: str = "",
+    like: str = "",
 ) -> int:
     """Returns a whole number, however it is written, within its bounds.
 
@@ -47,15 +54,17 @@ def whole(
         why: Reason of `most`.
         unit: "bytes" takes KB, MB, GB and KiB, MiB, GiB too; "MiB" takes all suffixes as bytes
             and rounds up; "": a plain count.
+        like: What errors say that it must be; default: a whole number, with examples.
 
     Raises:
         InputError: It is no such number, or out of bounds.
     """
     number = _number(value, unit)
     if number is None:
-        like = "200000, 200k or 2M" if not unit else "200k, 2MB or 2MiB"
+        examples = "200k, 2MB or 2MiB" if unit else "200000, 200k or 2M"
         shown = one_line(repr(value) if isinstance(value, str) else value)
-        raise InputError(f"{name} must be a whole number, like {like}. Received: {shown}.")
+        rule = like or f"a whole number, like {examples}"
+        raise InputError(f"{name} must be {rule}. Received: {shown}.")
     reason = f" ({why})" if why else ""
     shown = one_line(value)
     if least is not None and number < least:
@@ -77,6 +86,45 @@ def amount(text: str) -> float | None:
     except ValueError:
         number = _fraction(text, {**_COUNTS, **_BYTES})
         return None if number is None else float(number)
+
+
+def span(text: str, unit: str = "") -> float | None:
+    """Returns a number that may be a time; None: it is none.
+
+    Args:
+        text: "0.5", "2e-3"; where the unit is one of time "90s", "30m", "1.5h", "2d", "1h30m" too.
+        unit: "seconds" or "minutes": what a number alone counts; "": no time.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        known = unit in _SECONDS and len(text) <= _LONGEST
+        found = _TIMES.fullmatch(text.strip().lower()) if known else None
+    if found is None or not any(found.groups()):
+        return None
+    seconds = sum(
+        float(part) * scale
+        for part, scale in zip(found.groups(), (86400.0, 3600.0, 60.0, 1.0), strict=True)
+        if part
+    )
+    return seconds / _SECONDS[unit]
+
+
+def number_text(number: float) -> str:
+    """Returns the shortest plain text of a number: "8", "0.7", "1e-05"."""
+    return repr(float(number)).removesuffix(".0")
+
+
+def amount_text(number: float) -> str:
+    """Returns the shortest text that `amount` reads as this number: "0.5", "12M", "1234567"."""
+    if not number.is_integer() or abs(number) >= _LIMIT:
+        return number_text(number)
+    texts = [str(int(number))]
+    for suffix, scale in _SUFFIXES.items():
+        units, rest = divmod(int(abs(number)), scale)
+        digits = f"{units}.{rest:0{len(str(scale)) - 1}}".rstrip("0").rstrip(".")
+        texts += [f"{'-' if number < 0 else ''}{digits}{suffix}"] if units else []
+    return min(texts, key=len)
 
 
 def _number(value: object, unit: str) -> int | None:

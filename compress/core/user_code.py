@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from types import ModuleType
 from typing import Any
 
 from compress.core.errors import InputError
@@ -27,9 +28,43 @@ def resolve(target: str, what: str = "") -> Callable[..., Any]:
     shown = f"{what} '{target}'" if what else f"'{target}'"
     if not module_name or not name:
         raise InputError(f"{shown} must be package.module:function. Received: '{target}'.")
+    function = getattr(_imported(module_name, shown), name, None)
+    if not callable(function):
+        received = "no such name" if function is None else type(function).__name__
+        raise InputError(
+            f"{shown} must name a function of '{module_name}'. Received: '{name}' ({received})."
+        )
+    found: Callable[..., Any] = function
+    return found
+
+
+def import_plugins(names: Iterable[str]) -> None:
+    """Imports modules of the user's, which register plug-ins under names of their own.
+
+    Args:
+        names: Dotted names; found as `resolve` finds them.
+
+    Raises:
+        InputError: One is no module's name, or cannot be imported.
+    """
+    for name in names:
+        if not all(map(str.isidentifier, name.split("."))):
+            raise InputError(
+                f"plugins must be names of modules, like mine or package.mine. Received: '{name}'."
+            )
+        _imported(name, f"Plug-in '{name}'")
+
+
+def _imported(name: str, shown: str) -> ModuleType:
+    """Imports a module of the user's; one that is not installed lies in the current folder.
+
+    Args:
+        name: Dotted.
+        shown: What errors call it.
+    """
     add_current_folder()
     try:
-        module = importlib.import_module(module_name)
+        return importlib.import_module(name)
     except ImportError as error:
         raise InputError(
             f"{shown} must name an importable module ({error}). Run from the folder that "
@@ -39,16 +74,8 @@ def resolve(target: str, what: str = "") -> Callable[..., Any]:
         # the module is the user's: whatever it raises is an error in their file
         raise InputError(
             f"{shown} must name an importable module ({told(error)}). "
-            f"Make `python -c 'import {module_name}'` work first."
+            f"Make `python -c 'import {name}'` work first."
         ) from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        received = "no such name" if function is None else type(function).__name__
-        raise InputError(
-            f"{shown} must name a function of '{module_name}'. Received: '{name}' ({received})."
-        )
-    found: Callable[..., Any] = function
-    return found
 
 
 def told(error: BaseException) -> str:

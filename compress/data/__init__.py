@@ -9,16 +9,18 @@ import numpy as np
 
 from compress.core.errors import InputError
 from compress.core.plugins import SOURCES
-from compress.data import folder, idx, npz, python
-from compress.data._base import CLASSES, Dataset, RawData, Split, check_split
+from compress.data import digits, folder, idx, keras_datasets, npz, python
+from compress.data._base import Dataset, RawData, Split, check_split
 from compress.data.preprocessing import Preprocessing, fit_preprocessing
 from compress.plan import DataOptions
+from compress.task import has_classes
 
 __all__ = [
-    "CLASSES",
     "DataOptions",
     "Dataset",
     "Preprocessing",
+    "RawData",
+    "SOURCES",
     "Split",
     "check_source",
     "load_data",
@@ -86,12 +88,15 @@ def check_source(options: DataOptions) -> Callable[[str], RawData] | None:
     if _is_python(options.source):
         return None
     load = _loader(options.source)
-    if load is not npz.load and options.task not in CLASSES:
+    if load in _OF_CLASSES and not has_classes(options.task):
         raise InputError(
             f"A {options.task} task must come from an .npz file or module:function. "
             f"Received: '{options.source}'."
         )
     return load
+
+
+_OF_CLASSES = (digits.load, keras_datasets.load, idx.load, folder.load)
 
 
 def _is_python(source: str) -> bool:
@@ -156,7 +161,7 @@ def _finish(
 
 def _numbered(train: Split, source: str, kind: str) -> tuple[str, ...]:
     """Names the classes by their indices; k distinct labels must be 0 to k-1."""
-    if kind not in CLASSES:
+    if not has_classes(kind):
         return tuple(str(column) for column in range(train.y.shape[1]))
     count = len(np.unique(train.y))
     if count < 2:
@@ -174,7 +179,7 @@ def _split_off(
             np.arange(len(split)),
             test_size=fraction,
             random_state=seed,
-            stratify=split.y if options.task in CLASSES else None,
+            stratify=split.y if has_classes(options.task) else None,
         )
     except ValueError as error:
         raise InputError(

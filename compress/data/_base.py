@@ -14,13 +14,11 @@ import numpy.typing as npt
 from compress.core.errors import InputError
 from compress.data.keys import example_keys
 from compress.data.preprocessing import Preprocessing
-from compress.task import Task, make_task
+from compress.task import Task, has_classes, make_task
 
 Array = npt.NDArray[np.generic]
 Labels = npt.NDArray[np.int64]
 SPLITS = ("train", "val", "test")
-CLASSES = ("multiclass", "binary")
-"""Tasks whose labels are class indices."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ class Dataset:
                     f"in the training part, {shape} in the {part} part."
                 )
         missing = np.flatnonzero(np.asarray(self.counts()["train"]) == 0)
-        if len(missing) and self.kind in CLASSES:
+        if len(missing) and has_classes(self.kind):
             raise InputError(
                 f"Every class of '{self.name}' must occur in the training part. Received: no "
                 f"example of class {missing[0]} ('{self.class_names[missing[0]]}')."
@@ -155,7 +153,7 @@ class Dataset:
         return {part: self._counts(self.split(part).y) for part in SPLITS}
 
     def _counts(self, labels: npt.NDArray[Any]) -> list[int]:
-        if self.kind in CLASSES:
+        if has_classes(self.kind):
             return [int(n) for n in np.bincount(labels, minlength=self.num_classes)]
         if self.kind == "multilabel":
             return [int(n) for n in labels.sum(axis=0)]
@@ -227,7 +225,7 @@ def _is_finite(x: Array) -> bool:
 def _check_labels(
     labels: npt.NDArray[Any], part: str, name: str, num_classes: int, kind: str
 ) -> None:
-    if kind in CLASSES:
+    if has_classes(kind):
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= num_classes:
             shifted = low == 1 and high == num_classes
@@ -260,7 +258,7 @@ def as_labels(labels: Array, name: str, kind: str = "multiclass") -> npt.NDArray
     Raises:
         InputError: Another shape or type (one-hot rows, floating point).
     """
-    if kind == "regression":
+    if kind != "multilabel" and not has_classes(kind):
         if labels.ndim not in (1, 2) or labels.dtype.kind not in "fiub":
             raise InputError(
                 f"{name} must be numbers of shape (n,) or (n, targets). Received: shape "

@@ -54,7 +54,7 @@ def make_hints(
     Raises:
         InputError: A layer does not exist, or shapes do not suit a loss.
     """
-    named = options.parsed_pairs()
+    named = [(pair.student, pair.teacher) for pair in options.pairs]
     rng = np.random.default_rng(seed)
     hints = []
     for name in options.hints:

@@ -19,6 +19,8 @@ from compress.distillation.teachers import Teachers, blended, class_order
 from compress.model.heads import check_head
 from compress.model.internals import layers_inside
 from compress.plan import DistillOptions, TrainSettings
+from compress.plan.fields import to_nested
+from compress.plan.forms import text_of
 from compress.train import LabelObjective
 
 if TYPE_CHECKING:
@@ -116,9 +118,9 @@ def teaching(
             teachers=teachers if live else None,
             arrays=cached.arrays if cached else {},
             teacher_weights=weights,
-            temperature=options.ramp("temperature"),
-            weight=options.ramp("weight"),
-            hint_weight=options.ramp("hint_weight"),
+            temperature=options.temperature,
+            weight=options.weight,
+            hint_weight=options.hint_weight,
             identity=_identity(options, teachers, data),
         )
         notes += _random_layers(student)
@@ -131,7 +133,7 @@ def teacher_shares(options: DistillOptions, count: int) -> list[float]:
     Raises:
         InputError: The plan has weights for another number of them.
     """
-    given = options.parsed_teacher_weights() or [1.0] * count
+    given = list(options.teacher_weights) or [1.0] * count
     if len(given) != count:
         raise InputError(
             f"teacher_weights must have one number a teacher. Received: {len(given)} for {count}."
@@ -186,9 +188,14 @@ def _random_layers(student: keras.Model) -> list[str]:
 
 
 def _identity(options: DistillOptions, teachers: Teachers, data: Dataset) -> str:
-    kept = {
-        name: value
-        for name, value in vars(options).items()
+    return f"teachers {cache_key(teachers, data)}, {_taught(options)}"
+
+
+def _taught(options: DistillOptions) -> dict[str, Any]:
+    """Returns what decides a training, written as in checkpoints of earlier versions."""
+    written = {"teacher_weights": text_of(options.teacher_weights)}
+    return {
+        name: written.get(name, tuple(value) if isinstance(value, list) else value)
+        for name, value in to_nested(options).items()
         if name not in ("cache", "cache_limit", "teacher")
     }
-    return f"teachers {cache_key(teachers, data)}, {kept}"

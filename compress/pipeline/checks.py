@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from compress.core.errors import FeasibleError, InputError
 from compress.data import Dataset
 from compress.pipeline.prepared import Subject
-from compress.plan import Plan
+from compress.plan import LayerPair, LayerShare, Plan
 from compress.prune.channels import check_channels
 from compress.prune.channels.criteria import CRITERIA
 from compress.train.augment import check_augment
@@ -48,12 +47,12 @@ def check_by_data(plan: Plan, data: Dataset) -> None:
 
     check_training(plan, data)
     CRITERIA[plan.channels.criterion]
-    maps = Path(plan.channels.sensitivity) if plan.channels.sensitivity else None
+    maps = plan.channels.sensitivity
     if maps is not None and maps.exists() and not maps.is_dir():
         raise InputError(f"channel_sensitivity must be a folder. Received: the file '{maps}'.")
-    files = plan.distill.teacher_files()
-    if files or plan.distill.automatic:
-        teacher_shares(plan.distill, len(files) or 1)
+    teacher = plan.distill.teacher
+    if teacher.files or teacher.automatic:
+        teacher_shares(plan.distill, len(teacher.files) or 1)
     if plan.weights.sparsity > 0:
         steps = max(1, len(data.train) // plan.finetune.batch_size)
         update_times(plan.weights, plan.finetune.epochs_for(steps) * steps, steps)
@@ -88,13 +87,13 @@ def checks_of(plan: Plan, data: Dataset, teachers: Sequence[keras.Model | None])
         teachers: One of them will teach; None: the model itself.
     """
     if plan.channels.active:
-        yield Check(f"channels {plan.channels.target}", _channels(plan, plan.channels.of))
+        yield Check(f"channels {plan.channels.target}", _channels(plan))
         for field, what in (("limits", "channel limit"), ("exclude", "channel exclusion")):
             for pattern in getattr(plan.channels, field):
                 yield Check(
                     f"{what} '{pattern}'",
                     # of a target that any model meets
-                    _channels(plan, "amount", target="0", **{field: (pattern,)}),
+                    _channels(plan, target_metric="amount", target=0.0, **{field: (pattern,)}),
                     partial(_without, section="channels", field=field, item=pattern),
                 )
     if plan.weights.sparsity > 0:
@@ -104,7 +103,7 @@ def checks_of(plan: Plan, data: Dataset, teachers: Sequence[keras.Model | None])
                 _weights(plan, override),
                 partial(_without, section="weights", field="overrides", item=override),
             )
-    if plan.distill.automatic or plan.distill.teacher_files():
+    if plan.distill.teacher.automatic or plan.distill.teacher.files:
         for pair in plan.distill.pairs:
             drop = partial(_without, section="distill", field="pairs", item=pair)
             yield Check(f"hint pair '{pair}'", _hints(plan, data, teachers, (pair,)), drop)
@@ -112,7 +111,7 @@ def checks_of(plan: Plan, data: Dataset, teachers: Sequence[keras.Model | None])
             yield Check(f"hints {', '.join(plan.distill.hints)}", _hints(plan, data, teachers, ()))
 
 
-def _without(plan: PlanT, *, section: str, field: str, item: str) -> PlanT:
+def _without(plan: PlanT, *, section: str, field: str, item: object) -> PlanT:
     """Returns a plan without one item of a list; hints go with the last of their pairs."""
     options = getattr(plan, section)
     kept = tuple(other for other in getattr(options, field) if other != item)
@@ -120,24 +119,24 @@ def _without(plan: PlanT, *, section: str, field: str, item: str) -> PlanT:
     return replace(plan, **{section: replace(options, **{field: kept}, **more)})
 
 
-def _channels(plan: Plan, of: str, **changes: Any) -> Run:
-    options = replace(plan.channels, **{"of": of, "limits": (), "exclude": (), **changes})
+def _channels(plan: Plan, **changes: Any) -> Run:
+    options = replace(plan.channels, **{"limits": (), "exclude": (), **changes})
     return lambda subject: check_channels(subject.coupling, options)
 
 
-def _weights(plan: Plan, override: str) -> Run:
+def _weights(plan: Plan, override: LayerShare) -> Run:
     from compress.prune.weights import find_targets
 
     options = replace(plan.weights, overrides=(override,))
 
     def run(subject: Subject) -> None:
-        find_targets(subject.model, also=options.also, overrides=options.parsed_overrides())
+        find_targets(subject.model, include=options.include, overrides=options.overrides)
 
     return run
 
 
 def _hints(
-    plan: Plan, data: Dataset, teachers: Sequence[keras.Model | None], pairs: tuple[str, ...]
+    plan: Plan, data: Dataset, teachers: Sequence[keras.Model | None], pairs: tuple[LayerPair, ...]
 ) -> Run:
     from compress.distillation import make_hints
 

@@ -85,7 +85,7 @@ def compress_model(
     device = setup(plan.device, plan.threads)
     original = load_model(path)
     data = data or load_for_model(path, plan, original)
-    teachers = [path] if plan.distill.automatic else plan.distill.teacher_files()
+    teachers = [path] if plan.distill.teacher.automatic else plan.distill.teacher.files
     functional(original)
     check_head(original, data)
     past = [check_unlearnt(path, data, f"Model '{path}'")]
@@ -94,7 +94,7 @@ def compress_model(
     check_by_data(plan, data)
     work = Work(data, plan, device, on_progress)
     dense = prepare(original, path.stem, work, teachers)
-    named = [] if plan.distill.automatic else dense.teachers.models
+    named = [] if plan.distill.teacher.automatic else dense.teachers.models
     check_by_models(plan, data, [dense.subject], named)
     if plan.channels.active:
         check_channels(dense.subject.coupling, plan.channels)
@@ -130,7 +130,7 @@ def unlearnt_teachers(plan: Plan, data: Dataset) -> list[Judged]:
     Raises:
         InputError: One has.
     """
-    files = plan.distill.teacher_files()
+    files = plan.distill.teacher.files
     return [check_unlearnt(path, data, f"Teacher '{path}'") for path in files]
 
 

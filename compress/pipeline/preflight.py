@@ -35,7 +35,7 @@ def preflight(
     """
     if data:
         check_source(plan.data)
-    for path in (*models, *plan.distill.teacher_files()):
+    for path in (*models, *plan.distill.teacher.files):
         check_model_file(path)
     if files:
         for name in plan.export.formats:

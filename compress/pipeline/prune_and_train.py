@@ -169,9 +169,9 @@ def _sensitivity(dense: Prepared, work: Work) -> tuple[SensitivityMap | None, li
     from compress.prune.channels import MapOrigin, SensitivityMap, sensitivity_map
 
     model, data, options = dense.model, work.data, work.plan.channels
-    if not options.sensitivity:
+    if options.sensitivity is None:
         return None, []
-    path = Path(options.sensitivity) / f"{dense.name}.json"
+    path = options.sensitivity / f"{dense.name}.json"
     how: dict[str, Any] = {
         "criterion": options.criterion, "aggregate": options.aggregate, "seed": work.seed
     }  # fmt: skip

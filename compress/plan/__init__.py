@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from compress.core.counts import MORE_THREADS, MOST_SEED, MOST_THREADS, SEED_BITS
 from compress.core.device import DEVICES
+from compress.core.user_code import import_plugins
 from compress.plan.channels import (
     AGGREGATES,
     CHANNEL_COSTS,
@@ -16,6 +17,8 @@ from compress.plan.channels import (
 from compress.plan.data import NORMALIZATIONS, DataOptions
 from compress.plan.distill import CACHES, DistillOptions
 from compress.plan.fields import option, require_choice, settle
+from compress.plan.forms import Names, Place
+from compress.plan.layers import LayerPair, LayerShare
 from compress.plan.output import (
     FORMATS,
     LITERT_FORMATS,
@@ -23,7 +26,11 @@ from compress.plan.output import (
     ExportOptions,
     LatencyOptions,
 )
+from compress.plan.pattern import PatternSpec
 from compress.plan.ramp import Ramp
+from compress.plan.target import Target
+from compress.plan.teacher import AUTO, TeacherChoice
+from compress.plan.train_time import TrainTime
 from compress.plan.training import (
     AUGMENTATIONS,
     CLASS_WEIGHTS,
@@ -36,16 +43,15 @@ from compress.plan.training import (
 from compress.plan.weights import (
     POOLINGS,
     PRUNED_TOO,
-    TIME_UNITS,
     WEIGHT_SCHEDULES,
     WEIGHT_SCOPES,
     WeightOptions,
-    parsed_time,
 )
 
 __all__ = [
     "AGGREGATES",
     "AUGMENTATIONS",
+    "AUTO",
     "CACHES",
     "CHANNEL_COSTS",
     "CHANNEL_SCOPES",
@@ -59,22 +65,26 @@ __all__ = [
     "FORMATS",
     "LITERT_FORMATS",
     "LatencyOptions",
+    "LayerPair",
+    "LayerShare",
     "MIN_FINETUNE_EPOCHS",
     "NORMALIZATIONS",
     "ONNX_FORMATS",
     "OPTIMIZERS",
     "POOLINGS",
     "PRUNED_TOO",
+    "PatternSpec",
     "Plan",
     "Ramp",
     "SCHEDULES",
     "SCORE_SCALES",
-    "TIME_UNITS",
+    "Target",
+    "TeacherChoice",
     "TrainSettings",
+    "TrainTime",
     "WEIGHT_SCHEDULES",
     "WEIGHT_SCOPES",
     "WeightOptions",
-    "parsed_time",
 ]
 
 
@@ -103,8 +113,12 @@ class Plan:
         most=MOST_THREADS,
         why=MORE_THREADS,
     )
-    out: str = option("", "--out", "folder of the results", extendable=True)
+    out: Place = option(None, "--out", "folder of the results", extendable=True)
+    plugins: Names = option(
+        (), "--plugins", "modules to import first, with commas: they register plug-ins of yours"
+    )
 
     def __post_init__(self) -> None:
         settle(self)
+        import_plugins(self.plugins)
         require_choice("device", self.device, DEVICES)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from compress.core.counts import amount
 from compress.core.plugins import CRITERIA
 from compress.plan.fields import option, require, require_choice, settle
+from compress.plan.forms import Given, Names, Place
+from compress.plan.layers import LayerShare
+from compress.plan.target import Target
 
 CHANNEL_COSTS = ("macs", "params", "amount")
 CHANNEL_SCOPES = ("global", "layer")
@@ -17,28 +19,29 @@ MOST_STEPS = 10_000
 MOST_ROUND_TO = 2**16
 
 
-def parsed_share(text: str) -> tuple[str, float]:
-    """Splits "pattern=0.3"; the number is NaN where there is none."""
-    pattern, _, digits = text.rpartition("=")
-    try:
-        return pattern, float(digits)
-    except ValueError:
-        return pattern, math.nan
+Shares = Given[tuple[LayerShare, ...], Iterable[str | LayerShare] | Mapping[str, float]]
+"""Shares by pattern of layer names: {"conv1*": 0.3}, ("conv1*=0.3",) or "conv1*=0.3,head=0"."""
 
 
 @dataclass(frozen=True)
 class ChannelOptions:
-    """Removal of whole channels, neurons and heads."""
+    """Removal of whole channels, neurons and heads.
 
-    target: str = option(
-        "",
+    In Python a target of at most 1 is a share: `target=0.5` keeps half of the MACs, `12e6` is a
+    count.
+    """
+
+    target: Given[Target | None, Target | str | float | None] = option(
+        None,
         "--channels",
-        "what to keep: 0.5x (of the model's MACs) or an absolute 12M; empty: every channel",
+        "what to keep: 0.5x (of the model's MACs; also 2x smaller) or an absolute 12M; empty: "
+        "every channel",
     )
-    of: str = option(
+    target_metric: str = option(
         "macs",
         "--channels-of",
         "what the target counts: macs, params, or amount (share of each layer removed: 0.5)",
+        was="of",
     )
     criterion: str = option(
         "l2",
@@ -66,14 +69,12 @@ class ChannelOptions:
         why="no layer has as many channels",
     )
     min_kept: float = option(0.1, "--min-kept", "smallest share of a layer's channels to keep")
-    limits: tuple[str, ...] = option(
+    limits: Shares = option(
         (), "--channel-limits", "most to remove by layer name pattern: conv1*=0.3,head=0"
     )
-    exclude: tuple[str, ...] = option(
-        (), "--channel-exclude", "patterns of layer names whose channels stay"
-    )
-    sensitivity: str = option(
-        "",
+    exclude: Names = option((), "--channel-exclude", "patterns of layer names whose channels stay")
+    sensitivity: Place = option(
+        None,
         "--channel-sensitivity",
         "a folder of sensitivity maps: rank by loss of accuracy, measured once a model",
     )
@@ -88,50 +89,35 @@ class ChannelOptions:
 
     def __post_init__(self) -> None:
         settle(self)
-        require_choice("channel target", self.of, CHANNEL_COSTS)
+        require_choice("channel target", self.target_metric, CHANNEL_COSTS)
         CRITERIA.require(self.criterion)
         require_choice("channel scope", self.scope, CHANNEL_SCOPES)
         require_choice("channel aggregation", self.aggregate, AGGREGATES)
         require_choice("channel normalization", self.normalize, SCORE_SCALES)
         require(0 <= self.min_kept <= 1, "min_kept", "be in [0, 1]", self.min_kept)
-        if self.target:
-            self.parsed()
-        for limit in self.limits:
-            self.parsed_limit(limit)
+        if self.target is not None:
+            object.__setattr__(self, "target", self._checked(self.target))
 
     @property
     def active(self) -> bool:
         """Whether any channel is to be removed."""
-        return bool(self.target)
+        return self.target is not None
 
-    def parsed(self) -> tuple[float, bool]:
-        """Returns the target's number and whether it is a share of the original.
+    def _checked(self, target: Target) -> Target:
+        """Returns a target that is in its range.
 
         Raises:
-            InputError: It is no number, or out of range.
+            InputError: It is not.
         """
-        text = self.target.strip()
-        share = text.endswith("x") or self.of == "amount"
-        number = amount(text.removesuffix("x"))
-        value = math.nan if number is None else number
-        name = f"channels ({self.of})"
-        if self.of == "amount":
-            require(0 <= value < 1, "amount", "be in [0, 1)", self.target)
-        elif share:
-            require(0 < value <= 1, name, "keep a share in (0, 1], like 0.5x", self.target)
+        name = f"channels ({self.target_metric})"
+        if self.target_metric == "amount":
+            target = Target(target.amount, relative=False)
+            require(0 <= target.amount < 1, "amount", "be in [0, 1)", target)
+            return target
+        if target.relative:
+            rule = "keep a share in (0, 1], like 0.5x, or be '2x smaller'"
+            require(0 < target.amount <= 1, name, rule, target)
         else:
-            require(
-                1 <= value < math.inf, name, "be a share like 0.5x or a count like 12M", self.target
-            )
-        return value, share
-
-    @staticmethod
-    def parsed_limit(limit: str) -> tuple[str, float]:
-        """Splits "pattern=0.3".
-
-        Raises:
-            InputError: There is no pattern, or the share is not in [0, 1].
-        """
-        pattern, share = parsed_share(limit)
-        require(bool(pattern) and 0 <= share <= 1, "channel limit", "be pattern=share", limit)
-        return pattern, share
+            rule = "be a share like 0.5x or a count like 12M"
+            require(target.amount >= 1, name, rule, target)
+        return target

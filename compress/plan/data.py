@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compress.core.plugins import TASKS
-from compress.plan.fields import option, require, require_choice
+from compress.plan.fields import option, require, require_choice, settle
 
 NORMALIZATIONS = (
     "auto",
@@ -50,6 +50,7 @@ class DataOptions:
     )
 
     def __post_init__(self) -> None:
+        settle(self)
         TASKS.require(self.task)
         require_choice("normalization", self.normalize, NORMALIZATIONS)
         for name in ("val_fraction", "test_fraction"):

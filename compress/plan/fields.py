@@ -2,21 +2,20 @@
 
 A plan is one frozen record; its sections group the fields. The command line, a TOML
 file and Python all end in `from_nested` or `from_flat`, so defaults, names, help and
-checks live in the dataclasses alone.
+checks live in the dataclasses alone. Each section calls `settle` when it is made: from then on
+its fields hold values of the types that they declare (see `compress.plan.forms`).
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import math
-import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from compress.core.counts import whole
 from compress.core.errors import InputError, one_line, unknown_name
+from compress.core.user_code import import_plugins
+from compress.plan.forms import hints_of, plain, text_of, typed
 
 PlanT = TypeVar("PlanT")
 
@@ -31,23 +30,31 @@ def option(
     most: int | None = None,
     why: str = "",
     unit: str = "",
+    like: str = "",
+    was: str = "",
 ) -> Any:
     """Declares a field of a plan section.
 
     Args:
-        default: The one default that every caller gets.
+        default: The one default that every caller gets, of the field's type.
         flags: Names on the command line, space separated; the first is the flat name.
         text: Help text.
         extendable: A run that goes on may be given another value (a budget, say).
         least, most: Bounds of a whole number, both included; `settle` checks them.
         why: Reason of `most`.
-        unit: Of a whole number that is a size: "bytes" or "MiB"; see `compress.core.counts.whole`.
+        unit: Of a whole number that is a size: "bytes" or "MiB"; of a time: "minutes" or
+            "seconds"; see `compress.core.counts`.
+        like: What errors say that a whole number must be, where examples help.
+        was: The field's name in plans of earlier versions, as TOML and run folders hold them.
 
     Returns:
         The dataclass field.
     """
-    metadata = {"flags": tuple(flags.split()), "help": text, "extendable": extendable}
-    metadata["count"] = {"least": least, "most": most, "why": why, "unit": unit}
+    count = {"least": least, "most": most, "why": why, "unit": unit, "like": like}
+    metadata = {
+        "flags": tuple(flags.split()), "help": text, "extendable": extendable, "was": was,
+        "count": count,
+    }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -69,6 +76,11 @@ class PlanField:
         return self.flags[0].lstrip("-").replace("-", "_")
 
     @property
+    def default_text(self) -> str:
+        """The default as the command line takes it; empty: none."""
+        return text_of(self.default)
+
+    @property
     def path(self) -> str:
         """The dotted path in the plan, as in errors and TOML: `data.source`."""
         return f"{self.section}.{self.name}" if self.section else self.name
@@ -81,15 +93,13 @@ def plan_fields(plan: type[Any]) -> tuple[PlanField, ...]:
     *first* flag; the others keep their remaining flags.
     """
     leaves: list[PlanField] = []
-    hints = typing.get_type_hints(plan)
     for field in dataclasses.fields(plan):
-        hint = hints[field.name]
-        if dataclasses.is_dataclass(hint):
-            inner_hints = typing.get_type_hints(hint)
-            for inner in dataclasses.fields(typing.cast(Any, hint)):
-                leaves.append(_leaf(field.name, inner, inner_hints[inner.name]))
-        else:
+        hint = hints_of(plan)[field.name]
+        if "flags" in field.metadata:
             leaves.append(_leaf(None, field, hint))
+        else:
+            for inner in dataclasses.fields(hint):
+                leaves.append(_leaf(field.name, inner, hints_of(hint)[inner.name]))
     primary = {leaf.flags[0]: leaf.path for leaf in leaves}
     return tuple(
         dataclasses.replace(
@@ -108,23 +118,18 @@ def _leaf(section: str | None, field: dataclasses.Field[Any], hint: Any) -> Plan
 
 
 def settle(section: Any) -> None:
-    """Reads a section's whole numbers ("2M") and checks their bounds; for its `__post_init__`.
+    """Turns what a section's fields were given into values of their types; for `__post_init__`.
 
     Raises:
-        InputError: One is no whole number, or out of its bounds.
+        InputError: One is given as nothing that its type takes, or is out of its bounds.
     """
-    hints = typing.get_type_hints(type(section))
+    hints = hints_of(type(section))
     for field in dataclasses.fields(section):
-        value = getattr(section, field.name)
-        if value is None or "flags" not in field.metadata or not _takes_count(hints[field.name]):
-            continue
-        name = field.metadata["flags"][0].lstrip("-").replace("-", "_")
-        object.__setattr__(section, field.name, whole(value, name, **field.metadata["count"]))
-
-
-def _takes_count(hint: Any) -> bool:
-    """Tells whether a field is a whole number."""
-    return hint is int or int in typing.get_args(hint)
+        if "flags" in field.metadata:
+            name = field.metadata["flags"][0].lstrip("-").replace("-", "_")
+            given = getattr(section, field.name)
+            value = typed(given, hints[field.name], name, **field.metadata["count"])
+            object.__setattr__(section, field.name, value)
 
 
 def from_flat(plan: type[PlanT], values: Mapping[str, Any]) -> PlanT:
@@ -160,33 +165,53 @@ def nest(plan: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
 def from_nested(plan: type[PlanT], values: Mapping[str, Any]) -> PlanT:
     """Builds a plan from its nested form, as `to_nested` writes it and TOML holds it.
 
+    Names that keys had in earlier versions are taken too.
+
     Raises:
         InputError: A section or key is unknown, or a value breaks a rule.
     """
-    hints = typing.get_type_hints(plan)
-    arguments: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in hints:
-            raise unknown_name("plan section or key", key, hints)
-        if not dataclasses.is_dataclass(hints[key]):
-            arguments[key] = _coerce(key, hints[key], value)
-            continue
-        section = typing.cast(type[Any], hints[key])
-        inner = typing.get_type_hints(section)
-        if not isinstance(value, Mapping):
-            raise _no_table(key, value)
-        for name in value:
-            if name not in inner:
-                raise unknown_name(f"key in plan section '{key}'", name, inner)
-        arguments[key] = section(
-            **{name: _coerce(f"{key}.{name}", inner[name], item) for name, item in value.items()}
-        )
+    arguments = _keys(plan, values, "plan section or key")
+    if "plugins" in arguments:
+        # what they register may be named in any section
+        import_plugins(typed(arguments["plugins"], tuple[str, ...], "plugins"))
+    sections = {field.name for field in dataclasses.fields(plan) if "flags" not in field.metadata}  # type: ignore[arg-type]
+    for key in sections & arguments.keys():
+        if not isinstance(arguments[key], Mapping):
+            raise _no_table(key, arguments[key])
+        section = hints_of(plan)[key]
+        arguments[key] = section(**_keys(section, arguments[key], f"key in plan section '{key}'"))
     return plan(**arguments)
 
 
+def _keys(section: type[Any], values: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Returns the values under the names that fields have now.
+
+    Raises:
+        InputError: A key is unknown, or stands there under its old name too.
+    """
+    fields = dataclasses.fields(section)
+    names = {field.name: field.name for field in fields}
+    old = {field.metadata["was"]: field.name for field in fields if field.metadata.get("was")}
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name = (names | old).get(key)
+        if name is None:
+            raise unknown_name(what, key, names)
+        if name in found:
+            raise InputError(
+                f"A {what} must stand in a plan once. Received: '{name}' and its old name "
+                f"'{next(was for was, now in old.items() if now == name)}'."
+            )
+        found[name] = value
+    return found
+
+
 def to_nested(plan: Any) -> dict[str, Any]:
-    """Returns the plan as plain dictionaries and lists, ready for JSON."""
-    return typing.cast(dict[str, Any], _plain(dataclasses.asdict(plan)))
+    """Returns a plan, or a section, as plain dictionaries and lists, ready for JSON and TOML."""
+    return {
+        field.name: (plain if "flags" in field.metadata else to_nested)(getattr(plan, field.name))
+        for field in dataclasses.fields(plan)
+    }
 
 
 def overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,7 +237,7 @@ def differing_fields(old: PlanT, new: PlanT) -> list[str]:
     for leaf in plan_fields(type(old)):
         before, after = value_of(old, leaf), value_of(new, leaf)
         if before != after and not leaf.extendable:
-            differences.append(f"{leaf.path} was {before!r}, now {after!r}")
+            differences.append(f"{leaf.path} was {plain(before)!r}, now {plain(after)!r}")
     return differences
 
 
@@ -235,28 +260,8 @@ def command_words(plan: Any) -> list[str]:
             continue
         words.append(leaf.flags[0])
         if not isinstance(value, bool):
-            words.append(joined(value) if isinstance(value, tuple) else str(value))
+            words.append(text_of(value))
     return words
-
-
-def joined(items: Sequence[str]) -> str:
-    """Writes a list as the command line takes it: commas between, quotes around commas."""
-    return ",".join(
-        '"' + item.replace('"', '""') + '"' if set(item) & {",", '"'} else item for item in items
-    )
-
-
-def listed(text: str) -> tuple[str, ...]:
-    """Reads what `joined` wrote: "a,b" are two items, '"a,b"' is one; empty ones are left out.
-
-    Raises:
-        InputError: The text is no such list (too long, a line break within quotes).
-    """
-    try:
-        row = next(csv.reader([text], skipinitialspace=True), [])
-    except csv.Error as error:
-        raise InputError(f"A list must be items with commas between ({error}).") from None
-    return tuple(item.strip() for item in row if item.strip())
 
 
 def require(holds: bool, name: str, rule: str, received: object, remedy: str = "") -> None:
@@ -286,52 +291,3 @@ def _no_table(key: str, value: object) -> InputError:
 def _quoted(value: object) -> str:
     """Renders a value so that its type can be seen: texts in quotes."""
     return one_line(repr(value) if isinstance(value, str) else value)
-
-
-def _coerce(path: str, hint: Any, value: Any) -> Any:
-    """Turns a value from JSON, TOML or a command line into the field's type, or refuses it."""
-    for item in value if isinstance(value, (list, tuple)) else (value,):
-        if isinstance(item, int):
-            require(abs(item) < 2**63, path, "be a number of at most 63 bits", item)
-        if isinstance(item, str):
-            require("\0" not in item, path, "hold no NUL character", repr(item))
-    members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None:
-        require(type(None) in members, path, "have a value", value)
-        return None
-    kinds = tuple(member for member in members if member is not type(None))
-    if kinds == (float, str):
-        return _number_or_text(path, value)
-    (kind,) = kinds
-    if typing.get_origin(kind) is tuple:
-        items = listed(value) if isinstance(value, str) else value
-        names = isinstance(items, (list, tuple)) and all(isinstance(item, str) for item in items)
-        require(names, path, "be a list of names", _quoted(value))
-        return tuple(item for item in items if item)
-    if kind is int and isinstance(value, (float, str)):
-        return value  # "2M": the section reads it, and knows its bounds
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    wanted = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    require(wanted, path, f"be of type {kind.__name__}", _quoted(value))
-    require(kind is not float or math.isfinite(value), path, "be finite", value)
-    return value
-
-
-def _number_or_text(path: str, value: Any) -> float | str:
-    """Returns a number where `value` is one or reads as one, else the text."""
-    try:
-        number = float(value) if not isinstance(value, bool) else math.nan
-    except (TypeError, ValueError):
-        require(isinstance(value, str), path, "be a number or a text", _quoted(value))
-        return typing.cast(str, value)
-    require(math.isfinite(number), path, "be finite", value)
-    return number
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return value

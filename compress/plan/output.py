@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from compress.core.counts import MORE_THREADS, MOST_THREADS
 from compress.core.plugins import RUNTIMES
 from compress.plan.fields import option, require, require_choice, settle
+from compress.plan.forms import Given, Names
 
 LITERT_FORMATS = ("float32", "float16", "dynamic", "int8", "sparse")
 ONNX_FORMATS = ("onnx", "onnx_int8")
@@ -17,7 +18,7 @@ FORMATS = (*LITERT_FORMATS, *ONNX_FORMATS)
 class ExportOptions:
     """Which files are made of a model."""
 
-    formats: tuple[str, ...] = option(
+    formats: Names = option(
         ("float32", "int8"),
         "--formats",
         "LiteRT files: float32, float16, dynamic (int8 weights), int8, sparse (float32 without the "
@@ -50,9 +51,11 @@ class LatencyOptions:
     precision: float = option(
         0.02, "--latency-precision", "stop when each ratio's 95 % half-width is below this share"
     )
-    budget: float = option(60.0, "--latency-budget", "seconds after which timing stops anyway")
+    budget: Given[float, float | str] = option(
+        60.0, "--latency-budget", "seconds (or 2m) after which timing stops anyway", unit="seconds"
+    )
 
-    runtimes: tuple[str, ...] = option(
+    runtimes: Names = option(
         ("litert",),
         "--runtimes",
         "litert; mnn (whose kernels skip zeros; float32 files; pip install 'paretune[mnn]'); onnx "

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
-from compress.core.errors import InputError
+from compress.core.counts import number_text
+from compress.core.errors import InputError, one_line
+from compress.plan.forms import Written
+from compress.plan.train_time import percent_text
 
 
 @dataclass(frozen=True)
-class Ramp:
+class Ramp(Written):
     """Goes from `start` to `end` in a straight line until a share of the training is done.
 
     Attributes:
         start, end: Values before and after.
         until: Share of the training, in (0, 1]; from there on the value is `end`.
+
+    Example:
+        >>> Ramp.parse("0:0.7@20%")
+        Ramp(start=0.0, end=0.7, until=0.2)
     """
 
     start: float
@@ -22,32 +30,38 @@ class Ramp:
     until: float = 1.0
 
     @classmethod
-    def parse(cls, name: str, text: float | str) -> Ramp:
-        """Reads "4" (constant), "8:2" (over the whole training) or "0:0.7@20%".
+    def constant(cls, value: float) -> Self:
+        """Returns a number that stays."""
+        return cls(float(value), float(value))
 
-        Args:
-            name: What the number is, for the error.
-            text: A number or the text.
+    @classmethod
+    def parse(cls, text: str, name: str = "a number") -> Self:
+        """Reads "4" (constant), "8:2" (over the whole training) or "0:0.7@20%".
 
         Raises:
             InputError: It is none of them.
         """
-        ramp: Ramp | None
         try:
-            if isinstance(text, str):
-                values, _, until = text.partition("@")
-                start, _, end = values.partition(":")
-                ramp = cls(float(start), float(end or start), _share(until))
-            else:
-                ramp = cls(float(text), float(text))
+            values, _, until = text.partition("@")
+            start, _, end = values.partition(":")
+            ramp = cls(float(start), float(end or start), _share(until))
         except ValueError:
-            ramp = None
-        if ramp is None or not 0 < ramp.until <= 1 or abs(ramp.start) + abs(ramp.end) > 1e30:
+            ramp = cls(0.0, 0.0, 0.0)
+        if not 0 < ramp.until <= 1 or not abs(ramp.start) + abs(ramp.end) <= 1e30:
             raise InputError(
                 f"{name} must be a number, a ramp 'from:to' over the training, or 'from:to@20%' "
-                f"over its first fifth. Received: {text!r}."
+                f"over its first fifth. Received: {one_line(repr(text))}."
             )
         return ramp
+
+    @classmethod
+    def of(cls, value: object, name: str = "a number") -> Self:
+        """Takes a number, or a pair (from, to), too."""
+        if isinstance(value, numbers.Real) and not isinstance(value, bool):
+            return cls.parse(number_text(float(value)), name)
+        if isinstance(value, tuple) and len(value) == 2:
+            value = f"{value[0]}:{value[1]}"
+        return super().of(value, name)
 
     @property
     def largest(self) -> float:
@@ -66,6 +80,21 @@ class Ramp:
         import tensorflow as tf
 
         return self.start + (self.end - self.start) * tf.minimum(progress / self.until, 1.0)
+
+    def plain(self) -> float | str:
+        """Returns the number where it stays, else the text."""
+        return self.start if self == self.constant(self.start) else str(self)
+
+    def __str__(self) -> str:
+        """Returns "4", "8:2" or "0:0.7@20%"."""
+        if self == self.constant(self.start):
+            return number_text(self.start)
+        text = f"{number_text(self.start)}:{number_text(self.end)}"
+        if self.until == 1.0:
+            return text
+        percent = percent_text(self.until)
+        exact = _share(percent) == self.until
+        return f"{text}@{percent if exact else number_text(self.until)}"
 
 
 def _share(text: str) -> float:

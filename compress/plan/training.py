@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compress.plan.fields import option, require, require_choice, settle
+from compress.plan.forms import Names
 
 SCHEDULES = ("constant", "cosine", "exponential")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
@@ -51,7 +52,7 @@ class TrainSettings:
     class_weights: str = option(
         "none", "--class-weights", "none, or balanced: rare classes weigh more, in every training"
     )
-    augment: tuple[str, ...] = option(
+    augment: Names = option(
         (),
         "--augment",
         "random changes of training images, in every training: flip (left to right), shift (by up "

@@ -61,6 +61,7 @@ def policy(style: str) -> str:
 def _head(report: Report) -> dict[str, Any]:
     """Returns what head.html.j2 shows: what was run on which data, and what stands out."""
     data, kind = report.data, report.kind
+    noun = _NOUNS.get(kind, "outputs")
     parts = {name: _examples(counts, kind) for name, counts in data.get("counts", {}).items()}
     shape = " x ".join(str(size) for size in data.get("input_shape", []))
     sizes = ", ".join(f"{count} {name}" for name, count in parts.items())
@@ -72,7 +73,7 @@ def _head(report: Report) -> dict[str, Any]:
     return {
         "command": report.record["command"],
         "source": str(data.get("source", report.folder.name)),
-        "lead": f"{len(data.get('class_names', []))} {_NOUNS[kind]}, inputs of {shape}; {sizes}. "
+        "lead": f"{len(data.get('class_names', []))} {noun}, inputs of {shape}; {sizes}. "
         "Training data trained, validation data selected, test data judged "
         f"{' and '.join(judged)} once.",
         "warnings": learnt_lines(report),

@@ -17,16 +17,28 @@ __all__ = [
     "MEANING",
     "MultiClass",
     "MultiLabel",
-    "QUALITIES",
     "Regression",
     "TASKS",
     "Task",
     "UNBOUNDED",
+    "has_classes",
     "make_task",
+    "qualities",
 ]
 
-QUALITIES = tuple(dict.fromkeys(name for kind in TASKS for name in TASKS[kind].qualities))
-"""What can be selected by, in any task that paretune brings."""
+
+def has_classes(kind: str) -> bool:
+    """Tells whether the labels of a kind of task are indices of classes.
+
+    Raises:
+        InputError: Unknown kind.
+    """
+    return bool(TASKS[kind].indices)
+
+
+def qualities() -> tuple[str, ...]:
+    """Returns what can be selected by in some task, one that was registered too."""
+    return tuple(dict.fromkeys(name for kind in TASKS for name in TASKS[kind].qualities))
 
 
 def make_task(kind: str, names: int, labels: Array | None = None) -> Task:

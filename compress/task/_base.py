@@ -19,7 +19,9 @@ class Task(ABC):
         name: As `Dataset.kind` says it.
         activation: What turns logits into predictions: "softmax", "sigmoid" or "linear".
         qualities: Names that `quality` returns and more is better of; the first is the one
-            that selects unless told otherwise.
+            that selects unless told otherwise. Each stands in `compress.task.MEANING`: a task
+            of your own adds there what it calls otherwise.
+        indices: Whether a label is one number: the index of a class; else it is a row.
         shares: Those that are shares of examples, each of which is right or wrong.
         label_smoothing: Share of a target that is moved to the other classes, in [0, 1).
     """
@@ -27,6 +29,7 @@ class Task(ABC):
     name: str
     activation: str
     qualities: tuple[str, ...]
+    indices: bool = False
     shares: tuple[str, ...] = ()
     label_smoothing: float = 0.0
 

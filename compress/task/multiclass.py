@@ -22,6 +22,7 @@ class MultiClass(Task):
 
     name = "multiclass"
     activation = "softmax"
+    indices = True
     qualities = ("accuracy", "f1_macro", "precision_macro", "recall_macro")
     shares = ("accuracy",)
 

@@ -45,6 +45,7 @@ class Binary(_YesNo):
     label_smoothing: float = 0.0
 
     name = "binary"
+    indices = True
     qualities = ("accuracy", "f1", "precision", "recall", "roc_auc")
     shares = ("accuracy",)
 

@@ -23,6 +23,7 @@ from compress.train.scaling_comparison import BOLD, beats, differs, require_sens
 if TYPE_CHECKING:
     import keras
 
+
 FIRST_LOOK = 512
 """Validation examples that every scaling is tried on; what is left is tried on all of them."""
 MORE = 4096

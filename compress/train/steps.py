@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from compress.core.device import Device
 from compress.core.errors import InputError
-from compress.data import CLASSES, Dataset
+from compress.data import Dataset
 from compress.model.logits import LogitsView
+from compress.task import has_classes
 from compress.train.augment import augmented
 from compress.train.context import TrainContext
 from compress.train.objective import Batch
@@ -215,7 +216,7 @@ def class_weights(data: Dataset, mode: str) -> npt.NDArray[np.float32]:
     """
     if mode == "none":
         return np.ones(data.num_classes, np.float32)
-    if data.kind not in CLASSES:
+    if not has_classes(data.kind):
         raise InputError(
             f"class_weights must be 'none' in a {data.kind} task. Received: '{mode}'. Give each "
             "example a weight in the data instead."

@@ -16,12 +16,23 @@ from compress.core.errors import InputError, one_line
 from compress.plan import Plan
 from compress.plan.bench import BenchPlan
 from compress.plan.fields import PlanField, from_nested, nest, overlay, plan_fields
+from compress.plan.forms import kind_of
 from search.cli._completion import Names, completer
 from search.cli._console import note, reporting_errors
 from search.cli._help import GENERAL, SECTIONS
 
 PlanT = TypeVar("PlanT", bound=Plan | BenchPlan)
 
+Plugins = Annotated[
+    str,
+    typer.Option(
+        "--plugins",
+        metavar="LIST",
+        help="modules to import first, with commas: they register plug-ins of yours",
+    ),
+]
+"""The option of commands without a plan."""
+_METAVARS = {int: "N", float: "NUMBER", bool: None, Path: "PATH"}
 _PLAN_FILE = inspect.Parameter(
     "plan_file",
     inspect.Parameter.KEYWORD_ONLY,
@@ -149,14 +160,13 @@ def _hidden(name: str) -> inspect.Parameter:
 
 def _parameter(leaf: PlanField, names: Names | None, group: str) -> inspect.Parameter:
     """Returns the option of one field; None stands for "not given"."""
-    members = [item for item in typing.get_args(leaf.hint) if item is not type(None)]
-    kind = members[0] if type(None) in typing.get_args(leaf.hint) else leaf.hint
+    kind = kind_of(leaf.hint)[0]
     several = typing.get_origin(kind) is tuple
-    metavar = "LIST" if several else {int: "N", float: "NUMBER", bool: None}.get(kind, "TEXT")
-    if several or str in members or kind is int:
-        kind = str  # the plan reads lists, and counts like 2M
-    shown = ",".join(leaf.default) if isinstance(leaf.default, tuple) else leaf.default
-    text = leaf.help if shown in (None, "", False) else f"{leaf.help}  [default: {shown}]"
+    metavar = "LIST" if several else _METAVARS.get(kind, "TEXT")
+    if kind is not bool:
+        kind = str  # the plan reads everything else: lists, counts like 2M, times like 30m
+    shown = "" if leaf.default is False else leaf.default_text
+    text = f"{leaf.help}  [default: {shown}]" if shown else leaf.help
     option = typer.Option(
         leaf.flags[0],
         help=text,

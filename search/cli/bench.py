@@ -33,12 +33,8 @@ def bench(models: list[Path], plan: BenchPlan) -> None:
         result = run_bench(
             models, plan, on_progress=lambda text, share: shown.worker(0, text, share)
         )
-    made = [Path(plan.out) / f"bench.{suffix}" for suffix in ("json", "csv", "png")]
-    show(
-        render_bench(result),
-        saved=made[0] if plan.out else "",
-        last=written(made) if plan.out else "",
-    )
+    made = [plan.out / f"bench.{suffix}" for suffix in ("json", "csv", "png")] if plan.out else []
+    show(render_bench(result), saved=made[0] if made else "", last=written(made))
 
 
 def render_bench(result: object) -> RenderableType:

@@ -9,6 +9,7 @@ import typer
 
 from search.cli._console import reporting_errors, show
 from search.cli._made import written
+from search.cli._options import Plugins
 
 
 def inspect(
@@ -30,6 +31,7 @@ def inspect(
             help="sizes of one example, where the model leaves them open: 224,224,3",
         ),
     ] = "",
+    plugins: Plugins = "",
 ) -> None:
     """Show what a model costs by layer, and which channels can be removed.
 
@@ -40,16 +42,19 @@ def inspect(
     from compress.core.atomic_files import write_json
     from compress.core.counts import MORE_THREADS, MOST_THREADS, whole
     from compress.core.requirements import FORMATS, require_packages
+    from compress.core.user_code import import_plugins
     from compress.measure import count_macs
     from compress.model.inference import left_out
     from compress.model.io import check_model_file, load_model
     from compress.plan.bench import BenchPlan
+    from compress.plan.forms import listed
     from compress.prune.channels import coupled_groups
     from compress.report.costs import costs_json, render_costs
     from compress.report.coupling import render_coupling
 
     with reporting_errors("The same command starts again."):
-        shape = BenchPlan(input_shape=input_shape).parsed_shape()
+        import_plugins(listed(plugins))
+        shape = BenchPlan(input_shape=input_shape).input_shape
         count = whole(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
         check_model_file(model)
         if profile:

@@ -12,6 +12,7 @@ from search.cli._completion import VALUES, completer
 from search.cli._console import reporting_errors, show
 from search.cli._help import Commands, add_command
 from search.cli._made import written
+from search.cli._options import Plugins
 from search.plan import SearchData
 
 space = typer.Typer(
@@ -67,18 +68,22 @@ def describe(
     json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="also write it as JSON")
     ] = None,
+    plugins: Plugins = "",
 ) -> None:
     """Show a space's parameters, its size and what its networks cost."""
     from compress.core.atomic_files import write_json
     from compress.core.counts import MOST_SEED, SEED_BITS, whole
+    from compress.core.user_code import import_plugins
     from compress.data import load_data
     from compress.model.io import check_model_file
+    from compress.plan.forms import listed
     from search.cli._description import render_description
     from search.spaces import Around, space_for
     from search.spaces.describe import SAMPLES
     from search.spaces.describe import describe as described
 
     with reporting_errors("The same command starts again."):
+        import_plugins(listed(plugins))
         number = whole(seed, "seed", least=0, most=MOST_SEED, why=SEED_BITS)
         count = whole(samples or SAMPLES, "samples", least=1)
         chosen = space_for(name)

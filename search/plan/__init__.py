@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 
-from compress.plan import DataOptions, Plan
-from compress.plan.fields import from_nested, to_nested
-from search.plan.search import COSTS, SearchOptions
+from compress.plan import DataOptions, Plan, TeacherChoice
+from search.plan.conditions import COSTS, Condition
+from search.plan.search import SearchOptions
 from search.plan.stopping import BudgetOptions, FinalOptions, StoppingOptions, rungs
 
 __all__ = [
     "COSTS",
     "BudgetOptions",
+    "Condition",
     "FinalOptions",
     "SearchData",
     "SearchOptions",
@@ -44,12 +46,12 @@ class SearchPlan(Plan):
         super().__post_init__()
         self.rungs()
 
-    def compression(self, teachers: Sequence[str]) -> Plan:
+    def compression(self, teachers: Sequence[str | Path]) -> Plan:
         """Returns the part of the plan that compresses one model, with the teachers' files."""
-        own = {field.name for field in fields(Plan)}
-        nested = {key: value for key, value in to_nested(self).items() if key in own}
-        nested["distill"]["teacher"] = list(teachers) or ["none"]
-        return from_nested(Plan, nested)
+        own = {field.name: getattr(self, field.name) for field in fields(Plan)}
+        files = TeacherChoice(tuple(map(Path, teachers)))
+        own["data"] = DataOptions(**vars(self.data))
+        return Plan(**own | {"distill": replace(self.distill, teacher=files)})
 
     def rungs(self) -> tuple[int, ...]:
         """Returns the epochs after which a trial may be stopped.
@@ -57,4 +59,4 @@ class SearchPlan(Plan):
         Raises:
             InputError: A rung is not below the epochs.
         """
-        return rungs(self.stopping.rule, self.search.epochs, self.stopping.parsed_rungs())
+        return rungs(self.stopping.rule, self.search.epochs, self.stopping.rungs)

@@ -1,30 +1,55 @@
-"""Conditions on qualities and costs, as users write them: accuracy>=0.92,macs<=2e6."""
+"""Conditions on qualities and costs, as users write them: accuracy>=0.92,macs<=2M."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal, Self
 
-from compress.core.counts import amount
-from compress.core.errors import InputError
+from compress.core.counts import amount, amount_text
+from compress.core.errors import InputError, one_line
 from compress.plan.fields import require_choice
-from compress.task import QUALITIES
+from compress.plan.forms import Given, Written
+from compress.task import qualities
+
+COSTS = ("macs", "params", "size_bytes", "latency_ms")
 
 
 @dataclass(frozen=True)
-class Condition:
+class Condition(Written):
     """One comparison.
 
     Attributes:
         name: A quality or a cost.
         symbol: ">=" or "<=".
         number: What it is held against.
+
+    Example:
+        >>> str(Condition.parse("macs <= 2e6"))
+        'macs<=2M'
     """
 
     name: str
-    symbol: str
+    symbol: Literal[">=", "<="]
     number: float
+
+    @classmethod
+    def parse(cls, text: str, name: str = "a condition") -> Self:
+        """Reads "accuracy>=0.92" or "macs<=2M".
+
+        Raises:
+            InputError: It is no comparison of a quality or cost with a number.
+        """
+        parts = re.fullmatch(r"\s*(\w+)\s*(>=|<=)\s*(\S+)\s*", text)
+        number = amount(parts[3]) if parts else None
+        if parts is None or number is None:
+            raise InputError(
+                f"{name} must be comparisons like accuracy>=0.92,macs<=2M. "
+                f"Received: '{one_line(text)}'."
+            )
+        require_choice("quality or cost", parts[1], (*qualities(), *COSTS))
+        return cls(parts[1], ">=" if parts[2] == ">=" else "<=", number)
 
     def violation(self, value: float) -> float:
         """Returns by how much it is broken, as a share of the number; at most 0 where it holds."""
@@ -35,21 +60,9 @@ class Condition:
         """Tells whether it holds."""
         return self.violation(value) <= 0
 
+    def __str__(self) -> str:
+        """Returns "macs<=2M"."""
+        return f"{self.name}{self.symbol}{amount_text(self.number)}"
 
-def parsed(texts: Sequence[str], option: str, costs: Sequence[str]) -> tuple[Condition, ...]:
-    """Returns the conditions of an option.
 
-    Raises:
-        InputError: One is no comparison of a quality or cost with a number.
-    """
-    found = []
-    for text in texts:
-        parts = re.fullmatch(r"\s*(\w+)\s*(>=|<=)\s*(\S+)\s*", text)
-        number = amount(parts[3]) if parts else None
-        if parts is None or number is None:
-            raise InputError(
-                f"{option} must be comparisons like accuracy>=0.92,macs<=2M. Received: '{text}'."
-            )
-        require_choice("quality or cost", parts[1], (*QUALITIES, *costs))
-        found.append(Condition(parts[1], parts[2], number))
-    return tuple(found)
+Conditions = Given[tuple[Condition, ...], Iterable[str | Condition]]

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.core import credentials
 from compress.core.errors import InputError
 from compress.plan import OPTIMIZERS
 from compress.plan.fields import option, require, require_choice, settle
+from compress.plan.forms import Given, Names, Place
 from compress.plan.training import EPOCHS_WHY, MOST_EPOCHS
-from compress.task import QUALITIES
-from search.plan.conditions import Condition, parsed
+from compress.task import qualities
+from search.plan.conditions import COSTS, Conditions
 from search.plugins import SAMPLERS
 
 if TYPE_CHECKING:
     from search.spaces import Space
-
-COSTS = ("macs", "params", "size_bytes", "latency_ms")
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,13 @@ class SearchOptions:
         "--sampler",
         ", ".join(sorted(SAMPLERS)) + ", or your own package.module:function(seed)",
     )
-    optimizers: tuple[str, ...] = option(
+    optimizers: Names = option(
         OPTIMIZERS, "--optimizers", "optimizers to sample from: " + ",".join(OPTIMIZERS)
     )
-    objectives: tuple[str, ...] = option(
+    objectives: Names = option(
         ("accuracy", "macs"),
         "--objectives",
-        f"a quality ({', '.join(QUALITIES)}) and one cost or more ({', '.join(COSTS)})",
+        f"a quality ({', '.join(qualities())}) and one cost or more ({', '.join(COSTS)})",
     )
     max_macs: int | None = option(
         None, "--max-macs", "reject costlier candidates untrained; 2M is 2,000,000", least=1
@@ -66,7 +67,7 @@ class SearchOptions:
     max_latency: float | None = option(
         None, "--max-latency", "milliseconds on LiteRT, one thread: reject slower ones untrained"
     )
-    prefer: tuple[str, ...] = option(
+    prefer: Conditions = option(
         (),
         "--prefer",
         "soft limits, macs<=1e6,accuracy>=0.8: what breaks one is trained, but the sampler "
@@ -87,10 +88,10 @@ class SearchOptions:
         "Optuna storage URL; default: a journal in --out. Its password is not kept: give it in "
         "PARETUNE_STORAGE_PASSWORD",
     )
-    replay: str = option(
-        "", "--replay", "a candidate's .json: its choices and its seed are tried first"
+    replay: Place = option(
+        None, "--replay", "a candidate's .json: its choices and its seed are tried first"
     )
-    warm_start: tuple[str, ...] = option(
+    warm_start: Given[tuple[str, ...], Iterable[str | Path]] = option(
         (),
         "--warm-start",
         "folders of finished runs or storage URLs, with commas: their fronts are tried first",
@@ -113,7 +114,7 @@ class SearchOptions:
                 "objectives must be one quality and at least one cost. "
                 f"Received: {','.join(self.objectives)}."
             )
-        require_choice("quality", self.objectives[0], QUALITIES)
+        require_choice("quality", self.objectives[0], qualities())
         for name in self.objectives[1:]:
             require_choice("cost", name, COSTS)
         require(
@@ -125,7 +126,6 @@ class SearchOptions:
             "max_latency", "be above 0", self.max_latency,
         )  # fmt: skip
 
-        self.parsed_prefer()
         if self.storage and "://" not in self.storage:
             # what stands in front of @ may be a password
             raise InputError(
@@ -138,14 +138,6 @@ class SearchOptions:
             credentials.keep(name) if "://" in name else name for name in self.warm_start
         )
         object.__setattr__(self, "warm_start", sources)
-
-    def parsed_prefer(self) -> tuple[Condition, ...]:
-        """Returns the soft limits.
-
-        Raises:
-            InputError: One is no comparison of a quality or cost with a number.
-        """
-        return parsed(self.prefer, "prefer", COSTS)
 
     @cached_property
     def made_space(self) -> Space:
@@ -166,5 +158,5 @@ class SearchOptions:
     def needs(self, cost: str) -> bool:
         """Tells whether a measured cost is asked for, as an objective or by a limit."""
         limit = {"size_bytes": self.max_size, "latency_ms": self.max_latency}.get(cost)
-        soft = any(condition.name == cost for condition in self.parsed_prefer())
+        soft = any(condition.name == cost for condition in self.prefer)
         return limit is not None or cost in self.costs or soft

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from compress.core.counts import whole
 from compress.core.errors import InputError
 from compress.plan.fields import option, require, require_choice, settle
+from compress.plan.forms import Given
 from compress.plan.training import EPOCHS_WHY, MOST_EPOCHS
-from search.plan.conditions import Condition, parsed
-from search.plan.search import COSTS
+from search.plan.conditions import Conditions
 
 RULES = ("dominance", "halving", "none")
+Minutes = Given[float | None, float | str | None]
+"""Minutes as a number, or a text: "30m", "1h", "90s"."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,10 @@ class StoppingOptions:
         0.02, "--stop-margin", "dominance: by how much the other's quality must be higher"
     )
     eta: float = option(3.0, "--eta", "halving: 1/eta of the trials at a rung goes on")
-    rungs: tuple[str, ...] = option(
-        (), "--rungs", "epochs after which a trial may be stopped, 2,4; default: by the rule"
-    )
+    rungs: Given[tuple[int, ...], Iterable[int] | str] = option(
+        (), "--rungs", "epochs after which a trial may be stopped, 2,4; default: by the rule",
+        least=1, most=MOST_EPOCHS, why=EPOCHS_WHY,
+    )  # fmt: skip
     plateau: int = option(
         0, "--plateau", "end a training after so many epochs without a better one; 0: never",
         least=0, most=MOST_EPOCHS, why=EPOCHS_WHY,
@@ -42,28 +44,21 @@ class StoppingOptions:
         require_choice("stopping rule", self.rule, RULES)
         require(self.margin >= 0, "stop_margin", "be at least 0", self.margin)
         require(self.eta > 1, "eta", "be above 1", self.eta)
-        self.parsed_rungs()
-
-    def parsed_rungs(self) -> tuple[int, ...]:
-        """Returns the rungs as numbers.
-
-        Raises:
-            InputError: One is no whole number of at least 1.
-        """
-        return tuple(whole(text, "rungs", least=1, most=MOST_EPOCHS) for text in self.rungs)
 
 
 @dataclass(frozen=True)
 class BudgetOptions:
     """When the search ends beside its number of trials."""
 
-    minutes: float | None = option(
-        None, "--max-minutes", "end the search after this time, interruptions not counted",
-        extendable=True,
+    minutes: Minutes = option(
+        None, "--max-minutes",
+        "end the search after this time (minutes, or 90s, 30m, 2h), interruptions not counted",
+        extendable=True, unit="minutes",
     )  # fmt: skip
-    trial_minutes: float | None = option(
-        None, "--trial-minutes", "a trial that takes longer is ended and failed", extendable=True
-    )
+    trial_minutes: Minutes = option(
+        None, "--trial-minutes", "a trial that takes longer is ended and failed", extendable=True,
+        unit="minutes",
+    )  # fmt: skip
     converged: int = option(
         0,
         "--converged-after",
@@ -73,7 +68,7 @@ class BudgetOptions:
         most=10_000_000,
         why="more than trials",
     )
-    target: tuple[str, ...] = option(
+    target: Conditions = option(
         (), "--target", "end at a candidate with accuracy>=0.92,macs<=2e6", extendable=True
     )
 
@@ -82,15 +77,6 @@ class BudgetOptions:
         for name, flag in (("minutes", "max_minutes"), ("trial_minutes", "trial_minutes")):
             value = getattr(self, name)
             require(value is None or value > 0, flag, "be above 0", value)
-        self.parsed_target()
-
-    def parsed_target(self) -> tuple[Condition, ...]:
-        """Returns the conditions that end the search.
-
-        Raises:
-            InputError: One is no comparison of a quality or cost with a number.
-        """
-        return parsed(self.target, "target", COSTS)
 
 
 @dataclass(frozen=True)

@@ -145,5 +145,5 @@ def _read(path: str, stamp: int) -> Subnetworks:  # noqa: ARG001 - stamp tells f
 
     coupling = coupling_of(load_model(path))
     # half of every layer is a target that only a model without removable channels misses
-    check_channels(coupling, replace(OPTIONS, of="amount", target="0.5"))
+    check_channels(coupling, replace(OPTIONS, target_metric="amount", target=0.5))
     return Subnetworks(coupling)

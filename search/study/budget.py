@@ -64,7 +64,7 @@ class Budget:
 
     def __init__(self, folder: SearchFolder, plan: SearchPlan) -> None:
         self._plan, self._file = plan, folder.path / "search_seconds.json"
-        self._target = plan.budget.parsed_target()
+        self._target = plan.budget.target
         self._convergence = Convergence(plan.search.objectives)
         self._earlier = 0.0
         if self._file.exists():

@@ -80,7 +80,7 @@ def check_past(plan: SearchPlan, data: Dataset, space: Space) -> Past:
                 _check_selectable(file, data, f"Weights of '{name}'")
                 before.append(file)
     if plan.search.replay:
-        source = SearchFolder(Path(plan.search.replay).resolve().parent.parent)
+        source = SearchFolder(plan.search.replay.resolve().parent.parent)
         check_choices(source, data, f"Replay '{plan.search.replay}'")
     judged = unlearnt_teachers(plan, data)
     notes = [note for item in judged for note in item.notes]
@@ -91,7 +91,7 @@ def check_past(plan: SearchPlan, data: Dataset, space: Space) -> Past:
             "is selected by it, the last epoch is kept, and validation figures say little"
         )
         learnt = True
-    return Past(tuple(before), tuple(plan.distill.teacher_files()), tuple(notes), learnt)
+    return Past(tuple(before), tuple(plan.distill.teacher.files), tuple(notes), learnt)
 
 
 def _check_selectable(path: Path, data: Dataset, what: str) -> None:

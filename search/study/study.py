@@ -151,7 +151,7 @@ def enqueue_first(study: optuna.Study, plan: SearchPlan, data: Dataset, lost: bo
         return
     tried = [{**trial.system_attrs.get(FIXED, {}), **trial.params} for trial in there]
     if plan.search.replay:
-        replayed = read_replay(Path(plan.search.replay))
+        replayed = read_replay(plan.search.replay)
         queue = [(replayed.choices, {SEED_ATTR: replayed.seed, SEED_GIVEN: True})]
     elif options.warm_start:
         sources = find_sources(options.warm_start, options.space, options.objectives, data)

@@ -103,7 +103,7 @@ def report_preferences(
     trial: optuna.Trial, values: Mapping[str, float | None], options: SearchOptions
 ) -> None:
     """Tells the sampler how far soft limits are kept or broken, by what is known by now."""
-    for condition in options.parsed_prefer():
+    for condition in options.prefer:
         value = values.get(condition.name)
         if value is not None:
             trial.set_constraint(f"prefer {condition.name}", condition.violation(value))

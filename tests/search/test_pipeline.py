@@ -136,7 +136,7 @@ def test_the_teachers_path_is_never_split(tmp_path: Path) -> None:
     assert job["teachers"] == [str(teacher)]
     words = shlex.split(job["command"])
     text = words[words.index("--teacher") + 1]
-    assert from_flat(SearchPlan, {"teacher": text}).distill.teacher_files() == [teacher]
+    assert from_flat(SearchPlan, {"teacher": text}).distill.teacher.files == (teacher,)
 
 
 def test_workers_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,9 +115,7 @@ def prune_channels(
             f"Received: {', '.join(given) or 'none'}."
         )
     for name, value in given.items():
-        text = value if isinstance(value, str) else f"{float(value)!r}"
-        share = name != "amount" and not isinstance(value, str) and value <= 1
-        settings |= {"of": name, "target": f"{text}x" if share else text}
+        settings |= {"target_metric": name, "target": value}
     try:
         options = replace(options, **settings)
     except TypeError:
@@ -167,27 +165,27 @@ def prune_channels(
 class _Goal:
     """The target as a number, and the targets of the steps on the way."""
 
-    of: str
+    metric: str
     value: float
     before: float
 
     @classmethod
     def of_options(cls, options: ChannelOptions, coupling: Coupling) -> _Goal:
-        value, share = options.parsed()
-        if options.of == "amount":
-            return cls(options.of, value, 1.0)
+        target, metric = options.target, options.target_metric
+        assert target is not None, "prune_channels has asked for one"
+        if metric == "amount":
+            return cls(metric, target.amount, 1.0)
         before = float(cost_of(coupling, options)(coupling.whole))
-        goal = value * before if share else value
+        goal = target.amount * before if target.relative else target.amount
         if goal > before:
             raise FeasibleError(
-                f"{options.of} must be at most the model's own {before:,.0f}. "
-                f"Received: {goal:,.0f}."
+                f"{metric} must be at most the model's own {before:,.0f}. Received: {goal:,.0f}."
             )
-        return cls(options.of, goal, before)
+        return cls(metric, goal, before)
 
     def at(self, step: int, steps: int) -> float:
         """Returns the target of a step: equal factors from step to step."""
-        if self.of == "amount":
+        if self.metric == "amount":
             # each step removes from what the last one left
             return 1.0 - float((1.0 - self.value) ** (1.0 / steps))
         return float(self.before * (self.value / self.before) ** (step / steps))
@@ -276,8 +274,8 @@ def _report(
         tuple(coupling.program.opened),
         (int(costs.macs(full)), int(costs.macs(counts))) if costs.has_macs else None,
         (int(costs.params(full)), int(costs.params(counts))),
-        f"{options.of} {options.target}",
-        0.0 if options.of == "amount" else reached / goal.value - 1.0,
+        f"{options.target_metric} {options.target}",
+        0.0 if options.target_metric == "amount" else reached / goal.value - 1.0,
         criterion,
         selection.round_to,
         notes,

@@ -153,7 +153,7 @@ class WeightPruner:
 
     def _find(self, model: keras.Model, floors: Sequence[float] | None = None) -> None:
         found, self.kept = find_targets(
-            model, also=self.options.also, overrides=self.options.parsed_overrides()
+            model, include=self.options.include, overrides=self.options.overrides
         )
         for target in found:
             reason = self.pattern.check(target)

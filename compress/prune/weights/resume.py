@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from compress.core.arrays import opened
 from compress.core.atomic_files import replacing
 from compress.core.errors import InputError
 from compress.plan import Plan
-from compress.plan.fields import from_nested
+from compress.plan.fields import from_nested, to_nested
 from compress.prune.weights import tfmot_bridge
 from compress.prune.weights.pruner import WeightPruner
 
@@ -37,7 +36,7 @@ def save_pruning(model: keras.Model, pruner: WeightPruner, path: str | Path) -> 
     """
     schedule: Any = pruner.schedule
     config = schedule.get_config() if hasattr(schedule, "get_config") else None
-    about = {"options": asdict(pruner.options), "schedule": config}
+    about = {"options": to_nested(pruner.options), "schedule": config}
     arrays: dict[str, Any] = {"about": np.array(json.dumps(about)), **pruner.state()}
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)

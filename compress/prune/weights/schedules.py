@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.core.errors import InputError
-from compress.plan import WeightOptions, parsed_time
+from compress.plan import TrainTime, WeightOptions
 from compress.plan.fields import require
 from compress.prune.weights import tfmot_bridge
 
@@ -43,21 +43,20 @@ def update_times(
     """
     require(total_steps >= 2, "training steps", "be at least 2 to prune", total_steps)
 
-    def steps(text: str) -> int:
-        value, unit = parsed_time(text)
-        if unit == "share":
-            return round(value * total_steps)
-        if unit == "steps":
-            return round(value)
+    def steps(time: TrainTime) -> int:
+        if time.unit == "share":
+            return round(time.value * total_steps)
+        if time.unit == "steps":
+            return round(time.value)
         if steps_per_epoch is None:
             raise InputError(
                 f"Pruning times must be steps or shares where epochs have no known length. "
-                f"Received: '{text}'. Give steps_per_epoch=."
+                f"Received: '{time}'. Give steps_per_epoch=."
             )
-        return round(value * steps_per_epoch)
+        return round(time.value * steps_per_epoch)
 
     begin, end = 1 + steps(options.begin), 1 + steps(options.end)
-    exact = all(parsed_time(text)[1] != "share" for text in (options.begin, options.end))
+    exact = "share" not in (options.begin.unit, options.end.unit)
     if exact and not begin <= end:
         raise _outside(options, total_steps, "begin before it ends")
     if exact and end > total_steps:

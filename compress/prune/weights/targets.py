@@ -12,6 +12,7 @@ import numpy as np
 from compress.core.errors import unknown_name
 from compress.model import walk
 from compress.model.internals import layers_inside, own_variables
+from compress.plan import LayerShare
 
 if TYPE_CHECKING:
     import keras
@@ -126,8 +127,8 @@ class SkippedLayer:
 def find_targets(
     model: keras.Model,
     *,
-    also: Sequence[str] = (),
-    overrides: Sequence[tuple[str, float]] = (),
+    include: Sequence[str] = (),
+    overrides: Sequence[LayerShare] = (),
 ) -> tuple[list[Target], list[SkippedLayer]]:
     """Sorts the layers that have weights into those to prune and those to keep.
 
@@ -137,8 +138,8 @@ def find_targets(
 
     Args:
         model: Any built model; of a subclassed one layers come in the order of their making.
-        also: "biases", "normalization", "embeddings", "depthwise", "ends".
-        overrides: (pattern of layer names, sparsity), the last that matches counts; sparsity
+        include: "biases", "normalization", "embeddings", "depthwise", "ends".
+        overrides: Sparsity by pattern of layer names, the last that matches counts; sparsity
             0 keeps a layer. They reach the first and the last layer too.
 
     Returns:
@@ -154,11 +155,11 @@ def find_targets(
         if id(layer) in seen:
             continue
         seen.add(id(layer))
-        found, reason = _of_layer(name, layer, also)
+        found, reason = _of_layer(name, layer, include)
         targets += found
         if reason:
             kept.append(SkippedLayer(name, type(layer).__name__, reason))
-    return _chosen(targets, kept, also, overrides)
+    return _chosen(targets, kept, include, overrides)
 
 
 def _layers(model: keras.Model) -> Iterator[tuple[str, Any]]:
@@ -175,7 +176,7 @@ def _layers(model: keras.Model) -> Iterator[tuple[str, Any]]:
                 yield (f"{call.name}/{layer.name}" if inside else call.name), layer
 
 
-def _of_layer(name: str, layer: Any, also: Sequence[str]) -> tuple[list[Target], str]:
+def _of_layer(name: str, layer: Any, include: Sequence[str]) -> tuple[list[Target], str]:
     """Returns the targets of a layer, and why it has none."""
     import keras
 
@@ -194,7 +195,7 @@ def _of_layer(name: str, layer: Any, also: Sequence[str]) -> tuple[list[Target],
         variable = getattr(layer, attribute, None)
         if variable is None:
             continue
-        if role == KERNEL or role in also:
+        if role == KERNEL or role in include:
             found.append(Target(name, kind, variable, role, _view(layer, variable, role)))
         elif role != BIAS:
             reasons.append(_NOT_ASKED[role])
@@ -222,22 +223,22 @@ def _view(layer: Any, variable: Any, role: str) -> View | None:
 def _chosen(
     targets: list[Target],
     kept: list[SkippedLayer],
-    also: Sequence[str],
-    overrides: Sequence[tuple[str, float]],
+    include: Sequence[str],
+    overrides: Sequence[LayerShare],
 ) -> tuple[list[Target], list[SkippedLayer]]:
     names = [target.layer for target in targets]
-    for pattern, _ in overrides:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise unknown_name("layer or pattern (no weights to prune)", pattern, names)
+    for override in overrides:
+        if not any(fnmatchcase(name, override.pattern) for name in names):
+            raise unknown_name("layer or pattern (no weights to prune)", override.pattern, names)
     kernels = [target for target in targets if target.role == KERNEL]
     ends: dict[int, str] = {}
-    if ENDS not in also and kernels:
+    if ENDS not in include and kernels:
         ends = {id(kernels[-1]): "last", id(kernels[0]): "first"}
         if len(kernels) == 1:
             ends = {id(kernels[0]): "only"}
     chosen = []
     for target in targets:
-        own = [share for pattern, share in overrides if fnmatchcase(target.layer, pattern)]
+        own = [item.share for item in overrides if fnmatchcase(target.layer, item.pattern)]
         if own and own[-1] == 0:
             kept.append(SkippedLayer(target.layer, target.kind, "kept by an override"))
         elif own:

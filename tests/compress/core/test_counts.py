@@ -14,7 +14,7 @@ from compress.core.counts import amount, whole
 from compress.core.errors import InputError, unknown_name
 from compress.data import Dataset, Preprocessing, Split
 from compress.data._base import as_labels
-from compress.plan import ChannelOptions, LatencyOptions, Plan, TrainSettings
+from compress.plan import ChannelOptions, LatencyOptions, Plan, Target, TrainSettings
 from compress.plan.bench import BenchPlan
 from compress.plan.fields import from_flat, from_nested, plan_fields, to_nested
 from search.cli._options import plan_command
@@ -161,7 +161,7 @@ def test_lists_of_numbers_have_bounds(given: dict[str, Any], message: str) -> No
         from_flat(SearchPlan, {"rungs": "²"})
     with pytest.raises(InputError, match="prune_pattern must be .*65,536"):
         from_flat(Plan, {"prune_pattern": "1x99999999"})
-    with pytest.raises(InputError, match="a pruning time must be"):
+    with pytest.raises(InputError, match="prune_end must be a share of training"):
         from_flat(Plan, {"prune_end": "1e300"})
 
 
@@ -236,10 +236,10 @@ def test_other_names_are_offered_where_they_exist_alone() -> None:
 
 def test_conditions_and_targets_take_counts() -> None:
     plan = from_flat(SearchPlan, {"prefer": "macs<=2M", "target": "size_bytes<=1.5MiB"})
-    assert plan.search.parsed_prefer()[0].number == 2e6
-    assert plan.budget.parsed_target()[0].number == 1.5 * 2**20
-    assert ChannelOptions(target="1.5M").parsed() == (1.5e6, False)
-    assert ChannelOptions(target="200_000").parsed() == (200_000, False)
+    assert plan.search.prefer[0].number == 2e6
+    assert plan.budget.target[0].number == 1.5 * 2**20
+    assert ChannelOptions(target="1.5M").target == Target(1.5e6, relative=False)
+    assert ChannelOptions(target="200_000").target == Target(200_000, relative=False)
 
 
 def labelled(labels: Any) -> Dataset:

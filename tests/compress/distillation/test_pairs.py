@@ -88,4 +88,4 @@ def test_named_pairs(blobs: Dataset) -> None:
     ],
 )
 def test_ramps(text: float | str, progress: float, expected: float) -> None:
-    assert float(Ramp.parse("weight", text).at(progress)) == pytest.approx(expected)
+    assert float(Ramp.of(text).at(progress)) == pytest.approx(expected)

@@ -57,7 +57,7 @@ def select(
         options: Scope, rounding, floors, limits.
         criterion: Scores units.
         context: What it sees.
-        target: MACs or parameters to come to; with `of="amount"` the share removed.
+        target: MACs or parameters to come to; with `target_metric="amount"` the share removed.
         sensitivity: Ranks groups against each other by predicted loss of quality.
 
     Raises:
@@ -69,7 +69,7 @@ def select(
               for group in coupling.groups]  # fmt: skip
     if not coupling.groups:
         raise nothing_removable(coupling)
-    if options.of == "amount":
+    if options.target_metric == "amount":
         allowed = allowed_for(coupling, options, options.round_to)
         totals = by_share(allowed, 1.0 - target)
         cost = float(cost_of(coupling, options)(totals - allowed.fixed))
@@ -111,7 +111,7 @@ def _to_target(
         if target < least.cost:
             raise infeasible(coupling, options, least, target)
         notes.append(
-            f"the nearest feasible {options.of} to {target:,.0f} is {choice.cost:,.0f} "
+            f"the nearest feasible {options.target_metric} to {target:,.0f} is {choice.cost:,.0f} "
             f"({choice.error:+.1%})"
         )
     return choice, step_text(round_to), tuple(notes)

@@ -13,7 +13,9 @@ __all__ = ["NM", "Block", "Pattern", "Unstructured", "pattern_of"]
 
 def pattern_of(options: WeightOptions) -> Pattern:
     """Returns the pattern that a plan names."""
-    kind, first, second = options.parsed_pattern()
-    if kind == "n:m":
-        return NM(first, second)
-    return Block(first, second, options.pooling) if kind == "block" else Unstructured()
+    named = options.pattern
+    if named.kind == "n:m":
+        return NM(named.first, named.second)
+    if named.kind == "block":
+        return Block(named.first, named.second, options.pooling)
+    return Unstructured()

@@ -90,7 +90,7 @@ def test_absolute_targets() -> None:
     model = cnn()
     result = prune_channels(model, macs=1_000_000)
     assert count_macs(result.model).macs == pytest.approx(1_000_000, rel=0.02)
-    options = ChannelOptions(target="60k", of="params")
+    options = ChannelOptions(target="60k", target_metric="params")
     assert count_macs(prune_channels(model, options).model).params == pytest.approx(60e3, rel=0.02)
 
 
@@ -350,7 +350,7 @@ ERRORS = [
     ({"macs": 0.5, "criterion": "taylor"}, "'taylor' must have data"),
     ({"macs": 0.5, "recalibrate": 2}, "recalibrate must have data"),
     ({"macs": 0.5, "exclude": ("stemm",)}, "'stemm'. Choices: .*Did you mean 'stem'"),
-    ({"macs": 0.5, "limits": ("stem",)}, "channel limit must be pattern=share. Received: stem"),
+    ({"macs": 0.5, "limits": ("stem",)}, "channel_limits must be pattern=share.*Received: stem"),
     ({"macs": 0.5, "colour": 1}, "Unknown channel option 'colour'"),
     ({"macs": 0.5, "criterion": lambda group, context: [1.0]}, "must return 64 finite numbers"),
 ]  # fmt: skip

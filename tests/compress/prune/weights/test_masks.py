@@ -78,7 +78,7 @@ def test_global_scope() -> None:
     model = net()
     names = ["first", "wide", "narrow", "hidden", "last"]
     before = [model.get_layer(name).kernel.numpy() for name in names]
-    WeightPruner(WeightOptions(sparsity=0.9, scope="global", also=("ends",))).once(model)
+    WeightPruner(WeightOptions(sparsity=0.9, scope="global", include=("ends",))).once(model)
     keep = round(sum(value.size for value in before) * 0.1)
     for name, value, kept in zip(names, before, oracle_global(before, keep), strict=True):
         np.testing.assert_array_equal(
@@ -114,7 +114,7 @@ def test_erk_scope() -> None:
 def test_overrides() -> None:
     model = net()
     options = WeightOptions(
-        sparsity=0.75, overrides=("*=0.5", "hidden=0.9", "narrow=0"), also=("ends",)
+        sparsity=0.75, overrides=("*=0.5", "hidden=0.9", "narrow=0"), include=("ends",)
     )
     report = WeightPruner(options).once(model)
     assert zeros(model, "wide") == 0.5
@@ -178,7 +178,7 @@ def test_n_m_on_every_kind_of_kernel() -> None:
     x = layers.MultiHeadAttention(2, 4, name="attention")(x, x)
     x = layers.LSTM(8, name="memory")(x)
     model = keras.Model(inputs, layers.Dense(3, name="out")(x))
-    options = WeightOptions(pattern="2:4", also=("ends",))
+    options = WeightOptions(pattern="2:4", include=("ends",))
     report = WeightPruner(options).once(model)
     pruned = [row.layer for row in report.pruned]
     assert pruned == [
@@ -200,7 +200,7 @@ def test_a_transposed_kernel_keeps_the_largest_of_each_run() -> None:
     inputs = keras.Input((4, 4, 8))
     model = keras.Model(inputs, layers.Conv2DTranspose(5, 3, name="t")(inputs))
     value = model.get_layer("t").kernel.numpy()  # (3, 3, outputs, inputs)
-    WeightPruner(WeightOptions(pattern="1:4", also=("ends",))).once(model)
+    WeightPruner(WeightOptions(pattern="1:4", include=("ends",))).once(model)
     runs = value.reshape(-1, 4)
     largest = np.abs(runs) == np.abs(runs).max(1, keepdims=True)
     np.testing.assert_array_equal(
@@ -225,9 +225,9 @@ def test_targets_and_reasons() -> None:
     assert reasons["dw"].startswith("depthwise")
     assert reasons["frozen"].startswith("frozen")
     assert {"a", "z", "ln"} <= set(reasons)
-    roles = {target.role for target in find_targets(model, also=("biases", "depthwise"))[0]}
+    roles = {target.role for target in find_targets(model, include=("biases", "depthwise"))[0]}
     assert roles == {"kernels", "biases", "depthwise"}
-    assert find_targets(model, also=("ends",))[0][0].layer == "a"
+    assert find_targets(model, include=("ends",))[0][0].layer == "a"
 
 
 class Own(layers.Layer):

@@ -191,7 +191,7 @@ def test_the_users_constraint_acts_first_and_comes_back(cpu: Device, blobs: Data
     inputs = keras.Input((4,))
     hidden = keras.layers.Dense(16, activation="relu", kernel_constraint=own, name="h")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(3)(hidden))
-    pruner = WeightPruner(WeightOptions(sparsity=0.5, also=("ends",)))
+    pruner = WeightPruner(WeightOptions(sparsity=0.5, include=("ends",)))
     train(model, blobs, TrainSettings(epochs=4, batch_size=32), device=cpu, hooks=[pruner])
     pruner.strip()
     kernel = model.get_layer("h").kernel
@@ -203,7 +203,7 @@ def test_the_users_constraint_acts_first_and_comes_back(cpu: Device, blobs: Data
 def test_a_failed_training_leaves_no_trace(cpu: Device, blobs: Dataset) -> None:
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
-    pruner = WeightPruner(WeightOptions(also=("ends",)))
+    pruner = WeightPruner(WeightOptions(include=("ends",)))
     wild = TrainSettings(epochs=2, learning_rate=3e38, optimizer="sgd", schedule="constant")
     with pytest.raises(TrainingDiverged):
         train(model, blobs, replace(wild, batch_size=60), device=cpu, hooks=[pruner])
@@ -313,12 +313,12 @@ ERRORS: list[tuple[Callable[[], Any], str]] = [
     (lambda: WeightOptions(pattern="often"), "prune_pattern must be unstructured"),
     (lambda: WeightOptions(pattern="2:4", scope="global"), "scope must be layer for an N:M"),
     (lambda: WeightOptions(begin="60%"), "begin < end"),
-    (lambda: WeightOptions(begin="-1"), "a pruning time must be"),
-    (lambda: WeightOptions(end="soon"), "a pruning time must be .*Received: 'soon'"),
-    (lambda: WeightOptions(overrides=("a",)), "pruning override must be pattern=sparsity"),
-    (lambda: WeightOptions(overrides=("a=1.0",)), "pruning override must be pattern=sparsity"),
+    (lambda: WeightOptions(begin="-1"), "prune_begin must be a share of training"),
+    (lambda: WeightOptions(end="soon"), "prune_end must be .*steps .400.. Received: 'soon'"),
+    (lambda: WeightOptions(overrides=("a",)), "prune_overrides must be pattern=share"),
+    (lambda: WeightOptions(overrides=("a=1.0",)), "prune_overrides must be pattern=sparsity"),
     (lambda: WeightOptions(sparsity=0.0, overrides=("a=0.5",)), "be above 0 where overrides"),
-    (lambda: WeightOptions(also=("everything",)), "Unknown kind of weights to prune too"),
+    (lambda: WeightOptions(include=("everything",)), "Unknown kind of weights to prune too"),
     (lambda: update_times(WeightOptions(), 1), "at least 2 to prune"),
     (lambda: update_times(WeightOptions(begin="10", end="2e"), 100), "Give steps_per_epoch="),
     (lambda: update_times(WeightOptions(begin="10", end="200"), 100), "end before training does"),

@@ -84,7 +84,7 @@ def pruner_of(case: dict[str, Any]) -> WeightPruner:
     options = WeightOptions(
         pattern=pattern,
         pooling=case.get("pooling", "AVG").lower(),
-        also=("ends",),
+        include=("ends",),
         freeze=True,
     )
     config = {"class_name": case["schedule"], "config": case["times"]}

@@ -1,0 +1,92 @@
+"""Plans that the first release stored are read, and are the same plans."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compress.core.errors import InputError
+from compress.plan import Plan
+from compress.plan.fields import differing_fields, from_flat, from_nested, nest, overlay
+from compress.run.directory import RunFolder
+from search.plan import SearchPlan
+from tests.compress.plan.test_values import SEARCHED
+
+# plans of SearchPlan() and of SEARCHED, as the first release wrote them into plan.json
+STORED: dict[str, Any] = json.loads(Path(__file__).with_name("first_release.json").read_text())
+
+
+def plans() -> dict[str, SearchPlan]:
+    return {"default": SearchPlan(), "rich": from_flat(SearchPlan, SEARCHED)}
+
+
+@pytest.mark.parametrize("name", ["default", "rich"])
+def test_a_stored_plan_is_the_plan_that_is_given_now(name: str) -> None:
+    stored, now = from_nested(SearchPlan, STORED[name]), plans()[name]
+    assert stored == now
+    assert differing_fields(stored, now) == []
+
+
+def test_differences_are_told_in_texts() -> None:
+    changed = (
+        plans()["rich"],
+        from_flat(
+            SearchPlan, SEARCHED | {"channels": "0.4x", "temperature": "4", "prune_end": "60%"}
+        ),
+    )
+    assert differing_fields(*changed) == [
+        "channels.target was '0.5x', now '0.4x'", "weights.end was '2e', now '60%'",
+        "distill.temperature was '8:2', now 4.0",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["default", "rich"])
+def test_a_folder_of_the_first_release_goes_on(name: str, tmp_path: Path) -> None:
+    record = {"format": 1, "command": "run", "facts": {}, "shown": {}, "versions": {},
+              "plan": STORED[name]}  # fmt: skip
+    (tmp_path / "plan.json").write_text(json.dumps(record))
+    folder = RunFolder(tmp_path)
+    (tmp_path / "candidates").mkdir()
+    (tmp_path / "candidates" / "0000.json").write_text("{}")  # something was begun
+    assert not folder.check("run", plans()[name])
+    with pytest.raises(InputError, match="belongs to another run: seed was"):
+        folder.check("run", from_flat(SearchPlan, {**SEARCHED, "seed": 99})
+                     if name == "rich" else from_flat(SearchPlan, {"seed": 99}))  # fmt: skip
+
+
+def test_a_toml_plan_of_the_first_release_is_read() -> None:
+    old = {
+        "channels": {"target": "0.5x", "of": "params", "limits": ["a=0.5"]},
+        "weights": {"also": ["ends"], "frequency": "", "begin": "0%"},
+        "distill": {"teacher_weights": "", "teacher": "none", "temperature": "4"},
+    }
+    plan = from_nested(Plan, old)
+    flat = {"channels": 0.5, "channels_of": "params", "channel_limits": {"a": 0.5},
+            "prune_also": ("ends",), "teacher": None}  # fmt: skip
+    assert plan == from_flat(Plan, flat)
+    # options go over a file's old names
+    assert from_nested(Plan, overlay(old, nest(Plan, {"channels": "60k"}))).channels == (
+        from_flat(Plan, {**flat, "channels": 6e4}).channels
+    )
+    with pytest.raises(InputError, match="once. Received: 'target_metric' and its old name 'of'"):
+        from_nested(Plan, {"channels": {"of": "macs", "target_metric": "params"}})
+
+
+def test_a_training_that_the_first_release_began_goes_on() -> None:
+    """A checkpoint's identity holds the options of distillation as they were written then."""
+    from compress.distillation.setup import _taught
+
+    default = (
+        "{'teacher_weights': '', 'loss': 'kd', 'temperature': 4.0, 'weight': 0.7, 'hints': (), "
+        "'hint_weight': 1.0, 'pairs': ()}"
+    )
+    rich = (
+        "{'teacher_weights': '2,1', 'loss': 'kd', 'temperature': '8:2', 'weight': '0:0.7@20%', "
+        "'hints': ('fitnets', 'attention'), 'hint_weight': 0.5, "
+        "'pairs': ('conv2=conv3', 'head=top')}"
+    )
+    assert str(_taught(plans()["default"].distill)) == default
+    assert str(_taught(plans()["rich"].distill)) == rich
