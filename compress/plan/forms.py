@@ -82,6 +82,19 @@ class Written:
         return str(self)
 
 
+def real(value: object) -> float | None:
+    """Returns a real number of Python or NumPy as a float; None: it is none.
+
+    One beyond the largest float is infinity, which no field takes.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
 def declared(hint: Any) -> Any:
     """Returns the type that a field is read as."""
     return typing.get_args(hint)[0] if typing.get_origin(hint) is Given else hint
@@ -159,15 +172,15 @@ def _items(value: Any, item: Any, name: str) -> list[Any]:
 
 
 def _number(value: Any, name: str, unit: str) -> float:
-    number = span(value, unit) if isinstance(value, str) else value
-    if isinstance(number, bool) or not isinstance(number, numbers.Real):
+    number = span(value, unit) if isinstance(value, str) else real(value)
+    if number is None:
         like = {"minutes": ", or a time like 30m or 1h", "seconds": ", or a time like 90s or 2m"}
         raise _refused(name, f"be a number{like.get(unit, '')}", value)
-    if isinstance(number, int) and abs(number) >= MOST:
+    if isinstance(value, int) and abs(value) >= MOST:
         raise _refused(name, "be a number of at most 63 bits", value)
     if not math.isfinite(number):
         raise _refused(name, "be finite", value)
-    return float(number)
+    return number
 
 
 def plain(value: Any) -> Any:

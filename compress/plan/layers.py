@@ -49,8 +49,8 @@ class LayerShare(Written):
     @classmethod
     def of(cls, value: object, name: str = "a share of layers") -> Self:
         """Takes a pair (pattern, share) too, as a dictionary's items are."""
-        if isinstance(value, tuple | list) and len(value) == 2:
-            value = f"{value[0]}={value[1]}"
+        if isinstance(value, tuple | list) and len(value) == 2 and isinstance(value[0], str):
+            value = f"{value[0]}={one_line(value[1])}"
         return super().of(value, name)
 
     def __str__(self) -> str:
@@ -90,8 +90,12 @@ class LayerPair(Written):
     @classmethod
     def of(cls, value: object, name: str = "a hint pair") -> Self:
         """Takes a pair of names too, as a dictionary's items are."""
-        if isinstance(value, tuple | list) and len(value) == 2:
-            value = f"{value[0]}={value[1]}"
+        if (
+            isinstance(value, tuple | list)
+            and len(value) == 2
+            and all(isinstance(part, str) for part in value)
+        ):
+            value = "=".join(value)
         return super().of(value, name)
 
     def __str__(self) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numbers
 from dataclasses import dataclass
 from typing import Any, Self
 
 from compress.core.counts import number_text
 from compress.core.errors import InputError, one_line
-from compress.plan.forms import Written
+from compress.plan.forms import Written, real
 from compress.plan.train_time import percent_text
 
 
@@ -57,11 +56,9 @@ class Ramp(Written):
     @classmethod
     def of(cls, value: object, name: str = "a number") -> Self:
         """Takes a number, or a pair (from, to), too."""
-        if isinstance(value, numbers.Real) and not isinstance(value, bool):
-            return cls.parse(number_text(float(value)), name)
-        if isinstance(value, tuple) and len(value) == 2:
-            value = f"{value[0]}:{value[1]}"
-        return super().of(value, name)
+        ends = value if isinstance(value, tuple | list) and len(value) == 2 else (value,)
+        texts = [number_text(number) for end in ends if (number := real(end)) is not None]
+        return super().of(":".join(texts) if len(texts) == len(ends) else value, name)
 
     @property
     def largest(self) -> float:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import numbers
 from dataclasses import dataclass
 from typing import Self
 
 from compress.core.counts import amount, amount_text, number_text
 from compress.core.errors import InputError, one_line
-from compress.plan.forms import Written
+from compress.plan.forms import Written, real
 
 _RULE = "a share like 0.5x (or '2x smaller') or a count like 12M"
 
@@ -58,11 +57,12 @@ class Target(Written):
     @classmethod
     def of(cls, value: object, name: str = "a target") -> Self:
         """Takes a number too: up to 1 it is a share, above it a count."""
-        if isinstance(value, numbers.Real) and not isinstance(value, bool):
-            if not math.isfinite(value):
-                raise InputError(f"{name} must be {_RULE}. Received: {one_line(value)}.")
-            return cls(float(value), relative=value <= 1)
-        return super().of(value, name)
+        number = real(value)
+        if number is None:
+            return super().of(value, name)
+        if not math.isfinite(number):
+            raise InputError(f"{name} must be {_RULE}. Received: {one_line(value)}.")
+        return cls(number, relative=number <= 1)
 
     def __str__(self) -> str:
         """Returns "0.5x" or "12M"."""

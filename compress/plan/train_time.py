@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import numbers
 from dataclasses import dataclass
 from typing import Literal, Self
 
 from compress.core.counts import number_text
 from compress.core.errors import InputError, one_line
-from compress.plan.forms import Written
+from compress.plan.forms import Written, real
 
 Unit = Literal["share", "epochs", "steps"]
 MOST_TIME = 1e9
@@ -55,11 +54,10 @@ class TrainTime(Written):
     @classmethod
     def of(cls, value: object, name: str = "a pruning time") -> Self:
         """Takes a number too: a whole one counts steps, another below 1 is a share."""
-        if isinstance(value, numbers.Real) and not isinstance(value, bool):
-            if 0 < value < 1:
-                return cls.parse(percent_text(float(value)), name)
-            return cls.parse(number_text(float(value)), name)
-        return super().of(value, name)
+        number = real(value)
+        if number is None:
+            return super().of(value, name)
+        return cls.parse((percent_text if 0 < number < 1 else number_text)(number), name)
 
     def __str__(self) -> str:
         """Returns "50%", "2e" or "400"."""
