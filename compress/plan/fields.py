@@ -93,13 +93,16 @@ def plan_fields(plan: type[Any]) -> tuple[PlanField, ...]:
     *first* flag; the others keep their remaining flags.
     """
     leaves: list[PlanField] = []
+    hints = hints_of(plan)
     for field in dataclasses.fields(plan):
-        hint = hints_of(plan)[field.name]
+        hint = hints[field.name]
         if "flags" in field.metadata:
             leaves.append(_leaf(None, field, hint))
-        else:
-            for inner in dataclasses.fields(hint):
-                leaves.append(_leaf(field.name, inner, hints_of(hint)[inner.name]))
+            continue
+        inner_hints = hints_of(hint)
+        leaves += [
+            _leaf(field.name, inner, inner_hints[inner.name]) for inner in dataclasses.fields(hint)
+        ]
     primary = {leaf.flags[0]: leaf.path for leaf in leaves}
     return tuple(
         dataclasses.replace(

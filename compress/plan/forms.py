@@ -8,7 +8,6 @@ made: `typed`. `plain` writes a value for JSON and TOML, `text_of` for the comma
 from __future__ import annotations
 
 import csv
-import functools
 import math
 import numbers
 import os
@@ -100,7 +99,6 @@ def declared(hint: Any) -> Any:
     return typing.get_args(hint)[0] if typing.get_origin(hint) is Given else hint
 
 
-@functools.cache
 def hints_of(section: type[Any]) -> Mapping[str, Any]:
     """Returns the types of a dataclass's fields, as they are read."""
     return {name: declared(hint) for name, hint in typing.get_type_hints(section).items()}

@@ -95,7 +95,7 @@ class Budget:
             return f"{budget.minutes:g} minutes are over"
         for item in candidates:
             if self._meets(item):
-                return f"candidate {item.id} meets {','.join(budget.target)}"
+                return f"candidate {item.id} meets {','.join(map(str, budget.target))}"
         stale = self._convergence.stale(candidates) if budget.converged else 0
         if budget.converged and stale >= budget.converged:
             return f"converged: the front has not grown for {stale} trials"
