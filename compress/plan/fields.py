@@ -177,12 +177,14 @@ def from_nested(plan: type[PlanT], values: Mapping[str, Any]) -> PlanT:
     if "plugins" in arguments:
         # what they register may be named in any section
         import_plugins(typed(arguments["plugins"], tuple[str, ...], "plugins"))
-    sections = {field.name for field in dataclasses.fields(plan) if "flags" not in field.metadata}  # type: ignore[arg-type]
-    for key in sections & arguments.keys():
-        if not isinstance(arguments[key], Mapping):
-            raise _no_table(key, arguments[key])
+    leaves = {leaf.name for leaf in plan_fields(plan) if leaf.section is None}
+    for key, value in arguments.items():
+        if key in leaves:
+            continue
+        if not isinstance(value, Mapping):
+            raise _no_table(key, value)
         section = hints_of(plan)[key]
-        arguments[key] = section(**_keys(section, arguments[key], f"key in plan section '{key}'"))
+        arguments[key] = section(**_keys(section, value, f"key in plan section '{key}'"))
     return plan(**arguments)
 
 
