@@ -48,14 +48,12 @@ class TeacherChoice(Written):
             return cls()
         if isinstance(value, os.PathLike):
             return cls((Path(value),))
-        if isinstance(value, Iterable) and not isinstance(value, str):
-            names = list(value)
-            if not all(isinstance(item, (str, os.PathLike)) for item in names):
-                raise InputError(
-                    f"{name} must be auto, none, or files. Received: {one_line(value)}."
-                )
-            return cls._named([os.fspath(item) for item in names if item], name)
-        return super().of(value, name)
+        if isinstance(value, str | cls):
+            return super().of(value, name)
+        names = list(value) if isinstance(value, Iterable) else [value]
+        if not all(isinstance(item, (str, os.PathLike)) for item in names):
+            raise InputError(f"{name} must be auto, none, or files. Received: {one_line(value)}.")
+        return cls._named([os.fspath(item) for item in names if item], name)
 
     @classmethod
     def _named(cls, names: Iterable[str], name: str) -> Self:

@@ -323,7 +323,7 @@ def test_ratios_of_both_kinds(text: str, share: float) -> None:
         (lambda: ChannelOptions(exclude=["a\0"]), r"exclude must hold no NUL.*'a\\x00'"),
         (lambda: ChannelOptions(sensitivity=5), "channel_sensitivity must be a path. Received: 5"),
         (lambda: ChannelOptions(cost_aware="yes"), "cost_aware must be true or false.*'yes'"),
-        (lambda: WeightOptions(sparsity=None), "sparsity must be a number. Received: None"),
+        (lambda: WeightOptions(sparsity=None), "sparsity must have a value. Received: None"),
         (lambda: WeightOptions(end="120%"), "prune_end must be a share of training"),
         (lambda: WeightOptions(pattern=24), "prune_pattern must be unstructured.*Received: 24"),
         (lambda: DistillOptions(teacher=5), "teacher must be auto, none, or files.*Received: 5"),
@@ -359,7 +359,7 @@ def test_amounts_survive_their_text(number: float) -> None:
 
 @pytest.mark.parametrize(
     ("number", "text"),
-    [(12e6, "12M"), (1500, "1.5k"), (1000, "1k"), (1234, "1234"), (999, "999"), (0.92, "0.92"),
+    [(12e6, "12M"), (1500, "1500"), (15_000, "15k"), (1_500_000, "1.5M"), (1000, "1k"), (1234, "1234"), (999, "999"), (0.92, "0.92"),
      (2.5e9, "2.5G"), (1e12, "1T"), (0, "0"), (-2e6, "-2M"), (1572864, "1572864")],
 )  # fmt: skip
 def test_amounts_are_short(number: float, text: str) -> None:
