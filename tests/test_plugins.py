@@ -276,6 +276,7 @@ def test_compress_with_names_of_the_users_own(folder: Path) -> None:
 
 
 def test_criteria_losses_and_data_in_python(folder: Path) -> None:
+    Plan(plugins=["mine"])  # the current folder is no place for modules else
     import mine  # type: ignore[import-not-found]
 
     from compress import distill, load_data, prune_channels
@@ -331,6 +332,8 @@ def test_a_space_and_a_sampler_in_python(folder: Path) -> None:
 def test_a_layer_rule(folder: Path) -> None:
     """Without the module the layer cannot even be loaded; with it its channels can leave."""
     import keras
+
+    Plan(plugins=["mine_layer"])
     import mine_layer  # type: ignore[import-not-found]
 
     from compress import prune_channels
@@ -353,7 +356,7 @@ def test_a_search_in_worker_processes(folder: Path) -> None:
     done = paretune(
         "run", "--plugins", "mine", "--data", "corners", "--task", "graded", "--space", "tiny",
         "--sampler", "first", "--objectives", "grade,macs", "--trials", "3", "--epochs", "2",
-        "--workers", "1", "--finetune-epochs", "1", "--formats", "float32",
+        "--workers", "1", "--finetune-epochs", "1", "--batch-size", "32", "--formats", "float32",
         "--latency-budget", "0.2", "--out", "out",
     )  # fmt: skip
     assert done.exit_code == 0, done.output

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from compress.core.errors import InputError, one_line
 from compress.plan.forms import Written, joined, listed
@@ -50,7 +50,7 @@ class TeacherChoice(Written):
             return cls((Path(value),))
         if isinstance(value, str | cls):
             return super().of(value, name)
-        names = list(value) if isinstance(value, Iterable) else [value]
+        names: list[Any] = list(value) if isinstance(value, Iterable) else [value]
         if not all(isinstance(item, (str, os.PathLike)) for item in names):
             raise InputError(f"{name} must be auto, none, or files. Received: {one_line(value)}.")
         return cls._named([os.fspath(item) for item in names if item], name)
