@@ -9,7 +9,7 @@ from compress.core.device import DEVICES
 from compress.core.plugins import CRITERIA, HINTS, LOGIT_LOSSES, RUNTIMES, SOURCES, TASKS
 from compress.plan.bench import BENCH_FORMATS
 from compress.plan.distill import NO_LOSS
-from compress.task import QUALITIES
+from compress.task import qualities
 from search.plan.search import COSTS
 from search.plan.stopping import RULES
 from search.plugins import SAMPLERS, SPACES
@@ -24,7 +24,7 @@ VALUES: dict[str, Names] = {
     "space": lambda: (*SPACES.names(), "around:"),
     "sampler": SAMPLERS.names,
     "optimizers": lambda: plans.OPTIMIZERS,
-    "objectives": lambda: (*QUALITIES, *COSTS),
+    "objectives": lambda: (*qualities(), *COSTS),
     "stopping": lambda: RULES,
     "channels_of": lambda: plans.CHANNEL_COSTS,
     "channel_criterion": CRITERIA.names,
