@@ -10,7 +10,7 @@ from compress.core.plugins import CRITERIA, HINTS, LOGIT_LOSSES, RUNTIMES, SOURC
 from compress.plan.bench import BENCH_FORMATS
 from compress.plan.distill import NO_LOSS
 from compress.task import qualities
-from search.plan.search import COSTS
+from search.plan import COSTS
 from search.plan.stopping import RULES
 from search.plugins import SAMPLERS, SPACES
 
