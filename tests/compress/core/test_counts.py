@@ -80,7 +80,7 @@ def test_counts_are_the_same_from_command_line_toml_and_python(tmp_path: Path) -
         seen.append(plan)
 
     app = typer.Typer()
-    app.command("search")(plan_command(SearchPlan, noted))
+    app.command("search")(plan_command(SearchPlan, noted, values={}))
     words = [word for name, text in COUNTS.items()
              for word in (f"--{name.replace('_', '-')}", text)]  # fmt: skip
     CliRunner().invoke(app, ["--data", "digits", *words])
