@@ -114,7 +114,7 @@ def _run(plan: SearchPlan, command: str, display: Display) -> SearchReport:
         )
     past = check_past(plan, data, space)
     check_training(plan, data)
-    teachers = load_teachers(plan.distill.teacher_files(), data, plan)
+    teachers = load_teachers(plan.distill.teacher.files, data, plan)
     if command == "run":
         check_compression(plan, data, [teacher.model for teacher in teachers])
     check_limits(plan, data)

@@ -102,7 +102,7 @@ def load_teachers(paths: Sequence[Path], data: Dataset, plan: Plan) -> list[Teac
     from compress.distillation.losses import logit_loss
     from compress.distillation.teachers import class_order
 
-    if paths or plan.distill.automatic:
+    if paths or plan.distill.teacher.automatic:
         logit_loss(plan.distill.loss, data.task)
     loaded = [load_teacher(path, data, plan) for path in paths]
     for teacher in loaded:
@@ -123,7 +123,7 @@ def load_teacher(path: Path, data: Dataset, plan: Plan) -> Teacher:
     scaling = origin.preprocess if origin is not None else None
     by_answers = plan.data.normalize == "auto" and data.max_value is not None
     # what is left to the pipeline is the model itself, or one of this run
-    if origin is None and by_answers and not plan.distill.automatic:
+    if origin is None and by_answers and not plan.distill.teacher.automatic:
         scaling = find_scaling(model, data, f"Teacher '{path}'").preprocess
     if scaling is not None and scaling.same_as(data.preprocess):
         scaling = None

@@ -24,7 +24,9 @@ def ladder(options: ChannelOptions) -> list[int]:
 def cost_of(coupling: Coupling, options: ChannelOptions) -> Cost:
     """Returns the cost function that the target counts; of an amount, MACs where they can be."""
     costs = CostModel.of(coupling)
-    if options.of == "params" or (options.of == "amount" and not costs.has_macs):
+    if options.target_metric == "params" or (
+        options.target_metric == "amount" and not costs.has_macs
+    ):
         return costs.params
     return costs.macs
 
@@ -54,7 +56,7 @@ def allowed_for(coupling: Coupling, options: ChannelOptions, round_to: int) -> A
 
 
 def _limits(options: ChannelOptions) -> list[tuple[str, float]]:
-    limits = [options.parsed_limit(limit) for limit in options.limits]
+    limits = [(limit.pattern, limit.share) for limit in options.limits]
     return [*limits, *((pattern, 0.0) for pattern in options.exclude)]
 
 

@@ -25,10 +25,9 @@ def check_feasible(coupling: Coupling, options: ChannelOptions) -> None:
     if not coupling.groups:
         raise nothing_removable(coupling)
     least = smallest(coupling, options)
-    value, share = options.parsed()
-    if options.of == "amount":
+    if options.target is None or options.target_metric == "amount":
         return
-    target = value * least.full if share else value
+    target = options.target.amount * (least.full if options.target.relative else 1.0)
     if target < least.cost * (1 - ROUNDING):
         raise infeasible(coupling, options, least, target)
 
@@ -74,13 +73,13 @@ def infeasible(
     """Returns the error of a target below the least: what that is and what holds it."""
     shares = (
         CostModel.of(coupling).params_by_layer(least.kept)
-        if options.of == "params"
+        if options.target_metric == "params"
         else CostModel.of(coupling).macs_by_layer(least.kept)
     )
     top = sorted(shares.items(), key=lambda item: -item[1])[:3]
     layers = ", ".join(f"{name} {value / least.cost:.0%}" for name, value in top)
     return FeasibleError(
-        f"{options.of} must be at least {math.ceil(least.cost):,} ({least.share:g}x of "
+        f"{options.target_metric} must be at least {math.ceil(least.cost):,} ({least.share:g}x of "
         f"{least.full:,.0f}): that is left when every layer is thinned to its minimum "
         f"(min_kept={options.min_kept:g}, multiples of {ladder(options)[-1]}); most of it lies "
         f"in {layers}; {_holders(coupling)} Received: {target:,.0f} ({target / least.full:.3g}x). "
