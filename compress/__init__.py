@@ -1,39 +1,136 @@
 """paretune's compressing half: load data and models, prune, distil, export, measure, report.
 
-Importing this package is quick and has no side effects: TensorFlow is imported by the
-first function that needs it.
+Importing this package imports nothing else of it: each name is imported when it is first used,
+and TensorFlow by the first function that needs it.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from compress._version import __version__
-from compress.benchmarking import BenchPlan, bench
-from compress.core.errors import (
-    FeasibleError,
-    InputError,
-    MissingDependency,
-    ParetuneError,
-    TrainingDiverged,
-)
-from compress.data import Dataset, Split, load_data
-from compress.distillation import distill
-from compress.exporting import export
-from compress.measure import count_macs, measure_latency
-from compress.model.io import load_model
-from compress.pipeline.compression import compress_model
-from compress.plan import Plan
-from compress.prune.channels import coupled_groups, prune_channels
-from compress.prune.weights import prune_weights
+from compress.core.lazy import lazily
+
+if TYPE_CHECKING:
+    from compress.benchmarking import BenchPlan, BenchResult, bench
+    from compress.core.errors import (
+        FeasibleError,
+        InputError,
+        MissingDependency,
+        ParetuneError,
+        RunFailed,
+        TrainingDiverged,
+    )
+    from compress.data import Dataset, Split, load_data
+    from compress.distillation import DistillResult, distill
+    from compress.exporting import Exported, export
+    from compress.measure import Analysis, count_macs, measure_latency
+    from compress.model.io import load_model
+    from compress.pipeline.compression import CompressResult, compress_model
+    from compress.plan import (
+        ChannelOptions,
+        DataOptions,
+        DistillOptions,
+        ExportOptions,
+        LatencyOptions,
+        Plan,
+        TrainSettings,
+        WeightOptions,
+    )
+    from compress.prune.channels import (
+        PruneResult,
+        SensitivityMap,
+        coupled_groups,
+        prune_channels,
+        sensitivity_map,
+    )
+    from compress.prune.recalibrate import recalibrate
+    from compress.prune.weights import (
+        PruneWeightsResult,
+        WeightPruner,
+        prune_weights,
+        resume_pruning,
+        save_pruning,
+    )
+    from compress.report import Report
+    from compress.train.given import as_dataset
+
+_PLACES = {
+    "Analysis": "compress.measure:Analysis",
+    "BenchPlan": "compress.benchmarking:BenchPlan",
+    "BenchResult": "compress.benchmarking:BenchResult",
+    "ChannelOptions": "compress.plan:ChannelOptions",
+    "CompressResult": "compress.pipeline.compression:CompressResult",
+    "DataOptions": "compress.plan:DataOptions",
+    "Dataset": "compress.data:Dataset",
+    "DistillOptions": "compress.plan:DistillOptions",
+    "DistillResult": "compress.distillation:DistillResult",
+    "ExportOptions": "compress.plan:ExportOptions",
+    "Exported": "compress.exporting:Exported",
+    "FeasibleError": "compress.core.errors:FeasibleError",
+    "InputError": "compress.core.errors:InputError",
+    "LatencyOptions": "compress.plan:LatencyOptions",
+    "MissingDependency": "compress.core.errors:MissingDependency",
+    "ParetuneError": "compress.core.errors:ParetuneError",
+    "Plan": "compress.plan:Plan",
+    "PruneResult": "compress.prune.channels:PruneResult",
+    "PruneWeightsResult": "compress.prune.weights:PruneWeightsResult",
+    "Report": "compress.report:Report",
+    "RunFailed": "compress.core.errors:RunFailed",
+    "SensitivityMap": "compress.prune.channels:SensitivityMap",
+    "Split": "compress.data:Split",
+    "TrainSettings": "compress.plan:TrainSettings",
+    "TrainingDiverged": "compress.core.errors:TrainingDiverged",
+    "WeightOptions": "compress.plan:WeightOptions",
+    "WeightPruner": "compress.prune.weights:WeightPruner",
+    "as_dataset": "compress.train.given:as_dataset",
+    "bench": "compress.benchmarking:bench",
+    "compress_model": "compress.pipeline.compression:compress_model",
+    "count_macs": "compress.measure:count_macs",
+    "coupled_groups": "compress.prune.channels:coupled_groups",
+    "distill": "compress.distillation:distill",
+    "export": "compress.exporting:export",
+    "load_data": "compress.data:load_data",
+    "load_model": "compress.model.io:load_model",
+    "measure_latency": "compress.measure:measure_latency",
+    "prune_channels": "compress.prune.channels:prune_channels",
+    "prune_weights": "compress.prune.weights:prune_weights",
+    "recalibrate": "compress.prune.recalibrate:recalibrate",
+    "resume_pruning": "compress.prune.weights:resume_pruning",
+    "save_pruning": "compress.prune.weights:save_pruning",
+    "sensitivity_map": "compress.prune.channels:sensitivity_map",
+}
 
 __all__ = [
+    "Analysis",
     "BenchPlan",
+    "BenchResult",
+    "ChannelOptions",
+    "CompressResult",
+    "DataOptions",
     "Dataset",
+    "DistillOptions",
+    "DistillResult",
+    "ExportOptions",
+    "Exported",
     "FeasibleError",
     "InputError",
+    "LatencyOptions",
     "MissingDependency",
     "ParetuneError",
     "Plan",
+    "PruneResult",
+    "PruneWeightsResult",
+    "Report",
+    "RunFailed",
+    "SensitivityMap",
     "Split",
+    "TrainSettings",
     "TrainingDiverged",
+    "WeightOptions",
+    "WeightPruner",
     "__version__",
+    "as_dataset",
     "bench",
     "compress_model",
     "count_macs",
@@ -45,4 +142,15 @@ __all__ = [
     "measure_latency",
     "prune_channels",
     "prune_weights",
+    "recalibrate",
+    "resume_pruning",
+    "save_pruning",
+    "sensitivity_map",
 ]
+
+if not TYPE_CHECKING:  # a type checker sees the imports above, and no other name
+    __getattr__ = lazily(__name__, _PLACES)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,6 +1,47 @@
 """paretune's searching half: find efficient architectures, then compress the front."""
 
-from search.pipeline import run, run_search
-from search.plan import SearchOptions, SearchPlan
+from __future__ import annotations
 
-__all__ = ["SearchOptions", "SearchPlan", "run", "run_search"]
+from typing import TYPE_CHECKING
+
+from compress.core.lazy import lazily
+
+if TYPE_CHECKING:
+    from search.pipeline import run, run_search
+    from search.plan import (
+        BudgetOptions,
+        FinalOptions,
+        SearchData,
+        SearchOptions,
+        SearchPlan,
+        StoppingOptions,
+    )
+
+_PLACES = {
+    "BudgetOptions": "search.plan:BudgetOptions",
+    "FinalOptions": "search.plan:FinalOptions",
+    "SearchData": "search.plan:SearchData",
+    "SearchOptions": "search.plan:SearchOptions",
+    "SearchPlan": "search.plan:SearchPlan",
+    "StoppingOptions": "search.plan:StoppingOptions",
+    "run": "search.pipeline:run",
+    "run_search": "search.pipeline:run_search",
+}
+
+__all__ = [
+    "BudgetOptions",
+    "FinalOptions",
+    "SearchData",
+    "SearchOptions",
+    "SearchPlan",
+    "StoppingOptions",
+    "run",
+    "run_search",
+]
+
+if not TYPE_CHECKING:  # a type checker sees the imports above, and no other name
+    __getattr__ = lazily(__name__, _PLACES)
+
+
+def __dir__() -> list[str]:
+    return __all__

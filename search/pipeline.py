@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from compress.core import credentials
 from compress.core.device import available_cores, gpu_count
@@ -24,6 +26,7 @@ from compress.pipeline.preflight import preflight
 from compress.pipeline.teachers import load_teachers
 from compress.pipeline.timing import measure_stage
 from compress.plan.fields import command_words
+from compress.plan.keywords import Keywords
 from compress.run.directory import LOG
 from compress.run.origin import write_examples
 from search.engines import LocalPool
@@ -35,12 +38,14 @@ from search.engines.worker import WORKERS_LOCK
 from search.folder.directory import SearchFolder
 from search.folder.records import COMPLETE, FAILED, Candidate
 from search.plan import BudgetOptions, FinalOptions, SearchPlan
+from search.plan.keywords import RUN, RUN_SEARCH
 from search.plugins import SAMPLERS
 from search.report import SearchReport, render
 from search.spaces import Around
 from search.study import study as studies
 from search.study.feasibility import check_compression, check_limits
 from search.study.front import front_of
+from search.study.given_data import GivenData
 from search.study.past import Past, check_past, load_for_space
 from search.study.recovery import recover
 from search.study.storage import open_storage
@@ -49,16 +54,37 @@ from search.study.warm_start import find_sources
 from search.trial.costs import NAMES, limits
 from search.trial.retrain import promote_best
 
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from search.plan.settings import RunSettings
+
 MAX_WORKERS = 8
 ORPHAN_SECONDS = 30.0
 
 
-def run_search(plan: SearchPlan, display: Display | None = None) -> SearchReport:
+def run_search(
+    data: Any = None,
+    plan: SearchPlan | None = None,
+    *,
+    val: Any = None,
+    test: Any = None,
+    display: Display | None = None,
+    **settings: Unpack[RunSettings],
+) -> SearchReport:
     """Searches architectures and reports the front; nothing is compressed.
 
     Args:
-        plan: What is searched; `plan.out` defaults to `runs/<data>-<space>`.
+        data: What `--data` takes (a name, a folder, an .npz file, "package.module:function");
+            (x, y), a stream or a `Dataset`, see `as_dataset`. Default: what the plan names.
+        plan: What is searched; keywords go over it.
+        val, test: Parts beside arrays or a stream; default: split off by seed.
         display: Shows progress.
+        **settings: Every option of `paretune search` by its name there: space, trials, epochs,
+            max_macs, objectives, out (default `runs/<data>-<space>`), ...
+
+    Shapes:
+        x: (n, ...), as models are fed; y: see `as_dataset`.
 
     Returns:
         The report. Called again with the same plan (or more trials), the search goes on
@@ -69,16 +95,91 @@ def run_search(plan: SearchPlan, display: Display | None = None) -> SearchReport
             written then.
         RunFailed: No candidate could be trained, or a model of the front could not be
             compressed (the report is written then).
+
+    Example:
+        >>> report = run_search(
+        ...     (x, y), space="mlp", trials=2, epochs=1, workers=1, out=folder / "found"
+        ... )
+        >>> (folder / "found" / "report.html").is_file()
+        True
+
+    Reference:
+        docs/search.md says what each sampler and rule is, and what it was measured to save.
     """
-    return _run(plan, "search", display or NoDisplay())
+    return _run(RUN_SEARCH, "search", data, plan, {"val": val, "test": test}, display, settings)
 
 
-def run(plan: SearchPlan, display: Display | None = None) -> SearchReport:
+def run(
+    data: Any = None,
+    plan: SearchPlan | None = None,
+    *,
+    val: Any = None,
+    test: Any = None,
+    display: Display | None = None,
+    **settings: Unpack[RunSettings],
+) -> SearchReport:
     """Searches, compresses the whole front, measures every file and reports.
 
-    Args, Returns, Raises: see `run_search`.
+    Args:
+        data: What `--data` takes, arrays, a stream or a `Dataset`; see `run_search`.
+        plan: What is searched and how it is compressed; keywords go over it.
+        val, test: Parts beside arrays or a stream; default: split off by seed.
+        display: Shows progress.
+        **settings: Every option of `paretune run` by its name there: space, trials, max_macs,
+            channels, sparsity, formats, out, ...
+
+    Shapes:
+        x: (n, ...), as models are fed; y: see `as_dataset`.
+
+    Returns:
+        The report. Called again with the same plan (or more trials), the run goes on where it
+        was.
+
+    Raises:
+        InputError, RunFailed: See `run_search`.
+
+    Example:
+        >>> report = run(
+        ...     (x, y), space="mlp", trials=2, epochs=1, finetune_epochs=2, workers=1,
+        ...     latency_budget=0.5, max_macs=4e6, out=folder / "all",
+        ... )
+        >>> sorted({row.artifact.format for row in report.rows})
+        ['float32', 'int8']
+
+    Reference:
+        docs/guide.md, "A whole run".
     """
-    return _run(plan, "run", display or NoDisplay())
+    return _run(RUN, "run", data, plan, {"val": val, "test": test}, display, settings)
+
+
+def _run(
+    keywords: Keywords,
+    command: str,
+    data: Any,
+    plan: SearchPlan | None,
+    parts: Mapping[str, Any],
+    display: Display | None,
+    settings: Mapping[str, Any],
+) -> SearchReport:
+    """Puts a call's data and keywords into a plan, and carries it out."""
+    if isinstance(data, SearchPlan):
+        raise InputError(
+            f"{command}() must be given a plan by its keyword. Received: a plan as data. Write "
+            "plan=."
+        )
+    plan = keywords.over(plan or SearchPlan(), settings)
+    given = None
+    if data is not None and not isinstance(data, (str, Path)):
+        given = GivenData(data, **parts, options=keywords.sorted(settings).get("data", {}))
+        data = given.name
+    elif any(part is not None for part in parts.values()):
+        raise InputError(
+            "val and test must come with arrays or a stream. Received: data by name or path, which "
+            "has parts of its own."
+        )
+    if data is not None:
+        plan = replace(plan, data=replace(plan.data, source=str(data)))
+    return _carried_out(plan, command, display or NoDisplay(), given)
 
 
 def default_folder(plan: SearchPlan) -> str:
@@ -91,18 +192,20 @@ def default_folder(plan: SearchPlan) -> str:
     return f"runs/{'-'.join(filter(None, words))}"
 
 
-def _run(plan: SearchPlan, command: str, display: Display) -> SearchReport:
+def _carried_out(
+    plan: SearchPlan, command: str, display: Display, given: GivenData | None
+) -> SearchReport:
     folder = SearchFolder(plan.out or default_folder(plan))
     space = plan.search.made_space
     around = [space.path] if isinstance(space, Around) else []
-    preflight(plan, folder, around, data=True, files=command == "run")
+    preflight(plan, folder, around, data=given is None, files=command == "run")
     SAMPLERS.require_installed(plan.search.sampler)
     if plan.search.replay:
         studies.read_replay(plan.search.replay)
     if around:
         # before the model starts TensorFlow, which then stays as it is
         gpu_count(plan.device)
-    data = load_for_space(plan, space)
+    data = load_for_space(plan, space, given)
     find_sources(plan.search.warm_start, plan.search.space, plan.search.objectives, data)
     gpus = gpu_count(plan.device)
     space.check(data)
@@ -141,10 +244,16 @@ def _run(plan: SearchPlan, command: str, display: Display) -> SearchReport:
                 "the storage's password is kept nowhere: to go on later, give it again, best in %s",
                 credentials.PASSWORD,
             )
+        # what has no name cannot be loaded by workers
+        least = None if given is None else 0
         with (
-            shared(data, folder.shared) as (data, unshared),
+            shared(data, folder.shared, least_bytes=least) as (data, unshared),
             LocalPool(folder, count, plan.device, threads, gpus, private) as pool,
         ):
+            if unshared and given is not None:
+                raise RunFailed(
+                    f"Data that were handed over must be written for the workers: {unshared}."
+                )
             if unshared:
                 LOG.info("each worker loads the data for itself: %s", unshared)
             _search(folder, plan, data, pool, display)

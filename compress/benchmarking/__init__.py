@@ -6,7 +6,9 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from compress.benchmarking.models import (
     BenchModel,
@@ -21,15 +23,23 @@ from compress.core.atomic_files import new_folder
 from compress.core.errors import InputError
 from compress.measure import Entry, time_entries
 from compress.plan.bench import BenchPlan
+from compress.plan.keywords import BENCH
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from compress.benchmarking.models import ModelOrFile
+    from compress.plan.settings import BenchSettings
 
 __all__ = ["BenchPlan", "BenchResult", "Skipped", "BenchModel", "Timed", "bench"]
 
 
 def bench(
-    models: Sequence[str | Path],
+    models: ModelOrFile | Sequence[ModelOrFile],
     plan: BenchPlan | None = None,
     *,
     on_progress: Callable[[str, float], None] | None = None,
+    **settings: Unpack[BenchSettings],
 ) -> BenchResult:
     """Times models and files against each other, everything in one run of blocks.
 
@@ -39,9 +49,10 @@ def bench(
     its first configuration.
 
     Args:
-        models: Files.
-        plan: Runtimes, formats, threads, precision, budget; default: `BenchPlan()`.
+        models: Keras models (named as they are in Keras) and files, or one of them.
+        plan: Runtimes, formats, threads, precision, budget; keywords go over it.
         on_progress: Called with (what is done, share of it).
+        **settings: Fields of `BenchPlan`: runtimes, formats, threads, compare, budget, ...
 
     Returns:
         Everything that was measured, and what was not with reasons.
@@ -49,9 +60,27 @@ def bench(
     Raises:
         InputError: A file is missing, broken or of no known kind, a model's sizes are open, a
             name of `compare` is none of the models, or nothing is left to be timed.
+
+    Example:
+        >>> result = bench([model, folder / "model.keras"], threads=[1, 2], budget=0.5)
+        >>> len(result.timed), result.timed[0].latency.median_ms > 0
+        (4, True)
+
+    Reference:
+        Paired blocks in random order, bootstrap over rounds: see docs/latency.md.
     """
-    plan = plan or BenchPlan()
-    given = models_of([Path(model) for model in models])
+    plan = BENCH.over(plan or BenchPlan(), settings)
+    with tempfile.TemporaryDirectory() as place:
+        given = models_of(models, Path(place))
+        return _bench(given, plan, on_progress, Path(place))
+
+
+def _bench(
+    given: Sequence[BenchModel],
+    plan: BenchPlan,
+    on_progress: Callable[[str, float], None] | None,
+    saved: Path,
+) -> BenchResult:
     names = [model.name for model in given]
     for name in plan.compare:
         if name not in names:
@@ -88,7 +117,12 @@ def bench(
             Timed(item.model, item.runtime, item.format, item.path.stat().st_size, latency[key])
             for key, (item, _) in keyed.items()
         )
-        result = BenchResult(tuple(counted), timed, tuple(skipped), plan)
+        # of a model that was no file there is none afterwards
+        known = tuple(
+            replace(item, path=Path(item.path.name)) if saved in item.path.parents else item
+            for item in counted
+        )
+        result = BenchResult(known, timed, tuple(skipped), plan)
         if folder is not None:
             for file in sorted(place.iterdir()):
                 shutil.move(file, folder / file.name)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from compress.measure import count_macs
 from compress.measure.runtimes import runtimes, suffixes
 from compress.model.copies import sized_model
 from compress.model.inference import left_out
-from compress.model.io import SUFFIXES, load_model
+from compress.model.io import SUFFIXES, as_model, load_model, save_model
 from compress.model.walk import calls, is_graph
 from compress.plan.bench import BenchPlan
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import keras
 
 
+ModelOrFile: TypeAlias = "keras.Model | str | Path"
 CALIBRATION = 32
 FILE = "file"
 """The format of a file that is benchmarked as it is."""
@@ -37,7 +38,7 @@ class BenchModel:
 
     Attributes:
         name: The file's stem, made unique.
-        path: As given.
+        path: As given; of a Keras model the file that it was saved to for the time being.
         macs, params, nonzero: Counted; None for files that are no Keras models.
         unsupported: What `macs` leaves out.
         notes: What of the model is not timed.
@@ -82,17 +83,29 @@ class Prepared:
     path: Path
 
 
-def models_of(paths: Sequence[Path]) -> list[BenchModel]:
-    """Checks the files and names them by their stems.
+def models_of(
+    given: ModelOrFile | Sequence[ModelOrFile], folder: Path | None = None
+) -> list[BenchModel]:
+    """Checks models and files, and names them: files by their stems, models as Keras does.
+
+    Args:
+        given: Keras models and paths, or one.
+        folder: Where models are saved, as files of their own; None: there are none.
 
     Raises:
-        InputError: None, a file that does not exist, or of a kind that no runtime runs.
+        InputError: None, something else, a file that does not exist, or of a kind that no runtime
+            runs; or a model that no file can hold.
     """
-    if not paths:
+    items = list(given) if isinstance(given, (list, tuple)) else [given]
+    if not items:
         raise InputError("bench must be given at least one model. Received: none.")
     known = [*SUFFIXES, *suffixes()]
     found: list[BenchModel] = []
-    for path in paths:
+    for place, item in enumerate(items):
+        if not isinstance(item, (str, Path)):
+            assert folder is not None, "models are saved by bench() alone"
+            item = _saved(as_model(item), folder / str(place))
+        path = Path(item)
         if path.suffix not in known:
             raise InputError(
                 f"A model file must end in {', '.join(dict.fromkeys(known))}. Received: '{path}'."
@@ -106,6 +119,14 @@ def models_of(paths: Sequence[Path]) -> list[BenchModel]:
             name = f"{path.stem}-{number}"
         found.append(BenchModel(name, path))
     return found
+
+
+def _saved(model: keras.Model, folder: Path) -> Path:
+    """Saves a model under its name."""
+    folder.mkdir()
+    path = folder / f"{model.name}.keras"
+    save_model(model, path)
+    return path
 
 
 def require_a_runtime(plan: BenchPlan) -> None:

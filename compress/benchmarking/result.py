@@ -13,6 +13,7 @@ from typing import Any
 from compress.benchmarking.models import BenchModel, Skipped
 from compress.core.atomic_files import write_bytes, write_json, write_text
 from compress.core.device import available_cores, cpu_name
+from compress.core.summary import Readable, Summary
 from compress.core.visible import short
 from compress.measure import Latency, formats
 from compress.plan.bench import BenchPlan
@@ -49,8 +50,8 @@ class Timed:
         return f"{self.runtime} {self.format}, {self.latency.threads} thread{plural}"
 
 
-@dataclass(frozen=True)
-class BenchResult:
+@dataclass(frozen=True, repr=False)
+class BenchResult(Readable):
     """What `bench` measured.
 
     Attributes:
@@ -64,6 +65,25 @@ class BenchResult:
     timed: tuple[Timed, ...]
     skipped: tuple[Skipped, ...]
     plan: BenchPlan
+
+    def screen(self) -> Summary:
+        """Returns what is worth a screen: every time, verdicts, and how it was measured."""
+        names = ", ".join(f"'{model.name}'" for model in self.models)
+        return Summary(
+            f"{len(self.timed)} timings of {names}",
+            tuple(self.verdicts()),
+            ("Model", "configuration", "latency", "speed-up"),
+            tuple(
+                (row.model, row.configuration, formats.time(row.latency.median_ms),
+                 formats.speedup(row.latency))
+                for row in self.timed
+            ),
+            (
+                self.conditions(),
+                *(f"{s.model}, {s.runtime} {s.format}: skipped: {s.reason}" for s in self.skipped),
+            ),
+            "timings",
+        )  # fmt: skip
 
     def verdicts(self) -> list[str]:
         """Returns for `compare` A, B one sentence a configuration: is B faster than A?"""

@@ -122,6 +122,11 @@ def setup(choice: str = "auto", threads: int | None = None, sharers: int = 1) ->
     return Device("gpu", name, len(gpus), wanted, policy, True, sharers, share)
 
 
+def as_device(device: Device | str | None) -> Device:
+    """Returns a device that is given as it is, by name ("cpu"), or not at all ("auto")."""
+    return device if isinstance(device, Device) else setup(device or "auto")
+
+
 def check_device(choice: str) -> None:
     """Checks, without TensorFlow, that a machine without a driver is not asked for its GPU.
 

@@ -10,8 +10,9 @@ import numpy as np
 from compress.core.errors import InputError
 from compress.core.plugins import SOURCES
 from compress.data import digits, folder, idx, keras_datasets, npz, python
-from compress.data._base import Dataset, RawData, Split, check_split
+from compress.data._base import Dataset, RawData, Split, Unlabelled, check_split
 from compress.data.preprocessing import Preprocessing, fit_preprocessing
+from compress.data.splitting import split_off
 from compress.plan import DataOptions
 from compress.task import has_classes
 
@@ -22,6 +23,7 @@ __all__ = [
     "RawData",
     "SOURCES",
     "Split",
+    "Unlabelled",
     "check_source",
     "load_data",
 ]
@@ -61,6 +63,18 @@ def load_data(
 
     Raises:
         InputError: The source is unknown, missing, damaged or inconsistent.
+
+    Shapes:
+        `dataset.train.x`: (n, ...); `dataset.train.y`: (n,) class indices, (n, labels) of 0 and
+            1, or (n, targets).
+
+    Example:
+        >>> data = load_data("digits", normalize="unit")
+        >>> data.input_shape, data.num_classes, len(data.train), len(data.val), len(data.test)
+        ((8, 8, 1), 10, 1221, 216, 360)
+
+    Reference:
+        docs/guide.md, "Data".
     """
     options = (
         source
@@ -143,9 +157,14 @@ def _finish(
     check_split(raw.train, "train", options.source, len(classes), kind)
     train, test, val = raw.train, raw.test, raw.val
     if test is None:
-        train, test = _split_off(train, options.test_fraction, seed, "test", options)
+        share = options.test_fraction
+        train, test = split_off(train, share, seed, part="test", name=options.source, kind=kind)
+    check_split(test, "test", options.source, len(classes), kind)
     if val is None:
-        train, val = _split_off(train, options.val_fraction, seed, "validation", options)
+        share = options.val_fraction
+        train, val = split_off(
+            train, share, seed, part="validation", name=options.source, kind=kind
+        )
     if preprocess is None:
         mode = "standardize" if options.normalize == "auto" else options.normalize
         preprocess = fit_preprocessing(train.x, raw.max_value, mode)
@@ -167,23 +186,3 @@ def _numbered(train: Split, source: str, kind: str) -> tuple[str, ...]:
     if count < 2:
         raise InputError(f"'{source}' must have at least two classes. Received: {count}.")
     return tuple(str(label) for label in range(count))
-
-
-def _split_off(
-    split: Split, fraction: float, seed: int, part: str, options: DataOptions
-) -> tuple[Split, Split]:
-    from sklearn.model_selection import train_test_split
-
-    try:
-        stay, leave = train_test_split(
-            np.arange(len(split)),
-            test_size=fraction,
-            random_state=seed,
-            stratify=split.y if has_classes(options.task) else None,
-        )
-    except ValueError as error:
-        raise InputError(
-            f"'{options.source}' must have enough examples of each class to split off a {part} "
-            f"part of {fraction:.0%} ({error})."
-        ) from None
-    return split.take(np.sort(stay)), split.take(np.sort(leave))

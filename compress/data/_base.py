@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -75,7 +75,8 @@ class Dataset:
 
     Attributes:
         name: As the user named the source.
-        train, val, test: The parts; `x` raw, see `inputs` for what a model is fed.
+        train, val, test: The parts; `x` raw, see `inputs` for what a model is fed. The test part
+            may be empty where nothing is tested (see `require_test`).
         class_names: One name a class (label, target), in label order.
         preprocess: Raw `x` -> model input.
         notes: What was skipped or changed while loading.
@@ -84,8 +85,9 @@ class Dataset:
             fed as `preprocess` says and no other scaling is thought of.
 
     Raises:
-        InputError: Lengths or shapes of the parts disagree, a part is empty, a label is
-            out of range, a class has no training example, or an input is not finite.
+        InputError: Lengths or shapes of the parts disagree, the training or the validation part
+            is empty, a label is out of range, a class has no training example, or an input is
+            not finite.
     """
 
     name: str
@@ -104,7 +106,7 @@ class Dataset:
                 f"A binary task must have two class names. Received: {self.num_classes} in "
                 f"'{self.name}'."
             )
-        for part in SPLITS:
+        for part in SPLITS if len(self.test) else SPLITS[:2]:
             check_split(self.split(part), part, self.name, self.num_classes, self.kind)
             shape = self.split(part).x.shape[1:]
             if shape != self.input_shape:
@@ -140,6 +142,18 @@ class Dataset:
             raise InputError(f"part must be one of {', '.join(SPLITS)}. Received: {part}.")
         chosen: Split = getattr(self, part)
         return chosen
+
+    def require_test(self) -> None:
+        """Checks that there are examples to test on.
+
+        Raises:
+            InputError: There are none.
+        """
+        if not len(self.test):
+            raise InputError(
+                f"'{self.name}' must have a test part: files are judged by it. Received: 0 "
+                "examples. Give test=, or data that one can be split off from."
+            )
 
     def inputs(self, part: str) -> npt.NDArray[np.float32]:
         """Returns what a model is fed for a part: float32, scaled and normalised, (n, ...)."""
@@ -183,6 +197,48 @@ class Dataset:
             if split.weight is not None:
                 digest.update(split.weight.tobytes())
         return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Examples without labels: enough to look at a model's activations, or to calibrate a file.
+
+    Attributes:
+        name: As errors call them.
+        train: The examples; labels are rows without columns.
+        preprocess: Raw `x` -> model input.
+        kind: Of the task, where labels told it before they were left out; else "".
+        notes: What was changed on the way.
+    """
+
+    name: str
+    train: Split
+    preprocess: Preprocessing = field(default_factory=Preprocessing)
+    kind: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not len(self.train):
+            raise InputError(f"'{self.name}' must hold examples. Received: none.")
+        if self.train.x.dtype.kind == "f" and not _is_finite(self.train.x):
+            raise InputError(
+                f"Examples of '{self.name}' must be finite. Received: NaN or infinity."
+            )
+
+    @classmethod
+    def of(cls, name: str, x: Array, **others: Any) -> Unlabelled:
+        """Makes one of an array, (n, ...)."""
+        return cls(name, Split(x, np.empty((len(x), 0), np.float32)), **others)
+
+    @property
+    def val(self) -> Split:
+        """The same examples: nothing is fitted to them that could be judged."""
+        return self.train
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one example, without the batch axis."""
+        return tuple(self.train.x.shape[1:])
 
 
 def check_split(

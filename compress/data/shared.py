@@ -27,12 +27,15 @@ _ABOUT = "about.json"
 
 
 @contextmanager
-def shared(data: Dataset, place: Path) -> Iterator[tuple[Dataset, str]]:
+def shared(
+    data: Dataset, place: Path, *, least_bytes: int | None = None
+) -> Iterator[tuple[Dataset, str]]:
     """Shares a large data set with other processes while the context lasts.
 
     Args:
         data: A data set; a subclass's stays as it is.
         place: A folder to make; one that a killed run has left is removed first.
+        least_bytes: Examples that take less are not shared; default: `LEAST_BYTES`.
 
     Yields:
         The data set, mapped from files where it is shared, and why it is not, where the files
@@ -40,7 +43,7 @@ def shared(data: Dataset, place: Path) -> Iterator[tuple[Dataset, str]]:
     """
     shutil.rmtree(place, ignore_errors=True)
     size = sum(data.split(part).x.nbytes for part in SPLITS)
-    if type(data) is not Dataset or size < LEAST_BYTES:
+    if type(data) is not Dataset or size < (LEAST_BYTES if least_bytes is None else least_bytes):
         yield data, ""
         return
     try:

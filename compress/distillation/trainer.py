@@ -5,22 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from compress.core.summary import Readable, Summary
 from compress.data import Dataset, Preprocessing
 from compress.distillation.setup import teaching
+from compress.measure import formats
+from compress.model.io import as_model
 from compress.plan import DistillOptions, TrainSettings
+from compress.plan.keywords import DISTILL
+from compress.run.origin import Origin, origin_of
 from compress.train import train
+from compress.train.given import dataset_for
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     import keras
 
     from compress.core.device import Device
+    from compress.plan.settings import DistillSettings
     from compress.train import EpochRecord, Hook, TrainResult
 
 
-@dataclass(frozen=True)
-class DistillResult:
+@dataclass(frozen=True, repr=False)
+class DistillResult(Readable):
     """The student with its best epoch's weights, and what taught it.
 
     Attributes:
@@ -41,15 +50,40 @@ class DistillResult:
     cache_bytes: int
     notes: tuple[str, ...]
 
+    def screen(self) -> Summary:
+        """Returns what is worth a screen: the student's qualities beside the teacher's."""
+        val = self.training.val
+        rows = tuple(
+            (name, f"{value:.4f}", f"{self.teacher_val[name]:.4f}" if name in self.teacher_val
+             else "-")
+            for name, value in val.items()
+        )  # fmt: skip
+        main, reached = next(iter(val.items()))
+        where = {
+            "off": "the teacher ran at every step",
+            "memory": f"the teacher's outputs lay in memory ({formats.size(self.cache_bytes)})",
+            "disk": f"the teacher's outputs lay on disk ({formats.size(self.cache_bytes)})",
+        }[self.cache]
+        return Summary(
+            f"'{self.model.name}': validation {main} {reached:.4f}, its teacher's "
+            f"{self.teacher_val[main]:.4f}",
+            (self.training.told(), where, *(f"hint {hint}" for hint in self.hints)),
+            ("Validation", "student", "teacher"),
+            rows,
+            (*self.notes, *self.training.notes),
+        )
+
 
 def distill(
-    student: keras.Model,
-    teacher: keras.Model | Sequence[keras.Model],
-    data: Dataset,
+    student: keras.Model | str | Path,
+    teacher: keras.Model | str | Path | Sequence[keras.Model | str | Path],
+    data: Any,
     options: DistillOptions | None = None,
     *,
+    val: Any = None,
+    task: str | None = None,
     finetune: TrainSettings | None = None,
-    device: Device | None = None,
+    device: Device | str | None = None,
     seed: int = 0,
     hooks: Sequence[Hook] = (),
     select_by: str = "",
@@ -59,6 +93,7 @@ def distill(
     checkpoint: Path | None = None,
     on_epoch: Callable[[int, int, EpochRecord], None] | None = None,
     on_progress: Callable[[str, float], None] | None = None,
+    **settings: Unpack[DistillSettings],
 ) -> DistillResult:
     """Trains a student in place from labels and from teachers' outputs.
 
@@ -66,13 +101,18 @@ def distill(
     the teachers see the same augmented batch as the student.
 
     Args:
-        student: Its head may end in logits or in the task's activation.
-        teacher: One or several; run in inference mode, their weights are not touched. Several
-            teach the mean of their softened predictions; hints look at the first.
-        data: From `load_data`; the student is fed with its scaling.
-        options: Losses, temperature (above 0), weights, layer pairs, cache.
-        finetune: How to train.
-        device: From `compress.core.device.setup`; default: "auto".
+        student: A Keras model or the path of a file; its head may end in logits or in the task's
+            activation.
+        teacher: One or several, or their files; run in inference mode, their weights are not
+            touched. Several teach the mean of their softened predictions; hints look at the
+            first. Class names and scaling of one from a run's folder come from its run.
+        data: (x, y), a stream, a `Dataset`, or what `--data` takes (scaled as the first teacher
+            is fed then); see `as_dataset`.
+        options: Losses, temperature (above 0), weights, layer pairs, cache; keywords go over it.
+        val: The validation part beside arrays or a stream; default: split off by `seed`.
+        task: What labels mean, where they do not tell; see `as_dataset`.
+        finetune: How to train; keywords go over it.
+        device: "auto", "cpu", "gpu", or from `compress.core.device.setup`.
         seed: Seed of the batch order, of augmentation and of the hints' projections.
         hooks: Acting during training, such as a `WeightPruner`.
         select_by: Validation quality that selects the best epoch; default: the task's first.
@@ -83,6 +123,12 @@ def distill(
         checkpoint: A file to go on from; see `compress.train.train`.
         on_epoch: Called after each epoch with (epoch, epochs, record).
         on_progress: Called with a text and the share that is done while the cache fills.
+        **settings: Fields of `DistillOptions` (temperature, weight, loss, hints, ...), of
+            `TrainSettings` (epochs, optimizer, learning_rate, ...), and how data by name or path
+            are split and scaled (val_fraction, normalize).
+
+    Shapes:
+        x: (n, ...), as both models take them; y: see `as_dataset`.
 
     Returns:
         The student and the records.
@@ -92,21 +138,38 @@ def distill(
             suit the task, or a cache or checkpoint is of something else.
         TrainingDiverged: The loss became NaN or infinite.
 
+    Example:
+        >>> taught = distill(student, model, (x, y), temperature=4, epochs=2)
+        >>> taught.model is student, sorted(taught.teacher_val)[0]
+        (True, 'accuracy')
+
     Reference:
+        Hinton, Vinyals & Dean 2015, "Distilling the Knowledge in a Neural Network".
         Live teachers on augmented batches: Beyer et al. 2022, "Knowledge distillation: A good
         teacher is patient and consistent".
     """
-    from compress.core.device import setup
+    from compress.core.device import as_device
 
-    options, settings = options or DistillOptions(), finetune or TrainSettings()
-    device = device or setup()
-    models = list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
+    options = DISTILL.section("distill", options, DistillOptions, settings)
+    recipe = DISTILL.section("finetune", finetune, TrainSettings, settings)
+    named = list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
+    paths = [Path(item) if isinstance(item, (str, Path)) else None for item in named]
+    models = [as_model(item) for item in named]
+    student = as_model(student)
+    how = DISTILL.sorted(settings).get("data", {})
+    data = dataset_for(models[0], data, path=paths[0], val=val, task=task, seed=seed, **how)
+    device = as_device(device)
+    runs = [None if path is None else origin_of(path) for path in paths]
+    if teacher_classes is None:
+        teacher_classes = [None if run is None else run.class_names for run in runs]
+    if teacher_scalings is None:
+        teacher_scalings = [_scaling(run, data) for run in runs]
     with teaching(
         student,
         models,
         data,
         options,
-        settings,
+        recipe,
         seed=seed,
         teacher_classes=teacher_classes,
         teacher_scalings=teacher_scalings,
@@ -116,7 +179,7 @@ def distill(
         training = train(
             student,
             data,
-            settings,
+            recipe,
             device=device,
             seed=seed,
             objective=arranged.objective,
@@ -136,3 +199,9 @@ def distill(
         cached.size_bytes if cached else 0,
         arranged.notes,
     )
+
+
+def _scaling(run: Origin | None, data: Dataset) -> Preprocessing | None:
+    """Returns the scaling of a teacher's run where it is another one than the data's."""
+    scaling = None if run is None else run.preprocess
+    return None if scaling is None or scaling.same_as(data.preprocess) else scaling

@@ -3,160 +3,195 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from compress.core.atomic_files import write_bytes, write_json
-from compress.core.errors import InputError, RunFailed
-from compress.data import Dataset, Preprocessing
-from compress.model.copies import sized_model
-from compress.model.heads import decides_at
-from compress.model.inference import left_out
+from compress.core.errors import InputError
+from compress.core.summary import Readable, Summary
+from compress.exporting.files import Exported, write_files
+from compress.measure import formats as figures
+from compress.model.io import as_model
 from compress.plan import ONNX_FORMATS, ExportOptions
+from compress.plan.fields import require_choice
+from compress.plan.keywords import EXPORT
+from compress.plan.output import FORMATS
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     import keras
 
-    from compress.exporting.traced import Traced
-    from compress.measure.runtimes import Session
+    from compress.data import Unlabelled
+    from compress.plan.settings import ExportSettings
 
-__all__ = ["Exported", "export"]
+__all__ = ["Exported", "ExportedFiles", "export"]
 
-CHECKED_EXAMPLES = 200
+RANDOM_EXAMPLES = 32
+"""Inputs that check a file where no examples are given."""
+CALIBRATED = ("int8", "onnx_int8")
+"""Formats whose ranges are taken from examples."""
 
 
-@dataclass(frozen=True)
-class Exported:
-    """One file that was made of a model, checked on validation examples.
+class ExportedFiles(Readable, tuple[Exported, ...]):
+    """What `export` wrote, one record a file."""
 
-    Attributes:
-        format: One of `compress.plan.FORMATS`.
-        path: The file.
-        max_difference: Largest absolute difference of an output from the Keras model's.
-        agreement: Share of examples with the same decision, in [0, 1]; of a regression R^2.
-        checked: Number of validation examples compared.
-    """
+    __slots__ = ()
 
-    format: str
-    path: Path
-    max_difference: float
-    agreement: float
-    checked: int
+    def screen(self) -> Summary:
+        """Returns what is worth a screen: files, sizes, and how far they agree with the model."""
+        if not self:
+            return Summary("no file was made")
+        return Summary(
+            f"{len(self)} file{'s' if len(self) > 1 else ''}, checked on "
+            f"{self[0].checked} examples against the Keras model",
+            (),
+            ("File", "format", "size", "agreement", "largest difference"),
+            tuple(
+                (
+                    str(item.path),
+                    item.format,
+                    figures.size(item.path.stat().st_size) if item.path.is_file() else "gone",
+                    figures.share(item.agreement),
+                    f"{item.max_difference:.3g}",
+                )
+                for item in self
+            ),
+            (f"how to feed them: {self[0].about}",),
+            "files",
+        )
 
 
 def export(
-    model: keras.Model,
-    data: Dataset,
-    stem: str | Path,
-    options: ExportOptions | None = None,
+    model: keras.Model | str | Path,
+    path: str | Path,
     *,
+    format: str | None = None,
+    data: Any = None,
+    options: ExportOptions | None = None,
     seed: int = 0,
     on_refusal: Callable[[str, str], None] | None = None,
-) -> list[Exported]:
-    """Writes `<stem>.<format>.tflite` (or `.onnx`) for each format, and how to feed them.
+    **settings: Unpack[ExportSettings],
+) -> ExportedFiles:
+    """Writes a model as LiteRT or ONNX files and checks each of them against the Keras model.
 
-    How to feed them stands in `<stem>.json`, with notes: layers that work in training alone
-    (random augmentation) are left out. Converters run in a process of their own; where one
-    refuses a format or crashes, the other formats are written all the same.
+    How to feed a file (shapes, scaling, quantization of inputs and outputs) stands in a .json
+    beside it, with notes: layers that work in training alone (random augmentation) are left out.
+    Converters run in a process of their own; where one refuses a format or crashes, the other
+    formats are written all the same.
 
     Args:
-        model: For this data; open sizes become the data's.
-        data: Training examples calibrate int8, validation examples check the files.
-        stem: Path without suffix.
-        options: Formats and number of calibration examples.
-        seed: Seed of the choice of calibration examples.
+        model: A Keras model or the path of its file; open sizes become the data's.
+        path: Of the file, ending in .tflite or .onnx, for one format; without such a suffix a
+            stem: `<path>.<format>.tflite` is written for each format, and `<path>.json`.
+        format: "float32", "float16", "dynamic" (int8 weights), "int8", "sparse" (float32 without
+            the zeros), "onnx" or "onnx_int8"; default: `formats`, or what the suffix says.
+        data: Examples that calibrate int8 and check the files: x alone is enough; of a data set
+            training examples calibrate and validation examples check. None: files that need no
+            calibration are checked on random inputs.
+        options: The plan's section; keywords go over it.
+        seed: Of the choice of calibration examples.
         on_refusal: Called with (format, reason) where a format cannot be had; default: an error
             tells of all of them when the other files are written.
+        **settings: `formats`, `calibration`, `opset`: see `ExportOptions`.
+
+    Shapes:
+        x: (n, ...), as the model takes them.
 
     Returns:
-        One record a file.
+        One record a file: path, format, agreement with the Keras model in [0, 1], largest
+        difference of an output.
 
     Raises:
-        InputError: An input size is unknown.
+        InputError: An input size is unknown, a format does not go with the suffix, or int8
+            without data.
         MissingDependency: ONNX's packages are not installed.
         RunFailed: A converter refused the model, crashed or hung, and there is no `on_refusal`.
+
+    Example:
+        >>> files = export(model, folder / "m.tflite", format="int8", data=x)
+        >>> files[0].path.name, files[0].agreement > 0.9
+        ('m.tflite', True)
+
+    Reference:
+        Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
+        Integer-Arithmetic-Only Inference" (int8).
     """
-    from compress.exporting.traced import Traced
-    from compress.measure.quality import run_all
-    from compress.train.predict import Predictor
+    from compress.train.given import as_examples
 
-    options = options or ExportOptions()
-    model = sized_model(model, data.input_shape)
-    picks = np.random.default_rng(seed).permutation(len(data.train))[: options.calibration]
-    representative = data.preprocess(data.train.x[picks])
-    probe = data.preprocess(data.val.x[:CHECKED_EXAMPLES])
-    expected = Predictor(lambda x, training: model(x, training=training), Preprocessing())(probe)
-    threshold = decides_at(model, data.task)
-    results, feeding, refused = [], {}, []
-    with Traced(model) as traced:
-        for name in options.formats:
-            try:
-                path, session = _file(traced, stem, name, representative, options)
-            except RunFailed as error:
-                refused.append(str(error))
-                if on_refusal is not None:
-                    on_refusal(name, str(error))
-                continue
-            got = run_all(session, probe)
-            results.append(
-                Exported(
-                    name,
-                    path,
-                    float(np.abs(got - expected).max()),
-                    data.task.agreement(got, expected, threshold=threshold),
-                    len(probe),
-                )
+    chosen = EXPORT.section("export", options, ExportOptions, settings)
+    if format is not None and "formats" in settings and chosen.formats != (format,):
+        raise InputError(
+            f"format and formats must agree. Received: {format} and "
+            f"{', '.join(chosen.formats)}. Give one of them."
+        )
+    given = options is not None or "formats" in settings
+    wanted = (format,) if format is not None else chosen.formats if given else None
+    paths, about = _paths(Path(path), wanted)
+    chosen = replace(chosen, formats=tuple(paths))
+    source = Path(model) if isinstance(model, (str, Path)) else None
+    if data is None:
+        needing = [name for name in paths if name in CALIBRATED]
+        if needing:
+            raise InputError(
+                f"{needing[0]} must have examples to calibrate on. Received: no data. Give data=, "
+                "x alone is enough."
             )
-            feeding[path.name] = {
-                "input": getattr(session, "input_quantization", {"dtype": "float32"}),
-                "output": getattr(session, "output_quantization", {"dtype": "float32"}),
-            }
-    write_json(
-        Path(f"{stem}.json"),
-        {
-            "input_shape": [1, *data.input_shape],
-            "preprocess": data.preprocess.to_json(),
-            "class_names": list(data.class_names),
-            "files": feeding,
-            "notes": [*left_out(model), *refused],
-        },
+    loaded = as_model(model)
+    examples = (
+        _random(loaded, seed)
+        if data is None
+        else as_examples(data, model=loaded, path=source, seed=seed)
     )
-    if refused and on_refusal is None:
-        raise RunFailed(" ".join(refused))
-    return results
+    made = write_files(loaded, examples, paths, about, chosen, seed=seed, on_refusal=on_refusal)
+    return ExportedFiles(made)
 
 
-def _file(
-    traced: Traced,
-    stem: str | Path,
-    name: str,
-    representative: npt.NDArray[np.float32],
-    options: ExportOptions,
-) -> tuple[Path, Session]:
-    """Writes one file and prepares it.
+def _paths(path: Path, wanted: tuple[str, ...] | None) -> tuple[dict[str, Path], Path]:
+    """Returns the file of each format, and that of the record beside.
 
     Raises:
-        RunFailed: The converter made none, or its runtime cannot run it (it is removed then).
+        InputError: A format is unknown, or does not go with the path's suffix.
     """
-    from compress.exporting.litert import write_litert
-    from compress.exporting.onnx import plain_file, quantize_onnx
-    from compress.measure.runtimes import session_for
+    for name in wanted or ():
+        require_choice("export format", name, FORMATS)
+    if path.suffix not in (".tflite", ".onnx"):
+        wanted = wanted or ExportOptions().formats
+        files = {name: Path(f"{path}.{name}{_suffix(name)}") for name in wanted}
+        return files, Path(f"{path}.json")
+    wanted = wanted or ("onnx" if path.suffix == ".onnx" else "float32",)
+    if len(wanted) > 1:
+        raise InputError(
+            f"path must have no suffix for several formats: each has a file of its own. Received: "
+            f"'{path}' for {', '.join(wanted)}."
+        )
+    if _suffix(wanted[0]) != path.suffix:
+        raise InputError(
+            f"A file of format {wanted[0]} must end in {_suffix(wanted[0])}. Received: '{path}'."
+        )
+    return {wanted[0]: path}, path.with_suffix(".json")
 
-    path = Path(f"{stem}.{name}.{'onnx' if name in ONNX_FORMATS else 'tflite'}")
-    if name in ONNX_FORMATS:
-        plain = plain_file(traced, opset=options.opset)
-        if name == "onnx":
-            write_bytes(path, plain.read_bytes())
-        else:
-            quantize_onnx(plain, path, representative)
-    else:
-        write_litert(traced, path, name, representative=representative)
-    try:
-        return path, session_for(path)
-    except InputError as error:
-        path.unlink()
-        raise RunFailed(f"The {name} file cannot be run: {error}") from None
+
+def _suffix(name: str) -> str:
+    return ".onnx" if name in ONNX_FORMATS else ".tflite"
+
+
+def _random(model: keras.Model, seed: int) -> Unlabelled:
+    """Returns random inputs: enough to see that a file computes what the model does.
+
+    Raises:
+        InputError: The model has several inputs, or a size is open.
+    """
+    import numpy as np
+
+    from compress.data import Unlabelled
+
+    if len(model.inputs or []) != 1 or None in tuple(model.inputs[0].shape[1:]):
+        shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs or []]
+        raise InputError(
+            f"Model '{model.name}' must have one input of known size to be checked without data. "
+            f"Received: {shapes}. Give data=, x alone is enough."
+        )
+    shape = (RANDOM_EXAMPLES, *model.inputs[0].shape[1:])
+    x = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return Unlabelled.of("random inputs", x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from compress.measure.layer_costs import Analysis, LayerCost
 from compress.measure.op_classes import COUNTED_ZERO, REASONS, other_ops
 from compress.measure.rules import rule_of
 from compress.measure.walk import Step, Walk, width
+from compress.model.io import as_model
 from compress.model.program import Program
 from compress.model.recording import record
 
@@ -26,14 +28,15 @@ NO_RULE = "no counting rule for this class"
 UNKNOWN = "an input size is unknown; give input_shape (--input-shape), or build the model with it"
 
 
-def count_macs(model: keras.Model, input_shape: InputShape | None = None) -> Analysis:
+def count_macs(model: keras.Model | str | Path, input_shape: InputShape | None = None) -> Analysis:
     """Counts the costs of one forward pass at batch size 1; nothing is run.
 
     One fused multiply-add is one MAC; elementwise work is counted apart.
 
     Args:
-        model: Functional, Sequential, or subclassed where it can be traced; nested models and
-            layers made of layers are opened, shared layers counted at every call.
+        model: Functional, Sequential, or subclassed where it can be traced, or the path of a
+            file; nested models and layers made of layers are opened, shared layers counted at
+            every call.
         input_shape: Of one example, where the model's own has unknown sizes; of a model with
             several inputs one for each, in a list, or by name.
 
@@ -42,8 +45,16 @@ def count_macs(model: keras.Model, input_shape: InputShape | None = None) -> Ana
 
     Raises:
         InputError: The model is no graph and cannot be traced, or `input_shape` does not fit.
+
+    Example:
+        >>> analysis = count_macs(folder / "model.keras")
+        >>> analysis.macs, analysis.params
+        (112, 131)
+
+    Reference:
+        One multiply-accumulate as one MAC, FLOPs = 2 x MACs: docs/macs.md has the formulas.
     """
-    program = record(model, _opens)
+    program = record(as_model(model), _opens)
     walk = _walk(program, input_shape)
     seen: set[int] = set()
     rows = [_cost(step, seen) for step in walk.steps]

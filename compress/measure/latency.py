@@ -68,7 +68,21 @@ def measure_latency(
         seed: Seed of the order, the inputs and the bootstrap.
         on_progress: Called after each round with the share of the budget spent.
 
-    Returns, Raises: see `time_entries`.
+    Returns:
+        Name -> times, with intervals and ratios.
+
+    Raises:
+        InputError: A file cannot be run, or a baseline is none of the files.
+        MissingDependency: The runtime is not installed.
+
+    Example:
+        >>> file = export(model, folder / "m.tflite")[0].path
+        >>> times = measure_latency({"m": file}, LatencyOptions(budget=0.3))
+        >>> times["m"].median_ms > 0, times["m"].runtime[:6]
+        (True, 'LiteRT')
+
+    Reference:
+        docs/latency.md: blocks in random order, ratios paired by round.
     """
     options = options or LatencyOptions()
     require(bool(files), "files", "name at least one file", "none")

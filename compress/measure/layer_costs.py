@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from compress.core.summary import Readable, Summary
+from compress.measure import formats
+
 
 @dataclass(frozen=True)
 class LayerCost:
@@ -34,8 +37,8 @@ class LayerCost:
     bytes_moved: int | None = None
 
 
-@dataclass(frozen=True)
-class Analysis:
+@dataclass(frozen=True, repr=False)
+class Analysis(Readable):
     """The costs of a model, call by call; what could not be counted is named.
 
     Attributes:
@@ -85,6 +88,32 @@ class Analysis:
             for layer in self.layers
             if layer.macs is None
         )
+
+    def screen(self) -> Summary:
+        """Returns what is worth a screen: the totals, and the costliest layers first."""
+        macs, total = formats.count, max(1, self.macs)
+        lines = [
+            f"{macs(self.params)} parameters ({macs(self.nonzero)} not zero), "
+            f"{formats.size(self.bytes_moved)} moved"
+        ]
+        if self.peak_bytes is not None:
+            lines[0] += f", {formats.size(self.peak_bytes)} of activations at the peak"
+        costly = sorted(
+            (layer for layer in self.layers if layer.macs or layer.params),
+            key=lambda layer: -(layer.macs or 0),
+        )
+        return Summary(
+            f"{macs(self.macs)} MACs at batch 1 ({macs(2 * self.macs)} FLOPs)",
+            tuple(lines),
+            ("Layer", "class", "MACs", "share", "parameters"),
+            tuple(
+                (layer.name, layer.kind, macs(layer.macs), f"{(layer.macs or 0) / total:.1%}",
+                 macs(layer.params))
+                for layer in costly
+            ),
+            tuple(f"not counted: {text}" for text in self.unsupported),
+            "layers",
+        )  # fmt: skip
 
     def by_class(self) -> dict[str, int]:
         """Returns the MACs of each class that has any, most first."""

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.core.errors import InputError
+from compress.data.adapters import Head
 from compress.model.internals import maker_of
+from compress.model.walk import is_graph
 from compress.task import Task
 
 if TYPE_CHECKING:
     import keras
 
-    from compress.data import Dataset
+    from compress.data import Dataset, Unlabelled
 
 
 def check_head(model: keras.Model, data: Dataset) -> None:
@@ -50,7 +52,7 @@ def _other_task(model: keras.Model, data: Dataset) -> str:
     return ""
 
 
-def check_shapes(model: keras.Model, data: Dataset) -> None:
+def check_shapes(model: keras.Model, data: Dataset | Unlabelled) -> None:
     """Checks that a model has one output and takes the data's examples.
 
     Raises:
@@ -75,6 +77,22 @@ def check_shapes(model: keras.Model, data: Dataset) -> None:
 def producer(model: keras.Model) -> Any:
     """Returns the layer or operation that makes the model's output, or None if unknown."""
     return maker_of(model.outputs[0])
+
+
+def head_of(model: keras.Model) -> Head | None:
+    """Returns what a model's head says of its labels; None: it has not one input and one output."""
+    if len(getattr(model, "inputs", None) or []) != 1 or len(model.outputs or []) != 1:
+        return None
+    shape = tuple(model.outputs[0].shape)
+    if len(shape) != 2 or shape[-1] is None:
+        return None
+    last = producer(model)
+    while is_graph(last) and len(last.outputs) == 1:  # a nested model
+        last = producer(last)
+    ends = ("softmax", "sigmoid")
+    found = [name for name in ends if is_activation_layer(last, name) or ends_in(last, name)]
+    activation = found[0] if found else "linear"
+    return Head(activation, int(shape[-1]), tuple(model.inputs[0].shape[1:]))
 
 
 def is_activation_layer(layer: Any, activation: str) -> bool:

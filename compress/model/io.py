@@ -33,6 +33,32 @@ def check_model_file(path: Path) -> None:
         raise InputError(f"A model file must exist. Received: '{path}'.")
 
 
+def as_model(model: keras.Model | str | Path) -> keras.Model:
+    """Returns a model that is given as it is, or as the path of its file.
+
+    Args:
+        model: A Keras model, which is returned as it is, or what `load_model` takes.
+
+    Raises:
+        InputError: It is neither, or the file cannot be read.
+    """
+    if isinstance(model, (str, Path)):
+        return load_model(model)
+    import keras
+
+    if isinstance(model, keras.Model):
+        return model
+    kind = f"{type(model).__module__.partition('.')[0]}.{type(model).__name__}"
+    remedy = (
+        " Save it with model.save('model.h5') and give that path: Keras 3 reads it."
+        if any(base.__module__.startswith("tf_keras") for base in type(model).__mro__)
+        else ""
+    )
+    raise InputError(
+        f"model must be a Keras model or the path of its file. Received: {kind}.{remedy}"
+    )
+
+
 def load_model(path: str | Path) -> keras.Model:
     """Loads a model from a `.keras` or `.h5` file, without its training state.
 
@@ -52,6 +78,10 @@ def load_model(path: str | Path) -> keras.Model:
             says which layer and why, or carries Keras's reason. Or what is read cannot be
             used: a Sequential without inputs, inputs of no numbers, weights that are NaN,
             negative variances.
+
+    Example:
+        >>> load_model(folder / "model.keras").count_params()
+        131
     """
     path = Path(path)
     check_model_file(path)

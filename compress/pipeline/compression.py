@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from compress.core.atomic_files import write_json
-from compress.data import Dataset
+from compress.core.atomic_files import write_bytes, write_json
+from compress.core.summary import Readable, Summary
+from compress.data import DataOptions, Dataset
 from compress.model.heads import check_head
-from compress.model.io import load_model
-from compress.model.walk import functional
+from compress.model.io import as_model, load_model, save_model
+from compress.model.walk import functional, weights_hash
 from compress.pipeline.checks import check_by_data, check_by_models
 from compress.pipeline.context import OnProgress, Work, silent
 from compress.pipeline.preflight import preflight
@@ -20,72 +23,184 @@ from compress.pipeline.stages import compress_stage
 from compress.pipeline.timing import measure_stage
 from compress.plan import Plan
 from compress.plan.fields import command_words
+from compress.plan.keywords import COMPRESS_MODEL
 from compress.prune.channels import check_channels
 from compress.run.directory import LOG, RunFolder
 from compress.run.origin import write_examples
 from compress.run.trained import trained_for
 from compress.run.unlearnt import Judged, check_scaling, check_unlearnt
+from compress.train.given import dataset_for
 from compress.train.scaling import load_for_model
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     import keras
 
+    from compress.plan.settings import CompressModelSettings
     from compress.report import Report
 
 
-@dataclass(frozen=True)
-class CompressResult:
+@dataclass(frozen=True, repr=False)
+class CompressResult(Readable):
     """What `compress_model` made.
 
     Attributes:
         model: The compressed Keras model.
         folder: Where its files, records and report lie.
         report: Rows of every exported file, dense and compressed.
+        files: Format -> file of the compressed model, those that were made.
     """
 
     model: keras.Model
     folder: Path
     report: Report
+    files: dict[str, Path]
+
+    def screen(self) -> Summary:
+        """Returns what is worth a screen: every file, dense and compressed, and what it costs."""
+        return self.report.screen()
 
 
 def compress_model(
-    model: str | Path,
-    data: Dataset | None = None,
+    model: keras.Model | str | Path,
+    data: Any = None,
     plan: Plan | None = None,
     *,
+    val: Any = None,
+    test: Any = None,
     on_progress: OnProgress = silent,
+    **settings: Unpack[CompressModelSettings],
 ) -> CompressResult:
     """Prunes, distils, exports and measures a model that the user brings.
 
     Args:
-        model: A `.keras` or `.h5` file. With `--normalize auto` the scaling of its inputs is
-            that of the run in whose folder it lies; of another model it is found on
-            validation examples (see `compress.train.scaling`).
-        data: A data set; default: what `plan.data` names, which must then name one.
-        plan: Everything else; default: `Plan()`.
+        model: A Keras model (named as it is in Keras), or a `.keras` or `.h5` file. The scaling
+            of data by name or path is that of the run in whose folder the file lies; of another
+            model it is found on validation examples (see `compress.train.scaling`).
+        data: (x, y), a stream, a `Dataset` or what `--data` takes, see `as_dataset`; default:
+            what `plan.data` names, which must then name one. Where there is no test part one is
+            split off: files are judged by it.
+        plan: Everything else; keywords go over it.
+        val, test: Parts beside arrays or a stream.
         on_progress: Called with (what is done, share of it in [0, 1]).
+        **settings: Every option of `paretune compress` by its name there: channels, sparsity,
+            epochs, teacher, formats, out, seed, ...
+
+    Shapes:
+        x: (n, ...), as the model takes them; y: see `as_dataset`.
 
     Returns:
-        The model, its folder (`plan.out`, default `runs/compress-<name>`) and the report.
-        Called again with the same plan, finished work is not repeated.
+        The model, its files, its folder (`plan.out`, default `runs/compress-<name>`) and the
+        report. Called again with the same plan, finished work is not repeated.
 
     Raises:
         InputError: The model, the data, the plan or the folder break a rule, or the data
             would judge the model by what it has learnt; nothing has been written then.
         TrainingDiverged: Fine-tuning failed.
+
+    Example:
+        >>> result = compress_model(
+        ...     model, (x, y), channels=0.5, sparsity=0.5, epochs=2, formats=["float32", "int8"],
+        ...     round_to=2, latency_budget=0.5, out=folder / "small",
+        ... )
+        >>> sorted(result.files)
+        ['float32', 'int8']
+
+    Reference:
+        docs/methods.md says what is done in which order, and why.
+    """
+    plan = COMPRESS_MODEL.over(plan or Plan(), settings)
+    if isinstance(data, (str, Path)):
+        plan, data = replace(plan, data=replace(plan.data, source=str(data))), None
+    how = COMPRESS_MODEL.sorted(settings).get("data", {})
+    if data is not None and not isinstance(data, Dataset):
+        how = {**_other_than_default(plan.data), **how}
+    with tempfile.TemporaryDirectory() as place:
+        given = _given(model, plan, Path(place))
+
+        def examples(original: keras.Model) -> Dataset:
+            if data is None:
+                return load_for_model(given.path, plan.data, original, plan.seed)
+            parts = {"val": val, "test": test, **how}
+            return dataset_for(original, data, seed=plan.seed, testing=True, **parts)
+
+        return _compressed(given, plan, examples, data is None, on_progress)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The model as the user gave it.
+
+    Attributes:
+        file: What is read: the user's file, or one that lies there for the time being.
+        path: What records and messages call it: the user's file, or where it will be kept.
+        folder: Of the results.
+        facts: What it is known again by.
+    """
+
+    file: Path
+    path: Path
+    folder: RunFolder
+    facts: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """In names of files."""
+        return self.path.stem
+
+    def keep(self) -> None:
+        """Puts a model that lies in no file beside its results: the command shown names it."""
+        if self.file != self.path:
+            self.path.parent.mkdir(exist_ok=True)
+            write_bytes(self.path, self.file.read_bytes())
+
+
+def _given(model: keras.Model | str | Path, plan: Plan, place: Path) -> _Given:
+    if isinstance(model, (str, Path)):
+        path = Path(model)
+        folder = RunFolder(plan.out or f"runs/compress-{path.stem}")
+        return _Given(path, path, folder, {"model": str(model)})
+    model = as_model(model)
+    folder = RunFolder(plan.out or f"runs/compress-{model.name}")
+    file = place / f"{model.name}.keras"
+    save_model(model, file)
+    facts = {"model": model.name, "weights": weights_hash(model)}
+    return _Given(file, folder.path / "given" / file.name, folder, facts)
+
+
+def _other_than_default(options: DataOptions) -> dict[str, Any]:
+    names = ("task", "normalize", "val_fraction", "test_fraction")
+    values = {name: getattr(options, name) for name in names}
+    return {name: value for name, value in values.items() if value != getattr(DataOptions, name)}
+
+
+def _compressed(
+    given: _Given,
+    plan: Plan,
+    examples: Callable[[keras.Model], Dataset],
+    by_plan: bool,
+    on_progress: OnProgress,
+) -> CompressResult:
+    """Does the work of `compress_model`.
+
+    Args:
+        given: The model.
+        plan: All options.
+        examples: Makes the data, for the model that was loaded.
+        by_plan: Whether the plan names the data.
+        on_progress: See `compress_model`.
     """
     from compress.core.device import setup
     from compress.report import render
 
-    plan = plan or Plan()
-    path = Path(model)
-    folder = RunFolder(plan.out or f"runs/compress-{path.stem}")
-    preflight(plan, folder, [path], data=data is None, files=True)
+    folder, path, name = given.folder, given.path, given.name
+    preflight(plan, folder, [given.file], data=by_plan, files=True)
     # first of all: loading a model starts TensorFlow, which then refuses another thread count
     device = setup(plan.device, plan.threads)
-    original = load_model(path)
-    data = data or load_for_model(path, plan, original)
-    teachers = [path] if plan.distill.teacher.automatic else plan.distill.teacher.files
+    original = load_model(given.file)
+    data = examples(original)
+    teachers = [given.file] if plan.distill.teacher.automatic else plan.distill.teacher.files
     functional(original)
     check_head(original, data)
     past = [check_unlearnt(path, data, f"Model '{path}'")]
@@ -98,14 +213,15 @@ def compress_model(
     check_by_models(plan, data, [dense.subject], named)
     if plan.channels.active:
         check_channels(dense.subject.coupling, plan.channels)
-    facts = {"model": str(model), "data": data.fingerprint()}
+    facts = {**given.facts, "data": data.fingerprint()}
     command = command_line(plan, path)
     folder.claim("compress", plan, facts, {"command": command})
     with folder.locked(), folder.logging():
         LOG.info("runs on %s", device.describe())
+        given.keep()
         write_data_record(folder, data)
         write_examples(folder, data, [path], teachers)
-        if not folder.is_compressed(path.stem):
+        if not folder.is_compressed(name):
             compress_stage(
                 dense,
                 work,
@@ -117,8 +233,12 @@ def compress_model(
             )
         measure_stage(folder, plan, on_progress)
         report = render(folder.path)
-    (record,) = (item for item in report.compressed if item.model == path.stem)
-    return CompressResult(load_model(folder.model_file(record.small)), folder.path, report)
+    (record,) = (item for item in report.compressed if item.model == name)
+    made = {
+        item.format: folder.path / item.file for item in record.files() if item.variant == "pruned"
+    }
+    small = load_model(folder.model_file(record.small))
+    return CompressResult(small, folder.path, report, made)
 
 
 def unlearnt_teachers(plan: Plan, data: Dataset) -> list[Judged]:

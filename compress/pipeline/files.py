@@ -70,7 +70,9 @@ def judged_files(
         missing.append(f"{stem}.{kind} was not made: {reason}")
 
     stem_path = folder.exports / stem
-    for made in export(model, data, stem_path, options, seed=plan.seed, on_refusal=refused):
+    for made in export(
+        model, stem_path, data=data, options=options, seed=plan.seed, on_refusal=refused
+    ):
         session, name = session_for(made.path), made.path.name
         scores = run_all(session, inputs, partial(work.progress, f"testing {name}"))
         chosen_by = run_all(session, held_out, partial(work.progress, f"validating {name}"))

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from compress.core.errors import InputError
 from compress.model.recording import record
+from compress.train.given import as_examples
 
 if TYPE_CHECKING:
     import keras
 
-    from compress.data import Dataset
-
 BATCH = 256
 
 
-def recalibrate(model: keras.Model, data: Dataset, batches: int, *, seed: int = 0) -> None:
+def recalibrate(model: keras.Model, data: Any, batches: int, *, seed: int = 0) -> None:
     """Sets moving means and variances to those of training batches, in place.
 
     Every layer runs in inference mode but batch normalization, which normalizes by the
@@ -25,14 +24,23 @@ def recalibrate(model: keras.Model, data: Dataset, batches: int, *, seed: int = 
 
     Args:
         model: A graph.
-        data: Its training part is read.
+        data: Its training part is read: x alone, (x, y), a stream, a `Dataset`, or what `--data`
+            takes; see `as_dataset`.
         batches: Number of batches of 256 examples (fewer where there are not as many).
         seed: Of the order.
 
     Raises:
         InputError: The model takes several inputs.
+
+    Shapes:
+        x: (n, ...), as the model takes them.
+
+    Example:
+        >>> recalibrate(model, x, batches=1)
     """
     import keras
+
+    data = as_examples(data, model=model, seed=seed)
 
     program = record(model)
     if len(program.inputs) != 1:

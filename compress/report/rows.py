@@ -10,6 +10,7 @@ from typing import Any
 from compress.core.atomic_files import read_json
 from compress.core.errors import InputError
 from compress.core.plugins import MAIN_RUNTIME, RUNTIMES
+from compress.core.summary import Readable, Summary
 from compress.core.typed import conform
 from compress.measure.latency_record import Latency
 from compress.measure.sampling import wilson
@@ -42,8 +43,8 @@ class OtherRuntime:
     skipped: str = ""
 
 
-@dataclass(frozen=True)
-class Report:
+@dataclass(frozen=True, repr=False)
+class Report(Readable):
     """Everything that the report of a compression shows.
 
     Attributes:
@@ -63,6 +64,12 @@ class Report:
     rows: tuple[Row, ...]
     others: tuple[OtherRuntime, ...] = ()
     sections: tuple[Section, ...] = ()
+
+    def screen(self) -> Summary:
+        """Returns what is worth a screen."""
+        from compress.report.screen import files_screen
+
+        return files_screen(self)
 
     @property
     def qualities(self) -> tuple[str, ...]:

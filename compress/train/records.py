@@ -74,6 +74,14 @@ class TrainResult:
     steps: int
     notes: tuple[str, ...] = ()
 
+    def told(self) -> str:
+        """Returns one line on how it went: epochs, steps and what was reached."""
+        reached = ", ".join(f"{name} {value:.4f}" for name, value in self.val.items())
+        return (
+            f"trained for {len(self.history)} epochs ({self.steps:,} steps), epoch "
+            f"{self.best_epoch} kept; validation {reached}"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Returns the record as JSON."""
         return asdict(self)

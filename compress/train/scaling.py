@@ -15,7 +15,7 @@ from compress.data import Dataset, Preprocessing, load_data
 from compress.data.preprocessing import scalings
 from compress.model.heads import check_head
 from compress.model.logits import logits_view
-from compress.plan import Plan
+from compress.plan import DataOptions
 from compress.run.origin import origin_of
 from compress.train.predict import EVALUATION_BATCH, Predictor
 from compress.train.scaling_comparison import BOLD, beats, differs, require_sense, said, tried_with
@@ -46,27 +46,30 @@ class FoundScaling:
     note: str
 
 
-def load_for_model(path: Path, plan: Plan, model: keras.Model) -> Dataset:
-    """Loads the plan's data, scaled as the model was trained with where that is left open.
+def load_for_model(
+    path: Path | None, options: DataOptions, model: keras.Model, seed: int = 0
+) -> Dataset:
+    """Loads data, scaled as the model was trained with where that is left open.
 
     Args:
-        path: The model's file. Of one from a run's folder the run tells; of another one the
-            answers do, see `find_scaling`.
-        plan: Names the data, their split and `normalize`.
+        path: The model's file; None: it comes from none. Of one from a run's folder the run
+            tells; of another one the answers do, see `find_scaling`.
+        options: Name the data, their split and `normalize`.
         model: What lies in the file.
+        seed: Of the split.
 
     Raises:
         InputError: The data cannot be loaded, or the scaling cannot be found.
     """
-    if plan.data.normalize != "auto":
-        return load_data(plan.data, seed=plan.seed)
-    origin = origin_of(path)
+    if options.normalize != "auto":
+        return load_data(options, seed=seed)
+    origin = origin_of(path) if path is not None else None
     stored = origin.preprocess if origin is not None else None
-    data = load_data(plan.data, seed=plan.seed, preprocess=stored)
+    data = load_data(options, seed=seed, preprocess=stored)
     # a data set of the user's own code comes scaled
     if stored is not None or data.max_value is None:
         return data
-    found = find_scaling(model, data, f"Model '{path}'")
+    found = find_scaling(model, data, f"Model '{path or model.name}'")
     return replace(data, preprocess=found.preprocess, notes=(*data.notes, found.note))
 
 

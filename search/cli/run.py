@@ -30,7 +30,7 @@ def run(plan: SearchPlan) -> None:
     from search import pipeline
 
     with reporting_errors(GOES_ON), display() as shown:
-        report = pipeline.run(plan, shown)
+        report = pipeline.run(plan=plan, display=shown)
     print_report(report)
 
 

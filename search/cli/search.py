@@ -21,5 +21,5 @@ def search(plan: SearchPlan) -> None:
     from search import pipeline
 
     with reporting_errors(GOES_ON), display() as shown:
-        report = pipeline.run_search(plan, shown)
+        report = pipeline.run_search(plan=plan, display=shown)
     print_report(report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from compress.core.errors import InputError
+from compress.core.summary import Summary
 from compress.report.rows import Report, read_report
 from search.folder.directory import SearchFolder
 from search.folder.records import (
@@ -19,7 +20,7 @@ from search.folder.records import (
 from search.study.front import front_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SearchReport(Report):
     """Everything that the report of a run shows.
 
@@ -32,6 +33,12 @@ class SearchReport(Report):
     candidates: tuple[Candidate, ...] = ()
     front: tuple[str, ...] = ()
     finals: tuple[Final, ...] = ()
+
+    def screen(self) -> Summary:
+        """Returns what is worth a screen."""
+        from search.report.screen import search_screen
+
+        return search_screen(self)
 
     @property
     def objectives(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from search.folder.directory import SearchFolder
 from search.folder.records import COMPLETE
 from search.plan import SearchPlan
 from search.spaces import Space
+from search.study.given_data import GivenData
 
 
 @dataclass(frozen=True)
@@ -34,17 +35,24 @@ class Past:
     val_learnt: bool = False
 
 
-def load_for_space(plan: SearchPlan, space: Space) -> Dataset:
+def load_for_space(plan: SearchPlan, space: Space, given: GivenData | None = None) -> Dataset:
     """Loads the plan's data; a space around a trained model wants that model's scaling.
+
+    Args:
+        plan: Names the data.
+        space: Of the plan.
+        given: What was handed over in place of a name.
 
     Raises:
         InputError: The data cannot be loaded, or the model or its scaling cannot.
     """
     whole = space.whole()
+    if given is not None:
+        return given.dataset(None if whole is None else whole[1], plan.seed)
     if whole is None:
         return load_data(plan.data, seed=plan.seed)
     try:
-        return load_for_model(whole[0], plan, whole[1])
+        return load_for_model(whole[0], plan.data, whole[1], plan.seed)
     except InputError as error:
         raise InputError(f"Space '{space.name}' must have data that fit it. {error}") from None
 

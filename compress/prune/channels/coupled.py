@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.model.io import as_model
 from compress.plan import ChannelOptions
 from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.coupling.groups import Frozen
@@ -56,11 +58,11 @@ class Coupled:
         return asdict(self)
 
 
-def coupled_groups(model: keras.Model, *, input_shape: Any = None) -> Coupled:
+def coupled_groups(model: keras.Model | str | Path, *, input_shape: Any = None) -> Coupled:
     """Analyses which channels of a model must be kept or removed together.
 
     Args:
-        model: Any Keras model; it stays as it is.
+        model: Any Keras model, or the path of its file; it stays as it is.
         input_shape: Of one example, where the model's own has open sizes (without it MACs
             are not known); of a subclassed model that was never called, with the batch axis.
 
@@ -70,8 +72,16 @@ def coupled_groups(model: keras.Model, *, input_shape: Any = None) -> Coupled:
     Raises:
         InputError: The model can neither be read as a graph nor traced, or the shape does not
             fit it.
+
+    Example:
+        >>> groups = coupled_groups(model).groups
+        >>> [(group.name, group.total, group.layers) for group in groups]
+        [('hidden', 16, ('hidden', 'last'))]
+
+    Reference:
+        Fang et al. 2023, "DepGraph", section 3.2.
     """
-    coupling = coupling_of(model, input_shape)
+    coupling = coupling_of(as_model(model), input_shape)
     full, costs = coupling.whole, CostModel.of(coupling)
     by_params, by_macs = costs.params_by_layer(full), {}
     macs, least, shares = None, None, (0.0,) * len(full)

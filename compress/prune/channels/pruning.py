@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.core.errors import FeasibleError, InputError, unknown_name
+from compress.core.errors import FeasibleError, InputError
+from compress.core.summary import Readable, Summary
+from compress.data import Dataset, Unlabelled
+from compress.data.streams import is_stream
+from compress.model.io import as_model
 from compress.plan import ChannelOptions
+from compress.plan.keywords import PRUNE_CHANNELS
 from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.coupling.groups import Coupling, Mask
 from compress.prune.channels.coupling.slots import Ids
-from compress.prune.channels.criteria import CRITERIA, NEEDS_DATA, Context, Criterion, named
+from compress.prune.channels.criteria import (
+    CRITERIA,
+    NEEDS_DATA,
+    WITHOUT_LABELS,
+    Context,
+    Criterion,
+    named,
+)
 from compress.prune.channels.report import ChannelReport, row_of, unknown_layers
 from compress.prune.channels.selection.allowed import cost_of
 from compress.prune.channels.selection.costs import CostModel
@@ -25,18 +38,21 @@ from compress.prune.channels.surgery import (
     sliced_with_weights,
     variable_paths,
 )
+from compress.train.given import as_examples, dataset_for
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     import keras
 
-    from compress.data import Dataset
+    from compress.plan.settings import PruneChannelsSettings
     from compress.prune.channels.selection.sensitivity import SensitivityMap
 
 Finetune = Callable[[Any, int, int], None]
 
 
-@dataclass(frozen=True, eq=False)
-class PruneResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class PruneResult(Readable):
     """A smaller model and how it came about.
 
     Attributes:
@@ -50,36 +66,42 @@ class PruneResult:
     report: ChannelReport
     kept: KeptIndices
 
+    def screen(self) -> Summary:
+        """Returns what is worth a screen."""
+        found = self.report.screen()
+        return replace(found, title=f"'{self.model.name}': {found.title}")
+
 
 def prune_channels(
-    model: keras.Model,
+    model: keras.Model | str | Path,
     options: ChannelOptions | None = None,
     *,
     macs: float | str | None = None,
     params: float | str | None = None,
     amount: float | None = None,
     criterion: str | Criterion | None = None,
-    data: Dataset | None = None,
+    data: Any = None,
     sensitivity: SensitivityMap | None = None,
     finetune: Finetune | None = None,
     seed: int = 0,
     input_shape: Any = None,
     on_choice: Callable[[Selection], None] | None = None,
     coupling: Coupling | None = None,
-    **settings: Any,
+    **settings: Unpack[PruneChannelsSettings],
 ) -> PruneResult:
     """Removes whole channels, neurons and attention heads from a model.
 
     Args:
-        model: Any Keras model; it stays as it is. Subclassed models and layers made of
-            layers are opened where their `call` can be traced.
-        options: The plan's section; the arguments below override it.
+        model: Any Keras model, or the path of its file; it stays as it is. Subclassed models and
+            layers made of layers are opened where their `call` can be traced.
+        options: The plan's section; keywords go over it.
         macs: Multiply-accumulates to keep: a share of the original in (0, 1], or a count
             (2_000_000, or "2M").
         params: Parameters to keep, likewise.
         amount: Share of the channels of every layer to remove, in [0, 1).
         criterion: Name, or a function (group, context) -> (units,) scores, higher = keep.
-        data: For the criteria taylor and activation, and for `recalibrate`.
+        data: For the criteria taylor (which needs labels) and activation, and for `recalibrate`:
+            x alone, (x, y), a stream, a `Dataset`, or what `--data` takes; see `as_dataset`.
         sensitivity: From `sensitivity_map` of this model with the same criterion: ranks by
             predicted loss of quality; the criterion then only orders units within a group.
         finetune: Called as `finetune(model, step, steps)` between steps; trains in place.
@@ -91,6 +113,9 @@ def prune_channels(
         coupling: Of this model at this `input_shape`, where it is known; else it is analysed.
         **settings: Other fields of `ChannelOptions`: scope, round_to, exclude, ...
 
+    Shapes:
+        x: (n, ...), as the model takes them; y: see `as_dataset`.
+
     Returns:
         The smaller model, the report, and the kept indices of every weight.
 
@@ -101,6 +126,11 @@ def prune_channels(
             pattern that matches nothing, a sensitivity map of something else, an open input
             size and MACs to be counted, or a model that can neither be read nor traced.
 
+    Example:
+        >>> small = prune_channels(model, macs=0.5)
+        >>> 0.4 < 1 / small.report.macs_ratio <= 0.5
+        True
+
     Reference:
         Groups of coupled layers: Fang et al. 2023, "DepGraph", section 3.2; here one
         connected component of channel slots is one unit, so that concatenation, splitting
@@ -108,23 +138,21 @@ def prune_channels(
     """
     targets = {"macs": macs, "params": params, "amount": amount}
     given = {name: value for name, value in targets.items() if value is not None}
-    options = options or ChannelOptions()
+    options = PRUNE_CHANNELS.section("channels", options, ChannelOptions, settings)
     if len(given) > 1 or not (given or options.active):
         raise InputError(
             "A channel target must be one of macs=, params= or amount=. "
             f"Received: {', '.join(given) or 'none'}."
         )
     for name, value in given.items():
-        settings |= {"target_metric": name, "target": value}
-    try:
-        options = replace(options, **settings)
-    except TypeError:
-        names = [field.name for field in fields(ChannelOptions)]
-        wrong = next(name for name in settings if name not in names)
-        raise unknown_name("channel option", wrong, names) from None
-    name, score = _criterion(options, criterion, data)
+        options = replace(options, target_metric=name, target=value)
+    chosen = options.criterion if criterion is None else criterion
+    name, score = _criterion(chosen, data)
+    source = Path(model) if isinstance(model, (str, Path)) else None
+    model = as_model(model)
+    data = None if data is None else _examples(data, chosen, model, source, seed)
     if sensitivity is not None:
-        sensitivity.check(model, name, data)
+        sensitivity.check(model, name, data if isinstance(data, Dataset) else None)
     _check_weights(model)
     original = coupling_of(model, input_shape) if coupling is None else coupling
     check_feasible(original, options)  # not only when the last step comes to it
@@ -191,14 +219,22 @@ class _Goal:
         return float(self.before * (self.value / self.before) ** (step / steps))
 
 
-def _criterion(
-    options: ChannelOptions, criterion: str | Criterion | None, data: Dataset | None
-) -> tuple[str, Criterion]:
-    chosen = options.criterion if criterion is None else criterion
+def _criterion(chosen: str | Criterion, data: Any) -> tuple[str, Criterion]:
     name, score = named(chosen)
     if chosen in NEEDS_DATA and data is None:
         raise InputError(f"Criterion '{name}' must have data to look at. Give data=.")
     return name, score
+
+
+def _examples(
+    data: Any, criterion: str | Criterion, model: keras.Model, path: Path | None, seed: int
+) -> Dataset | Unlabelled:
+    """Returns what a criterion looks at: labels where it may need them, and they are there."""
+    if criterion in WITHOUT_LABELS:
+        return as_examples(data, model=model, path=path, seed=seed)
+    if criterion in NEEDS_DATA or isinstance(data, tuple) or is_stream(data):
+        return dataset_for(model, data, path=path, seed=seed)
+    return as_examples(data, model=model, path=path, seed=seed)
 
 
 def _check_weights(model: keras.Model) -> None:
@@ -221,7 +257,7 @@ def _composed(
 
 
 def _recalibrated(
-    model: keras.Model, data: Dataset | None, options: ChannelOptions, seed: int
+    model: keras.Model, data: Dataset | Unlabelled | None, options: ChannelOptions, seed: int
 ) -> None:
     from compress.prune.recalibrate import recalibrate
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from compress.core.summary import Summary
+from compress.measure import formats
 from compress.prune.channels.coupling.groups import Coupling, Frozen, Group
 from compress.prune.channels.selection.solver import TOLERANCE
 
@@ -81,9 +83,36 @@ class ChannelReport:
             target = f"{counts[1] / counts[0]:.2g}x"
         return target if of == "macs" else f"{target}{of}"
 
+    def screen(self) -> Summary:
+        """Returns what is worth a screen: costs, and what each group lost."""
+        counts = [] if self.macs is None else [f"{_change(self.macs)} MACs"]
+        title = ", ".join([*counts, f"{_change(self.params)} parameters"])
+        lines = [f"asked for {self.target}; ranked by {self.criterion}; kept {self.round_to}"]
+        held = sum(row.kept == row.total for row in self.groups)
+        if held:
+            lines.append(f"{held} of {len(self.groups)} groups are whole")
+        changed = [row for row in self.groups if row.kept < row.total]
+        rows = [(row.name, row.kind, f"{row.total:,}", f"{row.kept:,}") for row in changed]
+        unknown = [f"{name} ({kind}): {reason}" for name, kind, reason in self.unknown]
+        return Summary(
+            title,
+            tuple(lines),
+            ("Layer", "what", "before", "after"),
+            tuple(rows),
+            (*self.notes, *unknown),
+            "groups",
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Returns the record as JSON."""
         return asdict(self)
+
+
+def _change(ends: tuple[int, int]) -> str:
+    """Returns "40.8 M -> 20.4 M (2.00x fewer)"."""
+    before, after = ends
+    fewer = f" ({before / max(1, after):.2f}x fewer)" if after < before else ""
+    return f"{formats.count(before)} -> {formats.count(after)}{fewer}"
 
 
 def row_of(coupling: Coupling, group: Group, kept: int) -> GroupRow:

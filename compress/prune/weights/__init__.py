@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
-from compress.data import Dataset
+from compress.core.summary import Readable, Summary
+from compress.model.io import as_model
 from compress.plan import TrainSettings, WeightOptions
+from compress.plan.keywords import PRUNE_WEIGHTS
 from compress.prune.weights.pruner import WeightPruner
 from compress.prune.weights.report import PrunedLayer, WeightReport
 from compress.prune.weights.resume import resume_pruning, save_pruning
 from compress.prune.weights.schedules import update_times
 from compress.prune.weights.targets import SkippedLayer, Target, find_targets
+from compress.train.given import dataset_for
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     import keras
 
     from compress.core.device import Device
+    from compress.plan.settings import PruneWeightsSettings
     from compress.train import TrainResult
 
 __all__ = [
@@ -35,39 +43,58 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class PruneWeightsResult:
+@dataclass(frozen=True, repr=False)
+class PruneWeightsResult(Readable):
     """A pruned model, what was pruned and how its training went (None: one-shot)."""
 
     model: keras.Model
     report: WeightReport
     training: TrainResult | None
 
+    def screen(self) -> Summary:
+        """Returns what is worth a screen."""
+        found = self.report.screen()
+        told = () if self.training is None else (self.training.told(),)
+        title = f"'{self.model.name}': {found.title}"
+        return replace(found, title=title, lines=(*found.lines, *told))
+
 
 def prune_weights(
-    model: keras.Model,
-    data: Dataset | None = None,
+    model: keras.Model | str | Path,
+    data: Any = None,
     options: WeightOptions | None = None,
     *,
+    val: Any = None,
+    task: str | None = None,
     schedule: Any = None,
     finetune: TrainSettings | None = None,
-    device: Device | None = None,
+    device: Device | str | None = None,
     seed: int = 0,
+    **settings: Unpack[PruneWeightsSettings],
 ) -> PruneWeightsResult:
     """Prunes weights by magnitude, while training on labels or at once.
 
     For pruning in a training of your own (`fit`, a custom loop) see `WeightPruner.attach`.
 
     Args:
-        model: A functional model or a built Sequential; it stays as it is.
-        data: From `load_data`; None: one-shot, without training.
-        options: Pattern, scope, sparsity in [0, 1) and its times; default: 80 % of each
-            kernel, unstructured.
-        schedule: tfmot's `ConstantSparsity` or `PolynomialDecay` in place of the plan's; its
-            first step is 1.
-        finetune: How to train meanwhile.
-        device: From `compress.core.device.setup`; default: "auto".
-        seed: Seed of the batch order.
+        model: A functional model or a built Sequential, or the path of a file; it stays as it is.
+        data: (x, y), a stream, a `Dataset` or what `--data` takes, see `as_dataset`; None:
+            one-shot, without training.
+        options: Pattern, scope, sparsity in [0, 1) and its times; keywords go over it. Default:
+            80 % of each kernel, unstructured.
+        val: The validation part beside arrays or a stream; default: split off by `seed`.
+        task: What labels mean, where they do not tell; see `as_dataset`.
+        schedule: "polynomial" or "constant"; or tfmot's `ConstantSparsity` or `PolynomialDecay`
+            in place of the plan's, whose first step is 1.
+        finetune: How to train meanwhile; keywords go over it.
+        device: "auto", "cpu", "gpu", or from `compress.core.device.setup`.
+        seed: Seed of the batch order and of the split.
+        **settings: Fields of `WeightOptions` (sparsity, pattern, scope, ...), of `TrainSettings`
+            (epochs, optimizer, learning_rate, batch_size, ...), and how data by name or path are
+            split and scaled (val_fraction, normalize).
+
+    Shapes:
+        x: (n, ...), as the model takes them; y: see `as_dataset`.
 
     Returns:
         A new, ordinary model with the same layer names, and the report.
@@ -75,19 +102,35 @@ def prune_weights(
     Raises:
         InputError: The model does not fit the data or is no graph, a block is larger than a
             weight, a pattern of names matches nothing, a schedule does not fit the training,
-            or `recalibrate` without data.
+            or `recalibrate` or an option of training without data.
         TrainingDiverged: The loss became NaN or infinite.
+
+    Example:
+        >>> sparse = prune_weights(model, (x, y), sparsity=0.5, epochs=2, include=["ends"])
+        >>> 0.49 < sparse.report.sparsity < 0.51
+        True
+
+    Reference:
+        Zhu & Gupta 2017, "To prune, or not to prune"; N:M: Mishra et al. 2021, "Accelerating
+        Sparse Deep Neural Networks".
     """
     from compress.model.copies import copy_model
 
-    options = options or WeightOptions()
-    student = copy_model(model)
+    options = PRUNE_WEIGHTS.section("weights", options, WeightOptions, settings)
+    training_settings = PRUNE_WEIGHTS.section("finetune", finetune, TrainSettings, settings)
+    if isinstance(schedule, str):
+        options, schedule = replace(options, schedule=schedule), None
+    path = Path(model) if isinstance(model, (str, Path)) else None
+    dense = as_model(model)
+    if data is not None:
+        how = PRUNE_WEIGHTS.sorted(settings).get("data", {})
+        data = dataset_for(dense, data, path=path, val=val, task=task, seed=seed, **how)
+    student = copy_model(dense)
     pruner = WeightPruner(options, schedule=schedule)
     if data is None:
-        if options.recalibrate:
-            raise InputError("prune_recalibrate must have data to look at. Give data=.")
+        _without_data(settings, options, finetune, val)
         return PruneWeightsResult(student, pruner.once(student), None)
-    from compress.core.device import setup
+    from compress.core.device import as_device
     from compress.prune.recalibrate import recalibrate
     from compress.train import train
 
@@ -95,8 +138,8 @@ def prune_weights(
         training = train(
             student,
             data,
-            finetune or TrainSettings(),
-            device=device or setup(),
+            training_settings,
+            device=as_device(device),
             seed=seed,
             hooks=[pruner],
         )
@@ -105,3 +148,24 @@ def prune_weights(
     if options.recalibrate:
         recalibrate(student, data, options.recalibrate, seed=seed)
     return PruneWeightsResult(student, report, training)
+
+
+def _without_data(
+    settings: Mapping[str, Any], options: WeightOptions, finetune: TrainSettings | None, val: Any
+) -> None:
+    """Refuses what pruning at once has no use for.
+
+    Raises:
+        InputError: Something that needs data is asked for.
+    """
+    if options.recalibrate:
+        raise InputError("prune_recalibrate must have data to look at. Give data=.")
+    found = PRUNE_WEIGHTS.sorted(settings)
+    names = [*found.get("finetune", {}), *found.get("data", {})]
+    names += ["finetune"] if finetune is not None else []
+    names += ["val"] if val is not None else []
+    if names:
+        raise InputError(
+            f"{names[0]} must come with data to train on. Received: no data, which prunes at once. "
+            "Give data=."
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError
 from compress.plan import WeightOptions
+from compress.plan.keywords import WEIGHT_PRUNER
 from compress.prune.weights.patterns import pattern_of
 from compress.prune.weights.ranking import Ranking
 from compress.prune.weights.report import PrunedLayer, WeightReport
@@ -23,7 +25,11 @@ from compress.prune.weights.schedules import (
 from compress.prune.weights.targets import BIAS, NORMALIZATION, SkippedLayer, Target, find_targets
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     import keras
+
+    from compress.plan.settings import WeightPrunerSettings
 
 Constraint = Callable[[Any], Any]
 State = dict[str, npt.NDArray[Any]]
@@ -41,17 +47,36 @@ class WeightPruner:
     precision. A constraint that the user set acts first and is given back by `strip`.
 
     Args:
-        options: Pattern, scope, sparsity, times.
-        schedule: tfmot's `ConstantSparsity` or `PolynomialDecay` instead of the plan's, or a
-            function step -> (update now, sparsity). The first step is 1, as in tfmot.
+        options: Pattern, scope, sparsity, times; keywords go over it.
+        schedule: "polynomial" or "constant"; tfmot's `ConstantSparsity` or `PolynomialDecay`
+            instead of the plan's, or a function step -> (update now, sparsity). The first step
+            is 1, as in tfmot.
+        **settings: Fields of `WeightOptions`: sparsity, pattern, scope, begin, end, ...
+
+    Example:
+        >>> model.compile("adam", "sparse_categorical_crossentropy")
+        >>> with WeightPruner(sparsity=0.5, include=["ends"]).attach(
+        ...     model, steps_per_epoch=4, epochs=2
+        ... ) as pruner:
+        ...     history = model.fit(x, y, batch_size=25, epochs=2, verbose=0)
+        >>> 0.49 < pruner.report.sparsity < 0.51
+        True
 
     Reference:
         Zhu & Gupta 2017, "To prune, or not to prune"; masks and their times as tfmot 0.8.1
         computes them: masks may take weights back until the schedule ends.
     """
 
-    def __init__(self, options: WeightOptions | None = None, *, schedule: Any = None) -> None:
-        self.options = options or WeightOptions()
+    def __init__(
+        self,
+        options: WeightOptions | None = None,
+        *,
+        schedule: Any = None,
+        **settings: Unpack[WeightPrunerSettings],
+    ) -> None:
+        self.options = WEIGHT_PRUNER.section("weights", options, WeightOptions, settings)
+        if isinstance(schedule, str):
+            self.options, schedule = replace(self.options, schedule=schedule), None
         self.schedule = schedule
         self.pattern = pattern_of(self.options)
         self.targets: list[Target] = []
@@ -75,6 +100,8 @@ class WeightPruner:
         state: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> WeightPruner:
         """Sets the constraints; whatever trains the model then prunes it, until `strip`.
+
+        Used as `with pruner.attach(...):` it is stripped where the block ends, by an error too.
 
         Args:
             model: Built; it is changed in place.
@@ -124,6 +151,24 @@ class WeightPruner:
             target.variable.assign(target.variable.value * _as(mask, target.variable.value))
         return self._report()
 
+    def __enter__(self) -> WeightPruner:
+        """Begins a block that is pruned; `attach` comes before."""
+        if self._model is None:
+            raise InputError(
+                "A WeightPruner must be attached to a model. Received: none. Write "
+                "with pruner.attach(model, steps_per_epoch=..., epochs=...):"
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Strips the model, whatever has happened."""
+        self.strip()
+
+    @property
+    def report(self) -> WeightReport:
+        """What is pruned by now, and what is kept and why."""
+        return self._report()
+
     def strip(self) -> WeightReport:
         """Takes masks and constraints off, leaving an ordinary model with exact zeros.
 
@@ -132,6 +177,7 @@ class WeightPruner:
         for variable, constraint in self._given_back:
             variable.constraint = constraint
         if self._given_back:
+            _traced_anew(self._model)
             # an optimizer's moving averages, say, were put in place behind the constraints
             for target, mask in zip(self.targets, self._masks, strict=True):
                 target.variable.assign(target.variable.value * mask)
@@ -215,6 +261,7 @@ class WeightPruner:
             self._restore(state)
         elif self.targets:
             self._maybe_update(1)
+        _traced_anew(model)
         for place, target in enumerate(self.targets):
             self._given_back.append((target.variable, target.variable.constraint))
             target.variable.constraint = self._holding(place, target.variable.constraint)
@@ -291,6 +338,12 @@ class WeightPruner:
         return WeightReport(
             pruned, tuple(self.kept), self.pattern.name, self.options.scope, tuple(self.notes)
         )
+
+
+def _traced_anew(model: Any) -> None:
+    """Lets the next `fit` trace its step: one that was traced has the constraints of its time."""
+    if getattr(model, "train_function", None) is not None:
+        model.train_function = None
 
 
 def _as(flags: Any, like: Any) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from compress.core.summary import Readable, Summary
+from compress.measure import formats
 from compress.prune.weights.targets import SkippedLayer
 
 
@@ -25,8 +27,8 @@ class PrunedLayer:
     weight: str = "kernels"
 
 
-@dataclass(frozen=True)
-class WeightReport:
+@dataclass(frozen=True, repr=False)
+class WeightReport(Readable):
     """What was pruned, what was kept and why.
 
     Attributes:
@@ -48,6 +50,22 @@ class WeightReport:
         """Zeros over all weights, of the pruned ones together; 0 without any."""
         total = sum(layer.size for layer in self.pruned)
         return sum(layer.zeros for layer in self.pruned) / total if total else 0.0
+
+    def screen(self) -> Summary:
+        """Returns what is worth a screen: the share of zeros, by layer, and what was kept."""
+        total = sum(layer.size for layer in self.pruned)
+        return Summary(
+            f"{self.sparsity:.1%} zeros among {formats.count(total)} pruned weights "
+            f"({self.pattern}, {self.scope})",
+            (),
+            ("Layer", "what", "weights", "zeros"),
+            tuple(
+                (row.layer, row.weight, f"{row.size:,}", f"{row.zeros / max(1, row.size):.1%}")
+                for row in self.pruned
+            ),
+            (*self.notes, *(f"kept {item.layer}: {item.reason}" for item in self.kept)),
+            "layers",
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Returns the record as JSON."""

@@ -33,6 +33,18 @@ def save_pruning(model: keras.Model, pruner: WeightPruner, path: str | Path) -> 
         model: With the pruner attached; compiled, so that the optimizer's state is saved.
         pruner: Attached to it.
         path: Ends in `.keras`; written in one atomic step.
+
+    Raises:
+        InputError: The folder cannot be written to.
+
+    Example:
+        >>> model.compile("adam", "sparse_categorical_crossentropy")
+        >>> pruner = WeightPruner(sparsity=0.5, include=["ends"])
+        >>> with pruner.attach(model, steps_per_epoch=4, epochs=4):
+        ...     history = model.fit(x, y, batch_size=25, epochs=2, verbose=0)
+        ...     save_pruning(model, pruner, folder / "half.keras")
+        >>> (folder / "half.keras").is_file()
+        True
     """
     schedule: Any = pruner.schedule
     config = schedule.get_config() if hasattr(schedule, "get_config") else None
@@ -61,6 +73,18 @@ def resume_pruning(
 
     Raises:
         InputError: The file holds no pruning, or its schedule is not given.
+
+    Example:
+        >>> model.compile("adam", "sparse_categorical_crossentropy")
+        >>> pruner = WeightPruner(sparsity=0.5, include=["ends"])
+        >>> with pruner.attach(model, steps_per_epoch=4, epochs=2):
+        ...     history = model.fit(x, y, batch_size=25, epochs=1, verbose=0)
+        ...     save_pruning(model, pruner, folder / "half.keras")
+        >>> model, pruner = resume_pruning(folder / "half.keras")
+        >>> with pruner:  # attached already
+        ...     history = model.fit(x, y, batch_size=25, epochs=1, verbose=0)
+        >>> 0.49 < pruner.report.sparsity < 0.51
+        True
     """
     import keras
 

@@ -51,14 +51,16 @@ def test_int8_of_an_lstm_crashes_the_converter_alone(
     """LiteRT's converter dies of SIGSEGV on it, which took the whole process with it."""
     options = ExportOptions(formats=("int8", "float32"))
     refused: dict[str, str] = {}
-    made = export(lstm, sequences, tmp_path / "m", options, on_refusal=refused.__setitem__)
+    made = export(
+        lstm, tmp_path / "m", data=sequences, options=options, on_refusal=refused.__setitem__
+    )
     assert [item.format for item in made] == ["float32"]
     assert made[0].max_difference < 1e-5
     line = "LiteRT's converter crashed on model 'tiny_lstm' (int8): segmentation fault (signal 11)"
     assert refused == {"int8": line}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.float32.tflite", "m.json"]
     with pytest.raises(RunFailed) as caught:
-        export(lstm, sequences, tmp_path / "n", options)
+        export(lstm, tmp_path / "n", data=sequences, options=options)
     assert str(caught.value) == line
     assert (tmp_path / "n.float32.tflite").exists()
 

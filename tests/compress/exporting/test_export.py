@@ -115,8 +115,8 @@ def test_every_format_computes_the_model_and_repeats_its_bytes(
     model = small_cnn()
     train(model, digits, TrainSettings(epochs=6, batch_size=64, learning_rate=3e-3), device=cpu)
     options = ExportOptions(formats=(kind,))
-    (made,) = export(model, digits, tmp_path / "a", options)
-    (again,) = export(model, digits, tmp_path / "b", options)
+    (made,) = export(model, tmp_path / "a", data=digits, options=options)
+    (again,) = export(model, tmp_path / "b", data=digits, options=options)
     assert made.path.read_bytes() == again.path.read_bytes()
     assert made.path.suffix == (".onnx" if kind.startswith("onnx") else ".tflite")
     scores = run_all(session_for(made.path), digits.inputs("val"))
@@ -229,7 +229,7 @@ def test_files_agree_with_keras(
 
     model = small_cnn()
     train(model, digits, TrainSettings(epochs=10, batch_size=32, learning_rate=5e-3), device=cpu)
-    made = {item.format: item for item in export(model, digits, tmp_path / "m")}
+    made = {item.format: item for item in export(model, tmp_path / "m", data=digits)}
     assert made["float32"].max_difference < 1e-5
     assert made["float32"].agreement == 1.0
     assert made["int8"].agreement > 0.95
@@ -249,7 +249,7 @@ def test_the_sidecar_says_how_to_feed_the_files(
     digits: Dataset, tmp_path: Path, small_cnn: Callable[..., Any]
 ) -> None:
     """Fed by hand from the .json alone, in NumPy, the int8 file gives what ours gives."""
-    made = export(small_cnn(), digits, tmp_path / "m", ExportOptions(formats=("int8",)))
+    made = export(small_cnn(), tmp_path / "m", data=digits, formats=["int8"])
     card = json.loads((tmp_path / "m.json").read_text())
     raw = digits.test.x[:5]
     scaling, feed = card["preprocess"], card["files"]["m.int8.tflite"]
@@ -279,8 +279,12 @@ def test_zeros_stay_zeros_and_bytes_are_repeatable(
     kernel = model.get_layer("mid").kernel.numpy()
     kernel.flat[::2] = 0.0  # half of 1152
     model.get_layer("mid").kernel.assign(kernel)
-    first = {item.format: item.path.read_bytes() for item in export(model, digits, tmp_path / "a")}
-    again = {item.format: item.path.read_bytes() for item in export(model, digits, tmp_path / "b")}
+    first = {
+        item.format: item.path.read_bytes() for item in export(model, tmp_path / "a", data=digits)
+    }
+    again = {
+        item.format: item.path.read_bytes() for item in export(model, tmp_path / "b", data=digits)
+    }
     assert first == again
     for content, dtype in ((first["float32"], np.float32), (first["int8"], np.int8)):
         assert zeros_in(content, (16, 3, 3, 8), dtype) >= 576

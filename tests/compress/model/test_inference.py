@@ -145,7 +145,7 @@ def test_files_and_the_record_say_what_was_left_out(tmp_path: Path) -> None:
     data = Dataset("i", part(30), part(12), part(12), ("a", "b", "c"), Preprocessing())
     options = ExportOptions(formats=("float32", "int8"))
     model = augmented()
-    made = export(model, data, tmp_path / "m", options)
+    made = export(model, tmp_path / "m", data=data, options=options)
     assert made[0].max_difference < 1e-5
     (note,) = json.loads((tmp_path / "m.json").read_text())["notes"]
     assert note == left_out(model)[0]

@@ -205,11 +205,11 @@ def test_a_model_from_a_run_brings_its_scaling(trained: Path, tmp_path: Path) ->
     for folder in ("candidates", "final"):
         target = run / folder / "0001.keras"
         target.write_bytes(trained.read_bytes())
-        assert load_for_model(target, DIGITS, model).preprocess == unit.preprocess
+        assert load_for_model(target, DIGITS.data, model).preprocess == unit.preprocess
     explicit = from_flat(Plan, {"data": "digits", "normalize": "none"})
-    assert load_for_model(target, explicit, model).preprocess.scale == 1.0
+    assert load_for_model(target, explicit.data, model).preprocess.scale == 1.0
     # of a stranger's model the answers tell
-    data = load_for_model(trained, DIGITS, model)
+    data = load_for_model(trained, DIGITS.data, model)
     assert data.preprocess == load_data("digits").preprocess
     assert data.notes[-1].startswith(f"inputs of model '{trained}' are scaled by standardize (acc")
 

@@ -108,7 +108,7 @@ def test_another_model_under_the_same_name(
     dense(file, 64)
     assert [choice.name for choice in around.choices(digits)] == [HIDDEN]
     with pytest.raises(InputError, match="belongs to another run: model_sha256 was"):
-        run_search(plan)
+        run_search(plan=plan)
 
 
 def test_learning_rates_begin_lower(around: Around, digits: Dataset) -> None:

@@ -78,14 +78,14 @@ def test_around_a_candidate_has_its_scaling_and_parts(run: SearchFolder, tmp_pat
         ({"normalize": "standardize"}, "must be fed in the scaling of its run"),
     ):
         with pytest.raises(InputError, match=f"Space '{name}' {message}"):
-            run_search(plan_of(space=name, out=str(tmp_path / "out"), **flat))
+            run_search(plan=plan_of(space=name, out=str(tmp_path / "out"), **flat))
     assert not (tmp_path / "out").exists()
 
 
 def test_around_a_model_that_has_learnt_what_selects(run: SearchFolder, tmp_path: Path) -> None:
     name = f"around:{run.final / '0000.keras'}"
     with pytest.raises(InputError, match="must not have learnt the validation part.*candidates/"):
-        run_search(plan_of(space=name, out=str(tmp_path / "out")))
+        run_search(plan=plan_of(space=name, out=str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
 
 
@@ -142,7 +142,7 @@ def test_teachers_of_a_run(run: SearchFolder, digits: Dataset, tmp_path: Path) -
     assert (past.taught, past.val_learnt) == ((file,), True)
     assert past.notes[0].startswith(f"teacher '{file}' has learnt the validation part")
     with pytest.raises(InputError, match=f"Teacher '{file}' must be judged on .* --seed 0"):
-        run_search(plan_of(teacher=str(file), seed=1, out=str(tmp_path / "out")))
+        run_search(plan=plan_of(teacher=str(file), seed=1, out=str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
     plain = check_past(plan_of(teacher=str(run.model_file("0000"))), digits, cnn)
     assert (plain.val_learnt, plain.notes) == (False, ())

@@ -4,5 +4,16 @@ from compress.core.plugins import CRITERIA
 from compress.prune.channels.criteria._base import Context, Criterion, Scores, Slice, named
 
 NEEDS_DATA = ("taylor", "activation")
+WITHOUT_LABELS = ("l1", "l2", "bn_scale", "fpgm", "activation", "random")
+"""Those of ours that look at no labels; what others look at is not known."""
 
-__all__ = ["CRITERIA", "NEEDS_DATA", "Context", "Criterion", "Scores", "Slice", "named"]
+__all__ = [
+    "CRITERIA",
+    "NEEDS_DATA",
+    "WITHOUT_LABELS",
+    "Context",
+    "Criterion",
+    "Scores",
+    "Slice",
+    "named",
+]

@@ -15,7 +15,7 @@ from compress.prune.channels.coupling.groups import Coupling, Group
 from compress.prune.channels.coupling.slots import Ids
 
 if TYPE_CHECKING:
-    from compress.data import Dataset
+    from compress.data import Dataset, Unlabelled
 
 Scores = npt.NDArray[np.float64]
 T = TypeVar("T")
@@ -67,7 +67,7 @@ class Context:
         self,
         coupling: Coupling,
         *,
-        data: Dataset | None = None,
+        data: Dataset | Unlabelled | None = None,
         seed: int = 0,
         examples: int = 1024,
         aggregate: str = "mean",

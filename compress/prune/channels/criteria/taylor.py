@@ -29,12 +29,16 @@ def taylor(group: Group, context: Context) -> Scores:
 def _all_units(context: Context) -> Scores:
     import tensorflow as tf
 
+    from compress.data import Dataset
     from compress.model.heads import check_head
     from compress.model.logits import logits_view
 
     data, coupling = context.data, context.coupling
-    if data is None:
-        raise InputError("Criterion 'taylor' must have data to take gradients on. Give data=.")
+    if not isinstance(data, Dataset):
+        raise InputError(
+            "Criterion 'taylor' must have data with labels to take gradients on. Received: "
+            f"{'none' if data is None else 'examples alone'}. Give data=(x, y)."
+        )
     model = coupling.program.model
     check_head(model, data)
     variables: list[Any] = [

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.model.io import as_model
 from compress.plan.fields import require
 from compress.prune.channels.selection.sensitivity import (
     AMOUNTS,
@@ -16,18 +18,18 @@ from compress.prune.channels.selection.sensitivity import (
     Numbers,
     SensitivityMap,
 )
+from compress.train.given import dataset_for
 
 if TYPE_CHECKING:
     import keras
 
-    from compress.data import Dataset
     from compress.prune.channels.coupling.groups import Coupling, Group
     from compress.prune.channels.criteria import Criterion
 
 
 def sensitivity_map(
-    model: keras.Model,
-    data: Dataset,
+    model: keras.Model | str | Path,
+    data: Any,
     *,
     amounts: Sequence[float] = AMOUNTS,
     criterion: str | Criterion = "l2",
@@ -43,8 +45,9 @@ def sensitivity_map(
     The test part is not touched.
 
     Args:
-        model: A classifier; it stays as it is.
-        data: Its validation part is read.
+        model: A classifier, or the path of its file; it stays as it is.
+        data: Its validation part is read: (x, y), a stream, a `Dataset`, or what `--data` takes;
+            see `as_dataset`.
         amounts: Shares of each group to remove, in (0, 1), rising.
         criterion: Chooses the units within a group: a name, or a function as
             `prune_channels` takes it.
@@ -53,9 +56,20 @@ def sensitivity_map(
         seed: Of the choice of examples.
         on_progress: Called with a text and the share that is done.
 
+    Shapes:
+        x: (n, ...), as the model takes them; y: see `as_dataset`.
+
+    Returns:
+        The sensitivities of all groups; `prune_channels` takes them.
+
     Raises:
         InputError: Amounts out of range, an unknown criterion, or the model does not fit the
             data.
+
+    Example:
+        >>> found = sensitivity_map(model, (x, y))
+        >>> [group.name for group in found.groups], found.groups[0].amounts
+        (['hidden'], (0.25, 0.5, 0.75))
     """
     from compress.model.heads import check_head
     from compress.model.logits import logits_view
@@ -68,6 +82,9 @@ def sensitivity_map(
     valid = bool(amounts) and rising and all(0 < amount < 1 for amount in amounts)
     require(valid, "amounts", "rise and be in (0, 1)", tuple(amounts))
     name, score = named(criterion)
+    path = Path(model) if isinstance(model, (str, Path)) else None
+    model = as_model(model)
+    data = dataset_for(model, data, path=path, seed=seed)
     origin = MapOrigin.of(
         model,
         data,
@@ -89,7 +106,8 @@ def sensitivity_map(
         predict = Predictor(view, data.preprocess)
 
         def accuracy() -> float:
-            return data.task.quality(part.y, predict(part.x))[data.task.qualities[0]]
+            found: float = data.task.quality(part.y, predict(part.x))[data.task.qualities[0]]
+            return found
 
         base = accuracy()
         for group in coupling.groups:

@@ -1,0 +1,121 @@
+"""How results show themselves: one readable screen of text, and a table in a notebook."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+from compress.core.visible import line
+
+WIDTH = 80
+"""Columns of the text."""
+ROWS = 12
+"""Of the table that are shown: with what stands around it a screen holds 25 lines."""
+NOTES = 4
+"""Lines below the table that are shown."""
+
+_PAGE = """\
+<div class="paretune">
+<p><b>{{ title }}</b>{% for line in lines %}<br>{{ line }}{% endfor %}</p>
+{%- if rows %}
+<table>
+<thead><tr>{% for head in heads %}<th>{{ head }}</th>{% endfor %}</tr></thead>
+<tbody>
+{%- for row in rows %}
+<tr>{% for cell in row %}<td style="text-align: {{ 'left' if loop.first else 'right' }}">\
+{{ cell }}</td>{% endfor %}</tr>
+{%- endfor %}
+</tbody>
+</table>
+{%- endif %}
+{%- if notes %}
+<ul>{% for note in notes %}<li>{{ note }}</li>{% endfor %}</ul>
+{%- endif %}
+</div>
+"""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What of a result is worth a screen.
+
+    Attributes:
+        title: The result in one line.
+        lines: What stands above the table.
+        heads: Of the table's columns; the first stands left, the others right.
+        rows: Its cells, as text.
+        notes: What the reader should know.
+        more: What rows are called where not all are shown: "groups".
+    """
+
+    title: str
+    lines: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    notes: tuple[str, ...] = ()
+    more: str = "rows"
+
+    def text(self) -> str:
+        """Returns at most a screen of text, `WIDTH` columns wide; no name is cut."""
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        sink = io.StringIO()
+        console = Console(
+            file=sink, width=WIDTH, markup=False, emoji=False, highlight=False, no_color=True
+        )
+        for text in (self.title, *self.lines):
+            console.print(Text(line(text)))
+        if self.rows:
+            table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+            for place, head in enumerate(self.heads):
+                # a long name goes on in the next line
+                table.add_column(
+                    Text(line(head)), justify="right" if place else "left", overflow="fold"
+                )
+            for row in self.rows[:ROWS]:
+                table.add_row(*(Text(line(cell)) for cell in row))
+            console.print(table)
+        left = len(self.rows) - ROWS
+        if left > 0:
+            console.print(Text(f"... and {left} more {self.more}"))
+        for note in self.notes[:NOTES]:
+            console.print(Text(f"- {line(note)}"))
+        if len(self.notes) > NOTES:
+            console.print(Text(f"... and {len(self.notes) - NOTES} more notes"))
+        return "\n".join(text.rstrip() for text in sink.getvalue().rstrip().splitlines())
+
+    def html(self) -> str:
+        """Returns the whole table as HTML; what users named is text, not markup."""
+        import jinja2
+
+        page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+        return page.from_string(_PAGE).render(
+            title=line(self.title),
+            lines=[line(text) for text in self.lines],
+            heads=[line(text) for text in self.heads],
+            rows=[[line(cell) for cell in row] for row in self.rows],
+            notes=[line(note) for note in self.notes],
+        )
+
+
+class Readable:
+    """A result that prints as one screen and shows as a table in a notebook.
+
+    A class of this kind has a `screen`; its `repr` is the first line of that.
+    """
+
+    def screen(self) -> Summary:
+        """Returns what is worth a screen."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return self.screen().text()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {line(self.screen().title)}>"
+
+    def _repr_html_(self) -> str:
+        return self.screen().html()

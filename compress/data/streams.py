@@ -1,0 +1,148 @@
+"""Streams of batches (`tf.data.Dataset`, `keras.utils.PyDataset`), read once into memory."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from compress.core.errors import InputError
+from compress.core.memory import require_room
+from compress.core.platform import host
+
+ROOM = 0.5
+"""Share of free memory that a stream may fill: joining its batches takes as much again."""
+
+
+def is_stream(data: Any) -> bool:
+    """Tells whether data come batch by batch, without importing what they are made with."""
+    return bool(stream_name(data))
+
+
+def stream_name(data: Any) -> str:
+    """Returns what a stream is called in messages; empty: it is none."""
+    return "tf.data" if _is_tf_data(data) else "PyDataset" if _is_py_dataset(data) else ""
+
+
+def gathered(data: Any, input_shape: tuple[int | None, ...] | None) -> tuple[Any, ...]:
+    """Reads a stream to its end.
+
+    Args:
+        data: A stream of x, (x, y) or (x, y, weights): batched, as `fit` takes it, or example by
+            example, which shows by labels without an axis or by the rank of x.
+        input_shape: Of one example of the model that is fed, where it is known.
+
+    Returns:
+        A tuple of arrays.
+
+    Raises:
+        InputError: It has no end, does not fit into memory, or holds several inputs.
+    """
+    name = stream_name(data)
+    batches = _of_tf_data(data, input_shape) if _is_tf_data(data) else _of_py_dataset(data)
+    return _joined(batches, name)
+
+
+def _is_tf_data(data: Any) -> bool:
+    tf = sys.modules.get("tensorflow")  # whoever has such a stream has imported it
+    return tf is not None and isinstance(data, tf.data.Dataset)
+
+
+def _is_py_dataset(data: Any) -> bool:
+    keras = sys.modules.get("keras")
+    return keras is not None and isinstance(data, keras.utils.PyDataset)
+
+
+def _of_tf_data(data: Any, input_shape: tuple[int | None, ...] | None) -> Iterator[tuple[Any, ...]]:
+    import tensorflow as tf
+
+    if int(data.cardinality()) == tf.data.INFINITE_CARDINALITY:
+        raise InputError(
+            "A tf.data.Dataset must end. Received: one without an end (repeat). Give "
+            "data.take(n), of as many batches as are wanted."
+        )
+    spec = data.element_spec
+    specs = spec if isinstance(spec, tuple) else (spec,)
+    _one_input(specs[0])
+    other = [type(item).__name__ for item in specs if not isinstance(item, tf.TensorSpec)]
+    if other:
+        raise InputError(f"A tf.data stream must hold plain tensors. Received: {other[0]}.")
+    if _example_by_example(specs, input_shape):
+        # read in batches all the same: one call of TensorFlow an example is slow
+        data = data.batch(256)
+    yield from map(_parts, data.as_numpy_iterator())
+
+
+def _example_by_example(specs: tuple[Any, ...], input_shape: tuple[int | None, ...] | None) -> bool:
+    rank = getattr(getattr(specs[0], "shape", None), "rank", None)
+    if input_shape is not None and rank is not None:
+        return bool(rank == len(input_shape))
+    labels = getattr(getattr(specs[1], "shape", None), "rank", None) if len(specs) > 1 else None
+    return labels == 0
+
+
+def _of_py_dataset(data: Any) -> Iterator[tuple[Any, ...]]:
+    try:
+        count = data.num_batches
+    except NotImplementedError:  # it has no length either
+        count = None
+    if count is None:
+        raise InputError(
+            "A keras.utils.PyDataset must end. Received: one without a length. Give it "
+            "__len__, or num_batches."
+        )
+    for place in range(count):
+        parts = _parts(data[place])
+        _one_input(parts[0])
+        yield parts
+
+
+def _parts(element: Any) -> tuple[Any, ...]:
+    return element if isinstance(element, tuple) else (element,)
+
+
+def _one_input(x: Any) -> None:
+    if isinstance(x, (dict, list, tuple)):
+        what = "a dictionary" if isinstance(x, dict) else f"a {type(x).__name__} of {len(x)}"
+        raise InputError(
+            "data must be of one input: models of several inputs are counted, exported and pruned "
+            f"without data alone. Received: a stream whose x is {what}."
+        )
+
+
+def _joined(batches: Iterator[tuple[Any, ...]], name: str) -> tuple[Any, ...]:
+    """Joins batches of parts along their first axis.
+
+    Raises:
+        InputError: There are none, they differ in what they hold, or memory ends.
+    """
+    room = host().available_bytes()
+    parts: list[tuple[Any, ...]] = []
+    taken = examples = 0
+    for batch in batches:
+        arrays = tuple(np.asarray(part) for part in batch)
+        if parts and [part.shape[1:] for part in arrays] != [p.shape[1:] for p in parts[0]]:
+            raise InputError(
+                f"Every batch of a {name} stream must hold the same. Received: shapes "
+                f"{[part.shape for part in arrays]} after {[part.shape for part in parts[0]]}."
+            )
+        parts.append(arrays)
+        taken += sum(part.nbytes for part in arrays)
+        examples += len(arrays[0]) if arrays[0].ndim else 1
+        if room is not None and taken > ROOM * room:
+            raise InputError(
+                f"A {name} stream must fit into memory. Received: {taken / 2**30:.1f} GiB after "
+                f"{examples:,} examples where {room / 2**30:.1f} GiB were free, and no end. Give "
+                "fewer: take(n)."
+            )
+    if not parts:
+        raise InputError(f"A {name} stream must hold at least one batch. Received: none.")
+    if any(part.ndim == 0 for part in parts[0]):
+        raise InputError(
+            f"A {name} stream must come in batches, as fit takes it. Received: single numbers. "
+            "Give data.batch(n)."
+        )
+    require_room(taken, f"A {name} stream of {examples:,} examples")
+    return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))

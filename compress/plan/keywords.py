@@ -1,0 +1,170 @@
+"""Options of the plan as keywords of the public functions, with their types and help texts.
+
+What a function takes is said once, here; `python -m compress.plan.keywords --write` makes the
+classes from it that tell editors, type checkers and the documentation (`settings.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from compress.core.errors import InputError, unknown_name
+from compress.plan import Plan
+from compress.plan.bench import BenchPlan
+from compress.plan.fields import PlanField, plan_fields
+
+SectionT = TypeVar("SectionT")
+PlanT = TypeVar("PlanT")
+
+
+@dataclass(frozen=True)
+class Keywords:
+    """Which options of a plan a function takes as keywords.
+
+    Attributes:
+        function: Its name.
+        plan: The class of plan that has the options.
+        sections: Whose fields are keywords by their own names; (): every option of the plan, by
+            the names that the command line gives it (`--round-to` is `round_to`).
+        without: Paths ("channels.target") of options that the function takes in another way, or
+            has no use for.
+        renamed: Path -> keyword, where two sections have a field of one name.
+    """
+
+    function: str
+    plan: type[Any]
+    sections: tuple[str, ...] = ()
+    without: frozenset[str] = frozenset()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+    def leaves(self) -> dict[str, PlanField]:
+        """Returns the option behind each keyword."""
+        found: dict[str, PlanField] = {}
+        for leaf in plan_fields(self.plan):
+            if leaf.path in self.without or (self.sections and leaf.section not in self.sections):
+                continue
+            for name in self._names(leaf):
+                if name in found:
+                    raise ValueError(f"{self.function}: '{name}' is of two sections: rename one.")
+                found[name] = leaf
+        return found
+
+    def sorted(self, settings: Mapping[str, Any]) -> dict[str | None, dict[str, Any]]:
+        """Sorts keywords by section: section -> field -> value; None: of the plan itself.
+
+        Raises:
+            InputError: One is unknown (the nearest is named), or of another function (which is
+                named).
+        """
+        leaves, found = self.leaves(), dict[str | None, dict[str, Any]]()
+        for name, value in settings.items():
+            if name not in leaves:
+                raise self._unknown(name, leaves)
+            leaf = leaves[name]
+            home = found.setdefault(leaf.section, {})
+            if leaf.name in home:
+                raise InputError(
+                    f"An option must be given once. Received: '{name}' and another name of "
+                    f"'{leaf.path}'."
+                )
+            home[leaf.name] = value
+        return found
+
+    def over(self, plan: PlanT, settings: Mapping[str, Any]) -> PlanT:
+        """Returns a plan with keywords put over it.
+
+        Raises:
+            InputError: See `sorted`; or a value breaks a rule.
+        """
+        found = self.sorted(settings)
+        changes = found.pop(None, {})
+        for section, values in found.items():
+            assert section is not None
+            changes[section] = replace(getattr(plan, section), **values)
+        return replace(plan, **changes) if changes else plan  # type: ignore[type-var]
+
+    def section(
+        self,
+        name: str,
+        given: SectionT | None,
+        kind: type[SectionT],
+        settings: Mapping[str, Any],
+    ) -> SectionT:
+        """Returns the section called `name` with those keywords put over it that are its own.
+
+        Args:
+            name: Of the section.
+            given: What the keywords go over; None: the section's defaults.
+            kind: Of the section.
+            settings: Keywords, of other sections too.
+
+        Raises:
+            InputError: See `sorted`; or a value breaks a rule.
+        """
+        values = self.sorted(settings).get(name, {})
+        if given is None:
+            return kind(**values)
+        return replace(given, **values) if values else given  # type: ignore[type-var]
+
+    def _names(self, leaf: PlanField) -> tuple[str, ...]:
+        if self.sections:
+            return (self.renamed.get(leaf.path, leaf.name),)
+        return tuple(flag.lstrip("-").replace("-", "_") for flag in leaf.flags)
+
+    def _unknown(self, name: str, leaves: Mapping[str, PlanField]) -> InputError:
+        takers = [
+            other.function for other in FUNCTIONS if other is not self and name in other.leaves()
+        ]
+        if takers:
+            functions = " or ".join(f"{taker}()" for taker in takers)
+            return InputError(
+                f"{self.function}() must be given options of its own. Received: '{name}', which "
+                f"{functions} takes."
+            )
+        return unknown_name(f"option of {self.function}()", name, leaves)
+
+
+TRAINING = {"finetune.schedule": "learning_rate_schedule"}
+_DATA = frozenset({"data.source", "data.test_fraction"})
+_TUNING = frozenset({"finetune.as_long"})
+
+PRUNE_CHANNELS = Keywords(
+    "prune_channels",
+    Plan,
+    ("channels",),
+    frozenset(
+        {
+            "channels.target",
+            "channels.target_metric",
+            "channels.criterion",
+            "channels.sensitivity",
+        }
+    ),
+)
+PRUNE_WEIGHTS = Keywords(
+    "prune_weights",
+    Plan,
+    ("weights", "finetune", "data"),
+    _DATA | _TUNING | {"weights.schedule", "data.task"},
+    TRAINING,
+)
+WEIGHT_PRUNER = Keywords(
+    "WeightPruner", Plan, ("weights",), frozenset({"weights.schedule", "weights.recalibrate"})
+)
+DISTILL = Keywords(
+    "distill",
+    Plan,
+    ("distill", "finetune", "data"),
+    _DATA | _TUNING | {"distill.teacher", "data.task"},
+    TRAINING,
+)
+EXPORT = Keywords("export", Plan, ("export",))
+COMPRESS_MODEL = Keywords("compress_model", Plan, without=frozenset({"data.source"}))
+BENCH = Keywords("bench", BenchPlan)
+
+FUNCTIONS = [
+    PRUNE_CHANNELS, PRUNE_WEIGHTS, WEIGHT_PRUNER, DISTILL, EXPORT, COMPRESS_MODEL, BENCH
+]  # fmt: skip
+"""All of them; `search.plan.keywords` adds those of a search."""

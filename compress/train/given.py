@@ -1,0 +1,177 @@
+"""Data as the public functions take them: by name or path, as arrays, as a stream, as a `Dataset`.
+
+What is read by name or path is scaled as the model was trained with; what is handed over as
+numbers is fed as it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.core.errors import InputError
+from compress.data import DataOptions, Dataset, Unlabelled, load_data
+from compress.data.adapters import labelled, unlabelled
+from compress.model.heads import head_of
+from compress.model.io import as_model
+from compress.train.scaling import load_for_model
+
+if TYPE_CHECKING:
+    import keras
+
+
+def as_dataset(
+    data: Any,
+    *,
+    model: keras.Model | str | Path | None = None,
+    val: Any = None,
+    test: Any = None,
+    task: str | None = None,
+    normalize: str | None = None,
+    val_fraction: float | None = None,
+    test_fraction: float | None = None,
+    seed: int = 0,
+    testing: bool = False,
+) -> Dataset:
+    """Makes a `Dataset` of whatever holds examples and labels.
+
+    Arrays and streams are fed as they are; their task is told from labels and from the model's
+    head, and said in the notes. A stream is read once into memory.
+
+    Args:
+        data: `(x, y)` or `(x, y, weights)` of arrays, tensors or lists; a `tf.data.Dataset` or a
+            `keras.utils.PyDataset` of these; a `Dataset`; or what `--data` takes: a name, a
+            folder, an .npz file, "package.module:function".
+        model: What the data are for: its head tells what labels mean, and data by name or path
+            are scaled as it was trained with.
+        val: The validation part beside arrays or a stream; default: split off by `seed`,
+            stratified by class.
+        test: The test part, likewise; default: none, unless `testing`.
+        task: "multiclass", "binary", "multilabel" or "regression", where labels do not tell.
+        normalize: Of data by name or path; see `load_data`.
+        val_fraction: Share of the training part that is split off, in (0, 1); default 0.15.
+        test_fraction: Share of everything that is split off, in (0, 1); default 0.2.
+        seed: Of the splits, at least 0.
+        testing: Whether a test part is needed: split off where it is not there.
+
+    Shapes:
+        x: (n, ...), n examples; y: (n,) class indices or numbers, (n, classes) one-hot rows,
+            (n, labels) of 0 and 1, or (n, targets); weights: (n,).
+
+    Returns:
+        The data set; `dataset.inputs("train")` is what a model is fed.
+
+    Raises:
+        InputError: There are no labels, they do not fit the model's head, a stream has no end or
+            does not fit into memory, or the source is unknown or damaged.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.random.default_rng(0).normal(size=(100, 4))
+        >>> data = as_dataset((x, np.arange(100) % 3), val_fraction=0.2)
+        >>> len(data.train), len(data.val), data.kind, data.num_classes
+        (80, 20, 'multiclass', 3)
+    """
+    path = Path(model) if isinstance(model, (str, Path)) else None
+    given = {
+        "normalize": normalize,
+        "val_fraction": val_fraction,
+        "test_fraction": test_fraction,
+    }
+    return dataset_for(
+        None if model is None else as_model(model),
+        data,
+        path=path,
+        val=val,
+        test=test,
+        task=task,
+        seed=seed,
+        testing=testing,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+
+
+def dataset_for(
+    model: keras.Model | None,
+    data: Any,
+    *,
+    path: Path | None = None,
+    val: Any = None,
+    test: Any = None,
+    task: str | None = None,
+    seed: int = 0,
+    testing: bool = False,
+    **options: Any,
+) -> Dataset:
+    """Does what `as_dataset` does, for a model that is loaded.
+
+    Args:
+        model: What the data are for, or None.
+        data, val, test, task, seed, testing: See `as_dataset`.
+        path: The model's file, where it comes from one.
+        **options: Of `DataOptions`, those that were given: `normalize` and fractions.
+    """
+    if isinstance(data, (str, Path)):
+        _alone("of data by name or path", val=val, test=test)
+        if task is not None:
+            options["task"] = task
+        return _loaded(DataOptions(str(data), **options), model, path, seed)
+    normalize = options.pop("normalize", "auto")
+    if normalize not in ("auto", "none"):
+        raise InputError(
+            "normalize goes with data by name or path: arrays and streams are fed as they are. "
+            f"Received: {normalize}. Scale them before, or save them as an .npz file."
+        )
+    if isinstance(data, Dataset):
+        _alone("of a Dataset, which has parts of its own", val=val, test=test, task=task, **options)
+        if testing:
+            data.require_test()
+        return data
+    if isinstance(data, Unlabelled):
+        raise InputError("data must hold labels here. Received: examples alone.")
+    return labelled(
+        data,
+        val=val,
+        test=test,
+        task=task,
+        head=None if model is None else head_of(model),
+        seed=seed,
+        val_fraction=options.get("val_fraction", DataOptions.val_fraction),
+        test_fraction=options.get("test_fraction", DataOptions.test_fraction if testing else None),
+    )
+
+
+def as_examples(
+    data: Any, *, model: keras.Model, path: Path | None = None, seed: int = 0
+) -> Dataset | Unlabelled:
+    """Makes examples of whatever holds them; labels are not needed.
+
+    Args:
+        data: What `as_dataset` takes, or x alone.
+        model: What is fed with them.
+        path: Its file, where it comes from one.
+        seed: Of the split of data by name or path.
+
+    Raises:
+        InputError: See `as_dataset`.
+    """
+    if isinstance(data, (Dataset, Unlabelled)):
+        return data
+    if isinstance(data, (str, Path)):
+        return _loaded(DataOptions(str(data)), model, path, seed)
+    return unlabelled(data, head=head_of(model))
+
+
+def _loaded(
+    options: DataOptions, model: keras.Model | None, path: Path | None, seed: int
+) -> Dataset:
+    if model is None:
+        return load_data(options, seed=seed)
+    return load_for_model(path, options, model, seed)
+
+
+def _alone(what: str, **others: Any) -> None:
+    """Refuses what goes with arrays and streams alone."""
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        raise InputError(f"{given[0]} goes with arrays and streams. Received: {given[0]} {what}.")

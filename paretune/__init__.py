@@ -1,0 +1,196 @@
+"""Search, shrink and measure Keras models: everything public of `compress` and `search`.
+
+    import paretune as pt
+
+    small = pt.prune_channels("model.keras", macs=0.5)
+
+Each name is imported when it is first used, and TensorFlow by the first function that needs it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compress._version import __version__
+from compress.core.lazy import lazily
+
+if TYPE_CHECKING:
+    from compress import (
+        Analysis,
+        BenchPlan,
+        BenchResult,
+        ChannelOptions,
+        CompressResult,
+        DataOptions,
+        Dataset,
+        DistillOptions,
+        DistillResult,
+        Exported,
+        ExportOptions,
+        FeasibleError,
+        InputError,
+        LatencyOptions,
+        MissingDependency,
+        ParetuneError,
+        Plan,
+        PruneResult,
+        PruneWeightsResult,
+        Report,
+        RunFailed,
+        SensitivityMap,
+        Split,
+        TrainingDiverged,
+        TrainSettings,
+        WeightOptions,
+        WeightPruner,
+        as_dataset,
+        bench,
+        compress_model,
+        count_macs,
+        coupled_groups,
+        distill,
+        export,
+        load_data,
+        load_model,
+        measure_latency,
+        prune_channels,
+        prune_weights,
+        recalibrate,
+        resume_pruning,
+        save_pruning,
+        sensitivity_map,
+    )
+    from search import (
+        BudgetOptions,
+        FinalOptions,
+        SearchData,
+        SearchOptions,
+        SearchPlan,
+        StoppingOptions,
+        run,
+        run_search,
+    )
+
+_COMPRESS = (
+    "Analysis",
+    "BenchPlan",
+    "BenchResult",
+    "ChannelOptions",
+    "CompressResult",
+    "DataOptions",
+    "Dataset",
+    "DistillOptions",
+    "DistillResult",
+    "ExportOptions",
+    "Exported",
+    "FeasibleError",
+    "InputError",
+    "LatencyOptions",
+    "MissingDependency",
+    "ParetuneError",
+    "Plan",
+    "PruneResult",
+    "PruneWeightsResult",
+    "Report",
+    "RunFailed",
+    "SensitivityMap",
+    "Split",
+    "TrainSettings",
+    "TrainingDiverged",
+    "WeightOptions",
+    "WeightPruner",
+    "as_dataset",
+    "bench",
+    "compress_model",
+    "count_macs",
+    "coupled_groups",
+    "distill",
+    "export",
+    "load_data",
+    "load_model",
+    "measure_latency",
+    "prune_channels",
+    "prune_weights",
+    "recalibrate",
+    "resume_pruning",
+    "save_pruning",
+    "sensitivity_map",
+)
+_SEARCH = (
+    "BudgetOptions",
+    "FinalOptions",
+    "SearchData",
+    "SearchOptions",
+    "SearchPlan",
+    "StoppingOptions",
+    "run",
+    "run_search",
+)
+
+__all__ = [
+    "Analysis",
+    "BenchPlan",
+    "BenchResult",
+    "BudgetOptions",
+    "ChannelOptions",
+    "CompressResult",
+    "DataOptions",
+    "Dataset",
+    "DistillOptions",
+    "DistillResult",
+    "ExportOptions",
+    "Exported",
+    "FeasibleError",
+    "FinalOptions",
+    "InputError",
+    "LatencyOptions",
+    "MissingDependency",
+    "ParetuneError",
+    "Plan",
+    "PruneResult",
+    "PruneWeightsResult",
+    "Report",
+    "RunFailed",
+    "SearchData",
+    "SearchOptions",
+    "SearchPlan",
+    "SensitivityMap",
+    "Split",
+    "StoppingOptions",
+    "TrainSettings",
+    "TrainingDiverged",
+    "WeightOptions",
+    "WeightPruner",
+    "__version__",
+    "as_dataset",
+    "bench",
+    "compress_model",
+    "count_macs",
+    "coupled_groups",
+    "distill",
+    "export",
+    "load_data",
+    "load_model",
+    "measure_latency",
+    "prune_channels",
+    "prune_weights",
+    "recalibrate",
+    "resume_pruning",
+    "run",
+    "run_search",
+    "save_pruning",
+    "sensitivity_map",
+]
+
+if not TYPE_CHECKING:  # a type checker sees the imports above, and no other name
+    __getattr__ = lazily(
+        __name__,
+        {
+            **{name: f"compress:{name}" for name in _COMPRESS},
+            **{name: f"search:{name}" for name in _SEARCH},
+        },
+    )
+
+
+def __dir__() -> list[str]:
+    return __all__

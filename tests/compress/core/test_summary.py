@@ -1,0 +1,53 @@
+"""Results on one screen, and as a table whose text is no markup."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html.parser import HTMLParser
+
+from compress.core.summary import ROWS, WIDTH, Readable, Summary
+
+LONG = "block_12/" + "convolution_" * 8 + "end"
+
+
+@dataclass(frozen=True, repr=False)
+class Result(Readable):
+    rows: int
+
+    def screen(self) -> Summary:
+        cells = tuple((f"layer{n}" if n else LONG, f"{n:,}") for n in range(self.rows))
+        return Summary("12 of <b>\x1b[2J", ("a line",), ("Layer", "MACs"), cells, ("n\nn",) * 9)
+
+
+def test_a_screen_holds_it_and_no_name_is_cut() -> None:
+    lines = str(Result(40)).splitlines()
+    assert len(lines) <= 25
+    assert max(map(len, lines)) <= WIDTH
+    assert f"... and {40 - ROWS} more rows" in lines
+    # folded over lines, whole
+    assert LONG in "".join(line.split("   ")[0].strip() for line in lines)
+    assert "\x1b" not in str(Result(1))
+    assert repr(Result(3)) == "<Result: 12 of <b>\\x1b[2J>"
+
+
+def test_a_notebook_gets_a_table_of_everything() -> None:
+    class Reader(HTMLParser):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tags: list[str] = []
+            self.text = ""
+
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            self.tags.append(tag)
+
+        def handle_data(self, data: str) -> None:
+            self.text += data
+
+    page = Result(40)._repr_html_()
+    reader = Reader()
+    reader.feed(page)
+    assert reader.tags.count("tr") == 41
+    assert reader.tags.count("b") == 1  # the title's own, not the one in the text
+    assert "12 of <b>\\x1b[2J" in reader.text
+    assert LONG in reader.text
+    assert "n\\nn" in reader.text

@@ -1,0 +1,227 @@
+"""Arrays and streams as data: fed as they are, labels read as a model's head says."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compress.core.errors import InputError
+from compress.data.adapters import Head, labelled, meaning_of, unlabelled
+
+RNG = np.random.default_rng(0)
+X = RNG.uniform(-5, 300, size=(60, 4))
+CLASSES = np.arange(60) % 3
+ONE_HOT = np.eye(3)[CLASSES]
+SOFTMAX = Head("softmax", 3, (4,))
+YES = Head("sigmoid", 1, (4,))
+LABELS = Head("sigmoid", 3, (4,))
+LINEAR = Head("linear", 1, (4,))
+LOGITS = Head("linear", 3, (4,))
+
+
+def test_numbers_are_fed_as_they_are() -> None:
+    """Neither scaled nor guessed, no channel axis added: what went in comes out, as float32."""
+    for x in (X, X.astype(np.int64), (X % 255).astype(np.uint8), X > 100, X.tolist()):
+        data = labelled((x, CLASSES))
+        held = np.concatenate([data.inputs("train"), data.inputs("val")])
+        assert held.dtype == np.float32
+        wanted = np.asarray(x, np.float32)
+        assert np.array_equal(np.sort(held, axis=0), np.sort(wanted, axis=0))
+        assert data.max_value is None  # nobody looks for a scaling
+    grey = labelled((np.zeros((60, 8, 8)), CLASSES))
+    assert grey.input_shape == (8, 8)
+
+
+def test_the_validation_part_is_split_off_by_seed_and_class() -> None:
+    one, same, other = (labelled((X, CLASSES), seed=seed) for seed in (0, 0, 1))
+    assert one.fingerprint() == same.fingerprint() != other.fingerprint()
+    assert one.counts() == {"train": [17, 17, 17], "val": [3, 3, 3], "test": [0, 0, 0]}
+    whole = np.concatenate([one.train.x, one.val.x])
+    assert np.array_equal(np.sort(whole, axis=0), np.sort(X.astype(np.float32), axis=0))
+    tested = labelled((X, CLASSES), test_fraction=0.2)
+    assert tested.counts()["test"] == [4, 4, 4]
+
+
+def test_parts_beside_each_other_stay_as_they_are() -> None:
+    data = labelled(
+        (X[:40], CLASSES[:40]), val=(X[40:50], CLASSES[40:50]), test=(X[50:], CLASSES[50:])
+    )
+    for part, rows in (("train", slice(40)), ("val", slice(40, 50)), ("test", slice(50, 60))):
+        assert np.array_equal(data.inputs(part), X[rows].astype(np.float32))
+        assert np.array_equal(data.split(part).y, CLASSES[rows])
+
+
+def test_weights_come_along() -> None:
+    weights = RNG.uniform(size=60)
+    data = labelled((X, CLASSES, weights))
+    order = [int(np.flatnonzero(X.astype(np.float32)[:, 0] == row[0])[0]) for row in data.train.x]
+    assert data.train.weight is not None
+    assert np.array_equal(data.train.weight, weights[order].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("y", "head", "kind", "names"),
+    [
+        (CLASSES, None, "multiclass", 3),
+        (CLASSES, SOFTMAX, "multiclass", 3),
+        (CLASSES, Head("softmax", 5, (4,)), "multiclass", 5),  # the model's outputs
+        (CLASSES, LOGITS, "multiclass", 3),
+        (CLASSES[:, None], SOFTMAX, "multiclass", 3),
+        (CLASSES.astype(np.float32), SOFTMAX, "multiclass", 3),
+        (ONE_HOT, SOFTMAX, "multiclass", 3),
+        (ONE_HOT.astype(np.float32), LOGITS, "multiclass", 3),
+        (ONE_HOT, None, "multiclass", 3),
+        (CLASSES % 2, YES, "binary", 2),
+        ((CLASSES % 2).astype(np.float64), YES, "binary", 2),
+        (CLASSES % 2 == 1, LINEAR, "binary", 2),
+        (ONE_HOT, LABELS, "multilabel", 3),
+        (1 - ONE_HOT, LABELS, "multilabel", 3),
+        (1 - ONE_HOT, LOGITS, "multilabel", 3),
+        (CLASSES * 0.5, None, "regression", 1),
+        (CLASSES * 0.5, LINEAR, "regression", 1),
+        (CLASSES, LINEAR, "regression", 1),  # 0 to 2, one output: numbers
+        (ONE_HOT * 0.5, LOGITS, "regression", 3),
+    ],
+)
+def test_the_task_is_told_from_labels_and_head(
+    y: Any, head: Head | None, kind: str, names: int
+) -> None:
+    found = meaning_of(y, head, None)
+    assert found.kind == kind
+    assert found.notes[0].startswith(f"task {kind}, told by labels (")
+    if names == 3 or kind != "multiclass":
+        data = labelled((X, y), head=head)
+        assert (data.kind, data.num_classes) == (kind, names)
+        assert data.notes == found.notes
+
+
+def test_one_hot_rows_are_classes() -> None:
+    assert np.array_equal(labelled((X, ONE_HOT), val=(X, ONE_HOT)).train.y, CLASSES)
+    said = labelled((X, ONE_HOT), task="multiclass", val=(X, ONE_HOT))
+    assert np.array_equal(said.val.y, CLASSES)
+    assert labelled((X, ONE_HOT), task="regression").num_classes == 3
+    with pytest.raises(InputError, match="rows with one 1 each, as the training labels"):
+        labelled((X, ONE_HOT), val=(X, CLASSES))
+
+
+def test_examples_alone() -> None:
+    for given in (X, (X,), X.tolist()):
+        found = unlabelled(given)
+        assert np.array_equal(found.preprocess(found.train.x), X.astype(np.float32))
+        assert found.kind == ""
+    assert unlabelled((X, CLASSES), head=SOFTMAX).kind == "multiclass"
+
+
+@pytest.mark.parametrize(
+    ("data", "head", "message"),
+    [
+        (X, None, r"must hold labels here. Received: examples alone. Give \(x, y\)"),
+        ((X, CLASSES[:50]), None, "x and y must have equal lengths. Received: 60 and 50"),
+        ((X, CLASSES, X[:5, 0]), None, "x and weights must have equal lengths"),
+        (({"a": X, "b": X}, CLASSES), None, "must be of one input.*a dictionary of a, b"),
+        (([X, X], CLASSES), None, "must be of one input.*a list of 2 arrays"),
+        (([["a", "b"]], [0]), None, "x must be numbers"),
+        (([[1, 2], [3]], [0, 1]), None, "x must be an array of numbers"),
+        ((X[:, 0], CLASSES), None, r"x must have shape \(n, ...\).*give x\[:, None\]"),
+        ((X, CLASSES, X, X), None, "a tuple of 4"),
+        ((X, np.zeros(60, int)), None, "at least two classes"),
+        ((X, ONE_HOT * 0.5), SOFTMAX, "not one-hot. Of probabilities give the argmax"),
+        ((X, CLASSES + 0.5), SOFTMAX, "class indices or one-hot rows.*with fractions"),
+        ((X, CLASSES[:, None, None]), None, r"y must have shape \(n,\)"),
+        ((np.full((60, 4), 2**24 + 1), CLASSES), None, "within 16,777,216.*16,777,217"),
+        ((np.where(X > 290, np.nan, X), CLASSES), None, "must be finite"),
+        ((X, CLASSES + 1), SOFTMAX, "Do they start at 1"),
+        (object(), None, "must be numbers"),
+    ],
+)
+def test_refusals(data: Any, head: Head | None, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        labelled(data, head=head)
+
+
+# -- streams -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("labels", [CLASSES, ONE_HOT])
+def test_a_tf_data_pipeline(batched: bool, labels: Any) -> None:
+    tf = pytest.importorskip("tensorflow")
+    stream = tf.data.Dataset.from_tensor_slices((X, labels)).map(lambda x, y: (x * 2, y))
+    stream = stream.batch(7) if batched else stream
+    data = labelled(stream, val=(2 * X, labels), head=SOFTMAX)
+    assert data.name == "tf.data"
+    assert np.array_equal(data.train.x, (2 * X).astype(np.float32))
+    assert np.array_equal(data.train.y, CLASSES)
+    assert np.array_equal(unlabelled(stream, head=SOFTMAX).train.x, data.train.x)
+
+
+def test_a_py_dataset() -> None:
+    keras = pytest.importorskip("keras")
+
+    class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+        def __len__(self) -> int:
+            return 6
+
+        def __getitem__(self, index: int) -> Any:
+            rows = slice(index * 10, index * 10 + 10)
+            return X[rows], CLASSES[rows], np.full(10, index + 1.0)
+
+    data = labelled(Batches(), val=(X, CLASSES))
+    assert np.array_equal(data.train.x, X.astype(np.float32))
+    assert np.array_equal(data.train.weight, np.repeat(np.arange(1.0, 7), 10))
+
+
+def test_tensors() -> None:
+    tf = pytest.importorskip("tensorflow")
+    data = labelled((tf.constant(X), tf.constant(CLASSES)), val=(X, CLASSES))
+    assert np.array_equal(data.train.x, X.astype(np.float32))
+    half = labelled((tf.cast(X, tf.bfloat16), CLASSES), val=(X, CLASSES))
+    assert np.array_equal(half.train.x, tf.cast(tf.cast(X, tf.bfloat16), tf.float32))
+
+
+def test_streams_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    tf = pytest.importorskip("tensorflow")
+    keras = pytest.importorskip("keras")
+    pairs = tf.data.Dataset.from_tensor_slices((X, CLASSES))
+    with pytest.raises(InputError, match=r"must end.*repeat.*Give data.take\(n\)"):
+        labelled(pairs.batch(8).repeat())
+    named = tf.data.Dataset.from_tensor_slices(({"a": X, "b": X}, CLASSES)).batch(8)
+    with pytest.raises(InputError, match="must be of one input.*a dictionary"):
+        labelled(named)
+    ragged = tf.data.Dataset.from_tensors((tf.ragged.constant([[1.0], [1.0, 2.0]]), [0, 1]))
+    with pytest.raises(InputError, match="must hold plain tensors. Received: RaggedTensorSpec"):
+        labelled(ragged)
+    sparse = tf.data.Dataset.from_tensors((tf.sparse.from_dense(X), CLASSES))
+    with pytest.raises(InputError, match="must hold plain tensors. Received: SparseTensorSpec"):
+        labelled(sparse)
+    with pytest.raises(InputError, match="at least one batch"):
+        labelled(pairs.batch(8).take(0))
+
+    class Endless(keras.utils.PyDataset):  # type: ignore[misc]
+        num_batches = None
+
+        def __getitem__(self, index: int) -> Any:
+            return X, CLASSES
+
+    class Unmeasured(keras.utils.PyDataset):  # type: ignore[misc]
+        def __getitem__(self, index: int) -> Any:
+            return X, CLASSES
+
+    for kind in (Endless, Unmeasured):
+        with pytest.raises(InputError, match=r"must end.*without a length"):
+            labelled(kind())
+    # one without an end that does not say so is read until memory would run out
+    little = SimpleNamespace(available_bytes=lambda: 10 * X.nbytes)
+    monkeypatch.setattr("compress.data.streams.host", lambda: little)
+
+    def endless() -> Any:
+        while True:
+            yield X, CLASSES
+
+    kinds = (tf.TensorSpec((60, 4), tf.float64), tf.TensorSpec((60,), tf.int64))
+    stream = tf.data.Dataset.from_generator(endless, output_signature=kinds)
+    with pytest.raises(InputError, match=r"must fit into memory.*take\(n\)"):
+        labelled(stream)

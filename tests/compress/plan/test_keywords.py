@@ -1,0 +1,132 @@
+"""Options of the plan as keywords: one table, its classes, and what is said of wrong ones."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import compress
+import search
+from compress.core.errors import InputError
+from compress.plan import Plan, TrainSettings, WeightOptions, keywords
+from compress.plan import settings as compress_settings
+from compress.plan.bench import BenchPlan
+from compress.plan.keywords import BENCH, COMPRESS_MODEL, PRUNE_CHANNELS, PRUNE_WEIGHTS, Keywords
+from compress.plan.write_settings import settings_text
+from search.plan import SearchPlan
+from search.plan import settings as search_settings
+from search.plan.keywords import RUN, RUN_SEARCH
+
+COMPRESS = [item for item in keywords.FUNCTIONS if item not in (RUN, RUN_SEARCH)]
+
+
+def test_the_committed_classes_are_what_the_plan_says() -> None:
+    for module, functions, writer in (
+        (compress_settings, COMPRESS, "compress.plan.write_settings"),
+        (search_settings, [RUN], "search.plan.write_settings"),
+    ):
+        text = Path(module.__file__).read_text("utf-8")
+        assert text == settings_text(writer, functions), f"python -m {writer} --write"
+
+
+@pytest.mark.parametrize("function", [*COMPRESS, RUN, RUN_SEARCH], ids=lambda item: item.function)
+def test_a_function_declares_its_keywords(function: Keywords) -> None:
+    """The class of its `**settings` has exactly the keywords that it takes, none of them twice."""
+    home: Any = search if function.function.startswith("run") else compress
+    signature = inspect.signature(getattr(home, function.function))
+    (rest,) = (p for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD)
+    found = re.fullmatch(r"Unpack\[(\w+)\]", rest.annotation)
+    assert found is not None
+    declared = getattr(search_settings if home is search else compress_settings, found[1])
+    assert {*declared.__annotations__} == {*function.leaves()}
+    assert not {*function.leaves()} & {*signature.parameters}
+
+
+def test_every_option_of_a_plan_is_a_keyword_of_the_whole() -> None:
+    for function, plan in ((COMPRESS_MODEL, Plan), (BENCH, BenchPlan), (RUN, SearchPlan)):
+        paths = {leaf.path for leaf in keywords.plan_fields(plan)}
+        assert {leaf.path for leaf in function.leaves().values()} | function.without == paths
+
+
+def test_every_option_of_a_section_is_a_keyword_of_its_function() -> None:
+    """What a function leaves out it takes in another way."""
+    assert PRUNE_CHANNELS.without == {
+        "channels.target", "channels.target_metric", "channels.criterion", "channels.sensitivity"
+    }  # fmt: skip
+    names = {leaf.path: name for name, leaf in PRUNE_WEIGHTS.leaves().items()}
+    assert names["finetune.schedule"] == "learning_rate_schedule"
+    assert names["weights.recalibrate"] == "recalibrate"
+
+
+def test_keywords_go_over_a_record() -> None:
+    record = WeightOptions(sparsity=0.5, scope="global")
+    settings = {"sparsity": 0.9, "epochs": 3, "learning_rate_schedule": "constant"}
+    over = PRUNE_WEIGHTS.section("weights", record, WeightOptions, settings)
+    assert (over.sparsity, over.scope) == (0.9, "global")
+    tuned = PRUNE_WEIGHTS.section("finetune", None, TrainSettings, settings)
+    assert (tuned.epochs, tuned.schedule) == (3, "constant")
+    assert PRUNE_WEIGHTS.section("weights", record, WeightOptions, {}) is record
+
+
+def test_keywords_go_over_a_plan() -> None:
+    plan = COMPRESS_MODEL.over(
+        Plan(seed=3),
+        {
+            "channels": 0.5,
+            "sparsity": 0.9,
+            "epochs": 4,
+            "formats": ["float32", "int8"],
+            "device": "cpu",
+        },
+    )  # fmt: skip
+    assert (plan.seed, plan.device, plan.weights.sparsity, plan.finetune.epochs) == (
+        3,
+        "cpu",
+        0.9,
+        4,
+    )
+    assert plan.export.formats == ("float32", "int8")
+    assert plan == keywords.COMPRESS_MODEL.over(
+        Plan(seed=3, device="cpu"),
+        {"channels": "0.5x", "sparsity": 0.9, "epochs": 4, "formats": "float32,int8"},
+    )
+    assert BENCH.over(BenchPlan(), {"threads": [1, 2]}).threads == (1, 2)
+    search_plan = RUN.over(SearchPlan(), {"space": "cnn", "trials": 12, "max_macs": 4e6})
+    assert (search_plan.search.trials, search_plan.search.max_macs) == (12, 4_000_000)
+
+
+@pytest.mark.parametrize(
+    ("function", "settings", "message"),
+    [
+        (
+            PRUNE_CHANNELS,
+            {"round_two": 8},
+            r"Unknown option of prune_channels\(\) 'round_two'.*'round_to'\?",
+        ),
+        (
+            PRUNE_CHANNELS,
+            {"sparsity": 0.8},
+            r"options of its own. Received: 'sparsity', which prune_weights\(\) or ",
+        ),
+        (PRUNE_WEIGHTS, {"temperature": 4}, r"'temperature', which distill\(\) or "),
+        (BENCH, {"thread": [1]}, "Did you mean 'threads'"),
+        (COMPRESS_MODEL, {"trials": 3}, r"'trials', which run\(\) or run_search\(\) takes"),
+        (COMPRESS_MODEL, {"epochs": 3, "finetune_epochs": 3}, "once. Received: 'finetune_epochs'"),
+        (PRUNE_WEIGHTS, {"epochs": 0}, "epochs must be at least 1"),
+    ],
+)
+def test_wrong_keywords(function: Keywords, settings: Mapping[str, Any], message: str) -> None:
+    def used() -> None:
+        if function.sections:
+            for section, kind in (("weights", WeightOptions), ("finetune", TrainSettings)):
+                function.section(section, None, kind, settings)  # type: ignore[arg-type]
+        else:
+            function.over(function.plan(), settings)
+
+    with pytest.raises(InputError, match=message):
+        used()
