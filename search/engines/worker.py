@@ -104,8 +104,8 @@ class Worker:
         if self.folder.read_candidate(candidate_id(trial.number)) is not None:
             raise RunFailed(
                 f"The study has lost candidate {candidate_id(trial.number)}, which is finished: "
-                "was it removed while the run went on? The same command makes it anew from the "
-                "records and goes on."
+                "was it removed during the run? The same command rebuilds it from the records "
+                "and continues."
             )
         seed = trial_seed(self.plan, trial)
         trial.set_user_attr("seed", seed)
