@@ -78,7 +78,8 @@ def run_search(
         data: What `--data` takes (a name, a folder, an .npz file, "package.module:function");
             (x, y), a stream or a `Dataset`, see `as_dataset`. Default: what the plan names.
         plan: What is searched; keywords go over it.
-        val, test: Parts beside arrays or a stream; default: split off by seed.
+        val: The validation part beside arrays or a stream; default: split off by seed.
+        test: The test part, likewise.
         display: Shows progress.
         **settings: Every option of `paretune search` by its name there: space, trials, epochs,
             max_macs, objectives, out (default `runs/<data>-<space>`), ...
@@ -123,7 +124,8 @@ def run(
     Args:
         data: What `--data` takes, arrays, a stream or a `Dataset`; see `run_search`.
         plan: What is searched and how it is compressed; keywords go over it.
-        val, test: Parts beside arrays or a stream; default: split off by seed.
+        val: The validation part beside arrays or a stream; default: split off by seed.
+        test: The test part, likewise.
         display: Shows progress.
         **settings: Every option of `paretune run` by its name there: space, trials, max_macs,
             channels, sparsity, formats, out, ...
@@ -147,7 +149,7 @@ def run(
         ['float32', 'int8']
 
     Reference:
-        docs/guide.md, "A whole run".
+        docs/howto/search.md, "A whole run".
     """
     return _run(RUN, "run", data, plan, {"val": val, "test": test}, display, settings)
 

@@ -143,7 +143,7 @@ def verdict(old: Timed, new: Timed) -> str:
     ratio, low, high = new.latency.ratio, new.latency.ratio_low, new.latency.ratio_high
     if low <= 1.0 <= high:
         return (
-            f"no difference between {new.model} and {old.model} that this run can show "
+            f"no difference between {new.model} and {old.model} that this run can detect "
             f"({formats.speedup(new.latency)})"
         )
     word = "faster" if ratio > 1.0 else "slower"

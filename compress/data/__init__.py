@@ -74,7 +74,7 @@ def load_data(
         ((8, 8, 1), 10, 1221, 216, 360)
 
     Reference:
-        docs/guide.md, "Data".
+        docs/howto/data.md.
     """
     options = (
         source

@@ -100,7 +100,11 @@ def teaching(
         if live:
             stack.enter_context(teachers.running())
         else:
-            told = None if on_progress is None else partial(on_progress, "asking the teacher")
+            told = (
+                None
+                if on_progress is None
+                else partial(on_progress, "computing the teacher's outputs")
+            )
             cached = stack.enter_context(
                 teacher_cache(
                     teachers,

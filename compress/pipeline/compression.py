@@ -82,7 +82,8 @@ def compress_model(
             what `plan.data` names, which must then name one. Where there is no test part one is
             split off: files are judged by it.
         plan: Everything else; keywords go over it.
-        val, test: Parts beside arrays or a stream.
+        val: The validation part beside arrays or a stream; default: split off by seed.
+        test: The test part, likewise.
         on_progress: Called with (what is done, share of it in [0, 1]).
         **settings: Every option of `paretune compress` by its name there: channels, sparsity,
             epochs, teacher, formats, out, seed, ...

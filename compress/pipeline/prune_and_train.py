@@ -187,7 +187,7 @@ def _sensitivity(dense: Prepared, work: Work) -> tuple[SensitivityMap | None, li
         )
         aside = path.replace(path.with_suffix(".before.json"))
         notes.append(
-            f"the sensitivity map '{path}' was measured anew, the one before is '{aside}': {why}"
+            f"the sensitivity map '{path}' was measured again; the previous one is '{aside}': {why}"
         )
         LOG.info("%s", notes[0])
     measured = sensitivity_map(model, data, **how, on_progress=work.progress)

@@ -34,7 +34,7 @@ class BenchPlan:
         (), "--compare", "two of the models, A,B: is B faster than A, and by how much"
     )
     input_shape: Given[tuple[int, ...] | None, Iterable[int] | str | None] = option(
-        None, "--input-shape", "of one example, where a model's sizes are open: 224,224,3",
+        None, "--input-shape", "shape of one example, where a model's sizes are open: 224,224,3",
         least=1, most=MOST_SIZE, why="arrays have no longer axes",
         like="sizes with commas, like 224,224,3",
     )  # fmt: skip

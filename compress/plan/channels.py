@@ -52,10 +52,10 @@ class ChannelOptions:
         "global", "--channel-scope", "global: one ranking of all layers; layer: one share for all"
     )
     aggregate: str = option(
-        "mean", "--channel-aggregate", "how a channel's weights are put together: mean, sum, ..."
+        "mean", "--channel-aggregate", "how a channel's weights are combined: mean, sum, ..."
     )
     normalize: str = option(
-        "mean", "--channel-normalize", "scores within a group are divided by their mean, max, none"
+        "mean", "--channel-normalize", "what scores within a group are divided by: mean, max, none"
     )
     cost_aware: bool = option(
         False, "--channel-cost-aware", "rank by score per MAC that a channel costs"
@@ -70,16 +70,16 @@ class ChannelOptions:
     )
     min_kept: float = option(0.1, "--min-kept", "smallest share of a layer's channels to keep")
     limits: Shares = option(
-        (), "--channel-limits", "most to remove by layer name pattern: conv1*=0.3,head=0"
+        (), "--channel-limits", "largest share to remove, by layer name pattern: conv1*=0.3,head=0"
     )
     exclude: Names = option((), "--channel-exclude", "patterns of layer names whose channels stay")
     sensitivity: Place = option(
         None,
         "--channel-sensitivity",
-        "a folder of sensitivity maps: rank by loss of accuracy, measured once a model",
+        "a folder of sensitivity maps: rank by loss of accuracy, measured once per model",
     )
     steps: int = option(
-        1, "--channel-steps", "prune in so many steps, fine-tuning after each", least=1,
+        1, "--channel-steps", "prune in this many steps, fine-tuning after each", least=1,
         most=MOST_STEPS, why="each prunes and trains",
     )  # fmt: skip
     recalibrate: int = option(

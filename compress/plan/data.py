@@ -38,12 +38,14 @@ class DataOptions:
         "auto",
         "--normalize",
         "standardize (per channel, training statistics), unit (pixels to [0, 1]), symmetric (to "
-        "[-1, 1]), center (less the mean per channel), caffe or torch (ImageNet's means, as "
-        "keras.applications), none, or auto: standardize; of a model that exists what its run "
-        "stored, else what answers best on validation data",
+        "[-1, 1]), center (minus the mean per channel), caffe or torch (ImageNet's means, as "
+        "keras.applications), none, or auto: standardize; for a model that exists, what its run "
+        "stored, else what gives the best answers on validation data",
     )
     val_fraction: float = option(
-        0.15, "--val-fraction", "share of the training part held out where there is no validation"
+        0.15,
+        "--val-fraction",
+        "share of the training part held out where the source has no validation part",
     )
     test_fraction: float = option(
         0.2, "--test-fraction", "share held out for the test where the source has no test part"

@@ -39,7 +39,7 @@ class DistillOptions:
         "the best candidate of the run, or the unpruned model itself; none: labels only",
     )
     teacher_weights: Given[tuple[float, ...], Iterable[float] | str] = option(
-        (), "--teacher-weights", "of several teachers, with commas; default: equal"
+        (), "--teacher-weights", "weights of several teachers, with commas; default: equal"
     )
     loss: str = option("kd", "--distill-loss", "on logits: " + ", ".join((*LOGIT_LOSSES, NO_LOSS)))
     temperature: Changing = option(
@@ -52,7 +52,7 @@ class DistillOptions:
     )
     hints: Names = option((), "--hints", "losses on features: " + ", ".join(HINTS))
     hint_weight: Changing = option(
-        Ramp.constant(1.0), "--hint-weight", "factor over each hint's own usual weight"
+        Ramp.constant(1.0), "--hint-weight", "factor on each hint's usual weight"
     )
     pairs: Given[tuple[LayerPair, ...], Iterable[Pair] | Mapping[str, str]] = option(
         (),
@@ -62,7 +62,7 @@ class DistillOptions:
     cache: str = option(
         "auto",
         "--teacher-cache",
-        "where the teacher's outputs lie: memory, disk, off (it runs at every step), or auto: "
+        "where the teacher's outputs are kept: memory, disk, off (it runs at every step), or auto: "
         "memory up to --cache-limit, disk above; always off under --augment",
     )
     cache_limit: int = option(

@@ -29,8 +29,8 @@ class ExportOptions:
         why="a few hundred tell the ranges",
     )  # fmt: skip
     opset: int | None = option(
-        None, "--opset", "of ONNX's operators; default: the converter's", least=1, most=1000,
-        why="ONNX has far fewer",
+        None, "--opset", "version of ONNX's operators; default: the converter's",
+        least=1, most=1000, why="ONNX has far fewer",
     )  # fmt: skip
 
     def __post_init__(self) -> None:

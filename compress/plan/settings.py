@@ -24,10 +24,10 @@ class PruneChannelsSettings(TypedDict, total=False):
     """global: one ranking of all layers; layer: one share for all. Default: global."""
 
     aggregate: str
-    """how a channel's weights are put together: mean, sum, .... Default: mean."""
+    """how a channel's weights are combined: mean, sum, .... Default: mean."""
 
     normalize: str
-    """scores within a group are divided by their mean, max, none. Default: mean."""
+    """what scores within a group are divided by: mean, max, none. Default: mean."""
 
     cost_aware: bool
     """rank by score per MAC that a channel costs. Default: False."""
@@ -40,13 +40,13 @@ class PruneChannelsSettings(TypedDict, total=False):
     """smallest share of a layer's channels to keep. Default: 0.1."""
 
     limits: Iterable[str | LayerShare] | Mapping[str, float]
-    """most to remove by layer name pattern: conv1*=0.3,head=0."""
+    """largest share to remove, by layer name pattern: conv1*=0.3,head=0."""
 
     exclude: Iterable[str]
     """patterns of layer names whose channels stay."""
 
     steps: Count
-    """prune in so many steps, fine-tuning after each. Default: 1."""
+    """prune in this many steps, fine-tuning after each. Default: 1."""
 
     recalibrate: Count
     """batches that re-estimate normalization statistics after pruning. Default: 0."""
@@ -57,12 +57,13 @@ class PruneWeightsSettings(TypedDict, total=False):
 
     normalize: str
     """standardize (per channel, training statistics), unit (pixels to [0, 1]), symmetric (to [-1,
-    1]), center (less the mean per channel), caffe or torch (ImageNet's means, as
-    keras.applications), none, or auto: standardize; of a model that exists what its run stored,
-    else what answers best on validation data. Default: auto."""
+    1]), center (minus the mean per channel), caffe or torch (ImageNet's means, as
+    keras.applications), none, or auto: standardize; for a model that exists, what its run stored,
+    else what gives the best answers on validation data. Default: auto."""
 
     val_fraction: float
-    """share of the training part held out where there is no validation. Default: 0.15."""
+    """share of the training part held out where the source has no validation part. Default:
+    0.15."""
 
     epochs: Count | None
     """epochs of fine-tuning; default: enough for 1000 steps, at least 4."""
@@ -83,7 +84,7 @@ class PruneWeightsSettings(TypedDict, total=False):
     """decoupled weight decay of kernels. Default: 0."""
 
     label_smoothing: float
-    """share moved to the other classes. Default: 0."""
+    """share of each label that is moved to the other classes. Default: 0."""
 
     class_weights: str
     """none, or balanced: rare classes weigh more, in every training. Default: none."""
@@ -103,7 +104,7 @@ class PruneWeightsSettings(TypedDict, total=False):
     outputs, any size). Default: unstructured."""
 
     pooling: str
-    """what a block counts by: avg or max. Default: avg."""
+    """how the weights of a block are pooled: avg or max. Default: avg."""
 
     scope: str
     """layer: the same sparsity everywhere; global: one ranking of all kernels; erk: by shape.
@@ -132,7 +133,7 @@ class PruneWeightsSettings(TypedDict, total=False):
     """mask updates between begin and end, at most. Default: 50."""
 
     frequency: TrainTime | str | float | None
-    """distance of mask updates (100 or 0.1e), instead of their number."""
+    """interval between mask updates (100 or 0.1e), instead of their number."""
 
     freeze: bool
     """keep an N:M pattern's first masks, as tfmot does. Default: False."""
@@ -152,7 +153,7 @@ class WeightPrunerSettings(TypedDict, total=False):
     outputs, any size). Default: unstructured."""
 
     pooling: str
-    """what a block counts by: avg or max. Default: avg."""
+    """how the weights of a block are pooled: avg or max. Default: avg."""
 
     scope: str
     """layer: the same sparsity everywhere; global: one ranking of all kernels; erk: by shape.
@@ -181,7 +182,7 @@ class WeightPrunerSettings(TypedDict, total=False):
     """mask updates between begin and end, at most. Default: 50."""
 
     frequency: TrainTime | str | float | None
-    """distance of mask updates (100 or 0.1e), instead of their number."""
+    """interval between mask updates (100 or 0.1e), instead of their number."""
 
     freeze: bool
     """keep an N:M pattern's first masks, as tfmot does. Default: False."""
@@ -192,12 +193,13 @@ class DistillSettings(TypedDict, total=False):
 
     normalize: str
     """standardize (per channel, training statistics), unit (pixels to [0, 1]), symmetric (to [-1,
-    1]), center (less the mean per channel), caffe or torch (ImageNet's means, as
-    keras.applications), none, or auto: standardize; of a model that exists what its run stored,
-    else what answers best on validation data. Default: auto."""
+    1]), center (minus the mean per channel), caffe or torch (ImageNet's means, as
+    keras.applications), none, or auto: standardize; for a model that exists, what its run stored,
+    else what gives the best answers on validation data. Default: auto."""
 
     val_fraction: float
-    """share of the training part held out where there is no validation. Default: 0.15."""
+    """share of the training part held out where the source has no validation part. Default:
+    0.15."""
 
     epochs: Count | None
     """epochs of fine-tuning; default: enough for 1000 steps, at least 4."""
@@ -218,7 +220,7 @@ class DistillSettings(TypedDict, total=False):
     """decoupled weight decay of kernels. Default: 0."""
 
     label_smoothing: float
-    """share moved to the other classes. Default: 0."""
+    """share of each label that is moved to the other classes. Default: 0."""
 
     class_weights: str
     """none, or balanced: rare classes weigh more, in every training. Default: none."""
@@ -231,7 +233,7 @@ class DistillSettings(TypedDict, total=False):
     """batches whose gradients are averaged into one optimizer step. Default: 1."""
 
     teacher_weights: Iterable[float] | str
-    """of several teachers, with commas; default: equal."""
+    """weights of several teachers, with commas; default: equal."""
 
     loss: str
     """on logits: kd, dkd, dist, none. Default: kd."""
@@ -246,14 +248,14 @@ class DistillSettings(TypedDict, total=False):
     """losses on features: fitnets, attention, similarity, relational."""
 
     hint_weight: Ramp | float | str
-    """factor over each hint's own usual weight. Default: 1."""
+    """factor on each hint's usual weight. Default: 1."""
 
     pairs: Iterable[str | LayerPair | tuple[str, str]] | Mapping[str, str]
     """student_layer=teacher_layer, with commas; default: by resolution and depth."""
 
     cache: str
-    """where the teacher's outputs lie: memory, disk, off (it runs at every step), or auto: memory
-    up to --cache-limit, disk above; always off under --augment. Default: auto."""
+    """where the teacher's outputs are kept: memory, disk, off (it runs at every step), or auto:
+    memory up to --cache-limit, disk above; always off under --augment. Default: auto."""
 
     cache_limit: Count
     """MiB of teacher outputs kept in memory; or 2GB, 2GiB. Default: 1024."""
@@ -271,7 +273,7 @@ class ExportSettings(TypedDict, total=False):
     """training examples that calibrate int8. Default: 200."""
 
     opset: Count | None
-    """of ONNX's operators; default: the converter's."""
+    """version of ONNX's operators; default: the converter's."""
 
 
 class CompressModelSettings(TypedDict, total=False):
@@ -283,12 +285,13 @@ class CompressModelSettings(TypedDict, total=False):
 
     normalize: str
     """standardize (per channel, training statistics), unit (pixels to [0, 1]), symmetric (to [-1,
-    1]), center (less the mean per channel), caffe or torch (ImageNet's means, as
-    keras.applications), none, or auto: standardize; of a model that exists what its run stored,
-    else what answers best on validation data. Default: auto."""
+    1]), center (minus the mean per channel), caffe or torch (ImageNet's means, as
+    keras.applications), none, or auto: standardize; for a model that exists, what its run stored,
+    else what gives the best answers on validation data. Default: auto."""
 
     val_fraction: float
-    """share of the training part held out where there is no validation. Default: 0.15."""
+    """share of the training part held out where the source has no validation part. Default:
+    0.15."""
 
     test_fraction: float
     """share held out for the test where the source has no test part. Default: 0.2."""
@@ -300,8 +303,8 @@ class CompressModelSettings(TypedDict, total=False):
     """The same as `finetune_epochs`."""
 
     as_long: bool
-    """also train the dense model on for as many epochs as compression takes, in the same way: the
-    report then says what compression itself changes. Default: False."""
+    """also train the dense model on for as many epochs as compression takes, in the same way, so
+    that the report can say what compression itself changes. Default: False."""
 
     finetune_optimizer: str
     """sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw. Default: adam."""
@@ -322,7 +325,7 @@ class CompressModelSettings(TypedDict, total=False):
     """decoupled weight decay of kernels. Default: 0."""
 
     label_smoothing: float
-    """share moved to the other classes. Default: 0."""
+    """share of each label that is moved to the other classes. Default: 0."""
 
     class_weights: str
     """none, or balanced: rare classes weigh more, in every training. Default: none."""
@@ -350,10 +353,10 @@ class CompressModelSettings(TypedDict, total=False):
     """global: one ranking of all layers; layer: one share for all. Default: global."""
 
     channel_aggregate: str
-    """how a channel's weights are put together: mean, sum, .... Default: mean."""
+    """how a channel's weights are combined: mean, sum, .... Default: mean."""
 
     channel_normalize: str
-    """scores within a group are divided by their mean, max, none. Default: mean."""
+    """what scores within a group are divided by: mean, max, none. Default: mean."""
 
     channel_cost_aware: bool
     """rank by score per MAC that a channel costs. Default: False."""
@@ -366,16 +369,16 @@ class CompressModelSettings(TypedDict, total=False):
     """smallest share of a layer's channels to keep. Default: 0.1."""
 
     channel_limits: Iterable[str | LayerShare] | Mapping[str, float]
-    """most to remove by layer name pattern: conv1*=0.3,head=0."""
+    """largest share to remove, by layer name pattern: conv1*=0.3,head=0."""
 
     channel_exclude: Iterable[str]
     """patterns of layer names whose channels stay."""
 
     channel_sensitivity: str | Path | None
-    """a folder of sensitivity maps: rank by loss of accuracy, measured once a model."""
+    """a folder of sensitivity maps: rank by loss of accuracy, measured once per model."""
 
     channel_steps: Count
-    """prune in so many steps, fine-tuning after each. Default: 1."""
+    """prune in this many steps, fine-tuning after each. Default: 1."""
 
     recalibrate: Count
     """batches that re-estimate normalization statistics after pruning. Default: 0."""
@@ -388,7 +391,7 @@ class CompressModelSettings(TypedDict, total=False):
     outputs, any size). Default: unstructured."""
 
     prune_pooling: str
-    """what a block counts by: avg or max. Default: avg."""
+    """how the weights of a block are pooled: avg or max. Default: avg."""
 
     prune_scope: str
     """layer: the same sparsity everywhere; global: one ranking of all kernels; erk: by shape.
@@ -420,7 +423,7 @@ class CompressModelSettings(TypedDict, total=False):
     """mask updates between begin and end, at most. Default: 50."""
 
     prune_frequency: TrainTime | str | float | None
-    """distance of mask updates (100 or 0.1e), instead of their number."""
+    """interval between mask updates (100 or 0.1e), instead of their number."""
 
     prune_freeze: bool
     """keep an N:M pattern's first masks, as tfmot does. Default: False."""
@@ -433,7 +436,7 @@ class CompressModelSettings(TypedDict, total=False):
     best candidate of the run, or the unpruned model itself; none: labels only. Default: auto."""
 
     teacher_weights: Iterable[float] | str
-    """of several teachers, with commas; default: equal."""
+    """weights of several teachers, with commas; default: equal."""
 
     distill_loss: str
     """on logits: kd, dkd, dist, none. Default: kd."""
@@ -448,14 +451,14 @@ class CompressModelSettings(TypedDict, total=False):
     """losses on features: fitnets, attention, similarity, relational."""
 
     hint_weight: Ramp | float | str
-    """factor over each hint's own usual weight. Default: 1."""
+    """factor on each hint's usual weight. Default: 1."""
 
     hint_pairs: Iterable[str | LayerPair | tuple[str, str]] | Mapping[str, str]
     """student_layer=teacher_layer, with commas; default: by resolution and depth."""
 
     teacher_cache: str
-    """where the teacher's outputs lie: memory, disk, off (it runs at every step), or auto: memory
-    up to --cache-limit, disk above; always off under --augment. Default: auto."""
+    """where the teacher's outputs are kept: memory, disk, off (it runs at every step), or auto:
+    memory up to --cache-limit, disk above; always off under --augment. Default: auto."""
 
     cache_limit: Count
     """MiB of teacher outputs kept in memory; or 2GB, 2GiB. Default: 1024."""
@@ -469,7 +472,7 @@ class CompressModelSettings(TypedDict, total=False):
     """training examples that calibrate int8. Default: 200."""
 
     opset: Count | None
-    """of ONNX's operators; default: the converter's."""
+    """version of ONNX's operators; default: the converter's."""
 
     latency_threads: Count
     """CPU threads of a runtime. Default: 1."""
@@ -518,7 +521,7 @@ class BenchSettings(TypedDict, total=False):
     """two of the models, A,B: is B faster than A, and by how much."""
 
     input_shape: Iterable[Count] | str | None
-    """of one example, where a model's sizes are open: 224,224,3."""
+    """shape of one example, where a model's sizes are open: 224,224,3."""
 
     precision: float
     """stop when each ratio's 95 % half-width is below this share. Default: 0.02."""

@@ -37,8 +37,8 @@ class TrainSettings:
     as_long: bool = option(
         False,
         "--as-long",
-        "also train the dense model on for as many epochs as compression takes, in the same way: "
-        "the report then says what compression itself changes",
+        "also train the dense model on for as many epochs as compression takes, in the same way, "
+        "so that the report can say what compression itself changes",
     )
     optimizer: str = option("adam", "--finetune-optimizer --optimizer", ", ".join(OPTIMIZERS))
     learning_rate: float = option(1e-3, "--learning-rate", "peak learning rate of fine-tuning")
@@ -48,7 +48,9 @@ class TrainSettings:
         why="a step holds all of them in memory",
     )  # fmt: skip
     weight_decay: float = option(0.0, "--weight-decay", "decoupled weight decay of kernels")
-    label_smoothing: float = option(0.0, "--label-smoothing", "share moved to the other classes")
+    label_smoothing: float = option(
+        0.0, "--label-smoothing", "share of each label that is moved to the other classes"
+    )
     class_weights: str = option(
         "none", "--class-weights", "none, or balanced: rare classes weigh more, in every training"
     )

@@ -29,7 +29,9 @@ class WeightOptions:
         "unstructured; 2:4 (2 kept of 4 along the inputs, any N:M); 1x4 (blocks of 1 input x 4 "
         "outputs, any size)",
     )
-    pooling: str = option("avg", "--prune-pooling", "what a block counts by: avg or max")
+    pooling: str = option(
+        "avg", "--prune-pooling", "how the weights of a block are pooled: avg or max"
+    )
     scope: str = option(
         "layer",
         "--prune-scope",
@@ -62,7 +64,9 @@ class WeightOptions:
         most=100_000_000, why="no training has as many steps",
     )  # fmt: skip
     frequency: Given[TrainTime | None, TrainTime | str | float | None] = option(
-        None, "--prune-frequency", "distance of mask updates (100 or 0.1e), instead of their number"
+        None,
+        "--prune-frequency",
+        "interval between mask updates (100 or 0.1e), instead of their number",
     )
     freeze: bool = option(
         False, "--prune-freeze", "keep an N:M pattern's first masks, as tfmot does"

@@ -88,8 +88,8 @@ def load(path: Path, identity: str) -> Checkpoint | None:
         ) from None
     if found != identity:
         raise InputError(
-            f"A checkpoint must belong to the training that goes on. Received: '{path}', of a "
-            f"training with {_difference(found, identity)}. Remove it to begin anew."
+            f"A checkpoint must belong to the training that is continued. Received: '{path}', of a "
+            f"training with {_difference(found, identity)}. Remove it to start over."
         )
     return Checkpoint(identity, about, arrays)
 

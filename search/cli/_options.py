@@ -42,7 +42,7 @@ _PLAN_FILE = inspect.Parameter(
         typer.Option(
             "--plan",
             metavar="FILE",
-            help="a TOML file with the plan's sections; options go over it",
+            help="a TOML file with the plan's sections; options on the command line override it",
         ),
     ],
 )

@@ -70,13 +70,14 @@ class SearchOptions:
     prefer: Conditions = option(
         (),
         "--prefer",
-        "soft limits, macs<=1e6,accuracy>=0.8: what breaks one is trained, but the sampler "
-        "is led away from it",
+        "soft limits, macs<=1e6,accuracy>=0.8: candidates beyond one are still trained, but the "
+        "sampler avoids them",
     )
     workers: int | None = option(
         None,
         "--workers",
-        "worker processes; default: one a GPU, else one a core; those on one GPU divide its memory",
+        "worker processes; default: one per GPU, else one per core; those on one GPU share its "
+        "memory equally",
         extendable=True,
         least=1,
         most=1024,

@@ -27,12 +27,13 @@ class RunSettings(TypedDict, total=False):
 
     normalize: str
     """standardize (per channel, training statistics), unit (pixels to [0, 1]), symmetric (to [-1,
-    1]), center (less the mean per channel), caffe or torch (ImageNet's means, as
-    keras.applications), none, or auto: standardize; of a model that exists what its run stored,
-    else what answers best on validation data. Default: auto."""
+    1]), center (minus the mean per channel), caffe or torch (ImageNet's means, as
+    keras.applications), none, or auto: standardize; for a model that exists, what its run stored,
+    else what gives the best answers on validation data. Default: auto."""
 
     val_fraction: float
-    """share of the training part held out where there is no validation. Default: 0.15."""
+    """share of the training part held out where the source has no validation part. Default:
+    0.15."""
 
     test_fraction: float
     """share held out for the test where the source has no test part. Default: 0.2."""
@@ -41,8 +42,8 @@ class RunSettings(TypedDict, total=False):
     """epochs of fine-tuning; default: enough for 1000 steps, at least 4."""
 
     as_long: bool
-    """also train the dense model on for as many epochs as compression takes, in the same way: the
-    report then says what compression itself changes. Default: False."""
+    """also train the dense model on for as many epochs as compression takes, in the same way, so
+    that the report can say what compression itself changes. Default: False."""
 
     finetune_optimizer: str
     """sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw. Default: adam."""
@@ -63,7 +64,7 @@ class RunSettings(TypedDict, total=False):
     """decoupled weight decay of kernels. Default: 0."""
 
     label_smoothing: float
-    """share moved to the other classes. Default: 0."""
+    """share of each label that is moved to the other classes. Default: 0."""
 
     class_weights: str
     """none, or balanced: rare classes weigh more, in every training. Default: none."""
@@ -91,10 +92,10 @@ class RunSettings(TypedDict, total=False):
     """global: one ranking of all layers; layer: one share for all. Default: global."""
 
     channel_aggregate: str
-    """how a channel's weights are put together: mean, sum, .... Default: mean."""
+    """how a channel's weights are combined: mean, sum, .... Default: mean."""
 
     channel_normalize: str
-    """scores within a group are divided by their mean, max, none. Default: mean."""
+    """what scores within a group are divided by: mean, max, none. Default: mean."""
 
     channel_cost_aware: bool
     """rank by score per MAC that a channel costs. Default: False."""
@@ -107,16 +108,16 @@ class RunSettings(TypedDict, total=False):
     """smallest share of a layer's channels to keep. Default: 0.1."""
 
     channel_limits: Iterable[str | LayerShare] | Mapping[str, float]
-    """most to remove by layer name pattern: conv1*=0.3,head=0."""
+    """largest share to remove, by layer name pattern: conv1*=0.3,head=0."""
 
     channel_exclude: Iterable[str]
     """patterns of layer names whose channels stay."""
 
     channel_sensitivity: str | Path | None
-    """a folder of sensitivity maps: rank by loss of accuracy, measured once a model."""
+    """a folder of sensitivity maps: rank by loss of accuracy, measured once per model."""
 
     channel_steps: Count
-    """prune in so many steps, fine-tuning after each. Default: 1."""
+    """prune in this many steps, fine-tuning after each. Default: 1."""
 
     recalibrate: Count
     """batches that re-estimate normalization statistics after pruning. Default: 0."""
@@ -129,7 +130,7 @@ class RunSettings(TypedDict, total=False):
     outputs, any size). Default: unstructured."""
 
     prune_pooling: str
-    """what a block counts by: avg or max. Default: avg."""
+    """how the weights of a block are pooled: avg or max. Default: avg."""
 
     prune_scope: str
     """layer: the same sparsity everywhere; global: one ranking of all kernels; erk: by shape.
@@ -161,7 +162,7 @@ class RunSettings(TypedDict, total=False):
     """mask updates between begin and end, at most. Default: 50."""
 
     prune_frequency: TrainTime | str | float | None
-    """distance of mask updates (100 or 0.1e), instead of their number."""
+    """interval between mask updates (100 or 0.1e), instead of their number."""
 
     prune_freeze: bool
     """keep an N:M pattern's first masks, as tfmot does. Default: False."""
@@ -174,7 +175,7 @@ class RunSettings(TypedDict, total=False):
     best candidate of the run, or the unpruned model itself; none: labels only. Default: auto."""
 
     teacher_weights: Iterable[float] | str
-    """of several teachers, with commas; default: equal."""
+    """weights of several teachers, with commas; default: equal."""
 
     distill_loss: str
     """on logits: kd, dkd, dist, none. Default: kd."""
@@ -189,14 +190,14 @@ class RunSettings(TypedDict, total=False):
     """losses on features: fitnets, attention, similarity, relational."""
 
     hint_weight: Ramp | float | str
-    """factor over each hint's own usual weight. Default: 1."""
+    """factor on each hint's usual weight. Default: 1."""
 
     hint_pairs: Iterable[str | LayerPair | tuple[str, str]] | Mapping[str, str]
     """student_layer=teacher_layer, with commas; default: by resolution and depth."""
 
     teacher_cache: str
-    """where the teacher's outputs lie: memory, disk, off (it runs at every step), or auto: memory
-    up to --cache-limit, disk above; always off under --augment. Default: auto."""
+    """where the teacher's outputs are kept: memory, disk, off (it runs at every step), or auto:
+    memory up to --cache-limit, disk above; always off under --augment. Default: auto."""
 
     cache_limit: Count
     """MiB of teacher outputs kept in memory; or 2GB, 2GiB. Default: 1024."""
@@ -210,7 +211,7 @@ class RunSettings(TypedDict, total=False):
     """training examples that calibrate int8. Default: 200."""
 
     opset: Count | None
-    """of ONNX's operators; default: the converter's."""
+    """version of ONNX's operators; default: the converter's."""
 
     latency_threads: Count
     """CPU threads of a runtime. Default: 1."""
@@ -277,11 +278,12 @@ class RunSettings(TypedDict, total=False):
     """milliseconds on LiteRT, one thread: reject slower ones untrained."""
 
     prefer: Iterable[str | Condition]
-    """soft limits, macs<=1e6,accuracy>=0.8: what breaks one is trained, but the sampler is led away
-    from it."""
+    """soft limits, macs<=1e6,accuracy>=0.8: candidates beyond one are still trained, but the
+    sampler avoids them."""
 
     workers: Count | None
-    """worker processes; default: one a GPU, else one a core; those on one GPU divide its memory."""
+    """worker processes; default: one per GPU, else one per core; those on one GPU share its memory
+    equally."""
 
     storage: str
     """Optuna storage URL; default: a journal in --out. Its password is not kept: give it in
@@ -298,38 +300,39 @@ class RunSettings(TypedDict, total=False):
     False."""
 
     stopping: str
-    """dominance: another trial is better at no more cost; halving: outside the best 1/eta; none.
+    """dominance: another trial that costs no more is better; halving: outside the best 1/eta; none.
     Default: dominance."""
 
     stop_margin: float
     """dominance: by how much the other's quality must be higher. Default: 0.02."""
 
     eta: float
-    """halving: 1/eta of the trials at a rung goes on. Default: 3."""
+    """halving: 1/eta of the trials at a rung continue. Default: 3."""
 
     rungs: Iterable[Count] | str
     """epochs after which a trial may be stopped, 2,4; default: by the rule."""
 
     plateau: Count
-    """end a training after so many epochs without a better one; 0: never. Default: 0."""
+    """end a training after this many epochs without improvement; 0: never. Default: 0."""
 
     max_minutes: float | str | None
     """end the search after this time (minutes, or 90s, 30m, 2h), interruptions not counted."""
 
     trial_minutes: float | str | None
-    """a trial that takes longer is ended and failed."""
+    """a trial that takes longer is ended and counts as failed."""
 
     converged_after: Count
-    """end when so many trials have not raised the front's hypervolume; 0: never. Default: 0."""
+    """end when this many trials in a row have not raised the front's hypervolume; 0: never.
+    Default: 0."""
 
     target: Iterable[str | Condition]
-    """end at a candidate with accuracy>=0.92,macs<=2e6."""
+    """end once a candidate has accuracy>=0.92,macs<=2e6."""
 
     final_epochs: Count
-    """train the front anew for so many epochs; 0: keep what was trained. Default: 0."""
+    """train the front again for this many epochs; 0: keep it as it was trained. Default: 0."""
 
     final_seeds: Count
-    """trainings of each model, with seeds of their own. Default: 1."""
+    """trainings of each model, each with its own seed. Default: 1."""
 
     final_on_validation: bool
     """train on the validation part too; the last epoch is kept then. Default: False."""

@@ -24,18 +24,19 @@ class StoppingOptions:
     rule: str = option(
         "dominance",
         "--stopping",
-        "dominance: another trial is better at no more cost; halving: outside the best 1/eta; none",
+        "dominance: another trial that costs no more is better; halving: outside the best 1/eta; "
+        "none",
     )
     margin: float = option(
         0.02, "--stop-margin", "dominance: by how much the other's quality must be higher"
     )
-    eta: float = option(3.0, "--eta", "halving: 1/eta of the trials at a rung goes on")
+    eta: float = option(3.0, "--eta", "halving: 1/eta of the trials at a rung continue")
     rungs: Given[tuple[int, ...], Iterable[int] | str] = option(
         (), "--rungs", "epochs after which a trial may be stopped, 2,4; default: by the rule",
         least=1, most=MOST_EPOCHS, why=EPOCHS_WHY,
     )  # fmt: skip
     plateau: int = option(
-        0, "--plateau", "end a training after so many epochs without a better one; 0: never",
+        0, "--plateau", "end a training after this many epochs without improvement; 0: never",
         least=0, most=MOST_EPOCHS, why=EPOCHS_WHY,
     )  # fmt: skip
 
@@ -56,20 +57,20 @@ class BudgetOptions:
         extendable=True, unit="minutes",
     )  # fmt: skip
     trial_minutes: Minutes = option(
-        None, "--trial-minutes", "a trial that takes longer is ended and failed", extendable=True,
-        unit="minutes",
+        None, "--trial-minutes", "a trial that takes longer is ended and counts as failed",
+        extendable=True, unit="minutes",
     )  # fmt: skip
     converged: int = option(
         0,
         "--converged-after",
-        "end when so many trials have not raised the front's hypervolume; 0: never",
+        "end when this many trials in a row have not raised the front's hypervolume; 0: never",
         extendable=True,
         least=0,
         most=10_000_000,
         why="more than trials",
     )
     target: Conditions = option(
-        (), "--target", "end at a candidate with accuracy>=0.92,macs<=2e6", extendable=True
+        (), "--target", "end once a candidate has accuracy>=0.92,macs<=2e6", extendable=True
     )
 
     def __post_init__(self) -> None:
@@ -86,13 +87,13 @@ class FinalOptions:
     epochs: int = option(
         0,
         "--final-epochs",
-        "train the front anew for so many epochs; 0: keep what was trained",
+        "train the front again for this many epochs; 0: keep it as it was trained",
         least=0,
         most=MOST_EPOCHS,
         why=EPOCHS_WHY,
     )
     seeds: int = option(
-        1, "--final-seeds", "trainings of each model, with seeds of their own", least=1,
+        1, "--final-seeds", "trainings of each model, each with its own seed", least=1,
         most=10_000, why="each trains every model of the front",
     )  # fmt: skip
     on_validation: bool = option(

@@ -90,7 +90,7 @@ def _say(folder: SearchFolder, found: journal.Remains, writer: _Writer, count: i
         what = f"was damaged: {found.dropped} of {found.lines} lines could not be read"
         if found.size > found.whole:
             what += ", and the last was torn"
-    words = [f"{folder.journal.name} {what}; written anew with {count} trials"]
+    words = [f"{folder.journal.name} {what}; rebuilt with {count} trials"]
     if writer.replaced:
         words.append(f"from their records in candidates/: {', '.join(writer.replaced)}")
     if writer.unknown:

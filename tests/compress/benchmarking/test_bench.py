@@ -168,7 +168,7 @@ def test_verdicts_by_hand() -> None:
     assert verdict(base, timed("b", 2.31, 2.27, 2.35)) == "b is 2.31x faster than a [2.27, 2.35]"
     assert verdict(base, timed("b", 0.5, 0.4, 0.625)) == "b is 2.00x slower than a [1.60, 2.50]"
     same = verdict(base, timed("b", 1.01, 0.99, 1.03))
-    assert same == "no difference between b and a that this run can show (1.01x [0.99, 1.03])"
+    assert same == "no difference between b and a that this run can detect (1.01x [0.99, 1.03])"
 
 
 def test_zeros_are_told_as_a_share_of_everything() -> None:
@@ -197,7 +197,7 @@ def test_verdicts_on_ranges_say_that_they_are_none_of_intervals() -> None:
     told = verdict(base, short(0.5, 0.4, 0.625))
     assert told == "b is 2.00x slower than a [range 1.60 to 2.50]"
     told = verdict(base, short(1.01, 0.99, 1.03))
-    assert told.endswith("can show (1.01x [range 0.99 to 1.03])")
+    assert told.endswith("can detect (1.01x [range 0.99 to 1.03])")
     result = BenchResult((), (short(2.0, 1.9, 2.1),), (), BenchPlan())
     assert "median and range of 9 rounds, 5 instances a file" in result.conditions()
     assert result.to_json()["timed"][0]["latency"]["spread"] == "range"

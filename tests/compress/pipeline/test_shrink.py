@@ -174,7 +174,7 @@ def test_a_sensitivity_map_of_another_model_of_the_same_name_is_measured_anew(
     assert notes(model, channels="0.75x") == []
     assert (maps / "m.json").read_text() == first
     (note,) = notes(other)
-    assert "was measured anew" in note
+    assert "was measured again" in note
     assert ": weights " in note
     assert (maps / "m.json").read_text() != first
     assert (maps / "m.before.json").read_text() == first

@@ -71,14 +71,14 @@ def test_there_is_no_contract_of_nothing() -> None:
     assert {kind.name for kind in SamplerContract.__subclasses__()} == set(SAMPLERS.names())
 
 
-def test_the_guide_says_what_the_tested_set_leaves_out() -> None:
+def test_the_page_says_what_the_tested_set_leaves_out() -> None:
     """constraints.txt is what CI installs; a sampler that needs more is not tested there."""
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     installed = {line.partition("==")[0] for line in lines}
-    guide = " ".join((ROOT / "docs" / "guide.md").read_text("utf-8").split())
+    page = " ".join((ROOT / "docs" / "howto" / "search.md").read_text("utf-8").split())
     assert NEEDS
     for name, package in NEEDS.items():
-        said = f"`{name}` is not among what CI tests" in guide
+        said = f"`{name}` is not among what CI tests" in page
         assert said is (package not in installed), name
 
 

@@ -127,7 +127,7 @@ class SensitivityMap:
         if what:
             raise InputError(
                 f"A sensitivity map must belong to the model, the criterion and the data. "
-                f"Received: one that tells of {what}. Compute it anew with sensitivity_map()."
+                f"Received: one that tells of {what}. Compute it again with sensitivity_map()."
             )
 
     def losses(self, index: int, name: str, units: int) -> Numbers:
@@ -143,7 +143,7 @@ class SensitivityMap:
         if known is None or (known.name, known.units) != (name, units):
             raise InputError(
                 f"A sensitivity map must belong to the model. Received: no entry for group "
-                f"'{name}' with {units} units. Compute it anew with sensitivity_map()."
+                f"'{name}' with {units} units. Compute it again with sensitivity_map()."
             )
         shares = np.array([0.0, *known.amounts, 1.0])
         drops = self.base - np.array([self.base, *known.accuracy, 0.0])

@@ -396,17 +396,17 @@ def test_public_names() -> None:
     assert compress.prune_channels is prune_channels
 
 
-def test_the_guides_rule_works() -> None:
-    """The worked example of docs/guide.md, as it stands there."""
+def test_the_rule_that_is_shown_works() -> None:
+    """The worked example of docs/howto/extend.md, as it stands there."""
     import re
 
     from tests.compress.prune.channels.law import check
 
-    guide = Path(__file__).parents[4] / "docs" / "guide.md"
-    blocks = re.findall(r"```python\n(.*?)```", guide.read_text("utf-8"), flags=re.DOTALL)
+    page = Path(__file__).parents[4] / "docs" / "howto" / "extend.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), flags=re.DOTALL)
     (block,) = (text for text in blocks if "@register_rule(Mix)" in text)
     names: dict[str, Any] = {}
-    exec(compile(block, str(guide), "exec"), names)
+    exec(compile(block, str(page), "exec"), names)
     inputs = keras.Input((6,))
     x = layers.Dense(8, name="before")(inputs)
     x = names["Mix"](10, name="mix")(x)
