@@ -270,10 +270,10 @@ def meaning_of(y: Array, head: Head | None, task: str | None) -> Meaning:
     one_hot = kind == "multiclass" and not column
     whole = has_classes(kind) and column and y.dtype.kind == "f"
     found = "one-hot rows" if one_hot else "whole numbers" if whole else why
-    note = f"task {kind}, told by labels ({found})"
+    note = f"task {kind}, inferred from the labels ({found})"
     if head is not None:
         note += f" and the model's head ({ends}, {width} outputs)" if width else ""
-    notes = (f"{note}; task= says it otherwise",)
+    notes = (f"{note}; task= overrides it",)
     return Meaning(kind, _names(kind, y, head, column), one_hot, whole, notes)
 
 
@@ -281,7 +281,7 @@ def _said(y: Array, head: Head | None, task: str, column: bool) -> Meaning:
     """Reads labels as the user says they are meant."""
     one_hot = task == "multiclass" and not column and _is_one_hot(y)
     whole = has_classes(task) and column and y.dtype.kind == "f" and _is_whole(y)
-    notes = ("labels are one-hot rows: the class is where the 1 stands",) if one_hot else ()
+    notes = ("labels are one-hot rows: the class is the position of the 1",) if one_hot else ()
     return Meaning(task, _names(task, y, head, column), one_hot, whole, notes)
 
 

@@ -154,7 +154,7 @@ def _opened(path: Path) -> Iterator[Image]:
     from PIL import Image
 
     if not path.is_file():
-        raise InputError(f"Image '{path}' must be a file. Remove it, or mend the link.")
+        raise InputError(f"Image '{path}' must be a file. Remove it, or fix the link.")
     try:
         # its size is checked here against the memory there is; of damaged tags nothing hangs
         with warnings.catch_warnings():

@@ -35,7 +35,7 @@ def as_dataset(
 ) -> Dataset:
     """Makes a `Dataset` of whatever holds examples and labels.
 
-    Arrays and streams are fed as they are; their task is told from labels and from the model's
+    Arrays and streams are fed as they are; their task is inferred from labels and the model's
     head, and said in the notes. A stream is read once into memory.
 
     Args:

@@ -91,7 +91,7 @@ def test_the_task_is_told_from_labels_and_head(
 ) -> None:
     found = meaning_of(y, head, None)
     assert found.kind == kind
-    assert found.notes[0].startswith(f"task {kind}, told by labels (")
+    assert found.notes[0].startswith(f"task {kind}, inferred from the labels (")
     if names == 3 or kind != "multiclass":
         data = labelled((X, y), head=head)
         assert (data.kind, data.num_classes) == (kind, names)

@@ -80,7 +80,7 @@ def infeasible(
     layers = ", ".join(f"{name} {value / least.cost:.0%}" for name, value in top)
     return FeasibleError(
         f"{options.target_metric} must be at least {math.ceil(least.cost):,} ({least.share:g}x of "
-        f"{least.full:,.0f}): that is left when every layer is thinned to its minimum "
+        f"{least.full:,.0f}): that much is left when every layer is thinned to its minimum "
         f"(min_kept={options.min_kept:g}, multiples of {ladder(options)[-1]}); most of it lies "
         f"in {layers}; {_holders(coupling)} Received: {target:,.0f} ({target / least.full:.3g}x). "
         "Ask for more, or lower min_kept or round_to."
