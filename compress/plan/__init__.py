@@ -107,13 +107,15 @@ class Plan:
     threads: int | None = option(
         None,
         "--threads",
-        "CPU threads of a training; default: every core, shared out among a run's workers",
+        "CPU threads of a training; default: every core, shared among a run's workers",
         extendable=True,
         least=1,
         most=MOST_THREADS,
         why=MORE_THREADS,
     )
-    out: Place = option(None, "--out", "folder of the results", extendable=True)
+    out: Place = option(
+        None, "--out", "folder for the results; default: one in runs/", extendable=True
+    )
     plugins: Names = option(
         (), "--plugins", "modules to import first, with commas: they register plug-ins of yours"
     )

@@ -24,17 +24,17 @@ class BenchPlan:
     formats: Names = option(
         ("float32",),
         "--formats",
-        "of Keras models, where the runtime has them: " + ", ".join(BENCH_FORMATS),
+        "formats of Keras models, where the runtime has them: " + ", ".join(BENCH_FORMATS),
     )
     threads: Given[tuple[int, ...], Iterable[int] | int | str] = option(
-        (1,), "--threads", "CPU threads, with commas: 1,2", least=1, most=MOST_THREADS,
+        (1,), "--threads", "numbers of CPU threads, with commas: 1,2", least=1, most=MOST_THREADS,
         why=MORE_THREADS,
     )  # fmt: skip
     compare: Names = option(
         (), "--compare", "two of the models, A,B: is B faster than A, and by how much"
     )
     input_shape: Given[tuple[int, ...] | None, Iterable[int] | str | None] = option(
-        None, "--input-shape", "shape of one example, where a model's sizes are open: 224,224,3",
+        None, "--input-shape", "sizes of one example, where a model leaves them open: 224,224,3",
         least=1, most=MOST_SIZE, why="arrays have no longer axes",
         like="sizes with commas, like 224,224,3",
     )  # fmt: skip
@@ -42,7 +42,7 @@ class BenchPlan:
         0.02, "--precision", "stop when each ratio's 95 % half-width is below this share"
     )
     budget: Given[float, float | str] = option(
-        120.0, "--budget", "seconds (or 2m) after which timing stops anyway", unit="seconds"
+        120.0, "--budget", "seconds (or 2m) after which timing stops in any case", unit="seconds"
     )
     seed: int = option(
         0, "--seed", "seeds inputs, order and bootstrap", least=0, most=MOST_SEED, why=SEED_BITS

@@ -34,52 +34,63 @@ class ChannelOptions:
     target: Given[Target | None, Target | str | float | None] = option(
         None,
         "--channels",
-        "what to keep: 0.5x (of the model's MACs; also 2x smaller) or an absolute 12M; empty: "
-        "every channel",
+        "what to keep: 0.5x (half of the model's MACs; also: 2x smaller) or an absolute 12M; "
+        "empty: every channel",
     )
     target_metric: str = option(
         "macs",
         "--channels-of",
-        "what the target counts: macs, params, or amount (share of each layer removed: 0.5)",
+        "what --channels counts: macs, params, or amount (the share of each layer to remove: 0.5)",
         was="of",
     )
     criterion: str = option(
         "l2",
         "--channel-criterion",
-        ", ".join(CRITERIA) + ", or your own package.module:function",
+        "how channels are ranked: " + ", ".join(CRITERIA) + ", or your own package.module:function",
     )
     scope: str = option(
-        "global", "--channel-scope", "global: one ranking of all layers; layer: one share for all"
+        "global",
+        "--channel-scope",
+        "global: one ranking of all layers; layer: the same share of every layer",
     )
     aggregate: str = option(
-        "mean", "--channel-aggregate", "how a channel's weights are combined: mean, sum, ..."
+        "mean",
+        "--channel-aggregate",
+        "how the scores of a channel's weights are combined: " + ", ".join(AGGREGATES),
     )
     normalize: str = option(
-        "mean", "--channel-normalize", "what scores within a group are divided by: mean, max, none"
+        "mean",
+        "--channel-normalize",
+        "what the scores of a group are divided by: " + ", ".join(SCORE_SCALES),
     )
     cost_aware: bool = option(
-        False, "--channel-cost-aware", "rank by score per MAC that a channel costs"
+        False, "--channel-cost-aware", "rank channels by score per MAC that they cost"
     )
     round_to: int = option(
         0,
         "--round-to",
-        "kept channels are multiples of this; 0: 16 from 32 channels on, 8 below, else 4",
+        "keep a multiple of this many channels; 0: of 16 from 32 channels on, 8 below, else 4",
         least=0,
         most=MOST_ROUND_TO,
         why="no layer has as many channels",
     )
     min_kept: float = option(0.1, "--min-kept", "smallest share of a layer's channels to keep")
     limits: Shares = option(
-        (), "--channel-limits", "largest share to remove, by layer name pattern: conv1*=0.3,head=0"
+        (),
+        "--channel-limits",
+        "the largest share to remove, by layer name pattern: conv1*=0.3,head=0",
     )
-    exclude: Names = option((), "--channel-exclude", "patterns of layer names whose channels stay")
+    exclude: Names = option(
+        (), "--channel-exclude", "patterns of layer names whose channels all stay"
+    )
     sensitivity: Place = option(
         None,
         "--channel-sensitivity",
-        "a folder of sensitivity maps: rank by loss of accuracy, measured once per model",
+        "a folder of sensitivity maps: rank by loss of accuracy, which is measured once for each "
+        "model",
     )
     steps: int = option(
-        1, "--channel-steps", "prune in this many steps, fine-tuning after each", least=1,
+        1, "--channel-steps", "prune in this many steps, with fine-tuning after each", least=1,
         most=MOST_STEPS, why="each prunes and trains",
     )  # fmt: skip
     recalibrate: int = option(

@@ -26,8 +26,8 @@ class DataOptions:
     source: str = option(
         "",
         "--data",
-        "digits, fashion_mnist, mnist, cifar10, ...; a folder of IDX files or of class "
-        "sub-folders; an .npz file; package.module:function",
+        "a name (digits, fashion_mnist, mnist, cifar10, cifar100); a folder of IDX files, or with "
+        "one sub-folder of images a class; an .npz file; package.module:function",
     )
     task: str = option(
         "multiclass",
@@ -37,18 +37,18 @@ class DataOptions:
     normalize: str = option(
         "auto",
         "--normalize",
-        "standardize (per channel, training statistics), unit (pixels to [0, 1]), symmetric (to "
-        "[-1, 1]), center (minus the mean per channel), caffe or torch (ImageNet's means, as "
-        "keras.applications), none, or auto: standardize; for a model that exists, what its run "
-        "stored, else what gives the best answers on validation data",
+        "how inputs are scaled: standardize (per channel, by training statistics), unit (pixels "
+        "to [0, 1]), symmetric (to [-1, 1]), center (minus the mean per channel), caffe or torch "
+        "(ImageNet's means, as in keras.applications), none; auto: standardize for new models; "
+        "for a model that exists what its run stored, else what scores best on validation data",
     )
     val_fraction: float = option(
         0.15,
         "--val-fraction",
-        "share of the training part held out where the source has no validation part",
+        "share of the training part to hold out where there is no validation part",
     )
     test_fraction: float = option(
-        0.2, "--test-fraction", "share held out for the test where the source has no test part"
+        0.2, "--test-fraction", "share to hold out for the test where the source has no test part"
     )
 
     def __post_init__(self) -> None:

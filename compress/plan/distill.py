@@ -36,37 +36,44 @@ class DistillOptions:
         AUTO,
         "--teacher",
         "a .keras file, or several with commas (double quotes around a name with a comma); auto: "
-        "the best candidate of the run, or the unpruned model itself; none: labels only",
+        "the best candidate of the run, else the unpruned model itself; none: labels only",
     )
     teacher_weights: Given[tuple[float, ...], Iterable[float] | str] = option(
-        (), "--teacher-weights", "weights of several teachers, with commas; default: equal"
+        (), "--teacher-weights", "weights of several teachers, with commas; default: all equal"
     )
-    loss: str = option("kd", "--distill-loss", "on logits: " + ", ".join((*LOGIT_LOSSES, NO_LOSS)))
+    loss: str = option(
+        "kd",
+        "--distill-loss",
+        "distillation loss on logits: " + ", ".join((*LOGIT_LOSSES, NO_LOSS)),
+    )
     temperature: Changing = option(
-        Ramp.constant(4.0), "--temperature", "softens both distributions"
+        Ramp.constant(4.0),
+        "--temperature",
+        "softens both distributions; 8:2 goes from 8 to 2 during the training",
     )
     weight: Changing = option(
         Ramp.constant(0.7),
         "--distill-weight",
-        "share of the teacher's term in the loss, in [0, 1]",
+        "share of the teacher's term in the loss, in [0, 1]; 0:0.7@20% reaches 0.7 after a fifth",
     )
-    hints: Names = option((), "--hints", "losses on features: " + ", ".join(HINTS))
+    hints: Names = option((), "--hints", "distillation losses on features: " + ", ".join(HINTS))
     hint_weight: Changing = option(
-        Ramp.constant(1.0), "--hint-weight", "factor on each hint's usual weight"
+        Ramp.constant(1.0), "--hint-weight", "factor on each hint's own usual weight"
     )
     pairs: Given[tuple[LayerPair, ...], Iterable[Pair] | Mapping[str, str]] = option(
         (),
         "--hint-pairs",
-        "student_layer=teacher_layer, with commas; default: by resolution and depth",
+        "layers to compare, student_layer=teacher_layer, with commas; default: by resolution and "
+        "depth",
     )
     cache: str = option(
         "auto",
         "--teacher-cache",
-        "where the teacher's outputs are kept: memory, disk, off (it runs at every step), or auto: "
-        "memory up to --cache-limit, disk above; always off under --augment",
+        "where the teacher's outputs are kept: memory, disk, off (it runs at every step), or "
+        "auto: memory up to --cache-limit, disk above; always off under --augment",
     )
     cache_limit: int = option(
-        1024, "--cache-limit", "MiB of teacher outputs kept in memory; or 2GB, 2GiB", least=0,
+        1024, "--cache-limit", "MiB of teacher outputs to keep in memory; or 2GB, 2GiB", least=0,
         most=2**30, why="that is a pebibyte", unit="MiB",
     )  # fmt: skip
 

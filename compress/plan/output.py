@@ -21,16 +21,16 @@ class ExportOptions:
     formats: Names = option(
         ("float32", "int8"),
         "--formats",
-        "LiteRT files: float32, float16, dynamic (int8 weights), int8, sparse (float32 without the "
-        "zeros, of pruned models); ONNX files: onnx, onnx_int8 (pip install 'paretune[onnx]')",
+        "LiteRT files: float32, float16, dynamic (int8 weights), int8, sparse (float32 without "
+        "the zeros of pruned models); ONNX files: onnx, onnx_int8 (pip install 'paretune[onnx]')",
     )
     calibration: int = option(
         200, "--calibration", "training examples that calibrate int8", least=1, most=1_000_000,
         why="a few hundred tell the ranges",
     )  # fmt: skip
     opset: int | None = option(
-        None, "--opset", "version of ONNX's operators; default: the converter's",
-        least=1, most=1000, why="ONNX has far fewer",
+        None, "--opset", "ONNX operator set; default: the converter's", least=1, most=1000,
+        why="ONNX has far fewer",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -45,21 +45,27 @@ class LatencyOptions:
     """The block protocol of latency measurement."""
 
     threads: int = option(
-        1, "--latency-threads", "CPU threads of a runtime", least=1, most=MOST_THREADS,
+        1, "--latency-threads", "CPU threads of the timed runtime", least=1, most=MOST_THREADS,
         why=MORE_THREADS,
     )  # fmt: skip
     precision: float = option(
-        0.02, "--latency-precision", "stop when each ratio's 95 % half-width is below this share"
+        0.02,
+        "--latency-precision",
+        "stop timing when each ratio's 95 % half-width is below this share",
     )
     budget: Given[float, float | str] = option(
-        60.0, "--latency-budget", "seconds (or 2m) after which timing stops anyway", unit="seconds"
+        60.0,
+        "--latency-budget",
+        "seconds (or 2m) after which timing stops in any case",
+        unit="seconds",
     )
 
     runtimes: Names = option(
         ("litert",),
         "--runtimes",
-        "litert; mnn (whose kernels skip zeros; float32 files; pip install 'paretune[mnn]'); onnx "
-        "and openvino (the ONNX files among --formats; pip install 'paretune[onnx,openvino]')",
+        "what times the files: litert; mnn (whose kernels skip zeros; float32 files; pip install "
+        "'paretune[mnn]'); onnx and openvino (the ONNX files among --formats; pip install "
+        "'paretune[onnx,openvino]')",
     )
 
     def __post_init__(self) -> None:

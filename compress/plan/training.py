@@ -29,7 +29,7 @@ class TrainSettings:
     epochs: int | None = option(
         None,
         "--finetune-epochs --epochs",
-        "epochs of fine-tuning; default: enough for 1000 steps, at least 4",
+        "epochs of fine-tuning; default: enough for 1,000 steps, at least 4",
         least=1,
         most=MOST_EPOCHS,
         why=EPOCHS_WHY,
@@ -37,19 +37,31 @@ class TrainSettings:
     as_long: bool = option(
         False,
         "--as-long",
-        "also train the dense model on for as many epochs as compression takes, in the same way, "
-        "so that the report can say what compression itself changes",
+        "also train the dense model for as many more epochs, in the same way: the report then "
+        "says what compression itself changes",
     )
-    optimizer: str = option("adam", "--finetune-optimizer --optimizer", ", ".join(OPTIMIZERS))
+    optimizer: str = option(
+        "adam",
+        "--finetune-optimizer --optimizer",
+        "optimizer of fine-tuning: " + ", ".join(OPTIMIZERS),
+    )
     learning_rate: float = option(1e-3, "--learning-rate", "peak learning rate of fine-tuning")
-    schedule: str = option("cosine", "--schedule", "learning rate: " + ", ".join(SCHEDULES))
+    schedule: str = option(
+        "cosine",
+        "--schedule",
+        "how the learning rate of fine-tuning falls: " + ", ".join(SCHEDULES),
+    )
     batch_size: int = option(
         128, "--batch-size", "examples per step of fine-tuning", least=1, most=1_000_000,
         why="a step holds all of them in memory",
     )  # fmt: skip
-    weight_decay: float = option(0.0, "--weight-decay", "decoupled weight decay of kernels")
+    weight_decay: float = option(
+        0.0, "--weight-decay", "decoupled weight decay of kernels, in fine-tuning"
+    )
     label_smoothing: float = option(
-        0.0, "--label-smoothing", "share of each label that is moved to the other classes"
+        0.0,
+        "--label-smoothing",
+        "share of each label that is moved to the other classes, in fine-tuning",
     )
     class_weights: str = option(
         "none", "--class-weights", "none, or balanced: rare classes weigh more, in every training"
@@ -58,7 +70,7 @@ class TrainSettings:
         (),
         "--augment",
         "random changes of training images, in every training: flip (left to right), shift (by up "
-        "to an eighth); a teacher then sees the same changed images",
+        "to an eighth); a teacher sees the same changed images",
     )
     accumulate: int = option(
         1, "--accumulate", "batches whose gradients are averaged into one optimizer step",

@@ -22,15 +22,17 @@ Time = Given[TrainTime, TrainTime | str | float]
 class WeightOptions:
     """Magnitude pruning of single weights, of N:M groups or of blocks."""
 
-    sparsity: float = option(0.8, "--sparsity", "share of each pruned kernel set to zero; 0: none")
+    sparsity: float = option(
+        0.8, "--sparsity", "share of each pruned kernel to set to zero; 0: none"
+    )
     pattern: Given[PatternSpec, PatternSpec | str] = option(
         PatternSpec(),
         "--prune-pattern",
-        "unstructured; 2:4 (2 kept of 4 along the inputs, any N:M); 1x4 (blocks of 1 input x 4 "
-        "outputs, any size)",
+        "unstructured; 2:4 (keep 2 of 4 along the inputs; any N:M); 1x4 (blocks of 1 input x 4 "
+        "outputs; any size)",
     )
     pooling: str = option(
-        "avg", "--prune-pooling", "how the weights of a block are pooled: avg or max"
+        "avg", "--prune-pooling", "how the weights of a block are combined: avg or max"
     )
     scope: str = option(
         "layer",
@@ -38,25 +40,29 @@ class WeightOptions:
         "layer: the same sparsity everywhere; global: one ranking of all kernels; erk: by shape",
     )
     overrides: Shares = option(
-        (), "--prune-overrides", "sparsity by layer name pattern: conv1*=0.5,head=0 (0 keeps it)"
+        (),
+        "--prune-overrides",
+        "sparsity by layer name pattern: conv1*=0.5,head=0 (0 leaves a layer alone)",
     )
     include: Names = option(
         (),
         "--prune-also",
-        "prune these too: " + ", ".join(PRUNED_TOO) + " (first and last layer)",
+        "prune these too: " + ", ".join(PRUNED_TOO) + " (ends: first and last layer)",
         was="also",
     )
     schedule: str = option(
-        "polynomial", "--prune-schedule", "sparsity over time: " + ", ".join(WEIGHT_SCHEDULES)
+        "polynomial", "--prune-schedule", "how sparsity grows: " + ", ".join(WEIGHT_SCHEDULES)
     )
     initial_sparsity: float = option(0.0, "--initial-sparsity", "sparsity at the first update")
     begin: Time = option(
         TrainTime(0.0, "share"),
         "--prune-begin",
-        "when pruning begins: 10% of training, 1e (epochs) or 100 (steps)",
+        "when pruning begins: 10% of the training, 1e (epochs) or 100 (steps)",
     )
     end: Time = option(
-        TrainTime(0.5, "share"), "--prune-end", "when the final sparsity is reached, likewise"
+        TrainTime(0.5, "share"),
+        "--prune-end",
+        "when the final sparsity is reached, written in the same way",
     )
     power: float = option(3.0, "--prune-power", "exponent of the polynomial schedule")
     updates: int = option(
@@ -66,7 +72,7 @@ class WeightOptions:
     frequency: Given[TrainTime | None, TrainTime | str | float | None] = option(
         None,
         "--prune-frequency",
-        "interval between mask updates (100 or 0.1e), instead of their number",
+        "time between mask updates (100 or 0.1e), instead of their number",
     )
     freeze: bool = option(
         False, "--prune-freeze", "keep an N:M pattern's first masks, as tfmot does"

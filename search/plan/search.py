@@ -43,10 +43,12 @@ class SearchOptions:
     sampler: str = option(
         "tpe",
         "--sampler",
-        ", ".join(sorted(SAMPLERS)) + ", or your own package.module:function(seed)",
+        "search strategy: "
+        + ", ".join(sorted(SAMPLERS))
+        + ", or your own package.module:function(seed)",
     )
     optimizers: Names = option(
-        OPTIMIZERS, "--optimizers", "optimizers to sample from: " + ",".join(OPTIMIZERS)
+        OPTIMIZERS, "--optimizers", "optimizers of candidates to sample from, with commas"
     )
     objectives: Names = option(
         ("accuracy", "macs"),
@@ -54,30 +56,39 @@ class SearchOptions:
         f"a quality ({', '.join(qualities())}) and one cost or more ({', '.join(COSTS)})",
     )
     max_macs: int | None = option(
-        None, "--max-macs", "reject costlier candidates untrained; 2M is 2,000,000", least=1
+        None,
+        "--max-macs",
+        "reject candidates above this without training them; 2M is 2,000,000",
+        least=1,
     )
     max_params: int | None = option(
-        None, "--max-params", "reject larger candidates untrained; 200k is 200,000", least=1
+        None,
+        "--max-params",
+        "reject candidates with more parameters without training them; 200k is 200,000",
+        least=1,
     )
     max_size: int | None = option(
         None, "--max-size",
-        "bytes of the float32 .tflite file (or 2MB, 2MiB): reject larger ones untrained",
+        "bytes of the float32 .tflite file (or 2MB, 2MiB): reject larger candidates without "
+        "training them",
         least=1, unit="bytes",
     )  # fmt: skip
     max_latency: float | None = option(
-        None, "--max-latency", "milliseconds on LiteRT, one thread: reject slower ones untrained"
+        None,
+        "--max-latency",
+        "milliseconds on LiteRT with one thread: reject slower candidates without training them",
     )
     prefer: Conditions = option(
         (),
         "--prefer",
-        "soft limits, macs<=1e6,accuracy>=0.8: candidates beyond one are still trained, but the "
-        "sampler avoids them",
+        "soft limits, macs<=1e6,accuracy>=0.8: candidates beyond one are trained, but the sampler "
+        "is led away from them",
     )
     workers: int | None = option(
         None,
         "--workers",
         "worker processes; default: one per GPU, else one per core; those on one GPU share its "
-        "memory equally",
+        "memory",
         extendable=True,
         least=1,
         most=1024,
@@ -86,7 +97,7 @@ class SearchOptions:
     storage: str = option(
         "",
         "--storage",
-        "Optuna storage URL; default: a journal in --out. Its password is not kept: give it in "
+        "Optuna storage URL; default: a journal in --out. Its password is not stored: give it in "
         "PARETUNE_STORAGE_PASSWORD",
     )
     replay: Place = option(
@@ -100,7 +111,7 @@ class SearchOptions:
     inherit: bool = option(
         False,
         "--inherit-weights",
-        "candidates start from the weights of the nearest finished one, where shapes agree",
+        "start candidates from the weights of the nearest finished one, where shapes agree",
     )
 
     def __post_init__(self) -> None:

@@ -24,15 +24,15 @@ class StoppingOptions:
     rule: str = option(
         "dominance",
         "--stopping",
-        "dominance: another trial that costs no more is better; halving: outside the best 1/eta; "
-        "none",
+        "which trials end early. dominance: another is better at no more cost; halving: outside "
+        "the best 1/eta; none",
     )
     margin: float = option(
-        0.02, "--stop-margin", "dominance: by how much the other's quality must be higher"
+        0.02, "--stop-margin", "dominance: by how much the other trial's quality must be higher"
     )
-    eta: float = option(3.0, "--eta", "halving: 1/eta of the trials at a rung continue")
+    eta: float = option(3.0, "--eta", "halving: the best 1/eta of the trials at a rung go on")
     rungs: Given[tuple[int, ...], Iterable[int] | str] = option(
-        (), "--rungs", "epochs after which a trial may be stopped, 2,4; default: by the rule",
+        (), "--rungs", "epochs after which a trial may be stopped: 2,4; default: set by the rule",
         least=1, most=MOST_EPOCHS, why=EPOCHS_WHY,
     )  # fmt: skip
     plateau: int = option(
@@ -53,7 +53,7 @@ class BudgetOptions:
 
     minutes: Minutes = option(
         None, "--max-minutes",
-        "end the search after this time (minutes, or 90s, 30m, 2h), interruptions not counted",
+        "end the search after this time (minutes, or 90s, 30m, 2h); interruptions do not count",
         extendable=True, unit="minutes",
     )  # fmt: skip
     trial_minutes: Minutes = option(
@@ -63,14 +63,14 @@ class BudgetOptions:
     converged: int = option(
         0,
         "--converged-after",
-        "end when this many trials in a row have not raised the front's hypervolume; 0: never",
+        "end when this many trials have not raised the front's hypervolume; 0: never",
         extendable=True,
         least=0,
         most=10_000_000,
         why="more than trials",
     )
     target: Conditions = option(
-        (), "--target", "end once a candidate has accuracy>=0.92,macs<=2e6", extendable=True
+        (), "--target", "end at a candidate that meets accuracy>=0.92,macs<=2e6", extendable=True
     )
 
     def __post_init__(self) -> None:
@@ -87,13 +87,13 @@ class FinalOptions:
     epochs: int = option(
         0,
         "--final-epochs",
-        "train the front again for this many epochs; 0: keep it as it was trained",
+        "train the front once more, for this many epochs; 0: keep what was trained",
         least=0,
         most=MOST_EPOCHS,
         why=EPOCHS_WHY,
     )
     seeds: int = option(
-        1, "--final-seeds", "trainings of each model, each with its own seed", least=1,
+        1, "--final-seeds", "trainings of each model, each with a seed of its own", least=1,
         most=10_000, why="each trains every model of the front",
     )  # fmt: skip
     on_validation: bool = option(
