@@ -21,32 +21,32 @@ class PruneChannelsSettings(TypedDict, total=False):
     """Keywords of `prune_channels`."""
 
     scope: str
-    """global: one ranking of all layers; layer: one share for all. Default: global."""
+    """global: one ranking of all layers; layer: the same share of every layer. Default: global."""
 
     aggregate: str
-    """how a channel's weights are combined: mean, sum, .... Default: mean."""
+    """how the scores of a channel's weights are combined: mean, sum, max, norm. Default: mean."""
 
     normalize: str
-    """what scores within a group are divided by: mean, max, none. Default: mean."""
+    """what the scores of a group are divided by: mean, max, none. Default: mean."""
 
     cost_aware: bool
-    """rank by score per MAC that a channel costs. Default: False."""
+    """rank channels by score per MAC that they cost. Default: False."""
 
     round_to: Count
-    """kept channels are multiples of this; 0: 16 from 32 channels on, 8 below, else 4. Default:
-    0."""
+    """keep a multiple of this many channels; 0: of 16 from 32 channels on, 8 below, else 4.
+    Default: 0."""
 
     min_kept: float
     """smallest share of a layer's channels to keep. Default: 0.1."""
 
     limits: Iterable[str | LayerShare] | Mapping[str, float]
-    """largest share to remove, by layer name pattern: conv1*=0.3,head=0."""
+    """the largest share to remove, by layer name pattern: conv1*=0.3,head=0."""
 
     exclude: Iterable[str]
-    """patterns of layer names whose channels stay."""
+    """patterns of layer names whose channels all stay."""
 
     steps: Count
-    """prune in this many steps, fine-tuning after each. Default: 1."""
+    """prune in this many steps, with fine-tuning after each. Default: 1."""
 
     recalibrate: Count
     """batches that re-estimate normalization statistics after pruning. Default: 0."""
@@ -56,75 +56,76 @@ class PruneWeightsSettings(TypedDict, total=False):
     """Keywords of `prune_weights`."""
 
     normalize: str
-    """standardize (per channel, training statistics), unit (pixels to [0, 1]), symmetric (to [-1,
-    1]), center (minus the mean per channel), caffe or torch (ImageNet's means, as
-    keras.applications), none, or auto: standardize; for a model that exists, what its run stored,
-    else what gives the best answers on validation data. Default: auto."""
+    """how inputs are scaled: standardize (per channel, by training statistics), unit (pixels to [0,
+    1]), symmetric (to [-1, 1]), center (minus the mean per channel), caffe or torch (ImageNet's
+    means, as in keras.applications), none; auto: standardize for new models; for a model that
+    exists what its run stored, else what scores best on validation data. Default: auto."""
 
     val_fraction: float
-    """share of the training part held out where the source has no validation part. Default:
-    0.15."""
+    """share of the training part to hold out where there is no validation part. Default: 0.15."""
 
     epochs: Count | None
-    """epochs of fine-tuning; default: enough for 1000 steps, at least 4."""
+    """epochs of fine-tuning; default: enough for 1,000 steps, at least 4."""
 
     optimizer: str
-    """sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw. Default: adam."""
+    """optimizer of fine-tuning: sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw. Default:
+    adam."""
 
     learning_rate: float
     """peak learning rate of fine-tuning. Default: 0.001."""
 
     learning_rate_schedule: str
-    """learning rate: constant, cosine, exponential. Default: cosine."""
+    """how the learning rate of fine-tuning falls: constant, cosine, exponential. Default:
+    cosine."""
 
     batch_size: Count
     """examples per step of fine-tuning. Default: 128."""
 
     weight_decay: float
-    """decoupled weight decay of kernels. Default: 0."""
+    """decoupled weight decay of kernels, in fine-tuning. Default: 0."""
 
     label_smoothing: float
-    """share of each label that is moved to the other classes. Default: 0."""
+    """share of each label that is moved to the other classes, in fine-tuning. Default: 0."""
 
     class_weights: str
     """none, or balanced: rare classes weigh more, in every training. Default: none."""
 
     augment: Iterable[str]
     """random changes of training images, in every training: flip (left to right), shift (by up to
-    an eighth); a teacher then sees the same changed images."""
+    an eighth); a teacher sees the same changed images."""
 
     accumulate: Count
     """batches whose gradients are averaged into one optimizer step. Default: 1."""
 
     sparsity: float
-    """share of each pruned kernel set to zero; 0: none. Default: 0.8."""
+    """share of each pruned kernel to set to zero; 0: none. Default: 0.8."""
 
     pattern: PatternSpec | str
-    """unstructured; 2:4 (2 kept of 4 along the inputs, any N:M); 1x4 (blocks of 1 input x 4
-    outputs, any size). Default: unstructured."""
+    """unstructured; 2:4 (keep 2 of 4 along the inputs; any N:M); 1x4 (blocks of 1 input x 4
+    outputs; any size). Default: unstructured."""
 
     pooling: str
-    """how the weights of a block are pooled: avg or max. Default: avg."""
+    """how the weights of a block are combined: avg or max. Default: avg."""
 
     scope: str
     """layer: the same sparsity everywhere; global: one ranking of all kernels; erk: by shape.
     Default: layer."""
 
     overrides: Iterable[str | LayerShare] | Mapping[str, float]
-    """sparsity by layer name pattern: conv1*=0.5,head=0 (0 keeps it)."""
+    """sparsity by layer name pattern: conv1*=0.5,head=0 (0 leaves a layer alone)."""
 
     include: Iterable[str]
-    """prune these too: ends, biases, normalization, embeddings, depthwise (first and last
+    """prune these too: ends, biases, normalization, embeddings, depthwise (ends: first and last
     layer)."""
 
     initial_sparsity: float
     """sparsity at the first update. Default: 0."""
 
     begin: TrainTime | str | float
-    """when pruning begins: 10% of training, 1e (epochs) or 100 (steps). Default: 0%."""
+    """when pruning begins: 10% of the training, 1e (epochs) or 100 (steps). Default: 0%."""
 
     end: TrainTime | str | float
-    """when the final sparsity is reached, likewise. Default: 50%."""
+    """when the final sparsity is reached, written in the same way. Default: 50%."""
 
     power: float
     """exponent of the polynomial schedule. Default: 3."""
@@ -133,7 +134,7 @@ class PruneWeightsSettings(TypedDict, total=False):
     """mask updates between begin and end, at most. Default: 50."""
 
     frequency: TrainTime | str | float | None
-    """interval between mask updates (100 or 0.1e), instead of their number."""
+    """time between mask updates (100 or 0.1e), instead of their number."""
 
     freeze: bool
     """keep an N:M pattern's first masks, as tfmot does. Default: False."""
@@ -146,34 +147,34 @@ class WeightPrunerSettings(TypedDict, total=False):
     """Keywords of `WeightPruner`."""
 
     sparsity: float
-    """share of each pruned kernel set to zero; 0: none. Default: 0.8."""
+    """share of each pruned kernel to set to zero; 0: none. Default: 0.8."""
 
     pattern: PatternSpec | str
-    """unstructured; 2:4 (2 kept of 4 along the inputs, any N:M); 1x4 (blocks of 1 input x 4
-    outputs, any size). Default: unstructured."""
+    """unstructured; 2:4 (keep 2 of 4 along the inputs; any N:M); 1x4 (blocks of 1 input x 4
+    outputs; any size). Default: unstructured."""
 
     pooling: str
-    """how the weights of a block are pooled: avg or max. Default: avg."""
+    """how the weights of a block are combined: avg or max. Default: avg."""
 
     scope: str
     """layer: the same sparsity everywhere; global: one ranking of all kernels; erk: by shape.
     Default: layer."""
 
     overrides: Iterable[str | LayerShare] | Mapping[str, float]
-    """sparsity by layer name pattern: conv1*=0.5,head=0 (0 keeps it)."""
+    """sparsity by layer name pattern: conv1*=0.5,head=0 (0 leaves a layer alone)."""
 
     include: Iterable[str]
-    """prune these too: ends, biases, normalization, embeddings, depthwise (first and last
+    """prune these too: ends, biases, normalization, embeddings, depthwise (ends: first and last
     layer)."""
 
     initial_sparsity: float
     """sparsity at the first update. Default: 0."""
 
     begin: TrainTime | str | float
-    """when pruning begins: 10% of training, 1e (epochs) or 100 (steps). Default: 0%."""
+    """when pruning begins: 10% of the training, 1e (epochs) or 100 (steps). Default: 0%."""
 
     end: TrainTime | str | float
-    """when the final sparsity is reached, likewise. Default: 50%."""
+    """when the final sparsity is reached, written in the same way. Default: 50%."""
 
     power: float
     """exponent of the polynomial schedule. Default: 3."""
@@ -182,7 +183,7 @@ class WeightPrunerSettings(TypedDict, total=False):
     """mask updates between begin and end, at most. Default: 50."""
 
     frequency: TrainTime | str | float | None
-    """interval between mask updates (100 or 0.1e), instead of their number."""
+    """time between mask updates (100 or 0.1e), instead of their number."""
 
     freeze: bool
     """keep an N:M pattern's first masks, as tfmot does. Default: False."""
@@ -192,73 +193,76 @@ class DistillSettings(TypedDict, total=False):
     """Keywords of `distill`."""
 
     normalize: str
-    """standardize (per channel, training statistics), unit (pixels to [0, 1]), symmetric (to [-1,
-    1]), center (minus the mean per channel), caffe or torch (ImageNet's means, as
-    keras.applications), none, or auto: standardize; for a model that exists, what its run stored,
-    else what gives the best answers on validation data. Default: auto."""
+    """how inputs are scaled: standardize (per channel, by training statistics), unit (pixels to [0,
+    1]), symmetric (to [-1, 1]), center (minus the mean per channel), caffe or torch (ImageNet's
+    means, as in keras.applications), none; auto: standardize for new models; for a model that
+    exists what its run stored, else what scores best on validation data. Default: auto."""
 
     val_fraction: float
-    """share of the training part held out where the source has no validation part. Default:
-    0.15."""
+    """share of the training part to hold out where there is no validation part. Default: 0.15."""
 
     epochs: Count | None
-    """epochs of fine-tuning; default: enough for 1000 steps, at least 4."""
+    """epochs of fine-tuning; default: enough for 1,000 steps, at least 4."""
 
     optimizer: str
-    """sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw. Default: adam."""
+    """optimizer of fine-tuning: sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw. Default:
+    adam."""
 
     learning_rate: float
     """peak learning rate of fine-tuning. Default: 0.001."""
 
     learning_rate_schedule: str
-    """learning rate: constant, cosine, exponential. Default: cosine."""
+    """how the learning rate of fine-tuning falls: constant, cosine, exponential. Default:
+    cosine."""
 
     batch_size: Count
     """examples per step of fine-tuning. Default: 128."""
 
     weight_decay: float
-    """decoupled weight decay of kernels. Default: 0."""
+    """decoupled weight decay of kernels, in fine-tuning. Default: 0."""
 
     label_smoothing: float
-    """share of each label that is moved to the other classes. Default: 0."""
+    """share of each label that is moved to the other classes, in fine-tuning. Default: 0."""
 
     class_weights: str
     """none, or balanced: rare classes weigh more, in every training. Default: none."""
 
     augment: Iterable[str]
     """random changes of training images, in every training: flip (left to right), shift (by up to
-    an eighth); a teacher then sees the same changed images."""
+    an eighth); a teacher sees the same changed images."""
 
     accumulate: Count
     """batches whose gradients are averaged into one optimizer step. Default: 1."""
 
     teacher_weights: Iterable[float] | str
-    """weights of several teachers, with commas; default: equal."""
+    """weights of several teachers, with commas; default: all equal."""
 
     loss: str
-    """on logits: kd, dkd, dist, none. Default: kd."""
+    """distillation loss on logits: kd, dkd, dist, none. Default: kd."""
 
     temperature: Ramp | float | str
-    """softens both distributions. Default: 4."""
+    """softens both distributions; 8:2 goes from 8 to 2 during the training. Default: 4."""
 
     weight: Ramp | float | str
-    """share of the teacher's term in the loss, in [0, 1]. Default: 0.7."""
+    """share of the teacher's term in the loss, in [0, 1]; 0:0.7@20% reaches 0.7 after a fifth.
+    Default: 0.7."""
 
     hints: Iterable[str]
-    """losses on features: fitnets, attention, similarity, relational."""
+    """distillation losses on features: fitnets, attention, similarity, relational."""
 
     hint_weight: Ramp | float | str
-    """factor on each hint's usual weight. Default: 1."""
+    """factor on each hint's own usual weight. Default: 1."""
 
     pairs: Iterable[str | LayerPair | tuple[str, str]] | Mapping[str, str]
-    """student_layer=teacher_layer, with commas; default: by resolution and depth."""
+    """layers to compare, student_layer=teacher_layer, with commas; default: by resolution and
+    depth."""
 
     cache: str
     """where the teacher's outputs are kept: memory, disk, off (it runs at every step), or auto:
     memory up to --cache-limit, disk above; always off under --augment. Default: auto."""
 
     cache_limit: Count
-    """MiB of teacher outputs kept in memory; or 2GB, 2GiB. Default: 1024."""
+    """MiB of teacher outputs to keep in memory; or 2GB, 2GiB. Default: 1024."""
 
 
 class ExportSettings(TypedDict, total=False):
@@ -266,14 +270,14 @@ class ExportSettings(TypedDict, total=False):
 
     formats: Iterable[str]
     """LiteRT files: float32, float16, dynamic (int8 weights), int8, sparse (float32 without the
-    zeros, of pruned models); ONNX files: onnx, onnx_int8 (pip install 'paretune[onnx]'). Default:
+    zeros of pruned models); ONNX files: onnx, onnx_int8 (pip install 'paretune[onnx]'). Default:
     float32,int8."""
 
     calibration: Count
     """training examples that calibrate int8. Default: 200."""
 
     opset: Count | None
-    """version of ONNX's operators; default: the converter's."""
+    """ONNX operator set; default: the converter's."""
 
 
 class CompressModelSettings(TypedDict, total=False):
@@ -284,30 +288,30 @@ class CompressModelSettings(TypedDict, total=False):
     Default: multiclass."""
 
     normalize: str
-    """standardize (per channel, training statistics), unit (pixels to [0, 1]), symmetric (to [-1,
-    1]), center (minus the mean per channel), caffe or torch (ImageNet's means, as
-    keras.applications), none, or auto: standardize; for a model that exists, what its run stored,
-    else what gives the best answers on validation data. Default: auto."""
+    """how inputs are scaled: standardize (per channel, by training statistics), unit (pixels to [0,
+    1]), symmetric (to [-1, 1]), center (minus the mean per channel), caffe or torch (ImageNet's
+    means, as in keras.applications), none; auto: standardize for new models; for a model that
+    exists what its run stored, else what scores best on validation data. Default: auto."""
 
     val_fraction: float
-    """share of the training part held out where the source has no validation part. Default:
-    0.15."""
+    """share of the training part to hold out where there is no validation part. Default: 0.15."""
 
     test_fraction: float
-    """share held out for the test where the source has no test part. Default: 0.2."""
+    """share to hold out for the test where the source has no test part. Default: 0.2."""
 
     finetune_epochs: Count | None
-    """epochs of fine-tuning; default: enough for 1000 steps, at least 4."""
+    """epochs of fine-tuning; default: enough for 1,000 steps, at least 4."""
 
     epochs: Count | None
     """The same as `finetune_epochs`."""
 
     as_long: bool
-    """also train the dense model on for as many epochs as compression takes, in the same way, so
-    that the report can say what compression itself changes. Default: False."""
+    """also train the dense model for as many more epochs, in the same way: the report then says
+    what compression itself changes. Default: False."""
 
     finetune_optimizer: str
-    """sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw. Default: adam."""
+    """optimizer of fine-tuning: sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw. Default:
+    adam."""
 
     optimizer: str
     """The same as `finetune_optimizer`."""
@@ -316,105 +320,107 @@ class CompressModelSettings(TypedDict, total=False):
     """peak learning rate of fine-tuning. Default: 0.001."""
 
     schedule: str
-    """learning rate: constant, cosine, exponential. Default: cosine."""
+    """how the learning rate of fine-tuning falls: constant, cosine, exponential. Default:
+    cosine."""
 
     batch_size: Count
     """examples per step of fine-tuning. Default: 128."""
 
     weight_decay: float
-    """decoupled weight decay of kernels. Default: 0."""
+    """decoupled weight decay of kernels, in fine-tuning. Default: 0."""
 
     label_smoothing: float
-    """share of each label that is moved to the other classes. Default: 0."""
+    """share of each label that is moved to the other classes, in fine-tuning. Default: 0."""
 
     class_weights: str
     """none, or balanced: rare classes weigh more, in every training. Default: none."""
 
     augment: Iterable[str]
     """random changes of training images, in every training: flip (left to right), shift (by up to
-    an eighth); a teacher then sees the same changed images."""
+    an eighth); a teacher sees the same changed images."""
 
     accumulate: Count
     """batches whose gradients are averaged into one optimizer step. Default: 1."""
 
     channels: Target | str | float | None
-    """what to keep: 0.5x (of the model's MACs; also 2x smaller) or an absolute 12M; empty: every
-    channel."""
+    """what to keep: 0.5x (half of the model's MACs; also: 2x smaller) or an absolute 12M; empty:
+    every channel."""
 
     channels_of: str
-    """what the target counts: macs, params, or amount (share of each layer removed: 0.5). Default:
-    macs."""
+    """what --channels counts: macs, params, or amount (the share of each layer to remove: 0.5).
+    Default: macs."""
 
     channel_criterion: str
-    """l1, l2, bn_scale, fpgm, taylor, activation, random, or your own package.module:function.
-    Default: l2."""
+    """how channels are ranked: l1, l2, bn_scale, fpgm, taylor, activation, random, or your own
+    package.module:function. Default: l2."""
 
     channel_scope: str
-    """global: one ranking of all layers; layer: one share for all. Default: global."""
+    """global: one ranking of all layers; layer: the same share of every layer. Default: global."""
 
     channel_aggregate: str
-    """how a channel's weights are combined: mean, sum, .... Default: mean."""
+    """how the scores of a channel's weights are combined: mean, sum, max, norm. Default: mean."""
 
     channel_normalize: str
-    """what scores within a group are divided by: mean, max, none. Default: mean."""
+    """what the scores of a group are divided by: mean, max, none. Default: mean."""
 
     channel_cost_aware: bool
-    """rank by score per MAC that a channel costs. Default: False."""
+    """rank channels by score per MAC that they cost. Default: False."""
 
     round_to: Count
-    """kept channels are multiples of this; 0: 16 from 32 channels on, 8 below, else 4. Default:
-    0."""
+    """keep a multiple of this many channels; 0: of 16 from 32 channels on, 8 below, else 4.
+    Default: 0."""
 
     min_kept: float
     """smallest share of a layer's channels to keep. Default: 0.1."""
 
     channel_limits: Iterable[str | LayerShare] | Mapping[str, float]
-    """largest share to remove, by layer name pattern: conv1*=0.3,head=0."""
+    """the largest share to remove, by layer name pattern: conv1*=0.3,head=0."""
 
     channel_exclude: Iterable[str]
-    """patterns of layer names whose channels stay."""
+    """patterns of layer names whose channels all stay."""
 
     channel_sensitivity: str | Path | None
-    """a folder of sensitivity maps: rank by loss of accuracy, measured once per model."""
+    """a folder of sensitivity maps: rank by loss of accuracy, which is measured once for each
+    model."""
 
     channel_steps: Count
-    """prune in this many steps, fine-tuning after each. Default: 1."""
+    """prune in this many steps, with fine-tuning after each. Default: 1."""
 
     recalibrate: Count
     """batches that re-estimate normalization statistics after pruning. Default: 0."""
 
     sparsity: float
-    """share of each pruned kernel set to zero; 0: none. Default: 0.8."""
+    """share of each pruned kernel to set to zero; 0: none. Default: 0.8."""
 
     prune_pattern: PatternSpec | str
-    """unstructured; 2:4 (2 kept of 4 along the inputs, any N:M); 1x4 (blocks of 1 input x 4
-    outputs, any size). Default: unstructured."""
+    """unstructured; 2:4 (keep 2 of 4 along the inputs; any N:M); 1x4 (blocks of 1 input x 4
+    outputs; any size). Default: unstructured."""
 
     prune_pooling: str
-    """how the weights of a block are pooled: avg or max. Default: avg."""
+    """how the weights of a block are combined: avg or max. Default: avg."""
 
     prune_scope: str
     """layer: the same sparsity everywhere; global: one ranking of all kernels; erk: by shape.
     Default: layer."""
 
     prune_overrides: Iterable[str | LayerShare] | Mapping[str, float]
-    """sparsity by layer name pattern: conv1*=0.5,head=0 (0 keeps it)."""
+    """sparsity by layer name pattern: conv1*=0.5,head=0 (0 leaves a layer alone)."""
 
     prune_also: Iterable[str]
-    """prune these too: ends, biases, normalization, embeddings, depthwise (first and last
+    """prune these too: ends, biases, normalization, embeddings, depthwise (ends: first and last
     layer)."""
 
     prune_schedule: str
-    """sparsity over time: polynomial, constant. Default: polynomial."""
+    """how sparsity grows: polynomial, constant. Default: polynomial."""
 
     initial_sparsity: float
     """sparsity at the first update. Default: 0."""
 
     prune_begin: TrainTime | str | float
-    """when pruning begins: 10% of training, 1e (epochs) or 100 (steps). Default: 0%."""
+    """when pruning begins: 10% of the training, 1e (epochs) or 100 (steps). Default: 0%."""
 
     prune_end: TrainTime | str | float
-    """when the final sparsity is reached, likewise. Default: 50%."""
+    """when the final sparsity is reached, written in the same way. Default: 50%."""
 
     prune_power: float
     """exponent of the polynomial schedule. Default: 3."""
@@ -423,7 +429,7 @@ class CompressModelSettings(TypedDict, total=False):
     """mask updates between begin and end, at most. Default: 50."""
 
     prune_frequency: TrainTime | str | float | None
-    """interval between mask updates (100 or 0.1e), instead of their number."""
+    """time between mask updates (100 or 0.1e), instead of their number."""
 
     prune_freeze: bool
     """keep an N:M pattern's first masks, as tfmot does. Default: False."""
@@ -433,60 +439,62 @@ class CompressModelSettings(TypedDict, total=False):
 
     teacher: TeacherChoice | str | Path | Iterable[str | Path] | None
     """a .keras file, or several with commas (double quotes around a name with a comma); auto: the
-    best candidate of the run, or the unpruned model itself; none: labels only. Default: auto."""
+    best candidate of the run, else the unpruned model itself; none: labels only. Default: auto."""
 
     teacher_weights: Iterable[float] | str
-    """weights of several teachers, with commas; default: equal."""
+    """weights of several teachers, with commas; default: all equal."""
 
     distill_loss: str
-    """on logits: kd, dkd, dist, none. Default: kd."""
+    """distillation loss on logits: kd, dkd, dist, none. Default: kd."""
 
     temperature: Ramp | float | str
-    """softens both distributions. Default: 4."""
+    """softens both distributions; 8:2 goes from 8 to 2 during the training. Default: 4."""
 
     distill_weight: Ramp | float | str
-    """share of the teacher's term in the loss, in [0, 1]. Default: 0.7."""
+    """share of the teacher's term in the loss, in [0, 1]; 0:0.7@20% reaches 0.7 after a fifth.
+    Default: 0.7."""
 
     hints: Iterable[str]
-    """losses on features: fitnets, attention, similarity, relational."""
+    """distillation losses on features: fitnets, attention, similarity, relational."""
 
     hint_weight: Ramp | float | str
-    """factor on each hint's usual weight. Default: 1."""
+    """factor on each hint's own usual weight. Default: 1."""
 
     hint_pairs: Iterable[str | LayerPair | tuple[str, str]] | Mapping[str, str]
-    """student_layer=teacher_layer, with commas; default: by resolution and depth."""
+    """layers to compare, student_layer=teacher_layer, with commas; default: by resolution and
+    depth."""
 
     teacher_cache: str
     """where the teacher's outputs are kept: memory, disk, off (it runs at every step), or auto:
     memory up to --cache-limit, disk above; always off under --augment. Default: auto."""
 
     cache_limit: Count
-    """MiB of teacher outputs kept in memory; or 2GB, 2GiB. Default: 1024."""
+    """MiB of teacher outputs to keep in memory; or 2GB, 2GiB. Default: 1024."""
 
     formats: Iterable[str]
     """LiteRT files: float32, float16, dynamic (int8 weights), int8, sparse (float32 without the
-    zeros, of pruned models); ONNX files: onnx, onnx_int8 (pip install 'paretune[onnx]'). Default:
+    zeros of pruned models); ONNX files: onnx, onnx_int8 (pip install 'paretune[onnx]'). Default:
     float32,int8."""
 
     calibration: Count
     """training examples that calibrate int8. Default: 200."""
 
     opset: Count | None
-    """version of ONNX's operators; default: the converter's."""
+    """ONNX operator set; default: the converter's."""
 
     latency_threads: Count
-    """CPU threads of a runtime. Default: 1."""
+    """CPU threads of the timed runtime. Default: 1."""
 
     latency_precision: float
-    """stop when each ratio's 95 % half-width is below this share. Default: 0.02."""
+    """stop timing when each ratio's 95 % half-width is below this share. Default: 0.02."""
 
     latency_budget: float | str
-    """seconds (or 2m) after which timing stops anyway. Default: 60."""
+    """seconds (or 2m) after which timing stops in any case. Default: 60."""
 
     runtimes: Iterable[str]
-    """litert; mnn (whose kernels skip zeros; float32 files; pip install 'paretune[mnn]'); onnx and
-    openvino (the ONNX files among --formats; pip install 'paretune[onnx,openvino]'). Default:
-    litert."""
+    """what times the files: litert; mnn (whose kernels skip zeros; float32 files; pip install
+    'paretune[mnn]'); onnx and openvino (the ONNX files among --formats; pip install
+    'paretune[onnx,openvino]'). Default: litert."""
 
     seed: Count
     """seeds splits, initial weights, shuffling and sampling. Default: 0."""
@@ -495,10 +503,10 @@ class CompressModelSettings(TypedDict, total=False):
     """auto, cpu or gpu. Default: auto."""
 
     threads: Count | None
-    """CPU threads of a training; default: every core, shared out among a run's workers."""
+    """CPU threads of a training; default: every core, shared among a run's workers."""
 
     out: str | Path | None
-    """folder of the results."""
+    """folder for the results; default: one in runs/."""
 
     plugins: Iterable[str]
     """modules to import first, with commas: they register plug-ins of yours."""
@@ -511,23 +519,23 @@ class BenchSettings(TypedDict, total=False):
     """with commas: litert, mnn, onnx, openvino, tensorflow. Default: litert."""
 
     formats: Iterable[str]
-    """of Keras models, where the runtime has them: float32, float16, dynamic, int8. Default:
-    float32."""
+    """formats of Keras models, where the runtime has them: float32, float16, dynamic, int8.
+    Default: float32."""
 
     threads: Iterable[Count] | Count | str
-    """CPU threads, with commas: 1,2. Default: 1."""
+    """numbers of CPU threads, with commas: 1,2. Default: 1."""
 
     compare: Iterable[str]
     """two of the models, A,B: is B faster than A, and by how much."""
 
     input_shape: Iterable[Count] | str | None
-    """shape of one example, where a model's sizes are open: 224,224,3."""
+    """sizes of one example, where a model leaves them open: 224,224,3."""
 
     precision: float
     """stop when each ratio's 95 % half-width is below this share. Default: 0.02."""
 
     budget: float | str
-    """seconds (or 2m) after which timing stops anyway. Default: 120."""
+    """seconds (or 2m) after which timing stops in any case. Default: 120."""
 
     seed: Count
     """seeds inputs, order and bootstrap. Default: 0."""
