@@ -24,6 +24,7 @@ if __name__ == "__main__":  # trials run in processes of their own
         space="cnn",
         trials=given.trials,
         epochs=given.epochs,
+        finetune_epochs=given.epochs,  # of the compressed front; by default enough for 1,000 steps
         max_macs=given.max_macs,  # larger networks are rejected before they are trained
         latency_budget="10s",  # of timing
         out=given.out,
