@@ -66,6 +66,18 @@ def silenced_stdout() -> Iterator[None]:
         os.close(sink)
 
 
+@contextmanager
+def quiet_logger(name: str) -> Iterator[None]:
+    """Lets a library's logger tell of errors alone while the context lasts."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def quiet_tensorflow_here() -> None:
     """Keeps what TensorFlow says of itself out of the terminal, in a process that is ours.
 

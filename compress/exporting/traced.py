@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError, RunFailed
-from compress.core.native_output import captured_stderr
+from compress.core.native_output import captured_stderr, quiet_logger
 from compress.model.copies import float32_model
 from compress.model.inference import inference_alone
 from compress.model.internals import layers_inside
@@ -108,7 +108,7 @@ class Traced:
         # (a random one's is) then puts itself and what is behind it into training mode
         archive = keras.export.ExportArchive()
         archive.track(model)
-        with captured_stderr() as written, inference_alone(model):
+        with captured_stderr() as written, quiet_logger("tensorflow"), inference_alone(model):
             try:
                 archive.add_endpoint("serve", lambda x: model(x, training=False), signature)
                 archive.write_out(str(folder), verbose=False)

@@ -26,6 +26,14 @@ from compress.run.stored import FORMAT, PlanRecord, read_data, read_plan
 LOG = logging.getLogger("paretune")
 
 
+class _Above(logging.Handler):
+    """Hands records to the root logger, whose handlers know no level of ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hands one on."""
+        logging.getLogger().handle(record)
+
+
 class _LogFile(logging.FileHandler):
     """A file of log lines; one that cannot be written ends what it tells of."""
 
@@ -229,17 +237,26 @@ class RunFolder:
 
     @contextmanager
     def logging(self) -> Iterator[None]:
-        """Appends what is logged to log.txt while the context lasts."""
-        handler = _LogFile(self.log, encoding="utf-8")
+        """Appends what is logged to log.txt while the context lasts.
+
+        A program of the user's, which set no level, hears of warnings alone.
+        """
+        handler, above = _LogFile(self.log, encoding="utf-8"), _Above(logging.WARNING)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-        level = LOG.level
+        level, handed_on = LOG.level, LOG.propagate
+        quiet = handed_on and level == logging.NOTSET
         LOG.addHandler(handler)
         LOG.setLevel(logging.INFO)
+        if quiet:
+            LOG.addHandler(above)
+            LOG.propagate = False
         try:
             yield
         finally:
             LOG.removeHandler(handler)
+            LOG.removeHandler(above)
             LOG.setLevel(level)
+            LOG.propagate = handed_on
             handler.close()
 
     def model_file(self, name: str) -> Path:

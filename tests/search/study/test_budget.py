@@ -66,7 +66,7 @@ def test_a_target_needs_all_of_its_conditions(folder: SearchFolder) -> None:
             candidate(2, 0.93, 10, "stopped")]  # fmt: skip
     assert over(folder, near, **target) == ""
     met = [*near, candidate(3, 0.92, 2_000_000)]
-    assert over(folder, met, **target) == "candidate 0003 meets accuracy>=0.92,macs<=2e6"
+    assert over(folder, met, **target) == "candidate 0003 meets accuracy>=0.92,macs<=2M"
 
 
 def test_convergence_by_hypervolume(folder: SearchFolder) -> None:
