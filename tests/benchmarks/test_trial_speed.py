@@ -17,6 +17,7 @@ def once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial_speed, "EPOCHS", 1)
 
 
+@pytest.mark.slow
 def test_what_fit_is_told(
     once: None, digits: Dataset, cpu: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,6 +135,7 @@ def test_distill(model: Any, data: Any, tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(one), np.asarray(two))
 
 
+@pytest.mark.slow
 def test_compress_model(
     model: Any, data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -165,6 +165,7 @@ def test_zeros_are_worth_bytes_and_where_they_are_worth_time(trained: Path, tmp_
         assert "MNN" in page
 
 
+@pytest.mark.slow
 def test_a_sensitivity_map_is_measured_once(trained: Path, tmp_path: Path) -> None:
     values = {**QUICK, "epochs": 1, "sparsity": 0.0, "teacher": "none", "formats": "float32"}
     values |= {"channels": "0.5x", "channel_sensitivity": str(tmp_path / "maps")}
@@ -258,7 +259,7 @@ def scaled_inside(path: Path, data: Dataset) -> Any:
     return model
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("dtype", [np.uint8, pytest.param(np.float32, marks=pytest.mark.slow)])
 def test_a_strangers_model_is_fed_as_it_was_trained(
     dtype: Any, digits: Dataset, tmp_path: Path, cpu: Device
 ) -> None:
