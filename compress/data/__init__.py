@@ -10,7 +10,8 @@ import numpy as np
 from compress.core.errors import InputError
 from compress.core.plugins import SOURCES
 from compress.data import digits, folder, idx, keras_datasets, npz, python
-from compress.data._base import Dataset, RawData, Split, Unlabelled, check_split
+from compress.data._base import Dataset, RawData, Split, Unlabelled
+from compress.data.examples import check_split
 from compress.data.preprocessing import Preprocessing, fit_preprocessing
 from compress.data.splitting import split_off
 from compress.plan import DataOptions

@@ -16,7 +16,7 @@ import numpy as np
 
 from compress.core.errors import InputError
 from compress.core.memory import require_room
-from compress.data._base import Array
+from compress.data.examples import Array
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -8,7 +8,8 @@ import numpy as np
 
 from compress.core.arrays import opened
 from compress.core.errors import InputError
-from compress.data._base import Array, RawData, Split, as_examples, as_labels
+from compress.data._base import RawData, Split
+from compress.data.examples import Array, as_examples, as_labels
 
 _PARTS = ("train", "val", "test")
 _WANTED = (

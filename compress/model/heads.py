@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.core.errors import InputError
-from compress.data.adapters import Head
+from compress.data.meaning import Head
 from compress.model.internals import maker_of
 from compress.model.walk import is_graph
 from compress.task import Task

@@ -10,7 +10,7 @@ import pytest
 
 from compress.core.errors import RunFailed
 from compress.plan.fields import from_flat
-from search import pipeline
+from search import pipeline, steps
 from search.engines.final_jobs import CompressJobs
 from search.engines.jobs import SearchJobs
 from search.engines.progress import NoDisplay
@@ -57,7 +57,7 @@ def test_rejections_end_somewhere(folder: SearchFolder) -> None:
         jobs.on_done(0, job, message("rejected", given))
         given += 1
     assert given == 100
-    text = pipeline._nothing_trained(jobs.candidates, plan)
+    text = steps.nothing_trained(jobs.candidates, plan)
     assert "All 100 candidates exceed the limits (1 MACs)" in text
     assert "The smallest have 500 MACs" in text
     assert "100 candidates exceeded the limits or repeated others" in jobs.over

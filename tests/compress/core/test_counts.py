@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from compress.core.counts import amount, whole
 from compress.core.errors import InputError, unknown_name
 from compress.data import Dataset, Preprocessing, Split
-from compress.data._base import as_labels
+from compress.data.examples import as_labels
 from compress.plan import ChannelOptions, LatencyOptions, Plan, Target, TrainSettings
 from compress.plan.bench import BenchPlan
 from compress.plan.fields import from_flat, from_nested, plan_fields, to_nested

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from compress.core.errors import InputError
-from compress.data.adapters import Head, labelled, meaning_of, unlabelled
+from compress.data.adapters import labelled, unlabelled
+from compress.data.meaning import Head, meaning_of
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(-5, 300, size=(60, 4))

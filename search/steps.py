@@ -1,0 +1,123 @@
+"""The steps of a run after its checks: search, final trainings, compression of the front."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compress.core.errors import RunFailed
+from compress.data import Dataset
+from compress.run.directory import LOG
+from search.engines import LocalPool
+from search.engines.final_jobs import CompressJobs, FinalJobs
+from search.engines.jobs import SearchJobs
+from search.engines.progress import Display
+from search.folder.directory import SearchFolder
+from search.folder.records import COMPLETE, FAILED, Candidate
+from search.plan import SearchPlan
+from search.study import study as studies
+from search.study.front import front_of
+from search.study.past import Past
+from search.study.recovery import recover
+from search.trial.costs import NAMES, limits
+from search.trial.retrain import promote_best
+
+if TYPE_CHECKING:
+    pass
+
+
+def search_front(
+    folder: SearchFolder, plan: SearchPlan, data: Dataset, pool: LocalPool, display: Display
+) -> None:
+    """Gives out trials until the search is over.
+
+    Raises:
+        RunFailed: No candidate could be trained.
+    """
+    options = plan.search
+    LOG.info(
+        "1 define the space: '%s' on '%s'; limits: %s",
+        options.space, data.name,
+        ", ".join(f"{limit:,} {NAMES[name]}" for name, limit in limits(options).items()) or "none",
+    )  # fmt: skip
+    LOG.info(
+        "2 sample with %s; 3 train %d epochs and evaluate %s against %s; 4 update the strategy; "
+        "5 repeat until %d candidates are trained; stopping: %s",
+        options.sampler, options.epochs, options.objectives[0], ", ".join(options.costs),
+        options.trials, plan.stopping.rule,
+    )  # fmt: skip
+    lost = recover(folder, plan, data)
+    study = studies.open_study(folder, plan)
+    again = studies.close_orphans(study, folder, plan)
+    if again:
+        LOG.info("%d interrupted trial(s) will run again", again)
+    studies.enqueue_first(study, plan, data, lost)
+    handler = SearchJobs(folder, plan, study, display)
+    if handler.ended:
+        LOG.info("going on: %d candidates are finished", handler.ended)
+    display.phase("Searching", handler.ended, options.trials)
+    pool.run(handler)
+    if not any(item.state == COMPLETE for item in handler.candidates):
+        raise RunFailed(nothing_trained(handler.candidates, plan))
+    LOG.info("search over after %d trials: %s", handler.ended, handler.over)
+
+
+def nothing_trained(candidates: list[Candidate], plan: SearchPlan) -> str:
+    """Says why no candidate was trained: the first failure, or limits that none met."""
+    failed = [item for item in candidates if item.state == FAILED]
+    if failed:
+        return f"No candidate could be trained. The first failed: {failed[0].reason}."
+    smallest = {
+        name: min((getattr(item, name) or 0 for item in candidates), default=0)
+        for name in limits(plan.search)
+    }
+    given = ", ".join(f"{limit:,} {NAMES[name]}" for name, limit in limits(plan.search).items())
+    least = ", ".join(f"{value:,} {NAMES[name]}" for name, value in smallest.items())
+    return (
+        f"All {len(candidates)} candidates exceed the limits ({given}). The smallest have {least}. "
+        "Raise the limits."
+    )
+
+
+def train_finally(
+    folder: SearchFolder, plan: SearchPlan, pool: LocalPool, display: Display
+) -> None:
+    """Trains the front's candidates anew and settles which of the trainings go on."""
+    front = [item.id for item in front_of(folder.read_candidates(), plan.search.objectives)]
+    handler = FinalJobs(folder, plan, front, display)
+    LOG.info(
+        "final trainings of the front (%s): %d epochs, %d seed(s)%s",
+        ", ".join(front), plan.final.epochs, plan.final.seeds,
+        ", validation part included" if plan.final.on_validation else "",
+    )  # fmt: skip
+    display.phase("Training the front", handler.done, handler.total)
+    pool.run(handler)
+    if handler.failures:
+        raise RunFailed(
+            f"Final trainings failed: {'; '.join(handler.failures)}. The same command tries them "
+            "again."
+        )
+    for name in front:
+        promote_best(name, folder, plan.search.objectives[0])
+
+
+def compress_front(
+    folder: SearchFolder, plan: SearchPlan, pool: LocalPool, display: Display, past: Past
+) -> list[str]:
+    """Compresses what of the front is not yet; returns what failed, with reasons."""
+    members = front_of(folder.read_candidates(), plan.search.objectives)
+    front = [item.id for item in members]
+    teachers = list(plan.distill.teacher.files)
+    if plan.distill.teacher.automatic:
+        quality = plan.search.objectives[0]
+        best = max(members, key=lambda item: item.val[quality])
+        teachers = [folder.shipped_file(best.id)]
+    pending = [name for name in front if not folder.is_compressed(name)]
+    LOG.info(
+        "compressing the front (%s), weights %s, teacher: %s",
+        ", ".join(front), plan.weights.label,
+        " and ".join(map(str, teachers)) or "none",
+    )  # fmt: skip
+    handler = CompressJobs(folder, plan, pending, teachers, display, past)
+    display.phase("Compressing", 0, len(pending), steps=True)
+    pool.run(handler)
+    return handler.failures
