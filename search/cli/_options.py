@@ -81,9 +81,11 @@ def plan_command(
         file = given_values.pop("plan_file")
         chosen = {name: value for name, value in given_values.items() if value is not None}
         with reporting_errors(""):
-            _rename(chosen, old, refused)
+            renamed = _rename(chosen, old, refused)
             stored = read_plan_file(file) if file is not None else {}
             made = from_nested(plan, overlay(stored, nest(plan, chosen)))
+        for name, new in renamed.items():
+            note(f"{_flag(name)} is the old name of {_flag(new)} in this command.")
         body(*given.values(), plan=made)
 
     leaves = plan_fields(plan)
@@ -116,8 +118,13 @@ def read_plan_file(path: Path) -> dict[str, Any]:
         raise InputError(f"Plan '{path}' must be TOML ({error}).") from None
 
 
-def _rename(chosen: dict[str, Any], old: Mapping[str, str], refused: Mapping[str, str]) -> None:
+def _rename(
+    chosen: dict[str, Any], old: Mapping[str, str], refused: Mapping[str, str]
+) -> dict[str, str]:
     """Puts values that were given under old names where they belong.
+
+    Returns:
+        The old names that were given, with today's.
 
     Raises:
         InputError: A name is refused, or given beside its new one.
@@ -128,15 +135,14 @@ def _rename(chosen: dict[str, Any], old: Mapping[str, str], refused: Mapping[str
                 f"{_flag(name)} could mean two things in this command. Received: "
                 f"{one_line(chosen[name])}. {remedy}"
             )
-    for name, new in old.items():
-        if name not in chosen:
-            continue
+    found = {name: new for name, new in old.items() if name in chosen}
+    for name, new in found.items():
         if new in chosen:
             raise InputError(
                 f"{_flag(new)} must be given once. Received: it and {_flag(name)}, its old name."
             )
         chosen[new] = chosen.pop(name)
-        note(f"{_flag(name)} is the old name of {_flag(new)} in this command.")
+    return found
 
 
 def _flag(name: str) -> str:

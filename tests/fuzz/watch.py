@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import time
@@ -54,6 +55,8 @@ def classify(code: int, errors: str, unexpected: BaseException | None) -> tuple[
         return TRACEBACK, f"{type(unexpected).__name__}: {text} ({place})"
     if code == 0:
         return ACCEPTED, ""
+    # advice may stand above the error
+    errors = re.sub(r"\Aparetune: --\S+ is the old name of [^\n]*\n", "", errors)
     if not (errors.startswith("paretune: error: ") and errors.count("\n") == 1):
         return LINES, errors[:300]
     return (REFUSED, errors.strip()) if code == 2 else (EXIT_1, errors.strip())
