@@ -117,7 +117,7 @@ class SensitivityMap:
             InputError: It was not, or it does not say on what.
         """
         if self.origin is None:
-            what = "nothing about its weights, as files of the first release do"
+            what = "one that records nothing about weights, as files of the first release do"
         else:
             fingerprint = self.origin.data if data is None else data.fingerprint()
             wanted = replace(
@@ -127,7 +127,7 @@ class SensitivityMap:
         if what:
             raise InputError(
                 f"A sensitivity map must belong to the model, the criterion and the data. "
-                f"Received: one that tells of {what}. Compute it again with sensitivity_map()."
+                f"Received: {what}. Compute it again with sensitivity_map()."
             )
 
     def losses(self, index: int, name: str, units: int) -> Numbers:

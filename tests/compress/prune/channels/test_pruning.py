@@ -264,19 +264,19 @@ def test_a_sensitivity_map_of_something_else_is_refused(tmp_path: Path, digits: 
     kernel.assign(kernel.numpy() * 2.0)
     measured = sensitivity_map(model, digits, amounts=(0.5,), examples=16)
     prune_channels(model, macs=0.5, sensitivity=measured, data=digits)
-    with pytest.raises(InputError, match="one that tells of weights [0-9a-f]+ instead of"):
+    with pytest.raises(InputError, match="Received: weights [0-9a-f]+ instead of"):
         prune_channels(other, macs=0.5, sensitivity=measured)
-    with pytest.raises(InputError, match="one that tells of criterion l2 instead of l1"):
+    with pytest.raises(InputError, match="Received: criterion l2 instead of l1"):
         prune_channels(model, macs=0.5, sensitivity=measured, criterion="l1")
     halves = replace(digits, val=digits.val.take(np.arange(20)))
-    with pytest.raises(InputError, match="one that tells of data [0-9a-f]+ instead of"):
+    with pytest.raises(InputError, match="Received: data [0-9a-f]+ instead of"):
         prune_channels(model, macs=0.5, sensitivity=measured, data=halves)
     # as the first release wrote them
     record = json.loads(json.dumps(asdict(measured)))
     del record["origin"]
     (tmp_path / "old.json").write_text(json.dumps(record))
     old = SensitivityMap.load(tmp_path / "old.json")
-    with pytest.raises(InputError, match="tells of nothing about its weights"):
+    with pytest.raises(InputError, match="records nothing about weights"):
         prune_channels(model, macs=0.5, sensitivity=old)
 
 
