@@ -95,7 +95,7 @@ def test_only_the_models_room_touches_keras_s_private_api() -> None:
     assert any(name.startswith("keras.src") for name in inside)
 
 
-@pytest.mark.parametrize("use_bridge", [False, True])
+@pytest.mark.parametrize("use_bridge", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_import_leaves_the_process_as_it_was(use_bridge: bool) -> None:
     script = f"""
 import json, os, sys

@@ -18,8 +18,8 @@ FUNCTIONS = [
     for name in paretune.__all__
     if inspect.isfunction(getattr(paretune, name)) or name == "WeightPruner"
 ]
-LONG = ("run", "run_search")
-"""Each starts worker processes, which import TensorFlow again."""
+LONG = ("run", "run_search", "compress_model")
+"""Worker processes, which import TensorFlow again, or a whole compression."""
 DATA = ("as_dataset", "compress_model", "distill", "export", "load_data", "prune_channels",
         "prune_weights", "recalibrate", "run", "sensitivity_map")  # fmt: skip
 """Those that take or give examples: their docstrings tell shapes."""

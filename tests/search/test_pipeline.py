@@ -163,6 +163,7 @@ def test_default_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert default_folder(from_flat(SearchPlan, {"data": source})) == expected
 
 
+@pytest.mark.slow
 def test_data_that_change_are_refused(tmp_path: Path) -> None:
     (tmp_path / "shaky.py").write_text(
         "import numpy as np\n"

@@ -46,6 +46,7 @@ def test_the_cache_holds_what_the_teacher_says(
         assert cached.size_bytes == sum(array.nbytes for array in cached.arrays.values())
 
 
+@pytest.mark.slow
 def test_students_are_the_same_with_and_without(
     digits: Dataset, cpu: Device, small_cnn: Callable[..., Any], tmp_path: Path
 ) -> None:

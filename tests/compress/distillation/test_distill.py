@@ -52,6 +52,7 @@ def test_weight_zero_is_plain_training(
     same_arrays(taught.get_weights(), plain.get_weights(), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_outputs_alone(
     digits: Dataset, cpu: Device, small_cnn: Callable[..., Any]
 ) -> None:

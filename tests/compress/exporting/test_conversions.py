@@ -156,6 +156,7 @@ def test_one_that_was_killed_while_idle_is_started_again(
     assert not gone(second)
 
 
+@pytest.mark.slow
 def test_the_reason_of_a_crash_reaches_the_record_and_the_report(
     lstm: Any, sequences: Dataset, tmp_path: Path, cpu: Any
 ) -> None:

@@ -56,7 +56,7 @@ def perceptron(data: Dataset, width: int, activation: str | None) -> Any:
     [
         ("binary", "sigmoid", "accuracy"),
         pytest.param("binary", None, "accuracy", marks=pytest.mark.slow),
-        ("multilabel", "sigmoid", "f1_macro"),
+        pytest.param("multilabel", "sigmoid", "f1_macro", marks=pytest.mark.slow),
         pytest.param("regression", None, "r2", marks=pytest.mark.slow),
     ],
 )

@@ -296,6 +296,7 @@ def test_few_candidates(folder: SearchFolder, made: list[Candidate]) -> None:
     assert ("Parallel coordinates" in text) == (made[0].choices != {})
 
 
+@pytest.mark.slow
 def test_three_objectives_and_a_negative_quality(tmp_path: Path) -> None:
     objectives = ("r2", "macs", "latency_ms")
     made = [

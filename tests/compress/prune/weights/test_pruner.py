@@ -149,7 +149,10 @@ def test_any_fit_holds_masks(name: str, blobs: Dataset) -> None:
     assert float((kernel.numpy() == 0).mean()) == 0.75
 
 
-@pytest.mark.parametrize("settings", [{"run_eagerly": True}, {"jit_compile": True}, {}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"run_eagerly": True}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow), {}],
+)
 # 512 x 512 weights are ranked by their bits
 @pytest.mark.parametrize("width", [16, pytest.param(512, marks=pytest.mark.slow)])
 def test_eagerly_and_compiled(settings: dict[str, Any], width: int, blobs: Dataset) -> None:
