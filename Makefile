@@ -25,7 +25,7 @@ test-slow: $(READY)
 # the lowest versions that pyproject.toml claims; that old ones warn of new ones is no failure
 test-lowest: $(READY)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-lowest
-	$(BIN)/uv pip install --quiet --python .venv-lowest -c constraints-lowest.txt -e ".[test]"
+	$(BIN)/uv pip install --quiet --compile-bytecode --python .venv-lowest -c constraints-lowest.txt -e ".[test]"
 	.venv-lowest/bin/python -m pytest -W default -m "not slow and not matrix" $(CORE)
 
 # the highest Python
@@ -33,7 +33,7 @@ test-313: $(READY)
 	@if $(BIN)/uv python find 3.13 || $(BIN)/uv python install 3.13; then \
 		set -ex; \
 		$(BIN)/uv venv --quiet --clear --python 3.13 .venv-313; \
-		$(BIN)/uv pip install --quiet --python .venv-313 -c constraints.txt -e ".[test]"; \
+		$(BIN)/uv pip install --quiet --compile-bytecode --python .venv-313 -c constraints.txt -e ".[test]"; \
 		.venv-313/bin/python -m pytest -m "not slow and not matrix" $(CORE); \
 	else \
 		echo "test-313 skipped: there is no Python 3.13 here, and uv could not fetch one"; \
@@ -62,5 +62,5 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[dev]"
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e ".[dev]"
 	touch $@
