@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import compress
+import search
 from compress._version import __version__
 from compress.core.lazy import lazily
 
@@ -71,62 +73,6 @@ if TYPE_CHECKING:
         run_search,
     )
 
-_COMPRESS = (
-    "Analysis",
-    "BenchPlan",
-    "BenchResult",
-    "ChannelOptions",
-    "CompressResult",
-    "DataOptions",
-    "Dataset",
-    "DistillOptions",
-    "DistillResult",
-    "ExportOptions",
-    "Exported",
-    "FeasibleError",
-    "InputError",
-    "LatencyOptions",
-    "MissingDependency",
-    "ParetuneError",
-    "Plan",
-    "PruneResult",
-    "PruneWeightsResult",
-    "Report",
-    "RunFailed",
-    "SensitivityMap",
-    "Split",
-    "TrainSettings",
-    "TrainingDiverged",
-    "WeightOptions",
-    "WeightPruner",
-    "as_dataset",
-    "bench",
-    "compress_model",
-    "count_macs",
-    "coupled_groups",
-    "distill",
-    "export",
-    "load_data",
-    "load_model",
-    "measure_latency",
-    "prune_channels",
-    "prune_weights",
-    "recalibrate",
-    "resume_pruning",
-    "save_pruning",
-    "sensitivity_map",
-)
-_SEARCH = (
-    "BudgetOptions",
-    "FinalOptions",
-    "SearchData",
-    "SearchOptions",
-    "SearchPlan",
-    "StoppingOptions",
-    "run",
-    "run_search",
-)
-
 __all__ = [
     "Analysis",
     "BenchPlan",
@@ -185,10 +131,7 @@ __all__ = [
 if not TYPE_CHECKING:  # a type checker sees the imports above, and no other name
     __getattr__ = lazily(
         __name__,
-        {
-            **{name: f"compress:{name}" for name in _COMPRESS},
-            **{name: f"search:{name}" for name in _SEARCH},
-        },
+        {name: f"{half.__name__}:{name}" for half in (compress, search) for name in half.__all__},
     )
 
 

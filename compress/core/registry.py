@@ -7,7 +7,7 @@ need are known without importing what they stand for.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
@@ -40,7 +40,6 @@ class Registry(Generic[T]):
     Args:
         kind: What a member is, as the user knows it ("sampler"); used in errors.
         table: Names and places.
-        check: Raises an `InputError` where an object is no member of this kind.
 
     Example:
         >>> table = Registry("colour", {"red": "colorsys:rgb_to_hsv"})
@@ -50,14 +49,8 @@ class Registry(Generic[T]):
         (0.0, 1.0, 1.0)
     """
 
-    def __init__(
-        self,
-        kind: str,
-        table: Mapping[str, str | Entry] | None = None,
-        check: Callable[[str, Any], None] | None = None,
-    ) -> None:
+    def __init__(self, kind: str, table: Mapping[str, str | Entry] | None = None) -> None:
         self.kind = kind
-        self._check = check
         self._entries: dict[str, Entry] = {
             name: entry if isinstance(entry, Entry) else Entry(entry)
             for name, entry in (table or {}).items()
@@ -94,10 +87,7 @@ class Registry(Generic[T]):
             InputError: No member has this name; the message lists the choices.
         """
         if name not in self._loaded:
-            found = self._found(name)
-            if self._check is not None:
-                self._check(name, found)
-            self._loaded[name] = cast("T", found)
+            self._loaded[name] = cast("T", self._found(name))
         return self._loaded[name]
 
     def __contains__(self, name: object) -> bool:
@@ -132,13 +122,17 @@ class Registry(Generic[T]):
             MissingDependency: One is not; the message ends in the install line.
         """
         if name in self._entries:
-            shown = f"{self.kind[:1].upper()}{self.kind[1:]} '{name}'"
-            require_packages(self._entries[name].packages, shown)
+            require_packages(self._entries[name].packages, f"{self._title} '{name}'")
+
+    @property
+    def _title(self) -> str:
+        """The kind as a sentence begins with it."""
+        return self.kind[:1].upper() + self.kind[1:]
 
     def _found(self, name: str) -> Any:
         if name not in self._entries:
             if is_place(name):
-                return resolve(name, self.kind[:1].upper() + self.kind[1:])
+                return resolve(name, self._title)
             raise unknown_name(self.kind, name, self._entries)
         place = self._entries[name].place
         return loaded(place) if isinstance(place, str) else place

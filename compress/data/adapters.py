@@ -17,7 +17,7 @@ from compress.data.examples import Array
 from compress.data.meaning import Head, Meaning, meaning_of
 from compress.data.preprocessing import Preprocessing
 from compress.data.splitting import split_off
-from compress.data.streams import gathered, is_stream, stream_name
+from compress.data.streams import gathered, is_stream, several_inputs, stream_name
 from compress.plan import DataOptions
 
 LARGEST_WHOLE = 2**24
@@ -72,7 +72,7 @@ def as_array(value: Any, name: str) -> Array:
         InputError: They are none: names, objects, rows of unequal lengths.
     """
     if isinstance(value, dict):
-        raise _several(f"a dictionary of {', '.join(map(str, value))}")
+        raise several_inputs(f"a dictionary of {', '.join(map(str, value))}")
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:
@@ -98,7 +98,7 @@ def _examples(x: Any, count: int | None, head: Head | None) -> Array:
             )
         )  # fmt: skip
         if one_each:
-            raise _several(f"a list of {len(x)} arrays")
+            raise several_inputs(f"a list of {len(x)} arrays")
     array = as_array(x, "x")
     if array.ndim < 2 or 0 in array.shape[1:]:
         raise InputError(
@@ -116,13 +116,6 @@ def _examples(x: Any, count: int | None, head: Head | None) -> Array:
         with np.errstate(over="ignore"):  # infinity is refused later, and in words
             return array.astype(np.float32)
     return array
-
-
-def _several(received: str) -> InputError:
-    return InputError(
-        "data must be of one input: models of several inputs are counted, exported and pruned "
-        f"without data alone. Received: {received}."
-    )
 
 
 def labelled(

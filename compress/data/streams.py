@@ -106,10 +106,15 @@ def _parts(element: Any) -> tuple[Any, ...]:
 def _one_input(x: Any) -> None:
     if isinstance(x, (dict, list, tuple)):
         what = "a dictionary" if isinstance(x, dict) else f"a {type(x).__name__} of {len(x)}"
-        raise InputError(
-            "data must be of one input: models of several inputs are counted, exported and pruned "
-            f"without data alone. Received: a stream whose x is {what}."
-        )
+        raise several_inputs(f"a stream whose x is {what}")
+
+
+def several_inputs(received: str) -> InputError:
+    """Returns the error of data for several inputs."""
+    return InputError(
+        "data must be of one input: models of several inputs are counted, exported and pruned "
+        f"without data alone. Received: {received}."
+    )
 
 
 def _joined(batches: Iterator[tuple[Any, ...]], name: str) -> tuple[Any, ...]:

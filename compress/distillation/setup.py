@@ -86,12 +86,13 @@ def teaching(
             f"teacher_scalings must have one entry a teacher. Received: {len(scalings)} for "
             f"{len(models)}."
         )
+    own = data.preprocess
     teachers = Teachers(
         models,
         data.task,
         hints,
         orders,
-        [of and of.from_inputs(data.preprocess) for of in scalings],
+        [None if of is None or of.same_as(own) else of.from_inputs(own) for of in scalings],
     )
     teacher_val, notes = _judged(teachers, models, data, weights)
     live = bool(settings.augment) or options.cache == "off"

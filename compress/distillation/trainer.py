@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.summary import Readable, Summary
-from compress.data import Dataset, Preprocessing
+from compress.data import Preprocessing
 from compress.distillation.setup import teaching
 from compress.measure import formats
 from compress.model.io import as_model
 from compress.plan import DistillOptions, TrainSettings
 from compress.plan.keywords import DISTILL
-from compress.run.origin import Origin, origin_of
+from compress.run.origin import origin_of
 from compress.train import train
 from compress.train.given import dataset_for
 
@@ -163,7 +163,7 @@ def distill(
     if teacher_classes is None:
         teacher_classes = [None if run is None else run.class_names for run in runs]
     if teacher_scalings is None:
-        teacher_scalings = [_scaling(run, data) for run in runs]
+        teacher_scalings = [None if run is None else run.preprocess for run in runs]
     with teaching(
         student,
         models,
@@ -199,9 +199,3 @@ def distill(
         cached.size_bytes if cached else 0,
         arranged.notes,
     )
-
-
-def _scaling(run: Origin | None, data: Dataset) -> Preprocessing | None:
-    """Returns the scaling of a teacher's run where it is another one than the data's."""
-    scaling = None if run is None else run.preprocess
-    return None if scaling is None or scaling.same_as(data.preprocess) else scaling

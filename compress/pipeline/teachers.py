@@ -125,6 +125,4 @@ def load_teacher(path: Path, data: Dataset, plan: Plan) -> Teacher:
     # what is left to the pipeline is the model itself, or one of this run
     if origin is None and by_answers and not plan.distill.teacher.automatic:
         scaling = find_scaling(model, data, f"Teacher '{path}'").preprocess
-    if scaling is not None and scaling.same_as(data.preprocess):
-        scaling = None
     return Teacher(path, model, origin.class_names if origin is not None else None, scaling)

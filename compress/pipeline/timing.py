@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.core.atomic_files import read_json, write_json
-from compress.core.errors import InputError, RunFailed
+from compress.core.errors import InputError, MissingDependency, RunFailed
 from compress.core.plugins import MAIN_RUNTIME, RUNTIMES
 from compress.core.registry import loaded
 from compress.measure import measure_latency
@@ -22,47 +22,50 @@ if TYPE_CHECKING:
 def measure_stage(folder: RunFolder, plan: Plan, on_progress: OnProgress = silent) -> None:
     """Times the exported files with every runtime of the plan, once.
 
-    A runtime that is missing or refuses a file is skipped, with the reason on record.
+    Each file's ratio is against its own model's first dense file; all files of a runtime are timed
+    against each other, and a folder where that is done is left as it is. A runtime that is missing
+    or refuses a file is skipped, with the reason on record; of the main one it is an error.
     """
-    for runtime in plan.latency.runtimes:
-        if runtime == MAIN_RUNTIME:
-            _litert(folder, plan, on_progress)
-        else:
-            _other(runtime, folder, plan, on_progress)
+    for name in plan.latency.runtimes:
+        _timed(name, folder, plan, on_progress)
 
 
-def _artifacts(folder: RunFolder) -> list[Artifact]:
-    return [item for record in folder.read_compressed() for item in record.files()]
-
-
-def _other(runtime: str, folder: RunFolder, plan: Plan, on_progress: OnProgress) -> None:
-    """Times with a runtime beside LiteRT, or notes why not."""
-    from compress.core.errors import MissingDependency
-
-    path, made = folder.latency_of(runtime), RUNTIMES[runtime]
-    chosen = [item for item in _artifacts(folder) if item.format in made.exported]
+def _timed(name: str, folder: RunFolder, plan: Plan, on_progress: OnProgress) -> None:
+    """Times with one runtime, or notes why not."""
+    path, runtime, main = folder.latency_of(name), RUNTIMES[name], name == MAIN_RUNTIME
+    records = folder.read_compressed()
+    chosen = [item for made in records for item in made.files() if item.format in runtime.exported]
     if path.exists() and list(read_json(path)) == [item.id for item in chosen]:
         return
     if not chosen:
-        needed = made.exported[0]
-        write_json(path, {"skipped": f"there are no {needed} files: add {needed} to --formats"})
+        if not main:
+            needed = runtime.exported[0]
+            reason = f"there are no {needed} files: add {needed} to --formats"
+            write_json(path, {"skipped": reason})
         return
     try:
-        files = _converted(made, chosen, folder, on_progress)
-        on_progress(f"timing with {runtime}", 0.0)
-        timed = measure_latency(
+        files = _files(runtime, chosen, folder, on_progress)
+        on_progress(f"timing with {name}", 0.0)
+        found = measure_latency(
             files,
             plan.latency,
             baselines={item.id: _baseline(item, chosen) for item in chosen},
-            runtime=runtime,
+            runtime=name,
             seed=plan.seed,
-            on_progress=lambda share: on_progress(f"timing with {runtime}", share),
+            on_progress=lambda share: on_progress(f"timing with {name}", share),
         )
     except (InputError, MissingDependency, RunFailed) as error:
-        LOG.warning("%s was skipped: %s", runtime, error)
+        if main:
+            raise
+        LOG.warning("%s was skipped: %s", name, error)
         write_json(path, {"skipped": str(error)})
         return
-    write_json(path, {name: latency.to_json() for name, latency in timed.items()})
+    write_json(path, {key: latency.to_json() for key, latency in found.items()})
+    first = next(iter(found.values()))
+    LOG.info(
+        "timed %d files with %s: %d rounds, stopped by %s",
+        len(found), name, first.rounds, first.stopped_by,
+    )  # fmt: skip
 
 
 def _baseline(item: Artifact, among: list[Artifact]) -> str:
@@ -74,44 +77,15 @@ def _baseline(item: Artifact, among: list[Artifact]) -> str:
     )
 
 
-def _paths(artifacts: list[Artifact], folder: RunFolder) -> dict[str, Path]:
-    return {item.id: folder.path / item.file for item in artifacts}
-
-
-def _converted(
+def _files(
     runtime: Runtime, artifacts: list[Artifact], folder: RunFolder, on_progress: OnProgress
 ) -> dict[str, Path]:
     """Returns the files that a runtime is given, converted to its own kind where it needs that."""
     if not runtime.converter:
-        return _paths(artifacts, folder)
+        return {item.id: folder.path / item.file for item in artifacts}
     convert, files = loaded(runtime.converter), {}
     for item in artifacts:
         on_progress(f"converting {item.id} for {runtime.name}", 0.0)
         files[item.id] = folder.exports / f"{item.id}{runtime.suffixes[0]}"
         convert(folder.path / item.file, files[item.id])
     return files
-
-
-def _litert(folder: RunFolder, plan: Plan, on_progress: OnProgress) -> None:
-    """Times all exported LiteRT files of a folder against each other, once.
-
-    Each file's ratio is against its own model's first dense format. A folder whose
-    files have all been timed together is left as it is.
-    """
-    artifacts = [item for item in _artifacts(folder) if item.file.endswith(".tflite")]
-    names = [artifact.id for artifact in artifacts]
-    if not names or (folder.latency.exists() and list(read_json(folder.latency)) == names):
-        return
-    on_progress("timing", 0.0)
-    result = measure_latency(
-        _paths(artifacts, folder),
-        plan.latency,
-        baselines={item.id: _baseline(item, artifacts) for item in artifacts},
-        seed=plan.seed,
-        on_progress=lambda share: on_progress("timing", share),
-    )
-    write_json(folder.latency, {name: latency.to_json() for name, latency in result.items()})
-    slowest = next(iter(result.values()))
-    LOG.info(
-        "timed %d files: %d rounds, stopped by %s", len(names), slowest.rounds, slowest.stopped_by
-    )

@@ -18,6 +18,7 @@ from compress.core.atomic_files import (
 )
 from compress.core.errors import InputError
 from compress.core.platform import host
+from compress.core.plugins import MAIN_RUNTIME
 from compress.plan import Plan
 from compress.plan.fields import differing_fields, from_nested, to_nested
 from compress.run.compressed import Compressed, read_compressed
@@ -75,8 +76,8 @@ class RunFolder:
         self.lock = self.path / "run.lock"
 
     def latency_of(self, runtime: str) -> Path:
-        """Where the times of a runtime other than LiteRT stand."""
-        return self.path / f"latency-{runtime}.json"
+        """Where the times of a runtime stand."""
+        return self.latency if runtime == MAIN_RUNTIME else self.path / f"latency-{runtime}.json"
 
     def claim(
         self,

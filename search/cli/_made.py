@@ -26,10 +26,9 @@ def outcome(report: Report) -> str:
     Validation data choose: the smallest file within one point of the best, as the report names
     it. Of a search alone it is the best model of the front, which is not compressed yet.
     """
-    page = f"report: {line(report.folder / 'report.html')}"
     from search.report import SearchReport
 
-    chosen = ""
+    page, chosen = f"report: {line(report.folder / 'report.html')}", ""
     if report.rows:
         chosen = _file(report)
     elif isinstance(report, SearchReport):

@@ -10,5 +10,4 @@ _SOURCE = frozenset({"data.source"})
 RUN = Keywords("run", SearchPlan, without=_SOURCE)
 RUN_SEARCH = Keywords("run_search", SearchPlan, without=_SOURCE)
 
-if not {"run", "run_search"} & {other.function for other in FUNCTIONS}:
-    FUNCTIONS.extend((RUN, RUN_SEARCH))
+FUNCTIONS.extend((RUN, RUN_SEARCH))

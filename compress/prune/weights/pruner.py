@@ -149,7 +149,7 @@ class WeightPruner:
         self._find(model)
         for target, mask in zip(self.targets, self._new_masks(self._final), strict=True):
             target.variable.assign(target.variable.value * _as(mask, target.variable.value))
-        return self._report()
+        return self.report
 
     def __enter__(self) -> WeightPruner:
         """Begins a block that is pruned; `attach` comes before."""
@@ -164,11 +164,6 @@ class WeightPruner:
         """Strips the model, whatever has happened."""
         self.strip()
 
-    @property
-    def report(self) -> WeightReport:
-        """What is pruned by now, and what is kept and why."""
-        return self._report()
-
     def strip(self) -> WeightReport:
         """Takes masks and constraints off, leaving an ordinary model with exact zeros.
 
@@ -182,7 +177,7 @@ class WeightPruner:
             for target, mask in zip(self.targets, self._masks, strict=True):
                 target.variable.assign(target.variable.value * mask)
         self._given_back.clear()
-        return self._report()
+        return self.report
 
     def state(self) -> State:
         """Returns what a training needs to go on: the step and the masks, as bits."""
@@ -325,7 +320,9 @@ class WeightPruner:
         self._step.assign(state["step"])
         self._updated.assign(state["updated"])
 
-    def _report(self) -> WeightReport:
+    @property
+    def report(self) -> WeightReport:
+        """What is pruned by now, and what is kept and why."""
         pruned = tuple(
             PrunedLayer(
                 target.layer,
