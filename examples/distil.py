@@ -39,12 +39,14 @@ if __name__ == "__main__":
     x, x_test, y, y_test = train_test_split(
         digits.images[..., None] / 16, digits.target, test_size=0.2, random_state=0
     )
+    # the teacher must not have learnt what chooses the students' epochs
+    x, x_val, y, y_val = train_test_split(x, y, test_size=0.2, random_state=0)
     teacher = network(32)
     teacher.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     teacher.fit(x, y, epochs=epochs, verbose=0)
 
     # weight is the teacher's share of the loss: the same training without and with it
-    recipe = {"epochs": epochs, "batch_size": 32, "temperature": 4}
+    recipe = {"val": (x_val, y_val), "epochs": epochs, "batch_size": 32, "temperature": 4}
     alone = pt.distill(network(8), teacher, (x, y), weight=0, **recipe)
     taught = pt.distill(network(8), teacher, (x, y), weight=0.7, **recipe)
     print(taught)

@@ -11,6 +11,7 @@ import argparse
 
 import keras
 from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 import paretune as pt
 
@@ -40,12 +41,17 @@ if __name__ == "__main__":
     given = parser.parse_args()
 
     digits = load_digits()
-    x, y = digits.images[..., None] / 16, digits.target
+    # a model must be judged, and chosen, on images that it has not been trained on
+    x, x_test, y, y_test = train_test_split(
+        digits.images[..., None] / 16, digits.target, test_size=0.2, random_state=0
+    )
+    x, x_val, y, y_val = train_test_split(x, y, test_size=0.2, random_state=0)
+    parts = {"val": (x_val, y_val), "test": (x_test, y_test)}
     model = keras.saving.load_model(given.model) if given.model else trained(x, y, given.epochs)
 
     # half of the MACs; fine-tuned with the model as it was as the teacher
     result = pt.compress_model(
-        model, (x, y), channels=0.5, sparsity=0, epochs=given.epochs, latency_budget="10s"
+        model, (x, y), **parts, channels=0.5, sparsity=0, epochs=given.epochs, latency_budget="10s"
     )
     print(result)
     print("to ship:", result.files["int8"])
