@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.benchmarking.models import (
+    FILE,
     BenchModel,
     Prepared,
     Skipped,
@@ -18,7 +19,7 @@ from compress.benchmarking.models import (
     prepare,
     require_a_runtime,
 )
-from compress.benchmarking.result import BenchResult, Timed, write_result
+from compress.benchmarking.result import BenchResult, Timed, key_of, write_result
 from compress.core.atomic_files import new_folder
 from compress.core.errors import InputError
 from compress.measure import Entry, time_entries
@@ -45,8 +46,9 @@ def bench(
 
     Keras models are converted for each runtime and format; a `.tflite`, `.onnx` or `.mnn`
     file is timed as it is. Each ratio is against the first model (the first of `compare`) in
-    the same configuration (runtime, format, threads), or, where one model is given, against
-    its first configuration.
+    the same configuration (runtime, format, threads); what format a file holds is not known,
+    so it is compared with any, the first that there is. Where one model is given, ratios are
+    against its first configuration.
 
     Args:
         models: Keras models (named as they are in Keras) and files, or one of them.
@@ -99,7 +101,9 @@ def _bench(
             reasons = "; ".join(dict.fromkeys(item.reason for item in skipped))
             raise InputError(f"bench must have something to time. Received: {reasons}.")
         keyed = {
-            _key(item, threads): (item, threads) for threads in plan.threads for item in prepared
+            key_of(item.model, item.runtime, item.format, threads): (item, threads)
+            for threads in plan.threads
+            for item in prepared
         }
         tell("timing", 0.0)
         latency = time_entries(
@@ -130,21 +134,16 @@ def _bench(
     return result
 
 
-def _key(item: Prepared, threads: int) -> str:
-    return f"{item.model} {item.runtime} {item.format} {threads}"
-
-
 def _baselines(keyed: dict[str, tuple[Prepared, int]], plan: BenchPlan) -> dict[str, str]:
-    """Returns for each entry the first one of the same configuration, or of all.
-
-    The first of `compare` comes first.
-    """
+    """Returns for each entry what its ratio is against: see `bench`."""
     models = {item.model for item, _ in keyed.values()}
     if len(models) == 1:
         return dict.fromkeys(keyed, next(iter(keyed)))
-    first: dict[tuple[str, str, int], str] = {}
     ahead = sorted(keyed, key=lambda key: keyed[key][0].model != (*plan.compare, "")[0])
-    for key in ahead:
-        item, threads = keyed[key]
-        first.setdefault((item.runtime, item.format, threads), key)
-    return {key: first[item.runtime, item.format, t] for key, (item, t) in keyed.items()}
+
+    def alike(one: str, other: str) -> bool:
+        (a, a_threads), (b, b_threads) = keyed[one], keyed[other]
+        same = a.format == b.format or FILE in (a.format, b.format)
+        return same and (a.runtime, a_threads) == (b.runtime, b_threads)
+
+    return {key: next(other for other in ahead if alike(key, other)) for key in keyed}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import platform
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -49,6 +50,16 @@ class Timed:
         plural = "" if self.latency.threads == 1 else "s"
         return f"{self.runtime} {self.format}, {self.latency.threads} thread{plural}"
 
+    @property
+    def key(self) -> str:
+        """What `Latency.baseline` of others calls it."""
+        return key_of(self.model, self.runtime, self.format, self.latency.threads)
+
+
+def key_of(model: str, runtime: str, format: str, threads: int) -> str:
+    """Returns the name under which one model in one configuration is timed."""
+    return f"{model} {runtime} {format} {threads}"
+
 
 @dataclass(frozen=True, repr=False)
 class BenchResult(Readable):
@@ -90,14 +101,18 @@ class BenchResult(Readable):
         if not self.plan.compare:
             return []
         a, b = self.plan.compare
-        found: dict[str, dict[str, Timed]] = {}
-        for row in self.timed:
-            found.setdefault(row.configuration, {})[row.model] = row
         return [
-            f"{configuration}: {verdict(rows[a], rows[b])}"
-            for configuration, rows in found.items()
-            if a in rows and b in rows
+            f"{_compared(old, new)}: {verdict(old, new)}"
+            for old, new in self._pairs()
+            if (old.model, new.model) == (a, b)
         ]
+
+    def _pairs(self) -> Iterator[tuple[Timed, Timed]]:
+        """Yields what each ratio is against, and whose it is."""
+        rows = {row.key: row for row in self.timed}
+        for row in self.timed:
+            if row.latency.baseline in rows:
+                yield rows[row.latency.baseline], row
 
     def conditions(self) -> str:
         """Says on what, how often and until when it was timed."""
@@ -112,6 +127,9 @@ class BenchResult(Readable):
             f"median and {formats.rounds(first)}; stopped when {why}. Ratios are old/new, paired "
             "by round."
         )
+        for old, new in self._pairs():
+            if old.model != new.model and old.format != new.format:
+                text += f" {new.model}: {_compared(old, new)} of {old.model}."
         return " ".join([text, *(f"Warning: {warning}." for warning in first.warnings)])
 
     def to_json(self) -> dict[str, Any]:
@@ -136,6 +154,12 @@ class BenchResult(Readable):
             "skipped": [asdict(item) for item in self.skipped],
             "verdicts": self.verdicts(),
         }
+
+
+def _compared(old: Timed, new: Timed) -> str:
+    """Returns "litert file, 1 thread", and of what else it is compared with the format."""
+    against = "" if old.format == new.format else f" against {old.format}"
+    return new.configuration + against
 
 
 def verdict(old: Timed, new: Timed) -> str:

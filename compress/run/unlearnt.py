@@ -44,7 +44,12 @@ def check_unlearnt(path: Path, data: Dataset, what: str) -> Judged:
     """
     origin = origin_of(path)
     if origin is None:
-        return Judged()
+        return Judged(
+            notes=(
+                f"what {_low(what)} has learnt is not known (it comes from no run): figures "
+                "flatter it if it has seen the validation or test examples",
+            )
+        )
     learnt, on_purpose = origin.learnt(), origin.learnt_validation()
     if learnt is None:
         _check_fingerprint(origin, data, what)

@@ -96,6 +96,29 @@ def test_files_are_timed_as_they_are(
         bench(files, QUICK)
 
 
+def test_a_file_is_compared_with_a_model_in_any_format(
+    models: list[Path], tmp_path: Path, small_cnn: Callable[..., Any]
+) -> None:
+    """What format a file holds is not known: its ratio is never against itself alone."""
+    export_litert(small_cnn(), tmp_path / "a.tflite", "dynamic")
+    plan = replace(QUICK, formats=("float32", "dynamic"), compare=("wide", "a"))
+    result = bench([*models, tmp_path / "a.tflite"], plan)
+    against = {(row.model, row.format): row.latency.baseline for row in result.timed}
+    assert against == {
+        ("wide", "float32"): "wide litert float32 1",
+        ("wide", "dynamic"): "wide litert dynamic 1",
+        ("small", "float32"): "wide litert float32 1",
+        ("small", "dynamic"): "wide litert dynamic 1",
+        ("a", "file"): "wide litert float32 1",
+    }
+    (told,) = result.verdicts()
+    assert told.startswith("litert file, 1 thread against float32: ")
+    assert "a: litert file, 1 thread against float32 of wide." in result.conditions()
+    # the file first: everything is against it
+    turned = bench([tmp_path / "a.tflite", models[0]], replace(plan, compare=()))
+    assert {row.latency.baseline for row in turned.timed} == {"a litert file 1"}
+
+
 def test_a_missing_runtime_is_skipped_with_its_install_line(
     models: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

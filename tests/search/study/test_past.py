@@ -169,7 +169,9 @@ def test_a_teacher_is_fed_with_its_own_scaling(
             logits = made.outputs(digits.inputs("val"))["teacher_logits"].numpy()[:, 0]
         expected = predict_logits(teacher.model, own, "val")
         np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
-        assert load_teacher(file, own, plan).preprocess is None
+        again = load_teacher(file, own, plan).preprocess
+        assert again is not None
+        assert again.same_as(own.preprocess)
     # told by --normalize, or left to the pipeline
     assert load_teacher(stranger, digits, plan_of(normalize="standardize")).preprocess is None
     assert load_teacher(stranger, digits, plan_of()).preprocess is None
