@@ -34,14 +34,18 @@ class Predictor:
 
     def __call__(self, x: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
         """Returns logits (n, outputs) for raw examples (n, ...)."""
+        import tensorflow as tf
+
         size = min(EVALUATION_BATCH, len(x))
+        # what is traced is called itself: TensorFlow warns of functions that are seldom reused
+        run = self._call.get_concrete_function(tf.TensorSpec((size, *x.shape[1:]), x.dtype))
         outputs = []
         for start in range(0, len(x), size):
             part = x[start : start + size]
             missing = size - len(part)
             # padded, because another batch size would trace the model again
             padded = np.concatenate([part, np.repeat(part[:1], missing, axis=0)])
-            outputs.append(self._call(padded).numpy()[: len(part)])
+            outputs.append(run(tf.convert_to_tensor(padded)).numpy()[: len(part)])
         return np.concatenate(outputs)
 
 
