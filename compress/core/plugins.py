@@ -20,6 +20,7 @@ CRITERIA: Registry[Any] = Registry(
         "fpgm": f"{_CRITERIA}.fpgm:fpgm",
         "taylor": f"{_CRITERIA}.taylor:taylor",
         "activation": f"{_CRITERIA}.activation:activation",
+        "reconstruction": f"{_CRITERIA}.reconstruction:reconstruction",
         "random": f"{_CRITERIA}.random:random",
     },
 )

@@ -32,6 +32,16 @@ def takes_training(operation: Any) -> bool:
     return bool(getattr(operation, "_call_has_training_arg", False))
 
 
+def mask_of(tensor: Any) -> Any:
+    """Returns Keras's mask of a sequence: False at positions that are padding; None: no mask."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def set_mask(tensor: Any, mask: Any) -> None:
+    """Gives a tensor a mask, as layers like `Masking` do."""
+    tensor._keras_mask = mask
+
+
 def freeze_as(model: Any, other: Any) -> None:
     """Makes a model trainable or not as another is; its layers stay as they are.
 

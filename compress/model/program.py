@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from compress.model.internals import takes_training
@@ -11,6 +11,9 @@ from compress.model.internals import takes_training
 Watch = Callable[["Node", list[Any]], None]
 Handler = Callable[["Node", list[Any]], Sequence[Any]]
 """Takes a call and the values of its inputs, returns those of its outputs."""
+
+Steps = Generator[list[tuple["Node", list[Any]]], list[Sequence[Any]], list[Any]]
+"""Yields calls with the values of their inputs, is sent those of their outputs."""
 
 
 @dataclass(eq=False)
@@ -120,26 +123,69 @@ class Program:
             return node.body.interpret(handler, given, entered)
 
         inside = nested or entered
-        last = self._last_uses()
+        steps = self.stepwise(inputs)
+        results: list[Sequence[Any]] | None = None
+        while True:
+            try:
+                ((node, given),) = next(steps) if results is None else steps.send(results)
+            except StopIteration as end:
+                return list(end.value)
+            results = [(handler if node.body is None else inside)(node, given)]
+            del given
+
+    def stepwise(
+        self, inputs: Sequence[Any], steps: Sequence[Sequence[Node]] | None = None
+    ) -> Steps:
+        """Goes through the calls as a generator, for who runs several programs side by side.
+
+        Args:
+            inputs: Values of `inputs`.
+            steps: The calls in an order in which they can be made; those of one step are made
+                together, none of them from what another makes. Default: one by one.
+
+        Yields:
+            The calls of a step with the values of their inputs; it is sent the values of their
+            outputs, call by call. Nested models' calls are not entered.
+
+        Returns:
+            The values of `outputs`.
+        """
+        order = [[node] for node in self.nodes] if steps is None else steps
+        last = {
+            id(tensor): place
+            for place, step in enumerate(order)
+            for node in step
+            for tensor in node.inputs
+        }
+        last |= dict.fromkeys(map(id, self.outputs), len(order))
         values = {id(tensor): value for tensor, value in zip(self.inputs, inputs, strict=True)}
-        for place, node in enumerate(self.nodes):
-            given = [values[id(tensor)] for tensor in node.inputs]
-            for tensor in node.inputs:
-                if last[id(tensor)] == place:
-                    values.pop(id(tensor), None)
-            results = (handler if node.body is None else inside)(node, given)
-            for tensor, value in zip(node.outputs, results, strict=True):
-                if id(tensor) in last:
-                    values[id(tensor)] = value
-            del given, results
+        for place, step in enumerate(order):
+            given = [(node, [values[id(tensor)] for tensor in node.inputs]) for node in step]
+            for node in step:
+                for tensor in node.inputs:
+                    if last[id(tensor)] == place:
+                        values.pop(id(tensor), None)
+            asked = given
+            del given
+            results = yield asked
+            del asked
+            for node, made in zip(step, results, strict=True):
+                for tensor, value in zip(node.outputs, made, strict=True):
+                    if id(tensor) in last:
+                        values[id(tensor)] = value
+            del results
         return [values[id(tensor)] for tensor in self.outputs]
 
-    def _last_uses(self) -> dict[int, int]:
-        """Returns the place of the last call that takes each tensor; outputs are used later."""
-        last = {
-            id(tensor): place for place, node in enumerate(self.nodes) for tensor in node.inputs
-        }
-        return last | dict.fromkeys(map(id, self.outputs), len(self.nodes))
+    def tail(self, place: int) -> Program:
+        """Returns the program of the calls from a place on.
+
+        Its inputs are what these take, or the model returns, of what was made before.
+        """
+        nodes = self.nodes[place:]
+        own = {id(tensor) for node in nodes for tensor in node.outputs}
+        used = [tensor for node in nodes for tensor in node.inputs]
+        cut = {id(tensor): tensor for tensor in (*used, *self.outputs) if id(tensor) not in own}
+        return replace(self, inputs=tuple(cut.values()), nodes=nodes)
 
     def run(
         self,

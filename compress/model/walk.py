@@ -110,6 +110,16 @@ def weights_hash(model: keras.Model) -> str:
     return digest.hexdigest()[:16]
 
 
+def variable_paths(model: Any) -> list[tuple[str, Any]]:
+    """Returns all weights under unique names."""
+    seen: dict[str, int] = {}
+    named = []
+    for variable in model.weights:
+        number = seen[variable.path] = seen.get(variable.path, -1) + 1
+        named.append((f"{variable.path}:{number}" if number else variable.path, variable))
+    return named
+
+
 def is_graph(model: keras.Model) -> bool:
     """Tells whether a model is functional, or a Sequential that was built."""
     import keras

@@ -14,6 +14,7 @@ from compress.core.summary import Readable, Summary
 from compress.data import Dataset, Unlabelled
 from compress.data.streams import is_stream
 from compress.model.io import as_model
+from compress.model.walk import variable_paths
 from compress.plan import ChannelOptions
 from compress.plan.keywords import PRUNE_CHANNELS
 from compress.prune.channels.analysis import coupling_of
@@ -36,7 +37,6 @@ from compress.prune.channels.surgery import (
     KeptIndices,
     indices_by_weight,
     sliced_with_weights,
-    variable_paths,
 )
 from compress.train.given import as_examples, dataset_for
 

@@ -12,6 +12,7 @@ from compress.model.copies import Copier
 from compress.model.internals import freeze_as, maker_of
 from compress.model.program import Node, Program, replaced
 from compress.model.rebuild import config_of, from_config
+from compress.model.walk import variable_paths
 from compress.prune.channels.coupling.groups import Coupling, KeptSlots, Mask
 from compress.prune.channels.coupling.slots import CouplingGraph, Ids, InnerModel
 from compress.prune.channels.rules import known
@@ -70,16 +71,6 @@ def indices_by_weight(coupling: Coupling, mask: Mask) -> dict[int, tuple[Ids | N
         id(weight): tuple(axes.get(id(weight), {}).get(axis) for axis in range(len(weight.shape)))
         for weight in coupling.program.model.weights
     }
-
-
-def variable_paths(model: Any) -> list[tuple[str, Any]]:
-    """Returns all weights under unique names."""
-    seen: dict[str, int] = {}
-    named = []
-    for variable in model.weights:
-        number = seen[variable.path] = seen.get(variable.path, -1) + 1
-        named.append((f"{variable.path}:{number}" if number else variable.path, variable))
-    return named
 
 
 class _Surgeon:

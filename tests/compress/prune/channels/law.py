@@ -17,6 +17,7 @@ from compress.measure import count_macs
 from compress.model import walk
 from compress.model.program import Node, Program
 from compress.model.recording import record
+from compress.model.walk import variable_paths
 from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.coupling.groups import Coupling, Mask
 from compress.prune.channels.selection.costs import CostModel
@@ -24,7 +25,6 @@ from compress.prune.channels.surgery import (
     indices_by_weight,
     kept_indices,
     sliced_with_weights,
-    variable_paths,
 )
 
 Array = npt.NDArray[Any]

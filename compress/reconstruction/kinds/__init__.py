@@ -1,0 +1,6 @@
+"""Layers that are solved for, a file each family: what of them is linear in their kernels."""
+
+from compress.reconstruction.kinds import convolution, dense
+from compress.reconstruction.kinds._base import Array, Part, Places, has_parts, parts_of
+
+__all__ = ["Array", "Part", "Places", "convolution", "dense", "has_parts", "parts_of"]

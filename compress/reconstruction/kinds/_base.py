@@ -1,0 +1,129 @@
+"""What is linear in a layer: its calls as systems of rows times a matrix.
+
+A layer's output before its activation is, at every position, a row of inputs times the kernel,
+plus the bias. Some layers are several such systems side by side that share no weights: one per
+group of a grouped convolution, one per channel of a depthwise one. Everything here has a leading
+axis of systems; their columns in a row, system by system, are the output's channels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Places = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""Examples and, in each, the positions that are looked at, both (rows,)."""
+
+
+class Part(ABC):
+    """One kernel of a layer and the systems that it solves.
+
+    Args:
+        layer: A built layer.
+
+    Attributes:
+        layer: That layer.
+        name: What is said of it where a layer has several parts: "depthwise"; else "".
+    """
+
+    name = ""
+
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
+
+    @property
+    @abstractmethod
+    def kernel(self) -> Any:
+        """The variable that is solved for."""
+
+    @property
+    def bias(self) -> Any:
+        """The variable that is added to the output's channels; None: there is none."""
+        return None
+
+    @property
+    @abstractmethod
+    def features(self) -> tuple[int, ...]:
+        """Axes of the kernel that are the output's channels, those of the systems first."""
+
+    @abstractmethod
+    def matrix(self, kernel: Array) -> Array:
+        """Returns a kernel, or a mask of its shape, as (systems, columns of rows, outputs)."""
+
+    @abstractmethod
+    def array(self, matrix: Array) -> Array:
+        """Returns what `matrix` does, in the kernel's own shape."""
+
+    @abstractmethod
+    def positions(self, x: Array, y: Array) -> int:
+        """Returns the positions of one example, for the inputs and outputs of a call."""
+
+    @abstractmethod
+    def rows(self, x: Array, y: Array, places: Places) -> Array:
+        """Returns the rows that the kernel is multiplied with, (systems, rows, columns).
+
+        Args:
+            x: Inputs of a call, (examples, ...).
+            y: Its outputs: only their shape matters, except where they are states.
+            places: What is looked at.
+        """
+
+    @abstractmethod
+    def outputs(self, y: Array, places: Places) -> Array:
+        """Returns rows of a tensor of the output's shape, (rows, channels)."""
+
+    def bias_vector(self) -> npt.NDArray[np.float64]:
+        """Returns the bias by channel, (channels,); zeros where there is none."""
+        if self.bias is None:
+            return np.zeros(int(np.prod([self.kernel.shape[axis] for axis in self.features])))
+        return np.asarray(self.bias.numpy(), np.float64).reshape(-1)
+
+    def set_bias(self, value: npt.NDArray[np.float64]) -> None:
+        """Assigns the bias by channel."""
+        self.bias.assign(value.reshape(self.bias.shape).astype(self.bias.dtype))
+
+
+PartMaker = Callable[[Any, int], list[Part]]
+"""Takes a layer and the number of axes of its input."""
+_MAKERS: dict[str, PartMaker] = {}
+
+
+def parts_for(*names: str) -> Callable[[PartMaker], PartMaker]:
+    """Registers what makes the parts of Keras's layers of these classes."""
+
+    def register(maker: PartMaker) -> PartMaker:
+        for name in names:
+            _MAKERS[name] = maker
+        return maker
+
+    return register
+
+
+def has_parts(layer: Any) -> bool:
+    """Tells whether a layer is of a class of Keras that has parts to solve for."""
+    return type(layer).__module__.startswith("keras.") and type(layer).__name__ in _MAKERS
+
+
+def parts_of(layer: Any, rank: int) -> tuple[list[Part], str]:
+    """Returns a layer's parts in the order in which they are solved, or why it has none.
+
+    Args:
+        layer: Built.
+        rank: Axes of its input, the batch among them.
+    """
+    if not has_parts(layer):
+        return [], f"there is no way to solve for the weights of {type(layer).__name__}"
+    if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
+        return [], "LoRA and quantized kernels are not solved for"
+    parts = _MAKERS[type(layer).__name__](layer, rank)
+    return parts, "" if parts else "its equation is not a product of rows and a matrix"
+
+
+def at(x: Array, places: Places) -> Array:
+    """Returns rows of (examples, positions, ...)."""
+    return np.asarray(x[places[0], places[1]])

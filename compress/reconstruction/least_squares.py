@@ -1,0 +1,368 @@
+"""Ridge regression towards the weights that are there: moments, rows, masks; NumPy and SciPy.
+
+All arrays have a leading axis of systems that share no weights. With rows P, targets T, the
+weights before W0 and the ridge L = r diag(P'P):
+
+    W = W0 + (P'P + L)^-1 P'(T - P W0)                           P, T centred where a shift may stay
+
+Masked weights are solved for on their support, output by output. Where rows are fewer than
+columns the same is W0 + D P~'(P~ P~' + r I)^-1 (T - P W0) with P~ = P D, D = diag(P'P)^-1/2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Numbers = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+RIDGES = tuple(10.0**-power for power in range(1, 9))
+"""Tried ridges, relative to the diagonal of P'P."""
+FIRST = 2
+"""Where the search among them begins: 1e-3."""
+
+
+@dataclass(eq=False)
+class Moments:
+    """Sums over rows, about an offset that keeps large means from eating small spreads.
+
+    Attributes:
+        count: Rows.
+        offsets: Of rows and targets, (systems, columns) and (systems, outputs).
+        sums: Of rows and targets less their offsets, likewise.
+        pp: Products of rows, (systems, columns, columns).
+        pt: Of rows and targets, (systems, columns, outputs).
+        tt: Squares of targets, (systems, outputs).
+    """
+
+    count: int
+    offsets: tuple[Numbers, Numbers]
+    sums: tuple[Numbers, Numbers]
+    pp: Numbers
+    pt: Numbers
+    tt: Numbers
+
+    @classmethod
+    def empty(cls, rows: Numbers, targets: Numbers) -> Moments:
+        """Returns sums over nothing, with offsets from some rows and targets."""
+        systems, _, columns = rows.shape
+        outputs = targets.shape[2]
+        zeros = np.zeros
+        return cls(
+            0,
+            (rows.mean(1), targets.mean(1)),
+            (zeros((systems, columns)), zeros((systems, outputs))),
+            zeros((systems, columns, columns)),
+            zeros((systems, columns, outputs)),
+            zeros((systems, outputs)),
+        )
+
+    def fresh(self) -> Moments:
+        """Returns sums over nothing with the same offsets."""
+        arrays = [np.zeros_like(part) for part in (*self.sums, self.pp, self.pt, self.tt)]
+        return Moments(0, self.offsets, (arrays[0], arrays[1]), *arrays[2:])
+
+    def add(self, rows: npt.NDArray[Any], targets: npt.NDArray[Any]) -> None:
+        """Adds rows (systems, rows, columns) and targets (systems, rows, outputs)."""
+        p = rows.astype(np.float64) - self.offsets[0][:, None]
+        t = targets.astype(np.float64) - self.offsets[1][:, None]
+        across = p.transpose(0, 2, 1)
+        self.count += p.shape[1]
+        self.sums[0][:] += p.sum(1)
+        self.sums[1][:] += t.sum(1)
+        self.pp += across @ p
+        self.pt += across @ t
+        self.tt += np.einsum("srm,srm->sm", t, t)
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(
+            self.count + other.count,
+            self.offsets,
+            (self.sums[0] + other.sums[0], self.sums[1] + other.sums[1]),
+            self.pp + other.pp,
+            self.pt + other.pt,
+            self.tt + other.tt,
+        )
+
+    @property
+    def means(self) -> tuple[Numbers, Numbers]:
+        """Means of rows and of targets."""
+        count = max(1, self.count)
+        return self.offsets[0] + self.sums[0] / count, self.offsets[1] + self.sums[1] / count
+
+    def centred(self) -> tuple[Numbers, Numbers, Numbers]:
+        """Returns products about the means: of rows, of rows and targets, squares of targets."""
+        count = max(1, self.count)
+        p, t = self.sums
+        return (
+            self.pp - p[:, :, None] * p[:, None] / count,
+            self.pt - p[:, :, None] * t[:, None] / count,
+            np.maximum(self.tt - t**2 / count, 0.0),
+        )
+
+    def raw(self, shift: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+        """Returns products about zero, of targets less a shift (systems, outputs)."""
+        a, b, c = self.centred()
+        p, t = self.means
+        t = t - shift
+        count = self.count
+        return (
+            a + count * p[:, :, None] * p[:, None],
+            b + count * p[:, :, None] * t[:, None],
+            c + count * t**2,
+        )
+
+    def errors(self, weights: Numbers, shift: Numbers) -> Numbers:
+        """Returns the sum over rows of (rows x weights + shift - targets)^2, by output."""
+        a, b, c = self.centred()
+        p, t = self.means
+        inner = np.einsum("sdm,sdm->sm", weights, a @ weights - 2 * b) + c
+        off = t - np.einsum("sd,sdm->sm", p, weights) - shift
+        return np.maximum(inner, 0.0) + self.count * off**2
+
+    def spread(self) -> Numbers:
+        """Returns the sum of squares of targets about their means, by output."""
+        return self.centred()[2]
+
+
+@dataclass(eq=False)
+class Rows:
+    """Rows themselves, where they are fewer than columns; answers as `Moments` does."""
+
+    parts: list[tuple[Numbers, Numbers]] = field(default_factory=list)
+
+    def fresh(self) -> Rows:
+        """Returns no rows."""
+        return Rows()
+
+    def add(self, rows: npt.NDArray[Any], targets: npt.NDArray[Any]) -> None:
+        """Adds rows (systems, rows, columns) and targets (systems, rows, outputs)."""
+        self.parts.append((rows.astype(np.float64), targets.astype(np.float64)))
+
+    def __add__(self, other: Rows) -> Rows:
+        return Rows([*self.parts, *other.parts])
+
+    @property
+    def count(self) -> int:
+        """Rows."""
+        return sum(rows.shape[1] for rows, _ in self.parts)
+
+    @property
+    def stacked(self) -> tuple[Numbers, Numbers]:
+        """All rows and targets; they are put together once."""
+        if len(self.parts) > 1:
+            rows, targets = zip(*self.parts, strict=True)
+            self.parts = [(np.concatenate(rows, 1), np.concatenate(targets, 1))]
+        return self.parts[0]
+
+    @property
+    def means(self) -> tuple[Numbers, Numbers]:
+        """Means of rows and of targets."""
+        rows, targets = self.stacked
+        return rows.mean(1), targets.mean(1)
+
+    def errors(self, weights: Numbers, shift: Numbers) -> Numbers:
+        """Returns the sum over rows of (rows x weights + shift - targets)^2, by output."""
+        rows, targets = self.stacked
+        return np.asarray(((rows @ weights + shift[:, None] - targets) ** 2).sum(1))
+
+    def spread(self) -> Numbers:
+        """Returns the sum of squares of targets about their means, by output."""
+        targets = self.stacked[1]
+        return np.asarray(((targets - targets.mean(1, keepdims=True)) ** 2).sum(1))
+
+
+Sums = Moments | Rows
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What is solved: weights near those before, on a support, with or without a shift.
+
+    Attributes:
+        before: W0, (systems, columns, outputs).
+        support: True where weights may differ from zero; None: everywhere.
+        shift: The constant that is added to outputs and stays, (systems, outputs); None: it
+            is solved for as well.
+    """
+
+    before: Numbers
+    support: Flags | None = None
+    shift: Numbers | None = None
+
+    def solved(self, sums: Sums, ridge: float) -> tuple[Numbers, Numbers]:
+        """Returns weights and shift for a ridge relative to the diagonal."""
+        weights = self._weights(sums, ridge)
+        if self.shift is not None:
+            return weights, self.shift
+        p, t = sums.means
+        return weights, t - np.einsum("sd,sdm->sm", p, weights)
+
+    def _weights(self, sums: Sums, ridge: float) -> Numbers:
+        if isinstance(sums, Rows):
+            rows, targets = sums.stacked
+            if self.shift is None:
+                rows, targets = rows - rows.mean(1)[:, None], targets - targets.mean(1)[:, None]
+            else:
+                targets = targets - self.shift[:, None]
+            left = targets - rows @ self.before
+            change = [
+                _by_rows(p, t, ridge, None if self.support is None else self.support[system])
+                for system, (p, t) in enumerate(zip(rows, left, strict=True))
+            ]
+            return self.before + np.stack(change)
+        a, b, _ = sums.centred() if self.shift is None else sums.raw(self.shift)
+        left = b - a @ self.before
+        regular = _regular(a, ridge)
+        if self.support is None:
+            return self.before + _solve(regular, left)
+        change = [
+            _on_support(*system) for system in zip(regular, left, self.support, strict=True)
+        ]
+        return self.before + np.stack(change)
+
+
+class Factored:
+    """One system's normal equations without a support, factored once for many targets.
+
+    Args:
+        rows: (1 or more systems, rows, columns).
+        ridge: Relative to the diagonal.
+        before: W0, (systems, columns, outputs).
+        shift: As in `Problem`.
+    """
+
+    def __init__(self, rows: npt.NDArray[Any], problem: Problem, ridge: float) -> None:
+        import scipy.linalg
+
+        self.rows = rows
+        self.problem = problem
+        free = problem.shift is None
+        self.means = rows.mean(1, dtype=np.float64) if free else np.zeros(rows[:, 0].shape)
+        systems, count, columns = rows.shape
+        self.a = np.zeros((systems, columns, columns))
+        for start in range(0, count, 8192):
+            part = rows[:, start : start + 8192] - self.means[:, None]
+            self.a += part.transpose(0, 2, 1) @ part
+        regular = _regular(self.a, ridge)
+        self.scale = 1 / np.sqrt(np.einsum("sdd->sd", regular))
+        scaled = regular * self.scale[:, :, None] * self.scale[:, None]
+        self.factors = [scipy.linalg.cho_factor(part, lower=True) for part in scaled]
+
+    def solved(self, targets: npt.NDArray[Any]) -> tuple[Numbers, Numbers]:
+        """Returns weights and shift for targets (rows, channels)."""
+        import scipy.linalg
+
+        before = self.problem.before
+        systems, _, outputs = before.shape
+        shaped = targets.reshape(len(targets), systems, outputs).transpose(1, 0, 2)
+        across = self.rows.transpose(0, 2, 1) @ shaped
+        count = len(targets)
+        if self.problem.shift is None:
+            mean = shaped.mean(1, dtype=np.float64)
+            b = across - count * self.means[:, :, None] * mean[:, None]
+        else:
+            mean = self.problem.shift
+            b = across - self.rows.sum(1, dtype=np.float64)[:, :, None] * mean[:, None]
+        left = (b - self.a @ before) * self.scale[:, :, None]
+        found = np.stack(
+            [
+                scipy.linalg.cho_solve(factor, part)
+                for factor, part in zip(self.factors, left, strict=True)
+            ]
+        )
+        weights = before + found * self.scale[:, :, None]
+        if self.problem.shift is not None:
+            return weights, mean
+        return weights, mean - np.einsum("sd,sdm->sm", self.means, weights)
+
+
+def _regular(a: Numbers, ridge: float) -> Numbers:
+    """Adds the ridge; columns that never differ from zero get 1 and keep their weights."""
+    diagonal = np.einsum("sdd->sd", a)
+    dead = diagonal <= 1e-12 * np.maximum(diagonal.max(1, keepdims=True), 1e-300)
+    regular = a.copy()
+    np.einsum("sdd->sd", regular)[:] = np.where(dead, 1.0, diagonal * (1 + ridge))
+    alive = ~dead
+    regular *= alive[:, :, None] & alive[:, None]
+    np.einsum("sdd->sd", regular)[:] += dead
+    return regular
+
+
+def _solve(regular: Numbers, left: Numbers) -> Numbers:
+    """Solves positive definite systems; by Cholesky, of badly conditioned ones by eigenvalues."""
+    import scipy.linalg
+
+    # scaled to a unit diagonal, inputs of mixed scale lose no digits
+    scale = 1 / np.sqrt(np.einsum("sdd->sd", regular))
+    scaled = regular * scale[:, :, None] * scale[:, None]
+    right = left * scale[:, :, None]
+    if len(scaled) > 1:
+        try:
+            return np.asarray(np.linalg.solve(scaled, right) * scale[:, :, None])
+        except np.linalg.LinAlgError:
+            pass
+    found = np.empty_like(right)
+    for system, (matrix, values) in enumerate(zip(scaled, right, strict=True)):
+        try:
+            factor = scipy.linalg.cho_factor(matrix, lower=True, check_finite=False)
+            found[system] = scipy.linalg.cho_solve(factor, values, check_finite=False)
+        except scipy.linalg.LinAlgError:
+            found[system] = scipy.linalg.lstsq(matrix, values, check_finite=False)[0]
+    return np.asarray(found * scale[:, :, None])
+
+
+def _on_support(regular: Numbers, left: Numbers, support: Flags) -> Numbers:
+    """Solves each output on its own support; outputs of one support share the factor."""
+    found = np.zeros_like(left)
+    patterns, which = np.unique(support.T, axis=0, return_inverse=True)
+    order = np.argsort(which.ravel(), kind="stable")
+    groups = np.split(order, np.cumsum(np.bincount(which.ravel()))[:-1])
+    for pattern, outputs in zip(patterns, groups, strict=True):
+        inside = np.flatnonzero(pattern)
+        if len(inside):
+            part = _solve(regular[np.ix_(inside, inside)][None], left[np.ix_(inside, outputs)][None])
+            found[np.ix_(inside, outputs)] = part[0]
+    return found
+
+
+def _by_rows(p: Numbers, left: Numbers, ridge: float, support: Flags | None) -> Numbers:
+    """Returns the change of one system's weights, by the rows' own products."""
+    norms = np.sqrt((p**2).sum(0))
+    scale = np.where(norms > 1e-6 * max(float(norms.max()), 1e-150), 1, 0) / np.where(
+        norms > 0, norms, 1
+    )
+    scaled = p * scale
+    if support is None:
+        products = scaled @ scaled.T
+        products[np.diag_indices_from(products)] += ridge
+        return np.asarray(scale[:, None] * (scaled.T @ _solve(products[None], left[None])[0]))
+    return scale[:, None] * _conjugate(scaled, left, ridge, support)
+
+
+def _conjugate(p: Numbers, left: Numbers, ridge: float, support: Flags) -> Numbers:
+    """Minimises |p w - left|^2 + ridge |w|^2 on supports, all outputs at once.
+
+    By conjugate gradients: a factor for each of thousands of supports would cost far more.
+    """
+    found = np.zeros(support.shape)
+    residual = (p.T @ left) * support
+    direction = residual.copy()
+    size = (residual**2).sum(0)
+    stop = 1e-12 * size
+    for _ in range(200):
+        moved = p.T @ (p @ direction) * support + ridge * direction
+        curve = (direction * moved).sum(0)
+        step = np.where(curve > 0, size / np.where(curve > 0, curve, 1), 0)
+        found += step * direction
+        residual -= step * moved
+        new = (residual**2).sum(0)
+        if np.all(new <= stop):
+            break
+        direction = residual + np.where(size > 0, new / np.where(size > 0, size, 1), 0) * direction
+        size = new
+    return found

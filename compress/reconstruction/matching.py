@@ -1,0 +1,189 @@
+"""Which layers of a pruned model are solved for, what they were, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from compress.core.errors import InputError
+from compress.model.internals import layers_inside
+from compress.model.program import Node, Program
+from compress.reconstruction.kinds import has_parts, parts_of
+from compress.reconstruction.report import LEFT, LayerRepair
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """A layer of the pruned model and what it was in the dense one.
+
+    Attributes:
+        name: Of both.
+        layer, twin: In the pruned and in the dense model.
+        calls, twin_calls: Their calls, in the order of the programs.
+    """
+
+    name: str
+    layer: Any
+    twin: Any
+    calls: tuple[Node, ...]
+    twin_calls: tuple[Node, ...]
+
+
+def left(name: str, layer: Any, reason: str) -> LayerRepair:
+    """Returns the row of a layer that is not solved for."""
+    return LayerRepair(name, type(layer).__name__, LEFT, reason=reason)
+
+
+def opens(layer: Any) -> bool:
+    """Tells of a layer that is no model whether it is opened: it is made of others."""
+    if has_parts(layer) or type(layer).__name__ in ("LSTM", "GRU", "SimpleRNN", "RNN"):
+        return False
+    return bool(layers_inside(layer, include_self=False)) and bool(layer.weights)
+
+
+def matched(
+    pruned: Program, dense: Program
+) -> tuple[dict[int, Match], list[LayerRepair]]:
+    """Pairs the layers of two flat programs that have kernels, by name.
+
+    Returns:
+        Matches by id of the pruned model's layer, and rows of those that are left.
+
+    Raises:
+        InputError: No layer of the pruned model is one of the dense one.
+    """
+    theirs = _calls(dense)
+    matches: dict[int, Match] = {}
+    rest: list[LayerRepair] = []
+    own = _calls(pruned)
+    for name, calls in own.items():
+        layer = calls[0].operation
+        if not _has_kernel(layer):
+            continue
+        twins = theirs.get(name)
+        parts, reason = parts_of(layer, len(calls[0].inputs[0].shape))
+        if twins is None:
+            reason = "the dense model has no layer of this name"
+        elif type(twins[0].operation) is not type(layer) or len(twins) != len(calls):
+            reason = "in the dense model it is of another class or called another number of times"
+        if reason or twins is None:
+            rest.append(left(name, layer, reason))
+            continue
+        matches[id(layer)] = Match(name, layer, twins[0].operation, tuple(calls), tuple(twins))
+    if not matches:
+        names = ", ".join(list(own)[:5])
+        raise InputError(
+            "The pruned model must have layers with kernels that bear the names of the dense "
+            f"model's. Received: {names or 'no layers'}. Give the model that it was pruned from."
+        )
+    return matches, rest
+
+
+def _has_kernel(layer: Any) -> bool:
+    return any(len(weight.shape) > 1 for weight in getattr(layer, "weights", ()))
+
+
+def _calls(program: Program) -> dict[str, list[Node]]:
+    found: dict[str, list[Node]] = {}
+    names: dict[int, str] = {}
+    for node in program.nodes:
+        if hasattr(node.operation, "weights"):
+            name = names.setdefault(id(node.operation), node.name)
+            found.setdefault(name, []).append(node)
+    return found
+
+
+class Order:
+    """An order of a program's calls, in steps; more may be asked of it as long as it can be had.
+
+    Args:
+        program: A flat program.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.steps: list[list[Node]] = [[node] for node in program.nodes]
+        self._step = {id(node): place for place, node in enumerate(program.nodes)}
+        maker = {id(x): place for place, node in enumerate(program.nodes) for x in node.outputs}
+        self._maker = maker
+        self._users: list[set[int]] = [set() for _ in program.nodes]
+        for place, node in enumerate(program.nodes):
+            for tensor in node.inputs:
+                if id(tensor) in maker:
+                    self._users[maker[id(tensor)]].add(place)
+
+    def before(self, tensor: Any, node: Node) -> bool:
+        """Asks that a tensor is made before a call; returns whether that can be."""
+        if id(tensor) not in self._maker:
+            return True  # an input of the model
+        first, second = self._maker[id(tensor)], self._step[id(node)]
+        if first in self._reached(second):
+            return False
+        self._users[first].add(second)
+        return True
+
+    def together(self, nodes: Sequence[Node]) -> bool:
+        """Asks that calls are made in one step; returns whether that can be."""
+        places = [self._step[id(node)] for node in nodes]
+        if any(place in self._reached(other) - {other} for other in places for place in places):
+            return False
+        first = min(places)
+        reached = set[int]().union(*(self._users[place] for place in places))
+        for users in self._users:
+            if users & set(places):
+                users -= set(places)
+                users.add(first)
+        for place in places:
+            self._users[place] = set()
+            self.steps[place] = []
+        self._users[first] = reached
+        self.steps[first] = list(nodes)
+        self._step.update((id(node), first) for node in nodes)
+        for node in nodes:
+            self._maker.update((id(tensor), first) for tensor in node.outputs)
+        return True
+
+    def sorted(self) -> list[list[Node]]:
+        """Returns the steps, those first that came first in the program."""
+        import heapq
+
+        waiting = [0] * len(self.steps)
+        for users in self._users:
+            for user in users:
+                waiting[user] += 1
+        ready = [place for place, count in enumerate(waiting) if count == 0]
+        order = []
+        while ready:
+            place = heapq.heappop(ready)
+            order.append(self.steps[place])
+            for user in self._users[place]:
+                waiting[user] -= 1
+                if waiting[user] == 0:
+                    heapq.heappush(ready, user)
+        return [step for step in order if step]
+
+    def _reached(self, start: int) -> set[int]:
+        """Returns the steps that need a step's results, itself among them."""
+        found, stack = {start}, [start]
+        while stack:
+            for user in self._users[stack.pop()] - found:
+                found.add(user)
+                stack.append(user)
+        return found
+
+
+def joined(order: Order, matches: dict[int, Match]) -> list[LayerRepair]:
+    """Brings the calls of each layer that is solved for into one step.
+
+    Layers of which one call needs the result of another are taken out of `matches`.
+
+    Returns:
+        Rows of the layers that are left.
+    """
+    rest = []
+    for match in list(matches.values()):
+        if len(match.calls) > 1 and not order.together(match.calls):
+            del matches[id(match.layer)]
+            reason = "a later call of it depends on an earlier one"
+            rest.append(left(match.name, match.layer, reason))
+    return rest

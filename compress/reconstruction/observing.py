@@ -1,0 +1,135 @@
+"""What a model's kernel layers read: second moments of their inputs, in one pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.model.program import Node, Program
+from compress.reconstruction.kinds import Part, has_parts, parts_of
+from compress.reconstruction.least_squares import Moments, Numbers
+from compress.reconstruction.paths import Absorber, Graph, absorbers
+from compress.reconstruction.values import CHUNK
+
+SAMPLES = 20_000
+WIDEST = 12_000
+"""Columns; the moments of wider inputs (1.2 GB and more) are not taken."""
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """What the only system of a kernel reads.
+
+    Attributes:
+        name: Of the layer.
+        place: Of its first call in the program.
+        part: Its kernel.
+        moments: Of its rows, over all calls.
+        absorbers: Normalizations that take up a shift of its outputs; None: none do.
+    """
+
+    name: str
+    place: int
+    part: Part
+    moments: Moments
+    absorbers: list[Absorber] | None
+
+    @property
+    def movable(self) -> bool:
+        """Whether something takes up a constant shift of the outputs."""
+        return self.part.bias is not None or self.absorbers is not None
+
+    def covariance(self) -> Numbers:
+        """Returns the mean products of rows, (columns, columns).
+
+        About their means where outputs can be shifted, else about zero.
+        """
+        sums = self.moments.centred() if self.movable else self.moments.raw(np.zeros((1, 1)))
+        return np.asarray(sums[0][0] / max(1, self.moments.count))
+
+    def kernel(self) -> Numbers:
+        """Returns the kernel, (columns, outputs)."""
+        return self.part.matrix(np.asarray(self.part.kernel.numpy(), np.float64))[0]
+
+    def columns_of(self, axis: int) -> npt.NDArray[np.int64]:
+        """Returns for every index of a kernel's axis the columns of rows that belong to it.
+
+        Shape: (size of the axis, columns each).
+        """
+        shape = tuple(self.part.kernel.shape)
+        matrix = self.part.matrix(np.empty(shape, np.int8)).shape
+        numbers = np.broadcast_to(np.arange(matrix[1])[None, :, None], matrix)
+        flat = np.moveaxis(self.part.array(np.ascontiguousarray(numbers)), axis, 0)
+        others = [size for place, size in enumerate(shape) if place != axis]
+        rows = flat.reshape(shape[axis], math.prod(others))
+        return np.stack([np.unique(row) for row in rows])
+
+
+def observe(
+    program: Program,
+    inputs: Sequence[npt.NDArray[Any]],
+    *,
+    seed: int = 0,
+    samples: int = SAMPLES,
+) -> dict[int, Observed]:
+    """Runs a model once and returns what its kernel layers read, by id of the kernel.
+
+    Left out are kernels of several systems (depthwise, grouped): their inputs leave with outputs.
+
+    Args:
+        program: A flat program.
+        inputs: One array an input, (examples, ...).
+        seed: Of the positions that are looked at.
+        samples: Of them, for each layer.
+    """
+    rng = np.random.default_rng(seed)
+    count = len(inputs[0])
+    graph = Graph(program)
+    found: dict[int, Observed] = {}
+    calls: dict[int, int] = {}
+    for node in program.nodes:
+        calls[id(node.operation)] = calls.get(id(node.operation), 0) + 1
+
+    def watch(node: Node, given: list[Any]) -> None:
+        if not has_parts(node.operation):
+            return
+        x = np.asarray(given[0])
+        parts, _ = parts_of(node.operation, x.ndim)
+        shape = tuple(node.operation.compute_output_shape(x.shape))
+        made = np.broadcast_to(np.float32(0), shape)
+        for part in parts:
+            systems, columns, _ = part.matrix(np.empty(part.kernel.shape, np.int8)).shape
+            if systems != 1 or columns > WIDEST:
+                continue
+            positions = part.positions(x, made)
+            share = -(-samples // (count * calls[id(node.operation)]))
+            each = min(positions, max(1, share))
+            drawn = np.stack([rng.permutation(positions)[:each] for _ in range(len(x))])
+            places = np.repeat(np.arange(len(x)), each), drawn.ravel()
+            rows = part.rows(x, made, places)
+            nothing = np.zeros((1, rows.shape[1], 1))
+            if id(part.kernel) not in found:
+                moments = Moments.empty(rows.astype(np.float64), nothing)
+                ends = absorbers(graph, node.outputs[0]) if part is parts[-1] else None
+                place = graph.place[id(node)]
+                found[id(part.kernel)] = Observed(node.name, place, part, moments, ends)
+            found[id(part.kernel)].moments.add(rows, nothing)
+
+    for start in range(0, count, _chunk(program)):
+        stop = min(count, start + _chunk(program))
+        program.run([x[start:stop] for x in inputs], watch)
+    return found
+
+
+def _chunk(program: Program) -> int:
+    largest = max(
+        math.prod(size or 1 for size in tuple(tensor.shape)[1:]) * 4
+        for node in program.nodes
+        for tensor in node.outputs
+    )
+    return int(min(256, max(1, CHUNK // largest)))

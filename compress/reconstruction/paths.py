@@ -1,0 +1,316 @@
+"""What becomes of a layer's output: scales, shifts and additions up to the next nonlinearity."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.model.internals import takes_training
+from compress.model.program import Node, Program
+from compress.reconstruction.samples import Clip
+
+Numbers = npt.NDArray[np.float64]
+ADDS = ("Add",)
+POOLS = (
+    "AveragePooling", "MaxPooling", "GlobalAveragePooling", "GlobalMaxPooling", "UpSampling"
+)  # fmt: skip
+SAME = ("Dropout", "SpatialDropout", "GaussianDropout", "GaussianNoise", "Identity")
+
+
+class Graph:
+    """A flat program, asked where tensors come from and go to.
+
+    Attributes:
+        program: The program.
+        place: Index of each node, by id.
+        made: Place of the node that makes a tensor, by id; inputs have -1.
+        calls: How often each operation is called, by id.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.place = {id(node): place for place, node in enumerate(program.nodes)}
+        self.made = dict.fromkeys(map(id, program.inputs), -1)
+        self._users: dict[int, list[Node]] = {}
+        for place, node in enumerate(program.nodes):
+            self.made.update(dict.fromkeys(map(id, node.outputs), place))
+            for tensor in {id(x): x for x in node.inputs}.values():
+                self._users.setdefault(id(tensor), []).append(node)
+        self._ends = set(map(id, program.outputs))
+        self.calls = Counter(id(node.operation) for node in program.nodes)
+
+    def users(self, tensor: Any) -> list[Node]:
+        """Returns the nodes that take a tensor."""
+        return self._users.get(id(tensor), [])
+
+    def only_user(self, tensor: Any) -> Node | None:
+        """Returns the node that takes a tensor, where nothing else does."""
+        users = self.users(tensor)
+        return users[0] if len(users) == 1 and id(tensor) not in self._ends else None
+
+    def is_output(self, tensor: Any) -> bool:
+        """Tells whether the model returns a tensor."""
+        return id(tensor) in self._ends
+
+
+@dataclass(eq=False)
+class Other:
+    """What is added on the way, in the pruned and in the dense model.
+
+    Attributes:
+        pruned, dense: The tensors.
+        begin: Where the layer's channels begin in the pruned one.
+        kept: Where they are in the dense one, (channels,).
+        gains: Behind the addition, in the pruned and in the dense model.
+    """
+
+    pruned: Any
+    dense: Any
+    begin: int
+    kept: npt.NDArray[np.int64]
+    gains: tuple[Numbers, Numbers]
+
+
+@dataclass(eq=False)
+class Way:
+    """From a layer's output z to the end of what is linear: gain * z + offset + others.
+
+    All arrays are (channels,) of the pruned layer; of the dense model those that were kept.
+
+    Attributes:
+        gain, offset: In the pruned model.
+        dense_gain, dense_offset: In the dense one.
+        others: What is added.
+        first: The layer right behind that has a scale of its own; None: there is none.
+        rest: The gain behind `first`.
+        tail: The offset that is added behind `first`, at the end.
+        clip: The activation at its end, where that cuts values off; None: it is another one.
+    """
+
+    gain: Numbers
+    offset: Numbers
+    dense_gain: Numbers
+    dense_offset: Numbers
+    others: list[Other] = field(default_factory=list)
+    first: Any = None
+    rest: Numbers = field(default_factory=lambda: np.ones(1))
+    tail: Numbers = field(default_factory=lambda: np.zeros(1))
+    clip: Clip | None = None
+
+
+Rows = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+"""A tensor of one example -> rows of channels."""
+
+
+def way_from(
+    graphs: tuple[Graph, Graph],
+    nodes: tuple[Node, Node],
+    kept: npt.NDArray[np.int64],
+    rows: Rows,
+    before: Callable[[Any], bool],
+) -> Way:
+    """Follows a kernel layer's output as long as all that happens is per-channel and linear.
+
+    Args:
+        graphs: Of the pruned and of the dense model.
+        nodes: The layer's calls.
+        kept: Output channels of the dense layer that the pruned one has.
+        rows: Brings tensors of the output's layout into rows of channels.
+        before: Sees to it that a tensor of the pruned model is known before the layer is called;
+            returns whether it can be.
+    """
+    pruned, dense = graphs
+    tensor, twin = nodes[0].outputs[0], nodes[1].outputs[0]
+    width = len(kept)
+    one, zero = np.ones(width), np.zeros(width)
+    way = Way(one, zero, one, zero, rest=one, tail=zero)
+    begin, chosen = 0, kept
+    own = getattr(nodes[0].operation, "activation", None)
+    if not is_linear(own):
+        way.clip = clip_of(own)
+        return way
+    for count in range(len(pruned.program.nodes)):
+        node = pruned.only_user(tensor)
+        other_node = None if node is None else _counterpart(node, dense.users(twin))
+        if node is None or other_node is None or len(node.outputs) != 1:
+            break
+        kind = type(node.operation).__name__
+        if kind in ADDS and len(node.inputs) > 1:
+            found = _added(node, other_node, tensor, twin)
+            if found is None or not all(before(x) for x, _ in found):
+                break
+            way.others += [Other(x, y, begin, chosen, (one, one)) for x, y in found]
+        elif kind == "Concatenate":
+            starts = _start(node, tensor), _start(other_node, twin)
+            if starts[0] is None or starts[1] is None:
+                break
+            begin, chosen = begin + starts[0], chosen + starts[1]
+        else:
+            here, there = _affine(node, rows), _affine(other_node, rows)
+            if here is None or there is None:
+                way.clip = clip_of(node.operation) if begin == 0 else None
+                break
+            gain, offset = (part[begin : begin + width] for part in here)
+            dense_gain, dense_offset = (part[chosen] for part in there)
+            if count == 0 and _scales(node.operation):
+                way.first = node.operation
+            else:
+                way.rest = way.rest * gain
+                way.tail = way.tail * gain + offset
+            way.gain, way.offset = gain * way.gain, gain * way.offset + offset
+            way.dense_gain = dense_gain * way.dense_gain
+            way.dense_offset = dense_gain * way.dense_offset + dense_offset
+            for other in way.others:
+                other.gains = other.gains[0] * gain, other.gains[1] * dense_gain
+        tensor, twin = node.outputs[0], other_node.outputs[0]
+    return way
+
+
+def is_linear(activation: Any) -> bool:
+    """Tells whether an activation function changes nothing."""
+    import keras
+
+    return activation is None or activation is keras.activations.linear
+
+
+def clip_of(operation: Any) -> Clip | None:
+    """Returns how a layer, raw operation or function cuts values off, if that is all it does."""
+    import keras
+
+    kind = type(operation).__name__
+    if isinstance(operation, keras.layers.ReLU):
+        plain = not operation.negative_slope and not operation.threshold
+        high = np.inf if operation.max_value is None else float(operation.max_value)
+        return Clip(0.0, high) if plain else None
+    if isinstance(operation, keras.layers.Activation):
+        return clip_of(operation.activation)
+    if operation is keras.activations.relu or kind == "Relu":
+        return Clip(0.0, np.inf)
+    if operation is keras.activations.relu6 or kind == "Relu6":
+        return Clip(0.0, 6.0)
+    return None
+
+
+def _scales(layer: Any) -> bool:
+    """Tells whether a layer's own scale may be set by channel."""
+    import keras
+
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return layer.gamma is not None and layer.beta is not None
+    gamma = getattr(layer, "gamma", None)
+    return type(layer).__name__ == "LayerScale" and len(getattr(gamma, "shape", ())) == 1
+
+
+def _counterpart(node: Node, candidates: list[Node]) -> Node | None:
+    """Returns the dense model's call of the same name; of raw operations, of the same class."""
+    import keras
+
+    layer = isinstance(node.operation, keras.layers.Layer)
+    same = [
+        other
+        for other in candidates
+        if type(other.operation) is type(node.operation)
+        and (not layer or other.name == node.name)
+    ]
+    return same[0] if len(same) == 1 else None
+
+
+def _added(node: Node, twin_node: Node, tensor: Any, twin: Any) -> list[tuple[Any, Any]] | None:
+    """Pairs the other operands of an addition; None where they do not pair."""
+    mine = [x for x in node.inputs if x is not tensor]
+    theirs = [x for x in twin_node.inputs if x is not twin]
+    same = len(mine) == len(theirs) == len(node.inputs) - 1
+    shaped = all(tuple(x.shape) == tuple(tensor.shape) for x in mine)
+    shaped = shaped and all(tuple(x.shape) == tuple(twin.shape) for x in theirs)
+    return list(zip(mine, theirs, strict=True)) if same and shaped else None
+
+
+def _start(node: Node, tensor: Any) -> int | None:
+    """Returns where a tensor's channels begin in a concatenation of channels."""
+    rank = len(tensor.shape)
+    if node.operation.axis % rank != rank - 1 or sum(x is tensor for x in node.inputs) != 1:
+        return None
+    start = 0
+    for other in node.inputs:
+        if other is tensor:
+            return start
+        start += other.shape[-1]
+    return None
+
+
+def _affine(node: Node, rows: Rows) -> tuple[Numbers, Numbers] | None:
+    """Returns gain and offset by channel of a call that is affine by channel, found by trial."""
+    import keras
+
+    operation = node.operation
+    weights = getattr(operation, "weights", [])
+    if len(node.inputs) != 1 or any(len(weight.shape) > 1 for weight in weights):
+        return None
+    shape = [1, *(2 if size is None else size for size in tuple(node.inputs[0].shape)[1:])]
+    if tuple(node.outputs[0].shape)[1:] != tuple(node.inputs[0].shape)[1:]:
+        return None
+
+    def called(x: Any) -> npt.NDArray[Any] | None:
+        args, kwargs = node.arguments([keras.ops.convert_to_tensor(x.astype(np.float32))])
+        if takes_training(operation):
+            kwargs = {**kwargs, "training": False}
+        y = np.asarray(keras.ops.convert_to_numpy(operation(*args, **kwargs)), np.float64)
+        return rows(y) if y.shape == x.shape else None
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=shape)
+    zero, one, some = called(np.zeros(shape)), called(np.ones(shape)), called(x)
+    if zero is None or one is None or some is None:
+        return None
+    gain, offset = (one - zero)[0], zero[0]
+    expected = rows(x.astype(np.float32)) * gain + offset
+    flat = all(np.allclose(part, part[0], rtol=1e-5, atol=1e-6) for part in (one, zero))
+    scale = np.abs(expected).max() + 1e-12
+    return (gain, offset) if flat and np.abs(some - expected).max() <= 1e-4 * scale else None
+
+
+@dataclass(frozen=True, eq=False)
+class Absorber:
+    """A batch normalization that takes up a shift of some of its channels."""
+
+    layer: Any
+    start: int
+
+
+def absorbers(graph: Graph, tensor: Any, start: int = 0) -> list[Absorber] | None:
+    """Finds normalizations whose moving means can take up a constant that is added to a tensor.
+
+    Returns:
+        All that the constant reaches; None where some of it reaches something else.
+    """
+    import keras
+
+    if graph.is_output(tensor):
+        return None
+    found: list[Absorber] = []
+    for node in graph.users(tensor):
+        kind = type(node.operation).__name__
+        if isinstance(node.operation, keras.layers.BatchNormalization):
+            last = node.operation.axis in (-1, len(tensor.shape) - 1)
+            if not last or graph.calls[id(node.operation)] != 1:
+                return None
+            found.append(Absorber(node.operation, start))
+            continue
+        if kind == "Concatenate":
+            begin = _start(node, tensor)
+            if begin is None:
+                return None
+            more = absorbers(graph, node.outputs[0], start + begin)
+        elif any(kind.startswith(name) for name in (*POOLS, *SAME)):
+            more = absorbers(graph, node.outputs[0], start)
+        else:
+            return None
+        if more is None:
+            return None
+        found += more
+    return found or None

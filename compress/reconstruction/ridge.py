@@ -1,0 +1,133 @@
+"""The ridge of a layer, chosen on examples held back, and whether its solution is any better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from compress.reconstruction.least_squares import (
+    FIRST,
+    RIDGES,
+    Factored,
+    Moments,
+    Numbers,
+    Problem,
+    Sums,
+)
+from compress.reconstruction.samples import Clip, Sample
+
+ROUNDS = 20
+"""Of freeing targets that an activation cuts off."""
+ENOUGH = 0.002
+"""Relative gain below which a round is the last."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Weights and shift of a layer and what they are worth.
+
+    Attributes:
+        weights, shift: Solved on all rows, with the ridge that served best.
+        ridge: Relative to the diagonal.
+        before, after: Errors on the rows held back, relative to the targets' spread: one a
+            call; `after` of the solution without these rows.
+    """
+
+    weights: Numbers
+    shift: Numbers
+    ridge: float
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+
+    @property
+    def better(self) -> bool:
+        """No call became worse, and one better."""
+        worse = any(a > b for b, a in zip(self.before, self.after, strict=True))
+        return not worse and sum(self.after) < sum(self.before)
+
+
+def fitted(
+    problem: Problem, train: Sample, held: Sequence[Sample], now: Numbers, clip: Clip | None
+) -> tuple[Fit, Sums]:
+    """Solves a problem with the ridge that is best on rows held back.
+
+    Args:
+        problem: What is solved.
+        train: Rows that are solved on, of all calls.
+        held: Rows held back, call by call.
+        now: The shift as it is, (systems, outputs).
+        clip: The activation behind the layer, where it cuts off: what it hides is no error.
+
+    Returns:
+        The fit, and the sums over all rows.
+    """
+    sums, judges = train.sums(), [part.sums() for part in held]
+    units = [float(part.spread().sum()) or 1.0 for part in judges]
+
+    def errors(weights: Numbers, shift: Numbers) -> tuple[float, ...]:
+        return tuple(
+            float(part.errors(weights, shift).sum()) / unit
+            for part, unit in zip(judges, units, strict=True)
+        )
+
+    tried: dict[int, tuple[float, ...]] = {}
+    best = FIRST
+
+    def total(index: int) -> float:
+        if index not in tried:
+            tried[index] = errors(*problem.solved(sums, RIDGES[index]))
+        found = sum(tried[index])
+        return found if np.isfinite(found) else np.inf
+
+    for step in (1, -1):
+        while 0 <= best + step < len(RIDGES) and total(best + step) < total(best):
+            best += step
+    ridge = RIDGES[best]
+    everything: Any = sums
+    for part in judges:
+        everything = everything + part
+    if clip is None:
+        weights, shift = problem.solved(everything, ridge)
+        return Fit(weights, shift, ridge, errors(problem.before, now), tried[best]), everything
+    return _clipped(problem, train, held, now, clip, ridge, sums, everything), everything
+
+
+def _clipped(
+    problem: Problem,
+    train: Sample,
+    held: Sequence[Sample],
+    now: Numbers,
+    clip: Clip,
+    ridge: float,
+    sums: Sums,
+    everything: Sums,
+) -> Fit:
+    """Goes on from the linear solution: where the activation cuts off, targets are free.
+
+    As long as the error behind the activation falls on rows held back.
+    """
+
+    def errors(weights: Numbers, shift: Numbers) -> tuple[float, ...]:
+        return tuple(clip.error(part, weights, shift) for part in held)
+
+    before = errors(problem.before, now)
+    weights, shift = problem.solved(sums, ridge)
+    after, rounds = errors(weights, shift), 0
+    if isinstance(sums, Moments) and problem.support is None:
+        factored = Factored(train.rows, problem, ridge)
+        for _ in range(ROUNDS):
+            trial = factored.solved(clip.targets(train, weights, shift))
+            found = errors(*trial)
+            if not sum(found) < sum(after) * (1 - ENOUGH):
+                break
+            (weights, shift), after, rounds = trial, found, rounds + 1
+    weights, shift = problem.solved(everything, ridge)
+    if rounds:
+        whole = Sample.joined([train, *held])
+        factored = Factored(whole.rows, problem, ridge)
+        for _ in range(rounds):
+            weights, shift = factored.solved(clip.targets(whole, weights, shift))
+    return Fit(weights, shift, ridge, before, after)

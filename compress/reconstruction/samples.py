@@ -1,0 +1,101 @@
+"""Rows and targets of one layer: sampled once, solved for as often as it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.reconstruction.least_squares import Moments, Numbers, Rows, Sums
+
+Singles = npt.NDArray[np.float32]
+BLOCK = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """What a layer's kernel is multiplied with, and what that should be.
+
+    Attributes:
+        rows: (systems, rows, columns).
+        targets: (rows, channels).
+        base: What is added before the activation, (rows, channels); None: nothing.
+    """
+
+    rows: Singles
+    targets: Singles
+    base: Singles | None = None
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Sample]) -> Sample:
+        """Puts samples behind each other."""
+        if len(parts) == 1:
+            return parts[0]
+        bases = [part.base for part in parts if part.base is not None]
+        return cls(
+            np.concatenate([part.rows for part in parts], 1),
+            np.concatenate([part.targets for part in parts]),
+            np.concatenate(bases) if bases else None,
+        )
+
+    def sums(self) -> Sums:
+        """Returns moments, or the rows themselves where they are fewer than columns."""
+        systems, count, columns = self.rows.shape
+        if systems == 1 and count <= columns:
+            found = Rows()
+            found.add(self.rows, _by_system(self.targets, systems))
+            return found
+        shaped = _by_system(self.targets, systems)
+        first = slice(0, BLOCK)
+        moments = Moments.empty(
+            self.rows[:, first].astype(np.float64), shaped[:, first].astype(np.float64)
+        )
+        for start in range(0, count, BLOCK):
+            part = slice(start, start + BLOCK)
+            moments.add(self.rows[:, part], shaped[:, part])
+        return moments
+
+    def predicted(self, weights: Numbers, shift: Numbers) -> Singles:
+        """Returns rows x weights + shift, (rows, channels)."""
+        made = self.rows @ weights.astype(np.float32)
+        made = made.transpose(1, 0, 2).reshape(len(self), -1)
+        made += shift.reshape(-1).astype(np.float32)
+        return np.asarray(made)
+
+
+def _by_system(targets: Singles, systems: int) -> Singles:
+    return np.ascontiguousarray(targets.reshape(len(targets), systems, -1).transpose(1, 0, 2))
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An activation that cuts values off: ReLU from below, ReLU6 from both sides."""
+
+    low: float
+    high: float
+
+    def error(self, sample: Sample, weights: Numbers, shift: Numbers) -> float:
+        """Returns the squared error behind the activation relative to the targets' spread."""
+        made, wanted = sample.predicted(weights, shift), sample.targets
+        if sample.base is not None:
+            made, wanted = made + sample.base, wanted + sample.base
+        made, wanted = (np.clip(part, self.low, self.high) for part in (made, wanted))
+        spread = float(((wanted - wanted.mean(0)) ** 2).sum(dtype=np.float64))
+        return float(((made - wanted) ** 2).sum(dtype=np.float64)) / (spread or 1.0)
+
+    def targets(self, sample: Sample, weights: Numbers, shift: Numbers) -> Singles:
+        """Returns the targets nearest to what weights make that look the same when cut off."""
+        made, wanted = sample.predicted(weights, shift), sample.targets
+        if sample.base is not None:
+            made, wanted = made + sample.base, wanted + sample.base
+        free = np.where(
+            wanted <= self.low,
+            np.minimum(made, self.low),
+            np.where(wanted >= self.high, np.maximum(made, self.high), wanted),
+        )
+        return np.asarray(free if sample.base is None else free - sample.base)

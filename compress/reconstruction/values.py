@@ -1,0 +1,103 @@
+"""What tensors hold for all examples: in memory up to a limit, beyond it in a temporary file."""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.model.internals import mask_of, set_mask
+from compress.reconstruction.kinds import Array
+
+LIMIT = 3 * 2**30
+"""Bytes of values that are held in memory at one time."""
+CHUNK = 64 * 2**20
+"""Bytes of the largest tensor that are computed at one time."""
+
+
+class Store:
+    """Holds what tensors hold.
+
+    Args:
+        limit: Bytes in memory; more lies in a folder of its own that `close` removes.
+    """
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self.limit = limit
+        self.used = 0
+        self.spilled = 0
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._files = 0
+
+    def keep(self, tensor: Any) -> Value:
+        """Returns a tensor as something that is held."""
+        mask = mask_of(tensor)
+        size = int(np.prod(tensor.shape)) * tensor.dtype.size
+        if self.used + size <= self.limit or size < 2**20:
+            value = Value(tensor, None, mask, tuple(tensor.shape))
+            self.used += size
+            weakref.finalize(value, self._released, size)
+            return value
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="paretune-")
+        self._files += 1
+        path = Path(self._folder.name) / f"{self._files}.bin"
+        array = np.asarray(tensor)
+        array.tofile(path)
+        self.spilled += size
+        value = Value(None, (path, array.dtype, array.shape), mask, array.shape)
+        weakref.finalize(value, path.unlink, missing_ok=True)
+        return value
+
+    def _released(self, size: int) -> None:
+        self.used -= size
+
+    def close(self) -> None:
+        """Removes the files."""
+        if self._folder is not None:
+            self._folder.cleanup()
+
+
+class Value:
+    """What a tensor holds for one chunk of examples.
+
+    Attributes:
+        mask: Of sequences: False at positions that are padding; None: there are none.
+        blank: An array of the same shape that takes no memory.
+    """
+
+    def __init__(
+        self,
+        tensor: Any,
+        file: tuple[Path, Any, Any] | None,
+        mask: Any,
+        shape: tuple[int, ...],
+    ) -> None:
+        self._tensor = tensor
+        self._file = file
+        self.mask = mask
+        self.blank: Array = np.broadcast_to(np.float32(0), shape)
+
+    @property
+    def tensor(self) -> Any:
+        """The tensor, with Keras's mask where it had one."""
+        if self._tensor is not None:
+            return self._tensor
+        import keras
+
+        found = keras.ops.convert_to_tensor(self.array)
+        if self.mask is not None:
+            set_mask(found, self.mask)
+        return found
+
+    @property
+    def array(self) -> Array:
+        """The same as an array, for reading."""
+        if self._tensor is not None:
+            return np.asarray(self._tensor)
+        assert self._file is not None
+        path, dtype, shape = self._file
+        return np.fromfile(path, dtype).reshape(shape)
