@@ -175,9 +175,7 @@ def check_slices(
     assert compared > 0 or mask.all(), "no weight was compared"
 
 
-def check_costs(
-    coupling: Coupling, mask: Mask, sliced: Any, dropped: Sequence[Block] = ()
-) -> None:
+def check_costs(coupling: Coupling, mask: Mask, sliced: Any, dropped: Sequence[Block] = ()) -> None:
     """Compares costs from channel counts with the counts of the built model."""
     kept = np.array([mask[group.units].sum() for group in coupling.groups])
     present = np.ones(len(blocks_of(coupling)))

@@ -124,7 +124,8 @@ class Residual(layers.Layer):
 
     def __init__(self, width: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.down, self.up = layers.Dense(5, activation="relu"), layers.Dense(width)
+        self.down = layers.Dense(5, activation="relu", name="down")
+        self.up = layers.Dense(width, name="up")
         self.sum = layers.Add()
 
     def build(self, shape: Any) -> None:
