@@ -144,6 +144,68 @@ def opened() -> Any:
     return classifier(inputs, Residual(8, name="once")(twice(twice(x))))
 
 
+def in_a_sequence() -> Any:
+    """A Sequential of models with a block each."""
+    one, two = body("one"), body("two")
+    return keras.Sequential(
+        [keras.Input((6, 5)), layers.Dense(8), one, layers.ReLU(), two, layers.Dense(3)]
+    )
+
+
+def recurrent() -> Any:
+    """Recurrent and bidirectional branches, the latter summed with their input twice."""
+    inputs = keras.Input((6, 5))
+    x = layers.Dense(8, activation="relu", name="stem")(inputs)
+    x = layers.Add(name="one")([x, layers.LSTM(8, return_sequences=True, name="lstm")(x)])
+    both = layers.Bidirectional(layers.GRU(4, return_sequences=True), name="both")
+    x = layers.Add(name="two")([x, x, both(x)])
+    return classifier(inputs, x)
+
+
+def with_a_mask() -> Any:
+    """Attention whose mask is computed in raw operations: it leaves with the last of its users."""
+    inputs, lengths = keras.Input((6, 5)), keras.Input((6,), name="lengths")
+    x = layers.Dense(8, activation="relu", name="stem")(inputs)
+    allowed = ops.expand_dims(ops.greater(lengths, 0.0), 1)
+    for name in ("a", "b"):
+        heads = layers.MultiHeadAttention(2, 4, name=f"{name}_heads")
+        x = x + heads(x, x, attention_mask=ops.repeat(allowed, 6, axis=1))
+    return classifier([inputs, lengths], x)
+
+
+def transformed() -> Any:
+    """A branch in which raw operations multiply what its layers make."""
+    inputs = keras.Input((6, 5))
+    x = layers.Dense(8, activation="relu", name="stem")(inputs)
+    q, k, v = (layers.Dense(8, name=name)(x) for name in "qkv")
+    scores = ops.softmax(ops.matmul(q, ops.transpose(k, (0, 2, 1))) / 3.0)
+    return classifier(inputs, ops.add(ops.matmul(scores, v), x))
+
+
+class Scaled(layers.Layer):
+    """A user's layer that its config does not make again: it is copied as it is."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(name="scaled")
+        self.inner = inner
+
+    def build(self, shape: Any) -> None:
+        self.factor = self.add_weight(shape=(1,), name="factor")
+
+    def call(self, x: Any) -> Any:
+        return self.inner(x) * self.factor
+
+
+def copied() -> Any:
+    """A copied layer in the trunk behind a block, and one in a block."""
+    inputs = keras.Input((6, 5))
+    x = layers.Dense(8, activation="relu", name="stem")(inputs)
+    y = layers.Dense(6, activation="relu", name="down")(x)
+    x = x + layers.Dense(8, name="up")(y)
+    x = Scaled(layers.Dense(8, name="kept"))(x)
+    return classifier(inputs, layers.Add(name="sum")([x, layers.Dense(8, name="last")(x)]))
+
+
 NETS: dict[str, Callable[[], Any]] = {
     "inverted residuals": inverted_residuals,
     "convnext": convnext,
@@ -154,6 +216,11 @@ NETS: dict[str, Callable[[], Any]] = {
     "within each other": within_each_other,
     "nested": nested,
     "opened": opened,
+    "in a sequence": in_a_sequence,
+    "recurrent": recurrent,
+    "with a mask": with_a_mask,
+    "transformed": transformed,
+    "copied": copied,
 }
 
 
