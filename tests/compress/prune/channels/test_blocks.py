@@ -194,6 +194,31 @@ def test_blocks_within_blocks() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["within each other", "nested"])
+def test_an_outer_block_takes_the_inner_ones_along(name: str) -> None:
+    model = NETS[name]()
+    coupling, sliced, _ = check(model, dropped=[2])
+    outer = blocks_of(coupling)[2]
+    assert len(blocks_of(coupling_of(sliced))) == 3 - 1 - len(outer.inner)
+    costs, kept = CostModel.of(coupling), coupling.whole
+    inner = np.ones((2, 3))
+    inner[:, 2], inner[0, outer.inner] = 0, 0
+    np.testing.assert_array_equal(*costs.macs(kept, inner))  # they are gone either way
+    np.testing.assert_array_equal(*costs.params(kept, inner))
+
+
+def test_what_a_split_serves_leaves_with_the_last_of_them() -> None:
+    inputs = keras.Input((6, 5))
+    x = layers.Dense(8, activation="relu", name="stem")(inputs)
+    halves = ops.split(layers.Dense(12, activation="relu", name="both")(x), 2, axis=-1)
+    one, two = (layers.Dense(8, name=f"of_{at}")(half) for at, half in enumerate(halves))
+    model = classifier(inputs, layers.Add(name="sum")([x, one, two]))
+    assert found(model) == [("sum:1", ("of_0",)), ("sum:2", ("of_1",))]
+    for dropped, stays in (([0], True), ([1], True), ([0, 1], False)):
+        _, sliced, _ = check(model, dropped=dropped)
+        assert ("both" in [layer.name for layer in sliced.layers]) == stays
+
+
 def test_what_a_normalization_serves_leaves_with_the_last_of_them() -> None:
     model = NETS["parallel transformer"]()
     coupling = coupling_of(model)
@@ -331,6 +356,19 @@ def masked(raw: bool) -> Any:
     y = layers.Dense(8, activation="tanh", name="branch")(x)
     x = x + y if raw else layers.Add(name="sum")([x, y])
     return keras.Model(tokens, layers.Dense(3, name="head")(layers.LSTM(5, name="lstm")(x)))
+
+
+def test_beside_a_branch_that_is_held_the_projection_does_not_leave() -> None:
+    inputs = keras.Input((6, 5))
+    x = layers.Dense(8, activation="relu", name="stem")(inputs)
+    twice = layers.Dense(8, activation="relu", name="twice")
+    y = layers.Dense(6, name="end")(twice(twice(x)))
+    extra = twice(layers.Dense(8, name="extra")(x))
+    y = layers.Add(name="sum")([layers.Dense(6, name="projection")(x), y])
+    model = classifier(inputs, layers.Concatenate()([y, extra]))
+    assert found(model) == []
+    shared = "layer 'twice' is in it, and its weights are used outside of it too"
+    assert held(model) == [("sum", branches.NOT_RESIDUAL), ("sum", shared)]
 
 
 def test_masks_pass_as_before() -> None:
