@@ -18,6 +18,7 @@ from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.coupling import branches
 from compress.prune.channels.coupling.blocks import blocks_of, depth_of
 from compress.prune.channels.coupling.groups import Coupling
+from compress.prune.channels.pruning import _mask_of
 from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.surgery import (
     indices_by_weight,
@@ -463,6 +464,15 @@ def test_weights_of_dropped_layers_have_empty_indices() -> None:
     assert indices_by_weight(coupling, mask, [outer]).keys() == {
         id(weight) for weight in coupling.program.model.weights
     }
+
+
+def test_kept_units_are_read_from_the_weights_that_stay() -> None:
+    coupling = coupling_of(NETS["within each other"]())
+    mask = random_mask(coupling, np.random.default_rng(0), 0.5)
+    read = _mask_of(coupling, kept_indices(coupling, mask, blocks_of(coupling)[2:]))
+    by_name = {group.name: group.units for group in coupling.groups}
+    np.testing.assert_array_equal(read[by_name["stem"]], mask[by_name["stem"]])
+    assert read[by_name["down"]].all()  # in the block alone: nothing says what of it was kept
 
 
 def test_blocks_of_another_coupling_are_refused() -> None:
