@@ -1,4 +1,4 @@
-"""What of a model can be pruned, on the terminal: groups of channels, what is held."""
+"""What of a model can be pruned, on the terminal: groups of channels, blocks, what is held."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from compress.report.costs import ELSEWHERE
 from compress.report.terminal import Grid, said
 
 SHOWN = 4
+TEXTS = (
+    "Made by", "Kind", "Slices weights of", "Reason", "Added by", "Layers", "Blocks inside"
+)  # fmt: skip
+"""Columns that stand left."""
 
 
 def render_coupling(coupled: Coupled) -> RenderableType:
-    """Returns the tables of channels of `paretune inspect`.
+    """Returns the tables of channels and residual blocks of `paretune inspect`.
 
     Args:
         coupled: From `compress.coupled_groups`.
@@ -32,6 +36,10 @@ def render_coupling(coupled: Coupled) -> RenderableType:
         parts.append(_held(coupled))
     for layer, kind, reason in coupled.unknown:
         parts.append(said(f"{layer} ({kind}): channels around it stay: {reason}"))
+    if coupled.blocks:
+        parts.append(_blocks(coupled))
+    if coupled.held_blocks:
+        parts.append(_held_blocks(coupled))
     if coupled.opened:
         parts.append(said(f"Opened into the layers inside: {', '.join(coupled.opened)}"))
     return Group(*parts)
@@ -65,8 +73,33 @@ def _held(coupled: Coupled) -> Grid:
     return table
 
 
+def _blocks(coupled: Coupled) -> Grid:
+    nested = any(row.inner for row in coupled.blocks)
+    table = _table(
+        "Residual branches that could leave as a whole",
+        ("Added by", "MACs", "Parameters", "Layers", *(("Blocks inside",) if nested else ())),
+        drop=("Blocks inside", "Parameters", "Layers"),
+    )
+    for row in coupled.blocks:
+        macs = "" if row.macs_share is None else f"{row.macs_share * 100:.1f} %"
+        cells = [row.name, macs, f"{row.params_share * 100:.1f} %", _names(row.layers)]
+        table.put([*cells, *([_names(row.inner)] if nested else [])])
+    return table
+
+
+def _held_blocks(coupled: Coupled) -> Grid:
+    """Shows sums and branches that stay, those of one reason together."""
+    by_reason: dict[str, list[str]] = {}
+    for row in coupled.held_blocks:
+        by_reason.setdefault(row.reason, []).append(row.name)
+    table = _table("Branches that stay", ("Reason", "Number", "Added by"), ("Number", "Added by"))
+    for reason, names in by_reason.items():
+        table.put((reason, f"{len(names):,}", _names(tuple(dict.fromkeys(names)))))
+    return table
+
+
 def _table(title: str, columns: tuple[str, ...], drop: tuple[str, ...]) -> Grid:
-    left = [name for name in columns if name in ("Made by", "Kind", "Slices weights of", "Reason")]
+    left = [name for name in columns if name in TEXTS]
     texts = [name for name in left if name != "Kind"]
     return Grid(title, columns, left, title_left=True, wrap=texts, drop=drop, elsewhere=ELSEWHERE)
 

@@ -33,7 +33,7 @@ def inspect(
     ] = "",
     plugins: Plugins = "",
 ) -> None:
-    """Show what a model costs by layer, and which channels can be removed.
+    """Show what a model costs by layer, and which channels and residual branches can be removed.
 
     Channels that belong together stand in one group; for those that must stay it says why.
     """

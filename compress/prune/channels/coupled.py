@@ -1,4 +1,4 @@
-"""`coupled_groups`: which channels of a model belong together, for people to read."""
+"""`coupled_groups`: which channels and blocks of a model belong together, for people to read."""
 
 from __future__ import annotations
 
@@ -12,9 +12,16 @@ import numpy as np
 from compress.model.io import as_model
 from compress.plan import ChannelOptions
 from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.coupling.blocks import HeldBlock, depth_of
 from compress.prune.channels.coupling.groups import Frozen
-from compress.prune.channels.report import GroupRow, row_of, unknown_layers
-from compress.prune.channels.selection.costs import CostModel
+from compress.prune.channels.report import (
+    BlockRow,
+    GroupRow,
+    block_rows,
+    row_of,
+    unknown_layers,
+)
+from compress.prune.channels.selection.costs import CostModel, Numbers
 from compress.prune.channels.selection.feasible import smallest
 
 if TYPE_CHECKING:
@@ -40,6 +47,9 @@ class Coupled:
         least_share: The same as a share of all, rounded up to three digits.
         layers: (name, MACs, parameters) of every layer that has any; MACs are 0 where they
             are not known.
+        blocks: Residual branches that could leave as a whole, inner ones before those that they
+            are in.
+        held_blocks: Branches and sums that could not, with the reason.
     """
 
     groups: tuple[GroupRow, ...]
@@ -52,6 +62,8 @@ class Coupled:
     least: int | None
     least_share: float | None
     layers: tuple[tuple[str, int, int], ...]
+    blocks: tuple[BlockRow, ...]
+    held_blocks: tuple[HeldBlock, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the record as JSON."""
@@ -67,7 +79,8 @@ def coupled_groups(model: keras.Model | str | Path, *, input_shape: Any = None) 
             are not known); of a subclassed model that was never called, with the batch axis.
 
     Returns:
-        Groups with their layers, frozen units with reasons, layers without a rule.
+        Groups with their layers, frozen units with reasons, layers without a rule, residual
+        blocks.
 
     Raises:
         InputError: The model can neither be read as a graph nor traced, or the shape does not
@@ -83,7 +96,7 @@ def coupled_groups(model: keras.Model | str | Path, *, input_shape: Any = None) 
     """
     coupling = coupling_of(as_model(model), input_shape)
     full, costs = coupling.whole, CostModel.of(coupling)
-    by_params, by_macs = costs.params_by_layer(full), {}
+    by_params, by_macs = costs.params_by_layer(full), dict[str, Numbers]()
     macs, least, shares = None, None, (0.0,) * len(full)
     if costs.has_macs:
         total = float(costs.macs(full))
@@ -105,4 +118,6 @@ def coupled_groups(model: keras.Model | str | Path, *, input_shape: Any = None) 
             (name, int(by_macs.get(name, 0)), int(by_params.get(name, 0)))
             for name in dict.fromkeys([*by_params, *by_macs])
         ),
+        block_rows(coupling),
+        depth_of(coupling).held,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
@@ -68,7 +69,12 @@ def _visit(
         if again is not None:
             _tie(graph, node.name, again, inputs)
         graph.first_inputs.setdefault(id(operation), inputs)
-        return run(node.body, inputs, graph, sized)
+        before = len(graph.terms)
+        results = run(node.body, inputs, graph, sized)
+        graph.terms[before:] = [
+            replace(term, calls=(node, *term.calls)) for term in graph.terms[before:]
+        ]
+        return results
     configs = len(graph.edits[id(operation)].config) if id(operation) in graph.edits else 0
     calls = len(graph.call_edits.get(id(node), ()))
     shapes = [tuple(tensor.shape) for tensor in node.outputs] if sized is None else next(sized)

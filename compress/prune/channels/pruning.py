@@ -282,7 +282,8 @@ def _mask_of(coupling: Coupling, kept: KeptIndices) -> Mask:
     paths = {id(variable): path for path, variable in variable_paths(coupling.program.model)}
     for binding in coupling.bindings:
         indices = kept[paths[id(binding.variable)]][binding.axis]
-        if indices is not None:
+        # a weight that left whole says nothing of channels that others still have
+        if indices is not None and len(indices):
             mask[coupling.unit[np.delete(binding.ids, indices)]] = False
     return mask
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from compress.core.summary import Summary
 from compress.measure import formats
+from compress.prune.channels.coupling.blocks import blocks_of
 from compress.prune.channels.coupling.groups import Coupling, Frozen, Group
+from compress.prune.channels.selection.costs import CostModel, Numbers
 from compress.prune.channels.selection.solver import TOLERANCE
 
 
@@ -32,6 +37,25 @@ class GroupRow:
     total: int
     kept: int
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class BlockRow:
+    """A residual branch that could leave as a whole.
+
+    Attributes:
+        name: Of the sum that it ends in.
+        layers: Its layers with weights.
+        inner: Names of the blocks inside, which would leave with it.
+        macs_share: Share of all MACs that would leave; None where they are not known.
+        params_share: The same of the parameters.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    inner: tuple[str, ...]
+    macs_share: float | None
+    params_share: float
 
 
 @dataclass(frozen=True)
@@ -126,6 +150,22 @@ def row_of(coupling: Coupling, group: Group, kept: int) -> GroupRow:
         group.channels,
         kept * group.width,
         "; ".join(reasons),
+    )
+
+
+def block_rows(coupling: Coupling) -> tuple[BlockRow, ...]:
+    """Describes the blocks of a model with what each of them costs."""
+    blocks, costs = blocks_of(coupling), CostModel.of(coupling)
+    without = 1 - np.eye(len(blocks))
+
+    def shares(cost: Callable[..., Numbers]) -> list[float]:
+        total = max(1.0, float(cost(coupling.whole)))
+        return [1.0 - float(left) / total for left in cost(coupling.whole, without)]
+
+    by_macs = shares(costs.macs) if costs.has_macs else [None] * len(blocks)
+    return tuple(
+        BlockRow(block.name, block.layers, tuple(blocks[at].name for at in block.inner), macs, own)
+        for block, macs, own in zip(blocks, by_macs, shares(costs.params), strict=True)
     )
 
 

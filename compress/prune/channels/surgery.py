@@ -1,7 +1,8 @@
-"""Builds the smaller model: edited configs, sliced weights, the same names."""
+"""Builds the smaller model: edited configs, sliced weights, the same names, blocks left out."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from compress.model.internals import freeze_as, maker_of
 from compress.model.program import Node, Program, replaced
 from compress.model.rebuild import config_of, from_config
 from compress.model.walk import variable_paths
+from compress.prune.channels.coupling.blocks import Block, Depth, depth_of, indices_of
 from compress.prune.channels.coupling.groups import Coupling, KeptSlots, Mask
+from compress.prune.channels.coupling.presence import met
 from compress.prune.channels.coupling.slots import CouplingGraph, Ids, InnerModel
 from compress.prune.channels.rules import known
 
@@ -23,12 +26,17 @@ if TYPE_CHECKING:
 KeptIndices = dict[str, tuple[Ids | None, ...]]
 
 
-def sliced_model(coupling: Coupling, mask: Mask) -> keras.Model:
-    """Builds a model of the kept units alone.
+def sliced_model(coupling: Coupling, mask: Mask, dropped: Collection[Block] = ()) -> keras.Model:
+    """Builds a model of the kept units alone, without the dropped blocks.
+
+    The sum of a dropped block passes on what else it sums: of two operands the other one, of
+    more a sum of the rest. The block's layers are gone, and with them what served nothing but
+    dropped blocks. A sum that is an output of its model becomes an Identity of its name.
 
     Args:
         coupling: Of the original model, which stays as it is.
         mask: True for kept units.
+        dropped: From `blocks_of` this coupling; any of them can leave together.
 
     Returns:
         An ordinary model: functional (or Sequential as before), same layer names, weights
@@ -37,46 +45,66 @@ def sliced_model(coupling: Coupling, mask: Mask) -> keras.Model:
     Raises:
         InputError: A layer that changes cannot be rebuilt from its config, or one that does
             not can neither be rebuilt nor copied.
+        ValueError: A frozen unit is not kept, or a block is of another coupling.
     """
-    return sliced_with_weights(coupling, mask)[0]
+    return sliced_with_weights(coupling, mask, dropped)[0]
 
 
-def sliced_with_weights(coupling: Coupling, mask: Mask) -> tuple[keras.Model, dict[int, Any]]:
-    """Builds the model of `sliced_model`; also maps id(old weight) to the new weight."""
-    surgeon = _Surgeon(coupling.graph, coupling.kept(mask))
+def sliced_with_weights(
+    coupling: Coupling, mask: Mask, dropped: Collection[Block] = ()
+) -> tuple[keras.Model, dict[int, Any]]:
+    """Builds the model of `sliced_model`; also maps id(old weight) to the new weight.
+
+    Weights of dropped layers are not in the map.
+    """
+    gone = indices_of(coupling, dropped)
+    surgeon = _Surgeon(coupling.graph, coupling.kept(mask), depth_of(coupling), gone)
     return surgeon.build(coupling.program), surgeon.weights
 
 
-def kept_indices(coupling: Coupling, mask: Mask) -> KeptIndices:
+def kept_indices(coupling: Coupling, mask: Mask, dropped: Collection[Block] = ()) -> KeptIndices:
     """Returns for every weight the kept indices of each axis; None: the axis is whole.
 
     Keys are the variables' paths in the original model; of several variables with one
-    path, later ones get ":1", ":2" behind it, in the order of `model.weights`.
+    path, later ones get ":1", ":2" behind it, in the order of `model.weights`. A weight that
+    leaves with a dropped block has an empty array for every axis: none of its indices is kept
+    (a scalar has no axis that could say so).
     """
-    indices = indices_by_weight(coupling, mask)
+    indices = indices_by_weight(coupling, mask, dropped)
     return {
         path: indices[id(variable)] for path, variable in variable_paths(coupling.program.model)
     }
 
 
-def indices_by_weight(coupling: Coupling, mask: Mask) -> dict[int, tuple[Ids | None, ...]]:
-    """Returns what `kept_indices` does by id(weight)."""
+def indices_by_weight(
+    coupling: Coupling, mask: Mask, dropped: Collection[Block] = ()
+) -> dict[int, tuple[Ids | None, ...]]:
+    """Returns what `kept_indices` does by id(weight): empty arrays for those that leave whole."""
     kept = coupling.kept(mask)
+    gone, depth = indices_of(coupling, dropped), depth_of(coupling)
     axes: dict[int, dict[int, Ids]] = {}
     for binding in coupling.bindings:
         indices = kept(binding.ids)
         if len(indices) < len(binding.ids):
             axes.setdefault(id(binding.variable), {})[binding.axis] = indices
-    return {
-        id(weight): tuple(axes.get(id(weight), {}).get(axis) for axis in range(len(weight.shape)))
-        for weight in coupling.program.model.weights
-    }
+    found: dict[int, tuple[Ids | None, ...]] = {}
+    for weight in coupling.program.model.weights:
+        rank = len(weight.shape)
+        if met(depth.needs_of(weight), gone):
+            found[id(weight)] = tuple(map(axes.get(id(weight), {}).get, range(rank)))
+        else:
+            found[id(weight)] = tuple(np.zeros(0, np.int64) for _ in range(rank))
+    return found
 
 
 class _Surgeon:
-    def __init__(self, graph: CouplingGraph, kept: KeptSlots) -> None:
+    def __init__(
+        self, graph: CouplingGraph, kept: KeptSlots, depth: Depth, dropped: Collection[int]
+    ) -> None:
         self.graph = graph
         self.kept = kept
+        self.depth = depth
+        self.dropped = dropped
         self.made: dict[int, Any] = {}
         self.copier = Copier()
         self.weights: dict[int, Any] = {}
@@ -93,8 +121,18 @@ class _Surgeon:
         if isinstance(program.model, keras.Sequential):
             return self._sequential(program)
         made = [self._input(tensor) for tensor in program.inputs]
+        ends = set(map(id, program.outputs))
+
+        def call(node: Node, given: list[Any]) -> list[Any]:
+            if not self.depth.stays(node, self.dropped):
+                return [None] * len(node.outputs)  # what takes them leaves too
+            staying = self.depth.staying(node, self.dropped)
+            if len(staying) < len(given):
+                return [self._merged(node, [given[at] for at in staying], ends)]
+            return self._call(node, given)
+
         # a nested model is made whole: `_operation` builds its program
-        results = program.interpret(self._call, made, nested=self._call)
+        results = program.interpret(call, made, nested=call)
         inputs = replaced(program.input_structure, program.inputs, made)
         outputs = replaced(program.output_structure, program.outputs, results)
         model = keras.Model(inputs, outputs, name=program.model.name)
@@ -140,6 +178,16 @@ class _Surgeon:
         results: list[Any] = keras.tree.flatten(self._called(node, args, kwargs))
         self._copy(node.operation)
         return results
+
+    def _merged(self, node: Node, given: list[Any], ends: set[int]) -> Any:
+        """Sums the operands of a sum that stay."""
+        import keras
+
+        if len(given) > 1:
+            return self._operation(node)(given)
+        if id(node.outputs[0]) in ends:  # outputs keep their names
+            return keras.layers.Identity(dtype=given[0].dtype, name=node.name)(given[0])
+        return given[0]
 
     def _called(self, node: Node, args: Any, kwargs: Any) -> Any:
         """Calls the new layer; one that its config made in vain is copied as it is."""
@@ -194,7 +242,7 @@ class _Surgeon:
         """Builds the model that a layer holds, as it lies in its config."""
         import keras
 
-        model = _Surgeon(self.graph, self.kept).build(program)
+        model = _Surgeon(self.graph, self.kept, self.depth, self.dropped).build(program)
         return keras.saving.serialize_keras_object(model)
 
     def _otherwise(self, node: Node, error: Exception) -> Any:

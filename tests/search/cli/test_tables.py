@@ -19,8 +19,9 @@ from compress.measure import Analysis
 from compress.measure.counting import LayerCost
 from compress.plan.bench import BenchPlan
 from compress.prune.channels.coupled import Coupled
+from compress.prune.channels.coupling.blocks import HeldBlock
 from compress.prune.channels.coupling.groups import Frozen
-from compress.prune.channels.report import GroupRow
+from compress.prune.channels.report import BlockRow, GroupRow
 from compress.report import render_tables
 from compress.report.costs import render_costs
 from compress.report.coupling import render_coupling
@@ -108,8 +109,12 @@ def coupling_tables(path: Path) -> tuple[RenderableType, list[str]]:
         (GroupRow(LAYERS[0], "channels", makers, more, 960, 960, "the last axis is fixed"),),
         (Frozen("m", "model output 'probabilities_of_all_thousand_classes'", 1000, makers),),
         (), (), 10**6, 10**5, (0.4,), 10, 0.1, (),
+        (BlockRow("backbone/expanded_conv_10_add", more, ("expanded_add",), 0.12, 0.345),),
+        (HeldBlock("backbone/expanded_conv_11_add", makers, "it is a shortcut"),),
     )  # fmt: skip
-    return render_coupling(coupled), [*makers, "'probabilities_of_all_thousand_classes'"]
+    names = [*makers, "'probabilities_of_all_thousand_classes'", "12.0 %"]
+    names += [f"backbone/expanded_conv_{number}_add" for number in (10, 11)]
+    return render_coupling(coupled), names
 
 
 def space_tables(path: Path) -> tuple[RenderableType, list[str]]:

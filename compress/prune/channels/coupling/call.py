@@ -149,7 +149,7 @@ class LayerCall:
             elif axis is not None:
                 factors.append(axis)
         if coefficient:
-            self.graph.terms.append(Term(coefficient, tuple(factors), self.name))
+            self.graph.terms.append(Term(coefficient, tuple(factors), self.name, (self.node,)))
 
     def config(self, key: str, ids: Ids | None) -> None:
         """Sets config[key] to the number of kept entries; untracked: left as it is."""
@@ -232,7 +232,7 @@ class LayerCall:
         before = len(self.graph.terms)
         program, results = self._within.follow(model, inputs, self.graph)
         self.graph.terms[before:] = [
-            replace(term, coefficient=term.coefficient * steps)
+            replace(term, coefficient=term.coefficient * steps, calls=(self.node,))
             for term in self.graph.terms[before:]
         ]
         for node in program.walk():

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from compress.model.program import Node
 
 Ids = npt.NDArray[np.int64]
 Shape = tuple[int | None, ...]
@@ -65,11 +68,16 @@ class Freeze:
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """MACs at batch 1: a coefficient times the kept counts of these axes."""
+    """MACs at batch 1: a coefficient times the kept counts of these axes.
+
+    `calls` are those that do them: of a nested model, or several, and of the layer, outer ones
+    first.
+    """
 
     coefficient: float
     factors: tuple[Ids, ...]
     layer: str
+    calls: tuple[Node, ...]
 
 
 Path = tuple[str | int, ...]

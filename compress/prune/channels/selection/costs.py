@@ -1,7 +1,8 @@
-"""What a kept set costs, from channel counts alone: no model is built."""
+"""What kept units and present blocks cost, from their numbers alone: no model is built."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -11,6 +12,8 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError
 from compress.measure.counting import count_calls, walked
+from compress.prune.channels.coupling.blocks import depth_of
+from compress.prune.channels.coupling.presence import Needs
 from compress.prune.channels.coupling.slots import Ids
 from compress.prune.channels.selection.sized import sized_terms
 
@@ -24,11 +27,11 @@ Numbers = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Products:
-    """A sum of products: coefficient x counts of some axes.
+    """A sum of products: coefficient x counts of some axes x presence of some blocks.
 
     Attributes:
         coefficients: (terms,).
-        factors: (terms, most factors): rows of counts; the row behind the last is 1.
+        factors: (terms, most factors): columns of what `CostModel` counts; the first is 1.
         layers: Name of the layer of each term.
     """
 
@@ -37,30 +40,33 @@ class Products:
     layers: tuple[str, ...]
 
     def __call__(self, counts: Numbers) -> Numbers:
-        """Sums over terms; counts are (..., axes + 1), the result (...)."""
-        return np.asarray((counts[..., self.factors].prod(-1) * self.coefficients).sum(-1))
+        """Sums over terms; counts are (..., columns), the result (...)."""
+        return np.asarray(self.by_term(counts).sum(-1))
 
     def by_term(self, counts: Numbers) -> Numbers:
-        """Returns the products themselves, (terms,)."""
-        return np.asarray(counts[self.factors].prod(-1) * self.coefficients)
+        """Returns the products themselves, (..., terms)."""
+        return np.asarray(counts[..., self.factors].prod(-1) * self.coefficients)
+
+    def by_layer(self, counts: Numbers) -> dict[str, Numbers]:
+        """Returns the sums over each layer's terms, (...)."""
+        found: dict[str, Numbers] = {}
+        for layer, value in zip(self.layers, np.moveaxis(self.by_term(counts), -1, 0), strict=True):
+            found[layer] = found[layer] + value if layer in found else value
+        return found
 
 
 class CostModel:
-    """MACs and parameters as functions of the numbers of kept units per group.
+    """MACs and parameters as functions of kept units per group and of present blocks.
 
     Args:
-        per_group: Entries that one unit of a group adds to an axis, (axes, groups).
-        fixed: Entries that frozen units hold on an axis, (axes,).
+        columns: What terms are products of.
         macs: The multiply-accumulates of convolution, dense and attention products; why they
             cannot be counted, where that is so.
         params: The parameters, all weights together.
     """
 
-    def __init__(
-        self, per_group: Numbers, fixed: Numbers, macs: Products | str, params: Products
-    ) -> None:
-        self._per_group = per_group
-        self._fixed = fixed
+    def __init__(self, columns: _Columns, macs: Products | str, params: Products) -> None:
+        self._columns = columns
         self._products = macs
         self._params = params
 
@@ -84,58 +90,125 @@ class CostModel:
 
     @classmethod
     def _collected(cls, coupling: Coupling) -> CostModel:
-        axes, groups = len(coupling.axes), len(coupling.groups)
-        incidence = coupling.incidence.tocsc()
-        per_group = np.zeros((axes, groups))
-        for group in coupling.groups:
-            start, stop = incidence.indptr[group.units[0]], incidence.indptr[group.units[0] + 1]
-            per_group[incidence.indices[start:stop], group.index] = incidence.data[start:stop]
-        fixed = np.asarray(incidence @ (coupling.group_of < 0).astype(np.int64), float)
-        params = _products(_parameter_terms(coupling), axes)
+        columns = _Columns(coupling)
+        params = columns.products(_parameter_terms(coupling))
         if coupling.program.open_sizes and coupling.input_shape is None:
-            return cls(per_group, fixed, _unsized(coupling.program), params)
+            return cls(columns, _unsized(coupling.program), params)
         program, given = coupling.program, coupling.input_shape
         differs = given is not None or _batch_differs(coupling)
         steps = walked(program, given) if differs else []
         terms = coupling.graph.terms
         if given is not None:
             terms = sized_terms(program, coupling.graph, steps, given)
-        macs = _products(
+        depth = depth_of(coupling)
+        macs = columns.products(
             [
-                (term.coefficient, [coupling.axis_index(ids) for ids in term.factors], term.layer)
+                (term.coefficient, term.factors, depth.needs(term.calls), term.layer)
                 for term in terms
-            ],
-            axes,
+            ]
         )
-        model = cls(per_group, fixed, macs, params)
         if differs:
-            whole = model._counts(coupling.whole)
-            model = cls(per_group, fixed, _calibrated(macs, whole, steps), params)
-        return model
+            macs = _calibrated(macs, columns(coupling.whole, None), steps)
+        return cls(columns, macs, params)
 
-    def macs(self, kept: npt.NDArray[Any]) -> Numbers:
-        """Returns the MACs at batch 1 for kept units, (..., groups) -> (...).
+    def macs(self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None = None) -> Numbers:
+        """Returns the MACs at batch 1.
+
+        Args:
+            kept: Kept units, (..., groups).
+            present: 1 for each block that stays, 0 for one that leaves, (..., blocks), in the
+                order of `blocks_of`; default: all stay.
+
+        Returns:
+            (...), the leading axes of both broadcast.
 
         Raises:
             InputError: An input size is open, and none was given.
         """
-        return self._macs(self._counts(kept))
+        return self._macs(self._columns(kept, present))
 
-    def params(self, kept: npt.NDArray[Any]) -> Numbers:
-        """Returns the number of parameters for kept units, (..., groups) -> (...)."""
-        return self._params(self._counts(kept))
+    def params(self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None = None) -> Numbers:
+        """Returns the number of parameters; arguments as `macs` takes them."""
+        return self._params(self._columns(kept, present))
 
-    def macs_by_layer(self, kept: npt.NDArray[Any]) -> dict[str, float]:
-        """Returns each layer's MACs."""
-        return _by_layer(self._macs, self._counts(kept))
+    def macs_by_layer(
+        self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None = None
+    ) -> dict[str, Numbers]:
+        """Returns each layer's MACs, (...); arguments as `macs` takes them."""
+        return self._macs.by_layer(self._columns(kept, present))
 
-    def params_by_layer(self, kept: npt.NDArray[Any]) -> dict[str, float]:
-        """Returns each layer's parameters."""
-        return _by_layer(self._params, self._counts(kept))
+    def params_by_layer(
+        self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None = None
+    ) -> dict[str, Numbers]:
+        """Returns each layer's parameters, (...); arguments as `macs` takes them."""
+        return self._params.by_layer(self._columns(kept, present))
 
-    def _counts(self, kept: npt.NDArray[Any]) -> Numbers:
+
+_Term = tuple[float, Sequence[Ids], Needs, str]
+"""A coefficient, the axes whose counts it is multiplied by, the blocks that it needs, the layer."""
+
+
+class _Columns:
+    """The numbers that terms are products of.
+
+    A one, the kept entries of each axis, the presence of each block, and of "either of several"
+    where something that blocks share is there as long as one of them is.
+
+    Args:
+        coupling: Of the model.
+    """
+
+    def __init__(self, coupling: Coupling) -> None:
+        axes, groups = len(coupling.axes), len(coupling.groups)
+        self._axis_index = coupling.axis_index
+        incidence = coupling.incidence.tocsc()
+        # entries that one unit of a group adds to an axis, (axes, groups)
+        self._per_group = np.zeros((axes, groups))
+        for group in coupling.groups:
+            start, stop = incidence.indptr[group.units[0]], incidence.indptr[group.units[0] + 1]
+            self._per_group[incidence.indices[start:stop], group.index] = incidence.data[start:stop]
+        # those that frozen units hold, (axes,)
+        self._fixed = np.asarray(incidence @ (coupling.group_of < 0).astype(np.int64), float)
+        self._blocks = len(depth_of(coupling).blocks)
+        self._either: list[Needs] = []
+
+    def __call__(self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None) -> Numbers:
+        """Returns the numbers, (..., columns)."""
+        present = np.ones(self._blocks) if present is None else np.asarray(present, float)
+        if present.shape[-1:] != (self._blocks,):
+            raise ValueError(f"present must have a last axis of {self._blocks} blocks.")
         counts = np.asarray(kept, float) @ self._per_group.T + self._fixed
-        return np.concatenate([counts, np.ones((*counts.shape[:-1], 1))], axis=-1)
+        lead = np.broadcast_shapes(counts.shape[:-1], present.shape[:-1])
+        parts = [np.ones(1), counts, present]
+        for needs in self._either:
+            absent = [1.0 - present[..., sorted(blocks)].prod(-1) for blocks in needs]
+            parts.append(1.0 - np.prod(absent, axis=0)[..., None])
+        return np.concatenate(
+            [np.broadcast_to(part, (*lead, part.shape[-1])) for part in parts], axis=-1
+        )
+
+    def products(self, terms: Sequence[_Term]) -> Products:
+        """Returns a sum of products of these columns."""
+        rows = [
+            [*(1 + self._axis_index(ids) for ids in factors), *self._presence(needs)]
+            for _, factors, needs, _ in terms
+        ]
+        table = np.zeros((len(rows), max(map(len, rows), default=0)), np.int64)
+        for place, row in enumerate(rows):
+            table[place, : len(row)] = row
+        return Products(
+            np.array([coefficient for coefficient, *_ in terms], float),
+            table,
+            tuple(layer for *_, layer in terms),
+        )
+
+    def _presence(self, needs: Needs) -> list[int]:
+        first = 1 + len(self._fixed)
+        if len(needs) == 1:
+            return [first + block for blocks in needs for block in sorted(blocks)]
+        if needs not in self._either:
+            self._either.append(needs)
+        return [first + self._blocks + self._either.index(needs)]
 
 
 _KNOWN: WeakKeyDictionary[Coupling, CostModel] = WeakKeyDictionary()
@@ -162,7 +235,7 @@ def _unsized(program: Program) -> str:
 
 def _calibrated(products: Products, whole: Numbers, steps: list[Step]) -> Products:
     """Scales each layer's terms so that the whole model costs what its shapes say."""
-    counted, own = count_calls(steps), _by_layer(products, whole)
+    counted, own = count_calls(steps), products.by_layer(whole)
     scales = [
         counted[layer] / own[layer] if own[layer] and layer in counted else 1.0
         for layer in products.layers
@@ -170,38 +243,21 @@ def _calibrated(products: Products, whole: Numbers, steps: list[Step]) -> Produc
     return Products(products.coefficients * np.array(scales), products.factors, products.layers)
 
 
-def _by_layer(products: Products, counts: Numbers) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for layer, value in zip(products.layers, products.by_term(counts), strict=True):
-        found[layer] = found.get(layer, 0.0) + float(value)
-    return found
-
-
-def _products(terms: list[tuple[float, list[int], str]], axes: int) -> Products:
-    most = max((len(factors) for _, factors, _ in terms), default=0)
-    table = np.full((len(terms), most), axes, np.int64)
-    for row, (_, factors, _) in enumerate(terms):
-        table[row, : len(factors)] = factors
-    return Products(
-        np.array([coefficient for coefficient, _, _ in terms], float),
-        table,
-        tuple(layer for _, _, layer in terms),
-    )
-
-
-def _parameter_terms(coupling: Coupling) -> list[tuple[float, list[int], str]]:
+def _parameter_terms(coupling: Coupling) -> list[_Term]:
+    depth = depth_of(coupling)
     tracked: dict[int, tuple[Any, dict[int, Ids], str]] = {}
     for binding in coupling.bindings:
         entry = tracked.setdefault(id(binding.variable), (binding.variable, {}, binding.layer))
         entry[1][binding.axis] = binding.ids
-    terms = []
+    terms: list[_Term] = []
     for variable, axes, layer in tracked.values():
         fixed = [size for axis, size in enumerate(variable.shape) if axis not in axes]
-        factors = [coupling.axis_index(ids) for ids in axes.values()]
-        terms.append((float(np.prod(fixed)), factors, layer))
-    rest: dict[int, tuple[float, list[int], str]] = {}
+        needs = depth.needs_of(variable)
+        terms.append((float(np.prod(fixed)), list(axes.values()), needs, layer))
+    rest: dict[int, _Term] = {}
     for node in coupling.program.walk():
         for weight in getattr(node.operation, "weights", ()):
             if id(weight) not in tracked:
-                rest[id(weight)] = (float(np.prod(weight.shape)), [], node.name)
+                count = float(np.prod(weight.shape))
+                rest[id(weight)] = (count, [], depth.needs_of(weight), node.name)
     return [*terms, *rest.values()]

@@ -3,11 +3,14 @@
 *For any kept set, the sliced model equals the original in which every removed entry of every
 variable is zero.* Layers that reduce over the channel axis (normalization over channels,
 softmax) take their statistics over the kept channels: the reference computes those in NumPy.
+
+*Without blocks, it equals the original in which their operands of the sums are zero.*
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,7 @@ from compress.model.program import Node, Program
 from compress.model.recording import record
 from compress.model.walk import variable_paths
 from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.coupling.blocks import Block, blocks_of
 from compress.prune.channels.coupling.groups import Coupling, Mask
 from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.surgery import (
@@ -40,6 +44,7 @@ def check(
     inputs: Any = None,
     removes: bool = True,
     input_shape: Any = None,
+    dropped: Sequence[int] = (),
 ) -> tuple[Coupling, Any, Mask]:
     """Slices a model with random weights to random kept sets and checks the law.
 
@@ -51,6 +56,7 @@ def check(
         inputs: Arrays in the model's input structure; default: normal random ones.
         removes: Something must have been removed.
         input_shape: Of a subclassed model.
+        dropped: Indices of blocks that leave.
 
     Returns:
         The coupling, the sliced model, the mask.
@@ -64,12 +70,13 @@ def check(
     assert not removes or not mask.all(), "nothing was removed"
     if inputs is None:
         inputs = random_inputs(coupling.program, rng)
-    sliced, new = sliced_with_weights(coupling, mask)
-    check_slices(coupling, mask, new)
+    blocks = [blocks_of(coupling)[index] for index in dropped]
+    sliced, new = sliced_with_weights(coupling, mask, blocks)
+    check_slices(coupling, mask, new, blocks)
     for weight, value in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(weight.numpy(), value, "the model was modified")
-    check_costs(coupling, mask, sliced)
-    compare(reference(coupling, mask, inputs), outputs_of(sliced, inputs))
+    check_costs(coupling, mask, sliced, blocks)
+    compare(reference(coupling, mask, inputs, blocks), outputs_of(sliced, inputs))
     return coupling, sliced, mask
 
 
@@ -136,20 +143,24 @@ def compare(expected: list[Array], received: list[Array], tolerance: float = TOL
     return worst
 
 
-def check_slices(coupling: Coupling, mask: Mask, new: dict[int, Any]) -> None:
+def check_slices(
+    coupling: Coupling, mask: Mask, new: dict[int, Any], dropped: Sequence[Block] = ()
+) -> None:
     """Asserts that surviving weights are exact slices of the original ones.
 
     The one exception is written down in docs/methods.md: a query projection is multiplied
     by the root of (new / old key width).
     """
-    indices = indices_by_weight(coupling, mask)
+    indices = indices_by_weight(coupling, mask, dropped)
     scaled = {
         id(variable) for edits in coupling.graph.edits.values() for variable, _ in edits.scales
     }
     compared = 0
     for weight in coupling.program.model.weights:
+        gone = any(kept is not None and not len(kept) for kept in indices[id(weight)])
         if id(weight) not in new:
             continue
+        assert not gone, weight.path
         compared += 1
         expected = weight.numpy()
         for axis, kept in enumerate(indices[id(weight)]):
@@ -164,10 +175,12 @@ def check_slices(coupling: Coupling, mask: Mask, new: dict[int, Any]) -> None:
     assert compared > 0 or mask.all(), "no weight was compared"
 
 
-def check_costs(coupling: Coupling, mask: Mask, sliced: Any) -> None:
+def check_costs(coupling: Coupling, mask: Mask, sliced: Any, dropped: Sequence[Block] = ()) -> None:
     """Compares costs from channel counts with the counts of the built model."""
     kept = np.array([mask[group.units].sum() for group in coupling.groups])
-    assert int(CostModel.of(coupling).params(kept)) == sum(
+    present = np.ones(len(blocks_of(coupling)))
+    present[[block.index for block in dropped]] = 0
+    assert int(CostModel.of(coupling).params(kept, present)) == sum(
         int(np.prod(weight.shape)) for weight in sliced.weights
     )
     analysis = count_macs(sliced)
@@ -175,17 +188,20 @@ def check_costs(coupling: Coupling, mask: Mask, sliced: Any) -> None:
         counted: Counter[str] = Counter()
         for row in analysis.layers:
             counted[row.name] += row.macs or 0
-        own = CostModel.of(coupling).macs_by_layer(kept)
+        own = CostModel.of(coupling).macs_by_layer(kept, present)
         differing = {
             name: (own.get(name, 0.0), macs)
             for name, macs in counted.items()
             if own.get(name, 0.0) != macs
         }
-        assert round(float(CostModel.of(coupling).macs(kept))) == analysis.macs, differing
+        macs = float(CostModel.of(coupling).macs(kept, present))
+        assert round(macs) == analysis.macs, differing
 
 
-def reference(coupling: Coupling, mask: Mask, inputs: Any) -> list[Array]:
-    """Outputs of the original with removed entries of its variables set to zero."""
+def reference(
+    coupling: Coupling, mask: Mask, inputs: Any, dropped: Sequence[Block] = ()
+) -> list[Array]:
+    """Outputs of the original with removed entries of its variables, and blocks, set to zero."""
     model = coupling.program.model
     indices = kept_indices(coupling, mask)
     originals = {path: variable.numpy() for path, variable in variable_paths(model)}
@@ -193,9 +209,9 @@ def reference(coupling: Coupling, mask: Mask, inputs: Any) -> list[Array]:
         for path, variable in variable_paths(model):
             variable.assign(zeroed(originals[path], indices[path]))
         walk.weights_changed(model)
-        if not coupling.graph.statistics:
+        if not coupling.graph.statistics and not dropped:
             return outputs_of(model, inputs)
-        return _Interpreter(coupling, mask).run(coupling.program, _flat(inputs))
+        return _Interpreter(coupling, mask, dropped).run(coupling.program, _flat(inputs))
     finally:
         for path, variable in variable_paths(model):
             variable.assign(originals[path])
@@ -222,10 +238,11 @@ def _flat(inputs: Any) -> list[Array]:
 class _Interpreter:
     """Runs a recorded program call by call, layers that reduce over channels in NumPy."""
 
-    def __init__(self, coupling: Coupling, mask: Mask) -> None:
+    def __init__(self, coupling: Coupling, mask: Mask, dropped: Sequence[Block]) -> None:
         self.coupling = coupling
         self.kept = coupling.kept(mask)
         self.names = {name for name, _ in coupling.graph.statistics}
+        self.zero = {(id(block.merge), block.operand) for block in dropped}
 
     def run(self, program: Program, inputs: list[Any]) -> list[Any]:
         import keras
@@ -235,7 +252,12 @@ class _Interpreter:
             for tensor, value in zip(program.inputs, inputs, strict=True)
         }
         for node in program.nodes:
-            arguments = [values[id(tensor)] for tensor in node.inputs]
+            arguments = [
+                keras.ops.zeros_like(values[id(tensor)])
+                if (id(node), place) in self.zero
+                else values[id(tensor)]
+                for place, tensor in enumerate(node.inputs)
+            ]
             if node.body is not None:
                 results = self.run(node.body, arguments)
             elif node.name in self.names:
@@ -245,9 +267,7 @@ class _Interpreter:
                 steps = [self.run(inside, [x[:, step]])[0] for step in range(x.shape[1])]
                 results = [np.stack(steps, axis=1)]
             else:
-                args, kwargs = keras.tree.map_structure(
-                    lambda value: values.get(id(value), value), (node.args, node.kwargs)
-                )
+                args, kwargs = node.arguments(arguments)
                 if getattr(node.operation, "_call_has_training_arg", False):
                     kwargs = {**kwargs, "training": False}
                 results = keras.tree.flatten(node.operation(*args, **kwargs))

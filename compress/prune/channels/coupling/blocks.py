@@ -1,0 +1,295 @@
+"""Blocks: residual branches that can leave as a whole, so that depth can be chosen like widths.
+
+Exact as for channels: a model without a block equals the original with the block's operand of its
+sum set to zero.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from compress.model.program import Node, Program
+from compress.prune.channels.coupling.branches import (
+    NO_KERNEL,
+    Branch,
+    Flow,
+    judged,
+    operands_of,
+)
+from compress.prune.channels.coupling.presence import (
+    ALWAYS,
+    Needs,
+    both,
+    met,
+    needs_of_calls,
+    needs_of_weights,
+)
+from compress.prune.channels.coupling.slots import CouplingGraph, InnerModel
+
+if TYPE_CHECKING:
+    from compress.prune.channels.coupling.groups import Coupling
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A branch that can leave.
+
+    Attributes:
+        index: Place in `blocks_of`.
+        name: Of the sum that the branch ends in, "nested/add" in a nested model; where several
+            of its operands can leave, with the operand's place behind it: "add:1".
+        merge: The sum: keras.layers.Add, a raw addition, or the scaled one of InceptionResNetV2.
+        operand: Place of the branch among `merge.inputs`.
+        nodes: The calls that are in this branch alone, in the order of the model; a nested
+            model is one.
+        layers: Names of the layers with weights among them, nested ones too.
+        inner: Indices of the blocks inside, which leave with it.
+    """
+
+    index: int
+    name: str
+    merge: Node
+    operand: int
+    nodes: tuple[Node, ...]
+    layers: tuple[str, ...]
+    inner: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class HeldBlock:
+    """A sum with a branch that cannot leave.
+
+    Attributes:
+        name: Of the sum, likewise.
+        layers: Names of the branch's layers with weights; () where it has none to itself.
+        reason: Why it stays.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    reason: str
+
+
+class Depth:
+    """The blocks of a model, and what of it each of them carries.
+
+    Args:
+        program: The recorded model.
+        graph: Filled by the rules.
+
+    Attributes:
+        blocks: In the order of the model: inner ones before those that they are in. Any of them
+            can leave together.
+        held: Sums and branches that stay, with the reason, in the order of the model.
+    """
+
+    def __init__(self, program: Program, graph: CouplingGraph) -> None:
+        finder = _Finder(program, graph)
+        self.blocks = finder.blocks()
+        self.held = tuple(finder.held)
+        operands = {(id(block.merge), block.operand): block.index for block in self.blocks}
+        self._calls: dict[int, Needs] = {}
+        for own in finder.programs:
+            self._calls |= needs_of_calls(own, operands)
+        self._weights = needs_of_weights(program, self._calls)
+        self._operands = operands
+
+    def needs(self, calls: Sequence[Node]) -> Needs:
+        """Returns what a call needs, given with the nested models around it, outer ones first."""
+        found = ALWAYS
+        for node in calls:
+            found = both(found, self._calls.get(id(node), ALWAYS))
+        return found
+
+    def needs_of(self, weight: Any) -> Needs:
+        """Returns what a weight needs."""
+        return self._weights.get(id(weight), ALWAYS)
+
+    def stays(self, node: Node, dropped: Collection[int]) -> bool:
+        """Tells whether a call of the program, or of a nested one that stays, is still made."""
+        return met(self._calls.get(id(node), ALWAYS), dropped)
+
+    def staying(self, node: Node, dropped: Collection[int]) -> list[int]:
+        """Returns the places of the inputs of a call that do not leave."""
+        places = range(len(node.inputs))
+        return [at for at in places if self._operands.get((id(node), at)) not in dropped]
+
+
+def blocks_of(coupling: Coupling) -> tuple[Block, ...]:
+    """Returns the blocks of a model in its order; they are looked for once.
+
+    An operand of a sum (keras.layers.Add, keras.ops.add, `x + y`) is a block where layers with
+    kernels lead to it alone, whose weights nothing else uses, and where another operand of the
+    sum's own shape stays that passes by it: that leads back, without an activation between, to
+    something that the branch comes of (an identity, a projection), or begins with the same
+    tensor. Any blocks can leave together.
+    """
+    return depth_of(coupling).blocks
+
+
+def indices_of(coupling: Coupling, blocks: Collection[Block]) -> frozenset[int]:
+    """Returns the indices of blocks of a coupling.
+
+    Raises:
+        ValueError: One is of another coupling.
+    """
+    known = set(map(id, blocks_of(coupling)))
+    if any(id(block) not in known for block in blocks):
+        raise ValueError("dropped blocks must be of this coupling.")
+    return frozenset(block.index for block in blocks)
+
+
+def depth_of(coupling: Coupling) -> Depth:
+    """Returns the blocks with what they carry, and what is held; they are looked for once."""
+    if coupling not in _KNOWN:
+        _KNOWN[coupling] = Depth(coupling.program, coupling.graph)
+    return _KNOWN[coupling]
+
+
+_KNOWN: WeakKeyDictionary[Coupling, Depth] = WeakKeyDictionary()
+
+
+class _Finder:
+    """Goes through the sums of a model in its order, those of nested models in place of it.
+
+    Attributes:
+        programs: Of the model and of those nested in it.
+        held: See `Depth`.
+    """
+
+    def __init__(self, program: Program, graph: CouplingGraph, prefix: str = "") -> None:
+        self._graph = graph
+        self._macs: dict[int, float] = {}
+        for term in graph.terms:
+            macs = term.coefficient
+            for ids in term.factors:
+                macs *= len(ids)
+            for node in term.calls:
+                self._macs[id(node)] = self._macs.get(id(node), 0.0) + macs
+        self.programs: list[Program] = []
+        self.held: list[HeldBlock] = []
+        self._names: dict[int, str] = {}
+        self._users: dict[int, set[int]] = {}  # weight, or nested program -> calls
+        self._list(program, prefix)
+        self._found = [
+            branch for flow, merge in self._sums(program) for branch in self._leaving(flow, merge)
+        ]
+        self._inside_layers()
+
+    def blocks(self) -> tuple[Block, ...]:
+        """Returns the branches that may leave as blocks."""
+        sums = Counter(id(branch.merge) for branch in self._found)
+        blocks: list[Block] = []
+        for index, branch in enumerate(self._found):
+            name = self._names[id(branch.merge)]
+            calls = {id(node) for node in _all_calls(branch.nodes)}
+            blocks.append(
+                Block(
+                    index,
+                    f"{name}:{branch.place}" if sums[id(branch.merge)] > 1 else name,
+                    branch.merge,
+                    branch.place,
+                    branch.nodes,
+                    self._layers(branch),
+                    tuple(own.index for own in blocks if id(own.merge) in calls),
+                )
+            )
+        return tuple(blocks)
+
+    def _list(self, program: Program, prefix: str) -> None:
+        """Notes programs and the names of calls, and who uses weights and nested programs."""
+        if program in self.programs:
+            return
+        self.programs.append(program)
+        for node in program.nodes:
+            self._names[id(node)] = f"{prefix}{node.name}"
+            for held in _held_by(node):
+                self._users.setdefault(id(held), set()).add(id(node))
+            if node.body is not None:
+                self._list(node.body, f"{prefix}{node.name}/")
+
+    def _sums(self, program: Program) -> Iterator[tuple[Flow, Node]]:
+        """Yields the sums, each with the flow of its program; those of a shared model once."""
+        seen: set[int] = set()
+
+        def visit(own: Program) -> Iterator[tuple[Flow, Node]]:
+            seen.add(id(own))
+            flow = Flow(own, self._macs)
+            for node in own.nodes:
+                if node.body is not None and id(node.body) not in seen:
+                    yield from visit(node.body)
+                elif operands_of(node):
+                    yield flow, node
+
+        return visit(program)
+
+    def _leaving(self, flow: Flow, merge: Node) -> Iterator[Branch]:
+        """Yields the branches of a sum that may leave; notes those that stay."""
+        name, none = self._names[id(merge)], True
+        for branch, reason in judged(flow, merge, self._why_not):
+            none = False
+            if reason:
+                self.held.append(HeldBlock(name, self._layers(branch), reason))
+            else:
+                yield branch
+        if none:
+            self.held.append(HeldBlock(name, (), NO_KERNEL))
+
+    def _why_not(self, branch: Branch) -> str:
+        calls = {id(node) for node in _all_calls(branch.nodes)}
+        for node in _all_calls(branch.nodes):
+            if any(not self._users[id(held)] <= calls for held in _held_by(node)):
+                name = self._names[id(node)]
+                return f"layer '{name}' is in it, and its weights are used outside of it too"
+        slots = self._graph.tensors
+        ends, result = branch.merge.inputs[branch.place], branch.merge.outputs[0]
+        own, total = slots.get(id(ends)), slots.get(id(result))
+        if own is not None and total is not None and own.value and total.value is not None:
+            # the rules followed what removed channels of the sum hold: the branch is a part of it
+            return f"its removed channels would hold {own.value:g}, and what follows relies on it"
+        return ""
+
+    def _inside_layers(self) -> None:
+        """Notes the blocks of models that layers hold: they lie in these layers' configs."""
+        names = {
+            id(node.operation): self._names[id(node)]
+            for program in self.programs
+            for node in program.nodes
+        }
+        for operation, edits in self._graph.edits.items():
+            for _, change in edits.config:
+                if not isinstance(change, InnerModel) or operation not in names:
+                    continue
+                name = names[operation]
+                inside = _Finder(change.program, self._graph, f"{name}/")
+                self.held += inside.held
+                reason = f"it is in a model that layer '{name}' holds"
+                self.held += [
+                    HeldBlock(block.name, block.layers, reason) for block in inside.blocks()
+                ]
+
+    def _layers(self, branch: Branch) -> tuple[str, ...]:
+        return tuple(
+            dict.fromkeys(
+                self._names[id(node)]
+                for node in _all_calls(branch.nodes)
+                if node.body is None and _held_by(node)
+            )
+        )
+
+
+def _all_calls(nodes: Sequence[Node]) -> Iterator[Node]:
+    """Yields calls, and behind a nested model those inside."""
+    for node in nodes:
+        yield node
+        if node.body is not None:
+            yield from _all_calls(node.body.nodes)
+
+
+def _held_by(node: Node) -> Sequence[Any]:
+    """Returns what a call may share with others: a nested model's program, a layer's weights."""
+    return [node.body] if node.body is not None else getattr(node.operation, "weights", ())
