@@ -10,7 +10,7 @@ import numpy as np
 from compress.core.errors import InputError
 from compress.core.plugins import SOURCES
 from compress.data import digits, folder, idx, keras_datasets, npz, python
-from compress.data._base import Dataset, RawData, Split, Unlabelled
+from compress.data._base import Dataset, RawData, Split, Unlabelled, drawn_inputs
 from compress.data.examples import check_split
 from compress.data.preprocessing import Preprocessing, fit_preprocessing
 from compress.data.splitting import split_off
@@ -26,6 +26,7 @@ __all__ = [
     "Split",
     "Unlabelled",
     "check_source",
+    "drawn_inputs",
     "load_data",
 ]
 

@@ -238,3 +238,16 @@ class Unlabelled:
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one example, without the batch axis."""
         return tuple(self.train.x.shape[1:])
+
+
+def drawn_inputs(data: Dataset | Unlabelled, count: int, seed: int) -> Array:
+    """Returns what a model is fed of training examples drawn without replacement.
+
+    Args:
+        data: Labels are not looked at.
+        count: Of examples, at most.
+        seed: Of the draw.
+    """
+    order = np.random.default_rng(seed).permutation(len(data.train))[:count]
+    found: Array = data.preprocess(data.train.x[order])
+    return found

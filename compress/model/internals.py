@@ -27,11 +27,6 @@ def maker_of(tensor: Any) -> Any:
     return history.operation if history is not None else None
 
 
-def mask_of(tensor: Any) -> Any:
-    """Returns the mask that Keras passes along with a symbolic tensor; None: it has none."""
-    return getattr(tensor, "_keras_mask", None)
-
-
 def takes_training(operation: Any) -> bool:
     """Tells whether a layer's call has an argument `training`."""
     return bool(getattr(operation, "_call_has_training_arg", False))

@@ -116,6 +116,15 @@ class Plan:
     out: Place = option(
         None, "--out", "folder for the results; default: one in runs/", extendable=True
     )
+    repair: int = option(
+        1000,
+        "--repair",
+        "training examples on which what pruning broke is solved for, layer by layer, before any "
+        "fine-tuning; labels are not used; 0: no repair",
+        least=0,
+        most=1_000_000,
+        why="thousands add nothing",
+    )
     plugins: Names = option(
         (), "--plugins", "modules to import first, with commas: they register plug-ins of yours"
     )

@@ -12,7 +12,7 @@ from compress.plan.layers import LayerShare
 from compress.plan.target import Target
 
 CHANNEL_COSTS = ("macs", "params", "amount")
-CHANNEL_SCOPES = ("global", "layer")
+CHANNEL_SCOPES = ("global", "layer", "damage")
 AGGREGATES = ("mean", "sum", "max", "norm")
 SCORE_SCALES = ("mean", "max", "none")
 MOST_STEPS = 10_000
@@ -51,7 +51,8 @@ class ChannelOptions:
     scope: str = option(
         "global",
         "--channel-scope",
-        "global: one ranking of all layers; layer: the same share of every layer",
+        "global: one ranking of all layers; layer: the same share of every layer; damage: widths "
+        "by what the outputs lose, measured on training examples with the layers behind repaired",
     )
     aggregate: str = option(
         "mean",
@@ -89,6 +90,11 @@ class ChannelOptions:
         "a folder of sensitivity maps: rank by loss of accuracy, which is measured once for each "
         "model",
     )
+    blocks: bool = option(
+        False,
+        "--blocks",
+        "let whole residual blocks leave too, where they cost least; with --channel-scope damage",
+    )
     steps: int = option(
         1, "--channel-steps", "prune in this many steps, with fine-tuning after each", least=1,
         most=MOST_STEPS, why="each prunes and trains",
@@ -108,6 +114,24 @@ class ChannelOptions:
         require(0 <= self.min_kept <= 1, "min_kept", "be in [0, 1]", self.min_kept)
         if self.target is not None:
             object.__setattr__(self, "target", self._checked(self.target))
+        require(
+            not self.blocks or self.scope == "damage",
+            "channel scope",
+            "be damage where blocks may leave: they are weighed against widths by it",
+            self.scope,
+        )
+        require(
+            self.scope != "damage" or self.target_metric != "amount",
+            "channel scope",
+            "be global or layer where an amount of every layer is removed",
+            self.scope,
+        )
+        require(
+            self.scope != "damage" or self.sensitivity is None,
+            "channel sensitivity",
+            "be left out with scope damage, which measures its own",
+            self.sensitivity,
+        )
 
     @property
     def active(self) -> bool:

@@ -227,27 +227,24 @@ class Problem:
 
 
 class Factored:
-    """One system's normal equations without a support, factored once for many targets.
+    """Normal equations without a support, factored once for many targets.
 
     Args:
-        rows: (1 or more systems, rows, columns).
+        rows: (systems, rows, columns).
+        sums: Of these rows.
+        problem: What is solved.
         ridge: Relative to the diagonal.
-        before: W0, (systems, columns, outputs).
-        shift: As in `Problem`.
     """
 
-    def __init__(self, rows: npt.NDArray[Any], problem: Problem, ridge: float) -> None:
+    def __init__(
+        self, rows: npt.NDArray[Any], sums: Moments, problem: Problem, ridge: float
+    ) -> None:
         import scipy.linalg
 
-        self.rows = rows
-        self.problem = problem
+        self.rows, self.problem = rows, problem
+        self.means = sums.means[0]
         free = problem.shift is None
-        self.means = rows.mean(1, dtype=np.float64) if free else np.zeros(rows[:, 0].shape)
-        systems, count, columns = rows.shape
-        self.a = np.zeros((systems, columns, columns))
-        for start in range(0, count, 8192):
-            part = rows[:, start : start + 8192] - self.means[:, None]
-            self.a += part.transpose(0, 2, 1) @ part
+        self.a = (sums.centred() if free else sums.raw(np.zeros_like(sums.sums[1])))[0]
         regular = _regular(self.a, ridge)
         self.scale = 1 / np.sqrt(np.einsum("sdd->sd", regular))
         scaled = regular * self.scale[:, :, None] * self.scale[:, None]
@@ -257,18 +254,13 @@ class Factored:
         """Returns weights and shift for targets (rows, channels)."""
         import scipy.linalg
 
-        before = self.problem.before
+        before, shift = self.problem.before, self.problem.shift
         systems, _, outputs = before.shape
         shaped = targets.reshape(len(targets), systems, outputs).transpose(1, 0, 2)
-        across = self.rows.transpose(0, 2, 1) @ shaped
-        count = len(targets)
-        if self.problem.shift is None:
-            mean = shaped.mean(1, dtype=np.float64)
-            b = across - count * self.means[:, :, None] * mean[:, None]
-        else:
-            mean = self.problem.shift
-            b = across - self.rows.sum(1, dtype=np.float64)[:, :, None] * mean[:, None]
-        left = (b - self.a @ before) * self.scale[:, :, None]
+        mean = shaped.mean(1, dtype=np.float64) if shift is None else shift
+        left = self.rows.transpose(0, 2, 1) @ shaped - self.a @ before
+        left -= len(targets) * self.means[:, :, None] * mean[:, None]
+        left *= self.scale[:, :, None]
         found = np.stack(
             [
                 scipy.linalg.cho_solve(factor, part)
@@ -276,8 +268,8 @@ class Factored:
             ]
         )
         weights = before + found * self.scale[:, :, None]
-        if self.problem.shift is not None:
-            return weights, mean
+        if shift is not None:
+            return weights, shift
         return weights, mean - np.einsum("sd,sdm->sm", self.means, weights)
 
 

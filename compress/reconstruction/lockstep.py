@@ -27,7 +27,7 @@ from compress.reconstruction.values import Store, Value
 Chunks = list[Value]
 """A tensor for all examples, chunk by chunk."""
 OnLayer = Callable[[str, float], None]
-SAMPLES = 40_000
+SAMPLES = 20_000
 BYTES = 512 * 2**20
 """Of the rows of one layer, at most."""
 

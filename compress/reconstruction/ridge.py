@@ -21,7 +21,7 @@ from compress.reconstruction.samples import Clip, Sample
 
 ROUNDS = 20
 """Of freeing targets that an activation cuts off."""
-ENOUGH = 0.002
+ENOUGH = 0.005
 """Relative gain below which a round is the last."""
 
 
@@ -117,7 +117,7 @@ def _clipped(
     weights, shift = problem.solved(sums, ridge)
     after, rounds = errors(weights, shift), 0
     if isinstance(sums, Moments) and problem.support is None:
-        factored = Factored(train.rows, problem, ridge)
+        factored = Factored(train.rows, sums, problem, ridge)
         for _ in range(ROUNDS):
             trial = factored.solved(clip.targets(train, weights, shift))
             found = errors(*trial)
@@ -125,9 +125,9 @@ def _clipped(
                 break
             (weights, shift), after, rounds = trial, found, rounds + 1
     weights, shift = problem.solved(everything, ridge)
-    if rounds:
+    if rounds and isinstance(everything, Moments):
         whole = Sample.joined([train, *held])
-        factored = Factored(whole.rows, problem, ridge)
+        factored = Factored(whole.rows, everything, problem, ridge)
         for _ in range(rounds):
             weights, shift = factored.solved(clip.targets(whole, weights, shift))
     return Fit(weights, shift, ridge, before, after)

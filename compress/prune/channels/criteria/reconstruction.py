@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
+from compress.data import drawn_inputs
 from compress.model.flattening import flat
 from compress.model.recording import record
 from compress.prune.channels.coupling.groups import Group
@@ -150,9 +151,7 @@ def _readers(context: Context) -> list[list[Reader]]:
     data = context.data
     if data is None:
         raise InputError("Criterion 'reconstruction' must have data to look at. Give data=.")
-    rng = np.random.default_rng(context.seed)
-    order = rng.permutation(len(data.train))[: context.examples]
-    x = np.asarray(data.preprocess(data.train.take(order).x))
+    x = drawn_inputs(data, context.examples, context.seed)
     program = flat(record(context.coupling.program.model, opens))
     return readers_of(context, observe(program, [x], seed=context.seed))
 
