@@ -46,10 +46,10 @@ class Recipe:
     labelled: bool = True
 
 
-def _adamw(epochs: int, learning_rate: float = 2e-3, weight_decay: float = 0.05) -> TrainSettings:
+def _adamw(epochs: int, learning_rate: float) -> TrainSettings:
     """Returns AdamW over images that are flipped at random."""
     return TrainSettings(
-        epochs=epochs, optimizer="adamw", learning_rate=learning_rate, weight_decay=weight_decay,
+        epochs=epochs, optimizer="adamw", learning_rate=learning_rate, weight_decay=0.05,
         augment=("flip",),
     )  # fmt: skip
 
@@ -61,15 +61,15 @@ RECIPES = {
             epochs=7, optimizer="momentum", learning_rate=0.1, weight_decay=5e-3, augment=("flip",)
         ),
     ),
-    "convnext": Recipe(_small_nets.convnext, _adamw(10)),
-    "vit": Recipe(_small_nets.vit, _adamw(12)),
+    "convnext": Recipe(_small_nets.convnext, _adamw(9, 4e-3)),
+    "vit": Recipe(_small_nets.vit, _adamw(12, 3e-3)),
     "densenet": Recipe(
         _small_nets.densenet,
         TrainSettings(
             epochs=9, optimizer="momentum", learning_rate=0.1, weight_decay=5e-3, augment=("flip",)
         ),
     ),
-    "lstm": Recipe(_small_nets.lstm, _adamw(20)),
+    "lstm": Recipe(_small_nets.lstm, _adamw(20, 3e-3)),
     "autoencoder": Recipe(
         _small_nets.autoencoder,
         TrainSettings(epochs=15, optimizer="adam", learning_rate=2e-3),
