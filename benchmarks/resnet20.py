@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,8 +26,7 @@ DENSE = TrainSettings(
 """How the net that is compressed was trained, over `with_flips`: twelve epochs with flips."""
 
 
-@dataclass(frozen=True)
-class Dense:
+class Dense(NamedTuple):
     """A trained net that benchmarks compress.
 
     Attributes:
