@@ -301,8 +301,8 @@ class Lockstep:
         kept: npt.NDArray[np.int64],
     ) -> npt.NDArray[Any]:
         """Returns what the dense layer makes at places, (rows, kept channels)."""
-        known = self.made.get(id(node)) if part.name != "depthwise" else None
-        if known is not None:
+        known = self.made.get(id(node))
+        if known is not None and part.name != "depthwise" and not twin.adds_more:
             return twin.outputs(known[index].array, places)[:, kept]
         value = self.given[id(node)][0][index]
         rows = twin.rows(value.array, _shape_of(node, value), places)

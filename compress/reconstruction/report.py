@@ -69,6 +69,14 @@ class RepairReport(Readable):
         """Layers whose weights were solved for."""
         return sum(layer.state == REPAIRED for layer in self.layers)
 
+    def line(self) -> str:
+        """Returns the result in one line."""
+        ends = ", ".join(f"{_error(a)} -> {_error(b)}" for a, b in self.output_error)
+        return (
+            f"{self.repaired} of {len(self.layers)} layers repaired on {self.examples:,} examples "
+            f"in {self.seconds:.0f} s; error of outputs, held back: {ends or 'not comparable'}"
+        )
+
     def screen(self) -> Summary:
         """Returns what is worth a screen."""
         rows = [

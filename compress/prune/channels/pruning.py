@@ -11,7 +11,7 @@ import numpy as np
 
 from compress.core.errors import FeasibleError, InputError
 from compress.core.summary import Readable, Summary
-from compress.data import Dataset, Unlabelled
+from compress.data import Dataset, Unlabelled, drawn_inputs
 from compress.data.streams import is_stream
 from compress.model.io import as_model
 from compress.model.walk import variable_paths
@@ -38,6 +38,9 @@ from compress.prune.channels.surgery import (
     indices_by_weight,
     sliced_with_weights,
 )
+from compress.reconstruction import RepairReport
+from compress.reconstruction import repair as solve
+from compress.reconstruction.repairing import EXAMPLES, FEWEST
 from compress.train.given import as_examples, dataset_for
 
 if TYPE_CHECKING:
@@ -84,8 +87,10 @@ def prune_channels(
     sensitivity: SensitivityMap | None = None,
     finetune: Finetune | None = None,
     seed: int = 0,
+    repair: bool | int | None = None,
     input_shape: Any = None,
     on_choice: Callable[[Selection], None] | None = None,
+    on_progress: Callable[[str, float], None] | None = None,
     coupling: Coupling | None = None,
     **settings: Unpack[PruneChannelsSettings],
 ) -> PruneResult:
@@ -100,16 +105,23 @@ def prune_channels(
         params: Parameters to keep, likewise.
         amount: Share of the channels of every layer to remove, in [0, 1).
         criterion: Name, or a function (group, context) -> (units,) scores, higher = keep.
-        data: For the criteria taylor (which needs labels) and activation, and for `recalibrate`:
-            x alone, (x, y), a stream, a `Dataset`, or what `--data` takes; see `as_dataset`.
+        data: For repair, for the scope damage, for the criteria reconstruction, activation and
+            taylor (which needs labels), and for `recalibrate`: x alone, (x, y), a stream, a
+            `Dataset`, or what `--data` takes; see `as_dataset`. Training examples are looked at.
         sensitivity: From `sensitivity_map` of this model with the same criterion: ranks by
             predicted loss of quality; the criterion then only orders units within a group.
         finetune: Called as `finetune(model, step, steps)` between steps; trains in place.
+        repair: Examples on which the smaller model's layers are solved for, so that they compute
+            what they did, see `compress.reconstruction.repair`; True: 1,000; False or 0: weights
+            stay as they are. Default: True where data are given. After each step, before
+            `finetune`.
         seed: Of the criterion random and of drawn examples.
         input_shape: Of one example, where the model's own has open sizes: MACs are counted at
             it, and the smaller model is as open as the original. Of a subclassed model that
             was never called, with the batch axis.
         on_choice: Called with each selection before any work is done on it.
+        on_progress: Called with (text, share that is done) while damages are measured and layers
+            are solved for.
         coupling: Of this model at this `input_shape`, where it is known; else it is analysed.
         **settings: Other fields of `ChannelOptions`: scope, round_to, exclude, ...
 
@@ -151,6 +163,9 @@ def prune_channels(
     source = Path(model) if isinstance(model, (str, Path)) else None
     model = as_model(model)
     data = None if data is None else _examples(data, chosen, model, source, seed)
+    count = _repaired_on(repair, data)
+    if options.scope == "damage" and data is None:
+        raise InputError("Channel scope 'damage' must have data to look at. Give data=.")
     if sensitivity is not None:
         sensitivity.check(model, name, data if isinstance(data, Dataset) else None)
     _check_weights(model)
@@ -172,21 +187,62 @@ def prune_channels(
             context,
             goal.at(step, options.steps),
             sensitivity if step == 1 else None,  # it was measured on the whole model
+            on_progress,
         )
         if on_choice is not None:
             on_choice(selection)
-        indices = indices_by_weight(coupling, selection.mask)
-        current, new = sliced_with_weights(coupling, selection.mask)
+        indices = indices_by_weight(coupling, selection.mask, selection.dropped)
+        current, new = sliced_with_weights(coupling, selection.mask, selection.dropped)
         for path, variable in place.items():
             kept[path] = _composed(kept[path], indices[id(variable)])
-        place = {path: new[id(variable)] for path, variable in place.items()}
+        place = {
+            path: new[id(variable)] for path, variable in place.items() if id(variable) in new
+        }
+        kept |= {path: _nothing(axes) for path, axes in kept.items() if path not in place}
+        repaired = _repaired(current, model, data, kept, count, seed, on_progress)
         if finetune is not None and step < options.steps:
             finetune(current, step, options.steps)
     if options.recalibrate:
         _recalibrated(current, data, options, seed)
     notes = (*selection.notes, *dict.fromkeys(context.notes), *_copied(original, coupling))
-    report = _report(original, kept, options, goal, selection, name, notes)
-    return PruneResult(current, report, kept)
+    report = _report(original, current, kept, options, goal, selection, name, notes)
+    return PruneResult(current, replace(report, repair=repaired), kept)
+
+
+def _repaired_on(asked: bool | int | None, data: Dataset | Unlabelled | None) -> int:
+    """Returns on how many examples a repair is made; 0: none is.
+
+    Raises:
+        InputError: It is asked for without data, or on too few.
+    """
+    if asked is None:
+        count = 0 if data is None or len(data.train) < FEWEST else EXAMPLES
+    else:
+        count = EXAMPLES if asked is True else int(asked)
+    if count and data is None:
+        raise InputError("repair must have data to look at. Give data=.")
+    if count < 0 or 0 < count < FEWEST:
+        raise InputError(f"repair must be 0 or at least {FEWEST} examples. Received: {count}.")
+    return count
+
+
+def _repaired(
+    current: keras.Model,
+    dense: keras.Model,
+    data: Dataset | Unlabelled | None,
+    kept: KeptIndices,
+    count: int,
+    seed: int,
+    on_progress: Callable[[str, float], None] | None,
+) -> RepairReport | None:
+    if not count or data is None:
+        return None
+    x = drawn_inputs(data, count, seed)
+    return solve(current, dense, x, kept=kept, examples=count, seed=seed, on_progress=on_progress)
+
+
+def _nothing(axes: tuple[Ids | None, ...]) -> tuple[Ids | None, ...]:
+    return tuple(np.zeros(0, np.int64) for _ in axes)
 
 
 @dataclass(frozen=True)
@@ -290,6 +346,7 @@ def _mask_of(coupling: Coupling, kept: KeptIndices) -> Mask:
 
 def _report(
     coupling: Coupling,
+    current: keras.Model,
     kept: KeptIndices,
     options: ChannelOptions,
     goal: _Goal,

@@ -14,6 +14,7 @@ from compress.prune.channels.coupling.blocks import blocks_of
 from compress.prune.channels.coupling.groups import Coupling, Frozen, Group
 from compress.prune.channels.selection.costs import CostModel, Numbers
 from compress.prune.channels.selection.solver import TOLERANCE
+from compress.reconstruction import RepairReport
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class ChannelReport:
         criterion: What ranked the units.
         round_to: The step of kept numbers that was used, in words.
         notes: What the user should know.
+        repair: What was solved for afterwards; None: nothing was.
     """
 
     groups: tuple[GroupRow, ...]
@@ -88,6 +90,7 @@ class ChannelReport:
     criterion: str
     round_to: str
     notes: tuple[str, ...] = ()
+    repair: RepairReport | None = None
 
     @property
     def macs_ratio(self) -> float | None:
@@ -115,6 +118,8 @@ class ChannelReport:
         held = sum(row.kept == row.total for row in self.groups)
         if held:
             lines.append(f"{held} of {len(self.groups)} groups are whole")
+        if self.repair is not None:
+            lines.append(self.repair.line())
         changed = [row for row in self.groups if row.kept < row.total]
         rows = [(row.name, row.kind, f"{row.total:,}", f"{row.kept:,}") for row in changed]
         unknown = [f"{name} ({kind}): {reason}" for name, kind, reason in self.unknown]

@@ -47,6 +47,11 @@ class Part(ABC):
         return None
 
     @property
+    def adds_more(self) -> bool:
+        """Whether the layer adds something that is no bias by channel; it stays as it is."""
+        return False
+
+    @property
     @abstractmethod
     def features(self) -> tuple[int, ...]:
         """Axes of the kernel that are the output's channels, those of the systems first."""

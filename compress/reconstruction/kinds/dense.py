@@ -88,6 +88,11 @@ class EinsumPart(Part):
         return bias if fits else None
 
     @property
+    def adds_more(self) -> bool:
+        """Whether its bias has an axis of positions."""
+        return self.layer.bias is not None and self.bias is None
+
+    @property
     def features(self) -> tuple[int, ...]:
         """Axes of shared labels, then of new ones, in the output's order."""
         return tuple(self.own.index(x) for x in (*self.shared, *self.new))

@@ -18,6 +18,8 @@ from compress.reconstruction.kinds import Part
 Numbers = npt.NDArray[np.float64]
 SHARES = (0.25, 0.5, 0.625, 0.75, 0.875)
 """Of a group's units that are removed, where its damage is measured."""
+CHUNK = 256
+"""Examples that are run at a time."""
 Change = tuple[Any, npt.NDArray[Any]]
 """A weight and the value that it has for a time."""
 
@@ -64,7 +66,7 @@ def measured(
     inputs: Sequence[npt.NDArray[Any]],
     trials: Sequence[Trial],
     on_trial: Callable[[int], None] | None = None,
-    chunk: int = 256,
+    chunk: int = CHUNK,
 ) -> Numbers:
     """Measures how far each trial moves the outputs: one pass, and a partial one a trial.
 
@@ -95,9 +97,8 @@ def measured(
             for index in by_place[place]:
                 with changed(trials[index].changes):
                     made = tail.run(values)
-                sums[index] += sum(
-                    _distance(y, np.asarray(z)) for y, z in zip(wanted, made, strict=True)
-                )
+                pairs = zip(wanted, made, strict=True)
+                sums[index] += sum(_distance(y, np.asarray(z)) for y, z in pairs)
                 done += 1
                 if on_trial is not None:
                     on_trial(done)
@@ -119,6 +120,49 @@ class changed:  # noqa: N801 - reads as a statement
     def __exit__(self, *_: object) -> None:
         for variable, value in reversed(self.saved):
             variable.assign(value)
+
+
+def distances(wanted: Sequence[Any], made: Sequence[Any]) -> float:
+    """Returns how far outputs are from those wanted, all outputs together; see `Damage`."""
+    pairs = [(np.asarray(y), np.asarray(z)) for y, z in zip(wanted, made, strict=True)]
+    unit = sum(_spread(y) for y, _ in pairs)
+    return sum(_distance(y, z) for y, z in pairs) / max(unit, 1e-30)
+
+
+def damages(
+    coupling: Coupling,
+    program: Program,
+    readers: Sequence[list[Reader]],
+    context: Context,
+    criterion: Criterion,
+    inputs: Sequence[npt.NDArray[Any]],
+    told: Callable[[str, float], None],
+) -> tuple[Damage, ...]:
+    """Measures the damage of every group at some widths.
+
+    Args:
+        coupling, program: Of one model; the program flat.
+        readers: Of each group.
+        context, criterion: Choose the units that leave.
+        inputs: One array an input, (examples, ...).
+        told: Called with (text, share that is done).
+    """
+    plans = []
+    for group, own in zip(coupling.groups, readers, strict=True):
+        told(f"solving behind {group.name}", group.index / len(coupling.groups))
+        plans.append(trials_of(coupling, program, group, own, context, criterion))
+    trials = [trial for _, some, _ in plans for trial in some]
+    chunks = -(-len(inputs[0]) // CHUNK)
+
+    def done(count: int) -> None:
+        told("damage of thinner layers", count / (chunks * max(1, len(trials))))
+
+    found = measured(program, inputs, trials, done)
+    ends = np.cumsum([len(some) for _, some, _ in plans])
+    return tuple(
+        Damage(group.name, tuple(counts), tuple(found[end - len(some) : end].tolist()), scores)
+        for group, (counts, some, scores), end in zip(coupling.groups, plans, ends, strict=True)
+    )
 
 
 def _values_at(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError
 from compress.plan import ChannelOptions
+from compress.prune.channels.coupling.blocks import Block
 from compress.prune.channels.coupling.groups import Coupling, Mask
 from compress.prune.channels.criteria import Context, Criterion, Scores
 from compress.prune.channels.selection.allowed import allowed_for, cost_of, ladder, step_text
@@ -17,6 +18,7 @@ from compress.prune.channels.selection.feasible import infeasible, nothing_remov
 from compress.prune.channels.selection.ranks import by_loss, by_score
 from compress.prune.channels.selection.sensitivity import SensitivityMap
 from compress.prune.channels.selection.solver import Choice, by_rank, by_share
+from compress.prune.channels.selection.weighed import OnProgress, by_damage, weigh
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +30,14 @@ class Selection:
         choice: Totals per group, cost, error against the target.
         round_to: The step of kept numbers, in words.
         notes: What the user should know.
+        dropped: Blocks that leave.
     """
 
     mask: Mask
     choice: Choice
     round_to: str
     notes: tuple[str, ...] = ()
+    dropped: tuple[Block, ...] = ()
 
     def summary(self) -> str:
         """Returns one line: what the choice costs and what there is to know about it."""
@@ -49,6 +53,7 @@ def select(
     context: Context,
     target: float,
     sensitivity: SensitivityMap | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Selection:
     """Chooses what to keep.
 
@@ -59,12 +64,15 @@ def select(
         context: What it sees.
         target: MACs or parameters to come to; with `target_metric="amount"` the share removed.
         sensitivity: Ranks groups against each other by predicted loss of quality.
+        on_progress: Called with (text, share) while damages are measured.
 
     Raises:
         FeasibleError: The target is below what is feasible, or nothing can be removed.
         InputError: A pattern matches nothing, or the criterion returned something else than
             one finite number a unit.
     """
+    if options.scope == "damage" and coupling.groups:
+        return _weighed(coupling, options, criterion, context, target, on_progress)
     scores = [_checked(criterion(group, context), group.name, len(group.units))
               for group in coupling.groups]  # fmt: skip
     if not coupling.groups:
@@ -87,6 +95,25 @@ def select(
     return Selection(mask, choice, words, notes)
 
 
+def _weighed(
+    coupling: Coupling,
+    options: ChannelOptions,
+    criterion: Criterion,
+    context: Context,
+    target: float,
+    on_progress: OnProgress | None,
+) -> Selection:
+    """Chooses widths and blocks by their damage."""
+    weights = weigh(coupling, context, criterion, blocks=options.blocks, on_progress=on_progress)
+    found, round_to, dropped = by_damage(coupling, options, weights, target)
+    allowed = allowed_for(coupling, options, round_to)
+    notes = [f"block '{block.name}' left" for block in dropped]
+    notes += _told(coupling, options, found.choice, round_to, target)
+    scores = [damage.scores for damage in weights.groups]
+    mask = keep_best(coupling, scores, found.choice.totals - allowed.fixed)
+    return Selection(mask, found.choice, step_text(round_to), tuple(notes), tuple(dropped))
+
+
 def _to_target(
     coupling: Coupling, options: ChannelOptions, scores: list[Scores], target: float
 ) -> tuple[Choice, str, tuple[str, ...]]:
@@ -103,18 +130,30 @@ def _to_target(
             break
     assert best is not None
     choice, round_to = best
+    notes = _told(coupling, options, choice, round_to, target)
+    return choice, step_text(round_to), tuple(notes)
+
+
+def _told(
+    coupling: Coupling, options: ChannelOptions, choice: Choice, round_to: int, target: float
+) -> list[str]:
+    """Says which steps were taken and what was missed.
+
+    Raises:
+        FeasibleError: The target is below what is feasible.
+    """
     notes = []
-    if round_to != steps[0]:
+    if round_to != ladder(options)[0]:
         notes.append(f"kept numbers are multiples of {round_to}: coarser steps miss the target")
     if not choice.met:
         least = smallest(coupling, options)
-        if target < least.cost:
+        if target < least.cost and not options.blocks:
             raise infeasible(coupling, options, least, target)
         notes.append(
             f"the nearest feasible {options.target_metric} to {target:,.0f} is {choice.cost:,.0f} "
             f"({choice.error:+.1%})"
         )
-    return choice, step_text(round_to), tuple(notes)
+    return notes
 
 
 def keep_best(coupling: Coupling, scores: Sequence[Scores], kept: npt.NDArray[np.int64]) -> Mask:
