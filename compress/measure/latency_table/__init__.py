@@ -1,0 +1,7 @@
+"""Times of single calls: a table of (layer kind, shapes, widths) -> measured milliseconds."""
+
+from compress.measure.latency_table.key import CallKey, key_of
+from compress.measure.latency_table.measuring import measure_calls
+from compress.measure.latency_table.record import CallTime, LatencyTable
+
+__all__ = ["CallKey", "CallTime", "LatencyTable", "key_of", "measure_calls"]
