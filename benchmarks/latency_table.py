@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -31,7 +29,6 @@ STEP = {"resnet20": 4, "mobilenetv2": 8}
 """Kept totals are multiples of it."""
 LEAST = 0.25
 """Share of a group's channels that a random net keeps at least."""
-SECONDS_A_NET = 4.0
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +54,8 @@ def _net(name: str, choices: int) -> dict[str, Any]:
     from compress.prune.channels.analysis import coupling_of
     from compress.prune.channels.selection.allowed import allowed_for
     from compress.prune.channels.selection.costs import CostModel
-    from compress.prune.channels.selection.times import TimedCalls
+    from compress.prune.channels.selection.measured_times import measured_times, time_nets
+    from compress.prune.channels.selection.timed_calls import TimedCalls
 
     makers: dict[str, Callable[[], Any]] = {
         "resnet20": build,
@@ -68,51 +66,49 @@ def _net(name: str, choices: int) -> dict[str, Any]:
     model = makers[name]()
     coupling = coupling_of(model)
     allowed = allowed_for(coupling, ChannelOptions(min_kept=LEAST), STEP[name])
-    calls = TimedCalls(coupling, allowed)
-    models = calls.models()
     began = time.perf_counter()
-    measured = measure_calls(models, litert_files)
+    times, measured = measured_times(coupling, allowed, litert_files)
     seconds = time.perf_counter() - began
-    times = calls.times(measured)
-    rng = np.random.default_rng(0)
-    wanted = allowed.lowest + rng.random((choices, len(coupling.groups))) * (
-        allowed.total - allowed.lowest
-    )
-    kept = allowed.nearest(wanted) - allowed.fixed
-    kept[0] = coupling.whole
+    kept = _drawn(allowed, choices)
+    many = np.resize(kept, (10_000, kept.shape[1]))
     began = time.perf_counter()
-    predicted = times.time(np.repeat(kept, -(-10_000 // choices), axis=0))[:: -(-10_000 // choices)]
+    predicted = times.time(many)[:choices]
     ten_thousand = time.perf_counter() - began
-    own = {key: make for row in kept for _, key, make in calls.calls_at(row)}
+    calls = TimedCalls(coupling, allowed)
+    chosen = [calls.calls_at(row) for row in kept]
+    own = {key: make for row in chosen for _, key, make in row}
     lacking = {key: own[key] for key in measured.missing(own)}
     every = measured.joined(measure_calls(lacking, litert_files)) if lacking else measured
-    added = [
-        every.overhead_ms + sum(every[key].ms for _, key, _ in calls.calls_at(row)) for row in kept
-    ]
-    held_out = _held_out(calls, times, every, lacking, kept)
-    found = _whole(coupling, kept)
+    added = [every.overhead_ms + sum(every[key].ms for _, key, _ in row) for row in chosen]
+    found = time_nets(coupling, kept, litert_files)
     macs = CostModel.of(coupling).macs(kept)
     return {
-        "calls": len(models), "seconds": seconds, "ten_thousand_seconds": ten_thousand,
+        "calls": len(measured.calls), "seconds": seconds, "ten_thousand_seconds": ten_thousand,
         "rounds": sorted({call.rounds for call in measured.calls}),
         "overhead_ms": measured.overhead_ms, "estimated": list(times.estimated),
-        "warnings": list(measured.warnings), "held_out": held_out,
+        "warnings": list(every.warnings), "memory": times.memory.to_json(),
+        "held_out": _held_out(chosen, [times.by_layer(row) for row in kept], every, lacking),
         "choices": [
-            {"macs": float(m), "predicted_ms": float(p), "added_ms": float(a),
-             "latency": latency.to_json()}
-            for m, p, a, latency in zip(macs, predicted, added, found, strict=True)
+            {"macs": float(m), "predicted_ms": float(p), "added_ms": float(a), "whole_ms": float(w)}
+            for m, p, a, w in zip(macs, predicted, added, found, strict=True)
         ],
     }  # fmt: skip
 
 
+def _drawn(allowed: Any, count: int) -> np.ndarray:
+    """Returns kept units of random choices; other ones than those that the fit has seen."""
+    rng = np.random.default_rng(1)
+    between = rng.random((count, len(allowed.total))) * (allowed.total - allowed.lowest)
+    return np.asarray(allowed.nearest(allowed.lowest + between) - allowed.fixed)
+
+
 def _held_out(
-    calls: Any, times: Any, every: Any, lacking: dict[Any, Any], kept: np.ndarray
+    chosen: list[Any], interpolated: list[Any], every: Any, lacking: dict[Any, Any]
 ) -> dict[str, Any]:
     """Compares interpolated times of calls with measured ones that the table had not."""
     pairs: dict[Any, tuple[float, float]] = {}
-    for row in kept:
-        named = times.by_layer(row)
-        for name, key, _ in calls.calls_at(row):
+    for row, named in zip(chosen, interpolated, strict=True):
+        for name, key, _ in row:
             if key in lacking:
                 pairs[key] = (float(named[name]), every[key].ms)
     if not pairs:
@@ -126,32 +122,13 @@ def _held_out(
     }  # fmt: skip
 
 
-def _whole(coupling: Any, kept: np.ndarray) -> list[Any]:
-    """Times nets of kept units as whole files, against each other."""
-    from compress.exporting.side_by_side import litert_files
-    from compress.measure.latency import Entry, time_entries
-    from compress.prune.channels.surgery import sliced_model
-
-    nets = []
-    for row in kept:
-        mask = np.ones(coupling.units, bool)
-        for group, count in zip(coupling.groups, row, strict=True):
-            mask[group.units[count:]] = False
-        nets.append(sliced_model(coupling, mask))
-    with tempfile.TemporaryDirectory() as folder:
-        files = litert_files(nets, Path(folder))
-        entries = {str(place): Entry(Path(file), "litert", 1) for place, file in enumerate(files)}
-        found = time_entries(entries, precision=0.01, budget=SECONDS_A_NET * len(nets))
-    return [found[name] for name in entries]
-
-
 def agreement(result: dict[str, Any]) -> str:
     """A row for each net: how far table and whole files agree."""
     rows = []
     for name, net in result["nets"].items():
-        measured = np.array([item["latency"]["median_ms"] for item in net["choices"]])
-        row: list[object] = [name, net["calls"], f"{net['seconds']:.0f} s", len(measured),
-                             f"{1e3 * measured.min():.0f} to {1e3 * measured.max():.0f} us"]  # fmt: skip
+        measured = np.array([item["whole_ms"] for item in net["choices"]])
+        span = f"{1e3 * measured.min():.0f} to {1e3 * measured.max():.0f} us"
+        row: list[object] = [name, net["calls"], f"{net['seconds']:.0f} s", len(measured), span]
         for kind in ("predicted_ms", "added_ms"):
             ratio = np.array([item[kind] for item in net["choices"]]) / measured
             row.append(
@@ -164,7 +141,7 @@ def agreement(result: dict[str, Any]) -> str:
         rows.append(row)
     return table(
         ["net", "calls measured", "in", "random nets", "time of whole files",
-         "error of the table", "error of the sum over their own calls", "MACs and time"],
+         "error of the table", "error of the bare sum over their own calls", "MACs and time"],
         rows,
     )  # fmt: skip
 

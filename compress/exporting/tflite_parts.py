@@ -47,7 +47,11 @@ def _behind(outputs: list[int], makers: dict[int, Any]) -> list[Any]:
 def _part(whole: Any, operators: list[Any], inputs: list[int], outputs: list[int]) -> Any:
     """Returns a model of some operations; tensors are numbered anew, buffers only emptied."""
     graph = whole.subgraphs[0]
-    used = [*inputs, *outputs, *(tensor for op in operators for tensor in [*op.inputs, *op.outputs])]
+    used = [
+        *inputs,
+        *outputs,
+        *(tensor for op in operators for tensor in [*op.inputs, *op.outputs]),
+    ]
     tensors = list(dict.fromkeys(int(tensor) for tensor in used if tensor >= 0))
     number = {old: new for new, old in enumerate(tensors)} | {-1: -1}
 

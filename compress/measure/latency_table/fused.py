@@ -14,18 +14,19 @@ from typing import Any
 from compress.measure.walk import SizedTensor, Step
 from compress.model.inference import TRAINING_ONLY
 
-_CONVOLUTIONS = frozenset("""
+_CONVOLUTION_NAMES = """
     Conv1D Conv2D Conv3D DepthwiseConv1D DepthwiseConv2D SeparableConv1D SeparableConv2D
-""".split())  # fmt: skip
-_KERNELS = _CONVOLUTIONS | frozenset("""
-    Dense Conv1DTranspose Conv2DTranspose Conv3DTranspose
-""".split())  # fmt: skip
-_MERGES = frozenset("Add Subtract Multiply".split())
-_PADDINGS = frozenset("ZeroPadding1D ZeroPadding2D ZeroPadding3D".split())
-_NOTHING = TRAINING_ONLY | frozenset("""
+"""
+_KERNEL_NAMES = "Dense Conv1DTranspose Conv2DTranspose Conv3DTranspose"
+_INERT_NAMES = """
     Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianDropout AlphaDropout
     ActivityRegularization Identity StopGradient
-""".split())  # fmt: skip
+"""
+_CONVOLUTIONS = frozenset(_CONVOLUTION_NAMES.split())
+_KERNELS = _CONVOLUTIONS | frozenset(_KERNEL_NAMES.split())
+_MERGES = ("Add", "Subtract", "Multiply")
+_PADDINGS = ("ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D")
+_NOTHING = TRAINING_ONLY | frozenset(_INERT_NAMES.split())
 """Classes that inference computes nothing for."""
 _LINEAR = ("linear", "")
 _RELUS = ("relu", "relu6")

@@ -1,8 +1,8 @@
 """Times between measured widths: piecewise linear among widths of one alignment.
 
-Kernels work in tiles of 4, 8 or 16 channels, so 36 channels take about what 48 do, and a line
-from 32 to 48 would not tell: widths are interpolated among those that the same power of two
-divides.
+Kernels work in tiles of 8, 16 or 32 output channels, so 36 channels take about what 64 do, and a
+line from 32 to 48 would not tell: output widths are interpolated among those that the same power
+of two divides. Along input channels a tile's loop only runs longer: there a line tells.
 """
 
 from __future__ import annotations
@@ -16,9 +16,14 @@ import numpy.typing as npt
 Numbers = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
 
-TILE = 16
+TILE = 32
 """Multiples of more are aligned no better."""
-MOST = 5
+MOST = 16
+"""Widths that are all measured; of more some."""
+ALIGNED = 5
+"""Of more widths: the measured ones of the best alignment."""
+FEW = 3
+"""Measured ones along input channels."""
 
 
 def alignment(width: int) -> int:
@@ -34,46 +39,48 @@ def thinned(widths: Sequence[int], most: int = MOST) -> list[int]:
 
     Args:
         widths: All that can be asked for, rising.
-        most: All are measured where they are no more. Else so many of the best aligned ones, and
-            of each other alignment its least and its largest: nothing is extrapolated.
+        most: All are measured where they are no more. Else `ALIGNED` of the best aligned ones,
+            and of each other alignment its least and its largest: nothing is extrapolated.
     """
     if len(widths) <= most:
         return list(range(len(widths)))
     classes: dict[int, list[int]] = {}
     for place, width in enumerate(widths):
         classes.setdefault(alignment(width), []).append(place)
-    best = max(classes)
     picked: set[int] = set()
     for name, places in classes.items():
-        count = min(len(places), most if name == best else 2)
-        picked.update(places[round(at)] for at in np.linspace(0, len(places) - 1, count))
+        picked.update(places[at] for at in few(len(places), ALIGNED if name == max(classes) else 2))
     return sorted(picked)
 
 
-def spreading(widths: Sequence[int], picked: Sequence[int]) -> Numbers:
+def few(count: int, most: int = FEW) -> list[int]:
+    """Returns so many of the places 0 to count - 1, the first and the last among them."""
+    return sorted({round(at) for at in np.linspace(0, count - 1, min(count, most))})
+
+
+def spreading(widths: Sequence[int], picked: Sequence[int], *, tiled: bool = True) -> Numbers:
     """Returns the matrix that interpolates: measured times -> times at all widths.
 
     Args:
         widths: All, rising.
-        picked: Places of the measured ones, as `thinned` gives them.
+        picked: Places of the measured ones: the first and the last of each alignment among them,
+            or, where this is not `tiled`, of all.
+        tiled: Interpolate among widths of one alignment only.
 
     Returns:
         (widths, picked), rows add up to 1.
     """
     found = np.zeros((len(widths), len(picked)))
     for row, width in enumerate(widths):
-        same = [
-            (widths[place], column)
-            for column, place in enumerate(picked)
-            if alignment(widths[place]) == alignment(width)
-        ]
-        at, columns = np.array(same).T
-        above = int(np.searchsorted(at, width))
-        if at[min(above, len(at) - 1)] == width:
-            found[row, columns[above]] = 1.0
-            continue
-        share = (width - at[above - 1]) / (at[above] - at[above - 1])
-        found[row, columns[above - 1]], found[row, columns[above]] = 1.0 - share, share
+        columns = np.array([
+            column for column, place in enumerate(picked)
+            if not tiled or alignment(widths[place]) == alignment(width)
+        ])  # fmt: skip
+        at = np.array([widths[picked[column]] for column in columns], np.float64)
+        below, share = located(np.array(float(width)), at)
+        found[row, columns[below]] = 1.0 - share
+        if share:
+            found[row, columns[below + 1]] = share
     return found
 
 

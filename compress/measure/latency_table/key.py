@@ -12,11 +12,12 @@ import numpy as np
 from compress.measure.call_shapes import Shape
 from compress.run.records import Record
 
-TIMELESS = frozenset("""
+_NAMES = """
     name trainable dtype built build_config registered_name module batch_shape batch_input_shape
     momentum epsilon seed rate noise_shape stddev synchronized renorm ragged sparse optional
     supports_masking zero_output_for_mask
-""".split())  # fmt: skip
+"""
+TIMELESS = frozenset(_NAMES.split())
 """Entries of a layer's config that tell nothing of the time of its inference."""
 _TIMELESS_ENDS = ("_initializer", "_regularizer", "_constraint")
 

@@ -111,9 +111,7 @@ def measure_calls(
     spread = float(np.median([part.overhead_error for part in parts]))
     warnings = tuple(dict.fromkeys(text for part in parts for text in part.warnings))
     calls = _estimated([call for part in parts for call in part.calls])
-    return LatencyTable(
-        described, format, threads, cpu_name(), overhead, spread, calls, warnings
-    )
+    return LatencyTable(described, format, threads, cpu_name(), overhead, spread, calls, warnings)
 
 
 @dataclass(eq=False)
@@ -122,7 +120,8 @@ class _Item:
 
     key: CallKey
     model: Any
-    ops: int
+    ops: int = 0
+    weight_bytes: int = 0
     reason: str = ""
     file: Path | None = None
 
@@ -132,12 +131,13 @@ class _Item:
             model = make()
             costs = count_macs(model)
         except InputError as error:
-            return cls(key, None, 0, str(error))
-        return cls(key, model, costs.macs + costs.other_ops)
-
-    @property
-    def bytes(self) -> int:
-        return 4 * int(self.model.count_params()) if self.model is not None else 0
+            return cls(key, None, reason=str(error))
+        found = cls(key, model, costs.macs + costs.other_ops, 4 * costs.params)
+        kinds = [str(tensor.dtype) for tensor in model.inputs if "float" not in str(tensor.dtype)]
+        if kinds:
+            found.model = None
+            found.reason = f"it takes {kinds[0]}, and only real numbers are drawn for inputs"
+        return found
 
     def place(self, found: Path | str, runtime: str, threads: int) -> None:
         """Takes the file, if the runtime runs it; the model is needed no more."""
@@ -169,11 +169,11 @@ def _batches(models: Mapping[CallKey, Callable[[], Any]]) -> Iterator[list[_Item
     held = 0
     for key, make in models.items():
         item = _Item.made(key, make)
-        if batch and (len(batch) == AT_ONCE or held + item.bytes > BYTES_AT_ONCE):
+        if batch and (len(batch) == AT_ONCE or held + item.weight_bytes > BYTES_AT_ONCE):
             yield batch
             batch, held = [], 0
         batch.append(item)
-        held += item.bytes
+        held += item.weight_bytes
     yield batch
 
 
@@ -217,12 +217,12 @@ def _timed(
     for place, item in enumerate(batch):
         time = found.get(str(place))
         if time is None:
-            calls.append(CallTime(item.key, 0.0, 0.0, 0, item.ops, item.reason))
+            calls.append(CallTime(item.key, 0.0, 0.0, 0, item.ops, item.weight_bytes, item.reason))
             continue
         # a call of some nanoseconds may come out below the empty file
         ms = max(0.0, time.median_ms - base)
         spread = float(np.hypot(errors[str(place)], errors["empty"]))
-        calls.append(CallTime(item.key, ms, spread, time.rounds, item.ops))
+        calls.append(CallTime(item.key, ms, spread, time.rounds, item.ops, item.weight_bytes))
     return _Measured(calls, base, errors["empty"], found["empty"].warnings)
 
 

@@ -26,6 +26,7 @@ class CallTime(Record):
         error: Standard error of `ms`; 0 where it is an estimate.
         rounds: Of the measurement; 0 where it is an estimate.
         ops: MACs and elementwise operations of the call.
+        weight_bytes: Of its weights, as float32.
         reason: Why `ms` is an estimate (by `ops`, at the rate of all that was measured); empty:
             it was measured.
     """
@@ -35,6 +36,7 @@ class CallTime(Record):
     error: float
     rounds: int
     ops: int
+    weight_bytes: int
     reason: str = ""
 
     def flaw(self) -> str:
@@ -123,9 +125,7 @@ class LatencyTable(Record):
         return replace(other, calls=tuple(calls.values()), warnings=warnings)
 
     @classmethod
-    def from_json(  # type: ignore[override]
-        cls, content: Mapping[str, Any], where: str | Path = ""
-    ) -> LatencyTable:
+    def from_json(cls, content: Mapping[str, Any], where: str | Path = "") -> LatencyTable:
         """See `Record.from_json`."""
         record = super().from_json(content, where)
         calls = []

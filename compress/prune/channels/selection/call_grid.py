@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from compress.core.errors import InputError
 from compress.measure.latency_table import CallKey, key_of
 from compress.measure.latency_table.fused import Unit, kind_of
-from compress.measure.latency_table.interpolation import MOST, spreading, thinned
+from compress.measure.latency_table.interpolation import MOST, few, spreading, thinned
 from compress.measure.walk import SizedTensor
 from compress.model.program import replaced
 from compress.model.walk import weights_changed
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from compress.prune.channels.coupling.groups import Coupling
 
 Numbers = npt.NDArray[np.float64]
+TOGETHER = 7
+"""Measured widths of groups that meet on one axis."""
 Row = tuple[tuple[int, float], ...]
 """Of an axis: the groups whose units lie on it, with the entries that one unit has there."""
 
@@ -65,7 +67,8 @@ class CallGrid:
     Args:
         coupling: Of the model.
         allowed: Which totals the groups may have.
-        most: Widths of a group that are measured, about; see `thinned`.
+        most: Widths of a group that are all measured; of more some, see `thinned`. Along input
+            channels alone three are.
     """
 
     def __init__(self, coupling: Coupling, allowed: Allowed, most: int = MOST) -> None:
@@ -73,19 +76,24 @@ class CallGrid:
         self._weights: dict[int, list[Ids]] = {}
         for binding in coupling.bindings:
             self._weights.setdefault(id(binding.variable), []).append(binding.ids)
-        self._widths: dict[tuple[Row, ...], Widths] = {}
+        self._widths: dict[tuple[tuple[Row, ...], bool], Widths] = {}
 
     def widths(self, unit: Unit) -> tuple[Widths, ...]:
         """Returns what the time of a unit depends on; of a unit of fixed channels nothing."""
         rows = {row for row in map(self._row, self._axes(unit)) if row}
         parts: list[set[Row]] = []
         for row in rows:
-            own = {group for group, _ in row}
-            met = [part for part in parts if any(own & {g for g, _ in other} for other in part)]
+            own = _groups([row])
+            met = [part for part in parts if own & _groups(part)]
             parts = [part for part in parts if part not in met]
             parts.append({row}.union(*met))
-        keys = sorted(tuple(sorted(part)) for part in parts)
-        return tuple(self._width_of(key) for key in keys)
+        made = _groups(map(self._row, self._tracked(symbolic for _, symbolic in unit.outputs)))
+        found = []
+        for part in sorted(tuple(sorted(part)) for part in parts):
+            # three or more would be measured at too many combinations
+            line = len(parts) > 2 or (len(parts) == 2 and not _groups(part) & made)
+            found.append(self._width_of(part, line))
+        return tuple(found)
 
     def calls(self, unit: Unit) -> Iterator[tuple[CallKey, Callable[[], Any]]]:
         """Yields a unit's calls at all combinations of measured widths, the last fastest.
@@ -111,13 +119,15 @@ class CallGrid:
 
     def _axes(self, unit: Unit) -> Iterator[Ids]:
         """Yields the tracked axes of all tensors and weights of a unit."""
-        tensors = self._coupling.graph.tensors
         for step in unit.steps:
-            for tensor in (*step.node.inputs, *step.node.outputs):
-                slots = tensors.get(id(tensor))
-                yield from (ids for ids in (slots.axes if slots else ()) if ids is not None)
+            yield from self._tracked((*step.node.inputs, *step.node.outputs))
             for weight in getattr(step.node.operation, "weights", ()):
                 yield from self._weights.get(id(weight), ())
+
+    def _tracked(self, tensors: Iterable[Any]) -> Iterator[Ids]:
+        for tensor in tensors:
+            slots = self._coupling.graph.tensors.get(id(tensor))
+            yield from (ids for ids in (slots.axes if slots else ()) if ids is not None)
 
     def _row(self, ids: Ids) -> Row:
         group = self._coupling.group_of[self._coupling.unit[ids]]
@@ -127,13 +137,14 @@ class CallGrid:
             for name, count in zip(names, counts, strict=True)
         )
 
-    def _width_of(self, rows: tuple[Row, ...]) -> Widths:
-        groups = sorted({group for row in rows for group, _ in row})
+    def _width_of(self, rows: tuple[Row, ...], line: bool) -> Widths:
+        groups = sorted(_groups(rows))
         # one group's width is its total, on however many axes it lies
-        key = ((((groups[0], 1.0),),)) if len(groups) == 1 else rows
+        key = ((((groups[0], 1.0),),) if len(groups) == 1 else rows, line)
         if key not in self._widths:
-            made = self._alone(groups[0]) if len(groups) == 1 else self._together(groups, rows)
-            self._widths[key] = made
+            self._widths[key] = (
+                self._alone(groups[0], line) if len(groups) == 1 else self._together(groups, rows)
+            )
         return self._widths[key]
 
     def _totals(self, index: int) -> Counts:
@@ -142,10 +153,10 @@ class CallGrid:
         total, most = int(allowed.total[index]), int(allowed.highest[index])
         return np.unique(np.r_[lowest, np.arange(-(-lowest // step) * step, most + 1, step), total])
 
-    def _alone(self, index: int) -> Widths:
+    def _alone(self, index: int, line: bool) -> Widths:
         totals, fixed = self._totals(index), int(self._allowed.fixed[index])
         channels = [int(total) * self._coupling.groups[index].width for total in totals]
-        picked = thinned(channels, self._most)
+        picked = few(len(channels)) if line else thinned(channels, self._most)
         return Widths(
             (index,),
             np.ones(1),
@@ -153,7 +164,7 @@ class CallGrid:
             totals.astype(np.float64),
             (totals - fixed)[:, None],
             tuple(picked),
-            spreading(channels, picked),
+            spreading(channels, picked, tiled=not line),
         )
 
     def _together(self, groups: Sequence[int], rows: tuple[Row, ...]) -> Widths:
@@ -165,7 +176,7 @@ class CallGrid:
         for group, count in (item for row in rows for item in row):
             weights[groups.index(group)] += count
         totals = [self._totals(group) for group in groups]
-        shares = np.linspace(0.0, 1.0, self._most)
+        shares = np.linspace(0.0, 1.0, TOGETHER)
         kept = np.array(
             [[found[round(share * (len(found) - 1))] for found in totals] for share in shares]
         ) - self._allowed.fixed[list(groups)]  # fmt: skip
@@ -228,3 +239,7 @@ class CallGrid:
                 weight.assign(rng.uniform(0.5, 1.5, tuple(weight.shape)))
         weights_changed(model)
         return model
+
+
+def _groups(rows: Iterable[Row]) -> set[int]:
+    return {group for row in rows for group, _ in row}
