@@ -75,6 +75,7 @@ def _net(name: str, choices: int) -> dict[str, Any]:
     predicted = times.time(many)[:choices]
     ten_thousand = time.perf_counter() - began
     calls = TimedCalls(coupling, allowed)
+    bare = calls.times(measured)
     chosen = [calls.calls_at(row) for row in kept]
     own = {key: make for row in chosen for _, key, make in row}
     lacking = {key: own[key] for key in measured.missing(own)}
@@ -86,8 +87,8 @@ def _net(name: str, choices: int) -> dict[str, Any]:
         "calls": len(measured.calls), "seconds": seconds, "ten_thousand_seconds": ten_thousand,
         "rounds": sorted({call.rounds for call in measured.calls}),
         "overhead_ms": measured.overhead_ms, "estimated": list(times.estimated),
-        "warnings": list(every.warnings), "memory": times.memory.to_json(),
-        "held_out": _held_out(chosen, [times.by_layer(row) for row in kept], every, lacking),
+        "warnings": list(every.warnings), "calibration": times.calibration.to_json(),
+        "held_out": _held_out(chosen, [bare.by_layer(row) for row in kept], every, lacking),
         "choices": [
             {"macs": float(m), "predicted_ms": float(p), "added_ms": float(a), "whole_ms": float(w)}
             for m, p, a, w in zip(macs, predicted, added, found, strict=True)

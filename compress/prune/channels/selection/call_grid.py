@@ -87,13 +87,15 @@ class CallGrid:
             met = [part for part in parts if own & _groups(part)]
             parts = [part for part in parts if part not in met]
             parts.append({row}.union(*met))
-        made = _groups(map(self._row, self._tracked(symbolic for _, symbolic in unit.outputs)))
-        found = []
-        for part in sorted(tuple(sorted(part)) for part in parts):
-            # three or more would be measured at too many combinations
-            line = len(parts) > 2 or (len(parts) == 2 and not _groups(part) & made)
-            found.append(self._width_of(part, line))
-        return tuple(found)
+        given, made = (
+            _groups(map(self._row, self._tracked(symbolic for _, symbolic in tensors)))
+            for tensors in (unit.inputs, unit.outputs)
+        )
+        # of three or more all widths would be too many combinations
+        return tuple(
+            self._width_of(part, len(parts) > 2 or bool(_groups(part) & (given - made)))
+            for part in sorted(tuple(sorted(part)) for part in parts)
+        )
 
     def calls(self, unit: Unit) -> Iterator[tuple[CallKey, Callable[[], Any]]]:
         """Yields a unit's calls at all combinations of measured widths, the last fastest.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from compress.prune.channels.coupling.groups import Coupling
 
 NETS = 8
-"""Whole nets beside the calls: the excess has two unknowns."""
+"""Whole nets beside the calls: what they tell has three unknowns."""
 NET_ERROR = 0.01
 SECONDS_A_NET = 2.0
 _CALLS = 0.7

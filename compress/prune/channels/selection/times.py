@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
+from compress.measure.latency_table.calibration import Calibration, calibrate
 from compress.measure.latency_table.fused import Unit
 from compress.measure.latency_table.interpolation import located, multilinear
-from compress.measure.latency_table.memory import MemoryCost, fit_memory
 from compress.prune.channels.selection.call_grid import Widths
 
 if TYPE_CHECKING:
@@ -66,22 +66,22 @@ class TimeModel:
     """Milliseconds of one inference as a function of kept units and present blocks.
 
     Each unit's time is interpolated between measured widths. The model's time is the sum over its
-    units, what a run costs beside them, and what weights cost that come from farther memory than
-    those of single calls (`calibrated`). Made by `TimedCalls.times`.
+    units and what a run costs beside them, put right by some nets that were measured whole
+    (`calibrated`). Made by `TimedCalls.times`.
 
     Attributes:
-        memory: The last; nothing where it was not calibrated.
+        calibration: The last; of no nets where nothing was put right.
         estimated: Units whose times, or whose courses between the ends, are estimates, with the
             reasons: "softmax: ...".
     """
 
     def __init__(
         self, coupling: Coupling, blocks: int, overhead: float, surfaces: Sequence[Surface],
-        memory: MemoryCost | None = None,
+        calibration: Calibration | None = None,
     ) -> None:  # fmt: skip
         self._coupling, self._blocks = coupling, blocks
         self._overhead, self._surfaces = overhead, list(surfaces)
-        self.memory = memory or MemoryCost()
+        self.calibration = calibration or Calibration()
         self.estimated = tuple(_reasons(self._surfaces))
 
     def calibrated(
@@ -90,7 +90,7 @@ class TimeModel:
         measured: npt.NDArray[Any],
         present: npt.NDArray[Any] | None = None,
     ) -> TimeModel:
-        """Returns the model that also knows what whole nets take beyond their calls.
+        """Returns the model that is right about whole nets on the average.
 
         Args:
             kept: Removable units kept in each group by some nets, (nets, groups).
@@ -98,11 +98,11 @@ class TimeModel:
             present: See `time`.
 
         Raises:
-            InputError: There are fewer than three nets; or see `time`.
+            InputError: There are fewer than four nets; or see `time`.
         """
         sums, held = self._sums(kept, present)
-        memory = fit_memory(sums, held, measured)
-        return TimeModel(self._coupling, self._blocks, self._overhead, self._surfaces, memory)
+        found = calibrate(sums, held, measured)
+        return TimeModel(self._coupling, self._blocks, self._overhead, self._surfaces, found)
 
     def time(self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None = None) -> Numbers:
         """Returns the time of whole inferences in ms.
@@ -118,21 +118,23 @@ class TimeModel:
             InputError: A group keeps fewer or more units than were measured, or a shape is wrong.
         """
         sums, held = self._sums(kept, present)
-        return np.asarray(sums + self.memory.ms(held))
+        return np.asarray(self.calibration.factor * sums + self.calibration.weights_ms(held))
 
     def by_layer(
         self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None = None
     ) -> dict[str, Numbers]:
         """Returns the time of each unit in ms, by the name of its kernel layer; see `time`.
 
-        What a run costs beside them is "(run)"; what weights cost goes by their bytes.
+        What a run costs beside them is "(run)"; what weights cost goes by their bytes. The sum
+        is that of `time`.
         """
         rows = list(self._each(kept, present))
         total = np.asarray(sum(held for _, _, held in rows))
-        share = self.memory.ms(total) / np.maximum(total, 1.0)
-        found: dict[str, Numbers] = {"(run)": np.asarray(self._overhead)}
+        share = self.calibration.weights_ms(total) / np.maximum(total, 1.0)
+        factor = self.calibration.factor
+        found: dict[str, Numbers] = {"(run)": np.asarray(factor * self._overhead)}
         for name, time, held in rows:
-            found[name] = found.get(name, 0.0) + time + share * held
+            found[name] = found.get(name, 0.0) + factor * time + share * held
         return found
 
     def _sums(
