@@ -37,11 +37,8 @@ class TimedCalls:
         coupling: Of the model.
         allowed: Which totals the groups may have.
         blocks: Residual branches that may leave; see `Branch`.
-        most: Widths of a group that are measured, about: all of 5 or fewer. A call that depends
-            on two groups is measured at all combinations.
-
-    Raises:
-        InputError: An input size is unknown.
+        most: Widths of a group that are all measured; of more some are. A call that depends on
+            two groups is measured at all combinations.
     """
 
     def __init__(
@@ -57,7 +54,11 @@ class TimedCalls:
         self._parts = list(_parts(coupling, self._blocks))
 
     def models(self) -> dict[CallKey, Callable[[], Any]]:
-        """Returns for each call to measure what makes its model: what `measure_calls` takes."""
+        """Returns for each call to measure what makes its model: what `measure_calls` takes.
+
+        Raises:
+            InputError: An input size is unknown.
+        """
         found: dict[CallKey, Callable[[], Any]] = {}
         for part in self._parts:
             for key, make in self._grid.calls(part.unit):
@@ -114,22 +115,29 @@ def _parts(coupling: Coupling, blocks: Sequence[Branch]) -> Iterator[Part]:
             continue
         # the sum leaves, the activation behind it stays
         left = tuple(step for step in unit.steps if id(step) not in gone[partly[0]])
-        if not _joins(left, unit, units, steps, gone[partly[0]]):
+        sums = unit.steps[: len(unit.steps) - len(left)]
+        if not _joins(left[0], sums[0], units, _left(steps, gone[partly[0]]), outputs):
             yield Part(Unit(left), whole, partly)
 
 
+def _left(steps: Sequence[Step], gone: set[int]) -> list[Step]:
+    return [step for step in steps if id(step) not in gone]
+
+
 def _joins(
-    left: tuple[Step, ...], unit: Unit, units: Sequence[Unit], steps: Sequence[Step], gone: set[int]
+    activation: Step, merge: Step, units: Sequence[Unit], left: Sequence[Step], ends: Sequence[Any]
 ) -> bool:
-    """Tells whether what is left of a unit runs with the unit that makes the sum's other side."""
-    made = {tensor.key for step in steps if id(step) in gone for tensor in step.outputs}
-    sums = [step for step in unit.steps if id(step) in gone]
-    operands = {tensor.key for tensor in sums[0].inputs if tensor.key not in made}
-    for other in units:
-        if {tensor.key for tensor in other.steps[-1].outputs} & operands:
-            users = [
-                step for step in steps
-                if id(step) not in gone and operands & {tensor.key for tensor in step.inputs}
-            ]  # fmt: skip
-            return not users and fuses(other.steps, left[0])
+    """Tells whether the activation behind a sum that leaves runs with what makes its other side.
+
+    There it costs nothing: kernels take it in, unless others take what they make too.
+    """
+    staying = {id(step) for step in left}
+    operands = {tensor.key for tensor in merge.inputs}
+    makers = [unit for unit in units if {out.key for out, _ in unit.outputs} & operands]
+    for maker in makers:
+        if id(maker.steps[-1]) in staying:
+            (made, symbolic), *more = maker.outputs
+            alone = not more and all(symbolic is not end for end in ends)
+            taken = any(made.key == tensor.key for step in left for tensor in step.inputs)
+            return alone and not taken and fuses(maker.steps, activation)
     return False

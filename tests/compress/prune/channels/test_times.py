@@ -158,6 +158,21 @@ def test_calls_are_those_of_the_smaller_net(coupling: Coupling, calls: TimedCall
     assert without == ["stem", "a1", "a2", "a_add", "b_relu", "pool", "logits"]
 
 
+def test_an_activation_that_is_left_joins_the_projection_before_it() -> None:
+    """Without its branch a sum's ReLU is taken in by the projection, unless others take that."""
+    inputs = keras.Input((8, 8, 4))
+    x = layers.Conv2D(8, 1, name="projection")(inputs)
+    y = layers.Conv2D(8, 3, padding="same", name="branch")(inputs)
+    z = layers.ReLU(name="relu")(layers.Add(name="sum")([x, y]))
+    for outputs, left in (([z], ["projection"]), ([z, x], ["projection", "relu"])):
+        coupling = coupling_of(keras.Model(inputs, outputs))
+        allowed = allowed_for(coupling, ChannelOptions(), 4)
+        calls = TimedCalls(coupling, allowed, [Branch(("branch",))])
+        names = [name for name, _, _ in calls.calls_at(coupling.whole, np.zeros(1))]
+        assert names == left
+        assert len(calls.calls_at(coupling.whole)) == 3
+
+
 def test_models_of_calls_have_the_shapes_of_their_keys(calls: TimedCalls) -> None:
     for key, make in list(calls.models().items())[::7]:
         made = make()
