@@ -36,6 +36,7 @@ TABLE = (
     Entry("distill_speed", 4),
     Entry("latency_repeat", 15),
     Entry("latency_runtimes", 6),
+    Entry("latency_table", 4),
     Entry("applications_macs", 20),
     Entry("applications_channels", 60),
     Entry("prune_resnet20", 70),

@@ -92,6 +92,7 @@ STEPS: Registry[Any] = Registry(
     "conversion",
     {
         "litert": "compress.exporting.litert:convert_litert",
+        "litert_graph": "compress.exporting.side_by_side:convert_litert_graph",
         "onnx": "compress.exporting.onnx:convert_onnx",
         "onnx_int8": "compress.exporting.onnx:convert_onnx_int8",
     },

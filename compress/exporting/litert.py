@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,17 +98,30 @@ def convert_litert(saved: str, path: str, kind: str, calibration: str | None) ->
     import tensorflow as tf
 
     converter: Any = tf.lite.TFLiteConverter.from_saved_model(saved)
+    examples = [] if calibration is None else [[x[np.newaxis]] for x in np.load(calibration)]
+    Path(path).write_bytes(configured(converter, kind, examples).convert())
+
+
+def configured(converter: Any, kind: str, examples: Sequence[list[Any]]) -> Any:
+    """Returns a converter of TensorFlow's, told what a format asks of it.
+
+    Args:
+        converter: Of any source.
+        kind: See `export_litert`.
+        examples: Inputs that calibrate int8, each a list of arrays.
+    """
+    import tensorflow as tf
+
     if kind in ("float16", "dynamic"):
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if kind == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if kind == "int8" and calibration is not None:
-        examples = np.load(calibration)
+    if kind == "int8":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: ([x[np.newaxis]] for x in examples)
+        converter.representative_dataset = lambda: examples
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = tf.int8
         converter.inference_output_type = tf.int8
     if kind == "sparse":
         converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
-    Path(path).write_bytes(converter.convert())
+    return converter

@@ -40,7 +40,7 @@ class LiteRTSession:
     """One interpreter with allocated tensors.
 
     Args:
-        path: A `.tflite` file with one input and one output.
+        path: A `.tflite` file with one output; inputs behind the first are zeros.
         threads: CPU threads.
 
     Raises:
@@ -62,7 +62,11 @@ class LiteRTSession:
             except (ValueError, RuntimeError) as error:
                 reason = str(error) or written().strip()
                 raise InputError(f"LiteRT must be able to run '{path}' ({reason}).") from None
-        self._input = self._interpreter.get_input_details()[0]
+        self._input, *others = self._interpreter.get_input_details()
+        for detail in others:  # memory that nobody has written to may hold slow numbers
+            self._interpreter.set_tensor(
+                detail["index"], np.zeros(detail["shape"], detail["dtype"])
+            )
         self._output = self._interpreter.get_output_details()[0]
 
     @property

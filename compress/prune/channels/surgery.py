@@ -97,6 +97,42 @@ def indices_by_weight(
     return found
 
 
+class SmallerCalls:
+    """Single calls of the smaller model, apart from it: nothing else is built.
+
+    Args:
+        coupling: Of the original model.
+        mask: True for kept units.
+
+    Attributes:
+        kept: The kept units, asked by axes.
+    """
+
+    def __init__(self, coupling: Coupling, mask: Mask) -> None:
+        self.kept = coupling.kept(mask)
+        self._surgeon = _Surgeon(coupling.graph, self.kept, depth_of(coupling), ())
+
+    def config(self, node: Node) -> dict[str, Any]:
+        """Returns the config of a call's smaller layer or operation."""
+        return self._surgeon.config(node)
+
+    def arguments(self, node: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Returns what it is called with, symbolic tensors of the original among it."""
+        return self._surgeon.arguments(node)
+
+    def results(self, node: Node, given: list[Any]) -> list[Any]:
+        """Makes the smaller layer and calls it.
+
+        Args:
+            node: The call.
+            given: Symbolic tensors of its inputs.
+
+        Raises:
+            InputError: It cannot be rebuilt from its config.
+        """
+        return self._surgeon._call(node, given)
+
+
 class _Surgeon:
     def __init__(
         self, graph: CouplingGraph, kept: KeptSlots, depth: Depth, dropped: Collection[int]
@@ -171,10 +207,7 @@ class _Surgeon:
     def _call(self, node: Node, given: list[Any]) -> list[Any]:
         import keras
 
-        args, kwargs = node.args, node.kwargs
-        for edit in self.graph.call_edits.get(id(node), ()):
-            args, kwargs = edit(args, kwargs, self.kept)
-        args, kwargs = replaced((args, kwargs), node.inputs, given)
+        args, kwargs = replaced(self.arguments(node), node.inputs, given)
         results: list[Any] = keras.tree.flatten(self._called(node, args, kwargs))
         self._copy(node.operation)
         return results
@@ -219,24 +252,36 @@ class _Surgeon:
         operation = node.operation
         if id(operation) in self.graph.copied:
             return self._as_it_is(node)
-        edits = self.graph.edits.get(id(operation))
         try:
-            config = config_of(operation)
+            config = self.config(node)
             if node.name != operation.name and "name" in config:
                 config["name"] = node.name
-            for path, change in edits.config if edits else ():
-                place: Any = config
-                for key in path:
-                    place = place[key]
-                if isinstance(change, InnerModel):
-                    place[change.key] = self._inner(change.program)
-                else:
-                    change(place, self.kept)
             if known(operation):
                 _unbuild(config)
             return from_config(operation, config)
         except Exception as error:  # user layers may raise anything here
             return self._otherwise(node, error)
+
+    def config(self, node: Node) -> dict[str, Any]:
+        """Returns the config of the new layer of a node."""
+        config = config_of(node.operation)
+        edits = self.graph.edits.get(id(node.operation))
+        for path, change in edits.config if edits else ():
+            place: Any = config
+            for key in path:
+                place = place[key]
+            if isinstance(change, InnerModel):
+                place[change.key] = self._inner(change.program)
+            else:
+                change(place, self.kept)
+        return config
+
+    def arguments(self, node: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Returns what the new layer of a node is called with, old tensors among it."""
+        args, kwargs = node.args, node.kwargs
+        for edit in self.graph.call_edits.get(id(node), ()):
+            args, kwargs = edit(args, kwargs, self.kept)
+        return args, kwargs
 
     def _inner(self, program: Program) -> Any:
         """Builds the model that a layer holds, as it lies in its config."""

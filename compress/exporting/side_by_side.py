@@ -1,0 +1,161 @@
+"""Many small models in one conversion: side by side in one graph, then cut into files.
+
+A conversion takes a third of a second however small the model is; one of a hundred small models
+takes hardly longer. That makes tables of layer times (`compress.measure.latency_table`) cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compress.core.atomic_files import write_bytes
+from compress.core.errors import RunFailed, one_line
+from compress.core.native_output import captured_stderr, quiet_logger
+from compress.exporting.conversions import ConversionFailed, convert
+from compress.exporting.litert import configured
+from compress.exporting.tflite_parts import parts_of
+from compress.model.copies import float32_model
+from compress.model.inference import inference_alone
+
+if TYPE_CHECKING:
+    import keras
+
+EXAMPLES = 4
+"""Random inputs that calibrate int8: the time of a file does not depend on its ranges."""
+
+
+def litert_files(
+    models: Sequence[keras.Model], folder: Path, kind: str = "float32"
+) -> list[Path | str]:
+    """Writes one `.tflite` file of each model, for timing: int8 is calibrated on random inputs.
+
+    Models that the converter refuses are found by halving, so that they cost themselves alone.
+
+    Args:
+        models: Functional, with inputs of known sizes; an open batch axis becomes 1.
+        folder: Where the files go, as 0.tflite, 1.tflite, ...
+        kind: "float32", "float16", "dynamic" or "int8"; see `export_litert`.
+
+    Returns:
+        For each model its file, or why there is none.
+    """
+    found: list[Path | str] = []
+    for place, part in enumerate(_converted(list(models), folder, kind)):
+        if isinstance(part, bytes):
+            path = folder / f"{place}.tflite"
+            write_bytes(path, part)
+            found.append(path)
+        else:
+            found.append(part)
+    return found
+
+
+def _converted(models: list[Any], folder: Path, kind: str) -> list[bytes | str]:
+    if not models:
+        return []
+    try:
+        sizes = [(len(model.inputs), len(model.outputs)) for model in models]
+        return list(parts_of(_joined(models, folder, kind), sizes))
+    except (ConversionFailed, RunFailed) as error:
+        if len(models) == 1:
+            reason = error.reason if isinstance(error, ConversionFailed) else str(error)
+            return [one_line(reason.strip().splitlines()[0] if reason.strip() else "no reason")]
+    half = len(models) // 2
+    return [
+        *_converted(models[:half], folder, kind),
+        *_converted(models[half:], folder, kind),
+    ]
+
+
+def _joined(models: list[Any], folder: Path, kind: str) -> bytes:
+    """Converts all models as one graph of as many inputs and outputs as they have together."""
+    graph, path = folder / "joined.pb", folder / "joined.tflite"
+    inputs, outputs = _traced([float32_model(model) for model in models], graph)
+    try:
+        convert(
+            "litert_graph", graph=str(graph), path=str(path), inputs=inputs, outputs=outputs,
+            kind=kind,
+        )  # fmt: skip
+        return path.read_bytes()
+    finally:
+        graph.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+
+
+def _traced(models: list[Any], file: Path) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+    """Writes a graph of all models, weights as constants; returns its inputs and outputs.
+
+    Raises:
+        RunFailed: A model cannot be traced.
+    """
+    import keras
+    import tensorflow as tf
+
+    tensors = [tensor for model in models for tensor in model.inputs]
+    specs = [
+        tf.TensorSpec((tensor.shape[0] or 1, *tensor.shape[1:]), tensor.dtype, name=f"x{place}")
+        for place, tensor in enumerate(tensors)
+    ]
+    outputs: list[str] = []
+    values = [
+        [
+            [variable.numpy() for variable in variables]
+            for variables in (model.trainable_variables, model.non_trainable_variables)
+        ]
+        for model in models
+    ]
+
+    def serve(*tensors: Any) -> None:
+        left = list(tensors)
+        for model, weights in zip(models, values, strict=True):
+            given = [left.pop(0) for _ in model.inputs]
+            trained, others = ([tf.constant(value) for value in part] for part in weights)
+            result, _ = model.stateless_call(
+                trained, others, given if len(given) > 1 else given[0], training=False
+            )
+            for tensor in keras.tree.flatten(result):
+                outputs.append(f"y{len(outputs)}")
+                tf.identity(tensor, name=outputs[-1])
+
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(inference_alone(model))
+        written = stack.enter_context(captured_stderr())
+        stack.enter_context(quiet_logger("tensorflow"))
+        try:
+            traced = tf.function(serve, autograph=False).get_concrete_function(*specs)
+        except Exception as error:  # a model's own code raises what it likes
+            lines = (str(error).strip() or written().strip() or repr(error)).splitlines()
+            raise RunFailed(f"could not be traced for export: {lines[0]}") from error
+    file.write_bytes(traced.graph.as_graph_def().SerializeToString())
+    return {spec.name: tuple(spec.shape) for spec in specs}, outputs
+
+
+def convert_litert_graph(
+    graph: str, path: str, inputs: dict[str, tuple[int, ...]], outputs: list[str], kind: str
+) -> None:
+    """Converts a graph without variables, in the converter's process.
+
+    Args:
+        graph: The file of a serialized GraphDef.
+        path: The file to write.
+        inputs: Shapes of its inputs by name.
+        outputs: Names.
+        kind: See `litert_files`.
+    """
+    import tensorflow as tf
+
+    converter: Any = tf.compat.v1.lite.TFLiteConverter.from_frozen_graph(
+        graph, list(inputs), list(outputs)
+    )
+    rng = np.random.default_rng(0)
+    examples = [
+        [rng.normal(size=shape).astype(np.float32) for shape in inputs.values()]
+        for _ in range(EXAMPLES)
+    ]
+    Path(path).write_bytes(configured(converter, kind, examples).convert())

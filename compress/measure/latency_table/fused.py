@@ -1,0 +1,196 @@
+"""Which calls a runtime runs as one: a kernel, its normalization and the ReLU behind it.
+
+LiteRT's converter and ONNX Runtime fold a batch normalization into the kernel before it, take a
+ReLU or ReLU6 into the kernel or the sum before it, and explicit padding into the convolution
+behind it. Single calls would add up to more than the model takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from compress.measure.walk import SizedTensor, Step
+from compress.model.inference import TRAINING_ONLY
+
+_CONVOLUTION_NAMES = """
+    Conv1D Conv2D Conv3D DepthwiseConv1D DepthwiseConv2D SeparableConv1D SeparableConv2D
+"""
+_KERNEL_NAMES = "Dense Conv1DTranspose Conv2DTranspose Conv3DTranspose"
+_INERT_NAMES = """
+    Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianDropout AlphaDropout
+    ActivityRegularization Identity StopGradient
+"""
+_CONVOLUTIONS = frozenset(_CONVOLUTION_NAMES.split())
+_KERNELS = _CONVOLUTIONS | frozenset(_KERNEL_NAMES.split())
+_MERGES = ("Add", "Subtract", "Multiply")
+_PADDINGS = ("ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D")
+_NOTHING = TRAINING_ONLY | frozenset(_INERT_NAMES.split())
+"""Classes that inference computes nothing for."""
+_LINEAR = ("linear", "")
+_RELUS = ("relu", "relu6")
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """Calls that a runtime runs as one, in their order; each takes what the one before makes.
+
+    Attributes:
+        steps: The calls.
+    """
+
+    steps: tuple[Step, ...]
+
+    @property
+    def name(self) -> str:
+        """Of the layer that does the work: a kernel where there is one, else the first."""
+        kernels = [step for step in self.steps if kind_of(step) in _KERNELS]
+        return (kernels or [*self.steps])[0].node.name
+
+    @property
+    def inputs(self) -> tuple[tuple[SizedTensor, Any], ...]:
+        """What comes from outside, each once: as the walk knows it, and the symbolic tensor."""
+        made = {tensor.key for step in self.steps for tensor in step.outputs}
+        found = {
+            tensor.key: (tensor, symbolic)
+            for step in self.steps
+            for tensor, symbolic in zip(step.inputs, step.node.inputs, strict=True)
+            if tensor.key not in made
+        }
+        return tuple(found.values())
+
+    @property
+    def outputs(self) -> tuple[tuple[SizedTensor, Any], ...]:
+        """What the last call makes, likewise."""
+        last = self.steps[-1]
+        return tuple(zip(last.outputs, last.node.outputs, strict=True))
+
+
+def kind_of(step: Step) -> str:
+    """Returns the class name of a call's layer or operation."""
+    return type(step.node.operation).__name__
+
+
+def units_of(steps: Sequence[Step], outputs: Collection[Any]) -> list[Unit]:
+    """Returns the units of a model; calls that compute nothing in inference belong to none.
+
+    Args:
+        steps: All calls, in their order.
+        outputs: The model's symbolic outputs: what is behind one of them is not fused with it.
+    """
+    users = _users(steps)
+    ends = set(map(id, outputs))
+    taken: set[int] = set()
+    found = []
+    for step in steps:
+        if id(step) in taken:
+            continue
+        chain = [step]
+        while (following := _only_user(chain[-1], users, ends)) and fuses(chain, following):
+            chain.append(following)
+        taken.update(map(id, chain))
+        if not all(_computes_nothing(part) for part in chain):
+            found.append(Unit(tuple(chain)))
+    return found
+
+
+def _users(steps: Sequence[Step]) -> dict[int, list[Step]]:
+    users: dict[int, list[Step]] = {}
+    for step in steps:
+        for tensor in step.inputs:
+            users.setdefault(tensor.key, []).append(step)
+    return users
+
+
+def _only_user(step: Step, users: dict[int, list[Step]], ends: set[int]) -> Step | None:
+    """Returns the call that alone takes what a call makes."""
+    if len(step.outputs) != 1 or id(step.node.outputs[0]) in ends:
+        return None
+    takers = users.get(step.outputs[0].key, [])
+    return takers[0] if len(takers) == 1 else None
+
+
+def fuses(chain: Sequence[Step], following: Step) -> bool:
+    """Tells whether runtimes run a call together with those before it.
+
+    Args:
+        chain: Calls in a row, the unit so far.
+        following: The only call that takes what the last of them makes.
+    """
+    kinds = [kind_of(step) for step in chain if not _computes_nothing(step)]
+    if not kinds:
+        return False
+    if _computes_nothing(following):
+        return True
+    kind, kernel = kind_of(following), kinds[-1] in _KERNELS
+    if kinds[-1] in _PADDINGS:
+        return kind in _CONVOLUTIONS and following.node.operation.padding == "valid"
+    if any(_activates(step) for step in chain):
+        return False
+    if _activates(following) and kind not in _KERNELS:
+        fusing = kernel or kinds[-1] in _MERGES or kinds[-1] == "BatchNormalization"
+        return fusing and _relu(following)
+    return kind == "BatchNormalization" and kernel
+
+
+def _activates(step: Step) -> bool:
+    """Tells whether a call ends in an activation."""
+    own = _activation(step.node.operation)
+    kind = kind_of(step)
+    return own not in _LINEAR or kind in ("ReLU", "Relu", "Relu6", "LeakyReLU", "Softmax")
+
+
+def _relu(step: Step) -> bool:
+    """Tells whether a call is a ReLU or ReLU6, which kernels take in."""
+    operation, kind = step.node.operation, kind_of(step)
+    if kind == "ReLU":
+        slope, threshold = operation.negative_slope, operation.threshold
+        return operation.max_value in (None, 6) and not slope and not threshold
+    return kind in ("Relu", "Relu6") or (kind == "Activation" and _activation(operation) in _RELUS)
+
+
+def _activation(operation: Any) -> str:
+    """Returns the name of the activation that a layer applies; empty: none."""
+    function = getattr(operation, "activation", None)
+    if function is None:
+        return ""
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _computes_nothing(step: Step) -> bool:
+    kind = kind_of(step)
+    return kind in _NOTHING or (
+        kind == "Activation" and _activation(step.node.operation) in _LINEAR
+    )
+
+
+def leaving(steps: Sequence[Step], layers: Collection[str], outputs: Collection[Any]) -> set[int]:
+    """Returns which calls are not made when a residual branch leaves, by id of the step.
+
+    Args:
+        steps: All calls, in their order.
+        layers: Names of the branch's layers. What comes of them alone leaves with them, and what
+            nothing else takes; a sum that keeps one operand passes it on.
+        outputs: The model's symbolic outputs.
+    """
+    users, ends = _users(steps), set(map(id, outputs))
+    gone = {id(step) for step in steps if {step.name, step.node.name} & set(layers)}
+    dead = {tensor.key for step in steps if id(step) in gone for tensor in step.outputs}
+    passing: set[int] = set()
+    for step in steps:
+        keys = [tensor.key for tensor in step.inputs]
+        left = sum(key not in dead for key in keys)
+        if id(step) in gone or not keys or left == len(keys):
+            continue
+        if left == 0:
+            gone.add(id(step))
+            dead.update(tensor.key for tensor in step.outputs)
+        elif left == 1:
+            passing.add(id(step))
+    for step in reversed(steps):
+        takers = [user for tensor in step.outputs for user in users.get(tensor.key, [])]
+        end = any(id(tensor) in ends for tensor in step.node.outputs)
+        if takers and not end and all(id(user) in gone for user in takers):
+            gone.add(id(step))
+    return gone | passing

@@ -1,0 +1,248 @@
+"""Measures the times of many calls: converted together, timed against each other."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compress.core.counts import MORE_THREADS, MOST_THREADS, whole
+from compress.core.device import cpu_name
+from compress.core.errors import InputError, RunFailed
+from compress.measure.counting import count_macs
+from compress.measure.latency import Entry, time_entries
+from compress.measure.latency_table.key import CallKey
+from compress.measure.latency_table.record import CallTime, LatencyTable
+from compress.measure.runtimes import RUNTIMES
+from compress.measure.sampling import Z
+from compress.plan.fields import require
+
+if TYPE_CHECKING:
+    import keras
+
+Convert = Callable[[Sequence[Any], Path, str], list[Path | str]]
+"""(models, folder, format) -> for each model its file, or why there is none. It is handed in:
+converters stand on what measures (`compress.exporting.side_by_side.litert_files`)."""
+OnProgress = Callable[[str, float], None]
+"""Told what is done now, and the share of all that is done."""
+
+ERROR = 0.03
+SECONDS_A_CALL = 1.0
+"""Of timing at most, where no budget is given: a quiet machine takes 0.1 to 0.3."""
+AT_ONCE = 256
+BYTES_AT_ONCE = 2**28
+"""Calls in one conversion, and bytes of their weights: files are timed while all are in memory."""
+_CONVERTED = 0.3
+"""Share of the work when all files are there."""
+
+
+def measure_calls(
+    models: Mapping[CallKey, Callable[[], keras.Model]],
+    convert: Convert,
+    *,
+    runtime: str = "litert",
+    format: str = "float32",
+    threads: int = 1,
+    error: float = ERROR,
+    budget: float | None = None,
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
+) -> LatencyTable:
+    """Measures how long single calls take on a runtime, at batch size 1.
+
+    Many calls are converted at once and timed in one interleaved loop, each in a file of its
+    own, beside a file of one operation on one number: its time is what a run costs beside the
+    call, and is subtracted. A call that cannot be converted or run gets an estimate, which says
+    so and why: its operations at the rate of all that was measured.
+
+    Nothing is left behind when it is interrupted.
+
+    Args:
+        models: Makes a small model of each call alone, when its turn comes.
+        convert: Writes files of models; see `Convert`.
+        runtime: A name in `compress.measure.runtimes.RUNTIMES`.
+        format: Of the files.
+        threads: CPU threads.
+        error: Relative standard error of a file's time that ends the timing.
+        budget: Seconds of timing at most; default: one second a call.
+        seed: Of the order, the inputs and the bootstrap.
+        on_progress: See `OnProgress`.
+
+    Returns:
+        The table of all calls.
+
+    Raises:
+        InputError: There are no calls, or an argument breaks its rule.
+        RunFailed: No call could be measured.
+        MissingDependency: The runtime is not installed.
+    """
+    require(bool(models), "models", "hold at least one call", "none")
+    require(0 < error < 1, "error", "be in (0, 1)", error)
+    require(budget is None or budget > 0, "budget", "be above 0 seconds", budget)
+    whole(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
+    described = RUNTIMES[runtime].describe()
+    seconds = SECONDS_A_CALL * len(models) if budget is None else budget
+    parts: list[_Measured] = []
+    done = 0
+    timed = partial(_timed, runtime=runtime, threads=threads, error=error, seed=seed)
+    for batch in _batches(models):
+        share = len(batch) / len(models)
+        told = _scaled(on_progress, done / len(models), share)
+        with tempfile.TemporaryDirectory() as folder:
+            told(f"converting {len(batch)} calls", 0.0)
+            small = [_empty(), *(item.model for item in batch if item.model is not None)]
+            files = iter(convert(small, Path(folder), format))
+            empty = next(files)
+            if isinstance(empty, str):
+                raise RunFailed(f"An empty file must be made for {described} ({format}): {empty}")
+            for item in batch:
+                if item.model is not None:
+                    item.place(next(files), runtime, threads)
+            told(f"timing {len(batch)} calls", _CONVERTED)
+            parts.append(timed(batch, empty, budget=seconds * share, told=told))
+        done += len(batch)
+    told("measured", 1.0)
+    overhead = float(np.median([part.overhead for part in parts]))
+    spread = float(np.median([part.overhead_error for part in parts]))
+    warnings = tuple(dict.fromkeys(text for part in parts for text in part.warnings))
+    calls = _estimated([call for part in parts for call in part.calls])
+    return LatencyTable(described, format, threads, cpu_name(), overhead, spread, calls, warnings)
+
+
+@dataclass(eq=False)
+class _Item:
+    """One call on its way: its model, then its file, or why there is none."""
+
+    key: CallKey
+    model: Any
+    ops: int = 0
+    weight_bytes: int = 0
+    reason: str = ""
+    file: Path | None = None
+
+    @classmethod
+    def made(cls, key: CallKey, make: Callable[[], Any]) -> _Item:
+        try:
+            model = make()
+            costs = count_macs(model)
+        except InputError as error:
+            return cls(key, None, reason=str(error))
+        found = cls(key, model, costs.macs + costs.other_ops, 4 * costs.params)
+        kinds = [str(tensor.dtype) for tensor in model.inputs if "float" not in str(tensor.dtype)]
+        if kinds:
+            found.model = None
+            found.reason = f"it takes {kinds[0]}, and only real numbers are drawn for inputs"
+        return found
+
+    def place(self, found: Path | str, runtime: str, threads: int) -> None:
+        """Takes the file, if the runtime runs it; the model is needed no more."""
+        self.model = None
+        if isinstance(found, str):
+            self.reason = found
+            return
+        try:
+            session = RUNTIMES[runtime].prepare(found, threads)
+            session.set_input(np.zeros(session.input_shape, np.float32))
+            session.invoke()
+        except (InputError, RuntimeError, ValueError) as error:
+            self.reason = f"{runtime} does not run it alone: {' '.join(str(error).split())}"
+            return
+        self.file = found
+
+
+@dataclass(frozen=True)
+class _Measured:
+    calls: list[CallTime]
+    overhead: float
+    overhead_error: float
+    warnings: tuple[str, ...]
+
+
+def _batches(models: Mapping[CallKey, Callable[[], Any]]) -> Iterator[list[_Item]]:
+    """Yields calls with their models, few enough to be in memory together."""
+    batch: list[_Item] = []
+    held = 0
+    for key, make in models.items():
+        item = _Item.made(key, make)
+        if batch and (len(batch) == AT_ONCE or held + item.weight_bytes > BYTES_AT_ONCE):
+            yield batch
+            batch, held = [], 0
+        batch.append(item)
+        held += item.weight_bytes
+    yield batch
+
+
+def _empty() -> Any:
+    """Returns the model of one operation on one number."""
+    import keras
+
+    inputs = keras.Input((1,))
+    return keras.Model(inputs, keras.layers.Activation("tanh")(inputs))
+
+
+def _timed(
+    batch: list[_Item],
+    empty: Path,
+    *,
+    runtime: str,
+    threads: int,
+    error: float,
+    budget: float,
+    seed: int,
+    told: OnProgress,
+) -> _Measured:
+    """Times the files of a batch, interleaved, until each time's error is small enough."""
+    files = {"empty": empty} | {
+        str(place): item.file for place, item in enumerate(batch) if item.file is not None
+    }
+    found = time_entries(
+        {name: Entry(file, runtime, threads) for name, file in files.items()},
+        precision=Z * error,
+        budget=budget,
+        # of ratios there is no use here: the times themselves must be sharp
+        baselines={name: name for name in files},
+        seed=seed,
+        on_progress=lambda share: told(
+            f"timing {len(batch)} calls", _CONVERTED + (1 - _CONVERTED) * share
+        ),
+    )
+    errors = {name: (item.high_ms - item.low_ms) / (2 * Z) for name, item in found.items()}
+    base = found["empty"].median_ms
+    calls = []
+    for place, item in enumerate(batch):
+        time = found.get(str(place))
+        if time is None:
+            calls.append(CallTime(item.key, 0.0, 0.0, 0, item.ops, item.weight_bytes, item.reason))
+            continue
+        # a call of some nanoseconds may come out below the empty file
+        ms = max(0.0, time.median_ms - base)
+        spread = float(np.hypot(errors[str(place)], errors["empty"]))
+        calls.append(CallTime(item.key, ms, spread, time.rounds, item.ops, item.weight_bytes))
+    return _Measured(calls, base, errors["empty"], found["empty"].warnings)
+
+
+def _estimated(calls: list[CallTime]) -> tuple[CallTime, ...]:
+    """Fills in the times of calls that were not measured, by their operations.
+
+    Raises:
+        RunFailed: None was measured.
+    """
+    measured = [call for call in calls if call.measured]
+    if not measured:
+        raise RunFailed(f"No call could be measured: {calls[0].key}: {calls[0].reason}")
+    ops = sum(call.ops for call in measured)
+    rate = sum(call.ms for call in measured) / ops if ops else 0.0
+    return tuple(call if call.measured else replace(call, ms=rate * call.ops) for call in calls)
+
+
+def _scaled(on_progress: OnProgress | None, start: float, share: float) -> OnProgress:
+    def told(text: str, part: float) -> None:
+        if on_progress is not None:
+            on_progress(text, min(1.0, start + share * part))
+
+    return told

@@ -1,0 +1,148 @@
+"""Measures what the times of all choices follow from: single calls, and some whole nets."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compress.core.errors import RunFailed
+from compress.measure.latency import Entry, time_entries
+from compress.measure.latency_table import LatencyTable, measure_calls
+from compress.measure.latency_table.interpolation import MOST
+from compress.measure.latency_table.measuring import ERROR, Convert, OnProgress
+from compress.prune.channels.selection.solver import Allowed, Counts
+from compress.prune.channels.selection.timed_calls import Branch, TimedCalls
+from compress.prune.channels.selection.times import TimeModel
+from compress.prune.channels.surgery import sliced_model
+
+if TYPE_CHECKING:
+    from compress.prune.channels.coupling.groups import Coupling
+
+NETS = 8
+"""Whole nets beside the calls: what they tell has three unknowns."""
+NET_ERROR = 0.01
+SECONDS_A_NET = 2.0
+_CALLS = 0.7
+"""Share of the work that is done when all calls are measured."""
+
+
+def measured_times(
+    coupling: Coupling,
+    allowed: Allowed,
+    convert: Convert,
+    blocks: Sequence[Branch] = (),
+    *,
+    runtime: str = "litert",
+    format: str = "float32",
+    threads: int = 1,
+    known: LatencyTable | None = None,
+    error: float = ERROR,
+    budget: float | None = None,
+    most: int = MOST,
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
+) -> tuple[TimeModel, LatencyTable]:
+    """Measures how a model's time follows from its widths and blocks.
+
+    Args:
+        coupling: Of the model.
+        allowed: Which totals the groups may have.
+        convert: Writes files of models: `compress.exporting.side_by_side.litert_files`, handed
+            in because exporting stands beside pruning.
+        blocks: Residual branches that may leave.
+        runtime, format, threads, error, budget, seed: See `measure_calls`.
+        known: A table measured before, on the same runtime and machine: what it holds is not
+            measured again.
+        most: See `TimedCalls`.
+        on_progress: Told what is done now, and the share of all that is done.
+
+    Returns:
+        The times, and the table that they are made of.
+
+    Raises:
+        InputError: An input size is unknown, or `known` was measured otherwise.
+        RunFailed: No call could be measured, or no whole net could be converted.
+        MissingDependency: The runtime is not installed.
+    """
+    told = on_progress or _nobody
+    calls = TimedCalls(coupling, allowed, blocks, most=most)
+    models = calls.models()
+    table = known
+    if missing := models if known is None else {key: models[key] for key in known.missing(models)}:
+        found = measure_calls(
+            missing, convert, runtime=runtime, format=format, threads=threads, error=error,
+            budget=budget, seed=seed, on_progress=lambda text, share: told(text, _CALLS * share),
+        )  # fmt: skip
+        table = found if known is None else known.joined(found)
+    assert table is not None
+    kept = some_choices(allowed, NETS, seed)
+    told(f"timing {len(kept)} whole nets", _CALLS)
+    whole = time_nets(
+        coupling, kept, convert, runtime=runtime, format=format, threads=threads, seed=seed
+    )
+    told("measured", 1.0)
+    return calls.times(table).calibrated(kept, whole), table
+
+
+def _nobody(_: str, __: float) -> None:
+    """Is told of the progress where nobody asks."""
+
+
+def some_choices(allowed: Allowed, count: int, seed: int) -> Counts:
+    """Returns kept units of some choices: everything, the least, and random ones of all sizes.
+
+    Returns:
+        (count, groups).
+    """
+    rng = np.random.default_rng(seed)
+    shares = np.linspace(0.0, 1.0, count)[:, None]
+    # around a common share, so that small and large nets are among them
+    around = np.clip(shares + rng.uniform(-0.3, 0.3, (count, len(allowed.total))), 0.0, 1.0)
+    around[0], around[-1] = 0.0, 1.0
+    totals = allowed.nearest(allowed.lowest + around * (allowed.total - allowed.lowest))
+    return np.asarray(totals - allowed.fixed)
+
+
+def time_nets(
+    coupling: Coupling,
+    kept: Counts,
+    convert: Convert,
+    *,
+    runtime: str = "litert",
+    format: str = "float32",
+    threads: int = 1,
+    seed: int = 0,
+) -> np.ndarray:
+    """Returns the times of whole nets in ms, (nets,), timed against each other.
+
+    Args:
+        coupling: Of the original.
+        kept: Removable units kept in each group, (nets, groups); the first ones of each.
+        convert, runtime, format, threads, seed: See `measured_times`.
+
+    Raises:
+        RunFailed: One could not be converted.
+    """
+    nets = []
+    for row in kept:
+        mask = np.ones(coupling.units, bool)
+        for group, count in zip(coupling.groups, row, strict=True):
+            mask[group.units[count:]] = False
+        nets.append(sliced_model(coupling, mask))
+    with tempfile.TemporaryDirectory() as folder:
+        files = convert(nets, Path(folder), format)
+        for file in files:
+            if isinstance(file, str):
+                name = coupling.program.model.name
+                raise RunFailed(f"Model '{name}' must become a file to be timed: {file}")
+        entries = {str(place): Entry(Path(file), runtime, threads)
+                   for place, file in enumerate(files)}  # fmt: skip
+        found = time_entries(
+            entries, precision=NET_ERROR, budget=SECONDS_A_NET * len(nets), seed=seed,
+            baselines={name: name for name in entries},
+        )  # fmt: skip
+    return np.array([found[name].median_ms for name in entries])
