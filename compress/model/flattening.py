@@ -23,9 +23,7 @@ def flat(program: Program) -> Program:
     return replace(program, nodes=nodes, outputs=tuple(outputs))
 
 
-def _inlined(
-    program: Program, prefix: str, given: Sequence[Any], nodes: list[Node]
-) -> list[Any]:
+def _inlined(program: Program, prefix: str, given: Sequence[Any], nodes: list[Node]) -> list[Any]:
     """Appends a program's calls, made on the tensors `given`; returns its outputs."""
     import keras
 

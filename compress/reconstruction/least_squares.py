@@ -122,11 +122,11 @@ class Moments:
         p, t = self.means
         inner = np.einsum("sdm,sdm->sm", weights, a @ weights - 2 * b) + c
         off = t - np.einsum("sd,sdm->sm", p, weights) - shift
-        return np.maximum(inner, 0.0) + self.count * off**2
+        return np.asarray(np.maximum(inner, 0.0) + self.count * off**2)
 
     def spread(self) -> Numbers:
         """Returns the sum of squares of targets about their means, by output."""
-        return self.centred()[2]
+        return np.asarray(self.centred()[2])
 
 
 @dataclass(eq=False)
@@ -220,9 +220,7 @@ class Problem:
         regular = _regular(a, ridge)
         if self.support is None:
             return self.before + _solve(regular, left)
-        change = [
-            _on_support(*system) for system in zip(regular, left, self.support, strict=True)
-        ]
+        change = [_on_support(*system) for system in zip(regular, left, self.support, strict=True)]
         return self.before + np.stack(change)
 
 
@@ -317,7 +315,9 @@ def _on_support(regular: Numbers, left: Numbers, support: Flags) -> Numbers:
     for pattern, outputs in zip(patterns, groups, strict=True):
         inside = np.flatnonzero(pattern)
         if len(inside):
-            part = _solve(regular[np.ix_(inside, inside)][None], left[np.ix_(inside, outputs)][None])
+            part = _solve(
+                regular[np.ix_(inside, inside)][None], left[np.ix_(inside, outputs)][None]
+            )
             found[np.ix_(inside, outputs)] = part[0]
     return found
 

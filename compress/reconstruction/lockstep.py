@@ -205,7 +205,7 @@ class Lockstep:
 
     def _solve(self, match: Match, given: list[list[Chunks]]) -> None:
         """Solves for a layer's kernels, one after the other."""
-        parts, reason = parts_of(match.layer, len(match.calls[0].inputs[0].shape))
+        parts, _ = parts_of(match.layer, len(match.calls[0].inputs[0].shape))
         twins, _ = parts_of(match.twin, len(match.twin_calls[0].inputs[0].shape))
         kind = type(match.layer).__name__
         for part, twin in zip(parts, twins, strict=True):
@@ -413,7 +413,7 @@ def _columns(match: Match) -> int:
     parts, _ = parts_of(match.layer, len(match.calls[0].inputs[0].shape))
     kernel = parts[-1].kernel
     outputs = math.prod(kernel.shape[axis] for axis in parts[-1].features)
-    return math.prod(kernel.shape) // outputs
+    return int(math.prod(kernel.shape) // outputs)
 
 
 def _added(way: Way) -> list[Any]:
@@ -446,4 +446,6 @@ def _invertible(way: Way) -> bool:
 
 
 def _why(before: float, after: float) -> str:
+    if before == 0:
+        return "nothing is broken in front of it"
     return f"solved, its error on examples held back would be {after:.3g} instead of {before:.3g}"

@@ -42,9 +42,7 @@ def opens(layer: Any) -> bool:
     return bool(layers_inside(layer, include_self=False)) and bool(layer.weights)
 
 
-def matched(
-    pruned: Program, dense: Program
-) -> tuple[dict[int, Match], list[LayerRepair]]:
+def matched(pruned: Program, dense: Program) -> tuple[dict[int, Match], list[LayerRepair]]:
     """Pairs the layers of two flat programs that have kernels, by name.
 
     Returns:
@@ -62,7 +60,7 @@ def matched(
         if not _has_kernel(layer):
             continue
         twins = theirs.get(name)
-        parts, reason = parts_of(layer, len(calls[0].inputs[0].shape))
+        _, reason = parts_of(layer, len(calls[0].inputs[0].shape))
         if twins is None:
             reason = "the dense model has no layer of this name"
         elif type(twins[0].operation) is not type(layer) or len(twins) != len(calls):

@@ -54,7 +54,7 @@ class Observed:
 
     def kernel(self) -> Numbers:
         """Returns the kernel, (columns, outputs)."""
-        return self.part.matrix(np.asarray(self.part.kernel.numpy(), np.float64))[0]
+        return np.asarray(self.part.matrix(np.asarray(self.part.kernel.numpy(), np.float64))[0])
 
     def columns_of(self, axis: int) -> npt.NDArray[np.int64]:
         """Returns for every index of a kernel's axis the columns of rows that belong to it.

@@ -214,8 +214,7 @@ def _counterpart(node: Node, candidates: list[Node]) -> Node | None:
     same = [
         other
         for other in candidates
-        if type(other.operation) is type(node.operation)
-        and (not layer or other.name == node.name)
+        if type(other.operation) is type(node.operation) and (not layer or other.name == node.name)
     ]
     return same[0] if len(same) == 1 else None
 

@@ -17,7 +17,7 @@ from compress.model.io import as_model
 from compress.model.program import Program
 from compress.model.recording import record
 from compress.model.walk import variable_paths
-from compress.reconstruction.lockstep import Batches, Lockstep
+from compress.reconstruction.lockstep import SAMPLES, Batches, Lockstep
 from compress.reconstruction.matching import Order, joined, matched, opens
 from compress.reconstruction.report import RepairReport
 from compress.reconstruction.values import CHUNK
@@ -42,6 +42,7 @@ def repair(
     kept: Kept | None = None,
     masks: Masks | None = None,
     examples: int = EXAMPLES,
+    samples: int = SAMPLES,
     seed: int = 0,
     on_progress: Callable[[str, float], None] | None = None,
 ) -> RepairReport:
@@ -62,6 +63,7 @@ def repair(
         masks: Path of a weight of the pruned model -> where it may differ from zero; weights
             that are not named may do so everywhere.
         examples: Of more, so many are drawn; at least 20.
+        samples: Positions to look at, of all examples together, for each layer.
         seed: Of what is drawn, at least 0.
         on_progress: Called with (text, share that is done).
 
@@ -106,7 +108,7 @@ def repair(
 
     lockstep = Lockstep(
         *programs, matches, order, kept=kept_of, mask=mask_of, batches=batches, seed=seed,
-        on_layer=told,
+        samples=samples, on_layer=told,
     )  # fmt: skip
     try:
         outputs, wanted = lockstep.run()
@@ -175,7 +177,7 @@ def _indices(
     dense: keras.Model, kept: Kept | None
 ) -> Callable[[Any, int], npt.NDArray[np.int64] | None]:
     if kept is None:
-        return lambda variable, axis: None
+        return lambda *_: None
     paths = {id(variable): path for path, variable in variable_paths(dense)}
     unknown = [path for path in kept if path not in paths.values()]
     if unknown:
@@ -195,7 +197,7 @@ def _masks(
     pruned: keras.Model, masks: Masks | None
 ) -> Callable[[Any], npt.NDArray[np.bool_] | None]:
     if not masks:
-        return lambda variable: None
+        return lambda _: None
     by_path = dict(variable_paths(pruned))
     for path, mask in masks.items():
         if path not in by_path or tuple(by_path[path].shape) != np.shape(mask):
@@ -204,9 +206,7 @@ def _masks(
                 f"'{path}', {np.shape(mask)}."
             )
         if not np.any(mask):
-            raise InputError(
-                f"A mask must leave at least one weight. Received: none for '{path}'."
-            )
+            raise InputError(f"A mask must leave at least one weight. Received: none for '{path}'.")
     by_id = {id(by_path[path]): np.asarray(mask, bool) for path, mask in masks.items()}
     return lambda variable: by_id.get(id(variable))
 

@@ -43,17 +43,24 @@ class Sample:
             np.concatenate(bases) if bases else None,
         )
 
-    def sums(self) -> Sums:
-        """Returns moments, or the rows themselves where they are fewer than columns."""
+    def sums(self, like: Sums | None = None) -> Sums:
+        """Returns moments, or the rows themselves where they are fewer than columns.
+
+        Args:
+            like: What the sums are to be added to; default: nothing.
+        """
         systems, count, columns = self.rows.shape
-        if systems == 1 and count <= columns:
-            found = Rows()
-            found.add(self.rows, _by_system(self.targets, systems))
-            return found
         shaped = _by_system(self.targets, systems)
-        first = slice(0, BLOCK)
-        moments = Moments.empty(
-            self.rows[:, first].astype(np.float64), shaped[:, first].astype(np.float64)
+        if isinstance(like, Rows) or (like is None and systems == 1 and count <= columns):
+            found = Rows()
+            found.add(self.rows, shaped)
+            return found
+        moments = (
+            like.fresh()
+            if like is not None
+            else Moments.empty(
+                self.rows[:, :BLOCK].astype(np.float64), shaped[:, :BLOCK].astype(np.float64)
+            )
         )
         for start in range(0, count, BLOCK):
             part = slice(start, start + BLOCK)

@@ -52,7 +52,7 @@ def settle(
     _assign(part.kernel, part.array(kernel))
     wanted = by_channel(shift)
     if norm:
-        _normalize(part, way, kernel, bias, by_channel(gain), wanted, sums)
+        _normalize(way, kernel, bias, by_channel(gain), wanted, sums)
         return
     if way.first is not None:
         scale = by_channel(gain) / way.rest
@@ -76,7 +76,6 @@ def _gain(way: Way, old: Numbers, weights: Numbers) -> Numbers:
 
 
 def _normalize(
-    part: Part,
     way: Way,
     kernel: Numbers,
     bias: Numbers,

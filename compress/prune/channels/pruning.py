@@ -18,6 +18,7 @@ from compress.model.walk import variable_paths
 from compress.plan import ChannelOptions
 from compress.plan.keywords import PRUNE_CHANNELS
 from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.coupling.blocks import blocks_of
 from compress.prune.channels.coupling.groups import Coupling, Mask
 from compress.prune.channels.coupling.slots import Ids
 from compress.prune.channels.criteria import (
@@ -195,9 +196,7 @@ def prune_channels(
         current, new = sliced_with_weights(coupling, selection.mask, selection.dropped)
         for path, variable in place.items():
             kept[path] = _composed(kept[path], indices[id(variable)])
-        place = {
-            path: new[id(variable)] for path, variable in place.items() if id(variable) in new
-        }
+        place = {path: new[id(variable)] for path, variable in place.items() if id(variable) in new}
         kept |= {path: _nothing(axes) for path, axes in kept.items() if path not in place}
         repaired = _repaired(current, model, data, kept, count, seed, on_progress)
         if finetune is not None and step < options.steps:
@@ -205,7 +204,7 @@ def prune_channels(
     if options.recalibrate:
         _recalibrated(current, data, options, seed)
     notes = (*selection.notes, *dict.fromkeys(context.notes), *_copied(original, coupling))
-    report = _report(original, current, kept, options, goal, selection, name, notes)
+    report = _report(original, kept, options, goal, selection, name, notes)
     return PruneResult(current, replace(report, repair=repaired), kept)
 
 
@@ -346,7 +345,6 @@ def _mask_of(coupling: Coupling, kept: KeptIndices) -> Mask:
 
 def _report(
     coupling: Coupling,
-    current: keras.Model,
     kept: KeptIndices,
     options: ChannelOptions,
     goal: _Goal,
@@ -357,7 +355,15 @@ def _report(
     mask = _mask_of(coupling, kept)
     counts = np.array([np.count_nonzero(mask[group.units]) for group in coupling.groups])
     full, costs = coupling.whole, CostModel.of(coupling)
-    reached = float(cost_of(coupling, options)(counts))
+    if any(len(axis) == 0 for axes in kept.values() for axis in axes if axis is not None):
+        present = _present(coupling, kept)
+        macs = costs.macs(counts, present) if costs.has_macs else None
+        params = costs.params(counts, present)
+        reached = float(params if macs is None or options.target_metric == "params" else macs)
+    else:
+        macs = costs.macs(counts) if costs.has_macs else None
+        params = costs.params(counts)
+        reached = float(cost_of(coupling, options)(counts))
     return ChannelReport(
         tuple(
             row_of(coupling, group, int(count) + group.fixed)
@@ -366,14 +372,33 @@ def _report(
         coupling.frozen_report(),
         unknown_layers(coupling),
         tuple(coupling.program.opened),
-        (int(costs.macs(full)), int(costs.macs(counts))) if costs.has_macs else None,
-        (int(costs.params(full)), int(costs.params(counts))),
+        None if macs is None else (int(costs.macs(full)), int(macs)),
+        (int(costs.params(full)), int(params)),
         f"{options.target_metric} {options.target}",
         0.0 if options.target_metric == "amount" else reached / goal.value - 1.0,
         criterion,
         selection.round_to,
         notes,
     )
+
+
+def _present(coupling: Coupling, kept: KeptIndices) -> Ids:
+    """Returns 1 for blocks of which a weight is left, (blocks,)."""
+    paths = {id(variable): path for path, variable in variable_paths(coupling.program.model)}
+    gone = {
+        path
+        for path, axes in kept.items()
+        if any(axis is not None and len(axis) == 0 for axis in axes)
+    }
+    found = []
+    for block in blocks_of(coupling):
+        weights = [
+            paths[id(weight)]
+            for node in block.nodes
+            for weight in getattr(node.operation, "weights", ())
+        ]
+        found.append(int(not set(weights) <= gone))
+    return np.array(found, np.int64)
 
 
 def check_channels(coupling: Coupling, options: ChannelOptions) -> None:

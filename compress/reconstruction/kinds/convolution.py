@@ -161,7 +161,7 @@ class TransposedPart(_Convolution):
     def array(self, matrix: Array) -> Array:
         """Puts them back."""
         *size, out, given = self.kernel.shape
-        return np.swapaxes(matrix[0].reshape(*size, given, out), -1, -2)
+        return np.asarray(np.swapaxes(matrix[0].reshape(*size, given, out), -1, -2))
 
     def rows(self, x: Array, y: Array, places: Places) -> Array:
         """Patches, zero where strides left a gap."""
@@ -236,24 +236,24 @@ class _MixingPart(_Convolution):
         first = _SpreadPart(self.layer)
         kernel = first.matrix(np.asarray(first.kernel.numpy()))
         made = first.rows(x, y, places) @ kernel.astype(x.dtype)
-        return made.transpose(1, 0, 2).reshape(1, len(places[0]), -1)
+        return np.asarray(made.transpose(1, 0, 2).reshape(1, len(places[0]), -1))
 
 
 @parts_for("Conv1D", "Conv2D", "Conv3D")
-def _convolution(layer: Any, rank: int) -> list[Part]:
+def _convolution(layer: Any, _: int) -> list[Part]:
     return [ConvolutionPart(layer)]
 
 
 @parts_for("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
-def _transposed(layer: Any, rank: int) -> list[Part]:
+def _transposed(layer: Any, _: int) -> list[Part]:
     return [TransposedPart(layer)]
 
 
 @parts_for("DepthwiseConv1D", "DepthwiseConv2D")
-def _depthwise(layer: Any, rank: int) -> list[Part]:
+def _depthwise(layer: Any, _: int) -> list[Part]:
     return [DepthwisePart(layer)]
 
 
 @parts_for("SeparableConv1D", "SeparableConv2D")
-def _separable(layer: Any, rank: int) -> list[Part]:
+def _separable(layer: Any, _: int) -> list[Part]:
     return [_SpreadPart(layer), _MixingPart(layer)]

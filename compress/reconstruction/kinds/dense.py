@@ -33,7 +33,7 @@ class DensePart(Part):
 
     def array(self, matrix: Array) -> Array:
         """Takes it off."""
-        return matrix[0]
+        return np.asarray(matrix[0])
 
     def positions(self, x: Array, y: Array) -> int:
         """All but the batch and the last axis."""
@@ -49,7 +49,7 @@ class DensePart(Part):
 
 
 @parts_for("Dense")
-def _dense(layer: Any, rank: int) -> list[Part]:
+def _dense(layer: Any, _: int) -> list[Part]:
     return [DensePart(layer)]
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from compress.reconstruction.kinds import parts_of
 
+# ruff: noqa: E501 - a table
+
 L = keras.layers
 
 

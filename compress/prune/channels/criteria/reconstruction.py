@@ -99,7 +99,8 @@ def eliminated(
     """
     readers = [reader.copy() for reader in readers]
     left = np.arange(units)
-    scores, order = np.zeros(units), []
+    scores = np.zeros(units)
+    order: list[int] = []
     kernels: dict[int, list[Numbers]] = {}
     total = 0.0
     while len(left):
@@ -184,8 +185,8 @@ def readers_of(context: Context, seen: dict[int, Observed]) -> list[list[Reader]
 def _prepared(observed: Observed) -> Reader:
     covariance, kernel = observed.covariance(), observed.kernel()
     spread = float(np.einsum("dm,de,em->", kernel, covariance, kernel, optimize=True))
-    scale = np.sqrt(max(spread, 1e-30))
+    scale = max(spread, 1e-30) ** 0.5
     diagonal = np.diag(covariance)
     least = 1e-9 * max(float(diagonal.max()), 1e-30)
-    inverse = np.linalg.inv(covariance + np.diag(RIDGE * diagonal + least))
+    inverse = np.asarray(np.linalg.inv(covariance + np.diag(RIDGE * diagonal + least)))
     return Reader(observed, inverse, kernel / scale, scale, np.empty((0, 0), np.int64))

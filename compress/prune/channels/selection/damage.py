@@ -165,9 +165,7 @@ def damages(
     )
 
 
-def _values_at(
-    program: Program, given: Sequence[Any], tails: dict[int, Program]
-) -> dict[int, Any]:
+def _values_at(program: Program, given: Sequence[Any], tails: dict[int, Program]) -> dict[int, Any]:
     """Returns what the model holds where trials begin, by id of the tensor."""
     import keras
 
@@ -228,7 +226,11 @@ def trials_of(
     scores = np.asarray(criterion(group, context), np.float64)
     order = np.argsort(scores, kind="stable")
     if not readers:
-        return counts, [_zeroed(coupling, program, group, order[:count]) for count in counts], scores
+        return (
+            counts,
+            [_zeroed(coupling, program, group, order[:count]) for count in counts],
+            scores,
+        )
     kernels = eliminated(readers, units, counts, order).kernels
     place = min(reader.observed.place for reader in readers)
     trials = []

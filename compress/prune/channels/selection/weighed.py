@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from compress.model.program import Program
 from compress.model.recording import record
 from compress.plan import ChannelOptions
 from compress.prune.channels.coupling.blocks import Block, blocks_of
-from compress.prune.channels.coupling.groups import Coupling
+from compress.prune.channels.coupling.groups import Coupling, Group, Mask
 from compress.prune.channels.criteria import Context, Criterion
 from compress.prune.channels.criteria.reconstruction import readers_of
 from compress.prune.channels.selection.allocation import Allocation, Losses, Priced, allocated
@@ -30,8 +30,11 @@ from compress.reconstruction.observing import observe
 
 JUDGED = 500
 """Examples on which outputs are compared."""
-BLOCK_EXAMPLES = 256
-"""Of a repair that tells what a block is worth."""
+FEW_EXAMPLES = 300
+FEW_SAMPLES = 4000
+"""Of a repair that tells what a group or block is worth."""
+CALIBRATED = 2
+"""Place among the measured shares at which all layers are repaired."""
 OnProgress = Callable[[str, float], None]
 
 
@@ -104,25 +107,54 @@ def weigh(
             on_progress(text, share)
 
     groups = damages(coupling, program, readers, context, criterion, [x[:JUDGED]], told)
-    return Weights(groups, _blocks(coupling, program, x, context.seed, told) if blocks else ())
-
-
-def _blocks(
-    coupling: Coupling, program: Program, x: npt.NDArray[Any], seed: int, told: OnProgress
-) -> tuple[float, ...]:
-    """Returns the damage of each block: of the model without it, repaired."""
-    model, whole = coupling.program.model, np.ones(coupling.units, bool)
-    wanted = program.run([x[:JUDGED]])
+    judge = _Judge(coupling, program, x, context.seed)
     found = []
-    blocks = blocks_of(coupling)
-    for block in blocks:
-        told(f"damage without {block.name}", block.index / len(blocks))
-        without = sliced_model(coupling, whole, [block])
-        kept = kept_indices(coupling, whole, [block])
-        repair(without, model, x, kept=kept, examples=BLOCK_EXAMPLES, seed=seed)
-        made = record(without).run([x[:JUDGED]])
-        found.append(distances(wanted, made))
-    return tuple(found)
+    for group, damage in zip(coupling.groups, groups, strict=True):
+        told(f"damage of {group.name}, all layers repaired", group.index / len(groups))
+        found.append(judge.calibrated(group, damage))
+    if not blocks:
+        return Weights(tuple(found))
+    leaving = blocks_of(coupling)
+    losses = []
+    for block in leaving:
+        told(f"damage without {block.name}", block.index / len(leaving))
+        losses.append(judge.damage(np.ones(coupling.units, bool), [block]))
+    return Weights(tuple(found), tuple(losses))
+
+
+class _Judge:
+    """Repairs thinner models on a few examples and compares their outputs."""
+
+    def __init__(
+        self, coupling: Coupling, program: Program, x: npt.NDArray[Any], seed: int
+    ) -> None:
+        self.coupling = coupling
+        self.x = x
+        self.seed = seed
+        self.wanted = program.run([x[:JUDGED]])
+
+    def damage(self, mask: Mask, blocks: Sequence[Block] = ()) -> float:
+        """Returns how far the outputs are when only this is kept, all layers repaired."""
+        small = sliced_model(self.coupling, mask, blocks)
+        repair(
+            small,
+            self.coupling.program.model,
+            self.x,
+            kept=kept_indices(self.coupling, mask, blocks),
+            examples=FEW_EXAMPLES,
+            samples=FEW_SAMPLES,
+            seed=self.seed,
+        )
+        return distances(self.wanted, record(small).run([self.x[:JUDGED]]))
+
+    def calibrated(self, group: Group, damage: Damage) -> Damage:
+        """Scales a group's damages by what repairing all layers makes of one of them."""
+        place = min(len(damage.removed) - 1, CALIBRATED)
+        count = damage.removed[place]
+        mask = np.ones(self.coupling.units, bool)
+        mask[group.units[np.argsort(damage.scores, kind="stable")[:count]]] = False
+        share = min(1.0, self.damage(mask) / max(damage.damage[place], 1e-12))
+        return replace(damage, damage=tuple(share * value for value in damage.damage))
 
 
 def by_damage(
