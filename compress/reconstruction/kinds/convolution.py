@@ -180,7 +180,7 @@ class DepthwisePart(_Convolution):
 
     def matrix(self, kernel: Array) -> Array:
         """Offsets in a row, channel by channel."""
-        *size, channels, each = kernel.shape
+        *_, channels, each = kernel.shape
         return kernel.reshape(-1, channels, each).transpose(1, 0, 2)
 
     def array(self, matrix: Array) -> Array:
