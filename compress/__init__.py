@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         resume_pruning,
         save_pruning,
     )
+    from compress.reconstruction import RepairReport, repair
     from compress.report import Report
     from compress.train.given import as_dataset
 
@@ -75,6 +76,7 @@ _PLACES = {
     "Plan": "compress.plan:Plan",
     "PruneResult": "compress.prune.channels:PruneResult",
     "PruneWeightsResult": "compress.prune.weights:PruneWeightsResult",
+    "RepairReport": "compress.reconstruction:RepairReport",
     "Report": "compress.report:Report",
     "RunFailed": "compress.core.errors:RunFailed",
     "SensitivityMap": "compress.prune.channels:SensitivityMap",
@@ -96,6 +98,7 @@ _PLACES = {
     "prune_channels": "compress.prune.channels:prune_channels",
     "prune_weights": "compress.prune.weights:prune_weights",
     "recalibrate": "compress.prune.recalibrate:recalibrate",
+    "repair": "compress.reconstruction:repair",
     "resume_pruning": "compress.prune.weights:resume_pruning",
     "save_pruning": "compress.prune.weights:save_pruning",
     "sensitivity_map": "compress.prune.channels:sensitivity_map",
@@ -121,6 +124,7 @@ __all__ = [
     "Plan",
     "PruneResult",
     "PruneWeightsResult",
+    "RepairReport",
     "Report",
     "RunFailed",
     "SensitivityMap",
@@ -143,6 +147,7 @@ __all__ = [
     "prune_channels",
     "prune_weights",
     "recalibrate",
+    "repair",
     "resume_pruning",
     "save_pruning",
     "sensitivity_map",

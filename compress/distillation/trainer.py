@@ -152,6 +152,7 @@ def distill(
 
     options = DISTILL.section("distill", options, DistillOptions, settings)
     recipe = DISTILL.section("finetune", finetune, TrainSettings, settings)
+    recipe.require_epochs()
     named = list(teacher) if isinstance(teacher, (list, tuple)) else [teacher]
     paths = [Path(item) if isinstance(item, (str, Path)) else None for item in named]
     models = [as_model(item) for item in named]

@@ -76,6 +76,8 @@ def prune_and_train(
     tuner = Tuner(work, dense.teachers.each, checkpoints, [LastEpoch()] if val_learnt else [])
     dense_val = data.task.quality(data.val.y, predict_logits(dense.model, data, "val"))
     student, channels, notes = _without_channels(dense, work, tuner)
+    if plan.finetune.epochs == 0:
+        return _untrained(student, channels, notes, dense_val, work)
     pruner = WeightPruner(plan.weights) if plan.weights.sparsity > 0 else None
     weights = WeightReport((), ())
     try:
@@ -108,6 +110,33 @@ def prune_and_train(
     )
 
 
+def _untrained(
+    student: keras.Model,
+    channels: ChannelReport | None,
+    notes: list[str],
+    dense_val: dict[str, float],
+    work: Work,
+) -> Pruned:
+    """Ends without fine-tuning: weights are zeroed at once, and what is left is repaired."""
+    from compress.prune.recalibrate import recalibrate
+    from compress.prune.weights import WeightReport, pruned_at_once
+    from compress.train.predict import predict_logits
+
+    data, plan = work.data, work.plan
+    weights = WeightReport((), ())
+    if plan.weights.sparsity > 0:
+        student, weights = pruned_at_once(
+            student, data, plan.weights, plan.repair, plan.seed, work.progress
+        )
+        if plan.weights.recalibrate:
+            recalibrate(student, data, plan.weights.recalibrate, seed=plan.seed)
+    val = data.task.quality(data.val.y, predict_logits(student, data, "val"))
+    return Pruned(
+        student, _label(plan, channels, weights), channels, weights, val, dense_val, 0.0, 0, 0, 0,
+        None, (*notes, *weights.notes, "nothing was fine-tuned (0 epochs)"),
+    )  # fmt: skip
+
+
 def _as_long(model: keras.Model, tuner: Tuner, times: int) -> keras.Model:
     """Trains a copy of the dense model as often as the student was, in the same way."""
     dense = copy_model(model)
@@ -135,7 +164,8 @@ def _without_channels(
     from compress.prune.channels import prune_channels
 
     def finetune(smaller: Any, step: int, steps: int) -> None:
-        tuner.tune(smaller, f"fine-tuning, channel step {step} of {steps}", [])
+        if plan.finetune.epochs != 0:
+            tuner.tune(smaller, f"fine-tuning, channel step {step} of {steps}", [])
 
     def chosen(selection: Any) -> None:
         LOG.info("channels: %s", selection.summary())
@@ -151,8 +181,10 @@ def _without_channels(
             sensitivity=sensitivity,
             finetune=finetune,
             seed=plan.seed,
+            repair=plan.repair,
             input_shape=data.input_shape,
             on_choice=chosen,
+            on_progress=work.progress,
             coupling=dense.subject.coupling,
         )
     except FeasibleError as error:

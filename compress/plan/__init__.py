@@ -43,6 +43,7 @@ from compress.plan.training import (
 from compress.plan.weights import (
     POOLINGS,
     PRUNED_TOO,
+    SALIENCIES,
     WEIGHT_SCHEDULES,
     WEIGHT_SCOPES,
     WeightOptions,
@@ -76,6 +77,7 @@ __all__ = [
     "PatternSpec",
     "Plan",
     "Ramp",
+    "SALIENCIES",
     "SCHEDULES",
     "SCORE_SCALES",
     "Target",

@@ -29,8 +29,9 @@ class TrainSettings:
     epochs: int | None = option(
         None,
         "--finetune-epochs --epochs",
-        "epochs of fine-tuning; default: enough for 1,000 steps, at least 4",
-        least=1,
+        "epochs of fine-tuning; default: enough for 1,000 steps, at least 4; 0: none, what was "
+        "pruned is repaired and exported",
+        least=0,
         most=MOST_EPOCHS,
         why=EPOCHS_WHY,
     )
@@ -85,10 +86,24 @@ class TrainSettings:
         for name in self.augment:
             require_choice("augmentation", name, AUGMENTATIONS)
         require(self.learning_rate > 0, "learning_rate", "be above 0", self.learning_rate)
+        require(
+            not (self.as_long and self.epochs == 0),
+            "as_long",
+            "go with fine-tuning, which it repeats for the dense model",
+            "0 epochs",
+        )
         require(self.weight_decay >= 0, "weight_decay", "be at least 0", self.weight_decay)
         require(
             0 <= self.label_smoothing < 1, "label_smoothing", "be in [0, 1)", self.label_smoothing
         )
+
+    def require_epochs(self) -> None:
+        """Refuses settings of no training where one is made.
+
+        Raises:
+            InputError: Epochs are 0.
+        """
+        require(self.epochs != 0, "epochs", "be at least 1 to train", 0)
 
     def epochs_for(self, steps_per_epoch: int) -> int:
         """Returns the number of epochs when an epoch has `steps_per_epoch` steps."""

@@ -13,6 +13,7 @@ from compress.plan.train_time import TrainTime
 WEIGHT_SCHEDULES = ("polynomial", "constant")
 POOLINGS = ("avg", "max")
 WEIGHT_SCOPES = ("layer", "global", "erk")
+SALIENCIES = ("magnitude", "wanda", "obs")
 PRUNED_TOO = ("ends", "biases", "normalization", "embeddings", "depthwise")
 Time = Given[TrainTime, TrainTime | str | float]
 """A time of training: "50%", "2e" (epochs) or 400 (steps); a number below 1 is a share."""
@@ -38,6 +39,12 @@ class WeightOptions:
         "layer",
         "--prune-scope",
         "layer: the same sparsity everywhere; global: one ranking of all kernels; erk: by shape",
+    )
+    saliency: str = option(
+        "magnitude",
+        "--prune-saliency",
+        "how weights are ranked where they are pruned at once (0 epochs): magnitude; wanda: |w| "
+        "times the norm of its input; obs: what least squares lose without it",
     )
     overrides: Shares = option(
         (),
@@ -98,6 +105,7 @@ class WeightOptions:
             self.initial_sparsity,
         )
         require_choice("pruning scope", self.scope, WEIGHT_SCOPES)
+        require_choice("weight saliency", self.saliency, SALIENCIES)
         require(
             self.pattern.kind != "n:m" or self.scope == "layer",
             "pruning scope",

@@ -141,6 +141,20 @@ def repair(
     )
 
 
+def repaired_on(asked: bool | int, data: Any) -> int:
+    """Returns on how many examples a repair is made that a keyword asks for; 0: none is.
+
+    Raises:
+        InputError: It is asked for without data, or on too few.
+    """
+    count = EXAMPLES if asked is True else int(asked)
+    if count and data is None:
+        raise InputError("repair must have data to look at. Give data=.")
+    if count < 0 or 0 < count < FEWEST:
+        raise InputError(f"repair must be 0 or at least {FEWEST} examples. Received: {count}.")
+    return count
+
+
 def _checked(x: Any, dense: Program, examples: int, seed: int) -> tuple[npt.NDArray[Any], ...]:
     """Returns arrays of a random selection of examples, in random order."""
     import keras

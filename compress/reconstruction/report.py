@@ -112,5 +112,17 @@ class RepairReport(Readable):
         return asdict(self)
 
 
+def repair_of(record: dict[str, Any]) -> RepairReport:
+    """Returns the report that `to_json` wrote."""
+    return RepairReport(
+        tuple(LayerRepair(**layer) for layer in record["layers"]),
+        record["examples"],
+        record["held_back"],
+        record["seconds"],
+        tuple((before, after) for before, after in record["output_error"]),
+        tuple(record["notes"]),
+    )
+
+
 def _error(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}" if value >= 1e-4 else f"{value:.1e}"

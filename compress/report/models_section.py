@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from compress.measure import formats
+from compress.reconstruction.report import repair_of
 from compress.report.rows import Report
 from compress.report.trade import training, verdict
 from compress.report.words import learnt_line
@@ -22,18 +23,22 @@ def _card(report: Report, record: Compressed) -> dict[str, Any]:
     known = [section.known(record.model) for section in report.sections]
     files = [row.artifact for row in report.rows if row.artifact.model == record.model]
     taught = f"taught by {record.teacher}" if record.teacher else "labels only"
+    tuned = (
+        f"Last fine-tuning: {record.epochs} epochs (best: {record.best_epoch}), {taught}; "
+        if record.epochs
+        else "Not fine-tuned; "
+    )
     return {
         "model": record.model,
         "verdict": f"{verdict(report, record.model)}.",
         "training": training(report, record),
         "warning": learnt_line(record) if record.val_learnt else "",
         "choices": [item.choices for item in known if item.choices],
-        "finetuning": f"Last fine-tuning: {record.epochs} epochs (best: {record.best_epoch}), "
-        f"{taught}; {record.seconds:.0f} s in all on {record.device}; validation {report.main} "
-        f"{formats.share(record.val['dense'][report.main])} before, "
-        f"{formats.share(record.val['pruned'][report.main])} after training on.",
+        "finetuning": f"{tuned}{record.seconds:.0f} s in all on {record.device}; validation "
+        f"{report.main} {formats.share(record.val['dense'][report.main])} before, "
+        f"{formats.share(record.val['pruned'][report.main])} after.",
         "notes": record.notes,
-        "layers": [*_channels(record), *_weights(record)],
+        "layers": [*_repair(record), *_channels(record), *_weights(record)],
         "uncounted": sorted({name for item in files for name in item.unsupported}),
         "checks": "; ".join(
             f"{item.id}: agreement {item.agreement * 100:.1f} % on {item.checked} validation "
@@ -53,6 +58,16 @@ def _weights(record: Compressed) -> list[str]:
         for item in record.weights["pruned"]
     ]
     return pruned + [f"{item['layer']} kept: {item['reason']}" for item in record.weights["kept"]]
+
+
+def _repair(record: Compressed) -> list[str]:
+    """Says what was solved for after channels left, and after weights were zeroed."""
+    found = []
+    for what, part in (("channels", record.channels), ("weights", record.weights)):
+        report = (part or {}).get("repair")
+        if report is not None:
+            found.append(f"{what}: {repair_of(report).line()}")
+    return found
 
 
 def _channels(record: Compressed) -> list[str]:

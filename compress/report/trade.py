@@ -49,6 +49,8 @@ def training(report: Report, record: Compressed) -> str:
             f"{text}Trained on for just as long, in the same way but not compressed, the Keras "
             f"model reaches test {report.main} {reached}."
         )
+    if record.finetuned == 0:
+        return f"Training: {dense}; compression trained nothing."
     maybe = "training and the teacher" if record.teacher else "training"
     return (
         f"{text}No dense model was trained for as long (--as-long does that): gains may come "

@@ -68,6 +68,7 @@ def train(
         TrainingDiverged: The loss became NaN or infinite, or exploded; the message says
             when. The model is then left with unusable weights.
     """
+    settings.require_epochs()
     check_head(model, data)
     check_augment(settings.augment, data.input_shape)
     objective = objective or LabelObjective(data.task, settings.label_smoothing)

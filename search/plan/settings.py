@@ -38,7 +38,8 @@ class RunSettings(TypedDict, total=False):
     """share to hold out for the test where the source has no test part. Default: 0.2."""
 
     finetune_epochs: Count | None
-    """epochs of fine-tuning; default: enough for 1,000 steps, at least 4."""
+    """epochs of fine-tuning; default: enough for 1,000 steps, at least 4; 0: none, what was pruned
+    is repaired and exported."""
 
     as_long: bool
     """also train the dense model for as many more epochs, in the same way: the report then says
@@ -86,11 +87,13 @@ class RunSettings(TypedDict, total=False):
     Default: macs."""
 
     channel_criterion: str
-    """how channels are ranked: l1, l2, bn_scale, fpgm, taylor, activation, random, or your own
-    package.module:function. Default: l2."""
+    """how channels are ranked: l1, l2, bn_scale, fpgm, taylor, activation, reconstruction, random,
+    or your own package.module:function. Default: l2."""
 
     channel_scope: str
-    """global: one ranking of all layers; layer: the same share of every layer. Default: global."""
+    """global: one ranking of all layers; layer: the same share of every layer; damage: widths by
+    what the outputs lose, measured on training examples with the layers behind repaired. Default:
+    global."""
 
     channel_aggregate: str
     """how the scores of a channel's weights are combined: mean, sum, max, norm. Default: mean."""
@@ -118,6 +121,10 @@ class RunSettings(TypedDict, total=False):
     """a folder of sensitivity maps: rank by loss of accuracy, which is measured once for each
     model."""
 
+    blocks: bool
+    """let whole residual blocks leave too, where they cost least; with --channel-scope damage.
+    Default: False."""
+
     channel_steps: Count
     """prune in this many steps, with fine-tuning after each. Default: 1."""
 
@@ -137,6 +144,10 @@ class RunSettings(TypedDict, total=False):
     prune_scope: str
     """layer: the same sparsity everywhere; global: one ranking of all kernels; erk: by shape.
     Default: layer."""
+
+    prune_saliency: str
+    """how weights are ranked where they are pruned at once (0 epochs): magnitude; wanda: |w| times
+    the norm of its input; obs: what least squares lose without it. Default: magnitude."""
 
     prune_overrides: Iterable[str | LayerShare] | Mapping[str, float]
     """sparsity by layer name pattern: conv1*=0.5,head=0 (0 leaves a layer alone)."""
@@ -242,6 +253,10 @@ class RunSettings(TypedDict, total=False):
 
     out: str | Path | None
     """folder for the results; default: one in runs/."""
+
+    repair: Count
+    """training examples on which what pruning broke is solved for, layer by layer, before any fine-
+    tuning; labels are not used; 0: no repair. Default: 1000."""
 
     plugins: Iterable[str]
     """modules to import first, with commas: they register plug-ins of yours."""

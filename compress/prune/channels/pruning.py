@@ -41,7 +41,7 @@ from compress.prune.channels.surgery import (
 )
 from compress.reconstruction import RepairReport
 from compress.reconstruction import repair as solve
-from compress.reconstruction.repairing import EXAMPLES, FEWEST
+from compress.reconstruction.repairing import FEWEST, repaired_on
 from compress.train.given import as_examples, dataset_for
 
 if TYPE_CHECKING:
@@ -164,7 +164,9 @@ def prune_channels(
     source = Path(model) if isinstance(model, (str, Path)) else None
     model = as_model(model)
     data = None if data is None else _examples(data, chosen, model, source, seed)
-    count = _repaired_on(repair, data)
+    if repair is None:
+        repair = data is not None and len(data.train) >= FEWEST
+    count = repaired_on(repair, data)
     if options.scope == "damage" and data is None:
         raise InputError("Channel scope 'damage' must have data to look at. Give data=.")
     if sensitivity is not None:
@@ -206,23 +208,6 @@ def prune_channels(
     notes = (*selection.notes, *dict.fromkeys(context.notes), *_copied(original, coupling))
     report = _report(original, kept, options, goal, selection, name, notes)
     return PruneResult(current, replace(report, repair=repaired), kept)
-
-
-def _repaired_on(asked: bool | int | None, data: Dataset | Unlabelled | None) -> int:
-    """Returns on how many examples a repair is made; 0: none is.
-
-    Raises:
-        InputError: It is asked for without data, or on too few.
-    """
-    if asked is None:
-        count = 0 if data is None or len(data.train) < FEWEST else EXAMPLES
-    else:
-        count = EXAMPLES if asked is True else int(asked)
-    if count and data is None:
-        raise InputError("repair must have data to look at. Give data=.")
-    if count < 0 or 0 < count < FEWEST:
-        raise InputError(f"repair must be 0 or at least {FEWEST} examples. Received: {count}.")
-    return count
 
 
 def _repaired(

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
 from compress.core.summary import Readable, Summary
+from compress.data import Dataset, Unlabelled, drawn_inputs
 from compress.model.io import as_model
+from compress.model.walk import variable_paths
 from compress.plan import TrainSettings, WeightOptions
 from compress.plan.keywords import PRUNE_WEIGHTS
 from compress.prune.weights.pruner import WeightPruner
 from compress.prune.weights.report import PrunedLayer, WeightReport
 from compress.prune.weights.resume import resume_pruning, save_pruning
+from compress.prune.weights.saliency import saliencies
 from compress.prune.weights.schedules import update_times
 from compress.prune.weights.targets import SkippedLayer, Target, find_targets
-from compress.train.given import dataset_for
+from compress.reconstruction import repair as solve
+from compress.reconstruction.repairing import EXAMPLES, repaired_on
+from compress.train.given import as_examples, dataset_for
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -67,6 +72,7 @@ def prune_weights(
     val: Any = None,
     task: str | None = None,
     schedule: Any = None,
+    repair: bool | int = False,
     finetune: TrainSettings | None = None,
     device: Device | str | None = None,
     seed: int = 0,
@@ -86,6 +92,9 @@ def prune_weights(
         task: What labels mean, where they do not tell; see `as_dataset`.
         schedule: "polynomial" or "constant"; or tfmot's `ConstantSparsity` or `PolynomialDecay`
             in place of the plan's, whose first step is 1.
+        repair: Prune at once, without training, and solve for the weights that are left on so
+            many examples of `data` (x alone is enough), see `compress.reconstruction.repair`;
+            True: 1,000. To train on from there, call it again on the model that is returned.
         finetune: How to train meanwhile; keywords go over it.
         device: "auto", "cpu", "gpu", or from `compress.core.device.setup`.
         seed: Seed of the batch order and of the split.
@@ -118,10 +127,17 @@ def prune_weights(
 
     options = PRUNE_WEIGHTS.section("weights", options, WeightOptions, settings)
     training_settings = PRUNE_WEIGHTS.section("finetune", finetune, TrainSettings, settings)
+    training_settings.require_epochs()
     if isinstance(schedule, str):
         options, schedule = replace(options, schedule=schedule), None
     path = Path(model) if isinstance(model, (str, Path)) else None
     dense = as_model(model)
+    if repair or options.saliency != "magnitude":
+        _without_training(settings, finetune, val, options)
+        if data is None:
+            raise InputError("repair and saliency must have data to look at. Give data=.")
+        examples = as_examples(data, model=dense, path=path, seed=seed)
+        return PruneWeightsResult(*pruned_at_once(dense, examples, options, repair, seed), None)
     if data is not None:
         how = PRUNE_WEIGHTS.sorted(settings).get("data", {})
         data = dataset_for(dense, data, path=path, val=val, task=task, seed=seed, **how)
@@ -148,6 +164,68 @@ def prune_weights(
     if options.recalibrate:
         recalibrate(student, data, options.recalibrate, seed=seed)
     return PruneWeightsResult(student, report, training)
+
+
+def pruned_at_once(
+    dense: keras.Model,
+    data: Dataset | Unlabelled,
+    options: WeightOptions,
+    repair: bool | int = True,
+    seed: int = 0,
+    on_progress: Callable[[str, float], None] | None = None,
+) -> tuple[keras.Model, WeightReport]:
+    """Prunes a copy of a model without training and repairs it.
+
+    Args:
+        dense: It stays as it is.
+        data: Training examples are looked at; labels are not.
+        options: What is pruned, and by which saliency.
+        repair: Examples to solve on; True: 1,000; False or 0: none.
+        seed: Of what is drawn.
+        on_progress: Called with (text, share that is done).
+    """
+    from compress.model.copies import copy_model
+
+    count = repaired_on(repair, data)
+    x = drawn_inputs(data, max(count, EXAMPLES), seed)
+    student = copy_model(dense)
+
+    def rank(targets: Sequence[Target]) -> tuple[list[Any], list[str]]:
+        return saliencies(student, targets, options.saliency, x, seed)
+
+    pruner = WeightPruner(options)
+    report = pruner.once(student, rank)
+    if not count or not report.pruned:
+        return student, report
+    pruned = {id(target.variable) for target in pruner.targets}
+    masks = {
+        path: variable.numpy() != 0
+        for path, variable in variable_paths(student)
+        if id(variable) in pruned and len(variable.shape) > 1
+    }
+    found = solve(
+        student, dense, x, masks=masks, examples=count, seed=seed, on_progress=on_progress
+    )
+    return student, replace(report, repair=found)
+
+
+def _without_training(
+    settings: Mapping[str, Any], finetune: TrainSettings | None, val: Any, options: WeightOptions
+) -> None:
+    """Refuses options of a training where weights are pruned at once.
+
+    Raises:
+        InputError: One is given.
+    """
+    names = [*PRUNE_WEIGHTS.sorted(settings).get("finetune", {})]
+    names += ["finetune"] if finetune is not None else []
+    names += ["val"] if val is not None else []
+    names += ["prune_recalibrate"] if options.recalibrate else []
+    if names:
+        raise InputError(
+            f"{names[0]} must come without repair and saliency, which prune at once. To train on, "
+            "call prune_weights again on the model that is returned."
+        )
 
 
 def _without_data(

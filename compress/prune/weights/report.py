@@ -8,6 +8,7 @@ from typing import Any
 from compress.core.summary import Readable, Summary
 from compress.measure import formats
 from compress.prune.weights.targets import SkippedLayer
+from compress.reconstruction import RepairReport
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class WeightReport(Readable):
         pattern: "unstructured", "2:4", "1x4".
         scope: "layer", "global" or "erk".
         notes: What the user should know.
+        repair: What was solved for afterwards; None: nothing was.
     """
 
     pruned: tuple[PrunedLayer, ...]
@@ -44,6 +46,7 @@ class WeightReport(Readable):
     pattern: str = "unstructured"
     scope: str = "layer"
     notes: tuple[str, ...] = ()
+    repair: RepairReport | None = None
 
     @property
     def sparsity(self) -> float:
@@ -57,7 +60,7 @@ class WeightReport(Readable):
         return Summary(
             f"{self.sparsity:.1%} zeros among {formats.count(total)} pruned weights "
             f"({self.pattern}, {self.scope})",
-            (),
+            () if self.repair is None else (self.repair.line(),),
             ("Layer", "what", "weights", "zeros"),
             tuple(
                 (row.layer, row.weight, f"{row.size:,}", f"{row.zeros / max(1, row.size):.1%}")

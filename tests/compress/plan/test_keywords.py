@@ -117,7 +117,7 @@ def test_keywords_go_over_a_plan() -> None:
         (BENCH, {"thread": [1]}, "Did you mean 'threads'"),
         (COMPRESS_MODEL, {"trials": 3}, r"'trials', which run\(\) or run_search\(\) takes"),
         (COMPRESS_MODEL, {"epochs": 3, "finetune_epochs": 3}, "once. Received: 'finetune_epochs'"),
-        (PRUNE_WEIGHTS, {"epochs": 0}, "epochs must be at least 1"),
+        (PRUNE_WEIGHTS, {"epochs": -1}, "epochs must be at least 0"),
     ],
 )
 def test_wrong_keywords(function: Keywords, settings: Mapping[str, Any], message: str) -> None:

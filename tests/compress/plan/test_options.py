@@ -134,7 +134,7 @@ def test_values_that_no_message_could_show(values: dict[str, object], message: s
         ({"sparsity": "a"}, "sparsity must be a number. Received: 'a'"),
         ({"initial_sparsity": 0.9}, "initial_sparsity must be at most sparsity"),
         ({"prune_begin": "60%"}, "begin < end"),
-        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"epochs": -1}, "epochs must be at least 0"),
         ({"epochs": True}, "epochs must be a whole number"),
         ({"temperature": 0.0}, "temperature must be above 0"),
         ({"distill_weight": 1.5}, r"distill_weight must be in \[0, 1\]"),
