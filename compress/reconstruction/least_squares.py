@@ -11,6 +11,7 @@ columns the same is W0 + D P~'(P~ P~' + r I)^-1 (T - P W0) with P~ = P D, D = di
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,8 @@ Flags = npt.NDArray[np.bool_]
 
 RIDGES = tuple(10.0**-power for power in range(1, 9))
 """Tried ridges, relative to the diagonal of P'P."""
+WARM, COLD = 30, 300
+"""Steps of conjugate gradients: from a solution nearby, and from nothing."""
 FIRST = 2
 """Where the search among them begins: 1e-3."""
 
@@ -225,7 +228,10 @@ class Problem:
 
 
 class Factored:
-    """Normal equations without a support, factored once for many targets.
+    """Normal equations prepared once for many targets.
+
+    Without a support they are factored; on supports each solution is come to by conjugate
+    gradients from the one before, as targets change little.
 
     Args:
         rows: (systems, rows, columns).
@@ -246,10 +252,18 @@ class Factored:
         regular = _regular(self.a, ridge)
         self.scale = 1 / np.sqrt(np.einsum("sdd->sd", regular))
         scaled = regular * self.scale[:, :, None] * self.scale[:, None]
-        self.factors = [scipy.linalg.cho_factor(part, lower=True) for part in scaled]
+        self.scaled = scaled
+        self.factors: list[Any] = []
+        if problem.support is None:
+            self.factors = [scipy.linalg.cho_factor(part, lower=True) for part in scaled]
 
-    def solved(self, targets: npt.NDArray[Any]) -> tuple[Numbers, Numbers]:
-        """Returns weights and shift for targets (rows, channels)."""
+    def solved(self, targets: npt.NDArray[Any], current: Numbers) -> tuple[Numbers, Numbers]:
+        """Returns weights and shift.
+
+        Args:
+            targets: (rows, channels).
+            current: Weights of the solution before, (systems, columns, outputs).
+        """
         import scipy.linalg
 
         before, shift = self.problem.before, self.problem.shift
@@ -259,16 +273,33 @@ class Factored:
         left = self.rows.transpose(0, 2, 1) @ shaped - self.a @ before
         left -= len(targets) * self.means[:, :, None] * mean[:, None]
         left *= self.scale[:, :, None]
-        found = np.stack(
-            [
-                scipy.linalg.cho_solve(factor, part)
-                for factor, part in zip(self.factors, left, strict=True)
-            ]
-        )
+        support = self.problem.support
+        if support is None:
+            found = np.stack(
+                [
+                    scipy.linalg.cho_solve(factor, part)
+                    for factor, part in zip(self.factors, left, strict=True)
+                ]
+            )
+        else:
+            start = (current - before) / self.scale[:, :, None]
+            found = np.stack(
+                [_descended(*system) for system in zip(self.scaled, left, support, start,
+                                                       strict=True)]
+            )  # fmt: skip
         weights = before + found * self.scale[:, :, None]
         if shift is not None:
             return weights, shift
         return weights, mean - np.einsum("sd,sdm->sm", self.means, weights)
+
+
+def _descended(a: Numbers, b: Numbers, support: Flags, start: Numbers) -> Numbers:
+    """Solves a x = b on supports, all outputs at once, by conjugate gradients from a start."""
+
+    def product(x: Numbers) -> Numbers:
+        return np.asarray((a @ x) * support)
+
+    return _conjugate(product, (b - a @ start) * support, WARM) + start
 
 
 def _regular(a: Numbers, ridge: float) -> Numbers:
@@ -333,21 +364,22 @@ def _by_rows(p: Numbers, left: Numbers, ridge: float, support: Flags | None) -> 
         products = scaled @ scaled.T
         products[np.diag_indices_from(products)] += ridge
         return np.asarray(scale[:, None] * (scaled.T @ _solve(products[None], left[None])[0]))
-    return scale[:, None] * _conjugate(scaled, left, ridge, support)
+
+    # a factor for each of thousands of supports would cost far more than conjugate gradients
+    def product(x: Numbers) -> Numbers:
+        return np.asarray((scaled.T @ (scaled @ x)) * support + ridge * x)
+
+    return scale[:, None] * _conjugate(product, (scaled.T @ left) * support, COLD)
 
 
-def _conjugate(p: Numbers, left: Numbers, ridge: float, support: Flags) -> Numbers:
-    """Minimises |p w - left|^2 + ridge |w|^2 on supports, all outputs at once.
-
-    By conjugate gradients: a factor for each of thousands of supports would cost far more.
-    """
-    found = np.zeros(support.shape)
-    residual = (p.T @ left) * support
+def _conjugate(product: Callable[[Numbers], Numbers], residual: Numbers, most: int) -> Numbers:
+    """Solves product(x) = residual for all outputs at once, by conjugate gradients from zero."""
+    found = np.zeros_like(residual)
     direction = residual.copy()
     size = (residual**2).sum(0)
     stop = 1e-12 * size
-    for _ in range(200):
-        moved = p.T @ (p @ direction) * support + ridge * direction
+    for _ in range(most):
+        moved = product(direction)
         curve = (direction * moved).sum(0)
         step = np.where(curve > 0, size / np.where(curve > 0, curve, 1), 0)
         found += step * direction

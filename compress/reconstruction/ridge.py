@@ -128,10 +128,10 @@ def _clipped(
     before = errors(problem.before, now)
     weights, shift = problem.solved(sums, ridge)
     after, rounds = errors(weights, shift), 0
-    if isinstance(sums, Moments) and problem.support is None:
+    if isinstance(sums, Moments):
         factored = Factored(train.rows, sums, problem, ridge)
         for _ in range(ROUNDS):
-            trial = factored.solved(clip.targets(train, weights, shift))
+            trial = factored.solved(clip.targets(train, weights, shift), weights)
             found = errors(*trial)
             if not sum(found) < sum(after) * (1 - ENOUGH):
                 break
@@ -141,5 +141,6 @@ def _clipped(
         whole = Sample.joined([train, *held])
         factored = Factored(whole.rows, everything, problem, ridge)
         for _ in range(rounds):
-            weights, shift = factored.solved(clip.targets(whole, weights, shift))
+            targets = clip.targets(whole, weights, shift)
+            weights, shift = factored.solved(targets, weights)
     return Fit(weights, shift, ridge, before, after)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.plan import ChannelOptions
-from compress.prune.channels.coupling.groups import Coupling, Group
+from compress.prune.channels.coupling.groups import Coupling, Group, Mask
 from compress.prune.channels.criteria import CRITERIA, Context
 from compress.prune.channels.selection.allowed import allowed_for
 from compress.prune.channels.selection.solver import Allowed, Counts
 from compress.prune.channels.selection.targets import keep_best
-from compress.prune.channels.surgery import sliced_model
+from compress.prune.channels.surgery import KeptIndices, kept_indices, sliced_model
 
 if TYPE_CHECKING:
     import keras
@@ -68,12 +68,18 @@ class Subnetworks:
         Args:
             shares: Of the channels to keep, by the widths' names; others stay whole.
         """
+        return sliced_model(self.coupling, self._mask(shares))
+
+    def kept(self, shares: Mapping[str, float]) -> KeptIndices:
+        """Returns the kept indices of the model's weights for the same shares as `cut`."""
+        return kept_indices(self.coupling, self._mask(shares))
+
+    def _mask(self, shares: Mapping[str, float]) -> Mask:
         wanted = np.ones(len(self.coupling.groups))
         for width in self.widths:
             wanted[list(width.groups)] = shares.get(width.name, 1.0)
         totals = self._allowed.nearest(self._allowed.total * wanted)
-        mask = keep_best(self.coupling, self._scores, totals - self._allowed.fixed)
-        return sliced_model(self.coupling, mask)
+        return keep_best(self.coupling, self._scores, totals - self._allowed.fixed)
 
 
 def _widths(coupling: Coupling, allowed: Allowed) -> tuple[Width, ...]:

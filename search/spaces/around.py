@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
-from compress.data import Dataset
+from compress.data import Dataset, drawn_inputs
 from compress.model.io import load_model
+from compress.reconstruction import FEWEST
 from search.spaces._base import DeclaredSpace
 from search.spaces._choices import Choice, Chosen, pick
 from search.spaces._subnetworks import OPTIONS, Subnetworks
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 PREFIX = "around:"
 KEEP = "keep."
 """In front of a group's name: the share of its channels that is kept."""
+EXAMPLES = 512
+"""Training examples on which a sub-network is repaired."""
 BATCHES = 8
-"""Batches of 256 training examples that re-estimate normalization statistics."""
+"""Batches of training examples that re-estimate statistics where these are too few."""
 
 
 class Around(DeclaredSpace):
@@ -35,7 +38,9 @@ class Around(DeclaredSpace):
     there are more than 24 such groups, those of one resolution and width share one choice;
     see `search.spaces._subnetworks`. Which channels stay is decided by the engine's default
     criterion on the model's own weights, once a process. A sub-network's weights are slices
-    of the model's; `prepare` re-estimates its normalization statistics on training examples.
+    of the model's; `prepare` solves for them on training examples, so that its layers compute
+    what the model's do (`compress.reconstruction.repair`): what it is worth before fine-tuning
+    is what it is worth repaired.
 
     Args:
         name: "around:" and a `.keras` or `.h5` file; it is not read before `check`.
@@ -115,12 +120,26 @@ class Around(DeclaredSpace):
         )
 
     def prepare(self, model: keras.Model, chosen: dict[str, Any], data: Dataset) -> None:
-        """Re-estimates normalization statistics; the whole model keeps its own."""
-        from compress.prune.recalibrate import recalibrate
+        """Repairs a thinner model on training examples; the whole model keeps its weights.
 
-        shares = [share for name, share in chosen.items() if name.startswith(KEEP)]
-        if any(share < 1 for share in shares):
+        Where there are too few examples, normalization statistics are re-estimated instead.
+        """
+        from compress.prune.recalibrate import recalibrate
+        from compress.reconstruction import repair
+
+        shares = {
+            name.removeprefix(KEEP): share
+            for name, share in chosen.items()
+            if name.startswith(KEEP)
+        }
+        if all(share >= 1 for share in shares.values()):
+            return
+        if len(data.train) < FEWEST:
             recalibrate(model, data, BATCHES)
+            return
+        found = self._subnetworks()
+        x = drawn_inputs(data, EXAMPLES, 0)
+        repair(model, found.coupling.program.model, x, kept=found.kept(shares), examples=EXAMPLES)
 
     def _subnetworks(self) -> Subnetworks:
         path = self.path.resolve()

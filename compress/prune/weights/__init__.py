@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from compress.core.errors import InputError
 from compress.core.summary import Readable, Summary
 from compress.data import Dataset, Unlabelled, drawn_inputs
@@ -46,6 +48,10 @@ __all__ = [
     "save_pruning",
     "update_times",
 ]
+
+
+STEPS = 2
+"""In which weights are zeroed where each step is repaired: half of the logarithm, then all."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -189,24 +195,49 @@ def pruned_at_once(
     count = repaired_on(repair, data)
     x = drawn_inputs(data, max(count, EXAMPLES), seed)
     student = copy_model(dense)
+    report = WeightReport((), ())
 
     def rank(targets: Sequence[Target]) -> tuple[list[Any], list[str]]:
         return saliencies(student, targets, options.saliency, x, seed)
 
-    pruner = WeightPruner(options)
-    report = pruner.once(student, rank)
-    if not count or not report.pruned:
-        return student, report
-    pruned = {id(target.variable) for target in pruner.targets}
-    masks = {
-        path: variable.numpy() != 0
-        for path, variable in variable_paths(student)
-        if id(variable) in pruned and len(variable.shape) > 1
-    }
-    found = solve(
-        student, dense, x, masks=masks, examples=count, seed=seed, on_progress=on_progress
-    )
-    return student, replace(report, repair=found)
+    for step in _steps(options, bool(count)):
+        pruner = WeightPruner(step)
+        report = pruner.once(student, rank)
+        if not count or not report.pruned:
+            continue
+        _check_left(pruner.targets, options)
+        pruned = {id(target.variable) for target in pruner.targets}
+        masks = {
+            path: variable.numpy() != 0
+            for path, variable in variable_paths(student)
+            if id(variable) in pruned and len(variable.shape) > 1
+        }
+        found = solve(
+            student, dense, x, masks=masks, examples=count, seed=seed, on_progress=on_progress
+        )
+        report = replace(report, repair=found)
+    return student, report
+
+
+def _steps(options: WeightOptions, repaired: bool) -> list[WeightOptions]:
+    """Returns what is zeroed step by step, each repaired: what is left is then ranked anew.
+
+    An N:M pattern fixes the sparsity, and overrides grow with it: these take one step.
+    """
+    if not repaired or options.pattern.kind == "n:m" or options.overrides:
+        return [options]
+    shares = [1 - (1 - options.sparsity) ** (step / STEPS) for step in range(1, STEPS)]
+    return [*(replace(options, sparsity=share, initial_sparsity=0.0) for share in shares), options]
+
+
+def _check_left(targets: Sequence[Target], options: WeightOptions) -> None:
+    empty = [target.layer for target in targets if not np.any(target.variable.numpy())]
+    if empty:
+        raise InputError(
+            f"sparsity must leave each kernel at least one weight to be repaired. Received: "
+            f"{options.sparsity:g} ({options.scope}), which leaves none in '{empty[0]}'. Give "
+            "scope='layer', or less."
+        )
 
 
 def _without_training(

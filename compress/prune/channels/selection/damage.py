@@ -225,21 +225,37 @@ def trials_of(
     counts = sorted({min(units - 1, max(1, round(share * units))) for share in shares} - {0})
     scores = np.asarray(criterion(group, context), np.float64)
     order = np.argsort(scores, kind="stable")
+    return counts, without(coupling, program, group, readers, order, counts), scores
+
+
+def without(
+    coupling: Coupling,
+    program: Program,
+    group: Group,
+    readers: list[Reader],
+    order: npt.NDArray[np.int64],
+    counts: Sequence[int],
+) -> list[Trial]:
+    """Returns the trials of a group without the first units of an order.
+
+    Args:
+        coupling, program: Of one model; the program flat.
+        group: The group.
+        readers: What reads it, to be solved for; []: what its units own is set to zero.
+        order: Of its units.
+        counts: Numbers of units that leave.
+    """
     if not readers:
-        return (
-            counts,
-            [_zeroed(coupling, program, group, order[:count]) for count in counts],
-            scores,
-        )
-    kernels = eliminated(readers, units, counts, order).kernels
+        return [_zeroed(coupling, program, group, order[:count]) for count in counts]
+    kernels = eliminated(readers, len(order), counts, order).kernels
     place = min(reader.observed.place for reader in readers)
     trials = []
     for count in counts:
         changes: list[Change] = []
-        for reader, kernel in zip(readers, kernels[count], strict=True):
+        for reader, kernel in zip(readers, kernels.get(count, ()), strict=count in kernels):
             changes += _changes(reader, kernel)
         trials.append(Trial(place, tuple(changes)))
-    return counts, trials, scores
+    return trials
 
 
 def _changes(reader: Reader, kernel: Numbers) -> list[Change]:
@@ -275,9 +291,10 @@ def _zeroed(
             value = values.get(id(variable), (variable, variable.numpy()))[1]
             shape = [-1 if axis == binding.axis else 1 for axis in range(value.ndim)]
             values[id(variable)] = variable, np.where(own.reshape(shape), 0, value)
-    place = next(
+    places = (
         index
         for index, node in enumerate(program.nodes)
         if any(id(weight) in values for weight in getattr(node.operation, "weights", ()))
     )
+    place = next(places, 0)
     return Trial(place, tuple(values.values()))

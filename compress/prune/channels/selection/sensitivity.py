@@ -36,6 +36,7 @@ class MapOrigin:
         amounts: Removed shares, rising.
         examples: Validation examples asked for, at most.
         seed: Of the choice of examples and of what the criterion draws.
+        repaired: Layers that read a thinned group were solved for.
     """
 
     weights: str
@@ -45,6 +46,7 @@ class MapOrigin:
     amounts: tuple[float, ...]
     examples: int
     seed: int
+    repaired: bool = False
 
     @classmethod
     def of(
@@ -57,14 +59,16 @@ class MapOrigin:
         aggregate: str = "mean",
         examples: int = 2000,
         seed: int = 0,
+        repair: bool = False,
     ) -> MapOrigin:
         """Says what `sensitivity_map` would measure when called with these arguments."""
         from compress.prune.channels.criteria import named
 
         name, _ = named(criterion)
         return cls(
-            weights_hash(model), data.fingerprint(), name, aggregate, tuple(amounts), examples, seed
-        )
+            weights_hash(model), data.fingerprint(), name, aggregate, tuple(amounts), examples,
+            seed, repair,
+        )  # fmt: skip
 
     def differences(self, other: MapOrigin) -> list[str]:
         """Names what differs, with both values: "criterion l1 instead of l2"."""

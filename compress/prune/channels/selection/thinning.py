@@ -9,21 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.data import Dataset, drawn_inputs
+from compress.model.flattening import flat
 from compress.model.io import as_model
+from compress.model.recording import record
 from compress.plan.fields import require
+from compress.prune.channels.criteria import Context, named
+from compress.prune.channels.criteria.reconstruction import Reader, readers_of
+from compress.prune.channels.selection.damage import changed, without
 from compress.prune.channels.selection.sensitivity import (
     AMOUNTS,
     GroupSensitivity,
     MapOrigin,
-    Numbers,
     SensitivityMap,
 )
+from compress.reconstruction.matching import opens
+from compress.reconstruction.observing import observe
 from compress.train.given import dataset_for
 
 if TYPE_CHECKING:
     import keras
 
-    from compress.prune.channels.coupling.groups import Coupling, Group
     from compress.prune.channels.criteria import Criterion
 
 
@@ -35,6 +41,7 @@ def sensitivity_map(
     criterion: str | Criterion = "l2",
     aggregate: str = "mean",
     examples: int = 2000,
+    repair: bool = False,
     seed: int = 0,
     on_progress: Callable[[str, float], None] | None = None,
 ) -> SensitivityMap:
@@ -53,6 +60,8 @@ def sensitivity_map(
             `prune_channels` takes it.
         aggregate: How a unit's weights are put together: "mean", "sum", "max" or "norm".
         examples: Validation examples to use, at most.
+        repair: Whether the kernels that read a thinned group are solved for on 1,000 training
+            examples before it is judged; one pass more.
         seed: Of the choice of examples.
         on_progress: Called with a text and the share that is done.
 
@@ -74,7 +83,6 @@ def sensitivity_map(
     from compress.model.heads import check_head
     from compress.model.logits import logits_view
     from compress.prune.channels.analysis import coupling_of
-    from compress.prune.channels.criteria import Context, named
     from compress.prune.channels.surgery import sliced_model
     from compress.train.predict import Predictor
 
@@ -93,6 +101,7 @@ def sensitivity_map(
         aggregate=aggregate,
         examples=examples,
         seed=seed,
+        repair=repair,
     )
     source = coupling_of(model)
     copy = sliced_model(source, np.ones(source.units, bool))
@@ -101,6 +110,8 @@ def sensitivity_map(
     context = Context(coupling, data=data, seed=seed, aggregate=aggregate)
     order = np.random.default_rng(seed).permutation(len(data.val))[:examples]
     part = data.val.take(np.sort(order))
+    readers = _readers(context, copy, data) if repair else [[] for _ in coupling.groups]
+    program = flat(record(copy, opens))
     rows = []
     with logits_view(copy, data.task) as view:
         predict = Predictor(view, data.preprocess)
@@ -110,9 +121,13 @@ def sensitivity_map(
             return found
 
         base = accuracy()
-        for group in coupling.groups:
-            scores = np.asarray(score(group, context), float)
-            found = [_thinned(coupling, group, scores, amount, accuracy) for amount in amounts]
+        for group, own in zip(coupling.groups, readers, strict=True):
+            order = np.argsort(np.asarray(score(group, context), float), kind="stable")
+            counts = [round(amount * len(order)) for amount in amounts]
+            found = []
+            for trial in without(coupling, program, group, own, order, counts):
+                with changed(trial.changes):
+                    found.append(accuracy())
             rows.append(
                 GroupSensitivity(group.name, len(group.units), tuple(amounts), tuple(found))
             )
@@ -123,23 +138,7 @@ def sensitivity_map(
     return SensitivityMap(base, len(part), name, tuple(rows), origin)
 
 
-def _thinned(
-    coupling: Coupling, group: Group, scores: Numbers, amount: float, accuracy: Callable[[], float]
-) -> float:
-    """Measures with the lowest units of a group set to zero, and puts them back."""
-    count = round(amount * len(group.units))
-    gone = np.zeros(coupling.units, bool)
-    gone[group.units[np.argsort(scores, kind="stable")[:count]]] = True
-    saved: list[tuple[Any, Any]] = []
-    try:
-        for binding in coupling.bindings:
-            flags = gone[coupling.unit[binding.ids]]
-            if flags.any():
-                value = binding.variable.numpy()
-                saved.append((binding.variable, value))
-                shape = [-1 if axis == binding.axis else 1 for axis in range(value.ndim)]
-                binding.variable.assign(np.where(flags.reshape(shape), 0, value))
-        return accuracy()
-    finally:
-        for variable, value in reversed(saved):
-            variable.assign(value)
+def _readers(context: Context, model: keras.Model, data: Dataset) -> list[list[Reader]]:
+    """Returns what reads each group, from one pass over training examples."""
+    x = drawn_inputs(data, context.examples, context.seed)
+    return readers_of(context, observe(flat(record(model, opens)), [x], seed=context.seed))

@@ -57,7 +57,9 @@ def test_zeros_stay_and_outputs_come_near(model: Any, x: Any, pattern: str, sali
     assert mended.report.sparsity == broken.report.sparsity == pytest.approx(sparsity, abs=0.01)
     for name in ("middle", "hidden"):
         one, two = (result.model.get_layer(name).kernel.numpy() for result in (broken, mended))
-        np.testing.assert_array_equal(one == 0, two == 0)
+        assert np.sum(one == 0) == np.sum(two == 0)
+        if pattern == "2:4":  # in one step; else what is left is ranked anew half-way
+            np.testing.assert_array_equal(one == 0, two == 0)
         assert not np.allclose(one, two)
     wanted = model(x[200:]).numpy()
     errors = [
