@@ -66,7 +66,9 @@ def test_the_solution_is_that_of_explicit_rows(kind: str, ridge: float, free: bo
     given = None if free else np.full((2, 4), 0.7)
     weights, shift = Problem(w0, shift=given).solved(sums_of(p, t, kind), ridge)
     for system in range(2):
-        w, c = solved(p[system], t[system], w0[system], ridge, None if free else given[system], None)
+        w, c = solved(
+            p[system], t[system], w0[system], ridge, None if free else given[system], None
+        )
         np.testing.assert_allclose(weights[system], w, rtol=1e-7, atol=1e-8)
         np.testing.assert_allclose(shift[system], c, rtol=1e-7, atol=1e-7)
 
@@ -115,9 +117,7 @@ def test_columns_that_never_change_keep_their_weights(kind: str, free: bool) -> 
     np.testing.assert_allclose(weights[0, [2, 5]], w0[0, [2, 5]], rtol=1e-9)
     alive = [0, 1, 3, 4, 6, 7]
     rest = t[0] - p[0][:, [2, 5]] @ w0[0, [2, 5]]
-    w, c = solved(
-        p[0][:, alive], rest, w0[0, alive], 1e-3, None if free else np.zeros(3), None
-    )
+    w, c = solved(p[0][:, alive], rest, w0[0, alive], 1e-3, None if free else np.zeros(3), None)
     np.testing.assert_allclose(weights[0, alive], w, rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(shift[0], c, rtol=1e-6, atol=1e-7)
 
