@@ -99,12 +99,17 @@ class Lockstep:
         self.made: dict[int, Chunks] = {}  # outputs of those that are linear up to there
         self.solved: set[int] = set()
 
-    def run(self) -> tuple[list[Chunks], list[Chunks]]:
-        """Solves layer by layer; returns the outputs of both models."""
+    def run(self) -> tuple[list[npt.NDArray[Any]], list[npt.NDArray[Any]]]:
+        """Solves layer by layer; returns both models' outputs of what is held back."""
         try:
-            return self._run()
+            mine, theirs = self._run()
+            return [self._held(made) for made in mine], [self._held(made) for made in theirs]
         finally:
             self.store.close()
+
+    def _held(self, made: Chunks) -> npt.NDArray[Any]:
+        parts = zip(made, self.batches.held, strict=True)
+        return np.concatenate([value.array for value, hold in parts if hold])
 
     def _run(self) -> tuple[list[Chunks], list[Chunks]]:
         pruned, dense = (graph.program for graph in self.graphs)
@@ -273,8 +278,7 @@ class Lockstep:
         kept = self._channels(twin)
         train: list[Sample] = []
         held: list[Sample] = []
-        calls = zip(match.calls, match.twin_calls, given, strict=True)
-        for node, dense_node, values in calls:
+        for dense_node, values in zip(match.twin_calls, given, strict=True):
             own: list[Sample] = []
             for index, hold in enumerate(self.batches.held):
                 x = values[0][index]
