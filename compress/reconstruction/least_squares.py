@@ -27,6 +27,9 @@ WARM, COLD = 30, 300
 """Steps of conjugate gradients: from a solution nearby, and from nothing."""
 FIRST = 2
 """Where the search among them begins: 1e-3."""
+DEAD = 1e-9
+"""Norm of a column relative to the largest below which it is nothing: inputs of very different
+scale, 1e4 beside 1e-2 say, are all worth something."""
 
 
 @dataclass(eq=False)
@@ -270,8 +273,12 @@ class Factored:
         systems, _, outputs = before.shape
         shaped = targets.reshape(len(targets), systems, outputs).transpose(1, 0, 2)
         mean = shaped.mean(1, dtype=np.float64) if shift is None else shift
+        # sums of single precision: of what is about zero, or large means eat small spreads
+        shaped = (shaped - mean[:, None]).astype(targets.dtype)
         left = self.rows.transpose(0, 2, 1) @ shaped - self.a @ before
-        left -= len(targets) * self.means[:, :, None] * mean[:, None]
+        if shift is None:
+            rest = shaped.sum(1, dtype=np.float64)
+            left -= self.means[:, :, None] * rest[:, None]
         left *= self.scale[:, :, None]
         support = self.problem.support
         if support is None:
@@ -305,7 +312,7 @@ def _descended(a: Numbers, b: Numbers, support: Flags, start: Numbers) -> Number
 def _regular(a: Numbers, ridge: float) -> Numbers:
     """Adds the ridge; columns that never differ from zero get 1 and keep their weights."""
     diagonal = np.einsum("sdd->sd", a)
-    dead = diagonal <= 1e-12 * np.maximum(diagonal.max(1, keepdims=True), 1e-300)
+    dead = diagonal <= DEAD**2 * np.maximum(diagonal.max(1, keepdims=True), 1e-280)
     regular = a.copy()
     np.einsum("sdd->sd", regular)[:] = np.where(dead, 1.0, diagonal * (1 + ridge))
     alive = ~dead
@@ -356,7 +363,7 @@ def _on_support(regular: Numbers, left: Numbers, support: Flags) -> Numbers:
 def _by_rows(p: Numbers, left: Numbers, ridge: float, support: Flags | None) -> Numbers:
     """Returns the change of one system's weights, by the rows' own products."""
     norms = np.sqrt((p**2).sum(0))
-    scale = np.where(norms > 1e-6 * max(float(norms.max()), 1e-150), 1, 0) / np.where(
+    scale = np.where(norms > DEAD * max(float(norms.max()), 1e-140), 1, 0) / np.where(
         norms > 0, norms, 1
     )
     scaled = p * scale

@@ -99,12 +99,17 @@ class Lockstep:
         self.made: dict[int, Chunks] = {}  # outputs of those that are linear up to there
         self.solved: set[int] = set()
 
-    def run(self) -> tuple[list[Chunks], list[Chunks]]:
-        """Solves layer by layer; returns the outputs of both models."""
+    def run(self) -> tuple[list[npt.NDArray[Any]], list[npt.NDArray[Any]]]:
+        """Solves layer by layer; returns both models' outputs of what is held back."""
         try:
-            return self._run()
+            mine, theirs = self._run()
+            return [self._held(made) for made in mine], [self._held(made) for made in theirs]
         finally:
             self.store.close()
+
+    def _held(self, made: Chunks) -> npt.NDArray[Any]:
+        parts = zip(made, self.batches.held, strict=True)
+        return np.concatenate([value.array for value, hold in parts if hold])
 
     def _run(self) -> tuple[list[Chunks], list[Chunks]]:
         pruned, dense = (graph.program for graph in self.graphs)
@@ -273,12 +278,11 @@ class Lockstep:
         kept = self._channels(twin)
         train: list[Sample] = []
         held: list[Sample] = []
-        calls = zip(match.calls, match.twin_calls, given, strict=True)
-        for node, dense_node, values in calls:
+        for dense_node, values in zip(match.twin_calls, given, strict=True):
             own: list[Sample] = []
             for index, hold in enumerate(self.batches.held):
                 x = values[0][index]
-                made = _shape_of(node, x)
+                made = part.blank_output(x.blank.shape)
                 places = self._places(part, x, made, most // len(match.calls))
                 if len(places[0]):
                     rows = part.rows(x.array, made, places).astype(np.float32, copy=False)
@@ -305,7 +309,7 @@ class Lockstep:
         if known is not None and part.name != "depthwise" and not twin.adds_more:
             return twin.outputs(known[index].array, places)[:, kept]
         value = self.given[id(node)][0][index]
-        rows = twin.rows(value.array, _shape_of(node, value), places)
+        rows = twin.rows(value.array, twin.blank_output(value.blank.shape), places)
         kernel = twin.matrix(np.asarray(twin.kernel.numpy()))
         found = (rows @ kernel).transpose(1, 0, 2).reshape(len(places[0]), -1)
         return np.asarray(found[:, kept] + twin.bias_vector()[kept].astype(np.float32))
@@ -425,12 +429,6 @@ def _tensor(x: npt.NDArray[Any]) -> Any:
     import keras
 
     return keras.ops.convert_to_tensor(x)
-
-
-def _shape_of(node: Node, x: Value) -> npt.NDArray[Any]:
-    """Returns an array of a call's output shape that takes no memory."""
-    shape = tuple(node.operation.compute_output_shape(x.blank.shape))
-    return np.broadcast_to(np.float32(0), shape)
 
 
 def _plain_way(part: Part) -> Way:

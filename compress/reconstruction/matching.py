@@ -70,7 +70,8 @@ def matched(pruned: Program, dense: Program) -> tuple[dict[int, Match], list[Lay
             continue
         matches[id(layer)] = Match(name, layer, twins[0].operation, tuple(calls), tuple(twins))
     if not matches:
-        names = ", ".join(list(own)[:5])
+        kernels = [name for name, calls in own.items() if _has_kernel(calls[0].operation)]
+        names = ", ".join(kernels[:5])
         raise InputError(
             "The pruned model must have layers with kernels that bear the names of the dense "
             f"model's. Received: {names or 'no layers'}. Give the model that it was pruned from."

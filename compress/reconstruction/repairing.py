@@ -91,7 +91,16 @@ def repair(
     """
     began = time.perf_counter()
     dense = as_model(dense)
+    if pruned is dense:
+        raise InputError(
+            "A repair must have another model than the dense one. Received: the same twice. "
+            "Repair a copy."
+        )
+    for name, value, least in (("samples", samples, 1), ("seed", seed, 0)):
+        if value < least:
+            raise InputError(f"{name} must be at least {least}. Received: {value}.")
     programs = flat(record(pruned, opens)), flat(record(dense, opens))
+    _check_inputs(*programs)
     arrays = _checked(x, programs[1], examples, seed)
     matches, left_out = matched(*programs)
     order = Order(programs[0])
@@ -116,20 +125,14 @@ def repair(
         for weight, value in saved:
             weight.assign(value)
         raise
-    held = [index for index, hold in enumerate(batches.held) if hold]
     errors = []
-    for place, (mine, theirs) in enumerate(zip(outputs, wanted, strict=True)):
-        target = np.concatenate([theirs[index].array for index in held]).astype(np.float64)
-        now = np.concatenate([mine[index].array for index in held])
-        spread = float(((target - target.mean(0)) ** 2).sum()) or 1.0
-        if now.shape != target.shape:
+    for old, now, made in zip(before, outputs, wanted, strict=True):
+        if now.shape != made.shape:
             continue
-        errors.append(
-            (
-                float(((before[place] - target) ** 2).sum()) / spread,
-                float(((now - target) ** 2).sum()) / spread,
-            )
-        )
+        target = made.astype(np.float64)
+        spread = float(((target - target.mean(0)) ** 2).sum()) or 1.0
+        first, second = (float(((side - target) ** 2).sum()) / spread for side in (old, now))
+        errors.append((first, second))
     count = sum(stop - start for (start, stop), hold in zip(batches.bounds, batches.held,
                                                             strict=True) if hold)  # fmt: skip
     return RepairReport(
@@ -153,6 +156,15 @@ def repaired_on(asked: bool | int, data: Any) -> int:
     if count < 0 or 0 < count < FEWEST:
         raise InputError(f"repair must be 0 or at least {FEWEST} examples. Received: {count}.")
     return count
+
+
+def _check_inputs(pruned: Program, dense: Program) -> None:
+    shapes = [[tuple(tensor.shape)[1:] for tensor in program.inputs] for program in (dense, pruned)]
+    if shapes[0] != shapes[1]:
+        raise InputError(
+            f"The pruned model must have the inputs of the dense one, {shapes[0]}. Received: "
+            f"{shapes[1]}. Give the model that it was pruned from."
+        )
 
 
 def _checked(x: Any, dense: Program, examples: int, seed: int) -> tuple[npt.NDArray[Any], ...]:
@@ -181,10 +193,17 @@ def _checked(x: Any, dense: Program, examples: int, seed: int) -> tuple[npt.NDAr
             raise InputError(
                 f"Examples must have the model's input shape {wanted}. Received: {given}."
             )
+        if part.dtype.kind in "OUSMm" and str(tensor.dtype) != "string":
+            raise InputError(f"Examples must be numbers. Received: {part.dtype}.")
         if part.dtype.kind == "f" and not np.isfinite(part).all():
             raise InputError("Examples must be finite. Received: NaN or infinity.")
     order = np.random.default_rng(seed).permutation(min(counts))[:examples]
-    return tuple(part[order] for part in arrays)
+    # programs do not cast what they are given, as models do
+    return tuple(
+        part[order].astype(np.dtype(tensor.dtype), copy=False) if part.dtype.kind in "fiub"
+        else part[order]
+        for part, tensor in zip(arrays, dense.inputs, strict=True)
+    )  # fmt: skip
 
 
 def _indices(
@@ -192,13 +211,29 @@ def _indices(
 ) -> Callable[[Any, int], npt.NDArray[np.int64] | None]:
     if kept is None:
         return lambda *_: None
+    shapes = {path: tuple(variable.shape) for path, variable in variable_paths(dense)}
+    remedy = "Give the model that was pruned, and its PruneResult.kept."
+    for path, axes in kept.items():
+        if path not in shapes:
+            raise InputError(
+                f"kept must name weights of the dense model. Received: '{path}'. {remedy}"
+            )
+        if len(axes) != len(shapes[path]):
+            raise InputError(
+                f"kept indices of '{path}' must be given for its {len(shapes[path])} axes. "
+                f"Received: {len(axes)}. {remedy}"
+            )
+        for indices, size in zip(axes, shapes[path], strict=True):
+            if (
+                indices is not None
+                and len(indices)
+                and not 0 <= min(indices) <= max(indices) < size
+            ):
+                wrong = max(indices) if max(indices) >= size else min(indices)
+                raise InputError(
+                    f"kept indices of '{path}' must be in [0, {size}). Received: {wrong}. {remedy}"
+                )
     paths = {id(variable): path for path, variable in variable_paths(dense)}
-    unknown = [path for path in kept if path not in paths.values()]
-    if unknown:
-        raise InputError(
-            f"kept must name weights of the dense model. Received: '{unknown[0]}'. Give the "
-            "model that was pruned, and its PruneResult.kept."
-        )
 
     def found(variable: Any, axis: int) -> npt.NDArray[np.int64] | None:
         axes = kept.get(paths[id(variable)])
@@ -242,9 +277,10 @@ def _check_shapes(matches: Any, kept_of: Any) -> None:
                 indices = kept_of(twin.kernel, axis)
                 wanted.append(size if indices is None else len(indices))
             shape = tuple(part.kernel.shape)
-            if 0 in shape:
+            if 0 in shape or 0 in wanted:
                 raise InputError(
-                    f"Layer '{match.name}' must keep at least one channel. Received: {shape}."
+                    f"Layer '{match.name}' must keep at least one channel. Received: "
+                    f"{tuple(wanted)}."
                 )
             if tuple(wanted) != shape:
                 raise InputError(

@@ -45,19 +45,23 @@ def settle(
     gain = way.gain.reshape(systems, outputs)
     norm = isinstance(way.first, keras.layers.BatchNormalization)
     bias = part.bias_vector()
+    wanted = by_channel(shift)
     if way.first is not None:
-        gain = _gain(way, old, weights).reshape(systems, outputs)
+        # a normalization takes constants itself; a layer scale multiplies them
+        scaled = part.bias is not None and not norm
+        constants = (bias, wanted) if scaled else (0 * bias, 0 * wanted)
+        gain = _gain(way, (old, weights), constants).reshape(systems, outputs)
     # behind a gain of zero a kernel says nothing: it stays
     kernel = np.where(gain[:, None] == 0, old, weights / np.where(gain == 0, 1, gain)[:, None])
     _assign(part.kernel, part.array(kernel))
-    wanted = by_channel(shift)
     if norm:
         _normalize(way, kernel, bias, by_channel(gain), wanted, sums)
         return
     if way.first is not None:
         scale = by_channel(gain) / way.rest
         _assign(way.first.gamma, scale)
-    constant = wanted / by_channel(gain)
+    gain = by_channel(gain)
+    constant = np.where(gain == 0, bias, wanted / np.where(gain == 0, 1, gain))
     if part.bias is not None:
         part.set_bias(constant)
     for absorber in absorbers or ():
@@ -67,11 +71,22 @@ def settle(
         absorber.layer.moving_mean.assign(mean)
 
 
-def _gain(way: Way, old: Numbers, weights: Numbers) -> Numbers:
-    """Returns the gain by channel with which kernels keep their norms."""
-    before, after = (np.sqrt((part**2).sum(1)).reshape(-1) for part in (old, weights))
+def _gain(
+    way: Way, kernels: tuple[Numbers, Numbers], constants: tuple[Numbers, Numbers]
+) -> Numbers:
+    """Returns the gain by channel with which weights keep their norms.
+
+    Args:
+        way: What follows the layer.
+        kernels: As it is, and as it is wanted behind the way, (systems, columns, outputs).
+        constants: The same of the biases, (channels,).
+    """
+    before, after = (
+        np.sqrt((kernel**2).sum(1).reshape(-1) + constant**2)
+        for kernel, constant in zip(kernels, constants, strict=True)
+    )
     sign = np.where(way.gain < 0, -1.0, 1.0)
-    # a kernel of zeros has no norm to keep
+    # weights of zero have no norm to keep
     return np.asarray(sign * np.where(before > 0, after / np.where(before > 0, before, 1), 1.0))
 
 

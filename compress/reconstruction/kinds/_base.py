@@ -82,6 +82,10 @@ class Part(ABC):
     def outputs(self, y: Array, places: Places) -> Array:
         """Returns rows of a tensor of the output's shape, (rows, channels)."""
 
+    def blank_output(self, shape: tuple[int, ...]) -> Array:
+        """Returns an array of the output's shape, for an input's, that takes no memory."""
+        return np.broadcast_to(np.float32(0), tuple(self.layer.compute_output_shape(shape)))
+
     def bias_vector(self) -> npt.NDArray[np.float64]:
         """Returns the bias by channel, (channels,); zeros where there is none."""
         if self.bias is None:

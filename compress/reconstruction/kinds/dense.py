@@ -97,6 +97,11 @@ class EinsumPart(Part):
         """Axes of shared labels, then of new ones, in the output's order."""
         return tuple(self.own.index(x) for x in (*self.shared, *self.new))
 
+    def blank_output(self, shape: tuple[int, ...]) -> Array:
+        """By labels: the layer knows no size that it was not told."""
+        sizes = dict(zip((*self.own, *self.given), (*self.kernel.shape, *shape), strict=True))
+        return np.broadcast_to(np.float32(0), tuple(sizes[label] for label in self.made))
+
     def _order(self) -> list[int]:
         return [self.own.index(x) for x in (*self.shared, *self.summed, *self.new)]
 
