@@ -14,7 +14,7 @@ from compress.model.program import Node, Program
 from compress.reconstruction.kinds import Part, has_parts, parts_of
 from compress.reconstruction.least_squares import Moments, Numbers
 from compress.reconstruction.paths import Absorber, Graph, absorbers
-from compress.reconstruction.values import CHUNK
+from compress.reconstruction.values import CHUNK, made_of
 
 SAMPLES = 20_000
 WIDEST = 12_000
@@ -100,8 +100,9 @@ def observe(
             return
         x = np.asarray(given[0])
         parts, _ = parts_of(node.operation, x.ndim)
-        shape = tuple(node.operation.compute_output_shape(x.shape))
-        made = np.broadcast_to(np.float32(0), shape)
+        if any(part.guided for part in parts):
+            return
+        made = made_of(node.operation, x)
         for part in parts:
             systems, columns, _ = part.matrix(np.empty(part.kernel.shape, np.int8)).shape
             if systems != 1 or columns > WIDEST:
