@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from compress.model.internals import takes_training
 from compress.model.program import Node, Program
-from compress.reconstruction.kinds import Part, Places, parts_of
+from compress.reconstruction.kinds import Kept, Part, Places, parts_of
 from compress.reconstruction.least_squares import Problem, Sums
 from compress.reconstruction.matching import Match, Order
 from compress.reconstruction.paths import Graph, Way, absorbers, is_linear, way_from
@@ -75,7 +75,7 @@ class Lockstep:
         matches: dict[int, Match],
         order: Order,
         *,
-        kept: Callable[[Any, int], npt.NDArray[np.int64] | None],
+        kept: Kept,
         mask: Callable[[Any], npt.NDArray[np.bool_] | None],
         batches: Batches,
         seed: int,
@@ -162,6 +162,8 @@ class Lockstep:
             parts, _ = parts_of(match.layer, len(node.inputs[0].shape))
             twins, _ = parts_of(match.twin, len(twin.inputs[0].shape))
             part = parts[-1]
+            if part.guided:
+                continue  # gates lie between what is solved for and the output
 
             def rows(y: npt.NDArray[Any], part: Part = part) -> npt.NDArray[Any]:
                 where = np.arange(part.positions(y, y))
@@ -170,7 +172,7 @@ class Lockstep:
             def before(tensor: Any, node: Node = node) -> bool:
                 return self.order.before(tensor, node)
 
-            way = way_from(self.graphs, (node, twin), self._channels(twins[-1]), rows, before)
+            way = way_from(self.graphs, (node, twin), twins[-1].channels(self.kept), rows, before)
             ways[id(match.layer)] = way if _invertible(way) else _plain_way(part)
         return ways
 
@@ -199,15 +201,6 @@ class Lockstep:
                 place.append(self.store.keep(result))
         return made
 
-    def _channels(self, twin: Part) -> npt.NDArray[np.int64]:
-        """Returns the dense layer's output channels that are kept."""
-        sizes = [twin.kernel.shape[axis] for axis in twin.features]
-        axes = []
-        for axis, size in zip(twin.features, sizes, strict=True):
-            kept = self.kept(twin.kernel, axis)
-            axes.append(np.arange(size) if kept is None else kept)
-        return np.ravel_multi_index(np.meshgrid(*axes, indexing="ij"), sizes).ravel()
-
     def _solve(self, match: Match, given: list[list[Chunks]]) -> None:
         """Solves for a layer's kernels, one after the other."""
         parts, _ = parts_of(match.layer, len(match.calls[0].inputs[0].shape))
@@ -231,7 +224,8 @@ class Lockstep:
             if fit.better:
                 tensor = match.calls[0].outputs[0]
                 found = None
-                if part.bias is None and part is parts[-1] and len(match.calls) == 1:
+                alone = part is parts[-1] and len(match.calls) == 1 and not part.guided
+                if part.bias is None and alone:
                     found = absorbers(self.graphs[0], tensor)
                 plain = _plain_way(part) if way is None else way
                 settle(part, plain, fit.weights, fit.shift, sums, found)
@@ -240,13 +234,12 @@ class Lockstep:
         self, match: Match, part: Part, twin: Part, given: list[list[Chunks]], way: Way | None
     ) -> tuple[Fit, Sums]:
         train, held = self._samples(match, part, twin, given, way)
-        kernel = part.matrix(np.asarray(part.kernel.numpy(), np.float64))
+        kernel = part.weights()
         shape = kernel.shape[0], kernel.shape[2]
         gain = np.ones(shape) if way is None else way.gain.reshape(shape)
         before = kernel * gain[:, None]
         bias = part.bias_vector().reshape(shape) * gain
-        mask = self.mask(part.kernel)
-        support = None if mask is None else part.matrix(mask).astype(bool)
+        support = part.support(self.mask)
         if support is not None:
             before = before * support
         problem = Problem(before, support, None if self._movable(match, part, way) else bias)
@@ -258,7 +251,7 @@ class Lockstep:
 
         if part.bias is not None:
             return True
-        if part.name == "depthwise" or len(match.calls) != 1:
+        if part.name == "depthwise" or part.guided or len(match.calls) != 1:
             return False
         if way is not None and isinstance(way.first, keras.layers.BatchNormalization):
             return True
@@ -273,20 +266,27 @@ class Lockstep:
         way: Way | None,
     ) -> tuple[Sample, list[Sample]]:
         """Samples rows and targets of all calls; those held back call by call."""
-        columns = part.matrix(np.empty(part.kernel.shape, np.int8)).shape[:2]
+        columns = part.weights().shape[:2]
         most = max(1, int(BYTES // (4 * columns[0] * columns[1])))
-        kept = self._channels(twin)
+        kept = twin.channels(self.kept)
         train: list[Sample] = []
         held: list[Sample] = []
         for dense_node, values in zip(match.twin_calls, given, strict=True):
             own: list[Sample] = []
             for index, hold in enumerate(self.batches.held):
                 x = values[0][index]
-                made = part.blank_output(x.blank.shape)
+                # of a recurrence positions are those of its input
+                made = x.blank if part.guided else part.blank_output(x.blank.shape)
                 places = self._places(part, x, made, most // len(match.calls))
                 if len(places[0]):
-                    rows = part.rows(x.array, made, places).astype(np.float32, copy=False)
-                    targets = self._targets(part, twin, dense_node, index, places, kept)
+                    if part.guided:
+                        theirs = self.given[id(dense_node)][0][index]
+                        rows, targets = part.pairs(twin, x, theirs, places, self.kept)
+                    else:
+                        rows = part.rows(x.array, made, places)
+                        targets = self._targets(part, twin, dense_node, index, places, kept)
+                    rows = rows.astype(np.float32, copy=False)
+                    targets = targets.astype(np.float32, copy=False)
                     base = None
                     if way is not None:
                         targets, base = self._folded(way, part, targets, index, places)

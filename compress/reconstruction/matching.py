@@ -37,7 +37,7 @@ def left(name: str, layer: Any, reason: str) -> LayerRepair:
 
 def opens(layer: Any) -> bool:
     """Tells of a layer that is no model whether it is opened: it is made of others."""
-    if has_parts(layer) or type(layer).__name__ in ("LSTM", "GRU", "SimpleRNN", "RNN"):
+    if has_parts(layer) or type(layer).__name__ == "RNN":
         return False
     return bool(layers_inside(layer, include_self=False)) and bool(layer.weights)
 
@@ -60,7 +60,9 @@ def matched(pruned: Program, dense: Program) -> tuple[dict[int, Match], list[Lay
         if not _has_kernel(layer):
             continue
         twins = theirs.get(name)
-        _, reason = parts_of(layer, len(calls[0].inputs[0].shape))
+        parts, reason = parts_of(layer, len(calls[0].inputs[0].shape))
+        if any(part.guided and len(call.inputs) > 1 for part in parts for call in calls):
+            reason = "it is given more than its sequence: an initial state or a mask"
         if twins is None:
             reason = "the dense model has no layer of this name"
         elif type(twins[0].operation) is not type(layer) or len(twins) != len(calls):

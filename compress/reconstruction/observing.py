@@ -100,6 +100,8 @@ def observe(
             return
         x = np.asarray(given[0])
         parts, _ = parts_of(node.operation, x.ndim)
+        if any(part.guided for part in parts):
+            return
         for part in parts:
             made = part.blank_output(x.shape)
             systems, columns, _ = part.matrix(np.empty(part.kernel.shape, np.int8)).shape

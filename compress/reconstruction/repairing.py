@@ -272,21 +272,25 @@ def _check_shapes(matches: Any, kept_of: Any) -> None:
         rank = len(match.calls[0].inputs[0].shape)
         pairs = zip(parts_of(match.layer, rank)[0], parts_of(match.twin, rank)[0], strict=True)
         for part, twin in pairs:
-            wanted = []
-            for axis, size in enumerate(twin.kernel.shape):
-                indices = kept_of(twin.kernel, axis)
-                wanted.append(size if indices is None else len(indices))
-            shape = tuple(part.kernel.shape)
-            if 0 in shape or 0 in wanted:
-                raise InputError(
-                    f"Layer '{match.name}' must keep at least one channel. Received: "
-                    f"{tuple(wanted)}."
-                )
-            if tuple(wanted) != shape:
-                raise InputError(
-                    f"Layer '{match.name}' must have the kept part of the dense layer's kernel, "
-                    f"{tuple(wanted)}. Received: {shape}. Give kept= of the pruning that made it."
-                )
+            for own, theirs in zip(part.variables, twin.variables, strict=True):
+                _check_shape(match.name, own, theirs, kept_of)
+
+
+def _check_shape(name: str, own: Any, theirs: Any, kept_of: Any) -> None:
+    wanted = []
+    for axis, size in enumerate(theirs.shape):
+        indices = kept_of(theirs, axis)
+        wanted.append(size if indices is None else len(indices))
+    shape = tuple(own.shape)
+    if 0 in shape or 0 in wanted:
+        raise InputError(
+            f"Layer '{name}' must keep at least one channel. Received: {tuple(wanted)}."
+        )
+    if tuple(wanted) != shape:
+        raise InputError(
+            f"Layer '{name}' must have the kept part of the dense layer's kernel, "
+            f"{tuple(wanted)}. Received: {shape}. Give kept= of the pruning that made it."
+        )
 
 
 def _batches(arrays: Sequence[npt.NDArray[Any]], programs: Sequence[Program]) -> Batches:

@@ -40,7 +40,7 @@ def settle(
     """
     import keras
 
-    old = part.matrix(np.asarray(part.kernel.numpy(), np.float64))
+    old = part.weights()
     systems, _, outputs = weights.shape
     gain = way.gain.reshape(systems, outputs)
     norm = isinstance(way.first, keras.layers.BatchNormalization)
@@ -53,7 +53,7 @@ def settle(
         gain = _gain(way, (old, weights), constants).reshape(systems, outputs)
     # behind a gain of zero a kernel says nothing: it stays
     kernel = np.where(gain[:, None] == 0, old, weights / np.where(gain == 0, 1, gain)[:, None])
-    _assign(part.kernel, part.array(kernel))
+    part.assign(kernel)
     if norm:
         _normalize(way, kernel, bias, by_channel(gain), wanted, sums)
         return

@@ -18,6 +18,9 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Places = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 """Examples and, in each, the positions that are looked at, both (rows,)."""
+Kept = Callable[[Any, int], npt.NDArray[np.int64] | None]
+"""Variable of the dense model and an axis of it -> its kept indices; None: all."""
+Pair = tuple[Array, Array]
 
 
 class Part(ABC):
@@ -32,6 +35,8 @@ class Part(ABC):
     """
 
     name = ""
+    guided = False
+    """Whether rows and targets come from `pairs`: both need what the dense layer makes."""
 
     def __init__(self, layer: Any) -> None:
         self.layer = layer
@@ -86,6 +91,51 @@ class Part(ABC):
         """Returns an array of the output's shape, for an input's, that takes no memory."""
         return np.broadcast_to(np.float32(0), tuple(self.layer.compute_output_shape(shape)))
 
+    @property
+    def variables(self) -> tuple[Any, ...]:
+        """All that is solved for, the bias apart: the kernel, and what it shares rows with."""
+        return (self.kernel,)
+
+    def weights(self) -> npt.NDArray[np.float64]:
+        """Returns what is solved for as it is now, (systems, columns of rows, outputs)."""
+        return self.matrix(np.asarray(self.kernel.numpy(), np.float64))
+
+    def assign(self, matrix: Array) -> None:
+        """Assigns what `weights` returns."""
+        self.kernel.assign(self.array(matrix))
+
+    def support(self, mask_of: Callable[[Any], Array | None]) -> Array | None:
+        """Returns where weights may differ from zero, shaped as they are; None: everywhere.
+
+        Args:
+            mask_of: Variable -> mask of its shape, or None.
+        """
+        mask = mask_of(self.kernel)
+        return None if mask is None else self.matrix(mask).astype(bool)
+
+    def channels(self, kept: Kept) -> npt.NDArray[np.int64]:
+        """Returns the output channels that are kept of this, the dense layer's part."""
+        sizes = [self.kernel.shape[axis] for axis in self.features]
+        axes = []
+        for axis, size in zip(self.features, sizes, strict=True):
+            indices = kept(self.kernel, axis)
+            axes.append(np.arange(size) if indices is None else indices)
+        return np.ravel_multi_index(np.meshgrid(*axes, indexing="ij"), sizes).ravel()
+
+    def pairs(self, twin: Any, x: Any, given: Any, places: Places, kept: Kept) -> Pair:
+        """Returns rows (systems, rows, columns) and targets (rows, kept channels).
+
+        Only of parts that are `guided`.
+
+        Args:
+            twin: The dense layer's part.
+            x: Input of a call in the pruned model, with its mask (`Value`).
+            given: Input of the same call in the dense one.
+            places: What is looked at.
+            kept: Of the dense model's weights.
+        """
+        raise NotImplementedError
+
     def bias_vector(self) -> npt.NDArray[np.float64]:
         """Returns the bias by channel, (channels,); zeros where there is none."""
         if self.bias is None:
@@ -129,6 +179,8 @@ def parts_of(layer: Any, rank: int) -> tuple[list[Part], str]:
         return [], f"there is no way to solve for the weights of {type(layer).__name__}"
     if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
         return [], "LoRA and quantized kernels are not solved for"
+    if getattr(layer, "stateful", False):
+        return [], "it carries its state from batch to batch"
     parts = _MAKERS[type(layer).__name__](layer, rank)
     return parts, "" if parts else "its equation is not a product of rows and a matrix"
 

@@ -174,7 +174,7 @@ def test_large_means_eat_no_small_spreads(solver: str) -> None:
     if solver == "factored":
         moments = Moments.empty(p[:, :3].astype(np.float64), t[:, :3].astype(np.float64))
         moments.add(p, t)
-        weights, shift = Factored(p, moments, problem, 1e-8).solved(t[0])
+        weights, shift = Factored(p, moments, problem, 1e-8).solved(t[0], w0)
     else:
         weights, shift = problem.solved(sums_of(p, t, solver), 1e-8)
     np.testing.assert_allclose(weights[0], true[0], atol=2e-3)
@@ -193,7 +193,7 @@ def test_factored_once_is_the_same_for_other_targets(free: bool) -> None:
     factored = Factored(p, moments, problem, 1e-3)
     for targets in (t, other):
         rows = targets.transpose(1, 0, 2).reshape(70, -1)
-        weights, shift = factored.solved(rows)
+        weights, shift = factored.solved(rows, problem.before)
         w, c = problem.solved(sums_of(p, targets), 1e-3)
         np.testing.assert_allclose(weights, w, rtol=1e-8, atol=1e-9)
         np.testing.assert_allclose(shift, c, rtol=1e-8, atol=1e-8)
