@@ -12,13 +12,16 @@ from compress.core.device import Device
 from compress.core.errors import FeasibleError, InputError
 from compress.data import Dataset
 from compress.model.io import load_model
-from compress.pipeline.context import Work
+from compress.pipeline.checks import check_by_data
+from compress.pipeline.context import Work, silent
 from compress.pipeline.prepared import prepare
 from compress.pipeline.prune_and_train import prune_and_train
 from compress.pipeline.stages import compress_stage
+from compress.pipeline.timing import measure_stage
 from compress.plan import Plan
 from compress.plan.fields import from_flat
 from compress.prune.channels import prune_channels
+from compress.report import render
 from compress.run.compressed import Compressed
 from compress.run.directory import RunFolder
 
@@ -187,3 +190,33 @@ def test_a_sensitivity_map_of_another_model_of_the_same_name_is_measured_anew(
     (note,) = notes(model)
     assert note.endswith(": it does not say what it was measured on")
     assert json.loads((maps / "m.json").read_text()) == json.loads(first)
+
+
+def test_nothing_is_trained_and_all_is_repaired(
+    blobs: Dataset, cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compress.train.train", lambda *_, **__: pytest.fail("nothing is trained"))
+    values = {"channels": "0.5x", "sparsity": 0.5, "epochs": 0, "channel_steps": 2}
+    place = tmp_path / "run"
+    record = compressed(mlp(64, 64, 64), values, blobs, cpu, place)
+    assert (record.small, record.epochs, record.finetuned) == ("m-c0_5x-p50", 0, 0)
+    assert "nothing was fine-tuned (0 epochs)" in record.notes
+    for part in (record.channels, record.weights):
+        assert part is not None
+        (before, after), *_ = part["repair"]["output_error"]
+        assert after < before
+    small = load_model(place / "candidates" / f"{record.small}.keras")
+    middle = small.get_layer("h1").kernel.numpy()
+    assert (middle == 0).mean() == pytest.approx(0.5, abs=0.05)
+    measure_stage(RunFolder(place), from_flat(Plan, {"latency_budget": 0.2}), silent)
+    page = render(place)
+    assert "compression trained nothing" in (place / "report.html").read_text("utf-8")
+    assert page.compressed[0].finetuned == 0
+
+
+def test_options_of_a_training_without_one(blobs: Dataset) -> None:
+    with pytest.raises(InputError, match="as_long must go with fine-tuning"):
+        from_flat(Plan, {"epochs": 0, "as_long": True})
+    with pytest.raises(InputError, match="prune_saliency must be magnitude"):
+        check_by_data(from_flat(Plan, {"epochs": 1, "prune_saliency": "obs"}), blobs)
+    check_by_data(from_flat(Plan, {"epochs": 0, "prune_saliency": "obs"}), blobs)
