@@ -16,7 +16,7 @@ from compress.model.internals import takes_training
 from compress.model.program import Node, Program
 from compress.reconstruction.kinds import Kept, Part, Places, parts_of
 from compress.reconstruction.least_squares import Problem, Sums
-from compress.reconstruction.matching import Match, Order
+from compress.reconstruction.matching import Match, Order, left
 from compress.reconstruction.paths import Graph, Way, absorbers, is_linear, way_from
 from compress.reconstruction.report import KEPT, REPAIRED, LayerRepair
 from compress.reconstruction.ridge import Fit, fitted
@@ -210,18 +210,24 @@ class Lockstep:
             began = time.perf_counter()
             name = f"{match.name}:{part.name}" if part.name else match.name
             way = self.ways.get(id(match.layer)) if part is parts[-1] else None
-            fit, sums = self._fit(match, part, twin, given, way)
+            train, held = self._samples(match, part, twin, given, way)
+            if not train or not held:
+                reason = "a mask leaves out all of its positions"
+                self.rows.append(left(name, match.layer, reason))
+                continue
+            fit, sums = self._fit(match, part, Sample.joined(train), held, way)
+            count = sum(map(len, (*train, *held)))
             seconds = time.perf_counter() - began
             before, after = (float(np.mean(side)) for side in (fit.before, fit.after))
             row = LayerRepair(
                 name, kind, REPAIRED if fit.better else KEPT, before,
                 after if fit.better else before,
                 "sum" if way is not None and way.others else "own",
-                fit.ridge, sums.count, seconds,
+                fit.ridge, count, seconds,
                 "" if fit.better else _why(before, after),
             )  # fmt: skip
             self.rows.append(row)
-            if fit.better:
+            if fit.better and sums is not None:
                 tensor = match.calls[0].outputs[0]
                 found = None
                 alone = part is parts[-1] and len(match.calls) == 1 and not part.guided
@@ -231,9 +237,8 @@ class Lockstep:
                 settle(part, plain, fit.weights, fit.shift, sums, found)
 
     def _fit(
-        self, match: Match, part: Part, twin: Part, given: list[list[Chunks]], way: Way | None
-    ) -> tuple[Fit, Sums]:
-        train, held = self._samples(match, part, twin, given, way)
+        self, match: Match, part: Part, train: Sample, held: list[Sample], way: Way | None
+    ) -> tuple[Fit, Sums | None]:
         kernel = part.weights()
         shape = kernel.shape[0], kernel.shape[2]
         gain = np.ones(shape) if way is None else way.gain.reshape(shape)
@@ -264,7 +269,7 @@ class Lockstep:
         twin: Part,
         given: list[list[Chunks]],
         way: Way | None,
-    ) -> tuple[Sample, list[Sample]]:
+    ) -> tuple[list[Sample], list[Sample]]:
         """Samples rows and targets of all calls; those held back call by call."""
         columns = part.weights().shape[:2]
         most = max(1, int(BYTES // (4 * columns[0] * columns[1])))
@@ -293,7 +298,7 @@ class Lockstep:
                     (own if hold else train).append(Sample(rows, targets, base))
             if own:
                 held.append(Sample.joined(own))
-        return Sample.joined(train), held
+        return train, held
 
     def _targets(
         self,

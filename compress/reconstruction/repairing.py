@@ -109,7 +109,6 @@ def repair(
     _check_shapes(matches.values(), kept_of)
     batches = _batches(arrays, programs)
     saved = [(weight, weight.numpy()) for weight in pruned.weights]
-    before = _outputs_of(programs[0], batches)
 
     def told(name: str, share: float) -> None:
         if on_progress is not None:
@@ -120,6 +119,11 @@ def repair(
         samples=samples, on_layer=told,
     )  # fmt: skip
     try:
+        for weight, value in saved:
+            mask = mask_of(weight)
+            if mask is not None:
+                weight.assign(value * mask)
+        before = _outputs_of(programs[0], batches)
         outputs, wanted = lockstep.run()
     except BaseException:
         for weight, value in saved:
@@ -304,6 +308,16 @@ def _batches(arrays: Sequence[npt.NDArray[Any]], programs: Sequence[Program]) ->
     )
     size = int(min(256, max(1, CHUNK // largest)))
     held = max(2, round(count * HELD))
+    fixed = max(tensor.shape[0] or 0 for tensor in programs[1].inputs)
+    if fixed:  # the model takes batches of this size alone
+        if count < 2 * fixed:
+            raise InputError(
+                f"A repair must have at least two of the model's batches of {fixed} examples, "
+                f"{2 * fixed}. Received: {count}."
+            )
+        size = fixed
+        held = fixed * max(1, held // fixed)
+        count = fixed * (count // fixed)
     bounds, flags = [], []
     for start, stop, hold in ((0, count - held, False), (count - held, count, True)):
         for begin in range(start, stop, size):

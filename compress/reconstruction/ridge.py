@@ -53,7 +53,7 @@ class Fit:
 
 def fitted(
     problem: Problem, train: Sample, held: Sequence[Sample], now: Numbers, clip: Clip | None
-) -> tuple[Fit, Sums]:
+) -> tuple[Fit, Sums | None]:
     """Solves a problem with the ridge that is best on rows held back.
 
     Args:
@@ -64,11 +64,11 @@ def fitted(
         clip: The activation behind the layer, where it cuts off: what it hides is no error.
 
     Returns:
-        The fit, and the sums over all rows.
+        The fit, and the sums over all rows; None where nothing is broken.
     """
     if _whole(problem, held, now, clip):
         zeros = (0.0,) * len(held)
-        return Fit(problem.before, now, 0.0, zeros, zeros), train.sums()
+        return Fit(problem.before, now, 0.0, zeros, zeros), None
     sums = train.sums()
     judges = [part.sums(sums) for part in held]
     units = [float(part.spread().sum()) or 1.0 for part in judges]
