@@ -42,6 +42,18 @@ def set_mask(tensor: Any, mask: Any) -> None:
     tensor._keras_mask = mask
 
 
+def has_silent_masks(layer: Any) -> bool:
+    """Tells whether a layer is called on sequences with a mask that is none of its arguments.
+
+    Where a call takes `mask`, Keras's graphs hold it as a tensor like any other.
+    """
+    return any(
+        mask_of(tensor) is not None and node.arguments.kwargs.get("mask") is None
+        for node in layer._inbound_nodes
+        for tensor in node.input_tensors
+    )
+
+
 def freeze_as(model: Any, other: Any) -> None:
     """Makes a model trainable or not as another is; its layers stay as they are.
 

@@ -115,9 +115,15 @@ def _nodes_restored(layer: Any) -> Iterator[None]:
 
     inner = [part for part in layers_inside(layer) if isinstance(part, keras.Operation)]
     lengths = [(part, len(part._inbound_nodes), len(part._outbound_nodes)) for part in inner]
+    # Bidirectional would try kernels that do both directions at once, and has none for symbols
+    fused = [(part, part.use_cudnn) for part in inner if getattr(part, "use_cudnn", False)]
+    for part, _ in fused:
+        part.use_cudnn = False
     try:
         yield
     finally:
         for part, inbound, outbound in lengths:
             del part._inbound_nodes[inbound:]
             del part._outbound_nodes[outbound:]
+        for part, value in fused:
+            part.use_cudnn = value

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from compress.model.internals import takes_training
 from compress.model.program import Node, Program
+from compress.reconstruction.attention import Scores, solved
 from compress.reconstruction.kinds import Kept, Part, Places, parts_of
 from compress.reconstruction.least_squares import Problem, Sums
 from compress.reconstruction.matching import Match, Order, left
@@ -203,6 +204,12 @@ class Lockstep:
 
     def _solve(self, match: Match, given: list[list[Chunks]]) -> None:
         """Solves for a layer's kernels, one after the other."""
+        if isinstance(match, Scores):
+            theirs = [self.given[id(node)][0] for node in match.twin_calls]
+            mine = [values[0] for values in given]
+            row = solved(match, mine, theirs, self.batches.held, self.kept, self._drawn)
+            self.rows.append(row)
+            return
         parts, _ = parts_of(match.layer, len(match.calls[0].inputs[0].shape))
         twins, _ = parts_of(match.twin, len(match.twin_calls[0].inputs[0].shape))
         kind = type(match.layer).__name__
@@ -279,13 +286,13 @@ class Lockstep:
         for dense_node, values in zip(match.twin_calls, given, strict=True):
             own: list[Sample] = []
             for index, hold in enumerate(self.batches.held):
-                x = values[0][index]
+                x = _given(values, index) if part.guided else values[0][index]
                 # of a recurrence positions are those of its input
                 made = x.blank if part.guided else part.blank_output(x.blank.shape)
                 places = self._places(part, x, made, most // len(match.calls))
                 if len(places[0]):
                     if part.guided:
-                        theirs = self.given[id(dense_node)][0][index]
+                        theirs = _given(self.given[id(dense_node)], index)
                         rows, targets = part.pairs(twin, x, theirs, places, self.kept)
                     else:
                         rows = part.rows(x.array, made, places)
@@ -318,6 +325,10 @@ class Lockstep:
         kernel = twin.matrix(np.asarray(twin.kernel.numpy()))
         found = (rows @ kernel).transpose(1, 0, 2).reshape(len(places[0]), -1)
         return np.asarray(found[:, kept] + twin.bias_vector()[kept].astype(np.float32))
+
+    def _drawn(self, part: Part, x: Value, made: npt.NDArray[Any]) -> Places:
+        """Draws as many positions as a layer of one system is looked at."""
+        return self._places(part, x, made, max(1, BYTES // (4 * part.weights().shape[1])))
 
     def _places(self, part: Part, x: Value, made: npt.NDArray[Any], most: int) -> Places:
         """Draws positions of every example of a chunk; those that a mask leaves out are none."""
@@ -434,6 +445,12 @@ def _tensor(x: npt.NDArray[Any]) -> Any:
     import keras
 
     return keras.ops.convert_to_tensor(x)
+
+
+def _given(values: list[Chunks], index: int) -> Value:
+    """Returns the sequences that a recurrence is given, with the mask that it is given."""
+    x = values[0][index]
+    return x.masked(values[1][index].tensor) if len(values) > 1 else x
 
 
 def _plain_way(part: Part) -> Way:

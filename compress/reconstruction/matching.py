@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.core.errors import InputError
-from compress.model.internals import layers_inside
+from compress.model.internals import has_silent_masks, layers_inside
 from compress.model.program import Node, Program
 from compress.reconstruction.kinds import has_parts, parts_of
 from compress.reconstruction.report import LEFT, LayerRepair
@@ -39,7 +39,10 @@ def opens(layer: Any) -> bool:
     """Tells of a layer that is no model whether it is opened: it is made of others."""
     if has_parts(layer) or type(layer).__name__ == "RNN":
         return False
-    return bool(layers_inside(layer, include_self=False)) and bool(layer.weights)
+    if not layers_inside(layer, include_self=False) or not layer.weights:
+        return False
+    # a trace has no masks but those among the arguments: it would do something else
+    return not has_silent_masks(layer)
 
 
 def matched(pruned: Program, dense: Program) -> tuple[dict[int, Match], list[LayerRepair]]:
@@ -61,8 +64,10 @@ def matched(pruned: Program, dense: Program) -> tuple[dict[int, Match], list[Lay
             continue
         twins = theirs.get(name)
         parts, reason = parts_of(layer, len(calls[0].inputs[0].shape))
-        if any(part.guided and len(call.inputs) > 1 for part in parts for call in calls):
-            reason = "it is given more than its sequence: an initial state or a mask"
+        if not parts and not has_parts(layer) and has_silent_masks(layer):
+            reason = "it is made of layers and given a mask that its call does not take"
+        if any(part.guided for part in parts) and not all(map(_from_zero, calls)):
+            reason = "it is given an initial state"
         if twins is None:
             reason = "the dense model has no layer of this name"
         elif type(twins[0].operation) is not type(layer) or len(twins) != len(calls):
@@ -79,6 +84,12 @@ def matched(pruned: Program, dense: Program) -> tuple[dict[int, Match], list[Lay
             f"model's. Received: {names or 'no layers'}. Give the model that it was pruned from."
         )
     return matches, rest
+
+
+def _from_zero(node: Node) -> bool:
+    """Tells whether a recurrence is given a sequence, and at most its mask."""
+    first = node.args[:1] == (node.inputs[0],)
+    return first and all(x is node.kwargs.get("mask") for x in node.inputs[1:])
 
 
 def _has_kernel(layer: Any) -> bool:

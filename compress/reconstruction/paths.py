@@ -224,9 +224,16 @@ def _added(node: Node, twin_node: Node, tensor: Any, twin: Any) -> list[tuple[An
     mine = [x for x in node.inputs if x is not tensor]
     theirs = [x for x in twin_node.inputs if x is not twin]
     same = len(mine) == len(theirs) == len(node.inputs) - 1
-    shaped = all(tuple(x.shape) == tuple(tensor.shape) for x in mine)
-    shaped = shaped and all(tuple(x.shape) == tuple(twin.shape) for x in theirs)
+    shaped = all(_alike(x.shape, tensor.shape) for x in mine)
+    shaped = shaped and all(_alike(x.shape, twin.shape) for x in theirs)
     return list(zip(mine, theirs, strict=True)) if same and shaped else None
+
+
+def _alike(shape: Any, other: Any) -> bool:
+    """Tells whether shapes are the same as far as they are known, and nothing is repeated."""
+    return len(shape) == len(other) and all(
+        a == b or (None in (a, b) and 1 not in (a, b)) for a, b in zip(shape, other, strict=True)
+    )
 
 
 def _start(node: Node, tensor: Any) -> int | None:

@@ -17,6 +17,7 @@ from compress.model.io import as_model
 from compress.model.program import Program
 from compress.model.recording import record
 from compress.model.walk import variable_paths
+from compress.reconstruction.attention import narrowed
 from compress.reconstruction.lockstep import SAMPLES, Batches, Lockstep
 from compress.reconstruction.matching import Order, joined, matched, opens
 from compress.reconstruction.report import RepairReport
@@ -107,6 +108,7 @@ def repair(
     dependent = joined(order, matches)
     kept_of, mask_of = _indices(dense, kept), _masks(pruned, masks)
     _check_shapes(matches.values(), kept_of)
+    narrow = narrowed(pruned, order, matches, kept_of, mask_of)
     batches = _batches(arrays, programs)
     saved = [(weight, weight.numpy()) for weight in pruned.weights]
 
@@ -140,7 +142,7 @@ def repair(
     count = sum(stop - start for (start, stop), hold in zip(batches.bounds, batches.held,
                                                             strict=True) if hold)  # fmt: skip
     return RepairReport(
-        (*lockstep.rows, *left_out, *dependent),
+        (*lockstep.rows, *left_out, *dependent, *narrow),
         batches.count,
         count,
         time.perf_counter() - began,

@@ -24,7 +24,8 @@ class LayerRepair:
             weights stay as they were; "left": it was not solved for, see `reason`.
         before, after: Error relative to the spread of what the dense model computes there, on
             examples held back: sum of squares over sum of squares. None where it was left.
-        target: "own" output, or "sum": the output of the addition that it feeds.
+        target: "own" output; "sum": the output of the addition that it feeds; "scores": of an
+            attention, its queries and keys together.
         ridge: That was chosen; None where it was left.
         rows: Positions that were looked at.
         seconds: That it took.

@@ -93,6 +93,10 @@ class Value:
             set_mask(found, self.mask)
         return found
 
+    def masked(self, mask: Any) -> Value:
+        """Returns the same with another mask, for as long as this one is held."""
+        return Value(self._tensor, self._file, mask, self.blank.shape)
+
     @property
     def array(self) -> Array:
         """The same as an array, for reading."""

@@ -202,7 +202,50 @@ def test_padding_is_not_looked_at() -> None:
     assert report.output_error[0][1] < report.output_error[0][0]
 
 
+def test_masks_go_into_both_directions() -> None:
+    keras.utils.set_random_seed(0)
+    x = keras.Input((6,))
+    y = L.Bidirectional(L.LSTM(8), name="both")(L.Embedding(9, 4, mask_zero=True)(x))
+    model = keras.Model(x, L.Dense(2)(y))
+    filled(model, 4, 0.5)
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(2, 7, 100)
+    data = np.where(np.arange(6) < lengths[:, None], rng.integers(1, 9, (100, 6)), 0)
+    small = prune_channels(model, amount=0.3, data=data, repair=False)
+    report = repair(small.model, model, data, kept=small.kept)
+    rows = [layer.rows for layer in report.layers if layer.kind == "LSTM"]
+    assert rows == [lengths.sum()] * 2
+    assert report.output_error[0][1] < report.output_error[0][0]
+
+
 def test_what_is_left_is_named() -> None:
+    @keras.saving.register_keras_serializable("test_recurrent")
+    class Wrapped(keras.layers.Layer):
+        def __init__(self, **others: Any) -> None:
+            super().__init__(**others)
+            self.supports_masking = True
+            self.inner = L.LSTM(4)
+
+        def compute_mask(self, *_: Any) -> None:
+            return None
+
+        def build(self, shape: Any) -> None:
+            self.inner.build(shape)
+
+        def call(self, x: Any) -> Any:
+            return self.inner(x)
+
+    keras.utils.set_random_seed(0)
+    x = keras.Input((5,))
+    y = Wrapped(name="wrapped")(L.Embedding(9, 3, mask_zero=True)(x))
+    model = keras.Model(x, L.Dense(2)(y))
+    data = np.random.default_rng(0).integers(0, 9, (40, 5))
+    report = repair(keras.models.clone_model(model), model, data)
+    reasons = {layer.name: layer.reason for layer in report.layers}
+    assert reasons["wrapped"] == "it is made of layers and given a mask that its call does not take"
+
+
+def test_sequences_with_states_are_left() -> None:
     keras.utils.set_random_seed(0)
     x, state = keras.Input((5, 3)), keras.Input((6,))
     y = L.SimpleRNN(6, name="rnn")(x, initial_state=[state])
@@ -211,7 +254,7 @@ def test_what_is_left_is_named() -> None:
     data = [rng.normal(size=(40, 5, 3)), rng.normal(size=(40, 6))]
     report = repair(keras.models.clone_model(model), model, data)
     reasons = {layer.name: layer.reason for layer in report.layers}
-    assert reasons["rnn"] == "it is given more than its sequence: an initial state or a mask"
+    assert reasons["rnn"] == "it is given an initial state"
     stateful = L.LSTM(3, stateful=True)
     stateful.build((2, 5, 3))
     assert parts_of(stateful, 3) == ([], "it carries its state from batch to batch")
