@@ -75,27 +75,28 @@ class Variants:
         import keras
 
         from compress.measure import count_macs
-        from compress.train.predict import predict_logits
 
         keras.utils.set_random_seed(seed)
         start = time.perf_counter()
         model = self.makers[name](seed)
         seconds = time.perf_counter() - start
 
-        def accuracy(part: str) -> float:
-            return self.data.task.quality(
-                self.data.split(part).y, predict_logits(model, self.data, part)
-            )["accuracy"]
-
         counted = count_macs(model)
         return model, {
             "macs": counted.macs,
             "params": counted.params,
-            "val": accuracy("val"),
-            "test": accuracy("test"),
+            "val": self.accuracy(model, "val"),
+            "test": self.accuracy(model, "test"),
             "seconds": seconds,
             "widths": [layer.filters for layer in model.layers if hasattr(layer, "filters")],
         }
+
+    def accuracy(self, model: Any, part: str) -> float:
+        """Returns the accuracy on a part of the data."""
+        from compress.train.predict import predict_logits
+
+        truth = self.data.split(part).y
+        return self.data.task.quality(truth, predict_logits(model, self.data, part))["accuracy"]
 
     def trained(self, model: Any, seed: int, settings: TrainSettings = RECIPE) -> Any:
         """Trains on labels."""

@@ -56,14 +56,23 @@ class Variants:
         self.net = dense_net(dense, self.data, self.device)
         self.dense = self.net.model
 
-    def ours(self, options: WeightOptions, seed: int, *, taught: bool) -> tuple[Any, float]:
-        """Prunes while training on labels, or while the dense net teaches."""
+    def ours(
+        self, options: WeightOptions, seed: int, *, taught: bool, start: Any = None
+    ) -> tuple[Any, float]:
+        """Prunes while training on labels, or while the dense net teaches.
+
+        Args:
+            options: Sparsity and times.
+            seed: Of the order of examples.
+            taught: By the dense net.
+            start: What the training begins with; default: the dense net.
+        """
         from compress.distillation import distill
         from compress.model.copies import copy_model
         from compress.prune.weights import WeightPruner
         from compress.train import train
 
-        student, pruner = copy_model(self.dense), WeightPruner(options)
+        student, pruner = copy_model(start or self.dense), WeightPruner(options)
         if taught:
             distill(
                 student, self.dense, self.flipped, DistillOptions(), finetune=RECIPE,

@@ -247,13 +247,13 @@ def measure(
     }
 
 
-def chosen(dense: ResNet20, candidates: Iterator[Candidate]) -> Candidate:
+def chosen(dense: ResNet20, candidates: Iterator[Candidate], target: float = TARGET) -> Candidate:
     """Returns the candidate of the most operations within the target, else that of the fewest.
 
     All are counted rather than bisected: a layer that would keep fewer than `round_to` channels is
     not pruned at all, so operations can rise with the ratio.
     """
-    limit = TARGET * operations(dense)[0]
+    limit = target * operations(dense)[0]
     best: tuple[tuple[bool, float], Candidate] | None = None
     for candidate in candidates:
         ops = operations(candidate[1])[0]
@@ -265,13 +265,19 @@ def chosen(dense: ResNet20, candidates: Iterator[Candidate]) -> Candidate:
     return best[1]
 
 
-def one_shot(dense: ResNet20, round_to: int | None) -> Iterator[Candidate]:
-    """Yields (pruning ratio, network) for each number of channels, removed in one step."""
+def one_shot(dense: ResNet20, round_to: int | None, together: bool = True) -> Iterator[Candidate]:
+    """Yields (pruning ratio, network) for each number of channels, removed in one step.
+
+    Args:
+        dense: Stays as it is.
+        round_to: What numbers of channels must be a multiple of.
+        together: One ranking of all layers; else the same share of every layer.
+    """
     total = (BLOCKS + 1) * sum(WIDTHS)  # a stage's blocks share one set and have one each
     for removed in range(1, total):
         ratio = (removed - 0.5) / total  # the pruner rounds what it keeps down
         model = copy.deepcopy(dense)
-        pruner(model, round_to, pruning_ratio=ratio).step()
+        pruner(model, round_to, together, pruning_ratio=ratio).step()
         yield ratio, model
 
 
@@ -287,13 +293,13 @@ def progressive(dense: ResNet20, round_to: int | None) -> Iterator[Candidate]:
         yield step / STEPS, copy.deepcopy(model)
 
 
-def pruner(model: ResNet20, round_to: int | None, **options: Any) -> Any:
-    """Returns the pruner of a network; it ranks the channels of all layers together."""
+def pruner(model: ResNet20, round_to: int | None, together: bool = True, **options: Any) -> Any:
+    """Returns the pruner of a network; by default it ranks the channels of all layers together."""
     return tp.pruner.BasePruner(
         model,
         example(),
         importance=tp.importance.GroupMagnitudeImportance(p=2),
-        global_pruning=True,
+        global_pruning=together,
         ignored_layers=[model.logits],
         round_to=round_to,
         **options,

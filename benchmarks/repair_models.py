@@ -1,0 +1,284 @@
+"""Six small nets on Fashion-MNIST without part of their channels, with and without repair.
+
+    python -m benchmarks.repair_models [--nets mobilenet,vit] [--targets 0.7,0.5] [--seeds 0,1,2]
+        [--resume FILE]
+
+The nets of repair_nets.py, each trained once. Channels leave at once, down to a share of the MACs,
+chosen by l2 or by the criterion reconstruction, over all layers together or with widths by damage;
+then the same net is judged as it is, and repaired. 1,000 unlabelled training images are all that is
+looked at; a seed draws them and what is held back. Judged by the 10,000 test images: accuracy, the
+worst class's, and accuracy on the same images brighter, blurred and noisy (_shifted.py, the middle
+level). The autoencoder, which has no classes, is judged by its error: the squares of what it does
+not give back over the squares of images about their mean, of each class about the class's mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks._common import Benchmark, Mean, seed_list, table
+from benchmarks._repair import EXAMPLES, macs_of, span
+from benchmarks._shifted import PARAMETERS, shifted
+from benchmarks._stored import Stored
+from benchmarks.repair_nets import RECIPES, trained
+from benchmarks.resnet20 import load_fashion
+from compress.core.device import quiet_tensorflow
+from compress.core.errors import ParetuneError
+from compress.data import Dataset, drawn_inputs
+from compress.plan import ChannelOptions
+
+LEVEL = 2
+BATCH = 1000
+ROUND_TO = 4
+CHOICES = {
+    "l2": ("l2", "global"),
+    "reconstruction": ("reconstruction", "global"),
+    "l2, damage": ("l2", "damage"),
+    "reconstruction, damage": ("reconstruction", "damage"),
+}
+"""Criterion and scope."""
+LABELS = {
+    "l2": "l2 over all layers",
+    "reconstruction": "`reconstruction` over all layers",
+    "l2, damage": "l2, widths by damage",
+    "reconstruction, damage": "`reconstruction`, widths by damage",
+}
+
+
+class Judged(NamedTuple):
+    """How good a net is: accuracies, or 1 - relative error of one that gives its input back.
+
+    Attributes:
+        quality: Of the test images.
+        classes: Of the images of each class.
+        shifted: Of the test images after each shift.
+    """
+
+    quality: float
+    classes: list[float]
+    shifted: dict[str, float]
+
+
+def explained(x: npt.NDArray[Any], made: npt.NDArray[Any]) -> float:
+    """Returns 1 - the squared error over the squares of images about their mean image."""
+    x, made = x.astype(np.float64), made.astype(np.float64)
+    return float(1 - np.square(made - x).sum() / np.square(x - x.mean(0)).sum())
+
+
+def qualities(
+    x: npt.NDArray[Any], y: npt.NDArray[Any], made: npt.NDArray[Any], labelled: bool
+) -> tuple[float, list[float]]:
+    """Returns the quality of all images and of each class's.
+
+    Args:
+        x: What the net was fed.
+        y: Classes.
+        made: What it made of it: probabilities, or images.
+        labelled: Which of both.
+    """
+    parts = [y == label for label in np.unique(y)]
+    if labelled:
+        right = made.argmax(-1) == y
+        return float(right.mean()), [float(right[part].mean()) for part in parts]
+    return explained(x, made), [explained(x[part], made[part]) for part in parts]
+
+
+def judge(model: Any, data: Dataset, labelled: bool) -> Judged:
+    """Judges a net by the test part, as it is and shifted."""
+    run, y = _compiled(model), data.test.y
+
+    def found(raw: npt.NDArray[Any]) -> tuple[float, list[float]]:
+        x = data.preprocess(raw)
+        parts = [run(x[start : start + BATCH]) for start in range(0, len(x), BATCH)]
+        return qualities(x, y, np.concatenate(parts), labelled)
+
+    moved = {kind: found(shifted(data.test.x, kind, LEVEL))[0] for kind in PARAMETERS}
+    return Judged(*found(data.test.x), moved)
+
+
+def _compiled(model: Any) -> Any:
+    import tensorflow as tf
+
+    function = tf.function(lambda x: model(x, training=False), autograph=False)
+    return lambda x: function(tf.convert_to_tensor(x)).numpy()
+
+
+def examine(name: str, given: argparse.Namespace, stored: Stored, data: Dataset) -> None:
+    """Prunes, judges, repairs and judges one net in all ways that are missing."""
+    net, labelled = trained(name), RECIPES[name].labelled
+    runs = stored.result.setdefault("runs", {})
+    dense = stored.result.setdefault("dense", {})
+    if name not in dense:
+        dense[name] = {
+            **judge(net.model, data, labelled)._asdict(), "macs": macs_of(net.model),
+            "sha256": net.sha256,
+        }  # fmt: skip
+        print(name, dense[name]["quality"], flush=True)
+    for seed in given.seeds:
+        x = drawn_inputs(data, given.examples, seed)
+        for target in given.targets:
+            for choice in CHOICES:
+                key = f"{name}, {choice}, {target:g}, seed {seed}"
+                if key in runs:
+                    continue
+                try:
+                    runs[key] = _both(net.model, choice, target, x, seed, data, labelled)
+                except ParetuneError as error:
+                    runs[key] = {"not run": str(error)}
+                print(key, json.dumps(_short(runs[key])), flush=True)
+                stored.save(runs=runs, dense=dense)
+
+
+def _short(record: Mapping[str, Any]) -> dict[str, Any]:
+    if "not run" in record:
+        return dict(record)
+    return {
+        **{side: record[side]["quality"] for side in ("before", "after")},
+        "seconds": record["seconds"], "left": record["left"],
+    }  # fmt: skip
+
+
+def _both(
+    dense: Any, choice: str, target: float, x: Any, seed: int, data: Dataset, labelled: bool
+) -> dict[str, Any]:
+    """Prunes one net; returns what it is worth before and after the repair."""
+    from compress.prune.channels import prune_channels
+    from compress.reconstruction import repair
+
+    criterion, scope = CHOICES[choice]
+    options = ChannelOptions(criterion=criterion, scope=scope, round_to=ROUND_TO)
+    began = time.perf_counter()
+    result = prune_channels(dense, options, macs=target, data=x, repair=False, seed=seed)
+    chosen = time.perf_counter()
+    before = judge(result.model, data, labelled)
+    report = repair(result.model, dense, x, kept=result.kept, examples=len(x), seed=seed)
+    return {
+        "before": before._asdict(), "after": judge(result.model, data, labelled)._asdict(),
+        "macs": macs_of(result.model), "repaired": report.repaired,
+        "left": [f"{row.name}: {row.reason}" for row in report.layers if row.reason],
+        "seconds": {"prune": chosen - began, "repair": report.seconds},
+    }  # fmt: skip
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    def numbers(text: str) -> tuple[float, ...]:
+        return tuple(float(word) for word in text.split(","))
+
+    parser.add_argument("--nets", default=",".join(RECIPES), help="with commas")
+    parser.add_argument("--targets", type=numbers, default=(0.7, 0.5), help="shares of the MACs")
+    parser.add_argument("--examples", type=int, default=EXAMPLES, help="unlabelled images")
+    seed_list(parser)
+
+
+def run(given: argparse.Namespace, stored: Stored) -> None:
+    """Examines one net after the other."""
+    quiet_tensorflow()
+    data = load_fashion()
+    for name in given.nets.split(","):
+        examine(name, given, stored, data)
+
+
+def _found(result: dict[str, Any], name: str, choice: str, target: str) -> list[dict[str, Any]]:
+    """Returns the runs of all seeds that were made."""
+    start = f"{name}, {choice}, {target}, seed "
+    return [record for key, record in result["runs"].items()
+            if key.startswith(start) and "not run" not in record]  # fmt: skip
+
+
+def _targets(result: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(key.split(", ")[-2] for key in result["runs"]))
+
+
+def losses(result: dict[str, Any]) -> str:
+    """Points lost without and with repair, by net, way of choosing and target."""
+    rows = []
+    for name, dense in result["dense"].items():
+        for choice, label in LABELS.items():
+            cells: list[object] = [name if choice == "l2" else "", label]
+            seconds = []
+            for target in _targets(result):
+                found = _found(result, name, choice, target)
+                seconds += [record["seconds"]["repair"] for record in found]
+                for side in ("before", "after"):
+                    lost = [100 * (dense["quality"] - record[side]["quality"]) for record in found]
+                    cells.append(Mean.of(lost).number(2) if lost else _reason(
+                        result, name, choice, target))  # fmt: skip
+            rows.append([*cells, span(seconds, 1) if seconds else ""])
+    head = ["net", "chosen"]
+    head += [f"points lost at {target}x MACs, {side}"
+             for target in _targets(result) for side in ("no repair", "repaired")]  # fmt: skip
+    return table([*head, "seconds of the repair"], rows)
+
+
+def _reason(result: dict[str, Any], name: str, choice: str, target: str) -> str:
+    start = f"{name}, {choice}, {target}, seed "
+    reasons = [record.get("not run", "") for key, record in result["runs"].items()
+               if key.startswith(start)]  # fmt: skip
+    return f"not run: {reasons[0]}" if reasons else ""
+
+
+def worst(result: dict[str, Any]) -> str:
+    """The worst class's drop and points lost on shifted images, of the last way and target."""
+    target, choice = _targets(result)[-1], "reconstruction, damage"
+    rows = []
+    for name, dense in result["dense"].items():
+        found = _found(result, name, choice, target)
+        if not found:
+            continue
+        cells: list[object] = [name]
+        for side in ("before", "after"):
+            drops = [100 * float(np.max(np.subtract(dense["classes"], record[side]["classes"])))
+                     for record in found]  # fmt: skip
+            cells.append(Mean.of(drops).number(1))
+        for kind in PARAMETERS:
+            for side in ("before", "after"):
+                lost = [100 * (dense["shifted"][kind] - record[side]["shifted"][kind])
+                        for record in found]  # fmt: skip
+                cells.append(Mean.of(lost).number(2))
+        rows.append(cells)
+    sides = ("no repair", "repaired")
+    head = [f"net at {target}x MACs, {LABELS[choice]}"]
+    head += [f"worst class's drop in points, {side}" for side in sides]
+    head += [f"points lost, {kind}, {side}" for kind in PARAMETERS for side in sides]
+    return table(head, rows)
+
+
+def qualities_of_dense(result: dict[str, Any]) -> str:
+    """What the nets were before."""
+    rows = [
+        [name, f"{dense['macs'] / 1e6:.2f} M", _told(name, dense["quality"]),
+         _told(name, min(dense["classes"])),
+         *(_told(name, dense["shifted"][kind]) for kind in PARAMETERS)]
+        for name, dense in result["dense"].items()
+    ]  # fmt: skip
+    return table(["net", "MACs", "test accuracy", "of the worst class", *PARAMETERS], rows)
+
+
+def _told(name: str, value: float) -> str:
+    if RECIPES[name].labelled:
+        return f"{100 * value:.2f} %"
+    return f"relative error {100 * (1 - value):.2f} %"
+
+
+BENCHMARK = Benchmark(
+    "repair_models", __doc__, run,
+    {"dense": qualities_of_dense, "losses": losses, "worst": worst}, arguments, resumable=True,
+)  # fmt: skip
+
+
+def main() -> None:
+    BENCHMARK.run()
+
+
+if __name__ == "__main__":
+    main()

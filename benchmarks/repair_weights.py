@@ -1,0 +1,212 @@
+"""A ResNet-20 on Fashion-MNIST with 80, 90 and 95 % zeros at once: repaired, not trained.
+
+    python -m benchmarks.repair_weights [--dense MODEL.keras] [--sparsities 0.8,0.9,0.95]
+        [--seeds 0,1,2] [--resume FILE]
+    ... --finetune    two epochs of training after it, zeros held, beside tfmot
+
+All kernels but the first and the last of one trained dense net (benchmarks.resnet20) are pruned at
+once: by magnitude, in each layer or over all together, by |w| times the norm of its input (wanda),
+or by what least squares lose (obs). What is left is solved for on 1,000 unlabelled training
+images, or stays. A seed draws the images and what is held back of them. With `--finetune` the nets
+of the magnitudes over all layers are trained as in weights_resnet20, whose side of tfmot stands
+beside. Test data are read once a variant and seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from benchmarks._common import Benchmark, Mean, seed_list, table, verdict
+from benchmarks._peers import not_run
+from benchmarks._repair import EXAMPLES, by_name, points, span
+from benchmarks._stored import Stored, was_run
+from benchmarks.weights_resnet20 import Variants
+from compress.core.errors import InputError
+from compress.plan import WeightOptions
+
+
+class Way(NamedTuple):
+    """How weights are ranked, and whether the others are solved for."""
+
+    label: str
+    scope: str
+    saliency: str
+    repair: bool
+
+
+WAYS = {
+    "layer": Way("magnitude in each layer", "layer", "magnitude", False),
+    "global": Way("magnitude over all layers", "global", "magnitude", False),
+    "layer repaired": Way("magnitude in each layer, repaired", "layer", "magnitude", True),
+    "global repaired": Way("magnitude over all layers, repaired", "global", "magnitude", True),
+    "wanda repaired": Way("wanda in each layer, repaired", "layer", "wanda", True),
+    "obs repaired": Way("obs over all layers, repaired", "global", "obs", True),
+}
+TRAINED = {
+    "labels": "repaired, labels",
+    "taught": "repaired, taught by the dense net",
+    "not repaired": "not repaired, labels",
+    "tfmot": "tfmot while training, labels",
+}
+
+
+def pruned(dense: Any, way: Way, sparsity: float, x: Any, seed: int) -> tuple[Any, dict[str, Any]]:
+    """Zeros weights at once.
+
+    Returns:
+        The net, and its share of zeros and seconds: in all, and of the repair.
+    """
+    from compress.prune.weights import prune_weights
+
+    options = WeightOptions(sparsity=sparsity, scope=way.scope, saliency=way.saliency)
+    looks = way.repair or way.saliency != "magnitude"
+    began = time.perf_counter()
+    found = prune_weights(
+        dense, x if looks else None, options, repair=len(x) if way.repair else False, seed=seed
+    )
+    seconds, repair = time.perf_counter() - began, found.report.repair
+    return found.model, {
+        "sparsity": found.report.sparsity, "seconds": seconds,
+        "repair_seconds": repair.seconds if repair else 0.0,
+    }  # fmt: skip
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    def numbers(text: str) -> tuple[float, ...]:
+        return tuple(float(word) for word in text.split(","))
+
+    parser.add_argument("--dense", type=Path, help="a trained net of benchmarks.resnet20")
+    parser.add_argument("--sparsities", type=numbers, default=(0.8, 0.9, 0.95))
+    parser.add_argument("--examples", type=int, default=EXAMPLES, help="unlabelled images")
+    parser.add_argument("--finetune", action="store_true", help="train two epochs after it")
+    seed_list(parser)
+
+
+def run(given: argparse.Namespace, stored: Stored) -> None:
+    """Measures what is missing."""
+    variants = Variants(given.dense)
+    sha256 = stored.result.setdefault("dense_sha256", variants.net.sha256)
+    if sha256 != variants.net.sha256:
+        raise InputError("the dense net must be the one that the result began with (--dense).")
+    if "dense" not in stored.result:
+        stored.save(dense={"test": variants.accuracy(variants.dense, "test")})
+    stored.result["trained"] = given.finetune
+    (_trained if given.finetune else _untrained)(given, stored, variants)
+
+
+def _examples(given: argparse.Namespace, variants: Variants, seed: int) -> Any:
+    from compress.data import drawn_inputs
+
+    return drawn_inputs(variants.data, given.examples, seed)
+
+
+def _untrained(given: argparse.Namespace, stored: Stored, variants: Variants) -> None:
+    for seed in given.seeds:
+        x = _examples(given, variants, seed)
+        for sparsity in given.sparsities:
+            for name, way in WAYS.items():
+                key = f"{name}, {sparsity:g}, seed {seed}"
+                if key in stored.result.setdefault("runs", {}):
+                    continue
+                model, record = pruned(variants.dense, way, sparsity, x, seed)
+                _keep(stored, variants, key, model, record)
+
+
+def _trained(given: argparse.Namespace, stored: Stored, variants: Variants) -> None:
+    state = stored.provenance["peers"]["tfmot"]
+    for seed in given.seeds:
+        x = _examples(given, variants, seed)
+        for sparsity in given.sparsities:
+            for name in TRAINED:
+                key = f"{name}, {sparsity:g}, seed {seed}"
+                runs = stored.result.setdefault("runs", {})
+                if key in runs or (name == "tfmot" and not was_run(state)):
+                    continue
+                began = time.perf_counter()
+                model, zeros = _one(variants, name, sparsity, x, seed)
+                seconds = time.perf_counter() - began
+                _keep(stored, variants, key, model, {"sparsity": zeros, "seconds": seconds})
+    measured = any(key.startswith("tfmot") for key in stored.result["runs"])
+    stored.save(tfmot={"version": state} if measured else not_run(state))
+
+
+def _one(variants: Variants, name: str, sparsity: float, x: Any, seed: int) -> tuple[Any, float]:
+    """Trains one variant; returns it and its share of zeros."""
+    if name == "tfmot":
+        with tempfile.TemporaryDirectory() as folder:
+            return variants.theirs(WeightOptions(sparsity=sparsity), seed, Path(folder))
+    way = WAYS["global" if name.startswith("not") else "global repaired"]
+    start, _ = pruned(variants.dense, way, sparsity, x, seed)
+    # the masks of the first step: what is zero is smallest, and stays so
+    options = WeightOptions(sparsity=sparsity, scope=way.scope, schedule="constant")
+    return variants.ours(options, seed, taught=name == "taught", start=start)
+
+
+def _keep(stored: Stored, variants: Variants, key: str, model: Any, record: dict[str, Any]) -> None:
+    """Reads the test part and keeps what was found."""
+    stored.result["runs"][key] = {**record, "test": variants.accuracy(model, "test")}
+    print(key, json.dumps(stored.result["runs"][key]), flush=True)
+    stored.save()
+
+
+def _shares(tests: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(name.rpartition(", ")[2] for name in tests))
+
+
+def untrained(result: dict[str, Any]) -> str | None:
+    """Points lost by each way, at each share of zeros, and seconds."""
+    if result.get("trained", True):
+        return None
+    dense, runs = result["dense"]["test"], result["runs"]
+    tests, seconds = by_name(runs, "test"), by_name(runs, "seconds")
+    shares = _shares(tests)
+    rows = []
+    for name, way in WAYS.items():
+        own = [f"{name}, {share}" for share in shares]
+        if all(key in tests for key in own):
+            taken = [value for key in own for value in seconds[key]]
+            rows.append([way.label, *(points(dense, tests[key]) for key in own), span(taken, 1)])
+    head = ["how weights are ranked",
+            *(f"points lost at {100 * float(share):g} % zeros" for share in shares),
+            "seconds"]  # fmt: skip
+    return table(head, rows)
+
+
+def trained(result: dict[str, Any]) -> str | None:
+    """Test accuracy after two epochs, beside tfmot."""
+    if not result.get("trained", False) or "tfmot" not in result:
+        return None
+    tests, peer = by_name(result["runs"], "test"), result["tfmot"]
+    names = [name for name in TRAINED if any(key.startswith(f"{name}, 0.") for key in tests)]
+    rows = []
+    for share in _shares(tests):
+        own = {name: Mean.of(tests[f"{name}, {share}"]) for name in names}
+        against = (verdict(own["labels"], own["tfmot"]) if "tfmot" in own
+                   else f"tfmot not run: {peer.get('not run')}")  # fmt: skip
+        rows.append([f"{100 * float(share):g} %", *(mean.percent() for mean in own.values()),
+                     against])  # fmt: skip
+    head = ["zeros in the pruned kernels", *(TRAINED[name] for name in names),
+            "points of `repaired, labels` against tfmot"]  # fmt: skip
+    return table(head, rows)
+
+
+BENCHMARK = Benchmark(
+    "repair_weights", __doc__, run, {"untrained": untrained, "trained": trained}, arguments,
+    peers=("tfmot",), resumable=True,
+)  # fmt: skip
+
+
+def main() -> None:
+    BENCHMARK.run()
+
+
+if __name__ == "__main__":
+    main()
