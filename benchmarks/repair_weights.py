@@ -48,7 +48,7 @@ WAYS = {
     "layer repaired": Way("magnitude in each layer, repaired", "layer", "magnitude", True),
     "global repaired": Way("magnitude over all layers, repaired", "global", "magnitude", True),
     "wanda repaired": Way("wanda in each layer, repaired", "layer", "wanda", True),
-    "obs repaired": Way("obs over all layers, repaired", "global", "obs", True),
+    "obs repaired": Way("obs in each layer, repaired", "layer", "obs", True),
 }
 TRAINED = {
     "labels": "repaired, labels",
