@@ -1,0 +1,286 @@
+"""What the benchmarks of repair compute themselves: a baseline, choices, tables."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import (
+    _repair_finetuned,
+    _repair_timed,
+    repair_cost,
+    repair_models,
+    repair_resnet20,
+    repair_weights,
+)
+from benchmarks._grail import compensate, grams, reconstruction
+from benchmarks._repair import WAYS, by_name, points, pruned, span
+from benchmarks._repair_timed import Choice, nearest
+
+# -- GRAIL ---------------------------------------------------------------------------------
+
+
+def test_what_left_is_told_by_what_stays() -> None:
+    """The third channel is the first minus twice the second."""
+    rows = np.random.default_rng(0).normal(size=(50, 2))
+    rows = np.c_[rows, rows @ [1.0, -2.0]]
+    found = reconstruction(rows.T @ rows, np.array([0, 1]), ridge=1e-12)
+    np.testing.assert_allclose(found, [[1, 0], [0, 1], [1, -2]], atol=1e-8)
+
+
+def test_the_ridge_is_relative_to_the_mean_of_the_diagonal() -> None:
+    """G = diag(2, 4) with one shared product of 1: B = G[:, 0] / (2 + 0.5 * 2)."""
+    found = reconstruction(np.array([[2.0, 1.0], [1.0, 4.0]]), np.array([0]), ridge=0.5)
+    np.testing.assert_allclose(found, [[2 / 3], [1 / 3]])
+
+
+def doubled(width: int = 4) -> Any:
+    """A net whose second convolution reads two equal halves: channels 2, 3 repeat 0, 1."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 1))
+    x = keras.layers.Conv2D(width, 3, activation="relu", name="first")(inputs)
+    x = keras.layers.Conv2D(3, 3, activation="relu", name="second")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(2, name="last")(x))
+    kernel, bias = model.get_layer("first").get_weights()
+    kernel[..., 2:], bias[2:] = kernel[..., :2], bias[:2]
+    model.get_layer("first").set_weights([kernel, bias])
+    return model
+
+
+def test_a_repeated_channel_is_made_up_for() -> None:
+    model = doubled()
+    x = np.random.default_rng(1).normal(size=(40, 6, 6, 1)).astype(np.float32)
+    small = doubled(2)
+    for layer in small.layers:
+        weights = model.get_layer(layer.name).get_weights()
+        if layer.name == "first":
+            weights = [weights[0][..., :2], weights[1][:2]]
+        elif layer.name == "second":
+            weights[0] = weights[0][:, :, :2]
+        layer.set_weights(weights)
+    whole: dict[str, Any] = {weight.path: (None,) * len(weight.shape) for weight in model.weights}
+    half = np.array([0, 1])
+    whole |= {
+        "first/kernel": (None, None, None, half), "first/bias": (half,),
+        "second/kernel": (None, None, half, None),
+    }  # fmt: skip
+    wanted, before = (np.asarray(each(x)) for each in (model, small))
+    compensate(small, model, x, whole)
+    after = np.asarray(small(x))
+    assert np.abs(before - wanted).max() > 1e-2
+    # the ridge, 1e-3 of the diagonal, leaves a little
+    assert np.abs(after - wanted).max() < 0.01 * np.abs(before - wanted).max()
+
+
+def test_rows_of_a_gram_matrix_are_all_positions() -> None:
+    model = doubled()
+    x = np.ones((3, 6, 6, 1), np.float32)
+    found = grams(model, x)
+    assert set(found) == {"first", "second", "last"}
+    np.testing.assert_allclose(found["first"], [[3 * 36]])  # ones of three images of 36 pixels
+    np.testing.assert_allclose(found["second"][:2, :2], found["second"][2:, 2:])
+
+
+# -- what is shared ------------------------------------------------------------------------
+
+
+def test_points_spans_and_names() -> None:
+    # losses 1, 2, 3 points: standard error 1 / sqrt(3)
+    assert points(0.9, [0.89, 0.88, 0.87]) == "2.00 +- 0.58"
+    assert points(0.9, [0.91]) == "-1.00 (one seed)"
+    assert span([3.2, 2.9]) == "3"
+    assert span([1.0, 2.5], 1) == "1.0 to 2.5"
+    runs = {"l2, 0.5, seed 0": {"test": 1}, "none, 0.5, seed 0": {"test": 3},
+            "l2, 0.5, seed 1": {"test": 2}}  # fmt: skip
+    assert by_name(runs, "test") == {"l2, 0.5": [1, 2], "none, 0.5": [3]}
+
+
+@pytest.mark.parametrize("name", ["none", "l2"])
+def test_a_way_prunes_a_model_and_leaves_the_dense_one(name: str, small_cnn: Any) -> None:
+    dense = small_cnn()
+    before = [weight.numpy() for weight in dense.weights]
+    x = np.random.default_rng(0).normal(size=(40, 8, 8, 1)).astype(np.float32)
+    model, seconds = pruned(dense, WAYS[name], 0.5, x, 0)
+    assert model.count_params() < dense.count_params()
+    assert list(seconds) == ["choice", "cut", "after"]
+    assert all(value >= 0 for value in seconds.values())
+    for weight, value in zip(dense.weights, before, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), value)
+
+
+# -- by time -------------------------------------------------------------------------------
+
+
+def test_a_choice_is_put_right_once() -> None:
+    """Files take 10 % longer than the table says: 2.4x is asked for as 2.64x."""
+    asked = []
+
+    def choose(target: float) -> Choice:
+        asked.append(target)
+        return Choice(None, [], target)
+
+    choice, reached = nearest(choose, lambda choice: 10 / (1.1 * choice.milliseconds), 10.0, 2.4)
+    assert asked == [pytest.approx(10 / 2.4), pytest.approx(10 / 2.64)]
+    assert reached == pytest.approx(2.4)
+    assert choice.milliseconds == pytest.approx(10 / 2.64)
+
+
+def test_a_choice_that_is_close_stays() -> None:
+    asked = []
+
+    def choose(target: float) -> Choice:
+        asked.append(target)
+        return Choice(None, [], target)
+
+    _, reached = nearest(choose, lambda _: 2.36, 10.0, 2.4)
+    assert (len(asked), reached) == (1, 2.36)
+
+
+def test_the_nearer_of_two_choices_is_taken() -> None:
+    measured = iter([2.3, 2.9])
+    choice, reached = nearest(
+        lambda target: Choice(None, [], target), lambda _: next(measured), 10.0, 2.4
+    )
+    assert reached == 2.3
+    assert choice.milliseconds == pytest.approx(10 / 2.4)
+
+
+# -- learning rates ------------------------------------------------------------------------
+
+
+def test_other_seeds_are_trained_at_the_usual_and_at_the_best_rate() -> None:
+    given: Any = argparse.Namespace(rates=[0.02, 0.005], seeds=[0, 1])
+    runs = {
+        "l2, rate 0.02, seed 0": {"rate": 0.02, "val": 0.9},
+        "l2, rate 0.005, seed 0": {"rate": 0.005, "val": 0.92},
+        "none, rate 0.02, seed 0": {"rate": 0.02, "val": 0.9},
+        "none, rate 0.005, seed 0": {"rate": 0.005, "val": 0.8},
+    }
+    wanted = _repair_finetuned.wanted
+    assert wanted("l2", 0, given, {}) == [0.02, 0.005]
+    assert wanted("l2", 1, given, runs) == [0.02, 0.005]
+    assert wanted("none", 1, given, runs) == [0.02]
+
+
+# -- models --------------------------------------------------------------------------------
+
+
+def test_qualities_by_hand() -> None:
+    y = np.array([0, 0, 1, 1])
+    made = np.eye(2)[[0, 1, 1, 1]]
+    assert repair_models.qualities(np.zeros((4, 1)), y, made, True) == (0.75, [0.5, 1.0])
+    x = np.array([[0.0], [2.0], [4.0], [6.0]])
+    # squares about the mean: 9 + 1 + 1 + 9 = 20, of each class 1 + 1; one error of 1
+    quality, classes = repair_models.qualities(x, y, x + np.eye(4)[:, :1], False)
+    assert quality == pytest.approx(1 - 1 / 20)
+    assert classes == [pytest.approx(0.5), 1.0]
+
+
+def test_a_class_that_drops_most_is_told() -> None:
+    shifts = dict.fromkeys(("brightness", "blur", "noise"), 0.5)
+    dense = {"quality": 0.9, "classes": [0.9, 0.8], "shifted": shifts, "macs": 2e6}
+    low = {"quality": 0.7, "classes": [0.8, 0.3], "shifted": shifts}
+    high = {"quality": 0.88, "classes": [0.9, 0.75], "shifted": shifts}
+    record = {"before": low, "after": high, "seconds": {"repair": 2.0}}
+    key = "vit, reconstruction, damage, 0.5, seed 0"
+    result = {"dense": {"vit": dense}, "runs": {key: record}}
+    assert "| vit | 50.0 (one seed) | 5.0 (one seed) |" in repair_models.worst(result)
+    told = repair_models.losses(result)
+    assert "| 20.00 (one seed) | 2.00 (one seed) | 2.0 |" in told
+    result["runs"][key] = {"not run": "no channels"}
+    assert "not run: no channels" in repair_models.losses(result)
+
+
+# -- cost ----------------------------------------------------------------------------------
+
+
+def test_images_have_the_spectrum_of_photographs() -> None:
+    x = repair_cost.natural(4, 32)
+    assert x.shape == (4, 32, 32, 3)
+    np.testing.assert_allclose(x.mean((1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(x.std((1, 2)), 1, atol=1e-4)
+    power = np.square(np.abs(np.fft.rfft2(x, axes=(1, 2)))).mean((0, 3))
+    # amplitudes fall as 1/f: power at a fourth of the frequency is 16 times as large
+    assert power[0, 2] + power[2, 0] > 4 * (power[0, 8] + power[8, 0])
+
+
+def test_growth_is_against_the_first() -> None:
+    rows = [{"seconds": 2.0, "extra_peak_mib": 10.0, "peak_mib": 1.0, "input_mib": 1.0}]
+    twice = [{**rows[0], "seconds": 4.0}]
+    runs = {"chain, 64, 8, 64": rows, "chain, 128, 8, 64": twice}
+    told = repair_cost.growth({"runs": runs})
+    assert "| examples | 64 | 8 | 64 | 2.00 | 1.00x | 10 |" in told
+    assert "|  | 128 | 8 | 64 | 4.00 | 2.00x | 10 |" in told
+
+
+# -- tables --------------------------------------------------------------------------------
+
+
+def test_each_kind_of_result_has_its_own_table() -> None:
+    seconds = {"choice": 1.0, "cut": 0.5, "after": 3.0}
+    plain = {
+        "dense": {"test": 0.92, "macs": 100},
+        "runs": {f"l2, 0.25, seed {seed}": {"test": 0.9, "macs": 25, "seconds": seconds}
+                 for seed in range(2)},
+        "torch-pruning": {"not run": "gone"},
+    }  # fmt: skip
+    told = repair_resnet20.untrained(plain)
+    assert told is not None
+    assert "| the same, repaired | 2.00 +- 0.00 (0.250x) | 4.5 | 1.0 |" in told
+    assert "not run: gone" in told
+    assert _repair_timed.chosen_by_time(plain) is None
+    assert _repair_finetuned.finetuned(plain) is None
+    zeros = {
+        "dense": {"test": 0.92}, "trained": False,
+        "runs": {"global repaired, 0.9, seed 0": {"test": 0.9, "seconds": 3.0}},
+    }  # fmt: skip
+    assert "| magnitude over all layers, repaired | 2.00 (one seed) | 3.0 |" in str(
+        repair_weights.untrained(zeros)
+    )
+    assert repair_weights.trained(zeros) is None
+
+
+def test_times_of_all_seeds_are_told_with_the_interval_of_the_first() -> None:
+    latency = {"ratio": 2.4, "ratio_low": 2.38, "ratio_high": 2.42, "spread": "interval"}
+    run = {
+        "test": 0.91, "macs": 40, "predicted": 2.41, "dropped": ["a"], "weighing_seconds": 9.0,
+        "repair_seconds": 2.0,
+    }  # fmt: skip
+    result = {
+        "dense": {"test": 0.92, "macs": 100}, "times": {}, "runs": {"both, seed 0": run},
+        "files": {"both, seed 0": {"latency": latency}},
+    }  # fmt: skip
+    told = _repair_timed.chosen_by_time(result)
+    assert told is not None
+    assert "| 1.00 (one seed) | 2.40 (one seed) (first seed [2.38, 2.42]) | 2.41 |" in told
+    assert repair_resnet20.untrained(result) is None
+
+
+def test_zeros_stay_zero_while_a_repaired_net_is_trained(small_cnn: Any) -> None:
+    """`_one` relies on it: a constant schedule at the sparsity that is there."""
+    from compress.plan import WeightOptions
+    from compress.prune.weights import WeightPruner
+
+    model = small_cnn()
+    way = repair_weights.WAYS["global"]
+    start, record = repair_weights.pruned(model, way, 0.75, None, 0)
+    zero = {w.path: w.numpy() == 0 for w in start.weights if w.path.endswith("kernel")}
+    options = WeightOptions(sparsity=0.75, scope="global", schedule="constant")
+    start.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(size=(32, *model.input_shape[1:])).astype(np.float32)
+    y = np.random.default_rng(1).normal(size=(32, *model.output_shape[1:])).astype(np.float32)
+    with WeightPruner(options).attach(start, steps_per_epoch=4, epochs=2):
+        start.fit(x, y, batch_size=8, epochs=2, verbose=0)
+    assert 0.7 < record["sparsity"] < 0.8
+    moved = 0
+    for weight in start.weights:
+        if weight.path in zero:
+            assert not weight.numpy()[zero[weight.path]].any(), weight.path
+            moved += int((weight.numpy() != 0).sum())
+    assert moved > 0
