@@ -35,7 +35,7 @@ from compress.reconstruction.matching import Match, Order, left
 from compress.reconstruction.report import KEPT, REPAIRED, LayerRepair
 from compress.reconstruction.ridge import fitted
 from compress.reconstruction.samples import Sample
-from compress.reconstruction.values import Value, made_of
+from compress.reconstruction.values import Value
 
 QUERIES, KEYS = 64, 256
 """Positions of an example at which scores are judged, at most."""
@@ -233,7 +233,7 @@ def _side(
     bias = twin.bias_vector().reshape(twin.kernel.shape[1:])[heads].reshape(-1)
     parts: tuple[list[Sample], list[Sample]] = [], []
     for mine, other, hold in zip(given, theirs, held, strict=True):
-        where = places(part, mine, made_of(node.operation, mine.blank))
+        where = places(part, mine, part.blank_output(mine.blank.shape))
         rows = part.rows(mine.array, mine.blank, where)
         targets = twin.rows(other.array, other.blank, where)[0] @ kernel.reshape(len(kernel), -1)
         targets = targets + bias.astype(np.float32)
