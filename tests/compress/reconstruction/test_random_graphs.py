@@ -13,7 +13,7 @@ from compress.reconstruction import repair
 from tests.compress.prune.channels.generator import BATCH, graph
 from tests.compress.reconstruction.dependent import flat_outputs
 
-FEW = 6
+FEW = 3
 # pruned graphs may leave a softmax one entry
 pytestmark = pytest.mark.filterwarnings("ignore:(.|\n)*softmax over axis")
 
