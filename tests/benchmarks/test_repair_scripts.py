@@ -48,8 +48,8 @@ def doubled(width: int = 4) -> Any:
     x = keras.layers.GlobalAveragePooling2D()(x)
     model = keras.Model(inputs, keras.layers.Dense(2, name="last")(x))
     kernel, bias = model.get_layer("first").get_weights()
-    kernel[..., 2:], bias[2:] = kernel[..., :2], bias[:2]
-    model.get_layer("first").set_weights([kernel, bias])
+    halves = np.tile(kernel[..., :2], width // 2), np.tile(bias[:2], width // 2)
+    model.get_layer("first").set_weights(halves)
     return model
 
 
@@ -57,8 +57,8 @@ def test_a_repeated_channel_is_made_up_for() -> None:
     model = doubled()
     x = np.random.default_rng(1).normal(size=(40, 6, 6, 1)).astype(np.float32)
     small = doubled(2)
-    for layer in small.layers:
-        weights = model.get_layer(layer.name).get_weights()
+    for layer, whole_layer in zip(small.layers, model.layers, strict=True):
+        weights = whole_layer.get_weights()
         if layer.name == "first":
             weights = [weights[0][..., :2], weights[1][:2]]
         elif layer.name == "second":
