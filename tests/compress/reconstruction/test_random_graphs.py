@@ -72,7 +72,7 @@ def all_of(seeds: range) -> None:
     errors = np.array([repaired(seed) for seed in seeds])
     assert errors[:, 0].min() > 0  # pruning broke them all
     # random weights on white noise: hardly anything can stand in for what left
-    assert np.mean(errors[:, 1] < errors[:, 0]) >= 0.8
+    assert np.mean(errors[:, 1] < errors[:, 0]) >= 0.6
     assert np.median(errors[:, 1] / errors[:, 0]) < 0.9
 
 
