@@ -27,7 +27,7 @@ def drawn(base: bool, seed: int = 0) -> tuple[Sample, Sample, Any]:
     def part(where: slice) -> Sample:
         return Sample(rows[:, where], targets[where], None if extra is None else extra[where])
 
-    return part(slice(0, 2000)), part(slice(2000, None)), 2 * kernel[None, :6]
+    return part(slice(0, 2000)), part(slice(2000, None)), 0.5 * kernel[None, :6]
 
 
 def behind(clip: Clip, sample: Sample, weights: Any, shift: Any) -> float:
@@ -53,7 +53,7 @@ def test_rounds_lower_the_error_behind_the_activation(base: bool, clip: Clip, fr
     errors = [behind(clip, held, side.weights, side.shift) for side in (linear, fit)]
     # without a shift inputs about zero leave hardly anything to gain
     assert errors[1] <= (0.97 if free else 1.0) * errors[0]
-    assert fit.better or not free
+    assert fit.better
     np.testing.assert_allclose(fit.before[0], behind(clip, held, before, now), rtol=1e-4)
     # rows held back take part in the last solution, which is a little better for it
     assert errors[1] <= fit.after[0] * 1.02
