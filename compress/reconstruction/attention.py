@@ -181,8 +181,8 @@ def solved(
     began = time.perf_counter()
     layers = (match.layer, match.twin), (match.key, match.key_twin)
     sides = [
-        _side(pair, node, mine, other, held, kept, places)
-        for pair, node, mine, other in zip(layers, match.calls, given, theirs, strict=True)
+        _side(pair, mine, other, held, kept, places)
+        for pair, mine, other in zip(layers, given, theirs, strict=True)
     ]
     fits = [side.fit() for side in sides]
     trial, whole = (
@@ -216,7 +216,6 @@ def solved(
 
 def _side(
     layers: tuple[Any, Any],
-    node: Any,
     given: Sequence[Value],
     theirs: Sequence[Value],
     held: Sequence[bool],
