@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.blas import one_blas_thread
 from compress.model.internals import takes_training
 from compress.model.program import Node, Program
 from compress.reconstruction.attention import Scores, solved
@@ -100,6 +101,7 @@ class Lockstep:
         self.made: dict[int, Chunks] = {}  # outputs of those that are linear up to there
         self.solved: set[int] = set()
 
+    @one_blas_thread()
     def run(self) -> tuple[list[npt.NDArray[Any]], list[npt.NDArray[Any]]]:
         """Solves layer by layer; returns both models' outputs of what is held back."""
         try:

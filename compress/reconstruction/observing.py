@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.blas import one_blas_thread
 from compress.model.program import Node, Program
 from compress.reconstruction.kinds import Part, has_parts, parts_of
 from compress.reconstruction.least_squares import Moments, Numbers
@@ -70,6 +71,7 @@ class Observed:
         return np.stack([np.unique(row) for row in rows])
 
 
+@one_blas_thread()
 def observe(
     program: Program,
     inputs: Sequence[npt.NDArray[Any]],

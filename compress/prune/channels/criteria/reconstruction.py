@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.blas import one_blas_thread
 from compress.core.errors import InputError
 from compress.data import drawn_inputs
 from compress.model.flattening import flat
@@ -83,6 +84,7 @@ class Elimination:
     kernels: dict[int, list[Numbers]]
 
 
+@one_blas_thread()
 def eliminated(
     readers: list[Reader],
     units: int,
@@ -157,6 +159,7 @@ def _readers(context: Context) -> list[list[Reader]]:
     return readers_of(context, observe(program, [x], seed=context.seed))
 
 
+@one_blas_thread()
 def readers_of(context: Context, seen: dict[int, Observed]) -> list[list[Reader]]:
     """Returns the readers of every group.
 
