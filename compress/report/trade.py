@@ -94,9 +94,9 @@ def _trade(old: Row, new: Row, unpruned: Row | None, main: str, record: Compress
     if record.as_long is not None and main in record.as_long["test"]:
         longer = (new.artifact.test[main] - record.as_long["test"][main]) * 100
         against = f" ({longer:+.2f} against the dense model trained as long)"
+    trained = "without training" if record.finetuned == 0 else f"after {_more(record)} of training"
     text = (
-        f"{' '.join(what)}: {points:+.2f} points of test {quality} after {_more(record)} of "
-        f"training{against}, "
+        f"{' '.join(what)}: {points:+.2f} points of test {quality} {trained}{against}, "
         f"{smaller:.2f}x smaller gzipped, {_time(new)}"
     )
     if unpruned is not None and unpruned is not old and unpruned.latency is not None:
