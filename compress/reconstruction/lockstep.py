@@ -19,7 +19,7 @@ from compress.reconstruction.attention import Scores, solved
 from compress.reconstruction.kinds import Kept, Part, Places, parts_of
 from compress.reconstruction.least_squares import Problem, Sums
 from compress.reconstruction.matching import Match, Order, left
-from compress.reconstruction.paths import Graph, Way, absorbers, is_linear, way_from
+from compress.reconstruction.paths import Absorber, Graph, Way, absorbers, is_linear, way_from
 from compress.reconstruction.report import KEPT, REPAIRED, LayerRepair
 from compress.reconstruction.ridge import Fit, fitted
 from compress.reconstruction.samples import Sample
@@ -237,13 +237,8 @@ class Lockstep:
             )  # fmt: skip
             self.rows.append(row)
             if fit.better and sums is not None:
-                tensor = match.calls[0].outputs[0]
-                found = None
-                alone = part is parts[-1] and len(match.calls) == 1 and not part.guided
-                if part.bias is None and alone:
-                    found = absorbers(self.graphs[0], tensor)
                 plain = _plain_way(part) if way is None else way
-                settle(part, plain, fit.weights, fit.shift, sums, found)
+                settle(part, plain, fit.weights, fit.shift, sums, self._absorbers(match, part))
 
     def _fit(
         self, match: Match, part: Part, train: Sample, held: list[Sample], way: Way | None
@@ -259,17 +254,22 @@ class Lockstep:
         problem = Problem(before, support, None if self._movable(match, part, way) else bias)
         return fitted(problem, train, held, bias, None if way is None else way.clip)
 
+    def _absorbers(self, match: Match, part: Part) -> list[Absorber] | None:
+        """Returns the normalizations that take up a shift where there is no bias."""
+        inner = part.name == "depthwise" or part.guided
+        if part.bias is not None or inner or len(match.calls) != 1:
+            return None
+        return absorbers(self.graphs[0], match.calls[0].outputs[0])
+
     def _movable(self, match: Match, part: Part, way: Way | None) -> bool:
         """Tells whether something takes up a constant shift of the outputs."""
         import keras
 
         if part.bias is not None:
             return True
-        if part.name == "depthwise" or part.guided or len(match.calls) != 1:
-            return False
         if way is not None and isinstance(way.first, keras.layers.BatchNormalization):
             return True
-        return absorbers(self.graphs[0], match.calls[0].outputs[0]) is not None
+        return self._absorbers(match, part) is not None
 
     def _samples(
         self,

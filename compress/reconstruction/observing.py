@@ -15,7 +15,7 @@ from compress.model.program import Node, Program
 from compress.reconstruction.kinds import Part, has_parts, parts_of
 from compress.reconstruction.least_squares import Moments, Numbers
 from compress.reconstruction.paths import Absorber, Graph, absorbers
-from compress.reconstruction.values import CHUNK
+from compress.reconstruction.values import chunk_size
 
 SAMPLES = 20_000
 WIDEST = 12_000
@@ -93,9 +93,6 @@ def observe(
     count = len(inputs[0])
     graph = Graph(program)
     found: dict[int, Observed] = {}
-    calls: dict[int, int] = {}
-    for node in program.nodes:
-        calls[id(node.operation)] = calls.get(id(node.operation), 0) + 1
 
     def watch(node: Node, given: list[Any]) -> None:
         if not has_parts(node.operation):
@@ -110,7 +107,7 @@ def observe(
             if systems != 1 or columns > WIDEST:
                 continue
             positions = part.positions(x, made)
-            share = -(-samples // (count * calls[id(node.operation)]))
+            share = -(-samples // (count * graph.calls[id(node.operation)]))
             each = min(positions, max(1, share))
             drawn = np.stack([rng.permutation(positions)[:each] for _ in range(len(x))])
             places = np.repeat(np.arange(len(x)), each), drawn.ravel()
@@ -123,16 +120,7 @@ def observe(
                 found[id(part.kernel)] = Observed(node.name, place, part, moments, ends)
             found[id(part.kernel)].moments.add(rows, nothing)
 
-    for start in range(0, count, _chunk(program)):
-        stop = min(count, start + _chunk(program))
-        program.run([x[start:stop] for x in inputs], watch)
+    size = chunk_size([program])
+    for start in range(0, count, size):
+        program.run([x[start : start + size] for x in inputs], watch)
     return found
-
-
-def _chunk(program: Program) -> int:
-    largest = max(
-        math.prod(size or 1 for size in tuple(tensor.shape)[1:]) * 4
-        for node in program.nodes
-        for tensor in node.outputs
-    )
-    return int(min(256, max(1, CHUNK // largest)))

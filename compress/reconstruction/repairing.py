@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,12 +20,12 @@ from compress.reconstruction.attention import narrowed
 from compress.reconstruction.lockstep import SAMPLES, Batches, Lockstep
 from compress.reconstruction.matching import Order, joined, matched, opens
 from compress.reconstruction.report import RepairReport
-from compress.reconstruction.values import CHUNK
+from compress.reconstruction.values import chunk_size
 
 if TYPE_CHECKING:
     import keras
 
-Kept = Mapping[str, tuple[npt.NDArray[np.int64] | None, ...]]
+KeptAxes = Mapping[str, tuple[npt.NDArray[np.int64] | None, ...]]
 Masks = Mapping[str, npt.NDArray[np.bool_]]
 HELD = 0.2
 """Share of the examples that is held back: it chooses ridges and tells whether they help."""
@@ -40,7 +39,7 @@ def repair(
     dense: keras.Model | str | Path,
     x: Any,
     *,
-    kept: Kept | None = None,
+    kept: KeptAxes | None = None,
     masks: Masks | None = None,
     examples: int = EXAMPLES,
     samples: int = SAMPLES,
@@ -213,7 +212,7 @@ def _checked(x: Any, dense: Program, examples: int, seed: int) -> tuple[npt.NDAr
 
 
 def _indices(
-    dense: keras.Model, kept: Kept | None
+    dense: keras.Model, kept: KeptAxes | None
 ) -> Callable[[Any, int], npt.NDArray[np.int64] | None]:
     if kept is None:
         return lambda *_: None
@@ -302,13 +301,7 @@ def _check_shape(name: str, own: Any, theirs: Any, kept_of: Any) -> None:
 def _batches(arrays: Sequence[npt.NDArray[Any]], programs: Sequence[Program]) -> Batches:
     """Cuts examples into chunks whose largest tensor stays small; the last part is held back."""
     count = len(arrays[0])
-    largest = max(
-        math.prod(size or 1 for size in tuple(tensor.shape)[1:]) * 4
-        for program in programs
-        for node in program.nodes
-        for tensor in node.outputs
-    )
-    size = int(min(256, max(1, CHUNK // largest)))
+    size = chunk_size(programs)
     held = max(2, round(count * HELD))
     fixed = max(tensor.shape[0] or 0 for tensor in programs[1].inputs)
     if fixed:  # the model takes batches of this size alone

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from compress.model.internals import mask_of, set_mask
+from compress.model.program import Program
 from compress.reconstruction.kinds import Array
 
 LIMIT = 3 * 2**30
 """Bytes of values that are held in memory at one time."""
 CHUNK = 64 * 2**20
 """Bytes of the largest tensor that are computed at one time."""
+
+
+def chunk_size(programs: Sequence[Program]) -> int:
+    """Returns how many examples are run at a time: the largest tensor of all stays small."""
+    largest = max(
+        math.prod(size or 1 for size in tuple(tensor.shape)[1:]) * 4
+        for program in programs
+        for node in program.nodes
+        for tensor in node.outputs
+    )
+    return int(min(256, max(1, CHUNK // largest)))
 
 
 class Store:

@@ -164,6 +164,7 @@ def prune_channels(
     source = Path(model) if isinstance(model, (str, Path)) else None
     model = as_model(model)
     data = None if data is None else _examples(data, chosen, model, source, seed)
+    asked = repair
     if repair is None:
         repair = data is not None and len(data.train) >= FEWEST
     count = repaired_on(repair, data)
@@ -178,6 +179,8 @@ def prune_channels(
     place = dict(variable_paths(model))
     kept: KeptIndices = {path: (None,) * len(weight.shape) for path, weight in place.items()}
     current, coupling = model, original
+    # what repairs aim at, its weights, and what is kept of them
+    reference, anchors, since = model, place, dict(kept)
     for step in range(1, options.steps + 1):
         if step > 1:
             coupling = coupling_of(current, original.input_shape)
@@ -198,14 +201,24 @@ def prune_channels(
         current, new = sliced_with_weights(coupling, selection.mask, selection.dropped)
         for path, variable in place.items():
             kept[path] = _composed(kept[path], indices[id(variable)])
+            since[path] = _composed(since[path], indices[id(variable)])
         place = {path: new[id(variable)] for path, variable in place.items() if id(variable) in new}
-        kept |= {path: _nothing(axes) for path, axes in kept.items() if path not in place}
-        repaired = _repaired(current, model, data, kept, count, seed, on_progress)
+        gone = {path: _nothing(axes) for path, axes in kept.items() if path not in place}
+        kept, since = kept | gone, since | {path: gone[path] for path in gone if path in since}
+        names = {id(variable): path for path, variable in variable_paths(reference)}
+        own = {names[id(anchors[path])]: axes for path, axes in since.items()}
+        repaired = _repaired(current, reference, data, own, count, seed, on_progress)
         if finetune is not None and step < options.steps:
             finetune(current, step, options.steps)
+            # what it learnt is not to be undone by the next repair
+            reference, anchors = current, place
+            since = {path: (None,) * len(weight.shape) for path, weight in place.items()}
     if options.recalibrate:
         _recalibrated(current, data, options, seed)
+    few = data is not None and asked is None and not count
     notes = (*selection.notes, *dict.fromkeys(context.notes), *_copied(original, coupling))
+    if few:
+        notes += (f"nothing was repaired: that takes at least {FEWEST} examples",)
     report = _report(original, kept, options, goal, selection, name, notes)
     return PruneResult(current, replace(report, repair=repaired), kept)
 

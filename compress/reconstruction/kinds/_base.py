@@ -147,6 +147,20 @@ class Part(ABC):
         self.bias.assign(value.reshape(self.bias.shape).astype(self.bias.dtype))
 
 
+class OwnKernel(Part):
+    """A part whose kernel and bias are the layer's own."""
+
+    @property
+    def kernel(self) -> Any:
+        """The layer's kernel."""
+        return self.layer.kernel
+
+    @property
+    def bias(self) -> Any:
+        """The layer's bias."""
+        return self.layer.bias if self.layer.use_bias else None
+
+
 PartMaker = Callable[[Any, int], list[Part]]
 """Takes a layer and the number of axes of its input."""
 _MAKERS: dict[str, PartMaker] = {}

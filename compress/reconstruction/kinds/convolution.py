@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.reconstruction.kinds._base import Array, Part, Places, at, parts_for
+from compress.reconstruction.kinds._base import Array, OwnKernel, Part, Places, at, parts_for
 
 
 class _Windows:
@@ -87,22 +87,12 @@ def _each(value: Any, axes: int) -> tuple[int, ...]:
     return (value,) * axes if isinstance(value, int) else tuple(value)
 
 
-class _Convolution(Part):
+class _Convolution(OwnKernel):
     """What convolutions share."""
 
     def __init__(self, layer: Any, *, transposed: bool = False) -> None:
         super().__init__(layer)
         self.windows = _Windows(layer, transposed=transposed)
-
-    @property
-    def kernel(self) -> Any:
-        """The layer's kernel."""
-        return self.layer.kernel
-
-    @property
-    def bias(self) -> Any:
-        """The layer's bias."""
-        return self.layer.bias if self.layer.use_bias else None
 
     def positions(self, x: Array, y: Array) -> int:
         """All positions of the output."""

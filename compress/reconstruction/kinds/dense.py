@@ -6,21 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from compress.reconstruction.kinds._base import Array, Part, Places, at, parts_for
+from compress.reconstruction.kinds._base import Array, OwnKernel, Part, Places, at, parts_for
 
 
-class DensePart(Part):
+class DensePart(OwnKernel):
     """A kernel (in, out), applied to the last axis."""
-
-    @property
-    def kernel(self) -> Any:
-        """The layer's kernel."""
-        return self.layer.kernel
-
-    @property
-    def bias(self) -> Any:
-        """The layer's bias."""
-        return self.layer.bias if self.layer.use_bias else None
 
     @property
     def features(self) -> tuple[int, ...]:
