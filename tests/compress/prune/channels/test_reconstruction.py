@@ -185,6 +185,29 @@ def test_channels_are_repaired_where_data_are_given(resnet: Any, x: Any) -> None
         np.testing.assert_array_equal(one.numpy(), two.numpy())
 
 
+def test_the_next_repair_does_not_undo_what_was_learnt(resnet: Any, x: Any) -> None:
+    learnt = []
+
+    def finetune(model: Any, step: int, steps: int) -> None:
+        layer = model.get_layer("logits")
+        layer.kernel.assign(-layer.kernel)
+        layer.bias.assign(-layer.bias)
+        learnt.append(np.asarray(model(x[200:])))
+
+    small = prune_channels(
+        resnet, macs=0.5, data=x[:200], round_to=2, steps=2, finetune=finetune
+    ).model
+    made, (wanted,) = np.asarray(small(x[200:])), learnt
+    dense = np.asarray(resnet(x[200:]))
+    assert ((made - wanted) ** 2).sum() < 0.3 * ((made - dense) ** 2).sum()
+
+
+def test_too_few_examples_are_told(resnet: Any, x: Any) -> None:
+    small = prune_channels(resnet, macs=0.5, data=x[:10], round_to=2)
+    assert small.report.repair is None
+    assert "nothing was repaired: that takes at least 20 examples" in small.report.notes
+
+
 @pytest.mark.parametrize("blocks", [False, True])
 def test_widths_and_blocks_by_damage(resnet: Any, x: Any, blocks: bool) -> None:
     before = [weight.numpy() for weight in resnet.weights]
