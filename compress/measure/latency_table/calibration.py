@@ -3,9 +3,9 @@
 A call that is timed alone has its weights in the nearest cache. In a net all weights take their
 turn, and what the cache does not hold comes anew in each inference: the excess grows with the
 bytes of all weights beyond a threshold (0.5 to 0.9 MB, by 25 to 37 us a MB, on the one machine
-that was looked at, with 2 MB of second-level cache a core; the cache as the cause is a guess). On the other hand a net pays what lies around a call (copies at
-the borders of what a delegate runs) once, each call alone too: that is a factor. All are fitted to
-some nets measured whole.
+that was looked at, with 2 MB of second-level cache a core; that the cache is the cause is a guess).
+On the other hand a net pays what lies around a call (copies at the borders of what a delegate
+runs) once, each call alone too: that is a factor. All are fitted to some nets measured whole.
 """
 
 from __future__ import annotations
