@@ -34,11 +34,11 @@ def _card(report: Report, record: Compressed) -> dict[str, Any]:
         "training": training(report, record),
         "warning": learnt_line(record) if record.val_learnt else "",
         "choices": [item.choices for item in known if item.choices],
-        "finetuning": f"{tuned}{record.seconds:.0f} s in all on {record.device}; validation "
+        "finetuning": f"{_repair(record)}{tuned}{record.seconds:.0f} s in all on {record.device}; validation "
         f"{report.main} {formats.share(record.val['dense'][report.main])} before, "
         f"{formats.share(record.val['pruned'][report.main])} after.",
         "notes": record.notes,
-        "layers": [*_repair(record), *_channels(record), *_weights(record)],
+        "layers": [*_channels(record), *_weights(record)],
         "uncounted": sorted({name for item in files for name in item.unsupported}),
         "checks": "; ".join(
             f"{item.id}: agreement {item.agreement * 100:.1f} % on {item.checked} validation "
@@ -60,14 +60,14 @@ def _weights(record: Compressed) -> list[str]:
     return pruned + [f"{item['layer']} kept: {item['reason']}" for item in record.weights["kept"]]
 
 
-def _repair(record: Compressed) -> list[str]:
+def _repair(record: Compressed) -> str:
     """Says what was solved for after channels left, and after weights were zeroed."""
     found = []
     for what, part in (("channels", record.channels), ("weights", record.weights)):
         report = (part or {}).get("repair")
         if report is not None:
-            found.append(f"{what}: {repair_of(report).line()}")
-    return found
+            found.append(f"Behind {what} that left: {repair_of(report).line()}. ")
+    return "".join(found)
 
 
 def _channels(record: Compressed) -> list[str]:

@@ -213,6 +213,8 @@ def test_nothing_is_trained_and_all_is_repaired(
     text = (place / "report.html").read_text("utf-8")
     assert "compression trained nothing" in text
     assert "without training" in text
+    assert "Behind channels that left: " in text
+    assert "Behind weights that left: " in text
     assert page.compressed[0].finetuned == 0
 
 
