@@ -34,7 +34,8 @@ def _card(report: Report, record: Compressed) -> dict[str, Any]:
         "training": training(report, record),
         "warning": learnt_line(record) if record.val_learnt else "",
         "choices": [item.choices for item in known if item.choices],
-        "finetuning": f"{_repair(record)}{tuned}{record.seconds:.0f} s in all on {record.device}; validation "
+        "finetuning": f"{_repair(record)}{tuned}{record.seconds:.0f} s in all on {record.device}; "
+        "validation "
         f"{report.main} {formats.share(record.val['dense'][report.main])} before, "
         f"{formats.share(record.val['pruned'][report.main])} after.",
         "notes": record.notes,
