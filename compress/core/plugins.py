@@ -84,6 +84,7 @@ TASKS: Registry[Any] = Registry(
         "binary": f"{_TASKS}.yes_no:Binary",
         "multilabel": f"{_TASKS}.yes_no:MultiLabel",
         "regression": f"{_TASKS}.regression:Regression",
+        "unlabelled": f"{_TASKS}.unlabelled:Answers",
     },
 )
 """Classes of `compress.task.Task`."""

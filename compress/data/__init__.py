@@ -11,11 +11,12 @@ from compress.core.errors import InputError
 from compress.core.plugins import SOURCES
 from compress.data import digits, folder, idx, keras_datasets, npz, python
 from compress.data._base import Dataset, RawData, Split, Unlabelled, drawn_inputs
+from compress.data.answers import Answering, answered
 from compress.data.examples import check_split
 from compress.data.preprocessing import Preprocessing, fit_preprocessing
 from compress.data.splitting import split_off
 from compress.plan import DataOptions
-from compress.task import has_classes
+from compress.task import UNLABELLED, has_classes
 
 __all__ = [
     "DataOptions",
@@ -40,6 +41,7 @@ def load_data(
     task: str = DataOptions.task,
     seed: int = 0,
     preprocess: Preprocessing | None = None,
+    answers: Answering | None = None,
 ) -> Dataset:
     """Loads a data set and gives it a training, a validation and a test part.
 
@@ -56,9 +58,10 @@ def load_data(
         val_fraction: Share of the training part, in (0, 1).
         test_fraction: Share of everything, in (0, 1).
         task: What labels mean: "multiclass", "binary", "multilabel" or "regression"; the last
-            two from an .npz file only.
+            two from an .npz file only. Or "unlabelled": there are none, or they are not looked at.
         seed: Seed of the splits, at least 0.
         preprocess: A stored scaling to use instead of learning one.
+        answers: Of data without labels: what a model answers to inputs, which stands for them.
 
     Returns:
         The data set; `dataset.inputs("train")` is what a model is fed.
@@ -86,8 +89,14 @@ def load_data(
     load = check_source(options)
     if load is None:
         return _from_python(options.source)
-    raw = npz.load(options.source, options.task) if load is npz.load else load(options.source)
-    return _finish(raw, options, seed, preprocess)
+    bare = options.task == UNLABELLED
+    if bare and answers is None:
+        raise InputError(
+            "Examples without labels must be for a model that exists: its answers stand for "
+            f"labels. Received: task {options.task} and no model."
+        )
+    raw = load(options.source, options.task) if load in _BY_TASK else load(options.source)
+    return _finish(raw.without_labels() if bare else raw, options, seed, preprocess, answers)
 
 
 def check_source(options: DataOptions) -> Callable[[str], RawData] | None:
@@ -104,7 +113,7 @@ def check_source(options: DataOptions) -> Callable[[str], RawData] | None:
     if _is_python(options.source):
         return None
     load = _loader(options.source)
-    if load in _OF_CLASSES and not has_classes(options.task):
+    if load in _OF_CLASSES and not has_classes(options.task) and options.task != UNLABELLED:
         raise InputError(
             f"A {options.task} task must come from an .npz file or module:function. "
             f"Received: '{options.source}'."
@@ -113,6 +122,7 @@ def check_source(options: DataOptions) -> Callable[[str], RawData] | None:
 
 
 _OF_CLASSES = (digits.load, keras_datasets.load, idx.load, folder.load)
+_BY_TASK = (npz.load, folder.load)
 
 
 def _is_python(source: str) -> bool:
@@ -151,7 +161,11 @@ def _loader(source: str) -> Callable[[str], RawData]:
 
 
 def _finish(
-    raw: RawData, options: DataOptions, seed: int, preprocess: Preprocessing | None
+    raw: RawData,
+    options: DataOptions,
+    seed: int,
+    preprocess: Preprocessing | None,
+    answers: Answering | None = None,
 ) -> Dataset:
     kind = options.task
     classes = raw.class_names or _numbered(raw.train, options.source, kind)
@@ -175,6 +189,9 @@ def _finish(
             f"The stored preprocessing must fit the data: it is for {len(preprocess.mean)} "
             f"channels. Received: '{options.source}' with {train.x.shape[-1]}."
         )
+    if answers is not None and kind == UNLABELLED:
+        train, val, test = (answered(part, preprocess, answers) for part in (train, val, test))
+        classes = tuple(str(column) for column in range(train.y.shape[1]))
     return Dataset(
         options.source, train, val, test, classes, preprocess, raw.notes, kind, raw.max_value
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -39,6 +39,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.y)
 
+    @classmethod
+    def unlabelled(cls, x: Array) -> Split:
+        """Makes one of examples without labels: rows without columns."""
+        return cls(x, np.empty((len(x), 0), np.float32))
+
     def take(self, index: npt.NDArray[np.int64]) -> Split:
         """Returns the examples at `index`, in that order."""
         weight = None if self.weight is None else self.weight[index]
@@ -65,6 +70,14 @@ class RawData:
     max_value: float = 1.0
     notes: tuple[str, ...] = ()
 
+    def without_labels(self) -> RawData:
+        """Returns the same examples alone; weights are of labels."""
+        val, test = (
+            None if part is None else Split.unlabelled(part.x) for part in (self.val, self.test)
+        )
+        train = Split.unlabelled(self.train.x)
+        return replace(self, train=train, val=val, test=test, class_names=None)
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -79,7 +92,8 @@ class Dataset:
         class_names: One name a class (label, target), in label order.
         preprocess: Raw `x` -> model input.
         notes: What was skipped or changed while loading.
-        kind: "multiclass", "binary" (two names, one output), "multilabel" or "regression".
+        kind: "multiclass", "binary" (two names, one output), "multilabel", "regression" or
+            "unlabelled" (labels are what a model answers, (n, outputs)).
         max_value: What "full" means in `x`, where `load_data` read a file; None: inputs are
             fed as `preprocess` says and no other scaling is thought of.
 
@@ -227,7 +241,7 @@ class Unlabelled:
     @classmethod
     def of(cls, name: str, x: Array, **others: Any) -> Unlabelled:
         """Makes one of an array, (n, ...)."""
-        return cls(name, Split(x, np.empty((len(x), 0), np.float32)), **others)
+        return cls(name, Split.unlabelled(x), **others)
 
     @property
     def val(self) -> Split:

@@ -13,12 +13,14 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError
 from compress.data._base import Dataset, Split, Unlabelled
+from compress.data.answers import Answering, answered
 from compress.data.examples import Array
 from compress.data.meaning import Head, Meaning, meaning_of
 from compress.data.preprocessing import Preprocessing
 from compress.data.splitting import split_off
 from compress.data.streams import gathered, is_stream, several_inputs, stream_name
 from compress.plan import DataOptions
+from compress.task import UNLABELLED
 
 LARGEST_WHOLE = 2**24
 """float32, in which models compute, holds all whole numbers up to this one."""
@@ -58,6 +60,11 @@ def arrays_of(data: Any, head: Head | None = None) -> tuple[Array, Any, Any, str
                 f"x and {what} must have equal lengths. Received: {len(examples)} and {len(other)}."
             )
     return examples, labels, weights, name
+
+
+def is_bare(data: Any) -> bool:
+    """Tells whether what was handed over are examples alone; of streams that is not known."""
+    return not isinstance(data, (tuple, Dataset)) and not is_stream(data)
 
 
 def name_of(data: Any) -> str:
@@ -156,20 +163,65 @@ def labelled(
     if y is None:
         raise InputError(
             "data must hold labels here. Received: examples alone. Give (x, y), or a stream of "
-            "such pairs."
+            "such pairs; to shrink a model without labels give task='unlabelled'."
         )
     meaning = meaning_of(y, head, task)
     train = Split(x, meaning.read(y, "y"), weight)
-    count = meaning.names or _count(train.y)
     held, tested = (_part(part, meaning, head) for part in (val, test))
+    count = meaning.names or _count(train.y)
+    return _divided((train, held, tested), name, meaning, count, seed, val_fraction, test_fraction)
+
+
+def answered_by(
+    answers: Answering,
+    data: Any,
+    *,
+    val: Any = None,
+    test: Any = None,
+    head: Head | None = None,
+    seed: int = 0,
+    val_fraction: float = DataOptions.val_fraction,
+    test_fraction: float | None = None,
+) -> Dataset:
+    """Makes a data set of examples whose labels are what a model answers.
+
+    Args:
+        answers: Of the model.
+        data, val, test: What `arrays_of` takes; labels that there are are not looked at.
+        head: Of the model.
+        seed, val_fraction, test_fraction: See `labelled`.
+    """
+
+    def part(given: Any) -> Split | None:
+        if given is None:
+            return None
+        return answered(Split.unlabelled(arrays_of(given, head)[0]), Preprocessing(), answers)
+
+    train = part(data)
+    if train is None:
+        raise InputError("data must hold examples. Received: None.")
+    return _divided(
+        (train, part(val), part(test)), name_of(data), Meaning(UNLABELLED), train.y.shape[1],
+        seed, val_fraction, test_fraction,
+    )  # fmt: skip
+
+
+def _divided(
+    parts: tuple[Split, Split | None, Split | None],
+    name: str,
+    meaning: Meaning,
+    count: int,
+    seed: int,
+    val_fraction: float,
+    test_fraction: float | None,
+) -> Dataset:
+    """Splits off the parts that are not there."""
+    train, held, tested = parts
+    kind = meaning.kind
     if tested is None and test_fraction is not None:
-        train, tested = split_off(
-            train, test_fraction, seed, part="test", name=name, kind=meaning.kind
-        )
+        train, tested = split_off(train, test_fraction, seed, part="test", name=name, kind=kind)
     if held is None:
-        train, held = split_off(
-            train, val_fraction, seed, part="validation", name=name, kind=meaning.kind
-        )
+        train, held = split_off(train, val_fraction, seed, part="validation", name=name, kind=kind)
     return Dataset(
         name,
         train,
@@ -178,7 +230,7 @@ def labelled(
         tuple(str(label) for label in range(count)),
         Preprocessing(),
         meaning.notes,
-        meaning.kind,
+        kind,
     )
 
 

@@ -1,4 +1,7 @@
-"""A folder with one sub-folder of images a class, or such folders in train/, val/, test/."""
+"""A folder with one sub-folder of images a class, or such folders in train/, val/, test/.
+
+Without labels: images at any depth, or in train/, val/, test/.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,15 @@ import numpy as np
 from compress.core.errors import InputError
 from compress.data._base import RawData, Split
 from compress.data.images import SUFFIXES, Common, common, read
+from compress.task import UNLABELLED
 
 
-def load(source: str) -> RawData:
+def load(source: str, kind: str = "multiclass") -> RawData:
     """Reads all images at one size and depth, grey where every image is grey, else RGB.
+
+    Args:
+        source: The folder.
+        kind: Of the task.
 
     Raises:
         InputError: No class folders, other classes in another part, an unreadable image,
@@ -23,11 +31,11 @@ def load(source: str) -> RawData:
     parts = {part: root / part for part in ("train", "val", "test") if (root / part).is_dir()}
     if "train" not in parts:
         parts = {"train": root}
-    classes = _classes(parts["train"])
+    classes = None if kind == UNLABELLED else _classes(parts["train"])
     skipped: Counter[str] = Counter()
     files = {part: _files(folder, classes, skipped) for part, folder in parts.items()}
     form = common([path for listed in files.values() for path, _ in listed])
-    splits = {part: _read(listed, form) for part, listed in files.items()}
+    splits = {part: _read(listed, form, classes is not None) for part, listed in files.items()}
     notes = tuple(f"{n} files ending in '{s}' skipped: not images" for s, n in skipped.items())
     return RawData(
         splits["train"],
@@ -39,9 +47,11 @@ def load(source: str) -> RawData:
     )
 
 
-def _read(listed: list[tuple[Path, int]], form: Common) -> Split:
-    labels = np.asarray([label for _, label in listed], np.int64)
-    return Split(read([path for path, _ in listed], form), labels)
+def _read(listed: list[tuple[Path, int]], form: Common, labelled: bool) -> Split:
+    images = read([path for path, _ in listed], form)
+    if not labelled:
+        return Split.unlabelled(images)
+    return Split(images, np.asarray([label for _, label in listed], np.int64))
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
@@ -49,19 +59,22 @@ def _classes(folder: Path) -> tuple[str, ...]:
     if len(names) < 2:
         raise InputError(
             f"Data folder '{folder}' must hold IDX files or at least two class folders of images. "
-            f"Received: {', '.join(names) or 'no sub-folder'}."
+            f"Received: {', '.join(names) or 'no sub-folder'}. For images without labels give "
+            "--task unlabelled."
         )
     return tuple(names)
 
 
-def _files(folder: Path, classes: tuple[str, ...], skipped: Counter[str]) -> list[tuple[Path, int]]:
+def _files(
+    folder: Path, classes: tuple[str, ...] | None, skipped: Counter[str]
+) -> list[tuple[Path, int]]:
     listed: list[tuple[Path, int]] = []
-    if _classes(folder) != classes:
+    if classes is not None and _classes(folder) != classes:
         raise InputError(
             f"'{folder}' must have the class folders of the training part. "
             f"Received: {', '.join(_classes(folder))} instead of {', '.join(classes)}."
         )
-    for label, name in enumerate(classes):
+    for label, name in enumerate(classes or (".",)):
         for path in sorted((folder / name).rglob("*")):
             if path.suffix.lower() in SUFFIXES and not path.is_dir():
                 listed.append((path, label))

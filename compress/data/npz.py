@@ -10,6 +10,7 @@ from compress.core.arrays import opened
 from compress.core.errors import InputError
 from compress.data._base import RawData, Split
 from compress.data.examples import Array, as_examples, as_labels
+from compress.task import UNLABELLED
 
 _PARTS = ("train", "val", "test")
 _WANTED = (
@@ -33,10 +34,13 @@ def load(source: str, kind: str = "multiclass") -> RawData:
         arrays, names = archive.read(_WANTED), archive.names
     train = _part(arrays, "train", source, kind)
     if train is None:
+        wanted = "x_train" if kind == UNLABELLED else "x_train and y_train"
         raise InputError(
-            f"'{source}' must hold x_train and y_train. Received: {', '.join(names) or 'nothing'}."
+            f"'{source}' must hold {wanted}. Received: {', '.join(names) or 'nothing'}."
         )
     full = 255.0 if train.x.dtype == np.uint8 else 1.0
+    if kind == UNLABELLED:
+        arrays.pop("class_names", None)
     val, test = (_part(arrays, part, source, kind) for part in ("val", "test"))
     return RawData(train, val, test, _class_names(arrays, source), full)
 
@@ -57,11 +61,18 @@ def _class_names(arrays: dict[str, Array], source: str) -> tuple[str, ...] | Non
 
 def _part(arrays: dict[str, Array], part: str, source: str, kind: str) -> Split | None:
     names = (f"x_{part}", f"y_{part}")
-    there = [name for name in names if name in arrays]
+    there = tuple(name for name in names if name in arrays)
     if not there:
         return None
+    if kind == UNLABELLED and names[0] in arrays:
+        return Split.unlabelled(as_examples(arrays[names[0]], names[0]))
     if len(there) == 1:
-        raise InputError(f"'{source}' must hold both {' and '.join(names)}. Received: {there[0]}.")
+        remedy = (
+            " For examples without labels give --task unlabelled." if there == names[:1] else ""
+        )
+        raise InputError(
+            f"'{source}' must hold both {' and '.join(names)}. Received: {there[0]}.{remedy}"
+        )
     x, y = as_examples(arrays[names[0]], names[0]), as_labels(arrays[names[1]], names[1], kind)
     if len(x) != len(y):
         raise InputError(

@@ -18,7 +18,7 @@ from compress.model.heads import check_head, check_shapes
 from compress.model.logits import logits_view
 from compress.model.program import Node, Program
 from compress.model.recording import record
-from compress.task import Task
+from compress.task import UNLABELLED, Task
 
 if TYPE_CHECKING:
     import keras
@@ -183,7 +183,7 @@ def class_order(
     Raises:
         InputError: Another number of outputs, or names that do not hold all of the data's.
     """
-    if names is None:
+    if names is None or data.kind == UNLABELLED:
         check_head(teacher, data)
         return None
     check_shapes(teacher, data)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from compress.core.errors import InputError
 from compress.data.meaning import Head
@@ -27,7 +29,8 @@ def check_head(model: keras.Model, data: Dataset) -> None:
     check_shapes(model, data)
     width = model.outputs[0].shape[-1]
     if len(model.outputs[0].shape) != 2 or width != data.task.outputs:
-        noun = {"multilabel": "labels", "regression": "targets"}.get(data.kind, "classes")
+        nouns = {"multilabel": "labels", "regression": "targets", "unlabelled": "answers"}
+        noun = nouns.get(data.kind, "classes")
         raise InputError(
             f"Model '{model.name}' must output (batch, {data.task.outputs}) for the data's "
             f"{data.num_classes} {noun}. Received: {tuple(model.outputs[0].shape)}."
@@ -72,6 +75,21 @@ def check_shapes(model: keras.Model, data: Dataset | Unlabelled) -> None:
             f"Model '{model.name}' must take inputs of the data's shape {data.input_shape}. "
             f"Received: a model for {expected}."
         )
+
+
+def answering(model: keras.Model) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+    """Returns what a model answers to inputs, (n, outputs), in inference mode.
+
+    Raises:
+        InputError: The model has several outputs, or one of another rank.
+    """
+    if len(model.outputs or []) != 1 or len(model.outputs[0].shape) != 2:
+        shapes = [tuple(output.shape) for output in model.outputs or []]
+        raise InputError(
+            f"Model '{model.name}' must output (batch, outputs) for its answers to stand for "
+            f"labels. Received: {shapes}."
+        )
+    return lambda inputs: np.asarray(model(inputs, training=False), np.float32)
 
 
 def producer(model: keras.Model) -> Any:

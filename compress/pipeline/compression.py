@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from compress.core.atomic_files import write_bytes, write_json
 from compress.core.summary import Readable, Summary
 from compress.data import DataOptions, Dataset
+from compress.data.adapters import is_bare
 from compress.model.heads import check_head
 from compress.model.io import as_model, load_model, save_model
 from compress.model.walk import functional, weights_hash
@@ -29,6 +30,7 @@ from compress.run.directory import LOG, RunFolder
 from compress.run.origin import write_examples
 from compress.run.trained import trained_for
 from compress.run.unlearnt import Judged, check_scaling, check_unlearnt
+from compress.task import UNLABELLED
 from compress.train.given import dataset_for
 from compress.train.scaling import load_for_model
 
@@ -80,7 +82,8 @@ def compress_model(
             model it is found on validation examples (see `compress.train.scaling`).
         data: (x, y), a stream, a `Dataset` or what `--data` takes, see `as_dataset`; default:
             what `plan.data` names, which must then name one. Where there is no test part one is
-            split off: files are judged by it.
+            split off: files are judged by it. x alone: files are judged by whether they answer
+            as the model does.
         plan: Everything else; keywords go over it.
         val: The validation part beside arrays or a stream; default: split off by seed.
         test: The test part, likewise.
@@ -124,6 +127,8 @@ def compress_model(
             if data is None:
                 return load_for_model(given.path, plan.data, original, plan.seed)
             parts = {"val": val, "test": test, **how}
+            if "task" not in parts and is_bare(data):
+                parts["task"] = UNLABELLED
             return dataset_for(original, data, seed=plan.seed, testing=True, **parts)
 
         return _compressed(given, plan, examples, data is None, on_progress)

@@ -27,12 +27,14 @@ class DataOptions:
         "",
         "--data",
         "a name (digits, fashion_mnist, mnist, cifar10, cifar100); a folder of IDX files, or with "
-        "one sub-folder of images a class; an .npz file; package.module:function",
+        "one sub-folder of images a class (without labels: of images); an .npz file; "
+        "package.module:function",
     )
     task: str = option(
         "multiclass",
         "--task",
-        "what labels mean: multiclass; binary (two classes, one output); multilabel; regression",
+        "what labels mean: multiclass; binary (two classes, one output); multilabel; regression; "
+        "unlabelled: there are none, and the model that is shrunk says what is right",
     )
     normalize: str = option(
         "auto",

@@ -300,8 +300,9 @@ class CompressModelSettings(TypedDict, total=False):
     """Keywords of `compress_model`."""
 
     task: str
-    """what labels mean: multiclass; binary (two classes, one output); multilabel; regression.
-    Default: multiclass."""
+    """what labels mean: multiclass; binary (two classes, one output); multilabel; regression;
+    unlabelled: there are none, and the model that is shrunk says what is right. Default:
+    multiclass."""
 
     normalize: str
     """how inputs are scaled: standardize (per channel, by training statistics), unit (pixels to [0,

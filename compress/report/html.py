@@ -16,12 +16,14 @@ from compress.report.rows import Report
 from compress.report.sections import Tile
 from compress.report.standouts import Standout, Standouts, standouts
 from compress.report.words import learnt_lines, tested
+from compress.task import UNLABELLED
 
 _NOUNS = {
     "multiclass": "classes",
     "binary": "classes",
     "multilabel": "labels",
     "regression": "targets",
+    "unlabelled": "outputs",
 }
 
 
@@ -87,7 +89,7 @@ def _examples(counts: list[int], kind: str) -> str:
     """Returns the number of examples of a part; of several labels the numbers that have each."""
     if kind == "multilabel":
         return "/".join(str(count) for count in counts)
-    return f"{counts[0] if kind == 'regression' else sum(counts):,}"
+    return f"{counts[0] if kind in ('regression', UNLABELLED) else sum(counts):,}"
 
 
 def _tile(report: Report, found: Standouts, item: Standout) -> Tile:

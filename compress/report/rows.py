@@ -17,7 +17,7 @@ from compress.measure.sampling import wilson
 from compress.report.sections import Section
 from compress.run.compressed import VARIANTS, Artifact, Compressed
 from compress.run.directory import RunFolder
-from compress.task import make_task
+from compress.task import UNLABELLED, make_task
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Report(Readable):
         counts = self.data.get("counts", {}).get("test")
         if row.artifact.tested is not None or not counts or self.kind == "multilabel":
             return row.artifact.tested
-        return int(counts[0] if self.kind == "regression" else sum(counts))
+        return int(counts[0] if self.kind in ("regression", UNLABELLED) else sum(counts))
 
     def interval(self, row: Row, quality: str) -> tuple[float, float] | None:
         """Returns the 95 % interval of a file's test quality; None where it is not known."""

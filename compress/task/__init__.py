@@ -7,9 +7,11 @@ from compress.task._base import Array, Floats, Task
 from compress.task.multiclass import MultiClass
 from compress.task.regression import Regression
 from compress.task.text import ERRORS, MEANING, UNBOUNDED
+from compress.task.unlabelled import Answers
 from compress.task.yes_no import Binary, MultiLabel
 
 __all__ = [
+    "Answers",
     "Array",
     "Binary",
     "ERRORS",
@@ -21,10 +23,15 @@ __all__ = [
     "TASKS",
     "Task",
     "UNBOUNDED",
+    "UNLABELLED",
     "has_classes",
     "make_task",
     "qualities",
 ]
+
+
+UNLABELLED = Answers.name
+"""The kind of task of data without labels: a model's answers stand for them."""
 
 
 def has_classes(kind: str) -> bool:

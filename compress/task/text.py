@@ -13,6 +13,7 @@ MEANING = {
     "roc_auc": ("ROC AUC", "Area under the ROC curve"),
     "f1_micro": ("F1 (pooled)", "F1 over the decisions of all labels together"),
     "exact_match": ("Exact match", "Share of examples whose labels are all right"),
+    "agreement": ("Agreement", "Share of decisions that are the given model's; of numbers R2"),
     "r2": ("R2", "Coefficient of determination, mean over targets"),
     "mae": ("MAE", "Mean absolute error"),
     "rmse": ("RMSE", "Root mean squared error"),

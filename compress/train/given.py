@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
 from compress.data import DataOptions, Dataset, Unlabelled, load_data
-from compress.data.adapters import labelled, unlabelled
-from compress.model.heads import head_of
+from compress.data.adapters import answered_by, labelled, unlabelled
+from compress.model.heads import answering, head_of
 from compress.model.io import as_model
+from compress.task import UNLABELLED
 from compress.train.scaling import load_for_model
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def as_dataset(
         val: The validation part beside arrays or a stream; default: split off by `seed`,
             stratified by class.
         test: The test part, likewise; default: none, unless `testing`.
-        task: "multiclass", "binary", "multilabel" or "regression", where labels do not tell.
+        task: "multiclass", "binary", "multilabel" or "regression", where labels do not tell;
+            "unlabelled": what the model answers stands for labels.
         normalize: Of data by name or path; see `load_data`.
         val_fraction: Share of the training part that is split off, in (0, 1); default 0.15.
         test_fraction: Share of everything that is split off, in (0, 1); default 0.2.
@@ -129,16 +131,19 @@ def dataset_for(
         return data
     if isinstance(data, Unlabelled):
         raise InputError("data must hold labels here. Received: examples alone.")
-    return labelled(
-        data,
-        val=val,
-        test=test,
-        task=task,
-        head=None if model is None else head_of(model),
-        seed=seed,
-        val_fraction=options.get("val_fraction", DataOptions.val_fraction),
-        test_fraction=options.get("test_fraction", DataOptions.test_fraction if testing else None),
-    )
+    parts = {
+        "val": val,
+        "test": test,
+        "head": None if model is None else head_of(model),
+        "seed": seed,
+        "val_fraction": options.get("val_fraction", DataOptions.val_fraction),
+        "test_fraction": options.get(
+            "test_fraction", DataOptions.test_fraction if testing else None
+        ),
+    }
+    if model is not None and task == UNLABELLED:
+        return answered_by(answering(model), data, **parts)
+    return labelled(data, task=task, **parts)
 
 
 def as_examples(

@@ -13,10 +13,11 @@ import numpy.typing as npt
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, load_data
 from compress.data.preprocessing import scalings
-from compress.model.heads import check_head
+from compress.model.heads import answering, check_head
 from compress.model.logits import logits_view
 from compress.plan import DataOptions
 from compress.run.origin import origin_of
+from compress.task import UNLABELLED
 from compress.train.predict import EVALUATION_BATCH, Predictor
 from compress.train.scaling_comparison import BOLD, beats, differs, require_sense, said, tried_with
 
@@ -61,11 +62,19 @@ def load_for_model(
     Raises:
         InputError: The data cannot be loaded, or the scaling cannot be found.
     """
+    bare = options.task == UNLABELLED
+    answers = answering(model) if bare else None
     if options.normalize != "auto":
-        return load_data(options, seed=seed)
+        return load_data(options, seed=seed, answers=answers)
     origin = origin_of(path) if path is not None else None
     stored = origin.preprocess if origin is not None else None
-    data = load_data(options, seed=seed, preprocess=stored)
+    if bare and stored is None:
+        raise InputError(
+            "normalize must be given where labels do not tell how a model's inputs were scaled. "
+            f"Received: {options.normalize}, for examples without labels. Pass --normalize with "
+            "what it was trained with."
+        )
+    data = load_data(options, seed=seed, preprocess=stored, answers=answers)
     # a data set of the user's own code comes scaled
     if stored is not None or data.max_value is None:
         return data

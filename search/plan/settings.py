@@ -22,8 +22,9 @@ class RunSettings(TypedDict, total=False):
     """Keywords of `run`."""
 
     task: str
-    """what labels mean: multiclass; binary (two classes, one output); multilabel; regression.
-    Default: multiclass."""
+    """what labels mean: multiclass; binary (two classes, one output); multilabel; regression;
+    unlabelled: there are none, and the model that is shrunk says what is right. Default:
+    multiclass."""
 
     normalize: str
     """how inputs are scaled: standardize (per channel, by training statistics), unit (pixels to [0,
@@ -281,8 +282,8 @@ class RunSettings(TypedDict, total=False):
 
     objectives: Iterable[str]
     """a quality (accuracy, f1_macro, precision_macro, recall_macro, f1, precision, recall, roc_auc,
-    f1_micro, exact_match, r2) and one cost or more (macs, params, size_bytes, latency_ms). Default:
-    accuracy,macs."""
+    f1_micro, exact_match, r2, agreement) and one cost or more (macs, params, size_bytes,
+    latency_ms). Default: accuracy,macs."""
 
     max_macs: Count | None
     """reject candidates above this without training them; 2M is 2,000,000."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.special import log_expit, log_softmax
+from scipy.special import log_expit, log_softmax, softmax
 
 from compress.core.plugins import TASKS
-from compress.task import Binary, MultiClass, MultiLabel, Regression, Task
+from compress.task import Answers, Binary, MultiClass, MultiLabel, Regression, Task
 from tests.contracts.task import COUNT, TaskContract
 
 
@@ -74,6 +74,73 @@ class TestRegression(TaskContract):
 
     def closed_form(self, labels: Any, logits: Any) -> Any:
         return ((logits - labels.astype(np.float64)) ** 2).mean(axis=-1)
+
+
+class TestAnswersOfASoftmax(TaskContract):
+    names = 4
+
+    def task(self) -> Task:
+        return Answers.for_labels(4, self.labels())
+
+    def labels(self) -> Any:
+        return softmax(np.random.default_rng(0).normal(size=(COUNT, 4)) * 3, axis=-1)
+
+    def right(self) -> Any:
+        return np.log(self.labels())
+
+    def closed_form(self, labels: Any, logits: Any) -> Any:
+        return -(labels.astype(np.float32) * log_softmax(logits, axis=-1)).sum(-1)
+
+
+class TestAnswersOfSigmoids(TaskContract):
+    names = 3
+
+    def task(self) -> Task:
+        return Answers.for_labels(3, self.labels())
+
+    def labels(self) -> Any:
+        return np.random.default_rng(0).uniform(0.01, 0.99, (COUNT, 3))
+
+    def right(self) -> Any:
+        return np.log(self.labels() / (1 - self.labels()))
+
+    def closed_form(self, labels: Any, logits: Any) -> Any:
+        q = labels.astype(np.float32)
+        return -(q * log_expit(logits) + (1 - q) * log_expit(-logits)).mean(-1)
+
+
+class TestAnswersThatAreNumbers(TaskContract):
+    names = 2
+
+    def task(self) -> Task:
+        return Answers.for_labels(2, self.labels())
+
+    def labels(self) -> Any:
+        return np.random.default_rng(0).normal(size=(COUNT, 2)).astype(np.float32)
+
+    def right(self) -> Any:
+        return self.labels()
+
+    def closed_form(self, labels: Any, logits: Any) -> Any:
+        return ((logits - labels.astype(np.float64)) ** 2).mean(axis=-1)
+
+
+def test_agreement_by_hand() -> None:
+    # two of three rows have the same largest entry
+    answers = np.array([[0.7, 0.3], [0.2, 0.8], [0.6, 0.4]])
+    scores = np.array([[3.0, 1.0], [0.0, 2.0], [-1.0, 1.0]], np.float32)
+    assert Answers.for_labels(2, answers).quality(answers, scores)["agreement"] == 2 / 3
+    # five of six decisions: scores are logits, then probabilities
+    answers = np.array([[0.9, 0.1], [0.8, 0.8], [0.1, 0.3]])
+    task, logits = Answers.for_labels(2, answers), np.array([[1.0, -1], [1, 1], [-1, 1]])
+    shares = 1 / (1 + np.exp(-logits))
+    assert task.quality(answers, logits.astype(np.float32))["agreement"] == 5 / 6
+    assert task.quality(answers, shares.astype(np.float32), threshold=0.5)["agreement"] == 5 / 6
+    # R2 = 1 - 2 / 8, and never below 0
+    answers = np.array([[0.0], [4.0]])
+    task = Answers.for_labels(1, answers)
+    assert task.quality(answers, np.array([[1.0], [3.0]], np.float32))["agreement"] == 0.75
+    assert task.quality(answers, np.array([[9.0], [-9.0]], np.float32))["agreement"] == 0.0
 
 
 def test_every_task_is_under_the_contract() -> None:

@@ -1,0 +1,96 @@
+"""No labels: a model is judged by whether it answers as another did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from compress.task._base import Array, Floats, Task
+from compress.task.multiclass import MultiClass
+from compress.task.regression import Regression
+from compress.task.yes_no import MultiLabel, sigmoid_loss
+
+
+@dataclass(frozen=True)
+class Answers(Task):
+    """`num_outputs` answers an example; what stands for labels, (n, num_outputs), are a model's.
+
+    Attributes:
+        num_outputs: Width of the head.
+        activation: What the answers came out of: rows of at least 0 that sum to 1 out of a
+            softmax, others within [0, 1] out of a sigmoid, the rest as they are.
+        plain: The task whose answers these are.
+
+    Reference:
+        Trained, it is Hinton et al. 2015, "Distilling the Knowledge in a Neural Network",
+        section 2, at temperature 1: cross-entropy with the answers.
+    """
+
+    num_outputs: int
+    activation: str = "softmax"
+    label_smoothing: float = 0.0
+    plain: Task = field(default_factory=lambda: MultiClass(2))
+
+    name = "unlabelled"
+    qualities = ("agreement",)
+
+    @classmethod
+    def for_labels(cls, names: int, labels: Array | None) -> Answers:
+        """Returns the task of so many outputs; answers say what they came out of."""
+        activation = "softmax" if labels is None else _activation(labels)
+        plain: Task = MultiClass(names)
+        if activation == "sigmoid":
+            plain = MultiLabel(names)
+        elif activation == "linear":
+            plain = Regression(names) if labels is None else Regression.of(labels)
+        return cls(names, activation, plain=plain)
+
+    @property
+    def outputs(self) -> int:
+        """The width of the head."""
+        return self.num_outputs
+
+    def loss(self, labels: Any, logits: Any) -> Any:
+        """Returns the cross-entropy with the answers, or the mean squared error, (batch,)."""
+        import tensorflow as tf
+
+        target = tf.cast(labels, tf.float32)
+        if self.activation == "linear":
+            return self.plain.loss(target, logits)
+        if self.activation == "sigmoid":
+            return sigmoid_loss(target, logits, self.label_smoothing)
+        share = self.label_smoothing
+        target = target * (1.0 - share) + share / self.num_outputs
+        return tf.nn.softmax_cross_entropy_with_logits(target, logits)
+
+    def chance_loss(self) -> float:
+        """Returns what it is for labels of the plain task."""
+        return self.plain.chance_loss()
+
+    def chance(self) -> float:
+        """Returns what it is for labels of the plain task."""
+        return self.plain.chance()
+
+    def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
+        """Returns the agreement with the answers, at least 0; see `agreement`."""
+        scores = scores.reshape(labels.shape)
+        if self.activation == "sigmoid":
+            # answers are probabilities, scores may be logits
+            same = (scores > threshold) == (labels > 0.5)
+            return {"agreement": float(same.mean())}
+        return {"agreement": max(0.0, self.plain.agreement(scores, labels))}
+
+    def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
+        """Returns the share of equal decisions; of numbers R^2 against the reference."""
+        return self.plain.agreement(scores, reference, threshold=threshold)
+
+
+def _activation(answers: Array) -> str:
+    """Returns what answers come out of, by what they are."""
+    if not answers.size or answers.min() < 0 or answers.max() > 1 + 1e-6:
+        return "linear"
+    sums = answers.sum(axis=1, dtype=np.float64)
+    whole = answers.shape[1] > 1 and bool(np.abs(sums - 1).max() < 1e-3)
+    return "softmax" if whole else "sigmoid"
