@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# tests of one file stay together (they share fixtures); at most four processes with TensorFlow
+PYTEST := -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 # what most of the package stands on, in a minute: for the versions of others that we claim
 CORE := $(addprefix tests/compress/, core/platform plan task train/test_train.py \
@@ -16,11 +18,11 @@ demo: $(READY)
 	$(BIN)/paretune run --data digits --trials 24 --epochs 30 --out runs/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not matrix" --durations=10
+	$(BIN)/python $(PYTEST) -m "not slow and not matrix" --durations=10
 
 # longer ones: the smallest network of each family of keras.applications, random graphs, faults
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow --durations=20
+	$(BIN)/python $(PYTEST) -m slow --durations=20
 
 # the lowest versions that pyproject.toml claims; that old ones warn of new ones is no failure
 test-lowest: $(READY)

@@ -13,6 +13,7 @@ from compress.core.lazy import lazily
 
 if TYPE_CHECKING:
     from compress.benchmarking import BenchPlan, BenchResult, bench
+    from compress.benchmarking.times import channel_times
     from compress.core.errors import (
         FeasibleError,
         InputError,
@@ -87,6 +88,7 @@ _PLACES = {
     "WeightPruner": "compress.prune.weights:WeightPruner",
     "as_dataset": "compress.train.given:as_dataset",
     "bench": "compress.benchmarking:bench",
+    "channel_times": "compress.benchmarking.times:channel_times",
     "compress_model": "compress.pipeline.compression:compress_model",
     "count_macs": "compress.measure:count_macs",
     "coupled_groups": "compress.prune.channels:coupled_groups",
@@ -136,6 +138,7 @@ __all__ = [
     "__version__",
     "as_dataset",
     "bench",
+    "channel_times",
     "compress_model",
     "count_macs",
     "coupled_groups",

@@ -17,6 +17,7 @@ from compress.model.io import as_model
 from compress.model.walk import variable_paths
 from compress.plan import ChannelOptions
 from compress.plan.keywords import PRUNE_CHANNELS
+from compress.plan.target import Target
 from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.coupling.blocks import blocks_of
 from compress.prune.channels.coupling.groups import Coupling, Mask
@@ -30,10 +31,12 @@ from compress.prune.channels.criteria import (
     named,
 )
 from compress.prune.channels.report import ChannelReport, row_of, unknown_layers
+from compress.prune.channels.selection.allocation import Priced
 from compress.prune.channels.selection.allowed import cost_of
 from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.selection.feasible import check_feasible
-from compress.prune.channels.selection.targets import Selection, select
+from compress.prune.channels.selection.solver import Cost
+from compress.prune.channels.selection.targets import Selection, cost_text, of_widths, select
 from compress.prune.channels.surgery import (
     KeptIndices,
     indices_by_weight,
@@ -83,6 +86,8 @@ def prune_channels(
     macs: float | str | None = None,
     params: float | str | None = None,
     amount: float | None = None,
+    cost: Priced | None = None,
+    share: float | None = None,
     criterion: str | Criterion | None = None,
     data: Any = None,
     sensitivity: SensitivityMap | None = None,
@@ -105,6 +110,11 @@ def prune_channels(
             (2_000_000, or "2M").
         params: Parameters to keep, likewise.
         amount: Share of the channels of every layer to remove, in [0, 1).
+        cost: What to save otherwise: a function of the removable units that groups keep,
+            (..., groups), and of the blocks that stay, (..., blocks) of 0 and 1 or None where all
+            do, in the orders of `coupling_of(model)`; it returns (...). `channel_times` measures
+            one: milliseconds on this machine.
+        share: Of `cost` to keep, in (0, 1].
         criterion: Name, or a function (group, context) -> (units,) scores, higher = keep.
         data: For repair, for the scope damage, for the criteria reconstruction, activation and
             taylor (which needs labels), and for `recalibrate`: x alone, (x, y), a stream, a
@@ -149,16 +159,16 @@ def prune_channels(
         connected component of channel slots is one unit, so that concatenation, splitting
         and flattening need no index maps.
     """
-    targets = {"macs": macs, "params": params, "amount": amount}
+    targets = {"macs": macs, "params": params, "amount": amount, "cost": share}
     given = {name: value for name, value in targets.items() if value is not None}
     options = PRUNE_CHANNELS.section("channels", options, ChannelOptions, settings)
     if len(given) > 1 or not (given or options.active):
         raise InputError(
-            "A channel target must be one of macs=, params= or amount=. "
+            "A channel target must be one of macs=, params=, amount= or share= of a cost=. "
             f"Received: {', '.join(given) or 'none'}."
         )
-    for name, value in given.items():
-        options = replace(options, target_metric=name, target=value)
+    options = _aimed(options, given, cost)
+    priced = of_widths(cost)
     chosen = options.criterion if criterion is None else criterion
     name, score = _criterion(chosen, data)
     source = Path(model) if isinstance(model, (str, Path)) else None
@@ -174,8 +184,8 @@ def prune_channels(
         sensitivity.check(model, name, data if isinstance(data, Dataset) else None)
     _check_weights(model)
     original = coupling_of(model, input_shape) if coupling is None else coupling
-    check_feasible(original, options)  # not only when the last step comes to it
-    goal = _Goal.of_options(options, original)
+    check_feasible(original, options, priced)  # not only when the last step comes to it
+    goal = _Goal.of_options(options, original, priced)
     place = dict(variable_paths(model))
     kept: KeptIndices = {path: (None,) * len(weight.shape) for path, weight in place.items()}
     current, coupling = model, original
@@ -194,6 +204,7 @@ def prune_channels(
             goal.at(step, options.steps),
             sensitivity if step == 1 else None,  # it was measured on the whole model
             on_progress,
+            cost,
         )
         if on_choice is not None:
             on_choice(selection)
@@ -219,8 +230,34 @@ def prune_channels(
     notes = (*selection.notes, *dict.fromkeys(context.notes), *_copied(original, coupling))
     if few:
         notes += (f"nothing was repaired: that takes at least {FEWEST} examples",)
-    report = _report(original, kept, options, goal, selection, name, notes)
+    report = _report(original, kept, options, goal, selection, name, notes, priced is not None)
     return PruneResult(current, replace(report, repair=repaired), kept)
+
+
+def _aimed(options: ChannelOptions, given: dict[str, Any], cost: Priced | None) -> ChannelOptions:
+    """Returns options with the target of the keywords.
+
+    Raises:
+        InputError: A cost without a share of it, or the other way round, or in steps.
+    """
+    share = given.get("cost")
+    if (cost is None) != (share is None):
+        raise InputError(
+            "cost= and share= must go together: what to save, and what share of it to keep. "
+            f"Received: {'share alone' if cost is None else 'cost alone'}."
+        )
+    if share is not None:
+        if not 0 < share <= 1:
+            raise InputError(f"share must be in (0, 1]. Received: {share}.")
+        if options.steps > 1:
+            raise InputError(
+                "cost must go with one step: it is of the model as it is. Received: "
+                f"{options.steps} steps."
+            )
+        return replace(options, target_metric="macs", target=Target(float(share), relative=True))
+    for name, value in given.items():
+        options = replace(options, target_metric=name, target=value)
+    return options
 
 
 def _repaired(
@@ -251,16 +288,19 @@ class _Goal:
     before: float
 
     @classmethod
-    def of_options(cls, options: ChannelOptions, coupling: Coupling) -> _Goal:
-        target, metric = options.target, options.target_metric
+    def of_options(
+        cls, options: ChannelOptions, coupling: Coupling, own: Cost | None = None
+    ) -> _Goal:
+        target, metric = options.target, options.target_metric if own is None else "cost"
         assert target is not None, "prune_channels has asked for one"
         if metric == "amount":
             return cls(metric, target.amount, 1.0)
-        before = float(cost_of(coupling, options)(coupling.whole))
+        before = float(cost_of(coupling, options, own)(coupling.whole))
         goal = target.amount * before if target.relative else target.amount
         if goal > before:
             raise FeasibleError(
-                f"{metric} must be at most the model's own {before:,.0f}. Received: {goal:,.0f}."
+                f"{metric} must be at most the model's own {cost_text(before)}. Received: "
+                f"{cost_text(goal)}."
             )
         return cls(metric, goal, before)
 
@@ -349,6 +389,7 @@ def _report(
     selection: Selection,
     criterion: str,
     notes: tuple[str, ...],
+    priced: bool = False,
 ) -> ChannelReport:
     mask = _mask_of(coupling, kept)
     counts = np.array([np.count_nonzero(mask[group.units]) for group in coupling.groups])
@@ -362,6 +403,8 @@ def _report(
         macs = costs.macs(counts) if costs.has_macs else None
         params = costs.params(counts)
         reached = float(cost_of(coupling, options)(counts))
+    if priced:
+        reached = selection.choice.cost
     return ChannelReport(
         tuple(
             row_of(coupling, group, int(count) + group.fixed)
@@ -372,7 +415,7 @@ def _report(
         tuple(coupling.program.opened),
         None if macs is None else (int(costs.macs(full)), int(macs)),
         (int(costs.params(full)), int(params)),
-        f"{options.target_metric} {options.target}",
+        f"{'cost' if priced else options.target_metric} {options.target}",
         0.0 if options.target_metric == "amount" else reached / goal.value - 1.0,
         criterion,
         selection.round_to,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +12,11 @@ import numpy.typing as npt
 from compress.prune.channels.selection.solver import AIM, Allowed, Choice, Counts, Numbers
 
 EXCHANGES = 300
-Priced = Callable[[Counts, Counts], Numbers]
-"""Kept removable units (..., groups) and present blocks (..., blocks), 0 or 1 -> cost (...)."""
+Priced = Callable[[Any, Any], Numbers]
+"""Kept removable units (..., groups) and present blocks (..., blocks), 0 or 1 -> cost (...).
+
+Of the second, None says that all stay.
+"""
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,16 @@ def ladder(options: ChannelOptions) -> list[int]:
     return [options.round_to] if options.round_to else [0, 8, 4]
 
 
-def cost_of(coupling: Coupling, options: ChannelOptions) -> Cost:
-    """Returns the cost function that the target counts; of an amount, MACs where they can be."""
+def cost_of(coupling: Coupling, options: ChannelOptions, own: Cost | None = None) -> Cost:
+    """Returns the cost function that the target counts; of an amount, MACs where they can be.
+
+    Args:
+        coupling: Of the model.
+        options: Name what is counted.
+        own: The user's, which goes before it.
+    """
+    if own is not None:
+        return own
     costs = CostModel.of(coupling)
     if options.target_metric == "params" or (
         options.target_metric == "amount" and not costs.has_macs

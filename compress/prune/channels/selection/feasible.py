@@ -10,13 +10,18 @@ from compress.plan import ChannelOptions
 from compress.prune.channels.coupling.groups import Coupling
 from compress.prune.channels.selection.allowed import allowed_for, cost_of, ladder
 from compress.prune.channels.selection.costs import CostModel
-from compress.prune.channels.selection.solver import Counts
+from compress.prune.channels.selection.solver import Cost, Counts
 
 ROUNDING = 1e-9
 
 
-def check_feasible(coupling: Coupling, options: ChannelOptions) -> None:
+def check_feasible(coupling: Coupling, options: ChannelOptions, own: Cost | None = None) -> None:
     """Checks patterns and target before any work is done.
+
+    Args:
+        coupling: Of the model.
+        options: Target, steps, floors and limits.
+        own: See `cost_of`.
 
     Raises:
         FeasibleError: The target is below what is feasible, or nothing can be removed.
@@ -24,12 +29,12 @@ def check_feasible(coupling: Coupling, options: ChannelOptions) -> None:
     """
     if not coupling.groups:
         raise nothing_removable(coupling)
-    least = smallest(coupling, options)
+    least = smallest(coupling, options, own)
     if options.target is None or options.target_metric == "amount":
         return
     target = options.target.amount * (least.full if options.target.relative else 1.0)
     if target < least.cost * (1 - ROUNDING):
-        raise infeasible(coupling, options, least, target)
+        raise infeasible(coupling, options, least, target, own)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +60,7 @@ class Smallest:
         return math.ceil(share * scale * (1 - ROUNDING)) / scale
 
 
-def smallest(coupling: Coupling, options: ChannelOptions) -> Smallest:
+def smallest(coupling: Coupling, options: ChannelOptions, own: Cost | None = None) -> Smallest:
     """Returns the least that can be asked for; a target below its cost is refused.
 
     Raises:
@@ -63,14 +68,26 @@ def smallest(coupling: Coupling, options: ChannelOptions) -> Smallest:
             asked for and an input size is open.
     """
     allowed = allowed_for(coupling, options, ladder(options)[-1])
-    kept, cost = allowed.lowest - allowed.fixed, cost_of(coupling, options)
+    kept, cost = allowed.lowest - allowed.fixed, cost_of(coupling, options, own)
     return Smallest(kept, float(cost(kept)), float(cost(allowed.removable)))
 
 
 def infeasible(
-    coupling: Coupling, options: ChannelOptions, least: Smallest, target: float
+    coupling: Coupling,
+    options: ChannelOptions,
+    least: Smallest,
+    target: float,
+    own: Cost | None = None,
 ) -> FeasibleError:
     """Returns the error of a target below the least: what that is and what holds it."""
+    if own is not None:
+        return FeasibleError(
+            f"cost must be at least {least.cost:.4g} ({least.share:g}x of {least.full:.4g}): that "
+            "much is left when every layer is thinned to its minimum "
+            f"(min_kept={options.min_kept:g}, multiples of {ladder(options)[-1]}). Received: "
+            f"{target:.4g} ({target / least.full:.3g}x). Ask for more, or lower min_kept or "
+            "round_to."
+        )
     shares = (
         CostModel.of(coupling).params_by_layer(least.kept)
         if options.target_metric == "params"

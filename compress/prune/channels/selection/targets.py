@@ -13,11 +13,12 @@ from compress.plan import ChannelOptions
 from compress.prune.channels.coupling.blocks import Block
 from compress.prune.channels.coupling.groups import Coupling, Mask
 from compress.prune.channels.criteria import Context, Criterion, Scores
+from compress.prune.channels.selection.allocation import Priced
 from compress.prune.channels.selection.allowed import allowed_for, cost_of, ladder, step_text
 from compress.prune.channels.selection.feasible import infeasible, nothing_removable, smallest
 from compress.prune.channels.selection.ranks import by_loss, by_score
 from compress.prune.channels.selection.sensitivity import SensitivityMap
-from compress.prune.channels.selection.solver import Choice, by_rank, by_share
+from compress.prune.channels.selection.solver import Choice, Cost, by_rank, by_share
 from compress.prune.channels.selection.weighed import OnProgress, by_damage, weigh
 
 
@@ -42,7 +43,7 @@ class Selection:
     def summary(self) -> str:
         """Returns one line: what the choice costs and what there is to know about it."""
         kept = int(np.count_nonzero(self.mask))
-        text = f"{kept:,} of {len(self.mask):,} units kept, cost {self.choice.cost:,.0f}"
+        text = f"{kept:,} of {len(self.mask):,} units kept, cost {cost_text(self.choice.cost)}"
         return "; ".join([text, *self.notes])
 
 
@@ -54,6 +55,7 @@ def select(
     target: float,
     sensitivity: SensitivityMap | None = None,
     on_progress: OnProgress | None = None,
+    own: Priced | None = None,
 ) -> Selection:
     """Chooses what to keep.
 
@@ -65,6 +67,7 @@ def select(
         target: MACs or parameters to come to; with `target_metric="amount"` the share removed.
         sensitivity: Ranks groups against each other by predicted loss of quality.
         on_progress: Called with (text, share) while damages are measured.
+        own: What a kept set and present blocks cost, in place of what `options` name.
 
     Raises:
         FeasibleError: The target is below what is feasible, or nothing can be removed.
@@ -72,7 +75,7 @@ def select(
             one finite number a unit.
     """
     if options.scope == "damage" and coupling.groups:
-        return _weighed(coupling, options, criterion, context, target, on_progress)
+        return _weighed(coupling, options, criterion, context, target, on_progress, own)
     scores = [_checked(criterion(group, context), group.name, len(group.units))
               for group in coupling.groups]  # fmt: skip
     if not coupling.groups:
@@ -89,7 +92,7 @@ def select(
             if sensitivity is None
             else by_loss(coupling, sensitivity, scores)
         )
-        choice, words, notes = _to_target(coupling, options, ranks, target)
+        choice, words, notes = _to_target(coupling, options, ranks, target, of_widths(own))
         allowed = allowed_for(coupling, options, options.round_to)
     mask = keep_best(coupling, scores, choice.totals - allowed.fixed)
     return Selection(mask, choice, words, notes)
@@ -102,23 +105,31 @@ def _weighed(
     context: Context,
     target: float,
     on_progress: OnProgress | None,
+    own: Priced | None,
 ) -> Selection:
     """Chooses widths and blocks by their damage."""
+    widths = of_widths(own)
+    if widths is not None and not options.blocks:
+        own = lambda kept, _: widths(kept)  # noqa: E731 - of a model that keeps its blocks
     weights = weigh(coupling, context, criterion, blocks=options.blocks, on_progress=on_progress)
-    found, round_to, dropped = by_damage(coupling, options, weights, target)
+    found, round_to, dropped = by_damage(coupling, options, weights, target, own)
     allowed = allowed_for(coupling, options, round_to)
     notes = [f"block '{block.name}' left" for block in dropped]
-    notes += _told(coupling, options, found.choice, round_to, target)
+    notes += _told(coupling, options, found.choice, round_to, target, widths)
     scores = [damage.scores for damage in weights.groups]
     mask = keep_best(coupling, scores, found.choice.totals - allowed.fixed)
     return Selection(mask, found.choice, step_text(round_to), tuple(notes), tuple(dropped))
 
 
 def _to_target(
-    coupling: Coupling, options: ChannelOptions, scores: list[Scores], target: float
+    coupling: Coupling,
+    options: ChannelOptions,
+    scores: list[Scores],
+    target: float,
+    own: Cost | None,
 ) -> tuple[Choice, str, tuple[str, ...]]:
     """Tries coarse steps first, finer ones where they cannot meet the target."""
-    cost = cost_of(coupling, options)
+    cost = cost_of(coupling, options, own)
     steps = ladder(options)
     best: tuple[Choice, int] | None = None
     for round_to in steps:
@@ -130,12 +141,17 @@ def _to_target(
             break
     assert best is not None
     choice, round_to = best
-    notes = _told(coupling, options, choice, round_to, target)
+    notes = _told(coupling, options, choice, round_to, target, own)
     return choice, step_text(round_to), tuple(notes)
 
 
 def _told(
-    coupling: Coupling, options: ChannelOptions, choice: Choice, round_to: int, target: float
+    coupling: Coupling,
+    options: ChannelOptions,
+    choice: Choice,
+    round_to: int,
+    target: float,
+    own: Cost | None = None,
 ) -> list[str]:
     """Says which steps were taken and what was missed.
 
@@ -146,14 +162,26 @@ def _told(
     if round_to != ladder(options)[0]:
         notes.append(f"kept numbers are multiples of {round_to}: coarser steps miss the target")
     if not choice.met:
-        least = smallest(coupling, options)
+        least = smallest(coupling, options, own)
         if target < least.cost and not options.blocks:
-            raise infeasible(coupling, options, least, target)
-        notes.append(
-            f"the nearest feasible {options.target_metric} to {target:,.0f} is {choice.cost:,.0f} "
-            f"({choice.error:+.1%})"
-        )
+            raise infeasible(coupling, options, least, target, own)
+        what = options.target_metric if own is None else "cost"
+        wanted, reached = cost_text(target), cost_text(choice.cost)
+        notes.append(f"the nearest feasible {what} to {wanted} is {reached} ({choice.error:+.1%})")
     return notes
+
+
+def of_widths(own: Priced | None) -> Cost | None:
+    """Returns the cost of a kept set where all blocks stay."""
+    if own is None:
+        return None
+    priced = own
+    return lambda kept: np.asarray(priced(kept, None), np.float64)
+
+
+def cost_text(cost: float) -> str:
+    """Returns a count with commas, and small numbers (milliseconds, say) with four digits."""
+    return f"{cost:,.0f}" if cost >= 1000 else f"{cost:.4g}"
 
 
 def keep_best(coupling: Coupling, scores: Sequence[Scores], kept: npt.NDArray[np.int64]) -> Mask:

@@ -137,6 +137,8 @@ class TimeModel:
             found[name] = found.get(name, 0.0) + factor * time + share * held
         return found
 
+    __call__ = time
+
     def _sums(
         self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None
     ) -> tuple[Numbers, Numbers]:

@@ -1,0 +1,73 @@
+"""Channels leave for a cost of the user's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compress.core.errors import FeasibleError, InputError
+from compress.prune.channels import prune_channels
+from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.selection.costs import CostModel
+
+
+def chain(*widths: int) -> Any:
+    import keras
+
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((6,))
+    for place, width in enumerate(widths):
+        x = keras.layers.Dense(width, activation="relu", name=f"h{place}")(x)
+    return keras.Model(inputs, keras.layers.Dense(3, name="head")(x))
+
+
+def widths_of(model: Any) -> list[int]:
+    return [layer.units for layer in model.layers[1:]]
+
+
+@pytest.mark.parametrize("scope", ["global", "layer", "damage"])
+def test_a_cost_that_counts_macs_chooses_as_macs_do(scope: str) -> None:
+    model, x = chain(24, 16), np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32)
+    macs = CostModel.of(coupling_of(model)).macs
+    how: dict[str, Any] = {"scope": scope, "round_to": 1, "data": x, "repair": False}
+    first = prune_channels(model, macs=0.5, **how)
+    second = prune_channels(model, cost=macs, share=0.5, **how)
+    assert widths_of(first.model) == widths_of(second.model) != widths_of(model)
+    assert first.report.error == second.report.error
+    assert "cost 0.5x" in str(second.report)
+
+
+def test_what_saves_nothing_stays() -> None:
+    model, x = chain(24, 16), np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32)
+    # only the second group costs anything: 3 a unit
+    found = prune_channels(
+        model, cost=lambda kept, _: 3.0 * kept[..., 1], share=0.5, scope="damage", round_to=1,
+        data=x, repair=False,
+    )  # fmt: skip
+    assert widths_of(found.model) == [24, 8, 3]
+    assert found.report.error == 0
+
+
+def test_a_share_that_cannot_be_met_is_refused_in_its_own_unit() -> None:
+    with pytest.raises(FeasibleError, match=r"cost must be at least 0.1781 \(0.509x of 0.35\)"):
+        prune_channels(
+            chain(24, 16), cost=lambda kept, _: 0.1 + 0.25 * kept[..., 1] / 16, share=0.4,
+            round_to=1, min_kept=0.3,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"share": 0.5}, "must go together.*share alone"),
+        ({"cost": lambda kept, _: kept.sum(-1), "macs": 0.5}, "must go together.*cost alone"),
+        ({"cost": lambda kept, _: kept.sum(-1), "share": 1.5}, "share must be in"),
+        ({"cost": lambda kept, _: kept.sum(-1), "share": 0.5, "steps": 2}, "one step"),
+        ({"macs": 0.5, "share": 0.5}, "must be one of macs=, params=, amount= or share="),
+    ],
+)
+def test_what_does_not_go_together(how: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        prune_channels(chain(8), **how)
