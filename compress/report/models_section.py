@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from compress.measure import formats
-from compress.reconstruction.report import repair_of
+from compress.reconstruction.report import RepairReport, repair_of
+from compress.report.depth import depth_svg
 from compress.report.rows import Report
 from compress.report.trade import training, verdict
 from compress.report.words import learnt_line
@@ -16,10 +18,10 @@ def models_section(report: Report) -> list[dict[str, Any]]:
     """Returns what models.html.j2 shows, one card a model."""
     order = dict.fromkeys(row.artifact.model for row in report.rows)
     by_model = {record.model: record for record in report.compressed}
-    return [_card(report, by_model[name]) for name in order]
+    return [_card(report, by_model[name], place) for place, name in enumerate(order)]
 
 
-def _card(report: Report, record: Compressed) -> dict[str, Any]:
+def _card(report: Report, record: Compressed, place: int) -> dict[str, Any]:
     known = [section.known(record.model) for section in report.sections]
     files = [row.artifact for row in report.rows if row.artifact.model == record.model]
     taught = f"taught by {record.teacher}" if record.teacher else "labels only"
@@ -39,6 +41,7 @@ def _card(report: Report, record: Compressed) -> dict[str, Any]:
         f"{report.main} {formats.share(record.val['dense'][report.main])} before, "
         f"{formats.share(record.val['pruned'][report.main])} after.",
         "notes": record.notes,
+        "depths": list(_depths(record, f"depth{place}")),
         "layers": [*_channels(record), *_weights(record)],
         "uncounted": sorted({name for item in files for name in item.unsupported}),
         "checks": "; ".join(
@@ -61,14 +64,24 @@ def _weights(record: Compressed) -> list[str]:
     return pruned + [f"{item['layer']} kept: {item['reason']}" for item in record.weights["kept"]]
 
 
-def _repair(record: Compressed) -> str:
-    """Says what was solved for after channels left, and after weights were zeroed."""
-    found = []
+def _repairs(record: Compressed) -> Iterator[tuple[str, RepairReport]]:
+    """Yields what was solved for after channels left, and after weights were zeroed."""
     for what, part in (("channels", record.channels), ("weights", record.weights)):
         report = (part or {}).get("repair")
         if report is not None:
-            found.append(f"Behind {what} that left: {repair_of(report).line()}. ")
-    return "".join(found)
+            yield what, repair_of(report)
+
+
+def _repair(record: Compressed) -> str:
+    return "".join(
+        f"Behind {what} that left: {report.line()}. " for what, report in _repairs(record)
+    )
+
+
+def _depths(record: Compressed, name: str) -> Iterator[dict[str, Any]]:
+    for what, report in _repairs(record):
+        if picture := depth_svg(report, f"{name}-{what}"):
+            yield {"title": f"Errors of layers behind {what} that left", "picture": picture}
 
 
 def _channels(record: Compressed) -> list[str]:

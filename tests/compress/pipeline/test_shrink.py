@@ -215,6 +215,8 @@ def test_nothing_is_trained_and_all_is_repaired(
     assert "without training" in text
     assert "Behind channels that left: " in text
     assert "Behind weights that left: " in text
+    for what in ("channels", "weights"):
+        assert f"Errors of layers behind {what} that left" in text
     assert page.compressed[0].finetuned == 0
 
 
