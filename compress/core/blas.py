@@ -17,3 +17,14 @@ def one_blas_thread() -> Iterator[None]:
 
     with threadpool_limits(limits=1, user_api="blas"):
         yield
+
+
+@contextmanager
+def all_blas_threads() -> Iterator[None]:
+    """Lets linear algebra run on all cores for a time in which TensorFlow has nothing to do."""
+    from threadpoolctl import threadpool_limits
+
+    from compress.core.platform import host
+
+    with threadpool_limits(limits=host().cores(), user_api="blas"):
+        yield

@@ -151,13 +151,13 @@ def way_from(
                 break
             begin, chosen = begin + starts[0], chosen + starts[1]
         else:
-            here, there = _affine(node, rows), _affine(other_node, rows)
+            here, there = affine(node, rows), affine(other_node, rows)
             if here is None or there is None:
                 way.clip = clip_of(node.operation) if begin == 0 else None
                 break
             gain, offset = (part[begin : begin + width] for part in here)
             dense_gain, dense_offset = (part[chosen] for part in there)
-            if count == 0 and _scales(node.operation) and pruned.calls[id(node.operation)] == 1:
+            if count == 0 and scales(node.operation) and pruned.calls[id(node.operation)] == 1:
                 way.first = node.operation
             else:
                 way.rest = way.rest * gain
@@ -196,7 +196,7 @@ def clip_of(operation: Any) -> Clip | None:
     return None
 
 
-def _scales(layer: Any) -> bool:
+def scales(layer: Any) -> bool:
     """Tells whether a layer's own scale may be set by channel."""
     import keras
 
@@ -249,7 +249,7 @@ def _start(node: Node, tensor: Any) -> int | None:
     return None
 
 
-def _affine(node: Node, rows: Rows) -> tuple[Numbers, Numbers] | None:
+def affine(node: Node, rows: Rows) -> tuple[Numbers, Numbers] | None:
     """Returns gain and offset by channel of a call that is affine by channel, found by trial."""
     import keras
 

@@ -17,9 +17,10 @@ from compress.model.program import Program
 from compress.model.recording import record
 from compress.model.walk import variable_paths
 from compress.reconstruction.attention import narrowed
-from compress.reconstruction.lockstep import SAMPLES, Batches, Lockstep
+from compress.reconstruction.lockstep import Lockstep
 from compress.reconstruction.matching import Order, joined, matched, opens
 from compress.reconstruction.report import RepairReport
+from compress.reconstruction.sampling import SAMPLES, Batches
 from compress.reconstruction.values import chunk_size
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def repair(
     masks: Masks | None = None,
     examples: int = EXAMPLES,
     samples: int = SAMPLES,
+    joint: bool = True,
     seed: int = 0,
     on_progress: Callable[[str, float], None] | None = None,
 ) -> RepairReport:
@@ -64,6 +66,8 @@ def repair(
             that are not named may do so everywhere.
         examples: Of more, so many are drawn; at least 20.
         samples: Positions to look at, of all examples together, for each layer.
+        joint: Whether two kernels in a row, with nothing but elements between them, are solved
+            together after that: several times closer, and as long again.
         seed: Of what is drawn, at least 0.
         on_progress: Called with (text, share that is done).
 
@@ -117,7 +121,7 @@ def repair(
 
     lockstep = Lockstep(
         *programs, matches, order, kept=kept_of, mask=mask_of, batches=batches, seed=seed,
-        samples=samples, on_layer=told,
+        samples=samples, joint=joint, on_layer=told,
     )  # fmt: skip
     try:
         for weight, value in saved:

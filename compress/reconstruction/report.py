@@ -30,6 +30,7 @@ class LayerRepair:
         rows: Positions that were looked at.
         seconds: That it took.
         reason: Why it was kept or left.
+        together: The layer in front, where both kernels were solved together too.
     """
 
     name: str
@@ -42,6 +43,7 @@ class LayerRepair:
     rows: int = 0
     seconds: float = 0.0
     reason: str = ""
+    together: str = ""
 
 
 @dataclass(frozen=True, repr=False)

@@ -91,6 +91,30 @@ class Part(ABC):
         """Returns an array of the output's shape, for an input's, that takes no memory."""
         return np.broadcast_to(np.float32(0), tuple(self.layer.compute_output_shape(shape)))
 
+    def neighbours(self, x: Array, y: Array) -> npt.NDArray[np.int64] | None:
+        """Returns which positions of an input each position of the output reads.
+
+        Args:
+            x: Inputs of a call; only their shape matters.
+            y: Its outputs, likewise.
+
+        Returns:
+            (positions, offsets), -1 where padding is read; None: it is not told of this kind.
+        """
+        return None
+
+    def grid(self, y: Array) -> tuple[int, ...]:
+        """Returns how the positions of an output lie, by axes; only its shape matters."""
+        return (self.positions(y, y),)
+
+    def arranged(self, found: Array) -> Array:
+        """Returns what positions read, (rows, offsets, channels), as `rows` does."""
+        raise NotImplementedError
+
+    def scattered(self, rows: Array) -> Array:
+        """Returns what `arranged` does back, (rows, offsets, channels)."""
+        raise NotImplementedError
+
     @property
     def variables(self) -> tuple[Any, ...]:
         """All that is solved for, the bias apart: the kernel, and what it shares rows with."""

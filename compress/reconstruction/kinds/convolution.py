@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from compress.reconstruction.kinds._base import Array, OwnKernel, Part, Places, at, parts_for
 
@@ -102,6 +104,32 @@ class _Convolution(OwnKernel):
         """Outputs at the places."""
         return self.windows.outputs(y, places)
 
+    def neighbours(self, x: Array, y: Array) -> npt.NDArray[np.int64] | None:
+        """Found by looking at an input whose values are the numbers of its positions."""
+        shape = list(self.windows.last(x).shape[1:-1])
+        numbers = 1 + np.arange(math.prod(shape)).reshape([1, *shape, 1])
+        if self.windows.first:
+            numbers = np.moveaxis(numbers, -1, 1)
+        count = self.windows.positions(y)
+        where = np.zeros(count, np.int64), np.arange(count)
+        return np.asarray(self.windows.patches(numbers, y[:1], where)[:, :, 0] - 1)
+
+    def grid(self, y: Array) -> tuple[int, ...]:
+        """Its axes in space."""
+        return tuple(self.windows.last(y).shape[1:-1])
+
+    def arranged(self, found: Array) -> Array:
+        """Offsets and channels in a row."""
+        return found.reshape(1, len(found), -1)
+
+    def scattered(self, rows: Array) -> Array:
+        """Takes them apart."""
+        return np.asarray(rows[0].reshape(rows.shape[1], len(self.windows.offsets), -1))
+
+    def rows(self, x: Array, y: Array, places: Places) -> Array:
+        """Patches, zero where there is padding or strides left a gap."""
+        return self.arranged(self.windows.patches(x, y, places))
+
 
 class ConvolutionPart(_Convolution):
     """A kernel (*size, in / groups, out); every group is a system."""
@@ -125,12 +153,17 @@ class ConvolutionPart(_Convolution):
         """Puts groups side by side."""
         return matrix.transpose(1, 0, 2).reshape(self.kernel.shape)
 
-    def rows(self, x: Array, y: Array, places: Places) -> Array:
+    def arranged(self, found: Array) -> Array:
         """Patches by group."""
-        found = self.windows.patches(x, y, places)
         rows, offsets, channels = found.shape
         split = found.reshape(rows, offsets, self.groups, channels // self.groups)
         return split.transpose(2, 0, 1, 3).reshape(self.groups, rows, -1)
+
+    def scattered(self, rows: Array) -> Array:
+        """Puts groups side by side."""
+        groups, count, _ = rows.shape
+        split = rows.reshape(groups, count, len(self.windows.offsets), -1)
+        return split.transpose(1, 2, 0, 3).reshape(count, len(self.windows.offsets), -1)
 
 
 class TransposedPart(_Convolution):
@@ -153,11 +186,6 @@ class TransposedPart(_Convolution):
         *size, out, given = self.kernel.shape
         return np.asarray(np.swapaxes(matrix[0].reshape(*size, given, out), -1, -2))
 
-    def rows(self, x: Array, y: Array, places: Places) -> Array:
-        """Patches, zero where strides left a gap."""
-        found = self.windows.patches(x, y, places)
-        return found.reshape(1, len(found), -1)
-
 
 class DepthwisePart(_Convolution):
     """A kernel (*size, in, multiplier); every input channel is a system."""
@@ -177,9 +205,13 @@ class DepthwisePart(_Convolution):
         """Puts channels side by side."""
         return matrix.transpose(1, 0, 2).reshape(self.kernel.shape)
 
-    def rows(self, x: Array, y: Array, places: Places) -> Array:
+    def arranged(self, found: Array) -> Array:
         """Patches of each channel."""
-        return self.windows.patches(x, y, places).transpose(2, 0, 1)
+        return found.transpose(2, 0, 1)
+
+    def scattered(self, rows: Array) -> Array:
+        """Puts channels last."""
+        return rows.transpose(1, 2, 0)
 
 
 class _SpreadPart(DepthwisePart):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from compress.reconstruction.kinds._base import Array, OwnKernel, Part, Places, at, parts_for
 
@@ -32,6 +33,18 @@ class DensePart(OwnKernel):
     def rows(self, x: Array, y: Array, places: Places) -> Array:
         """Inputs at the places, (1, rows, in)."""
         return self.outputs(x, places)[None]
+
+    def neighbours(self, x: Array, y: Array) -> npt.NDArray[np.int64] | None:
+        """Each position reads itself."""
+        return np.arange(self.positions(x, y))[:, None]
+
+    def arranged(self, found: Array) -> Array:
+        """Takes the only offset off, and adds the axis of systems."""
+        return found[:, 0][None]
+
+    def scattered(self, rows: Array) -> Array:
+        """Does it back."""
+        return np.asarray(rows[0][:, None])
 
     def outputs(self, y: Array, places: Places) -> Array:
         """Rows of the last axis."""

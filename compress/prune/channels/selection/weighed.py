@@ -143,6 +143,7 @@ class _Judge:
             kept=kept_indices(self.coupling, mask, blocks),
             examples=FEW_EXAMPLES,
             samples=FEW_SAMPLES,
+            joint=False,
             seed=self.seed,
         )
         return distances(self.wanted, record(small).run([self.x[:JUDGED]]))

@@ -1,0 +1,321 @@
+"""Two kernels in a row, solved together: Gauss-Newton on what the second is to make.
+
+With rows P of the first kernel, h = f(P W1 + c1) between the kernels, rows R(h) of the second,
+targets T and the activation behind (what it cuts off is free, as in `Clip`):
+
+    r = R(h) W2 + c2 - T,   J v = R(f' (P v1 + d1)) W2 + R(h) v2 + d2
+    (J'J + l D) v = -J'r,   D near diag(J'J)                (Levenberg-Marquardt)
+
+by conjugate gradients, with products of J alone, preconditioned by the curvature of each kernel
+alone. Steps that do not help on examples held back are taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.core.blas import all_blas_threads
+from compress.reconstruction.between import Between
+from compress.reconstruction.kinds import Part
+from compress.reconstruction.kronecker import Curvature
+from compress.reconstruction.least_squares import Flags, Numbers
+from compress.reconstruction.samples import Clip, Sample, Singles
+
+STEPS = 3
+"""Of Gauss-Newton, at most; each on positions of its own."""
+PRODUCTS = 10
+"""Of conjugate gradients in a step."""
+NEAR = 1e-3
+"""Of the squared residual at which these end."""
+DAMPING = 1e-2
+"""Of the first step, relative to the diagonal."""
+ENOUGH = 0.01
+"""Relative gain below which a step is the last."""
+
+
+class Kernels(NamedTuple):
+    """Both kernels and what is added to their outputs, or changes of them.
+
+    Attributes:
+        first, second: (systems, columns, outputs).
+        shifts: By channel, of the first and of the second.
+    """
+
+    first: Numbers
+    second: Numbers
+    shifts: tuple[Numbers, Numbers]
+
+    def flat(self) -> Numbers:
+        """Returns all numbers in a row."""
+        return np.concatenate([part.ravel() for part in (self.first, self.second, *self.shifts)])
+
+    def like(self, flat: Numbers) -> Kernels:
+        """Returns numbers in a row as kernels of these shapes."""
+        parts, start = [], 0
+        for part in (self.first, self.second, *self.shifts):
+            parts.append(flat[start : start + part.size].reshape(part.shape))
+            start += part.size
+        return Kernels(parts[0], parts[1], (parts[2], parts[3]))
+
+    def plus(self, change: Numbers) -> Kernels:
+        """Returns kernels that are changed by numbers in a row."""
+        return self.like(self.flat() + change)
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """What both kernels see at some positions.
+
+    Attributes:
+        rows: Of the first kernel at all positions that the second reads, (systems, hidden,
+            columns).
+        reads: Which of these each row of the second reads, (rows, offsets); `hidden`, one behind
+            the last, where padding is read.
+        targets: Of the second kernel's rows, (rows, channels).
+        base: What is added to them before the activation behind.
+    """
+
+    rows: Singles
+    reads: npt.NDArray[np.int64]
+    targets: Singles
+    base: Singles | None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Places]) -> Places:
+        """Puts places of several chunks behind each other."""
+        hidden = [part.rows.shape[1] for part in parts]
+        starts, total = np.cumsum([0, *hidden])[:-1], sum(hidden)
+        reads = [
+            np.where(part.reads == count, total, part.reads + start)
+            for part, count, start in zip(parts, hidden, starts, strict=True)
+        ]
+        bases = [part.base for part in parts if part.base is not None]
+        return cls(
+            np.concatenate([part.rows for part in parts], 1),
+            np.concatenate(reads),
+            np.concatenate([part.targets for part in parts]),
+            np.concatenate(bases) if bases else None,
+        )
+
+    @cached_property
+    def gathered(self) -> Any:
+        """A sparse matrix: hidden positions from what rows of the second kernel read."""
+        from scipy.sparse import csr_matrix
+
+        count, hidden = self.reads.size, self.rows.shape[1]
+        ones = np.ones(count, np.float32)
+        where = self.reads.ravel(), np.arange(count)
+        return csr_matrix((ones, where), (hidden + 1, count))[:hidden]
+
+
+@dataclass(eq=False)
+class Pair:
+    """Two kernels in a row.
+
+    Attributes:
+        parts: Of both layers.
+        between: What lies between them.
+        clip: The activation behind the second, where it cuts off.
+        supports: Where weights may differ from zero; None: everywhere.
+        movable: Whether something takes up a constant behind each.
+    """
+
+    parts: tuple[Part, Part]
+    between: Between
+    clip: Clip | None
+    supports: tuple[Flags | None, Flags | None] = (None, None)
+    movable: tuple[bool, bool] = (True, True)
+
+    def made(self, places: Places, kernels: Kernels) -> _Made:
+        """Returns what kernels make at places."""
+        z = _times(places.rows, kernels.first) + kernels.shifts[0].astype(np.float32)
+        hidden, slope = self.between(z)
+        rows = self._read(places, hidden)
+        outputs = _times(rows, kernels.second) + kernels.shifts[1].astype(np.float32)
+        return _Made(rows, slope, outputs)
+
+    def _read(self, places: Places, hidden: Singles) -> Singles:
+        """Returns the rows of the second kernel out of hidden positions; padding is zero."""
+        padded = np.concatenate([hidden, np.zeros((1, hidden.shape[1]), np.float32)])
+        return np.asarray(self.parts[1].arranged(padded[places.reads]), np.float32)
+
+    def sample(self, places: Places, kernels: Kernels) -> Sample:
+        """Returns places as the second kernel's rows and targets."""
+        return Sample(self.made(places, kernels).rows, places.targets, places.base)
+
+    def error(self, places: Places, kernels: Kernels) -> float:
+        """Returns the squared error behind the activation relative to the targets' spread."""
+        judge = self.clip or Clip(-np.inf, np.inf)
+        sample = self.sample(places, kernels)
+        return judge.error(sample, kernels.second, kernels.shifts[1])
+
+    def residual(self, places: Places, made: _Made) -> tuple[Singles, Singles]:
+        """Returns what outputs are off by, and where they count: 0 where that is cut off."""
+        outputs = made.outputs
+        if self.clip is None:
+            return outputs - places.targets, np.ones_like(outputs)
+        low, high = self.clip.low, self.clip.high
+        y, t = (outputs, places.targets) if places.base is None else (
+            outputs + places.base, places.targets + places.base
+        )  # fmt: skip
+        free = ((t <= low) & (y <= low)) | ((t >= high) & (y >= high))
+        wanted = np.clip(t, low, high)
+        return np.where(free, np.float32(0), y - wanted), (~free).astype(np.float32)
+
+    def forward(self, places: Places, made: _Made, kernels: Kernels, change: Kernels) -> Singles:
+        """Returns J v, by rows and channels."""
+        moved = _times(places.rows, change.first) + change.shifts[0].astype(np.float32)
+        rows = self._read(places, moved * made.slope)
+        found = _times(rows, kernels.second) + _times(made.rows, change.second)
+        return np.asarray(found + change.shifts[1].astype(np.float32))
+
+    def backward(self, places: Places, made: _Made, kernels: Kernels, u: Singles) -> Numbers:
+        """Returns J'u, all numbers in a row."""
+        second, hidden = self._back(places, kernels.second, u)
+        hidden = hidden * made.slope
+        first = _across(places.rows, hidden, kernels.first.shape[0])
+        own = _across(made.rows, u, second)
+        sums = hidden.sum(0, dtype=np.float64), u.sum(0, dtype=np.float64)
+        return self.held(Kernels(first, own, sums))
+
+    def curvature(
+        self, places: Places, made: _Made, kernels: Kernels, active: Singles, damping: float
+    ) -> tuple[Curvature, Curvature]:
+        """Returns the curvature of both kernels, each alone, as if offsets did not overlap."""
+        _, hidden = self._back(places, kernels.second**2, active)
+        return (
+            Curvature.of(places.rows, hidden * made.slope**2, damping),
+            Curvature.of(made.rows, active, damping),
+        )
+
+    def _back(self, places: Places, kernel: Numbers, u: Singles) -> tuple[int, Singles]:
+        """Returns the systems of the second kernel, and u brought to hidden positions."""
+        systems, _, outputs = kernel.shape
+        shaped = u.reshape(len(u), systems, outputs).transpose(1, 0, 2)
+        rows = shaped @ kernel.transpose(0, 2, 1).astype(np.float32)
+        read = self.parts[1].scattered(rows)
+        return systems, np.asarray(places.gathered @ read.reshape(-1, read.shape[2]))
+
+    def held(self, change: Kernels) -> Numbers:
+        """Returns a change without what may not change."""
+        first, second = (
+            part if support is None else part * support
+            for part, support in zip((change.first, change.second), self.supports, strict=True)
+        )
+        shifts = [
+            part if free else np.zeros_like(part)
+            for part, free in zip(change.shifts, self.movable, strict=True)
+        ]
+        return Kernels(first, second, (shifts[0], shifts[1])).flat()
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """Rows of the second kernel, slopes between the kernels, and outputs of the second."""
+
+    rows: Singles
+    slope: Singles
+    outputs: Singles
+
+
+@dataclass(frozen=True, eq=False)
+class Joint:
+    """What came of solving two kernels together.
+
+    Attributes:
+        kernels: The best on examples held back.
+        before, after: Their errors, see `Pair.error`.
+        steps: That helped.
+    """
+
+    kernels: Kernels
+    before: float
+    after: float
+    steps: int = field(default=0)
+
+
+@all_blas_threads()
+def jointly(pair: Pair, train: Sequence[Places], held: Places, start: Kernels) -> Joint:
+    """Goes from kernels to better ones, as long as that helps on what is held back.
+
+    Args:
+        pair: What is solved.
+        train: Places, others for each step.
+        held: Those that judge.
+        start: Kernels.
+    """
+    before = error = pair.error(held, start)
+    kernels, damping, steps = start, DAMPING, 0
+    for places in train:
+        trial = kernels.plus(_step(pair, places, kernels, damping))
+        found = pair.error(held, trial)
+        if not found < error:
+            damping *= 30
+            continue
+        gain = 1 - found / error if error else 0.0
+        kernels, error, steps, damping = trial, found, steps + 1, damping / 3
+        if gain < ENOUGH:
+            break
+    return Joint(kernels, before, error, steps)
+
+
+def _step(pair: Pair, places: Places, kernels: Kernels, damping: float) -> Numbers:
+    """Returns the change that one damped step makes."""
+    made = pair.made(places, kernels)
+    residual, active = pair.residual(places, made)
+    first, second = pair.curvature(places, made, kernels, active, damping)
+    left = -pair.backward(places, made, kernels, residual)
+
+    def product(v: Numbers) -> Numbers:
+        change = kernels.like(v)
+        moved = pair.forward(places, made, kernels, change) * active
+        held = _by_kernel(first.scaled, second.scaled, change)
+        return np.asarray(pair.backward(places, made, kernels, moved) + damping * held.flat())
+
+    def nearer(v: Numbers) -> Numbers:
+        return pair.held(_by_kernel(first.solved, second.solved, kernels.like(v)))
+
+    found, direction = np.zeros_like(left), nearer(left)
+    rest = left.copy()
+    size = float(rest @ direction)
+    least = NEAR * size
+    for _ in range(PRODUCTS):
+        if size <= least:
+            break
+        moved = product(direction)
+        length = size / max(float(direction @ moved), 1e-300)
+        found += length * direction
+        rest -= length * moved
+        ahead = nearer(rest)
+        new = float(rest @ ahead)
+        direction = ahead + new / size * direction
+        size = new
+    return found
+
+
+_Change = Callable[[Numbers, Numbers], tuple[Numbers, Numbers]]
+
+
+def _by_kernel(first: _Change, second: _Change, change: Kernels) -> Kernels:
+    """Applies something to each kernel and its shift."""
+    one, shift = first(change.first, change.shifts[0])
+    two, other = second(change.second, change.shifts[1])
+    return Kernels(one, two, (shift, other))
+
+
+def _times(rows: Singles, kernel: Numbers) -> Singles:
+    """Returns rows x kernel, (rows, channels)."""
+    made = rows @ kernel.astype(np.float32)
+    return np.asarray(made.transpose(1, 0, 2).reshape(rows.shape[1], -1))
+
+
+def _across(rows: Singles, u: Singles, systems: int) -> Numbers:
+    """Returns rows' x u, (systems, columns, outputs)."""
+    shaped = u.reshape(len(u), systems, -1).transpose(1, 0, 2)
+    return np.asarray(rows.transpose(0, 2, 1) @ shaped, np.float64)
