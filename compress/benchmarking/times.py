@@ -46,7 +46,8 @@ def channel_times(
         options: The plan's section: what may leave, `round_to`, `min_kept`, `blocks`.
         format: Of the files: "float32", "float16", "dynamic" or "int8".
         threads: Of the runtime, at least 1.
-        budget: Seconds of timing calls, above 0; default: until each is known to 2 %.
+        budget: Seconds of timing calls, and as many of timing nets, above 0; default: until each
+            call is known to 3 %, and two seconds a net.
         seed: Of the order of measuring.
         input_shape: Of one example, where the model's own has open sizes.
         on_progress: Called with (text, share that is done).

@@ -27,7 +27,7 @@ from compress.reconstruction.ridge import fitted
 from compress.reconstruction.samples import Sample
 from compress.reconstruction.sampling import SAMPLES, Batches, Chunks, Known, Sampler
 from compress.reconstruction.settling import settle
-from compress.reconstruction.values import Store
+from compress.reconstruction.values import Store, Value
 
 OnLayer = Callable[[str, float], None]
 
@@ -50,14 +50,14 @@ class _Together:
     Attributes:
         start: Weights and shift.
         sums: Of the rows that it reads now.
-        error: On examples held back.
+        gain: Error on examples held back over that of the solution before.
         given: What the layer is given now.
         first: Name of the layer in front.
     """
 
     start: tuple[Numbers, Numbers]
     sums: Sums
-    error: float
+    gain: float
     given: Chunks
     first: str
 
@@ -237,6 +237,13 @@ class Lockstep:
             began = time.perf_counter()
             name = f"{match.name}:{part.name}" if part.name else match.name
             way = self.ways.get(id(match.layer)) if part is parts[-1] else None
+            if self._as_it_was(match, part, twin, given, way):
+                seen = sum(_positions(part, value) for values in given for value in values[0])
+                self.rows.append(LayerRepair(
+                    name, kind, KEPT, 0.0, 0.0, ridge=0.0, rows=seen,
+                    seconds=time.perf_counter() - began, reason=_why(0.0, 0.0),
+                ))  # fmt: skip
+                continue
             train, held = self.sampler.of_layer(match, part, twin, given, way)
             if not train or not held:
                 reason = "a mask leaves out all of its positions"
@@ -250,8 +257,9 @@ class Lockstep:
             own = _Own(match, part, twin, way, problem.shift is None)
             joint = None if sums is None else self._together(own, given[0][0], start)
             if joint is not None:
-                start, sums, after = joint.start, joint.sums, joint.error
-                again = joint.given
+                start, sums, again = joint.start, joint.sums, joint.given
+                # measured at other positions: what the solution before was there is the unit
+                after = joint.gain * (after if fit.better else before)
             if sums is not None and (fit.better or joint is not None):
                 plain = _plain_way(part) if way is None else way
                 settle(part, plain, *start, sums, self._absorbers(match, part))
@@ -265,6 +273,29 @@ class Lockstep:
         if self.in_a_row is not None:
             self.in_a_row.forget(match)
         return again
+
+    def _as_it_was(
+        self, match: Match, part: Part, twin: Part, given: list[list[Chunks]], way: Way | None
+    ) -> bool:
+        """Tells whether a layer is the dense one and is given the same: nothing need be drawn."""
+        for own, theirs in zip(part.variables, twin.variables, strict=True):
+            if self.mask(own) is not None or not _equal(own, theirs):
+                return False
+        ends = [(part.bias_vector(), twin.bias_vector())]
+        if way is not None:
+            ends += [(way.gain, way.dense_gain), (way.offset, way.dense_offset)]
+        if not all(np.array_equal(mine, other) for mine, other in ends):
+            return False
+        theirs = [self.known.given[id(node)] for node in match.twin_calls]
+        pairs = [pair for mine, other in zip(given, theirs, strict=True)
+                 for pair in zip(mine, other, strict=True)]  # fmt: skip
+        for other in way.others if way is not None else ():
+            pairs.append((self.known.seen[id(other.pruned)], self.known.seen[id(other.dense)]))
+        return all(
+            _same(mine, other)
+            for first, second in pairs
+            for mine, other in zip(first, second, strict=True)
+        )
 
     def _together(
         self, own: _Own, given: Chunks, start: tuple[Numbers, Numbers]
@@ -282,7 +313,8 @@ class Lockstep:
         self.in_a_row.settle_first(task, found.kernels)
         again = self.in_a_row.given_again(task, self._called)
         kernels = found.kernels.second, found.kernels.shifts[1]
-        return _Together(kernels, sums, found.after, again, task.found.first.name)
+        gain = found.after / found.before
+        return _Together(kernels, sums, gain, again, task.found.first.name)
 
     def _problem(self, match: Match, part: Part, way: Way | None) -> tuple[Problem, Numbers]:
         """Returns what is to be solved behind the way, and the shift as it is there."""
@@ -321,6 +353,24 @@ def _columns(match: Match) -> int:
     kernel = parts[-1].kernel
     outputs = math.prod(kernel.shape[axis] for axis in parts[-1].features)
     return int(math.prod(kernel.shape) // outputs)
+
+
+def _positions(part: Part, value: Value) -> int:
+    shape = value.blank.shape
+    made = value.blank if part.guided else part.blank_output(shape)
+    return len(value.blank) * part.positions(value.blank, made)
+
+
+def _same(mine: Value, other: Value) -> bool:
+    """Tells whether two values are equal, and no position of them is padding."""
+    if mine.mask is not None or mine.blank.shape != other.blank.shape:
+        return False
+    return np.array_equal(mine.array, other.array)
+
+
+def _equal(own: Any, theirs: Any) -> bool:
+    """Tells whether two variables hold the same."""
+    return tuple(own.shape) == tuple(theirs.shape) and np.array_equal(own.numpy(), theirs.numpy())
 
 
 def _added(way: Way) -> list[Any]:

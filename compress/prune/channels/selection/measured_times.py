@@ -54,7 +54,8 @@ def measured_times(
         convert: Writes files of models: `compress.exporting.side_by_side.litert_files`, handed
             in because exporting stands beside pruning.
         blocks: Residual branches that may leave.
-        runtime, format, threads, error, budget, seed: See `measure_calls`.
+        runtime, format, threads, error, budget, seed: See `measure_calls`; whole nets take as
+            much again.
         known: A table measured before, on the same runtime and machine: what it holds is not
             measured again.
         most: See `TimedCalls`.
@@ -82,8 +83,9 @@ def measured_times(
     kept = some_choices(allowed, NETS, seed)
     told(f"timing {len(kept)} whole nets", _CALLS)
     whole = time_nets(
-        coupling, kept, convert, runtime=runtime, format=format, threads=threads, seed=seed
-    )
+        coupling, kept, convert, runtime=runtime, format=format, threads=threads, budget=budget,
+        seed=seed,
+    )  # fmt: skip
     told("measured", 1.0)
     return calls.times(table).calibrated(kept, whole), table
 
@@ -115,6 +117,7 @@ def time_nets(
     runtime: str = "litert",
     format: str = "float32",
     threads: int = 1,
+    budget: float | None = None,
     seed: int = 0,
 ) -> np.ndarray:
     """Returns the times of whole nets in ms, (nets,), timed against each other.
@@ -123,6 +126,7 @@ def time_nets(
         coupling: Of the original.
         kept: Removable units kept in each group, (nets, groups); the first ones of each.
         convert, runtime, format, threads, seed: See `measured_times`.
+        budget: Seconds of timing; default: two a net.
 
     Raises:
         RunFailed: One could not be converted.
@@ -142,7 +146,8 @@ def time_nets(
         entries = {str(place): Entry(Path(file), runtime, threads)
                    for place, file in enumerate(files)}  # fmt: skip
         found = time_entries(
-            entries, precision=NET_ERROR, budget=SECONDS_A_NET * len(nets), seed=seed,
+            entries, precision=NET_ERROR, seed=seed,
+            budget=SECONDS_A_NET * len(nets) if budget is None else budget,
             baselines={name: name for name in entries},
         )  # fmt: skip
     return np.array([found[name].median_ms for name in entries])

@@ -340,7 +340,7 @@ def test_a_rule_teaches_a_custom_layer() -> None:
 
 
 ERRORS = [
-    ({}, "must be one of macs=, params= or amount=. Received: none"),
+    ({}, "must be one of macs=, params=, amount= or share= of a cost=. Received: none"),
     ({"macs": 0.5, "params": 0.5}, "Received: macs, params"),
     ({"macs": 0.0}, r"must keep a share in \(0, 1\]"),
     ({"macs": 1e12}, "must be at most the model's own"),
