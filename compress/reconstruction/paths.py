@@ -261,6 +261,13 @@ def affine(node: Node, rows: Rows) -> tuple[Numbers, Numbers] | None:
     if tuple(node.outputs[0].shape)[1:] != tuple(node.inputs[0].shape)[1:]:
         return None
 
+    if clip_of(operation) is not None:
+        return None
+    if type(operation) is keras.layers.BatchNormalization:  # a subclass may do otherwise
+        known = _normalization(operation, shape, rows)
+        if known is not None:
+            return known
+
     def called(x: Any) -> npt.NDArray[Any] | None:
         args, kwargs = node.arguments([keras.ops.convert_to_tensor(x.astype(np.float32))])
         if takes_training(operation):
@@ -281,6 +288,22 @@ def affine(node: Node, rows: Rows) -> tuple[Numbers, Numbers] | None:
         if made is None or np.abs(made - expected).max() > 1e-4 * (np.abs(expected).max() + 1e-12):
             return None
     return gain, offset
+
+
+def _normalization(layer: Any, shape: list[int], rows: Rows) -> tuple[Numbers, Numbers] | None:
+    """Returns gain and offset of a batch normalization over the channels that rows have."""
+    axis = layer.axis % len(shape)
+    along = [-1 if place == axis else 1 for place in range(len(shape))]
+    numbers = np.broadcast_to(np.arange(shape[axis]).reshape(along), shape)
+    if not np.array_equal(rows(numbers)[0], np.arange(shape[axis])):
+        return None
+    mean, variance = (np.asarray(part.numpy(), np.float64)
+                      for part in (layer.moving_mean, layer.moving_variance))  # fmt: skip
+    gain = 1 / np.sqrt(variance + layer.epsilon)
+    if layer.gamma is not None:
+        gain = gain * layer.gamma.numpy()
+    offset = -mean * gain
+    return gain, offset if layer.beta is None else offset + layer.beta.numpy()
 
 
 @dataclass(frozen=True, eq=False)

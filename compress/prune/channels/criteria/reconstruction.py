@@ -38,7 +38,7 @@ def reconstruction(group: Group, context: Context) -> Scores:
         & Alistarh 2022, "Optimal Brain Compression", section 4; here a block is all that a unit
         owns in the kernels that read it, each relative to the spread of its layer's outputs.
     """
-    readers = context.of_all(_readers)[group.index]
+    readers = context.of_all(all_readers)[group.index]
     if not readers:
         context.notes.append(f"group '{group.name}' is read by no kernel alone: scored by l2")
         return l2(group, context)
@@ -149,7 +149,7 @@ def _remove(reader: Reader, columns: npt.NDArray[np.int64]) -> None:
     reader.inverse[columns, columns] = 1.0
 
 
-def _readers(context: Context) -> list[list[Reader]]:
+def all_readers(context: Context) -> list[list[Reader]]:
     """Returns the readers of every group, from one pass over the examples."""
     data = context.data
     if data is None:

@@ -18,7 +18,7 @@ from compress.plan import ChannelOptions
 from compress.prune.channels.coupling.blocks import Block, blocks_of
 from compress.prune.channels.coupling.groups import Coupling, Group, Mask
 from compress.prune.channels.criteria import Context, Criterion
-from compress.prune.channels.criteria.reconstruction import readers_of
+from compress.prune.channels.criteria.reconstruction import all_readers
 from compress.prune.channels.selection.allocation import Allocation, Losses, Priced, allocated
 from compress.prune.channels.selection.allowed import allowed_for, ladder
 from compress.prune.channels.selection.costs import CostModel
@@ -26,7 +26,6 @@ from compress.prune.channels.selection.damage import Damage, damages, distances
 from compress.prune.channels.surgery import kept_indices, sliced_model
 from compress.reconstruction import repair
 from compress.reconstruction.matching import opens
-from compress.reconstruction.observing import observe
 
 JUDGED = 500
 """Examples on which outputs are compared."""
@@ -100,7 +99,7 @@ def weigh(
             f"{len(program.inputs)} inputs."
         )
     x = drawn_inputs(context.data, context.examples, context.seed)
-    readers = readers_of(context, observe(program, [x], seed=context.seed))
+    readers = context.of_all(all_readers)
 
     def told(text: str, share: float) -> None:
         if on_progress is not None:

@@ -19,7 +19,7 @@ from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.criteria import Context
 from compress.prune.channels.criteria.reconstruction import (
     Reader,
-    _readers,
+    all_readers,
     eliminated,
     reconstruction,
 )
@@ -109,7 +109,7 @@ def test_what_depends_on_others_leaves_first() -> None:
     assert {2, 4, 5} & set(order[:2])
     # the ridge of 1e-3 lets them cost a little
     assert scores[order[1]] < 0.1 * scores[order[2]]
-    assert [len(readers) for readers in context.of_all(_readers)] == [1]
+    assert [len(readers) for readers in context.of_all(all_readers)] == [1]
 
 
 def test_damage_between_measured_widths_by_hand() -> None:
