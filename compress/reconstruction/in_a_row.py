@@ -22,7 +22,7 @@ from compress.reconstruction.samples import Sample
 from compress.reconstruction.sampling import Chunks, Sampler, window_of
 from compress.reconstruction.settling import settle
 
-SAMPLES = 20_000
+SAMPLES = 16_000
 """Positions of the second kernel, of all examples together, in a step."""
 WINDOW = 9
 """Positions that lie together: they read much of the same, which is computed once."""

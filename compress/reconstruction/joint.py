@@ -27,7 +27,7 @@ from compress.reconstruction.kronecker import Curvature
 from compress.reconstruction.least_squares import Flags, Numbers
 from compress.reconstruction.samples import Clip, Sample, Singles
 
-STEPS = 3
+STEPS = 2
 """Of Gauss-Newton, at most; each on positions of its own."""
 PRODUCTS = 10
 """Of conjugate gradients in a step."""
