@@ -52,6 +52,7 @@ WAYS = {
     "grail alone": Way("the same, GRAIL's ridge alone", "l2", "layer", "grail"),
     "grail": Way("the same, GRAIL's ridge, statistics re-estimated", "l2", "layer",
                  "grail, statistics"),
+    "alone": Way("the same, repaired, each kernel alone", "l2", "layer", "repair alone"),
     "l2": Way("the same, repaired", "l2", "layer", "repair"),
     "reconstruction": Way("criterion `reconstruction`, uniform widths, repaired",
                           "reconstruction", "layer", "repair"),
@@ -86,11 +87,18 @@ def _repair(pruned: Any, dense: Any, x: Inputs, kept: Any, seed: int) -> None:
     repair(pruned, dense, x, kept=kept, examples=len(x), seed=seed)
 
 
+def _alone(pruned: Any, dense: Any, x: Inputs, kept: Any, seed: int) -> None:
+    from compress.reconstruction import repair
+
+    repair(pruned, dense, x, kept=kept, examples=len(x), joint=False, seed=seed)
+
+
 AFTER: dict[str, Callable[[Any, Any, Inputs, Any, int], None]] = {
     "nothing": lambda *_: None,
     "statistics": _statistics,
     "grail": _grail,
     "grail, statistics": _both,
+    "repair alone": _alone,
     "repair": _repair,
 }
 
