@@ -30,11 +30,12 @@ import numpy.typing as npt
 
 from compress.model.internals import attends_as, attention_part, layers_inside
 from compress.reconstruction.kinds import Array, Kept, Part, Places, parts_of
-from compress.reconstruction.least_squares import Numbers, Problem
+from compress.reconstruction.least_squares import Problem
 from compress.reconstruction.matching import Match, Order, left
 from compress.reconstruction.report import KEPT, REPAIRED, LayerRepair
 from compress.reconstruction.ridge import fitted
 from compress.reconstruction.samples import Sample
+from compress.reconstruction.sums import Numbers
 from compress.reconstruction.values import Value
 
 QUERIES, KEYS = 64, 256

@@ -15,12 +15,12 @@ from compress.reconstruction.attention import Scores
 from compress.reconstruction.between import Between, between
 from compress.reconstruction.joint import STEPS, Joint, Kernels, Pair, Places, jointly
 from compress.reconstruction.kinds import Part, parts_of
-from compress.reconstruction.least_squares import Numbers
 from compress.reconstruction.matching import Match
 from compress.reconstruction.paths import Graph, Way
 from compress.reconstruction.samples import Sample
 from compress.reconstruction.sampling import Chunks, Sampler, window_of
 from compress.reconstruction.settling import settle
+from compress.reconstruction.sums import Numbers
 
 SAMPLES = 16_000
 """Positions of the second kernel, of all examples together, in a step."""

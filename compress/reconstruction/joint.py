@@ -24,8 +24,9 @@ from compress.core.blas import all_blas_threads
 from compress.reconstruction.between import Between
 from compress.reconstruction.kinds import Part
 from compress.reconstruction.kronecker import Curvature
-from compress.reconstruction.least_squares import Flags, Numbers
+from compress.reconstruction.least_squares import Flags
 from compress.reconstruction.samples import Clip, Sample, Singles
+from compress.reconstruction.sums import Numbers
 
 STEPS = 2
 """Of Gauss-Newton, at most; each on positions of its own."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compress.reconstruction.least_squares import Numbers
 from compress.reconstruction.samples import Singles
+from compress.reconstruction.sums import Numbers
 
 LEAST = 1e-6
 """Added to the diagonal, relative to its mean: what no row holds stays where it is."""

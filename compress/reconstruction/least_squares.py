@@ -12,13 +12,14 @@ columns the same is W0 + D P~'(P~ P~' + r I)^-1 (T - P W0) with P~ = P D, D = di
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Numbers = npt.NDArray[np.float64]
+from compress.reconstruction.sums import Moments, Numbers, Rows, Sums
+
 Flags = npt.NDArray[np.bool_]
 
 RIDGES = tuple(10.0**-power for power in range(1, 9))
@@ -30,159 +31,6 @@ FIRST = 2
 DEAD = 1e-9
 """Norm of a column relative to the largest below which it is nothing: inputs of very different
 scale, 1e4 beside 1e-2 say, are all worth something."""
-
-
-@dataclass(eq=False)
-class Moments:
-    """Sums over rows, about an offset that keeps large means from eating small spreads.
-
-    Attributes:
-        count: Rows.
-        offsets: Of rows and targets, (systems, columns) and (systems, outputs).
-        sums: Of rows and targets less their offsets, likewise.
-        pp: Products of rows, (systems, columns, columns).
-        pt: Of rows and targets, (systems, columns, outputs).
-        tt: Squares of targets, (systems, outputs).
-    """
-
-    count: int
-    offsets: tuple[Numbers, Numbers]
-    sums: tuple[Numbers, Numbers]
-    pp: Numbers
-    pt: Numbers
-    tt: Numbers
-
-    @classmethod
-    def empty(cls, rows: Numbers, targets: Numbers) -> Moments:
-        """Returns sums over nothing, with offsets from some rows and targets."""
-        systems, _, columns = rows.shape
-        outputs = targets.shape[2]
-        zeros = np.zeros
-        return cls(
-            0,
-            (rows.mean(1), targets.mean(1)),
-            (zeros((systems, columns)), zeros((systems, outputs))),
-            zeros((systems, columns, columns)),
-            zeros((systems, columns, outputs)),
-            zeros((systems, outputs)),
-        )
-
-    def fresh(self) -> Moments:
-        """Returns sums over nothing with the same offsets."""
-        arrays = [np.zeros_like(part) for part in (*self.sums, self.pp, self.pt, self.tt)]
-        return Moments(0, self.offsets, (arrays[0], arrays[1]), *arrays[2:])
-
-    def add(self, rows: npt.NDArray[Any], targets: npt.NDArray[Any]) -> None:
-        """Adds rows (systems, rows, columns) and targets (systems, rows, outputs)."""
-        p = rows.astype(np.float64) - self.offsets[0][:, None]
-        t = targets.astype(np.float64) - self.offsets[1][:, None]
-        across = p.transpose(0, 2, 1)
-        self.count += p.shape[1]
-        self.sums[0][:] += p.sum(1)
-        self.sums[1][:] += t.sum(1)
-        self.pp += across @ p
-        self.pt += across @ t
-        self.tt += np.einsum("srm,srm->sm", t, t)
-
-    def __add__(self, other: Moments) -> Moments:
-        return Moments(
-            self.count + other.count,
-            self.offsets,
-            (self.sums[0] + other.sums[0], self.sums[1] + other.sums[1]),
-            self.pp + other.pp,
-            self.pt + other.pt,
-            self.tt + other.tt,
-        )
-
-    @property
-    def means(self) -> tuple[Numbers, Numbers]:
-        """Means of rows and of targets."""
-        count = max(1, self.count)
-        return self.offsets[0] + self.sums[0] / count, self.offsets[1] + self.sums[1] / count
-
-    def centred(self) -> tuple[Numbers, Numbers, Numbers]:
-        """Returns products about the means: of rows, of rows and targets, squares of targets."""
-        count = max(1, self.count)
-        p, t = self.sums
-        return (
-            self.pp - p[:, :, None] * p[:, None] / count,
-            self.pt - p[:, :, None] * t[:, None] / count,
-            np.maximum(self.tt - t**2 / count, 0.0),
-        )
-
-    def raw(self, shift: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-        """Returns products about zero, of targets less a shift (systems, outputs)."""
-        a, b, c = self.centred()
-        p, t = self.means
-        t = t - shift
-        count = self.count
-        return (
-            a + count * p[:, :, None] * p[:, None],
-            b + count * p[:, :, None] * t[:, None],
-            c + count * t**2,
-        )
-
-    def errors(self, weights: Numbers, shift: Numbers) -> Numbers:
-        """Returns the sum over rows of (rows x weights + shift - targets)^2, by output."""
-        a, b, c = self.centred()
-        p, t = self.means
-        inner = np.einsum("sdm,sdm->sm", weights, a @ weights - 2 * b) + c
-        off = t - np.einsum("sd,sdm->sm", p, weights) - shift
-        return np.asarray(np.maximum(inner, 0.0) + self.count * off**2)
-
-    def spread(self) -> Numbers:
-        """Returns the sum of squares of targets about their means, by output."""
-        return np.asarray(self.centred()[2])
-
-
-@dataclass(eq=False)
-class Rows:
-    """Rows themselves, where they are fewer than columns; answers as `Moments` does."""
-
-    parts: list[tuple[Numbers, Numbers]] = field(default_factory=list)
-
-    def fresh(self) -> Rows:
-        """Returns no rows."""
-        return Rows()
-
-    def add(self, rows: npt.NDArray[Any], targets: npt.NDArray[Any]) -> None:
-        """Adds rows (systems, rows, columns) and targets (systems, rows, outputs)."""
-        self.parts.append((rows.astype(np.float64), targets.astype(np.float64)))
-
-    def __add__(self, other: Rows) -> Rows:
-        return Rows([*self.parts, *other.parts])
-
-    @property
-    def count(self) -> int:
-        """Rows."""
-        return sum(rows.shape[1] for rows, _ in self.parts)
-
-    @property
-    def stacked(self) -> tuple[Numbers, Numbers]:
-        """All rows and targets; they are put together once."""
-        if len(self.parts) > 1:
-            rows, targets = zip(*self.parts, strict=True)
-            self.parts = [(np.concatenate(rows, 1), np.concatenate(targets, 1))]
-        return self.parts[0]
-
-    @property
-    def means(self) -> tuple[Numbers, Numbers]:
-        """Means of rows and of targets."""
-        rows, targets = self.stacked
-        return rows.mean(1), targets.mean(1)
-
-    def errors(self, weights: Numbers, shift: Numbers) -> Numbers:
-        """Returns the sum over rows of (rows x weights + shift - targets)^2, by output."""
-        rows, targets = self.stacked
-        return np.asarray(((rows @ weights + shift[:, None] - targets) ** 2).sum(1))
-
-    def spread(self) -> Numbers:
-        """Returns the sum of squares of targets about their means, by output."""
-        targets = self.stacked[1]
-        return np.asarray(((targets - targets.mean(1, keepdims=True)) ** 2).sum(1))
-
-
-Sums = Moments | Rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from compress.reconstruction.ahead import Ahead
 from compress.reconstruction.attention import Scores, solved
 from compress.reconstruction.in_a_row import InARow
 from compress.reconstruction.kinds import Kept, Part, parts_of
-from compress.reconstruction.least_squares import Numbers, Problem, Sums
+from compress.reconstruction.least_squares import Problem
 from compress.reconstruction.matching import Match, Order, left
 from compress.reconstruction.paths import Absorber, Graph, Way, absorbers, way_from
 from compress.reconstruction.report import KEPT, REPAIRED, LayerRepair
@@ -27,6 +27,7 @@ from compress.reconstruction.ridge import fitted
 from compress.reconstruction.samples import Sample
 from compress.reconstruction.sampling import SAMPLES, Batches, Chunks, Known, Sampler
 from compress.reconstruction.settling import settle
+from compress.reconstruction.sums import Numbers, Sums
 from compress.reconstruction.values import Store, Value
 
 OnLayer = Callable[[str, float], None]

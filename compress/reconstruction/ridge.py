@@ -8,16 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from compress.reconstruction.least_squares import (
-    FIRST,
-    RIDGES,
-    Factored,
-    Moments,
-    Numbers,
-    Problem,
-    Sums,
-)
+from compress.reconstruction.least_squares import FIRST, RIDGES, Factored, Problem
 from compress.reconstruction.samples import Clip, Sample
+from compress.reconstruction.sums import Moments, Numbers, Sums
 
 ROUNDS = 20
 """Of freeing targets that an activation cuts off."""

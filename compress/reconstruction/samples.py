@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from compress.reconstruction.least_squares import Moments, Numbers, Rows, Sums
+from compress.reconstruction.sums import Moments, Numbers, Rows, Sums
 
 Singles = npt.NDArray[np.float32]
 BLOCK = 8192

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from compress.reconstruction.kinds import Part
-from compress.reconstruction.least_squares import Moments, Numbers, Sums
 from compress.reconstruction.paths import Absorber, Way
+from compress.reconstruction.sums import Moments, Numbers, Sums
 
 
 def by_channel(values: Numbers) -> Numbers:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.core.errors import FeasibleError, InputError
+from compress.core.errors import InputError
 from compress.core.summary import Readable, Summary
 from compress.data import Dataset, Unlabelled, drawn_inputs
 from compress.data.streams import is_stream
@@ -17,7 +17,6 @@ from compress.model.io import as_model
 from compress.model.walk import variable_paths
 from compress.plan import ChannelOptions
 from compress.plan.keywords import PRUNE_CHANNELS
-from compress.plan.target import Target
 from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.coupling.blocks import blocks_of
 from compress.prune.channels.coupling.groups import Coupling, Mask
@@ -35,8 +34,8 @@ from compress.prune.channels.selection.allocation import Priced
 from compress.prune.channels.selection.allowed import cost_of
 from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.selection.feasible import check_feasible
-from compress.prune.channels.selection.solver import Cost
-from compress.prune.channels.selection.targets import Selection, cost_text, of_widths, select
+from compress.prune.channels.selection.goal import Goal, aimed
+from compress.prune.channels.selection.targets import Selection, of_widths, select
 from compress.prune.channels.surgery import (
     KeptIndices,
     indices_by_weight,
@@ -167,7 +166,7 @@ def prune_channels(
             "A channel target must be one of macs=, params=, amount= or share= of a cost=. "
             f"Received: {', '.join(given) or 'none'}."
         )
-    options = _aimed(options, given, cost)
+    options = aimed(options, given, cost)
     priced = of_widths(cost)
     chosen = options.criterion if criterion is None else criterion
     name, score = _criterion(chosen, data)
@@ -185,7 +184,7 @@ def prune_channels(
     _check_weights(model)
     original = coupling_of(model, input_shape) if coupling is None else coupling
     check_feasible(original, options, priced)  # not only when the last step comes to it
-    goal = _Goal.of_options(options, original, priced)
+    goal = Goal.of_options(options, original, priced)
     place = dict(variable_paths(model))
     kept: KeptIndices = {path: (None,) * len(weight.shape) for path, weight in place.items()}
     current, coupling = model, original
@@ -234,32 +233,6 @@ def prune_channels(
     return PruneResult(current, replace(report, repair=repaired), kept)
 
 
-def _aimed(options: ChannelOptions, given: dict[str, Any], cost: Priced | None) -> ChannelOptions:
-    """Returns options with the target of the keywords.
-
-    Raises:
-        InputError: A cost without a share of it, or the other way round, or in steps.
-    """
-    share = given.get("cost")
-    if (cost is None) != (share is None):
-        raise InputError(
-            "cost= and share= must go together: what to save, and what share of it to keep. "
-            f"Received: {'share alone' if cost is None else 'cost alone'}."
-        )
-    if share is not None:
-        if not 0 < share <= 1:
-            raise InputError(f"share must be in (0, 1]. Received: {share}.")
-        if options.steps > 1:
-            raise InputError(
-                "cost must go with one step: it is of the model as it is. Received: "
-                f"{options.steps} steps."
-            )
-        return replace(options, target_metric="macs", target=Target(float(share), relative=True))
-    for name, value in given.items():
-        options = replace(options, target_metric=name, target=value)
-    return options
-
-
 def _repaired(
     current: keras.Model,
     dense: keras.Model,
@@ -277,39 +250,6 @@ def _repaired(
 
 def _nothing(axes: tuple[Ids | None, ...]) -> tuple[Ids | None, ...]:
     return tuple(np.zeros(0, np.int64) for _ in axes)
-
-
-@dataclass(frozen=True)
-class _Goal:
-    """The target as a number, and the targets of the steps on the way."""
-
-    metric: str
-    value: float
-    before: float
-
-    @classmethod
-    def of_options(
-        cls, options: ChannelOptions, coupling: Coupling, own: Cost | None = None
-    ) -> _Goal:
-        target, metric = options.target, options.target_metric if own is None else "cost"
-        assert target is not None, "prune_channels has asked for one"
-        if metric == "amount":
-            return cls(metric, target.amount, 1.0)
-        before = float(cost_of(coupling, options, own)(coupling.whole))
-        goal = target.amount * before if target.relative else target.amount
-        if goal > before:
-            raise FeasibleError(
-                f"{metric} must be at most the model's own {cost_text(before)}. Received: "
-                f"{cost_text(goal)}."
-            )
-        return cls(metric, goal, before)
-
-    def at(self, step: int, steps: int) -> float:
-        """Returns the target of a step: equal factors from step to step."""
-        if self.metric == "amount":
-            # each step removes from what the last one left
-            return 1.0 - float((1.0 - self.value) ** (1.0 / steps))
-        return float(self.before * (self.value / self.before) ** (step / steps))
 
 
 def _criterion(chosen: str | Criterion, data: Any) -> tuple[str, Criterion]:
@@ -385,7 +325,7 @@ def _report(
     coupling: Coupling,
     kept: KeptIndices,
     options: ChannelOptions,
-    goal: _Goal,
+    goal: Goal,
     selection: Selection,
     criterion: str,
     notes: tuple[str, ...],
@@ -457,4 +397,4 @@ def check_channels(coupling: Coupling, options: ChannelOptions) -> None:
     CRITERIA[options.criterion]
     _check_weights(coupling.program.model)
     check_feasible(coupling, options)
-    _Goal.of_options(options, coupling)
+    Goal.of_options(options, coupling)

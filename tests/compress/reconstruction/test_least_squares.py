@@ -7,14 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.reconstruction.least_squares import (
-    Factored,
-    Moments,
-    Numbers,
-    Problem,
-    Rows,
-    Sums,
-)
+from compress.reconstruction.least_squares import Factored, Problem
+from compress.reconstruction.sums import Moments, Numbers, Rows, Sums
 
 Drawn = tuple[Numbers, Numbers, Numbers]
 
