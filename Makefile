@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# tests of one file stay together (they share fixtures); at most four processes with TensorFlow
-PYTEST := -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+# at most four processes with TensorFlow
+PYTEST := -m pytest --numprocesses=auto --maxprocesses=4
 
 # what most of the package stands on, in a minute: for the versions of others that we claim
 CORE := $(addprefix tests/compress/, core/platform plan task train/test_train.py \
@@ -17,12 +17,13 @@ CORE := $(addprefix tests/compress/, core/platform plan task train/test_train.py
 demo: $(READY)
 	$(BIN)/paretune run --data digits --trials 24 --epochs 30 --out runs/demo
 
+# tests of one file stay together: they share fixtures
 test: $(READY)
-	$(BIN)/python $(PYTEST) -m "not slow and not matrix" --durations=10
+	$(BIN)/python $(PYTEST) --dist=loadfile -m "not slow and not matrix" --durations=10
 
-# longer ones: the smallest network of each family of keras.applications, random graphs, faults
+# longer ones, each where there is time: the smallest network of each family of keras.applications, random graphs, faults
 test-slow: $(READY)
-	$(BIN)/python $(PYTEST) -m slow --durations=20
+	$(BIN)/python $(PYTEST) --dist=worksteal -m slow --durations=20
 
 # the lowest versions that pyproject.toml claims; that old ones warn of new ones is no failure
 test-lowest: $(READY)

@@ -241,6 +241,7 @@ class Joint:
     steps: int = field(default=0)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a step that goes astray is taken back
 @all_blas_threads()
 def jointly(pair: Pair, train: Sequence[Places], held: Places, start: Kernels) -> Joint:
     """Goes from kernels to better ones, as long as that helps on what is held back.
