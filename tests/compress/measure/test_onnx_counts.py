@@ -105,7 +105,7 @@ def test_random_graphs(tmp_path: Path) -> None:
     hits: Counter[str] = Counter()
 
     @settings(
-        max_examples=150, derandomize=True, deadline=None, database=None,
+        max_examples=300, derandomize=True, deadline=None, database=None,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(st.integers(0, 2**31 - 1))
