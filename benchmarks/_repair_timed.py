@@ -107,16 +107,12 @@ class Chooser:
             options, cost = self.options, self.times.time
             if how == "widths":
                 weights = replace(weights, blocks=())
-                cost = self._widths_alone
             elif how == "blocks":
                 options = replace(options, exclude=("*",))
             found, _, dropped = by_damage(self.coupling, options, weights, target, cost)
             choice = found.choice
         mask = keep_best(self.coupling, scores, choice.totals - self.allowed.fixed)
         return Choice(mask, dropped, choice.cost)
-
-    def _widths_alone(self, kept: Any, _: Any) -> Any:
-        return self.times.time(kept)
 
     def cut(self, choice: Choice) -> tuple[Any, Any]:
         """Returns the smaller net, not repaired, and the kept indices."""

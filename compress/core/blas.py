@@ -21,10 +21,13 @@ def one_blas_thread() -> Iterator[None]:
 
 @contextmanager
 def all_blas_threads() -> Iterator[None]:
-    """Lets linear algebra run on all cores for a time in which TensorFlow has nothing to do."""
+    """Lets linear algebra take TensorFlow's threads for a time in which that has nothing to do."""
+    import tensorflow as tf
     from threadpoolctl import threadpool_limits
 
     from compress.core.platform import host
 
-    with threadpool_limits(limits=host().cores(), user_api="blas"):
+    # what the user, or a search with several workers, has set; 0: every core
+    threads = tf.config.threading.get_intra_op_parallelism_threads() or host().cores()
+    with threadpool_limits(limits=threads, user_api="blas"):
         yield

@@ -39,8 +39,6 @@ def load(source: str, kind: str = "multiclass") -> RawData:
             f"'{source}' must hold {wanted}. Received: {', '.join(names) or 'nothing'}."
         )
     full = 255.0 if train.x.dtype == np.uint8 else 1.0
-    if kind == UNLABELLED:
-        arrays.pop("class_names", None)
     val, test = (_part(arrays, part, source, kind) for part in ("val", "test"))
     return RawData(train, val, test, _class_names(arrays, source), full)
 

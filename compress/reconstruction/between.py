@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from compress.model.internals import takes_training
 from compress.model.program import Node
@@ -21,10 +20,10 @@ from compress.reconstruction.paths import (
     is_linear,
     scales,
 )
+from compress.reconstruction.samples import Singles
 
 STEP = 1e-2
 """Of the differences that slopes of activations are told by."""
-Singles = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)

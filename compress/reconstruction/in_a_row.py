@@ -14,7 +14,7 @@ from compress.model.program import Node
 from compress.reconstruction.attention import Scores
 from compress.reconstruction.between import Between, between
 from compress.reconstruction.joint import STEPS, Joint, Kernels, Pair, Places, jointly
-from compress.reconstruction.kinds import Part, parts_of
+from compress.reconstruction.kinds import Part, channel_rows, parts_of
 from compress.reconstruction.matching import Match
 from compress.reconstruction.paths import Graph, Way
 from compress.reconstruction.samples import Sample
@@ -51,7 +51,7 @@ class Task:
 
     Attributes:
         found: The layers.
-        parts, twin: Their kernels, and the second one's in the dense model.
+        parts: Their kernels.
         between: What lies between them now.
         train: Places, others for each step.
         held: Places held back.
@@ -88,27 +88,24 @@ class InARow:
     ) -> None:
         self.graph, self.sampler, self.mask = graph, sampler, mask
         self._found: dict[int, Found] = {}
-        self._firsts: set[int] = set()
         self._given: dict[int, Chunks] = {}
         for match in matches.values():
             part = _only_part(match)
-            second = None if part is None else self._behind(match, part, matches)
-            if second is not None:
-                self._firsts.add(id(match.layer))
+            if part is not None:
+                self._look_behind(match, part, matches)
+        self._firsts = {id(found.first.layer) for found in self._found.values()}
 
-    def _behind(self, match: Match, part: Part, matches: dict[int, Match]) -> Match | None:
+    def _look_behind(self, match: Match, part: Part, matches: dict[int, Match]) -> None:
         """Notes which layer reads this one alone, and only elements of it."""
         node = self.graph.only_user(match.calls[0].outputs[0])
         while node is not None and id(node.operation) not in matches:
             node = self.graph.only_user(node.outputs[0]) if len(node.outputs) == 1 else None
         second = None if node is None else matches[id(node.operation)]
         if node is None or second is None or _only_part(second) is None:
-            return None
-        found = between(self.graph, match.calls[0], node, _rows_of(part), _width(part))
-        if found is None:
-            return None
-        self._found[id(second.layer)] = Found(match, found.nodes)
-        return second
+            return
+        found = between(self.graph, match.calls[0], node, channel_rows(part), _width(part))
+        if found is not None:
+            self._found[id(second.layer)] = Found(match, found.nodes)
 
     def remember(self, match: Match, given: Chunks) -> None:
         """Keeps what a layer is given until the next one is solved, where both are a pair."""
@@ -143,14 +140,14 @@ class InARow:
         if most < count or most * channels < unknown:
             return None  # so few positions would fit anything
         way_between = between(
-            self.graph, found.first.calls[0], match.calls[0], _rows_of(first), _width(first)
+            self.graph, found.first.calls[0], match.calls[0], channel_rows(first), _width(first)
         )
         if way_between is None:
             return None
 
         def drawn(hold: bool) -> Places | None:
             found = [
-                self._places(match, (first, second), twin, way, (before, given), index, most)
+                self._places(match, (first, second), twin, way, (before, given), index, reads, most)
                 for index, held in enumerate(self.sampler.batches.held) if held == hold
             ]  # fmt: skip
             some = [places for places in found if places is not None]
@@ -165,13 +162,11 @@ class InARow:
 
     def _places(
         self, match: Match, parts: tuple[Part, Part], twin: Part, way: Way | None,
-        given: tuple[Chunks, Chunks], index: int, most: int,
+        given: tuple[Chunks, Chunks], index: int, table: npt.NDArray[np.int64], most: int,
     ) -> Places | None:  # fmt: skip
         """Draws positions of one chunk."""
         x, y = given[0][index], given[1][index]
         made = parts[0].blank_output(x.blank.shape), parts[1].blank_output(y.blank.shape)
-        table = parts[1].neighbours(y.blank, made[1])
-        assert table is not None
         if table.shape[1] == 1 or y.mask is not None:
             where = self.sampler.places(parts[1], y, made[1], most)
         else:
@@ -248,14 +243,6 @@ def _only_part(match: Match) -> Part | None:
     if len(parts) != 1 or parts[0].guided or parts[0].adds_more:
         return None
     return parts[0]
-
-
-def _rows_of(part: Part) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
-    def rows(y: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        where = np.arange(part.positions(y, y))
-        return part.outputs(y, (np.zeros_like(where), where))
-
-    return rows
 
 
 def _width(part: Part) -> int:

@@ -18,7 +18,7 @@ from compress.model.program import Node, Program
 from compress.reconstruction.ahead import Ahead
 from compress.reconstruction.attention import Scores, solved
 from compress.reconstruction.in_a_row import InARow
-from compress.reconstruction.kinds import Kept, Part, parts_of
+from compress.reconstruction.kinds import Kept, Part, channel_rows, parts_of
 from compress.reconstruction.least_squares import Problem
 from compress.reconstruction.matching import Match, Order, left
 from compress.reconstruction.paths import Absorber, Graph, Way, absorbers, way_from
@@ -182,14 +182,11 @@ class Lockstep:
             if part.guided:
                 continue  # gates lie between what is solved for and the output
 
-            def rows(y: npt.NDArray[Any], part: Part = part) -> npt.NDArray[Any]:
-                where = np.arange(part.positions(y, y))
-                return part.outputs(y, (np.zeros_like(where), where))
-
             def before(tensor: Any, node: Node = node) -> bool:
                 return self.order.before(tensor, node)
 
-            way = way_from(self.graphs, (node, twin), twins[-1].channels(self.kept), rows, before)
+            kept = twins[-1].channels(self.kept)
+            way = way_from(self.graphs, (node, twin), kept, channel_rows(part), before)
             ways[id(match.layer)] = way if _invertible(way) else _plain_way(part)
         return ways
 

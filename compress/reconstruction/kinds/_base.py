@@ -223,6 +223,16 @@ def parts_of(layer: Any, rank: int) -> tuple[list[Part], str]:
     return parts, "" if parts else "its equation is not a product of rows and a matrix"
 
 
+def channel_rows(part: Part) -> Callable[[Array], Array]:
+    """Returns what brings a tensor of a part's output, of one example, into rows of channels."""
+
+    def rows(y: Array) -> Array:
+        where = np.arange(part.positions(y, y))
+        return part.outputs(y, (np.zeros_like(where), where))
+
+    return rows
+
+
 def at(x: Array, places: Places) -> Array:
     """Returns rows of (examples, positions, ...)."""
     return np.asarray(x[places[0], places[1]])

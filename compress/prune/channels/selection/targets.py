@@ -108,14 +108,11 @@ def _weighed(
     own: Priced | None,
 ) -> Selection:
     """Chooses widths and blocks by their damage."""
-    widths = of_widths(own)
-    if widths is not None and not options.blocks:
-        own = lambda kept, _: widths(kept)  # noqa: E731 - of a model that keeps its blocks
     weights = weigh(coupling, context, criterion, blocks=options.blocks, on_progress=on_progress)
     found, round_to, dropped = by_damage(coupling, options, weights, target, own)
     allowed = allowed_for(coupling, options, round_to)
     notes = [f"block '{block.name}' left" for block in dropped]
-    notes += _told(coupling, options, found.choice, round_to, target, widths)
+    notes += _told(coupling, options, found.choice, round_to, target, of_widths(own))
     scores = [damage.scores for damage in weights.groups]
     mask = keep_best(coupling, scores, found.choice.totals - allowed.fixed)
     return Selection(mask, found.choice, step_text(round_to), tuple(notes), tuple(dropped))

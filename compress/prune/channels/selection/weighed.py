@@ -177,17 +177,16 @@ def by_damage(
         The allocation, the step of kept numbers that was used, and the blocks that leave.
     """
     costs = CostModel.of(coupling)
-    counted = costs.params if options.target_metric == "params" else costs.macs
+    counted = cost or (costs.params if options.target_metric == "params" else costs.macs)
 
-    def own(kept: npt.NDArray[Any], present: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        if not weights.blocks:
-            return counted(kept)
-        return np.asarray(counted(kept, present), np.float64)
+    def priced(kept: npt.NDArray[Any], present: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        # of a model whose blocks all stay nothing is known of them
+        return np.asarray(counted(kept, present if weights.blocks else None), np.float64)
 
     losses = weights.losses(coupling)
     best: tuple[Allocation, int] | None = None
     for round_to in ladder(options):
-        found = allocated(losses, allowed_for(coupling, options, round_to), cost or own, target)
+        found = allocated(losses, allowed_for(coupling, options, round_to), priced, target)
         if best is None or abs(found.choice.error) < abs(best[0].choice.error):
             best = found, round_to
         if found.choice.met:
