@@ -25,7 +25,7 @@ from compress.reconstruction.between import Between
 from compress.reconstruction.kinds import Part
 from compress.reconstruction.kronecker import Curvature
 from compress.reconstruction.least_squares import Flags
-from compress.reconstruction.samples import Clip, Sample, Singles
+from compress.reconstruction.samples import Clip, Sample, Singles, products
 from compress.reconstruction.sums import Numbers
 
 STEPS = 2
@@ -135,10 +135,10 @@ class Pair:
 
     def made(self, places: Places, kernels: Kernels) -> _Made:
         """Returns what kernels make at places."""
-        z = _times(places.rows, kernels.first) + kernels.shifts[0].astype(np.float32)
+        z = products(places.rows, kernels.first) + kernels.shifts[0].astype(np.float32)
         hidden, slope = self.between(z)
         rows = self._read(places, hidden)
-        outputs = _times(rows, kernels.second) + kernels.shifts[1].astype(np.float32)
+        outputs = products(rows, kernels.second) + kernels.shifts[1].astype(np.float32)
         return _Made(rows, slope, outputs)
 
     def _read(self, places: Places, hidden: Singles) -> Singles:
@@ -161,19 +161,13 @@ class Pair:
         outputs = made.outputs
         if self.clip is None:
             return outputs - places.targets, np.ones_like(outputs)
-        low, high = self.clip.low, self.clip.high
-        y, t = (outputs, places.targets) if places.base is None else (
-            outputs + places.base, places.targets + places.base
-        )  # fmt: skip
-        free = ((t <= low) & (y <= low)) | ((t >= high) & (y >= high))
-        wanted = np.clip(t, low, high)
-        return np.where(free, np.float32(0), y - wanted), (~free).astype(np.float32)
+        return self.clip.residual(outputs, places.targets, places.base)
 
     def forward(self, places: Places, made: _Made, kernels: Kernels, change: Kernels) -> Singles:
         """Returns J v, by rows and channels."""
-        moved = _times(places.rows, change.first) + change.shifts[0].astype(np.float32)
+        moved = products(places.rows, change.first) + change.shifts[0].astype(np.float32)
         rows = self._read(places, moved * made.slope)
-        found = _times(rows, kernels.second) + _times(made.rows, change.second)
+        found = products(rows, kernels.second) + products(made.rows, change.second)
         return np.asarray(found + change.shifts[1].astype(np.float32))
 
     def backward(self, places: Places, made: _Made, kernels: Kernels, u: Singles) -> Numbers:
@@ -309,12 +303,6 @@ def _by_kernel(first: _Change, second: _Change, change: Kernels) -> Kernels:
     one, shift = first(change.first, change.shifts[0])
     two, other = second(change.second, change.shifts[1])
     return Kernels(one, two, (shift, other))
-
-
-def _times(rows: Singles, kernel: Numbers) -> Singles:
-    """Returns rows x kernel, (rows, channels)."""
-    made = rows @ kernel.astype(np.float32)
-    return np.asarray(made.transpose(1, 0, 2).reshape(rows.shape[1], -1))
 
 
 def _across(rows: Singles, u: Singles, systems: int) -> Numbers:

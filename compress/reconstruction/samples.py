@@ -69,10 +69,13 @@ class Sample:
 
     def predicted(self, weights: Numbers, shift: Numbers) -> Singles:
         """Returns rows x weights + shift, (rows, channels)."""
-        made = self.rows @ weights.astype(np.float32)
-        made = made.transpose(1, 0, 2).reshape(len(self), -1)
-        made += shift.reshape(-1).astype(np.float32)
-        return np.asarray(made)
+        return products(self.rows, weights) + shift.reshape(-1).astype(np.float32)
+
+
+def products(rows: Singles, weights: Numbers) -> Singles:
+    """Returns rows (systems, rows, columns) x weights, (rows, channels)."""
+    made = rows @ weights.astype(np.float32)
+    return np.asarray(made.transpose(1, 0, 2).reshape(rows.shape[1], -1))
 
 
 def _by_system(targets: Singles, systems: int) -> Singles:
@@ -97,12 +100,25 @@ class Clip:
 
     def targets(self, sample: Sample, weights: Numbers, shift: Numbers) -> Singles:
         """Returns the targets nearest to what weights make that look the same when cut off."""
-        made, wanted = sample.predicted(weights, shift), sample.targets
-        if sample.base is not None:
-            made, wanted = made + sample.base, wanted + sample.base
-        free = np.where(
-            wanted <= self.low,
-            np.minimum(made, self.low),
-            np.where(wanted >= self.high, np.maximum(made, self.high), wanted),
-        )
-        return np.asarray(free if sample.base is None else free - sample.base)
+        made = sample.predicted(weights, shift)
+        off, _ = self.residual(made, sample.targets, sample.base)
+        return made - off
+
+    def residual(
+        self, made: Singles, wanted: Singles, base: Singles | None
+    ) -> tuple[Singles, Singles]:
+        """Returns what is made less the nearest that looks as wanted when cut off.
+
+        Args:
+            made, wanted: (rows, channels).
+            base: What is added to both before the activation.
+
+        Returns:
+            The difference, and 1 where it counts, 0 where both are cut off alike; (rows, channels).
+        """
+        if base is not None:
+            made, wanted = made + base, wanted + base
+        low, high = np.float32(self.low), np.float32(self.high)
+        alike = ((wanted <= low) & (made <= low)) | ((wanted >= high) & (made >= high))
+        off = np.where(alike, np.float32(0), made - np.clip(wanted, low, high))
+        return off, (~alike).astype(np.float32)

@@ -13,7 +13,7 @@ from compress.model.program import Node
 from compress.reconstruction.kinds import Kept, Part, Places
 from compress.reconstruction.matching import Match
 from compress.reconstruction.paths import Way
-from compress.reconstruction.samples import Sample
+from compress.reconstruction.samples import Sample, products
 from compress.reconstruction.values import Value
 
 Chunks = list[Value]
@@ -153,8 +153,7 @@ class Sampler:
             return twin.outputs(known[index].array, places)[:, kept]
         value = self.known.given[id(node)][0][index]
         rows = twin.rows(value.array, twin.blank_output(value.blank.shape), places)
-        kernel = twin.matrix(np.asarray(twin.kernel.numpy()))
-        found = (rows @ kernel).transpose(1, 0, 2).reshape(len(places[0]), -1)
+        found = products(rows, twin.weights())
         return np.asarray(found[:, kept] + twin.bias_vector()[kept].astype(np.float32))
 
     def drawn(self, part: Part, x: Value, made: npt.NDArray[Any]) -> Places:
