@@ -20,7 +20,7 @@ from compress.reconstruction.paths import Graph, Way
 from compress.reconstruction.samples import Sample
 from compress.reconstruction.sampling import Chunks, Sampler, window_of
 from compress.reconstruction.settling import settle
-from compress.reconstruction.sums import Numbers
+from compress.reconstruction.sums import Numbers, Sums
 
 SAMPLES = 16_000
 """Positions of the second kernel, of all examples together, in a step."""
@@ -69,6 +69,25 @@ class Task:
         return Sample.joined([pair.sample(places, kernels) for places in (*self.train, self.held)])
 
 
+@dataclass(frozen=True, eq=False)
+class Together:
+    """What came of solving a kernel together with the one in front.
+
+    Attributes:
+        start: Weights and shift of the second.
+        sums: Of the rows that it reads now.
+        gain: Error on examples held back over that of the solution before.
+        given: What the second layer is given now.
+        first: Name of the layer in front.
+    """
+
+    start: tuple[Numbers, Numbers]
+    sums: Sums
+    gain: float
+    given: Chunks
+    first: str
+
+
 class InARow:
     """Pairs of layers in a row in a pruned model.
 
@@ -77,6 +96,7 @@ class InARow:
         matches: What is solved for, by id of the layer.
         sampler: Draws positions.
         mask: Where a kernel may differ from zero.
+        call: Makes a call for every chunk.
     """
 
     def __init__(
@@ -85,8 +105,9 @@ class InARow:
         matches: dict[int, Match],
         sampler: Sampler,
         mask: Callable[[Any], npt.NDArray[np.bool_] | None],
+        call: Callable[[Node, list[Chunks]], list[Chunks]],
     ) -> None:
-        self.graph, self.sampler, self.mask = graph, sampler, mask
+        self.graph, self.sampler, self.mask, self.call = graph, sampler, mask, call
         self._found: dict[int, Found] = {}
         self._given: dict[int, Chunks] = {}
         for match in matches.values():
@@ -112,15 +133,37 @@ class InARow:
         if id(match.layer) in self._firsts:
             self._given[id(match.layer)] = given
 
-    def task(self, match: Match, given: Chunks, twin: Part, way: Way | None) -> Task | None:
-        """Returns what is to be solved together with a layer; None: nothing, or it is too large.
+    def together(
+        self, match: Match, given: Chunks, twin: Part, way: Way | None,
+        start: tuple[Numbers, Numbers], movable: bool,
+    ) -> Together | None:  # fmt: skip
+        """Solves a layer together with the one in front, which is put back.
 
         Args:
             match: The second layer.
             given: Its inputs.
             twin: Its kernel in the dense model.
             way: What follows it.
+            start: Its weights (systems, columns, outputs) and shift, behind its way.
+            movable: Whether something takes up a shift of it.
+
+        Returns:
+            What comes of it; None: there is no pair, it is too large, or nothing helped.
         """
+        task = self._task(match, given, twin, way)
+        if task is None:
+            return None
+        found = self._solved(task, way, start, movable)
+        if not found.steps:
+            return None
+        sums = task.second(found.kernels).sums()
+        self._settle_first(task, found.kernels)
+        kernels = found.kernels.second, found.kernels.shifts[1]
+        again = self._given_again(task)
+        return Together(kernels, sums, found.after / found.before, again, task.found.first.name)
+
+    def _task(self, match: Match, given: Chunks, twin: Part, way: Way | None) -> Task | None:
+        """Returns what is to be solved together with a layer; None: nothing, or it is too large."""
         found = self._found.get(id(match.layer))
         before = None if found is None else self._given.get(id(found.first.layer))
         if found is None or before is None:
@@ -182,17 +225,10 @@ class InARow:
         targets, base = self.sampler.targets(match, parts[1], twin, index, where, way)
         return Places(rows.astype(np.float32, copy=False), reads, targets, base)
 
-    def solve(
+    def _solved(
         self, task: Task, way: Way | None, start: tuple[Numbers, Numbers], movable: bool
     ) -> Joint:
-        """Solves both kernels together.
-
-        Args:
-            task: Of them.
-            way: What follows the second.
-            start: Weights (systems, columns, outputs) and shift of the second, behind its way.
-            movable: Whether something takes up a shift of the second.
-        """
+        """Solves both kernels from where they are."""
         first, second = task.parts
         kernel = first.weights()
         gain = task.between.way.gain.reshape(kernel.shape[0], 1, kernel.shape[2])
@@ -205,7 +241,7 @@ class InARow:
         kernels = Kernels(kernel * gain, start[0], (shift, start[1].reshape(-1)))
         return jointly(pair, task.train, task.held, kernels)
 
-    def settle_first(self, task: Task, kernels: Kernels) -> None:
+    def _settle_first(self, task: Task, kernels: Kernels) -> None:
         """Puts the solution of the first kernel back."""
         first, way = task.parts[0], task.between.way
         rows = np.concatenate([places.rows for places in (*task.train, task.held)], 1)
@@ -215,11 +251,11 @@ class InARow:
             None,
         )  # fmt: skip
 
-    def given_again(self, task: Task, call: Callable[[Node, list[Chunks]], list[Chunks]]) -> Chunks:
+    def _given_again(self, task: Task) -> Chunks:
         """Returns what the second layer is given, now that the first one's kernel is another."""
         value = self._given[id(task.found.first.layer)]
         for node in (task.found.first.calls[0], *task.found.nodes):
-            (value,) = call(node, [value])
+            (value,) = self.call(node, [value])
         return value
 
     def forget(self, match: Match) -> None:

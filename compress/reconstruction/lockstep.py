@@ -6,7 +6,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,40 +26,10 @@ from compress.reconstruction.ridge import fitted
 from compress.reconstruction.samples import Sample
 from compress.reconstruction.sampling import SAMPLES, Batches, Chunks, Known, Sampler
 from compress.reconstruction.settling import settle
-from compress.reconstruction.sums import Numbers, Sums
+from compress.reconstruction.sums import Numbers
 from compress.reconstruction.values import Store, Value
 
 OnLayer = Callable[[str, float], None]
-
-
-@dataclass(frozen=True, eq=False)
-class _Own:
-    """A kernel that is solved for, and whether something takes up a shift of it."""
-
-    match: Match
-    part: Part
-    twin: Part
-    way: Way | None
-    movable: bool
-
-
-@dataclass(frozen=True, eq=False)
-class _Together:
-    """What came of solving a kernel together with the one in front.
-
-    Attributes:
-        start: Weights and shift.
-        sums: Of the rows that it reads now.
-        gain: Error on examples held back over that of the solution before.
-        given: What the layer is given now.
-        first: Name of the layer in front.
-    """
-
-    start: tuple[Numbers, Numbers]
-    sums: Sums
-    gain: float
-    given: Chunks
-    first: str
 
 
 class Lockstep:
@@ -108,7 +77,9 @@ class Lockstep:
         self.sampler = Sampler(self.known, kept, batches, seed, samples)
         self.wanted: Counter[int] = Counter()  # tensors that are needed later, by how many
         self.solved: set[int] = set()
-        self.in_a_row = InARow(self.graphs[0], matches, self.sampler, mask) if joint else None
+        self.in_a_row = (
+            InARow(self.graphs[0], matches, self.sampler, mask, self._called) if joint else None
+        )
 
     @one_blas_thread()
     def run(self) -> tuple[list[npt.NDArray[Any]], list[npt.NDArray[Any]]]:
@@ -252,8 +223,10 @@ class Lockstep:
             fit, sums = fitted(problem, Sample.joined(train), held, now, clip)
             start = (fit.weights, fit.shift) if fit.better else (problem.before, now)
             before, after = (float(np.mean(side)) for side in (fit.before, fit.after))
-            own = _Own(match, part, twin, way, problem.shift is None)
-            joint = None if sums is None else self._together(own, given[0][0], start)
+            joint = None
+            if sums is not None and self.in_a_row is not None:
+                movable = problem.shift is None
+                joint = self.in_a_row.together(match, given[0][0], twin, way, start, movable)
             if joint is not None:
                 start, sums, again = joint.start, joint.sums, joint.given
                 # measured at other positions: what the solution before was there is the unit
@@ -294,25 +267,6 @@ class Lockstep:
             for first, second in pairs
             for mine, other in zip(first, second, strict=True)
         )
-
-    def _together(
-        self, own: _Own, given: Chunks, start: tuple[Numbers, Numbers]
-    ) -> _Together | None:
-        """Solves a kernel together with the one in front; None where that does not help."""
-        if self.in_a_row is None:
-            return None
-        task = self.in_a_row.task(own.match, given, own.twin, own.way)
-        if task is None:
-            return None
-        found = self.in_a_row.solve(task, own.way, start, own.movable)
-        if not found.steps:
-            return None
-        sums = task.second(found.kernels).sums()
-        self.in_a_row.settle_first(task, found.kernels)
-        again = self.in_a_row.given_again(task, self._called)
-        kernels = found.kernels.second, found.kernels.shifts[1]
-        gain = found.after / found.before
-        return _Together(kernels, sums, gain, again, task.found.first.name)
 
     def _problem(self, match: Match, part: Part, way: Way | None) -> tuple[Problem, Numbers]:
         """Returns what is to be solved behind the way, and the shift as it is there."""
