@@ -17,18 +17,20 @@ NAMED = 24
 """Layers that are named below the axis; of more, they are numbered."""
 LETTERS = 16
 """Of a name."""
-LEAST = 1e-8
-"""An error of nothing is drawn here."""
+LEAST = 1e-6
+"""An error of less is drawn here: on a logarithmic axis it would squeeze the others."""
 
 
 def depth_svg(report: RepairReport, name: str) -> Markup:
-    """Draws the errors of a repair; nothing where fewer than two layers were solved for.
+    """Draws the errors of a repair; nothing where fewer than two layers were broken.
+
+    Layers in front of which nothing is broken have no error, and no place.
 
     Args:
         report: Of the repair.
         name: Different for each picture of a page.
     """
-    layers = [layer for layer in report.layers if layer.before is not None]
+    layers = [layer for layer in report.layers if layer.before]
     if len(layers) < 2:
         return Markup()
     return draw_svg(name, (5.2, 3.4), partial(_errors, layers=layers))
