@@ -1,10 +1,12 @@
 """Two epochs of training after repair: the part of repair_resnet20 with `--finetune`.
 
-Nets at a quarter of the MACs, and the one whose widths and blocks were chosen by measured time, are
-taught by the dense net as in prune_resnet20 (one epoch over the training part doubled by its
-mirror images); so is the dense net itself. Each is trained at the learning rate used there; at the
-first seed also at the lower ones, and where one of these is better on the validation part, at all
-seeds. The files are timed together, those of the first seed: time does not depend on the training.
+Nets at a quarter of the MACs, one cut repaired and not repaired, and one whose widths and blocks
+were chosen by measured time, are taught by the dense net as in prune_resnet20 (one epoch over the
+training part doubled by its mirror images); so are the dense net itself and Torch-Pruning's net of
+a quarter of the MACs. The time aimed at is that of Torch-Pruning's net, where it is there. Each is
+trained at the learning rate used there; at the first seed also at the lower ones, and where one of
+these is better on the validation part, at all seeds. The files are timed together, those of the
+first seed: time does not depend on the training.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from benchmarks._peers import not_run
 from benchmarks._repair import (
     TORCH,
     WAYS,
+    Way,
     by_name,
     examples,
     macs_of,
@@ -35,12 +38,17 @@ from benchmarks.prune_resnet20 import RECIPE, Variants, timed
 TARGET = 0.25
 RATES = (RECIPE.learning_rate, RECIPE.learning_rate / 4)
 """The first is tried everywhere."""
-OURS = ("none", "l2", "damage")
+PEER = "torch-pruning global"
+OURS = {
+    "damage, none": replace(WAYS["damage"], label="the same cut, not repaired", after="nothing"),
+    "damage": WAYS["damage"],
+}
 LABELS = {
     "dense": "dense, two more epochs",
-    **{name: WAYS[name].label for name in OURS},
+    "damage": OURS["damage"].label,
+    "damage, none": OURS["damage, none"].label,
     "time": "widths and blocks by measured time, repaired",
-    **{name: label.removesuffix(", statistics re-estimated") for name, label in TORCH.items()},
+    PEER: TORCH[PEER].removesuffix(", statistics re-estimated"),
 }
 Maker = Callable[[int], Any]
 
@@ -52,34 +60,37 @@ def makers(given: argparse.Namespace, stored: Stored, variants: Variants) -> dic
 
     dense = variants.dense.model
 
-    def ours(name: str) -> Maker:
+    def ours(way: Way) -> Maker:
         def make(seed: int) -> Any:
             x = examples(variants, seed, given.examples)
-            return pruned(dense, WAYS[name], TARGET, x, seed)[0]
+            return pruned(dense, way, TARGET, x, seed)[0]
 
         return make
 
+    state = stored.provenance["peers"]["torch-pruning"]
+    peer = stored.result.get("torch-pruning")
+    theirs = None
+    if was_run(state):
+        theirs, peer = torch_pruned(variants, (TARGET,))[PEER, TARGET][0], {"version": state}
+    stored.save(**{"torch-pruning": peer if was_run(peer) else not_run(state)})
     chooser: list[Chooser] = []
 
     def by_time(seed: int) -> Any:
         if not chooser:
             chooser.append(Chooser(dense))
+            factor = given.factor if theirs is None else chooser[0].factor(theirs)
+            stored.result.setdefault("factor", factor)
         x = examples(variants, seed, given.examples)
         weights = chooser[0].weighed(x, seed)
-        model, kept = chooser[0].cut(chooser[0].nearest("both", weights, given.factor)[0])
+        nearest, _ = chooser[0].nearest("both", weights, stored.result["factor"])
+        model, kept = chooser[0].cut(nearest)
         repair(model, dense, x, kept=kept, examples=len(x), seed=seed)
         return model
 
     found: dict[str, Maker] = {"dense": lambda seed: copy_model(dense)}
-    found |= {name: ours(name) for name in OURS} | {"time": by_time}
-    state = stored.provenance["peers"]["torch-pruning"]
-    peer = stored.result.get("torch-pruning")
-    if was_run(state):
-        cut = torch_pruned(variants, (TARGET,))
-        found |= {name: lambda seed, model=model: copy_model(model)
-                  for (name, _), (model, _) in cut.items()}  # fmt: skip
-        peer = {"version": state}
-    stored.save(**{"torch-pruning": peer if was_run(peer) else not_run(state)})
+    found |= {name: ours(way) for name, way in OURS.items()} | {"time": by_time}
+    if theirs is not None:
+        found[PEER] = lambda seed: copy_model(theirs)
     return found
 
 

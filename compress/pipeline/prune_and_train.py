@@ -164,8 +164,7 @@ def _without_channels(
     from compress.prune.channels import prune_channels
 
     def finetune(smaller: Any, step: int, steps: int) -> None:
-        if plan.finetune.epochs != 0:
-            tuner.tune(smaller, f"fine-tuning, channel step {step} of {steps}", [])
+        tuner.tune(smaller, f"fine-tuning, channel step {step} of {steps}", [])
 
     def chosen(selection: Any) -> None:
         LOG.info("channels: %s", selection.summary())
@@ -179,7 +178,8 @@ def _without_channels(
             plan.channels,
             data=data,
             sensitivity=sensitivity,
-            finetune=finetune,
+            # without training, each repair aims at the dense model, not at the step before
+            finetune=finetune if plan.finetune.epochs != 0 else None,
             seed=plan.seed,
             repair=plan.repair,
             input_shape=data.input_shape,

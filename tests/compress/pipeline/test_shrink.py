@@ -205,6 +205,10 @@ def test_nothing_is_trained_and_all_is_repaired(
         assert part is not None
         (before, after), *_ = part["repair"]["output_error"]
         assert after < before
+    # the second step repairs what both steps broke: it aims at the dense model
+    assert record.channels is not None
+    broken = [layer["name"] for layer in record.channels["repair"]["layers"] if layer["before"]]
+    assert broken == ["h1", "h2", "head"]
     small = load_model(place / "candidates" / f"{record.small}.keras")
     middle = small.get_layer("h1").kernel.numpy()
     assert (middle == 0).mean() == pytest.approx(0.5, abs=0.05)
