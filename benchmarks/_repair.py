@@ -36,7 +36,7 @@ class Way:
 
     Attributes:
         label: In tables.
-        criterion, scope: See `ChannelOptions`.
+        criterion, scope, tries: See `ChannelOptions`.
         after: A name in `AFTER`.
     """
 
@@ -44,6 +44,7 @@ class Way:
     criterion: str
     scope: str
     after: str
+    tries: int = 0
 
 
 WAYS = {
@@ -57,7 +58,7 @@ WAYS = {
     "reconstruction": Way("criterion `reconstruction`, uniform widths, repaired",
                           "reconstruction", "layer", "repair"),
     "damage": Way("criterion `reconstruction`, widths by damage, repaired", "reconstruction",
-                  "damage", "repair"),
+                  "damage", "repair", ChannelOptions().tries),
 }  # fmt: skip
 TORCH = {
     "torch-pruning layer": "torch-pruning, l2, uniform widths, statistics re-estimated",
@@ -130,7 +131,9 @@ def pruned(
     from compress.prune.channels import prune_channels
 
     times = [time.perf_counter()]
-    options = ChannelOptions(criterion=way.criterion, scope=way.scope, round_to=ROUND_TO)
+    options = ChannelOptions(
+        criterion=way.criterion, scope=way.scope, round_to=ROUND_TO, tries=way.tries
+    )
     result = prune_channels(
         dense, options, macs=target, data=x, repair=False, seed=seed,
         on_choice=lambda _: times.append(time.perf_counter()),

@@ -81,8 +81,8 @@ def makers(given: argparse.Namespace, stored: Stored, variants: Variants) -> dic
             factor = given.factor if theirs is None else chooser[0].factor(theirs)
             stored.result.setdefault("factor", factor)
         x = examples(variants, seed, given.examples)
-        weights = chooser[0].weighed(x, seed)
-        nearest, _ = chooser[0].nearest("both", weights, stored.result["factor"])
+        weighed = chooser[0].weighed(x, seed)
+        nearest, _ = chooser[0].nearest("both", weighed, stored.result["factor"])
         model, kept = chooser[0].cut(nearest)
         repair(model, dense, x, kept=kept, examples=len(x), seed=seed)
         return model

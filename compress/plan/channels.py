@@ -95,6 +95,15 @@ class ChannelOptions:
         "--blocks",
         "let whole residual blocks leave too, where they cost least; with --channel-scope damage",
     )
+    tries: int = option(
+        16,
+        "--channel-tries",
+        "choices near the first one that are repaired and judged too: the best is taken; with "
+        "--channel-scope damage",
+        least=0,
+        most=10_000,
+        why="each is a repair",
+    )
     steps: int = option(
         1, "--channel-steps", "prune in this many steps, with fine-tuning after each", least=1,
         most=MOST_STEPS, why="each prunes and trains",

@@ -51,6 +51,10 @@ class PruneChannelsSettings(TypedDict, total=False):
     """let whole residual blocks leave too, where they cost least; with --channel-scope damage.
     Default: False."""
 
+    tries: Count
+    """choices near the first one that are repaired and judged too: the best is taken; with
+    --channel-scope damage. Default: 16."""
+
     steps: Count
     """prune in this many steps, with fine-tuning after each. Default: 1."""
 
@@ -406,6 +410,10 @@ class CompressModelSettings(TypedDict, total=False):
     blocks: bool
     """let whole residual blocks leave too, where they cost least; with --channel-scope damage.
     Default: False."""
+
+    channel_tries: Count
+    """choices near the first one that are repaired and judged too: the best is taken; with
+    --channel-scope damage. Default: 16."""
 
     channel_steps: Count
     """prune in this many steps, with fine-tuning after each. Default: 1."""

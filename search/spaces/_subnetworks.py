@@ -12,8 +12,8 @@ from compress.plan import ChannelOptions
 from compress.prune.channels.coupling.groups import Coupling, Group, Mask
 from compress.prune.channels.criteria import CRITERIA, Context
 from compress.prune.channels.selection.allowed import allowed_for
+from compress.prune.channels.selection.ranks import keep_best
 from compress.prune.channels.selection.solver import Allowed, Counts
-from compress.prune.channels.selection.targets import keep_best
 from compress.prune.channels.surgery import KeptIndices, kept_indices, sliced_model
 
 if TYPE_CHECKING:

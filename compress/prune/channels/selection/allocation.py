@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -65,8 +65,7 @@ class Losses:
         return np.asarray(widths.sum(-1) + (self.blocks * (gone & ~covered)).sum(-1))
 
 
-@dataclass(frozen=True, eq=False)
-class Allocation:
+class Allocation(NamedTuple):
     """Widths, and which blocks stay.
 
     Attributes:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from compress.plan import ChannelOptions
-from compress.prune.channels.coupling.groups import Coupling
+from compress.prune.channels.coupling.groups import Coupling, Mask
 from compress.prune.channels.criteria import Scores
 from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.selection.sensitivity import SensitivityMap
@@ -47,3 +48,18 @@ def by_loss(
         rank[np.argsort(part, kind="stable")] = losses
         ranks.append(rank / cost)
     return ranks
+
+
+def keep_best(coupling: Coupling, scores: Sequence[Scores], kept: npt.NDArray[np.int64]) -> Mask:
+    """Returns the mask that keeps so many removable units of each group, those of highest score.
+
+    Args:
+        coupling: Of the model.
+        scores: One array a group, higher = keep.
+        kept: Removable units to keep, (groups,).
+    """
+    mask = np.ones(coupling.units, bool)
+    for group, part, count in zip(coupling.groups, scores, kept, strict=True):
+        order = np.argsort(-part, kind="stable")  # of equal scores the first is kept
+        mask[group.units[order[count:]]] = False
+    return mask

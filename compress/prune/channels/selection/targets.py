@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from compress.core.errors import InputError
 from compress.plan import ChannelOptions
@@ -16,10 +14,12 @@ from compress.prune.channels.criteria import Context, Criterion, Scores
 from compress.prune.channels.selection.allocation import Priced
 from compress.prune.channels.selection.allowed import allowed_for, cost_of, ladder, step_text
 from compress.prune.channels.selection.feasible import infeasible, nothing_removable, smallest
-from compress.prune.channels.selection.ranks import by_loss, by_score
+from compress.prune.channels.selection.judging import Judge
+from compress.prune.channels.selection.ranks import by_loss, by_score, keep_best
+from compress.prune.channels.selection.refining import refined
 from compress.prune.channels.selection.sensitivity import SensitivityMap
 from compress.prune.channels.selection.solver import Choice, Cost, by_rank, by_share
-from compress.prune.channels.selection.weighed import OnProgress, by_damage, weigh
+from compress.prune.channels.selection.weighed import OnProgress, Weighed, Weights, by_damage, weigh
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,14 +108,24 @@ def _weighed(
     own: Priced | None,
 ) -> Selection:
     """Chooses widths and blocks by their damage."""
-    weights = weigh(coupling, context, criterion, blocks=options.blocks, on_progress=on_progress)
-    found, round_to, dropped = by_damage(coupling, options, weights, target, own)
-    allowed = allowed_for(coupling, options, round_to)
-    notes = [f"block '{block.name}' left" for block in dropped]
-    notes += _told(coupling, options, found.choice, round_to, target, of_widths(own))
-    scores = [damage.scores for damage in weights.groups]
-    mask = keep_best(coupling, scores, found.choice.totals - allowed.fixed)
-    return Selection(mask, found.choice, step_text(round_to), tuple(notes), tuple(dropped))
+    judge = Judge(coupling, context)
+    weights = weigh(
+        coupling, context, criterion, judge, blocks=options.blocks, on_progress=on_progress
+    )
+
+    def choose(scaled: Weights) -> Weighed:
+        return by_damage(coupling, options, scaled, target, own)
+
+    told = []
+    if options.tries:
+        best = refined(weights, choose, judge, options.tries, context.seed, on_progress)
+        found, told = best.found, [best.note()]
+    else:
+        found = choose(weights)
+    notes = [*(f"block '{block.name}' left" for block in found.dropped), *told]
+    notes += _told(coupling, options, found.choice, found.round_to, target, of_widths(own))
+    words = step_text(found.round_to)
+    return Selection(found.mask, found.choice, words, tuple(notes), found.dropped)
 
 
 def _to_target(
@@ -179,21 +189,6 @@ def of_widths(own: Priced | None) -> Cost | None:
 def cost_text(cost: float) -> str:
     """Returns a count with commas, and small numbers (milliseconds, say) with four digits."""
     return f"{cost:,.0f}" if cost >= 1000 else f"{cost:.4g}"
-
-
-def keep_best(coupling: Coupling, scores: Sequence[Scores], kept: npt.NDArray[np.int64]) -> Mask:
-    """Returns the mask that keeps so many removable units of each group, those of highest score.
-
-    Args:
-        coupling: Of the model.
-        scores: One array a group, higher = keep.
-        kept: Removable units to keep, (groups,).
-    """
-    mask = np.ones(coupling.units, bool)
-    for group, part, count in zip(coupling.groups, scores, kept, strict=True):
-        order = np.argsort(-part, kind="stable")  # of equal scores the first is kept
-        mask[group.units[order[count:]]] = False
-    return mask
 
 
 def _checked(scores: object, name: str, size: int) -> Scores:

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.errors import InputError
-from compress.data import drawn_inputs
-from compress.model.flattening import flat
-from compress.model.program import Program
-from compress.model.recording import record
 from compress.plan import ChannelOptions
 from compress.prune.channels.coupling.blocks import Block, blocks_of
-from compress.prune.channels.coupling.groups import Coupling, Group, Mask
+from compress.prune.channels.coupling.groups import Coupling, Mask
 from compress.prune.channels.criteria import Context, Criterion
 from compress.prune.channels.criteria.reconstruction import all_readers
 from compress.prune.channels.selection.allocation import Allocation, Losses, Priced, allocated
 from compress.prune.channels.selection.allowed import allowed_for, ladder
 from compress.prune.channels.selection.costs import CostModel
-from compress.prune.channels.selection.damage import Damage, damages, distances
-from compress.prune.channels.surgery import kept_indices, sliced_model
-from compress.reconstruction import repair
-from compress.reconstruction.matching import opens
+from compress.prune.channels.selection.damage import Damage, Numbers, damages
+from compress.prune.channels.selection.judging import Judge
+from compress.prune.channels.selection.ranks import keep_best
+from compress.prune.channels.selection.solver import Allowed, Choice
 
-JUDGED = 500
-"""Examples on which outputs are compared."""
-FEW_EXAMPLES = 300
-FEW_SAMPLES = 4000
-"""Of a repair that tells what a group or block is worth."""
-CALIBRATED = 2
-"""Place among the measured shares at which all layers are repaired."""
 OnProgress = Callable[[str, float], None]
 
 
@@ -65,11 +53,38 @@ class Weights:
         nested = np.array([[other.index in block.inner for other in blocks] for block in blocks])
         return Losses.of(by_count, self.blocks, inside, nested)
 
+    def scaled(self, groups: Numbers, blocks: Numbers) -> Weights:
+        """Returns them with a factor for each group and each block."""
+        return Weights(
+            tuple(
+                replace(damage, damage=tuple(factor * value for value in damage.damage))
+                for damage, factor in zip(self.groups, groups.tolist(), strict=True)
+            ),
+            tuple(np.multiply(self.blocks, blocks).tolist()),
+        )
+
+
+class Weighed(NamedTuple):
+    """What was chosen by damages.
+
+    Attributes:
+        choice: Totals per group, cost, error against the target.
+        mask: Kept units.
+        round_to: The step of kept numbers that was used.
+        dropped: Blocks that leave.
+    """
+
+    choice: Choice
+    mask: Mask
+    round_to: int
+    dropped: tuple[Block, ...]
+
 
 def weigh(
     coupling: Coupling,
     context: Context,
     criterion: Criterion,
+    judge: Judge,
     *,
     blocks: bool = False,
     on_progress: OnProgress | None = None,
@@ -84,77 +99,25 @@ def weigh(
         coupling: Of the model, whose weights are as before when this returns.
         context: Data and what the criterion sees.
         criterion: Chooses units within a group.
+        judge: Of the same model and data.
         blocks: Judge blocks too.
         on_progress: Called with (text, share that is done).
-
-    Raises:
-        InputError: There are no data, or the model takes several inputs.
     """
-    if context.data is None:
-        raise InputError("Channel scope 'damage' must have data to look at. Give data=.")
-    program = flat(record(coupling.program.model, opens))
-    if len(program.inputs) != 1:
-        raise InputError(
-            "Channel scope 'damage' must be of a model with one input. Received: "
-            f"{len(program.inputs)} inputs."
-        )
-    x = drawn_inputs(context.data, context.examples, context.seed)
     readers = context.of_all(all_readers)
 
     def told(text: str, share: float) -> None:
         if on_progress is not None:
             on_progress(text, share)
 
-    groups = damages(coupling, program, readers, context, criterion, [x[:JUDGED]], told)
-    judge = _Judge(coupling, program, x, context.seed)
-    found = []
-    for group, damage in zip(coupling.groups, groups, strict=True):
-        told(f"damage of {group.name}, all layers repaired", group.index / len(groups))
-        found.append(judge.calibrated(group, damage))
+    groups = damages(coupling, judge.program, readers, context, criterion, judge.judged, told)
     if not blocks:
-        return Weights(tuple(found))
+        return Weights(tuple(groups))
     leaving = blocks_of(coupling)
     losses = []
     for block in leaving:
         told(f"damage without {block.name}", block.index / len(leaving))
         losses.append(judge.damage(np.ones(coupling.units, bool), [block]))
-    return Weights(tuple(found), tuple(losses))
-
-
-class _Judge:
-    """Repairs thinner models on a few examples and compares their outputs."""
-
-    def __init__(
-        self, coupling: Coupling, program: Program, x: npt.NDArray[Any], seed: int
-    ) -> None:
-        self.coupling = coupling
-        self.x = x
-        self.seed = seed
-        self.wanted = program.run([x[:JUDGED]])
-
-    def damage(self, mask: Mask, blocks: Sequence[Block] = ()) -> float:
-        """Returns how far the outputs are when only this is kept, all layers repaired."""
-        small = sliced_model(self.coupling, mask, blocks)
-        repair(
-            small,
-            self.coupling.program.model,
-            self.x,
-            kept=kept_indices(self.coupling, mask, blocks),
-            examples=FEW_EXAMPLES,
-            samples=FEW_SAMPLES,
-            joint=False,
-            seed=self.seed,
-        )
-        return distances(self.wanted, record(small).run([self.x[:JUDGED]]))
-
-    def calibrated(self, group: Group, damage: Damage) -> Damage:
-        """Scales a group's damages by what repairing all layers makes of one of them."""
-        place = min(len(damage.removed) - 1, CALIBRATED)
-        count = damage.removed[place]
-        mask = np.ones(self.coupling.units, bool)
-        mask[group.units[np.argsort(damage.scores, kind="stable")[:count]]] = False
-        share = min(1.0, self.damage(mask) / max(damage.damage[place], 1e-12))
-        return replace(damage, damage=tuple(share * value for value in damage.damage))
+    return Weights(tuple(groups), tuple(losses))
 
 
 def by_damage(
@@ -163,7 +126,7 @@ def by_damage(
     weights: Weights,
     target: float,
     cost: Priced | None = None,
-) -> tuple[Allocation, int, list[Block]]:
+) -> Weighed:
     """Chooses widths and blocks for a target.
 
     Args:
@@ -172,9 +135,6 @@ def by_damage(
         weights: Of this model.
         target: What the cost comes to.
         cost: Of a kept set; default: what `options` count.
-
-    Returns:
-        The allocation, the step of kept numbers that was used, and the blocks that leave.
     """
     costs = CostModel.of(coupling)
     counted = cost or (costs.params if options.target_metric == "params" else costs.macs)
@@ -184,15 +144,20 @@ def by_damage(
         return np.asarray(counted(kept, present if weights.blocks else None), np.float64)
 
     losses = weights.losses(coupling)
-    best: tuple[Allocation, int] | None = None
+    best: tuple[Allocation, Allowed, int] | None = None
     for round_to in ladder(options):
-        found = allocated(losses, allowed_for(coupling, options, round_to), priced, target)
+        allowed = allowed_for(coupling, options, round_to)
+        found = allocated(losses, allowed, priced, target)
         if best is None or abs(found.choice.error) < abs(best[0].choice.error):
-            best = found, round_to
+            best = found, allowed, round_to
         if found.choice.met:
             break
     assert best is not None
-    gone = np.flatnonzero(best[0].present == 0)
+    (choice, present), allowed, round_to = best
+    scores = [damage.scores for damage in weights.groups]
+    mask = keep_best(coupling, scores, choice.totals - allowed.fixed)
+    gone = np.flatnonzero(present == 0)
     blocks = blocks_of(coupling) if len(gone) else ()
     outer = {inner for index in gone for inner in blocks[index].inner}
-    return *best, [blocks[index] for index in gone if index not in outer]
+    dropped = tuple(blocks[index] for index in gone if index not in outer)
+    return Weighed(choice, mask, round_to, dropped)

@@ -1,0 +1,101 @@
+"""Choices near the first one, judged whole: damages of single groups and blocks do not add up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.prune.channels.selection.judging import Judge
+from compress.prune.channels.selection.weighed import OnProgress, Weighed, Weights
+
+SPREAD = 0.3
+"""Standard deviation of the logarithm of the factors that are drawn."""
+OF_BLOCKS = (1.5, 2.0, 3.0, 5.0)
+"""Factors of all blocks that are tried first: two that leave harm more than each alone."""
+DRAWS = 3
+"""A try, at most: several draws may lead to one choice, which is judged once."""
+Factors = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+"""Of groups and of blocks."""
+
+
+class Refined(NamedTuple):
+    """The best of several allocations.
+
+    Attributes:
+        found: What is kept.
+        damage: What it is worth.
+        first: What the first one is worth.
+        tried: How many others were judged.
+    """
+
+    found: Weighed
+    damage: float
+    first: float
+    tried: int
+
+    def note(self) -> str:
+        """Returns one line that says what the search came to."""
+        return (
+            f"damage of the first choice, all layers repaired: {self.first:.3g}; of the best of "
+            f"{self.tried} near it: {self.damage:.3g}"
+        )
+
+
+def refined(
+    weights: Weights,
+    choose: Callable[[Weights], Weighed],
+    judge: Judge,
+    tries: int,
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
+) -> Refined:
+    """Searches around an allocation for one whose outputs are nearer, all layers repaired.
+
+    Factors of the damages of groups and blocks are drawn about the best found so far; each set
+    leads to the least sum of damages for the same target, so that every try keeps to it.
+
+    Args:
+        weights: As measured, one group or block at a time.
+        choose: Damages -> what is kept for the target.
+        judge: Tells what it is worth.
+        tries: Allocations that are judged beside the first.
+        seed: Of what is drawn.
+        on_progress: Called with (text, share that is done).
+
+    Returns:
+        The best; the first one where no other is better.
+    """
+    rng = np.random.default_rng(seed)
+    best: Factors = np.ones(len(weights.groups)), np.ones(len(weights.blocks))
+    ahead: list[Factors] = [
+        (best[0], factor * best[1]) for factor in OF_BLOCKS if len(weights.blocks)
+    ]
+    found = choose(weights)
+    first = least = judge.damage(found.mask, found.dropped)
+    seen = {_key(found)}
+    for _ in range(len(ahead) + DRAWS * tries):
+        factors = ahead.pop(0) if ahead else _near(best, rng)
+        near = choose(weights.scaled(*factors))
+        if _key(near) in seen:
+            continue
+        if on_progress is not None:
+            on_progress("choices near the first one", (len(seen) - 1) / tries)
+        seen.add(_key(near))
+        damage = judge.damage(near.mask, near.dropped)
+        if damage < least:
+            least, found, best = damage, near, factors
+        if len(seen) > tries:
+            break
+    return Refined(found, least, first, len(seen) - 1)
+
+
+def _near(best: Factors, rng: np.random.Generator) -> Factors:
+    groups, blocks = (part * np.exp(SPREAD * rng.standard_normal(len(part))) for part in best)
+    return groups, blocks
+
+
+def _key(found: Weighed) -> tuple[bytes, tuple[int, ...]]:
+    return found.mask.tobytes(), tuple(block.index for block in found.dropped)

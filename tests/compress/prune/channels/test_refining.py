@@ -1,0 +1,100 @@
+"""Choices near the first one: the best judged is taken, the first where none is better."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compress.prune.channels.selection.damage import Damage
+from compress.prune.channels.selection.refining import refined
+from compress.prune.channels.selection.solver import Choice
+from compress.prune.channels.selection.weighed import Weighed, Weights
+
+SCORES = np.arange(4.0)
+WEIGHTS = Weights(
+    tuple(
+        Damage(name, (1,), (value,), SCORES)
+        for name, value in zip("abc", (1, 1.2, 1.5), strict=True)
+    ),
+    (0.4, 0.5),
+)
+"""The blocks of least damage leave first, though together they harm."""
+
+
+def choose(weights: Weights) -> Weighed:
+    """Removes two of five: groups a, b, c and both blocks, those of least damage."""
+    values = [*(damage.damage[0] for damage in weights.groups), *weights.blocks]
+    gone = set(np.argsort(values, kind="stable")[:2].tolist())
+    mask = np.array([place not in gone for place in range(3)])
+    blocks: list[Any] = [SimpleNamespace(index=place - 3) for place in sorted(gone) if place >= 3]
+    return Weighed(Choice(mask.astype(int), 3.0, 0.0), mask, 1, tuple(blocks))
+
+
+class Judge:
+    """Knows what each choice is worth: both blocks harm together, b and one block least."""
+
+    def __init__(self, best: frozenset[str] = frozenset({"b", "block 0"})) -> None:
+        self.best = best
+        self.asked: list[frozenset[str]] = []
+
+    def damage(self, mask: Any, blocks: Any = ()) -> float:
+        names = {"abc"[place] for place in np.flatnonzero(~mask)}
+        gone = frozenset(names | {f"block {block.index}" for block in blocks})
+        self.asked.append(gone)
+        if gone == self.best:
+            return 0.1
+        return 3.0 if {"block 0", "block 1"} <= gone else 1.0
+
+
+def test_the_best_of_all_choices_is_found() -> None:
+    judge = Judge()
+    best = refined(WEIGHTS, choose, judge, 9)  # type: ignore[arg-type]
+    assert (best.first, best.damage) == (3.0, 0.1)
+    assert [block.index for block in best.found.dropped] == [0]
+    assert best.found.mask.tolist() == [True, False, True]
+    # none is judged twice: there are ten pairs of five
+    assert len(judge.asked) == len(set(judge.asked)) == best.tried + 1 <= 10
+    assert best.note() == (
+        "damage of the first choice, all layers repaired: 3; of the best of "
+        f"{best.tried} near it: 0.1"
+    )
+
+
+def test_the_first_choice_stays_where_none_is_better() -> None:
+    judge = Judge(frozenset({"block 0", "block 1"}))
+    best = refined(WEIGHTS, choose, judge, 6)  # type: ignore[arg-type]
+    assert best.first == best.damage == 0.1
+    assert len(best.found.dropped) == 2
+
+
+@pytest.mark.parametrize("tries", [1, 3])
+def test_no_more_are_judged_than_asked_for(tries: int) -> None:
+    judge = Judge()
+    best = refined(WEIGHTS, choose, judge, tries)  # type: ignore[arg-type]
+    assert best.tried == tries
+    assert len(judge.asked) == tries + 1
+
+
+def test_what_is_drawn_follows_from_the_seed() -> None:
+    def asked(seed: int) -> list[frozenset[str]]:
+        judge = Judge()
+        refined(WEIGHTS, choose, judge, 5, seed)  # type: ignore[arg-type]
+        return judge.asked
+
+    assert asked(1) == asked(1)
+    assert any(asked(0) != asked(seed) for seed in range(1, 5))
+
+
+def test_without_blocks_widths_alone_are_tried() -> None:
+    judge = Judge(frozenset({"a", "c"}))
+    told: list[tuple[str, float]] = []
+    best = refined(
+        Weights(WEIGHTS.groups), choose, judge, 2,  # type: ignore[arg-type]
+        on_progress=lambda text, share: told.append((text, share)),
+    )  # fmt: skip
+    assert (best.first, best.damage) == (1.0, 0.1)
+    assert told[0] == ("choices near the first one", 0.0)
+    assert len(told) == best.tried
