@@ -250,6 +250,7 @@ def test_times_of_all_seeds_are_told_with_the_interval_of_the_first() -> None:
     latency = {"ratio": 2.4, "ratio_low": 2.38, "ratio_high": 2.42, "spread": "interval"}
     run = {
         "test": 0.91, "macs": 40, "predicted": 2.41, "dropped": ["a"], "weighing_seconds": 9.0,
+        "choosing_seconds": 3.0,
         "repair_seconds": 2.0,
     }  # fmt: skip
     result = {
