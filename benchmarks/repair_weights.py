@@ -47,8 +47,8 @@ WAYS = {
     "global": Way("magnitude over all layers", "global", "magnitude", False),
     "layer repaired": Way("magnitude in each layer, repaired", "layer", "magnitude", True),
     "global repaired": Way("magnitude over all layers, repaired", "global", "magnitude", True),
-    "wanda repaired": Way("wanda in each layer, repaired", "layer", "wanda", True),
-    "obs repaired": Way("obs in each layer, repaired", "layer", "obs", True),
+    "wanda repaired": Way("wanda over all layers, repaired", "global", "wanda", True),
+    "obs repaired": Way("obs over all layers, repaired", "global", "obs", True),
 }
 TRAINED = {
     "labels": "repaired, labels",

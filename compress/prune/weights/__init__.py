@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,8 +51,8 @@ __all__ = [
 ]
 
 
-STEPS = 2
-"""In which weights are zeroed where each step is repaired: half of the logarithm, then all."""
+FEWEST_STEPS = 2
+"""In which weights are zeroed where each step is repaired; more where less than 1/e^2 is left."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -200,7 +201,8 @@ def pruned_at_once(
     def rank(targets: Sequence[Target]) -> tuple[list[Any], list[str]]:
         return saliencies(student, targets, options.saliency, x, seed)
 
-    for step in _steps(options, bool(count)):
+    steps = _steps(options, bool(count))
+    for step in steps:
         pruner = WeightPruner(step)
         report = pruner.once(student, rank)
         if not count or not report.pruned:
@@ -213,8 +215,9 @@ def pruned_at_once(
             if id(variable) in pruned and len(variable.shape) > 1
         }
         found = solve(
-            student, dense, x, masks=masks, examples=count, seed=seed, on_progress=on_progress
-        )
+            student, dense, x, masks=masks, examples=count, seed=seed, on_progress=on_progress,
+            joint=step is steps[-1],  # it takes as long again, and only the last one is kept
+        )  # fmt: skip
         report = replace(report, repair=found)
     return student, report
 
@@ -222,11 +225,14 @@ def pruned_at_once(
 def _steps(options: WeightOptions, repaired: bool) -> list[WeightOptions]:
     """Returns what is zeroed step by step, each repaired: what is left is then ranked anew.
 
-    An N:M pattern fixes the sparsity, and overrides grow with it: these take one step.
+    Each keeps the same share, about 1/e, of what the one before left. An N:M pattern fixes the
+    sparsity, and overrides grow with it: these take one step.
     """
     if not repaired or options.pattern.kind == "n:m" or options.overrides:
         return [options]
-    shares = [1 - (1 - options.sparsity) ** (step / STEPS) for step in range(1, STEPS)]
+    left = 1 - options.sparsity
+    count = max(FEWEST_STEPS, round(-math.log(left)))
+    shares = [1 - left ** (step / count) for step in range(1, count)]
     return [*(replace(options, sparsity=share, initial_sparsity=0.0) for share in shares), options]
 
 
