@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.prune.channels.selection.judging import Judge
+from compress.prune.channels.selection.solver import TOLERANCE
 from compress.prune.channels.selection.weighed import OnProgress, Weighed, Weights
 
 SPREAD = 0.3
@@ -55,7 +56,8 @@ def refined(
     """Searches around an allocation for one whose outputs are nearer, all layers repaired.
 
     Factors of the damages of groups and blocks are drawn about the best found so far; each set
-    leads to the least sum of damages for the same target, so that every try keeps to it.
+    leads to the least sum of damages for the same target. What misses it by more than the first
+    does is not judged.
 
     Args:
         weights: As measured, one group or block at a time.
@@ -75,11 +77,11 @@ def refined(
     ]
     found = choose(weights)
     first = least = judge.damage(found.mask, found.dropped)
-    seen = {_key(found)}
+    seen, off = {_key(found)}, max(TOLERANCE, abs(found.choice.error))
     for _ in range(len(ahead) + DRAWS * tries):
         factors = ahead.pop(0) if ahead else _near(best, rng)
         near = choose(weights.scaled(*factors))
-        if _key(near) in seen:
+        if _key(near) in seen or abs(near.choice.error) > off:
             continue
         if on_progress is not None:
             on_progress("choices near the first one", (len(seen) - 1) / tries)

@@ -70,6 +70,18 @@ def test_the_first_choice_stays_where_none_is_better() -> None:
     assert len(best.found.dropped) == 2
 
 
+def test_a_choice_that_misses_the_target_is_not_judged() -> None:
+    def missing(weights: Weights) -> Weighed:
+        found = choose(weights)
+        error = 0.03 if {block.index for block in found.dropped} == {0} else 0.01
+        return found._replace(choice=Choice(found.choice.totals, 3.0, error))
+
+    judge = Judge()
+    best = refined(WEIGHTS, missing, judge, 9)  # type: ignore[arg-type]
+    assert judge.best not in judge.asked
+    assert best.damage == 1.0
+
+
 @pytest.mark.parametrize("tries", [1, 3])
 def test_no_more_are_judged_than_asked_for(tries: int) -> None:
     judge = Judge()
