@@ -115,3 +115,29 @@ def test_what_prunes_at_once_takes_no_options_of_training(model: Any, x: Any) ->
         WeightPruner(saliency="obs").attach(model, steps_per_epoch=4, epochs=1).__enter__()
     with pytest.raises(InputError, match="epochs must be at least 1 to train"):
         compress.prune_weights(model, (x, np.arange(len(x)) % 3), epochs=0)
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "left"),
+    [(0.75, [0.5, 0.25]), (0.91, [0.3, 0.09]), (0.936, [0.4, 0.16, 0.064])],
+)
+def test_steps_keep_one_share_each_and_kernels_in_a_row_come_last(
+    small_cnn: Any, monkeypatch: pytest.MonkeyPatch, sparsity: float, left: list[float]
+) -> None:
+    """-ln 0.25 = 1.4, -ln 0.09 = 2.4 and -ln 0.064 = 2.7: two, two and three steps."""
+    import compress.prune.weights as weights
+
+    model, told = small_cnn(), []
+    solve = weights.solve
+
+    def seen(student: Any, *args: Any, masks: Any, joint: bool, **rest: Any) -> Any:
+        count = sum(mask.sum() for mask in masks.values())
+        told.append((count / sum(mask.size for mask in masks.values()), joint))
+        return solve(student, *args, masks=masks, joint=joint, **rest)
+
+    monkeypatch.setattr(weights, "solve", seen)
+    x = np.random.default_rng(0).normal(size=(40, *model.input_shape[1:])).astype(np.float32)
+    weights.prune_weights(model, x, sparsity=sparsity, scope="global", repair=40)
+    shares, joint = zip(*told, strict=True)
+    np.testing.assert_allclose(shares, left, atol=0.01)
+    assert joint == (*(False,) * (len(left) - 1), True)
