@@ -233,6 +233,7 @@ def _carried_out(
             place, count, threads, folder.path,
         )  # fmt: skip
         _wait_for_orphans(folder)
+        folder.clear()
         private = credentials.environment(plan.search.storage)
         if private:
             LOG.info(
@@ -257,6 +258,7 @@ def _carried_out(
             # shown commands name the threads: sums in another order are other sums
             same = replace(plan, threads=threads)
             failures = compress_front(folder, same, pool, display, past) if command == "run" else []
+        folder.clear()  # of workers that were killed on the way
         if command == "run":
             display.phase("Measuring latency", 0, 1, steps=True)
             measure_stage(folder, plan, lambda text, share: display.worker(0, text, share))

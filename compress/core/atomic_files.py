@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,6 +15,8 @@ from typing import Any
 from compress.core.errors import InputError
 
 _REMEDY = "Choose another folder with --out."
+_UNFINISHED = re.compile(r"\..+-[a-z0-9_]{8}\.part(\.[^.]+)?")
+"""What `replacing` calls a file that is being written."""
 LARGEST = 2**27
 """Bytes of a plan or a record."""
 
@@ -32,7 +35,9 @@ def replacing(path: Path) -> Iterator[Path]:
         The path to write to, in the same folder (a rename there is atomic).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.stem}-", suffix=f".part{path.suffix}"
+    )
     os.close(handle)
     temporary = Path(name)
     try:
@@ -52,6 +57,21 @@ def whole_files(folder: Path, suffix: str) -> list[Path]:
     A writer that is killed leaves its temporary file behind, and `glob` finds hidden files too.
     """
     return sorted(path for path in folder.glob(f"*{suffix}") if not path.name.startswith("."))
+
+
+def remove_unfinished(folder: Path) -> int:
+    """Removes what killed writers left in a folder and those below it.
+
+    Args:
+        folder: One that nobody writes to.
+
+    Returns:
+        How many files it were.
+    """
+    found = [path for path in folder.rglob(".*") if _UNFINISHED.fullmatch(path.name)]
+    for path in found:
+        path.unlink(missing_ok=True)
+    return len(found)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -224,6 +224,7 @@ def _compressed(
     folder.claim("compress", plan, facts, {"command": command})
     with folder.locked(), folder.logging():
         LOG.info("runs on %s", device.describe())
+        folder.clear()
         given.keep()
         write_data_record(folder, data)
         write_examples(folder, data, [path], teachers)

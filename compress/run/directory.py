@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from compress.core.atomic_files import (
     check_folder,
+    remove_unfinished,
     whole_files,
     writable_folder,
     write_json,
@@ -235,6 +236,12 @@ class RunFolder:
             yield
         finally:
             held.release()
+
+    def clear(self) -> None:
+        """Removes the half-written files of writers that were killed; nobody may write here."""
+        count = remove_unfinished(self.path)
+        if count:
+            LOG.info("removed %d file(s) that a killed process had not finished", count)
 
     @contextmanager
     def logging(self) -> Iterator[None]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from compress.core.atomic_files import whole_files
 from compress.core.errors import InputError
 from compress.plan import Plan
 from compress.plan.fields import from_flat
-from compress.run.directory import LOG
+from compress.run.directory import LOG, RunFolder
 from search.folder.directory import SearchFolder
 from search.folder.records import Candidate
 from search.plan import SearchPlan
@@ -58,6 +60,35 @@ def test_what_a_killed_writer_left_behind_is_no_record(tmp_path: Path) -> None:
     assert [item.id for item in folder.read_candidates()] == ["0000"]
     assert folder.read_finals() == folder.read_compressed() == []
     assert whole_files(folder.candidates, ".keras") == []
+
+
+def test_what_a_killed_writer_left_behind_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.claim("compress", Plan())
+    # the writer is killed between its bytes and the rename
+    code = (
+        "import os, sys\nfrom pathlib import Path\n"
+        "from compress.core.atomic_files import replacing\n"
+        "open_ = [replacing(Path(name)) for name in sys.argv[1:]]\n"
+        "for context in open_: context.__enter__().write_bytes(b'PK')\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    whole = folder.models / "0001.keras"
+    targets = [whole, folder.models / "0001.json", folder.path / "study.journal", folder.path / "a"]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, targets)], check=False)
+    assert done.returncode == -9
+    left = [path for path in folder.path.rglob(".*") if path.is_file()]
+    assert len(left) == len(targets)
+    whole.write_bytes(b"PK whole")
+    kept = [folder.path / ".gitignore", folder.path / ".my-settings.json", whole]
+    for path in kept[:-1]:
+        path.write_text("mine")
+    with folder.logging():
+        folder.clear()
+        folder.clear()
+    assert all(path.exists() for path in kept)
+    assert not any(path.exists() for path in left)
+    assert folder.log.read_text().count("removed 4 file(s)") == 1
 
 
 def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:
