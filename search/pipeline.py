@@ -19,7 +19,7 @@ from compress.core.device import available_cores, gpu_count
 from compress.core.errors import InputError, RunFailed
 from compress.core.platform import host
 from compress.data.shared import shared
-from compress.pipeline.checks import check_training
+from compress.pipeline.checks import check_training, told
 from compress.pipeline.compression import write_data_record
 from compress.pipeline.preflight import preflight
 from compress.pipeline.teachers import load_teachers
@@ -201,6 +201,7 @@ def _carried_out(
         # before the model starts TensorFlow, which then stays as it is
         gpu_count(plan.device)
     data = load_for_space(plan, space, given)
+    plan = told(plan, data)
     find_sources(plan.search.warm_start, plan.search.space, plan.search.objectives, data)
     gpus = gpu_count(plan.device)
     space.check(data)
@@ -240,8 +241,9 @@ def _carried_out(
                 "the storage's password is kept nowhere: to go on later, give it again, best in %s",
                 credentials.PASSWORD,
             )
-        # what has no name cannot be loaded by workers
-        least = None if given is None else 0
+        # what has no name cannot be loaded by workers; what a model's head tells of a file is
+        # not looked for again
+        least = 0 if given is not None or around else None
         with (
             shared(data, folder.shared, least_bytes=least) as (data, unshared),
             LocalPool(folder, count, plan.device, threads, gpus, private) as pool,

@@ -84,6 +84,10 @@ TASKS: Registry[Any] = Registry(
         "binary": f"{_TASKS}.yes_no:Binary",
         "multilabel": f"{_TASKS}.yes_no:MultiLabel",
         "regression": f"{_TASKS}.regression:Regression",
+        "segmentation": f"{_TASKS}.by_position:Segmentation",
+        "tagging": f"{_TASKS}.by_position:Tagging",
+        "masks": f"{_TASKS}.masks:Masks",
+        "reconstruction": f"{_TASKS}.reconstruction:Reconstruction",
         "unlabelled": f"{_TASKS}.unlabelled:Answers",
     },
 )

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from compress.core.errors import InputError
 from compress.core.plugins import SOURCES
 from compress.data import digits, folder, idx, keras_datasets, npz, python
 from compress.data._base import Dataset, RawData, Split, Unlabelled, drawn_inputs
+from compress.data.adapters import answered_by, labelled
 from compress.data.answers import Answering, answered
 from compress.data.examples import check_split
+from compress.data.meaning import Head, meaning_of
 from compress.data.preprocessing import Preprocessing, fit_preprocessing
 from compress.data.splitting import split_off
 from compress.plan import DataOptions
-from compress.task import UNLABELLED, has_classes
+from compress.plan.data import AUTO
+from compress.task import TASKS, UNLABELLED, has_classes, has_positions, needs_labels
 
 __all__ = [
     "DataOptions",
@@ -42,6 +45,7 @@ def load_data(
     seed: int = 0,
     preprocess: Preprocessing | None = None,
     answers: Answering | None = None,
+    head: Head | None = None,
 ) -> Dataset:
     """Loads a data set and gives it a training, a validation and a test part.
 
@@ -51,17 +55,21 @@ def load_data(
     Args:
         source: "digits"; a name in `keras.datasets` (mnist, fashion_mnist, cifar10,
             cifar100); a folder of IDX files or of class sub-folders with images; an .npz
-            file; or "package.module:function" returning a `Dataset`. Options as one
-            `DataOptions` record are taken whole.
+            file; or "package.module:function" returning a `Dataset`, (x, y) or a stream of such
+            pairs, which are fed as they are. Options as one `DataOptions` record are taken whole.
         normalize: "standardize", "unit", "symmetric", "center", "caffe", "torch", "none" (see
             `fit_preprocessing`), or "auto" (= "standardize" here).
         val_fraction: Share of the training part, in (0, 1).
         test_fraction: Share of everything, in (0, 1).
-        task: What labels mean: "multiclass", "binary", "multilabel" or "regression"; the last
-            two from an .npz file only. Or "unlabelled": there are none, or they are not looked at.
+        task: What labels mean: "multiclass" or "binary"; from an .npz file also "multilabel",
+            "regression", "segmentation", "tagging" or "masks". Or there are none, or they are not
+            looked at: "reconstruction" (the input is what is wanted), "unlabelled" (what a model
+            answers is). "auto": labels and head tell.
         seed: Seed of the splits, at least 0.
         preprocess: A stored scaling to use instead of learning one.
         answers: Of data without labels: what a model answers to inputs, which stands for them.
+        head: Of the model that is fed and judged, where there is one: says how arrays of an .npz
+            file are meant.
 
     Returns:
         The data set; `dataset.inputs("train")` is what a model is fed.
@@ -70,8 +78,7 @@ def load_data(
         InputError: The source is unknown, missing, damaged or inconsistent.
 
     Shapes:
-        `dataset.train.x`: (n, ...); `dataset.train.y`: (n,) class indices, (n, labels) of 0 and
-            1, or (n, targets).
+        `dataset.train.x`: (n, ...); `dataset.train.y`: see `compress.data.Split`.
 
     Example:
         >>> data = load_data("digits", normalize="unit")
@@ -87,16 +94,18 @@ def load_data(
         else DataOptions(source, task, normalize, val_fraction, test_fraction)
     )
     load = check_source(options)
-    if load is None:
-        return _from_python(options.source)
     bare = options.task == UNLABELLED
     if bare and answers is None:
         raise InputError(
             "Examples without labels must be for a model that exists: its answers stand for "
             f"labels. Received: task {options.task} and no model."
         )
-    raw = load(options.source, options.task) if load in _BY_TASK else load(options.source)
-    return _finish(raw.without_labels() if bare else raw, options, seed, preprocess, answers)
+    if load is None:
+        return _from_python(options, seed, answers, head)
+    raw = _raw(options, load, head)
+    if options.task != AUTO and not needs_labels(options.task):
+        raw = raw.without_labels()
+    return _finish(raw, options, seed, preprocess, answers, head)
 
 
 def check_source(options: DataOptions) -> Callable[[str], RawData] | None:
@@ -113,7 +122,9 @@ def check_source(options: DataOptions) -> Callable[[str], RawData] | None:
     if _is_python(options.source):
         return None
     load = _loader(options.source)
-    if load in _OF_CLASSES and not has_classes(options.task) and options.task != UNLABELLED:
+    task = options.task
+    of_classes = task == AUTO or has_classes(task) or not needs_labels(task)
+    if load in _OF_CLASSES and not of_classes:
         raise InputError(
             f"A {options.task} task must come from an .npz file or module:function. "
             f"Received: '{options.source}'."
@@ -122,20 +133,51 @@ def check_source(options: DataOptions) -> Callable[[str], RawData] | None:
 
 
 _OF_CLASSES = (digits.load, keras_datasets.load, idx.load, folder.load)
-_BY_TASK = (npz.load, folder.load)
+
+
+def _raw(options: DataOptions, load: Callable[[str], RawData], head: Head | None) -> RawData:
+    """Reads a source; what is in some of them depends on the task."""
+    if load is npz.load:
+        return npz.load(options.source, options.task, head)
+    if load is folder.load:
+        return folder.load(options.source, options.task)
+    return load(options.source)
 
 
 def _is_python(source: str) -> bool:
     return ":" in source and not Path(source).exists() and "/" not in source.partition(":")[0]
 
 
-def _from_python(source: str) -> Dataset:
-    result = python.call(source)
-    if not isinstance(result, Dataset):
+def _from_python(
+    options: DataOptions, seed: int, answers: Answering | None, head: Head | None
+) -> Dataset:
+    """Makes a data set of what the user's function returns; arrays and streams are fed as is."""
+    result = python.call(options.source)
+    if isinstance(result, Dataset):
+        return result
+    if options.normalize not in ("auto", "none"):
         raise InputError(
-            f"'{source}' must return a compress.data.Dataset. Received: {type(result).__name__}."
+            "normalize goes with files and names: what a function returns is fed as it is. "
+            f"Received: {options.normalize}. Scale it there."
         )
-    return result
+    how: dict[str, Any] = {
+        "head": head,
+        "seed": seed,
+        "val_fraction": options.val_fraction,
+        "test_fraction": options.test_fraction,
+    }
+    try:
+        if options.task == UNLABELLED and answers is not None:
+            found = answered_by(answers, result, **how)
+        else:
+            task = None if options.task == AUTO else options.task
+            found = labelled(result, task=task, **how)
+    except InputError as error:
+        raise InputError(
+            f"'{options.source}' must return a compress.data.Dataset, (x, y) or a stream of such "
+            f"pairs. Received: a {type(result).__name__}. {error}"
+        ) from None
+    return replace(found, name=options.source)
 
 
 def _loader(source: str) -> Callable[[str], RawData]:
@@ -165,10 +207,11 @@ def _finish(
     options: DataOptions,
     seed: int,
     preprocess: Preprocessing | None,
-    answers: Answering | None = None,
+    answers: Answering | None,
+    head: Head | None,
 ) -> Dataset:
-    kind = options.task
-    classes = raw.class_names or _numbered(raw.train, options.source, kind)
+    kind, notes = _kind(raw, options, head)
+    classes = raw.class_names or _numbered(raw.train, options.source, kind, head)
     # checked before splitting: a stray label would fail there, and less clearly
     check_split(raw.train, "train", options.source, len(classes), kind)
     train, test, val = raw.train, raw.test, raw.val
@@ -191,17 +234,40 @@ def _finish(
         )
     if answers is not None and kind == UNLABELLED:
         train, val, test = (answered(part, preprocess, answers) for part in (train, val, test))
-        classes = tuple(str(column) for column in range(train.y.shape[1]))
+        classes = tuple(str(column) for column in range(train.y.shape[-1]))
     return Dataset(
-        options.source, train, val, test, classes, preprocess, raw.notes, kind, raw.max_value
+        options.source,
+        train,
+        val,
+        test,
+        classes,
+        preprocess,
+        (*raw.notes, *notes),
+        kind,
+        raw.max_value,
     )
 
 
-def _numbered(train: Split, source: str, kind: str) -> tuple[str, ...]:
-    """Names the classes by their indices; k distinct labels must be 0 to k-1."""
-    if not has_classes(kind):
-        return tuple(str(column) for column in range(train.y.shape[1]))
-    count = len(np.unique(train.y))
-    if count < 2:
+def _kind(raw: RawData, options: DataOptions, head: Head | None) -> tuple[str, tuple[str, ...]]:
+    """Returns the kind of task, and how it was told where the user does not say."""
+    if raw.kind or options.task != AUTO:
+        return raw.kind or options.task, ()
+    meaning = meaning_of(raw.train.y, head, None)
+    # that sources of classes are of classes needs no note
+    return meaning.kind, () if meaning.kind == "multiclass" else meaning.notes
+
+
+def _numbered(train: Split, source: str, kind: str, head: Head | None) -> tuple[str, ...]:
+    """Names the classes by their indices; k distinct labels must be 0 to k-1.
+
+    Of classes by position a model may know more than there are labels of.
+    """
+    if TASKS[kind].of_inputs:
+        count = int(train.x.shape[-1])
+    elif has_positions(kind) and head is not None:
+        count = head.outputs
+    else:
+        count = TASKS[kind].names_of(train.y)
+    if count < 2 and (has_classes(kind) or has_positions(kind)):
         raise InputError(f"'{source}' must have at least two classes. Received: {count}.")
     return tuple(str(label) for label in range(count))

@@ -14,10 +14,12 @@ from compress.core.errors import InputError
 from compress.data.examples import Array, check_split, is_finite
 from compress.data.keys import example_keys
 from compress.data.preprocessing import Preprocessing
-from compress.task import Task, has_classes, make_task
+from compress.task import TASKS, Task, has_classes, make_task
 
 Labels = npt.NDArray[np.int64]
 SPLITS = ("train", "val", "test")
+_GLANCE = 1000
+"""Training examples that tell what guessing costs where they are labels too."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,9 @@ class Split:
     Attributes:
         x: Examples as the source stores them (bytes stay bytes), shape (n, ...).
         y: Class indices (n,), int64; of several labels (n, labels), 0 or 1, int64; of
-            numbers (n, targets), float32.
+            numbers (n, targets) or (n, positions ..., targets), float32; of classes by position
+            (n, positions ...), int32, -1 is void; of masks (n, positions ..., masks), 0 or 1,
+            int8. Rows without columns where there are none.
         weight: How many examples each one counts for in training, (n,), at least 0, not all
             0; None: one each.
     """
@@ -61,6 +65,7 @@ class RawData:
         class_names: One name a class, label or target; None: their indices serve as names.
         max_value: What "full" means in `x` (255 for bytes); pixels are divided by it.
         notes: What was skipped or changed on the way, for the report.
+        kind: Of the task that labels were read for; "": of the one that was asked for.
     """
 
     train: Split
@@ -69,6 +74,7 @@ class RawData:
     class_names: tuple[str, ...] | None = None
     max_value: float = 1.0
     notes: tuple[str, ...] = ()
+    kind: str = ""
 
     def without_labels(self) -> RawData:
         """Returns the same examples alone; weights are of labels."""
@@ -92,8 +98,10 @@ class Dataset:
         class_names: One name a class (label, target), in label order.
         preprocess: Raw `x` -> model input.
         notes: What was skipped or changed while loading.
-        kind: "multiclass", "binary" (two names, one output), "multilabel", "regression" or
-            "unlabelled" (labels are what a model answers, (n, outputs)).
+        kind: "multiclass", "binary" (two names, one output), "multilabel", "regression";
+            "segmentation", "tagging" and "masks" (labels at every position); "reconstruction"
+            (the input is the label: y has rows without columns); or "unlabelled" (labels are
+            what a model answers, (n, ..., outputs)).
         max_value: What "full" means in `x`, where `load_data` read a file; None: inputs are
             fed as `preprocess` says and no other scaling is thought of.
 
@@ -137,7 +145,24 @@ class Dataset:
     @cached_property
     def task(self) -> Task:
         """What labels mean, and how outputs are trained and judged."""
-        return make_task(self.kind, self.num_classes, self.train.y)
+        labels = self.train.y
+        if self.gives_back:  # some of them: what guessing costs need not be exact
+            index = np.linspace(0, len(self.train) - 1, min(_GLANCE, len(self.train)))
+            labels = self.preprocess(self.train.x[index.astype(np.int64)])
+        return make_task(self.kind, self.num_classes, labels)
+
+    @property
+    def gives_back(self) -> bool:
+        """Whether labels are the inputs themselves; `y` holds none then."""
+        return bool(TASKS[self.kind].of_inputs)
+
+    def labels(self, of: Split) -> npt.NDArray[Any]:
+        """Returns what outputs for examples are held against: labels, or inputs as they are fed.
+
+        Args:
+            of: A part, or some of its examples.
+        """
+        return self.preprocess(of.x) if self.gives_back else of.y
 
     @property
     def num_classes(self) -> int:
@@ -175,16 +200,11 @@ class Dataset:
     def counts(self) -> dict[str, list[int]]:
         """Returns the examples of each class, per part, in label order.
 
-        Of several labels those that have it; of numbers all, once a target.
+        Of several labels, masks and classes by position those that have it; of numbers all, once
+        a target.
         """
-        return {part: self._counts(self.split(part).y) for part in SPLITS}
-
-    def _counts(self, labels: npt.NDArray[Any]) -> list[int]:
-        if has_classes(self.kind):
-            return [int(n) for n in np.bincount(labels, minlength=self.num_classes)]
-        if self.kind == "multilabel":
-            return [int(n) for n in labels.sum(axis=0)]
-        return [len(labels)] * self.num_classes
+        task = TASKS[self.kind]
+        return {part: task.counts(self.split(part).y, self.num_classes) for part in SPLITS}
 
     @cached_property
     def keys(self) -> dict[str, npt.NDArray[np.uint64]]:

@@ -6,6 +6,7 @@ found for data that are read by name or path alone (`compress.data.load_data`).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from compress.data.preprocessing import Preprocessing
 from compress.data.splitting import split_off
 from compress.data.streams import gathered, is_stream, several_inputs, stream_name
 from compress.plan import DataOptions
-from compress.task import UNLABELLED
+from compress.plan.data import AUTO
+from compress.task import TASKS, UNLABELLED
 
 LARGEST_WHOLE = 2**24
 """float32, in which models compute, holds all whole numbers up to this one."""
@@ -51,7 +53,7 @@ def arrays_of(data: Any, head: Head | None = None) -> tuple[Array, Any, Any, str
             f"data must be x, (x, y) or (x, y, weights). Received: a tuple of {len(parts)}."
         )
     x, y, weight = (*parts, None, None)[:3]
-    labels = None if y is None else as_array(y, "y")
+    labels = None if y is None else _labels(y)
     examples = _examples(x, None if labels is None else len(labels), head)
     weights = None if weight is None else as_array(weight, "weights").astype(np.float32)
     for other, what in ((labels, "y"), (weights, "weights")):
@@ -93,6 +95,18 @@ def as_array(value: Any, name: str) -> Array:
             f"{array.shape}."
         )
     return array
+
+
+def _labels(y: Any) -> Array:
+    """Returns labels as an array: numbers, or names of classes."""
+    if not isinstance(y, dict):
+        with suppress(TypeError, ValueError):
+            array = np.asarray(y)
+            if array.dtype == object and all(isinstance(item, str) for item in array.flat):
+                array = array.astype(str)
+            if array.dtype.kind in "US" and array.ndim:
+                return array
+    return as_array(y, "y")
 
 
 def _examples(x: Any, count: int | None, head: Head | None) -> Array:
@@ -155,21 +169,48 @@ def labelled(
         InputError: There are no labels, they do not fit the head or the task, or see `Dataset`.
     """
     DataOptions(
-        task=task or DataOptions.task,
+        task=task or AUTO,
         val_fraction=val_fraction,
         test_fraction=test_fraction or DataOptions.test_fraction,
     )
+    if task is not None and TASKS[task].of_inputs:
+        return _given_back(data, val, test, task, head, seed, val_fraction, test_fraction)
     x, y, weight, name = arrays_of(data, head)
     if y is None:
         raise InputError(
             "data must hold labels here. Received: examples alone. Give (x, y), or a stream of "
-            "such pairs; to shrink a model without labels give task='unlabelled'."
+            "such pairs; to shrink a model without labels give task='unlabelled' "
+            "(or 'reconstruction', of an autoencoder)."
         )
     meaning = meaning_of(y, head, task)
     train = Split(x, meaning.read(y, "y"), weight)
     held, tested = (_part(part, meaning, head) for part in (val, test))
     count = meaning.names or _count(train.y)
     return _divided((train, held, tested), name, meaning, count, seed, val_fraction, test_fraction)
+
+
+def _given_back(
+    data: Any,
+    val: Any,
+    test: Any,
+    task: str,
+    head: Head | None,
+    seed: int,
+    val_fraction: float,
+    test_fraction: float | None,
+) -> Dataset:
+    """Makes a data set of examples that are their own labels; others are not looked at."""
+
+    def part(given: Any) -> Split | None:
+        return None if given is None else Split.unlabelled(arrays_of(given, head)[0])
+
+    train = part(data)
+    if train is None:
+        raise InputError("data must hold examples. Received: None.")
+    return _divided(
+        (train, part(val), part(test)), name_of(data), Meaning(task), train.x.shape[-1],
+        seed, val_fraction, test_fraction,
+    )  # fmt: skip
 
 
 def answered_by(
@@ -201,7 +242,7 @@ def answered_by(
     if train is None:
         raise InputError("data must hold examples. Received: None.")
     return _divided(
-        (train, part(val), part(test)), name_of(data), Meaning(UNLABELLED), train.y.shape[1],
+        (train, part(val), part(test)), name_of(data), Meaning(UNLABELLED), train.y.shape[-1],
         seed, val_fraction, test_fraction,
     )  # fmt: skip
 
@@ -227,7 +268,7 @@ def _divided(
         train,
         held,
         tested if tested is not None else held.take(np.arange(0)),
-        tuple(str(label) for label in range(count)),
+        meaning.classes or tuple(str(label) for label in range(count)),
         Preprocessing(),
         meaning.notes,
         kind,

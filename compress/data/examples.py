@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.task import has_classes
+from compress.task import TASKS
 
 if TYPE_CHECKING:
     from compress.data._base import Split
@@ -32,7 +32,7 @@ def check_split(
         )
     if len(split) == 0:
         raise InputError(f"The {part} part of '{name}' must not be empty. Received: 0 examples.")
-    _check_labels(split.y, part, name, num_classes, kind)
+    TASKS[kind].check(split.y, part, name, num_classes)
     weight = split.weight
     if weight is not None:
         shaped = weight.shape == (len(split),)
@@ -54,90 +54,32 @@ def is_finite(x: Array) -> bool:
     return all(np.isfinite(x[at : at + rows]).all() for at in range(0, len(x), rows))
 
 
-def _check_labels(
-    labels: npt.NDArray[Any], part: str, name: str, num_classes: int, kind: str
-) -> None:
-    if has_classes(kind):
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= num_classes:
-            shifted = low == 1 and high == num_classes
-            hint = " Do they start at 1? Class indices start at 0: subtract 1." if shifted else ""
-            raise InputError(
-                f"Labels of '{name}' must be in [0, {num_classes}) ({num_classes} classes). "
-                f"Received: {low if low < 0 else high} in the {part} part.{hint}"
-            )
-        return
-    if labels.ndim != 2 or labels.shape[1] != num_classes:
-        raise InputError(
-            f"Labels of '{name}' must have shape (n, {num_classes}). Received: {labels.shape} in "
-            f"the {part} part."
-        )
-    if kind == "multilabel" and not np.isin(labels, (0, 1)).all():
-        raise InputError(f"Labels of '{name}' must be 0 or 1. Received: others in the {part} part.")
-    if not np.isfinite(labels).all():
-        raise InputError(f"Labels of '{name}' must be finite. Received: NaN or infinity.")
-
-
-def as_labels(labels: Array, name: str, kind: str = "multiclass") -> npt.NDArray[Any]:
-    """Returns `labels` as the task wants them.
+def as_labels(
+    labels: Array, name: str, kind: str = "multiclass", shape: tuple[int | None, ...] = ()
+) -> npt.NDArray[Any]:
+    """Returns `labels` as the task wants them; see `compress.task.Task.read`.
 
     Args:
-        labels: Class indices, shape (n,) or (n, 1), any integer type; several labels
-            (n, labels), 0 or 1; numbers (n,) or (n, targets).
+        labels: As the user gives them.
         name: The array's name, for the error.
         kind: Of the task.
+        shape: Of the output of the model that answers them, where it is known.
 
     Raises:
         InputError: Another shape or type (one-hot rows, floating point).
     """
-    if kind != "multilabel" and not has_classes(kind):
-        if labels.ndim not in (1, 2) or labels.dtype.kind not in "fiub":
-            raise InputError(
-                f"{name} must be numbers of shape (n,) or (n, targets). Received: shape "
-                f"{labels.shape}, type {labels.dtype}."
-            )
-        labels = labels[:, np.newaxis] if labels.ndim == 1 else labels
-        if not labels.shape[1]:
-            raise InputError(f"{name} must have at least one target. Received: none.")
-        with np.errstate(over="ignore"):  # infinity is refused later, and in words
-            return labels.astype(np.float32)
-    if kind == "multilabel":
-        numbers = labels.dtype.kind in "fiub" and labels.ndim == 2 and labels.shape[1]
-        if not numbers or not np.isin(labels, (0, 1)).all():
-            raise InputError(
-                f"{name} must be rows of 0 and 1, one column a label. Received: shape "
-                f"{labels.shape}, type {labels.dtype}."
-            )
-        return labels.astype(np.int64)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1 or labels.dtype.kind not in "iub":
-        raise InputError(
-            f"{name} must be a vector of integer class indices. "
-            f"Received: shape {labels.shape}, type {labels.dtype}.{_other_task(labels)}"
-        )
-    return labels.astype(np.int64)
+    read: npt.NDArray[Any] = TASKS[kind].read(labels, name, shape)
+    return read
 
 
-def _other_task(labels: Array) -> str:
-    """Returns which task labels that are no class indices are likely to be of, as a hint."""
-    if labels.dtype.kind not in "fiub" or not labels.size:
-        return ""
-    if labels.ndim == 2 and np.isin(labels, (0, 1)).all():
-        if (labels.sum(axis=1) == 1).all():
-            return " Are they one-hot? Give their argmax, or --task multilabel for several labels."
-        return " Several labels an example? Give --task multilabel."
-    if labels.dtype.kind == "f" and labels.ndim in (1, 2):
-        return " Numbers to predict? Give --task regression; classes: as integers."
-    return ""
-
-
-def as_examples(examples: Array, name: str) -> Array:
+def as_examples(examples: Array, name: str, rank: int | None = None) -> Array:
     """Returns `examples` with a channel axis on grey images; numbers only.
 
     Args:
-        examples: Shape (n, features), (n, H, W) or (n, H, W, C).
+        examples: Shape (n, features), (n, H, W), (n, H, W, C) or (n, ...).
         name: The array's name, for the error.
+        rank: How many axes an example has that the model takes; None: that is not known, and
+            two of them are a grey image's.
 
     Raises:
         InputError: Not numeric, no example axis, or nothing in an example.
@@ -155,4 +97,5 @@ def as_examples(examples: Array, name: str) -> Array:
     if examples.dtype.kind == "f" and examples.dtype != np.float32:
         with np.errstate(over="ignore"):  # infinity is refused later, and in words
             examples = examples.astype(np.float32)
-    return examples[..., np.newaxis] if examples.ndim == 3 else examples
+    grey = examples.ndim == 3 and rank in (None, 3)
+    return examples[..., np.newaxis] if grey else examples

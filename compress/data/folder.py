@@ -13,10 +13,11 @@ import numpy as np
 from compress.core.errors import InputError
 from compress.data._base import RawData, Split
 from compress.data.images import SUFFIXES, Common, common, read
-from compress.task import UNLABELLED
+from compress.plan.data import AUTO
+from compress.task import needs_labels
 
 
-def load(source: str, kind: str = "multiclass") -> RawData:
+def load(source: str, kind: str = AUTO) -> RawData:
     """Reads all images at one size and depth, grey where every image is grey, else RGB.
 
     Args:
@@ -31,7 +32,8 @@ def load(source: str, kind: str = "multiclass") -> RawData:
     parts = {part: root / part for part in ("train", "val", "test") if (root / part).is_dir()}
     if "train" not in parts:
         parts = {"train": root}
-    classes = None if kind == UNLABELLED else _classes(parts["train"])
+    labelled = kind == AUTO or needs_labels(kind)
+    classes = _classes(parts["train"]) if labelled else None
     skipped: Counter[str] = Counter()
     files = {part: _files(folder, classes, skipped) for part, folder in parts.items()}
     form = common([path for listed in files.values() for path, _ in listed])

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError
 from compress.data.examples import Array, as_labels
-from compress.task import has_classes
+from compress.task import TASKS, has_classes, has_positions
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,23 @@ class Head:
 
     Attributes:
         activation: "softmax", "sigmoid" or "linear" (none, so that outputs are logits or numbers).
-        outputs: The width of its output.
+        shape: Of its output for one example, the width last; open sizes are None.
         input_shape: Of one example; open sizes are None.
     """
 
     activation: str
-    outputs: int
+    shape: tuple[int | None, ...]
     input_shape: tuple[int | None, ...]
+
+    @property
+    def outputs(self) -> int:
+        """The width of its output."""
+        return int(self.shape[-1] or 0)
+
+    @property
+    def positions(self) -> int:
+        """How many axes there are between the batch and the width."""
+        return len(self.shape) - 1
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,8 @@ class Meaning:
         one_hot: Rows have one 1, at the class.
         whole: Class indices that are written as floating point.
         notes: How it was told, for reports.
+        shape: Of a model's output for one example, where it is known and has positions.
+        classes: Where labels are the classes' names: these, in the order of their indices.
     """
 
     kind: str
@@ -45,6 +57,8 @@ class Meaning:
     one_hot: bool = False
     whole: bool = False
     notes: tuple[str, ...] = ()
+    shape: tuple[int | None, ...] = ()
+    classes: tuple[str, ...] = ()
 
     def read(self, labels: Array, name: str) -> npt.NDArray[Any]:
         """Returns labels as a data set holds them.
@@ -52,6 +66,8 @@ class Meaning:
         Raises:
             InputError: They are of another kind.
         """
+        if self.classes:
+            return _indices(labels, self.classes, name)
         if self.one_hot:
             if labels.ndim != 2 or not _is_one_hot(labels):
                 raise InputError(
@@ -61,25 +77,27 @@ class Meaning:
             return as_labels(labels.argmax(axis=1), name, self.kind)
         if self.whole and labels.dtype.kind == "f" and _is_whole(labels):
             labels = labels.astype(np.int64)
-        return as_labels(labels, name, self.kind)
+        return as_labels(labels, name, self.kind, self.shape)
 
 
 def meaning_of(y: Array, head: Head | None, task: str | None) -> Meaning:
     """Tells what labels mean.
 
     Args:
-        y: (n,), (n, 1) or (n, columns).
+        y: (n,), (n, 1), (n, columns), or (n, positions ...) with columns or without.
         head: Of the model, where there is one.
         task: What the user says; None: labels and head tell.
 
     Raises:
         InputError: They disagree.
     """
+    if not y.size:
+        raise InputError(f"y must hold labels, (n, ...), n at least 1. Received: shape {y.shape}.")
     column = y.ndim == 1 or (y.ndim == 2 and y.shape[1] == 1)
-    if y.ndim > 2 or not y.size:
-        raise InputError(
-            f"y must have shape (n,) or (n, columns), n at least 1. Received: {y.shape}."
-        )
+    if y.dtype.kind in "US":
+        return _by_name(y, head, task, column)
+    if y.ndim > 2 or (head is not None and head.positions) or (task and has_positions(task)):
+        return _by_position(y, head, task)
     if task is not None:
         return _said(y, head, task, column)
     width, ends = (head.outputs, head.activation) if head is not None else (0, "")
@@ -92,6 +110,81 @@ def meaning_of(y: Array, head: Head | None, task: str | None) -> Meaning:
         note += f" and the model's head ({ends}, {width} outputs)" if width else ""
     notes = (f"{note}; task= overrides it",)
     return Meaning(kind, _names(kind, y, head, column), one_hot, whole, notes)
+
+
+def _by_name(y: Array, head: Head | None, task: str | None, column: bool) -> Meaning:
+    """Reads labels that are names of classes: indices by alphabetical order."""
+    names = tuple(_text(np.unique(y)))
+    one = len(names) == 2 and head is not None and head.outputs == 1
+    kind = task or ("binary" if one else "multiclass")
+    if not column or not has_classes(kind):
+        raise InputError(
+            "y may hold names where each example is of one class, (n,). Received: names of shape "
+            f"{y.shape} for a {kind} task."
+        )
+    if len(names) < 2:
+        raise InputError(f"y must be of at least two classes. Received: '{names[0]}' alone.")
+    listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    note = f"labels are names: classes are numbered by alphabetical order ({listed})"
+    return Meaning(kind, len(names), notes=(note,), classes=names)
+
+
+def _indices(labels: Array, classes: tuple[str, ...], name: str) -> npt.NDArray[np.int64]:
+    """Returns the places of names among the classes."""
+    places = {text: place for place, text in enumerate(classes)}
+    texts = _text(labels.reshape(-1)) if labels.dtype.kind in "US" else []
+    missing = next((text for text in texts if text not in places), None)
+    if len(texts) != len(labels) or missing is not None:
+        received = f"type {labels.dtype}" if missing is None else f"'{missing}'"
+        raise InputError(
+            f"{name} must be names of the training part's classes. Received: {received}."
+        )
+    return np.array([places[text] for text in texts], np.int64)
+
+
+def _text(names: Array) -> list[str]:
+    if names.dtype.kind == "S":
+        return [name.decode("utf-8", "backslashreplace") for name in names.tolist()]
+    return [str(name) for name in names.tolist()]
+
+
+def _by_position(y: Array, head: Head | None, task: str | None) -> Meaning:
+    """Reads labels that are an array for each example."""
+    positions = head.positions if head is not None else 0
+    kind, notes = task or "", tuple[str, ...]()
+    if task is None:
+        kind, why = _kind_by_position(y, head)
+        note = f"task {kind}, inferred from the labels ({why})"
+        if head is not None:
+            note += f" and the model's head ({head.activation}, {head.outputs} outputs a position)"
+        notes = (f"{note}; task= overrides it",)
+    shape = head.shape if head is not None and positions else ()
+    names = head.outputs if head is not None else 0
+    return Meaning(kind, names or TASKS[kind].names_of(y), notes=notes, shape=shape)
+
+
+def _kind_by_position(y: Array, head: Head | None) -> tuple[str, str]:
+    """Returns the task of an array for each example, and what it shows by."""
+    yes_no = bool(np.isin(y, (0, 1)).all())
+    whole = y.dtype.kind in "iub"
+    if head is None:
+        return ("segmentation", "class indices") if whole else ("regression", "numbers")
+    of_classes = "tagging" if head.positions == 1 else "segmentation"
+    indices = y.ndim == head.positions + 1 or y.shape[-1] == 1
+    if head.activation == "softmax":
+        if not indices and not yes_no:
+            raise InputError(
+                "y must be class indices or one-hot at every position for a model that ends in "
+                f"softmax. Received: numbers of shape {y.shape}."
+            )
+        return of_classes, "class indices" if indices else "one-hot"
+    if yes_no and (head.activation == "sigmoid" or whole):
+        if head.outputs > 1 and indices:
+            return of_classes, "class indices"
+        return "masks", "0 and 1"
+    if whole and indices and head.outputs > 1:
+        return of_classes, "class indices"
+    return "regression", "numbers"
 
 
 def _said(y: Array, head: Head | None, task: str, column: bool) -> Meaning:

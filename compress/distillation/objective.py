@@ -8,7 +8,7 @@ from typing import Any
 import numpy.typing as npt
 
 from compress.distillation.hints import Hint
-from compress.distillation.losses import LogitLoss
+from compress.distillation.losses import LogitLoss, by_position
 from compress.distillation.teachers import Teachers, blended
 from compress.plan import Ramp
 from compress.train import Batch, LabelObjective
@@ -85,7 +85,8 @@ class DistillObjective:
         if self._loss is not None:
             temperature = self._temperature.at(batch.progress)
             logits = tf.cast(batch.given["teacher_logits"], tf.float32)
-            taught = self._loss(
+            taught = by_position(
+                self._loss,
                 batch.logits,
                 blended(logits, self._teacher_weights, self._labels.task.activation, temperature),
                 temperature=temperature,

@@ -162,7 +162,7 @@ def _judged(
             return blended(logits, weights, task.activation, 1.0)
 
         logits = Predictor(view, data.preprocess)(data.val.x)
-    found = task.quality(data.val.y, logits)
+    found = task.quality(data.labels(data.val), logits)
     name, chance = task.qualities[0], task.chance()
     if found[name] > chance:
         return found, []

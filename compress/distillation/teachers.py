@@ -68,7 +68,7 @@ class Teachers:
         """Returns what the losses need for a batch of model inputs (graph code).
 
         Returns:
-            "teacher_logits" (batch, teachers, outputs) and "teacher_hint<i>" for each hint.
+            "teacher_logits" (batch, teachers, ..., outputs) and "teacher_hint<i>" for each hint.
         """
         import tensorflow as tf
 
@@ -138,13 +138,13 @@ def blended(logits: Any, weights: Sequence[float], activation: str, temperature:
     softmax(z / T) = sum_k w_k softmax(z_k / T), likewise with sigmoid; of numbers the mean.
 
     Args:
-        logits: (batch, teachers, outputs), float32.
+        logits: (batch, teachers, ..., outputs), float32.
         weights: Of the teachers, sum 1.
         activation: Of the task.
         temperature: T, above 0.
 
     Returns:
-        (batch, outputs).
+        (batch, ..., outputs).
 
     Reference:
         Hinton, Vinyals & Dean 2015, section 1 (ensembles: the arithmetic mean of the
@@ -154,7 +154,8 @@ def blended(logits: Any, weights: Sequence[float], activation: str, temperature:
 
     if len(weights) == 1:
         return logits[:, 0]
-    share = tf.constant(weights, tf.float32)[:, None]  # (teachers, 1)
+    # (teachers, 1 ...)
+    share = tf.reshape(tf.constant(weights, tf.float32), (-1, *[1] * (len(logits.shape) - 2)))
     if activation == "linear":
         return tf.reduce_sum(logits * share, axis=1)
     softened = logits / temperature
@@ -188,7 +189,8 @@ def class_order(
         return None
     check_shapes(teacher, data)
     width = teacher.outputs[0].shape[-1]
-    if data.kind in ("binary", "regression") or width != len(names):
+    named = data.task.outputs == data.num_classes and data.task.activation != "linear"
+    if not named or width != len(names):
         wanted = list(data.class_names)
         if list(names) == wanted and width == data.task.outputs:
             return None

@@ -105,13 +105,13 @@ def write_files(
                 if on_refusal is not None:
                     on_refusal(name, str(error))
                 continue
-            got = run_all(session, probe)
+            got = run_all(session, probe).reshape(expected.shape)
             results.append(
                 Exported(
                     name,
                     path,
                     float(np.abs(got - expected).max()),
-                    task.agreement(_flat(got), _flat(expected), threshold=threshold),
+                    task.agreement(got, expected, threshold=threshold),
                     len(probe),
                     about,
                 )
@@ -135,10 +135,6 @@ def write_files(
     return results
 
 
-def _flat(outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return outputs.reshape(len(outputs), -1)
-
-
 def _task(model: keras.Model, data: Dataset | Unlabelled) -> tuple[Task, Sequence[str]]:
     """Returns by what outputs are compared, and what they are called; without labels by the head.
 
@@ -147,7 +143,7 @@ def _task(model: keras.Model, data: Dataset | Unlabelled) -> tuple[Task, Sequenc
     if isinstance(data, Dataset):
         return data.task, data.class_names
     head = head_of(model)
-    width = int(np.prod(model.outputs[0].shape[1:])) if head is None else head.outputs
+    width = 1 if head is None else head.outputs
     ends = "linear" if head is None else head.activation
     kind = data.kind or {"softmax": "multiclass", "sigmoid": "multilabel"}.get(ends, "regression")
     names = 2 if kind == "binary" else width

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,9 +36,8 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 
 
 def resampled(
-    labels: npt.NDArray[Any],
-    scores: npt.NDArray[np.float32],
-    quality: Callable[[npt.NDArray[Any], npt.NDArray[np.float32]], dict[str, float]],
+    count: int,
+    quality: Callable[[npt.NDArray[np.int64]], dict[str, float]],
     name: str,
     *,
     seed: int,
@@ -49,22 +47,20 @@ def resampled(
     None where there are fewer than `FEWEST` examples, or some samples of them have no quality.
 
     Args:
-        labels: (n, ...).
-        scores: (n, outputs).
-        quality: (labels, scores) -> qualities by name.
+        count: Of examples, n.
+        quality: Places of examples, (n,), some of them several times -> qualities by name.
         name: Which of them.
         seed: Of the resampling.
 
     Reference:
         Efron & Tibshirani 1993, "An Introduction to the Bootstrap", section 13.3.
     """
-    if len(labels) < FEWEST:
+    if count < FEWEST:
         return None
     random = np.random.default_rng(seed)
     found = []
     for _ in range(RESAMPLES):
-        picked = random.integers(len(labels), size=len(labels))
-        found.append(quality(labels[picked], scores[picked])[name])
+        found.append(quality(random.integers(count, size=count))[name])
     if not np.isfinite(found).all():
         return None
     low, high = np.quantile(found, [0.025, 0.975])

@@ -27,24 +27,29 @@ def check_head(model: keras.Model, data: Dataset) -> None:
         InputError: Several inputs or outputs, another input shape or width of the output.
     """
     check_shapes(model, data)
-    width = model.outputs[0].shape[-1]
-    if len(model.outputs[0].shape) != 2 or width != data.task.outputs:
-        nouns = {"multilabel": "labels", "regression": "targets", "unlabelled": "answers"}
-        noun = nouns.get(data.kind, "classes")
+    wanted, made = data.task.output_shape, tuple(model.outputs[0].shape)
+    # sizes that a model leaves open are the data's
+    fits = len(made) == len(wanted) + 1 and all(
+        size in (None, want) for size, want in zip(made[1:], wanted, strict=True)
+    )
+    if not fits:
+        shape = ", ".join(map(str, ("batch", *wanted)))
         raise InputError(
-            f"Model '{model.name}' must output (batch, {data.task.outputs}) for the data's "
-            f"{data.num_classes} {noun}. Received: {tuple(model.outputs[0].shape)}."
-            f"{_other_task(model, data)}"
+            f"Model '{model.name}' must output ({shape}) for the data's {data.num_classes} "
+            f"{data.task.noun}. Received: {made}.{_other_task(model, data)}"
         )
 
 
 def _other_task(model: keras.Model, data: Dataset) -> str:
     """Returns which task a head that does not fit is likely to be for, as a hint."""
-    last, width = producer(model), model.outputs[0].shape[-1]
+    last, (*positions, width) = producer(model), model.outputs[0].shape[1:]
 
     def ends(activation: str) -> bool:
         return is_activation_layer(last, activation) or ends_in(last, activation)
 
+    if positions and data.task.output_shape[:-1] == ():
+        kinds = "tagging" if len(positions) == 1 else "segmentation or masks"
+        return f" It answers at every position: give --task {kinds}, with such labels."
     if data.kind == "multiclass" and ends("sigmoid"):
         task = "binary" if width == 1 else "multilabel"
         return f" Its head is a sigmoid: give --task {task}, with such labels."
@@ -78,16 +83,16 @@ def check_shapes(model: keras.Model, data: Dataset | Unlabelled) -> None:
 
 
 def answering(model: keras.Model) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
-    """Returns what a model answers to inputs, (n, outputs), in inference mode.
+    """Returns what a model answers to inputs, (n, ..., outputs), in inference mode.
 
     Raises:
-        InputError: The model has several outputs, or one of another rank.
+        InputError: The model has several outputs, or one without an axis of outputs.
     """
-    if len(model.outputs or []) != 1 or len(model.outputs[0].shape) != 2:
+    if len(model.outputs or []) != 1 or len(model.outputs[0].shape) < 2:
         shapes = [tuple(output.shape) for output in model.outputs or []]
         raise InputError(
-            f"Model '{model.name}' must output (batch, outputs) for its answers to stand for "
-            f"labels. Received: {shapes}."
+            f"Model '{model.name}' must have one output (batch, ..., outputs) for its answers to "
+            f"stand for labels. Received: {shapes}."
         )
     return lambda inputs: np.asarray(model(inputs, training=False), np.float32)
 
@@ -102,7 +107,7 @@ def head_of(model: keras.Model) -> Head | None:
     if len(getattr(model, "inputs", None) or []) != 1 or len(model.outputs or []) != 1:
         return None
     shape = tuple(model.outputs[0].shape)
-    if len(shape) != 2 or shape[-1] is None:
+    if len(shape) < 2 or shape[-1] is None:
         return None
     last = producer(model)
     while is_graph(last) and len(last.outputs) == 1:  # a nested model
@@ -110,7 +115,7 @@ def head_of(model: keras.Model) -> Head | None:
     ends = ("softmax", "sigmoid")
     found = [name for name in ends if is_activation_layer(last, name) or ends_in(last, name)]
     activation = found[0] if found else "linear"
-    return Head(activation, int(shape[-1]), tuple(model.inputs[0].shape[1:]))
+    return Head(activation, shape[1:], tuple(model.inputs[0].shape[1:]))
 
 
 def is_activation_layer(layer: Any, activation: str) -> bool:

@@ -16,12 +16,23 @@ from compress.core.errors import FeasibleError, InputError
 from compress.data import Dataset
 from compress.pipeline.prepared import Subject
 from compress.plan import LayerPair, LayerShare, Plan
+from compress.plan.data import AUTO
 from compress.prune.channels import check_channels
 from compress.prune.channels.criteria import CRITERIA
 from compress.train.augment import check_augment
 
 if TYPE_CHECKING:
     import keras
+
+
+PlanT = TypeVar("PlanT", bound=Plan)
+
+
+def told(plan: PlanT, data: Dataset) -> PlanT:
+    """Returns a plan that says of which task its data are, so that it is told once."""
+    if plan.data.task != AUTO:
+        return plan
+    return replace(plan, data=replace(plan.data, task=data.kind))
 
 
 def check_training(plan: Plan, data: Dataset) -> None:
@@ -32,7 +43,7 @@ def check_training(plan: Plan, data: Dataset) -> None:
     """
     from compress.train.steps import class_weights
 
-    check_augment(plan.finetune.augment, data.input_shape)
+    check_augment(plan.finetune.augment, data)
     class_weights(data, plan.finetune.class_weights)
 
 
@@ -65,7 +76,6 @@ def check_by_data(plan: Plan, data: Dataset) -> None:
         update_times(plan.weights, plan.finetune.epochs_for(steps) * steps, steps)
 
 
-PlanT = TypeVar("PlanT", bound=Plan)
 Run = Callable[[Subject], None]
 
 

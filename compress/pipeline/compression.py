@@ -16,7 +16,7 @@ from compress.data.adapters import is_bare
 from compress.model.heads import check_head
 from compress.model.io import as_model, load_model, save_model
 from compress.model.walk import functional, weights_hash
-from compress.pipeline.checks import check_by_data, check_by_models
+from compress.pipeline.checks import check_by_data, check_by_models, told
 from compress.pipeline.context import OnProgress, Work, silent
 from compress.pipeline.preflight import preflight
 from compress.pipeline.prepared import prepare
@@ -206,6 +206,7 @@ def _compressed(
     device = setup(plan.device, plan.threads)
     original = load_model(given.file)
     data = examples(original)
+    plan = told(plan, data)
     teachers = [given.file] if plan.distill.teacher.automatic else plan.distill.teacher.files
     functional(original)
     check_head(original, data)

@@ -6,6 +6,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
+from compress.data import Dataset
 from compress.measure import count_macs
 from compress.model.heads import decides_at
 from compress.pipeline.context import Work
@@ -48,7 +52,6 @@ def judged_files(
     from compress.exporting import export
     from compress.measure.quality import run_all
     from compress.measure.runtimes import session_for
-    from compress.measure.sampling import resampled
     from compress.measure.size import file_sizes
 
     model, stem, data, plan = variant.model, variant.stem, work.data, work.plan
@@ -62,7 +65,6 @@ def judged_files(
         formats = tuple(kind for kind in formats if kind != "sparse")
     inputs, held_out = data.inputs("test"), data.inputs("val")
     quality = partial(data.task.quality, threshold=decides_at(model, data.task))
-    main = data.task.qualities[0]
     options = replace(plan.export, formats=formats)
 
     def refused(kind: str, reason: str) -> None:
@@ -92,21 +94,38 @@ def judged_files(
                 unsupported=analysis.unsupported,
                 size_bytes=sizes.size,
                 gzip_bytes=sizes.gzip,
-                test=quality(data.test.y, scores),
+                test=quality(data.labels(data.test), scores),
                 max_difference=made.max_difference,
                 agreement=made.agreement,
                 checked=made.checked,
                 zstd_bytes=sizes.zstd,
                 sparse_macs=analysis.sparse_macs,
-                val=quality(data.val.y, chosen_by),
+                val=quality(data.labels(data.val), chosen_by),
                 tested=len(scores),
                 # a share of right examples needs no more than their number
                 test_interval=None
-                if main in data.task.shares
-                else resampled(data.test.y, scores, quality, main, seed=plan.seed),
+                if data.task.qualities[0] in data.task.shares
+                else _interval(data, scores, decides_at(model, data.task), plan.seed),
             )
         )
     return artifacts, missing
+
+
+def _interval(
+    data: Dataset, scores: npt.NDArray[np.float32], threshold: float, seed: int
+) -> tuple[float, float] | None:
+    """Returns the 95 % interval of the main quality on the test part."""
+    from compress.measure.sampling import resampled
+
+    task, labels = data.task, data.labels(data.test)
+    tallies = task.tallies(labels, scores, threshold=threshold)
+
+    def quality(picked: npt.NDArray[np.int64]) -> dict[str, float]:
+        if tallies is not None:
+            return task.of_tallies(tallies[picked].sum(0))
+        return task.quality(labels[picked], scores[picked], threshold=threshold)
+
+    return resampled(len(labels), quality, task.qualities[0], seed=seed)
 
 
 def with_baseline(artifacts: list[Artifact], plan: Plan) -> list[Artifact]:

@@ -70,11 +70,11 @@ def prune_and_train(
     from compress.prune.recalibrate import recalibrate
     from compress.prune.weights import WeightPruner, WeightReport
     from compress.train.last import LastEpoch
-    from compress.train.predict import predict_logits
+    from compress.train.predict import quality_of
 
     data, plan = work.data, work.plan
     tuner = Tuner(work, dense.teachers.each, checkpoints, [LastEpoch()] if val_learnt else [])
-    dense_val = data.task.quality(data.val.y, predict_logits(dense.model, data, "val"))
+    dense_val = quality_of(dense.model, data, "val")
     student, channels, notes = _without_channels(dense, work, tuner)
     if plan.finetune.epochs == 0:
         return _untrained(student, channels, notes, dense_val, work)
@@ -90,7 +90,7 @@ def prune_and_train(
     val = training.val
     if pruner and plan.weights.recalibrate:
         recalibrate(student, data, plan.weights.recalibrate, seed=plan.seed)
-        val = data.task.quality(data.val.y, predict_logits(student, data, "val"))
+        val = quality_of(student, data, "val")
     if pruner and not weights.pruned:
         notes.append("no layer was pruned: see the kept layers and their reasons")
     trained = tuple(tuner.trained)
@@ -120,7 +120,7 @@ def _untrained(
     """Ends without fine-tuning: weights are zeroed at once, and what is left is repaired."""
     from compress.prune.recalibrate import recalibrate
     from compress.prune.weights import WeightReport, pruned_at_once
-    from compress.train.predict import predict_logits
+    from compress.train.predict import quality_of
 
     data, plan = work.data, work.plan
     weights = WeightReport((), ())
@@ -130,7 +130,7 @@ def _untrained(
         )
         if plan.weights.recalibrate:
             recalibrate(student, data, plan.weights.recalibrate, seed=plan.seed)
-    val = data.task.quality(data.val.y, predict_logits(student, data, "val"))
+    val = quality_of(student, data, "val")
     return Pruned(
         student, _label(plan, channels, weights), channels, weights, val, dense_val, 0.0, 0, 0, 0,
         None, (*notes, *weights.notes, "nothing was fine-tuned (0 epochs)"),

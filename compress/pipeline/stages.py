@@ -109,12 +109,9 @@ def compress_stage(
 
 def _qualities(model: keras.Model, data: Dataset) -> dict[str, dict[str, float]]:
     """Judges a Keras model on the validation and the test part."""
-    from compress.train.predict import predict_logits
+    from compress.train.predict import quality_of
 
-    return {
-        name: data.task.quality(data.split(name).y, predict_logits(model, data, name))
-        for name in ("val", "test")
-    }
+    return {name: quality_of(model, data, name) for name in ("val", "test")}
 
 
 def _taught_by(teachers: Sequence[Path], quality: float, name: str, learnt: bool) -> str:

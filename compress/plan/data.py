@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from compress.core.plugins import TASKS
 from compress.plan.fields import option, require, require_choice, settle
 
+AUTO = "auto"
+"""The task that labels and the model's head tell."""
 NORMALIZATIONS = (
     "auto",
     "standardize",
@@ -31,10 +33,14 @@ class DataOptions:
         "package.module:function",
     )
     task: str = option(
-        "multiclass",
+        AUTO,
         "--task",
-        "what labels mean: multiclass; binary (two classes, one output); multilabel; regression; "
-        "unlabelled: there are none, and the model that is shrunk says what is right",
+        "what labels mean: multiclass; binary (two classes, one output); multilabel; regression "
+        "(numbers, also at every position); segmentation (a class for each pixel), tagging (for "
+        "each place of a sequence), masks (yes or no for each pixel); reconstruction (the input "
+        "itself is wanted back); unlabelled: there are none, and the model that is shrunk says "
+        "what is right; auto: what the labels and the model's head tell",
+        left_open=AUTO,
     )
     normalize: str = option(
         "auto",
@@ -55,7 +61,8 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         settle(self)
-        TASKS.require(self.task)
+        if self.task != AUTO:
+            TASKS.require(self.task)
         require_choice("normalization", self.normalize, NORMALIZATIONS)
         for name in ("val_fraction", "test_fraction"):
             value = getattr(self, name)

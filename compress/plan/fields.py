@@ -32,6 +32,7 @@ def option(
     unit: str = "",
     like: str = "",
     was: str = "",
+    left_open: Any = None,
 ) -> Any:
     """Declares a field of a plan section.
 
@@ -46,6 +47,7 @@ def option(
             "seconds"; see `compress.core.counts`.
         like: What errors say that a whole number must be, where examples help.
         was: The field's name in plans of earlier versions, as TOML and run folders hold them.
+        left_open: A value that leaves it to the data and the model: no other than what they tell.
 
     Returns:
         The dataclass field.
@@ -53,7 +55,7 @@ def option(
     count = {"least": least, "most": most, "why": why, "unit": unit, "like": like}
     metadata = {
         "flags": tuple(flags.split()), "help": text, "extendable": extendable, "was": was,
-        "count": count,
+        "count": count, "left_open": left_open,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -69,6 +71,7 @@ class PlanField:
     default: Any
     help: str
     extendable: bool
+    left_open: Any = None
 
     @property
     def flat(self) -> str:
@@ -116,8 +119,9 @@ def plan_fields(plan: type[Any]) -> tuple[PlanField, ...]:
 def _leaf(section: str | None, field: dataclasses.Field[Any], hint: Any) -> PlanField:
     meta = field.metadata
     return PlanField(
-        section, field.name, meta["flags"], hint, field.default, meta["help"], meta["extendable"]
-    )
+        section, field.name, meta["flags"], hint, field.default, meta["help"], meta["extendable"],
+        meta["left_open"],
+    )  # fmt: skip
 
 
 def settle(section: Any) -> None:
@@ -241,7 +245,8 @@ def differing_fields(old: PlanT, new: PlanT) -> list[str]:
     differences = []
     for leaf in plan_fields(type(old)):
         before, after = value_of(old, leaf), value_of(new, leaf)
-        if before != after and not leaf.extendable:
+        told = leaf.left_open is None or leaf.left_open not in (before, after)
+        if before != after and told and not leaf.extendable:
             differences.append(f"{leaf.path} was {plain(before)!r}, now {plain(after)!r}")
     return differences
 

@@ -304,9 +304,11 @@ class CompressModelSettings(TypedDict, total=False):
     """Keywords of `compress_model`."""
 
     task: str
-    """what labels mean: multiclass; binary (two classes, one output); multilabel; regression;
-    unlabelled: there are none, and the model that is shrunk says what is right. Default:
-    multiclass."""
+    """what labels mean: multiclass; binary (two classes, one output); multilabel; regression
+    (numbers, also at every position); segmentation (a class for each pixel), tagging (for each
+    place of a sequence), masks (yes or no for each pixel); reconstruction (the input itself is
+    wanted back); unlabelled: there are none, and the model that is shrunk says what is right; auto:
+    what the labels and the model's head tell. Default: auto."""
 
     normalize: str
     """how inputs are scaled: standardize (per channel, by training statistics), unit (pixels to [0,

@@ -16,15 +16,7 @@ from compress.report.rows import Report
 from compress.report.sections import Tile
 from compress.report.standouts import Standout, Standouts, standouts
 from compress.report.words import learnt_lines, tested
-from compress.task import UNLABELLED
-
-_NOUNS = {
-    "multiclass": "classes",
-    "binary": "classes",
-    "multilabel": "labels",
-    "regression": "targets",
-    "unlabelled": "outputs",
-}
+from compress.task import TASKS
 
 
 def render_html(report: Report) -> str:
@@ -63,7 +55,7 @@ def policy(style: str) -> str:
 def _head(report: Report) -> dict[str, Any]:
     """Returns what head.html.j2 shows: what was run on which data, and what stands out."""
     data, kind = report.data, report.kind
-    noun = _NOUNS.get(kind, "outputs")
+    noun = TASKS[kind].noun if kind in TASKS else "outputs"
     parts = {name: _examples(counts, kind) for name, counts in data.get("counts", {}).items()}
     shape = " x ".join(str(size) for size in data.get("input_shape", []))
     sizes = ", ".join(f"{count} {name}" for name, count in parts.items())
@@ -87,9 +79,8 @@ def _head(report: Report) -> dict[str, Any]:
 
 def _examples(counts: list[int], kind: str) -> str:
     """Returns the number of examples of a part; of several labels the numbers that have each."""
-    if kind == "multilabel":
-        return "/".join(str(count) for count in counts)
-    return f"{counts[0] if kind in ('regression', UNLABELLED) else sum(counts):,}"
+    total = TASKS[kind].counted(counts)
+    return "/".join(str(count) for count in counts) if total is None else f"{total:,}"
 
 
 def _tile(report: Report, found: Standouts, item: Standout) -> Tile:

@@ -17,7 +17,7 @@ from compress.measure.sampling import wilson
 from compress.report.sections import Section
 from compress.run.compressed import VARIANTS, Artifact, Compressed
 from compress.run.directory import RunFolder
-from compress.task import UNLABELLED, make_task
+from compress.task import TASKS, make_task
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,10 @@ class Report(Readable):
     def tested(self, row: Row) -> int | None:
         """Returns how many test examples judged a file; None where it is not on record."""
         counts = self.data.get("counts", {}).get("test")
-        if row.artifact.tested is not None or not counts or self.kind == "multilabel":
+        if row.artifact.tested is not None or not counts:
             return row.artifact.tested
-        return int(counts[0] if self.kind in ("regression", UNLABELLED) else sum(counts))
+        total: int | None = TASKS[self.kind].counted(counts)
+        return total
 
     def interval(self, row: Row, quality: str) -> tuple[float, float] | None:
         """Returns the 95 % interval of a file's test quality; None where it is not known."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from compress.core.plugins import TASKS
 from compress.task._base import Array, Floats, Task
+from compress.task.by_position import VOID, Segmentation, Tagging
+from compress.task.masks import Masks
 from compress.task.multiclass import MultiClass
+from compress.task.reconstruction import Reconstruction
 from compress.task.regression import Regression
 from compress.task.text import ERRORS, MEANING, UNBOUNDED
 from compress.task.unlabelled import Answers
@@ -17,15 +20,22 @@ __all__ = [
     "ERRORS",
     "Floats",
     "MEANING",
+    "Masks",
     "MultiClass",
     "MultiLabel",
+    "Reconstruction",
     "Regression",
+    "Segmentation",
     "TASKS",
+    "Tagging",
     "Task",
     "UNBOUNDED",
     "UNLABELLED",
+    "VOID",
     "has_classes",
+    "has_positions",
     "make_task",
+    "needs_labels",
     "qualities",
 ]
 
@@ -41,6 +51,24 @@ def has_classes(kind: str) -> bool:
         InputError: Unknown kind.
     """
     return bool(TASKS[kind].indices)
+
+
+def has_positions(kind: str) -> bool:
+    """Tells whether the labels of a kind of task are arrays of class indices, one a position.
+
+    Raises:
+        InputError: Unknown kind.
+    """
+    return bool(TASKS[kind].classes)
+
+
+def needs_labels(kind: str) -> bool:
+    """Tells whether data of a kind of task must come with labels.
+
+    Raises:
+        InputError: Unknown kind.
+    """
+    return kind != UNLABELLED and not TASKS[kind].of_inputs
 
 
 def qualities() -> tuple[str, ...]:

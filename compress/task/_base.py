@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.task.labels import check_rows, numbers
+
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 
@@ -21,8 +23,11 @@ class Task(ABC):
         qualities: Names that `quality` returns and more is better of; the first is the one
             that selects unless told otherwise. Each stands in `compress.task.MEANING`: a task
             of your own adds there what it calls otherwise.
-        indices: Whether a label is one number: the index of a class; else it is a row.
+        indices: Whether a label is one number: the index of a class; else it is an array.
+        classes: Whether labels are an array of indices of classes, one a position.
+        of_inputs: Whether labels are the inputs themselves, as the model is fed with them.
         shares: Those that are shares of examples, each of which is right or wrong.
+        noun: What the names of a data set are of: "classes", "labels", "targets", ...
         label_smoothing: Share of a target that is moved to the other classes, in [0, 1).
     """
 
@@ -30,7 +35,10 @@ class Task(ABC):
     activation: str
     qualities: tuple[str, ...]
     indices: bool = False
+    classes: bool = False
+    of_inputs: bool = False
     shares: tuple[str, ...] = ()
+    noun: str = "outputs"
     label_smoothing: float = 0.0
 
     @classmethod
@@ -43,10 +51,60 @@ class Task(ABC):
             labels: Of the training part, where they are known.
         """
 
+    @classmethod
+    def read(cls, labels: Array, name: str, shape: tuple[int | None, ...] = ()) -> Array:
+        """Returns labels as data sets hold them.
+
+        Args:
+            labels: As the user gives them.
+            name: The array's name, for the error.
+            shape: Of the output of the model that answers them, without the batch axis; (): it
+                is not known.
+
+        Raises:
+            InputError: They are none of this kind of task.
+        """
+        return numbers(labels, name, max(0, len(shape) - 1))
+
+    @classmethod
+    def check(cls, labels: Array, part: str, name: str, names: int) -> None:
+        """Checks labels that a data set holds.
+
+        Args:
+            labels: Of one part.
+            part: Its name, for the error.
+            name: Of the data.
+            names: How many classes, labels or targets there are.
+
+        Raises:
+            InputError: They break a rule.
+        """
+        check_rows(labels, part, name, names)
+
+    @classmethod
+    def names_of(cls, labels: Array) -> int:
+        """Returns how many classes, labels or targets labels tell of."""
+        return int(labels.shape[-1])
+
+    @classmethod
+    def counts(cls, labels: Array, names: int) -> list[int]:
+        """Returns for each class, label or target how many examples have it."""
+        return [len(labels)] * names
+
+    @classmethod
+    def counted(cls, counts: list[int]) -> int | None:
+        """Returns how many examples `counts` are of; None where they do not tell."""
+        return counts[0]
+
     @property
     @abstractmethod
     def outputs(self) -> int:
         """The width of the head."""
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape of a model's output for one example, the width of the head last."""
+        return (self.outputs,)
 
     @abstractmethod
     def loss(self, labels: Any, logits: Any) -> Any:
@@ -54,7 +112,7 @@ class Task(ABC):
 
         Args:
             labels: As the data set holds them.
-            logits: (batch, outputs), float32.
+            logits: (batch, *output_shape), float32.
 
         Returns:
             (batch,), float32.
@@ -70,9 +128,25 @@ class Task(ABC):
 
         Args:
             labels: As the data set holds them.
-            scores: (n, outputs): logits or the model's outputs.
+            scores: (n, *output_shape): logits or the model's outputs.
             threshold: Of "yes" in a sigmoid task: 0 for logits, 0.5 for probabilities.
         """
+
+    def tallies(
+        self, labels: Array, scores: Floats, *, threshold: float = 0.0
+    ) -> npt.NDArray[np.float64] | None:
+        """Returns what of each example adds up to the qualities, (n, ...).
+
+        None where qualities are of all examples at once, and no sums tell them.
+
+        Args:
+            labels, scores, threshold: See `quality`.
+        """
+        return None
+
+    def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
+        """Returns the qualities of sums over examples of `tallies`."""
+        raise NotImplementedError("this task's qualities are no sums over examples")
 
     @abstractmethod
     def chance(self) -> float:
@@ -85,8 +159,8 @@ class Task(ABC):
         The share of equal decisions; of numbers R^2 against the reference.
 
         Args:
-            scores: (n, outputs).
-            reference: (n, outputs), on the same scale.
+            scores: (n, *output_shape).
+            reference: (n, *output_shape), on the same scale.
             threshold: See `quality`.
         """
 
@@ -96,10 +170,19 @@ class Task(ABC):
 
         plain: Any = replace(self, label_smoothing=0.0)  # type: ignore[type-var]
         total = 0.0
-        for start in range(0, len(labels), _BATCH):
-            part = slice(start, start + _BATCH)
+        rows = max(1, _NUMBERS // max(1, logits[0].size))
+        for start in range(0, len(labels), rows):
+            part = slice(start, start + rows)
             total += float(np.sum(np.asarray(plain.loss(labels[part], logits[part]), np.float64)))
         return total / len(labels)
 
 
-_BATCH = 65_536
+_NUMBERS = 2**22
+"""Of logits that are compared at a time."""
+
+
+def per_example(values: Any) -> Any:
+    """Returns the means over everything but the first axis, (batch,) (graph code)."""
+    import tensorflow as tf
+
+    return tf.reduce_mean(values, axis=list(range(1, len(values.shape))))

@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from compress.task._base import Array, Floats, Task
+from compress.task._base import Array, Floats
+from compress.task.of_classes import OfClasses
 
 
 @dataclass(frozen=True)
-class MultiClass(Task):
+class MultiClass(OfClasses):
     """Classification into `num_classes` classes; labels (n,) are indices.
 
     Reference:
@@ -22,7 +23,6 @@ class MultiClass(Task):
 
     name = "multiclass"
     activation = "softmax"
-    indices = True
     qualities = ("accuracy", "f1_macro", "precision_macro", "recall_macro")
     shares = ("accuracy",)
 

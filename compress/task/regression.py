@@ -1,20 +1,25 @@
-"""Numbers: squared error."""
+"""Numbers, one or several an example or a position: squared error."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from compress.task._base import Array, Floats, Task
+from compress.task._base import Array, Floats, Task, per_example
 
 
 @dataclass(frozen=True)
 class Regression(Task):
-    """`num_targets` numbers an example; labels (n, num_targets) are float32.
+    """`num_targets` numbers an example or, at each position, of one: float32.
+
+    Labels are (n, num_targets) or (n, positions ..., num_targets).
 
     Attributes:
+        positions: Of the labels; (): there are none.
         variance: Mean over targets of the variance of the training labels: what guessing
             the mean costs.
         means: Of the training labels, one a target; (): all 0.
@@ -24,19 +29,22 @@ class Regression(Task):
     variance: float = 1.0
     label_smoothing: float = 0.0
     means: tuple[float, ...] = field(default=(), repr=False)  # the repr says which training it is
+    positions: tuple[int, ...] = field(default=(), repr=False)
 
     name = "regression"
+    noun = "targets"
     activation = "linear"
     qualities = ("r2",)
 
     @classmethod
     def of(cls, labels: Array) -> Regression:
-        """Returns the task of training labels, (n, targets)."""
-        exact = labels.astype(np.float64)
+        """Returns the task of training labels, (n, ..., targets)."""
+        exact = labels.reshape(-1, labels.shape[-1]).astype(np.float64)
         variance = float(exact.var(axis=0).mean())
         means = tuple(float(mean) for mean in exact.mean(axis=0))
         # all labels 0: any positive number will do
-        return cls(len(means), variance if variance or any(means) else 1.0, means=means)
+        spread = variance if variance or any(means) else 1.0
+        return cls(len(means), spread, means=means, positions=tuple(labels.shape[1:-1]))
 
     @classmethod
     def for_labels(cls, names: int, labels: Array | None) -> Regression:
@@ -48,12 +56,17 @@ class Regression(Task):
         """The number of targets."""
         return self.num_targets
 
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """(positions ..., targets)."""
+        return (*self.positions, self.num_targets)
+
     def loss(self, labels: Any, logits: Any) -> Any:
-        """Returns the mean over targets of the squared error, (batch,)."""
+        """Returns the mean over positions and targets of the squared error, (batch,)."""
         import tensorflow as tf
 
         target = tf.reshape(tf.cast(labels, tf.float32), tf.shape(logits))
-        return tf.reduce_mean(tf.math.squared_difference(logits, target), axis=-1)
+        return per_example(tf.math.squared_difference(logits, target))
 
     def chance_loss(self) -> float:
         """Returns the mean square of the labels: the cost of guessing 0, as untrained nets do."""
@@ -64,18 +77,42 @@ class Regression(Task):
         return 0.0
 
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
-        """Returns R^2 (mean over targets, at most 1), mean absolute and root mean squared error."""
-        from sklearn.metrics import r2_score
+        """Returns R^2 (mean over targets, at most 1), mean absolute and root mean squared error.
 
-        error = scores.astype(np.float64) - labels.reshape(scores.shape)
+        R^2 of a target is 1 - (sum of squared errors) / (sum of squares about the labels' mean);
+        of a target that does not vary 1 where all is right, else 0, as scikit-learn has it.
+        """
+        return self.of_tallies(self.tallies(labels, scores).sum(0))
+
+    def tallies(
+        self, labels: Array, scores: Floats, *, threshold: float = 0.0
+    ) -> npt.NDArray[np.float64]:
+        """Returns sums over the positions of an example.
+
+        Shapes:
+            (n, 4, targets): of squared errors, squares about the mean of all these labels,
+            absolute errors, and the number of positions.
+        """
+        flat = (len(labels), -1, scores.shape[-1])
+        true = labels.reshape(flat).astype(np.float64)
+        error = scores.reshape(flat) - true
+        about = true - true.mean((0, 1))
+        count = np.full((len(labels), flat[2]), float(true.shape[1]))
+        found = [np.square(error).sum(1), np.square(about).sum(1), np.abs(error).sum(1), count]
+        return np.stack(found, 1)
+
+    def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
+        """Returns the qualities of sums of `tallies`, (4, targets); see `quality`."""
+        squared, about, absolute, count = sums
+        constant = about == 0
+        share = squared / np.where(constant, 1.0, about)
+        r2 = np.where(constant, np.where(squared == 0, 1.0, 0.0), 1.0 - share)
         return {
-            "r2": float(r2_score(labels.reshape(scores.shape), scores)),
-            "mae": float(np.abs(error).mean()),
-            "rmse": float(np.sqrt((error**2).mean())),
+            "r2": float(r2.mean()),
+            "mae": float(absolute.sum() / count.sum()),
+            "rmse": math.sqrt(squared.sum() / count.sum()),
         }
 
     def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
         """Returns R^2 of the scores against the reference."""
-        from sklearn.metrics import r2_score
-
-        return float(r2_score(reference, scores))
+        return self.quality(reference, scores)["r2"]

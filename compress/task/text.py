@@ -13,6 +13,8 @@ MEANING = {
     "roc_auc": ("ROC AUC", "Area under the ROC curve"),
     "f1_micro": ("F1 (pooled)", "F1 over the decisions of all labels together"),
     "exact_match": ("Exact match", "Share of examples whose labels are all right"),
+    "mean_iou": ("Mean IoU", "Mean over classes of intersection over union"),
+    "dice": ("Dice", "Mean over classes of Dice's coefficient (F1)"),
     "agreement": ("Agreement", "Share of decisions that are the given model's; of numbers R2"),
     "r2": ("R2", "Coefficient of determination, mean over targets"),
     "mae": ("MAE", "Mean absolute error"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.task._base import Array, Floats, Task
+from compress.task._base import Array, Floats, Task, per_example
 from compress.task.multiclass import MultiClass
 from compress.task.regression import Regression
 from compress.task.yes_no import MultiLabel, sigmoid_loss
@@ -15,7 +15,7 @@ from compress.task.yes_no import MultiLabel, sigmoid_loss
 
 @dataclass(frozen=True)
 class Answers(Task):
-    """`num_outputs` answers an example; what stands for labels, (n, num_outputs), are a model's.
+    """A model's answers in place of labels, (n, num_outputs) or (n, positions ..., num_outputs).
 
     Attributes:
         num_outputs: Width of the head.
@@ -32,8 +32,10 @@ class Answers(Task):
     activation: str = "softmax"
     label_smoothing: float = 0.0
     plain: Task = field(default_factory=lambda: MultiClass(2))
+    positions: tuple[int, ...] = field(default=(), repr=False)
 
     name = "unlabelled"
+    noun = "outputs"
     qualities = ("agreement",)
 
     @classmethod
@@ -45,12 +47,18 @@ class Answers(Task):
             plain = MultiLabel(names)
         elif activation == "linear":
             plain = Regression(names) if labels is None else Regression.of(labels)
-        return cls(names, activation, plain=plain)
+        positions = () if labels is None else tuple(labels.shape[1:-1])
+        return cls(names, activation, plain=plain, positions=positions)
 
     @property
     def outputs(self) -> int:
         """The width of the head."""
         return self.num_outputs
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """(positions ..., width of the head)."""
+        return (*self.positions, self.num_outputs)
 
     def loss(self, labels: Any, logits: Any) -> Any:
         """Returns the cross-entropy with the answers, or the mean squared error, (batch,)."""
@@ -63,7 +71,7 @@ class Answers(Task):
             return sigmoid_loss(target, logits, self.label_smoothing)
         share = self.label_smoothing
         target = target * (1.0 - share) + share / self.num_outputs
-        return tf.nn.softmax_cross_entropy_with_logits(target, logits)
+        return per_example(tf.nn.softmax_cross_entropy_with_logits(target, logits))
 
     def chance_loss(self) -> float:
         """Returns what it is for labels of the plain task."""
@@ -91,6 +99,6 @@ def _activation(answers: Array) -> str:
     """Returns what answers come out of, by what they are."""
     if not answers.size or answers.min() < 0 or answers.max() > 1 + 1e-6:
         return "linear"
-    sums = answers.sum(axis=1, dtype=np.float64)
-    whole = answers.shape[1] > 1 and bool(np.abs(sums - 1).max() < 1e-3)
+    sums = answers.sum(axis=-1, dtype=np.float64)
+    whole = answers.shape[-1] > 1 and bool(np.abs(sums - 1).max() < 1e-3)
     return "softmax" if whole else "sigmoid"

@@ -8,25 +8,30 @@ from typing import Any
 
 import numpy as np
 
-from compress.task._base import Array, Floats, Task
+from compress.core.errors import InputError
+from compress.task._base import Array, Floats, Task, per_example
+from compress.task.labels import check_rows, yes_or_no
+from compress.task.of_classes import OfClasses
 
 
 def sigmoid_loss(labels: Any, logits: Any, label_smoothing: float) -> Any:
     """Returns the mean over labels of the binary cross-entropy, (batch,).
 
     Args:
-        labels: (batch,) or (batch, labels), 0 or 1.
-        logits: (batch, labels), float32.
+        labels: (batch,) or as the logits, 0 or 1.
+        logits: (batch, ..., labels), float32.
         label_smoothing: s: a target y becomes y (1 - s) + s / 2.
     """
     import tensorflow as tf
 
     target = tf.reshape(tf.cast(labels, tf.float32), tf.shape(logits))
     target = target * (1.0 - label_smoothing) + label_smoothing / 2
-    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(target, logits), axis=-1)
+    return per_example(tf.nn.sigmoid_cross_entropy_with_logits(target, logits))
 
 
-class _YesNo(Task):
+class YesNo(Task):
+    """What decisions between yes and no share."""
+
     activation = "sigmoid"
 
     def chance_loss(self) -> float:
@@ -39,13 +44,12 @@ class _YesNo(Task):
 
 
 @dataclass(frozen=True)
-class Binary(_YesNo):
+class Binary(OfClasses, YesNo):
     """Two classes and one output; labels (n,) are 0 (the first class) or 1."""
 
     label_smoothing: float = 0.0
 
     name = "binary"
-    indices = True
     qualities = ("accuracy", "f1", "precision", "recall", "roc_auc")
     shares = ("accuracy",)
 
@@ -90,13 +94,14 @@ class Binary(_YesNo):
 
 
 @dataclass(frozen=True)
-class MultiLabel(_YesNo):
+class MultiLabel(YesNo):
     """Any number of `num_labels` labels; labels (n, num_labels) are 0 or 1."""
 
     num_labels: int
     label_smoothing: float = 0.0
 
     name = "multilabel"
+    noun = "labels"
     qualities = ("f1_macro", "f1_micro", "accuracy", "exact_match")
     shares = ("exact_match",)
 
@@ -104,6 +109,30 @@ class MultiLabel(_YesNo):
     def for_labels(cls, names: int, labels: Array | None) -> MultiLabel:
         """Returns the task of so many labels."""
         return cls(names)
+
+    @classmethod
+    def read(cls, labels: Array, name: str, shape: tuple[int | None, ...] = ()) -> Array:
+        """See `Task.read`: rows of 0 and 1 become int64."""
+        return yes_or_no(labels, name)
+
+    @classmethod
+    def check(cls, labels: Array, part: str, name: str, names: int) -> None:
+        """See `Task.check`: rows of 0 and 1."""
+        check_rows(labels, part, name, names)
+        if not np.isin(labels, (0, 1)).all():
+            raise InputError(
+                f"Labels of '{name}' must be 0 or 1. Received: others in the {part} part."
+            )
+
+    @classmethod
+    def counts(cls, labels: Array, names: int) -> list[int]:
+        """Returns the examples that have each label."""
+        return [int(n) for n in labels.sum(axis=0)]
+
+    @classmethod
+    def counted(cls, counts: list[int]) -> int | None:
+        """Returns None: an example has any number of labels."""
+        return None
 
     @property
     def outputs(self) -> int:

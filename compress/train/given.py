@@ -14,6 +14,7 @@ from compress.data import DataOptions, Dataset, Unlabelled, load_data
 from compress.data.adapters import answered_by, labelled, unlabelled
 from compress.model.heads import answering, head_of
 from compress.model.io import as_model
+from compress.plan.data import AUTO
 from compress.task import UNLABELLED
 from compress.train.scaling import load_for_model
 
@@ -48,7 +49,8 @@ def as_dataset(
         val: The validation part beside arrays or a stream; default: split off by `seed`,
             stratified by class.
         test: The test part, likewise; default: none, unless `testing`.
-        task: "multiclass", "binary", "multilabel" or "regression", where labels do not tell;
+        task: "multiclass", "binary", "multilabel", "regression", "segmentation", "tagging" or
+            "masks", where labels do not tell; "reconstruction": the examples are wanted back;
             "unlabelled": what the model answers stands for labels.
         normalize: Of data by name or path; see `load_data`.
         val_fraction: Share of the training part that is split off, in (0, 1); default 0.15.
@@ -57,8 +59,9 @@ def as_dataset(
         testing: Whether a test part is needed: split off where it is not there.
 
     Shapes:
-        x: (n, ...), n examples; y: (n,) class indices or numbers, (n, classes) one-hot rows,
-            (n, labels) of 0 and 1, or (n, targets); weights: (n,).
+        x: (n, ...), n examples; y: (n,) class indices, names of classes or numbers, (n, classes)
+            one-hot rows, (n, labels) of 0 and 1, or (n, targets); of models that answer at every
+            position these for each of them; weights: (n,).
 
     Returns:
         The data set; `dataset.inputs("train")` is what a model is fed.
@@ -113,6 +116,7 @@ def dataset_for(
         path: The model's file, where it comes from one.
         **options: Of `DataOptions`, those that were given: `normalize` and fractions.
     """
+    task = None if task == AUTO else task
     if isinstance(data, (str, Path)):
         _alone("of data by name or path", val=val, test=test)
         if task is not None:

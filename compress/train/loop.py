@@ -46,7 +46,7 @@ def train(
     epoch is left to the next shuffle.
 
     Args:
-        model: A Keras model with one input and one output of (batch, outputs).
+        model: A Keras model with one input and one output of (batch, *output_shape).
         data: Training part trains, validation part selects; the test part is not read.
         settings: Optimizer, schedule, epochs, batch size, smoothing, class weights.
         device: From `compress.core.device.setup`.
@@ -70,7 +70,7 @@ def train(
     """
     settings.require_epochs()
     check_head(model, data)
-    check_augment(settings.augment, data.input_shape)
+    check_augment(settings.augment, data)
     objective = objective or LabelObjective(data.task, settings.label_smoothing)
     select_by = select_by or data.task.qualities[0]
     if select_by not in data.task.qualities:

@@ -33,7 +33,7 @@ class Predictor:
         self._call = tf.function(lambda x: view(scaled(x), training=False), autograph=False)
 
     def __call__(self, x: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-        """Returns logits (n, outputs) for raw examples (n, ...)."""
+        """Returns logits (n, *output_shape) for raw examples (n, ...)."""
         import tensorflow as tf
 
         size = min(EVALUATION_BATCH, len(x))
@@ -50,7 +50,10 @@ class Predictor:
 
 
 def predict_logits(model: keras.Model, data: Dataset, part: str) -> npt.NDArray[np.float32]:
-    """Returns a model's logits for a part of the data, in inference mode, (n, outputs).
+    """Returns a model's logits for a part of the data, in inference mode.
+
+    Shapes:
+        (n, *data.task.output_shape).
 
     Raises:
         InputError: The model does not fit the data.
@@ -58,3 +61,12 @@ def predict_logits(model: keras.Model, data: Dataset, part: str) -> npt.NDArray[
     check_head(model, data)
     with logits_view(model, data.task) as view:
         return Predictor(view, data.preprocess)(data.split(part).x)
+
+
+def quality_of(model: keras.Model, data: Dataset, part: str) -> dict[str, float]:
+    """Returns the qualities of a model on a part of the data, by name.
+
+    Raises:
+        InputError: The model does not fit the data.
+    """
+    return data.task.quality(data.labels(data.split(part)), predict_logits(model, data, part))

@@ -11,15 +11,23 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.data import Dataset, Preprocessing, load_data
+from compress.data import Dataset, Preprocessing, Split, load_data
 from compress.data.preprocessing import scalings
-from compress.model.heads import answering, check_head
+from compress.model.heads import answering, check_head, head_of
 from compress.model.logits import logits_view
 from compress.plan import DataOptions
 from compress.run.origin import origin_of
 from compress.task import UNLABELLED
 from compress.train.predict import EVALUATION_BATCH, Predictor
-from compress.train.scaling_comparison import BOLD, beats, differs, require_sense, said, tried_with
+from compress.train.scaling_comparison import (
+    BOLD,
+    Tried,
+    beats,
+    differs,
+    require_sense,
+    said,
+    tried_with,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -29,7 +37,6 @@ FIRST_LOOK = 512
 """Validation examples that every scaling is tried on; what is left is tried on all of them."""
 MORE = 4096
 """Training examples that are asked too where validation examples do not decide."""
-Examples = tuple[npt.NDArray[Any], npt.NDArray[Any], str]
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ def load_for_model(
     bare = options.task == UNLABELLED
     answers = answering(model) if bare else None
     if options.normalize != "auto":
-        return load_data(options, seed=seed, answers=answers)
+        return load_data(options, seed=seed, answers=answers, head=head_of(model))
     origin = origin_of(path) if path is not None else None
     stored = origin.preprocess if origin is not None else None
     if bare and stored is None:
@@ -74,7 +81,7 @@ def load_for_model(
             f"Received: {options.normalize}, for examples without labels. Pass --normalize with "
             "what it was trained with."
         )
-    data = load_data(options, seed=seed, preprocess=stored, answers=answers)
+    data = load_data(options, seed=seed, preprocess=stored, answers=answers, head=head_of(model))
     # a data set of the user's own code comes scaled
     if stored is not None or data.max_value is None:
         return data
@@ -107,8 +114,8 @@ def find_scaling(model: keras.Model, data: Dataset, what: str) -> FoundScaling:
     with logits_view(model, data.task) as view:
         predict = Predictor(view, Preprocessing())
         for look in _looks(data):
-            x, y, examples = look
-            tried = [tried_with(name, _logits(predict, known[name], x), data, y) for name in left]
+            part, examples = look
+            tried = [_tried(name, known[name], predict, part, data) for name in left]
             tried.sort(key=lambda item: item.rank, reverse=True)
             first = [item for item in tried if not any(beats(other, item) for other in tried)]
             left = [item.name for item in first]
@@ -120,17 +127,17 @@ def find_scaling(model: keras.Model, data: Dataset, what: str) -> FoundScaling:
             differing = [item for item in first if differs(item, best, data)]
             if not differing:
                 break
-    require_sense(best, data, y, what, examples)
+    require_sense(best, data, what, examples)
     if differing:
         raise InputError(
             f"{what} must show by its answers how its inputs were scaled. Received: "
-            f"{said(best, data, y)} and {said(differing[0], data, y)} on {examples}, within "
+            f"{said(best, data)} and {said(differing[0], data)} on {examples}, within "
             "noise. Pass --normalize with what it was trained with."
         )
-    text = f"inputs of {what[:1].lower()}{what[1:]} are scaled by {said(best, data, y)}"
+    text = f"inputs of {what[:1].lower()}{what[1:]} are scaled by {said(best, data)}"
     others = [item for item in tried if item is not best]
     if others:
-        text += f", before {said(others[0], data, y)}"
+        text += f", before {said(others[0], data)}"
         if others[0].rank > best.rank and others[0] not in first:
             text += f", whose answers are over {BOLD:g} times too large or too small"
     text += f": found on {examples}"
@@ -140,16 +147,23 @@ def find_scaling(model: keras.Model, data: Dataset, what: str) -> FoundScaling:
     return FoundScaling(best.name, known[best.name], text)
 
 
-def _looks(data: Dataset) -> Iterator[Examples]:
-    """Gives more and more examples: x, y and what they are."""
+def _looks(data: Dataset) -> Iterator[tuple[Split, str]]:
+    """Gives more and more examples, and what they are."""
     order = np.random.default_rng(0).permutation(len(data.val))
     for size in sorted({min(FIRST_LOOK, len(order)), len(order)}):
-        part = data.val.take(np.sort(order[:size]))
-        yield part.x, part.y, f"{size:,} validation examples"
+        yield data.val.take(np.sort(order[:size])), f"{size:,} validation examples"
     order = np.random.default_rng(0).permutation(len(data.train))
     part = data.train.take(np.sort(order[:MORE]))
-    x, y = np.concatenate([data.val.x, part.x]), np.concatenate([data.val.y, part.y])
-    yield x, y, f"{len(data.val):,} validation and {len(part):,} training examples"
+    more = Split(np.concatenate([data.val.x, part.x]), np.concatenate([data.val.y, part.y]))
+    yield more, f"{len(data.val):,} validation and {len(part):,} training examples"
+
+
+def _tried(
+    name: str, scaling: Preprocessing, predict: Predictor, part: Split, data: Dataset
+) -> Tried:
+    """Judges a model's answers to examples in one scaling."""
+    y = scaling(part.x) if data.gives_back else part.y
+    return tried_with(name, _logits(predict, scaling, part.x), data, y)
 
 
 def _logits(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError
 from compress.data import Dataset
+from compress.task import VOID
 
 APART = 2.0
 """Standard errors that two scalings must differ by."""
@@ -33,7 +34,8 @@ class Tried:
 
     Attributes:
         name: The scaling.
-        logits: (examples, outputs).
+        y: What answers are held against: labels, or inputs in this scaling that are given back.
+        logits: (examples, *output_shape).
         right: Of each example the share of right decisions; minus the squared error.
         exponent: Decimal logarithm of the temperature at which the loss is least.
         fit: Minus the loss of each example at that temperature.
@@ -41,6 +43,7 @@ class Tried:
     """
 
     name: str
+    y: npt.NDArray[Any]
     logits: npt.NDArray[np.float32]
     right: Floats
     exponent: float
@@ -61,6 +64,7 @@ def tried_with(
     exponent = _exponent(data, y, finite)
     return Tried(
         name,
+        y,
         finite,
         _right(data, y, finite),
         exponent,
@@ -70,21 +74,32 @@ def tried_with(
 
 
 def _right(data: Dataset, y: npt.NDArray[Any], logits: npt.NDArray[Any]) -> Floats:
-    """Returns for each example the share of right decisions, or minus the squared error."""
-    found: Floats
-    if data.kind == "multiclass":
-        found = (logits.argmax(-1) == y).astype(np.float64)
-    elif data.kind == "regression":
-        found = -np.mean((logits.astype(np.float64) - y.reshape(logits.shape)) ** 2, axis=-1)
-    else:
-        found = ((logits > 0) == y.reshape(logits.shape).astype(bool)).mean(-1)
+    """Returns for each example the share of right decisions, or minus the squared error.
+
+    The error of an input that is given back is that over the inputs' variance: each scaling has
+    its own.
+    """
+    if data.task.activation == "softmax":
+        known = y != VOID
+        right = ((logits.argmax(-1) == y) & known).reshape(len(y), -1)
+        return np.asarray(right.sum(-1) / np.maximum(known.reshape(len(y), -1).sum(-1), 1))
+    true = y.reshape(len(y), -1)
+    if data.task.activation == "linear":
+        error = np.mean((logits.reshape(true.shape).astype(np.float64) - true) ** 2, axis=-1)
+        return np.asarray(-error / (_variance(y) if data.gives_back else 1.0))
+    found: Floats = ((logits.reshape(true.shape) > 0) == true.astype(bool)).mean(-1)
     return found
+
+
+def _variance(y: npt.NDArray[Any]) -> float:
+    return float(np.var(y, dtype=np.float64)) or 1.0
 
 
 def _fit(data: Dataset, y: npt.NDArray[Any], logits: npt.NDArray[Any], exponent: float) -> Floats:
     """Returns minus the loss of each example at the temperature 10^exponent."""
     softened = logits.astype(np.float64) / 10.0**exponent
-    return -np.asarray(data.task.loss(y, softened.astype(np.float32)), np.float64)
+    loss = np.asarray(data.task.loss(y, softened.astype(np.float32)), np.float64)
+    return -loss / (_variance(y) if data.gives_back else 1.0)
 
 
 def _exponent(data: Dataset, y: npt.NDArray[Any], logits: npt.NDArray[Any]) -> float:
@@ -96,7 +111,7 @@ def _exponent(data: Dataset, y: npt.NDArray[Any], logits: npt.NDArray[Any]) -> f
     Reference:
         Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2.
     """
-    if data.kind == "regression":
+    if data.task.activation == "linear":
         return 0.0
 
     def mean(exponent: float) -> float:
@@ -143,17 +158,16 @@ def differs(one: Tried, two: Tried, data: Dataset) -> bool:
     return data.task.agreement(one.logits, two.logits) < ALIKE
 
 
-def require_sense(
-    best: Tried, data: Dataset, y: npt.NDArray[Any], what: str, examples: str
-) -> None:
+def require_sense(best: Tried, data: Dataset, what: str, examples: str) -> None:
     """Requires more than what a constant answer reaches.
 
     In decisions, in decisions with every class counting alike, or in the loss: of rare classes
     a good model may win in one of them alone.
     """
+    y = best.y
     right, fit = _constant(data, y)
     gains = [best.right - right, best.fit - fit]
-    if data.kind in ("multiclass", "binary"):
+    if data.task.indices:
         classes, place, counts = np.unique(y, return_inverse=True, return_counts=True)
         weights = (len(y) / (len(classes) * counts))[place]
         gains.append((best.right - 1.0 / len(classes)) * weights)
@@ -161,27 +175,30 @@ def require_sense(
         return
     raise InputError(
         f"{what} must answer validation examples better than guessing does, in one of the usual "
-        f"scalings of its inputs. Received: {said(best, data, y)} at best on {examples}. "
+        f"scalings of its inputs. Received: {said(best, data)} at best on {examples}. "
         "Pass --normalize with what it was trained with, if it was trained for these data."
     )
 
 
 def _constant(data: Dataset, y: npt.NDArray[Any]) -> tuple[Floats, Floats]:
     """Returns rightness and minus the loss of the best answer that looks at no input."""
-    train = data.train.y
-    if data.kind == "regression":
-        row = train.astype(np.float64).mean(axis=0)
-    elif data.kind == "multiclass":
-        share = np.bincount(train, minlength=data.num_classes) / len(train)
+    train, width = data.train.y, data.task.outputs
+    if data.gives_back:  # each scaling has a mean of its own
+        row = y.mean(axis=0, dtype=np.float64)
+    elif data.task.activation == "softmax":
+        share = np.bincount(train[train != VOID].ravel(), minlength=width) / max(1, train.size)
         row = np.log(np.maximum(share, 1e-9))
     else:
-        share = np.clip(train.reshape(len(train), -1).mean(axis=0), 1e-9, 1 - 1e-9)
-        row = np.log(share / (1 - share))
-    logits = np.repeat(row[np.newaxis].astype(np.float32), len(y), axis=0)
+        row = train.reshape(-1, width).mean(axis=0, dtype=np.float64)
+        if data.task.activation == "sigmoid":
+            share = np.clip(row, 1e-9, 1 - 1e-9)
+            row = np.log(share / (1 - share))
+    shape = (len(y), *data.task.output_shape)
+    logits = np.broadcast_to(row.astype(np.float32), shape)
     return _right(data, y, logits), _fit(data, y, logits, 0.0)
 
 
-def said(tried: Tried, data: Dataset, y: npt.NDArray[Any]) -> str:
+def said(tried: Tried, data: Dataset) -> str:
     """Returns "unit (accuracy 0.8670)"."""
     name = data.task.qualities[0]
-    return f"{tried.name} ({name} {data.task.quality(y, tried.logits)[name]:.4f})"
+    return f"{tried.name} ({name} {data.task.quality(tried.y, tried.logits)[name]:.4f})"

@@ -15,7 +15,7 @@ from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.model.logits import LogitsView
 from compress.task import has_classes
-from compress.train.augment import augmented
+from compress.train.augment import augmented, moved
 from compress.train.context import TrainContext
 from compress.train.objective import Batch
 
@@ -83,9 +83,11 @@ class Steps:
             return tf.reduce_mean(objective.loss(batch) * given["weights"]) / mean_weight
 
         def update(found: Mapping[str, Any], now: Any) -> Any:
-            raw = augmented(found["images"], settings.augment, seed, now)
+            draw = (settings.augment, seed, now)
+            raw = augmented(found["images"], *draw)
             inputs = scaling(raw)
-            given = {**found, **objective.live(inputs)}
+            truth = inputs if data.gives_back else moved(found["labels"], data, *draw)
+            given = {**found, "labels": truth, **objective.live(inputs)}
             with tf.GradientTape() as tape:
                 output, added = view.with_losses(inputs, training=True)
                 loss = compared(given, output, tf.cast(now, tf.float32) / total_steps) + added
@@ -97,7 +99,8 @@ class Steps:
         def costs(chosen: Any) -> npt.NDArray[np.float64]:
             found = gather(chosen)
             inputs = scaling(found["images"])
-            given = {**found, **objective.live(inputs)}
+            truth = inputs if data.gives_back else found["labels"]
+            given = {**found, "labels": truth, **objective.live(inputs)}
             output, added = view.with_losses(inputs, training=False)
             return np.array(
                 [float(compared(given, output, tf.constant(share)) + added) for share in SHARES]

@@ -111,11 +111,12 @@ class Training:
         logits = self.predict(data.val.x)
         if not np.isfinite(logits).all():
             raise TrainingDiverged(f"outputs are not finite after epoch {epoch}")
+        labels = data.labels(data.val)
         record = EpochRecord(
             epoch,
             loss,
-            task.error(data.val.y, logits),
-            task.quality(data.val.y, logits),
+            task.error(labels, logits),
+            task.quality(labels, logits),
             time.perf_counter() - began,
         )
         self.history.append(record)

@@ -22,9 +22,11 @@ class RunSettings(TypedDict, total=False):
     """Keywords of `run`."""
 
     task: str
-    """what labels mean: multiclass; binary (two classes, one output); multilabel; regression;
-    unlabelled: there are none, and the model that is shrunk says what is right. Default:
-    multiclass."""
+    """what labels mean: multiclass; binary (two classes, one output); multilabel; regression
+    (numbers, also at every position); segmentation (a class for each pixel), tagging (for each
+    place of a sequence), masks (yes or no for each pixel); reconstruction (the input itself is
+    wanted back); unlabelled: there are none, and the model that is shrunk says what is right; auto:
+    what the labels and the model's head tell. Default: auto."""
 
     normalize: str
     """how inputs are scaled: standardize (per channel, by training statistics), unit (pixels to [0,
@@ -286,8 +288,8 @@ class RunSettings(TypedDict, total=False):
 
     objectives: Iterable[str]
     """a quality (accuracy, f1_macro, precision_macro, recall_macro, f1, precision, recall, roc_auc,
-    f1_micro, exact_match, r2, agreement) and one cost or more (macs, params, size_bytes,
-    latency_ms). Default: accuracy,macs."""
+    f1_micro, exact_match, r2, mean_iou, dice, agreement) and one cost or more (macs, params,
+    size_bytes, latency_ms). Default: accuracy,macs."""
 
     max_macs: Count | None
     """reject candidates above this without training them; 2M is 2,000,000."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from compress.data import Dataset
 from compress.train import EpochRecord, TrainResult
-from compress.train.predict import predict_logits
+from compress.train.predict import quality_of
 from search.plan import SearchPlan
 from search.trial.costs import Costs
 from search.trial.pruners import Stopper, make_rule
@@ -24,7 +24,7 @@ class PretrainedBaseline:
 
     def __init__(self, model: keras.Model, data: Dataset, quality: str) -> None:
         self._quality = quality
-        self._val = data.task.quality(data.val.y, predict_logits(model, data, "val"))
+        self._val = quality_of(model, data, "val")
         self._weights = model.get_weights()
 
     def settled(self, model: keras.Model, result: TrainResult) -> TrainResult:

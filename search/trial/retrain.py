@@ -15,7 +15,7 @@ from compress.model.copies import float32_model
 from compress.model.io import save_model
 from compress.train import EpochRecord, train
 from compress.train.last import LastEpoch
-from compress.train.predict import predict_logits
+from compress.train.predict import quality_of
 from search.folder.directory import SearchFolder
 from search.folder.records import Candidate, Final, final_name
 from search.plan import SearchPlan
@@ -99,7 +99,7 @@ def retrain(
         result.best_epoch,
         plan.final.on_validation,
         {} if plan.final.on_validation else result.val,
-        data.task.quality(data.test.y, predict_logits(model, data, "test")),
+        quality_of(model, data, "test"),
         time.perf_counter() - began,
     )
     folder.write_final(record)

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
+from compress.core.errors import InputError
 from compress.core.plugins import TASKS
 from compress.task import Task
 from tests.finite import check_gradient
@@ -35,7 +37,7 @@ class TaskContract:
         raise NotImplementedError
 
     def logits(self, seed: int = 0) -> npt.NDArray[np.float32]:
-        shape = (COUNT, self.task().outputs)
+        shape = (COUNT, *self.task().output_shape)
         return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
     def test_its_name_finds_it(self) -> None:
@@ -44,6 +46,27 @@ class TaskContract:
         made = type(task).for_labels(self.names, self.labels())
         assert made.outputs == task.outputs
         assert made.name == task.name
+        assert made.output_shape == task.output_shape
+        assert made.output_shape[-1] == made.outputs
+
+    def test_labels_are_read_checked_and_counted(self) -> None:
+        kind, labels = type(self.task()), self.labels()
+        kept = kind.read(labels, "y", self.task().output_shape)
+        np.testing.assert_allclose(kept, labels, rtol=1e-6)
+        kind.check(kept, "train", "data", self.names)
+        counts = kind.counts(kept, self.names)
+        assert len(counts) == self.names
+        assert kind.counted(counts) in (COUNT, None)
+        with pytest.raises(InputError, match="y must"):
+            kind.read(np.full((COUNT,), "a"), "y")
+
+    def test_tallies_add_up_to_the_qualities(self) -> None:
+        task, labels, scores = self.task(), self.labels(), self.logits(5)
+        tallies = task.tallies(labels, scores)
+        if tallies is None:
+            return
+        assert len(tallies) == COUNT
+        assert task.of_tallies(tallies.sum(0)) == task.quality(labels, scores)
 
     def test_loss_equals_its_closed_form(self) -> None:
         labels, logits = self.labels(), self.logits()

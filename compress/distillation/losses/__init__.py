@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from compress.core.errors import InputError
 from compress.core.plugins import HINTS, LOGIT_LOSSES
-from compress.distillation.losses._base import FeatureLoss, LogitLoss
+from compress.distillation.losses._base import FeatureLoss, LogitLoss, by_position
 from compress.distillation.losses.attention import AttentionTransfer
 from compress.distillation.losses.dist import DIST
 from compress.distillation.losses.dkd import DKD
@@ -26,6 +26,7 @@ __all__ = [
     "LogitLoss",
     "Relational",
     "SimilarityPreserving",
+    "by_position",
     "logit_loss",
 ]
 

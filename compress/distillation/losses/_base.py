@@ -38,7 +38,7 @@ class LogitLoss(ABC):
         example of weight 2 counts like two; the mean over examples, by weight, is the loss.
 
         Args:
-            student: (batch, outputs), any float type.
+            student: (batch, outputs), any float type; see `by_position` for outputs with more.
             teacher: Likewise.
             temperature: T, above 0; a number or a scalar tensor.
             labels: As the data set holds them.
@@ -51,6 +51,36 @@ class LogitLoss(ABC):
     @abstractmethod
     def chance_loss(self, outputs: int, temperature: float) -> float:
         """Returns the most that a student costs whose outputs look at no input."""
+
+
+def by_position(
+    loss: LogitLoss, student: Any, teacher: Any, *, temperature: Any, labels: Any, weights: Any
+) -> Any:
+    """Returns a loss on logits where each position of an example has its own, (batch,).
+
+    Every position is an example to the loss; of an example the mean over its positions counts.
+
+    Args:
+        loss: Any.
+        student: (batch, outputs) or (batch, positions ..., outputs).
+        teacher: Likewise.
+        temperature, labels, weights: See `LogitLoss`; labels with the positions' axes.
+    """
+    import tensorflow as tf
+
+    if len(student.shape) == 2:
+        return loss(student, teacher, temperature=temperature, labels=labels, weights=weights)
+    batch, width = tf.shape(student)[0], student.shape[-1]
+    count = tf.reduce_prod(tf.shape(student)[1:-1])
+    rank = len(student.shape) - 1
+    each = loss(
+        tf.reshape(student, (-1, width)),
+        tf.reshape(teacher, (-1, width)),
+        temperature=temperature,
+        labels=tf.reshape(labels, (-1,) if len(labels.shape) == rank else (-1, labels.shape[-1])),
+        weights=tf.repeat(weights, count),
+    )
+    return tf.reduce_mean(tf.reshape(each, (batch, -1)), axis=-1)
 
 
 class FeatureLoss(ABC):

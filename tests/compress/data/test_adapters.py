@@ -16,11 +16,11 @@ RNG = np.random.default_rng(0)
 X = RNG.uniform(-5, 300, size=(60, 4))
 CLASSES = np.arange(60) % 3
 ONE_HOT = np.eye(3)[CLASSES]
-SOFTMAX = Head("softmax", 3, (4,))
-YES = Head("sigmoid", 1, (4,))
-LABELS = Head("sigmoid", 3, (4,))
-LINEAR = Head("linear", 1, (4,))
-LOGITS = Head("linear", 3, (4,))
+SOFTMAX = Head("softmax", (3,), (4,))
+YES = Head("sigmoid", (1,), (4,))
+LABELS = Head("sigmoid", (3,), (4,))
+LINEAR = Head("linear", (1,), (4,))
+LOGITS = Head("linear", (3,), (4,))
 
 
 def test_numbers_are_fed_as_they_are() -> None:
@@ -68,7 +68,7 @@ def test_weights_come_along() -> None:
     [
         (CLASSES, None, "multiclass", 3),
         (CLASSES, SOFTMAX, "multiclass", 3),
-        (CLASSES, Head("softmax", 5, (4,)), "multiclass", 5),  # the model's outputs
+        (CLASSES, Head("softmax", (5,), (4,)), "multiclass", 5),  # the model's outputs
         (CLASSES, LOGITS, "multiclass", 3),
         (CLASSES[:, None], SOFTMAX, "multiclass", 3),
         (CLASSES.astype(np.float32), SOFTMAX, "multiclass", 3),
@@ -131,7 +131,7 @@ def test_examples_alone() -> None:
         ((X, np.zeros(60, int)), None, "at least two classes"),
         ((X, ONE_HOT * 0.5), SOFTMAX, "not one-hot. Of probabilities give the argmax"),
         ((X, CLASSES + 0.5), SOFTMAX, "class indices or one-hot rows.*with fractions"),
-        ((X, CLASSES[:, None, None]), None, r"y must have shape \(n,\)"),
+        ((X, CLASSES[:0]), None, r"equal lengths. Received: 60 and 0"),
         ((np.full((60, 4), 2**24 + 1), CLASSES), None, "within 16,777,216.*16,777,217"),
         ((np.where(X > 290, np.nan, X), CLASSES), None, "must be finite"),
         ((X, CLASSES + 1), SOFTMAX, "Do they start at 1"),

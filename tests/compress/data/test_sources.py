@@ -151,11 +151,10 @@ def test_npz_with_all_parts(tmp_path: Path) -> None:
         ({"x_train": np.array([{}, 1], object), "y_train": np.zeros(2, int)}, "pickled objects"),
         ({"x_train": np.zeros((6, 2)), "y_train": np.array([0, 1, 0, 1, 0, 7])}, r"in \[0, 3\)"),
         ({"x_train": np.zeros((6, 2)), "y_train": np.array([0, 1, 0, 1, 0, -1])}, "-1"),
-        ({"x_train": np.zeros((6, 2)), "y_train": np.zeros(6)}, "integer class indices"),
         ({"x_train": np.full((9, 2), np.nan), "y_train": np.arange(9) % 3}, "finite"),
         ({"x_train": np.zeros((6, 2)), "y_train": np.zeros(6, int)}, "at least two classes"),
         ({"x_train": np.zeros((6, 0)), "y_train": np.arange(6) % 2}, "one number an example"),
-        ({"x_train": np.zeros((0, 2)), "y_train": np.zeros(0, int)}, "at least two classes"),
+        ({"x_train": np.zeros((0, 2)), "y_train": np.zeros(0, int)}, "n at least 1"),
         ({"x_train": np.full((6, 2), 1e300), "y_train": np.arange(6) % 2}, "must be finite"),
         (
             {"x_train": np.zeros((6, 2)), "y_train": np.arange(6) % 2, "class_names": "cat"},
@@ -183,13 +182,14 @@ def test_npz_refusals(tmp_path: Path, arrays: dict[str, np.ndarray], message: st
 @pytest.mark.parametrize(
     ("kind", "labels", "message"),
     [
-        ("regression", np.zeros(0), "train part of .* must not be empty. Received: 0 examples"),
-        ("regression", np.zeros((0, 2)), "must not be empty"),
-        ("regression", np.zeros((6, 0)), "at least one target"),
+        ("multiclass", np.full(6, 0.5), "integer class indices"),
+        ("regression", np.zeros(0), r"y must hold labels, .* Received: shape \(0,\)"),
+        ("regression", np.zeros((0, 2)), "n at least 1"),
+        ("regression", np.zeros((6, 0)), r"y must hold labels.*\(6, 0\)"),
         ("regression", np.full(6, 1e300), "must be finite"),
-        ("multilabel", np.zeros((6, 0), int), "rows of 0 and 1, one column a label"),
-        ("multilabel", np.array([["0", "1"]] * 6), "rows of 0 and 1, one column a label"),
-        ("multilabel", np.zeros((0, 2), int), "must not be empty"),
+        ("multilabel", np.full((6, 2), 2), "rows of 0 and 1, one column a label"),
+        ("multilabel", np.array([["0", "1"]] * 6), "names where each example is of one class"),
+        ("multilabel", np.zeros((0, 2), int), "n at least 1"),
     ],
 )
 def test_npz_refusals_of_other_tasks(

@@ -8,7 +8,19 @@ import numpy as np
 from scipy.special import log_expit, log_softmax, softmax
 
 from compress.core.plugins import TASKS
-from compress.task import Answers, Binary, MultiClass, MultiLabel, Regression, Task
+from compress.task import (
+    VOID,
+    Answers,
+    Binary,
+    Masks,
+    MultiClass,
+    MultiLabel,
+    Reconstruction,
+    Regression,
+    Segmentation,
+    Tagging,
+    Task,
+)
 from tests.contracts.task import COUNT, TaskContract
 
 
@@ -145,3 +157,108 @@ def test_agreement_by_hand() -> None:
 
 def test_every_task_is_under_the_contract() -> None:
     assert {kind().task().name for kind in TaskContract.__subclasses__()} == set(TASKS.names())
+
+
+class TestSegmentation(TaskContract):
+    names = 3
+
+    def task(self) -> Task:
+        return Segmentation.for_labels(3, self.labels())
+
+    def labels(self) -> Any:
+        labels = np.random.default_rng(0).integers(3, size=(COUNT, 4, 5))
+        labels[0, 0] = labels[1] = VOID
+        return labels
+
+    def right(self) -> Any:
+        return np.eye(3)[np.maximum(self.labels(), 0)]
+
+    def closed_form(self, labels: Any, logits: Any) -> Any:
+        known = labels != VOID
+        each = np.take_along_axis(log_softmax(logits, -1), np.maximum(labels, 0)[..., None], -1)
+        total = -(each[..., 0] * known).sum((1, 2))
+        return total / np.maximum(known.sum((1, 2)), 1)
+
+
+class TestTagging(TaskContract):
+    names = 4
+
+    def task(self) -> Task:
+        return Tagging.for_labels(4, self.labels())
+
+    def labels(self) -> Any:
+        labels = np.random.default_rng(1).integers(4, size=(COUNT, 6))
+        labels[:, 4:] = VOID
+        return labels
+
+    def right(self) -> Any:
+        return np.eye(4)[np.maximum(self.labels(), 0)]
+
+    def closed_form(self, labels: Any, logits: Any) -> Any:
+        chosen = np.take_along_axis(log_softmax(logits, -1)[:, :4], labels[:, :4, None], -1)
+        return -chosen[..., 0].mean(-1)
+
+
+class TestMasks(TaskContract):
+    names = 2
+
+    def task(self) -> Task:
+        return Masks.for_labels(2, self.labels())
+
+    def labels(self) -> Any:
+        return np.random.default_rng(0).integers(2, size=(COUNT, 3, 4, 2)).astype(np.int8)
+
+    def right(self) -> Any:
+        return self.labels() - 0.5
+
+    def closed_form(self, labels: Any, logits: Any) -> Any:
+        return -log_expit(np.where(labels == 1, logits, -logits)).mean((1, 2, 3))
+
+
+class TestRegressionByPosition(TaskContract):
+    names = 2
+
+    def task(self) -> Task:
+        return Regression.for_labels(2, self.labels())
+
+    def labels(self) -> Any:
+        return np.random.default_rng(0).normal(size=(COUNT, 3, 4, 2)).astype(np.float32)
+
+    def right(self) -> Any:
+        return self.labels()
+
+    def closed_form(self, labels: Any, logits: Any) -> Any:
+        return ((logits - labels.astype(np.float64)) ** 2).mean((1, 2, 3))
+
+
+class TestReconstruction(TaskContract):
+    names = 2
+
+    def task(self) -> Task:
+        return Reconstruction.for_labels(2, self.labels())
+
+    def labels(self) -> Any:
+        return np.random.default_rng(0).normal(size=(COUNT, 6, 2)).astype(np.float32)
+
+    def right(self) -> Any:
+        return self.labels()
+
+    def closed_form(self, labels: Any, logits: Any) -> Any:
+        return ((logits - labels.astype(np.float64)) ** 2).mean((1, 2))
+
+
+class TestAnswersByPosition(TaskContract):
+    names = 3
+
+    def task(self) -> Task:
+        return Answers.for_labels(3, self.labels())
+
+    def labels(self) -> Any:
+        return softmax(np.random.default_rng(0).normal(size=(COUNT, 2, 5, 3)) * 3, axis=-1)
+
+    def right(self) -> Any:
+        return np.log(self.labels())
+
+    def closed_form(self, labels: Any, logits: Any) -> Any:
+        each = -(labels.astype(np.float32) * log_softmax(logits, axis=-1)).sum(-1)
+        return each.mean((1, 2))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy.special import softmax
 
 from compress.core.device import Device
@@ -16,8 +17,10 @@ from compress.core.errors import InputError, TrainingDiverged
 from compress.data import Dataset, Preprocessing, Split
 from compress.model.fused_batchnorm import fused_normalization
 from compress.plan import TrainSettings
+from compress.task import VOID
 from compress.train import class_weights, train
-from compress.train.augment import augmented, check_augment
+from compress.train.augment import augmented, check_augment, moved
+from compress.train.given import as_dataset
 from compress.train.predict import predict_logits
 from tests.same import same_arrays
 
@@ -331,13 +334,43 @@ def test_augmentation_flips_and_shifts_by_the_step(digits: Dataset) -> None:
         expected = images[place, :, ::-1] if turned[place] else images[place]
         np.testing.assert_array_equal(flipped[place], expected)
     moves = set()
-    for image, moved in zip(images, augmented(images, ("shift",), 0, 1).numpy(), strict=True):
+    for image, got in zip(images, augmented(images, ("shift",), 0, 1).numpy(), strict=True):
         candidates = {(y, x): _shifted(image, y, x) for y in range(-2, 3) for x in range(-2, 3)}
-        (found,) = [k for k, v in candidates.items() if np.array_equal(v, moved)]
+        (found,) = [k for k, v in candidates.items() if np.array_equal(v, got)]
         moves.add(found)
     assert len(moves) > 15
+    rows = as_dataset((np.zeros((20, 4)), np.arange(20) % 2))
     with pytest.raises(InputError, match=r"images .height, width, channels.* shape \(4,\)"):
-        check_augment(("flip",), (4,))
+        check_augment(("flip",), rows)
+
+
+def by_position(y: Any, task: str) -> Dataset:
+    return as_dataset((np.zeros((20, 16, 16, 1), np.float32), y), task=task)
+
+
+@pytest.mark.parametrize("names", [("flip",), ("shift",), ("flip", "shift")])
+def test_labels_by_position_move_with_their_images(names: tuple[str, ...]) -> None:
+    labels = np.random.default_rng(0).integers(5, size=(20, 16, 16))
+    data = by_position(labels, "segmentation")
+    # images that show their labels; 0 comes in at the edges, where labels are void
+    images = (labels[..., None] + 1).astype(np.float32)
+    changed = augmented(images, names, 3, 7).numpy()[..., 0]
+    moved_labels = moved(tf.constant(labels), data, names, 3, 7).numpy()
+    np.testing.assert_array_equal(moved_labels, changed - 1)
+    assert VOID in moved_labels or "shift" not in names
+    classes = tf.constant(np.arange(4))
+    digits_like = as_dataset((np.zeros((40, 4, 4, 1)), np.arange(40) % 4))
+    assert moved(classes, digits_like, names, 3, 7) is classes
+
+
+def test_labels_that_cannot_move_are_refused() -> None:
+    half = by_position(np.random.default_rng(0).integers(2, size=(20, 8, 8)), "segmentation")
+    with pytest.raises(InputError, match=r"labels at \(8, 8\) positions, images of \(16, 16\)"):
+        check_augment(("flip",), half)
+    depth = by_position(np.zeros((20, 16, 16, 1)), "regression")
+    check_augment(("flip",), depth)
+    with pytest.raises(InputError, match="Use 'flip' alone"):
+        check_augment(("shift",), depth)
 
 
 def _shifted(image: Any, y: int, x: int) -> Any:

@@ -55,7 +55,7 @@ def _all_units(context: Context) -> Scores:
                 for variable in variables:
                     tape.watch(variable.value)
                 logits = view(data.preprocess(part.x), training=False)
-                loss = tf.reduce_mean(data.task.loss(part.y, logits))
+                loss = tf.reduce_mean(data.task.loss(data.labels(part), logits))
             gradients = tape.gradient(loss, [variable.value for variable in variables])
             scores += _squared(context, variables, gradients)
     return scores / len(batches)

@@ -112,12 +112,12 @@ def sensitivity_map(
     part = data.val.take(np.sort(order))
     readers = _readers(context, copy, data) if repair else [[] for _ in coupling.groups]
     program = flat(record(copy, opens))
-    rows = []
+    rows, labels = [], data.labels(part)
     with logits_view(copy, data.task) as view:
         predict = Predictor(view, data.preprocess)
 
         def accuracy() -> float:
-            found: float = data.task.quality(part.y, predict(part.x))[data.task.qualities[0]]
+            found: float = data.task.quality(labels, predict(part.x))[data.task.qualities[0]]
             return found
 
         base = accuracy()
