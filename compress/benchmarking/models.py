@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from compress.core.errors import InputError, MissingDependency, RunFailed
 from compress.core.memory import require_room
@@ -25,6 +26,7 @@ from compress.plan.bench import BenchPlan
 if TYPE_CHECKING:
     import keras
 
+    from compress.exporting.traced import Traced
 
 ModelOrFile: TypeAlias = "keras.Model | str | Path"
 CALIBRATION = 32
@@ -188,18 +190,14 @@ def prepare(
 
 
 def fixed(model: keras.Model, shape: tuple[int, ...] | None) -> keras.Model:
-    """Returns the model with an input of known size.
+    """Returns the model with inputs of known sizes; a shape is for a model of one input.
 
     Raises:
         InputError: Its sizes are open and no shape is given, the shape does not fit, or what
             the model computes does not fit into memory.
     """
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise InputError(
-            f"Model '{model.name}' must have one input and one output to be timed. "
-            f"Received: {len(model.inputs)} and {len(model.outputs)}."
-        )
-    own = tuple(model.inputs[0].shape[1:])
+    sizes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+    own = next((size for size in sizes if None in size), sizes[0])
     if shape is None:
         if None in own:
             raise InputError(
@@ -207,6 +205,11 @@ def fixed(model: keras.Model, shape: tuple[int, ...] | None) -> keras.Model:
                 "Give --input-shape, like 224,224,3."
             )
         return _runnable(model)
+    if len(sizes) > 1:
+        raise InputError(
+            f"input_shape must be of a model with one input. Received: '{model.name}', which takes "
+            f"{len(sizes)}. Build it with fixed sizes."
+        )
     fits = len(own) == len(shape) and all(a in (None, b) for a, b in zip(own, shape, strict=True))
     if not fits:
         raise InputError(
@@ -215,7 +218,7 @@ def fixed(model: keras.Model, shape: tuple[int, ...] | None) -> keras.Model:
         )
     # before Keras is asked: it has no words for sizes beyond 64 bits
     require_room(4 * math.prod(shape), f"An input of shape {shape}, float32,")
-    return _runnable(sized_model(model, shape))
+    return _runnable(sized_model(model, [shape]))
 
 
 def _runnable(model: keras.Model) -> keras.Model:
@@ -252,6 +255,17 @@ def _tried(item: Prepared) -> Prepared | Skipped:
     return item
 
 
+def _random(traced: Traced, seed: int) -> list[npt.NDArray[Any]]:
+    """Returns random inputs: normal; 0 and 1 where a model takes whole numbers."""
+    random = np.random.default_rng(seed)
+    found: list[npt.NDArray[Any]] = []
+    for _, (_, *sizes), kind in traced.ports:
+        shape = (CALIBRATION, *sizes)
+        drawn = random.normal(size=shape) if kind == "float32" else random.integers(2, size=shape)
+        found.append(drawn.astype(kind))
+    return found
+
+
 def _converted(
     label: str, model: keras.Model, plan: BenchPlan, folder: Path
 ) -> list[Prepared | Skipped]:
@@ -260,8 +274,7 @@ def _converted(
     found: list[Prepared | Skipped] = []
     files: dict[tuple[str, str], Path] = {}
     with Traced(model) as traced:
-        inputs = np.random.default_rng(plan.seed).normal(size=(CALIBRATION, *traced.shape[1:]))
-        calibration = inputs.astype(np.float32)
+        calibration = _random(traced, plan.seed)
         for name in plan.runtimes:
             runtime = RUNTIMES[name]
             for kind in plan.formats:

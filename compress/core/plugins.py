@@ -89,6 +89,7 @@ TASKS: Registry[Any] = Registry(
         "masks": f"{_TASKS}.masks:Masks",
         "reconstruction": f"{_TASKS}.reconstruction:Reconstruction",
         "unlabelled": f"{_TASKS}.unlabelled:Answers",
+        "several": f"{_TASKS}.several:Several",
     },
 )
 """Classes of `compress.task.Task`."""

@@ -14,8 +14,9 @@ from compress.data._base import Dataset, RawData, Split, Unlabelled, drawn_input
 from compress.data.adapters import answered_by, labelled
 from compress.data.answers import Answering, answered
 from compress.data.examples import check_split
-from compress.data.meaning import Head, meaning_of
+from compress.data.meaning import Head, Heads, meaning_of
 from compress.data.preprocessing import Preprocessing, fit_preprocessing
+from compress.data.several import answers_of
 from compress.data.splitting import split_off
 from compress.plan import DataOptions
 from compress.plan.data import AUTO
@@ -45,7 +46,7 @@ def load_data(
     seed: int = 0,
     preprocess: Preprocessing | None = None,
     answers: Answering | None = None,
-    head: Head | None = None,
+    head: Head | Heads | None = None,
 ) -> Dataset:
     """Loads a data set and gives it a training, a validation and a test part.
 
@@ -103,7 +104,7 @@ def load_data(
     if load is None:
         return _from_python(options, seed, answers, head)
     raw = _raw(options, load, head)
-    if options.task != AUTO and not needs_labels(options.task):
+    if not options.told and not needs_labels(options.task):
         raw = raw.without_labels()
     return _finish(raw, options, seed, preprocess, answers, head)
 
@@ -123,7 +124,7 @@ def check_source(options: DataOptions) -> Callable[[str], RawData] | None:
         return None
     load = _loader(options.source)
     task = options.task
-    of_classes = task == AUTO or has_classes(task) or not needs_labels(task)
+    of_classes = options.told or has_classes(task) or not needs_labels(task)
     if load in _OF_CLASSES and not of_classes:
         raise InputError(
             f"A {options.task} task must come from an .npz file or module:function. "
@@ -135,7 +136,9 @@ def check_source(options: DataOptions) -> Callable[[str], RawData] | None:
 _OF_CLASSES = (digits.load, keras_datasets.load, idx.load, folder.load)
 
 
-def _raw(options: DataOptions, load: Callable[[str], RawData], head: Head | None) -> RawData:
+def _raw(
+    options: DataOptions, load: Callable[[str], RawData], head: Head | Heads | None
+) -> RawData:
     """Reads a source; what is in some of them depends on the task."""
     if load is npz.load:
         return npz.load(options.source, options.task, head)
@@ -149,7 +152,7 @@ def _is_python(source: str) -> bool:
 
 
 def _from_python(
-    options: DataOptions, seed: int, answers: Answering | None, head: Head | None
+    options: DataOptions, seed: int, answers: Answering | None, head: Head | Heads | None
 ) -> Dataset:
     """Makes a data set of what the user's function returns; arrays and streams are fed as is."""
     result = python.call(options.source)
@@ -208,17 +211,17 @@ def _finish(
     seed: int,
     preprocess: Preprocessing | None,
     answers: Answering | None,
-    head: Head | None,
+    head: Head | Heads | None,
 ) -> Dataset:
-    kind, notes = _kind(raw, options, head)
+    (kind, notes), outputs = _kind(raw, options, head), raw.outputs
     classes = raw.class_names or _numbered(raw.train, options.source, kind, head)
     # checked before splitting: a stray label would fail there, and less clearly
-    check_split(raw.train, "train", options.source, len(classes), kind)
+    check_split(raw.train, "train", options.source, len(classes), kind, raw.outputs)
     train, test, val = raw.train, raw.test, raw.val
     if test is None:
         share = options.test_fraction
         train, test = split_off(train, share, seed, part="test", name=options.source, kind=kind)
-    check_split(test, "test", options.source, len(classes), kind)
+    check_split(test, "test", options.source, len(classes), kind, raw.outputs)
     if val is None:
         share = options.val_fraction
         train, val = split_off(
@@ -227,14 +230,18 @@ def _finish(
     if preprocess is None:
         mode = "standardize" if options.normalize == "auto" else options.normalize
         preprocess = fit_preprocessing(train.x, raw.max_value, mode)
-    elif len(preprocess.mean) not in (1, train.x.shape[-1]):
+    elif not isinstance(train.x, dict) and len(preprocess.mean) not in (1, train.x.shape[-1]):
         raise InputError(
             f"The stored preprocessing must fit the data: it is for {len(preprocess.mean)} "
             f"channels. Received: '{options.source}' with {train.x.shape[-1]}."
         )
     if answers is not None and kind == UNLABELLED:
         train, val, test = (answered(part, preprocess, answers) for part in (train, val, test))
-        classes = tuple(str(column) for column in range(train.y.shape[-1]))
+        if isinstance(train.y, dict):
+            kind, outputs = "several", answers_of(train.y)
+            classes = tuple(item.name for item in outputs)
+        else:
+            classes = tuple(str(column) for column in range(train.y.shape[-1]))
     return Dataset(
         options.source,
         train,
@@ -245,26 +252,32 @@ def _finish(
         (*raw.notes, *notes),
         kind,
         raw.max_value,
+        outputs,
     )
 
 
-def _kind(raw: RawData, options: DataOptions, head: Head | None) -> tuple[str, tuple[str, ...]]:
+def _kind(
+    raw: RawData, options: DataOptions, head: Head | Heads | None
+) -> tuple[str, tuple[str, ...]]:
     """Returns the kind of task, and how it was told where the user does not say."""
     if raw.kind or options.task != AUTO:
         return raw.kind or options.task, ()
-    meaning = meaning_of(raw.train.y, head, None)
+    one = next(iter(head.outputs.values())) if isinstance(head, Heads) else head
+    meaning = meaning_of(raw.train.y, one, None)
     # that sources of classes are of classes needs no note
     return meaning.kind, () if meaning.kind == "multiclass" else meaning.notes
 
 
-def _numbered(train: Split, source: str, kind: str, head: Head | None) -> tuple[str, ...]:
+def _numbered(train: Split, source: str, kind: str, head: Head | Heads | None) -> tuple[str, ...]:
     """Names the classes by their indices; k distinct labels must be 0 to k-1.
 
     Of classes by position a model may know more than there are labels of.
     """
-    if TASKS[kind].of_inputs:
+    if kind == UNLABELLED or (isinstance(train.x, dict) and TASKS[kind].of_inputs):
+        count = 0
+    elif TASKS[kind].of_inputs:
         count = int(train.x.shape[-1])
-    elif has_positions(kind) and head is not None:
+    elif has_positions(kind) and isinstance(head, Head):
         count = head.outputs
     else:
         count = TASKS[kind].names_of(train.y)

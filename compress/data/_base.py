@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.columns import Columns, arrays, count, named, taken
 from compress.core.errors import InputError
-from compress.data.examples import Array, check_split, is_finite
+from compress.data.examples import check_split, is_finite
 from compress.data.keys import example_keys
 from compress.data.preprocessing import Preprocessing
-from compress.task import TASKS, Task, has_classes, make_task
+from compress.data.several import Output
+from compress.task import TASKS, Several, Task, has_classes, make_task
 
 Labels = npt.NDArray[np.int64]
 SPLITS = ("train", "val", "test")
@@ -27,31 +29,33 @@ class Split:
     """Examples, their labels and, where they differ, their weights.
 
     Attributes:
-        x: Examples as the source stores them (bytes stay bytes), shape (n, ...).
+        x: Examples as the source stores them (bytes stay bytes), shape (n, ...); of models with
+            several inputs one such array an input, by its name.
         y: Class indices (n,), int64; of several labels (n, labels), 0 or 1, int64; of
             numbers (n, targets) or (n, positions ..., targets), float32; of classes by position
             (n, positions ...), int32, -1 is void; of masks (n, positions ..., masks), 0 or 1,
-            int8. Rows without columns where there are none.
+            int8. Rows without columns where there are none. Of models with several outputs one
+            such array an output, by its name.
         weight: How many examples each one counts for in training, (n,), at least 0, not all
             0; None: one each.
     """
 
-    x: Array
-    y: npt.NDArray[Any]
+    x: Any
+    y: Any
     weight: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
-        return len(self.y)
+        return count(self.y)
 
     @classmethod
-    def unlabelled(cls, x: Array) -> Split:
+    def unlabelled(cls, x: Columns) -> Split:
         """Makes one of examples without labels: rows without columns."""
-        return cls(x, np.empty((len(x), 0), np.float32))
+        return cls(x, np.empty((count(x), 0), np.float32))
 
     def take(self, index: npt.NDArray[np.int64]) -> Split:
         """Returns the examples at `index`, in that order."""
         weight = None if self.weight is None else self.weight[index]
-        return Split(self.x[index], self.y[index], weight)
+        return Split(taken(self.x, index), taken(self.y, index), weight)
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class RawData:
         max_value: What "full" means in `x` (255 for bytes); pixels are divided by it.
         notes: What was skipped or changed on the way, for the report.
         kind: Of the task that labels were read for; "": of the one that was asked for.
+        outputs: Of several outputs: what the labels of each mean.
     """
 
     train: Split
@@ -75,6 +80,7 @@ class RawData:
     max_value: float = 1.0
     notes: tuple[str, ...] = ()
     kind: str = ""
+    outputs: tuple[Output, ...] = ()
 
     def without_labels(self) -> RawData:
         """Returns the same examples alone; weights are of labels."""
@@ -100,8 +106,10 @@ class Dataset:
         notes: What was skipped or changed while loading.
         kind: "multiclass", "binary" (two names, one output), "multilabel", "regression";
             "segmentation", "tagging" and "masks" (labels at every position); "reconstruction"
-            (the input is the label: y has rows without columns); or "unlabelled" (labels are
-            what a model answers, (n, ..., outputs)).
+            (the input is the label: y has rows without columns); "several" (see `outputs`); or
+            "unlabelled" (labels are what a model answers, (n, ..., outputs)).
+        outputs: Of models with several outputs (kind "several"): what the labels of each mean;
+            `class_names` are the outputs' names then.
         max_value: What "full" means in `x`, where `load_data` read a file; None: inputs are
             fed as `preprocess` says and no other scaling is thought of.
 
@@ -120,6 +128,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     kind: str = "multiclass"
     max_value: float | None = None
+    outputs: tuple[Output, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind == "binary" and self.num_classes != 2:
@@ -128,12 +137,15 @@ class Dataset:
                 f"'{self.name}'."
             )
         for part in SPLITS if len(self.test) else SPLITS[:2]:
-            check_split(self.split(part), part, self.name, self.num_classes, self.kind)
-            shape = self.split(part).x.shape[1:]
-            if shape != self.input_shape:
+            check_split(
+                self.split(part), part, self.name, self.num_classes, self.kind, self.outputs
+            )
+            shapes = shapes_of(self.split(part).x)
+            if shapes != self.input_shapes:
                 raise InputError(
-                    f"Examples of '{self.name}' must have one shape. Received: {self.input_shape} "
-                    f"in the training part, {shape} in the {part} part."
+                    f"Examples of '{self.name}' must have one shape. Received: "
+                    f"{shapes_text(self.input_shapes)} in the training part, "
+                    f"{shapes_text(shapes)} in the {part} part."
                 )
         missing = np.flatnonzero(np.asarray(self.counts()["train"]) == 0)
         if len(missing) and has_classes(self.kind):
@@ -146,9 +158,16 @@ class Dataset:
     def task(self) -> Task:
         """What labels mean, and how outputs are trained and judged."""
         labels = self.train.y
+        if self.outputs:
+            return Several(
+                tuple(
+                    (item.name, make_task(item.kind, len(item.class_names), labels[item.name]))
+                    for item in self.outputs
+                )
+            )
         if self.gives_back:  # some of them: what guessing costs need not be exact
             index = np.linspace(0, len(self.train) - 1, min(_GLANCE, len(self.train)))
-            labels = self.preprocess(self.train.x[index.astype(np.int64)])
+            labels = self.preprocess(taken(self.train.x, index.astype(np.int64)))
         return make_task(self.kind, self.num_classes, labels)
 
     @property
@@ -156,7 +175,7 @@ class Dataset:
         """Whether labels are the inputs themselves; `y` holds none then."""
         return bool(TASKS[self.kind].of_inputs)
 
-    def labels(self, of: Split) -> npt.NDArray[Any]:
+    def labels(self, of: Split) -> Any:
         """Returns what outputs for examples are held against: labels, or inputs as they are fed.
 
         Args:
@@ -171,8 +190,17 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one example, without the batch axis; images are (H, W, C)."""
-        return tuple(self.train.x.shape[1:])
+        """The shape of one example, without the batch axis; images are (H, W, C).
+
+        Raises:
+            InputError: Examples are of several arrays.
+        """
+        return only_shape(self.input_shapes, self.name)
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of one example of each array by its name, which is "" where there is one."""
+        return shapes_of(self.train.x)
 
     def split(self, part: str) -> Split:
         """Returns the part named `part` ("train", "val" or "test")."""
@@ -193,8 +221,11 @@ class Dataset:
                 "examples. Give test=, or data that one can be split off from."
             )
 
-    def inputs(self, part: str) -> npt.NDArray[np.float32]:
-        """Returns what a model is fed for a part: float32, scaled and normalised, (n, ...)."""
+    def inputs(self, part: str) -> Any:
+        """Returns what a model is fed for a part: float32, scaled and normalised, (n, ...).
+
+        Of models with several inputs an array each, by name.
+        """
         return self.preprocess(self.split(part).x)
 
     def counts(self) -> dict[str, list[int]]:
@@ -203,6 +234,8 @@ class Dataset:
         Of several labels, masks and classes by position those that have it; of numbers all, once
         a target.
         """
+        if self.outputs:
+            return {part: [len(self.split(part))] * len(self.outputs) for part in SPLITS}
         task = TASKS[self.kind]
         return {part: task.counts(self.split(part).y, self.num_classes) for part in SPLITS}
 
@@ -225,8 +258,9 @@ class Dataset:
         for part in SPLITS:
             split = self.split(part)
             # as it lies in memory: a copy of it as bytes would take as much again
-            digest.update(np.ascontiguousarray(split.x).view(np.uint8).data)
-            digest.update(split.y.tobytes())
+            for name, values in (*named(split.x), *named(split.y)):
+                digest.update(name.encode())
+                digest.update(np.ascontiguousarray(values).view(np.uint8).data)
             if split.weight is not None:
                 digest.update(split.weight.tobytes())
         return digest.hexdigest()[:16]
@@ -253,14 +287,14 @@ class Unlabelled:
     def __post_init__(self) -> None:
         if not len(self.train):
             raise InputError(f"'{self.name}' must hold examples. Received: none.")
-        if self.train.x.dtype.kind == "f" and not is_finite(self.train.x):
+        if not all(map(is_finite, arrays(self.train.x))):
             raise InputError(
                 f"Examples of '{self.name}' must be finite. Received: NaN or infinity."
             )
 
     @classmethod
-    def of(cls, name: str, x: Array, **others: Any) -> Unlabelled:
-        """Makes one of an array, (n, ...)."""
+    def of(cls, name: str, x: Columns, **others: Any) -> Unlabelled:
+        """Makes one of an array, (n, ...), or of several by name."""
         return cls(name, Split.unlabelled(x), **others)
 
     @property
@@ -270,18 +304,48 @@ class Unlabelled:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one example, without the batch axis."""
-        return tuple(self.train.x.shape[1:])
+        """The shape of one example, without the batch axis; see `Dataset.input_shape`."""
+        return only_shape(self.input_shapes, self.name)
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of one example of each array by its name, which is "" where there is one."""
+        return shapes_of(self.train.x)
 
 
-def drawn_inputs(data: Dataset | Unlabelled, count: int, seed: int) -> Array:
+def drawn_inputs(data: Dataset | Unlabelled, count: int, seed: int) -> Any:
     """Returns what a model is fed of training examples drawn without replacement.
 
     Args:
         data: Labels are not looked at.
         count: Of examples, at most.
         seed: Of the draw.
+
+    Returns:
+        (n, ...), or such arrays by name; see `Dataset.inputs`.
     """
     order = np.random.default_rng(seed).permutation(len(data.train))[:count]
-    found: Array = data.preprocess(data.train.x[order])
-    return found
+    return data.preprocess(taken(data.train.x, order))
+
+
+def shapes_of(x: Columns) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of one example of each array, by its name."""
+    return {name: tuple(values.shape[1:]) for name, values in named(x)}
+
+
+def only_shape(shapes: dict[str, tuple[int, ...]], name: str) -> tuple[int, ...]:
+    """Returns the only shape.
+
+    Raises:
+        InputError: There are several.
+    """
+    if len(shapes) != 1:
+        raise InputError(
+            f"Examples of '{name}' must be of one array here. Received: {', '.join(shapes)}."
+        )
+    return next(iter(shapes.values()))
+
+
+def shapes_text(shapes: dict[str, tuple[int, ...]]) -> str:
+    """Returns shapes with their names, as messages show them."""
+    return ", ".join(f"{name} {shape}".strip() for name, shape in shapes.items())

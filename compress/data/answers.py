@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from compress.core.columns import count, joined, mapped, taken
 from compress.data._base import Split
 from compress.data.preprocessing import Preprocessing
 
-Answering = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
-"""Inputs (n, ...) -> a model's outputs (n, outputs)."""
+Answering = Callable[[Any], Any]
+"""Inputs (n, ...) -> a model's outputs (n, ..., outputs); of several an array each, by name."""
 BATCH = 1024
 """Examples that are answered at a time."""
 
@@ -25,6 +26,6 @@ def answered(split: Split, preprocess: Preprocessing, answers: Answering) -> Spl
         preprocess: Raw examples -> model inputs.
         answers: Of the model.
     """
-    starts = range(0, len(split.x), BATCH)
-    found = [answers(preprocess(split.x[start : start + BATCH])) for start in starts]
-    return replace(split, y=np.concatenate(found).astype(np.float32))
+    starts = range(0, count(split.x), BATCH)
+    found = [answers(preprocess(taken(split.x, slice(at, at + BATCH)))) for at in starts]
+    return replace(split, y=mapped(lambda made: made.astype(np.float32), joined(found)))

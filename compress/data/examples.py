@@ -8,31 +8,46 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.columns import arrays, count, named
 from compress.core.errors import InputError
 from compress.task import TASKS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from compress.data._base import Split
+    from compress.data.several import Output
 
 Array = npt.NDArray[np.generic]
 
 
 def check_split(
-    split: Split, part: str, name: str, num_classes: int, kind: str = "multiclass"
+    split: Split,
+    part: str,
+    name: str,
+    num_classes: int,
+    kind: str = "multiclass",
+    outputs: Sequence[Output] = (),
 ) -> None:
     """Checks one part of a data set.
 
     Raises:
         InputError: See `Dataset`.
     """
-    if len(split.x) != len(split.y):
-        raise InputError(
-            f"x and y of the {part} part of '{name}' must have equal lengths. "
-            f"Received: {len(split.x)} and {len(split.y)}."
-        )
+    for label, values in (*named(split.x, "x"), *named(split.y, "y")):
+        if len(values) != len(split):
+            raise InputError(
+                f"x and y of the {part} part of '{name}' must have equal lengths. "
+                f"Received: {count(split.x)} and {len(split)}"
+                f"{'' if label in ('x', 'y') else f', {len(values)} of {label}'}."
+            )
     if len(split) == 0:
         raise InputError(f"The {part} part of '{name}' must not be empty. Received: 0 examples.")
-    TASKS[kind].check(split.y, part, name, num_classes)
+    for item in outputs:
+        own, of = split.y[item.name], f"{name}' ('{item.name}"
+        TASKS[item.kind].check(own, part, of, len(item.class_names))
+    if not outputs:
+        TASKS[kind].check(split.y, part, name, num_classes)
     weight = split.weight
     if weight is not None:
         shaped = weight.shape == (len(split),)
@@ -42,7 +57,7 @@ def check_split(
                 f"Weights of '{name}' must be one finite number an example, at least 0, not all "
                 f"0. Received: shape {weight.shape}{smallest} in the {part} part."
             )
-    if split.x.dtype.kind == "f" and not is_finite(split.x):
+    if not all(map(is_finite, arrays(split.x))):
         raise InputError(
             f"Examples of '{name}' must be finite. Received: NaN or infinity in the {part} part."
         )
@@ -50,6 +65,8 @@ def check_split(
 
 def is_finite(x: Array) -> bool:
     """Tells whether all numbers are finite, without a mark for every one of them at a time."""
+    if x.dtype.kind != "f":
+        return True
     rows = max(1, 2**24 // max(1, math.prod(x.shape[1:])))
     return all(np.isfinite(x[at : at + rows]).all() for at in range(0, len(x), rows))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
+
+from compress.core.columns import Columns, count
 
 LEVELS = 31
 """Steps that the values of an image's channel are told apart by."""
@@ -16,9 +18,11 @@ of them: rounding of the same pixels in another scale does not move one over a s
 LEAST_VALUES = 64
 """Channels of fewer values are hashed as they are: little else tells rows of a table apart."""
 CHUNK = 1 << 22
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+"""Odd, with bits all over: what keys of several arrays are mixed by."""
 
 
-def example_keys(x: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
+def example_keys(x: Columns) -> npt.NDArray[np.uint64]:
     """Returns one hash an example.
 
     Images that differ by a factor or an offset per channel (bytes, [0, 1], standardized) have
@@ -27,11 +31,17 @@ def example_keys(x: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
     `LEVELS` steps between each channel's least and largest value.
 
     Args:
-        x: Raw examples, shape (n, ...); numbers.
+        x: Raw examples, shape (n, ...); numbers. Of several arrays by name a hash is of all.
 
     Returns:
         (n,), in the examples' order.
     """
+    if isinstance(x, Mapping):
+        together = np.zeros(count(x), np.uint64)
+        for _, values in sorted(x.items()):
+            with np.errstate(over="ignore"):
+                together = together * _FACTOR + example_keys(values)
+        return together
     keys = np.empty(len(x), np.uint64)
     size = max(1, CHUNK // max(1, int(np.prod(x.shape[1:]))))
     for start in range(0, len(x), size):

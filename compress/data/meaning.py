@@ -39,6 +39,19 @@ class Head:
 
 
 @dataclass(frozen=True)
+class Heads:
+    """What a model of several inputs or outputs says of its data.
+
+    Attributes:
+        inputs: Shapes of one example by the inputs' names, in the model's order.
+        outputs: Heads by the outputs' names; None: nothing is known of one.
+    """
+
+    inputs: dict[str, tuple[int | None, ...]]
+    outputs: dict[str, Head | None]
+
+
+@dataclass(frozen=True)
 class Meaning:
     """What labels mean.
 

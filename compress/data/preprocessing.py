@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.columns import Columns
 from compress.core.errors import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -28,6 +29,8 @@ class Preprocessing:
         std: Likewise, above 0.
         bgr: Whether the channels are reversed before all that; `mean` and `std` are of the
             reversed ones then.
+        columns: Of examples of several arrays: the map of each by its name; others are fed as
+            they are.
     """
 
     scale: float = 1.0
@@ -35,16 +38,20 @@ class Preprocessing:
     std: tuple[float, ...] = (1.0,)
     # not in the text that fingerprints are made of, unless it is set: see `Dataset.fingerprint`
     bgr: bool = field(default=False, repr=False)
+    columns: tuple[tuple[str, Preprocessing], ...] = field(default=(), repr=False)
 
-    def __call__(self, x: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+    def __call__(self, x: Any) -> Any:
         """Applies the map.
 
         Args:
-            x: Raw examples, shape (n, ..., C).
+            x: Raw examples, shape (n, ..., C), or several arrays by name.
 
         Returns:
             Model inputs of the same shape, float32.
         """
+        if isinstance(x, Mapping):
+            own = dict(self.columns)
+            return {name: own.get(name, _PLAIN)(values) for name, values in x.items()}
         gain, offset = self.affine()
         turned = x[..., ::-1] if self.bgr else x
         result: npt.NDArray[np.float32] = turned.astype(np.float32) * gain + offset
@@ -61,9 +68,15 @@ class Preprocessing:
         """Returns the map as a function of TensorFlow tensors, of any number type."""
         import tensorflow as tf
 
+        if self.columns:
+            maps = {name: own.in_graph() for name, own in self.columns}
+            plain = _PLAIN.in_graph()
+            return lambda x: {name: maps.get(name, plain)(values) for name, values in x.items()}
         gain, offset = (tf.constant(part) for part in self.affine())
 
         def scaled(x: Any) -> Any:
+            if isinstance(x, Mapping):
+                return {name: tf.cast(values, tf.float32) for name, values in x.items()}
             turned = tf.cast(x, tf.float32)
             return (turned[..., ::-1] if self.bgr else turned) * gain + offset
 
@@ -71,6 +84,15 @@ class Preprocessing:
 
     def from_inputs(self, other: Preprocessing) -> Preprocessing:
         """Returns the map that makes inputs of this scaling from inputs of another one."""
+        if self.columns or other.columns:
+            mine, its = dict(self.columns), dict(other.columns)
+            names = dict.fromkeys((*mine, *its))
+            return Preprocessing(
+                columns=tuple(
+                    (name, mine.get(name, _PLAIN).from_inputs(its.get(name, _PLAIN)))
+                    for name in names
+                )
+            )
         own_std, its_std = np.asarray(self.std, np.float64), np.asarray(other.std, np.float64)
         its_mean = np.asarray(other.mean, np.float64)
         turned = self.bgr != other.bgr
@@ -84,6 +106,11 @@ class Preprocessing:
 
     def same_as(self, other: Preprocessing) -> bool:
         """Tells whether both give the same inputs, up to rounding."""
+        if self.columns or other.columns:
+            mine, its = dict(self.columns), dict(other.columns)
+            return all(
+                mine.get(name, _PLAIN).same_as(its.get(name, _PLAIN)) for name in (*mine, *its)
+            )
         return self.bgr == other.bgr and all(
             np.allclose(own, its, rtol=1e-4, atol=1e-6)
             for own, its in zip(self.affine(), other.affine(), strict=True)
@@ -91,12 +118,14 @@ class Preprocessing:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the record that is stored beside exports."""
-        record = {
+        record: dict[str, Any] = {
             "formula": "(x * scale - mean) / std, per channel (last axis)",
             "scale": self.scale,
             "mean": list(self.mean),
             "std": list(self.std),
         }
+        if self.columns:
+            record["columns"] = {name: own.to_json() for name, own in self.columns}
         if self.bgr:
             record["formula"] = "(x[..., ::-1] * scale - mean) / std: channels reversed, then each"
             record["bgr"] = True
@@ -115,6 +144,9 @@ class Preprocessing:
                 tuple(float(value) for value in record["mean"]),
                 tuple(float(value) for value in record["std"]),
                 bool(record.get("bgr", False)),
+                tuple(
+                    (name, cls.from_json(own)) for name, own in record.get("columns", {}).items()
+                ),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(
@@ -123,13 +155,15 @@ class Preprocessing:
             ) from None
 
 
-def fit_preprocessing(
-    x: npt.NDArray[np.generic], max_value: float, normalize: str
-) -> Preprocessing:
+_PLAIN = Preprocessing()
+
+
+def fit_preprocessing(x: Columns, max_value: float, normalize: str) -> Preprocessing:
     """Learns the scaling from training examples.
 
     Args:
-        x: Raw training examples, shape (n, features) or (n, H, W, C).
+        x: Raw training examples, shape (n, features) or (n, H, W, C), or several such arrays by
+            name: each has a map of its own, and whole numbers other than bytes (indices) none.
         max_value: What is scaled to 1.
         normalize: "standardize" (zero mean, unit variance per channel or feature; a
             constant channel keeps variance 1), "center" (zero mean alone), "unit" (scaling
@@ -144,6 +178,13 @@ def fit_preprocessing(
     """
     if normalize == "none":
         return Preprocessing()
+    if isinstance(x, Mapping):
+        fitted = (
+            (name, fit_preprocessing(values, 255.0 if values.dtype == np.uint8 else 1.0, normalize))
+            for name, values in x.items()
+            if values.dtype == np.uint8 or values.dtype.kind == "f"
+        )
+        return Preprocessing(columns=tuple(fitted))
     if normalize in ("caffe", "torch") and (x.ndim != 4 or x.shape[-1] != 3):
         raise InputError(
             f"normalize '{normalize}' must have images of three channels. Received: examples of "

@@ -18,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.atomic_files import read_json, write_json
+from compress.core.columns import named, size_in_bytes
 from compress.data._base import SPLITS, Dataset, Split
 from compress.data.preprocessing import Preprocessing
+from compress.data.several import Output
 
 LEAST_BYTES = 32 * 2**20
 """Examples that take less are loaded by each process for itself."""
@@ -42,7 +44,7 @@ def shared(
         could not be written.
     """
     shutil.rmtree(place, ignore_errors=True)
-    size = sum(data.split(part).x.nbytes for part in SPLITS)
+    size = sum(size_in_bytes(data.split(part).x) for part in SPLITS)
     if type(data) is not Dataset or size < (LEAST_BYTES if least_bytes is None else least_bytes):
         yield data, ""
         return
@@ -76,8 +78,11 @@ def open_shared(place: Path, fingerprint: str = "") -> Dataset | None:
     if fingerprint not in ("", about.pop("fingerprint")):
         return None
     about["preprocess"] = Preprocessing.from_json(about["preprocess"])
-    parts: dict[str, Any] = {part: _read(place, part) for part in SPLITS}
-    return Dataset(**parts, **{key: _tuples(value) for key, value in about.items()})
+    outputs = tuple(Output(name, kind, tuple(names)) for name, kind, names in about.pop("outputs"))
+    columns = about.pop("columns")
+    parts: dict[str, Any] = {part: _read(place, part, columns) for part in SPLITS}
+    others = {key: _tuples(value) for key, value in about.items()}
+    return Dataset(**parts, **others, outputs=outputs)
 
 
 def _write(data: Dataset, place: Path) -> None:
@@ -85,32 +90,49 @@ def _write(data: Dataset, place: Path) -> None:
     for part in SPLITS:
         split = data.split(part)
         for name in ("x", "y", "weight"):
-            array = getattr(split, name)
-            if array is not None:
-                np.save(_file(place, part, name), np.ascontiguousarray(array))
+            held = getattr(split, name)
+            for number, (_, array) in enumerate(named(held) if held is not None else ()):
+                np.save(_file(place, part, name, number), np.ascontiguousarray(array))
     others = {
         field.name: getattr(data, field.name)
         for field in fields(Dataset)
         if field.name not in SPLITS
     }
-    about = {**others, "preprocess": data.preprocess.to_json(), "fingerprint": data.fingerprint()}
+    outputs = [(item.name, item.kind, item.class_names) for item in data.outputs]
+    columns = {name: [key for key, _ in named(getattr(data.train, name))] for name in ("x", "y")}
+    about = {
+        **others,
+        "preprocess": data.preprocess.to_json(),
+        "outputs": outputs,
+        "columns": columns,
+        "fingerprint": data.fingerprint(),
+    }
     # last: without it there is nothing to open
     write_json(place / _ABOUT, about)
 
 
-def _read(place: Path, part: str) -> Split:
-    y, weight = (_small(_file(place, part, name)) for name in ("y", "weight"))
-    assert y is not None, "every part has labels"
+def _read(place: Path, part: str, columns: dict[str, list[str]]) -> Split:
+    weight = _small(_file(place, part, "weight", 0))
+    y = [_small(_file(place, part, "y", number)) for number in range(len(columns["y"]))]
     # "c": nothing is written, but TensorFlow takes no array that says it is read-only
-    return Split(np.load(_file(place, part, "x"), mmap_mode="c"), y, weight)
+    x = [
+        np.load(_file(place, part, "x", number), mmap_mode="c")
+        for number in range(len(columns["x"]))
+    ]
+    return Split(_named(columns["x"], x), _named(columns["y"], y), weight)
+
+
+def _named(names: list[str], arrays: list[Any]) -> Any:
+    """Returns the only array, or arrays by name."""
+    return arrays[0] if names == [""] else dict(zip(names, arrays, strict=True))
 
 
 def _small(path: Path) -> npt.NDArray[Any] | None:
     return np.load(path) if path.exists() else None
 
 
-def _file(place: Path, part: str, name: str) -> Path:
-    return place / f"{part}-{name}.npy"
+def _file(place: Path, part: str, name: str, number: int) -> Path:
+    return place / f"{part}-{name}{number or ''}.npy"
 
 
 def _tuples(value: Any) -> Any:

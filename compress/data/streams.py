@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from compress.core.columns import arrays, joined, named
 from compress.core.errors import InputError
 from compress.core.memory import require_room
 from compress.core.platform import host
@@ -35,10 +36,10 @@ def gathered(data: Any, input_shape: tuple[int | None, ...] | None) -> tuple[Any
         input_shape: Of one example of the model that is fed, where it is known.
 
     Returns:
-        A tuple of arrays.
+        A tuple of arrays, or of arrays by name where a stream holds dictionaries.
 
     Raises:
-        InputError: It has no end, does not fit into memory, or holds several inputs.
+        InputError: It has no end, or does not fit into memory.
     """
     name = stream_name(data)
     batches = _of_tf_data(data, input_shape) if _is_tf_data(data) else _of_py_dataset(data)
@@ -65,8 +66,8 @@ def _of_tf_data(data: Any, input_shape: tuple[int | None, ...] | None) -> Iterat
         )
     spec = data.element_spec
     specs = spec if isinstance(spec, tuple) else (spec,)
-    _one_input(specs[0])
-    other = [type(item).__name__ for item in specs if not isinstance(item, tf.TensorSpec)]
+    flat = tf.nest.flatten(specs)
+    other = [type(item).__name__ for item in flat if not isinstance(item, tf.TensorSpec)]
     if other:
         raise InputError(f"A tf.data stream must hold plain tensors. Received: {other[0]}.")
     if _example_by_example(specs, input_shape):
@@ -76,11 +77,19 @@ def _of_tf_data(data: Any, input_shape: tuple[int | None, ...] | None) -> Iterat
 
 
 def _example_by_example(specs: tuple[Any, ...], input_shape: tuple[int | None, ...] | None) -> bool:
-    rank = getattr(getattr(specs[0], "shape", None), "rank", None)
+    rank = _rank(specs[0])
     if input_shape is not None and rank is not None:
         return bool(rank == len(input_shape))
-    labels = getattr(getattr(specs[1], "shape", None), "rank", None) if len(specs) > 1 else None
-    return labels == 0
+    return len(specs) > 1 and _rank(specs[1]) == 0
+
+
+def _rank(spec: Any) -> int | None:
+    """Returns the rank of what a stream holds, of several things that of the first."""
+    import tensorflow as tf
+
+    first = tf.nest.flatten(spec)[0]
+    rank: int | None = getattr(getattr(first, "shape", None), "rank", None)
+    return rank
 
 
 def _of_py_dataset(data: Any) -> Iterator[tuple[Any, ...]]:
@@ -94,26 +103,18 @@ def _of_py_dataset(data: Any) -> Iterator[tuple[Any, ...]]:
             "__len__, or num_batches."
         )
     for place in range(count):
-        parts = _parts(data[place])
-        _one_input(parts[0])
-        yield parts
+        yield _parts(data[place])
 
 
 def _parts(element: Any) -> tuple[Any, ...]:
     return element if isinstance(element, tuple) else (element,)
 
 
-def _one_input(x: Any) -> None:
-    if isinstance(x, (dict, list, tuple)):
-        what = "a dictionary" if isinstance(x, dict) else f"a {type(x).__name__} of {len(x)}"
-        raise several_inputs(f"a stream whose x is {what}")
-
-
 def several_inputs(received: str) -> InputError:
     """Returns the error of data for several inputs."""
     return InputError(
-        "data must be of one input: models of several inputs are counted, exported and pruned "
-        f"without data alone. Received: {received}."
+        "x must be one array for a model of one input; without a model several need names: give a "
+        f"dictionary. Received: {received}."
     )
 
 
@@ -127,15 +128,17 @@ def _joined(batches: Iterator[tuple[Any, ...]], name: str) -> tuple[Any, ...]:
     parts: list[tuple[Any, ...]] = []
     taken = examples = 0
     for batch in batches:
-        arrays = tuple(np.asarray(part) for part in batch)
-        if parts and [part.shape[1:] for part in arrays] != [p.shape[1:] for p in parts[0]]:
+        item = tuple(_arrays(part) for part in batch)
+        if parts and _shapes(item) != _shapes(parts[0]):
             raise InputError(
                 f"Every batch of a {name} stream must hold the same. Received: shapes "
-                f"{[part.shape for part in arrays]} after {[part.shape for part in parts[0]]}."
+                f"{[part.shape for part in _leaves(item)]} after "
+                f"{[part.shape for part in _leaves(parts[0])]}."
             )
-        parts.append(arrays)
-        taken += sum(part.nbytes for part in arrays)
-        examples += len(arrays[0]) if arrays[0].ndim else 1
+        parts.append(item)
+        leaves = _leaves(item)
+        taken += sum(part.nbytes for part in leaves)
+        examples += len(leaves[0]) if leaves[0].ndim else 1
         if room is not None and taken > ROOM * room:
             raise InputError(
                 f"A {name} stream must fit into memory. Received: {taken / 2**30:.1f} GiB after "
@@ -144,10 +147,27 @@ def _joined(batches: Iterator[tuple[Any, ...]], name: str) -> tuple[Any, ...]:
             )
     if not parts:
         raise InputError(f"A {name} stream must hold at least one batch. Received: none.")
-    if any(part.ndim == 0 for part in parts[0]):
+    if any(part.ndim == 0 for part in _leaves(parts[0])):
         raise InputError(
             f"A {name} stream must come in batches, as fit takes it. Received: single numbers. "
             "Give data.batch(n)."
         )
     require_room(taken, f"A {name} stream of {examples:,} examples")
-    return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return tuple(joined(columns) for columns in zip(*parts, strict=True))
+
+
+def _arrays(part: Any) -> Any:
+    """Returns an array, or arrays by name; those of a list are called by their places."""
+    if isinstance(part, Mapping):
+        return {str(name): np.asarray(values) for name, values in part.items()}
+    if isinstance(part, (list, tuple)):
+        return {str(place): np.asarray(values) for place, values in enumerate(part)}
+    return np.asarray(part)
+
+
+def _leaves(item: tuple[Any, ...]) -> list[Any]:
+    return [values for part in item for values in arrays(part)]
+
+
+def _shapes(item: tuple[Any, ...]) -> list[Any]:
+    return [[(name, values.shape[1:]) for name, values in named(part)] for part in item]

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.atomic_files import read_json, write_json
+from compress.core.columns import named, taken
 from compress.core.errors import InputError
 from compress.core.typed import conform
 from compress.data import Dataset
@@ -58,15 +59,16 @@ def cache_key(teachers: Teachers, data: Dataset) -> str:
     """Returns what a cache is known by: teachers, what is taken of them, and examples."""
     digest = hashlib.sha256(teachers.fingerprint().encode())
     digest.update(f"{data.preprocess!r} {data.preprocess.bgr}".encode())
-    digest.update(f"{data.train.x.shape} {data.train.x.dtype}".encode())
-    digest.update(np.ascontiguousarray(data.train.x).tobytes())
+    for name, values in named(data.train.x):
+        digest.update(f"{name}{values.shape} {values.dtype}".encode())
+        digest.update(np.ascontiguousarray(values).view(np.uint8).data)
     return digest.hexdigest()[:32]
 
 
 def row_shapes(teachers: Teachers, data: Dataset) -> dict[str, tuple[tuple[int, ...], Any]]:
     """Returns shape (without the examples) and type of what is cached, by name."""
     with teachers.running():
-        found = teachers.outputs(data.preprocess(data.train.x[:1]))
+        found = teachers.outputs(data.preprocess(taken(data.train.x, slice(0, 1))))
     return {
         name: (tuple(value.shape[1:]), value.dtype.as_numpy_dtype) for name, value in found.items()
     }
@@ -153,7 +155,7 @@ def _fill(
         for count, first in enumerate(range(start, total, size), start=1):
             # the last batch overlaps: another size would trace the teachers again
             low = min(first, total - size)
-            for name, value in outputs(data.train.x[low : low + size]).items():
+            for name, value in outputs(taken(data.train.x, slice(low, low + size))).items():
                 arrays[name][low : low + size] = value.numpy()
             if count % NOTE_EVERY == 0 or low + size == total:
                 if home is not None:

@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from compress.distillation.hints import Hint
 from compress.distillation.losses import LogitLoss, by_position
-from compress.distillation.teachers import Teachers, blended
+from compress.distillation.teachers import Teachers, blended, logits_of
 from compress.plan import Ramp
+from compress.task import Several
 from compress.train import Batch, LabelObjective
 
 
@@ -19,7 +20,7 @@ class DistillObjective:
 
     Args:
         labels: The label loss.
-        loss: On logits; None: w is taken as 0.
+        losses: On the logits of each output, by its name; none: w is taken as 0.
         hints: On features.
         teachers: Where they run at every step; None: `arrays` holds their outputs.
         arrays: The teachers' outputs, one row a training example; empty where they run.
@@ -33,7 +34,7 @@ class DistillObjective:
     def __init__(
         self,
         labels: LabelObjective,
-        loss: LogitLoss | None,
+        losses: Mapping[str, LogitLoss],
         hints: Sequence[Hint],
         *,
         teachers: Teachers | None,
@@ -44,11 +45,13 @@ class DistillObjective:
         hint_weight: Ramp,
         identity: str = "",
     ) -> None:
-        self._labels, self._loss, self._hints = labels, loss, hints
+        self._labels, self._losses, self._hints = labels, losses, hints
         self._teachers, self._arrays = teachers, arrays
         self._teacher_weights = teacher_weights
         self._temperature, self._hint_weight = temperature, hint_weight
-        self._weight = weight if loss is not None else Ramp(0.0, 0.0)
+        self._weight = weight if losses else Ramp(0.0, 0.0)
+        task = labels.task
+        self._shares = task.loss_weights if isinstance(task, Several) else {"": 1.0}
         self.feature_layers: Sequence[str] = tuple(
             dict.fromkeys(hint.pair.student for hint in hints)
         )
@@ -68,35 +71,40 @@ class DistillObjective:
 
     def chance_loss(self) -> float:
         """Returns the most that a guess costs at any time; what hints cost shows at the start."""
-        labels = self._labels.chance_loss()
-        taught = 0.0
-        if self._loss is not None:
-            taught = self._loss.chance_loss(self._labels.task.outputs, self._temperature.largest)
+        labels, parts = self._labels.chance_loss(), self._labels.task.parts
+        taught = sum(
+            self._shares[name] * loss.chance_loss(parts[name].outputs, self._temperature.largest)
+            for name, loss in self._losses.items()
+        )
         return max(
             (1.0 - w) * labels + w * taught for w in (self._weight.smallest, self._weight.largest)
         )
 
     def loss(self, batch: Batch) -> Any:
         """Returns the mixed loss per example, (batch,)."""
-        import tensorflow as tf
-
         w, h = self._weight.at(batch.progress), self._hint_weight.at(batch.progress)
         total = (1.0 - w) * self._labels.loss(batch)
-        if self._loss is not None:
-            temperature = self._temperature.at(batch.progress)
-            logits = tf.cast(batch.given["teacher_logits"], tf.float32)
-            taught = by_position(
-                self._loss,
-                batch.logits,
-                blended(logits, self._teacher_weights, self._labels.task.activation, temperature),
-                temperature=temperature,
-                labels=batch.labels,
-                weights=batch.weights,
-            )
-            total += w * taught
+        for name, loss in self._losses.items():
+            total += w * self._shares[name] * self._taught(name, loss, batch)
         if self._hints:
             total += h * self._hinted(batch)
         return total
+
+    def _taught(self, name: str, loss: LogitLoss, batch: Batch) -> Any:
+        """Returns the loss on the logits of one output, (batch,)."""
+        import tensorflow as tf
+
+        temperature = self._temperature.at(batch.progress)
+        logits = tf.cast(batch.given[logits_of(name)], tf.float32)
+        activation = self._labels.task.parts[name].activation
+        return by_position(
+            loss,
+            batch.logits[name] if name else batch.logits,
+            blended(logits, self._teacher_weights, activation, temperature),
+            temperature=temperature,
+            labels=batch.labels[name] if name else batch.labels,
+            weights=batch.weights,
+        )
 
     def _hinted(self, batch: Batch) -> Any:
         """Returns the sum of the hints, each with its own weight, (batch,)."""

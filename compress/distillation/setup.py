@@ -13,9 +13,9 @@ from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing
 from compress.distillation.cache import Cached, cache_key, teacher_cache
 from compress.distillation.hints import Hint, make_hints
-from compress.distillation.losses import logit_loss
+from compress.distillation.losses import logit_losses
 from compress.distillation.objective import DistillObjective
-from compress.distillation.teachers import Teachers, blended, class_order
+from compress.distillation.teachers import Teachers, blended, class_order, logits_of
 from compress.model.heads import check_head
 from compress.model.internals import layers_inside
 from compress.plan import DistillOptions, TrainSettings
@@ -71,7 +71,7 @@ def teaching(
             f"The teacher must be another model than the student. Received: '{student.name}' "
             "twice. Teach a copy (keras.models.clone_model and set_weights)."
         )
-    loss = logit_loss(options.loss, data.task)
+    losses = logit_losses(options.loss, data.task)
     names = list(teacher_classes or [None] * len(models))
     if len(names) != len(models):
         raise InputError(
@@ -118,7 +118,7 @@ def teaching(
             )
         objective = DistillObjective(
             LabelObjective(data.task, settings.label_smoothing),
-            loss,
+            losses,
             hints,
             teachers=teachers if live else None,
             arrays=cached.arrays if cached else {},
@@ -158,8 +158,14 @@ def _judged(
     with teachers.running():
 
         def view(x: Any, **_: Any) -> Any:
-            logits = tf.cast(teachers.outputs(x)["teacher_logits"], tf.float32)
-            return blended(logits, weights, task.activation, 1.0)
+            made = teachers.outputs(x)
+            found = {
+                name: blended(
+                    tf.cast(made[logits_of(name)], tf.float32), weights, part.activation, 1.0
+                )
+                for name, part in task.parts.items()
+            }
+            return found if len(found) > 1 else next(iter(found.values()))
 
         logits = Predictor(view, data.preprocess)(data.val.x)
     found = task.quality(data.labels(data.val), logits)

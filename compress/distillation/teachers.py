@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.core.columns import named
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing
 from compress.model.fused_batchnorm import fused_normalization
@@ -68,11 +69,13 @@ class Teachers:
         """Returns what the losses need for a batch of model inputs (graph code).
 
         Returns:
-            "teacher_logits" (batch, teachers, ..., outputs) and "teacher_hint<i>" for each hint.
+            "teacher_logits" (batch, teachers, ..., outputs) and "teacher_hint<i>" for each hint;
+            of several outputs "teacher_logits_<name>".
         """
         import tensorflow as tf
 
-        logits, found = [], {}
+        logits: dict[str, list[Any]] = {name: [] for name in self._task.parts}
+        found = {}
         for (view, tapping), order, scaling in zip(
             self._views, self._orders, self._scalings, strict=True
         ):
@@ -82,8 +85,10 @@ class Teachers:
                 output, features = output
                 for place, hint in enumerate(self._hints):
                     found[f"teacher_hint{place}"] = hint.loss.reduced(features[hint.pair.teacher])
-            logits.append(output if order is None else tf.gather(output, order, axis=-1))
-        outputs = {"teacher_logits": tf.stack(logits, axis=1), **found}
+            for name, made in named(output):
+                logits[name].append(made if order is None else tf.gather(made, order, axis=-1))
+        outputs = {logits_of(name): tf.stack(made, axis=1) for name, made in logits.items()}
+        outputs |= found
         return {name: tf.stop_gradient(value) for name, value in outputs.items()}
 
     def fingerprint(self) -> str:
@@ -99,6 +104,11 @@ class Teachers:
         for hint in self._hints:
             digest.update(f"{hint.loss.name} {hint.pair}".encode())
         return digest.hexdigest()[:32]
+
+
+def logits_of(name: str) -> str:
+    """Returns what the teachers' logits of an output are called; "": there is one output."""
+    return f"teacher_logits_{name}" if name else "teacher_logits"
 
 
 def structure(program: Program) -> str:
@@ -184,7 +194,7 @@ def class_order(
     Raises:
         InputError: Another number of outputs, or names that do not hold all of the data's.
     """
-    if names is None or data.kind == UNLABELLED:
+    if names is None or data.kind == UNLABELLED or len(data.task.parts) > 1:
         check_head(teacher, data)
         return None
     check_shapes(teacher, data)

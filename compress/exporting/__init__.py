@@ -180,18 +180,27 @@ def _random(model: keras.Model, seed: int) -> Unlabelled:
     """Returns random inputs: enough to see that a file computes what the model does.
 
     Raises:
-        InputError: The model has several inputs, or a size is open.
+        InputError: A size is open.
     """
     import numpy as np
 
     from compress.data import Unlabelled
+    from compress.model.copies import with_indices
+    from compress.model.ports import input_names, is_index
 
-    if len(model.inputs or []) != 1 or None in tuple(model.inputs[0].shape[1:]):
-        shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs or []]
+    shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs or []]
+    if not shapes or any(None in shape for shape in shapes):
         raise InputError(
-            f"Model '{model.name}' must have one input of known size to be checked without data. "
+            f"Model '{model.name}' must have inputs of known size to be checked without data. "
             f"Received: {shapes}. Give data=, x alone is enough."
         )
-    shape = (RANDOM_EXAMPLES, *model.inputs[0].shape[1:])
-    x = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-    return Unlabelled.of("random inputs", x)
+    random = np.random.default_rng(seed)
+    indices = [is_index(tensor) for tensor in with_indices(model).inputs]
+    drawn = [
+        # whatever the indices are of has two entries at least
+        (random.integers(2, size=size) if index else random.normal(size=size)).astype(np.float32)
+        for size, index in zip(((RANDOM_EXAMPLES, *s) for s in shapes), indices, strict=True)
+    ]
+    if len(drawn) == 1:
+        return Unlabelled.of("random inputs", drawn[0])
+    return Unlabelled.of("random inputs", dict(zip(input_names(model), drawn, strict=True)))

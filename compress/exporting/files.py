@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from compress.core.atomic_files import write_bytes, write_json
+from compress.core.columns import arrays, count, taken
 from compress.core.errors import InputError, RunFailed
 from compress.data import Dataset, Preprocessing, Unlabelled
+from compress.data.meaning import Head, Heads
 from compress.model.copies import sized_model
-from compress.model.heads import check_shapes, decides_at, head_of
+from compress.model.heads import check_shapes, decides_at, head_of, sizes_for
 from compress.model.inference import left_out
+from compress.model.ports import input_names, listed, output_names, packed
 from compress.plan import ONNX_FORMATS, ExportOptions
-from compress.task import Task, make_task
+from compress.task import Several, Task, make_task
 
 if TYPE_CHECKING:
     import keras
@@ -84,15 +88,14 @@ def write_files(
         RunFailed: A converter refused the model, crashed or hung, and there is no `on_refusal`.
     """
     from compress.exporting.traced import Traced
-    from compress.measure.quality import run_all
     from compress.train.predict import Predictor
 
     check_shapes(model, data)
-    model = sized_model(model, data.input_shape)
+    model = sized_model(model, sizes_for(model, data.input_shapes))
     picks = np.random.default_rng(seed).permutation(len(data.train))[: options.calibration]
-    representative = data.preprocess(data.train.x[picks])
-    probe = data.preprocess(data.val.x[:CHECKED_EXAMPLES])
-    expected = Predictor(lambda x, training: model(x, training=training), Preprocessing())(probe)
+    representative = listed(model, data.preprocess(taken(data.train.x, picks)))
+    probe = data.preprocess(taken(data.val.x, slice(CHECKED_EXAMPLES)))
+    expected = Predictor(partial(_answers, model), Preprocessing())(probe)
     task, names = _task(model, data)
     threshold = decides_at(model, task)
     results, feeding, refused = [], {}, []
@@ -105,25 +108,26 @@ def write_files(
                 if on_refusal is not None:
                     on_refusal(name, str(error))
                 continue
-            got = run_all(session, probe).reshape(expected.shape)
+            got = answered_by_file(model, session, probe)
             results.append(
                 Exported(
                     name,
                     path,
-                    float(np.abs(got - expected).max()),
+                    _furthest(got, expected),
                     task.agreement(got, expected, threshold=threshold),
-                    len(probe),
+                    count(probe),
                     about,
                 )
             )
-            feeding[path.name] = {
-                "input": getattr(session, "input_quantization", {"dtype": "float32"}),
-                "output": getattr(session, "output_quantization", {"dtype": "float32"}),
-            }
+            feeding[path.name] = _feeding(session)
+    shapes = data.input_shapes
     write_json(
         about,
         {
-            "input_shape": [1, *data.input_shape],
+            "input_shape": [1, *data.input_shape]
+            if len(shapes) == 1
+            else {name: [1, *shape] for name, shape in shapes.items()},
+            **_order(model),
             "preprocess": data.preprocess.to_json(),
             "class_names": list(names),
             "files": feeding,
@@ -135,6 +139,64 @@ def write_files(
     return results
 
 
+def _answers(model: keras.Model, x: Any, training: bool) -> Any:
+    """Returns a model's outputs as they are; several by their names."""
+    import keras
+
+    made = keras.tree.flatten(model(packed(model, x), training=training))
+    return made[0] if len(made) == 1 else dict(zip(output_names(model), made, strict=True))
+
+
+def answered_by_file(
+    model: keras.Model,
+    session: Session,
+    x: Any,
+    on_progress: Callable[[float], None] | None = None,
+) -> Any:
+    """Returns what a model's file answers to inputs, shaped as the model's own answers.
+
+    Args:
+        model: That the file was made of.
+        session: Of the file.
+        x: Model inputs (n, ...), or such arrays by name.
+        on_progress: Called now and then with the share that is done.
+
+    Returns:
+        (n, ...), or such arrays by the outputs' names.
+    """
+    from compress.measure.quality import outputs_of
+
+    made = outputs_of(session, listed(model, x), on_progress)
+    shaped = [
+        # sizes that the model leaves open are the file's
+        part if None in output.shape[1:] else part.reshape(len(part), *output.shape[1:])
+        for part, output in zip(made, model.outputs, strict=True)
+    ]
+    return shaped[0] if len(shaped) == 1 else dict(zip(output_names(model), shaped, strict=True))
+
+
+def _furthest(got: Any, expected: Any) -> float:
+    pairs = zip(arrays(got), arrays(expected), strict=True)
+    return max(float(np.abs(one - other).max()) for one, other in pairs)
+
+
+def _feeding(session: Session) -> dict[str, Any]:
+    """Returns the types of a file's inputs and outputs, and their scales where it has integers."""
+    inputs, outputs = session.inputs, session.outputs
+    if len(inputs) == len(outputs) == 1:
+        return {"input": inputs[0].to_json(), "output": outputs[0].to_json()}
+    return {
+        "inputs": {info.name: info.to_json() for info in inputs},
+        "outputs": {info.name: info.to_json() for info in outputs},
+    }
+
+
+def _order(model: keras.Model) -> dict[str, Any]:
+    """Returns the names of several inputs and outputs, in the files' order."""
+    names = {"inputs": input_names(model), "outputs": output_names(model)}
+    return names if max(map(len, names.values())) > 1 else {}
+
+
 def _task(model: keras.Model, data: Dataset | Unlabelled) -> tuple[Task, Sequence[str]]:
     """Returns by what outputs are compared, and what they are called; without labels by the head.
 
@@ -143,6 +205,11 @@ def _task(model: keras.Model, data: Dataset | Unlabelled) -> tuple[Task, Sequenc
     if isinstance(data, Dataset):
         return data.task, data.class_names
     head = head_of(model)
+    if isinstance(head, Heads):
+        each = {name: _by_head(part) for name, part in head.outputs.items()}
+        if len(each) == 1:
+            return next(iter(each.values())), list(each)
+        return Several(tuple(each.items())), list(each)
     width = 1 if head is None else head.outputs
     ends = "linear" if head is None else head.activation
     kind = data.kind or {"softmax": "multiclass", "sigmoid": "multilabel"}.get(ends, "regression")
@@ -150,11 +217,18 @@ def _task(model: keras.Model, data: Dataset | Unlabelled) -> tuple[Task, Sequenc
     return make_task(kind, names), [str(name) for name in range(names)]
 
 
+def _by_head(head: Head | None) -> Task:
+    """Returns by what an output is compared, by its head alone."""
+    ends = "linear" if head is None else head.activation
+    kind = {"softmax": "multiclass", "sigmoid": "multilabel"}.get(ends, "regression")
+    return make_task(kind, 1 if head is None else head.outputs)
+
+
 def _file(
     traced: Traced,
     path: Path,
     name: str,
-    representative: npt.NDArray[np.float32],
+    representative: list[npt.NDArray[np.float32]],
     options: ExportOptions,
 ) -> Session:
     """Writes one file and prepares it.

@@ -9,13 +9,10 @@ from compress.model.copies import float32_model
 from compress.model.io import save_model
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from compress.exporting.traced import Traced
+    from compress.exporting.traced import Examples, Traced
 
 
-def file_for(traced: Traced, kind: str, stem: Path, inputs: npt.NDArray[np.float32]) -> Path:
+def file_for(traced: Traced, kind: str, stem: Path, inputs: Examples) -> Path:
     """Writes the file that a runtime of Keras models is given; see `Runtime.maker`."""
     path = Path(f"{stem}.keras")
     save_model(float32_model(traced.model), path)

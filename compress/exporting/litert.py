@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from compress.core.atomic_files import replacing
 from compress.core.errors import InputError
 from compress.exporting.conversions import convert
 from compress.exporting.refusals import explained
-from compress.exporting.traced import Traced
+from compress.exporting.traced import Examples, Traced, read_examples
 
 if TYPE_CHECKING:
     import keras
@@ -26,19 +23,20 @@ def export_litert(
     path: Path,
     kind: str = "float32",
     *,
-    representative: npt.NDArray[np.float32] | None = None,
+    representative: Examples | None = None,
 ) -> None:
     """Writes a `.tflite` file for batch size 1, in one atomic step.
 
     Args:
-        model: A functional model or a built Sequential with one input.
+        model: A functional model or a built Sequential.
         path: Ends in `.tflite`.
         kind: "float32"; "float16": weights as half floats, computed in float32 on CPUs;
             "dynamic": weights in int8, activations quantized as they come; "int8": weights
             (per channel), activations, input and output in int8; "sparse": float32, weights
             with enough zeros without them: a smaller file, computed as fast as before (LiteRT
             unpacks it on x86).
-        representative: Model inputs (n, ...) that calibrate int8; required for it.
+        representative: Model inputs (n, ...), one array an input, that calibrate int8; required
+            for it.
 
     Raises:
         InputError: int8 without representative inputs, or an input size is unknown.
@@ -53,7 +51,7 @@ def write_litert(
     path: Path,
     kind: str = "float32",
     *,
-    representative: npt.NDArray[np.float32] | None = None,
+    representative: Examples | None = None,
 ) -> None:
     """Writes a `.tflite` file of a traced model; see `export_litert`."""
     needed = kind == "int8"
@@ -71,7 +69,7 @@ def write_litert(
         )
 
 
-def file_for(traced: Traced, kind: str, stem: Path, inputs: npt.NDArray[np.float32]) -> Path:
+def file_for(traced: Traced, kind: str, stem: Path, inputs: Examples) -> Path:
     """Writes the file that a runtime of `.tflite` files is given; see `Runtime.maker`."""
     path = Path(f"{stem}.tflite")
     write_litert(traced, path, kind, representative=inputs)
@@ -93,22 +91,26 @@ def convert_litert(saved: str, path: str, kind: str, calibration: str | None) ->
         saved: Its folder.
         path: The file to write.
         kind: See `export_litert`.
-        calibration: An .npy file of model inputs (n, ...), for int8.
+        calibration: A file of model inputs, see `compress.exporting.traced`, for int8.
     """
     import tensorflow as tf
 
     converter: Any = tf.lite.TFLiteConverter.from_saved_model(saved)
-    examples = [] if calibration is None else [[x[np.newaxis]] for x in np.load(calibration)]
+    examples: list[Any] = [] if calibration is None else read_examples(calibration)
+    if examples and len(examples[0]) == 1:
+        # by name TensorFlow goes another way, and warns of it
+        examples = [list(one.values()) for one in examples]
     Path(path).write_bytes(configured(converter, kind, examples).convert())
 
 
-def configured(converter: Any, kind: str, examples: Sequence[list[Any]]) -> Any:
+def configured(converter: Any, kind: str, examples: Sequence[Any]) -> Any:
     """Returns a converter of TensorFlow's, told what a format asks of it.
 
     Args:
         converter: Of any source.
         kind: See `export_litert`.
-        examples: Inputs that calibrate int8, each a list of arrays.
+        examples: Inputs that calibrate int8, each a list of arrays, or arrays by name where a
+            signature names them.
     """
     import tensorflow as tf
 

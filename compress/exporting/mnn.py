@@ -17,10 +17,7 @@ from compress.exporting.litert import plain_file
 from compress.exporting.refusals import explained
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from compress.exporting.traced import Traced
+    from compress.exporting.traced import Examples, Traced
 
 CONVERTER = "MNN's converter"
 
@@ -44,7 +41,7 @@ def export_mnn(source: Path, path: Path) -> None:
         _convert(source, temporary)
 
 
-def file_for(traced: Traced, kind: str, stem: Path, inputs: npt.NDArray[np.float32]) -> Path:
+def file_for(traced: Traced, kind: str, stem: Path, inputs: Examples) -> Path:
     """Writes the file that MNN is given of a Keras model; see `Runtime.maker`."""
     path = Path(f"{stem}.mnn")
     export_mnn(plain_file(traced), path)

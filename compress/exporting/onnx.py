@@ -19,7 +19,14 @@ from compress.core.requirements import FORMATS, MAKING_ONNX, require_packages
 from compress.exporting.conversions import convert
 from compress.exporting.refusals import explained
 from compress.exporting.scopes import without_calls
-from compress.exporting.traced import Traced
+from compress.exporting.traced import (
+    Examples,
+    Port,
+    Traced,
+    numbered,
+    read_examples,
+    write_examples,
+)
 from compress.model.internals import prepare_tf2onnx
 
 if TYPE_CHECKING:
@@ -36,7 +43,7 @@ def export_onnx(model: keras.Model, path: Path, *, opset: int | None = None) -> 
     The file is checked by `onnx`; what it computes is the caller's to compare.
 
     Args:
-        model: A functional model or a built Sequential with one input.
+        model: A functional model or a built Sequential.
         path: Ends in `.onnx`.
         opset: Version of ONNX's operators; default: tf2onnx's.
 
@@ -55,10 +62,10 @@ def write_onnx(traced: Traced, path: Path, *, opset: int | None = None) -> None:
     _check_opset(opset)
     saved = traced.saved_plain()
     with replacing(path) as temporary, explained(CONVERTER, "onnx", traced.model):
-        convert("onnx", saved=str(saved), path=str(temporary), shape=traced.shape, opset=opset)
+        convert("onnx", saved=str(saved), path=str(temporary), ports=traced.ports, opset=opset)
 
 
-def quantize_onnx(source: Path, path: Path, representative: npt.NDArray[np.float32]) -> None:
+def quantize_onnx(source: Path, path: Path, representative: Examples) -> None:
     """Makes an int8 `.onnx` file of a float32 one, in one atomic step.
 
     Weights are quantized per channel and symmetric, activations per tensor to uint8, with
@@ -67,7 +74,8 @@ def quantize_onnx(source: Path, path: Path, representative: npt.NDArray[np.float
     Args:
         source: From `export_onnx`.
         path: Ends in `.onnx`.
-        representative: Model inputs (n, ...) that calibrate the activations' ranges.
+        representative: Model inputs (n, ...), one array an input, that calibrate the
+            activations' ranges.
 
     Raises:
         MissingDependency: onnxruntime is not installed.
@@ -75,8 +83,12 @@ def quantize_onnx(source: Path, path: Path, representative: npt.NDArray[np.float
     """
     require_packages(FORMATS["onnx_int8"], "format onnx_int8")
     with tempfile.TemporaryDirectory() as folder, replacing(path) as temporary:
-        examples = Path(folder) / "examples.npy"
-        np.save(examples, representative)
+        examples = Path(folder) / "examples.npz"
+        given = [representative] if isinstance(representative, np.ndarray) else representative
+        write_examples(
+            examples, given, [(name, (), str(array.dtype)) for name, array in
+                              zip(numbered("input", len(given)), given, strict=True)]
+        )  # fmt: skip
         with explained(QUANTIZER, "onnx_int8", source.name):
             convert("onnx_int8", source=str(source), path=str(temporary), examples=str(examples))
 
@@ -89,7 +101,7 @@ def plain_file(traced: Traced, *, opset: int | None = None) -> Path:
     return path
 
 
-def file_for(traced: Traced, kind: str, stem: Path, inputs: npt.NDArray[np.float32]) -> Path:
+def file_for(traced: Traced, kind: str, stem: Path, inputs: Examples) -> Path:
     """Writes the file that a runtime of `.onnx` files is given; see `Runtime.maker`."""
     path, plain = Path(f"{stem}.onnx"), plain_file(traced)
     if kind == "int8":
@@ -99,20 +111,20 @@ def file_for(traced: Traced, kind: str, stem: Path, inputs: npt.NDArray[np.float
     return path
 
 
-def convert_onnx(saved: str, path: str, shape: tuple[int, ...], opset: int | None) -> None:
+def convert_onnx(saved: str, path: str, ports: list[Port], opset: int | None) -> None:
     """Converts a SavedModel, in the converter's process.
 
     Args:
         saved: Its folder.
         path: The file to write.
-        shape: Of the input, batch axis included.
+        ports: Name, shape (batch axis included) and type of each input.
         opset: See `export_onnx`.
     """
     import tensorflow as tf
     import tf2onnx
 
     prepare_tf2onnx()
-    signature = [tf.TensorSpec(shape, tf.float32, name="input")]
+    signature = [tf.TensorSpec(shape, kind, name=name) for name, shape, kind in ports]
     with _problems() as problems:
         try:
             loaded = tf.saved_model.load(saved)  # held: its functions do not hold its variables
@@ -130,18 +142,25 @@ def convert_onnx_int8(source: str, path: str, examples: str) -> None:
     Args:
         source: The float32 file.
         path: The file to write.
-        examples: An .npy file of model inputs (n, ...).
+        examples: A file of model inputs; see `compress.exporting.traced`.
     """
     import onnx
     from onnxruntime import quantization
 
-    rows = iter(np.load(examples))
-    name = onnx.load(source).graph.input[0].name
+    rows = iter(read_examples(examples))
+    kinds = {1: np.float32, 6: np.int32, 7: np.int64}  # of onnx.TensorProto
+    inputs = [
+        (item.name, kinds[item.type.tensor_type.elem_type])
+        for item in onnx.load(source).graph.input
+    ]
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
+        def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
             row = next(rows, None)
-            return None if row is None else {name: row[np.newaxis]}
+            if row is None:
+                return None
+            parts = zip(inputs, row.values(), strict=True)
+            return {name: part.astype(kind) for (name, kind), part in parts}
 
     quantization.quantize_static(
         source,

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError, RunFailed
 from compress.core.native_output import captured_stderr, quiet_logger
-from compress.model.copies import float32_model
+from compress.model.copies import float32_model, with_indices
 from compress.model.inference import inference_alone
 from compress.model.internals import layers_inside
+from compress.model.ports import packed
 
 if TYPE_CHECKING:
     import keras
+
+Port = tuple[str, tuple[int, ...], str]
+Examples: TypeAlias = npt.NDArray[Any] | Sequence[npt.NDArray[Any]]
+"""Inputs of a model (n, ...), one array an input in its order; of one input the array itself."""
 
 
 class Traced:
@@ -33,21 +38,24 @@ class Traced:
     other process knows.
 
     Args:
-        model: A functional model or a built Sequential with one input of known size.
+        model: A functional model or a built Sequential with inputs of known sizes.
+
+    Attributes:
+        shapes: Of the inputs, the batch axis (1) included.
 
     Raises:
         InputError: An input size is unknown.
     """
 
     def __init__(self, model: keras.Model) -> None:
-        shape = tuple(model.inputs[0].shape[1:])
-        if any(size is None for size in shape):
+        self.shapes = [(1, *tensor.shape[1:]) for tensor in model.inputs]
+        unknown = next((shape for shape in self.shapes if None in shape), None)
+        if unknown is not None:
             raise InputError(
                 f"Model '{model.name}' must have a known input size to be exported. "
-                f"Received: {shape}."
+                f"Received: {unknown[1:]}."
             )
         self.model = model
-        self.shape = (1, *shape)
         self._folder = tempfile.TemporaryDirectory()
         self._made: dict[str, Path] = {}
 
@@ -69,7 +77,19 @@ class Traced:
 
     @cached_property
     def _float32(self) -> keras.Model:
-        return float32_model(self.model)
+        return with_indices(float32_model(self.model))
+
+    @property
+    def ports(self) -> list[Port]:
+        """Name, shape and type of each input of the traced model.
+
+        Names are numbered in the order of the model's inputs, so that files, which sort them,
+        keep it.
+        """
+        names = numbered("input", len(self.shapes))
+        inputs = self._float32.inputs
+        kinds = ["float32" if "float" in str(t.dtype) else str(t.dtype) for t in inputs]
+        return list(zip(names, self.shapes, kinds, strict=True))
 
     def saved(self) -> Path:
         """Returns the folder of the SavedModel.
@@ -92,25 +112,28 @@ class Traced:
                 self._made["plain"] = self._export("plain")
         return self._made["plain"]
 
-    def given(self, examples: npt.NDArray[np.float32]) -> Path:
-        """Returns the file of examples for a converter."""
-        path = self.place / "examples.npy"
-        np.save(path, examples)
+    def given(self, examples: Examples) -> Path:
+        """Returns the file of examples for a converter: an array an input, by its name."""
+        path = self.place / "examples.npz"
+        write_examples(path, examples, self.ports)
         return path
 
     def _export(self, name: str) -> Path:
         import keras
 
         folder = self.place / name
-        signature = [keras.InputSpec(shape=self.shape, dtype="float32", name="input")]
         model = self._float32
+        signature = [
+            keras.InputSpec(shape=shape, dtype=kind, name=name) for name, shape, kind in self.ports
+        ]
+        made = numbered("output", len(model.outputs))
         # not Model.export: it leaves `training` open, and a layer whose own default is training
         # (a random one's is) then puts itself and what is behind it into training mode
         archive = keras.export.ExportArchive()
         archive.track(model)
         with captured_stderr() as written, quiet_logger("tensorflow"), inference_alone(model):
             try:
-                archive.add_endpoint("serve", lambda x: model(x, training=False), signature)
+                archive.add_endpoint("serve", _serving(model, made), signature)
                 archive.write_out(str(folder), verbose=False)
             except Exception as error:  # a model's own code raises what it likes
                 lines = (str(error).strip() or written().strip() or repr(error)).splitlines()
@@ -118,6 +141,43 @@ class Traced:
                     f"Model '{self.model.name}' could not be traced for export: {lines[0]}"
                 ) from error
         return folder
+
+
+def numbered(word: str, count: int) -> list[str]:
+    """Returns names that stand in alphabetical order; of one thing the word itself."""
+    if count == 1:
+        return [word]
+    digits = len(str(count - 1))
+    return [f"{word}_{place:0{digits}d}" for place in range(count)]
+
+
+def write_examples(path: Path, examples: Examples, ports: Sequence[Port]) -> None:
+    """Writes an .npz file of one array an input, by the inputs' names."""
+    given = [examples] if isinstance(examples, np.ndarray) else list(examples)
+    arrays: dict[str, Any] = {
+        name: np.asarray(array, kind) for (name, _, kind), array in zip(ports, given, strict=True)
+    }
+    np.savez(path, **arrays)
+
+
+def read_examples(path: str) -> list[dict[str, npt.NDArray[Any]]]:
+    """Returns the examples of such a file, each as batches of one by the inputs' names."""
+    with np.load(path) as archive:
+        arrays = {name: archive[name] for name in sorted(archive.files)}
+    total = len(next(iter(arrays.values())))
+    return [{name: values[at : at + 1] for name, values in arrays.items()} for at in range(total)]
+
+
+def _serving(model: keras.Model, made: list[str]) -> Any:
+    """Returns a function of the inputs, in their order, to outputs by their numbered names."""
+    import keras
+
+    def serve(*given: Any) -> Any:
+        outputs = keras.tree.flatten(model(packed(model, list(given)), training=False))
+        # one output keeps the name that files had when there could be no other
+        return outputs[0] if len(outputs) == 1 else dict(zip(made, outputs, strict=True))
+
+    return serve
 
 
 @contextmanager

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.measure.runtimes import Runtime, Session
+from compress.measure.runtimes import Runtime, Session, TensorInfo
 from compress.measure.stats import Spread, median_spread
 
 MIN_RUNS = 7
@@ -32,12 +33,10 @@ class Timer:
         self._block = min(MAX_RUNS, max(MIN_RUNS, math.ceil(BLOCK_SECONDS / max(once, 1e-9))))
 
     def renew(self) -> None:
-        """Prepares the file anew and feeds it a fixed random input."""
+        """Prepares the file anew and feeds it fixed random inputs."""
         self._session: Session = self._runtime.prepare(self._path, self._threads)
-        shape = self._session.input_shape
-        self._session.set_input(
-            np.random.default_rng(self._seed).normal(size=shape).astype(np.float32)
-        )
+        random = np.random.default_rng(self._seed)
+        self._session.set_inputs([drawn(info, random) for info in self._session.inputs])
         self.instances += 1
 
     def block(self) -> None:
@@ -46,6 +45,13 @@ class Timer:
         self.runs.append(kept)
         self.medians.append(float(np.median(kept)))
         self.groups.append(self.instances)
+
+
+def drawn(info: TensorInfo, random: np.random.Generator) -> npt.NDArray[Any]:
+    """Returns random numbers for an input: normal; 0 and 1 where indices are taken."""
+    if info.indices:
+        return random.integers(2, size=info.shape)
+    return random.normal(size=info.shape).astype(np.float32)
 
 
 def spread_of(timer: Timer, seed: int, base: Timer | None = None) -> Spread:

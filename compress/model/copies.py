@@ -12,13 +12,15 @@ import functools
 import inspect
 import types
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
 from compress.model import walk
 from compress.model.internals import layers_inside, maker_of
+from compress.model.ports import packed
 from compress.model.rebuild import config_of, from_config, why_not_rebuildable
+from compress.model.recording import record
 
 if TYPE_CHECKING:
     import keras
@@ -61,22 +63,56 @@ def copy_model(model: keras.Model) -> keras.Model:
     return _cloned(model, None)
 
 
-def sized_model(model: keras.Model, shape: Sequence[int]) -> keras.Model:
-    """Returns a model of one input for examples of a shape.
+def sized_model(model: keras.Model, shapes: Sequence[Sequence[int]]) -> keras.Model:
+    """Returns a model for examples of known shapes.
 
     Args:
-        model: Functional or Sequential, with one input that the shape fits.
-        shape: Of one example.
+        model: Functional or Sequential.
+        shapes: Of one example, one an input that fits it.
 
     Returns:
         The model itself where it says its sizes already, else one around it.
     """
     import keras
 
-    if None not in tuple(model.inputs[0].shape)[1:]:
+    if all(None not in tuple(tensor.shape)[1:] for tensor in model.inputs):
         return model
-    inputs = keras.Input(tuple(shape), dtype=model.inputs[0].dtype)
-    return keras.Model(inputs, model(inputs), name=model.name)
+    inputs = [
+        keras.Input(tuple(shape), dtype=tensor.dtype, name=tensor.name)
+        for shape, tensor in zip(shapes, model.inputs, strict=True)
+    ]
+    given = packed(model, inputs)
+    return keras.Model(given, model(given), name=model.name)
+
+
+def with_indices(model: keras.Model) -> keras.Model:
+    """Returns a model whose inputs are whole numbers where only embeddings read them.
+
+    Keras feeds real numbers unless it is told otherwise, and an embedding makes indices of them.
+    In a file of integers such an input would be quantized, and other indices come of it.
+
+    Args:
+        model: A functional or Sequential model; not changed.
+
+    Returns:
+        The model itself where no input is such, else a copy.
+    """
+    import keras
+
+    program = record(model)
+    readers: dict[int, list[Any]] = {id(tensor): [] for tensor in program.inputs}
+    for node in program.nodes:
+        for tensor in node.inputs:
+            if id(tensor) in readers:
+                readers[id(tensor)].append(node.operation)
+    indices = {
+        place
+        for place, (tensor, own) in enumerate(zip(program.inputs, model.inputs, strict=True))
+        if readers[id(tensor)]
+        and all(isinstance(layer, keras.layers.Embedding) for layer in readers[id(tensor)])
+        and "float" in str(own.dtype)
+    }
+    return clone(model, Copier(), indices=indices) if indices else model
 
 
 def _cloned(model: keras.Model, dtype: str | None) -> keras.Model:
@@ -89,7 +125,12 @@ def _cloned(model: keras.Model, dtype: str | None) -> keras.Model:
 
 
 def clone(
-    model: keras.Model, copier: Copier, dtype: str | None = None, *, by_config: bool = True
+    model: keras.Model,
+    copier: Copier,
+    dtype: str | None = None,
+    *,
+    by_config: bool = True,
+    indices: Collection[int] = (),
 ) -> keras.Model:
     """Makes a model of the same layers, nested ones too, with equal weights.
 
@@ -98,6 +139,7 @@ def clone(
         copier: Holds what was made: layers that several models share stay shared.
         dtype: What all layers compute in; default: as they did.
         by_config: Rebuild users' layers from their configs where these tell all.
+        indices: Places of inputs that become int32.
 
     Raises:
         InputError: A layer can neither be rebuilt from its config nor copied.
@@ -128,10 +170,11 @@ def clone(
 
     # given inputs of their own, clones keep the names of the input layers too
     sequential = isinstance(model, keras.Sequential)
+    whole = {id(model.inputs[place]) for place in indices}
     inputs = keras.tree.map_structure(
         lambda tensor: keras.Input(
             batch_shape=tensor.shape,
-            dtype=tensor.dtype,
+            dtype="int32" if id(tensor) in whole else tensor.dtype,
             name=maker_of(tensor).name,
         ),
         model.inputs if sequential else model.input,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.data.meaning import Head
+from compress.data.meaning import Head, Heads
 from compress.model.internals import maker_of
+from compress.model.ports import input_names, output_names, packed
 from compress.model.walk import is_graph
 from compress.task import Task
 
@@ -24,77 +24,136 @@ def check_head(model: keras.Model, data: Dataset) -> None:
     """Checks that a model takes the data's examples and answers the data's task.
 
     Raises:
-        InputError: Several inputs or outputs, another input shape or width of the output.
+        InputError: Other inputs or outputs, another shape of one of them.
     """
     check_shapes(model, data)
-    wanted, made = data.task.output_shape, tuple(model.outputs[0].shape)
+    parts, names = data.task.parts, output_names(model)
+    if len(names) != len(parts) or (len(parts) > 1 and set(names) != set(parts)):
+        wanted = ", ".join(parts) if len(parts) > 1 else "one"
+        raise InputError(
+            f"Model '{model.name}' must have the outputs that the data have labels of: {wanted}. "
+            f"Received: {', '.join(names)}."
+        )
+    for name, task in parts.items():
+        _check_output(model, output_of(model, name), task, data)
+
+
+def _check_output(model: keras.Model, output: Any, task: Task, data: Dataset) -> None:
+    wanted, made = task.output_shape, tuple(output.shape)
     # sizes that a model leaves open are the data's
     fits = len(made) == len(wanted) + 1 and all(
         size in (None, want) for size, want in zip(made[1:], wanted, strict=True)
     )
     if not fits:
         shape = ", ".join(map(str, ("batch", *wanted)))
+        count = data.num_classes if len(data.task.parts) == 1 else task.outputs
         raise InputError(
-            f"Model '{model.name}' must output ({shape}) for the data's {data.num_classes} "
-            f"{data.task.noun}. Received: {made}.{_other_task(model, data)}"
+            f"Model '{model.name}' must output ({shape}) for the data's {count} {task.noun}. "
+            f"Received: {made}.{_other_task(output, task)}"
         )
 
 
-def _other_task(model: keras.Model, data: Dataset) -> str:
+def output_of(model: keras.Model, name: str) -> Any:
+    """Returns the symbolic tensor of an output; "" is the only one."""
+    return model.outputs[output_names(model).index(name) if name else 0]
+
+
+def _other_task(output: Any, task: Task) -> str:
     """Returns which task a head that does not fit is likely to be for, as a hint."""
-    last, (*positions, width) = producer(model), model.outputs[0].shape[1:]
+    last, (*positions, width) = maker_of(output), output.shape[1:]
 
     def ends(activation: str) -> bool:
         return is_activation_layer(last, activation) or ends_in(last, activation)
 
-    if positions and data.task.output_shape[:-1] == ():
+    if positions and task.output_shape[:-1] == ():
         kinds = "tagging" if len(positions) == 1 else "segmentation or masks"
         return f" It answers at every position: give --task {kinds}, with such labels."
-    if data.kind == "multiclass" and ends("sigmoid"):
-        task = "binary" if width == 1 else "multilabel"
-        return f" Its head is a sigmoid: give --task {task}, with such labels."
-    if data.kind == "multiclass" and width == 1 and not ends("softmax"):
+    if task.name == "multiclass" and ends("sigmoid"):
+        kind = "binary" if width == 1 else "multilabel"
+        return f" Its head is a sigmoid: give --task {kind}, with such labels."
+    if task.name == "multiclass" and width == 1 and not ends("softmax"):
         return " One output without softmax: give --task binary, or --task regression for numbers."
-    if data.kind in ("binary", "multilabel") and ends("softmax"):
+    if task.name in ("binary", "multilabel") and ends("softmax"):
         return " Its head is a softmax: give --task multiclass."
     return ""
 
 
 def check_shapes(model: keras.Model, data: Dataset | Unlabelled) -> None:
-    """Checks that a model has one output and takes the data's examples.
+    """Checks that a model takes the data's examples.
 
     Raises:
         InputError: It does not.
     """
-    if len(model.inputs or []) != 1 or len(model.outputs or []) != 1:
+    if not (model.inputs and model.outputs):
+        raise InputError(f"Model '{model.name}' must be built. Received: one without inputs.")
+    names, shapes = input_names(model), data.input_shapes
+    if len(names) != len(shapes) or (len(shapes) > 1 and set(names) != set(shapes)):
+        received = ", ".join(shapes) if len(shapes) > 1 else "one array"
         raise InputError(
-            f"Model '{model.name}' must be built with one input and one output. "
-            f"Received: {len(model.inputs or [])} and {len(model.outputs or [])}."
+            f"Model '{model.name}' must be fed by the names of its inputs: {', '.join(names)}. "
+            f"Received: data of {received}."
         )
-    expected = tuple(model.inputs[0].shape[1:])
-    fits = len(expected) == len(data.input_shape) and all(
-        want in (None, got) for want, got in zip(expected, data.input_shape, strict=True)
-    )
-    if not fits:
-        raise InputError(
-            f"Model '{model.name}' must take inputs of the data's shape {data.input_shape}. "
-            f"Received: a model for {expected}."
+    for name, tensor in zip(names, model.inputs, strict=True):
+        got = shapes[name if len(shapes) > 1 else next(iter(shapes))]
+        expected = tuple(tensor.shape[1:])
+        fits = len(expected) == len(got) and all(
+            want in (None, size) for want, size in zip(expected, got, strict=True)
         )
+        if not fits:
+            of = f" ('{name}')" if len(shapes) > 1 else ""
+            raise InputError(
+                f"Model '{model.name}' must take inputs of the data's shape {got}{of}. "
+                f"Received: a model for {expected}."
+            )
 
 
-def answering(model: keras.Model) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+def sizes_for(model: keras.Model, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Returns the shapes of data's examples in the order of a model's inputs; see `check_shapes`.
+
+    Args:
+        model: That takes them.
+        shapes: Of `Dataset.input_shapes`.
+    """
+    if len(shapes) == 1:
+        return list(shapes.values())
+    return [shapes[name] for name in input_names(model)]
+
+
+def counted_at(model: keras.Model, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+    """Returns what MACs are counted at, as `count_macs` takes it: a shape, or one an input.
+
+    Args:
+        model: That takes the data's examples.
+        shapes: Of `Dataset.input_shapes`.
+    """
+    sizes = sizes_for(model, shapes)
+    return sizes[0] if len(sizes) == 1 else sizes
+
+
+def answering(model: keras.Model) -> Callable[[Any], Any]:
     """Returns what a model answers to inputs, (n, ..., outputs), in inference mode.
 
+    Of several outputs an array each, by name.
+
     Raises:
-        InputError: The model has several outputs, or one without an axis of outputs.
+        InputError: An output has no axis of outputs.
     """
-    if len(model.outputs or []) != 1 or len(model.outputs[0].shape) < 2:
+    import keras
+
+    names = output_names(model)
+    if any(len(output.shape) < 2 for output in model.outputs):
         shapes = [tuple(output.shape) for output in model.outputs or []]
         raise InputError(
-            f"Model '{model.name}' must have one output (batch, ..., outputs) for its answers to "
-            f"stand for labels. Received: {shapes}."
+            f"Model '{model.name}' must output (batch, ..., outputs) for its answers to stand for "
+            f"labels. Received: {shapes}."
         )
-    return lambda inputs: np.asarray(model(inputs, training=False), np.float32)
+
+    def answers(inputs: Any) -> Any:
+        made = keras.tree.flatten(model(packed(model, inputs), training=False))
+        found = [np.asarray(part, np.float32) for part in made]
+        return found[0] if len(found) == 1 else dict(zip(names, found, strict=True))
+
+    return answers
 
 
 def producer(model: keras.Model) -> Any:
@@ -102,20 +161,39 @@ def producer(model: keras.Model) -> Any:
     return maker_of(model.outputs[0])
 
 
-def head_of(model: keras.Model) -> Head | None:
-    """Returns what a model's head says of its labels; None: it has not one input and one output."""
-    if len(getattr(model, "inputs", None) or []) != 1 or len(model.outputs or []) != 1:
+def head_of(model: keras.Model) -> Head | Heads | None:
+    """Returns what a model says of its inputs and labels; None: it is not built, or of open width.
+
+    Of several inputs or outputs all of them, by name.
+    """
+    if not getattr(model, "inputs", None) or not model.outputs:
         return None
-    shape = tuple(model.outputs[0].shape)
+    inputs = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+    heads = [_head(output, inputs[0]) for output in model.outputs]
+    if len(inputs) == len(heads) == 1:
+        return heads[0]
+    return Heads(
+        dict(zip(input_names(model), inputs, strict=True)),
+        dict(zip(output_names(model), heads, strict=True)),
+    )
+
+
+def _head(output: Any, input_shape: tuple[int | None, ...]) -> Head | None:
+    shape = tuple(output.shape)
     if len(shape) < 2 or shape[-1] is None:
         return None
-    last = producer(model)
-    while is_graph(last) and len(last.outputs) == 1:  # a nested model
-        last = producer(last)
+    last = _innermost(output)
     ends = ("softmax", "sigmoid")
     found = [name for name in ends if is_activation_layer(last, name) or ends_in(last, name)]
-    activation = found[0] if found else "linear"
-    return Head(activation, shape[1:], tuple(model.inputs[0].shape[1:]))
+    return Head(found[0] if found else "linear", shape[1:], input_shape)
+
+
+def _innermost(output: Any) -> Any:
+    """Returns the layer that makes an output, in nested models too."""
+    last = maker_of(output)
+    while is_graph(last) and len(last.outputs) == 1:  # a nested model
+        last = maker_of(last.outputs[0])
+    return last
 
 
 def is_activation_layer(layer: Any, activation: str) -> bool:
@@ -136,28 +214,48 @@ def ends_in(layer: Any, activation: str) -> bool:
     return getattr(layer, "activation", None) is getattr(keras.activations, activation)
 
 
-def outputs_probabilities(model: keras.Model, task: Task) -> bool:
-    """Tells whether the outputs are probabilities, judged on random inputs.
+def outputs_probabilities(model: keras.Model, task: Task, name: str = "") -> bool:
+    """Tells whether an output is of probabilities, judged on random inputs.
 
     Softmax tasks: rows of at least 0 that sum to 1; sigmoid tasks: all within [0, 1].
     """
     if task.activation == "linear":
         return False
-    shape = tuple(8 if size is None else size for size in model.inputs[0].shape[1:])
+    import keras
+
     # large inputs too: logits that happen to lie within [0, 1] do not stay there
-    sizes = np.repeat([1.0, 100.0], 8).reshape(-1, *[1] * len(shape))
-    probe = (np.random.default_rng(0).normal(size=(16, *shape)) * sizes).astype(np.float32)
-    rows = np.asarray(model(probe, training=False), np.float64)
+    sizes = np.repeat([1.0, 100.0], 8)
+    random = np.random.default_rng(0)
+
+    def probe(tensor: Any) -> Any:
+        shape = tuple(8 if size is None else size for size in tensor.shape[1:])
+        if "int" in str(tensor.dtype):
+            return np.zeros((16, *shape), str(tensor.dtype))
+        drawn = random.normal(size=(16, *shape)) * sizes.reshape(-1, *[1] * len(shape))
+        return drawn.astype(np.float32)
+
+    given = packed(model, [probe(tensor) for tensor in model.inputs])
+    made = keras.tree.flatten(model(given, training=False))
+    place = output_names(model).index(name) if name else 0
+    rows = np.asarray(made[place], np.float64)
     if task.activation == "sigmoid":
         # a head that begins with zeros outputs zeros
         return bool((rows >= 0).all() and (rows <= 1).all() and (rows > 0).any())
     return bool((rows >= 0).all() and np.allclose(rows.sum(axis=-1), 1.0, atol=1e-3))
 
 
-def decides_at(model: keras.Model, task: Task) -> float:
-    """Returns the output above which a model of a sigmoid task says yes: 0 for logits."""
+def decides_at(model: keras.Model, task: Task) -> Any:
+    """Returns the output above which a model of a sigmoid task says yes: 0 for logits.
+
+    Of several outputs a number each, by name.
+    """
+    found = {name: _decides_at(model, part, name) for name, part in task.parts.items()}
+    return found if len(found) > 1 else next(iter(found.values()))
+
+
+def _decides_at(model: keras.Model, task: Task, name: str) -> float:
     if task.activation != "sigmoid":
         return 0.0
-    last = producer(model)
+    last = maker_of(output_of(model, name))
     ends = is_activation_layer(last, task.activation) or ends_in(last, task.activation)
-    return 0.5 if ends or outputs_probabilities(model, task) else 0.0
+    return 0.5 if ends or outputs_probabilities(model, task, name) else 0.0

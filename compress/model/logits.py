@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from compress.core.errors import InputError, unknown_name
 from compress.model.added_losses import added_losses, forget_losses
-from compress.model.heads import ends_in, is_activation_layer, outputs_probabilities, producer
+from compress.model.heads import ends_in, is_activation_layer, output_of, outputs_probabilities
+from compress.model.internals import maker_of
+from compress.model.ports import listed, output_names, packed
 from compress.model.program import Node, Program
 from compress.model.recording import record
 from compress.task import Task
@@ -23,13 +26,16 @@ class LogitsView:
     """A model as a function to logits; made by `logits_view`."""
 
     def __init__(
-        self, model: keras.Model, run: Any, convert: Any, feature_layers: bool, ends: Any
+        self, model: keras.Model, run: Any, ends: Sequence[End], feature_layers: bool
     ) -> None:
-        self._model, self._run, self._convert = model, run, convert
-        self._feature_layers, self._ends = feature_layers, ends
+        self._model, self._run, self._ends = model, run, ends
+        self._feature_layers = feature_layers
 
     def __call__(self, x: Any, training: bool) -> Any:
-        """Returns logits (batch, outputs), float32; with feature layers a pair: these, features."""
+        """Returns logits (batch, *output_shape), float32; of several outputs by their names.
+
+        With feature layers a pair: these, features.
+        """
         return self._answer(*self._run(x, training))
 
     def with_losses(self, x: Any, training: bool) -> tuple[Any, Any]:
@@ -40,22 +46,47 @@ class LogitsView:
         not of the logits.
         """
         with added_losses(self._model, training) as total:
-            output, features = self._run(x, training)
+            outputs, features = self._run(x, training)
             losses = total()
-            if self._ends is not None:
-                losses += self._ends(output)
-        return self._answer(output, features), losses
+            for end, output in zip(self._ends, outputs, strict=True):
+                if end.activity is not None:
+                    losses += end.activity(output)
+        return self._answer(outputs, features), losses
 
-    def _answer(self, output: Any, features: Any) -> Any:
-        logits = self._convert(output)
+    def _answer(self, outputs: Sequence[Any], features: Any) -> Any:
+        converted = {
+            end.name: end.convert(output) for end, output in zip(self._ends, outputs, strict=True)
+        }
+        logits = converted if len(converted) > 1 else next(iter(converted.values()))
         return (logits, features) if self._feature_layers else logits
+
+
+@dataclass(frozen=True, eq=False)
+class End:
+    """How one output ends, and what makes logits of it.
+
+    Attributes:
+        name: Of the output; "": the only one.
+        last: The layer that makes it.
+        dropped: That layer only applies the task's activation: it is left out.
+        switched: Its activation is switched off.
+        convert: Makes float32 logits of what is left.
+        activity: The loss of the last layer's activity, from what goes into its activation.
+    """
+
+    name: str
+    last: Any
+    dropped: bool
+    switched: bool
+    convert: Any
+    activity: Any
 
 
 @contextmanager
 def logits_view(
     model: keras.Model, task: Task, feature_layers: Sequence[str] = ()
 ) -> Iterator[LogitsView]:
-    """Gives the model as a function to logits, whatever its head.
+    """Gives the model as a function to logits, whatever its heads.
 
     A final layer that only applies the task's activation (softmax, sigmoid) is left out; an
     activation inside the last layer is switched off while the context lasts; a head that
@@ -65,39 +96,48 @@ def logits_view(
 
     Args:
         model: A checked model (see `check_head`).
-        task: Says which activation to look for.
+        task: Says which activation to look for; of several outputs each says its own.
         feature_layers: Names of layers whose outputs are wanted too, "nested/layer" in a nested
             model.
 
     Yields:
-        `view(x, training=...)` -> (batch, outputs) float32; with feature_layers a pair of it and a
-        dictionary from name to output. The model runs once either way. `view.with_losses`
-        gives the losses too that the model adds itself.
+        `view(x, training=...)` -> (batch, *output_shape) float32, of several outputs a dictionary
+        of such; with feature_layers a pair of it and a dictionary from name to output. The model
+        runs once either way. `view.with_losses` gives the losses too that the model adds itself.
 
     Raises:
         InputError: No layer has the name of a tap; the nearest names are offered.
     """
     import keras
 
-    last = producer(model)
-    dropped = is_activation_layer(last, task.activation)
-    run = _runner(model, last, dropped, feature_layers)
-    switched = not dropped and ends_in(last, task.activation)
-    convert = _float32
-    if not dropped and not switched and outputs_probabilities(model, task):
-        convert = _log if task.activation == "softmax" else _log_odds
-
-    ends = _activity(last) if dropped or switched else None
-    view = LogitsView(model, run, convert, bool(feature_layers), ends)
-    before = (last.activation, last.activity_regularizer) if switched else None
-    if switched:
+    ends = [_end(model, name, part) for name, part in task.parts.items()]
+    view = LogitsView(model, _runner(model, ends, feature_layers), ends, bool(feature_layers))
+    before = [
+        (end.last, end.last.activation, end.last.activity_regularizer)
+        for end in ends
+        if end.switched
+    ]
+    for last, _, _ in before:
         last.activation, last.activity_regularizer = keras.activations.linear, None
     try:
         yield view
     finally:
-        if before:
-            last.activation, last.activity_regularizer = before
+        for last, activation, regularizer in before:
+            last.activation, last.activity_regularizer = activation, regularizer
         forget_losses(model)
+
+
+def _end(model: keras.Model, name: str, part: Task) -> End:
+    last = maker_of(output_of(model, name))
+    dropped = is_activation_layer(last, part.activation)
+    # a layer that makes two outputs is switched for both of them, or for none
+    shared = sum(maker_of(output) is last for output in model.outputs) > 1
+    switched = not dropped and not shared and ends_in(last, part.activation)
+    convert = _float32
+    if not dropped and not switched and outputs_probabilities(model, part, name):
+        convert = _log if part.activation == "softmax" else _log_odds
+    activity = _activity(last) if dropped or switched else None
+    return End(name, last, dropped, switched, convert, activity)
 
 
 def _activity(last: Any) -> Any:
@@ -120,34 +160,66 @@ def _activity(last: Any) -> Any:
     return loss
 
 
-def _runner(model: Any, last: Any, dropped: bool, feature_layers: Sequence[str]) -> Any:
-    """Returns (x, training) -> (output before a dropped layer, outputs of the feature_layers)."""
+def _runner(model: Any, ends: Sequence[End], feature_layers: Sequence[str]) -> Any:
+    """Returns (x, training) -> (outputs before dropped layers, outputs of the feature_layers)."""
+    if feature_layers:
+        return _watching(model, ends, feature_layers)
     import keras
 
-    if not feature_layers:
-        # not last.input: a layer that another model shares has several
-        body = keras.Model(model.input, _fed(model)) if dropped else model
-        return lambda x, training: (body(x, training=training), {})
-    program = record(model)
-    wanted = feature_calls(program, feature_layers)
+    if not any(end.dropped for end in ends):
+        places = _places(model, ends)
 
-    def run(x: Any, training: bool) -> tuple[Any, dict[str, Any]]:
+        def whole(x: Any, training: bool) -> tuple[list[Any], dict[str, Any]]:
+            made = keras.tree.flatten(model(packed(model, x), training=training))
+            return [made[place] for place in places], {}
+
+        return whole
+    # not last.input: a layer that another model shares has several
+    outputs = [output_of(model, end.name) for end in ends]
+    body = keras.Model(
+        model.input,
+        [_fed(made) if end.dropped else made for end, made in zip(ends, outputs, strict=True)],
+    )
+
+    def run(x: Any, training: bool) -> tuple[list[Any], dict[str, Any]]:
+        return keras.tree.flatten(body(packed(model, x), training=training)), {}
+
+    return run
+
+
+def _watching(model: Any, ends: Sequence[End], feature_layers: Sequence[str]) -> Any:
+    """Returns what `_runner` does, of a model whose calls are made one by one."""
+    program = record(model)
+    wanted, places = feature_calls(program, feature_layers), _places(model, ends)
+
+    def run(x: Any, training: bool) -> tuple[list[Any], dict[str, Any]]:
         seen: dict[int, Any] = {}
-        before: list[Any] = []
+        before: dict[int, Any] = {}
 
         def watch(node: Node, values: list[Any]) -> None:
-            if dropped and node.operation is last:
-                before[:] = values
+            for end in ends:
+                if end.dropped and node.operation is end.last:
+                    before[id(end)] = values[0]
 
         def tell(node: Node, values: list[Any]) -> None:
             if id(node) in wanted:
                 seen[id(node)] = values[0]
 
-        (output,) = program.run([x], watch, lambda _: training, tell)
+        made = program.run(listed(model, x), watch, lambda _: training, tell)
         features = {name: seen[key] for key, names in wanted.items() for name in names}
-        return (before[0] if dropped else output), features
+        outputs = [
+            before[id(end)] if end.dropped else made[place]
+            for end, place in zip(ends, places, strict=True)
+        ]
+        return outputs, features
 
     return run
+
+
+def _places(model: keras.Model, ends: Sequence[End]) -> list[int]:
+    """Returns where each end's output stands among the model's."""
+    names = output_names(model)
+    return [names.index(end.name) if end.name else 0 for end in ends]
 
 
 def feature_calls(program: Program, feature_layers: Sequence[str]) -> dict[int, list[str]]:
@@ -192,7 +264,7 @@ def _log_odds(output: Any) -> Any:
     return keras.ops.log(value + tiny) - keras.ops.log(1.0 - value + tiny)
 
 
-def _fed(model: keras.Model) -> Any:
-    """Returns the tensor that the last layer is fed in this model."""
-    history: Any = model.outputs[0]._keras_history
+def _fed(output: Any) -> Any:
+    """Returns the tensor that the last layer is fed for an output of this model."""
+    history: Any = output._keras_history
     return history.operation._inbound_nodes[history.node_index].input_tensors[0]

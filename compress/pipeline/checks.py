@@ -16,7 +16,6 @@ from compress.core.errors import FeasibleError, InputError
 from compress.data import Dataset
 from compress.pipeline.prepared import Subject
 from compress.plan import LayerPair, LayerShare, Plan
-from compress.plan.data import AUTO
 from compress.prune.channels import check_channels
 from compress.prune.channels.criteria import CRITERIA
 from compress.train.augment import check_augment
@@ -30,9 +29,10 @@ PlanT = TypeVar("PlanT", bound=Plan)
 
 def told(plan: PlanT, data: Dataset) -> PlanT:
     """Returns a plan that says of which task its data are, so that it is told once."""
-    if plan.data.task != AUTO:
+    if not plan.data.told:
         return plan
-    return replace(plan, data=replace(plan.data, task=data.kind))
+    each = ",".join(f"{item.name}={item.kind}" for item in data.outputs)
+    return replace(plan, data=replace(plan.data, task=each or data.kind))
 
 
 def check_training(plan: Plan, data: Dataset) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.columns import taken
 from compress.data import Dataset
 from compress.measure import count_macs
-from compress.model.heads import decides_at
+from compress.model.heads import counted_at, decides_at
 from compress.pipeline.context import Work
 from compress.plan import Plan
 from compress.run.compressed import Artifact
@@ -50,13 +51,13 @@ def judged_files(
         What was made, and for each format that could not be made the reason.
     """
     from compress.exporting import export
-    from compress.measure.quality import run_all
+    from compress.exporting.files import answered_by_file
     from compress.measure.runtimes import session_for
     from compress.measure.size import file_sizes
 
     model, stem, data, plan = variant.model, variant.stem, work.data, work.plan
     work.progress(f"exporting {stem}", 0.0)
-    analysis = count_macs(model, data.input_shape)
+    analysis = count_macs(model, counted_at(model, data.input_shapes))
     artifacts = []
     missing: list[str] = []
     formats = plan.export.formats
@@ -76,8 +77,10 @@ def judged_files(
         model, stem_path, data=data, options=options, seed=plan.seed, on_refusal=refused
     ):
         session, name = session_for(made.path), made.path.name
-        scores = run_all(session, inputs, partial(work.progress, f"testing {name}"))
-        chosen_by = run_all(session, held_out, partial(work.progress, f"validating {name}"))
+        scores, chosen_by = (
+            answered_by_file(model, session, x, partial(work.progress, f"{doing} {name}"))
+            for x, doing in ((inputs, "testing"), (held_out, "validating"))
+        )
         sizes = file_sizes(made.path)
         artifacts.append(
             Artifact(
@@ -101,7 +104,7 @@ def judged_files(
                 zstd_bytes=sizes.zstd,
                 sparse_macs=analysis.sparse_macs,
                 val=quality(data.labels(data.val), chosen_by),
-                tested=len(scores),
+                tested=len(data.test),
                 # a share of right examples needs no more than their number
                 test_interval=None
                 if data.task.qualities[0] in data.task.shares
@@ -111,9 +114,7 @@ def judged_files(
     return artifacts, missing
 
 
-def _interval(
-    data: Dataset, scores: npt.NDArray[np.float32], threshold: float, seed: int
-) -> tuple[float, float] | None:
+def _interval(data: Dataset, scores: Any, threshold: Any, seed: int) -> tuple[float, float] | None:
     """Returns the 95 % interval of the main quality on the test part."""
     from compress.measure.sampling import resampled
 
@@ -123,9 +124,9 @@ def _interval(
     def quality(picked: npt.NDArray[np.int64]) -> dict[str, float]:
         if tallies is not None:
             return task.of_tallies(tallies[picked].sum(0))
-        return task.quality(labels[picked], scores[picked], threshold=threshold)
+        return task.quality(taken(labels, picked), taken(scores, picked), threshold=threshold)
 
-    return resampled(len(labels), quality, task.qualities[0], seed=seed)
+    return resampled(len(data.test), quality, task.qualities[0], seed=seed)
 
 
 def with_baseline(artifacts: list[Artifact], plan: Plan) -> list[Artifact]:

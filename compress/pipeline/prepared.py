@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from compress.model.heads import counted_at
 from compress.pipeline.context import Work
 from compress.pipeline.teachers import Draws, LoadedTeachers, seeded_teachers
 
@@ -23,11 +24,11 @@ class Subject:
 
     Attributes:
         model: Stays as it is.
-        input_shape: Of the data's examples.
+        input_shape: Of the data's examples; of several inputs a list of shapes.
     """
 
     model: keras.Model
-    input_shape: tuple[int, ...]
+    input_shape: Any
 
     @cached_property
     def coupling(self) -> Coupling:
@@ -80,7 +81,7 @@ def prepare(
     if not isinstance(teachers, LoadedTeachers):
         teachers = seeded_teachers(teachers, work.data, work.plan)
     teachers.draws.restore()
-    subject = Subject(model, work.data.input_shape)
+    subject = Subject(model, counted_at(model, work.data.input_shapes))
     if work.plan.channels.active:
         _ = subject.coupling  # it may make layers anew, whose seeds are drawn
     return Prepared(name, subject, teachers, Draws.now())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import FeasibleError
 from compress.model.copies import copy_model
+from compress.model.heads import counted_at
 from compress.pipeline.context import Work
 from compress.pipeline.finetuning import Tuner
 from compress.pipeline.prepared import Prepared
@@ -182,7 +183,7 @@ def _without_channels(
             finetune=finetune if plan.finetune.epochs != 0 else None,
             seed=plan.seed,
             repair=plan.repair,
-            input_shape=data.input_shape,
+            input_shape=counted_at(model, data.input_shapes),
             on_choice=chosen,
             on_progress=work.progress,
             coupling=dense.subject.coupling,

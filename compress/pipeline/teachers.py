@@ -99,11 +99,11 @@ def load_teachers(paths: Sequence[Path], data: Dataset, plan: Plan) -> list[Teac
         InputError: A file cannot be read, a scaling cannot be found, a model does not fit, or
             the loss does not suit the task.
     """
-    from compress.distillation.losses import logit_loss
+    from compress.distillation.losses import logit_losses
     from compress.distillation.teachers import class_order
 
     if paths or plan.distill.teacher.automatic:
-        logit_loss(plan.distill.loss, data.task)
+        logit_losses(plan.distill.loss, data.task)
     loaded = [load_teacher(path, data, plan) for path in paths]
     for teacher in loaded:
         class_order(teacher.model, data, teacher.class_names)

@@ -39,7 +39,8 @@ class DataOptions:
         "(numbers, also at every position); segmentation (a class for each pixel), tagging (for "
         "each place of a sequence), masks (yes or no for each pixel); reconstruction (the input "
         "itself is wanted back); unlabelled: there are none, and the model that is shrunk says "
-        "what is right; auto: what the labels and the model's head tell",
+        "what is right; auto: what the labels and the model's head tell; of several outputs "
+        "NAME=TASK,NAME=TASK",
         left_open=AUTO,
     )
     normalize: str = option(
@@ -61,12 +62,23 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         settle(self)
-        if self.task != AUTO:
-            TASKS.require(self.task)
+        for kind in self.tasks:
+            if kind != AUTO:
+                TASKS.require(kind)
         require_choice("normalization", self.normalize, NORMALIZATIONS)
         for name in ("val_fraction", "test_fraction"):
             value = getattr(self, name)
             require(0 < value < 1, name, "be in (0, 1)", value)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks of all outputs: of "box=regression,class=auto" what stands behind the signs."""
+        return tuple(item.rpartition("=")[2] for item in self.task.split(","))
+
+    @property
+    def told(self) -> bool:
+        """Whether labels and the model's head tell the task, of each output at least in part."""
+        return self.task == AUTO or "=" in self.task
 
     def require_source(self) -> None:
         """Checks that the data are named.

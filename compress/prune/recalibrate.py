@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.core.errors import InputError
+from compress.model.ports import listed
 from compress.model.recording import record
 from compress.train.given import as_examples
 
@@ -30,7 +30,7 @@ def recalibrate(model: keras.Model, data: Any, batches: int, *, seed: int = 0) -
         seed: Of the order.
 
     Raises:
-        InputError: The model takes several inputs.
+        InputError: The data do not fit the model.
 
     Shapes:
         x: (n, ...), as the model takes them.
@@ -43,11 +43,6 @@ def recalibrate(model: keras.Model, data: Any, batches: int, *, seed: int = 0) -
     data = as_examples(data, model=model, seed=seed)
 
     program = record(model)
-    if len(program.inputs) != 1:
-        raise InputError(
-            "Statistics can be re-estimated for models with one input. "
-            f"Received: {len(program.inputs)} inputs."
-        )
     layers = {
         id(node.operation): node.operation
         for node in program.walk()
@@ -69,7 +64,7 @@ def recalibrate(model: keras.Model, data: Any, batches: int, *, seed: int = 0) -
                 # moving * momentum + batch * (1 - momentum) is then the running average
                 layer.momentum = index / (index + 1)
             x = data.preprocess(data.train.take(part).x)
-            program.run([x], training=lambda operation: id(operation) in layers)
+            program.run(listed(model, x), training=lambda operation: id(operation) in layers)
     finally:
         for key, layer in layers.items():
             layer.momentum, layer.trainable = momenta[key], frozen[key]

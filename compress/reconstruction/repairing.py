@@ -13,6 +13,7 @@ import numpy.typing as npt
 from compress.core.errors import InputError
 from compress.model.flattening import flat
 from compress.model.io import as_model
+from compress.model.ports import input_names, listed
 from compress.model.program import Program
 from compress.model.recording import record
 from compress.model.walk import variable_paths
@@ -59,7 +60,8 @@ def repair(
     Args:
         pruned: The smaller model; its weights are changed in place.
         dense: What it was pruned from, or the path of its file; it stays as it is.
-        x: Examples as the models take them: an array, or a list of arrays for several inputs.
+        x: Examples as the models take them: an array; for several inputs a list of arrays, or a
+            dictionary by their names.
         kept: Kept indices of the dense model's weights, as `prune_channels` returns them
             (`PruneResult.kept`); default: layers have the shapes that they had.
         masks: Path of a weight of the pruned model -> where it may differ from zero; weights
@@ -180,7 +182,10 @@ def _checked(x: Any, dense: Program, examples: int, seed: int) -> tuple[npt.NDAr
     """Returns arrays of a random selection of examples, in random order."""
     import keras
 
-    arrays = tuple(np.asarray(part) for part in keras.tree.flatten(x))
+    # by name where there are names: flattening would sort them
+    named = isinstance(x, Mapping) and set(x) == set(input_names(dense.model))
+    parts = listed(dense.model, x) if named else keras.tree.flatten(x)
+    arrays = tuple(np.asarray(part) for part in parts)
     if len(arrays) != len(dense.inputs):
         raise InputError(
             f"Examples must be one array for each of the model's {len(dense.inputs)} inputs. "

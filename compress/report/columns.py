@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from compress.report.rows import Report, Row
-from compress.task import MEANING
+from compress.task import meaning
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ COSTS = (
 def columns(report: Report) -> tuple[Column, ...]:
     """Returns all figures of a file: qualities, then costs."""
     made = [
-        Column(name, MEANING[name][0], "", "measured",
-               f"{MEANING[name][1]}, of the exported file itself, on the test part.",
+        Column(name, meaning(name)[0], "", "measured",
+               f"{meaning(name)[1]}, of the exported file itself, on the test part.",
                _test(name))
         for name in report.qualities
     ]  # fmt: skip

@@ -8,7 +8,7 @@ from compress.measure import formats
 from compress.report.cells import Cell, two_lines
 from compress.report.rows import Report, Row
 from compress.report.words import conditions, judged, other_runtimes
-from compress.task import MEANING
+from compress.task import meaning
 
 
 def files_section(report: Report) -> dict[str, Any] | None:
@@ -16,7 +16,7 @@ def files_section(report: Report) -> dict[str, Any] | None:
     if not report.rows:
         return None
     models = [row.artifact.model for row in report.rows]
-    qualities = [MEANING[name][0] for name in report.qualities]
+    qualities = [meaning(name)[0] for name in report.qualities]
     return {
         "judged": judged(report),
         "conditions": conditions(report),

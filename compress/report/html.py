@@ -57,7 +57,10 @@ def _head(report: Report) -> dict[str, Any]:
     data, kind = report.data, report.kind
     noun = TASKS[kind].noun if kind in TASKS else "outputs"
     parts = {name: _examples(counts, kind) for name, counts in data.get("counts", {}).items()}
-    shape = " x ".join(str(size) for size in data.get("input_shape", []))
+    shapes = data.get("input_shapes", {"": data.get("input_shape", ())})
+    shape = ", ".join(
+        f"{name} {' x '.join(map(str, sizes))}".strip() for name, sizes in shapes.items()
+    )
     sizes = ", ".join(f"{count} {name}" for name, count in parts.items())
     judged = [section.judged for section in report.sections if section.judged]
     judged = [*judged, "exported files"] if judged else ["the exported files"]

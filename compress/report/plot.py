@@ -11,7 +11,7 @@ from markupsafe import Markup
 from compress.core.visible import short
 from compress.report.canvas import GREY, INK, as_png, as_svg, drawing, finish
 from compress.report.rows import Report, Row
-from compress.task import MEANING
+from compress.task import meaning
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -179,5 +179,5 @@ def _files_panel(axes: Axes, report: Report, axis: str) -> None:
     )
     cut_floor(axes, heights, shown)
     scale_costs(axes, [x for _, x in placed], {"size": "B", "latency": "s"}.get(axis, ""))
-    name = report.main if report.main == "accuracy" else MEANING[report.main][0]
+    name = report.main if report.main == "accuracy" else meaning(report.main)[0]
     axes.set_ylabel(f"test {name} in %")

@@ -17,7 +17,7 @@ from compress.measure.sampling import wilson
 from compress.report.sections import Section
 from compress.run.compressed import VARIANTS, Artifact, Compressed
 from compress.run.directory import RunFolder
-from compress.task import TASKS, make_task
+from compress.task import MEAN, TASKS
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ class Report(Readable):
         """Names of the test qualities, the task's main one first."""
         if self.rows:
             return tuple(self.rows[0].artifact.test)
-        return make_task(self.data.get("task", "multiclass"), 2).qualities
+        names = TASKS[self.kind].qualities
+        return names if isinstance(names, tuple) else (MEAN,)
 
     @property
     def main(self) -> str:
@@ -106,7 +107,7 @@ class Report(Readable):
     def interval(self, row: Row, quality: str) -> tuple[float, float] | None:
         """Returns the 95 % interval of a file's test quality; None where it is not known."""
         count, value = self.tested(row), row.artifact.test.get(quality)
-        if count and value is not None and quality in make_task(self.kind, 2).shares:
+        if count and value is not None and quality in TASKS[self.kind].shares:
             return wilson(value, count)
         stored = row.artifact.test_interval
         return (stored[0], stored[1]) if stored and quality == self.main else None

@@ -10,7 +10,7 @@ from compress.report.standouts import standouts
 from compress.report.terminal import Grid, said
 from compress.report.trade import training, verdict
 from compress.report.words import chosen_lines, conditions, judged, learnt_lines, other_runtimes
-from compress.task import MEANING
+from compress.task import meaning
 
 ELSEWHERE = "A wider terminal, report.html and candidates.csv have them."
 """Where the columns are that a narrow terminal has no room for."""
@@ -38,10 +38,10 @@ def _files(report: Report) -> Grid:
     shown = report.qualities[:2]
     grid = Grid(
         "Exported files, measured on the test part",
-        ("File", *(MEANING[name][0] for name in shown), "MACs", "Non-zero", "Size", "Gzipped",
+        ("File", *(meaning(name)[0] for name in shown), "MACs", "Non-zero", "Size", "Gzipped",
          "Zstd", "Latency", "Speed-up"),
         ("File",),
-        drop=("Zstd", *(MEANING[name][0] for name in shown[1:]), "MACs", "Size", "Non-zero",
+        drop=("Zstd", *(meaning(name)[0] for name in shown[1:]), "MACs", "Size", "Non-zero",
               "Gzipped"),
         elsewhere=ELSEWHERE,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from compress.measure import formats
 from compress.report.rows import Report, Row
 from compress.run.compressed import Artifact, Compressed
 from compress.run.trained import UNKNOWN, Trained
-from compress.task import MEANING
+from compress.task import meaning
 
 NEGLIGIBLE = 0.02
 """Ratios closer to 1 than this are not called a gain: instances of one file differ as much."""
@@ -81,7 +81,7 @@ def _more(record: Compressed) -> str:
 def _trade(old: Row, new: Row, unpruned: Row | None, main: str, record: Compressed) -> str:
     """Compares a pruned file with the dense baseline; says what the format alone gives."""
     points = (new.artifact.test[main] - old.artifact.test[main]) * 100
-    quality = main if main == "accuracy" else MEANING[main][0]
+    quality = main if main == "accuracy" else meaning(main)[0]
     smaller = old.artifact.gzip_bytes / new.artifact.gzip_bytes
     what = [new.artifact.format]
     if 0 < new.artifact.macs < old.artifact.macs:

@@ -6,7 +6,7 @@ from compress.measure import formats
 from compress.report.rows import Report, Row
 from compress.report.standouts import Standouts
 from compress.run.compressed import Compressed
-from compress.task import make_task
+from compress.task import TASKS
 
 
 def conditions(report: Report) -> str:
@@ -50,7 +50,7 @@ def judged(report: Report) -> str:
         return f"{text}; there is no interval of {report.main} on record."
     how = (
         "a 95 % interval by resampling the examples"
-        if report.main not in make_task(report.kind, 2).shares
+        if report.main not in TASKS[report.kind].shares
         else "Wilson's 95 % interval (1927)"
     )
     return f"{text}; in brackets {how}."

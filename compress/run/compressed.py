@@ -8,7 +8,7 @@ from typing import Any, NotRequired, TypedDict
 
 from compress.core.errors import InputError
 from compress.run.records import Record, check_name, read_record, too_low, unknown_value
-from compress.task import MEANING, UNBOUNDED
+from compress.task import MEANING, is_quality, is_share
 
 VARIANTS = ("dense", "pruned")
 
@@ -109,10 +109,10 @@ class Artifact(Record):
 
     def flaw(self) -> str:
         """See `Record.flaw`."""
-        if strange := sorted(self.test.keys() - MEANING.keys()):
+        if strange := sorted(name for name in self.test if not is_quality(name)):
             return unknown_value("test", strange[0], tuple(MEANING))
         for name, value in self.test.items():
-            if name not in UNBOUNDED and not 0 <= value <= 1:
+            if is_share(name) and not 0 <= value <= 1:
                 return f"test.{name} must be a share in [0, 1]; received: {value}"
         return (
             unknown_value("variant", self.variant, VARIANTS)

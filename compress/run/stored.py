@@ -40,6 +40,7 @@ class _DataRecord(TypedDict, total=False):
     source: str
     task: str
     input_shape: tuple[int, ...]
+    input_shapes: dict[str, tuple[int, ...]]
     class_names: tuple[str, ...]
     counts: dict[str, tuple[int, ...]]
     preprocess: _Preprocess

@@ -9,7 +9,16 @@ from compress.task.masks import Masks
 from compress.task.multiclass import MultiClass
 from compress.task.reconstruction import Reconstruction
 from compress.task.regression import Regression
-from compress.task.text import ERRORS, MEANING, UNBOUNDED
+from compress.task.several import MEAN, Several
+from compress.task.text import (
+    ERRORS,
+    MEANING,
+    UNBOUNDED,
+    is_error,
+    is_quality,
+    is_share,
+    meaning,
+)
 from compress.task.unlabelled import Answers
 from compress.task.yes_no import Binary, MultiLabel
 
@@ -19,6 +28,7 @@ __all__ = [
     "Binary",
     "ERRORS",
     "Floats",
+    "MEAN",
     "MEANING",
     "Masks",
     "MultiClass",
@@ -26,6 +36,7 @@ __all__ = [
     "Reconstruction",
     "Regression",
     "Segmentation",
+    "Several",
     "TASKS",
     "Tagging",
     "Task",
@@ -34,7 +45,11 @@ __all__ = [
     "VOID",
     "has_classes",
     "has_positions",
+    "is_error",
+    "is_quality",
+    "is_share",
     "make_task",
+    "meaning",
     "needs_labels",
     "qualities",
 ]
@@ -73,7 +88,8 @@ def needs_labels(kind: str) -> bool:
 
 def qualities() -> tuple[str, ...]:
     """Returns what can be selected by in some task, one that was registered too."""
-    return tuple(dict.fromkeys(name for kind in TASKS for name in TASKS[kind].qualities))
+    own = (TASKS[kind].qualities for kind in TASKS if kind != Several.name)
+    return tuple(dict.fromkeys((*(name for names in own for name in names), MEAN)))
 
 
 def make_task(kind: str, names: int, labels: Array | None = None) -> Task:

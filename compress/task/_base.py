@@ -132,6 +132,16 @@ class Task(ABC):
             threshold: Of "yes" in a sigmoid task: 0 for logits, 0.5 for probabilities.
         """
 
+    @property
+    def parts(self) -> dict[str, Task]:
+        """The task of each output by its name; "": there is one output."""
+        return {"": self}
+
+    @property
+    def tally_shape(self) -> tuple[int, ...]:
+        """The shape of an example's `tallies`; (): there are none."""
+        return ()
+
     def tallies(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0
     ) -> npt.NDArray[np.float64] | None:

@@ -103,6 +103,11 @@ class _ByPosition(Task):
         """Returns the qualities over all positions of all examples together; see `of_tallies`."""
         return self.of_tallies(self.tallies(labels, scores).sum(0))
 
+    @property
+    def tally_shape(self) -> tuple[int, ...]:
+        """See `tallies`."""
+        return (3, self.num_classes)
+
     def tallies(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0
     ) -> npt.NDArray[np.float64]:

@@ -67,6 +67,11 @@ class Masks(YesNo):
         """Returns the qualities over all positions of all examples together; see `of_tallies`."""
         return self.of_tallies(self.tallies(labels, scores, threshold=threshold).sum(0))
 
+    @property
+    def tally_shape(self) -> tuple[int, ...]:
+        """See `tallies`."""
+        return (4, self.num_masks)
+
     def tallies(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0
     ) -> npt.NDArray[np.float64]:

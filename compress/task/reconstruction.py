@@ -23,6 +23,11 @@ class Reconstruction(Regression):
     def check(cls, labels: Array, part: str, name: str, names: int) -> None:
         """Checks nothing: labels are the examples, which are checked."""
 
+    @property
+    def tally_shape(self) -> tuple[int, ...]:
+        """See `tallies`."""
+        return (4, 1)
+
     def tallies(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0
     ) -> npt.NDArray[np.float64]:

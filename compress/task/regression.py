@@ -84,6 +84,11 @@ class Regression(Task):
         """
         return self.of_tallies(self.tallies(labels, scores).sum(0))
 
+    @property
+    def tally_shape(self) -> tuple[int, ...]:
+        """See `tallies`."""
+        return (4, self.num_targets)
+
     def tallies(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0
     ) -> npt.NDArray[np.float64]:

@@ -22,8 +22,38 @@ MEANING = {
 }
 """Title and sentence of each name that `Task.quality` returns."""
 
+MEANING["mean_quality"] = (
+    "Mean quality",
+    "Mean over outputs of the quality that each is judged by, each at least 0",
+)
+
+
 ERRORS = ("mae", "rmse")
 """These are in the targets' unit and less is better."""
 
 UNBOUNDED = (*ERRORS, "r2")
 """These are no shares in [0, 1]."""
+
+
+def meaning(name: str) -> tuple[str, str]:
+    """Returns title and sentence of a quality; of an output's ("box.r2") with the output."""
+    output, dot, own = name.rpartition(".")
+    title, sentence = MEANING[own]
+    return (
+        (f"{title} ({output})", f"{sentence}; of output '{output}'") if dot else (title, sentence)
+    )
+
+
+def is_quality(name: str) -> bool:
+    """Tells whether some task gives a quality of this name, of an output too."""
+    return name.rpartition(".")[2] in MEANING
+
+
+def is_error(name: str) -> bool:
+    """Tells whether less of a quality is better, in the targets' unit."""
+    return name.rpartition(".")[2] in ERRORS
+
+
+def is_share(name: str) -> bool:
+    """Tells whether a quality lies in [0, 1]."""
+    return name.rpartition(".")[2] not in UNBOUNDED

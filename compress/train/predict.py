@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.columns import Columns, count, joined, mapped, taken
 from compress.data import Dataset, Preprocessing
 from compress.model.heads import check_head
 from compress.model.logits import logits_view
@@ -32,28 +34,45 @@ class Predictor:
         scaled = preprocess.in_graph()
         self._call = tf.function(lambda x: view(scaled(x), training=False), autograph=False)
 
-    def __call__(self, x: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-        """Returns logits (n, *output_shape) for raw examples (n, ...)."""
+    def __call__(self, x: Columns) -> Any:
+        """Returns logits (n, *output_shape) for raw examples (n, ...).
+
+        Of several inputs arrays by name, and likewise of several outputs.
+        """
         import tensorflow as tf
 
-        size = min(EVALUATION_BATCH, len(x))
+        total = count(x)
+        size = min(EVALUATION_BATCH, total)
+        spec = mapped(lambda values: tf.TensorSpec((size, *values.shape[1:]), values.dtype), x)
         # what is traced is called itself: TensorFlow warns of functions that are seldom reused
-        run = self._call.get_concrete_function(tf.TensorSpec((size, *x.shape[1:]), x.dtype))
+        run = self._call.get_concrete_function(spec)
         outputs = []
-        for start in range(0, len(x), size):
-            part = x[start : start + size]
-            missing = size - len(part)
+        for start in range(0, total, size):
+            part = taken(x, slice(start, start + size))
+            held = count(part)
             # padded, because another batch size would trace the model again
-            padded = np.concatenate([part, np.repeat(part[:1], missing, axis=0)])
-            outputs.append(run(tf.convert_to_tensor(padded)).numpy()[: len(part)])
-        return np.concatenate(outputs)
+            made = run(mapped(partial(_padded, size), part))
+            outputs.append(mapped(partial(_first, held), made))
+        return joined(outputs)
 
 
-def predict_logits(model: keras.Model, data: Dataset, part: str) -> npt.NDArray[np.float32]:
+def _first(size: int, made: Any) -> npt.NDArray[np.float32]:
+    found: npt.NDArray[np.float32] = made.numpy()[:size]
+    return found
+
+
+def _padded(size: int, part: npt.NDArray[Any]) -> Any:
+    import tensorflow as tf
+
+    missing = size - len(part)
+    return tf.convert_to_tensor(np.concatenate([part, np.repeat(part[:1], missing, axis=0)]))
+
+
+def predict_logits(model: keras.Model, data: Dataset, part: str) -> Any:
     """Returns a model's logits for a part of the data, in inference mode.
 
     Shapes:
-        (n, *data.task.output_shape).
+        (n, *data.task.output_shape); of several outputs such arrays by name.
 
     Raises:
         InputError: The model does not fit the data.

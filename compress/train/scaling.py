@@ -109,6 +109,11 @@ def find_scaling(model: keras.Model, data: Dataset, what: str) -> FoundScaling:
             or another is as good within noise and answers otherwise.
     """
     check_head(model, data)
+    if len(data.input_shapes) > 1 or data.outputs:
+        raise InputError(
+            "normalize must be given for data of several inputs or outputs. Received: auto, for "
+            f"{what[:1].lower()}{what[1:]}. Pass --normalize with what it was trained with."
+        )
     known = scalings(data.train.x, data.max_value or 1.0)
     left = list(known)
     with logits_view(model, data.task) as view:

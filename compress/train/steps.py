@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.columns import mapped
 from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data import Dataset
@@ -54,7 +55,8 @@ class Steps:
         self.notes: list[str] = []
         self._jit, self._step = device.jit, step
         scaled = device.policy == "mixed_float16"
-        images, labels = _held(data.train.x, device), tf.constant(data.train.y)
+        images = mapped(lambda values: _held(values, device), data.train.x)
+        labels = mapped(tf.constant, data.train.y)
         rows = {name: _reader(array) for name, array in objective.arrays().items()}
         per_example = example_weights(data, settings.class_weights)
         weights, mean_weight = tf.constant(per_example), float(per_example.mean())
@@ -64,8 +66,8 @@ class Steps:
             found = {name: read(batch) for name, read in rows.items()}
             # the names of ours cannot collide: an objective's rows are "teacher..."
             return {
-                "images": tf.gather(images, batch),
-                "labels": tf.gather(labels, batch),
+                "images": mapped(lambda values: tf.gather(values, batch), images),
+                "labels": mapped(lambda values: tf.gather(values, batch), labels),
                 "weights": tf.gather(weights, batch),
                 **found,
             }

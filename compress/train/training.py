@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.columns import arrays
 from compress.core.errors import InputError, TrainingDiverged
 from compress.train import checkpoint as checkpoints
 from compress.train.context import TrainContext
@@ -109,7 +110,7 @@ class Training:
                 f"that of guessing and that before training ({self.yardstick:.3g})"
             )
         logits = self.predict(data.val.x)
-        if not np.isfinite(logits).all():
+        if not all(np.isfinite(made).all() for made in arrays(logits)):
             raise TrainingDiverged(f"outputs are not finite after epoch {epoch}")
         labels = data.labels(data.val)
         record = EpochRecord(

@@ -20,25 +20,28 @@ class RuntimeContract:
 
     def test_sessions_are_independent_and_deterministic(self, path: Path) -> None:
         first, second = (RUNTIMES[self.name].prepare(path, 1) for _ in range(2))
-        shape = first.input_shape
-        assert shape[0] == 1
+        assert all(info.shape[0] == 1 for info in (*first.inputs, *first.outputs))
         rng = np.random.default_rng(0)
-        a, b = rng.normal(size=(2, *shape)).astype(np.float32)
-        first.set_input(a)
-        second.set_input(b)
+        a, b = ([rng.normal(size=i.shape) for i in first.inputs] for _ in range(2))
+        first.set_inputs(a)
+        second.set_inputs(b)
         first.invoke()
         second.invoke()
-        before = first.output().copy()
-        assert np.abs(before - second.output()).max() > 0
-        second.set_input(a)
+        before = [made.copy() for made in first.results()]
+        assert [made.shape for made in before] == [info.shape for info in first.outputs]
+        for one, other in zip(before, second.results(), strict=True):
+            assert np.abs(one - other).max() > 0
+        second.set_inputs(a)
         second.invoke()
-        np.testing.assert_allclose(second.output(), before, atol=1e-6)
+        for one, other in zip(before, second.results(), strict=True):
+            np.testing.assert_allclose(other, one, atol=1e-6)
 
     def test_threads_do_not_change_the_output(self, path: Path) -> None:
         outputs = []
         for threads in (1, 2):
             session = RUNTIMES[self.name].prepare(path, threads)
-            session.set_input(np.ones(session.input_shape, np.float32))
+            session.set_inputs([np.ones(info.shape) for info in session.inputs])
             session.invoke()
-            outputs.append(session.output().copy())
-        np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-6)
+            outputs.append([made.copy() for made in session.results()])
+        for one, two in zip(*outputs, strict=True):
+            np.testing.assert_allclose(one, two, atol=1e-6)

@@ -27,22 +27,31 @@ __all__ = [
     "Relational",
     "SimilarityPreserving",
     "by_position",
-    "logit_loss",
+    "logit_losses",
 ]
 
 
-def logit_loss(name: str, task: Task) -> LogitLoss | None:
-    """Returns the loss on logits of a name for a task; None for "none".
+def logit_losses(name: str, task: Task) -> dict[str, LogitLoss]:
+    """Returns the loss of a name on the logits of each output, by the output's name.
+
+    Outputs that it is not defined for, beside others that it is, are taught by "kd". Of "none"
+    there are none.
 
     Raises:
-        InputError: The loss is not defined for the task.
+        InputError: The loss is defined for no output of the task.
     """
     if name == "none":
-        return None
-    loss: LogitLoss = LOGIT_LOSSES[name].of(task)
-    if task.activation not in loss.activations:
+        return {}
+    kind = LOGIT_LOSSES[name]
+    made = {output: kind.of(part) for output, part in task.parts.items()}
+    fits = {output: task.parts[output].activation in loss.activations
+            for output, loss in made.items()}  # fmt: skip
+    if not any(fits.values()):
         raise InputError(
             f"Distillation loss '{name}' must be used on classes (softmax). Received: a "
             f"{task.name} task. Use 'kd'."
         )
-    return loss
+    return {
+        output: loss if fits[output] else HintonKD.of(task.parts[output])
+        for output, loss in made.items()
+    }

@@ -147,7 +147,7 @@ class _Item:
             return
         try:
             session = RUNTIMES[runtime].prepare(found, threads)
-            session.set_input(np.zeros(session.input_shape, np.float32))
+            session.set_inputs([np.zeros(info.shape) for info in session.inputs])
             session.invoke()
         except (InputError, RuntimeError, ValueError) as error:
             self.reason = f"{runtime} does not run it alone: {' '.join(str(error).split())}"

@@ -6,9 +6,18 @@ from pathlib import Path
 
 from compress.core.errors import InputError
 from compress.core.plugins import RUNTIMES
-from compress.measure.runtimes._base import Runtime, Session
+from compress.measure.runtimes._base import Runtime, Session, TensorInfo
 
-__all__ = ["RUNTIMES", "Runtime", "Session", "runtime_for", "runtimes", "session_for", "suffixes"]
+__all__ = [
+    "RUNTIMES",
+    "Runtime",
+    "Session",
+    "TensorInfo",
+    "runtime_for",
+    "runtimes",
+    "session_for",
+    "suffixes",
+]
 
 
 def runtimes() -> tuple[Runtime, ...]:

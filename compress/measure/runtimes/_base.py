@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +23,65 @@ def timed_here(invoke: Callable[[], None], count: int) -> list[float]:
     return seconds
 
 
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a file takes or gives: one of its inputs or outputs.
+
+    Attributes:
+        name: As the file calls it.
+        shape: The batch axis included.
+        dtype: NumPy's name of the type.
+        scale: Of quantized numbers: real = scale * (integer - zero_point); 0: it is none.
+        zero_point: See `scale`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    scale: float = 0.0
+    zero_point: int = 0
+
+    @property
+    def indices(self) -> bool:
+        """Whether it holds whole numbers as they are: indices, not quantized numbers."""
+        return np.dtype(self.dtype).kind in "iub" and not self.scale
+
+    def stored(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Returns real numbers as the file takes them: round(x / scale) + zero_point, clipped."""
+        if not self.scale:
+            return np.ascontiguousarray(values, self.dtype)
+        limits = np.iinfo(self.dtype)
+        levels = np.round(values / self.scale) + self.zero_point
+        return np.ascontiguousarray(np.clip(levels, limits.min, limits.max), self.dtype)
+
+    def real(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Returns what a file gives as real numbers."""
+        if not self.scale:
+            return np.asarray(stored, np.float32)
+        return np.asarray((stored.astype(np.float32) - self.zero_point) * self.scale, np.float32)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what whoever feeds the file must know of it."""
+        if not self.scale:
+            return {"dtype": self.dtype}
+        return {"dtype": self.dtype, "scale": self.scale, "zero_point": self.zero_point}
+
+
 class Session(Protocol):
     """One prepared instance of a model file."""
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """The shape of the input, batch axis included."""
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """What it takes, in the order of the model's inputs."""
         ...
 
-    def set_input(self, x: npt.NDArray[np.float32]) -> None:
-        """Copies a batch in, quantizing where the file wants integers."""
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """What it gives, in the order of the model's outputs."""
+        ...
+
+    def set_inputs(self, values: Sequence[npt.NDArray[Any]]) -> None:
+        """Copies a batch in, one array of real numbers an input; see `TensorInfo.stored`."""
         ...
 
     def invoke(self) -> None:
@@ -42,8 +92,8 @@ class Session(Protocol):
         """Runs `count` inferences and returns the seconds of each."""
         ...
 
-    def output(self) -> npt.NDArray[np.float32]:
-        """Returns the output as real numbers (integers are dequantized)."""
+    def results(self) -> list[npt.NDArray[np.float32]]:
+        """Returns one array of real numbers an output; see `TensorInfo.real`."""
         ...
 
 

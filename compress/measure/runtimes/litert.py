@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError, MissingDependency
 from compress.core.native_output import captured_stderr
-from compress.measure.runtimes._base import timed_here
+from compress.measure.runtimes._base import TensorInfo, timed_here
 
 
 class LiteRT:
@@ -40,7 +41,7 @@ class LiteRTSession:
     """One interpreter with allocated tensors.
 
     Args:
-        path: A `.tflite` file with one output; inputs behind the first are zeros.
+        path: A `.tflite` file.
         threads: CPU threads.
 
     Raises:
@@ -62,37 +63,35 @@ class LiteRTSession:
             except (ValueError, RuntimeError) as error:
                 reason = str(error) or written().strip()
                 raise InputError(f"LiteRT must be able to run '{path}' ({reason}).") from None
-        self._input, *others = self._interpreter.get_input_details()
-        for detail in others:  # memory that nobody has written to may hold slow numbers
-            self._interpreter.set_tensor(
-                detail["index"], np.zeros(detail["shape"], detail["dtype"])
-            )
-        self._output = self._interpreter.get_output_details()[0]
+        inputs, outputs = self._named()
+        self._taken = [(detail["index"], _info(name, detail)) for name, detail in inputs]
+        self._given = [(detail["index"], _info(name, detail)) for name, detail in outputs]
+
+    def _named(self) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
+        """Returns inputs and outputs with their names; a signature's, in alphabetical order."""
+        signatures = self._interpreter.get_signature_list()
+        if len(signatures) == 1:
+            runner = self._interpreter.get_signature_runner(next(iter(signatures)))
+            found = runner.get_input_details(), runner.get_output_details()
+            return sorted(found[0].items()), sorted(found[1].items())
+        lists = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        inputs, outputs = ([(detail["name"], detail) for detail in part] for part in lists)
+        return inputs, outputs
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """The input's shape, batch axis included."""
-        return tuple(int(size) for size in self._input["shape"])
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """What it takes."""
+        return tuple(info for _, info in self._taken)
 
     @property
-    def input_quantization(self) -> dict[str, Any]:
-        """Type of the input, and scale and zero point where it is an integer."""
-        return _quantization(self._input)
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """What it gives."""
+        return tuple(info for _, info in self._given)
 
-    @property
-    def output_quantization(self) -> dict[str, Any]:
-        """Type of the output, and scale and zero point where it is an integer."""
-        return _quantization(self._output)
-
-    def set_input(self, x: npt.NDArray[np.float32]) -> None:
-        """Copies a batch in; integers are round(x / scale) + zero point, clipped."""
-        dtype, (scale, zero) = self._input["dtype"], self._input["quantization"]
-        if np.issubdtype(dtype, np.integer):
-            limits = np.iinfo(dtype)
-            levels = np.clip(np.round(x / scale) + zero, limits.min, limits.max)
-            self._interpreter.set_tensor(self._input["index"], levels.astype(dtype))
-        else:
-            self._interpreter.set_tensor(self._input["index"], x.astype(dtype))
+    def set_inputs(self, values: Sequence[npt.NDArray[Any]]) -> None:
+        """Copies a batch in."""
+        for (index, info), value in zip(self._taken, values, strict=True):
+            self._interpreter.set_tensor(index, info.stored(value))
 
     def invoke(self) -> None:
         """Runs one inference."""
@@ -102,18 +101,13 @@ class LiteRTSession:
         """Runs `count` inferences and returns the seconds of each."""
         return timed_here(self.invoke, count)
 
-    def output(self) -> npt.NDArray[np.float32]:
-        """Returns the output, dequantized where it is an integer."""
-        raw = self._interpreter.get_tensor(self._output["index"])
-        if not np.issubdtype(raw.dtype, np.integer):
-            return np.asarray(raw, np.float32)
-        scale, zero = self._output["quantization"]
-        return np.asarray((raw.astype(np.float32) - zero) * scale, np.float32)
+    def results(self) -> list[npt.NDArray[np.float32]]:
+        """Returns the outputs."""
+        return [info.real(self._interpreter.get_tensor(index)) for index, info in self._given]
 
 
-def _quantization(detail: dict[str, Any]) -> dict[str, Any]:
-    dtype = np.dtype(detail["dtype"])
-    if dtype.kind == "f":
-        return {"dtype": str(dtype)}
-    scale, zero = detail["quantization"]
-    return {"dtype": str(dtype), "scale": float(scale), "zero_point": int(zero)}
+def _info(name: str, detail: dict[str, Any]) -> TensorInfo:
+    dtype, (scale, zero) = np.dtype(detail["dtype"]), detail["quantization"]
+    shape = tuple(int(size) for size in detail["shape"])
+    quantized = float(scale) if dtype.kind in "iu" else 0.0
+    return TensorInfo(name, shape, str(dtype), quantized, int(zero) if quantized else 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError, MissingDependency
 from compress.core.native_output import silenced_stdout
-from compress.measure.runtimes._base import timed_here
+from compress.measure.runtimes._base import TensorInfo, timed_here
 
 INSTALL = "MNN must be installed to run .mnn files: pip install 'paretune[mnn]'"
 
@@ -46,7 +47,7 @@ class MNNSession:
     """One interpreter with a CPU session.
 
     Args:
-        path: A `.mnn` file with one input and one output.
+        path: A `.mnn` file, of real numbers.
         threads: CPU threads.
 
     Raises:
@@ -69,17 +70,23 @@ class MNNSession:
             self._session: Any = self._interpreter.createSession(
                 {"numThread": threads, "backend": "CPU", "precision": "high"}
             )
-        self._input: Any = self._interpreter.getSessionInput(self._session)
-        self._output: Any = self._interpreter.getSessionOutput(self._session)
+        self._taken = sorted(self._interpreter.getSessionInputAll(self._session).items())
+        self._given = sorted(self._interpreter.getSessionOutputAll(self._session).items())
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """The input's shape, batch axis included."""
-        return tuple(int(size) for size in self._input.getShape())
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """What it takes."""
+        return tuple(_info(name, tensor) for name, tensor in self._taken)
 
-    def set_input(self, x: npt.NDArray[np.float32]) -> None:
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """What it gives."""
+        return tuple(_info(name, tensor) for name, tensor in self._given)
+
+    def set_inputs(self, values: Sequence[npt.NDArray[Any]]) -> None:
         """Copies a batch in."""
-        self._input.copyFrom(self._host(np.ascontiguousarray(x, np.float32)))
+        for (_, tensor), value in zip(self._taken, values, strict=True):
+            tensor.copyFrom(self._host(np.ascontiguousarray(value, np.float32)))
 
     def invoke(self) -> None:
         """Runs one inference."""
@@ -89,12 +96,14 @@ class MNNSession:
         """Runs `count` inferences and returns the seconds of each."""
         return timed_here(self.invoke, count)
 
-    def output(self) -> npt.NDArray[np.float32]:
-        """Returns the output."""
-        shape = tuple(int(size) for size in self._output.getShape())
-        host = self._host(np.zeros(shape, np.float32))
-        self._output.copyToHostTensor(host)
-        return np.array(host.getNumpyData(), np.float32).reshape(shape)
+    def results(self) -> list[npt.NDArray[np.float32]]:
+        """Returns the outputs."""
+        found = []
+        for info, (_, tensor) in zip(self.outputs, self._given, strict=True):
+            host = self._host(np.zeros(info.shape, np.float32))
+            tensor.copyToHostTensor(host)
+            found.append(np.array(host.getNumpyData(), np.float32).reshape(info.shape))
+        return found
 
     def _host(self, array: npt.NDArray[np.float32]) -> Any:
         library = self._library
@@ -104,3 +113,7 @@ class MNNSession:
             array,
             library.Tensor_DimensionType_Tensorflow,
         )
+
+
+def _info(name: str, tensor: Any) -> TensorInfo:
+    return TensorInfo(name, tuple(int(size) for size in tensor.getShape()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError, MissingDependency
-from compress.measure.runtimes._base import timed_here
+from compress.measure.runtimes._base import TensorInfo, timed_here
 
 INSTALL = "ONNX Runtime must be installed to run .onnx files: pip install 'paretune[onnx]'"
 
@@ -44,7 +45,7 @@ class OnnxSession:
     """One session with all graph optimizations.
 
     Args:
-        path: An `.onnx` file with one input, of known size, and one output.
+        path: An `.onnx` file of known sizes.
         threads: CPU threads.
 
     Raises:
@@ -68,41 +69,47 @@ class OnnxSession:
         except Exception as error:  # onnxruntime raises kinds of its own from C++
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"ONNX Runtime must be able to run '{path}' ({reason}).") from None
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1:
-            raise InputError(
-                f"'{path}' must have one input and one output. Received: {len(inputs)} and "
-                f"{len(outputs)}."
-            )
-        self._names = [outputs[0].name]
-        self._name, self._shape = inputs[0].name, tuple(inputs[0].shape)
-        unknown = [size for size in self._shape[1:] if not isinstance(size, int)]
-        if unknown:
-            raise InputError(
-                f"'{path}' must have a known input size. Received: {self._shape}. Export it with a "
-                "fixed shape."
-            )
-        self._shape = (1, *self._shape[1:])
+        self._inputs = tuple(_info(item, path) for item in self._session.get_inputs())
+        self._outputs = tuple(_info(item, path) for item in self._session.get_outputs())
         self._fed: dict[str, Any] = {}
         self._results: list[Any] = []
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """The input's shape, batch axis included."""
-        return tuple(int(size) for size in self._shape)
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """What it takes."""
+        return self._inputs
 
-    def set_input(self, x: npt.NDArray[np.float32]) -> None:
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """What it gives."""
+        return self._outputs
+
+    def set_inputs(self, values: Sequence[npt.NDArray[Any]]) -> None:
         """Keeps a batch for the next inference."""
-        self._fed = {self._name: np.ascontiguousarray(x, np.float32)}
+        self._fed = {
+            info.name: info.stored(value) for info, value in zip(self._inputs, values, strict=True)
+        }
 
     def invoke(self) -> None:
         """Runs one inference."""
-        self._results = self._session.run(self._names, self._fed)
+        self._results = self._session.run([info.name for info in self._outputs], self._fed)
 
     def timed(self, count: int) -> list[float]:
         """Runs `count` inferences and returns the seconds of each."""
         return timed_here(self.invoke, count)
 
-    def output(self) -> npt.NDArray[np.float32]:
-        """Returns the output."""
-        return np.asarray(self._results[0], np.float32)
+    def results(self) -> list[npt.NDArray[np.float32]]:
+        """Returns the outputs."""
+        return [info.real(made) for info, made in zip(self._outputs, self._results, strict=True)]
+
+
+def _info(item: Any, path: Path) -> TensorInfo:
+    shape = tuple(item.shape)
+    if any(not isinstance(size, int) for size in shape[1:]):
+        raise InputError(
+            f"'{path}' must have known sizes. Received: {shape} of '{item.name}'. Export it with a "
+            "fixed shape."
+        )
+    kinds = {"tensor(float)": "float32", "tensor(double)": "float64"}
+    dtype = kinds.get(item.type, item.type.removeprefix("tensor(").removesuffix(")"))
+    return TensorInfo(item.name, (1, *map(int, shape[1:])), dtype)

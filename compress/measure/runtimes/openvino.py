@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError, MissingDependency
-from compress.measure.runtimes._base import timed_here
+from compress.measure.runtimes._base import TensorInfo, timed_here
 
 INSTALL = "OpenVINO must be installed to be timed: pip install 'paretune[openvino]'"
 
@@ -44,7 +45,7 @@ class OpenVinoSession:
     """One compiled model with one stream.
 
     Args:
-        path: An `.onnx` file with one input, of known size, and one output.
+        path: An `.onnx` file of known sizes.
         threads: CPU threads.
 
     Raises:
@@ -69,22 +70,24 @@ class OpenVinoSession:
         except Exception as error:  # openvino raises RuntimeError and kinds of its own
             reason = str(error).strip().splitlines()[-1]
             raise InputError(f"OpenVINO must be able to run '{path}' ({reason}).") from None
-        if len(compiled.inputs) != 1 or len(compiled.outputs) != 1:
-            raise InputError(
-                f"'{path}' must have one input and one output. Received: "
-                f"{len(compiled.inputs)} and {len(compiled.outputs)}."
-            )
         self._request: Any = compiled.create_infer_request()
-        self._shape = tuple(int(size) for size in compiled.inputs[0].shape)
+        self._inputs = tuple(_info(item) for item in compiled.inputs)
+        self._outputs = tuple(_info(item) for item in compiled.outputs)
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """The input's shape, batch axis included."""
-        return self._shape
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """What it takes."""
+        return self._inputs
 
-    def set_input(self, x: npt.NDArray[np.float32]) -> None:
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """What it gives."""
+        return self._outputs
+
+    def set_inputs(self, values: Sequence[npt.NDArray[Any]]) -> None:
         """Copies a batch in."""
-        self._request.get_input_tensor().data[:] = x
+        for place, (info, value) in enumerate(zip(self._inputs, values, strict=True)):
+            self._request.get_input_tensor(place).data[:] = info.stored(value)
 
     def invoke(self) -> None:
         """Runs one inference."""
@@ -94,6 +97,14 @@ class OpenVinoSession:
         """Runs `count` inferences and returns the seconds of each."""
         return timed_here(self.invoke, count)
 
-    def output(self) -> npt.NDArray[np.float32]:
-        """Returns the output."""
-        return np.array(self._request.get_output_tensor().data, np.float32)
+    def results(self) -> list[npt.NDArray[np.float32]]:
+        """Returns the outputs."""
+        return [
+            info.real(np.array(self._request.get_output_tensor(place).data))
+            for place, info in enumerate(self._outputs)
+        ]
+
+
+def _info(item: Any) -> TensorInfo:
+    dtype = str(np.dtype(item.get_element_type().to_dtype()))
+    return TensorInfo(item.get_any_name(), tuple(int(size) for size in item.shape), dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError
 from compress.core.processes import ProcessEnded, Server, receive, send, serving
+from compress.measure.runtimes._base import TensorInfo
 
 
 class TensorFlow:
@@ -45,7 +47,7 @@ class TensorFlowSession:
     """One loaded and traced model in the process of a thread count.
 
     Args:
-        path: A Keras model with one input, of known size, and one output.
+        path: A Keras model with inputs of known sizes.
         threads: CPU threads; a GPU is used where TensorFlow sees one, and waited for.
 
     Raises:
@@ -54,21 +56,29 @@ class TensorFlowSession:
 
     def __init__(self, path: Path, threads: int) -> None:
         self._server = _server(threads)
-        self._number, shape = self._server.ask("load", str(path))
-        self._shape: tuple[int, ...] = tuple(shape)
+        self._number, *ports = self._server.ask("load", str(path))
+        self._inputs, self._outputs = (
+            tuple(TensorInfo(*described) for described in part) for part in ports
+        )
 
     def __del__(self) -> None:
         if hasattr(self, "_number"):
             self._server.drop(self._number)
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """The input's shape, batch axis included."""
-        return self._shape
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """What it takes."""
+        return self._inputs
 
-    def set_input(self, x: npt.NDArray[np.float32]) -> None:
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """What it gives; sizes that the model leaves open are 0."""
+        return self._outputs
+
+    def set_inputs(self, values: Sequence[npt.NDArray[Any]]) -> None:
         """Copies a batch in."""
-        self._server.ask("input", self._number, np.asarray(x, np.float32))
+        stored = [info.stored(value) for info, value in zip(self._inputs, values, strict=True)]
+        self._server.ask("input", self._number, stored)
 
     def invoke(self) -> None:
         """Runs one inference."""
@@ -78,9 +88,10 @@ class TensorFlowSession:
         """Runs `count` inferences and returns the seconds of each, as the process itself sees."""
         return list(self._server.ask("run", self._number, count))
 
-    def output(self) -> npt.NDArray[np.float32]:
-        """Returns the output."""
-        return np.asarray(self._server.ask("output", self._number), np.float32)
+    def results(self) -> list[npt.NDArray[np.float32]]:
+        """Returns the outputs."""
+        made = self._server.ask("output", self._number)
+        return [info.real(one) for info, one in zip(self._outputs, made, strict=True)]
 
 
 class _Server:
@@ -143,33 +154,36 @@ class _Models:
         self._outputs: dict[int, Any] = {}
         self._made = 0
 
-    def load(self, path: str) -> tuple[int, tuple[int, ...]]:
+    def load(self, path: str) -> tuple[int, list[Any], list[Any]]:
+        import keras
         import tensorflow as tf
 
         from compress.model.inference import inference_alone
         from compress.model.io import load_model
+        from compress.model.ports import described
 
         model = load_model(path)
-        if len(model.inputs) != 1 or len(model.outputs) != 1:
-            raise InputError(f"'{path}' must have one input and one output.")
-        shape = (1, *model.inputs[0].shape[1:])
-        if None in shape:
+        inputs, outputs = described(model)
+        unknown = next((shape for _, shape, _ in inputs if 0 in shape), None)
+        if unknown is not None:
             raise InputError(
-                f"'{path}' must have a known input size. Received: {shape}. Give --input-shape."
+                f"'{path}' must have known input sizes. Received: {unknown}, 0 where it is open. "
+                "Give --input-shape."
             )
         self._made += 1
 
-        def run(x: Any) -> Any:
+        def run(values: Any) -> Any:
             with inference_alone(model):  # while it is traced
-                return model(x, training=False)
+                given = keras.tree.pack_sequence_as(model.input, values)
+                return keras.tree.flatten(model(given, training=False))
 
         self._functions[self._made] = tf.function(run, autograph=False)
-        return self._made, shape
+        return self._made, inputs, outputs
 
-    def input(self, number: int, x: npt.NDArray[np.float32]) -> None:
+    def input(self, number: int, values: list[Any]) -> None:
         import tensorflow as tf
 
-        self._inputs[number] = tf.constant(x)
+        self._inputs[number] = [tf.constant(value) for value in values]
 
     def run(self, number: int, count: int) -> list[float]:
         import time
@@ -179,7 +193,7 @@ class _Models:
         for _ in range(count):
             began = time.perf_counter()
             # .numpy() waits for a GPU
-            self._outputs[number] = function(x).numpy()
+            self._outputs[number] = [made.numpy() for made in function(x)]
             seconds.append(time.perf_counter() - began)
         return seconds
 

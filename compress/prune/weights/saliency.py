@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.model.flattening import flat
+from compress.model.ports import listed
 from compress.model.recording import record
 from compress.prune.weights.targets import Target
 from compress.reconstruction.matching import opens
@@ -42,7 +43,7 @@ def saliencies(
     """
     if kind == "magnitude":
         return [np.abs(target.variable.numpy()) for target in targets], []
-    seen = observe(flat(record(model, opens)), [x], seed=seed)
+    seen = observe(flat(record(model, opens)), listed(model, x), seed=seed)
     found, notes = [], []
     for target in targets:
         observed = seen.get(id(target.variable))

@@ -10,7 +10,7 @@ import pytest
 
 from compress.core.errors import InputError
 from compress.data.adapters import labelled, unlabelled
-from compress.data.meaning import Head, meaning_of
+from compress.data.meaning import Head, Heads, meaning_of
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(-5, 300, size=(60, 4))
@@ -20,6 +20,7 @@ SOFTMAX = Head("softmax", (3,), (4,))
 YES = Head("sigmoid", (1,), (4,))
 LABELS = Head("sigmoid", (3,), (4,))
 LINEAR = Head("linear", (1,), (4,))
+TWO = Heads({"image": (4,), "table": (4,)}, {"box": Head("linear", (4,), (4,)), "class": SOFTMAX})
 LOGITS = Head("linear", (3,), (4,))
 
 
@@ -122,8 +123,15 @@ def test_examples_alone() -> None:
         (X, None, r"must hold labels here. Received: examples alone. Give \(x, y\)"),
         ((X, CLASSES[:50]), None, "x and y must have equal lengths. Received: 60 and 50"),
         ((X, CLASSES, X[:5, 0]), None, "x and weights must have equal lengths"),
-        (({"a": X, "b": X}, CLASSES), None, "must be of one input.*a dictionary of a, b"),
-        (([X, X], CLASSES), None, "must be of one input.*a list of 2 arrays"),
+        (({"a": X, "b": X[:9]}, CLASSES), None, "x and b must have equal lengths. Received: 60"),
+        (([X, X], CLASSES), None, "x must be one array.*a list of 2 arrays"),
+        ((X, {"a": CLASSES}), SOFTMAX, "y may have names.*Received: a, and a model of one output"),
+        (({"a": X}, (X, CLASSES)), TWO, "x must have the names image, table. Received: a"),
+        ((X, (X, CLASSES)), TWO, "x must be 2 arrays .image, table.. Received: 1"),
+        (((X, X), CLASSES), TWO, "y must be 2 arrays .box, class.. Received: 1"),
+        (((X, X), (X, CLASSES[:4])), TWO, "x and class must have equal lengths"),
+        (((X, X), (X, CLASSES + 0.5)), TWO, "Output 'class': y must be class indices or one-hot"),
+        (((X, X), ("a", CLASSES)), TWO, "y 'box' must be numbers"),
         (([["a", "b"]], [0]), None, "x must be numbers"),
         (([[1, 2], [3]], [0, 1]), None, "x must be an array of numbers"),
         ((X[:, 0], CLASSES), None, r"x must have shape \(n, ...\).*give x\[:, None\]"),
@@ -189,9 +197,6 @@ def test_streams_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = tf.data.Dataset.from_tensor_slices((X, CLASSES))
     with pytest.raises(InputError, match=r"must end.*repeat.*Give data.take\(n\)"):
         labelled(pairs.batch(8).repeat())
-    named = tf.data.Dataset.from_tensor_slices(({"a": X, "b": X}, CLASSES)).batch(8)
-    with pytest.raises(InputError, match="must be of one input.*a dictionary"):
-        labelled(named)
     ragged = tf.data.Dataset.from_tensors((tf.ragged.constant([[1.0], [1.0, 2.0]]), [0, 1]))
     with pytest.raises(InputError, match="must hold plain tensors. Received: RaggedTensorSpec"):
         labelled(ragged)

@@ -239,10 +239,10 @@ def test_files_agree_with_keras(
     got = run_all(LiteRTSession(made["int8"].path, 1), digits.inputs("val")[:200])
     assert made["int8"].max_difference == pytest.approx(np.abs(got - expected).max(), abs=1e-5)
     session = LiteRTSession(made["int8"].path, 1)
-    assert session.input_quantization["dtype"] == "int8"
-    assert session.output_quantization == {
-        "dtype": "int8", "scale": 1 / 256, "zero_point": -128,
-    }  # fmt: skip
+    assert [info.dtype for info in session.inputs] == ["int8"]
+    assert [info.to_json() for info in session.outputs] == [
+        {"dtype": "int8", "scale": 1 / 256, "zero_point": -128}
+    ]
 
 
 def test_the_sidecar_says_how_to_feed_the_files(

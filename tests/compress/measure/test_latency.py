@@ -14,7 +14,7 @@ from scipy.stats import bootstrap, norm, t
 from compress.core.errors import InputError
 from compress.measure import formats, latency, measure_latency, timer
 from compress.measure.latency_record import Latency
-from compress.measure.runtimes import RUNTIMES
+from compress.measure.runtimes import RUNTIMES, TensorInfo
 from compress.measure.runtimes._base import timed_here
 from compress.measure.stats import median_spread
 from compress.plan import LatencyOptions
@@ -55,14 +55,14 @@ class FakeRuntime:
 
 
 class FakeSession:
-    input_shape = (1, 2)
+    inputs = (TensorInfo("x", (1, 2)),)
 
     def __init__(self, runtime: FakeRuntime, name: str) -> None:
         self.runtime, self.name = runtime, name
         self.factor = 1.0 + runtime.spread * runtime.rng.normal()
 
-    def set_input(self, x: np.ndarray) -> None:
-        assert x.shape == (1, 2)
+    def set_inputs(self, values: Any) -> None:
+        assert [x.shape for x in values] == [(1, 2)]
 
     def invoke(self) -> None:
         runtime = self.runtime
@@ -74,8 +74,8 @@ class FakeSession:
     def timed(self, count: int) -> list[float]:
         return timed_here(self.invoke, count)
 
-    def output(self) -> np.ndarray:
-        return np.zeros((1, 1), np.float32)
+    def results(self) -> Any:
+        return [np.zeros((1, 1), np.float32)]
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from compress.measure.latency_table.interpolation import (
     spreading,
     thinned,
 )
-from compress.measure.runtimes import RUNTIMES
+from compress.measure.runtimes import RUNTIMES, TensorInfo
 from compress.model.recording import record
 
 OVERHEAD = 0.002
@@ -204,13 +204,13 @@ class KnownRuntime:
 
 
 class KnownSession:
-    input_shape = (1, 1)
+    inputs = (TensorInfo("x", (1, 1)),)
 
     def __init__(self, ms: float) -> None:
         self.ms = ms
 
-    def set_input(self, x: np.ndarray) -> None:
-        assert x.shape == (1, 1)
+    def set_inputs(self, values: Any) -> None:
+        assert [x.shape for x in values] == [(1, 1)]
 
     def invoke(self) -> None:
         pass

@@ -156,7 +156,9 @@ def test_agreement_by_hand() -> None:
 
 
 def test_every_task_is_under_the_contract() -> None:
-    assert {kind().task().name for kind in TaskContract.__subclasses__()} == set(TASKS.names())
+    # several outputs have labels by name: tests/compress/task/test_several.py
+    own = {kind().task().name for kind in TaskContract.__subclasses__()}
+    assert own == set(TASKS.names()) - {"several"}
 
 
 class TestSegmentation(TaskContract):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from compress.core.errors import InputError
+from compress.model.ports import listed
 from compress.model.program import Node
 from compress.prune.channels.coupling.groups import Group
 from compress.prune.channels.criteria._base import Context, Scores
@@ -53,5 +54,6 @@ def _all_units(context: Context) -> tuple[Scores, Scores]:
 
     for start in range(0, len(order), BATCH):
         part = data.train.take(order[start : start + BATCH])
-        coupling.program.run([data.preprocess(part.x)], watch)
+        given = listed(coupling.program.model, data.preprocess(part.x))
+        coupling.program.run(given, watch)
     return sums, seen

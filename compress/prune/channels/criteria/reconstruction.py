@@ -12,6 +12,7 @@ from compress.core.blas import one_blas_thread
 from compress.core.errors import InputError
 from compress.data import drawn_inputs
 from compress.model.flattening import flat
+from compress.model.ports import listed
 from compress.model.recording import record
 from compress.prune.channels.coupling.groups import Group
 from compress.prune.channels.criteria._base import Context, Scores
@@ -154,9 +155,9 @@ def all_readers(context: Context) -> list[list[Reader]]:
     data = context.data
     if data is None:
         raise InputError("Criterion 'reconstruction' must have data to look at. Give data=.")
-    x = drawn_inputs(data, context.examples, context.seed)
-    program = flat(record(context.coupling.program.model, opens))
-    return readers_of(context, observe(program, [x], seed=context.seed))
+    model = context.coupling.program.model
+    x = listed(model, drawn_inputs(data, context.examples, context.seed))
+    return readers_of(context, observe(flat(record(model, opens)), x, seed=context.seed))
 
 
 @one_blas_thread()

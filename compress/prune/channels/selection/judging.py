@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy.typing as npt
 
+from compress.core.columns import taken
 from compress.core.errors import InputError
 from compress.data import drawn_inputs
 from compress.model.flattening import flat
+from compress.model.ports import listed
 from compress.model.recording import record
 from compress.prune.channels.coupling.blocks import Block
 from compress.prune.channels.coupling.groups import Coupling, Mask
@@ -34,7 +36,7 @@ class Judge:
         context: Data, and the seed of what is drawn of them.
 
     Raises:
-        InputError: There are no data, or the model takes several inputs.
+        InputError: There are no data, or they do not fit the model.
 
     Attributes:
         program: Of the model, flat.
@@ -45,14 +47,10 @@ class Judge:
         if context.data is None:
             raise InputError("Channel scope 'damage' must have data to look at. Give data=.")
         self.program = flat(record(coupling.program.model, opens))
-        if len(self.program.inputs) != 1:
-            raise InputError(
-                "Channel scope 'damage' must be of a model with one input. Received: "
-                f"{len(self.program.inputs)} inputs."
-            )
         self.coupling, self.seed = coupling, context.seed
         self.x = drawn_inputs(context.data, context.examples, context.seed)
-        self.judged: list[npt.NDArray[Any]] = [self.x[:JUDGED]]
+        model = coupling.program.model
+        self.judged: list[npt.NDArray[Any]] = listed(model, taken(self.x, slice(JUDGED)))
         self._wanted = self.program.run(self.judged)
 
     def damage(self, mask: Mask, blocks: Sequence[Block] = ()) -> float:

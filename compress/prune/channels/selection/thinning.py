@@ -12,6 +12,7 @@ import numpy as np
 from compress.data import Dataset, drawn_inputs
 from compress.model.flattening import flat
 from compress.model.io import as_model
+from compress.model.ports import listed
 from compress.model.recording import record
 from compress.plan.fields import require
 from compress.prune.channels.criteria import Context, named
@@ -140,5 +141,5 @@ def sensitivity_map(
 
 def _readers(context: Context, model: keras.Model, data: Dataset) -> list[list[Reader]]:
     """Returns what reads each group, from one pass over training examples."""
-    x = drawn_inputs(data, context.examples, context.seed)
-    return readers_of(context, observe(flat(record(model, opens)), [x], seed=context.seed))
+    x = listed(model, drawn_inputs(data, context.examples, context.seed))
+    return readers_of(context, observe(flat(record(model, opens)), x, seed=context.seed))

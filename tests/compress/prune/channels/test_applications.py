@@ -201,9 +201,9 @@ def _litert(model: Any, x: Any, folder: Path, expected: Any) -> float:
     path = folder / "model.tflite"
     export_litert(model, path)
     session = LiteRTSession(path, threads=1)
-    session.set_input(x)
+    session.set_inputs([x])
     session.invoke()
-    return compare([expected], [session.output()], 1e-4)
+    return compare([expected], session.results(), 1e-4)
 
 
 @pytest.mark.parametrize("name", REPRESENTATIVE)

@@ -1,0 +1,51 @@
+"""One array of examples, or several by name: what models of several inputs are fed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Columns: TypeAlias = "npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]"
+"""An array (n, ...), or arrays (n, ...) of the same n examples by name, in a fixed order."""
+
+
+def mapped(function: Callable[[Any], Any], columns: Any) -> Any:
+    """Returns what a function makes of the array, or of each array by its name."""
+    if isinstance(columns, Mapping):
+        return {name: function(values) for name, values in columns.items()}
+    return function(columns)
+
+
+def taken(columns: Any, index: Any) -> Any:
+    """Returns the examples at an index or in a slice."""
+    return mapped(lambda values: values[index], columns)
+
+
+def arrays(columns: Any) -> list[Any]:
+    """Returns the arrays, in their order."""
+    return list(columns.values()) if isinstance(columns, Mapping) else [columns]
+
+
+def named(columns: Any, name: str = "") -> list[tuple[str, Any]]:
+    """Returns the arrays with their names; the only one has the name that is given."""
+    return list(columns.items()) if isinstance(columns, Mapping) else [(name, columns)]
+
+
+def count(columns: Any) -> int:
+    """Returns how many examples there are."""
+    return len(arrays(columns)[0])
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Returns the examples of several parts, one after the other."""
+    if isinstance(parts[0], Mapping):
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return np.concatenate(parts)
+
+
+def size_in_bytes(columns: Any) -> int:
+    """Returns what the arrays take in memory."""
+    return sum(int(values.nbytes) for values in arrays(columns))
