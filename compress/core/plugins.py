@@ -90,6 +90,7 @@ TASKS: Registry[Any] = Registry(
         "reconstruction": f"{_TASKS}.reconstruction:Reconstruction",
         "unlabelled": f"{_TASKS}.unlabelled:Answers",
         "several": f"{_TASKS}.several:Several",
+        "custom": f"{_TASKS}.custom:Custom",
     },
 )
 """Classes of `compress.task.Task`."""

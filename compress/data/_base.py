@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -110,6 +111,8 @@ class Dataset:
             "unlabelled" (labels are what a model answers, (n, ..., outputs)).
         outputs: Of models with several outputs (kind "several"): what the labels of each mean;
             `class_names` are the outputs' names then.
+        compiled: Tasks that a model was compiled with, by the outputs' names ("": the only one).
+        metric: The quality that judges, where it is not the task's first.
         max_value: What "full" means in `x`, where `load_data` read a file; None: inputs are
             fed as `preprocess` says and no other scaling is thought of.
 
@@ -129,6 +132,8 @@ class Dataset:
     kind: str = "multiclass"
     max_value: float | None = None
     outputs: tuple[Output, ...] = ()
+    compiled: Mapping[str, Task] = field(default_factory=dict, repr=False, compare=False)
+    metric: str = ""
 
     def __post_init__(self) -> None:
         if self.kind == "binary" and self.num_classes != 2:
@@ -159,16 +164,21 @@ class Dataset:
         """What labels mean, and how outputs are trained and judged."""
         labels = self.train.y
         if self.outputs:
-            return Several(
-                tuple(
-                    (item.name, make_task(item.kind, len(item.class_names), labels[item.name]))
-                    for item in self.outputs
-                )
-            )
+            each = tuple((item.name, self._part(item)) for item in self.outputs)
+            return Several(each, main=self.metric)
+        if self.compiled:
+            return self.compiled[""]
         if self.gives_back:  # some of them: what guessing costs need not be exact
             index = np.linspace(0, len(self.train) - 1, min(_GLANCE, len(self.train)))
             labels = self.preprocess(taken(self.train.x, index.astype(np.int64)))
-        return make_task(self.kind, self.num_classes, labels)
+        task = make_task(self.kind, self.num_classes, labels)
+        return task.judged_by(self.metric) if self.metric else task
+
+    def _part(self, item: Output) -> Task:
+        own = self.compiled.get(item.name)
+        if own is not None:
+            return own
+        return make_task(item.kind, len(item.class_names), self.train.y[item.name])
 
     @property
     def gives_back(self) -> bool:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError
 from compress.data.examples import Array, as_labels
-from compress.task import TASKS, has_classes, has_positions
+from compress.task import CUSTOM, TASKS, has_classes, has_positions
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,13 @@ class Head:
         activation: "softmax", "sigmoid" or "linear" (none, so that outputs are logits or numbers).
         shape: Of its output for one example, the width last; open sizes are None.
         input_shape: Of one example; open sizes are None.
+        own_loss: The model was compiled with a loss of the user's own for this output.
     """
 
     activation: str
     shape: tuple[int | None, ...]
     input_shape: tuple[int | None, ...]
+    own_loss: bool = False
 
     @property
     def outputs(self) -> int:
@@ -106,6 +108,10 @@ def meaning_of(y: Array, head: Head | None, task: str | None) -> Meaning:
     """
     if not y.size:
         raise InputError(f"y must hold labels, (n, ...), n at least 1. Received: shape {y.shape}.")
+    if task == CUSTOM or (task is None and head is not None and head.own_loss):
+        width = head.outputs if head is not None else 1
+        note = "task custom: the model was compiled with a loss of its own; task= overrides it"
+        return Meaning(CUSTOM, width, notes=() if task else (note,))
     column = y.ndim == 1 or (y.ndim == 2 and y.shape[1] == 1)
     if y.dtype.kind in "US":
         return _by_name(y, head, task, column)

@@ -96,7 +96,7 @@ def _write(data: Dataset, place: Path) -> None:
     others = {
         field.name: getattr(data, field.name)
         for field in fields(Dataset)
-        if field.name not in SPLITS
+        if field.name not in (*SPLITS, "compiled")
     }
     outputs = [(item.name, item.kind, item.class_names) for item in data.outputs]
     columns = {name: [key for key, _ in named(getattr(data.train, name))] for name in ("x", "y")}

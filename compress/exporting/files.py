@@ -19,7 +19,7 @@ from compress.data.meaning import Head, Heads
 from compress.model.copies import sized_model
 from compress.model.heads import check_shapes, decides_at, head_of, sizes_for
 from compress.model.inference import left_out
-from compress.model.ports import input_names, listed, output_names, packed
+from compress.model.ports import answers_of, input_names, listed, output_names
 from compress.plan import ONNX_FORMATS, ExportOptions
 from compress.task import Several, Task, make_task
 
@@ -95,7 +95,7 @@ def write_files(
     picks = np.random.default_rng(seed).permutation(len(data.train))[: options.calibration]
     representative = listed(model, data.preprocess(taken(data.train.x, picks)))
     probe = data.preprocess(taken(data.val.x, slice(CHECKED_EXAMPLES)))
-    expected = Predictor(partial(_answers, model), Preprocessing())(probe)
+    expected = Predictor(partial(answers_of, model), Preprocessing())(probe)
     task, names = _task(model, data)
     threshold = decides_at(model, task)
     results, feeding, refused = [], {}, []
@@ -137,14 +137,6 @@ def write_files(
     if refused and on_refusal is None:
         raise RunFailed(" ".join(refused))
     return results
-
-
-def _answers(model: keras.Model, x: Any, training: bool) -> Any:
-    """Returns a model's outputs as they are; several by their names."""
-    import keras
-
-    made = keras.tree.flatten(model(packed(model, x), training=training))
-    return made[0] if len(made) == 1 else dict(zip(output_names(model), made, strict=True))
 
 
 def answered_by_file(

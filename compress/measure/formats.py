@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from compress.measure.latency_record import Latency
 from compress.measure.stats import FEWEST, INTERVAL
-from compress.task import is_error
+from compress.task import in_units
 
 
 def count(value: float | None) -> str:
@@ -31,7 +31,7 @@ def share(value: float | None) -> str:
 
 def quality(name: str, value: float | None) -> str:
     """Returns a quality as a percentage, an error in its own unit."""
-    if is_error(name) and value is not None:
+    if in_units(name) and value is not None:
         return f"{value:.4g}"
     return share(value)
 
@@ -45,7 +45,7 @@ def interval(name: str, ends: tuple[float, float] | None) -> str:
     """Returns a quality's interval, "[91.05, 96.01]" in per cent; empty where there is none."""
     if ends is None:
         return ""
-    low, high = (f"{end:.4g}" if is_error(name) else f"{end * 100:.2f}" for end in ends)
+    low, high = (f"{end:.4g}" if in_units(name) else f"{end * 100:.2f}" for end in ends)
     return f"[{low}, {high}]"
 
 

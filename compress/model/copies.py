@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
 from compress.model import walk
-from compress.model.internals import layers_inside, maker_of
+from compress.model.internals import layers_inside, maker_of, uncompiled
 from compress.model.ports import packed
 from compress.model.rebuild import config_of, from_config, why_not_rebuildable
 from compress.model.recording import record
@@ -179,7 +179,9 @@ def clone(
         ),
         model.inputs if sequential else model.input,
     )
-    cloned = keras.models.clone_model(model, inputs, clone_function=again)
+    # Keras would compile the clone from a config, in which functions of the user's own are names
+    with uncompiled(model):
+        cloned = keras.models.clone_model(model, inputs, clone_function=again)
     cloned.set_weights(model.get_weights())
     walk.weights_changed(cloned)
     return cloned

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.core.columns import mapped
 from compress.core.errors import InputError
 from compress.data.meaning import Head, Heads
+from compress.model.compiled import CompiledOutput, compiled_outputs
 from compress.model.internals import maker_of
-from compress.model.ports import input_names, output_names, packed
+from compress.model.ports import answers_of, input_names, output_names, packed
 from compress.model.walk import is_graph
 from compress.task import Task
 
@@ -138,9 +140,6 @@ def answering(model: keras.Model) -> Callable[[Any], Any]:
     Raises:
         InputError: An output has no axis of outputs.
     """
-    import keras
-
-    names = output_names(model)
     if any(len(output.shape) < 2 for output in model.outputs):
         shapes = [tuple(output.shape) for output in model.outputs or []]
         raise InputError(
@@ -148,12 +147,9 @@ def answering(model: keras.Model) -> Callable[[Any], Any]:
             f"labels. Received: {shapes}."
         )
 
-    def answers(inputs: Any) -> Any:
-        made = keras.tree.flatten(model(packed(model, inputs), training=False))
-        found = [np.asarray(part, np.float32) for part in made]
-        return found[0] if len(found) == 1 else dict(zip(names, found, strict=True))
-
-    return answers
+    return lambda inputs: mapped(
+        lambda made: np.asarray(made, np.float32), answers_of(model, inputs)
+    )
 
 
 def producer(model: keras.Model) -> Any:
@@ -161,15 +157,26 @@ def producer(model: keras.Model) -> Any:
     return maker_of(model.outputs[0])
 
 
-def head_of(model: keras.Model) -> Head | Heads | None:
+def head_of(
+    model: keras.Model, compiled: Mapping[str, CompiledOutput] | None = None
+) -> Head | Heads | None:
     """Returns what a model says of its inputs and labels; None: it is not built, or of open width.
 
     Of several inputs or outputs all of them, by name.
+
+    Args:
+        model: Any.
+        compiled: What it was compiled with; default: what it tells itself.
     """
     if not getattr(model, "inputs", None) or not model.outputs:
         return None
     inputs = [tuple(tensor.shape[1:]) for tensor in model.inputs]
-    heads = [_head(output, inputs[0]) for output in model.outputs]
+    compiled = compiled_outputs(model) if compiled is None else compiled
+    own = [name for name, given in compiled.items() if given.own]
+    heads = [
+        _head(output, inputs[0], name in own)
+        for output, name in zip(model.outputs, output_names(model), strict=True)
+    ]
     if len(inputs) == len(heads) == 1:
         return heads[0]
     return Heads(
@@ -178,14 +185,14 @@ def head_of(model: keras.Model) -> Head | Heads | None:
     )
 
 
-def _head(output: Any, input_shape: tuple[int | None, ...]) -> Head | None:
+def _head(output: Any, input_shape: tuple[int | None, ...], own_loss: bool) -> Head | None:
     shape = tuple(output.shape)
     if len(shape) < 2 or shape[-1] is None:
         return None
     last = _innermost(output)
     ends = ("softmax", "sigmoid")
     found = [name for name in ends if is_activation_layer(last, name) or ends_in(last, name)]
-    return Head(found[0] if found else "linear", shape[1:], input_shape)
+    return Head(found[0] if found else "linear", shape[1:], input_shape, own_loss)
 
 
 def _innermost(output: Any) -> Any:

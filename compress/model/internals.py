@@ -5,6 +5,8 @@ Only `compress.model` touches names of Keras that begin with an underscore, or `
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -85,3 +87,27 @@ def prepare_tf2onnx() -> None:
     from keras.src.export.tf2onnx_lib import patch_tf2onnx
 
     patch_tf2onnx()
+
+
+def compile_arguments(model: Any) -> dict[str, Any] | None:
+    """Returns losses, metrics and loss weights as `compile` was given them; None: it was not."""
+    loss = getattr(model, "_compile_loss", None)
+    metrics = getattr(model, "_compile_metrics", None)
+    if loss is None and metrics is None:
+        return None
+    return {
+        "loss": getattr(loss, "_user_loss", None),
+        "loss_weights": getattr(loss, "_user_loss_weights", None),
+        "metrics": getattr(metrics, "_user_metrics", None),
+    }
+
+
+@contextmanager
+def uncompiled(model: Any) -> Iterator[None]:
+    """Lets a model say that it was not compiled, while the context lasts."""
+    compiled = model.compiled
+    model.compiled = False
+    try:
+        yield
+    finally:
+        model.compiled = compiled

@@ -97,6 +97,14 @@ def packed(model: keras.Model, values: Any) -> Any:
     return keras.tree.pack_sequence_as(model.input, given)
 
 
+def answers_of(model: keras.Model, x: Any, training: bool = False) -> Any:
+    """Returns a model's outputs as they are, several by their names (graph code)."""
+    import keras
+
+    made = keras.tree.flatten(model(packed(model, x), training=training))
+    return made[0] if len(made) == 1 else dict(zip(output_names(model), made, strict=True))
+
+
 def described(model: keras.Model) -> tuple[Described, Described]:
     """Returns name, shape for one example (0 where a size is open) and type of every port."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from compress.core.atomic_files import write_bytes, write_json
 from compress.core.summary import Readable, Summary
 from compress.data import DataOptions, Dataset
 from compress.data.adapters import is_bare
+from compress.model.compiled import CompiledOutput, compiled_of, compiled_outputs
 from compress.model.heads import check_head
 from compress.model.io import as_model, load_model, save_model
 from compress.model.walk import functional, weights_hash
@@ -30,7 +31,7 @@ from compress.run.directory import LOG, RunFolder
 from compress.run.origin import write_examples
 from compress.run.trained import trained_for
 from compress.run.unlearnt import Judged, check_scaling, check_unlearnt
-from compress.task import UNLABELLED
+from compress.task import CUSTOM, UNLABELLED
 from compress.train.given import dataset_for
 from compress.train.scaling import load_for_model
 
@@ -125,11 +126,15 @@ def compress_model(
 
         def examples(original: keras.Model) -> Dataset:
             if data is None:
-                return load_for_model(given.path, plan.data, original, plan.seed)
+                return load_for_model(
+                    given.path, plan.data, original, plan.seed, given.compiled(plan)
+                )
             parts = {"val": val, "test": test, **how}
             if "task" not in parts and is_bare(data):
                 parts["task"] = UNLABELLED
-            return dataset_for(original, data, seed=plan.seed, testing=True, **parts)
+            return dataset_for(
+                original, data, seed=plan.seed, testing=True, compiled=given.compiled(plan), **parts
+            )
 
         return _compressed(given, plan, examples, data is None, on_progress)
 
@@ -143,12 +148,20 @@ class _Given:
         path: What records and messages call it: the user's file, or where it will be kept.
         folder: Of the results.
         facts: What it is known again by.
+        live: What the user's model was compiled with, where it is no file.
     """
 
     file: Path
     path: Path
     folder: RunFolder
     facts: dict[str, str]
+    live: Mapping[str, CompiledOutput] | None = None
+
+    def compiled(self, plan: Plan) -> Mapping[str, CompiledOutput]:
+        """Returns what the model was compiled with; a file is asked where a plan needs it."""
+        if self.live is not None:
+            return self.live
+        return compiled_of(self.path) if CUSTOM in plan.data.tasks else {}
 
     @property
     def name(self) -> str:
@@ -172,11 +185,12 @@ def _given(model: keras.Model | str | Path, plan: Plan, place: Path) -> _Given:
     file = place / f"{model.name}.keras"
     save_model(model, file)
     facts = {"model": model.name, "weights": weights_hash(model)}
-    return _Given(file, folder.path / "given" / file.name, folder, facts)
+    live = compiled_outputs(model)
+    return _Given(file, folder.path / "given" / file.name, folder, facts, live)
 
 
 def _other_than_default(options: DataOptions) -> dict[str, Any]:
-    names = ("task", "normalize", "val_fraction", "test_fraction")
+    names = ("task", "metric", "normalize", "val_fraction", "test_fraction")
     values = {name: getattr(options, name) for name in names}
     return {name: value for name, value in values.items() if value != getattr(DataOptions, name)}
 

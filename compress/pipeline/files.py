@@ -65,7 +65,13 @@ def judged_files(
         # nothing to leave out of a file without zeros
         formats = tuple(kind for kind in formats if kind != "sparse")
     inputs, held_out = data.inputs("test"), data.inputs("val")
-    quality = partial(data.task.quality, threshold=decides_at(model, data.task))
+    threshold = decides_at(model, data.task)
+
+    def quality(labels: Any, scores: Any) -> dict[str, float]:
+        found = data.task.quality(labels, scores, threshold=threshold)
+        main = data.task.qualities[0]
+        return {main: found[main], **found}  # the first is the one that judges
+
     options = replace(plan.export, formats=formats)
 
     def refused(kind: str, reason: str) -> None:
@@ -108,7 +114,7 @@ def judged_files(
                 # a share of right examples needs no more than their number
                 test_interval=None
                 if data.task.qualities[0] in data.task.shares
-                else _interval(data, scores, decides_at(model, data.task), plan.seed),
+                else _interval(data, scores, threshold, plan.seed),
             )
         )
     return artifacts, missing

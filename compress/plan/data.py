@@ -35,12 +35,9 @@ class DataOptions:
     task: str = option(
         AUTO,
         "--task",
-        "what labels mean: multiclass; binary (two classes, one output); multilabel; regression "
-        "(numbers, also at every position); segmentation (a class for each pixel), tagging (for "
-        "each place of a sequence), masks (yes or no for each pixel); reconstruction (the input "
-        "itself is wanted back); unlabelled: there are none, and the model that is shrunk says "
-        "what is right; auto: what the labels and the model's head tell; of several outputs "
-        "NAME=TASK,NAME=TASK",
+        "what labels mean, where they and the model do not tell: multiclass, binary, multilabel, "
+        "regression, segmentation, tagging, masks, reconstruction, custom, unlabelled; of several "
+        "outputs NAME=TASK,NAME=TASK",
         left_open=AUTO,
     )
     normalize: str = option(
@@ -58,6 +55,12 @@ class DataOptions:
     )
     test_fraction: float = option(
         0.2, "--test-fraction", "share to hold out for the test where the source has no test part"
+    )
+    metric: str = option(
+        "",
+        "--metric",
+        "the quality that judges; default: the task's first (accuracy, mean_iou, r2, ...); of "
+        "several outputs like box.r2; of a compiled model's metrics -NAME where less is better",
     )
 
     def __post_init__(self) -> None:

@@ -74,6 +74,10 @@ class PruneWeightsSettings(TypedDict, total=False):
     val_fraction: float
     """share of the training part to hold out where there is no validation part. Default: 0.15."""
 
+    metric: str
+    """the quality that judges; default: the task's first (accuracy, mean_iou, r2, ...); of several
+    outputs like box.r2; of a compiled model's metrics -NAME where less is better."""
+
     epochs: Count | None
     """epochs of fine-tuning; default: enough for 1,000 steps, at least 4; 0: none, what was pruned
     is repaired and exported."""
@@ -220,6 +224,10 @@ class DistillSettings(TypedDict, total=False):
     val_fraction: float
     """share of the training part to hold out where there is no validation part. Default: 0.15."""
 
+    metric: str
+    """the quality that judges; default: the task's first (accuracy, mean_iou, r2, ...); of several
+    outputs like box.r2; of a compiled model's metrics -NAME where less is better."""
+
     epochs: Count | None
     """epochs of fine-tuning; default: enough for 1,000 steps, at least 4; 0: none, what was pruned
     is repaired and exported."""
@@ -304,11 +312,9 @@ class CompressModelSettings(TypedDict, total=False):
     """Keywords of `compress_model`."""
 
     task: str
-    """what labels mean: multiclass; binary (two classes, one output); multilabel; regression
-    (numbers, also at every position); segmentation (a class for each pixel), tagging (for each
-    place of a sequence), masks (yes or no for each pixel); reconstruction (the input itself is
-    wanted back); unlabelled: there are none, and the model that is shrunk says what is right; auto:
-    what the labels and the model's head tell. Default: auto."""
+    """what labels mean, where they and the model do not tell: multiclass, binary, multilabel,
+    regression, segmentation, tagging, masks, reconstruction, custom, unlabelled; of several outputs
+    NAME=TASK,NAME=TASK. Default: auto."""
 
     normalize: str
     """how inputs are scaled: standardize (per channel, by training statistics), unit (pixels to [0,
@@ -321,6 +327,10 @@ class CompressModelSettings(TypedDict, total=False):
 
     test_fraction: float
     """share to hold out for the test where the source has no test part. Default: 0.2."""
+
+    metric: str
+    """the quality that judges; default: the task's first (accuracy, mean_iou, r2, ...); of several
+    outputs like box.r2; of a compiled model's metrics -NAME where less is better."""
 
     finetune_epochs: Count | None
     """epochs of fine-tuning; default: enough for 1,000 steps, at least 4; 0: none, what was pruned

@@ -5,6 +5,7 @@ from __future__ import annotations
 from compress.core.plugins import TASKS
 from compress.task._base import Array, Floats, Task
 from compress.task.by_position import VOID, Segmentation, Tagging
+from compress.task.custom import SKILL, Custom
 from compress.task.masks import Masks
 from compress.task.multiclass import MultiClass
 from compress.task.reconstruction import Reconstruction
@@ -14,7 +15,7 @@ from compress.task.text import (
     ERRORS,
     MEANING,
     UNBOUNDED,
-    is_error,
+    in_units,
     is_quality,
     is_share,
     meaning,
@@ -26,6 +27,8 @@ __all__ = [
     "Answers",
     "Array",
     "Binary",
+    "CUSTOM",
+    "Custom",
     "ERRORS",
     "Floats",
     "MEAN",
@@ -45,7 +48,7 @@ __all__ = [
     "VOID",
     "has_classes",
     "has_positions",
-    "is_error",
+    "in_units",
     "is_quality",
     "is_share",
     "make_task",
@@ -55,6 +58,8 @@ __all__ = [
 ]
 
 
+CUSTOM = Custom.name
+"""The kind of task of a model's own loss and metrics, as it was compiled with them."""
 UNLABELLED = Answers.name
 """The kind of task of data without labels: a model's answers stand for them."""
 
@@ -88,8 +93,9 @@ def needs_labels(kind: str) -> bool:
 
 def qualities() -> tuple[str, ...]:
     """Returns what can be selected by in some task, one that was registered too."""
-    own = (TASKS[kind].qualities for kind in TASKS if kind != Several.name)
-    return tuple(dict.fromkeys((*(name for names in own for name in names), MEAN)))
+    # those of several outputs and of compiled models have names that only data and models tell
+    own = (TASKS[kind].qualities for kind in TASKS if kind not in (Several.name, Custom.name))
+    return tuple(dict.fromkeys((*(name for names in own for name in names), MEAN, SKILL)))
 
 
 def make_task(kind: str, names: int, labels: Array | None = None) -> Task:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -132,10 +133,26 @@ class Task(ABC):
             threshold: Of "yes" in a sigmoid task: 0 for logits, 0.5 for probabilities.
         """
 
+    def judged_by(self, quality: str) -> Task:
+        """Returns the task with another of its qualities first: the one that selects.
+
+        Args:
+            quality: One of `qualities`.
+        """
+        other = copy.copy(self)
+        names = (quality, *(name for name in self.qualities if name != quality))
+        # of a frozen dataclass; what a guess reaches in it is not known
+        vars(other).update(qualities=names, chance=lambda: 0.0)
+        return other
+
     @property
     def parts(self) -> dict[str, Task]:
         """The task of each output by its name; "": there is one output."""
         return {"": self}
+
+    def share(self, found: dict[str, float]) -> float:
+        """Returns of qualities what counts in a mean over outputs, in [0, 1]: 0 is a guess."""
+        return max(0.0, found[self.qualities[0]])
 
     @property
     def tally_shape(self) -> tuple[int, ...]:

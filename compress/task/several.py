@@ -24,11 +24,13 @@ class Several(Task):
         each: Names and tasks, in the order of the model's outputs.
         weights: Of the outputs' losses; (): each loss counts by what guessing costs, so that
             outputs of other units count alike.
+        main: The quality that selects; "": `mean_quality`.
     """
 
     each: tuple[tuple[str, Task], ...]
     weights: tuple[float, ...] = ()
     label_smoothing: float = 0.0
+    main: str = ""
 
     name = "several"
     activation = ""
@@ -52,9 +54,9 @@ class Several(Task):
 
     @property
     def qualities(self) -> tuple[str, ...]:  # type: ignore[override]
-        """`mean_quality`, then those of each output behind its name: "box.r2"."""
+        """The one that selects, `mean_quality`, those of each output behind its name: "box.r2"."""
         named = (f"{name}.{quality}" for name, task in self.each for quality in task.qualities)
-        return (MEAN, *named)
+        return tuple(dict.fromkeys((self.main or MEAN, MEAN, *named)))
 
     @property
     def outputs(self) -> int:
@@ -81,7 +83,9 @@ class Several(Task):
 
     def chance(self) -> float:
         """Returns the mean over outputs of what guessing reaches."""
-        return float(np.mean([max(0.0, task.chance()) for _, task in self.each]))
+        chances = ({task.qualities[0]: task.chance(), "skill": 0.0} for _, task in self.each)
+        each = zip(self.each, chances, strict=True)
+        return float(np.mean([task.share(chance) for (_, task), chance in each]))
 
     def quality(self, labels: Any, scores: Any, *, threshold: Any = 0.0) -> dict[str, float]:
         """Returns `mean_quality` and the qualities of each output behind its name."""
@@ -92,9 +96,11 @@ class Several(Task):
         return self._together(found)
 
     def _together(self, found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-        main = [max(0.0, found[name][task.qualities[0]]) for name, task in self.each]
+        main = [task.share(dict(found[name])) for name, task in self.each]
         each = {f"{name}.{key}": value for name in found for key, value in found[name].items()}
-        return {MEAN: float(np.mean(main)), **each}
+        together = {MEAN: float(np.mean(main)), **each}
+        first = self.main or MEAN
+        return {first: together[first], **together}
 
     def tallies(
         self, labels: Any, scores: Any, *, threshold: Any = 0.0

@@ -15,6 +15,7 @@ MEANING = {
     "exact_match": ("Exact match", "Share of examples whose labels are all right"),
     "mean_iou": ("Mean IoU", "Mean over classes of intersection over union"),
     "dice": ("Dice", "Mean over classes of Dice's coefficient (F1)"),
+    "skill": ("Skill", "1 - loss / loss of answers to other examples"),
     "agreement": ("Agreement", "Share of decisions that are the given model's; of numbers R2"),
     "r2": ("R2", "Coefficient of determination, mean over targets"),
     "mae": ("MAE", "Mean absolute error"),
@@ -31,29 +32,48 @@ MEANING["mean_quality"] = (
 ERRORS = ("mae", "rmse")
 """These are in the targets' unit and less is better."""
 
-UNBOUNDED = (*ERRORS, "r2")
+UNBOUNDED = (*ERRORS, "r2", "skill")
 """These are no shares in [0, 1]."""
+
+
+_COMPILED = "compiled:"
 
 
 def meaning(name: str) -> tuple[str, str]:
     """Returns title and sentence of a quality; of an output's ("box.r2") with the output."""
-    output, dot, own = name.rpartition(".")
-    title, sentence = MEANING[own]
-    return (
-        (f"{title} ({output})", f"{sentence}; of output '{output}'") if dot else (title, sentence)
-    )
+    output, own = _parted(name)
+    if own.startswith(_COMPILED):
+        metric = own.removeprefix(_COMPILED)
+        title, sentence = metric, f"Metric '{metric}' that the model was compiled with"
+    else:
+        title, sentence = MEANING[own]
+    if not output:
+        return title, sentence
+    return f"{title} ({output})", f"{sentence}; of output '{output}'"
+
+
+def _parted(name: str) -> tuple[str, str]:
+    """Returns the output, "" where there is one, and the quality."""
+    before, sign, metric = name.partition(_COMPILED)
+    if sign:
+        return before.removesuffix("."), sign + metric
+    output, _, own = name.rpartition(".")
+    return output, own
 
 
 def is_quality(name: str) -> bool:
     """Tells whether some task gives a quality of this name, of an output too."""
-    return name.rpartition(".")[2] in MEANING
+    own = _parted(name)[1]
+    return own in MEANING or own.startswith(_COMPILED)
 
 
-def is_error(name: str) -> bool:
-    """Tells whether less of a quality is better, in the targets' unit."""
-    return name.rpartition(".")[2] in ERRORS
+def in_units(name: str) -> bool:
+    """Tells whether a quality has a unit of its own: it is no share to be shown in per cent."""
+    own = _parted(name)[1]
+    return own in ERRORS or own.startswith(_COMPILED)
 
 
 def is_share(name: str) -> bool:
     """Tells whether a quality lies in [0, 1]."""
-    return name.rpartition(".")[2] not in UNBOUNDED
+    own = _parted(name)[1]
+    return own not in UNBOUNDED and not own.startswith(_COMPILED)

@@ -6,16 +6,19 @@ numbers is fed as it is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
 from compress.data import DataOptions, Dataset, Unlabelled, load_data
 from compress.data.adapters import answered_by, labelled, unlabelled
+from compress.model.compiled import CompiledOutput, compiled_outputs
 from compress.model.heads import answering, head_of
 from compress.model.io import as_model
 from compress.plan.data import AUTO
 from compress.task import UNLABELLED
+from compress.train.compiled import judged_by, with_compiled
 from compress.train.scaling import load_for_model
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ def as_dataset(
     normalize: str | None = None,
     val_fraction: float | None = None,
     test_fraction: float | None = None,
+    metric: str | None = None,
     seed: int = 0,
     testing: bool = False,
 ) -> Dataset:
@@ -55,6 +59,7 @@ def as_dataset(
         normalize: Of data by name or path; see `load_data`.
         val_fraction: Share of the training part that is split off, in (0, 1); default 0.15.
         test_fraction: Share of everything that is split off, in (0, 1); default 0.2.
+        metric: The quality that judges; default: the task's first.
         seed: Of the splits, at least 0.
         testing: Whether a test part is needed: split off where it is not there.
 
@@ -78,10 +83,11 @@ def as_dataset(
         (80, 20, 'multiclass', 3)
     """
     path = Path(model) if isinstance(model, (str, Path)) else None
-    given = {
+    given: dict[str, Any] = {
         "normalize": normalize,
         "val_fraction": val_fraction,
         "test_fraction": test_fraction,
+        "metric": metric,
     }
     return dataset_for(
         None if model is None else as_model(model),
@@ -106,6 +112,7 @@ def dataset_for(
     task: str | None = None,
     seed: int = 0,
     testing: bool = False,
+    compiled: Mapping[str, CompiledOutput] | None = None,
     **options: Any,
 ) -> Dataset:
     """Does what `as_dataset` does, for a model that is loaded.
@@ -114,6 +121,7 @@ def dataset_for(
         model: What the data are for, or None.
         data, val, test, task, seed, testing: See `as_dataset`.
         path: The model's file, where it comes from one.
+        compiled: What the model was compiled with; default: what it tells itself.
         **options: Of `DataOptions`, those that were given: `normalize` and fractions.
     """
     task = None if task == AUTO else task
@@ -122,6 +130,7 @@ def dataset_for(
         if task is not None:
             options["task"] = task
         return _loaded(DataOptions(str(data), **options), model, path, seed)
+    metric = options.pop("metric", "")
     normalize = options.pop("normalize", "auto")
     if normalize not in ("auto", "none"):
         raise InputError(
@@ -132,13 +141,13 @@ def dataset_for(
         _alone("of a Dataset, which has parts of its own", val=val, test=test, task=task, **options)
         if testing:
             data.require_test()
-        return data
+        return judged_by(data, metric)
     if isinstance(data, Unlabelled):
         raise InputError("data must hold labels here. Received: examples alone.")
     parts = {
         "val": val,
         "test": test,
-        "head": None if model is None else head_of(model),
+        "head": None if model is None else head_of(model, compiled),
         "seed": seed,
         "val_fraction": options.get("val_fraction", DataOptions.val_fraction),
         "test_fraction": options.get(
@@ -147,7 +156,15 @@ def dataset_for(
     }
     if model is not None and task == UNLABELLED:
         return answered_by(answering(model), data, **parts)
-    return labelled(data, task=task, **parts)
+    return judged_by(_compiled(labelled(data, task=task, **parts), model, compiled), metric)
+
+
+def _compiled(
+    data: Dataset, model: keras.Model | None, compiled: Mapping[str, CompiledOutput] | None
+) -> Dataset:
+    if model is None:
+        return data
+    return with_compiled(data, model, compiled_outputs(model) if compiled is None else compiled)
 
 
 def as_examples(
@@ -175,7 +192,7 @@ def _loaded(
     options: DataOptions, model: keras.Model | None, path: Path | None, seed: int
 ) -> Dataset:
     if model is None:
-        return load_data(options, seed=seed)
+        return judged_by(load_data(options, seed=seed), options.metric)
     return load_for_model(path, options, model, seed)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,13 @@ import numpy.typing as npt
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, Split, load_data
 from compress.data.preprocessing import scalings
+from compress.model.compiled import CompiledOutput, compiled_of, compiled_outputs
 from compress.model.heads import answering, check_head, head_of
 from compress.model.logits import logits_view
 from compress.plan import DataOptions
 from compress.run.origin import origin_of
-from compress.task import UNLABELLED
+from compress.task import CUSTOM, UNLABELLED
+from compress.train.compiled import judged_by, with_compiled
 from compress.train.predict import EVALUATION_BATCH, Predictor
 from compress.train.scaling_comparison import (
     BOLD,
@@ -55,7 +57,11 @@ class FoundScaling:
 
 
 def load_for_model(
-    path: Path | None, options: DataOptions, model: keras.Model, seed: int = 0
+    path: Path | None,
+    options: DataOptions,
+    model: keras.Model,
+    seed: int = 0,
+    compiled: Mapping[str, CompiledOutput] | None = None,
 ) -> Dataset:
     """Loads data, scaled as the model was trained with where that is left open.
 
@@ -65,10 +71,21 @@ def load_for_model(
         options: Name the data, their split and `normalize`.
         model: What lies in the file.
         seed: Of the split.
+        compiled: What the model was compiled with; default: what it tells itself, or its file
+            where a custom task is asked for.
 
     Raises:
         InputError: The data cannot be loaded, or the scaling cannot be found.
     """
+    data = _loaded(path, options, model, seed)
+    if compiled is None:
+        compiled = compiled_outputs(model)
+        if not compiled and path is not None and CUSTOM in options.tasks:
+            compiled = compiled_of(path)
+    return judged_by(with_compiled(data, model, compiled), options.metric)
+
+
+def _loaded(path: Path | None, options: DataOptions, model: keras.Model, seed: int) -> Dataset:
     bare = options.task == UNLABELLED
     answers = answering(model) if bare else None
     if options.normalize != "auto":
@@ -108,12 +125,13 @@ def find_scaling(model: keras.Model, data: Dataset, what: str) -> FoundScaling:
         InputError: The model does not fit the data, the best scaling is not better than guessing,
             or another is as good within noise and answers otherwise.
     """
-    check_head(model, data)
-    if len(data.input_shapes) > 1 or data.outputs:
+    if len(data.input_shapes) > 1 or data.outputs or data.kind == CUSTOM:
         raise InputError(
-            "normalize must be given for data of several inputs or outputs. Received: auto, for "
+            "normalize must be given for data of several inputs or outputs, and where a model's "
+            "own loss judges. Received: auto, for "
             f"{what[:1].lower()}{what[1:]}. Pass --normalize with what it was trained with."
         )
+    check_head(model, data)
     known = scalings(data.train.x, data.max_value or 1.0)
     left = list(known)
     with logits_view(model, data.task) as view:

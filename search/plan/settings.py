@@ -22,11 +22,9 @@ class RunSettings(TypedDict, total=False):
     """Keywords of `run`."""
 
     task: str
-    """what labels mean: multiclass; binary (two classes, one output); multilabel; regression
-    (numbers, also at every position); segmentation (a class for each pixel), tagging (for each
-    place of a sequence), masks (yes or no for each pixel); reconstruction (the input itself is
-    wanted back); unlabelled: there are none, and the model that is shrunk says what is right; auto:
-    what the labels and the model's head tell. Default: auto."""
+    """what labels mean, where they and the model do not tell: multiclass, binary, multilabel,
+    regression, segmentation, tagging, masks, reconstruction, custom, unlabelled; of several outputs
+    NAME=TASK,NAME=TASK. Default: auto."""
 
     normalize: str
     """how inputs are scaled: standardize (per channel, by training statistics), unit (pixels to [0,
@@ -39,6 +37,10 @@ class RunSettings(TypedDict, total=False):
 
     test_fraction: float
     """share to hold out for the test where the source has no test part. Default: 0.2."""
+
+    metric: str
+    """the quality that judges; default: the task's first (accuracy, mean_iou, r2, ...); of several
+    outputs like box.r2; of a compiled model's metrics -NAME where less is better."""
 
     finetune_epochs: Count | None
     """epochs of fine-tuning; default: enough for 1,000 steps, at least 4; 0: none, what was pruned
@@ -288,8 +290,8 @@ class RunSettings(TypedDict, total=False):
 
     objectives: Iterable[str]
     """a quality (accuracy, f1_macro, precision_macro, recall_macro, f1, precision, recall, roc_auc,
-    f1_micro, exact_match, r2, mean_iou, dice, agreement) and one cost or more (macs, params,
-    size_bytes, latency_ms). Default: accuracy,macs."""
+    f1_micro, exact_match, r2, mean_iou, dice, agreement, mean_quality, skill) and one cost or more
+    (macs, params, size_bytes, latency_ms). Default: accuracy,macs."""
 
     max_macs: Count | None
     """reject candidates above this without training them; 2M is 2,000,000."""

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from compress.distillation.losses._base import LogitLoss
-from compress.task import Regression, Task
+from compress.task import Custom, Regression, Task
 
 
 class HintonKD(LogitLoss):
@@ -17,11 +17,13 @@ class HintonKD(LogitLoss):
 
     Of a sigmoid task the mean over labels of T^2 * KL between the two Bernoulli
     distributions; of a regression the mean over targets of the squared difference, where T
-    has no part.
+    has no part; of outputs with a loss of the user's own that over their variance.
 
     Args:
         activation: Of the task: "softmax", "sigmoid" or "linear".
         guess: What a guess costs in a regression.
+        scale: What a squared difference is multiplied by: of a loss of the user's own what a guess
+            costs over the variance of the outputs, so that both losses have one unit.
 
     Reference:
         Hinton, Vinyals & Dean 2015, "Distilling the Knowledge in a Neural Network",
@@ -32,12 +34,14 @@ class HintonKD(LogitLoss):
     name = "kd"
     activations = ("softmax", "sigmoid", "linear")
 
-    def __init__(self, activation: str = "softmax", guess: float = 1.0) -> None:
-        self.activation, self.guess = activation, guess
+    def __init__(self, activation: str = "softmax", guess: float = 1.0, scale: float = 1.0) -> None:
+        self.activation, self.guess, self.scale = activation, guess, scale
 
     @classmethod
     def of(cls, task: Task) -> HintonKD:
         """Returns the loss for a task: on its activation."""
+        if isinstance(task, Custom):
+            return cls(task.activation, task.guess, task.guess / task.spread)
         return cls(task.activation, task.chance_loss() if isinstance(task, Regression) else 1.0)
 
     def chance_loss(self, outputs: int, temperature: float) -> float:
@@ -61,7 +65,8 @@ class HintonKD(LogitLoss):
 
         student, teacher = tf.cast(student, tf.float32), tf.cast(teacher, tf.float32)
         if self.activation == "linear":
-            return tf.reduce_mean(tf.math.squared_difference(student, teacher), axis=-1)
+            squared = tf.math.squared_difference(student, teacher)
+            return self.scale * tf.reduce_mean(squared, axis=-1)
         student, teacher = student / temperature, teacher / temperature
         if self.activation == "softmax":
             return temperature**2 * divergence(teacher, student)

@@ -119,6 +119,35 @@ SEQUENCE = {
 }
 
 
+def of_several(seed: int) -> tuple[Any, list[str]]:
+    """Returns a random network of two inputs and two or three outputs, and its templates."""
+    rng = np.random.default_rng(seed)
+    keras.utils.set_random_seed(seed)
+    image = keras.Input((number(rng, 6, 10), number(rng, 6, 10), number(rng, 1, 4)), name="image")
+    steps = keras.Input((number(rng, 3, 6), number(rng, 2, 5)), name="steps")
+    used, x, y = [], image, steps
+    for _ in range(number(rng, 1, 2)):
+        name = str(rng.choice(list(IMAGE)))
+        if min(x.shape[1:3]) >= 5 or name not in ("convolution", "raw"):
+            used.append(name)
+            x = IMAGE[name](rng, x)
+    for _ in range(number(rng, 1, 2)):
+        name = str(rng.choice(list(SEQUENCE)))
+        used.append(name)
+        y = SEQUENCE[name](rng, y)
+    joined = layers.Concatenate()(
+        [layers.GlobalAveragePooling2D()(x), layers.GlobalAveragePooling1D()(y)]
+    )
+    heads = {
+        "class": layers.Dense(number(rng, 1, 5), activation="softmax", name="class")(joined),
+        "pixels": layers.Conv2D(number(rng, 1, 4), 1, name="pixels")(x),
+    }
+    if rng.integers(2):
+        heads["tags"] = layers.Dense(number(rng, 1, 4), name="tags")(y)
+    outputs = list(heads.values()) if rng.integers(2) else heads
+    return keras.Model([image, steps], outputs), used
+
+
 def network(seed: int) -> tuple[Any, list[str]]:
     """Returns a random network and the names of the templates in it."""
     rng = np.random.default_rng(seed)

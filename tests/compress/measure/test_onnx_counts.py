@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from compress.measure import count_macs
-from tests.compress.measure.generator import IMAGE, SEQUENCE, network
+from tests.compress.measure.generator import IMAGE, SEQUENCE, network, of_several
 from tests.onnx_macs import exported_macs
 
 EXPORTING = pytest.mark.filterwarnings("ignore")
@@ -85,8 +86,10 @@ def test_networks_count_like_their_graphs(name: str, tmp_path: Path) -> None:
     assert found["macs"] / 1e6 == pytest.approx(PUBLISHED[name][0], rel=0.02)
 
 
-def counts_alike(seed: int, folder: Path) -> list[str]:
-    model, used = network(seed)
+def counts_alike(
+    seed: int, folder: Path, make: Callable[[int], tuple[Any, list[str]]] = network
+) -> list[str]:
+    model, used = make(seed)
     analysis = count_macs(model)
     assert analysis.unsupported == ()
     assert analysis.macs == exported_macs(model, folder), f"seed {seed}: {used}"
@@ -97,6 +100,20 @@ def counts_alike(seed: int, folder: Path) -> list[str]:
 @pytest.mark.parametrize("seed", range(8))
 def test_a_few_graphs(seed: int, tmp_path: Path) -> None:
     counts_alike(seed, tmp_path)
+
+
+@EXPORTING
+@pytest.mark.parametrize("seed", range(3))
+def test_a_few_graphs_of_several_outputs(seed: int, tmp_path: Path) -> None:
+    counts_alike(seed, tmp_path, of_several)
+
+
+@EXPORTING
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(0, 100, 25))
+def test_graphs_of_several_outputs(start: int, tmp_path: Path) -> None:
+    for seed in range(start, start + 25):
+        counts_alike(seed, tmp_path, of_several)
 
 
 @EXPORTING

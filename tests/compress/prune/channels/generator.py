@@ -268,12 +268,14 @@ LARGEST = 4000
 BATCH = 13
 
 
-def graph(seed: int, depth: int = 7) -> keras.Model:
-    """Builds a random graph.
+def graph(seed: int, depth: int = 7, *, several: bool = False) -> keras.Model:
+    """Builds a random graph of four inputs.
 
     Args:
         seed: The same seed, the same graph.
         depth: Number of templates applied.
+        several: Two to four outputs instead of one: heads on parts of the graph, tensors with
+            positions among them, in a dictionary or a list.
     """
     rng = np.random.default_rng(seed)
     keras.backend.clear_session()
@@ -291,10 +293,27 @@ def graph(seed: int, depth: int = 7) -> keras.Model:
         y = pick(rng, own if rng.random() < 0.6 else ANY)(rng, x)
         if np.prod(y.shape[1:]) <= LARGEST and len(y.shape) in BY_RANK:
             pool[index] = y
+    if several:
+        heads = ended(rng, pool)
+        outputs: Any = list(heads.values()) if rng.random() < 0.5 else heads
+        return keras.Model([*inputs, tokens], outputs, name=f"graph_{seed}")
     vectors = [vector(rng, x) for x in pool]
     x = layers.Concatenate(name="all")(vectors)
     x = layers.Dense(6, activation="tanh", name="mixed")(x)
     return keras.Model([*inputs, tokens], layers.Dense(3, name="head")(x), name=f"graph_{seed}")
+
+
+def ended(rng: Rng, pool: list[Any]) -> dict[str, Any]:
+    """Returns outputs by name: some see one tensor alone, at least one sees all of them."""
+    all_of_them = layers.Concatenate(name="all")([vector(rng, x) for x in pool])
+    heads = {"class": layers.Dense(3, activation="softmax", name="class")(all_of_them)}
+    for place in rng.permutation(len(pool))[: int(rng.integers(1, 4))]:
+        x = pool[place]
+        if len(x.shape) == IMAGE and rng.random() < 0.5:
+            heads[f"pixels_{place}"] = layers.Conv2D(2, 1, name=f"pixels_{place}")(x)
+        else:  # at every position of a sequence or an image too
+            heads[f"numbers_{place}"] = layers.Dense(2, name=f"numbers_{place}")(x)
+    return heads
 
 
 def pick(rng: Rng, templates: dict[str, Template]) -> Template:

@@ -20,6 +20,7 @@ from tests.compress.prune.channels.law import check
 
 FEW = 12
 GRAPHS = int(os.environ.get("PARETUNE_GRAPHS", "150"))
+OF_SEVERAL = 100
 # seeds that once broke the law
 KEPT_SEEDS: tuple[int, ...] = ()
 
@@ -36,9 +37,9 @@ class Cut(NamedTuple):
 
 
 @cache
-def obeys(seed: int) -> Cut:
+def obeys(seed: int, several: bool = False) -> Cut:
     """Checks the law on one graph; a graph in which nothing can leave obeys it too."""
-    model = graph(seed)
+    model = graph(seed, several=several)
     coupling, _, mask = check(model, seed=seed, removes=False)
     for node in coupling.program.walk():
         inside = getattr(node.operation, "_flatten_layers", None)
@@ -73,6 +74,19 @@ ONE_ENTRY = pytest.mark.filterwarnings("ignore:(.|\n)*softmax over axis")
 @pytest.mark.parametrize("seed", range(FEW))
 def test_a_few_graphs(seed: int) -> None:
     obeys(seed)
+
+
+@ONE_ENTRY
+@pytest.mark.parametrize("seed", range(3))
+def test_a_few_graphs_of_several_outputs(seed: int) -> None:
+    obeys(seed, several=True)
+
+
+@ONE_ENTRY
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(0, OF_SEVERAL, 25))
+def test_graphs_of_several_outputs(start: int) -> None:
+    assert_they_shrank(obeys(seed, several=True) for seed in range(start, start + 25))
 
 
 @ONE_ENTRY
