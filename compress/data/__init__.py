@@ -140,10 +140,15 @@ def _raw(
     options: DataOptions, load: Callable[[str], RawData], head: Head | Heads | None
 ) -> RawData:
     """Reads a source; what is in some of them depends on the task."""
+    if options.resize is not None and load is not folder.load:
+        raise InputError(
+            f"resize goes with folders of images. Received: {options.resize[0]},"
+            f"{options.resize[1]} for '{options.source}'."
+        )
     if load is npz.load:
         return npz.load(options.source, options.task, head)
     if load is folder.load:
-        return folder.load(options.source, options.task)
+        return folder.load(options.source, options.task, options.resize, options.skip_damaged)
     return load(options.source)
 
 

@@ -12,17 +12,24 @@ import numpy as np
 
 from compress.core.errors import InputError
 from compress.data._base import RawData, Split
-from compress.data.images import SUFFIXES, Common, common, read
+from compress.data.images import SUFFIXES, Common, Damaged, common, read
 from compress.plan.data import AUTO
 from compress.task import needs_labels
 
 
-def load(source: str, kind: str = AUTO) -> RawData:
+def load(
+    source: str,
+    kind: str = AUTO,
+    resize: tuple[int, int] | None = None,
+    skip_damaged: float = 0.0,
+) -> RawData:
     """Reads all images at one size and depth, grey where every image is grey, else RGB.
 
     Args:
         source: The folder.
         kind: Of the task.
+        resize: Height and width that all images become of; None: they must have one size.
+        skip_damaged: Share of the images that may be left out because they cannot be read.
 
     Raises:
         InputError: No class folders, other classes in another part, an unreadable image,
@@ -36,9 +43,18 @@ def load(source: str, kind: str = AUTO) -> RawData:
     classes = _classes(parts["train"]) if labelled else None
     skipped: Counter[str] = Counter()
     files = {part: _files(folder, classes, skipped) for part, folder in parts.items()}
-    form = common([path for listed in files.values() for path, _ in listed])
-    splits = {part: _read(listed, form, classes is not None) for part, listed in files.items()}
-    notes = tuple(f"{n} files ending in '{s}' skipped: not images" for s, n in skipped.items())
+    paths = [path for listed in files.values() for path, _ in listed]
+    damaged = Damaged(len(paths), skip_damaged)
+    form = common(paths, resize, damaged)
+    gone = set(damaged.paths)
+    splits = {
+        part: _read([item for item in listed if item[0] not in gone], form, damaged,
+                    classes is not None)
+        for part, listed in files.items()
+    }  # fmt: skip
+    notes = damaged.notes() + tuple(
+        f"{n} files ending in '{s}' skipped: not images" for s, n in skipped.items()
+    )
     return RawData(
         splits["train"],
         splits.get("val"),
@@ -49,11 +65,11 @@ def load(source: str, kind: str = AUTO) -> RawData:
     )
 
 
-def _read(listed: list[tuple[Path, int]], form: Common, labelled: bool) -> Split:
-    images = read([path for path, _ in listed], form)
+def _read(listed: list[tuple[Path, int]], form: Common, damaged: Damaged, labelled: bool) -> Split:
+    images, places = read([path for path, _ in listed], form, damaged)
     if not labelled:
         return Split.unlabelled(images)
-    return Split(images, np.asarray([label for _, label in listed], np.int64))
+    return Split(images, np.asarray([listed[place][1] for place in places], np.int64))
 
 
 def _classes(folder: Path) -> tuple[str, ...]:

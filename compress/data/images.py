@@ -66,6 +66,7 @@ class Common:
         depth: Of all of them.
         grey: Whether there is one channel; else there are three.
         notes: What was left out or changed.
+        resized: Whether images of other sizes become of this one.
     """
 
     size: tuple[int, int]
@@ -73,25 +74,84 @@ class Common:
     grey: bool
     notes: tuple[str, ...]
 
+    resized: bool = False
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """Height, width and channels of an example."""
         return (self.size[1], self.size[0], 1 if self.grey else 3)
 
 
-def common(paths: Sequence[Path]) -> Common:
+class Damaged:
+    """Images that cannot be read: so many may be left out, and they are named.
+
+    Args:
+        total: How many images there are.
+        share: Of them that may be left out, in [0, 1).
+
+    Attributes:
+        paths: Those that were.
+    """
+
+    def __init__(self, total: int, share: float = 0.0) -> None:
+        self._allowed = int(share * total)
+        self._share, self._total = share, total
+        self.paths: list[Path] = []
+
+    @contextmanager
+    def skipped(self, path: Path) -> Iterator[None]:
+        """Leaves an image out over which an error is raised.
+
+        Raises:
+            InputError: It is one too many.
+        """
+        try:
+            yield
+        except InputError as error:
+            self.paths.append(path)
+            if len(self.paths) <= self._allowed:
+                return
+            if not self._allowed:
+                raise
+            raise InputError(
+                f"{error} It is number {len(self.paths)} of {self._total:,} that cannot be read, "
+                f"and {self._share:.2%} may be skipped (--skip-damaged)."
+            ) from None
+
+    def notes(self) -> tuple[str, ...]:
+        """Returns what a report must say."""
+        if not self.paths:
+            return ()
+        named = ", ".join(f"'{path}'" for path in self.paths[:_NAMED])
+        more = ", ..." if len(self.paths) > _NAMED else ""
+        return (f"{len(self.paths)} of {self._total:,} images skipped: damaged ({named}{more})",)
+
+
+_NAMED = 5
+"""Damaged images that a note names."""
+
+
+def common(
+    paths: Sequence[Path], resize: tuple[int, int] | None = None, damaged: Damaged | None = None
+) -> Common:
     """Looks at the headers of all images.
+
+    Args:
+        paths: Of the images.
+        resize: Height and width that all become of; None: they must have one size.
+        damaged: Takes those that cannot be read; None: none may be such.
 
     Raises:
         InputError: An image cannot be read; they differ in size or depth; or together they do
             not fit into memory.
     """
+    damaged = damaged or Damaged(len(paths))
     sizes: dict[tuple[int, int], Path] = {}
     depths: dict[Depth, Path] = {}
     modes: set[str] = set()
     found: Counter[str] = Counter()
     for path in paths:
-        with _opened(path) as image:
+        with damaged.skipped(path), _opened(path) as image:
             size = image.size
             if _orientation(image) >= 5 and image.format != "TIFF":
                 size = size[::-1]  # Pillow turns TIFF files itself, and gives their size turned
@@ -99,11 +159,11 @@ def common(paths: Sequence[Path]) -> Common:
             depths.setdefault(_depth(image), path)
             modes.add(image.mode)
             found.update(_remarks(image))
-    if len(sizes) > 1:
+    if len(sizes) > 1 and resize is None:
         (one, first), (other, second) = list(sizes.items())[:2]
         raise InputError(
             f"Images must have one size. Received: {one[0]}x{one[1]} ('{first}') and "
-            f"{other[0]}x{other[1]} ('{second}'). Resize them first."
+            f"{other[0]}x{other[1]} ('{second}'). Resize them: --resize HEIGHT,WIDTH."
         )
     if len(depths) > 1:
         (deep, first), (less, second) = list(depths.items())[:2]
@@ -111,11 +171,15 @@ def common(paths: Sequence[Path]) -> Common:
             f"Images must have one depth. Received: {deep.name} ('{first}') and {less.name} "
             f"('{second}'). Convert them first."
         )
-    (size,), (depth,) = sizes, depths
+    size, (depth,) = next(iter(sizes)), depths
     notes = tuple(
         f"{count} {'image' if count == 1 else 'images'} {remark}" for remark, count in found.items()
     )
-    result = Common(size, depth, depth is not BYTES or modes <= _GREY, notes)
+    if resize is not None and set(sizes) != {resize[::-1]}:
+        size = resize[::-1]
+        notes += (f"images resized to {size[0]}x{size[1]} pixels (bilinear, smoothed)",)
+    grey = depth is not BYTES or modes <= _GREY
+    result = Common(size, depth, grey, notes, resize is not None)
     height, width, channels = result.shape
     require_room(
         len(paths) * height * width * channels * np.dtype(depth.dtype).itemsize,
@@ -124,27 +188,52 @@ def common(paths: Sequence[Path]) -> Common:
     return result
 
 
-def read(paths: Sequence[Path], form: Common) -> Array:
+def read(
+    paths: Sequence[Path], form: Common, damaged: Damaged | None = None
+) -> tuple[Array, list[int]]:
     """Reads images that `common` has looked at.
 
+    Args:
+        paths: Of the images.
+        form: What they share.
+        damaged: Takes those that are not complete; None: none may be such.
+
     Returns:
-        Shape (n, height, width, channels).
+        Shape (n, height, width, channels), and which of the paths they are of.
 
     Raises:
         InputError: An image is not complete.
     """
+    damaged = damaged or Damaged(len(paths))
     result = np.empty((len(paths), *form.shape), form.depth.dtype)
-    for place, path in enumerate(paths):
-        with _opened(path) as image:
+    read: list[int] = []
+    for number, path in enumerate(paths):
+        with damaged.skipped(path), _opened(path) as image:
             turned = 1 if image.format == "TIFF" else _orientation(image)
-            values = np.asarray(_upright(_plain(image, form), turned))
+            upright = _upright(_plain(image, form), turned)
+            values = _sized(upright, form) if form.resized else np.asarray(upright)
             if values.shape != form.shape[: values.ndim]:
                 raise InputError(
                     f"Image '{path}' must have the size that its header says. Received: "
                     f"{values.shape[1]}x{values.shape[0]} instead of {form.size[0]}x{form.size[1]}."
                 )
-            result[place] = values.reshape(form.shape)
-    return result
+            result[len(read)] = values.reshape(form.shape)
+            read.append(number)
+    return result[: len(read)], read
+
+
+def _sized(image: Image, form: Common) -> Array:
+    """Returns an image's values at the common size; deep ones are rounded as they must be."""
+    from PIL.Image import Resampling, fromarray
+
+    if image.size == form.size:
+        return np.asarray(image)
+    if form.depth is BYTES:
+        return np.asarray(image.resize(form.size, Resampling.BILINEAR))
+    # Pillow resizes 16 bits by nearest pixels alone
+    real = fromarray(np.asarray(image).astype(np.float32))
+    values = np.asarray(real.resize(form.size, Resampling.BILINEAR))
+    return values if form.depth is FLOATS else np.round(values).astype(form.depth.dtype)
 
 
 @contextmanager

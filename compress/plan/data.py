@@ -62,6 +62,16 @@ class DataOptions:
         "the quality that judges; default: the task's first (accuracy, mean_iou, r2, ...); of "
         "several outputs like box.r2; of a compiled model's metrics -NAME where less is better",
     )
+    resize: tuple[int, int] | None = option(
+        None,
+        "--resize",
+        "height and width that the images of a folder become of: 96,96; default: they must have "
+        "one size",
+    )
+    skip_damaged: float = option(
+        0.0, "--skip-damaged", "share of a folder's images that may be skipped, where they are "
+        "damaged; they are named",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         settle(self)
@@ -69,6 +79,10 @@ class DataOptions:
             if kind != AUTO:
                 TASKS.require(kind)
         require_choice("normalization", self.normalize, NORMALIZATIONS)
+        if self.resize is not None:
+            sizes = all(size >= 1 for size in self.resize)
+            require(len(self.resize) == 2 and sizes, "resize", "be height,width", self.resize)
+        require(0 <= self.skip_damaged < 1, "skip_damaged", "be in [0, 1)", self.skip_damaged)
         for name in ("val_fraction", "test_fraction"):
             value = getattr(self, name)
             require(0 < value < 1, name, "be in (0, 1)", value)

@@ -78,6 +78,14 @@ class PruneWeightsSettings(TypedDict, total=False):
     """the quality that judges; default: the task's first (accuracy, mean_iou, r2, ...); of several
     outputs like box.r2; of a compiled model's metrics -NAME where less is better."""
 
+    resize: tuple[Count, Count] | None
+    """height and width that the images of a folder become of: 96,96; default: they must have one
+    size."""
+
+    skip_damaged: float
+    """share of a folder's images that may be skipped, where they are damaged; they are named.
+    Default: 0."""
+
     epochs: Count | None
     """epochs of fine-tuning; default: enough for 1,000 steps, at least 4; 0: none, what was pruned
     is repaired and exported."""
@@ -228,6 +236,14 @@ class DistillSettings(TypedDict, total=False):
     """the quality that judges; default: the task's first (accuracy, mean_iou, r2, ...); of several
     outputs like box.r2; of a compiled model's metrics -NAME where less is better."""
 
+    resize: tuple[Count, Count] | None
+    """height and width that the images of a folder become of: 96,96; default: they must have one
+    size."""
+
+    skip_damaged: float
+    """share of a folder's images that may be skipped, where they are damaged; they are named.
+    Default: 0."""
+
     epochs: Count | None
     """epochs of fine-tuning; default: enough for 1,000 steps, at least 4; 0: none, what was pruned
     is repaired and exported."""
@@ -331,6 +347,14 @@ class CompressModelSettings(TypedDict, total=False):
     metric: str
     """the quality that judges; default: the task's first (accuracy, mean_iou, r2, ...); of several
     outputs like box.r2; of a compiled model's metrics -NAME where less is better."""
+
+    resize: tuple[Count, Count] | None
+    """height and width that the images of a folder become of: 96,96; default: they must have one
+    size."""
+
+    skip_damaged: float
+    """share of a folder's images that may be skipped, where they are damaged; they are named.
+    Default: 0."""
 
     finetune_epochs: Count | None
     """epochs of fine-tuning; default: enough for 1,000 steps, at least 4; 0: none, what was pruned

@@ -16,7 +16,9 @@ from PIL import Image
 from compress.core import memory
 from compress.core.errors import InputError
 from compress.core.platform import linux
-from compress.data import Dataset, load_data
+from compress.data import DataOptions, Dataset, load_data
+from compress.plan import Plan
+from compress.plan.fields import from_flat
 
 HEIGHT, WIDTH = 3, 5
 
@@ -253,3 +255,50 @@ def test_damage_at_every_place_is_one_line_or_harmless(tmp_path: Path) -> None:
             with contextlib.suppress(InputError):
                 load_data(str(tmp_path))
         path.unlink()
+
+
+def test_images_of_all_sizes_are_resized_where_it_is_asked(tmp_path: Path) -> None:
+    wide, high = (Image.fromarray(np.full(size, 90, np.uint8)) for size in ((4, 12), (9, 3)))
+    folder_of(tmp_path, [wide, high], ".png")
+    with pytest.raises(InputError, match=r"12x4 .* and 3x9 .*--resize HEIGHT,WIDTH"):
+        load_data(str(tmp_path))
+    data = load_data(DataOptions(str(tmp_path), resize=(6, 8)))
+    assert data.input_shape == (6, 8, 1)
+    assert set(np.unique(data.train.x)) == {90}
+    assert "images resized to 8x6 pixels (bilinear, smoothed)" in data.notes
+    assert from_flat(Plan, {"resize": "6,8"}).data.resize == (6, 8)
+    with pytest.raises(InputError, match="resize must be height,width"):
+        from_flat(Plan, {"resize": "6"})
+    with pytest.raises(InputError, match="resize goes with folders of images. Received: 6,8"):
+        load_data(DataOptions("digits", resize=(6, 8)))
+
+
+@pytest.mark.parametrize(("dtype", "high"), [(np.uint8, 200), (np.uint16, 60000), (np.float32, 1)])
+def test_a_ramp_is_resized_to_a_ramp(dtype: type[Any], high: float, tmp_path: Path) -> None:
+    ramp = np.broadcast_to(np.linspace(0, high, 16), (16, 16)).astype(dtype)
+    folder_of(tmp_path, [Image.fromarray(ramp)], ".tif")
+    data = load_data(DataOptions(str(tmp_path), resize=(8, 8)))
+    assert data.train.x.dtype == dtype
+    row = data.train.x[0, 4, 1:-1, 0].astype(np.float64)
+    # halved, each pixel is the mean of its surroundings: of a ramp that of its two
+    expected = ramp.astype(np.float64)[0].reshape(8, 2).mean(1)[1:-1]
+    np.testing.assert_allclose(row, expected, atol=max(1e-6, 2e-5 * high) if high == 1 else 1.0)
+
+
+def test_damaged_images_are_named_and_skipped_up_to_a_share(tmp_path: Path) -> None:
+    folder_of(tmp_path, [Image.fromarray(values(np.uint8, 255))], ".png")
+    (tmp_path / "a" / "broken.png").write_bytes(b"no image")
+    whole = (tmp_path / "a" / "00.png").read_bytes()
+    (tmp_path / "b" / "torn.png").write_bytes(whole[: len(whole) - 30])
+    with pytest.raises(InputError, match=r"broken\.png' must be readable"):
+        load_data(str(tmp_path))
+    with pytest.raises(InputError, match=r"torn\.png.*number 2 of 17.*6\.00% may be skipped"):
+        load_data(DataOptions(str(tmp_path), skip_damaged=0.06))
+    data = load_data(DataOptions(str(tmp_path), skip_damaged=0.2))
+    assert sum(map(len, (data.train, data.val, data.test))) == 15
+    (note,) = data.notes
+    assert note.startswith("2 of 17 images skipped: damaged")
+    assert "broken.png" in note
+    assert "torn.png" in note
+    with pytest.raises(InputError, match=r"skip_damaged must be in \[0, 1\)"):
+        DataOptions(skip_damaged=1.0)
