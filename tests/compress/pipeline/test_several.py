@@ -65,7 +65,9 @@ def net(structure: str) -> Any:
     )
 
 
-@pytest.fixture(scope="module", params=["dictionaries", "lists"])
+@pytest.fixture(
+    scope="module", params=["dictionaries", pytest.param("lists", marks=pytest.mark.slow)]
+)
 def taught(request: pytest.FixtureRequest) -> tuple[Any, Dataset]:
     model = net(request.param)
     x, y = scenes()
