@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError
 from compress.core.memory import require_room
+from compress.core.spool import LEAST, mapped_file
 
 Array = npt.NDArray[Any]
 
@@ -59,7 +60,7 @@ def opened(source: Path | bytes, name: str = "") -> Iterator[Archive]:
                 if stream.read(len(_NPY)) == _NPY:
                     raise ValueError("a single array in an .npy file: save it with np.savez")
                 with zipfile.ZipFile(stream) as archive:
-                    yield Archive(archive, shown)
+                    yield Archive(archive, shown, source if isinstance(source, Path) else None)
     except InputError:
         raise
     except _DAMAGED as error:
@@ -75,10 +76,11 @@ class Archive:
     Args:
         archive: The file.
         shown: What errors call it.
+        path: Of the file, where it is one.
     """
 
-    def __init__(self, archive: zipfile.ZipFile, shown: str) -> None:
-        self._archive, self._shown = archive, shown
+    def __init__(self, archive: zipfile.ZipFile, shown: str, path: Path | None = None) -> None:
+        self._archive, self._shown, self._path = archive, shown, path or Path()
         self._members = {name.removesuffix(".npy"): name for name in archive.namelist()}
 
     @property
@@ -93,23 +95,45 @@ class Archive:
             InputError: One is no plain array, or together they do not fit into memory.
         """
         wanted = [name for name in names if name in self._members]
+        held = [self._archive.getinfo(self._members[name]) for name in wanted]
         require_room(
-            sum(self._archive.getinfo(self._members[name]).file_size for name in wanted),
+            sum(info.file_size for info in held if not self._mappable(info)),
             f"Arrays of '{self._shown}'",
         )
         return {name: self._read(name) for name in wanted}
+
+    def _mappable(self, info: zipfile.ZipInfo) -> bool:
+        """Tells whether an array is large, and lies in the file as it is."""
+        plain = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
+        return plain and self._path.is_file() and info.file_size >= LEAST
 
     def _read(self, name: str) -> Array:
         info = self._archive.getinfo(self._members[name])
         with self._archive.open(info) as stream:
             shape, fortran, dtype = _header(stream, name)
-            size, there = math.prod(shape) * dtype.itemsize, info.file_size - stream.tell()
+            header = stream.tell()
+            size, there = math.prod(shape) * dtype.itemsize, info.file_size - header
             if size != there:
                 raise ValueError(f"'{name}' says that it has {size:,} bytes, and has {there:,}")
+            if self._mappable(info):
+                while stream.read(_CHUNK):  # to the end, at which the checksum is looked at
+                    pass
+                place = _begin(self._path, info) + header
+                return mapped_file(
+                    self._path, dtype, shape, offset=place, order="F" if fortran else "C"
+                )
             content = _content(stream, size, name)
         if not dtype.itemsize:
             return np.zeros(shape, dtype)
         return content.view(dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _begin(path: Path, info: zipfile.ZipInfo) -> int:
+    """Returns where a member's content begins, behind its own header."""
+    with open(path, "rb") as stream:
+        stream.seek(info.header_offset)
+        fixed = struct.unpack("<4s22xHH", stream.read(30))
+    return info.header_offset + 30 + int(fixed[1]) + int(fixed[2])
 
 
 def _header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

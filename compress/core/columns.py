@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.spool import rows_of
+
 Columns: TypeAlias = "npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]"
 """An array (n, ...), or arrays (n, ...) of the same n examples by name, in a fixed order."""
 
@@ -20,7 +22,9 @@ def mapped(function: Callable[[Any], Any], columns: Any) -> Any:
 
 
 def taken(columns: Any, index: Any) -> Any:
-    """Returns the examples at an index or in a slice."""
+    """Returns the examples at an index or in a slice; what lies in files stays there."""
+    if isinstance(index, np.ndarray) and index.dtype.kind in "iu":
+        return mapped(lambda values: rows_of(values, index), columns)
     return mapped(lambda values: values[index], columns)
 
 

@@ -17,7 +17,7 @@ from compress.core.columns import count, named
 from compress.core.errors import InputError
 from compress.data._base import Dataset, Split, Unlabelled
 from compress.data.answers import Answering, answered
-from compress.data.examples import Array
+from compress.data.examples import Array, as_float32
 from compress.data.meaning import Head, Heads, Meaning, meaning_of
 from compress.data.preprocessing import Preprocessing
 from compress.data.several import (
@@ -168,8 +168,7 @@ def _checked(x: Any, name: str) -> Array:
                 f"float32. Received: {extreme:,}."
             )
     if array.dtype.kind == "f" and array.dtype != np.float32:
-        with np.errstate(over="ignore"):  # infinity is refused later, and in words
-            return array.astype(np.float32)
+        return as_float32(array)
     return array
 
 

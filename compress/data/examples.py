@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from compress.core.columns import arrays, count, named
 from compress.core.errors import InputError
+from compress.core.spool import converted
 from compress.task import TASKS
 
 if TYPE_CHECKING:
@@ -63,6 +64,12 @@ def check_split(
         )
 
 
+def as_float32(examples: Array) -> Array:
+    """Returns numbers as float32; what lies in a file stays in one."""
+    with np.errstate(over="ignore"):  # infinity is refused later, and in words
+        return converted(examples, lambda part: part.astype(np.float32))
+
+
 def is_finite(x: Array) -> bool:
     """Tells whether all numbers are finite, without a mark for every one of them at a time."""
     if x.dtype.kind != "f":
@@ -112,7 +119,6 @@ def as_examples(examples: Array, name: str, rank: int | None = None) -> Array:
             f"{name} must have at least one number an example. Received: shape {examples.shape}."
         )
     if examples.dtype.kind == "f" and examples.dtype != np.float32:
-        with np.errstate(over="ignore"):  # infinity is refused later, and in words
-            examples = examples.astype(np.float32)
+        examples = as_float32(examples)
     grey = examples.ndim == 3 and rank in (None, 3)
     return examples[..., np.newaxis] if grey else examples

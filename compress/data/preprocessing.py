@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from compress.core.columns import Columns
 from compress.core.errors import InputError
+from compress.core.spool import chunks, is_mapped
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -205,9 +206,18 @@ def fit_preprocessing(x: Columns, max_value: float, normalize: str) -> Preproces
         return Preprocessing(1.0, tuple(mean.tolist()))
     scale = 1.0 / max_value
     mean = mean * scale
-    std = x.std(axis=axes, dtype=np.float64) * scale
+    std = (_spread(x, mean / scale) if is_mapped(x) else x.std(axis=axes, dtype=np.float64)) * scale
     std = np.where(std > 1e-7, std, 1.0)
     return Preprocessing(scale, tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def _spread(x: npt.NDArray[Any], mean: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Returns the standard deviation of the last axis's entries, some rows at a time."""
+    total = np.zeros(x.shape[-1])
+    for part in chunks(x):
+        total += np.square(x[part].reshape(-1, x.shape[-1]) - mean).sum(0)
+    found: npt.NDArray[np.float64] = np.sqrt(total / (x.size / x.shape[-1]))
+    return found
 
 
 def full_scale(x: npt.NDArray[np.generic], max_value: float) -> float:

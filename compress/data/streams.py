@@ -1,4 +1,7 @@
-"""Streams of batches (`tf.data.Dataset`, `keras.utils.PyDataset`), read once into memory."""
+"""Streams of batches (`tf.data.Dataset`, `keras.utils.PyDataset`), read once.
+
+What is large goes to files as it comes, and is mapped: memory does not grow with the stream.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from compress.core.columns import arrays, joined, named
+from compress.core.columns import arrays, named
 from compress.core.errors import InputError
-from compress.core.memory import require_room
-from compress.core.platform import host
-
-ROOM = 0.5
-"""Share of free memory that a stream may fill: joining its batches takes as much again."""
+from compress.core.spool import Growing
 
 
 def is_stream(data: Any) -> bool:
@@ -39,7 +38,7 @@ def gathered(data: Any, input_shape: tuple[int | None, ...] | None) -> tuple[Any
         A tuple of arrays, or of arrays by name where a stream holds dictionaries.
 
     Raises:
-        InputError: It has no end, or does not fit into memory.
+        InputError: It has no end, or does not fit onto the disk.
     """
     name = stream_name(data)
     batches = _of_tf_data(data, input_shape) if _is_tf_data(data) else _of_py_dataset(data)
@@ -119,41 +118,48 @@ def several_inputs(received: str) -> InputError:
 
 
 def _joined(batches: Iterator[tuple[Any, ...]], name: str) -> tuple[Any, ...]:
-    """Joins batches of parts along their first axis.
+    """Joins batches of parts along their first axis; what is large goes to files.
 
     Raises:
-        InputError: There are none, they differ in what they hold, or memory ends.
+        InputError: There are none, they differ in what they hold, or the disk is full.
     """
-    room = host().available_bytes()
-    parts: list[tuple[Any, ...]] = []
-    taken = examples = 0
-    for batch in batches:
-        item = tuple(_arrays(part) for part in batch)
-        if parts and _shapes(item) != _shapes(parts[0]):
-            raise InputError(
-                f"Every batch of a {name} stream must hold the same. Received: shapes "
-                f"{[part.shape for part in _leaves(item)]} after "
-                f"{[part.shape for part in _leaves(parts[0])]}."
-            )
-        parts.append(item)
-        leaves = _leaves(item)
-        taken += sum(part.nbytes for part in leaves)
-        examples += len(leaves[0]) if leaves[0].ndim else 1
-        if room is not None and taken > ROOM * room:
-            raise InputError(
-                f"A {name} stream must fit into memory. Received: {taken / 2**30:.1f} GiB after "
-                f"{examples:,} examples where {room / 2**30:.1f} GiB were free, and no end. Give "
-                "fewer: take(n)."
-            )
-    if not parts:
-        raise InputError(f"A {name} stream must hold at least one batch. Received: none.")
-    if any(part.ndim == 0 for part in _leaves(parts[0])):
-        raise InputError(
-            f"A {name} stream must come in batches, as fit takes it. Received: single numbers. "
-            "Give data.batch(n)."
-        )
-    require_room(taken, f"A {name} stream of {examples:,} examples")
-    return tuple(joined(columns) for columns in zip(*parts, strict=True))
+    first: list[Any] = []
+    growing: list[list[tuple[str, Growing]]] = []
+    try:
+        for batch in batches:
+            item = tuple(_arrays(part) for part in batch)
+            if not first:
+                if any(part.ndim == 0 for part in _leaves(item)):
+                    raise InputError(
+                        f"A {name} stream must come in batches, as fit takes it. Received: single "
+                        "numbers. Give data.batch(n)."
+                    )
+                first = _shapes(item)
+                growing = [
+                    [(key, Growing(f"A {name} stream")) for key, _ in named(part)] for part in item
+                ]
+            elif _shapes(item) != first:
+                raise InputError(
+                    f"Every batch of a {name} stream must hold the same. Received: shapes "
+                    f"{[f'{part.shape} {part.dtype}' for part in _leaves(item)]} after "
+                    f"{[f'{(None, *shape)} {kind}' for part in first for _, shape, kind in part]}."
+                )
+            for part, columns in zip(item, growing, strict=True):
+                for (_, values), (_, column) in zip(named(part), columns, strict=True):
+                    column.add(values)
+        if not first:
+            raise InputError(f"A {name} stream must hold at least one batch. Received: none.")
+        return tuple(_whole(columns) for columns in growing)
+    finally:
+        for columns in growing:
+            for _, column in columns:
+                column.close()
+
+
+def _whole(columns: list[tuple[str, Growing]]) -> Any:
+    if len(columns) == 1 and not columns[0][0]:
+        return columns[0][1].whole()
+    return {name: column.whole() for name, column in columns}
 
 
 def _arrays(part: Any) -> Any:
@@ -170,4 +176,6 @@ def _leaves(item: tuple[Any, ...]) -> list[Any]:
 
 
 def _shapes(item: tuple[Any, ...]) -> list[Any]:
-    return [[(name, values.shape[1:]) for name, values in named(part)] for part in item]
+    return [
+        [(name, values.shape[1:], values.dtype) for name, values in named(part)] for part in item
+    ]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.atomic_files import write_bytes, write_json
-from compress.core.columns import arrays, count, taken
+from compress.core.columns import arrays, count, joined, taken
 from compress.core.errors import InputError, RunFailed
 from compress.data import Dataset, Preprocessing, Unlabelled
 from compress.data.meaning import Head, Heads
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from compress.measure.runtimes import Session
 
 CHECKED_EXAMPLES = 200
+AT_A_TIME = 2000
+"""Examples whose inputs are in memory at a time while a file is judged."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,29 @@ def answered_by_file(
         for part, output in zip(made, model.outputs, strict=True)
     ]
     return shaped[0] if len(shaped) == 1 else dict(zip(output_names(model), shaped, strict=True))
+
+
+def answered_part(
+    model: keras.Model,
+    session: Session,
+    data: Dataset,
+    part: str,
+    on_progress: Callable[[float], None] | None = None,
+) -> Any:
+    """Returns what a model's file answers to a part of the data; see `answered_by_file`.
+
+    Inputs are made some at a time: all of them may not fit into memory.
+    """
+    x, total, found = data.split(part).x, len(data.split(part)), []
+    for start in range(0, total, AT_A_TIME):
+        given = data.preprocess(taken(x, slice(start, start + AT_A_TIME)))
+
+        def told(share: float, start: int = start, size: int = count(given)) -> None:
+            if on_progress is not None:
+                on_progress((start + share * size) / total)
+
+        found.append(answered_by_file(model, session, given, told))
+    return joined(found)
 
 
 def _furthest(got: Any, expected: Any) -> float:

@@ -51,7 +51,7 @@ def judged_files(
         What was made, and for each format that could not be made the reason.
     """
     from compress.exporting import export
-    from compress.exporting.files import answered_by_file
+    from compress.exporting.files import answered_part
     from compress.measure.runtimes import session_for
     from compress.measure.size import file_sizes
 
@@ -64,7 +64,6 @@ def judged_files(
     if variant.kind == "dense" and formats != ("sparse",):
         # nothing to leave out of a file without zeros
         formats = tuple(kind for kind in formats if kind != "sparse")
-    inputs, held_out = data.inputs("test"), data.inputs("val")
     threshold = decides_at(model, data.task)
 
     def quality(labels: Any, scores: Any) -> dict[str, float]:
@@ -84,8 +83,8 @@ def judged_files(
     ):
         session, name = session_for(made.path), made.path.name
         scores, chosen_by = (
-            answered_by_file(model, session, x, partial(work.progress, f"{doing} {name}"))
-            for x, doing in ((inputs, "testing"), (held_out, "validating"))
+            answered_part(model, session, data, part, partial(work.progress, f"{doing} {name}"))
+            for part, doing in (("test", "testing"), ("val", "validating"))
         )
         sizes = file_sizes(made.path)
         artifacts.append(

@@ -56,7 +56,7 @@ class Steps:
         self._jit, self._step = device.jit, step
         scaled = device.policy == "mixed_float16"
         images = mapped(lambda values: _held(values, device), data.train.x)
-        labels = mapped(tf.constant, data.train.y)
+        labels = mapped(lambda values: _held(values, device), data.train.y)
         rows = {name: _reader(array) for name, array in objective.arrays().items()}
         per_example = example_weights(data, settings.class_weights)
         weights, mean_weight = tf.constant(per_example), float(per_example.mean())

@@ -45,6 +45,12 @@ class Host(Protocol):
         """Tells whether any process holds a file with `share`."""
         ...
 
+    # files
+
+    def in_memory(self, folder: Path) -> bool:
+        """Tells whether a folder's files take memory (tmpfs); False where that is not known."""
+        ...
+
     # processes
 
     def tie(self) -> str:

@@ -113,6 +113,17 @@ def flush_c() -> None:
     ctypes.CDLL(None).fflush(None)
 
 
+def in_memory(folder: Path) -> bool:
+    """See `Host.in_memory`."""
+    place, best, kind = str(folder.resolve()), "", ""
+    for line in _lines(_PROC / "mounts"):
+        _, mount, found, *_ = line.split(" ")
+        inside = place == mount or place.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best):
+            best, kind = mount, found
+    return kind in ("tmpfs", "ramfs")
+
+
 def available_bytes() -> int | None:
     """See `Host.available_bytes`; a container may use less than its machine has."""
     rooms = []

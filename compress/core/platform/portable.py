@@ -125,6 +125,18 @@ def flush_c() -> None:
     ctypes.CDLL(library).fflush(None)
 
 
+def in_memory(folder: Path) -> bool:
+    """See `Host.in_memory`."""
+    import psutil
+
+    place, best, kind = folder.resolve(), -1, ""
+    for part in psutil.disk_partitions(all=True):
+        mount = Path(part.mountpoint)
+        if (place == mount or mount in place.parents) and len(mount.parts) >= best:
+            best, kind = len(mount.parts), part.fstype
+    return kind in ("tmpfs", "ramfs")
+
+
 def available_bytes() -> int | None:
     """See `Host.available_bytes`."""
     import psutil

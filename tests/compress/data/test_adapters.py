@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from compress.core.errors import InputError
+from compress.core.spool import Growing
 from compress.data.adapters import labelled, unlabelled
 from compress.data.meaning import Head, Heads, meaning_of
 
@@ -219,9 +220,10 @@ def test_streams_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in (Endless, Unmeasured):
         with pytest.raises(InputError, match=r"must end.*without a length"):
             labelled(kind())
-    # one without an end that does not say so is read until memory would run out
-    little = SimpleNamespace(available_bytes=lambda: 10 * X.nbytes)
-    monkeypatch.setattr("compress.data.streams.host", lambda: little)
+    # one without an end that does not say so is read until the disk would be full
+    monkeypatch.setattr("compress.data.streams.Growing", lambda what: Growing(what, 3 * X.nbytes))
+    little = SimpleNamespace(free=10 * X.nbytes)
+    monkeypatch.setattr("compress.core.spool.shutil.disk_usage", lambda _: little)
 
     def endless() -> Any:
         while True:
@@ -229,5 +231,5 @@ def test_streams_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
     kinds = (tf.TensorSpec((60, 4), tf.float64), tf.TensorSpec((60,), tf.int64))
     stream = tf.data.Dataset.from_generator(endless, output_signature=kinds)
-    with pytest.raises(InputError, match=r"must fit into memory.*take\(n\)"):
+    with pytest.raises(InputError, match=r"tf.data stream .* must fit onto the disk.*take\(n\)"):
         labelled(stream)
