@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from compress.core.columns import count, named
 from compress.core.errors import InputError
+from compress.core.spool import is_mapped
 from compress.data._base import Dataset, Split, Unlabelled
 from compress.data.answers import Answering, answered
 from compress.data.examples import Array, as_float32
@@ -112,7 +113,8 @@ def as_array(value: Any, name: str) -> Array:
         InputError: They are none: names, objects, rows of unequal lengths.
     """
     try:
-        array = np.asarray(value)
+        # what is mapped stays what it is
+        array = value if is_mapped(value) else np.asarray(value)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} must be an array of numbers ({error}).") from None
     if array.dtype.name == "bfloat16":  # no type of NumPy's own
@@ -130,7 +132,7 @@ def _labels(y: Any, name: str = "y") -> Array:
     """Returns labels as an array: numbers, or names of classes."""
     if not isinstance(y, dict):
         with suppress(TypeError, ValueError):
-            array = np.asarray(y)
+            array = y if is_mapped(y) else np.asarray(y)
             if array.dtype == object and all(isinstance(item, str) for item in array.flat):
                 array = array.astype(str)
             if array.dtype.kind in "US" and array.ndim:

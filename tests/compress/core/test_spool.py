@@ -115,8 +115,8 @@ def both(mapping: Path, monkeypatch: pytest.MonkeyPatch, load: Any) -> tuple[Dat
 def test_an_npz_is_mapped_where_it_lies(
     dtype: Any, mapping: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x = (np.abs(rows(300)) * 20).astype(dtype)
-    np.savez(tmp_path / "d.npz", other=np.zeros(3), x_train=x, y_train=np.arange(300) % 3)
+    x = (np.abs(rows(600)) * 20).astype(dtype)
+    np.savez(tmp_path / "d.npz", other=np.zeros(3), x_train=x, y_train=np.arange(600) % 3)
     held, plain = both(mapping, monkeypatch, lambda: load_data(str(tmp_path / "d.npz")))
     assert spool.is_mapped(held.train.x)
     assert not spool.is_mapped(plain.train.x)

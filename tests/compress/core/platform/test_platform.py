@@ -285,3 +285,12 @@ def test_the_load_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", [name for name in vars(Host) if not name.startswith("_")])
 def test_both_offer_everything(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(callable(getattr(way, name)) for way in both(monkeypatch))
+
+
+def test_both_know_what_lies_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    in_memory = [Path(place) for place, kind in mounts if kind == "tmpfs"]
+    for way in both(monkeypatch):
+        for place in in_memory:
+            assert way.in_memory(place)
+        assert not way.in_memory(Path("/proc"))
