@@ -1,10 +1,11 @@
-"""Streams of batches (`tf.data.Dataset`, `keras.utils.PyDataset`), read once.
+"""Streams of batches (`tf.data.Dataset`, `keras.utils.PyDataset`, generators), read once.
 
 What is large goes to files as it comes, and is mapped: memory does not grow with the stream.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,6 +15,10 @@ import numpy as np
 from compress.core.columns import arrays, named
 from compress.core.errors import InputError
 from compress.core.spool import Growing
+from compress.core.user_code import told
+
+AT_A_TIME = 256
+"""Examples that make a batch where a stream gives them one by one."""
 
 
 def is_stream(data: Any) -> bool:
@@ -23,7 +28,11 @@ def is_stream(data: Any) -> bool:
 
 def stream_name(data: Any) -> str:
     """Returns what a stream is called in messages; empty: it is none."""
-    return "tf.data" if _is_tf_data(data) else "PyDataset" if _is_py_dataset(data) else ""
+    if _is_tf_data(data):
+        return "tf.data"
+    if _is_py_dataset(data):
+        return "PyDataset"
+    return "generator" if _is_generator(data) else ""
 
 
 def gathered(data: Any, input_shape: tuple[int | None, ...] | None) -> tuple[Any, ...]:
@@ -41,8 +50,11 @@ def gathered(data: Any, input_shape: tuple[int | None, ...] | None) -> tuple[Any
         InputError: It has no end, or does not fit onto the disk.
     """
     name = stream_name(data)
-    batches = _of_tf_data(data, input_shape) if _is_tf_data(data) else _of_py_dataset(data)
-    return _joined(batches, name)
+    if _is_tf_data(data):
+        return _joined(_of_tf_data(data, input_shape), name)
+    if _is_py_dataset(data):
+        return _joined(_of_py_dataset(data), name)
+    return _joined(_of_generator(data, input_shape), name)
 
 
 def _is_tf_data(data: Any) -> bool:
@@ -53,6 +65,45 @@ def _is_tf_data(data: Any) -> bool:
 def _is_py_dataset(data: Any) -> bool:
     keras = sys.modules.get("keras")
     return keras is not None and isinstance(data, keras.utils.PyDataset)
+
+
+def _is_generator(data: Any) -> bool:
+    """Tells whether it is a generator function, or an iterator that one has made."""
+    return inspect.isgeneratorfunction(data) or isinstance(data, Iterator)
+
+
+def _of_generator(
+    data: Any, input_shape: tuple[int | None, ...] | None
+) -> Iterator[tuple[Any, ...]]:
+    """Yields batches; of single examples, which show as those of `tf.data` do, many at a time."""
+    waiting: list[tuple[Any, ...]] = []
+    for item in map(_parts, data() if callable(data) else data):
+        leaves = _leaves(tuple(_arrays(part) for part in item))
+        labels = _leaves((_arrays(item[1]),)) if len(item) > 1 else []
+        one = bool(labels) and labels[0].ndim == 0
+        if input_shape is not None:
+            one = leaves[0].ndim == len(input_shape)
+        if not one:
+            yield item
+            continue
+        waiting.append(item)
+        if len(waiting) == AT_A_TIME:
+            yield _stacked(waiting)
+            waiting = []
+    if waiting:
+        yield _stacked(waiting)
+
+
+def _stacked(items: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Makes a batch of examples."""
+    parts = []
+    for columns in zip(*items, strict=True):
+        arrays_of_each = [dict(named(_arrays(part))) for part in columns]
+        together = {
+            key: np.stack([one[key] for one in arrays_of_each]) for key in arrays_of_each[0]
+        }
+        parts.append(together[""] if list(together) == [""] else together)
+    return tuple(parts)
 
 
 def _of_tf_data(data: Any, input_shape: tuple[int | None, ...] | None) -> Iterator[tuple[Any, ...]]:
@@ -71,7 +122,7 @@ def _of_tf_data(data: Any, input_shape: tuple[int | None, ...] | None) -> Iterat
         raise InputError(f"A tf.data stream must hold plain tensors. Received: {other[0]}.")
     if _example_by_example(specs, input_shape):
         # read in batches all the same: one call of TensorFlow an example is slow
-        data = data.batch(256)
+        data = data.batch(AT_A_TIME)
     yield from map(_parts, data.as_numpy_iterator())
 
 
@@ -126,7 +177,7 @@ def _joined(batches: Iterator[tuple[Any, ...]], name: str) -> tuple[Any, ...]:
     first: list[Any] = []
     growing: list[list[tuple[str, Growing]]] = []
     try:
-        for batch in batches:
+        for batch in _complete(batches, name):
             item = tuple(_arrays(part) for part in batch)
             if not first:
                 if any(part.ndim == 0 for part in _leaves(item)):
@@ -154,6 +205,21 @@ def _joined(batches: Iterator[tuple[Any, ...]], name: str) -> tuple[Any, ...]:
         for columns in growing:
             for _, column in columns:
                 column.close()
+
+
+def _complete(batches: Iterator[tuple[Any, ...]], name: str) -> Iterator[tuple[Any, ...]]:
+    """Yields what a stream gives; an error of its own becomes one line."""
+    count = 0
+    try:
+        for batch in batches:
+            yield batch
+            count += 1
+    except (InputError, GeneratorExit):
+        raise
+    except Exception as error:  # the user's own code, or TensorFlow's
+        raise InputError(
+            f"A {name} stream must come to its end. It raised {told(error)} after {count} batches."
+        ) from error
 
 
 def _whole(columns: list[tuple[str, Growing]]) -> Any:

@@ -46,8 +46,8 @@ def as_dataset(
 
     Args:
         data: `(x, y)` or `(x, y, weights)` of arrays, tensors or lists; a `tf.data.Dataset` or a
-            `keras.utils.PyDataset` of these; a `Dataset`; or what `--data` takes: a name, a
-            folder, an .npz file, "package.module:function".
+            `keras.utils.PyDataset` of these, or a generator function; a `Dataset`; or what `--data`
+            takes: a name, a folder, an .npz file, "package.module:function".
         model: What the data are for: its head tells what labels mean, and data by name or path
             are scaled as it was trained with.
         val: The validation part beside arrays or a stream; default: split off by `seed`,

@@ -10,7 +10,7 @@ import pytest
 
 from compress.core.errors import InputError
 from compress.core.spool import Growing
-from compress.data.adapters import labelled, unlabelled
+from compress.data.adapters import arrays_of, labelled, unlabelled
 from compress.data.meaning import Head, Heads, meaning_of
 
 RNG = np.random.default_rng(0)
@@ -233,3 +233,45 @@ def test_streams_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = tf.data.Dataset.from_generator(endless, output_signature=kinds)
     with pytest.raises(InputError, match=r"tf.data stream .* must fit onto the disk.*take\(n\)"):
         labelled(stream)
+
+
+@pytest.mark.parametrize("size", [1, 8, 60])
+def test_generators_are_streams(size: int) -> None:
+    def batches() -> Any:
+        for at in range(0, 60, size):
+            part = slice(at, at + size)
+            yield (X[at], CLASSES[at]) if size == 1 else (X[part], CLASSES[part])
+
+    expected = labelled((X, CLASSES))
+    for given in (batches, batches()):
+        data = labelled(given)
+        np.testing.assert_array_equal(data.train.x, expected.train.x)
+        np.testing.assert_array_equal(data.train.y, expected.train.y)
+        assert data.name == "generator"
+
+
+def test_generators_that_are_refused() -> None:
+    def changing() -> Any:
+        yield X, CLASSES
+        yield X[:, :3], CLASSES
+
+    def ending() -> Any:
+        yield X, CLASSES
+        raise OSError("the disk is gone")
+
+    def nothing() -> Any:
+        yield from ()
+
+    def single() -> Any:
+        for x in X:
+            yield {"a": x, "b": x[:2]}, {"kind": 1, "size": 2.0}
+
+    with pytest.raises(InputError, match=r"Every batch of a generator stream must hold the same"):
+        labelled(changing)
+    with pytest.raises(InputError, match="at least one batch"):
+        labelled(nothing)
+    with pytest.raises(InputError, match="must come to its end.*the disk is gone.* after 1 batch"):
+        labelled(ending)
+    x, y, _, _ = arrays_of(single)
+    assert {name: part.shape for name, part in x.items()} == {"a": (60, 4), "b": (60, 2)}
+    assert y["kind"].tolist() == [1] * 60
