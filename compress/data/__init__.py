@@ -10,14 +10,16 @@ from typing import Any
 from compress.core.errors import InputError
 from compress.core.plugins import SOURCES
 from compress.data import digits, folder, idx, keras_datasets, npz, python
-from compress.data._base import Dataset, RawData, Split, Unlabelled, drawn_inputs
+from compress.data._base import Dataset
 from compress.data.adapters import answered_by, labelled
 from compress.data.answers import Answering, answered
 from compress.data.examples import check_split
 from compress.data.meaning import Head, Heads, meaning_of
+from compress.data.parts import RawData, Split
 from compress.data.preprocessing import Preprocessing, fit_preprocessing
 from compress.data.several import answers_of
 from compress.data.splitting import split_off
+from compress.data.unlabelled import Unlabelled, drawn_inputs
 from compress.plan import DataOptions
 from compress.plan.data import AUTO
 from compress.task import TASKS, UNLABELLED, has_classes, has_positions, needs_labels

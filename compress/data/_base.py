@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.columns import Columns, arrays, count, named, taken
+from compress.core.columns import named, taken
 from compress.core.errors import InputError
-from compress.data.examples import check_split, is_finite
+from compress.data.examples import check_split
 from compress.data.keys import example_keys
+from compress.data.parts import Split, only_shape, shapes_of, shapes_text
 from compress.data.preprocessing import Preprocessing
 from compress.data.several import Output
 from compress.task import TASKS, Several, Task, has_classes, make_task
@@ -23,73 +24,6 @@ Labels = npt.NDArray[np.int64]
 SPLITS = ("train", "val", "test")
 _GLANCE = 1000
 """Training examples that tell what guessing costs where they are labels too."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """Examples, their labels and, where they differ, their weights.
-
-    Attributes:
-        x: Examples as the source stores them (bytes stay bytes), shape (n, ...); of models with
-            several inputs one such array an input, by its name.
-        y: Class indices (n,), int64; of several labels (n, labels), 0 or 1, int64; of
-            numbers (n, targets) or (n, positions ..., targets), float32; of classes by position
-            (n, positions ...), int32, -1 is void; of masks (n, positions ..., masks), 0 or 1,
-            int8. Rows without columns where there are none. Of models with several outputs one
-            such array an output, by its name.
-        weight: How many examples each one counts for in training, (n,), at least 0, not all
-            0; None: one each.
-    """
-
-    x: Any
-    y: Any
-    weight: npt.NDArray[np.float32] | None = None
-
-    def __len__(self) -> int:
-        return count(self.y)
-
-    @classmethod
-    def unlabelled(cls, x: Columns) -> Split:
-        """Makes one of examples without labels: rows without columns."""
-        return cls(x, np.empty((count(x), 0), np.float32))
-
-    def take(self, index: npt.NDArray[np.int64]) -> Split:
-        """Returns the examples at `index`, in that order."""
-        weight = None if self.weight is None else self.weight[index]
-        return Split(taken(self.x, index), taken(self.y, index), weight)
-
-
-@dataclass(frozen=True)
-class RawData:
-    """What a source gives before splitting and scaling; parts it lacks are None.
-
-    Attributes:
-        train: The training part (all there is, where the source has one part).
-        val: The validation part.
-        test: The test part.
-        class_names: One name a class, label or target; None: their indices serve as names.
-        max_value: What "full" means in `x` (255 for bytes); pixels are divided by it.
-        notes: What was skipped or changed on the way, for the report.
-        kind: Of the task that labels were read for; "": of the one that was asked for.
-        outputs: Of several outputs: what the labels of each mean.
-    """
-
-    train: Split
-    val: Split | None = None
-    test: Split | None = None
-    class_names: tuple[str, ...] | None = None
-    max_value: float = 1.0
-    notes: tuple[str, ...] = ()
-    kind: str = ""
-    outputs: tuple[Output, ...] = ()
-
-    def without_labels(self) -> RawData:
-        """Returns the same examples alone; weights are of labels."""
-        val, test = (
-            None if part is None else Split.unlabelled(part.x) for part in (self.val, self.test)
-        )
-        train = Split.unlabelled(self.train.x)
-        return replace(self, train=train, val=val, test=test, class_names=None)
 
 
 @dataclass(frozen=True)
@@ -274,88 +208,3 @@ class Dataset:
             if split.weight is not None:
                 digest.update(split.weight.tobytes())
         return digest.hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class Unlabelled:
-    """Examples without labels: enough to look at a model's activations, or to calibrate a file.
-
-    Attributes:
-        name: As errors call them.
-        train: The examples; labels are rows without columns.
-        preprocess: Raw `x` -> model input.
-        kind: Of the task, where labels told it before they were left out; else "".
-        notes: What was changed on the way.
-    """
-
-    name: str
-    train: Split
-    preprocess: Preprocessing = field(default_factory=Preprocessing)
-    kind: str = ""
-    notes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not len(self.train):
-            raise InputError(f"'{self.name}' must hold examples. Received: none.")
-        if not all(map(is_finite, arrays(self.train.x))):
-            raise InputError(
-                f"Examples of '{self.name}' must be finite. Received: NaN or infinity."
-            )
-
-    @classmethod
-    def of(cls, name: str, x: Columns, **others: Any) -> Unlabelled:
-        """Makes one of an array, (n, ...), or of several by name."""
-        return cls(name, Split.unlabelled(x), **others)
-
-    @property
-    def val(self) -> Split:
-        """The same examples: nothing is fitted to them that could be judged."""
-        return self.train
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """The shape of one example, without the batch axis; see `Dataset.input_shape`."""
-        return only_shape(self.input_shapes, self.name)
-
-    @property
-    def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of one example of each array by its name, which is "" where there is one."""
-        return shapes_of(self.train.x)
-
-
-def drawn_inputs(data: Dataset | Unlabelled, count: int, seed: int) -> Any:
-    """Returns what a model is fed of training examples drawn without replacement.
-
-    Args:
-        data: Labels are not looked at.
-        count: Of examples, at most.
-        seed: Of the draw.
-
-    Returns:
-        (n, ...), or such arrays by name; see `Dataset.inputs`.
-    """
-    order = np.random.default_rng(seed).permutation(len(data.train))[:count]
-    return data.preprocess(taken(data.train.x, order))
-
-
-def shapes_of(x: Columns) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of one example of each array, by its name."""
-    return {name: tuple(values.shape[1:]) for name, values in named(x)}
-
-
-def only_shape(shapes: dict[str, tuple[int, ...]], name: str) -> tuple[int, ...]:
-    """Returns the only shape.
-
-    Raises:
-        InputError: There are several.
-    """
-    if len(shapes) != 1:
-        raise InputError(
-            f"Examples of '{name}' must be of one array here. Received: {', '.join(shapes)}."
-        )
-    return next(iter(shapes.values()))
-
-
-def shapes_text(shapes: dict[str, tuple[int, ...]]) -> str:
-    """Returns shapes with their names, as messages show them."""
-    return ", ".join(f"{name} {shape}".strip() for name, shape in shapes.items())

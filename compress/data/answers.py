@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from compress.core.columns import count, joined, mapped, taken
-from compress.data._base import Split
+from compress.data.parts import Split
 from compress.data.preprocessing import Preprocessing
 
 Answering = Callable[[Any], Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from compress.data._base import RawData, Split
+from compress.data.parts import RawData, Split
 
 
 def load(_source: str) -> RawData:

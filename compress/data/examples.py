@@ -16,7 +16,7 @@ from compress.task import TASKS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from compress.data._base import Split
+    from compress.data.parts import Split
     from compress.data.several import Output
 
 Array = npt.NDArray[np.generic]

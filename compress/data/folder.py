@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from compress.core.errors import InputError
-from compress.data._base import RawData, Split
 from compress.data.images import SUFFIXES, Common, Damaged, common, read
+from compress.data.parts import RawData, Split
 from compress.plan.data import AUTO
 from compress.task import needs_labels
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from compress.core.errors import InputError
 from compress.data import idx
-from compress.data._base import RawData, Split
 from compress.data.examples import as_examples, as_labels
+from compress.data.parts import RawData, Split
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 

@@ -14,9 +14,9 @@ import numpy as np
 from compress.core.arrays import opened
 from compress.core.columns import count
 from compress.core.errors import InputError
-from compress.data._base import RawData, Split
 from compress.data.examples import Array, as_examples
 from compress.data.meaning import Head, Heads, Meaning, meaning_of
+from compress.data.parts import RawData, Split
 from compress.data.several import (
     Output,
     by_name,

@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from compress.core.atomic_files import read_json, write_json
 from compress.core.columns import named, size_in_bytes
-from compress.data._base import SPLITS, Dataset, Split
+from compress.data._base import SPLITS, Dataset
+from compress.data.parts import Split
 from compress.data.preprocessing import Preprocessing
 from compress.data.several import Output
 

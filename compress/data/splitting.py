@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from compress.core.errors import InputError
-from compress.data._base import Split
+from compress.data.parts import Split
 from compress.task import has_classes
 
 

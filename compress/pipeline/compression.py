@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from compress.core.atomic_files import write_bytes, write_json
 from compress.core.summary import Readable, Summary
 from compress.data import DataOptions, Dataset
-from compress.data.adapters import is_bare
+from compress.data.handed_over import is_bare
 from compress.model.compiled import CompiledOutput, compiled_of, compiled_outputs
 from compress.model.heads import check_head
 from compress.model.io import as_model, load_model, save_model

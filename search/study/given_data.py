@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.data.adapters import name_of
+from compress.data.handed_over import name_of
 from compress.train.given import dataset_for
 
 if TYPE_CHECKING:

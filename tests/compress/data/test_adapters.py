@@ -10,7 +10,8 @@ import pytest
 
 from compress.core.errors import InputError
 from compress.core.spool import Growing
-from compress.data.adapters import arrays_of, labelled, unlabelled
+from compress.data.adapters import labelled, unlabelled
+from compress.data.handed_over import arrays_of
 from compress.data.meaning import Head, Heads, meaning_of
 
 RNG = np.random.default_rng(0)
