@@ -11,7 +11,7 @@ from compress.distillation.hints import Hint
 from compress.distillation.losses import LogitLoss, by_position
 from compress.distillation.teachers import Teachers, blended, logits_of
 from compress.plan import Ramp
-from compress.task import Several
+from compress.task import VOID, Several
 from compress.train import Batch, LabelObjective
 
 
@@ -96,14 +96,17 @@ class DistillObjective:
 
         temperature = self._temperature.at(batch.progress)
         logits = tf.cast(batch.given[logits_of(name)], tf.float32)
-        activation = self._labels.task.parts[name].activation
+        task = self._labels.task.parts[name]
+        labels = batch.labels[name] if name else batch.labels
         return by_position(
             loss,
             batch.logits[name] if name else batch.logits,
-            blended(logits, self._teacher_weights, activation, temperature),
+            blended(logits, self._teacher_weights, task.activation, temperature),
             temperature=temperature,
-            labels=batch.labels[name] if name else batch.labels,
+            labels=labels,
             weights=batch.weights,
+            # what is not learnt from labels is not learnt from the teacher: padding, say
+            known=labels != VOID if task.classes else None,
         )
 
     def _hinted(self, batch: Batch) -> Any:

@@ -61,14 +61,18 @@ def tried_with(
 ) -> Tried:
     """Judges a model's answers in one scaling."""
     finite = np.nan_to_num(logits, nan=0.0, posinf=HUGE, neginf=-HUGE)
-    exponent = _exponent(data, y, finite)
+    right, exponent = _right(data, y, finite), _exponent(data, y, finite)
+    fit = _fit(data, y, finite, exponent)
+    if right.min() == 1.0:
+        # where every answer is right bolder ones are always better: that tells nothing
+        exponent = max(0.0, exponent)
     return Tried(
         name,
         y,
         finite,
-        _right(data, y, finite),
+        right,
         exponent,
-        _fit(data, y, finite, exponent),
+        fit,
         float(_fit(data, y, finite, 0.0).mean()),
     )
 

@@ -54,17 +54,26 @@ class LogitLoss(ABC):
 
 
 def by_position(
-    loss: LogitLoss, student: Any, teacher: Any, *, temperature: Any, labels: Any, weights: Any
+    loss: LogitLoss,
+    student: Any,
+    teacher: Any,
+    *,
+    temperature: Any,
+    labels: Any,
+    weights: Any,
+    known: Any = None,
 ) -> Any:
     """Returns a loss on logits where each position of an example has its own, (batch,).
 
-    Every position is an example to the loss; of an example the mean over its positions counts.
+    Every position is an example to the loss; of an example the mean over its known positions
+    counts, 0 where there are none.
 
     Args:
         loss: Any.
         student: (batch, outputs) or (batch, positions ..., outputs).
         teacher: Likewise.
         temperature, labels, weights: See `LogitLoss`; labels with the positions' axes.
+        known: Which positions count, (batch, positions ...); None: all.
     """
     import tensorflow as tf
 
@@ -73,14 +82,18 @@ def by_position(
     batch, width = tf.shape(student)[0], student.shape[-1]
     count = tf.reduce_prod(tf.shape(student)[1:-1])
     rank = len(student.shape) - 1
+    if known is None:
+        known = tf.ones(tf.shape(student)[:-1])
+    share = tf.reshape(tf.cast(known, tf.float32), (-1,))
     each = loss(
         tf.reshape(student, (-1, width)),
         tf.reshape(teacher, (-1, width)),
         temperature=temperature,
         labels=tf.reshape(labels, (-1,) if len(labels.shape) == rank else (-1, labels.shape[-1])),
-        weights=tf.repeat(weights, count),
+        weights=tf.repeat(weights, count) * share,
     )
-    return tf.reduce_mean(tf.reshape(each, (batch, -1)), axis=-1)
+    total = tf.reduce_sum(tf.reshape(each * share, (batch, -1)), axis=-1)
+    return total / tf.maximum(tf.reduce_sum(tf.reshape(share, (batch, -1)), axis=-1), 1.0)
 
 
 class FeatureLoss(ABC):

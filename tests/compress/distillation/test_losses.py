@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy.special import expit, log_softmax, rel_entr, softmax
 
 from compress.core.errors import InputError
@@ -17,10 +18,11 @@ from compress.distillation.losses import (
     HintonKD,
     Relational,
     SimilarityPreserving,
+    by_position,
     logit_losses,
 )
 from compress.distillation.losses._shapes import pooled
-from compress.task import Binary, MultiClass, MultiLabel, Regression
+from compress.task import VOID, Binary, MultiClass, MultiLabel, Regression
 from tests.contracts.distill_loss import FeatureLossContract, LogitLossContract
 
 T = LogitLossContract.temperature
@@ -276,3 +278,26 @@ def test_guessing_is_the_most_that_a_uniform_student_costs(loss: Any) -> None:
         np.zeros((25, 5), np.float32), teachers.astype(np.float32), temperature=2.0, labels=labels
     )
     assert np.max(costs) <= loss.chance_loss(5, 2.0) * (1 + 1e-5)
+
+
+def test_void_positions_are_void_to_the_teacher_too() -> None:
+    rng = np.random.default_rng(0)
+    student, teacher = rng.normal(size=(2, 5, 6, 3)).astype(np.float32)
+    labels = rng.integers(3, size=(5, 6))
+    labels[:, 4:] = labels[0] = VOID
+    how = {"temperature": 2.0, "labels": tf.constant(labels), "weights": tf.ones(5)}
+    found = by_position(HintonKD(), student, teacher, **how, known=labels != VOID).numpy()
+    whole = by_position(HintonKD(), student, teacher, **how).numpy()
+    each = 4.0 * rel_entr(softmax(teacher / 2, -1), softmax(student / 2, -1)).sum(-1)
+    assert found[0] == 0.0
+    np.testing.assert_allclose(found[1:], each[1:, :4].mean(-1), rtol=1e-4)
+    np.testing.assert_allclose(whole, each.mean(-1), rtol=1e-4)
+    # what stands at void positions changes nothing, in losses over the batch too
+    other = teacher.copy()
+    other[labels == VOID] = 9.0
+    for loss in (HintonKD(), DIST()):
+        one, two = (
+            by_position(loss, student, given, **how, known=labels != VOID).numpy()
+            for given in (teacher, other)
+        )
+        np.testing.assert_allclose(one, two, rtol=1e-5)
