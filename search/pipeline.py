@@ -201,6 +201,11 @@ def _carried_out(
         # before the model starts TensorFlow, which then stays as it is
         gpu_count(plan.device)
     data = load_for_space(plan, space, given)
+    if data.compiled:
+        raise InputError(
+            "A search must be judged by a task of its own: its workers know no compiled model. "
+            f"Received: task {plan.data.task}. Give --task."
+        )
     plan = told(plan, data)
     find_sources(plan.search.warm_start, plan.search.space, plan.search.objectives, data)
     gpus = gpu_count(plan.device)

@@ -194,11 +194,11 @@ class Dataset:
 
     @cached_property
     def _fingerprint(self) -> str:
-        digest = hashlib.sha256(f"{self.preprocess!r}".encode())
-        if self.preprocess.bgr:
-            digest.update(b"bgr")
+        digest = hashlib.sha256(self.preprocess.identity.encode())
         if self.kind != "multiclass":
             digest.update(self.kind.encode())
+        for item in self.outputs:
+            digest.update(f"{item.name}={item.kind}".encode())
         for part in SPLITS:
             split = self.split(part)
             # as it lies in memory: a copy of it as bytes would take as much again

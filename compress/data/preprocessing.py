@@ -105,6 +105,13 @@ class Preprocessing:
         mean, std = np.broadcast_arrays(mean / (its_std * factor), own_std / (its_std * factor))
         return Preprocessing(1.0, tuple(mean.tolist()), tuple(std.tolist()), turned)
 
+    @property
+    def identity(self) -> str:
+        """A text that differs where the map does: what hashes of data and caches are made of."""
+        # plain maps keep the text that they had before there were others
+        own = f"{self!r}" + ("bgr" if self.bgr else "")
+        return own + "".join(f" {name}: {each.identity}" for name, each in self.columns)
+
     def same_as(self, other: Preprocessing) -> bool:
         """Tells whether both give the same inputs, up to rounding."""
         if self.columns or other.columns:

@@ -58,7 +58,7 @@ class Cached:
 def cache_key(teachers: Teachers, data: Dataset) -> str:
     """Returns what a cache is known by: teachers, what is taken of them, and examples."""
     digest = hashlib.sha256(teachers.fingerprint().encode())
-    digest.update(f"{data.preprocess!r} {data.preprocess.bgr}".encode())
+    digest.update(data.preprocess.identity.encode())
     for name, values in named(data.train.x):
         digest.update(f"{name}{values.shape} {values.dtype}".encode())
         digest.update(np.ascontiguousarray(values).view(np.uint8).data)

@@ -100,7 +100,7 @@ class Teachers:
                 digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
             digest.update(repr(None if order is None else order.tolist()).encode())
         for scaling in filter(None, self._scalings):
-            digest.update(f"{scaling!r} {scaling.bgr}".encode())
+            digest.update(scaling.identity.encode())
         for hint in self._hints:
             digest.update(f"{hint.loss.name} {hint.pair}".encode())
         return digest.hexdigest()[:32]

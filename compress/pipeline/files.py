@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.columns import taken
-from compress.data import Dataset
+from compress.core.columns import count, taken
 from compress.measure import count_macs
 from compress.model.heads import counted_at, decides_at
 from compress.pipeline.context import Work
 from compress.plan import Plan
 from compress.run.compressed import Artifact
 from compress.run.directory import LOG, RunFolder
+from compress.task import Task
 
 if TYPE_CHECKING:
     import keras
@@ -65,6 +65,7 @@ def judged_files(
         # nothing to leave out of a file without zeros
         formats = tuple(kind for kind in formats if kind != "sparse")
     threshold = decides_at(model, data.task)
+    labels = {part: data.labels(data.split(part)) for part in ("test", "val")}
 
     def quality(labels: Any, scores: Any) -> dict[str, float]:
         found = data.task.quality(labels, scores, threshold=threshold)
@@ -102,28 +103,29 @@ def judged_files(
                 unsupported=analysis.unsupported,
                 size_bytes=sizes.size,
                 gzip_bytes=sizes.gzip,
-                test=quality(data.labels(data.test), scores),
+                test=quality(labels["test"], scores),
                 max_difference=made.max_difference,
                 agreement=made.agreement,
                 checked=made.checked,
                 zstd_bytes=sizes.zstd,
                 sparse_macs=analysis.sparse_macs,
-                val=quality(data.labels(data.val), chosen_by),
+                val=quality(labels["val"], chosen_by),
                 tested=len(data.test),
                 # a share of right examples needs no more than their number
                 test_interval=None
                 if data.task.qualities[0] in data.task.shares
-                else _interval(data, scores, threshold, plan.seed),
+                else _interval(data.task, labels["test"], scores, threshold, plan.seed),
             )
         )
     return artifacts, missing
 
 
-def _interval(data: Dataset, scores: Any, threshold: Any, seed: int) -> tuple[float, float] | None:
+def _interval(
+    task: Task, labels: Any, scores: Any, threshold: Any, seed: int
+) -> tuple[float, float] | None:
     """Returns the 95 % interval of the main quality on the test part."""
     from compress.measure.sampling import resampled
 
-    task, labels = data.task, data.labels(data.test)
     tallies = task.tallies(labels, scores, threshold=threshold)
 
     def quality(picked: npt.NDArray[np.int64]) -> dict[str, float]:
@@ -131,7 +133,7 @@ def _interval(data: Dataset, scores: Any, threshold: Any, seed: int) -> tuple[fl
             return task.of_tallies(tallies[picked].sum(0))
         return task.quality(taken(labels, picked), taken(scores, picked), threshold=threshold)
 
-    return resampled(len(data.test), quality, task.qualities[0], seed=seed)
+    return resampled(count(scores), quality, task.qualities[0], seed=seed)
 
 
 def with_baseline(artifacts: list[Artifact], plan: Plan) -> list[Artifact]:

@@ -72,7 +72,9 @@ def _task(given: CompiledOutput, shape: tuple[int, ...], labels: Any, scores: An
     if main and less_is_better(given.metrics[0]):
         main = f"-{main}"
     task = Custom(shape, given.loss, text, metrics, main, spread=spread)
-    other = np.roll(np.random.default_rng(0).permutation(len(labels)), 1)
+    order = np.random.default_rng(0).permutation(len(labels))
+    other = np.empty_like(order)
+    other[order] = np.roll(order, 1)  # of no example its own
     guess = task.error(labels, taken(scores, other))
     if not np.isfinite(guess) or guess <= 0:
         guess = max(1e-12, task.error(labels, scores)) if np.isfinite(guess) else 1.0

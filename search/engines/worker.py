@@ -73,9 +73,11 @@ class Worker:
         """Loads the data from their source, with the run's scaling."""
         from compress.core.errors import InputError
         from compress.data import Preprocessing, load_data
+        from compress.train.compiled import judged_by
 
         scaling = Preprocessing.from_json(stored["preprocess"])
         data = load_data(self.plan.data, seed=self.plan.seed, preprocess=scaling)
+        data = judged_by(data, self.plan.data.metric)
         if data.fingerprint() != stored["fingerprint"]:
             raise InputError(
                 f"'{self.plan.data.source}' must give the same data each time it is loaded. "

@@ -9,6 +9,7 @@ from compress.core.errors import InputError
 from compress.data import Dataset, load_data
 from compress.pipeline.compression import unlearnt_teachers
 from compress.run.unlearnt import check_choices, check_scaling, check_unlearnt
+from compress.train.compiled import judged_by
 from compress.train.scaling import load_for_model
 from search.folder.directory import SearchFolder
 from search.folder.records import COMPLETE
@@ -50,7 +51,7 @@ def load_for_space(plan: SearchPlan, space: Space, given: GivenData | None = Non
     if given is not None:
         return given.dataset(None if whole is None else whole[1], plan.seed)
     if whole is None:
-        return load_data(plan.data, seed=plan.seed)
+        return judged_by(load_data(plan.data, seed=plan.seed), plan.data.metric)
     try:
         return load_for_model(whole[0], plan.data, whole[1], plan.seed)
     except InputError as error:

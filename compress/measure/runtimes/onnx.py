@@ -69,30 +69,20 @@ class OnnxSession:
         except Exception as error:  # onnxruntime raises kinds of its own from C++
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"ONNX Runtime must be able to run '{path}' ({reason}).") from None
-        self._inputs = tuple(_info(item, path) for item in self._session.get_inputs())
-        self._outputs = tuple(_info(item, path) for item in self._session.get_outputs())
+        self.inputs = tuple(_info(item, path) for item in self._session.get_inputs())
+        self.outputs = tuple(_info(item, path) for item in self._session.get_outputs())
         self._fed: dict[str, Any] = {}
         self._results: list[Any] = []
-
-    @property
-    def inputs(self) -> tuple[TensorInfo, ...]:
-        """What it takes."""
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorInfo, ...]:
-        """What it gives."""
-        return self._outputs
 
     def set_inputs(self, values: Sequence[npt.NDArray[Any]]) -> None:
         """Keeps a batch for the next inference."""
         self._fed = {
-            info.name: info.stored(value) for info, value in zip(self._inputs, values, strict=True)
+            info.name: info.stored(value) for info, value in zip(self.inputs, values, strict=True)
         }
 
     def invoke(self) -> None:
         """Runs one inference."""
-        self._results = self._session.run([info.name for info in self._outputs], self._fed)
+        self._results = self._session.run([info.name for info in self.outputs], self._fed)
 
     def timed(self, count: int) -> list[float]:
         """Runs `count` inferences and returns the seconds of each."""
@@ -100,7 +90,7 @@ class OnnxSession:
 
     def results(self) -> list[npt.NDArray[np.float32]]:
         """Returns the outputs."""
-        return [info.real(made) for info, made in zip(self._outputs, self._results, strict=True)]
+        return [info.real(made) for info, made in zip(self.outputs, self._results, strict=True)]
 
 
 def _info(item: Any, path: Path) -> TensorInfo:

@@ -71,22 +71,12 @@ class OpenVinoSession:
             reason = str(error).strip().splitlines()[-1]
             raise InputError(f"OpenVINO must be able to run '{path}' ({reason}).") from None
         self._request: Any = compiled.create_infer_request()
-        self._inputs = tuple(_info(item) for item in compiled.inputs)
-        self._outputs = tuple(_info(item) for item in compiled.outputs)
-
-    @property
-    def inputs(self) -> tuple[TensorInfo, ...]:
-        """What it takes."""
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorInfo, ...]:
-        """What it gives."""
-        return self._outputs
+        self.inputs = tuple(_info(item) for item in compiled.inputs)
+        self.outputs = tuple(_info(item) for item in compiled.outputs)
 
     def set_inputs(self, values: Sequence[npt.NDArray[Any]]) -> None:
         """Copies a batch in."""
-        for place, (info, value) in enumerate(zip(self._inputs, values, strict=True)):
+        for place, (info, value) in enumerate(zip(self.inputs, values, strict=True)):
             self._request.get_input_tensor(place).data[:] = info.stored(value)
 
     def invoke(self) -> None:
@@ -101,7 +91,7 @@ class OpenVinoSession:
         """Returns the outputs."""
         return [
             info.real(np.array(self._request.get_output_tensor(place).data))
-            for place, info in enumerate(self._outputs)
+            for place, info in enumerate(self.outputs)
         ]
 
 

@@ -57,7 +57,7 @@ class TensorFlowSession:
     def __init__(self, path: Path, threads: int) -> None:
         self._server = _server(threads)
         self._number, *ports = self._server.ask("load", str(path))
-        self._inputs, self._outputs = (
+        self.inputs, self.outputs = (
             tuple(TensorInfo(*described) for described in part) for part in ports
         )
 
@@ -65,19 +65,9 @@ class TensorFlowSession:
         if hasattr(self, "_number"):
             self._server.drop(self._number)
 
-    @property
-    def inputs(self) -> tuple[TensorInfo, ...]:
-        """What it takes."""
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorInfo, ...]:
-        """What it gives; sizes that the model leaves open are 0."""
-        return self._outputs
-
     def set_inputs(self, values: Sequence[npt.NDArray[Any]]) -> None:
         """Copies a batch in."""
-        stored = [info.stored(value) for info, value in zip(self._inputs, values, strict=True)]
+        stored = [info.stored(value) for info, value in zip(self.inputs, values, strict=True)]
         self._server.ask("input", self._number, stored)
 
     def invoke(self) -> None:
@@ -91,7 +81,7 @@ class TensorFlowSession:
     def results(self) -> list[npt.NDArray[np.float32]]:
         """Returns the outputs."""
         made = self._server.ask("output", self._number)
-        return [info.real(one) for info, one in zip(self._outputs, made, strict=True)]
+        return [info.real(one) for info, one in zip(self.outputs, made, strict=True)]
 
 
 class _Server:

@@ -8,6 +8,7 @@ import pytest
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, Split, load_data
 from compress.data.preprocessing import fit_preprocessing
+from compress.data.several import Output
 
 
 def test_split_is_stratified_disjoint_and_repeatable(digits: Dataset) -> None:
@@ -90,3 +91,23 @@ def test_a_class_too_small_to_split(tmp_path: object) -> None:
     np.savez(path, x_train=np.zeros((9, 2)), y_train=np.array([0] * 8 + [1]))
     with pytest.raises(InputError, match="enough examples of each class"):
         load_data(path)
+
+
+def test_scalings_and_tasks_by_name_are_part_of_the_fingerprint() -> None:
+    """A teacher's cache of another scaling would be taken for this one's."""
+    x = {"a": np.arange(40.0, dtype=np.float32).reshape(20, 2), "b": np.ones((20, 3), np.float32)}
+    y = {"one": np.zeros((20, 1), np.float32), "two": np.ones((20, 1), np.float32)}
+    split = Split(x, y)
+
+    def made(scale: float, kind: str) -> Dataset:
+        scaling = Preprocessing(columns=(("a", Preprocessing(scale)),))
+        outputs = tuple(Output(name, kind, ("0",)) for name in y)
+        return Dataset(
+            "d", split, split, split, tuple(y), scaling, (), "several", outputs=outputs
+        )  # fmt: skip
+
+    found = [made(1.0, "regression"), made(2.0, "regression"), made(1.0, "unlabelled")]
+    assert len({data.fingerprint() for data in found}) == 3
+    assert made(1.0, "regression").fingerprint() == found[0].fingerprint()
+    assert found[0].preprocess.identity != found[1].preprocess.identity
+    assert Preprocessing().identity == repr(Preprocessing())
