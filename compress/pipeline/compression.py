@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from compress.core.atomic_files import write_bytes, write_json
 from compress.core.summary import Readable, Summary
 from compress.data import DataOptions, Dataset
+from compress.data._base import SPLITS
 from compress.data.handed_over import is_bare
 from compress.model.compiled import CompiledOutput, compiled_of, compiled_outputs
 from compress.model.heads import check_head
@@ -290,6 +291,7 @@ def write_data_record(folder: RunFolder, data: Dataset) -> None:
             **({} if "" in shapes else {"input_shapes": shapes}),
             "class_names": list(data.class_names),
             "counts": data.counts(),
+            "examples": {part: len(data.split(part)) for part in SPLITS},
             "preprocess": data.preprocess.to_json(),
             "fingerprint": data.fingerprint(),
             "notes": list(data.notes),

@@ -56,12 +56,16 @@ def _head(report: Report) -> dict[str, Any]:
     """Returns what head.html.j2 shows: what was run on which data, and what stands out."""
     data, kind = report.data, report.kind
     noun = TASKS[kind].noun if kind in TASKS else "outputs"
-    parts = {name: _examples(counts, kind) for name, counts in data.get("counts", {}).items()}
+    sizes = data.get("examples", {})
+    parts = {
+        name: f"{sizes[name]:,}" if name in sizes else _examples(counts, kind)
+        for name, counts in data.get("counts", {}).items()
+    }
     shapes = data.get("input_shapes", {"": data.get("input_shape", ())})
     shape = ", ".join(
         f"{name} {' x '.join(map(str, sizes))}".strip() for name, sizes in shapes.items()
     )
-    sizes = ", ".join(f"{count} {name}" for name, count in parts.items())
+    counted = ", ".join(f"{count} {name}" for name, count in parts.items())
     judged = [section.judged for section in report.sections if section.judged]
     judged = [*judged, "exported files"] if judged else ["the exported files"]
     found = standouts(report)
@@ -70,7 +74,7 @@ def _head(report: Report) -> dict[str, Any]:
     return {
         "command": report.record["command"],
         "source": str(data.get("source", report.folder.name)),
-        "lead": f"{len(data.get('class_names', []))} {noun}, inputs of {shape}; {sizes}. "
+        "lead": f"{len(data.get('class_names', []))} {noun}, inputs of {shape}; {counted}. "
         "Training data trained, validation data selected, test data judged "
         f"{' and '.join(judged)} once.",
         "warnings": learnt_lines(report),
@@ -81,7 +85,8 @@ def _head(report: Report) -> dict[str, Any]:
 
 
 def _examples(counts: list[int], kind: str) -> str:
-    """Returns the number of examples of a part; of several labels the numbers that have each."""
+    """Returns the number of examples of a part as older records tell it: of several labels, the
+    numbers that have each."""
     total = TASKS[kind].counted(counts)
     return "/".join(str(count) for count in counts) if total is None else f"{total:,}"
 

@@ -43,6 +43,7 @@ class _DataRecord(TypedDict, total=False):
     input_shapes: dict[str, tuple[int, ...]]
     class_names: tuple[str, ...]
     counts: dict[str, tuple[int, ...]]
+    examples: dict[str, int]
     preprocess: _Preprocess
     fingerprint: str
     notes: tuple[str, ...]

@@ -154,3 +154,4 @@ def test_from_arrays_to_the_report(kind: str, main: str, cpu: Device, tmp_path: 
     assert f"--task {kind}" in small.command
     page = (result.folder / "report.html").read_text("utf-8")
     assert f"{data.num_classes} {data.task.noun}" in page
+    assert f"; {len(data.train):,} train, {len(data.val)} val, {len(data.test)} test." in page
