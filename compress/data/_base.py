@@ -46,6 +46,7 @@ class Dataset:
         outputs: Of models with several outputs (kind "several"): what the labels of each mean;
             `class_names` are the outputs' names then.
         compiled: Tasks that a model was compiled with, by the outputs' names ("": the only one).
+        loss_weights: Of the outputs' losses, in their order; (): see `compress.task.Several`.
         metric: The quality that judges, where it is not the task's first.
         max_value: What "full" means in `x`, where `load_data` read a file; None: inputs are
             fed as `preprocess` says and no other scaling is thought of.
@@ -68,6 +69,7 @@ class Dataset:
     outputs: tuple[Output, ...] = ()
     compiled: Mapping[str, Task] = field(default_factory=dict, repr=False, compare=False)
     metric: str = ""
+    loss_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind == "binary" and self.num_classes != 2:
@@ -99,7 +101,7 @@ class Dataset:
         labels = self.train.y
         if self.outputs:
             each = tuple((item.name, self._part(item)) for item in self.outputs)
-            return Several(each, main=self.metric)
+            return Several(each, self.loss_weights, main=self.metric)
         if self.compiled:
             return self.compiled[""]
         if self.gives_back:  # some of them: what guessing costs need not be exact

@@ -28,18 +28,19 @@ LOOKED_AT = 500
 def with_compiled(
     data: Dataset, model: keras.Model, compiled: Mapping[str, CompiledOutput]
 ) -> Dataset:
-    """Returns the data with the tasks that a model was compiled with, where they are custom.
+    """Returns the data with what a model was compiled with: loss weights, and custom tasks.
 
     What a guess costs is what the model's answers to other examples do.
 
     Args:
-        data: Some of whose outputs have the kind "custom".
+        data: Some of whose outputs may have the kind "custom".
         model: That answers them.
         compiled: What it was compiled with, by the outputs' names.
 
     Raises:
         InputError: It was not compiled with a loss for one of them.
     """
+    data = _weighted(data, compiled)
     kinds = {item.name: item.kind for item in data.outputs} or {"": data.kind}
     custom = [name for name, kind in kinds.items() if kind == Custom.name]
     if not custom:
@@ -61,6 +62,20 @@ def with_compiled(
                       enumerate(output_of(model, name).shape[1:]))  # fmt: skip
         tasks[name] = _task(given, shape, labels, scores)
     return replace(data, compiled=tasks)
+
+
+def _weighted(data: Dataset, compiled: Mapping[str, CompiledOutput]) -> Dataset:
+    """Returns the data with the loss weights of several outputs, where `compile` was told some."""
+    given = [compiled[item.name].weight for item in data.outputs if item.name in compiled]
+    if all(weight is None for weight in given):
+        return data
+    found = {
+        item.name: 1.0 if (weight := compiled[item.name].weight) is None else weight
+        for item in data.outputs
+    }
+    told = ", ".join(f"{name} {weight:g}" for name, weight in found.items())
+    note = f"losses are weighted as the model was compiled: {told}"
+    return replace(data, loss_weights=tuple(found.values()), notes=(*data.notes, note))
 
 
 def _task(given: CompiledOutput, shape: tuple[int, ...], labels: Any, scores: Any) -> Custom:

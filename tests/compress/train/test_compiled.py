@@ -20,7 +20,7 @@ from compress.plan import TrainSettings
 from compress.task import Custom, Several
 from compress.train import train
 from compress.train.given import as_dataset
-from compress.train.predict import quality_of
+from compress.train.predict import predict_logits, quality_of
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(600, 8)).astype(np.float32)
@@ -143,6 +143,22 @@ def test_one_output_of_two_has_its_own(tmp_path: Path) -> None:
     assert row.artifact.test["box.skill"] > 0.5
     assert "--task kind=multiclass,box=custom" in result.report.compressed[0].command
     assert "close (box)" in (result.folder / "report.html").read_text("utf-8")
+
+
+def test_loss_weights_are_those_of_compile() -> None:
+    model = net(both=True)
+    model.compile("adam", loss={"kind": "sparse_categorical_crossentropy", "box": "mse"},
+                  loss_weights={"box": 5.0})  # fmt: skip
+    data = as_dataset((X, [KIND, BOX]), model=model)
+    assert data.notes[-1] == "losses are weighted as the model was compiled: kind 1, box 5"
+    kind, box = model.predict(data.val.x, verbose=0)
+    right = kind[np.arange(len(kind)), data.val.y["kind"]]
+    expected = -np.log(right) + 5.0 * np.square(box - data.val.y["box"]).mean(-1)
+    logits = predict_logits(model, data, "val")
+    np.testing.assert_allclose(data.task.loss(data.val.y, logits), expected, rtol=1e-4)
+    model.compile("adam", loss=["sparse_categorical_crossentropy", "mse"])
+    plain = as_dataset((X, [KIND, BOX]), model=model)
+    assert not plain.loss_weights
 
 
 def test_a_file_tells_what_it_was_compiled_with(own: Any, tmp_path: Path) -> None:
