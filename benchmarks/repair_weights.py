@@ -3,6 +3,7 @@
     python -m benchmarks.repair_weights [--dense MODEL.keras] [--sparsities 0.8,0.9,0.95]
         [--seeds 0,1,2] [--resume FILE]
     ... --finetune    two epochs of training after it, zeros held, beside tfmot
+        [--ways labels,tfmot]    some of: labels, taught, not repaired, tfmot
 
 All kernels but the first and the last of one trained dense net (benchmarks.resnet20) are pruned at
 once: by magnitude, in each layer or over all together, by |w| times the norm of its input (wanda),
@@ -87,7 +88,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sparsities", type=numbers, default=(0.8, 0.9, 0.95))
     parser.add_argument("--examples", type=int, default=EXAMPLES, help="unlabelled images")
     parser.add_argument("--finetune", action="store_true", help="train two epochs after it")
+    parser.add_argument(
+        "--ways", type=_ways, default=tuple(TRAINED), help="of --finetune: which are trained"
+    )
     seed_list(parser)
+
+
+def _ways(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in TRAINED:
+            raise argparse.ArgumentTypeError(f"must be among {', '.join(TRAINED)}: '{name}'")
+    return names
 
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
@@ -125,7 +137,7 @@ def _trained(given: argparse.Namespace, stored: Stored, variants: Variants) -> N
     for seed in given.seeds:
         x = _examples(given, variants, seed)
         for sparsity in given.sparsities:
-            for name in TRAINED:
+            for name in given.ways:
                 key = f"{name}, {sparsity:g}, seed {seed}"
                 runs = stored.result.setdefault("runs", {})
                 if key in runs or (name == "tfmot" and not was_run(state)):
@@ -185,9 +197,16 @@ def trained(result: dict[str, Any]) -> str | None:
     if not result.get("trained", False) or "tfmot" not in result:
         return None
     tests, peer = by_name(result["runs"], "test"), result["tfmot"]
-    names = [name for name in TRAINED if any(key.startswith(f"{name}, 0.") for key in tests)]
+    shares = _shares(tests)
+    seeds = max(map(len, tests.values()))
+    # one that was trained with fewer seeds than others is no column beside them
+    names = [
+        name
+        for name in TRAINED
+        if all(len(tests.get(f"{name}, {share}", ())) == seeds for share in shares)
+    ]
     rows = []
-    for share in _shares(tests):
+    for share in shares:
         own = {name: Mean.of(tests[f"{name}, {share}"]) for name in names}
         against = (verdict(own["labels"], own["tfmot"]) if "tfmot" in own
                    else f"tfmot not run: {peer.get('not run')}")  # fmt: skip
@@ -200,7 +219,7 @@ def trained(result: dict[str, Any]) -> str | None:
 
 BENCHMARK = Benchmark(
     "repair_weights", __doc__, run, {"untrained": untrained, "trained": trained}, arguments,
-    peers=("tfmot",), resumable=True,
+    peers=("tfmot",), resumable=True, grows=("seeds", "ways"),
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from compress.core.columns import named
 from compress.core.errors import InputError
 from compress.data.meaning import Head, Heads, Meaning, meaning_of
 from compress.plan.data import AUTO
-from compress.task import UNLABELLED
+from compress.task import CUSTOM, UNLABELLED
 
 Array = npt.NDArray[Any]
 Read = Callable[[Any, str], Array]
@@ -79,12 +79,14 @@ def tasks_of(text: str, names: Sequence[str]) -> dict[str, str | None]:
     """Returns the task that is said of each output; None: labels and head tell.
 
     Args:
-        text: "auto", or "box=regression,class=multiclass".
+        text: "auto", "custom" (of all), or "box=regression,class=multiclass".
         names: Of the outputs.
 
     Raises:
         InputError: Another form, or an output that there is none of.
     """
+    if text == CUSTOM:  # what the model was compiled with says all
+        return dict.fromkeys(names, CUSTOM)
     said: dict[str, str | None] = dict.fromkeys(names)
     for item in text.split(",") if text != AUTO else ():
         name, sign, kind = item.partition("=")

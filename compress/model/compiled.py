@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
+from compress.model.graphs import as_graph
 from compress.model.internals import compile_arguments
 from compress.model.ports import output_names
 
@@ -50,13 +51,14 @@ def compiled_outputs(model: keras.Model) -> dict[str, CompiledOutput]:
     arguments = compile_arguments(model)
     if arguments is None:
         return {}
-    names = output_names(model)
+    graph = as_graph(model)
+    names = output_names(graph)
     losses = _by_output(arguments["loss"], names, "loss", several=False)
     metrics = _by_output(arguments["metrics"], names, "metrics", several=True)
     weights = _by_output(arguments["loss_weights"], names, "loss_weights", several=False)
     found = {}
     for place, name in enumerate(names):
-        width = model.outputs[place].shape[-1]
+        width = graph.outputs[place].shape[-1]
         given = metrics[name]
         given = list(given) if isinstance(given, (list, tuple)) else [given]
         found[name] = CompiledOutput(

@@ -99,7 +99,35 @@ def compile_arguments(model: Any) -> dict[str, Any] | None:
         "loss": getattr(loss, "_user_loss", None),
         "loss_weights": getattr(loss, "_user_loss_weights", None),
         "metrics": getattr(metrics, "_user_metrics", None),
+        "weighted_metrics": getattr(metrics, "_user_weighted_metrics", None),
     }
+
+
+def graph_of_class(model: Any, kind: type) -> Any:
+    """Returns a graph of the same layers whose class is, or comes of, a user's.
+
+    The user's constructor is not called: it may take anything.
+
+    Args:
+        model: A functional or Sequential model.
+        kind: A subclass of `keras.Model`, with a `call` or without.
+    """
+    from keras.src.models.functional import Functional
+
+    own = kind if issubclass(kind, Functional) else type(kind.__name__, (Functional, kind), {})
+    made: Any = own.__new__(own)  # type: ignore[call-overload]
+    Functional.__init__(made, model.input, model.output, name=model.name)
+    return made
+
+
+def prepare_compiled(model: Any, batch: tuple[Any, Any, Any]) -> None:
+    """Makes the variables of a compiled model's losses and metrics, as `fit` does before it runs.
+
+    Args:
+        model: Compiled.
+        batch: Inputs, labels and weights, of which shapes and types count.
+    """
+    model._symbolic_build(data_batch=batch)
 
 
 @contextmanager

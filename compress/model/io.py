@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from compress.core.atomic_files import replacing
 from compress.core.errors import InputError
 from compress.model import keras2_files, walk
+from compress.model.graphs import as_graph
 from compress.model.internals import layers_inside, own_variables
 from compress.model.rebuild import why_not_rebuildable
 
@@ -71,7 +73,7 @@ def load_model(path: str | Path) -> keras.Model:
         path: The file.
 
     Returns:
-        The model, not compiled.
+        The model, not compiled; of a class of the user's own as a graph, where it can be traced.
 
     Raises:
         InputError: No such file, another suffix, or Keras 3 cannot read it; the message
@@ -95,6 +97,9 @@ def load_model(path: str | Path) -> keras.Model:
         raise InputError(f"Keras 3 must be able to read '{path}'. Received: {reason}.") from None
     _check_inputs(model, path)
     _check_weights(model, path)
+    # a class of the user's own is wanted for what it answers; one that cannot be traced stays
+    with suppress(InputError):
+        return as_graph(model)
     return model
 
 

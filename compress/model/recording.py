@@ -200,4 +200,13 @@ def _built_shapes(model: Any) -> Any:
     shapes = model._build_shapes_dict
     if not shapes:
         return None
-    return next(iter(shapes.values())) if len(shapes) == 1 else None
+    return _untracked(next(iter(shapes.values()))) if len(shapes) == 1 else None
+
+
+def _untracked(structure: Any) -> Any:
+    """Returns plain containers for those in which Keras tracks attributes."""
+    if isinstance(structure, dict):
+        return {name: _untracked(item) for name, item in structure.items()}
+    if isinstance(structure, list):
+        return [_untracked(item) for item in structure]
+    return structure

@@ -15,9 +15,11 @@ from compress.data import DataOptions, Dataset
 from compress.data._base import SPLITS
 from compress.data.handed_over import is_bare
 from compress.model.compiled import CompiledOutput, compiled_of, compiled_outputs
+from compress.model.graphs import as_graph
 from compress.model.heads import check_head
 from compress.model.io import as_model, load_model, save_model
-from compress.model.walk import functional, weights_hash
+from compress.model.own_step import OwnStep, own_step_in, own_step_of
+from compress.model.walk import weights_hash
 from compress.pipeline.checks import check_by_data, check_by_models, told
 from compress.pipeline.context import OnProgress, Work, silent
 from compress.pipeline.preflight import preflight
@@ -34,6 +36,7 @@ from compress.run.trained import trained_for
 from compress.run.unlearnt import Judged, check_scaling, check_unlearnt
 from compress.task import CUSTOM, UNLABELLED
 from compress.train.given import dataset_for
+from compress.train.own_step import OwnStepObjective, check_own_step, own_objective
 from compress.train.scaling import load_for_model
 
 if TYPE_CHECKING:
@@ -117,6 +120,8 @@ def compress_model(
         docs/methods.md says what is done in which order, and why.
     """
     plan = COMPRESS_MODEL.over(plan or Plan(), settings)
+    if plan.finetune.own_train_step and plan.data.told:
+        plan = replace(plan, data=replace(plan.data, task=CUSTOM))
     if isinstance(data, (str, Path)):
         plan, data = replace(plan, data=replace(plan.data, source=str(data))), None
     how = COMPRESS_MODEL.sorted(settings).get("data", {})
@@ -150,6 +155,7 @@ class _Given:
         folder: Of the results.
         facts: What it is known again by.
         live: What the user's model was compiled with, where it is no file.
+        model: That model.
     """
 
     file: Path
@@ -157,12 +163,17 @@ class _Given:
     folder: RunFolder
     facts: dict[str, str]
     live: Mapping[str, CompiledOutput] | None = None
+    model: keras.Model | None = None
 
     def compiled(self, plan: Plan) -> Mapping[str, CompiledOutput]:
         """Returns what the model was compiled with; a file is asked where a plan needs it."""
         if self.live is not None:
             return self.live
         return compiled_of(self.path) if CUSTOM in plan.data.tasks else {}
+
+    def own_step(self) -> OwnStep | None:
+        """Returns the `train_step` of the model's own class."""
+        return own_step_in(self.path) if self.model is None else own_step_of(self.model)
 
     @property
     def name(self) -> str:
@@ -184,10 +195,11 @@ def _given(model: keras.Model | str | Path, plan: Plan, place: Path) -> _Given:
     model = as_model(model)
     folder = RunFolder(plan.out or f"runs/compress-{model.name}")
     file = place / f"{model.name}.keras"
-    save_model(model, file)
-    facts = {"model": model.name, "weights": weights_hash(model)}
+    graph = as_graph(model)
+    save_model(graph, file)
+    facts = {"model": model.name, "weights": weights_hash(graph)}
     live = compiled_outputs(model)
-    return _Given(file, folder.path / "given" / file.name, folder, facts, live)
+    return _Given(file, folder.path / "given" / file.name, folder, facts, live, model)
 
 
 def _other_than_default(options: DataOptions) -> dict[str, Any]:
@@ -222,14 +234,14 @@ def _compressed(
     original = load_model(given.file)
     data = examples(original)
     plan = told(plan, data)
-    teachers = [given.file] if plan.distill.teacher.automatic else plan.distill.teacher.files
-    functional(original)
+    teachers = [given.file] if plan.taught else plan.distill.teacher.files
+    as_graph(original)
     check_head(original, data)
     past = [check_unlearnt(path, data, f"Model '{path}'")]
     past += unlearnt_teachers(plan, data)
     fed = check_scaling(path, data, f"Model '{path}'")
     check_by_data(plan, data)
-    work = Work(data, plan, device, on_progress)
+    work = Work(data, plan, device, on_progress, _own_step(given, original, data, plan))
     dense = prepare(original, path.stem, work, teachers)
     named = [] if plan.distill.teacher.automatic else dense.teachers.models
     check_by_models(plan, data, [dense.subject], named)
@@ -262,6 +274,17 @@ def _compressed(
     }
     small = load_model(folder.model_file(record.small))
     return CompressResult(small, folder.path, report, made)
+
+
+def _own_step(
+    given: _Given, original: keras.Model, data: Dataset, plan: Plan
+) -> OwnStepObjective | None:
+    """Returns what fine-tunes by the model's own `train_step`, tried once; None: nothing does."""
+    if not plan.finetune.own_train_step or plan.finetune.epochs == 0:
+        return None
+    objective = own_objective(given.own_step(), data, given.name)
+    check_own_step(objective, original, data, plan.finetune)
+    return objective
 
 
 def unlearnt_teachers(plan: Plan, data: Dataset) -> list[Judged]:

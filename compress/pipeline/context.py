@@ -11,6 +11,7 @@ from compress.plan import Plan
 if TYPE_CHECKING:
     from compress.core.device import Device
     from compress.data import Dataset
+    from compress.train.own_step import OwnStepObjective
 
 OnProgress = Callable[[str, float], None]
 """Called with (what is done, share of it in [0, 1])."""
@@ -29,12 +30,14 @@ class Work:
         plan: What to do.
         device: What to train on.
         progress: Told how far it is.
+        own_step: Of the model, where its own `train_step` fine-tunes.
     """
 
     data: Dataset
     plan: Plan
     device: Device
     progress: OnProgress = silent
+    own_step: OwnStepObjective | None = None
 
     @property
     def seed(self) -> int:

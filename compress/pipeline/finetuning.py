@@ -61,7 +61,7 @@ class Tuner:
             "on_epoch": on_epoch,
         }
         if not self.teachers:
-            training = train(student, data, plan.finetune, **common)
+            training = train(student, data, plan.finetune, objective=self.work.own_step, **common)
             self.trained.append(len(training.history))
             return training, 0.0, []
         result: DistillResult = distill(

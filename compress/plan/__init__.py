@@ -16,7 +16,7 @@ from compress.plan.channels import (
 )
 from compress.plan.data import NORMALIZATIONS, DataOptions
 from compress.plan.distill import CACHES, DistillOptions
-from compress.plan.fields import option, require_choice, settle
+from compress.plan.fields import option, require, require_choice, settle
 from compress.plan.forms import Names, Place
 from compress.plan.layers import LayerPair, LayerShare
 from compress.plan.output import (
@@ -135,3 +135,14 @@ class Plan:
         settle(self)
         import_plugins(self.plugins)
         require_choice("device", self.device, DEVICES)
+        require(
+            not (self.finetune.own_train_step and self.distill.teacher.files),
+            "teacher",
+            "be none where the model's own train_step trains",
+            self.distill.teacher,
+        )
+
+    @property
+    def taught(self) -> bool:
+        """Whether the unpruned model, or one of a run, teaches where no other is named."""
+        return self.distill.teacher.automatic and not self.finetune.own_train_step

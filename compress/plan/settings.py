@@ -117,6 +117,10 @@ class PruneWeightsSettings(TypedDict, total=False):
     """random changes of training images, in every training: flip (left to right), shift (by up to
     an eighth); a teacher sees the same changed images."""
 
+    own_train_step: bool
+    """fine-tune by the train_step of the model's own class, without a teacher (task custom).
+    Default: False."""
+
     accumulate: Count
     """batches whose gradients are averaged into one optimizer step. Default: 1."""
 
@@ -275,6 +279,10 @@ class DistillSettings(TypedDict, total=False):
     """random changes of training images, in every training: flip (left to right), shift (by up to
     an eighth); a teacher sees the same changed images."""
 
+    own_train_step: bool
+    """fine-tune by the train_step of the model's own class, without a teacher (task custom).
+    Default: False."""
+
     accumulate: Count
     """batches whose gradients are averaged into one optimizer step. Default: 1."""
 
@@ -396,6 +404,10 @@ class CompressModelSettings(TypedDict, total=False):
     augment: Iterable[str]
     """random changes of training images, in every training: flip (left to right), shift (by up to
     an eighth); a teacher sees the same changed images."""
+
+    own_train_step: bool
+    """fine-tune by the train_step of the model's own class, without a teacher (task custom).
+    Default: False."""
 
     accumulate: Count
     """batches whose gradients are averaged into one optimizer step. Default: 1."""

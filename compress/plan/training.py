@@ -73,6 +73,11 @@ class TrainSettings:
         "random changes of training images, in every training: flip (left to right), shift (by up "
         "to an eighth); a teacher sees the same changed images",
     )
+    own_train_step: bool = option(
+        False,
+        "--own-train-step",
+        "fine-tune by the train_step of the model's own class, without a teacher (task custom)",
+    )
     accumulate: int = option(
         1, "--accumulate", "batches whose gradients are averaged into one optimizer step",
         least=1, most=1_000_000, why="no training has as many steps",
@@ -91,6 +96,12 @@ class TrainSettings:
             "as_long",
             "go with fine-tuning, which it repeats for the dense model",
             "0 epochs",
+        )
+        require(
+            not (self.own_train_step and self.label_smoothing),
+            "label_smoothing",
+            "be 0 where the model's own train_step trains",
+            self.label_smoothing,
         )
         require(self.weight_decay >= 0, "weight_decay", "be at least 0", self.weight_decay)
         require(

@@ -7,6 +7,7 @@ numbers is fed as it is.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from compress.core.errors import InputError
 from compress.data import DataOptions, Dataset, Unlabelled, load_data
 from compress.data.adapters import answered_by, labelled, unlabelled
 from compress.model.compiled import CompiledOutput, compiled_outputs
+from compress.model.graphs import as_graph
 from compress.model.heads import answering, head_of
 from compress.model.io import as_model
 from compress.plan.data import AUTO
@@ -125,11 +127,15 @@ def dataset_for(
         **options: Of `DataOptions`, those that were given: `normalize` and fractions.
     """
     task = None if task == AUTO else task
+    if model is not None:
+        compiled = compiled_outputs(model) if compiled is None else compiled
+        with suppress(InputError):  # one that cannot be traced says little of its data
+            model = as_graph(model)
     if isinstance(data, (str, Path)):
         _alone("of data by name or path", val=val, test=test)
         if task is not None:
             options["task"] = task
-        return _loaded(DataOptions(str(data), **options), model, path, seed)
+        return _loaded(DataOptions(str(data), **options), model, path, seed, compiled)
     metric = options.pop("metric", "")
     normalize = options.pop("normalize", "auto")
     if normalize not in ("auto", "none"):
@@ -189,11 +195,15 @@ def as_examples(
 
 
 def _loaded(
-    options: DataOptions, model: keras.Model | None, path: Path | None, seed: int
+    options: DataOptions,
+    model: keras.Model | None,
+    path: Path | None,
+    seed: int,
+    compiled: Mapping[str, CompiledOutput] | None = None,
 ) -> Dataset:
     if model is None:
         return judged_by(load_data(options, seed=seed), options.metric)
-    return load_for_model(path, options, model, seed)
+    return load_for_model(path, options, model, seed, compiled or None)
 
 
 def _alone(what: str, **others: Any) -> None:

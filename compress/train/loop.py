@@ -12,11 +12,13 @@ from compress.data import Dataset
 from compress.model.fused_batchnorm import fused_normalization
 from compress.model.heads import check_head
 from compress.model.logits import logits_view
+from compress.model.own_step import own_step_of
 from compress.plan import TrainSettings
 from compress.train import checkpoint as checkpoints
 from compress.train.augment import check_augment
 from compress.train.context import TrainContext
 from compress.train.objective import LabelObjective, Objective
+from compress.train.own_step import own_objective
 from compress.train.records import EpochRecord, Hook, TrainResult
 from compress.train.training import Training
 
@@ -51,7 +53,8 @@ def train(
         settings: Optimizer, schedule, epochs, batch size, smoothing, class weights.
         device: From `compress.core.device.setup`.
         seed: Seed of the batch order and of augmentation.
-        objective: What to minimise; default: the task's loss with label smoothing.
+        objective: What to minimise; default: the task's loss with label smoothing, or the
+            model's own `train_step` where the settings ask for it.
         hooks: Acting during training (pruning).
         select_by: A name among `data.task.qualities`; default: the first.
         checkpoint: A file that is written after each epoch; where it exists, training goes
@@ -71,6 +74,8 @@ def train(
     settings.require_epochs()
     check_head(model, data)
     check_augment(settings.augment, data)
+    if objective is None and settings.own_train_step:
+        objective = own_objective(own_step_of(model), data, model.name)
     objective = objective or LabelObjective(data.task, settings.label_smoothing)
     select_by = select_by or data.task.qualities[0]
     if select_by not in data.task.qualities:

@@ -37,6 +37,7 @@ class Steps:
         variables: What is trained.
         optimizer: Built for them.
         step: The int64 variable that counts steps.
+        own: Makes each step in place of the objective's loss; see `compress.train.own_step`.
     """
 
     def __init__(
@@ -47,19 +48,22 @@ class Steps:
         variables: list[Any],
         optimizer: Any,
         step: Any,
+        own: Callable[[Any, Any, Any], Any] | None = None,
     ) -> None:
         import tensorflow as tf
 
         data, settings, objective = context.data, context.settings, context.objective
         device, seed, total_steps = context.device, context.seed, context.total_steps
         self.notes: list[str] = []
-        self._jit, self._step = device.jit, step
+        # what the user's own step does may be more than XLA knows
+        self._jit, self._step = device.jit and own is None, step
         scaled = device.policy == "mixed_float16"
         images = mapped(lambda values: _held(values, device), data.train.x)
         labels = mapped(lambda values: _held(values, device), data.train.y)
         rows = {name: _reader(array) for name, array in objective.arrays().items()}
         per_example = example_weights(data, settings.class_weights)
         weights, mean_weight = tf.constant(per_example), float(per_example.mean())
+        weighted = bool((per_example != 1).any())
         scaling = data.preprocess.in_graph()
 
         def gather(batch: Any) -> dict[str, Any]:
@@ -89,6 +93,8 @@ class Steps:
             raw = augmented(found["images"], *draw)
             inputs = scaling(raw)
             truth = inputs if data.gives_back else moved(found["labels"], data, *draw)
+            if own is not None:
+                return own(inputs, truth, found["weights"] if weighted else None)
             given = {**found, "labels": truth, **objective.live(inputs)}
             with tf.GradientTape() as tape:
                 output, added = view.with_losses(inputs, training=True)

@@ -18,6 +18,7 @@ from compress.core.errors import InputError, TrainingDiverged
 from compress.train import checkpoint as checkpoints
 from compress.train.context import TrainContext
 from compress.train.optimizers import build_optimizer
+from compress.train.own_step import OwnStepObjective
 from compress.train.predict import Predictor
 from compress.train.records import EpochRecord, TrainResult
 from compress.train.steps import Steps
@@ -78,8 +79,11 @@ class Training:
         self.order = np.random.default_rng(context.seed)
         for _ in self.history:
             self.order.permutation(len(context.data.train))
+        own = None
+        if isinstance(objective, OwnStepObjective):
+            own = objective.step(self.model, optimizer)
         self.run = Steps(
-            context, view=view, variables=variables, optimizer=optimizer, step=self.step
+            context, view=view, variables=variables, optimizer=optimizer, step=self.step, own=own
         )
         self.yardstick = self._yardstick(stored)
         feature_layers = bool(objective.feature_layers)
@@ -93,8 +97,11 @@ class Training:
         """
         if stored and "yardstick" in stored.about:
             return float(stored.about["yardstick"])
+        chance = self.context.objective.chance_loss()
+        if math.isinf(chance):
+            return chance
         first = self.run.first_loss(len(self.context.data.train))
-        return max(self.context.objective.chance_loss(), first if math.isfinite(first) else 0.0)
+        return max(chance, first if math.isfinite(first) else 0.0)
 
     def epoch(self, epoch: int) -> EpochRecord:
         """Trains and validates once."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from compress.plan import DataOptions, Plan, TeacherChoice
+from compress.plan.fields import require
 from search.plan.conditions import COSTS, Condition
 from search.plan.search import SearchOptions
 from search.plan.stopping import BudgetOptions, FinalOptions, StoppingOptions, rungs
@@ -44,6 +45,12 @@ class SearchPlan(Plan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(
+            not self.finetune.own_train_step,
+            "own_train_step",
+            "go with paretune compress: models of a search have classes of Keras's",
+            True,
+        )
         self.rungs()
 
     def compression(self, teachers: Sequence[str | Path]) -> Plan:

@@ -88,6 +88,10 @@ class RunSettings(TypedDict, total=False):
     """random changes of training images, in every training: flip (left to right), shift (by up to
     an eighth); a teacher sees the same changed images."""
 
+    own_train_step: bool
+    """fine-tune by the train_step of the model's own class, without a teacher (task custom).
+    Default: False."""
+
     accumulate: Count
     """batches whose gradients are averaged into one optimizer step. Default: 1."""
 

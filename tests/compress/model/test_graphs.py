@@ -1,0 +1,129 @@
+"""Models of users' own classes become plain graphs that answer as they do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from compress import compress_model, prune_channels
+from compress.core.errors import InputError
+from compress.measure import count_macs
+from compress.model.graphs import as_graph
+from compress.model.io import load_model
+from compress.model.ports import input_names, output_names
+
+RNG = np.random.default_rng(0)
+X = {
+    "u": RNG.normal(size=(160, 8)).astype(np.float32),
+    "v": RNG.normal(size=(160, 1)).astype(np.float32),
+}
+Y = {"p": np.tanh(X["u"][:, :3]), "q": X["v"] * X["u"][:, :2]}
+
+
+class Block(layers.Layer):  # type: ignore[misc]
+    """Made of layers, and of no config: only its call tells what it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = layers.Dense(32)
+
+    def call(self, x: Any) -> Any:
+        """Computes relu(inner(x)) + 1."""
+        return keras.ops.relu(self.inner(x)) + 1
+
+
+class Written(keras.Model):  # type: ignore[misc]
+    """A `call` of its own, two named inputs, two named outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.drop = Block(), layers.Dropout(0.5)
+        self.head, self.other = layers.Dense(3), layers.Dense(2)
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        """Answers with p and q."""
+        h = self.drop(self.first(x["u"]), training=training)
+        return {"p": self.head(h), "q": self.other(h) * x["v"]}
+
+
+class Named(keras.Model):  # type: ignore[misc]
+    """A graph by its constructor, whose config nobody can read."""
+
+    def __init__(self, *args: Any, mood: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.mood = mood
+
+
+@pytest.fixture(scope="module")
+def written() -> Any:
+    keras.utils.set_random_seed(0)
+    model = Written()
+    model.compile("adam", loss={"p": "mse", "q": "mae"}, loss_weights={"p": 2.0, "q": 1.0})
+    model.fit(X, Y, epochs=2, verbose=0)
+    return model
+
+
+def test_a_traced_model_answers_as_before(written: Any, tmp_path: Path) -> None:
+    graph = as_graph(written)
+    assert input_names(graph) == ["u", "v"]
+    assert output_names(graph) == ["p", "q"]
+    expected, made = written(X), graph(X)
+    for name in ("p", "q"):
+        np.testing.assert_array_equal(expected[name], made[name])
+    # in training too: the dropout is there
+    assert (np.asarray(graph(X, training=True)["p"]) != np.asarray(made["p"])).any()
+    assert graph.trainable_variables[0] is written.trainable_variables[0]
+    graph.save(tmp_path / "graph.keras")  # the block, which has no config, was opened
+    again = load_model(tmp_path / "graph.keras")
+    np.testing.assert_allclose(again(X)["q"], expected["q"], atol=1e-6)
+
+
+def test_it_is_compressed_with_what_it_was_compiled_with(written: Any, tmp_path: Path) -> None:
+    result = compress_model(
+        written, (X, Y), channels=0.5, epochs=0, formats=["float32"], round_to=2,
+        latency_budget=0.2, out=tmp_path / "out",
+    )  # fmt: skip
+    # 32 * (8 + 3 + 2) multiply-accumulates at first
+    assert count_macs(written).macs == 32 * 13
+    assert result.report.compressed[0].artifacts
+    assert count_macs(result.model).macs <= 16 * 13
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert "losses are weighted as the model was compiled: p 2, q 1" in log
+
+
+def test_a_class_with_a_graph_becomes_keras_own(tmp_path: Path) -> None:
+    x = keras.Input((8,))
+    model = Named(x, layers.Dense(3)(layers.Dense(16, activation="relu")(x)), mood="good")
+    graph = as_graph(model)
+    assert type(graph).__module__.startswith("keras.")
+    np.testing.assert_array_equal(graph(X["u"]), model(X["u"]))
+    small = prune_channels(model, macs=0.5, round_to=1)
+    assert count_macs(small.model).macs == 8 * 11
+
+
+def test_what_keras_makes_stays_what_it_is() -> None:
+    sequential = keras.Sequential([keras.Input((8,)), layers.Dense(2)])
+    x = keras.Input((8,))
+    functional = keras.Model(x, layers.Dense(2)(x))
+    assert as_graph(sequential) is sequential
+    assert as_graph(functional) is functional
+
+
+def test_two_layers_of_one_name_are_refused() -> None:
+    class Twins(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = layers.Dense(4, name="same"), layers.Dense(4, name="same")
+
+        def call(self, x: Any) -> Any:
+            return self.two(self.one(x))
+
+    model = Twins()
+    model(X["u"])
+    with pytest.raises(InputError, match="unique names. Received: two layers 'same'"):
+        as_graph(model)
