@@ -7,6 +7,7 @@ found for data that are read by name or path alone (`compress.data.load_data`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from compress.core.errors import InputError
 from compress.data._base import Dataset
 from compress.data.answers import Answering, answered
-from compress.data.handed_over import arrays_of, name_of
+from compress.data.handed_over import arrays_of, name_of, pass_notes
 from compress.data.meaning import Head, Heads, Meaning, meaning_of
 from compress.data.parts import Split
 from compress.data.preprocessing import Preprocessing
@@ -80,10 +81,12 @@ def labelled(
         )
     if isinstance(y, dict):
         return _of_outputs(
-            (x, y, weight), name, (val, test), task, head, seed, val_fraction, test_fraction
-        )
+            (x, y, weight), name, (val, test), task, head, seed, val_fraction, test_fraction,
+            pass_notes(data, x, head),
+        )  # fmt: skip
     one = next(iter(head.outputs.values())) if isinstance(head, Heads) else head
     meaning = meaning_of(y, one, task)
+    meaning = replace(meaning, notes=(*meaning.notes, *pass_notes(data, x, head)))
 
     def read(labels: Any) -> Any:
         return meaning.read(labels, "y")
@@ -103,6 +106,7 @@ def _of_outputs(
     seed: int,
     val_fraction: float,
     test_fraction: float | None,
+    notes: tuple[str, ...],
 ) -> Dataset:
     """Makes a data set of labels for several outputs."""
     x, y, weight = given
@@ -119,7 +123,7 @@ def _of_outputs(
     train = Split(x, read(y), weight)
     outputs = outputs_of(meanings, lambda output: _count(train.y[output]))
     held, tested = (_part(part, read, head) for part in others)
-    meaning = Meaning("several", notes=notes_of(meanings))
+    meaning = Meaning("several", notes=(*notes_of(meanings), *notes))
     return _divided(
         (train, held, tested), name, meaning, 0, seed, val_fraction, test_fraction, outputs
     )

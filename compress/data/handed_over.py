@@ -14,7 +14,13 @@ from compress.data._base import Dataset
 from compress.data.examples import Array, as_float32
 from compress.data.meaning import Head, Heads
 from compress.data.several import by_name, names_in
-from compress.data.streams import gathered, is_stream, several_inputs, stream_name
+from compress.data.streams import (
+    gathered,
+    is_stream,
+    repeats,
+    several_inputs,
+    stream_name,
+)
 
 LARGEST_WHOLE = 2**24
 """float32, in which models compute, holds all whole numbers up to this one."""
@@ -43,6 +49,8 @@ def arrays_of(data: Any, head: Head | Heads | None = None) -> tuple[Any, Any, An
     one = None if isinstance(head, Heads) else head
     if is_stream(data):
         data = gathered(data, _first_shape(head))
+        if heads is not None:  # the model says what those of a list are called
+            data = tuple(_in_order(part) for part in data)
     parts = data if isinstance(data, tuple) else (data,)
     if not 1 <= len(parts) <= 3:
         raise InputError(
@@ -68,11 +76,34 @@ def arrays_of(data: Any, head: Head | Heads | None = None) -> tuple[Any, Any, An
     return examples, labels, weights, name
 
 
+def _in_order(part: Any) -> Any:
+    """Returns a list of what a stream gave in a list; what has names stays by them."""
+    places = isinstance(part, dict) and list(part) == [str(place) for place in range(len(part))]
+    return list(part.values()) if places else part
+
+
 def _first_shape(head: Head | Heads | None) -> tuple[int | None, ...] | None:
     """Returns the shape of one example of the first input, where it is known."""
     if isinstance(head, Heads):
         return next(iter(head.inputs.values()))
     return None if head is None else head.input_shape
+
+
+def pass_notes(data: Any, x: Any, head: Head | Heads | None) -> tuple[str, ...]:
+    """Returns what a report must say of a stream that does not give the same each time.
+
+    Args:
+        data: What was handed over.
+        x: The examples that were read of it.
+        head: See `arrays_of`.
+    """
+    if not is_stream(data) or repeats(data, _first_shape(head), x):
+        return ()
+    return (
+        f"a second pass over the {stream_name(data)} stream gives other numbers (it is shuffled, "
+        "or changed at random): what the first pass gave is learnt and judged, as it was; augment= "
+        "changes images anew each time",
+    )
 
 
 def is_bare(data: Any) -> bool:

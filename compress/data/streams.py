@@ -49,12 +49,39 @@ def gathered(data: Any, input_shape: tuple[int | None, ...] | None) -> tuple[Any
     Raises:
         InputError: It has no end, or does not fit onto the disk.
     """
-    name = stream_name(data)
+    return _joined(_batches(data, input_shape), stream_name(data))
+
+
+def repeats(data: Any, input_shape: tuple[int | None, ...] | None, x: Any) -> bool:
+    """Tells whether a stream begins as it did when it was read: in one order, without chance.
+
+    An iterator that a generator has made cannot be asked again; it is taken at its word.
+
+    Args:
+        data: A stream that was read.
+        input_shape: See `gathered`.
+        x: What was read of its first part.
+    """
+    if isinstance(data, Iterator):
+        return True
+    batch = next(iter(_complete(_batches(data, input_shape), stream_name(data))), None)
+    if batch is None:
+        return False
+    now, before = dict(named(_arrays(batch[0]))), dict(named(x))
+    if set(now) != set(before):  # those of a list are called by the model's names meanwhile
+        now = dict(zip(before, now.values(), strict=False))
+    return all(
+        np.array_equal(values.astype(before[name].dtype), before[name][: len(values)])
+        for name, values in now.items()
+    )
+
+
+def _batches(data: Any, input_shape: tuple[int | None, ...] | None) -> Iterator[tuple[Any, ...]]:
     if _is_tf_data(data):
-        return _joined(_of_tf_data(data, input_shape), name)
+        return _of_tf_data(data, input_shape)
     if _is_py_dataset(data):
-        return _joined(_of_py_dataset(data), name)
-    return _joined(_of_generator(data, input_shape), name)
+        return _of_py_dataset(data)
+    return _of_generator(data, input_shape)
 
 
 def _is_tf_data(data: Any) -> bool:

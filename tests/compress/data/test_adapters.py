@@ -276,3 +276,46 @@ def test_generators_that_are_refused() -> None:
     x, y, _, _ = arrays_of(single)
     assert {name: part.shape for name, part in x.items()} == {"a": (60, 4), "b": (60, 2)}
     assert y["kind"].tolist() == [1] * 60
+
+
+def test_a_stream_that_changes_from_pass_to_pass_is_told_of() -> None:
+    """Order and chance are not assumed: the first pass counts, and a note says that it does."""
+    import tensorflow as tf
+
+    fixed = tf.data.Dataset.from_tensor_slices((X.astype(np.float32), CLASSES))
+    draws = np.random.default_rng(1)
+
+    def noisy() -> Any:
+        yield X + draws.normal(size=X.shape), CLASSES
+
+    def steady() -> Any:
+        yield X, CLASSES
+
+    told = {
+        name: any("a second pass" in note for note in labelled(data, head=SOFTMAX).notes)
+        for name, data in {
+            "batched": fixed.batch(16), "shuffled": fixed.shuffle(60).batch(16),
+            "once": fixed.shuffle(60, reshuffle_each_iteration=False).batch(16),
+            "examples": fixed, "noisy": noisy, "steady": steady, "iterator": steady(),
+        }.items()
+    }  # fmt: skip
+    assert told == {
+        "batched": False, "shuffled": True, "once": False, "examples": False, "noisy": True,
+        "steady": False, "iterator": False,
+    }  # fmt: skip
+
+
+def test_of_several_inputs_each_is_held_against_the_first_pass() -> None:
+    table = np.arange(240, dtype=np.float32).reshape(60, 4)
+    draws = np.random.default_rng(2)
+
+    def stream(changes: bool) -> Any:
+        def batches() -> Any:
+            image = X + draws.normal(size=X.shape) if changes else X
+            yield [image, table], [table, CLASSES]
+
+        return batches
+
+    for changes in (False, True):
+        data = labelled(stream(changes), head=TWO)
+        assert any("a second pass" in note for note in data.notes) == changes
