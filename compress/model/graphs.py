@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
 from compress.model import walk
+from compress.model.internals import layers_inside, own_variables
 from compress.model.program import Node, Program
 from compress.model.rebuild import why_not_rebuildable
 from compress.model.recording import record
@@ -30,23 +31,14 @@ def as_graph(model: keras.Model) -> keras.Model:
     """
     import keras
 
-    if isinstance(model, keras.Sequential):
-        if type(model) is keras.Sequential or not walk.is_graph(model):
-            return model
-        return keras.Model(model.input, model.output, name=model.name)
-    if walk.is_graph(model):
-        if type(model).__module__.startswith("keras."):
-            return model
-        return keras.Model(model.input, model.output, name=model.name)
-    return _traced(model)
-
-
-def _traced(model: keras.Model) -> keras.Model:
-    """Calls the layers of a subclassed model once more, on inputs of a graph."""
-    import keras
-
+    if isinstance(model, keras.Sequential) and not walk.is_graph(model):
+        return model
+    if walk.is_graph(model) and not _opened(model):
+        return (
+            model if _is_keras(model) else keras.Model(model.input, model.output, name=model.name)
+        )
     # what a file could not hold is opened as far as that goes
-    program = record(model, lambda layer: bool(why_not_rebuildable(layer)))
+    program = record(model, _is_lost)
     names = Counter(
         node.operation.name for node in _each(program.walk())
         if isinstance(node.operation, keras.layers.Layer)
@@ -57,22 +49,57 @@ def _traced(model: keras.Model) -> keras.Model:
             f"Layers of model '{model.name}' ({type(model).__name__}) must have unique names. "
             f"Received: two layers '{twice[0]}'. Give them names of their own (name=)."
         )
-
-    def call(node: Node, given: list[Any]) -> Sequence[Any]:
-        args, kwargs = node.arguments(given)
-        found: Sequence[Any] = keras.tree.flatten(node.operation(*args, **kwargs))
-        return found
-
     inputs = [
         keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
         for tensor, name in zip(program.inputs, _input_names(program), strict=True)
     ]
-    outputs = program.interpret(call, inputs)
+    outputs = program.interpret(_called, inputs, _entered)
     return keras.Model(
         keras.tree.pack_sequence_as(program.input_structure, inputs),
         keras.tree.pack_sequence_as(program.output_structure, outputs),
         name=model.name,
     )
+
+
+def _opened(model: keras.Model) -> bool:
+    """Tells whether a graph holds what its file would not: foreign models, layers of no config."""
+    import keras
+
+    parts = layers_inside(model, include_self=False)
+    return any(
+        not _is_keras(part) and (isinstance(part, keras.Model) or (_is_lost(part) and _opens(part)))
+        for part in parts
+    )
+
+
+def _is_keras(layer: Any) -> bool:
+    return type(layer).__module__.startswith("keras.")
+
+
+def _is_lost(layer: Any) -> bool:
+    return bool(why_not_rebuildable(layer))
+
+
+def _opens(layer: Any) -> bool:
+    """Tells whether a layer holds no weights itself, so that its call may be read."""
+    return not own_variables(layer)
+
+
+def _called(node: Node, given: list[Any]) -> Sequence[Any]:
+    """Calls a layer or operation once more."""
+    import keras
+
+    args, kwargs = node.arguments(given)
+    found: Sequence[Any] = keras.tree.flatten(node.operation(*args, **kwargs))
+    return found
+
+
+def _entered(node: Node, given: list[Any]) -> Sequence[Any]:
+    """Calls a nested model of Keras's own as it is, and what others are made of."""
+    if walk.is_graph(node.operation) and _is_keras(node.operation) and not _opened(node.operation):
+        return _called(node, given)
+    assert node.body is not None
+    return node.body.interpret(_called, given, _entered)
 
 
 def _each(nodes: Any) -> list[Node]:

@@ -14,7 +14,8 @@ from compress.core.errors import InputError
 from compress.model import keras2_files, walk
 from compress.model.graphs import as_graph
 from compress.model.internals import layers_inside, own_variables
-from compress.model.rebuild import why_not_rebuildable
+from compress.model.lenient import lenient
+from compress.model.rebuild import needs_leave, why_not_rebuildable
 
 if TYPE_CHECKING:
     import keras
@@ -87,11 +88,10 @@ def load_model(path: str | Path) -> keras.Model:
     """
     path = Path(path)
     check_model_file(path)
-    import keras
 
     try:
         with keras2_files.readable(path) as file:
-            model = keras.saving.load_model(file, compile=False)
+            model = _read(file)
     except Exception as error:  # keras raises many kinds here, from zipfile to TypeError
         reason = keras2_files.why_unreadable(path, " ".join(str(error).split())[:300])
         raise InputError(f"Keras 3 must be able to read '{path}'. Received: {reason}.") from None
@@ -101,6 +101,21 @@ def load_model(path: str | Path) -> keras.Model:
     with suppress(InputError):
         return as_graph(model)
     return model
+
+
+def _read(file: Path) -> keras.Model:
+    """Reads a file as Keras does, or else with layers of others made of a part of their configs."""
+    import keras
+
+    try:
+        return keras.saving.load_model(file, compile=False)
+    except Exception:
+        with lenient(file):
+            try:
+                return keras.saving.load_model(file, compile=False)
+            except Exception:
+                pass
+        raise
 
 
 def _check_inputs(model: keras.Model, path: Path) -> None:
@@ -182,6 +197,12 @@ def check_saveable(layer: keras.layers.Layer) -> None:
             f"be saved in a .keras file. Received: {failure}. Implement get_config() and "
             "from_config(), or keep the weights with save_weights()."
         )
+    if not type(layer).__module__.startswith("keras.") and needs_leave(layer):
+        LOG.warning(
+            "layer '%s' (%s) puts into its config what its constructor does not take: "
+            "paretune.load_model reads the file, Keras alone does not",
+            layer.name, type(layer).__name__,
+        )  # fmt: skip
     lost = why_not_rebuildable(layer)
     if lost:
         LOG.warning(

@@ -10,6 +10,8 @@ from compress.model.internals import layers_inside
 
 _OWN = ("name", "built", "autocast", "supports_jit", "call_signature_parameters")
 """Public attributes that Keras sets itself."""
+_OF_ANY = ("name", "trainable", "dtype", "activity_regularizer", "autocast")
+"""What every layer's constructor takes."""
 
 
 def why_not_rebuildable(layer: Any, *, attributes: bool = True) -> str:
@@ -75,7 +77,42 @@ def from_config(operation: Any, config: dict[str, Any]) -> Any:
     import keras
 
     with keras.saving.custom_object_scope(_own_objects(operation)):
-        return type(operation).from_config(config)
+        return of_class(type(operation), config)
+
+
+def needs_leave(layer: Any) -> bool:
+    """Tells whether a layer comes of its config only where a part of that is left out.
+
+    Keras itself does not read it from a file then; `compress.model.io.load_model` does.
+    """
+    config = config_of(layer)
+    try:
+        type(layer).from_config(dict(config))
+    except Exception:  # user layers may raise anything here
+        return True
+    return False
+
+
+def of_class(kind: Any, config: dict[str, Any]) -> Any:
+    """Makes a layer of a class, of a config that may tell more than its constructor takes.
+
+    Some classes of others put what they have computed into their configs. It is left out where
+    the constructor refuses it; that the layer is the same is for who asks to find out.
+
+    Raises:
+        Exception: Whatever the constructor raises.
+    """
+    try:
+        return kind.from_config(dict(config))
+    except (TypeError, ValueError) as first:
+        taken = {*inspect.signature(kind.__init__).parameters, *_OF_ANY}
+        less = {name: value for name, value in config.items() if name in taken}
+        if len(less) == len(config):
+            raise
+        try:
+            return kind.from_config(less)
+        except Exception:  # what was wrong at first is told
+            raise first from None
 
 
 def _own_objects(operation: Any) -> dict[str, Any]:

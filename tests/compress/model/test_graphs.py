@@ -14,7 +14,7 @@ from compress import compress_model, prune_channels
 from compress.core.errors import InputError
 from compress.measure import count_macs
 from compress.model.graphs import as_graph
-from compress.model.io import load_model
+from compress.model.io import load_model, save_model
 from compress.model.ports import input_names, output_names
 
 RNG = np.random.default_rng(0)
@@ -127,3 +127,54 @@ def test_two_layers_of_one_name_are_refused() -> None:
     model(X["u"])
     with pytest.raises(InputError, match="unique names. Received: two layers 'same'"):
         as_graph(model)
+
+
+class Patches(layers.Layer):  # type: ignore[misc]
+    """Puts what it has computed into its config, as some libraries do; owns a weight."""
+
+    def __init__(self, width: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.width, self.count = width, 2 * width
+
+    def build(self, shape: Any) -> None:
+        """Makes the weight."""
+        self.token = self.add_weight(shape=(self.width,), name="token", initializer="ones")
+
+    def call(self, x: Any) -> Any:
+        """Adds the weight."""
+        return x + self.token
+
+    def get_config(self) -> Any:
+        """Tells more than the constructor takes."""
+        return {**super().get_config(), "width": self.width, "count": self.count}
+
+
+class Backbone(keras.Model):  # type: ignore[misc]
+    """A graph made by a constructor that takes sizes, as KerasHub's are."""
+
+    def __init__(self, width: int, **kwargs: Any) -> None:
+        x = keras.Input((8,))
+        super().__init__(x, layers.Dense(width, activation="relu")(Patches(8)(x)), **kwargs)
+        self.width = width
+
+    def get_config(self) -> Any:
+        """Tells the sizes alone."""
+        return {"width": self.width}
+
+
+def test_nested_models_of_others_are_opened_and_read_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    x = keras.Input((8,))
+    model = keras.Model(x, layers.Dense(3)(Backbone(16, name="backbone")(x)), name="whole")
+    graph = as_graph(model)
+    assert not any(isinstance(layer, keras.Model) for layer in graph.layers)
+    path = tmp_path / "whole.keras"
+    save_model(graph, path)
+    assert "paretune.load_model reads the file, Keras alone does not" in caplog.text
+    with pytest.raises(TypeError):
+        keras.saving.load_model(path)
+    np.testing.assert_allclose(load_model(path)(X["u"]), model(X["u"]), atol=1e-6)
+    small = prune_channels(model, macs=0.5, round_to=1).model
+    # 16 * (8 + 3) multiply-accumulates: half are left
+    assert count_macs(small).macs == 8 * 11
