@@ -50,10 +50,12 @@ def _classes(config: Any) -> set[tuple[str, str, str]]:
         return {item for part in config for item in _classes(part)}
     if not isinstance(config, dict):
         return set()
-    own = (config.get("registered_name"), config.get("module") or "", config.get("class_name"))
+    name, module, kind = (
+        str(config.get(key) or "") for key in ("registered_name", "module", "class_name")
+    )
     inside = {item for part in config.values() for item in _classes(part)}
-    foreign = own[0] and own[2] and not own[1].startswith("keras.")
-    return inside | ({own} if foreign else set())
+    foreign = name and kind and not module.startswith("keras.")
+    return inside | ({(name, module, kind)} if foreign else set())
 
 
 def _standing_in(kind: Any) -> Any:
