@@ -75,6 +75,7 @@ PEERS = {
             None,
             "pip install tensorflow-model-optimization tf_keras",
         ),
+        Peer("keras-hub", "keras-hub", ("keras_hub",), None, "pip install keras-hub"),
         Peer("keras Distiller", "keras", ("keras",), None, "pip install 'keras>=3.13'"),
     )
 }
