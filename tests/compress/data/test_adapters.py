@@ -319,3 +319,14 @@ def test_of_several_inputs_each_is_held_against_the_first_pass() -> None:
     for changes in (False, True):
         data = labelled(stream(changes), head=TWO)
         assert any("a second pass" in note for note in data.notes) == changes
+
+
+def test_what_is_not_finite_in_a_stream_is_named() -> None:
+    def holed() -> Any:
+        yield X[:30], CLASSES[:30]
+        yield np.where(np.arange(4) == 2, np.nan, X[30:]), CLASSES[30:]
+
+    with pytest.raises(InputError, match=r"(?i)nan"):
+        labelled(holed)
+    with pytest.raises(InputError, match="at least one batch"):  # of the validation part
+        labelled((X, CLASSES), val=iter(()))
