@@ -33,6 +33,7 @@ WIDEST = 100
 """Columns of help, where the terminal has them: longer lines are hard to read."""
 SYNONYMS = {
     "--dataset": "--data",
+    "--target": "--label",
     "--lr": "--learning-rate",
     "--output": "--out",
     "--output-dir": "--out",

@@ -294,9 +294,10 @@ def test_python_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_sources(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a path that exists, a known name"):
         load_data("no/such/path")
-    (tmp_path / "d.csv").write_text("1,2")
-    with pytest.raises(InputError, match=r"must be an \.npz"):
-        load_data(str(tmp_path / "d.csv"))
+    for name in ("d.txt", "npz", "d.csv.zip"):
+        (tmp_path / name).write_text("1,2")
+        with pytest.raises(InputError, match=r"must end in \.npz, \.csv, .* or \.tfrecords"):
+            load_data(str(tmp_path / name))
 
 
 def test_keras_names_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
