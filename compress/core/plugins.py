@@ -81,6 +81,8 @@ FILES: Registry[Any] = Registry(
         "npz": f"{_DATA}.npz:KIND",
         "csv": Entry(f"{_DATA}.csv_file:KIND", ("pandas",)),
         "parquet": Entry(f"{_DATA}.parquet_file:KIND", ("pyarrow",)),
+        "tfrecord": f"{_DATA}.tfrecords:KIND",
+        "tfrecords": f"{_DATA}.tfrecords:KIND",
     },
 )
 """`compress.data.kinds.Kind`, by how a file's name ends (see `compress.data.kinds.ending`)."""
@@ -88,6 +90,7 @@ FOLDERS: Registry[Any] = Registry(
     "data folder of kind",
     {
         "idx": f"{_DATA}.idx:KIND",
+        "tfrecord": f"{_DATA}.tfrecords:KIND",
     },
 )
 """`compress.data.kinds.Kind`: the first that holds a folder reads it, else it is of images."""
