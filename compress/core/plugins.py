@@ -94,7 +94,10 @@ FOLDERS: Registry[Any] = Registry(
     },
 )
 """`compress.data.kinds.Kind`: the first that holds a folder reads it, else it is of images."""
-HUBS: Registry[Any] = Registry("data hub")
+HUBS: Registry[Any] = Registry(
+    "data hub",
+    {"tfds": Entry(f"{_DATA}.tfds:KIND", ("tensorflow_datasets",))},
+)
 """`compress.data.kinds.Kind`, by what stands before the colon of `tfds:mnist`."""
 
 _TASKS = "compress.task"
