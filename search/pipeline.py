@@ -69,7 +69,7 @@ def run_search(
     """Searches architectures and reports the front; nothing is compressed.
 
     Args:
-        data: What `--data` takes (a name, a folder, an .npz file, "package.module:function");
+        data: What `--data` takes (a name, a folder, a file, "package.module:function");
             (x, y), a stream or a `Dataset`, see `as_dataset`. Default: what the plan names.
         plan: What is searched; keywords go over it.
         val: The validation part beside arrays or a stream; default: split off by seed.
