@@ -33,7 +33,8 @@ def load(source: str, asked: Asked) -> RawData:
     with _explained(source):
         import pyarrow.parquet as pq
 
-        file = pq.ParquetFile(source)
+        # read ahead, all that is read would be held to the end
+        file = pq.ParquetFile(source, pre_buffer=False)
     with file:
         return read(_Parquet(file, source), source, asked)
 

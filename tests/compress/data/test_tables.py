@@ -7,6 +7,7 @@ import gzip
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -419,6 +420,23 @@ def test_memory_does_not_grow_with_the_file(
     several = load_data(path, head=heads)
     assert all(map(spool.is_mapped, several.train.x.values()))
     assert several.train.x["b"].dtype == np.int64
+
+
+def test_parquet_is_not_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrow holds about one group of rows at a time."""
+    values = np.random.default_rng(SEED).normal(size=2**19)
+    path = write_parquet(tmp_path / "t.parquet", {"a": values}, row_group_size=2**13)
+    before, held = pa.total_allocated_bytes(), []
+
+    def glance(table: Any, source: str, asked: Any) -> None:
+        held.extend(pa.total_allocated_bytes() - before for _ in table.batches(["a"]))
+
+    monkeypatch.setattr("compress.data.parquet_file.MOST_ROWS", 2**13)
+    monkeypatch.setattr("compress.data.parquet_file.read", glance)
+    with suppress(AttributeError):  # nothing was read
+        load_data(path, label="a")
+    assert len(held) == 64
+    assert max(held) < values.nbytes / 4
 
 
 def test_label_is_an_option_of_plans_and_functions(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_search_and_run(command: str, source: str, folder: Path) -> None:
         "--epochs", "2", "--workers", "1", "--out", "out",
     ]  # fmt: skip
     if command == "run":
-        words += ["--finetune-epochs", "1", "--formats", "float32", "--latency-budget", "0.2"]
+        words += ["--finetune-epochs", "4", "--formats", "float32", "--latency-budget", "0.2"]
     done = paretune(*words, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (folder / "out" / "report.html").is_file()
