@@ -29,9 +29,9 @@ class DataOptions:
     source: str = option(
         "",
         "--data",
-        "a name (digits, fashion_mnist, mnist, cifar10, cifar100); a folder of IDX files, or with "
-        "one sub-folder of images a class (without labels: of images); an .npz, .csv, .parquet or "
-        ".tfrecord file, or a folder of .tfrecord files; tfds:NAME; package.module:function",
+        "a name (digits, fashion_mnist, mnist, cifar10, cifar100, tfds:NAME); a folder of images "
+        "by class, of IDX or TFRecord files; an .npz, .csv, .parquet or .tfrecord file; "
+        "package.module:function",
     )
     task: str = option(
         AUTO,

@@ -33,7 +33,6 @@ WIDEST = 100
 """Columns of help, where the terminal has them: longer lines are hard to read."""
 SYNONYMS = {
     "--dataset": "--data",
-    "--target": "--label",
     "--lr": "--learning-rate",
     "--output": "--out",
     "--output-dir": "--out",
