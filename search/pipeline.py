@@ -6,6 +6,7 @@ sampler sees every finished trial). 5. Repeat until the budget ends.
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 from collections.abc import Mapping
@@ -68,7 +69,7 @@ def run_search(
     """Searches architectures and reports the front; nothing is compressed.
 
     Args:
-        data: What `--data` takes (a name, a folder, an .npz file, "package.module:function");
+        data: What `--data` takes (a name, a folder, a file, "package.module:function");
             (x, y), a stream or a `Dataset`, see `as_dataset`. Default: what the plan names.
         plan: What is searched; keywords go over it.
         val: The validation part beside arrays or a stream; default: split off by seed.
@@ -180,7 +181,8 @@ def _run(
 def default_folder(plan: SearchPlan) -> str:
     """Returns the folder of a run that names none: the same for the same data and space."""
     source = plan.data.source
-    name = Path(source).resolve().stem if Path(source).exists() else source.replace(":", "-")
+    known = Path(source).exists()
+    name = Path(source).resolve().stem if known else re.sub("[:/]", "-", source)
     kind, _, rest = plan.search.space.partition(":")
     # of a model's path the name says enough
     words = [name, kind, Path(rest).stem if kind == "around" else rest]

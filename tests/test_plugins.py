@@ -26,7 +26,8 @@ from search.plan import SearchPlan
 
 TABLES = [
     plugins.CRITERIA, plugins.LOGIT_LOSSES, plugins.HINTS, plugins.RUNTIMES, plugins.TASKS,
-    plugins.SOURCES, search_plugins.SPACES, search_plugins.SAMPLERS,
+    plugins.SOURCES, plugins.FILES, plugins.FOLDERS, plugins.HUBS, search_plugins.SPACES,
+    search_plugins.SAMPLERS,
 ]  # fmt: skip
 
 MODULE = '''

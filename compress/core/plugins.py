@@ -74,7 +74,31 @@ SOURCES: Registry[Any] = Registry(
         "cifar100": f"{_DATA}.keras_datasets:load",
     },
 )
-"""`load(name) -> RawData`; `compress.data.load_data` also takes files, folders and functions."""
+"""`load(name) -> RawData`; `compress.data.load_data` also takes functions, and what follows."""
+FILES: Registry[Any] = Registry(
+    "data file of kind",
+    {
+        "npz": f"{_DATA}.npz:KIND",
+        "csv": Entry(f"{_DATA}.csv_file:KIND", ("pandas",)),
+        "parquet": Entry(f"{_DATA}.parquet_file:KIND", ("pyarrow",)),
+        "tfrecord": f"{_DATA}.tfrecords:KIND",
+        "tfrecords": f"{_DATA}.tfrecords:KIND",
+    },
+)
+"""`compress.data.kinds.Kind`, by how a file's name ends (see `compress.data.kinds.ending`)."""
+FOLDERS: Registry[Any] = Registry(
+    "data folder of kind",
+    {
+        "idx": f"{_DATA}.idx:KIND",
+        "tfrecord": f"{_DATA}.tfrecords:KIND",
+    },
+)
+"""`compress.data.kinds.Kind`: the first that holds a folder reads it, else it is of images."""
+HUBS: Registry[Any] = Registry(
+    "data hub",
+    {"tfds": Entry(f"{_DATA}.tfds:KIND", ("tensorflow_datasets",))},
+)
+"""`compress.data.kinds.Kind`, by what stands before the colon of `tfds:mnist`."""
 
 _TASKS = "compress.task"
 TASKS: Registry[Any] = Registry(

@@ -19,6 +19,8 @@ EXTRAS = {
     "MNN": "'paretune[mnn]'", "onnx": "'paretune[onnx]'", "tf2onnx": "'paretune[onnx]'",
     "onnxruntime": "'paretune[onnx]'", "openvino": "'paretune[openvino]'",
     "cmaes": "'paretune[cmaes]'", "torch": "'paretune[gp]'",
+    "pandas": "'paretune[tables]'", "pyarrow": "'paretune[tables]'",
+    "tensorflow_datasets": "'paretune[tfds]'",
 }  # fmt: skip
 """What to install, by package."""
 

@@ -6,7 +6,7 @@ found for data that are read by name or path alone (`compress.data.load_data`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from compress.core.errors import InputError
 from compress.data._base import Dataset
 from compress.data.answers import Answering, answered
 from compress.data.handed_over import arrays_of, name_of, pass_notes
+from compress.data.hugging_face import about, is_hugging_face, parts_of
 from compress.data.meaning import Head, Heads, Meaning, meaning_of
 from compress.data.parts import Split
 from compress.data.preprocessing import Preprocessing
@@ -32,7 +33,7 @@ from compress.data.splitting import split_off
 from compress.data.unlabelled import Unlabelled
 from compress.plan import DataOptions
 from compress.plan.data import AUTO
-from compress.task import TASKS, UNLABELLED
+from compress.task import TASKS, UNLABELLED, has_classes
 
 
 def labelled(
@@ -41,18 +42,21 @@ def labelled(
     val: Any = None,
     test: Any = None,
     task: str | None = None,
+    label: Sequence[str] = (),
     head: Head | Heads | None = None,
     seed: int = 0,
     val_fraction: float = DataOptions.val_fraction,
     test_fraction: float | None = None,
 ) -> Dataset:
-    """Makes a data set of arrays or a stream.
+    """Makes a data set of arrays, a stream or a Hugging Face data set.
 
     Args:
         data: What `arrays_of` takes, with labels.
         val: The validation part, likewise; None: split off from `data`.
         test: The test part; None: see `test_fraction`.
         task: What labels mean; None: told from labels and head, and said in a note.
+        label: Columns of a Hugging Face data set that are labels; (): see
+            `compress.data.hugging_face`.
         head: Of the model that will learn or be judged. One of several outputs: labels are by
             their names, and `task` may say "name=kind,name=kind".
         seed: Of the splits.
@@ -70,9 +74,10 @@ def labelled(
         val_fraction=val_fraction,
         test_fraction=test_fraction or DataOptions.test_fraction,
     )
+    data, val, test = parts_of(data, val, test)
     if task is not None and "=" not in task and TASKS[task].of_inputs:
-        return _given_back(data, val, test, task, head, seed, val_fraction, test_fraction)
-    x, y, weight, name = arrays_of(data, head)
+        return _given_back(data, val, test, task, label, head, seed, val_fraction, test_fraction)
+    x, y, weight, name = arrays_of(data, head, label=label, needed=True)
     if y is None:
         raise InputError(
             "data must hold labels here. Received: examples alone. Give (x, y), or a stream of "
@@ -81,7 +86,7 @@ def labelled(
         )
     if isinstance(y, dict):
         return _of_outputs(
-            (x, y, weight), name, (val, test), task, head, seed, val_fraction, test_fraction,
+            (x, y, weight), name, (val, test), task, label, head, seed, val_fraction, test_fraction,
             pass_notes(data, x, head),
         )  # fmt: skip
     one = next(iter(head.outputs.values())) if isinstance(head, Heads) else head
@@ -92,9 +97,16 @@ def labelled(
         return meaning.read(labels, "y")
 
     train = Split(x, read(y), weight)
-    held, tested = (_part(part, read, head) for part in (val, test))
-    names = meaning.names or _count(train.y)
-    return _divided((train, held, tested), name, meaning, names, seed, val_fraction, test_fraction)
+    held, tested = (_part(part, read, label, head) for part in (val, test))
+    known, notes = about(data, label, head)
+    classes = meaning.classes or (known if has_classes(meaning.kind) else ())
+    names = meaning.names or len(classes) or _count(train.y)
+    told = replace(
+        meaning,
+        classes=classes if len(classes) == names else (),
+        notes=(*notes, *meaning.notes),
+    )
+    return _divided((train, held, tested), name, told, names, seed, val_fraction, test_fraction)
 
 
 def _of_outputs(
@@ -102,6 +114,7 @@ def _of_outputs(
     name: str,
     others: tuple[Any, Any],
     task: str | None,
+    label: Sequence[str],
     head: Head | Heads | None,
     seed: int,
     val_fraction: float,
@@ -122,7 +135,7 @@ def _of_outputs(
 
     train = Split(x, read(y), weight)
     outputs = outputs_of(meanings, lambda output: _count(train.y[output]))
-    held, tested = (_part(part, read, head) for part in others)
+    held, tested = (_part(part, read, label, head) for part in others)
     meaning = Meaning("several", notes=(*notes_of(meanings), *notes))
     return _divided(
         (train, held, tested), name, meaning, 0, seed, val_fraction, test_fraction, outputs
@@ -134,6 +147,7 @@ def _given_back(
     val: Any,
     test: Any,
     task: str,
+    label: Sequence[str],
     head: Head | Heads | None,
     seed: int,
     val_fraction: float,
@@ -142,7 +156,7 @@ def _given_back(
     """Makes a data set of examples that are their own labels; others are not looked at."""
 
     def part(given: Any) -> Split | None:
-        return None if given is None else Split.unlabelled(arrays_of(given, head)[0])
+        return None if given is None else Split.unlabelled(arrays_of(given, head, label=label)[0])
 
     train = part(data)
     if train is None:
@@ -161,6 +175,7 @@ def answered_by(
     *,
     val: Any = None,
     test: Any = None,
+    label: Sequence[str] = (),
     head: Head | Heads | None = None,
     seed: int = 0,
     val_fraction: float = DataOptions.val_fraction,
@@ -172,13 +187,15 @@ def answered_by(
         answers: Of the model.
         data, val, test: What `arrays_of` takes; labels that there are are not looked at.
         head: Of the model.
-        seed, val_fraction, test_fraction: See `labelled`.
+        label, seed, val_fraction, test_fraction: See `labelled`.
     """
+    data, val, test = parts_of(data, val, test)
 
     def part(given: Any) -> Split | None:
         if given is None:
             return None
-        return answered(Split.unlabelled(arrays_of(given, head)[0]), Preprocessing(), answers)
+        x = arrays_of(given, head, label=label)[0]
+        return answered(Split.unlabelled(x), Preprocessing(), answers)
 
     train = part(data)
     if train is None:
@@ -223,17 +240,21 @@ def _divided(
 
 def unlabelled(data: Any, *, head: Head | Heads | None = None) -> Unlabelled:
     """Makes examples without labels of arrays or a stream; labels that there are tell the task."""
-    x, y, _, name = arrays_of(data, head)
+    x, y, _, name = arrays_of(parts_of(data, None, None)[0], head)
     one = next(iter(head.outputs.values())) if isinstance(head, Heads) else head
     kind = "" if y is None or isinstance(y, dict) else meaning_of(y, one, None).kind
     return Unlabelled.of(name, x, kind=kind)
 
 
-def _part(data: Any, read: Callable[[Any], Any], head: Head | Heads | None) -> Split | None:
+def _part(
+    data: Any, read: Callable[[Any], Any], label: Sequence[str], head: Head | Heads | None
+) -> Split | None:
     """Returns a part that was handed over beside the training part."""
     if data is None:
         return None
-    x, y, weight, _ = arrays_of(data, head)
+    # parts beside a data set with columns may be arrays
+    own = label if is_hugging_face(data) else ()
+    x, y, weight, _ = arrays_of(data, head, label=own, needed=True)
     if y is None:
         raise InputError("val and test must hold labels. Received: examples alone. Give (x, y).")
     return Split(x, read(y), weight)

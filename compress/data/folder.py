@@ -12,24 +12,17 @@ import numpy as np
 
 from compress.core.errors import InputError
 from compress.data.images import SUFFIXES, Common, Damaged, common, read
+from compress.data.kinds import Asked, Kind
 from compress.data.parts import RawData, Split
-from compress.plan.data import AUTO
-from compress.task import needs_labels
 
 
-def load(
-    source: str,
-    kind: str = AUTO,
-    resize: tuple[int, int] | None = None,
-    skip_damaged: float = 0.0,
-) -> RawData:
+def load(source: str, asked: Asked) -> RawData:
     """Reads all images at one size and depth, grey where every image is grey, else RGB.
 
     Args:
         source: The folder.
-        kind: Of the task.
-        resize: Height and width that all images become of; None: they must have one size.
-        skip_damaged: Share of the images that may be left out because they cannot be read.
+        asked: Whether labels are looked at, the size that images become of, and the share of them
+            that may be left out because they cannot be read.
 
     Raises:
         InputError: No class folders, other classes in another part, an unreadable image,
@@ -39,13 +32,12 @@ def load(
     parts = {part: root / part for part in ("train", "val", "test") if (root / part).is_dir()}
     if "train" not in parts:
         parts = {"train": root}
-    labelled = kind == AUTO or needs_labels(kind)
-    classes = _classes(parts["train"]) if labelled else None
+    classes = None if asked.bare else _classes(parts["train"])
     skipped: Counter[str] = Counter()
     files = {part: _files(folder, classes, skipped) for part, folder in parts.items()}
     paths = [path for listed in files.values() for path, _ in listed]
-    damaged = Damaged(len(paths), skip_damaged)
-    form = common(paths, resize, damaged)
+    damaged = Damaged(len(paths), asked.options.skip_damaged)
+    form = common(paths, asked.options.resize, damaged)
     gone = set(damaged.paths)
     splits = {
         part: _read([item for item in listed if item[0] not in gone], form, damaged,
@@ -101,3 +93,7 @@ def _files(
     if not listed:
         raise InputError(f"'{folder}' must hold images. Received: none ({', '.join(SUFFIXES)}).")
     return listed
+
+
+KIND = Kind(load, ("resize",), of_classes=True)
+"""What reads folders of no other kind."""

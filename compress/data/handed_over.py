@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -12,6 +13,7 @@ from compress.core.errors import InputError
 from compress.core.spool import is_mapped
 from compress.data._base import Dataset
 from compress.data.examples import Array, as_float32
+from compress.data.hugging_face import NAME, is_hugging_face, read
 from compress.data.meaning import Head, Heads
 from compress.data.several import by_name, names_in
 from compress.data.streams import (
@@ -28,14 +30,23 @@ ARRAYS = "arrays"
 """The name of data that have none."""
 
 
-def arrays_of(data: Any, head: Head | Heads | None = None) -> tuple[Any, Any, Any, str]:
+def arrays_of(
+    data: Any,
+    head: Head | Heads | None = None,
+    *,
+    label: Sequence[str] = (),
+    needed: bool = False,
+) -> tuple[Any, Any, Any, str]:
     """Returns what was handed over as arrays: examples, labels, weights, and what they are called.
 
     Args:
         data: `x`; `(x, y)`; `(x, y, weights)`; a `tf.data.Dataset` or a `keras.utils.PyDataset`
-            of such. Arrays, tensors of any framework, lists of numbers; of models with several
-            inputs or outputs dictionaries by their names, or lists in their order.
+            of such; a `datasets.Dataset`. Arrays, tensors of any framework, frames, lists of
+            numbers; of models with several inputs or outputs dictionaries by their names, or lists
+            in their order.
         head: Of the model that is fed; its input shape tells batches from examples.
+        label: Columns that are labels, of a `datasets.Dataset`.
+        needed: Whether a `datasets.Dataset` must have labels.
 
     Returns:
         x (n, ...), y (n, ...) or None, weights (n,) or None, and a name for messages; x and y are
@@ -47,7 +58,14 @@ def arrays_of(data: Any, head: Head | Heads | None = None) -> tuple[Any, Any, An
     name = name_of(data)
     heads = head if isinstance(head, Heads) else None
     one = None if isinstance(head, Heads) else head
-    if is_stream(data):
+    if is_hugging_face(data):
+        data = read(data, label, head, needed=needed)
+    elif label:
+        raise InputError(
+            "label goes with tables, records and Hugging Face data sets. Received: "
+            f"{', '.join(label)}, for {name}."
+        )
+    elif is_stream(data):
         data = gathered(data, _first_shape(head))
         if heads is not None:  # the model says what those of a list are called
             data = tuple(_in_order(part) for part in data)
@@ -108,12 +126,15 @@ def pass_notes(data: Any, x: Any, head: Head | Heads | None) -> tuple[str, ...]:
 
 def is_bare(data: Any) -> bool:
     """Tells whether what was handed over are examples alone; of streams that is not known."""
-    return not isinstance(data, (tuple, Dataset)) and not is_stream(data)
+    holds_labels = isinstance(data, (tuple, Dataset)) or is_hugging_face(data)
+    return not holds_labels and not is_stream(data)
 
 
 def name_of(data: Any) -> str:
     """Returns what data are called that were handed over."""
-    return data.name if isinstance(data, Dataset) else stream_name(data) or ARRAYS
+    if isinstance(data, Dataset):
+        return data.name
+    return NAME if is_hugging_face(data) else stream_name(data) or ARRAYS
 
 
 def as_array(value: Any, name: str) -> Array:
@@ -125,6 +146,9 @@ def as_array(value: Any, name: str) -> Array:
     try:
         # what is mapped stays what it is
         array = value if is_mapped(value) else np.asarray(value)
+        if array.dtype == object and hasattr(value, "to_numpy"):
+            # a frame, or a column of one: of numbers of several types, or of its own types
+            array = np.asarray(array.tolist())
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} must be an array of numbers ({error}).") from None
     if array.dtype.name == "bfloat16":  # no type of NumPy's own

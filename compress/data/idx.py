@@ -15,6 +15,7 @@ import numpy as np
 from compress.core.errors import InputError
 from compress.core.memory import require_room
 from compress.data.examples import Array, as_examples, as_labels
+from compress.data.kinds import Kind
 from compress.data.parts import RawData, Split
 
 # IDX type codes, http://yann.lecun.com/exdb/mnist (big endian)
@@ -134,3 +135,7 @@ def _read(stream: IO[bytes] | gzip.GzipFile, path: Path) -> Array:
             f"Received: {more} (truncated or damaged). Fetch it again."
         )
     return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+KIND = Kind(lambda source, _: load(source), of_classes=True, holds=holds_idx)
+"""What reads folders of IDX files."""

@@ -203,7 +203,7 @@ def _given(model: keras.Model | str | Path, plan: Plan, place: Path) -> _Given:
 
 
 def _other_than_default(options: DataOptions) -> dict[str, Any]:
-    names = ("task", "metric", "normalize", "val_fraction", "test_fraction")
+    names = ("task", "label", "metric", "normalize", "val_fraction", "test_fraction")
     values = {name: getattr(options, name) for name in names}
     return {name: value for name, value in values.items() if value != getattr(DataOptions, name)}
 

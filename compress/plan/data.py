@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from compress.core.plugins import TASKS
 from compress.plan.fields import option, require, require_choice, settle
+from compress.plan.forms import Names
 
 AUTO = "auto"
 """The task that labels and the model's head tell."""
@@ -28,8 +29,8 @@ class DataOptions:
     source: str = option(
         "",
         "--data",
-        "a name (digits, fashion_mnist, mnist, cifar10, cifar100); a folder of IDX files, or with "
-        "one sub-folder of images a class (without labels: of images); an .npz file; "
+        "a name (digits, fashion_mnist, mnist, cifar10, cifar100, tfds:NAME); a folder of images "
+        "by class, of IDX or TFRecord files; an .npz, .csv, .parquet or .tfrecord file; "
         "package.module:function",
     )
     task: str = option(
@@ -62,11 +63,18 @@ class DataOptions:
         "the quality that judges; default: the task's first (accuracy, mean_iou, r2, ...); of "
         "several outputs like box.r2; of a compiled model's metrics -NAME where less is better",
     )
+    label: Names = option(
+        (),
+        "--label",
+        "the column of a table, or the feature of records, that is the label; several with commas: "
+        "columns of one label, or a label for each of a model's outputs, by the outputs' names; "
+        "default: the one called label, y or target",
+    )
     resize: tuple[int, int] | None = option(
         None,
         "--resize",
-        "height and width that the images of a folder become of: 96,96; default: they must have "
-        "one size",
+        "height and width that images of a folder or of records become of: 96,96; default: they "
+        "must have one size",
     )
     skip_damaged: float = option(
         0.0, "--skip-damaged", "share of a folder's images that may be skipped, where they are "
@@ -106,7 +114,7 @@ class DataOptions:
         require(
             bool(self.source),
             "data",
-            "be named: a data set, a folder, an .npz file or module:function",
+            "be named: a data set, a folder, a file or module:function",
             "none",
             "Give --data (in Python: data, or a plan with data.source).",
         )

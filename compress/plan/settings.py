@@ -78,9 +78,14 @@ class PruneWeightsSettings(TypedDict, total=False):
     """the quality that judges; default: the task's first (accuracy, mean_iou, r2, ...); of several
     outputs like box.r2; of a compiled model's metrics -NAME where less is better."""
 
+    label: Iterable[str]
+    """the column of a table, or the feature of records, that is the label; several with commas:
+    columns of one label, or a label for each of a model's outputs, by the outputs' names; default:
+    the one called label, y or target."""
+
     resize: tuple[Count, Count] | None
-    """height and width that the images of a folder become of: 96,96; default: they must have one
-    size."""
+    """height and width that images of a folder or of records become of: 96,96; default: they must
+    have one size."""
 
     skip_damaged: float
     """share of a folder's images that may be skipped, where they are damaged; they are named.
@@ -240,9 +245,14 @@ class DistillSettings(TypedDict, total=False):
     """the quality that judges; default: the task's first (accuracy, mean_iou, r2, ...); of several
     outputs like box.r2; of a compiled model's metrics -NAME where less is better."""
 
+    label: Iterable[str]
+    """the column of a table, or the feature of records, that is the label; several with commas:
+    columns of one label, or a label for each of a model's outputs, by the outputs' names; default:
+    the one called label, y or target."""
+
     resize: tuple[Count, Count] | None
-    """height and width that the images of a folder become of: 96,96; default: they must have one
-    size."""
+    """height and width that images of a folder or of records become of: 96,96; default: they must
+    have one size."""
 
     skip_damaged: float
     """share of a folder's images that may be skipped, where they are damaged; they are named.
@@ -356,9 +366,14 @@ class CompressModelSettings(TypedDict, total=False):
     """the quality that judges; default: the task's first (accuracy, mean_iou, r2, ...); of several
     outputs like box.r2; of a compiled model's metrics -NAME where less is better."""
 
+    label: Iterable[str]
+    """the column of a table, or the feature of records, that is the label; several with commas:
+    columns of one label, or a label for each of a model's outputs, by the outputs' names; default:
+    the one called label, y or target."""
+
     resize: tuple[Count, Count] | None
-    """height and width that the images of a folder become of: 96,96; default: they must have one
-    size."""
+    """height and width that images of a folder or of records become of: 96,96; default: they must
+    have one size."""
 
     skip_damaged: float
     """share of a folder's images that may be skipped, where they are damaged; they are named.

@@ -6,7 +6,7 @@ numbers is fed as it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ def as_dataset(
     val: Any = None,
     test: Any = None,
     task: str | None = None,
+    label: Iterable[str] = (),
     normalize: str | None = None,
     val_fraction: float | None = None,
     test_fraction: float | None = None,
@@ -48,8 +49,10 @@ def as_dataset(
 
     Args:
         data: `(x, y)` or `(x, y, weights)` of arrays, tensors or lists; a `tf.data.Dataset` or a
-            `keras.utils.PyDataset` of these, or a generator function; a `Dataset`; or what `--data`
-            takes: a name, a folder, an .npz file, "package.module:function".
+            `keras.utils.PyDataset` of these, or a generator function; a Hugging Face
+            `datasets.Dataset` or `DatasetDict`; a `Dataset`; or what `--data` takes: a name, a
+            folder, a file (.npz, .csv, .parquet, .tfrecord), "tfds:NAME",
+            "package.module:function".
         model: What the data are for: its head tells what labels mean, and data by name or path
             are scaled as it was trained with.
         val: The validation part beside arrays or a stream; default: split off by `seed`,
@@ -58,6 +61,7 @@ def as_dataset(
         task: "multiclass", "binary", "multilabel", "regression", "segmentation", "tagging" or
             "masks", where labels do not tell; "reconstruction": the examples are wanted back;
             "unlabelled": what the model answers stands for labels.
+        label: Columns of a table, of records or of a Hugging Face data set that are labels.
         normalize: Of data by name or path; see `load_data`.
         val_fraction: Share of the training part that is split off, in (0, 1); default 0.15.
         test_fraction: Share of everything that is split off, in (0, 1); default 0.2.
@@ -86,6 +90,7 @@ def as_dataset(
     """
     path = Path(model) if isinstance(model, (str, Path)) else None
     given: dict[str, Any] = {
+        "label": label or None,
         "normalize": normalize,
         "val_fraction": val_fraction,
         "test_fraction": test_fraction,
@@ -151,6 +156,7 @@ def dataset_for(
     if isinstance(data, Unlabelled):
         raise InputError("data must hold labels here. Received: examples alone.")
     parts = {
+        "label": DataOptions(label=options.pop("label", ())).label,
         "val": val,
         "test": test,
         "head": None if model is None else head_of(model, compiled),

@@ -56,6 +56,9 @@ def describe(
             autocompletion=completer(VALUES["task"], several=False),
         ),
     ] = DataOptions.task,
+    label: Annotated[
+        str, typer.Option("--label", metavar="NAMES", help="columns that are labels, as in `run`")
+    ] = "",
     seed: Annotated[str, typer.Option("--seed", metavar="N", help="seeds the samples")] = "0",
     samples: Annotated[
         str,
@@ -84,12 +87,13 @@ def describe(
 
     with reporting_errors("The same command starts again."):
         import_plugins(listed(plugins))
+        options = DataOptions(data, task, label=listed(label))
         number = whole(seed, "seed", least=0, most=MOST_SEED, why=SEED_BITS)
         count = whole(samples or SAMPLES, "samples", least=1)
         chosen = space_for(name)
         if isinstance(chosen, Around):
             check_model_file(chosen.path)
-        found = described(chosen, load_data(DataOptions(data, task)), number, count)
+        found = described(chosen, load_data(options), number, count)
         if json is not None:
             write_json(json, found.to_json())
     show(render_description(found), saved=json or "", last=written([json] if json else []))

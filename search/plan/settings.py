@@ -42,9 +42,14 @@ class RunSettings(TypedDict, total=False):
     """the quality that judges; default: the task's first (accuracy, mean_iou, r2, ...); of several
     outputs like box.r2; of a compiled model's metrics -NAME where less is better."""
 
+    label: Iterable[str]
+    """the column of a table, or the feature of records, that is the label; several with commas:
+    columns of one label, or a label for each of a model's outputs, by the outputs' names; default:
+    the one called label, y or target."""
+
     resize: tuple[Count, Count] | None
-    """height and width that the images of a folder become of: 96,96; default: they must have one
-    size."""
+    """height and width that images of a folder or of records become of: 96,96; default: they must
+    have one size."""
 
     skip_damaged: float
     """share of a folder's images that may be skipped, where they are damaged; they are named.

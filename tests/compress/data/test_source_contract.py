@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from tests.compress.data.test_sources import write_idx
+from tests.compress.data.test_tables import write_csv, write_parquet
+from tests.compress.data.test_tfrecords import pictures, write
 from tests.contracts.source import SourceContract
 
 
@@ -61,3 +63,30 @@ class TestFolder(SourceContract):
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(folder / f"{place}.png")
         return str(tmp_path / "photos")
+
+
+def columns() -> dict[str, np.ndarray]:
+    x = np.random.default_rng(0).normal(3.0, 2.0, (90, 4)).astype(np.float32)
+    return {**{f"c{place}": x[:, place] for place in range(4)}, "label": np.arange(90) % 3}
+
+
+class TestCsv(SourceContract):
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> str:
+        return write_csv(tmp_path / "a.csv", columns())
+
+
+class TestParquet(SourceContract):
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> str:
+        return write_parquet(tmp_path / "a.parquet", columns())
+
+
+class TestTFRecords(SourceContract):
+    has_test = True
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> str:
+        for part in ("train", "test"):
+            write(tmp_path / f"{part}.tfrecord", pictures())
+        return str(tmp_path)

@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 
 from compress.core.errors import InputError
-from compress.data import Dataset, load_data
+from compress.core.plugins import FILES, FOLDERS
+from compress.data import Dataset, RawData, load_data
 from compress.data.idx import read_idx
+from compress.data.kinds import Asked, Kind
+from compress.data.meaning import Head
+from compress.data.reading import raw_data
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
@@ -294,9 +298,10 @@ def test_python_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_sources(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a path that exists, a known name"):
         load_data("no/such/path")
-    (tmp_path / "d.csv").write_text("1,2")
-    with pytest.raises(InputError, match=r"must be an \.npz"):
-        load_data(str(tmp_path / "d.csv"))
+    for name in ("d.txt", "npz", "d.csv.zip"):
+        (tmp_path / name).write_text("1,2")
+        with pytest.raises(InputError, match=r"must end in \.npz, \.csv, .* or \.tfrecords"):
+            load_data(str(tmp_path / name))
 
 
 def test_keras_names_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,3 +323,24 @@ def test_keras_names_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     data = load_data("cifar10", val_fraction=0.5)
     assert data.class_names[3] == "cat"
     assert data.preprocess.scale == pytest.approx(1 / 255)
+
+
+def test_a_kind_of_file_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line in a table: what ends so is read by it, with what it is read for."""
+
+    def load(source: str, asked: Asked) -> RawData:
+        values = np.loadtxt(source)
+        return raw_data({"train": (values[:, 1:], values[:, 0], None)}, source, asked)
+
+    for table in (FILES, FOLDERS):
+        monkeypatch.setattr(table, "_entries", dict(table._entries))
+        monkeypatch.setattr(table, "_loaded", dict(table._loaded))
+    FILES.add("dat", Kind(load))
+    values = np.column_stack([np.arange(60) % 3, np.arange(60), np.ones(60)])
+    np.savetxt(tmp_path / "a.dat", values)
+    data = load_data(str(tmp_path / "a.dat"), head=Head("softmax", (3,), (2,)))
+    assert (data.kind, data.input_shape) == ("multiclass", (2,))
+    FOLDERS.add("dat", Kind(lambda source, asked: load(f"{source}/a.dat", asked),
+                            holds=lambda folder: (folder / "a.dat").exists()))  # fmt: skip
+    again = load_data(str(tmp_path), head=Head("softmax", (3,), (2,)))
+    assert again.fingerprint() == data.fingerprint()

@@ -24,6 +24,10 @@ CASES: dict[str, tuple[list[str], list[str], str]] = {
     "compress: model": (["compress", "no.keras", "--data", "digits"], [], NO_MODEL),
     "compress: suffix": (["compress", "m.txt", "--data", "digits"], [], "must end in .keras, .h5"),
     "compress: data": (["compress", "m.keras", "--data", "nowhere"], [], NO_DATA),
+    "compress: table": (
+        ["compress", "m.keras", "--data", "t.csv"], ["pandas"], INSTALL.format("tables"),
+    ),
+    "compress: label": ([*COMPRESS, "--label", "a"], [], "label goes with tables and TFRecords"),
     "compress: teacher": ([*COMPRESS, "--teacher", "no.keras"], [], NO_MODEL),
     "compress: value": ([*COMPRESS, "--sparsity", "2"], [], "sparsity must be in [0, 1)"),
     "compress: plan": ([*COMPRESS, "--plan", "no.toml"], [], NO_PLAN),
@@ -38,6 +42,8 @@ CASES: dict[str, tuple[list[str], list[str], str]] = {
         [*COMPRESS, "--runtimes", "openvino"], ["openvino"], INSTALL.format("openvino"),
     ),
     "run: data": (["run", "--data", "nowhere"], [], NO_DATA),
+    "run: table": (["run", "--data", "t.parquet"], ["pyarrow"], INSTALL.format("tables")),
+    "run: hub": (["run", "--data", "tfds:mnist"], ["tensorflow_datasets"], INSTALL.format("tfds")),
     "run: teacher": (["run", "--teacher", "no.keras"], [], NO_MODEL),
     "run: value": (["run", "--trials", "0"], [], "trials must be at least 1"),
     "run: plan": (["run", "--plan", "no.toml"], [], NO_PLAN),
@@ -98,7 +104,8 @@ print(json.dumps(results))
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[object]]:
     folder = tmp_path_factory.mktemp("early")
     (folder / "m.keras").write_bytes(b"read by nobody")
-    (folder / "m.txt").touch()
+    for name in ("m.txt", "t.csv", "t.parquet"):
+        (folder / name).touch()
     (folder / "other").mkdir()
     (folder / "other" / "note.txt").write_text("mine")
     done = subprocess.run(
@@ -118,4 +125,4 @@ def test_it_is_told_without_tensorflow(name: str, results: dict[str, list[object
     assert said.count("\n") == 1
     assert code == 2
     assert heavy == []
-    assert files == ["m.keras", "m.txt", "other", "other/note.txt"]
+    assert files == ["m.keras", "m.txt", "other", "other/note.txt", "t.csv", "t.parquet"]

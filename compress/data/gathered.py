@@ -1,0 +1,169 @@
+"""Rows of a table or records, batch by batch, as the arrays that a model is fed and judged by."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.core.errors import InputError
+from compress.data.fields import NAMES, Layout, Roles
+from compress.data.meaning import Head, Heads
+from compress.data.pictures import RESIZE
+from compress.data.pieces import Batch, Images, piece_for
+from compress.data.reading import Held
+
+Array = npt.NDArray[Any]
+
+
+class _Examples:
+    """Examples, labels and weights of one part.
+
+    Args:
+        layout, roles, resize, remedy: See `gathered`.
+    """
+
+    def __init__(
+        self, layout: Layout, roles: Roles, resize: tuple[int, int] | None, remedy: str
+    ) -> None:
+        self._roles = roles
+        self.inputs = {
+            name: piece_for(layout, columns, name, resize, remedy)
+            for name, columns in roles.inputs.items()
+        }
+        self._labels: dict[str, list[Array]] = {name: [] for name in roles.labels}
+        self._names = {column for column, held in layout.fields.items() if held.kind == NAMES}
+        self._weights: list[Array] = []
+        self.count = 0
+
+    def add(self, batch: Batch, rows: Sequence[str]) -> None:
+        """Appends a batch."""
+        if not len(rows):
+            return
+        self.count += len(rows)
+        for piece in self.inputs.values():
+            piece.add(batch, rows)
+        for name, columns in self._roles.labels.items():
+            held = [np.asarray(batch[column]) for column in columns]
+            if columns[0] in self._names:
+                held = [held[0].astype(str)]
+            self._labels[name].append(held[0] if len(held) == 1 else np.stack(held, axis=1))
+        if self._roles.weight:
+            self._weights.append(np.asarray(batch[self._roles.weight]).astype(np.float32))
+
+    def whole(self) -> Held:
+        """Returns all of it; nothing can be added then."""
+        x = {name: piece.whole() for name, piece in self.inputs.items()}
+        y = {name: np.concatenate(parts) for name, parts in self._labels.items()}
+        weight = np.concatenate(self._weights) if self._weights else None
+        return (
+            x[""] if list(x) == [""] else x,
+            (y[""] if list(y) == [""] else y) if y else None,
+            weight,
+        )
+
+    def close(self) -> None:
+        """Lets the files go; they stay for as long as arrays are mapped to them."""
+        for piece in self.inputs.values():
+            piece.close()
+
+
+def gathered(
+    batches: Iterator[tuple[str, Batch, Sequence[str]]],
+    layout: Layout,
+    roles: Roles,
+    head: Head | Heads | None,
+    resize: tuple[int, int] | None = None,
+    remedy: str = RESIZE,
+) -> dict[str, Held]:
+    """Reads batches to their end.
+
+    Args:
+        batches: Part ("train", "val" or "test"), values by field and what errors call each row;
+            numbers and lists are NaN where a value is missing, names and images None.
+        layout: What the source holds.
+        roles: What becomes of it.
+        head: Of the model that is fed, where there is one: examples take its input's shape where
+            they have as many numbers.
+        resize: Height and width that images become of.
+        remedy: What helps where images have several sizes.
+
+    Returns:
+        What each part holds, those without examples left out.
+
+    Raises:
+        InputError: Values are missing, lists or images have several sizes, there is no training
+            example, or the disk is full.
+    """
+    parts = {part: _Examples(layout, roles, resize, remedy) for part in ("train", "val", "test")}
+    missing: Counter[str] = Counter()
+    try:
+        for part, batch, rows in batches:
+            for name, values in batch.items():
+                missing[name] += _missing(values)
+            # what is missing is counted to the end; rows are of no use then
+            if not missing.total():
+                parts[part].add(batch, rows)
+        _require_all(missing, layout)
+        filled = {part: held for part, held in parts.items() if held.count}
+        if "train" not in filled:
+            raise InputError(
+                f"{layout.begins} must hold examples of the training part. Received: "
+                f"{', '.join(filled) or 'none'}."
+            )
+        _in_one_form(list(filled.values()))
+        return {part: _shaped(held.whole(), head) for part, held in filled.items()}
+    finally:
+        for held in parts.values():
+            held.close()
+
+
+def _missing(values: Any) -> int:
+    """Returns in how many rows a value is missing."""
+    if isinstance(values, list):
+        return sum(item is None for item in values)
+    if values.dtype == object:
+        return int((values == np.array(None)).sum())
+    if values.dtype.kind != "f":
+        return 0
+    return int(np.isnan(values).any(axis=tuple(range(1, values.ndim))).sum())
+
+
+def _require_all(missing: Counter[str], layout: Layout) -> None:
+    found = [f"{count:,} in {layout.noun} '{name}'" for name, count in missing.items() if count]
+    if found:
+        raise InputError(
+            f"{layout.begins} must have a value in every row. Received: missing "
+            f"{', '.join(found)} (empty, NaN, NA, null or None). Fill them in, or leave these "
+            "rows out."
+        )
+
+
+def _in_one_form(parts: Sequence[_Examples]) -> None:
+    """Makes images of all parts colour images where those of one are."""
+    for name in parts[0].inputs:
+        pieces = (part.inputs[name] for part in parts)
+        pictures = [piece.pictures for piece in pieces if isinstance(piece, Images)]
+        if not all(item.grey for item in pictures):
+            for item in pictures:
+                item.colour()
+
+
+def _shaped(held: Held, head: Head | Heads | None) -> Held:
+    """Returns examples in the shape of the model's input, where they have as many numbers."""
+    if head is None:
+        return held
+    shapes = head.inputs if isinstance(head, Heads) else {"": head.input_shape}
+    x, y, weight = held
+    if isinstance(x, dict):
+        return {name: _as(values, shapes[name]) for name, values in x.items()}, y, weight
+    return _as(x, next(iter(shapes.values()))), y, weight
+
+
+def _as(values: Array, shape: tuple[int | None, ...]) -> Array:
+    sizes = [size for size in shape if size is not None]
+    fits = len(sizes) == len(shape) > 0 and np.prod(sizes) == np.prod(values.shape[1:])
+    return values.reshape(len(values), *sizes) if fits else values
