@@ -5,7 +5,9 @@ What features there are the first record tells.
 
 from __future__ import annotations
 
+import gzip
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -112,9 +114,28 @@ def _raw(path: Path) -> Iterator[list[bytes]]:
                 f"{_reason(error)}, behind record {count:,}. Fetch it again."
             ) from None
         if batch is None:
+            if packed:
+                _check_whole(path, count)
             return
         yield batch.tolist()
         count += len(batch)
+
+
+def _check_whole(path: Path, count: int) -> None:
+    """Checks a gzipped file that was read: where it is cut off, TensorFlow takes that for its end.
+
+    Raises:
+        InputError: It is cut off.
+    """
+    try:
+        with gzip.open(path) as content:
+            while content.read(2**22):
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"TFRecord file '{path}' must be complete and readable. Received: {one_line(error)}, "
+            f"behind record {count:,}. Fetch it again."
+        ) from None
 
 
 def _layout(source: str, records: Sequence[bytes], path: Path) -> Layout:
