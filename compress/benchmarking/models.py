@@ -19,9 +19,12 @@ from compress.measure import count_macs
 from compress.measure.runtimes import runtimes, suffixes
 from compress.model.copies import sized_model
 from compress.model.inference import left_out
+from compress.model.input_sizes import InputShape, require_known, sizes_of
 from compress.model.io import SUFFIXES, as_model, load_model, save_model
+from compress.model.ports import input_names
 from compress.model.walk import calls, is_graph
 from compress.plan.bench import BenchPlan
+from compress.plan.input_shape import given
 
 if TYPE_CHECKING:
     import keras
@@ -86,19 +89,19 @@ class Prepared:
 
 
 def models_of(
-    given: ModelOrFile | Sequence[ModelOrFile], folder: Path | None = None
+    models: ModelOrFile | Sequence[ModelOrFile], folder: Path | None = None
 ) -> list[BenchModel]:
     """Checks models and files, and names them: files by their stems, models as Keras does.
 
     Args:
-        given: Keras models and paths, or one.
+        models: Keras models and paths, or one.
         folder: Where models are saved, as files of their own; None: there are none.
 
     Raises:
         InputError: None, something else, a file that does not exist, or of a kind that no runtime
             runs; or a model that no file can hold.
     """
-    items = list(given) if isinstance(given, (list, tuple)) else [given]
+    items = list(models) if isinstance(models, (list, tuple)) else [models]
     if not items:
         raise InputError("bench must be given at least one model. Received: none.")
     known = [*SUFFIXES, *suffixes()]
@@ -172,7 +175,7 @@ def prepare(
             counted.append(model)
             items += _as_it_is(model, plan)
             continue
-        loaded_model = fixed(load_model(model.path), plan.input_shape)
+        loaded_model = fixed(load_model(model.path), given(plan.input_shape))
         analysis = count_macs(loaded_model)
         counted.append(
             replace(
@@ -189,36 +192,27 @@ def prepare(
     return counted, made, [item for item in items if isinstance(item, Skipped)]
 
 
-def fixed(model: keras.Model, shape: tuple[int, ...] | None) -> keras.Model:
-    """Returns the model with inputs of known sizes; a shape is for a model of one input.
+def fixed(model: keras.Model, shape: InputShape | None) -> keras.Model:
+    """Returns the model with inputs of known sizes.
+
+    Args:
+        model: Functional or Sequential.
+        shape: Of one example; of a model with several inputs by their names, those that are open
+            (see `compress.model.input_sizes`).
 
     Raises:
-        InputError: Its sizes are open and no shape is given, the shape does not fit, or what
-            the model computes does not fit into memory.
+        InputError: A size stays open, the shape does not fit, or what the model computes does
+            not fit into memory.
     """
-    sizes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
-    own = next((size for size in sizes if None in size), sizes[0])
-    if shape is None:
-        if None in own:
-            raise InputError(
-                f"Model '{model.name}' must have a known input size to be timed. Received: {own}. "
-                "Give --input-shape, like 224,224,3."
-            )
-        return _runnable(model)
-    if len(sizes) > 1:
-        raise InputError(
-            f"input_shape must be of a model with one input. Received: '{model.name}', which takes "
-            f"{len(sizes)}. Build it with fixed sizes."
-        )
-    fits = len(own) == len(shape) and all(a in (None, b) for a, b in zip(own, shape, strict=True))
-    if not fits:
-        raise InputError(
-            f"input_shape must agree with model '{model.name}', which takes {own}. "
-            f"Received: {shape}."
-        )
-    # before Keras is asked: it has no words for sizes beyond 64 bits
-    require_room(4 * math.prod(shape), f"An input of shape {shape}, float32,")
-    return _runnable(sized_model(model, [shape]))
+    what, names = f"model '{model.name}'", input_names(model)
+    own = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+    found = sizes_of(what, list(zip(names, own, strict=True)), shape)
+    require_known(what, names, found, "to be timed")
+    sizes = [tuple(size for size in item if size is not None) for item in found]
+    for item in sizes:
+        # before Keras is asked: it has no words for sizes beyond 64 bits
+        require_room(4 * math.prod(item), f"An input of shape {item}, float32,")
+    return _runnable(sized_model(model, sizes))
 
 
 def _runnable(model: keras.Model) -> keras.Model:

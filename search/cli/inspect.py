@@ -28,7 +28,8 @@ def inspect(
         typer.Option(
             "--input-shape",
             metavar="LIST",
-            help="sizes of one example, where the model leaves them open: 224,224,3",
+            help="sizes of one example, where the model leaves them open: 224,224,3; of several "
+            "inputs by name: image=96,96,3,table=12",
         ),
     ] = "",
     plugins: Plugins = "",
@@ -48,13 +49,14 @@ def inspect(
     from compress.model.io import check_model_file, load_model
     from compress.plan.bench import BenchPlan
     from compress.plan.forms import listed
+    from compress.plan.input_shape import given
     from compress.prune.channels import coupled_groups
     from compress.report.costs import costs_json, render_costs
     from compress.report.coupling import render_coupling
 
     with reporting_errors("The same command starts again."):
         import_plugins(listed(plugins))
-        shape = BenchPlan(input_shape=input_shape).input_shape
+        shape = given(BenchPlan(input_shape=input_shape).input_shape)
         count = whole(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
         check_model_file(model)
         if profile:
