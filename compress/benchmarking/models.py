@@ -20,7 +20,8 @@ from compress.measure.runtimes import runtimes, suffixes
 from compress.model.copies import sized_model
 from compress.model.inference import left_out
 from compress.model.input_sizes import InputShape, require_known, sizes_of
-from compress.model.io import SUFFIXES, as_model, load_model, save_model
+from compress.model.io import as_model, load_model, save_model
+from compress.model.kinds import SUFFIXES
 from compress.model.ports import input_names
 from compress.model.walk import calls, is_graph
 from compress.plan.bench import BenchPlan

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.measure.call_shapes import CallShapes, Sized, Uncountable
+from compress.measure.graph_files import read_graph_file
 from compress.measure.layer_costs import Analysis, LayerCost
 from compress.measure.op_classes import COUNTED_ZERO, REASONS, other_ops
 from compress.measure.rules import rule_of
 from compress.measure.walk import Step, Walk, width
 from compress.model.input_sizes import InputShape, sizes_of
 from compress.model.io import as_model
+from compress.model.kinds import foreign
 from compress.model.program import Program
 from compress.model.recording import record
 
@@ -35,7 +37,7 @@ def count_macs(model: keras.Model | str | Path, input_shape: InputShape | None =
     Args:
         model: Functional, Sequential, or subclassed where it can be traced, or the path of a
             file; nested models and layers made of layers are opened, shared layers counted at
-            every call.
+            every call. Of a `.tflite` file or a SavedModel's folder operators are counted.
         input_shape: Of one example, where the model's own has unknown sizes; of a model with
             several inputs one for each, in a list, or by name (those that are open).
 
@@ -53,6 +55,8 @@ def count_macs(model: keras.Model | str | Path, input_shape: InputShape | None =
     Reference:
         One multiply-accumulate as one MAC, FLOPs = 2 x MACs: docs/macs.md has the formulas.
     """
+    if isinstance(model, (str, Path)) and foreign(Path(model)) is not None:
+        return read_graph_file(model, input_shape).costs
     program = record(as_model(model), _opens)
     walk = _walk(program, input_shape)
     seen: set[int] = set()

@@ -17,6 +17,7 @@ from compress.data.handed_over import is_bare
 from compress.model.compiled import CompiledOutput, compiled_of, compiled_outputs
 from compress.model.heads import check_head
 from compress.model.io import as_model, load_model, save_model
+from compress.model.kinds import refuse_graphs
 from compress.model.walk import functional, weights_hash
 from compress.pipeline.checks import check_by_data, check_by_models, told
 from compress.pipeline.context import OnProgress, Work, silent
@@ -179,6 +180,7 @@ class _Given:
 def _given(model: keras.Model | str | Path, plan: Plan, place: Path) -> _Given:
     if isinstance(model, (str, Path)):
         path = Path(model)
+        refuse_graphs(path)  # before data are asked for, which would not help
         folder = RunFolder(plan.out or f"runs/compress-{path.stem}")
         return _Given(path, path, folder, {"model": str(model)})
     model = as_model(model)
