@@ -28,6 +28,7 @@ class SavedModel:
     Attributes:
         signature: The name.
         signatures: All names.
+        loaded: What TensorFlow made of it.
         function: The signature's concrete function; it takes its inputs by name.
         inputs, outputs: What it takes and gives, by name in alphabetical order.
 
@@ -43,14 +44,14 @@ class SavedModel:
         with captured_stderr() as written, quiet_logger("tensorflow"):
             try:
                 # held: its functions do not hold its variables
-                self._loaded: Any = tf.saved_model.load(str(path))
+                self.loaded: Any = tf.saved_model.load(str(path))
             except Exception as error:  # damage, and operations that this TensorFlow lacks
                 reason = str(error).strip() or written().strip() or repr(error)
                 raise InputError(
                     f"TensorFlow must be able to load '{path}'. Received: "
                     f"{one_line(reason.splitlines()[0], 300)}."
                 ) from None
-        functions = dict(self._loaded.signatures)
+        functions = dict(self.loaded.signatures)
         self.signatures = tuple(sorted(functions))
         self.signature = self._chosen(signature)
         self.function: Any = functions[self.signature]
@@ -102,6 +103,12 @@ class SavedModel:
         require_known(what, [name for name, _ in own], found, purpose)
         return [tuple(size for size in sizes if size is not None) for sizes in found]
 
+    def shapes_at(self, sizes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+        """Returns the shapes of the inputs with their batch axis: as it is fixed, else 1."""
+        return [
+            _batched(shape, size) for (_, shape, _), size in zip(self.inputs, sizes, strict=True)
+        ]
+
     def at(self, sizes: Sequence[Sequence[int]]) -> Any:
         """Returns the signature as a concrete function of known sizes at batch 1.
 
@@ -117,8 +124,8 @@ class SavedModel:
 
         function = self.function
         specs = {
-            name: tf.TensorSpec(_batched(shape, size), kind, name=name)
-            for (name, shape, kind), size in zip(self.inputs, sizes, strict=True)
+            name: tf.TensorSpec(shape, kind)
+            for (name, _, kind), shape in zip(self.inputs, self.shapes_at(sizes), strict=True)
         }
         try:
             return tf.function(lambda **given: function(**given)).get_concrete_function(**specs)

@@ -39,6 +39,9 @@ class BenchPlan:
         None, "--input-shape", "sizes of one example, where a model leaves them open: 224,224,3; "
         "of several inputs by name: image=96,96,3,table=12",
     )  # fmt: skip
+    signature: str = option(
+        "", "--signature", "of SavedModels that have several: the one that is timed"
+    )
     precision: float = option(
         0.02, "--precision", "stop when each ratio's 95 % half-width is below this share"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from compress.measure.graph_files.counting import count_graph
 from compress.measure.graph_files.ports import Port
 from compress.measure.graph_files.tf_builder import graph_of
 from compress.measure.graph_files.tf_table import TENSORFLOW
+from compress.measure.layer_costs import Analysis
 from compress.model.input_sizes import InputShape
 from compress.model.kinds import Foreign
 from compress.model.saved_models import SavedModel, bytes_of
@@ -22,8 +24,7 @@ def read_saved_model(
 ) -> GraphFile:
     """Loads and counts a SavedModel; see `compress.measure.graph_files.read_graph_file`."""
     model = SavedModel(path, signature)
-    sizes = model.sizes(input_shape, "to be counted")
-    costs = count_graph(graph_of(_frozen(model, sizes)), TENSORFLOW)
+    costs = count_saved_model(model, model.sizes(input_shape, "to be counted"))
     return GraphFile(
         path, what, model.signature, model.signatures,
         tuple(Port(*spec) for spec in model.inputs), tuple(Port(*spec) for spec in model.outputs),
@@ -31,7 +32,20 @@ def read_saved_model(
     )  # fmt: skip
 
 
-def _frozen(model: SavedModel, sizes: list[tuple[int, ...]]) -> Any:
+def count_saved_model(model: SavedModel, sizes: Sequence[tuple[int, ...]]) -> Analysis:
+    """Counts a loaded SavedModel.
+
+    Args:
+        model: With the signature that is counted.
+        sizes: Of one example, an input each; see `SavedModel.sizes`.
+
+    Raises:
+        InputError: It cannot run at these sizes, or its graph cannot be read.
+    """
+    return count_graph(graph_of(_frozen(model, sizes)), TENSORFLOW)
+
+
+def _frozen(model: SavedModel, sizes: Sequence[tuple[int, ...]]) -> Any:
     """Returns a signature's graph at known sizes, with constants in place of variables.
 
     Raises:
