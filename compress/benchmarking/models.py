@@ -191,7 +191,7 @@ def prepare(
         if model.path.is_dir():
             source = SavedModel(model.path, plan.signature)
             sizes = source.sizes(shape, "to be timed")
-            counted.append(_counted(model, count_saved_model(source, sizes)))
+            counted.append(_counted_graph(model, source, sizes))
             with TracedSavedModel(source, sizes) as traced:
                 items += _converted(model.name, traced, plan, folder)
         elif model.is_keras:
@@ -206,6 +206,16 @@ def prepare(
             items += _as_it_is(model, plan, path)
     made = [item for item in items if isinstance(item, Prepared)]
     return counted, made, [item for item in items if isinstance(item, Skipped)]
+
+
+def _counted_graph(
+    model: BenchModel, source: SavedModel, sizes: Sequence[tuple[int, ...]]
+) -> BenchModel:
+    """Counts a SavedModel; one that cannot be counted can be timed all the same."""
+    try:
+        return _counted(model, count_saved_model(source, sizes))
+    except InputError as error:
+        return replace(model, notes=(f"MACs are not counted: {error}",))
 
 
 def _counted(model: BenchModel, analysis: Analysis, notes: tuple[str, ...] = ()) -> BenchModel:

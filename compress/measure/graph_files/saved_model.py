@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from compress.core.errors import InputError, one_line
 from compress.core.native_output import captured_stderr, quiet_logger
 from compress.measure.graph_files._base import GraphFile
 from compress.measure.graph_files.counting import count_graph
 from compress.measure.graph_files.ports import Port
+from compress.measure.graph_files.records import Graph
 from compress.measure.graph_files.tf_builder import graph_of
 from compress.measure.graph_files.tf_table import TENSORFLOW
 from compress.measure.layer_costs import Analysis
@@ -42,14 +42,15 @@ def count_saved_model(model: SavedModel, sizes: Sequence[tuple[int, ...]]) -> An
     Raises:
         InputError: It cannot run at these sizes, or its graph cannot be read.
     """
-    return count_graph(graph_of(_frozen(model, sizes)), TENSORFLOW)
+    return count_graph(_graph(model, sizes), TENSORFLOW)
 
 
-def _frozen(model: SavedModel, sizes: Sequence[tuple[int, ...]]) -> Any:
+def _graph(model: SavedModel, sizes: Sequence[tuple[int, ...]]) -> Graph:
     """Returns a signature's graph at known sizes, with constants in place of variables.
 
     Raises:
-        InputError: TensorFlow cannot write it as one graph (of more than 2 GiB, say).
+        InputError: TensorFlow cannot write it as one graph (of more than 2 GiB, say), or does not
+            know its sizes.
     """
     from tensorflow.python.framework import convert_to_constants
 
@@ -59,7 +60,9 @@ def _frozen(model: SavedModel, sizes: Sequence[tuple[int, ...]]) -> Any:
             frozen = convert_to_constants.convert_variables_to_constants_v2(
                 function, lower_control_flow=False
             )
-            return frozen.graph.as_graph_def()
+            return graph_of(frozen.graph.as_graph_def())
+        except InputError:
+            raise
         except Exception as error:  # of protobuf and of TensorFlow, of many kinds
             raise InputError(
                 f"The graph of '{model.path}' must be readable with its variables as constants. "

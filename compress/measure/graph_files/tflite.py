@@ -22,9 +22,18 @@ def read_tflite(
     if signature and signature not in names:
         raise unknown_name(f"signature of '{path}'", signature, names)
     chosen = signature or next((name for name in names if not reader.signatures[name]), "")
-    inputs, outputs = reader.ports(chosen)
-    sizes = sizes_of(f"'{path}'", [(port.name, port.sizes) for port in inputs], input_shape)
+    with reader.doubted():
+        inputs, outputs = reader.ports(chosen)
+        own = [(port.name, port.sizes) for port in inputs]
+        graph = reader.graph(chosen, sizes_of(f"'{path}'", own, input_shape))
+        costs = count_graph(graph, TFLITE)
     return GraphFile(
-        path, what, chosen, names, tuple(inputs), tuple(outputs), path.stat().st_size,
-        count_graph(reader.graph(chosen, sizes), TFLITE),
-    )  # fmt: skip
+        path,
+        what,
+        chosen,
+        names,
+        tuple(inputs),
+        tuple(outputs),
+        path.stat().st_size,
+        costs,
+    )

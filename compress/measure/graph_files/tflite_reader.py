@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,16 +51,12 @@ class TFLiteReader:
         self._verify()
         self._kinds = _names(schema.BuiltinOperator)
         self._types = {number: name.lower() for number, name in _names(schema.TensorType).items()}
-        try:
+        with self.doubted():
             self._model: Any = schema.ModelT.InitFromPackedBuf(self._content, 0)
             self.signatures: dict[str, int] = {
                 _text(item.signatureKey): int(item.subgraphIndex)
                 for item in self._model.signatureDefs or ()
             }
-        except Exception as error:  # flatbuffers checks nothing: damage shows as any error
-            raise self._damaged(repr(error)) from None
-        self._tensors: dict[tuple[int, int], Tensor] = {}
-        self._names: dict[int, str] = {}
 
     def _verify(self) -> None:
         """Lets LiteRT check the file as a whole, before anything in it is believed."""
@@ -70,6 +67,20 @@ class TFLiteReader:
                 Interpreter(model_content=self._content)
             except (ValueError, RuntimeError) as error:
                 raise self._damaged(str(error) or written().strip()) from None
+
+    @contextmanager
+    def doubted(self) -> Iterator[None]:
+        """Takes any error while the file is read for damage: LiteRT does not check everything.
+
+        Raises:
+            InputError: In place of the error.
+        """
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:  # numbers of tensors and graphs may be any, and sizes
+            raise self._damaged(repr(error)) from None
 
     def _damaged(self, reason: str) -> InputError:
         return InputError(
@@ -109,19 +120,13 @@ class TFLiteReader:
         Args:
             signature: Its name; empty: the first graph.
             sizes: Of one example, an input each.
-
-        Raises:
-            InputError: The file is damaged.
         """
         number = self.signatures.get(signature, 0)
         raw = self._model.subgraphs[number]
         known: Mapping[int, tuple[int, ...]] = {}
         if number == 0 and any(None in _declared(item) for item in raw.tensors):
             known = self._resized([(1, *size) for size in sizes])
-        try:
-            return self._graph(number, known, self._mapped(signature)[1])
-        except (IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise self._damaged(repr(error)) from None
+        return self._graph(number, known, self._mapped(signature)[1])
 
     def _resized(self, shapes: Sequence[Sizes]) -> dict[int, tuple[int, ...]]:
         """Lets LiteRT work out all shapes of the first graph; nothing is run.
