@@ -19,11 +19,10 @@ _OTHERS = {
     ".lite": "a LiteRT file",
     ".onnx": "an ONNX file",
     ".mnn": "an MNN file",
-    ".pb": "a graph of TensorFlow 1",
-    ".pt": "a PyTorch file",
-    ".pth": "a PyTorch file",
-    ".safetensors": "a file of weights alone",
+    ".pb": "a file of TensorFlow 1",
 }
+"""Files that hold a graph, by their suffixes."""
+_PYTORCH = (".pt", ".pth")
 _GRAPH = "a graph of operations in which no layers are left"
 _ORIGINAL = "Give the Keras model that it was made of (model.save('model.keras'))."
 
@@ -95,11 +94,16 @@ def refuse_graphs(path: Path) -> None:
     """Refuses what is no Keras model, as far as its name says or it is a folder.
 
     Raises:
-        InputError: It is a graph without layers (LiteRT, a SavedModel, ONNX, ...); the message
-            says what to give instead.
+        InputError: It is a graph without layers (LiteRT, a SavedModel, ONNX, ...), or of PyTorch;
+            the message says what to give instead.
     """
     if path.is_dir():
         raise InputError(_not_a_folder(path))
+    if path.suffix.lower() in _PYTORCH:
+        raise InputError(
+            f"A model must be a Keras model ({', '.join(SUFFIXES)}). Received: '{path}', a PyTorch "
+            "file. Build the model in Keras and put its weights there."
+        )
     if path.suffix.lower() in _OTHERS:
         found = foreign(path)
         what, remedy = _OTHERS[path.suffix.lower()], found.remedy if found else _ORIGINAL

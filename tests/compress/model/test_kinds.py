@@ -49,7 +49,7 @@ CASES = {
     "old": "old', a SavedModel of Keras 2: a graph .* Load it with tf_keras.models.load_model.*"
     "save it as .h5",
     "m.onnx": "m.onnx', an ONNX file: a graph",
-    "m.pt": "m.pt', a PyTorch file: a graph",
+    "m.pt": "m.pt', a PyTorch file. Build the model in Keras",
     "unpacked": "folder '.*unpacked', the inside of a .keras file. Put its files into a .zip",
     "empty": "a folder that holds saved_model.pb. Received: folder '.*empty' without it",
 }
