@@ -23,6 +23,7 @@ from compress.benchmarking.result import BenchResult, Timed, key_of, write_resul
 from compress.core.atomic_files import new_folder
 from compress.core.errors import InputError
 from compress.measure import Entry, time_entries
+from compress.model.saved_models import bytes_of
 from compress.plan.bench import BenchPlan
 from compress.plan.keywords import BENCH
 
@@ -44,14 +45,15 @@ def bench(
 ) -> BenchResult:
     """Times models and files against each other, everything in one run of blocks.
 
-    Keras models are converted for each runtime and format; a `.tflite`, `.onnx` or `.mnn`
-    file is timed as it is. Each ratio is against the first model (the first of `compare`) in
-    the same configuration (runtime, format, threads); what format a file holds is not known,
-    so it is compared with any, the first that there is. Where one model is given, ratios are
-    against its first configuration.
+    Keras models and SavedModels are converted for each runtime and format; a `.tflite`, `.onnx`
+    or `.mnn` file is timed as it is. Each ratio is against the first model (the first of
+    `compare`) in the same configuration (runtime, format, threads); what format a file holds is
+    not known, so it is compared with any, the first that there is. Where one model is given,
+    ratios are against its first configuration.
 
     Args:
-        models: Keras models (named as they are in Keras) and files, or one of them.
+        models: Keras models (named as they are in Keras), files and folders of SavedModels, or
+            one of them.
         plan: Runtimes, formats, threads, precision, budget; keywords go over it.
         on_progress: Called with (what is done, share of it).
         **settings: Fields of `BenchPlan`: runtimes, formats, threads, compare, budget, ...
@@ -99,7 +101,9 @@ def _bench(
         counted, prepared, skipped = prepare(given, plan, place)
         if not prepared:
             reasons = "; ".join(dict.fromkeys(item.reason for item in skipped))
-            raise InputError(f"bench must have something to time. Received: {reasons}.")
+            raise InputError(
+                f"bench must have something to time. Received: {reasons}.{_remedy(given, plan)}"
+            )
         keyed = {
             key_of(item.model, item.runtime, item.format, threads): (item, threads)
             for threads in plan.threads
@@ -118,7 +122,7 @@ def _bench(
             on_progress=lambda share: tell("timing", share),
         )
         timed = tuple(
-            Timed(item.model, item.runtime, item.format, item.path.stat().st_size, latency[key])
+            Timed(item.model, item.runtime, item.format, bytes_of(item.path), latency[key])
             for key, (item, _) in keyed.items()
         )
         # of a model that was no file there is none afterwards
@@ -132,6 +136,13 @@ def _bench(
                 shutil.move(file, folder / file.name)
             write_result(result, folder)
     return result
+
+
+def _remedy(given: Sequence[BenchModel], plan: BenchPlan) -> str:
+    """Says what runs a SavedModel that no converter takes."""
+    if "tensorflow" in plan.runtimes or not any(model.path.is_dir() for model in given):
+        return ""
+    return " Give --runtimes tensorflow, which runs a SavedModel as it is."
 
 
 def _baselines(keyed: dict[str, tuple[Prepared, int]], plan: BenchPlan) -> dict[str, str]:

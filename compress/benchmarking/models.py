@@ -11,22 +11,31 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from compress.benchmarking.files import of_file
 from compress.core.errors import InputError, MissingDependency, RunFailed
 from compress.core.memory import require_room
 from compress.core.plugins import RUNTIMES
 from compress.core.registry import loaded
-from compress.measure import count_macs
+from compress.exporting.saved_model import TracedSavedModel
+from compress.exporting.traced import Traced
+from compress.measure import Analysis, count_macs
+from compress.measure.graph_files.saved_model import count_saved_model
 from compress.measure.runtimes import runtimes, suffixes
 from compress.model.copies import sized_model
 from compress.model.inference import left_out
-from compress.model.io import SUFFIXES, as_model, load_model, save_model
+from compress.model.input_sizes import InputShape, require_known, sizes_of
+from compress.model.io import as_model, load_model, save_model
+from compress.model.kinds import SUFFIXES, check_graph_file
+from compress.model.ports import input_names
+from compress.model.saved_models import SavedModel
 from compress.model.walk import calls, is_graph
 from compress.plan.bench import BenchPlan
+from compress.plan.input_shape import given
 
 if TYPE_CHECKING:
     import keras
 
-    from compress.exporting.traced import Traced
+    from compress.exporting.traced import Convertible
 
 ModelOrFile: TypeAlias = "keras.Model | str | Path"
 CALIBRATION = 32
@@ -41,7 +50,8 @@ class BenchModel:
     Attributes:
         name: The file's stem, made unique.
         path: As given; of a Keras model the file that it was saved to for the time being.
-        macs, params, nonzero: Counted; None for files that are no Keras models.
+        macs, params, nonzero: Counted; None for files that are neither Keras models nor LiteRT's,
+            nor SavedModels.
         unsupported: What `macs` leaves out.
         notes: What of the model is not timed.
     """
@@ -62,7 +72,7 @@ class BenchModel:
     @property
     def is_keras(self) -> bool:
         """Whether it is a Keras model, to be converted."""
-        return self.path.suffix in SUFFIXES
+        return self.path.suffix in SUFFIXES and not self.path.is_dir()
 
 
 @dataclass(frozen=True)
@@ -86,19 +96,19 @@ class Prepared:
 
 
 def models_of(
-    given: ModelOrFile | Sequence[ModelOrFile], folder: Path | None = None
+    models: ModelOrFile | Sequence[ModelOrFile], folder: Path | None = None
 ) -> list[BenchModel]:
     """Checks models and files, and names them: files by their stems, models as Keras does.
 
     Args:
-        given: Keras models and paths, or one.
+        models: Keras models and paths, or one.
         folder: Where models are saved, as files of their own; None: there are none.
 
     Raises:
         InputError: None, something else, a file that does not exist, or of a kind that no runtime
             runs; or a model that no file can hold.
     """
-    items = list(given) if isinstance(given, (list, tuple)) else [given]
+    items = list(models) if isinstance(models, (list, tuple)) else [models]
     if not items:
         raise InputError("bench must be given at least one model. Received: none.")
     known = [*SUFFIXES, *suffixes()]
@@ -108,19 +118,28 @@ def models_of(
             assert folder is not None, "models are saved by bench() alone"
             item = _saved(as_model(item), folder / str(place))
         path = Path(item)
-        if path.suffix not in known:
-            raise InputError(
-                f"A model file must end in {', '.join(dict.fromkeys(known))}. Received: '{path}'."
-            )
-        if not path.is_file():
-            raise InputError(f"A model file must exist. Received: '{path}'.")
+        _check_path(path, known)
         names = [model.name for model in found]
-        name, number = path.stem, 1
+        name = stem = path.name if path.is_dir() else path.stem
+        number = 1
         while name in names:
             number += 1
-            name = f"{path.stem}-{number}"
+            name = f"{stem}-{number}"
         found.append(BenchModel(name, path))
     return found
+
+
+def _check_path(path: Path, known: Sequence[str]) -> None:
+    """Refuses what is neither a file that a runtime runs nor a SavedModel's folder."""
+    if path.is_dir():
+        check_graph_file(path)
+    elif path.suffix not in known:
+        raise InputError(
+            f"A model file must end in {', '.join(dict.fromkeys(known))}, or be the folder of a "
+            f"SavedModel. Received: '{path}'."
+        )
+    elif not path.is_file():
+        raise InputError(f"A model file must exist. Received: '{path}'.")
 
 
 def _saved(model: keras.Model, folder: Path) -> Path:
@@ -168,57 +187,65 @@ def prepare(
     counted: list[BenchModel] = []
     items: list[Prepared | Skipped] = []
     for model in models:
-        if not model.is_keras:
-            counted.append(model)
-            items += _as_it_is(model, plan)
-            continue
-        loaded_model = fixed(load_model(model.path), plan.input_shape)
-        analysis = count_macs(loaded_model)
-        counted.append(
-            replace(
-                model,
-                macs=analysis.macs,
-                params=analysis.params,
-                unsupported=analysis.unsupported,
-                nonzero=analysis.nonzero,
-                notes=left_out(loaded_model),
-            )
-        )
-        items += _converted(model.name, loaded_model, plan, folder)
+        shape = given(plan.input_shape)
+        if model.path.is_dir():
+            source = SavedModel(model.path, plan.signature)
+            sizes = source.sizes(shape, "to be timed")
+            counted.append(_counted_graph(model, source, sizes))
+            with TracedSavedModel(source, sizes) as traced:
+                items += _converted(model.name, traced, plan, folder)
+        elif model.is_keras:
+            loaded_model = fixed(load_model(model.path), shape)
+            analysis = count_macs(loaded_model)
+            counted.append(_counted(model, analysis, left_out(loaded_model)))
+            with Traced(loaded_model) as traced_model:
+                items += _converted(model.name, traced_model, plan, folder)
+        else:
+            found, path = of_file(model.path, shape, folder / f"{model.name}.tflite")
+            counted.append(model if found is None else _counted(model, found))
+            items += _as_it_is(model, plan, path)
     made = [item for item in items if isinstance(item, Prepared)]
     return counted, made, [item for item in items if isinstance(item, Skipped)]
 
 
-def fixed(model: keras.Model, shape: tuple[int, ...] | None) -> keras.Model:
-    """Returns the model with inputs of known sizes; a shape is for a model of one input.
+def _counted_graph(
+    model: BenchModel, source: SavedModel, sizes: Sequence[tuple[int, ...]]
+) -> BenchModel:
+    """Counts a SavedModel; one that cannot be counted can be timed all the same."""
+    try:
+        return _counted(model, count_saved_model(source, sizes))
+    except InputError as error:
+        return replace(model, notes=(f"MACs are not counted: {error}",))
+
+
+def _counted(model: BenchModel, analysis: Analysis, notes: tuple[str, ...] = ()) -> BenchModel:
+    return replace(
+        model, macs=analysis.macs, params=analysis.params, unsupported=analysis.unsupported,
+        nonzero=analysis.nonzero, notes=notes,
+    )  # fmt: skip
+
+
+def fixed(model: keras.Model, shape: InputShape | None) -> keras.Model:
+    """Returns the model with inputs of known sizes.
+
+    Args:
+        model: Functional or Sequential.
+        shape: Of one example; of a model with several inputs by their names, those that are open
+            (see `compress.model.input_sizes`).
 
     Raises:
-        InputError: Its sizes are open and no shape is given, the shape does not fit, or what
-            the model computes does not fit into memory.
+        InputError: A size stays open, the shape does not fit, or what the model computes does
+            not fit into memory.
     """
-    sizes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
-    own = next((size for size in sizes if None in size), sizes[0])
-    if shape is None:
-        if None in own:
-            raise InputError(
-                f"Model '{model.name}' must have a known input size to be timed. Received: {own}. "
-                "Give --input-shape, like 224,224,3."
-            )
-        return _runnable(model)
-    if len(sizes) > 1:
-        raise InputError(
-            f"input_shape must be of a model with one input. Received: '{model.name}', which takes "
-            f"{len(sizes)}. Build it with fixed sizes."
-        )
-    fits = len(own) == len(shape) and all(a in (None, b) for a, b in zip(own, shape, strict=True))
-    if not fits:
-        raise InputError(
-            f"input_shape must agree with model '{model.name}', which takes {own}. "
-            f"Received: {shape}."
-        )
-    # before Keras is asked: it has no words for sizes beyond 64 bits
-    require_room(4 * math.prod(shape), f"An input of shape {shape}, float32,")
-    return _runnable(sized_model(model, [shape]))
+    what, names = f"model '{model.name}'", input_names(model)
+    own = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+    found = sizes_of(what, list(zip(names, own, strict=True)), shape)
+    require_known(what, names, found, "to be timed")
+    sizes = [tuple(size for size in item if size is not None) for item in found]
+    for item in sizes:
+        # before Keras is asked: it has no words for sizes beyond 64 bits
+        require_room(4 * math.prod(item), f"An input of shape {item}, float32,")
+    return _runnable(sized_model(model, sizes))
 
 
 def _runnable(model: keras.Model) -> keras.Model:
@@ -234,7 +261,7 @@ def _runnable(model: keras.Model) -> keras.Model:
     return model
 
 
-def _as_it_is(model: BenchModel, plan: BenchPlan) -> list[Prepared | Skipped]:
+def _as_it_is(model: BenchModel, plan: BenchPlan, path: Path) -> list[Prepared | Skipped]:
     """Gives a file to those of the plan's runtimes that run its kind."""
     fitting = [item.name for item in runtimes() if model.path.suffix in item.suffixes]
     chosen = [name for name in plan.runtimes if name in fitting]
@@ -243,7 +270,7 @@ def _as_it_is(model: BenchModel, plan: BenchPlan) -> list[Prepared | Skipped]:
             f"runtimes must hold one that runs '{model.path}': {', '.join(fitting)}. "
             f"Received: {', '.join(plan.runtimes)}."
         )
-    return [_tried(Prepared(model.name, name, FILE, model.path)) for name in chosen]
+    return [_tried(Prepared(model.name, name, FILE, path)) for name in chosen]
 
 
 def _tried(item: Prepared) -> Prepared | Skipped:
@@ -255,7 +282,7 @@ def _tried(item: Prepared) -> Prepared | Skipped:
     return item
 
 
-def _random(traced: Traced, seed: int) -> list[npt.NDArray[Any]]:
+def _random(traced: Convertible, seed: int) -> list[npt.NDArray[Any]]:
     """Returns random inputs: normal; 0 and 1 where a model takes whole numbers."""
     random = np.random.default_rng(seed)
     found: list[npt.NDArray[Any]] = []
@@ -267,28 +294,25 @@ def _random(traced: Traced, seed: int) -> list[npt.NDArray[Any]]:
 
 
 def _converted(
-    label: str, model: keras.Model, plan: BenchPlan, folder: Path
+    label: str, traced: Convertible, plan: BenchPlan, folder: Path
 ) -> list[Prepared | Skipped]:
-    from compress.exporting.traced import Traced
-
     found: list[Prepared | Skipped] = []
     files: dict[tuple[str, str], Path] = {}
-    with Traced(model) as traced:
-        calibration = _random(traced, plan.seed)
-        for name in plan.runtimes:
-            runtime = RUNTIMES[name]
-            for kind in plan.formats:
-                if kind not in runtime.formats:
-                    reason = f"{name} is not given {kind}: it runs {', '.join(runtime.formats)}"
-                    found.append(Skipped(label, name, kind, reason))
-                    continue
-                try:
-                    if (runtime.maker, kind) not in files:  # runtimes of one kind share a file
-                        stem = folder / f"{label}.{kind}"
-                        make = loaded(runtime.maker)
-                        files[runtime.maker, kind] = make(traced, kind, stem, calibration)
-                    made = files[runtime.maker, kind]
-                    found.append(_tried(Prepared(label, name, kind, made)))
-                except (MissingDependency, RunFailed) as error:
-                    found.append(Skipped(label, name, kind, str(error)))
+    calibration = _random(traced, plan.seed)
+    for name in plan.runtimes:
+        runtime = RUNTIMES[name]
+        for kind in plan.formats:
+            if kind not in runtime.formats:
+                reason = f"{name} is not given {kind}: it runs {', '.join(runtime.formats)}"
+                found.append(Skipped(label, name, kind, reason))
+                continue
+            try:
+                if (runtime.maker, kind) not in files:  # runtimes of one kind share a file
+                    stem = folder / f"{label}.{kind}"
+                    make = loaded(runtime.maker)
+                    files[runtime.maker, kind] = make(traced, kind, stem, calibration)
+                made = files[runtime.maker, kind]
+                found.append(_tried(Prepared(label, name, kind, made)))
+            except (MissingDependency, RunFailed) as error:
+                found.append(Skipped(label, name, kind, str(error)))
     return found

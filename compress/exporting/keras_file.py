@@ -1,7 +1,8 @@
-"""A Keras model as a `.keras` file that computes in float32."""
+"""A model as what TensorFlow itself runs: a `.keras` file in float32, or a SavedModel."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,15 @@ from compress.model.copies import float32_model
 from compress.model.io import save_model
 
 if TYPE_CHECKING:
-    from compress.exporting.traced import Examples, Traced
+    from compress.exporting.traced import Convertible, Examples
 
 
-def file_for(traced: Traced, kind: str, stem: Path, inputs: Examples) -> Path:
-    """Writes the file that a runtime of Keras models is given; see `Runtime.maker`."""
+def file_for(traced: Convertible, kind: str, stem: Path, inputs: Examples) -> Path:
+    """Writes what TensorFlow is given of a model; see `Runtime.maker`."""
+    if isinstance(traced.model, str):
+        path = Path(f"{stem}.saved_model")
+        shutil.copytree(traced.saved(), path)
+        return path
     path = Path(f"{stem}.keras")
     save_model(float32_model(traced.model), path)
     return path

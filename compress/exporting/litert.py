@@ -10,7 +10,7 @@ from compress.core.atomic_files import replacing
 from compress.core.errors import InputError
 from compress.exporting.conversions import convert
 from compress.exporting.refusals import explained
-from compress.exporting.traced import Examples, Traced, read_examples
+from compress.exporting.traced import Convertible, Examples, Traced, read_examples
 
 if TYPE_CHECKING:
     import keras
@@ -47,7 +47,7 @@ def export_litert(
 
 
 def write_litert(
-    traced: Traced,
+    traced: Convertible,
     path: Path,
     kind: str = "float32",
     *,
@@ -69,14 +69,14 @@ def write_litert(
         )
 
 
-def file_for(traced: Traced, kind: str, stem: Path, inputs: Examples) -> Path:
+def file_for(traced: Convertible, kind: str, stem: Path, inputs: Examples) -> Path:
     """Writes the file that a runtime of `.tflite` files is given; see `Runtime.maker`."""
     path = Path(f"{stem}.tflite")
     write_litert(traced, path, kind, representative=inputs)
     return path
 
 
-def plain_file(traced: Traced) -> Path:
+def plain_file(traced: Convertible) -> Path:
     """Returns the float32 file of a traced model, written once beside it."""
     path = traced.place / "float32.tflite"
     if not path.exists():

@@ -17,7 +17,7 @@ from compress.exporting.litert import plain_file
 from compress.exporting.refusals import explained
 
 if TYPE_CHECKING:
-    from compress.exporting.traced import Examples, Traced
+    from compress.exporting.traced import Convertible, Examples
 
 CONVERTER = "MNN's converter"
 
@@ -41,7 +41,7 @@ def export_mnn(source: Path, path: Path) -> None:
         _convert(source, temporary)
 
 
-def file_for(traced: Traced, kind: str, stem: Path, inputs: Examples) -> Path:
+def file_for(traced: Convertible, kind: str, stem: Path, inputs: Examples) -> Path:
     """Writes the file that MNN is given of a Keras model; see `Runtime.maker`."""
     path = Path(f"{stem}.mnn")
     export_mnn(plain_file(traced), path)

@@ -20,6 +20,7 @@ from compress.exporting.conversions import convert
 from compress.exporting.refusals import explained
 from compress.exporting.scopes import without_calls
 from compress.exporting.traced import (
+    Convertible,
     Examples,
     Port,
     Traced,
@@ -56,7 +57,7 @@ def export_onnx(model: keras.Model, path: Path, *, opset: int | None = None) -> 
         write_onnx(traced, path, opset=opset)
 
 
-def write_onnx(traced: Traced, path: Path, *, opset: int | None = None) -> None:
+def write_onnx(traced: Convertible, path: Path, *, opset: int | None = None) -> None:
     """Writes an `.onnx` file of a traced model; see `export_onnx`."""
     require_packages(MAKING_ONNX, "format onnx")
     _check_opset(opset)
@@ -93,7 +94,7 @@ def quantize_onnx(source: Path, path: Path, representative: Examples) -> None:
             convert("onnx_int8", source=str(source), path=str(temporary), examples=str(examples))
 
 
-def plain_file(traced: Traced, *, opset: int | None = None) -> Path:
+def plain_file(traced: Convertible, *, opset: int | None = None) -> Path:
     """Returns the float32 file of a traced model, written once beside it."""
     path = traced.place / "float32.onnx"
     if not path.exists():
@@ -101,7 +102,7 @@ def plain_file(traced: Traced, *, opset: int | None = None) -> Path:
     return path
 
 
-def file_for(traced: Traced, kind: str, stem: Path, inputs: Examples) -> Path:
+def file_for(traced: Convertible, kind: str, stem: Path, inputs: Examples) -> Path:
     """Writes the file that a runtime of `.onnx` files is given; see `Runtime.maker`."""
     path, plain = Path(f"{stem}.onnx"), plain_file(traced)
     if kind == "int8":

@@ -29,7 +29,7 @@ def parts_of(content: bytes, sizes: Sequence[tuple[int, int]]) -> Iterator[bytes
     for taken, made in sizes:
         results = [int(tensor) for tensor in islice(outputs, made)]
         operators = sorted(_behind(results, makers), key=lambda item: order[id(item)])
-        yield _packed(_part(whole, operators, list(islice(inputs, taken)), results))
+        yield packed(_part(whole, operators, list(islice(inputs, taken)), results))
 
 
 def _behind(outputs: list[int], makers: dict[int, Any]) -> list[Any]:
@@ -83,7 +83,8 @@ def _empty(buffer: Any) -> Any:
     return made
 
 
-def _packed(model: Any) -> bytes:
+def packed(model: Any) -> bytes:
+    """Returns the bytes of a file of a model in flatbuffers' objects."""
     import flatbuffers
 
     builder = flatbuffers.Builder(1024)

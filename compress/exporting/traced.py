@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +29,65 @@ Examples: TypeAlias = npt.NDArray[Any] | Sequence[npt.NDArray[Any]]
 """Inputs of a model (n, ...), one array an input in its order; of one input the array itself."""
 
 
-class Traced:
+class Convertible:
     """SavedModels of one model, each made when it is first asked for, gone when the context ends.
+
+    What converters start from, whatever the model is.
+
+    Attributes:
+        model: A Keras model; of another its name.
+        ports: Name, shape (1, ...) and type of each input of the SavedModels. Names are numbered,
+            so that files, which sort them, keep their order.
+    """
+
+    model: keras.Model | str
+    ports: list[Port]
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self._made: dict[str, Path] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._folder.cleanup()
+
+    @property
+    def place(self) -> Path:
+        """A folder for what goes to a converter and comes from it."""
+        return Path(self._folder.name)
+
+    def saved(self) -> Path:
+        """Returns the folder of the SavedModel, whose function is `serve`.
+
+        Raises:
+            RunFailed: The model cannot be traced.
+        """
+        raise NotImplementedError
+
+    def saved_plain(self) -> Path:
+        """Returns the folder of a SavedModel of plain operations, which tf2onnx knows.
+
+        Raises:
+            RunFailed: The model cannot be traced.
+        """
+        raise NotImplementedError
+
+    def given(self, examples: Examples) -> Path:
+        """Returns the file of examples for a converter: an array an input, by its name."""
+        path = self.place / "examples.npz"
+        write_examples(path, examples, self.ports)
+        return path
+
+
+class Traced(Convertible):
+    """A Keras model's.
 
     Layers that work in training alone are left out.
 
@@ -47,6 +104,8 @@ class Traced:
         InputError: An input size is unknown.
     """
 
+    model: keras.Model
+
     def __init__(self, model: keras.Model) -> None:
         self.shapes = [(1, *tensor.shape[1:]) for tensor in model.inputs]
         unknown = next((shape for shape in self.shapes if None in shape), None)
@@ -55,68 +114,33 @@ class Traced:
                 f"Model '{model.name}' must have a known input size to be exported. "
                 f"Received: {unknown[1:]}."
             )
+        super().__init__()
         self.model = model
-        self._folder = tempfile.TemporaryDirectory()
-        self._made: dict[str, Path] = {}
-
-    def __enter__(self) -> Traced:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._folder.cleanup()
-
-    @property
-    def place(self) -> Path:
-        """A folder for what goes to a converter and comes from it."""
-        return Path(self._folder.name)
 
     @cached_property
     def _float32(self) -> keras.Model:
         return with_indices(float32_model(self.model))
 
-    @property
-    def ports(self) -> list[Port]:
-        """Name, shape and type of each input of the traced model.
-
-        Names are numbered in the order of the model's inputs, so that files, which sort them,
-        keep it.
-        """
+    @cached_property
+    def ports(self) -> list[Port]:  # type: ignore[override]
+        """Name, shape and type of each input of the traced model, in the order of its inputs."""
         names = numbered("input", len(self.shapes))
         inputs = self._float32.inputs
         kinds = ["float32" if "float" in str(t.dtype) else str(t.dtype) for t in inputs]
         return list(zip(names, self.shapes, kinds, strict=True))
 
     def saved(self) -> Path:
-        """Returns the folder of the SavedModel.
-
-        Raises:
-            RunFailed: The model cannot be traced.
-        """
+        """Returns the folder of the SavedModel; see `Convertible`."""
         if "saved" not in self._made:
             self._made["saved"] = self._export("saved")
         return self._made["saved"]
 
     def saved_plain(self) -> Path:
-        """Returns the folder of a SavedModel of plain operations, which tf2onnx knows.
-
-        Raises:
-            RunFailed: The model cannot be traced.
-        """
+        """Returns the folder of a SavedModel of plain operations; see `Convertible`."""
         if "plain" not in self._made:
             with _plain_operations(self._float32):
                 self._made["plain"] = self._export("plain")
         return self._made["plain"]
-
-    def given(self, examples: Examples) -> Path:
-        """Returns the file of examples for a converter: an array an input, by its name."""
-        path = self.place / "examples.npz"
-        write_examples(path, examples, self.ports)
-        return path
 
     def _export(self, name: str) -> Path:
         import keras

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.core.errors import InputError
 from compress.measure.call_shapes import CallShapes, Sized, Uncountable
+from compress.measure.graph_files import read_graph_file
 from compress.measure.layer_costs import Analysis, LayerCost
 from compress.measure.op_classes import COUNTED_ZERO, REASONS, other_ops
 from compress.measure.rules import rule_of
 from compress.measure.walk import Step, Walk, width
+from compress.model.input_sizes import InputShape, sizes_of
 from compress.model.io import as_model
+from compress.model.kinds import foreign
 from compress.model.program import Program
 from compress.model.recording import record
 
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     import keras
 
 
-InputShape = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 NO_RULE = "no counting rule for this class"
 UNKNOWN = "an input size is unknown; give input_shape (--input-shape), or build the model with it"
 
@@ -36,9 +37,9 @@ def count_macs(model: keras.Model | str | Path, input_shape: InputShape | None =
     Args:
         model: Functional, Sequential, or subclassed where it can be traced, or the path of a
             file; nested models and layers made of layers are opened, shared layers counted at
-            every call.
+            every call. Of a `.tflite` file or a SavedModel's folder operators are counted.
         input_shape: Of one example, where the model's own has unknown sizes; of a model with
-            several inputs one for each, in a list, or by name.
+            several inputs one for each, in a list, or by name (those that are open).
 
     Returns:
         The analysis: `.macs`, `.params`, `.layers`, ..., and `.unsupported` by name.
@@ -54,6 +55,8 @@ def count_macs(model: keras.Model | str | Path, input_shape: InputShape | None =
     Reference:
         One multiply-accumulate as one MAC, FLOPs = 2 x MACs: docs/macs.md has the formulas.
     """
+    if isinstance(model, (str, Path)) and foreign(Path(model)) is not None:
+        return read_graph_file(model, input_shape).costs
     program = record(as_model(model), _opens)
     walk = _walk(program, input_shape)
     seen: set[int] = set()
@@ -103,32 +106,22 @@ def given_shapes(program: Program, input_shape: InputShape | None) -> list[tuple
     Raises:
         InputError: It does not fit the model.
     """
-    own = [(1, *tuple(tensor.shape)[1:]) for tensor in program.inputs]
-    if input_shape is None:
-        return own
-    if isinstance(input_shape, Mapping):
-        input_shape = [input_shape[name] for name in sorted(input_shape)]  # as Keras orders them
-    several = len(input_shape) > 0 and isinstance(input_shape[0], (list, tuple))
-    shapes: list[Any] = list(input_shape) if several else [input_shape]
-    if len(shapes) != len(own):
-        raise InputError(
-            f"input_shape must have one shape for each of the model's {len(own)} inputs. "
-            f"Received: {len(shapes)}."
-        )
-    shapes = [
-        shape[1:] if len(shape) == len(known) else shape
-        for shape, known in zip(shapes, own, strict=True)
+    own = [
+        (name, tuple(tensor.shape)[1:])
+        for name, tensor in zip(_names(program), program.inputs, strict=True)
     ]
-    for shape, known in zip(shapes, own, strict=True):
-        fits = len(shape) == len(known) - 1 and all(
-            got is not None and got >= 1 and size in (None, int(got))
-            for size, got in zip(known[1:], shape, strict=True)
-        )
-        if not fits:
-            raise InputError(
-                f"input_shape must agree with the model's {known[1:]}. Received: {tuple(shape)}."
-            )
-    return [(1, *(int(size) for size in shape)) for shape in shapes]
+    what = f"model '{program.model.name}'"
+    return [(1, *sizes) for sizes in sizes_of(what, own, input_shape)]
+
+
+def _names(program: Program) -> list[str]:
+    """Returns the names of a program's inputs: a dictionary's keys, else the tensors' own."""
+    import keras
+
+    structure = program.input_structure
+    if isinstance(structure, dict):
+        return ["/".join(map(str, path)) for path, _ in keras.tree.flatten_with_path(structure)]
+    return [tensor.name for tensor in program.inputs]
 
 
 def _cost(step: Step, seen: set[int]) -> LayerCost:

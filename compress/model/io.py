@@ -14,6 +14,7 @@ from compress.core.errors import InputError
 from compress.model import keras2_files, walk
 from compress.model.graphs import as_graph
 from compress.model.internals import layers_inside, own_variables
+from compress.model.kinds import check_model_file
 from compress.model.lenient import lenient
 from compress.model.rebuild import needs_leave, why_not_rebuildable
 
@@ -21,19 +22,6 @@ if TYPE_CHECKING:
     import keras
 
 LOG = logging.getLogger("paretune")
-SUFFIXES = (".keras", ".h5", ".hdf5")
-
-
-def check_model_file(path: Path) -> None:
-    """Checks what shows without reading a model's file.
-
-    Raises:
-        InputError: No such file, or another suffix.
-    """
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"A model file must end in {', '.join(SUFFIXES)}. Received: '{path}'.")
-    if not path.is_file():
-        raise InputError(f"A model file must exist. Received: '{path}'.")
 
 
 def as_model(model: keras.Model | str | Path) -> keras.Model:

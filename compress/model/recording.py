@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
 from compress.model import walk
+from compress.model.input_sizes import sizes_of
 from compress.model.program import Node, Program, substituted
 from compress.model.trace import Untraceable, trace
 
@@ -191,6 +192,10 @@ def _name_uniquely(nodes: list[Node]) -> None:
 def _traced_shapes(model: Any, given: Any) -> Any:
     """Returns the shapes to trace a model with: those given, else those it was built with."""
     built = _built_shapes(model)
+    if isinstance(given, dict) and isinstance(built, dict):
+        own = [(name, tuple(shape)[1:]) for name, shape in built.items()]
+        sizes = sizes_of(f"model '{model.name}'", own, given)
+        return {name: (None, *size) for (name, _), size in zip(own, sizes, strict=True)}
     if given is None or not isinstance(built, tuple) or len(given) != len(built) - 1:
         return built if given is None else given
     return (None, *given)

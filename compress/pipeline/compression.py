@@ -18,6 +18,7 @@ from compress.model.compiled import CompiledOutput, compiled_of, compiled_output
 from compress.model.graphs import as_graph
 from compress.model.heads import check_head
 from compress.model.io import as_model, load_model, save_model
+from compress.model.kinds import refuse_graphs
 from compress.model.own_step import OwnStep, own_step_in, own_step_of
 from compress.model.walk import weights_hash
 from compress.pipeline.checks import check_by_data, check_by_models, told
@@ -190,6 +191,7 @@ class _Given:
 def _given(model: keras.Model | str | Path, plan: Plan, place: Path) -> _Given:
     if isinstance(model, (str, Path)):
         path = Path(model)
+        refuse_graphs(path)  # before data are asked for, which would not help
         folder = RunFolder(plan.out or f"runs/compress-{path.stem}")
         return _Given(path, path, folder, {"model": str(model)})
     model = as_model(model)

@@ -11,7 +11,7 @@ from compress.core.plugins import RUNTIMES
 from compress.core.requirements import FORMATS, require_packages
 from compress.data import check_source
 from compress.measure.runtimes import runtimes
-from compress.model.io import check_model_file
+from compress.model.kinds import check_model_file
 from compress.plan import Plan
 from compress.run.directory import RunFolder
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from compress.core.counts import MORE_THREADS, MOST_SEED, MOST_THREADS, SEED_BITS
@@ -11,9 +11,9 @@ from compress.core.plugins import RUNTIMES
 from compress.core.user_code import import_plugins
 from compress.plan.fields import option, require, require_choice, settle
 from compress.plan.forms import Given, Names, Place
+from compress.plan.input_shape import InputShape
 
 BENCH_FORMATS = ("float32", "float16", "dynamic", "int8")
-MOST_SIZE = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,15 @@ class BenchPlan:
     compare: Names = option(
         (), "--compare", "two of the models, A,B: is B faster than A, and by how much"
     )
-    input_shape: Given[tuple[int, ...] | None, Iterable[int] | str | None] = option(
-        None, "--input-shape", "sizes of one example, where a model leaves them open: 224,224,3",
-        least=1, most=MOST_SIZE, why="arrays have no longer axes",
-        like="sizes with commas, like 224,224,3",
+    input_shape: Given[
+        InputShape | None, Mapping[str, Iterable[int]] | Iterable[int] | str | None
+    ] = option(
+        None, "--input-shape", "sizes of one example, where a model leaves them open: 224,224,3; "
+        "of several inputs by name: image=96,96,3,table=12",
     )  # fmt: skip
+    signature: str = option(
+        "", "--signature", "of SavedModels that have several: the one that is timed"
+    )
     precision: float = option(
         0.02, "--precision", "stop when each ratio's 95 % half-width is below this share"
     )

@@ -631,8 +631,12 @@ class BenchSettings(TypedDict, total=False):
     compare: Iterable[str]
     """two of the models, A,B: is B faster than A, and by how much."""
 
-    input_shape: Iterable[Count] | str | None
-    """sizes of one example, where a model leaves them open: 224,224,3."""
+    input_shape: Mapping[str, Iterable[Count]] | Iterable[Count] | str | None
+    """sizes of one example, where a model leaves them open: 224,224,3; of several inputs by name:
+    image=96,96,3,table=12."""
+
+    signature: str
+    """of SavedModels that have several: the one that is timed."""
 
     precision: float
     """stop when each ratio's 95 % half-width is below this share. Default: 0.02."""

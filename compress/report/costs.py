@@ -15,7 +15,9 @@ ELSEWHERE = "A wider terminal and --json have them."
 """Where the columns are that a narrow terminal has no room for."""
 
 
-def render_costs(name: str, analysis: Analysis, shares: Shares, how: str) -> RenderableType:
+def render_costs(
+    name: str, analysis: Analysis, shares: Shares, how: str, rows: str = "Layer"
+) -> RenderableType:
     """Returns the table of layers and the totals.
 
     Args:
@@ -23,6 +25,7 @@ def render_costs(name: str, analysis: Analysis, shares: Shares, how: str) -> Ren
         analysis: From `compress.count_macs`.
         shares: Measured share of the time by layer name; empty: not measured.
         how: On what the shares were measured.
+        rows: What a row is.
     """
     sparse = (
         f" ({formats.count(analysis.sparse_macs)} by non-zero weights)"
@@ -37,7 +40,7 @@ def render_costs(name: str, analysis: Analysis, shares: Shares, how: str) -> Ren
         f"{peak} of activations at the peak, {formats.size(analysis.bytes_moved)} moved; all "
         "counted from shapes at batch 1",
     ]
-    parts: list[RenderableType] = [*map(said, lines), _table(analysis, shares)]
+    parts: list[RenderableType] = [*map(said, lines), _table(analysis, shares, rows)]
     if shares:
         parts.append(said(f"Time measured with {how}.", "dim"))
     if analysis.unsupported:
@@ -46,11 +49,11 @@ def render_costs(name: str, analysis: Analysis, shares: Shares, how: str) -> Ren
     return Group(*parts)
 
 
-def _table(analysis: Analysis, shares: Shares) -> Grid:
-    heads = ["Layer", "Class", "Output", "MACs", "share", "Parameters"]
+def _table(analysis: Analysis, shares: Shares, rows: str) -> Grid:
+    heads = [rows, "Class", "Output", "MACs", "share", "Parameters"]
     heads += ["time"] if shares else []
     table = Grid(
-        "Layers", heads, ("Layer", "Class"), title_left=True,
+        f"{rows}s", heads, (rows, "Class"), title_left=True,
         drop=("Output", "Class", "share", "Parameters"), elsewhere=ELSEWHERE,
     )  # fmt: skip
     shown: set[str] = set()

@@ -17,6 +17,7 @@ from compress.plan import Plan
 from compress.plan.bench import BenchPlan
 from compress.plan.fields import PlanField, from_nested, nest, overlay, plan_fields
 from compress.plan.forms import kind_of
+from compress.plan.input_shape import InputShape
 from search.cli._completion import Names, completer
 from search.cli._console import note, reporting_errors
 from search.cli._help import GENERAL, SECTIONS
@@ -32,7 +33,7 @@ Plugins = Annotated[
     ),
 ]
 """The option of commands without a plan."""
-_METAVARS = {int: "N", float: "NUMBER", bool: None, Path: "PATH"}
+_METAVARS = {int: "N", float: "NUMBER", bool: None, Path: "PATH", InputShape: "LIST"}
 _PLAN_FILE = inspect.Parameter(
     "plan_file",
     inspect.Parameter.KEYWORD_ONLY,

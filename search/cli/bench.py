@@ -13,7 +13,9 @@ from search.cli._made import written
 BASIC = ("compare", "runtimes", "formats", "threads", "input_shape", "budget", "out")
 """The options that `paretune bench --help` shows."""
 GROUPS = {
-    **dict.fromkeys(("compare", "runtimes", "formats", "threads", "input_shape"), "What is timed"),
+    **dict.fromkeys(
+        ("compare", "runtimes", "formats", "threads", "input_shape", "signature"), "What is timed"
+    ),
     **dict.fromkeys(("precision", "budget"), "How long"),
 }
 """Titles in help: the plan of `bench` has no sections."""

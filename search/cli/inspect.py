@@ -7,13 +7,19 @@ from typing import Annotated
 
 import typer
 
+from compress.model.input_sizes import InputShape
 from search.cli._console import reporting_errors, show
 from search.cli._made import written
 from search.cli._options import Plugins
 
 
 def inspect(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="a .keras or .h5 file")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="a .keras or .h5 file, a .tflite file, or a SavedModel's folder"
+        ),
+    ],
     json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="also write the tables as JSON")
     ] = None,
@@ -28,14 +34,22 @@ def inspect(
         typer.Option(
             "--input-shape",
             metavar="LIST",
-            help="sizes of one example, where the model leaves them open: 224,224,3",
+            help="sizes of one example, where the model leaves them open: 224,224,3; of several "
+            "inputs by name: image=96,96,3,table=12",
+        ),
+    ] = "",
+    signature: Annotated[
+        str,
+        typer.Option(
+            "--signature", metavar="NAME", help="of a SavedModel or .tflite file that has several"
         ),
     ] = "",
     plugins: Plugins = "",
 ) -> None:
     """Show what a model costs by layer, and which channels and residual branches can be removed.
 
-    Channels that belong together stand in one group; for those that must stay it says why.
+    Channels that belong together stand in one group; for those that must stay it says why. Of
+    a .tflite file or a SavedModel it shows inputs, outputs and the costs of its operators.
     """
     from compress.benchmarking.models import fixed
     from compress.benchmarking.profile import profiled
@@ -45,18 +59,25 @@ def inspect(
     from compress.core.user_code import import_plugins
     from compress.measure import count_macs
     from compress.model.inference import left_out
-    from compress.model.io import check_model_file, load_model
+    from compress.model.io import load_model
+    from compress.model.kinds import require_inspectable
     from compress.plan.bench import BenchPlan
+    from compress.plan.fields import require
     from compress.plan.forms import listed
+    from compress.plan.input_shape import given
     from compress.prune.channels import coupled_groups
     from compress.report.costs import costs_json, render_costs
     from compress.report.coupling import render_coupling
 
     with reporting_errors("The same command starts again."):
         import_plugins(listed(plugins))
-        shape = BenchPlan(input_shape=input_shape).input_shape
+        shape = given(BenchPlan(input_shape=input_shape).input_shape)
         count = whole(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
-        check_model_file(model)
+        graph = require_inspectable(model, profile=profile)
+        if graph is not None:
+            _inspect_graph(model, json, shape, signature)
+            return
+        require(not signature, "signature", "be of a SavedModel or a .tflite file", f"'{model}'")
         if profile:
             require_packages(FORMATS["onnx"], "--profile")
         loaded = load_model(model)
@@ -78,3 +99,15 @@ def inspect(
         saved=json or "",
         last=written([json] if json else []),
     )
+
+
+def _inspect_graph(model: Path, json: Path | None, shape: InputShape | None, name: str) -> None:
+    """Shows what is no Keras model."""
+    from compress.core.atomic_files import write_json
+    from compress.measure.graph_files import read_graph_file
+    from compress.report.graph_file import graph_file_json, render_graph_file
+
+    found = read_graph_file(model, shape, signature=name)
+    if json is not None:
+        write_json(json, graph_file_json(found))
+    show(render_graph_file(found), saved=json or "", last=written([json] if json else []))

@@ -62,7 +62,10 @@ _MODELS = signatures.Parameter(
     signatures.Parameter.POSITIONAL_OR_KEYWORD,
     annotation=Annotated[
         list[Path],
-        typer.Argument(metavar="MODEL", help="one file or more: .keras, .h5, .tflite, .onnx, .mnn"),
+        typer.Argument(
+            metavar="MODEL",
+            help="one or more: .keras, .h5, .tflite, .onnx, .mnn, SavedModel's folder",
+        ),
     ],
 )
 

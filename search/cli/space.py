@@ -78,7 +78,7 @@ def describe(
     from compress.core.counts import MOST_SEED, SEED_BITS, whole
     from compress.core.user_code import import_plugins
     from compress.data import load_data
-    from compress.model.io import check_model_file
+    from compress.model.kinds import check_model_file
     from compress.plan.forms import listed
     from search.cli._description import render_description
     from search.spaces import Around, space_for

@@ -319,7 +319,7 @@ def records(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
 
 def models(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
     """Model files: damaged, of other kinds, with odd configs, sizes and weights."""
-    name = pick(rng, sorted(shelf.models))
+    name = pick(rng, sorted(name for name in shelf.models if not name.endswith(".tflite")))
     content = shelf.models[name]
     path = folder / name
     how = int(rng.integers(6))
@@ -342,6 +342,25 @@ def models(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
         ["bench", name, "--out", "new", "--budget", "0.05", "--input-shape", shape],
         ["compress", name, "--data", "nowhere"], ["inspect", name, "--json", "m.json"],
         ["space", "describe", f"around:{name}", "--data", "digits"],
+    ))  # fmt: skip
+
+
+def graphs(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
+    """LiteRT files and SavedModels' folders: damaged, empty, of something else; looked at."""
+    name = pick(rng, sorted(name for name in shelf.models if name.endswith(".tflite")))
+    content = damaged(rng, shelf.models[name])
+    if rng.random() < 0.2:
+        content = pick(rng, (b"", b"text", b"\x1c\0\0\0TFL3", b"\0\0\0\0TFL3" + rng.bytes(3000)))
+    (folder / name).write_bytes(content)
+    (folder / "saved").mkdir()
+    if rng.random() < 0.7:
+        (folder / "saved" / "saved_model.pb").write_bytes(pick(rng, (b"", content)))
+    shape = str(pick(rng, ("8,8,1", "input=8,8,1", "nothing=1", "1000000,1000000,3", "=", "a=b")))
+    return pick(rng, (
+        ["inspect", name], ["inspect", name, "--input-shape", shape],
+        ["inspect", name, "--json", "m.json"], ["inspect", name, "--signature", "x"],
+        ["inspect", "saved"], ["compress", name, "--data", "digits"],
+        ["compress", "saved", "--data", "digits"],
     ))  # fmt: skip
 
 
@@ -400,5 +419,5 @@ def options(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
 FAMILIES: dict[str, Family] = {
     family.__name__: family
     for family in (npz_members, npz_arrays, npz_files, idx, images, functions, paths, plans,
-                   records, models, options)
+                   records, models, options, graphs)
 }  # fmt: skip

@@ -13,6 +13,8 @@ def _models(folder: Path) -> dict[str, bytes]:
     import keras
     import numpy as np
 
+    from compress.exporting.litert import export_litert
+
     keras.utils.set_random_seed(0)
     layers = keras.layers
 
@@ -42,6 +44,8 @@ def _models(folder: Path) -> dict[str, bytes]:
         keras.Model(recurrent, layers.Dense(2)(x)).save(folder / "lstm.keras")
         code = keras.Model(inputs := keras.Input((2,)), layers.Lambda(lambda t: t * 2)(inputs))
         code.save(folder / "odd-lambda.keras")
+    export_litert(net(), folder / "small.tflite")
+    export_litert(keras.models.load_model(folder / "lstm.keras"), folder / "lstm.tflite")
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 

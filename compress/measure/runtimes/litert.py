@@ -64,6 +64,13 @@ class LiteRTSession:
                 reason = str(error) or written().strip()
                 raise InputError(f"LiteRT must be able to run '{path}' ({reason}).") from None
         inputs, outputs = self._named()
+        for name, detail in inputs:
+            if any(size < 0 for size in detail["shape_signature"][1:]):
+                sizes = tuple(None if s < 0 else int(s) for s in detail["shape_signature"])
+                raise InputError(
+                    f"'{path}' must have known input sizes. Received: {name} {sizes}. Give "
+                    "--input-shape to `paretune bench`."
+                )
         self._taken = [(detail["index"], _info(name, detail)) for name, detail in inputs]
         self._given = [(detail["index"], _info(name, detail)) for name, detail in outputs]
 

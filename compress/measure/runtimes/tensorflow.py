@@ -1,4 +1,4 @@
-"""TensorFlow itself: a Keras model as a compiled function, in a process of its own.
+"""TensorFlow itself: a Keras model or SavedModel as a compiled function, in a process of its own.
 
 TensorFlow's thread count is fixed when it starts, so each count gets its own process; runs are
 timed inside it, and it stays for later files.
@@ -19,10 +19,11 @@ import numpy.typing as npt
 from compress.core.errors import InputError
 from compress.core.processes import ProcessEnded, Server, receive, send, serving
 from compress.measure.runtimes._base import TensorInfo
+from compress.model.ports import Described
 
 
 class TensorFlow:
-    """Runs `.keras` and `.h5` files."""
+    """Runs `.keras` and `.h5` files, and SavedModels' folders."""
 
     name = "tensorflow"
     suffixes: tuple[str, ...] = (".keras", ".h5")
@@ -33,7 +34,7 @@ class TensorFlow:
 
     def describe(self) -> str:
         """Returns name and version."""
-        return f"TensorFlow {metadata.version('tensorflow')} (Keras graph)"
+        return f"TensorFlow {metadata.version('tensorflow')} (graph)"
 
     def prepare(self, path: Path, threads: int) -> TensorFlowSession:
         """Loads a model anew; see `Runtime.prepare`."""
@@ -47,7 +48,7 @@ class TensorFlowSession:
     """One loaded and traced model in the process of a thread count.
 
     Args:
-        path: A Keras model with inputs of known sizes.
+        path: A Keras model, or a SavedModel's folder, with inputs of known sizes.
         threads: CPU threads; a GPU is used where TensorFlow sees one, and waited for.
 
     Raises:
@@ -145,29 +146,11 @@ class _Models:
         self._made = 0
 
     def load(self, path: str) -> tuple[int, list[Any], list[Any]]:
-        import keras
-        import tensorflow as tf
-
-        from compress.model.inference import inference_alone
-        from compress.model.io import load_model
-        from compress.model.ports import described
-
-        model = load_model(path)
-        inputs, outputs = described(model)
-        unknown = next((shape for _, shape, _ in inputs if 0 in shape), None)
-        if unknown is not None:
-            raise InputError(
-                f"'{path}' must have known input sizes. Received: {unknown}, 0 where it is open. "
-                "Give --input-shape."
-            )
+        function, inputs, outputs = (
+            _saved_model(Path(path)) if Path(path).is_dir() else _keras_model(path)
+        )
         self._made += 1
-
-        def run(values: Any) -> Any:
-            with inference_alone(model):  # while it is traced
-                given = keras.tree.pack_sequence_as(model.input, values)
-                return keras.tree.flatten(model(given, training=False))
-
-        self._functions[self._made] = tf.function(run, autograph=False)
+        self._functions[self._made] = function
         return self._made, inputs, outputs
 
     def input(self, number: int, values: list[Any]) -> None:
@@ -193,6 +176,57 @@ class _Models:
     def drop(self, number: int) -> None:
         for table in (self._functions, self._inputs, self._outputs):
             table.pop(number, None)
+
+
+def _keras_model(path: str) -> tuple[Any, Described, Described]:
+    """Returns a function of a model's inputs, in a list, to its outputs, and what they are."""
+    import keras
+    import tensorflow as tf
+
+    from compress.model.inference import inference_alone
+    from compress.model.io import load_model
+    from compress.model.ports import described
+
+    model = load_model(path)
+    inputs, outputs = described(model)
+    unknown = next((shape for _, shape, _ in inputs if 0 in shape), None)
+    if unknown is not None:
+        raise InputError(
+            f"'{path}' must have known input sizes. Received: {unknown}, 0 where it is open. "
+            "Give --input-shape."
+        )
+
+    def run(values: Any) -> Any:
+        with inference_alone(model):  # while it is traced
+            given = keras.tree.pack_sequence_as(model.input, values)
+            return keras.tree.flatten(model(given, training=False))
+
+    return tf.function(run, autograph=False), inputs, outputs
+
+
+def _saved_model(path: Path) -> tuple[Any, Described, Described]:
+    """Returns the same of a SavedModel's signature, at batch 1."""
+    from compress.model.saved_models import SavedModel
+
+    model = SavedModel(path)
+    sizes = model.sizes(None, "to be timed")
+    function = model.at(sizes)
+    names = [name for name, _, _ in model.inputs]
+    inputs = [
+        (name, shape, kind)
+        for (name, _, kind), shape in zip(model.inputs, model.shapes_at(sizes), strict=True)
+    ]
+    made = function.structured_outputs
+    outputs = [
+        (name, tuple(size or 0 for size in made[name].shape) if made[name].shape.rank else (), kind)
+        for name, _, kind in model.outputs
+    ]
+
+    def run(values: Any) -> Any:
+        results = function(**dict(zip(names, values, strict=True)))
+        return [results[name] for name, _, _ in model.outputs]
+
+    return run, inputs, outputs
 
 
 def _serve(threads: int) -> None:

@@ -91,7 +91,7 @@ def test_files_are_timed_as_they_are(
         ("a", "litert", "file"), ("a-2", "onnx", "file"), ("a-2", "openvino", "file"),
     ]  # fmt: skip
     assert {path: path.read_bytes() for path in files} == before
-    assert result.models[0].macs is None
+    assert [model.macs for model in result.models] == [4608 + 18432 + 512 + 320, None]
     with pytest.raises(InputError, match="runtimes must hold one that runs .*a.onnx': onnx, open"):
         bench(files, QUICK)
 

@@ -65,6 +65,15 @@ class TestTensorFlow(RuntimeContract):
             TensorFlowSession(tmp_path / "bad.keras", 1)
 
 
+class TestTensorFlowOfASavedModel(RuntimeContract):
+    name = "tensorflow"
+
+    @pytest.fixture
+    def path(self, small_cnn: Callable[..., Any], tmp_path: Path) -> Path:
+        small_cnn().export(tmp_path / "saved", verbose=False)
+        return tmp_path / "saved"
+
+
 class TestMNN(RuntimeContract):
     name = "mnn"
 

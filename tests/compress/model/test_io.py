@@ -45,6 +45,8 @@ def test_copies_are_equal_and_apart(kind: str, small_cnn: Callable[..., Any]) ->
 
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"must end in \.keras"):
+        load_model(tmp_path / "m.txt")
+    with pytest.raises(InputError, match="m.pb', a file of TensorFlow 1: a graph of operations"):
         load_model(tmp_path / "m.pb")
     with pytest.raises(InputError, match="must exist"):
         load_model(tmp_path / "m.keras")

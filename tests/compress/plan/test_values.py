@@ -37,6 +37,7 @@ from compress.plan import (
 from compress.plan.bench import BenchPlan
 from compress.plan.fields import command_words, from_flat, from_nested, nest, to_nested
 from compress.plan.forms import Written
+from compress.plan.input_shape import InputShape
 from search.cli._options import plan_command
 from search.plan import BudgetOptions, Condition, SearchPlan, StoppingOptions
 
@@ -238,7 +239,7 @@ def test_values_hold_what_was_said(plans: dict[str, Any]) -> None:
         1.5,
     )
     assert (plan.out, plan.search.replay) == (Path("runs/x"), Path("c.json"))
-    assert plans["bench"].input_shape == (224, 224, 3)
+    assert plans["bench"].input_shape == InputShape((("", (224, 224, 3)),))
     assert (plans["bench"].threads, plans["bench"].budget) == ((1, 2), 90.0)
 
 

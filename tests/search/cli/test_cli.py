@@ -124,6 +124,52 @@ def test_inspect(tmp_path: Path, small_cnn: Callable[..., Any]) -> None:
     assert [group["total"] for group in record["groups"]] == [8, 16, 32]
 
 
+def test_inspect_a_file_that_is_no_keras_model(
+    tmp_path: Path, small_cnn: Callable[..., Any]
+) -> None:
+    from compress.exporting.litert import export_litert
+
+    macs = 4608 + 18432 + 512 + 320
+    zeros = np.zeros((2, 8, 8, 1), np.float32)
+    export_litert(small_cnn(), tmp_path / "m.tflite", "int8", representative=zeros)
+    small_cnn().export(tmp_path / "saved", verbose=False)
+    for name, kind, operator in (
+        ("m.tflite", "tflite", "CONV_2D"),
+        ("saved", "saved_model", "Conv2D"),
+    ):
+        done = paretune("inspect", name, "--json", f"{kind}.json", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        lines = done.stdout.splitlines()
+        assert lines[-1] == f"written: {kind}.json"
+        assert "it can be measured, and neither pruned nor fine-tuned. Give the Keras" in lines[-2]
+        text = " ".join(lines)
+        assert f"{macs / 1000:.1f} k MACs" in text
+        record = json.loads((tmp_path / f"{kind}.json").read_text())
+        assert (record["kind"], record["prunable"], record["costs"]["macs"]) == (kind, False, macs)
+        rows = [row for row in record["costs"]["layers"] if row["kind"] == operator]
+        assert [row["macs"] for row in rows] == [4608, 18432]
+        assert [port["shape"][1:] for port in record["inputs"]] == [[8, 8, 1]]
+        assert record["inputs"][0]["dtype"] == ("int8" if kind == "tflite" else "float32")
+
+
+def test_open_sizes_of_several_inputs(tmp_path: Path) -> None:
+    import keras
+    from keras import layers
+
+    inputs = [keras.Input((None, None, 3), name="image"), keras.Input((None, 4), name="table")]
+    made = [layers.Conv2D(5, 3, padding="same")(inputs[0]), layers.Dense(6)(inputs[1])]
+    keras.Model(inputs, made).save(tmp_path / "m.keras")
+    sizes = "image=8,9,3,table=7,4"
+    done = paretune("inspect", "m.keras", "--input-shape", sizes, "--json", "m.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    macs = 8 * 9 * 27 * 5 + 7 * 4 * 6
+    assert json.loads((tmp_path / "m.json").read_text())["costs"]["macs"] == macs
+    done = paretune("inspect", "m.keras", "--input-shape", "picture=8,9,3", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "image (None, None, 3), table (None, 4). Received: picture." in done.stderr
+
+
 def test_help_names_every_option_and_its_default(tmp_path: Path) -> None:
     text = " ".join(paretune("run", "--help-all", cwd=tmp_path).stdout.split())
     for expected in ("--data", "--max-macs", "[default: digits]", "--trials", "[default: 20]"):

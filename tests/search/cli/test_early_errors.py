@@ -23,6 +23,10 @@ COMPRESS = ["compress", "m.keras", "--data", "digits"]
 CASES: dict[str, tuple[list[str], list[str], str]] = {
     "compress: model": (["compress", "no.keras", "--data", "digits"], [], NO_MODEL),
     "compress: suffix": (["compress", "m.txt", "--data", "digits"], [], "must end in .keras, .h5"),
+    "compress: LiteRT": (["compress", "m.tflite"], [], "'m.tflite', a LiteRT file: a graph"),
+    "compress: SavedModel": (
+        ["compress", "saved", "--data", "digits"], [], "Give the Keras model that it was made of",
+    ),
     "compress: data": (["compress", "m.keras", "--data", "nowhere"], [], NO_DATA),
     "compress: table": (
         ["compress", "m.keras", "--data", "t.csv"], ["pandas"], INSTALL.format("tables"),
@@ -68,6 +72,15 @@ CASES: dict[str, tuple[list[str], list[str], str]] = {
     "bench: plan": (["bench", "m.keras", "--plan", "no.toml"], [], NO_PLAN),
     "bench: MNN": (["bench", "m.keras", "--runtimes", "mnn"], ["MNN"], INSTALL.format("mnn")),
     "inspect: model": (["inspect", "no.keras"], [], NO_MODEL),
+    "inspect: ONNX": (["inspect", "m.onnx"], [], "`paretune bench` times .onnx and .mnn files"),
+    "inspect: LiteRT": (["inspect", "m.tflite"], [], "Received: an empty file"),
+    "inspect: folder": (["inspect", "other"], [], "a folder that holds saved_model.pb"),
+    "inspect: profile": (
+        ["inspect", "saved", "--profile"], [], "--profile must be of a Keras model",
+    ),
+    "inspect: signature": (
+        ["inspect", "m.keras", "--signature", "a"], [], "signature must be of a SavedModel or a",
+    ),
     "inspect: value": (["inspect", "m.keras", "--threads", "0"], [], "threads must be at least 1"),
     "inspect: onnx": (
         ["inspect", "m.keras", "--profile"], ["onnxruntime"], INSTALL.format("onnx"),
@@ -104,7 +117,9 @@ print(json.dumps(results))
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[object]]:
     folder = tmp_path_factory.mktemp("early")
     (folder / "m.keras").write_bytes(b"read by nobody")
-    for name in ("m.txt", "t.csv", "t.parquet"):
+    (folder / "saved").mkdir()
+    names = ("m.txt", "m.onnx", "m.tflite", "saved/saved_model.pb", "t.csv", "t.parquet")
+    for name in names:
         (folder / name).touch()
     (folder / "other").mkdir()
     (folder / "other" / "note.txt").write_text("mine")
@@ -125,4 +140,7 @@ def test_it_is_told_without_tensorflow(name: str, results: dict[str, list[object
     assert said.count("\n") == 1
     assert code == 2
     assert heavy == []
-    assert files == ["m.keras", "m.txt", "other", "other/note.txt", "t.csv", "t.parquet"]
+    assert files == [
+        "m.keras", "m.onnx", "m.tflite", "m.txt", "other", "other/note.txt", "saved",
+        "saved/saved_model.pb", "t.csv", "t.parquet",
+    ]  # fmt: skip

@@ -225,10 +225,15 @@ def _batch_differs(coupling: Coupling) -> bool:
 
 def _unsized(program: Program) -> str:
     """Says that MACs need an input size, and how to give one."""
-    name, shapes = program.model.name, [tuple(tensor.shape[1:]) for tensor in program.inputs]
+    name, several = program.model.name, len(program.inputs) > 1
+    shapes = [
+        (f"{tensor.name} " if several else "") + str(tuple(tensor.shape[1:]))
+        for tensor in program.inputs
+    ]
+    like = "image=96,96,3,table=12" if several else "224,224,3"
     return (
         f"MACs must be counted at a known input size. Received: model '{name}' for inputs of "
-        f"{', '.join(map(str, shapes))}. Give input_shape (--input-shape), like 224,224,3, or a "
+        f"{', '.join(shapes)}. Give input_shape (--input-shape), like {like}, or a "
         "target in params or amount."
     )
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.measure.counting import InputShape, given_shapes
+from compress.measure.counting import given_shapes
+from compress.model.input_sizes import InputShape
 from compress.prune.channels.coupling.slots import CouplingGraph, Shape, Term
 from compress.prune.channels.propagate import input_slots, run
 
