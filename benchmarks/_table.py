@@ -49,6 +49,8 @@ TABLE = (
     Entry("repair_weights", 130, ("--finetune",)),
     Entry("repair_models", 120),
     Entry("repair_cost", 70),
+    Entry("any_model", 120),
+    Entry("large_data", 40),
     Entry("around_rates", 10),
     Entry("search_curves", 25),
     Entry("search_stopping", 1),

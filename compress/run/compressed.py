@@ -179,6 +179,9 @@ class Compressed(Record):
         for variant in VARIANTS:
             if variant not in self.val:
                 return f"val must hold '{variant}'; received: {', '.join(self.val) or 'nothing'}"
+        if self.as_long is not None and not {"val", "test"} <= self.as_long.keys():
+            received = ", ".join(self.as_long) or "nothing"
+            return f"as_long must hold 'val' and 'test'; received: {received}"
         if not self.compressed and not any(item.variant == "pruned" for item in files):
             return "artifacts must hold a pruned file; received: none"
         sizes = [item["size"] for item in self.weights["pruned"]]

@@ -122,6 +122,7 @@ def test_a_litert_file_of_open_sizes(two: Path, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_what_litert_refuses_is_skipped_with_its_reason(tmp_path: Path) -> None:
     """A loop that was saved for an open batch holds lists of open sizes."""
     import keras

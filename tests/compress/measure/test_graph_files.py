@@ -242,6 +242,7 @@ def test_loops_and_branches_that_depend_on_values_are_named(tmp_path: Path) -> N
     assert branch.params == 16  # read twice, counted once
 
 
+@pytest.mark.slow
 def test_a_saved_model_of_keras_2(tmp_path: Path) -> None:
     import tf_keras
 
@@ -256,6 +257,7 @@ def test_a_saved_model_of_keras_2(tmp_path: Path) -> None:
     assert "save it as .h5" in found.what.verdict
 
 
+@pytest.mark.slow
 def test_a_fused_recurrent_layer(tmp_path: Path) -> None:
     """The converter makes one operator of a layer of Keras 2."""
     import tf_keras

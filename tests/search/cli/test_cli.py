@@ -153,6 +153,7 @@ def test_inspect_a_file_that_is_no_keras_model(
         assert record["inputs"][0]["dtype"] == ("int8" if kind == "tflite" else "float32")
 
 
+@pytest.mark.slow
 def test_open_sizes_of_several_inputs(tmp_path: Path) -> None:
     import keras
     from keras import layers

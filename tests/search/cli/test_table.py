@@ -54,7 +54,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("source", ["table.csv", "table.tfrecord"])
+@pytest.mark.parametrize(
+    "source", ["table.csv", pytest.param("table.tfrecord", marks=pytest.mark.slow)]
+)
 def test_compress(source: str, folder: Path) -> None:
     words = [
         "compress", "model.keras", "--data", source, "--label", "kind", "--normalize", "none",
