@@ -222,9 +222,13 @@ def _divided(
     train, held, tested = parts
     kind = meaning.kind
     if tested is None and test_fraction is not None:
-        train, tested = split_off(train, test_fraction, seed, part="test", name=name, kind=kind)
+        train, tested = split_off(
+            train, test_fraction, seed, part="test", name=name, kind=kind, outputs=outputs
+        )
     if held is None:
-        train, held = split_off(train, val_fraction, seed, part="validation", name=name, kind=kind)
+        train, held = split_off(
+            train, val_fraction, seed, part="validation", name=name, kind=kind, outputs=outputs
+        )
     return Dataset(
         name,
         train,

@@ -43,12 +43,14 @@ def settled(
     train, test, val = raw.train, raw.test, raw.val
     if test is None:
         share = options.test_fraction
-        train, test = split_off(train, share, seed, part="test", name=options.source, kind=kind)
+        train, test = split_off(
+            train, share, seed, part="test", name=options.source, kind=kind, outputs=outputs
+        )
     check_split(test, "test", options.source, len(classes), kind, raw.outputs)
     if val is None:
         share = options.val_fraction
         train, val = split_off(
-            train, share, seed, part="validation", name=options.source, kind=kind
+            train, share, seed, part="validation", name=options.source, kind=kind, outputs=outputs
         )
     if preprocess is None:
         mode = "standardize" if options.normalize == "auto" else options.normalize

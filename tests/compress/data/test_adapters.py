@@ -330,3 +330,20 @@ def test_what_is_not_finite_in_a_stream_is_named() -> None:
         labelled(holed)
     with pytest.raises(InputError, match="at least one batch"):  # of the validation part
         labelled((X, CLASSES), val=iter(()))
+
+
+def test_examples_of_several_outputs_are_split_by_all_their_classes() -> None:
+    """Two outputs with classes, 3 x 2 combinations of ten examples each: two of each are held."""
+    yes = Head("sigmoid", (1,), (4,))
+    heads = Heads({"x": (4,)}, {"kind": SOFTMAX, "big": yes, "size": LINEAR})
+    x = np.arange(240, dtype=np.float32).reshape(60, 4)
+    kind, big = np.arange(60) % 3, np.arange(60) // 3 % 2
+    y = {"kind": kind, "big": big, "size": np.linspace(0, 1, 60)}
+    data = labelled((x, y), head=heads, val_fraction=0.2)
+    assert len(data.val) == 12
+    pairs = np.stack([data.val.y["kind"], data.val.y["big"].reshape(-1)])
+    assert np.unique(pairs, axis=1, return_counts=True)[1].tolist() == [2] * 6
+    # a combination of one example alone: the first output's classes are what is kept even
+    y["big"] = np.where(np.arange(60) == 0, 1, 0)
+    data = labelled((x, y), head=heads, val_fraction=0.2)
+    assert np.bincount(data.val.y["kind"]).tolist() == [4, 4, 4]
