@@ -62,7 +62,7 @@ def _each(train: int, val: int, test: int, make: Any) -> Parts:
     return Parts(*found)
 
 
-def images(train: int = 12_000, val: int = 2_000) -> Parts:
+def images(train: int = 8_000, val: int = 2_000) -> Parts:
     """Returns Fashion-MNIST, (n, 28, 28, 1) in [0, 1], with classes."""
     return Parts(*((_grey(x), y) for x, y in fashion(train, val)))
 
@@ -71,7 +71,7 @@ def _grey(x: Array) -> Array:
     return (x[..., None] / 255).astype(np.float32)
 
 
-def halves(train: int = 12_000, val: int = 2_000) -> Parts:
+def halves(train: int = 8_000, val: int = 2_000) -> Parts:
     """Returns the upper half of an image, and the lower one as a table of its columns' means."""
     return Parts(*(
         ({"image": _grey(x[:, :14]), "table": (x[:, 14:].mean(1) / 255).astype(np.float32)}, y)
@@ -79,7 +79,7 @@ def halves(train: int = 12_000, val: int = 2_000) -> Parts:
     ))  # fmt: skip
 
 
-def traits(train: int = 12_000, val: int = 2_000) -> Parts:
+def traits(train: int = 8_000, val: int = 2_000) -> Parts:
     """Returns images with their class, and four numbers to predict.
 
     Mean and deviation of the grey values, and the row and column of their centre, each less its
@@ -102,7 +102,7 @@ def _traits_of(x: Array) -> Array:
     return np.stack([values.mean((1, 2)), values.std((1, 2)), rows, columns], axis=1)
 
 
-def scenes(train: int = 4_000, val: int = 500, test: int = 1_000) -> Parts:
+def scenes(train: int = 3_000, val: int = 500, test: int = 1_000) -> Parts:
     """Returns scenes of two things, one perhaps before the other, and whose each pixel is.
 
     Shapes: x (n, 48, 48, 1) in [0, 1] with noise; y (n, 48, 48), 0 for the ground, 1 + class.
@@ -123,7 +123,7 @@ def scenes(train: int = 4_000, val: int = 500, test: int = 1_000) -> Parts:
     return _each(train, val, test, make)
 
 
-def objects(train: int = 10_000, val: int = 1_000, test: int = 3_000) -> Parts:
+def objects(train: int = 8_000, val: int = 1_000, test: int = 3_000) -> Parts:
     """Returns scenes of one thing of any size, its class, and its box.
 
     Shapes: x (n, 48, 48, 1) in [0, 1] with noise; class (n,); box (n, 4): top, left, bottom, right

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 CLASSES = 10
 
 
-def unet(widths: tuple[int, ...] = (12, 24, 48)) -> keras.Model:
+def unet(widths: tuple[int, ...] = (8, 16, 32)) -> keras.Model:
     """Builds a U-Net: scene -> class of each pixel.
 
     Args:
@@ -93,7 +93,7 @@ def detector() -> keras.Model:
     import keras
 
     inputs = x = keras.Input((SIZE, SIZE, 1), name="scene")
-    for place, (width, stride) in enumerate([(16, 1), (32, 2), (32, 1), (64, 2), (64, 1), (64, 2)]):
+    for place, (width, stride) in enumerate([(16, 2), (32, 1), (32, 2), (64, 1), (64, 2)]):
         x = _convolved(x, width, f"conv{place}", stride)
     x = keras.layers.Flatten(name="flat")(x)
     x = keras.layers.Dense(64, activation="relu", name="shared")(x)

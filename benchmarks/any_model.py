@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 LABELS = "sparse_categorical_crossentropy"
 COMMAND: dict[str, Any] = {"channels": 0.5, "batch_size": 32, "as_long": True}
+"""What is asked of all of them; see `trained` for what they were before."""
 
 
 @dataclass(frozen=True)
