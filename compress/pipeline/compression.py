@@ -241,9 +241,11 @@ def _compressed(
     check_head(original, data)
     past = [check_unlearnt(path, data, f"Model '{path}'")]
     past += unlearnt_teachers(plan, data)
-    fed = check_scaling(path, data, f"Model '{path}'")
+    fed = list(check_scaling(path, data, f"Model '{path}'"))
     check_by_data(plan, data)
     work = Work(data, plan, device, on_progress, _own_step(given, original, data, plan))
+    if work.own_step is not None:
+        fed.append(f"fine-tuned by the train_step of {work.own_step.own.name}, without a teacher")
     dense = prepare(original, path.stem, work, teachers)
     named = [] if plan.distill.teacher.automatic else dense.teachers.models
     check_by_models(plan, data, [dense.subject], named)

@@ -146,6 +146,7 @@ def test_compress_fine_tunes_by_it(tmp_path: Path, in_memory: bool) -> None:
     )  # fmt: skip
     (record,) = (item for item in result.report.compressed)
     assert not record.teacher
+    assert "fine-tuned by the train_step of Counting, without a teacher" in record.notes
     if in_memory:  # two epochs of the training part, 64 at a time
         train_part = len(as_dataset((X, BOX), model=model, task="custom", testing=True).train)
         assert int(model.calls) == 2 * (train_part // 64)
