@@ -27,9 +27,9 @@ from compress.data.fields import (
     Roles,
     roles_of,
 )
-from compress.data.gathered import gathered
 from compress.data.meaning import Head, Heads
 from compress.data.pieces import Batch
+from compress.data.rows import parts_of_rows
 
 Array = npt.NDArray[Any]
 NAME = "huggingface"
@@ -107,7 +107,7 @@ def read(
     chosen = data.select_columns(list(roles.read))
     # arrays as they lie in the data set; images as Pillow has them: their modes tell the colours
     chosen = chosen.with_format(None) if pictures else chosen.with_format("numpy", dtype=None)
-    held = gathered(_batches(chosen, layout), layout, roles, head, remedy=_ONE_SIZE)
+    held = parts_of_rows(_batches(chosen, layout), layout, roles, head, remedy=_ONE_SIZE)
     x, y, _ = held["train"]
     return (x,) if y is None else (x, y)
 

@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError, one_line
 from compress.data.fields import NAMES, NUMBER, Layout, Roles, roles_of
-from compress.data.gathered import gathered
 from compress.data.kinds import Asked
 from compress.data.parts import RawData
 from compress.data.pieces import Batch
 from compress.data.reading import raw_data
+from compress.data.rows import parts_of_rows
 
 Array = npt.NDArray[Any]
 WEIGHT = "weight"
@@ -58,7 +58,7 @@ def read(table: Table, source: str, asked: Asked) -> RawData:
     layout = table.layout
     roles = roles_of(layout, asked.options.label, asked.head, bare=asked.bare)
     _check_special(layout, roles)
-    held = gathered(_by_part(table, roles), layout, roles, asked.head)
+    held = parts_of_rows(_by_part(table, roles), layout, roles, asked.head)
     return raw_data(held, source, asked, notes=roles.notes)
 
 

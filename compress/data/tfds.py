@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError, one_line
 from compress.data.fields import ARRAY, IMAGE, NAMES, NUMBER, OTHER, Field, Layout, Roles, roles_of
-from compress.data.gathered import gathered
 from compress.data.kinds import Asked, Kind
 from compress.data.parts import RawData
 from compress.data.pieces import Batch
 from compress.data.reading import names_for, raw_data
+from compress.data.rows import parts_of_rows
 
 Array = npt.NDArray[Any]
 AT_A_TIME = 256
@@ -51,7 +51,7 @@ def load(source: str, asked: Asked) -> RawData:
     fields = dict(zip((_X, _Y), map(_field, spec), strict=True))
     layout = Layout(f"'{source}'", fields, "feature", "give module:function, which makes pairs")
     roles = roles_of(layout, (_Y,), asked.head, bare=asked.bare)
-    held = gathered(
+    held = parts_of_rows(
         _batches(streams, layout, roles), layout, roles, asked.head, asked.options.resize
     )
     label = builder.info.features[builder.info.supervised_keys[1]]

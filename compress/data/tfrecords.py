@@ -17,11 +17,11 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError, one_line
 from compress.data.fields import ARRAY, IMAGE, NAMES, NUMBER, OTHER, Field, Layout, Roles, roles_of
-from compress.data.gathered import gathered
 from compress.data.kinds import Asked, Kind, ending
 from compress.data.parts import RawData
 from compress.data.pieces import Batch
 from compress.data.reading import raw_data
+from compress.data.rows import parts_of_rows
 
 Array = npt.NDArray[Any]
 AT_A_TIME = 256
@@ -56,7 +56,9 @@ def load(source: str, asked: Asked) -> RawData:
     first = next(path for paths in files.values() for path in paths)
     layout = _layout(source, next(_raw(first), []), first)
     roles = roles_of(layout, asked.options.label, asked.head, bare=asked.bare)
-    held = gathered(_batches(files, layout, roles), layout, roles, asked.head, asked.options.resize)
+    held = parts_of_rows(
+        _batches(files, layout, roles), layout, roles, asked.head, asked.options.resize
+    )
     return raw_data(held, source, asked, notes=roles.notes)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
@@ -13,6 +13,10 @@ from compress.distillation.teachers import Teachers, blended, logits_of
 from compress.plan import Ramp
 from compress.task import VOID, Several
 from compress.train import Batch, LabelObjective
+from compress.train.objective import Step
+
+if TYPE_CHECKING:
+    import keras
 
 
 class DistillObjective:
@@ -89,6 +93,10 @@ class DistillObjective:
         if self._hints:
             total += h * self._hinted(batch)
         return total
+
+    def step(self, model: keras.Model, optimizer: Any) -> Step | None:
+        """Leaves steps to the loop."""
+        return None
 
     def _taught(self, name: str, loss: LogitLoss, batch: Batch) -> Any:
         """Returns the loss on the logits of one output, (batch,)."""

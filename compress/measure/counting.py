@@ -108,20 +108,10 @@ def given_shapes(program: Program, input_shape: InputShape | None) -> list[tuple
     """
     own = [
         (name, tuple(tensor.shape)[1:])
-        for name, tensor in zip(_names(program), program.inputs, strict=True)
+        for name, tensor in zip(program.input_names, program.inputs, strict=True)
     ]
     what = f"model '{program.model.name}'"
     return [(1, *sizes) for sizes in sizes_of(what, own, input_shape)]
-
-
-def _names(program: Program) -> list[str]:
-    """Returns the names of a program's inputs: a dictionary's keys, else the tensors' own."""
-    import keras
-
-    structure = program.input_structure
-    if isinstance(structure, dict):
-        return ["/".join(map(str, path)) for path, _ in keras.tree.flatten_with_path(structure)]
-    return [tensor.name for tensor in program.inputs]
 
 
 def _cost(step: Step, seen: set[int]) -> LayerCost:

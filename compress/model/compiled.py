@@ -40,8 +40,14 @@ class CompiledOutput:
         return self.loss is not None and not module.startswith("keras.")
 
 
-def compiled_outputs(model: keras.Model) -> dict[str, CompiledOutput]:
+def compiled_outputs(
+    model: keras.Model, graph: keras.Model | None = None
+) -> dict[str, CompiledOutput]:
     """Returns what a model's outputs were compiled with, by their names; {}: it was not compiled.
+
+    Args:
+        model: Any.
+        graph: Of the same layers, where it is at hand; see `compress.model.graphs.as_graph`.
 
     Raises:
         InputError: Losses or metrics are of other outputs than the model's.
@@ -51,7 +57,7 @@ def compiled_outputs(model: keras.Model) -> dict[str, CompiledOutput]:
     arguments = compile_arguments(model)
     if arguments is None:
         return {}
-    graph = as_graph(model)
+    graph = as_graph(model) if graph is None else graph
     names = output_names(graph)
     losses = _by_output(arguments["loss"], names, "loss", several=False)
     metrics = _by_output(arguments["metrics"], names, "metrics", several=True)
@@ -72,7 +78,16 @@ def compiled_outputs(model: keras.Model) -> dict[str, CompiledOutput]:
 def compiled_of(path: Path) -> dict[str, CompiledOutput]:
     """Returns what the model in a file was compiled with; see `compiled_outputs`.
 
-    A loss of the user's own is found again where it is registered, or where its module can be
+    Raises:
+        InputError: See `compiled_model`.
+    """
+    return compiled_outputs(compiled_model(path))
+
+
+def compiled_model(path: Path) -> keras.Model:
+    """Loads a model as it was: of the user's class, with its losses and metrics.
+
+    What is the user's own is found again where it is registered, or where its module can be
     imported.
 
     Raises:
@@ -83,15 +98,13 @@ def compiled_of(path: Path) -> dict[str, CompiledOutput]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of optimizers, which are not asked for
-            return compiled_outputs(keras.saving.load_model(path, compile=True))
-    except InputError:
-        raise
+            return keras.saving.load_model(path, compile=True)
     except Exception as error:  # keras raises many kinds here
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"What '{path}' was compiled with must be found again. Received: {reason}. Register it "
-            "(keras.saving.register_keras_serializable), import it with --plugins, or give the "
-            "model itself in Python."
+            f"The class of '{path}' and what it was compiled with must be found again. Received: "
+            f"{reason}. Register them (keras.saving.register_keras_serializable), import them "
+            "with --plugins, or give the model itself in Python."
         ) from None
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from compress.core.errors import InputError
 from compress.model import walk
 from compress.model.internals import layers_inside, own_variables
-from compress.model.program import Node, Program
+from compress.model.program import Node
 from compress.model.rebuild import why_not_rebuildable
 from compress.model.recording import record
 
@@ -39,21 +39,20 @@ def as_graph(model: keras.Model) -> keras.Model:
         )
     # what a file could not hold is opened as far as that goes
     program = record(model, _is_lost)
-    names = Counter(
-        node.operation.name for node in _each(program.walk())
-        if isinstance(node.operation, keras.layers.Layer)
-    )  # fmt: skip
-    twice = [name for name, count in names.items() if count > 1]
+    made = _Calls()
+    inputs = [
+        keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
+        for tensor, name in zip(program.inputs, program.input_names, strict=True)
+    ]
+    outputs = program.interpret(made.call, inputs, made.enter)
+    twice = made.name_of_two()
+    if twice and walk.is_graph(model):  # inside models of their own two may have one name
+        return keras.Model(model.input, model.output, name=model.name)
     if twice:
         raise InputError(
             f"Layers of model '{model.name}' ({type(model).__name__}) must have unique names. "
-            f"Received: two layers '{twice[0]}'. Give them names of their own (name=)."
+            f"Received: two layers '{twice}'. Give them names of their own (name=)."
         )
-    inputs = [
-        keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
-        for tensor, name in zip(program.inputs, _input_names(program), strict=True)
-    ]
-    outputs = program.interpret(_called, inputs, _entered)
     return keras.Model(
         keras.tree.pack_sequence_as(program.input_structure, inputs),
         keras.tree.pack_sequence_as(program.output_structure, outputs),
@@ -85,33 +84,30 @@ def _opens(layer: Any) -> bool:
     return not own_variables(layer)
 
 
-def _called(node: Node, given: list[Any]) -> Sequence[Any]:
-    """Calls a layer or operation once more."""
-    import keras
+class _Calls:
+    """Calls layers once more, and remembers which."""
 
-    args, kwargs = node.arguments(given)
-    found: Sequence[Any] = keras.tree.flatten(node.operation(*args, **kwargs))
-    return found
+    def __init__(self) -> None:
+        self._called: dict[int, Any] = {}
 
+    def call(self, node: Node, given: list[Any]) -> Sequence[Any]:
+        """Calls a layer or operation."""
+        import keras
 
-def _entered(node: Node, given: list[Any]) -> Sequence[Any]:
-    """Calls a nested model of Keras's own as it is, and what others are made of."""
-    if walk.is_graph(node.operation) and _is_keras(node.operation) and not _opened(node.operation):
-        return _called(node, given)
-    assert node.body is not None
-    return node.body.interpret(_called, given, _entered)
+        self._called[id(node.operation)] = node.operation
+        args, kwargs = node.arguments(given)
+        found: Sequence[Any] = keras.tree.flatten(node.operation(*args, **kwargs))
+        return found
 
+    def enter(self, node: Node, given: list[Any]) -> Sequence[Any]:
+        """Calls a nested model of Keras's own as it is, and what others are made of."""
+        nested = node.operation
+        if walk.is_graph(nested) and _is_keras(nested) and not _opened(nested):
+            return self.call(node, given)
+        assert node.body is not None
+        return node.body.interpret(self.call, given, self.enter)
 
-def _each(nodes: Any) -> list[Node]:
-    """Returns one call of each layer."""
-    return list({id(node.operation): node for node in nodes}.values())
-
-
-def _input_names(program: Program) -> list[str]:
-    """Returns names of the inputs: the keys of a dictionary, else by their places."""
-    import keras
-
-    if isinstance(program.input_structure, dict):
-        paths = keras.tree.flatten_with_path(program.input_structure)
-        return ["_".join(map(str, path)) for path, _ in paths]
-    return [f"input_{place}" if place else "input" for place in range(len(program.inputs))]
+    def name_of_two(self) -> str:
+        """Returns a name that two of them have; empty: none."""
+        counts = Counter(operation.name for operation in self._called.values())
+        return next((name for name, count in counts.items() if count > 1), "")

@@ -98,11 +98,9 @@ def _read(file: Path) -> keras.Model:
     try:
         return keras.saving.load_model(file, compile=False)
     except Exception:
-        with lenient(file):
-            try:
-                return keras.saving.load_model(file, compile=False)
-            except Exception:
-                pass
+        # what was wrong at first is told, whatever is wrong then
+        with suppress(Exception), lenient(file):
+            return keras.saving.load_model(file, compile=False)
         raise
 
 

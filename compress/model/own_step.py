@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
@@ -66,27 +64,6 @@ def own_step_of(model: keras.Model) -> OwnStep | None:
 
     own = type(model).train_step is not keras.Model.train_step
     return OwnStep(model) if own else None
-
-
-def own_step_in(path: Path) -> OwnStep | None:
-    """Returns the own `train_step` of the model in a file, whose class must be known.
-
-    Raises:
-        InputError: Its class, loss or metrics cannot be found again.
-    """
-    import keras
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of optimizers, which are not asked for
-            return own_step_of(keras.saving.load_model(path, compile=True))
-    except Exception as error:  # keras raises many kinds here
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"The class of '{path}' must be found again for its train_step. Received: {reason}. "
-            "Register it (keras.saving.register_keras_serializable) and import it with --plugins, "
-            "or give the model itself in Python."
-        ) from None
 
 
 def step_on(model: keras.Model, batch: tuple[Any, Any, Any]) -> Any:

@@ -78,6 +78,18 @@ class Program:
     opened: dict[str, int] = field(default_factory=dict)
 
     @property
+    def input_names(self) -> list[str]:
+        """Names of the inputs: a graph's own; of a traced model a dictionary's keys, or places."""
+        import keras
+
+        if not self.traced:
+            return [tensor.name for tensor in self.inputs]
+        if isinstance(self.input_structure, dict):
+            paths = keras.tree.flatten_with_path(self.input_structure)
+            return ["_".join(map(str, path)) for path, _ in paths]
+        return [f"input_{place}" if place else "input" for place in range(len(self.inputs))]
+
+    @property
     def open_sizes(self) -> bool:
         """Whether the size of an input is unknown, the batch apart."""
         return any(None in tuple(tensor.shape)[1:] for tensor in self.inputs)

@@ -6,20 +6,22 @@ import shlex
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.atomic_files import write_bytes, write_json
+from compress.core.errors import InputError
 from compress.core.summary import Readable, Summary
 from compress.data import DataOptions, Dataset
 from compress.data._base import SPLITS
 from compress.data.handed_over import is_bare
-from compress.model.compiled import CompiledOutput, compiled_of, compiled_outputs
+from compress.model.compiled import CompiledOutput, compiled_model, compiled_outputs
 from compress.model.graphs import as_graph
 from compress.model.heads import check_head
 from compress.model.io import as_model, load_model, save_model
 from compress.model.kinds import refuse_graphs
-from compress.model.own_step import OwnStep, own_step_in, own_step_of
+from compress.model.own_step import own_step_of
 from compress.model.walk import weights_hash
 from compress.pipeline.checks import check_by_data, check_by_models, told
 from compress.pipeline.context import OnProgress, Work, silent
@@ -27,7 +29,7 @@ from compress.pipeline.preflight import preflight
 from compress.pipeline.prepared import prepare
 from compress.pipeline.stages import compress_stage
 from compress.pipeline.timing import measure_stage
-from compress.plan import Plan
+from compress.plan import Plan, TeacherChoice
 from compress.plan.fields import command_words
 from compress.plan.keywords import COMPRESS_MODEL
 from compress.prune.channels import check_channels
@@ -121,8 +123,8 @@ def compress_model(
         docs/methods.md says what is done in which order, and why.
     """
     plan = COMPRESS_MODEL.over(plan or Plan(), settings)
-    if plan.finetune.own_train_step and plan.data.told:
-        plan = replace(plan, data=replace(plan.data, task=CUSTOM))
+    if plan.finetune.own_train_step:
+        plan = _by_own_step(plan)
     if isinstance(data, (str, Path)):
         plan, data = replace(plan, data=replace(plan.data, source=str(data))), None
     how = COMPRESS_MODEL.sorted(settings).get("data", {})
@@ -146,7 +148,7 @@ def compress_model(
         return _compressed(given, plan, examples, data is None, on_progress)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Given:
     """The model as the user gave it.
 
@@ -155,26 +157,24 @@ class _Given:
         path: What records and messages call it: the user's file, or where it will be kept.
         folder: Of the results.
         facts: What it is known again by.
-        live: What the user's model was compiled with, where it is no file.
-        model: That model.
+        model: The user's model, where it is no file.
     """
 
     file: Path
     path: Path
     folder: RunFolder
     facts: dict[str, str]
-    live: Mapping[str, CompiledOutput] | None = None
     model: keras.Model | None = None
+
+    @cached_property
+    def whole(self) -> keras.Model:
+        """The model of the user's class, with what it was compiled with."""
+        return compiled_model(self.path) if self.model is None else self.model
 
     def compiled(self, plan: Plan) -> Mapping[str, CompiledOutput]:
         """Returns what the model was compiled with; a file is asked where a plan needs it."""
-        if self.live is not None:
-            return self.live
-        return compiled_of(self.path) if CUSTOM in plan.data.tasks else {}
-
-    def own_step(self) -> OwnStep | None:
-        """Returns the `train_step` of the model's own class."""
-        return own_step_in(self.path) if self.model is None else own_step_of(self.model)
+        asked = self.model is not None or CUSTOM in plan.data.tasks
+        return compiled_outputs(self.whole) if asked else {}
 
     @property
     def name(self) -> str:
@@ -200,8 +200,22 @@ def _given(model: keras.Model | str | Path, plan: Plan, place: Path) -> _Given:
     graph = as_graph(model)
     save_model(graph, file)
     facts = {"model": model.name, "weights": weights_hash(graph)}
-    live = compiled_outputs(model)
-    return _Given(file, folder.path / "given" / file.name, folder, facts, live, model)
+    return _Given(file, folder.path / "given" / file.name, folder, facts, model)
+
+
+def _by_own_step(plan: Plan) -> Plan:
+    """Returns a plan that says what follows of a `train_step` of the user's: task, no teacher.
+
+    Raises:
+        InputError: Hints are asked for, which a teacher gives.
+    """
+    if plan.distill.hints:
+        raise InputError(
+            "hints must go with a teacher: where the model's own train_step trains there is none. "
+            f"Received: {', '.join(plan.distill.hints)}."
+        )
+    data = replace(plan.data, task=CUSTOM) if plan.data.told else plan.data
+    return replace(plan, data=data, distill=replace(plan.distill, teacher=TeacherChoice()))
 
 
 def _other_than_default(options: DataOptions) -> dict[str, Any]:
@@ -236,7 +250,7 @@ def _compressed(
     original = load_model(given.file)
     data = examples(original)
     plan = told(plan, data)
-    teachers = [given.file] if plan.taught else plan.distill.teacher.files
+    teachers = [given.file] if plan.distill.teacher.automatic else plan.distill.teacher.files
     as_graph(original)
     check_head(original, data)
     past = [check_unlearnt(path, data, f"Model '{path}'")]
@@ -286,7 +300,7 @@ def _own_step(
     """Returns what fine-tunes by the model's own `train_step`, tried once; None: nothing does."""
     if not plan.finetune.own_train_step or plan.finetune.epochs == 0:
         return None
-    objective = own_objective(given.own_step(), data, given.name)
+    objective = own_objective(own_step_of(given.whole), data, given.name)
     check_own_step(objective, original, data, plan.finetune)
     return objective
 

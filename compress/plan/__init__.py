@@ -141,8 +141,3 @@ class Plan:
             "be none where the model's own train_step trains",
             self.distill.teacher,
         )
-
-    @property
-    def taught(self) -> bool:
-        """Whether the unpruned model, or one of a run, teaches where no other is named."""
-        return self.distill.teacher.automatic and not self.finetune.own_train_step

@@ -7,7 +7,6 @@ numbers is fed as it is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,9 +132,7 @@ def dataset_for(
     """
     task = None if task == AUTO else task
     if model is not None:
-        compiled = compiled_outputs(model) if compiled is None else compiled
-        with suppress(InputError):  # one that cannot be traced says little of its data
-            model = as_graph(model)
+        model, compiled = _seen(model, compiled)
     if isinstance(data, (str, Path)):
         _alone("of data by name or path", val=val, test=test)
         if task is not None:
@@ -171,12 +168,21 @@ def dataset_for(
     return judged_by(_compiled(labelled(data, task=task, **parts), model, compiled), metric)
 
 
+def _seen(
+    model: keras.Model, compiled: Mapping[str, CompiledOutput] | None
+) -> tuple[keras.Model, Mapping[str, CompiledOutput]]:
+    """Returns a model as a graph, and what it was compiled with."""
+    try:
+        graph = as_graph(model)
+    except InputError:  # one that cannot be traced says little of its data
+        return model, compiled or {}
+    return graph, compiled_outputs(model, graph) if compiled is None else compiled
+
+
 def _compiled(
     data: Dataset, model: keras.Model | None, compiled: Mapping[str, CompiledOutput] | None
 ) -> Dataset:
-    if model is None:
-        return data
-    return with_compiled(data, model, compiled_outputs(model) if compiled is None else compiled)
+    return data if model is None else with_compiled(data, model, compiled or {})
 
 
 def as_examples(

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
 
 from compress.task import Task
+
+if TYPE_CHECKING:
+    import keras
+
+
+Step = Callable[[Any, Any, Any], Any]
+"""(inputs, labels, weights or None) -> the loss, after the model's weights have changed."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,15 @@ class Objective(Protocol):
         """Returns the loss per example, (batch,), float32."""
         ...
 
+    def step(self, model: keras.Model, optimizer: Any) -> Step | None:
+        """Returns what makes whole steps of a model; None: the loop does, by the loss.
+
+        Args:
+            model: What is trained.
+            optimizer: Built for its weights.
+        """
+        ...
+
 
 class LabelObjective:
     """The task's own loss.
@@ -98,3 +114,7 @@ class LabelObjective:
     def loss(self, batch: Batch) -> Any:
         """Returns the task's loss, (batch,)."""
         return self.task.loss(batch.labels, batch.logits)
+
+    def step(self, model: keras.Model, optimizer: Any) -> Step | None:
+        """Leaves steps to the loop."""
+        return None

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from compress.core.columns import mapped
 from compress.core.errors import InputError
@@ -17,17 +16,14 @@ from compress.model.own_step import OwnStep, step_on
 from compress.model.ports import output_names, packed
 from compress.plan import TrainSettings
 from compress.task import CUSTOM, Task
-from compress.train.objective import Batch
+from compress.train.objective import LabelObjective, Step
 from compress.train.optimizers import build_optimizer
 
 if TYPE_CHECKING:
     import keras
 
-Step = Callable[[Any, Any, Any], Any]
-"""(inputs, labels by output, weights or None) -> the loss, after weights have changed."""
 
-
-class OwnStepObjective:
+class OwnStepObjective(LabelObjective):
     """Leaves each step to the `train_step` of the user's class.
 
     Our optimizer, schedule, batches, augmentation and masks are those of any training; losses,
@@ -38,31 +34,14 @@ class OwnStepObjective:
         task: Of the data, which judges: custom.
     """
 
-    feature_layers: Sequence[str] = ()
-
     def __init__(self, own: OwnStep, task: Task) -> None:
-        self.own, self._task = own, task
+        super().__init__(task)
+        self.own = own
         self.identity = f"train_step of {own.name}, {task!r}"
-
-    def variables(self) -> list[Any]:
-        """Trains nothing but the model."""
-        return []
-
-    def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
-        """Needs no further arrays."""
-        return {}
-
-    def live(self, inputs: Any) -> Mapping[str, Any]:
-        """Computes nothing from inputs."""
-        return {}
 
     def chance_loss(self) -> float:
         """Returns infinity: what guessing costs in a loss of any kind is not known."""
         return math.inf
-
-    def loss(self, batch: Batch) -> Any:
-        """Returns the task's own loss, (batch,): what epochs are told apart by."""
-        return self._task.loss(batch.labels, batch.logits)
 
     def step(self, model: keras.Model, optimizer: Any) -> Step:
         """Returns what makes a step of a model, a graph, with an optimizer built for it."""

@@ -18,7 +18,7 @@ from compress.model.logits import LogitsView
 from compress.task import has_classes
 from compress.train.augment import augmented, moved
 from compress.train.context import TrainContext
-from compress.train.objective import Batch
+from compress.train.objective import Batch, Step
 
 PROBE = 256
 """Training examples on which the loss before training is taken, at most."""
@@ -37,7 +37,7 @@ class Steps:
         variables: What is trained.
         optimizer: Built for them.
         step: The int64 variable that counts steps.
-        own: Makes each step in place of the objective's loss; see `compress.train.own_step`.
+        own: Makes each step in place of the objective's loss; see `Objective.step`.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Steps:
         variables: list[Any],
         optimizer: Any,
         step: Any,
-        own: Callable[[Any, Any, Any], Any] | None = None,
+        own: Step | None = None,
     ) -> None:
         import tensorflow as tf
 

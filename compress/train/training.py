@@ -18,7 +18,6 @@ from compress.core.errors import InputError, TrainingDiverged
 from compress.train import checkpoint as checkpoints
 from compress.train.context import TrainContext
 from compress.train.optimizers import build_optimizer
-from compress.train.own_step import OwnStepObjective
 from compress.train.predict import Predictor
 from compress.train.records import EpochRecord, TrainResult
 from compress.train.steps import Steps
@@ -79,11 +78,13 @@ class Training:
         self.order = np.random.default_rng(context.seed)
         for _ in self.history:
             self.order.permutation(len(context.data.train))
-        own = None
-        if isinstance(objective, OwnStepObjective):
-            own = objective.step(self.model, optimizer)
         self.run = Steps(
-            context, view=view, variables=variables, optimizer=optimizer, step=self.step, own=own
+            context,
+            view=view,
+            variables=variables,
+            optimizer=optimizer,
+            step=self.step,
+            own=objective.step(self.model, optimizer),
         )
         self.yardstick = self._yardstick(stored)
         feature_layers = bool(objective.feature_layers)

@@ -178,3 +178,23 @@ def test_nested_models_of_others_are_opened_and_read_again(
     small = prune_channels(model, macs=0.5, round_to=1).model
     # 16 * (8 + 3) multiply-accumulates: half are left
     assert count_macs(small).macs == 8 * 11
+
+
+def test_foreign_models_whose_layers_have_the_same_names_stay_as_they_are(tmp_path: Path) -> None:
+    """Two towers with inner layers of one name: a graph of all layers could not tell them apart."""
+    x, y = keras.Input((8,), name="x"), keras.Input((8,), name="y")
+    ends = [_tower("left")(x), _tower("right")(y)]
+    model = keras.Model([x, y], layers.Dense(3)(layers.Concatenate()(ends)), name="towers")
+    graph = as_graph(model)
+    given = [X["u"], X["u"] + 1]
+    np.testing.assert_array_equal(graph(given), model(given))
+    assert sum(isinstance(layer, keras.Model) for layer in graph.layers) == 2
+
+
+class Tower(keras.Model):  # type: ignore[misc]
+    """A graph of a foreign class."""
+
+
+def _tower(name: str) -> Any:
+    inner = keras.Input((8,), name=f"in_{name}")
+    return Tower(inner, layers.Dense(4, name="same")(inner), name=name)

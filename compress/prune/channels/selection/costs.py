@@ -227,8 +227,8 @@ def _unsized(program: Program) -> str:
     """Says that MACs need an input size, and how to give one."""
     name, several = program.model.name, len(program.inputs) > 1
     shapes = [
-        (f"{tensor.name} " if several else "") + str(tuple(tensor.shape[1:]))
-        for tensor in program.inputs
+        (f"{own} " if several else "") + str(tuple(tensor.shape[1:]))
+        for own, tensor in zip(program.input_names, program.inputs, strict=True)
     ]
     like = "image=96,96,3,table=12" if several else "224,224,3"
     return (

@@ -23,7 +23,7 @@ class _Examples:
     """Examples, labels and weights of one part.
 
     Args:
-        layout, roles, resize, remedy: See `gathered`.
+        layout, roles, resize, remedy: See `parts_of_rows`.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class _Examples:
             piece.close()
 
 
-def gathered(
+def parts_of_rows(
     batches: Iterator[tuple[str, Batch, Sequence[str]]],
     layout: Layout,
     roles: Roles,
