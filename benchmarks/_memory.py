@@ -47,9 +47,9 @@ class Peaks:
 
     def _watch(self) -> None:
         while not self._over.wait(0.05):
+            kept = self.found.setdefault(self.stage, {})  # before the look: it may change meanwhile
             now = status()
             now["own"] = now["RssAnon"] + now["RssShmem"]
-            kept = self.found.setdefault(self.stage, {})
             for key, value in now.items():
                 kept[key] = max(kept.get(key, 0.0), value)
 

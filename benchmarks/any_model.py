@@ -71,11 +71,6 @@ class Recipe:
     task: dict[str, str] = field(default_factory=dict)
 
 
-def _back(parts: Parts) -> Parts:
-    """Returns examples that are wanted back."""
-    return Parts(*((x, x) for x, _ in parts))
-
-
 RECIPES = {
     "unet": Recipe("U-Net: scene -> mask", _any_nets.unet, _any_data.scenes),
     "two_inputs": Recipe("image and table -> class", _any_nets.two_inputs, _any_data.halves),
@@ -97,7 +92,7 @@ RECIPES = {
     ),
     "tokens": Recipe("characters -> kinds of tokens", _any_nets.tokens, _any_data.characters),
     "autoencoder": Recipe(
-        "autoencoder", _small_nets.autoencoder, lambda: _back(_any_data.images()), "mse",
+        "autoencoder", _small_nets.autoencoder, _any_data.returned, "mse",
         task={"task": "reconstruction"},
     ),
     "hub_vit": Recipe(
@@ -120,7 +115,8 @@ def trained(name: str, recipe: Recipe, parts: Parts, seed: int) -> keras.Model:
     steps = recipe.epochs * -(-len(first) // 64)
     schedule = keras.optimizers.schedules.CosineDecay(recipe.rate, steps)
     model.compile(keras.optimizers.Adam(schedule), recipe.loss, metrics=recipe.metrics)
-    how = f"{code(recipe.build)}, {recipe.epochs} epochs, rate {recipe.rate:g}, seed {seed}"
+    data = recipe.data.func if isinstance(recipe.data, partial) else recipe.data
+    how = f"{code(recipe.build)}, {code(data)}, {recipe.epochs} epochs, {recipe.rate:g}, {seed}"
     known = hashlib.sha256(how.encode()).hexdigest()[:10]
     file = ROOT / "runs" / "benchmarks" / f"any-{name}-{known}.weights.h5"
     if file.exists():
@@ -151,8 +147,7 @@ def compressed(name: str, recipe: Recipe, seed: int, aeon: str) -> dict[str, Any
         return {
             "quality": quality,
             "as_long": (record.as_long or {})["test"][quality],
-            "groups": len(report.get("groups", ())),
-            "whole": _held(report),
+            "held": _held(report),
             "seconds": record.seconds,
             **{
                 variant: {
@@ -247,7 +242,7 @@ def costs(result: dict[str, Any]) -> str | None:
         row = found[0]
         before, small = row["dense"], row["pruned"]
         why = "; ".join(
-            f"{count} of {reason}" if count else reason for reason, count in row["whole"].items()
+            f"{count} of {reason}" if count else reason for reason, count in row["held"].items()
         )
         rows.append([
             recipe.text, f"{before['macs'] / 1e6:.2f} M", f"{small['macs'] / 1e6:.2f} M",

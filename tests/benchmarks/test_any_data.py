@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import zipfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from benchmarks import _any_data
 from benchmarks._any_data import KINDS, NOISE, SIZE, VISIBLE
 from benchmarks._any_nets import box_iou, giou_loss
+from benchmarks._memory import MIB, Peaks, pss, status
+from compress.core.errors import InputError
 from compress.data.keras_datasets import DEBIAN_FASHION_MNIST
 
 
@@ -33,9 +39,45 @@ def test_boxes_that_overlap_by_a_quarter() -> None:
     assert float(giou_loss(one, one)[0]) == pytest.approx(0, abs=1e-6)
 
 
-def test_series_are_split_without_overlap(tmp_path: object) -> None:
-    with pytest.raises(_any_data.InputError, match="pip download aeon --no-deps"):
-        _any_data.series("BasicMotions", 0, "none.whl")
+def test_series_are_split_by_class_and_scaled_by_what_trains(tmp_path: Path) -> None:
+    """Twenty series of two channels, of two classes; the shorter ones are filled up with zeros."""
+    rng = np.random.default_rng(0)
+    lines = [
+        ":".join(",".join(f"{v:.4f}" for v in rng.normal(place, 2, 4 - place % 2)) for _ in "ab")
+        + f":{'yes' if place % 4 else 'no'}"
+        for place in range(20)
+    ]
+    text = "@problemName Toy\n@data\n"
+    wheel = tmp_path / "aeon.whl"
+    with zipfile.ZipFile(wheel, "w") as made:
+        for name, own in (("TRAIN", lines[:12]), ("TEST", lines[12:])):
+            made.writestr(f"aeon/datasets/data/Toy/Toy_{name}.ts", text + "\n".join(own))
+    parts = _any_data.series("Toy", 0, str(wheel))
+    assert [len(y) for _, y in parts] == [12, 3, 5]
+    assert [np.bincount(y).tolist() for _, y in parts] == [[3, 9], [1, 2], [1, 4]]
+    keys = [row.tobytes() for x, _ in parts for row in x]
+    assert len(set(keys)) == 20  # no series is in two parts
+    np.testing.assert_allclose(parts.train[0].mean((0, 1)), 0, atol=1e-5)
+    np.testing.assert_allclose(parts.train[0].std((0, 1)), 1, atol=1e-5)
+    with pytest.raises(InputError, match="pip download aeon --no-deps"):
+        _any_data.series("Toy", 0, "none.whl")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_peaks_see_what_is_held_for_a_while() -> None:
+    peaks = Peaks()
+    before = status()["RssAnon"]
+    with peaks.watching():
+        peaks.stage = "much"
+        held = np.ones(64 * MIB, np.uint8)
+        while "much" not in peaks.found or peaks.found["much"]["own"] < before + 60:
+            assert held[0] == 1  # until the watcher has looked
+        del held
+        peaks.stage = "little"
+        while "little" not in peaks.found:
+            pass
+    assert peaks.found["little"]["own"] < peaks.found["much"]["own"] - 50
+    assert pss(os.getpid()) > 1
 
 
 @pytest.mark.skipif(not DEBIAN_FASHION_MNIST.is_dir(), reason="needs dataset-fashion-mnist")
