@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         TrainSettings,
         WeightOptions,
     )
+    from compress.plan.shrink import ShrinkPlan
     from compress.prune.channels import (
         PruneResult,
         SensitivityMap,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     )
     from compress.reconstruction import RepairReport, repair
     from compress.report import Report
+    from compress.shrinking.shrink import ShrinkResult, shrink
     from compress.train.given import as_dataset
 
 _PLACES = {
@@ -81,6 +83,8 @@ _PLACES = {
     "Report": "compress.report:Report",
     "RunFailed": "compress.core.errors:RunFailed",
     "SensitivityMap": "compress.prune.channels:SensitivityMap",
+    "ShrinkPlan": "compress.plan.shrink:ShrinkPlan",
+    "ShrinkResult": "compress.shrinking.shrink:ShrinkResult",
     "Split": "compress.data:Split",
     "TrainSettings": "compress.plan:TrainSettings",
     "TrainingDiverged": "compress.core.errors:TrainingDiverged",
@@ -104,6 +108,7 @@ _PLACES = {
     "resume_pruning": "compress.prune.weights:resume_pruning",
     "save_pruning": "compress.prune.weights:save_pruning",
     "sensitivity_map": "compress.prune.channels:sensitivity_map",
+    "shrink": "compress.shrinking.shrink:shrink",
 }
 
 __all__ = [
@@ -130,6 +135,8 @@ __all__ = [
     "Report",
     "RunFailed",
     "SensitivityMap",
+    "ShrinkPlan",
+    "ShrinkResult",
     "Split",
     "TrainSettings",
     "TrainingDiverged",
@@ -154,6 +161,7 @@ __all__ = [
     "resume_pruning",
     "save_pruning",
     "sensitivity_map",
+    "shrink",
 ]
 
 if not TYPE_CHECKING:  # a type checker sees the imports above, and no other name

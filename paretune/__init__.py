@@ -41,6 +41,8 @@ if TYPE_CHECKING:
         Report,
         RunFailed,
         SensitivityMap,
+        ShrinkPlan,
+        ShrinkResult,
         Split,
         TrainingDiverged,
         TrainSettings,
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
         resume_pruning,
         save_pruning,
         sensitivity_map,
+        shrink,
     )
     from search import (
         BudgetOptions,
@@ -105,6 +108,8 @@ __all__ = [
     "SearchOptions",
     "SearchPlan",
     "SensitivityMap",
+    "ShrinkPlan",
+    "ShrinkResult",
     "Split",
     "StoppingOptions",
     "TrainSettings",
@@ -132,6 +137,7 @@ __all__ = [
     "run_search",
     "save_pruning",
     "sensitivity_map",
+    "shrink",
 ]
 
 if not TYPE_CHECKING:  # a type checker sees the imports above, and no other name

@@ -21,12 +21,12 @@ from compress.core.errors import InputError, RunFailed
 from compress.core.platform import host
 from compress.data.shared import shared
 from compress.pipeline.checks import check_training, told
-from compress.pipeline.compression import write_data_record
 from compress.pipeline.preflight import preflight
 from compress.pipeline.teachers import load_teachers
 from compress.pipeline.timing import measure_stage
 from compress.plan.fields import command_words
 from compress.plan.keywords import Keywords
+from compress.run.data_record import write_data_record
 from compress.run.directory import LOG
 from compress.run.origin import write_examples
 from search.engines import LocalPool

@@ -7,13 +7,14 @@ the classes from it that tell editors, type checkers and the documentation (`set
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from compress.core.errors import InputError, unknown_name
-from compress.plan import Plan
+from compress.plan import Plan, WeightOptions
 from compress.plan.bench import BenchPlan
 from compress.plan.fields import PlanField, plan_fields
+from compress.plan.shrink import ShrinkPlan
 
 SectionT = TypeVar("SectionT")
 PlanT = TypeVar("PlanT")
@@ -163,8 +164,25 @@ DISTILL = Keywords(
 EXPORT = Keywords("export", Plan, ("export",))
 COMPRESS_MODEL = Keywords("compress_model", Plan, without=frozenset({"data.source"}))
 BENCH = Keywords("bench", BenchPlan)
+SHRINK = Keywords(
+    "shrink",
+    ShrinkPlan,
+    without=frozenset(
+        {
+            "channels.scope",
+            "channels.sensitivity",
+            "channels.steps",
+            "channels.target",
+            "channels.target_metric",
+            "data.source",
+            "finetune.as_long",
+            "finetune.own_train_step",
+            *(f"weights.{item.name}" for item in fields(WeightOptions)),
+        }
+    ),
+)
 
 FUNCTIONS = [
-    PRUNE_CHANNELS, PRUNE_WEIGHTS, WEIGHT_PRUNER, DISTILL, EXPORT, COMPRESS_MODEL, BENCH
+    PRUNE_CHANNELS, PRUNE_WEIGHTS, WEIGHT_PRUNER, DISTILL, EXPORT, COMPRESS_MODEL, BENCH, SHRINK
 ]  # fmt: skip
 """All of them; `search.plan.keywords` adds those of a search."""

@@ -9,7 +9,7 @@ from typing import TypedDict
 from compress.plan.layers import LayerPair, LayerShare
 from compress.plan.pattern import PatternSpec
 from compress.plan.ramp import Ramp
-from compress.plan.target import Target
+from compress.plan.target import SizeTarget, Target, TimeTarget
 from compress.plan.teacher import TeacherChoice
 from compress.plan.train_time import TrainTime
 
@@ -652,3 +652,221 @@ class BenchSettings(TypedDict, total=False):
 
     plugins: Iterable[str]
     """modules to import first, with commas: they register plug-ins of yours."""
+
+
+class ShrinkSettings(TypedDict, total=False):
+    """Keywords of `shrink`."""
+
+    task: str
+    """what labels mean, where they and the model do not tell: multiclass, binary, multilabel,
+    regression, segmentation, tagging, masks, reconstruction, custom, unlabelled; of several outputs
+    NAME=TASK,NAME=TASK. Default: auto."""
+
+    normalize: str
+    """how inputs are scaled: standardize (per channel, by training statistics), unit (pixels to [0,
+    1]), symmetric (to [-1, 1]), center (minus the mean per channel), caffe or torch (ImageNet's
+    means, as in keras.applications), none; auto: standardize for new models; for a model that
+    exists what its run stored, else what scores best on validation data. Default: auto."""
+
+    val_fraction: float
+    """share of the training part to hold out where there is no validation part. Default: 0.15."""
+
+    test_fraction: float
+    """share to hold out for the test where the source has no test part. Default: 0.2."""
+
+    metric: str
+    """the quality that judges; default: the task's first (accuracy, mean_iou, r2, ...); of several
+    outputs like box.r2; of a compiled model's metrics -NAME where less is better."""
+
+    label: Iterable[str]
+    """the column of a table, or the feature of records, that is the label; several with commas:
+    columns of one label, or a label for each of a model's outputs, by the outputs' names; default:
+    the one called label, y or target."""
+
+    resize: tuple[Count, Count] | None
+    """height and width that images of a folder or of records become of: 96,96; default: they must
+    have one size."""
+
+    skip_damaged: float
+    """share of a folder's images that may be skipped, where they are damaged; they are named.
+    Default: 0."""
+
+    finetune_epochs: Count | None
+    """epochs of fine-tuning; default: enough for 1,000 steps, at least 4; 0: none, what was pruned
+    is repaired and exported."""
+
+    epochs: Count | None
+    """The same as `finetune_epochs`."""
+
+    finetune_optimizer: str
+    """optimizer of fine-tuning: sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw. Default:
+    adam."""
+
+    optimizer: str
+    """The same as `finetune_optimizer`."""
+
+    learning_rate: float
+    """peak learning rate of fine-tuning. Default: 0.001."""
+
+    schedule: str
+    """how the learning rate of fine-tuning falls: constant, cosine, exponential. Default:
+    cosine."""
+
+    batch_size: Count
+    """examples per step of fine-tuning. Default: 128."""
+
+    weight_decay: float
+    """decoupled weight decay of kernels, in fine-tuning. Default: 0."""
+
+    label_smoothing: float
+    """share of each label that is moved to the other classes, in fine-tuning. Default: 0."""
+
+    class_weights: str
+    """none, or balanced: rare classes weigh more, in every training. Default: none."""
+
+    augment: Iterable[str]
+    """random changes of training images, in every training: flip (left to right), shift (by up to
+    an eighth); a teacher sees the same changed images."""
+
+    accumulate: Count
+    """batches whose gradients are averaged into one optimizer step. Default: 1."""
+
+    channel_criterion: str
+    """how channels are ranked: l1, l2, bn_scale, fpgm, taylor, activation, reconstruction, random,
+    or your own package.module:function. Default: reconstruction."""
+
+    channel_aggregate: str
+    """how the scores of a channel's weights are combined: mean, sum, max, norm. Default: mean."""
+
+    channel_normalize: str
+    """what the scores of a group are divided by: mean, max, none. Default: mean."""
+
+    channel_cost_aware: bool
+    """rank channels by score per MAC that they cost. Default: False."""
+
+    round_to: Count
+    """keep a multiple of this many channels; 0: of 16 from 32 channels on, 8 below, else 4.
+    Default: 0."""
+
+    min_kept: float
+    """smallest share of a layer's channels to keep. Default: 0.1."""
+
+    channel_limits: Iterable[str | LayerShare] | Mapping[str, float]
+    """the largest share to remove, by layer name pattern: conv1*=0.3,head=0."""
+
+    channel_exclude: Iterable[str]
+    """patterns of layer names whose channels all stay."""
+
+    blocks: bool
+    """let whole residual blocks leave too, where they cost least; with --channel-scope damage.
+    Default: True."""
+
+    channel_tries: Count
+    """choices near the first one that are repaired and judged too: the best is taken; with
+    --channel-scope damage. Default: 16."""
+
+    recalibrate: Count
+    """batches that re-estimate normalization statistics after pruning. Default: 0."""
+
+    teacher: TeacherChoice | str | Path | Iterable[str | Path] | None
+    """a .keras file, or several with commas (double quotes around a name with a comma); auto: the
+    best candidate of the run, else the unpruned model itself; none: labels only. Default: auto."""
+
+    teacher_weights: Iterable[float] | str
+    """weights of several teachers, with commas; default: all equal."""
+
+    distill_loss: str
+    """distillation loss on logits: kd, dkd, dist, none. Default: kd."""
+
+    temperature: Ramp | float | str
+    """softens both distributions; 8:2 goes from 8 to 2 during the training. Default: 4."""
+
+    distill_weight: Ramp | float | str
+    """share of the teacher's term in the loss, in [0, 1]; 0:0.7@20% reaches 0.7 after a fifth.
+    Default: 0.7."""
+
+    hints: Iterable[str]
+    """distillation losses on features: fitnets, attention, similarity, relational."""
+
+    hint_weight: Ramp | float | str
+    """factor on each hint's own usual weight. Default: 1."""
+
+    hint_pairs: Iterable[str | LayerPair | tuple[str, str]] | Mapping[str, str]
+    """layers to compare, student_layer=teacher_layer, with commas; default: by resolution and
+    depth."""
+
+    teacher_cache: str
+    """where the teacher's outputs are kept: memory, disk, off (it runs at every step), or auto:
+    memory up to --cache-limit, disk above; always off under --augment. Default: auto."""
+
+    cache_limit: Count
+    """MiB of teacher outputs to keep in memory; or 2GB, 2GiB. Default: 1024."""
+
+    formats: Iterable[str]
+    """LiteRT files: float32, float16, dynamic (int8 weights), int8, sparse (float32 without the
+    zeros of pruned models); ONNX files: onnx, onnx_int8 (pip install 'paretune[onnx]'). Default:
+    float32,int8."""
+
+    calibration: Count
+    """training examples that calibrate int8. Default: 200."""
+
+    opset: Count | None
+    """ONNX operator set; default: the converter's."""
+
+    latency_threads: Count
+    """CPU threads of the timed runtime. Default: 1."""
+
+    latency_precision: float
+    """stop timing when each ratio's 95 % half-width is below this share. Default: 0.02."""
+
+    latency_budget: float | str
+    """seconds (or 2m) after which timing stops in any case. Default: 60."""
+
+    runtimes: Iterable[str]
+    """what times the files: litert; mnn (whose kernels skip zeros; float32 files; pip install
+    'paretune[mnn]'); onnx and openvino (the ONNX files among --formats; pip install
+    'paretune[onnx,openvino]'). Default: litert."""
+
+    seed: Count
+    """seeds splits, initial weights, shuffling and sampling. Default: 0."""
+
+    device: str
+    """auto, cpu or gpu. Default: auto."""
+
+    threads: Count | None
+    """CPU threads of a training; default: every core, shared among a run's workers."""
+
+    out: str | Path | None
+    """folder for the results; default: one in runs/."""
+
+    repair: Count
+    """training examples on which what pruning broke is solved for, layer by layer, before any fine-
+    tuning; labels are not used; 0: no repair. Default: 1000."""
+
+    plugins: Iterable[str]
+    """modules to import first, with commas: they register plug-ins of yours."""
+
+    latency: TimeTarget | str | float | None
+    """time of one inference: 0.5x (of the model's float32 file; also: 2x faster) or 3ms; measured
+    with the runtime and threads of the timing."""
+
+    size: SizeTarget | str | float | None
+    """size of the file: 0.25x (of the model's float32 file) or 200KB."""
+
+    macs: Target | str | float | None
+    """multiply-accumulates of one inference: 0.5x or 12M."""
+
+    params: Target | str | float | None
+    """parameters: 0.5x or 200k."""
+
+    max_drop: float | None
+    """points of the judging metric that may be lost on validation data: 1 is from 93 % to 92 %."""
+
+    min_quality: float | None
+    """what the judging metric must still be on validation data, as the metric counts: 0.92."""
+
+    budget: float | str | None
+    """seconds (or 30m) within which all is to be done; default: as long as it takes."""
+
+    no_train: bool
+    """repair alone, no fine-tuning: minutes, and no labels are needed. Default: False."""

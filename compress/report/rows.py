@@ -14,9 +14,12 @@ from compress.core.summary import Readable, Summary
 from compress.core.typed import conform
 from compress.measure.latency_record import Latency
 from compress.measure.sampling import wilson
+from compress.report.goal_section import GoalSection
 from compress.report.sections import Section
 from compress.run.compressed import VARIANTS, Artifact, Compressed
 from compress.run.directory import RunFolder
+from compress.run.outcome import Outcome
+from compress.run.records import read_record
 from compress.task import MEAN, TASKS
 
 
@@ -148,6 +151,7 @@ def read_report(folder: RunFolder) -> Report:
         compressed,
         tuple(rows),
         tuple(_read_others(folder)),
+        (GoalSection(read_record(folder.outcome, Outcome)),) if folder.outcome.exists() else (),
     )
     _check(report)
     return report

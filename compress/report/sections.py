@@ -49,12 +49,14 @@ class Section:
         validation_learnt: Whether models have learnt the validation part: then it chooses nothing.
         judged: What beside exported files was judged by test data ("final trainings").
         devices: On what models were trained.
+        shipped: Id of the file that a goal has chosen to be shipped.
     """
 
     front: tuple[str, ...] = ()
     validation_learnt: bool = False
     judged: str = ""
     devices: tuple[str, ...] = ()
+    shipped: str = ""
 
     def known(self, model: str) -> Known:
         """Returns what is known of a model that was compressed."""

@@ -14,6 +14,7 @@ NEAR = 0.01
 EXACT = ("float32", "sparse", "onnx")
 """Formats that compute what the Keras model does, but for rounding."""
 TITLES = {
+    "shipped": "Chosen for the goal",
     "best": "Best validation {quality}",
     "smallest": "Smallest within 1 point of it",
     "fastest": "Fastest within 1 point of it",
@@ -54,7 +55,8 @@ class Standouts:
     Attributes:
         quality: Name of the quality.
         by: Whose validation quality decided.
-        chosen: The best, the smallest near it and, where times were measured, the fastest.
+        chosen: What a goal has chosen, the best, the smallest near it and, where times were
+            measured, the fastest.
         missing: Why nothing was chosen; empty otherwise.
     """
 
@@ -65,8 +67,14 @@ class Standouts:
 
     @property
     def to_ship(self) -> Standout | None:
-        """The file to ship: the smallest near the best; None where nothing was chosen."""
-        return next((item for item in self.chosen if item.what == "smallest"), None)
+        """The file to ship: the goal's, else the smallest near the best; None: none was chosen."""
+        by_what = {item.what: item for item in self.chosen}
+        return by_what.get("shipped", by_what.get("smallest"))
+
+    @property
+    def best(self) -> Standout:
+        """The file of the best validation quality."""
+        return next(item for item in self.chosen if item.what == "best")
 
     def to_json(self, report: Report) -> dict[str, Any]:
         """Returns the record as dictionaries, lists and numbers."""
@@ -118,6 +126,10 @@ def standouts(report: Report) -> Standouts:
     best = ranked[0]
     near = [row for row in ranked if values[row.artifact.id] >= values[best.artifact.id] - NEAR]
     found = {"best": best, "smallest": min(near, key=lambda row: row.artifact.gzip_bytes)}
+    shipped = {section.shipped for section in report.sections}
+    for row in ranked:
+        if row.artifact.id in shipped:
+            found = {"shipped": row, **found}
     timed = [row for row in near if row.latency]
     if timed:
         found["fastest"] = min(timed, key=_time)

@@ -73,6 +73,7 @@ class RunFolder:
         self.latency = self.path / "latency.json"
         self.data = self.path / "data.json"
         self.examples = self.path / "examples.npz"
+        self.outcome = self.path / "outcome.json"
         self.log = self.path / "log.txt"
         self.lock = self.path / "run.lock"
 

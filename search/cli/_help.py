@@ -16,6 +16,7 @@ from search.cli._console import complain
 
 GENERAL = "General"
 SECTIONS = {
+    "goal": "Goal",
     "data": "Data",
     "search": "Search",
     "stopping": "Stopping trials early",

@@ -45,11 +45,11 @@ def _file(report: Report) -> str:
         place = line(RunFolder(report.folder).exports)
         return f"ship: a file of your choice in {place} (none is chosen: {found.missing})"
     artifact = found.to_ship.row.artifact
-    why = (
-        "the best"
-        if found.to_ship.row is found.chosen[0].row
-        else "smallest within 1 point of the best"
-    )
+    why = "smallest within 1 point of the best"
+    if found.to_ship.what == "shipped":
+        why = "for the goal"
+    elif found.to_ship.row is found.best.row:
+        why = "the best"
     figure = formats.quality(found.quality, found.to_ship.val)
     return (
         f"ship: {line(report.folder / artifact.file)} "

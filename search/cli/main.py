@@ -16,7 +16,8 @@ from compress.core.interpreter import drop_current_folder
 from compress.core.native_output import quiet_tensorflow_here
 from compress.plan import Plan
 from compress.plan.bench import BenchPlan
-from search.cli import bench, compress, dashboard, inspect, report, run, search, space
+from compress.plan.shrink import ShrinkPlan
+from search.cli import bench, compress, dashboard, inspect, report, run, search, shrink, space
 from search.cli._completion import BENCH_VALUES, VALUES
 from search.cli._console import delivering
 from search.cli._help import WIDEST, Commands, add_command
@@ -80,6 +81,12 @@ add_command(
     "search",
     plan_command(SearchPlan, search.search, values=VALUES, refused=run.REFUSED),
     search.BASIC,
+)
+add_command(
+    app,
+    "shrink",
+    plan_command(ShrinkPlan, shrink.shrink, _MODEL, values=VALUES, refused=shrink.REFUSED),
+    shrink.BASIC,
 )
 add_command(
     app,

@@ -24,8 +24,8 @@ def load_report(path: str | Path) -> SearchReport:
     """
     report = read_search(SearchFolder(path))
     searched = report.candidates or report.finals
-    sections: tuple[Section, ...] = (SearchSection(report),) if searched else ()
-    return replace(report, sections=sections)
+    own: tuple[Section, ...] = (SearchSection(report),) if searched else ()
+    return replace(report, sections=(*own, *report.sections))
 
 
 def render(path: str | Path) -> SearchReport:

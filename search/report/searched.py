@@ -82,6 +82,7 @@ def read_search(folder: SearchFolder) -> SearchReport:
         base.compressed,
         base.rows,
         base.others,
+        base.sections,
         candidates=tuple(folder.read_candidates()),
         finals=tuple(folder.read_finals()),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from compress.core.errors import InputError
 from compress.data import Dataset, load_data
-from compress.pipeline.compression import unlearnt_teachers
+from compress.pipeline.opening import unlearnt_teachers
 from compress.run.unlearnt import check_choices, check_scaling, check_unlearnt
 from compress.train.compiled import judged_by
 from compress.train.scaling import load_for_model

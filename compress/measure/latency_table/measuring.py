@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -212,7 +213,7 @@ def _timed(
         ),
     )
     errors = {name: (item.high_ms - item.low_ms) / (2 * Z) for name, item in found.items()}
-    base = found["empty"].median_ms
+    base, today = found["empty"].median_ms, f"{datetime.now(UTC):%Y-%m-%d}"
     calls = []
     for place, item in enumerate(batch):
         time = found.get(str(place))
@@ -222,7 +223,9 @@ def _timed(
         # a call of some nanoseconds may come out below the empty file
         ms = max(0.0, time.median_ms - base)
         spread = float(np.hypot(errors[str(place)], errors["empty"]))
-        calls.append(CallTime(item.key, ms, spread, time.rounds, item.ops, item.weight_bytes))
+        calls.append(
+            CallTime(item.key, ms, spread, time.rounds, item.ops, item.weight_bytes, date=today)
+        )
     return _Measured(calls, base, errors["empty"], found["empty"].warnings)
 
 

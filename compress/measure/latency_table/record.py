@@ -29,6 +29,7 @@ class CallTime(Record):
         weight_bytes: Of its weights, as float32.
         reason: Why `ms` is an estimate (by `ops`, at the rate of all that was measured); empty:
             it was measured.
+        date: When it was measured, YYYY-MM-DD in UTC; empty in tables of older versions.
     """
 
     key: CallKey = field(metadata={"shape": dict[str, Any]})
@@ -38,6 +39,7 @@ class CallTime(Record):
     ops: int
     weight_bytes: int
     reason: str = ""
+    date: str = ""
 
     def flaw(self) -> str:
         """See `Record.flaw`."""

@@ -32,10 +32,11 @@ from compress.prune.channels.criteria import (
 from compress.prune.channels.report import ChannelReport, row_of, unknown_layers
 from compress.prune.channels.selection.allocation import Priced
 from compress.prune.channels.selection.allowed import cost_of
+from compress.prune.channels.selection.chosen import Selection, of_widths
 from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.selection.feasible import check_feasible
 from compress.prune.channels.selection.goal import Goal, aimed
-from compress.prune.channels.selection.targets import Selection, of_widths, select
+from compress.prune.channels.selection.targets import select
 from compress.prune.channels.surgery import (
     KeptIndices,
     indices_by_weight,
@@ -97,6 +98,7 @@ def prune_channels(
     on_choice: Callable[[Selection], None] | None = None,
     on_progress: Callable[[str, float], None] | None = None,
     coupling: Coupling | None = None,
+    selection: Selection | None = None,
     **settings: Unpack[PruneChannelsSettings],
 ) -> PruneResult:
     """Removes whole channels, neurons and attention heads from a model.
@@ -133,6 +135,8 @@ def prune_channels(
         on_progress: Called with (text, share that is done) while damages are measured and layers
             are solved for.
         coupling: Of this model at this `input_shape`, where it is known; else it is analysed.
+        selection: Chosen before, for the same target, on this coupling, in one step; default:
+            it is chosen.
         **settings: Other fields of `ChannelOptions`: scope, round_to, exclude, ...
 
     Shapes:
@@ -167,12 +171,17 @@ def prune_channels(
             f"Received: {', '.join(given) or 'none'}."
         )
     options = aimed(options, given, cost)
+    if selection is not None and options.steps > 1:
+        raise InputError(
+            "selection must go with one step: it is of the model as it is. Received: "
+            f"{options.steps} steps."
+        )
     priced = of_widths(cost)
-    chosen = options.criterion if criterion is None else criterion
-    name, score = _criterion(chosen, data)
+    ranked_by = options.criterion if criterion is None else criterion
+    name, score = _criterion(ranked_by, data)
     source = Path(model) if isinstance(model, (str, Path)) else None
     model = as_model(model)
-    data = None if data is None else _examples(data, chosen, model, source, seed)
+    data = None if data is None else _examples(data, ranked_by, model, source, seed)
     asked = repair
     if repair is None:
         repair = data is not None and len(data.train) >= FEWEST
@@ -183,7 +192,8 @@ def prune_channels(
         sensitivity.check(model, name, data if isinstance(data, Dataset) else None)
     _check_weights(model)
     original = coupling_of(model, input_shape) if coupling is None else coupling
-    check_feasible(original, options, priced)  # not only when the last step comes to it
+    if selection is None:
+        check_feasible(original, options, priced)  # not only when the last step comes to it
     goal = Goal.of_options(options, original, priced)
     place = dict(variable_paths(model))
     kept: KeptIndices = {path: (None,) * len(weight.shape) for path, weight in place.items()}
@@ -195,7 +205,7 @@ def prune_channels(
             coupling = coupling_of(current, original.input_shape)
             coupling.continues(original)
         context = Context(coupling, data=data, seed=seed, aggregate=options.aggregate)
-        selection = select(
+        chosen = selection or select(
             coupling,
             options,
             score,
@@ -206,9 +216,9 @@ def prune_channels(
             cost,
         )
         if on_choice is not None:
-            on_choice(selection)
-        indices = indices_by_weight(coupling, selection.mask, selection.dropped)
-        current, new = sliced_with_weights(coupling, selection.mask, selection.dropped)
+            on_choice(chosen)
+        indices = indices_by_weight(coupling, chosen.mask, chosen.dropped)
+        current, new = sliced_with_weights(coupling, chosen.mask, chosen.dropped)
         for path, variable in place.items():
             kept[path] = _composed(kept[path], indices[id(variable)])
             since[path] = _composed(since[path], indices[id(variable)])
@@ -226,10 +236,10 @@ def prune_channels(
     if options.recalibrate:
         _recalibrated(current, data, options, seed)
     few = data is not None and asked is None and not count
-    notes = (*selection.notes, *dict.fromkeys(context.notes), *_copied(original, coupling))
+    notes = (*chosen.notes, *dict.fromkeys(context.notes), *_copied(original, coupling))
     if few:
         notes += (f"nothing was repaired: that takes at least {FEWEST} examples",)
-    report = _report(original, kept, options, goal, selection, name, notes, priced is not None)
+    report = _report(original, kept, options, goal, chosen, name, notes, priced is not None)
     return PruneResult(current, replace(report, repair=repaired), kept)
 
 

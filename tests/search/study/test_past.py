@@ -14,10 +14,10 @@ from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.distillation.teachers import Teachers
 from compress.model.io import save_model
-from compress.pipeline.compression import write_data_record
 from compress.pipeline.teachers import load_teacher
 from compress.plan import Plan, TrainSettings
 from compress.plan.fields import from_flat
+from compress.run.data_record import write_data_record
 from compress.run.origin import origin_of, write_examples
 from compress.run.unlearnt import check_unlearnt
 from compress.train import train

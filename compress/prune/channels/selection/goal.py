@@ -11,8 +11,8 @@ from compress.plan.target import Target
 from compress.prune.channels.coupling.groups import Coupling
 from compress.prune.channels.selection.allocation import Priced
 from compress.prune.channels.selection.allowed import cost_of
+from compress.prune.channels.selection.chosen import cost_text
 from compress.prune.channels.selection.solver import Cost
-from compress.prune.channels.selection.targets import cost_text
 
 
 def aimed(options: ChannelOptions, given: dict[str, Any], cost: Priced | None) -> ChannelOptions:

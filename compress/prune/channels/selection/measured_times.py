@@ -20,6 +20,8 @@ from compress.prune.channels.selection.times import TimeModel
 from compress.prune.channels.surgery import sliced_model
 
 if TYPE_CHECKING:
+    import keras
+
     from compress.prune.channels.coupling.groups import Coupling
 
 NETS = 8
@@ -109,6 +111,22 @@ def some_choices(allowed: Allowed, count: int, seed: int) -> Counts:
     return np.asarray(totals - allowed.fixed)
 
 
+def thinner_nets(coupling: Coupling, kept: Counts) -> list[keras.Model]:
+    """Returns models of some widths, whichever units they keep.
+
+    Args:
+        coupling: Of the original.
+        kept: Removable units kept in each group, (nets, groups); the first ones of each.
+    """
+    nets = []
+    for row in kept:
+        mask = np.ones(coupling.units, bool)
+        for group, count in zip(coupling.groups, row, strict=True):
+            mask[group.units[count:]] = False
+        nets.append(sliced_model(coupling, mask))
+    return nets
+
+
 def time_nets(
     coupling: Coupling,
     kept: Counts,
@@ -131,12 +149,7 @@ def time_nets(
     Raises:
         RunFailed: One could not be converted.
     """
-    nets = []
-    for row in kept:
-        mask = np.ones(coupling.units, bool)
-        for group, count in zip(coupling.groups, row, strict=True):
-            mask[group.units[count:]] = False
-        nets.append(sliced_model(coupling, mask))
+    nets = thinner_nets(coupling, kept)
     with tempfile.TemporaryDirectory() as folder:
         files = convert(nets, Path(folder), format)
         for file in files:

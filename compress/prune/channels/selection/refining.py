@@ -27,12 +27,14 @@ class Refined(NamedTuple):
 
     Attributes:
         found: What is kept.
+        weights: The damages that led to it.
         damage: What it is worth.
         first: What the first one is worth.
         tried: How many others were judged.
     """
 
     found: Weighed
+    weights: Weights
     damage: float
     first: float
     tried: int
@@ -72,6 +74,7 @@ def refined(
     """
     rng = np.random.default_rng(seed)
     best: Factors = np.ones(len(weights.groups)), np.ones(len(weights.blocks))
+    led = weights
     ahead: list[Factors] = [
         (best[0], factor * best[1]) for factor in OF_BLOCKS if len(weights.blocks)
     ]
@@ -80,7 +83,8 @@ def refined(
     seen, off = {_key(found)}, max(TOLERANCE, abs(found.choice.error))
     for _ in range(len(ahead) + DRAWS * tries):
         factors = ahead.pop(0) if ahead else _near(best, rng)
-        near = choose(weights.scaled(*factors))
+        scaled = weights.scaled(*factors)
+        near = choose(scaled)
         if _key(near) in seen or abs(near.choice.error) > off:
             continue
         if on_progress is not None:
@@ -88,10 +92,10 @@ def refined(
         seen.add(_key(near))
         damage = judge.damage(near.mask, near.dropped)
         if damage < least:
-            least, found, best = damage, near, factors
+            least, found, led, best = damage, near, scaled, factors
         if len(seen) > tries:
             break
-    return Refined(found, least, first, len(seen) - 1)
+    return Refined(found, led, least, first, len(seen) - 1)
 
 
 def _near(best: Factors, rng: np.random.Generator) -> Factors:

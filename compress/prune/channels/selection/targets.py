@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from compress.core.errors import InputError
 from compress.plan import ChannelOptions
-from compress.prune.channels.coupling.blocks import Block
-from compress.prune.channels.coupling.groups import Coupling, Mask
+from compress.prune.channels.coupling.groups import Coupling
 from compress.prune.channels.criteria import Context, Criterion, Scores
 from compress.prune.channels.selection.allocation import Priced
 from compress.prune.channels.selection.allowed import allowed_for, cost_of, ladder, step_text
-from compress.prune.channels.selection.feasible import infeasible, nothing_removable, smallest
-from compress.prune.channels.selection.judging import Judge
+from compress.prune.channels.selection.chooser import Chooser
+from compress.prune.channels.selection.chosen import Selection, notes_on, of_widths
+from compress.prune.channels.selection.feasible import nothing_removable
 from compress.prune.channels.selection.ranks import by_loss, by_score, keep_best
-from compress.prune.channels.selection.refining import refined
 from compress.prune.channels.selection.sensitivity import SensitivityMap
 from compress.prune.channels.selection.solver import Choice, Cost, by_rank, by_share
-from compress.prune.channels.selection.weighed import OnProgress, Weighed, Weights, by_damage, weigh
-
-
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """A chosen kept set.
-
-    Attributes:
-        mask: Kept units.
-        choice: Totals per group, cost, error against the target.
-        round_to: The step of kept numbers, in words.
-        notes: What the user should know.
-        dropped: Blocks that leave.
-    """
-
-    mask: Mask
-    choice: Choice
-    round_to: str
-    notes: tuple[str, ...] = ()
-    dropped: tuple[Block, ...] = ()
-
-    def summary(self) -> str:
-        """Returns one line: what the choice costs and what there is to know about it."""
-        kept = int(np.count_nonzero(self.mask))
-        text = f"{kept:,} of {len(self.mask):,} units kept, cost {cost_text(self.choice.cost)}"
-        return "; ".join([text, *self.notes])
+from compress.prune.channels.selection.weighed import OnProgress
 
 
 def select(
@@ -75,7 +47,8 @@ def select(
             one finite number a unit.
     """
     if options.scope == "damage" and coupling.groups:
-        return _weighed(coupling, options, criterion, context, target, on_progress, own)
+        chooser = Chooser.measured(coupling, options, criterion, context, on_progress)
+        return chooser.refined(target, own, on_progress).choose(target, own)
     scores = [_checked(criterion(group, context), group.name, len(group.units))
               for group in coupling.groups]  # fmt: skip
     if not coupling.groups:
@@ -98,36 +71,6 @@ def select(
     return Selection(mask, choice, words, notes)
 
 
-def _weighed(
-    coupling: Coupling,
-    options: ChannelOptions,
-    criterion: Criterion,
-    context: Context,
-    target: float,
-    on_progress: OnProgress | None,
-    own: Priced | None,
-) -> Selection:
-    """Chooses widths and blocks by their damage."""
-    judge = Judge(coupling, context)
-    weights = weigh(
-        coupling, context, criterion, judge, blocks=options.blocks, on_progress=on_progress
-    )
-
-    def choose(scaled: Weights) -> Weighed:
-        return by_damage(coupling, options, scaled, target, own)
-
-    told = []
-    if options.tries:
-        best = refined(weights, choose, judge, options.tries, context.seed, on_progress)
-        found, told = best.found, [best.note()]
-    else:
-        found = choose(weights)
-    notes = [*(f"block '{block.name}' left" for block in found.dropped), *told]
-    notes += _told(coupling, options, found.choice, found.round_to, target, of_widths(own))
-    words = step_text(found.round_to)
-    return Selection(found.mask, found.choice, words, tuple(notes), found.dropped)
-
-
 def _to_target(
     coupling: Coupling,
     options: ChannelOptions,
@@ -148,47 +91,8 @@ def _to_target(
             break
     assert best is not None
     choice, round_to = best
-    notes = _told(coupling, options, choice, round_to, target, own)
+    notes = notes_on(coupling, options, choice, round_to, target, own)
     return choice, step_text(round_to), tuple(notes)
-
-
-def _told(
-    coupling: Coupling,
-    options: ChannelOptions,
-    choice: Choice,
-    round_to: int,
-    target: float,
-    own: Cost | None = None,
-) -> list[str]:
-    """Says which steps were taken and what was missed.
-
-    Raises:
-        FeasibleError: The target is below what is feasible.
-    """
-    notes = []
-    if round_to != ladder(options)[0]:
-        notes.append(f"kept numbers are multiples of {round_to}: coarser steps miss the target")
-    if not choice.met:
-        least = smallest(coupling, options, own)
-        if target < least.cost and not options.blocks:
-            raise infeasible(coupling, options, least, target, own)
-        what = options.target_metric if own is None else "cost"
-        wanted, reached = cost_text(target), cost_text(choice.cost)
-        notes.append(f"the nearest feasible {what} to {wanted} is {reached} ({choice.error:+.1%})")
-    return notes
-
-
-def of_widths(own: Priced | None) -> Cost | None:
-    """Returns the cost of a kept set where all blocks stay."""
-    if own is None:
-        return None
-    priced = own
-    return lambda kept: np.asarray(priced(kept, None), np.float64)
-
-
-def cost_text(cost: float) -> str:
-    """Returns a count with commas, and small numbers (milliseconds, say) with four digits."""
-    return f"{cost:,.0f}" if cost >= 1000 else f"{cost:.4g}"
 
 
 def _checked(scores: object, name: str, size: int) -> Scores:

@@ -1,0 +1,83 @@
+"""Plan section of `shrink`: what the smaller model must come to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from compress.plan.fields import option, require, settle
+from compress.plan.forms import Given
+from compress.plan.target import SizeTarget, Target, TimeTarget
+
+COSTS = ("latency", "size", "macs", "params")
+"""Goals of cost, as fields of `GoalOptions`."""
+
+
+@dataclass(frozen=True)
+class GoalOptions:
+    """What to come to: costs, quality, both, or neither (a front from 1x to 0.1x)."""
+
+    latency: Given[TimeTarget | None, TimeTarget | str | float | None] = option(
+        None,
+        "--latency",
+        "time of one inference: 0.5x (of the model's float32 file; also: 2x faster) or 3ms; "
+        "measured with the runtime and threads of the timing",
+    )
+    size: Given[SizeTarget | None, SizeTarget | str | float | None] = option(
+        None, "--size", "size of the file: 0.25x (of the model's float32 file) or 200KB"
+    )
+    macs: Given[Target | None, Target | str | float | None] = option(
+        None, "--macs", "multiply-accumulates of one inference: 0.5x or 12M"
+    )
+    params: Given[Target | None, Target | str | float | None] = option(
+        None, "--params", "parameters: 0.5x or 200k"
+    )
+    max_drop: float | None = option(
+        None,
+        "--max-drop",
+        "points of the judging metric that may be lost on validation data: 1 is from 93 % to 92 %",
+    )
+    min_quality: float | None = option(
+        None,
+        "--min-quality",
+        "what the judging metric must still be on validation data, as the metric counts: 0.92",
+    )
+    budget: Given[float | None, float | str | None] = option(
+        None,
+        "--budget",
+        "seconds (or 30m) within which all is to be done; default: as long as it takes",
+        unit="seconds",
+    )
+    no_train: bool = option(
+        False, "--no-train", "repair alone, no fine-tuning: minutes, and no labels are needed"
+    )
+
+    def __post_init__(self) -> None:
+        settle(self)
+        for name in COSTS:
+            target = getattr(self, name)
+            if target is None:
+                continue
+            rule = "be above 0; a share at most 1"
+            ok = target.amount > 0 and (target.amount <= 1 or not target.relative)
+            require(ok, name, rule, target)
+        require(
+            self.max_drop is None or self.min_quality is None,
+            "max_drop",
+            "be left out beside min_quality: each says how good the model must stay",
+            self.max_drop,
+        )
+        if self.max_drop is not None:
+            require(self.max_drop >= 0, "max_drop", "be at least 0 points", self.max_drop)
+        if self.budget is not None:
+            require(self.budget > 0, "budget", "be above 0 seconds", self.budget)
+
+    @property
+    def costs(self) -> dict[str, Target]:
+        """The goals of cost that were given, by name."""
+        found = {name: getattr(self, name) for name in COSTS}
+        return {name: target for name, target in found.items() if target is not None}
+
+    @property
+    def judged(self) -> bool:
+        """Whether a quality is asked for."""
+        return self.max_drop is not None or self.min_quality is not None

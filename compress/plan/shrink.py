@@ -1,0 +1,80 @@
+"""The plan of `shrink`: a goal, and defaults that a goal needs no words for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+from compress.plan import ChannelOptions, Plan, WeightOptions
+from compress.plan.fields import require
+from compress.plan.goal import GoalOptions
+
+_OF_CHANNELS = {item.name: item for item in fields(ChannelOptions)}
+_OF_WEIGHTS = {item.name: item for item in fields(WeightOptions)}
+
+
+@dataclass(frozen=True)
+class ShrinkChannels(ChannelOptions):
+    """How channels leave on the way to a goal: by what the outputs lose, blocks too."""
+
+    criterion: str = field(default="reconstruction", metadata=_OF_CHANNELS["criterion"].metadata)
+    scope: str = field(default="damage", metadata=_OF_CHANNELS["scope"].metadata)
+    blocks: bool = field(default=True, metadata=_OF_CHANNELS["blocks"].metadata)
+
+
+@dataclass(frozen=True)
+class ShrinkWeights(WeightOptions):
+    """Single weights stay: zeros alone save no time."""
+
+    sparsity: float = field(default=0.0, metadata=_OF_WEIGHTS["sparsity"].metadata)
+
+
+@dataclass(frozen=True)
+class ShrinkPlan(Plan):
+    """Everything that `paretune shrink` and `shrink` do."""
+
+    goal: GoalOptions = field(default_factory=GoalOptions)
+    channels: ShrinkChannels = field(default_factory=ShrinkChannels)
+    weights: ShrinkWeights = field(default_factory=ShrinkWeights)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.channels.target is None,
+            "channels",
+            "be left out: the goal says how many leave",
+            self.channels.target,
+            "Give --macs, --params, --size or --latency.",
+        )
+        require(
+            self.channels.scope == "damage",
+            "channel scope",
+            "be damage: a goal is met by what single layers are worth",
+            self.channels.scope,
+        )
+        require(
+            self.channels.steps == 1, "channel steps", "be 1 on the way to a goal",
+            self.channels.steps,
+        )  # fmt: skip
+        require(
+            self.channels.sensitivity is None,
+            "channel sensitivity",
+            "be left out: what layers are worth is measured for the goal",
+            self.channels.sensitivity,
+        )
+        require(
+            not self.weights.sparsity, "sparsity", "be 0 on the way to a goal",
+            self.weights.sparsity, "Prune the result with `paretune compress`.",
+        )  # fmt: skip
+        require(
+            not self.finetune.as_long, "as_long", "be left out on the way to a goal", True,
+            "`paretune compress` trains the dense model as long.",
+        )  # fmt: skip
+        require(
+            not self.finetune.own_train_step, "own_train_step", "go with paretune compress", True
+        )
+        require(
+            self.latency.runtimes[0] == "litert" or self.goal.latency is None,
+            "runtimes",
+            "begin with litert, where a latency is the goal: it is measured there",
+            ",".join(self.latency.runtimes),
+        )

@@ -1,0 +1,1 @@
+"""shrink: from a goal to the file to ship."""

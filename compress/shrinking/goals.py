@@ -1,0 +1,131 @@
+"""Goals as numbers: what costs may come to, and how good a net must stay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from compress.core.errors import FeasibleError
+from compress.measure import formats
+from compress.plan.goal import GoalOptions
+from compress.shrinking.dense import FIRST, DenseFiles
+from compress.task import in_units, is_share
+
+if TYPE_CHECKING:
+    from compress.data import Dataset
+    from compress.measure import Analysis
+
+TITLES = {"latency": "latency", "size": "size", "macs": "MACs", "params": "parameters"}
+
+
+def cost_limits(goal: GoalOptions, dense: DenseFiles, counted: Analysis) -> dict[str, float]:
+    """Returns what costs may come to: milliseconds, bytes, counts.
+
+    Args:
+        goal: What was asked for; shares are of the model's float32 file.
+        dense: The model's own files.
+        counted: The model's own MACs and parameters.
+    """
+    own = {
+        "latency": dense.ms,
+        "size": float(dense.sizes[FIRST]),
+        "macs": float(counted.macs),
+        "params": float(counted.params),
+    }
+    return {
+        name: target.amount * own[name] if target.relative else target.amount
+        for name, target in goal.costs.items()
+    }
+
+
+def cost_text(name: str, value: float) -> str:
+    """Returns a cost as people read it: "0.81 ms", "61.2 kB", "10.2 M MACs"."""
+    if name == "latency":
+        return formats.time(value)
+    if name == "size":
+        return formats.size(round(value))
+    return f"{formats.count(round(value))} {TITLES[name]}"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """How good a net must stay on validation data.
+
+    Attributes:
+        metric: That judges.
+        dense: Of the model's own float32 file.
+        floor: The least; None: nothing was asked for.
+    """
+
+    metric: str
+    dense: float
+    floor: float | None
+
+    @classmethod
+    def of(cls, goal: GoalOptions, dense: DenseFiles, data: Dataset) -> Bar:
+        """Returns the bar of a goal, and checks that the model itself passes it.
+
+        Raises:
+            FeasibleError: The model is no better than guessing, or below the quality asked for.
+        """
+        metric = data.task.qualities[0]
+        own = dense.val[FIRST][metric]
+        _check_learnt(metric, own, data)
+        if goal.min_quality is not None:
+            if own < goal.min_quality:
+                raise FeasibleError(
+                    f"min_quality must be at most the model's own validation {metric}, {own:.4f}. "
+                    f"Received: {goal.min_quality:g}. Lower it, or train the model first."
+                )
+            return cls(metric, own, goal.min_quality)
+        if goal.max_drop is None:
+            return cls(metric, own, None)
+        return cls(metric, own, own - goal.max_drop * cls.point_of(metric))
+
+    @staticmethod
+    def point_of(metric: str) -> float:
+        """Returns what a point is: a hundredth, or one where the metric has a unit of its own."""
+        return 1.0 if in_units(metric) else 0.01
+
+    def drop(self, quality: float) -> float:
+        """Returns how many points of the model's own quality are lost."""
+        return (self.dense - quality) / self.point_of(self.metric)
+
+    @property
+    def allowed(self) -> float | None:
+        """How many points may be lost; None: nothing was asked for."""
+        return None if self.floor is None else self.drop(self.floor)
+
+    def holds(self, quality: float) -> bool:
+        """Tells whether a quality is good enough."""
+        return self.floor is None or quality >= self.floor - 1e-9
+
+
+def _check_learnt(metric: str, own: float, data: Dataset) -> None:
+    """Refuses a model at chance: whatever is cut off it, nothing would be lost.
+
+    Raises:
+        FeasibleError: It is.
+    """
+    chance = data.task.chance()
+    # three standard errors of a share: a model that guesses is above chance half of the time
+    spread = 3 * math.sqrt(max(0.0, chance * (1 - chance)) / max(1, len(data.val)))
+    if own <= chance + (spread if is_share(metric) else 0.0):
+        raise FeasibleError(
+            f"The model must be better than guessing to be shrunk. Received: validation {metric} "
+            f"{own:.4f} on {len(data.val):,} examples, where guessing comes to {chance:.4f}. Check "
+            "the data, their scaling and the order of their classes, or train the model first."
+        )
+
+
+def goals_text(goal: GoalOptions, limits: Mapping[str, float], bar: Bar) -> str:
+    """Returns what was asked for in one line."""
+    parts = [
+        f"{TITLES[name]} {goal.costs[name]} ({cost_text(name, limit)})"
+        for name, limit in limits.items()
+    ]
+    if bar.floor is not None:
+        parts.append(f"validation {bar.metric} at least {bar.floor:.4f}")
+    return ", ".join(parts) or "a front from 1x to 0.1x of the time"

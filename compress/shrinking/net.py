@@ -1,0 +1,69 @@
+"""The record of one smaller net on the way to a goal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from compress.run.records import Record, too_low, unknown_value
+
+REPAIRED, TRAINED = "repaired", "trained"
+STAGES = (REPAIRED, TRAINED)
+
+
+@dataclass(frozen=True)
+class Net(Record):
+    """A smaller net: what it keeps, what it costs, how good it is at each stage.
+
+    Attributes:
+        name: In names of files: "l0_5-int8".
+        format: Of the file that its widths were chosen for.
+        formats: Of the files that are made of it.
+        goals: What it was to come to, by cost: milliseconds, bytes, counts.
+        costs: What it came to: counted, and measured on its file in that format.
+        macs, params: Counted.
+        share: Of the model's own MACs.
+        whole: Whether nothing left: the format alone meets the goals.
+        dropped: Places of blocks that left.
+        rounds: How often the choice was put right by what was measured.
+        stage: "repaired" or "trained".
+        repaired: Validation quality of its files before training, by format, then by name.
+        val: The same at its last stage.
+        epochs: Of its fine-tuning.
+        seconds: That its stages took so far.
+        notes: What there is to know about it.
+        channels: The channel report, as JSON; None where nothing left.
+    """
+
+    name: str
+    format: str
+    formats: tuple[str, ...]
+    goals: dict[str, float]
+    costs: dict[str, float]
+    macs: int
+    params: int
+    share: float
+    whole: bool
+    dropped: tuple[int, ...]
+    rounds: int
+    stage: str
+    repaired: dict[str, dict[str, float]] = field(default_factory=dict)
+    val: dict[str, dict[str, float]] = field(default_factory=dict)
+    epochs: int = 0
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    channels: dict[str, Any] | None = None
+
+    def flaw(self) -> str:
+        """See `Record.flaw`."""
+        return unknown_value("stage", self.stage, STAGES) or too_low(
+            self, 0, "macs", "params", "share", "rounds", "epochs", "seconds"
+        )
+
+    def quality(self, format: str, name: str) -> float:
+        """Returns the validation quality of its file of a format, at its last stage."""
+        return self.val[format][name]
+
+    def best(self, name: str) -> float:
+        """Returns the best validation quality of its files, at its last stage."""
+        return max(values[name] for values in self.val.values())

@@ -1,0 +1,78 @@
+"""How long trainings take: estimated before the first, then by those that were."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compress.core.columns import taken
+
+if TYPE_CHECKING:
+    import keras
+
+    from compress.pipeline.context import Work
+
+PROBED = 512
+BACKWARD = 3.0
+"""Time of a step of training over that of a forward pass, before one was measured."""
+
+
+@dataclass(eq=False)
+class Pace:
+    """What an epoch takes, and what is left of the budget.
+
+    Attributes:
+        budget: Seconds for everything; None: no limit.
+        began: When the work began, by the clock that `now` reads.
+    """
+
+    budget: float | None
+    began: float = field(default_factory=time.monotonic)
+    _forward: float = 0.0
+    _factor: float = BACKWARD
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left; infinity without a budget."""
+        if self.budget is None:
+            return float("inf")
+        return self.budget - (time.monotonic() - self.began)
+
+    def probe(self, model: keras.Model, work: Work) -> None:
+        """Measures what a forward pass over the training part takes with the model as it is."""
+        from compress.model.logits import logits_view
+        from compress.train.predict import Predictor
+
+        few = taken(work.data.val.x, slice(PROBED))
+        run = Predictor(logits_view(model, work.data.task), work.data.preprocess)
+        run(few)
+        began = time.perf_counter()
+        run(few)
+        count = min(PROBED, len(work.data.val))
+        self._forward = (time.perf_counter() - began) / count * len(work.data.train)
+
+    def epoch(self, share: float) -> float:
+        """Estimates the seconds of an epoch of a net with a share of the model's MACs."""
+        return self._factor * self._forward * share
+
+    def learn(self, share: float, epochs: int, seconds: float) -> None:
+        """Takes what a training took."""
+        if epochs and self._forward:
+            measured = seconds / epochs / (self._forward * share)
+            self._factor = float(np.mean([self._factor, measured]))
+
+    def epochs_within(self, share: float, wanted: int, after: int = 1) -> int:
+        """Returns how many of some epochs fit into what is left.
+
+        Args:
+            share: Of the model's MACs.
+            wanted: Epochs.
+            after: Trainings that are still to come, this one included: each gets as much.
+        """
+        if self.budget is None:
+            return wanted
+        one = max(1e-9, self.epoch(share))
+        return max(0, min(wanted, int(self.left / max(1, after) / one)))

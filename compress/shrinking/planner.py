@@ -1,0 +1,173 @@
+"""Which nets are made on the way to a goal: for costs, for a quality, or for a whole front."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from compress.core.errors import FeasibleError
+from compress.run.directory import LOG
+from compress.shrinking.goals import Bar
+from compress.shrinking.net import TRAINED, Net
+from compress.shrinking.pace import Pace
+
+if TYPE_CHECKING:
+    from compress.shrinking.workshop import Workshop
+
+TIMED = ("float32", "float16", "dynamic", "int8")
+"""Formats whose files are made and timed on the way."""
+FRONT = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.1)
+"""Shares of the time at which the nets of a front are made."""
+SPREAD = 1.12
+"""Between what holds a quality and what does not: nearer ones are not told apart."""
+MOST_TRIED = 5
+FAR = 10.0
+"""A net that repair alone leaves so many times further off than allowed is not trained,"""
+POINTS = 5.0
+"""and so many points more: what repair leaves, training takes back to a fourth or less."""
+
+
+@dataclass(eq=False)
+class Planner:
+    """Makes nets until a goal is met.
+
+    Attributes:
+        shop: Makes them.
+        limits: What costs may come to.
+        bar: How good a net must stay.
+        pace: What trainings take, and what is left of the time.
+        notes: What there is to say about the way.
+    """
+
+    shop: Workshop
+    limits: Mapping[str, float]
+    bar: Bar
+    pace: Pace
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Formats of files that are timed, of which the model has a file."""
+        made = self.shop.meter.dense.val
+        asked = self.shop.plan.export.formats
+        return tuple(name for name in asked if name in TIMED and name in made)
+
+    def run(self) -> list[Net]:
+        """Returns the nets that were made.
+
+        Raises:
+            FeasibleError: No format comes to the goals.
+        """
+        if self.limits:
+            return self.to_costs()
+        if self.bar.floor is not None:
+            return self.to_quality()
+        return self.front()
+
+    def to_costs(self) -> list[Net]:
+        """Makes the best net for each format whose files differ in what they cost."""
+        apart = {"latency", "size"} & set(self.limits)
+        formats = self.formats
+        label = self._label(self.limits)
+        found, errors = [], []
+        for each in [(name,) for name in formats] if apart else [formats]:
+            name = f"{label}-{each[0]}" if apart and len(formats) > 1 else label
+            try:
+                found.append(self.shop.net(self._name(name), each[0], self.limits, each))
+            except FeasibleError as error:
+                errors.append(error)
+                self.notes.append(str(error))
+        if not found:
+            raise errors[0]
+        # the most promising first: the time may not do for all
+        found.sort(key=lambda net: -net.best(self.bar.metric))
+        return self._trained(found)
+
+    def to_quality(self) -> list[Net]:
+        """Looks for the fastest net that is good enough, between the model's time and a tenth."""
+        low, high, nets = FRONT[-1], 1.0, list[Net]()
+        for _ in range(MOST_TRIED):
+            share = (low * high) ** 0.5
+            net = self._at(share)
+            if net is None:
+                low = share
+            else:
+                nets += self._trained([net])
+                if self.bar.holds(nets[-1].best(self.bar.metric)):
+                    high = share
+                else:
+                    low = share
+            if high / low < SPREAD:
+                break
+        whole = self._at(1.0)
+        return [*nets, *([whole] if whole is not None else [])]
+
+    def front(self) -> list[Net]:
+        """Makes nets from the model's own time to a tenth of it."""
+        nets = [net for share in FRONT if (net := self._at(share)) is not None]
+        return self._trained(nets)
+
+    def _at(self, share: float) -> Net | None:
+        """Returns the net that takes a share of the time, as float32 file; None: none does."""
+        if share == 1.0:
+            return self.shop.whole(self._name("whole"), self.formats)
+        limits = {"latency": share * self.shop.meter.dense.ms}
+        name = self._name(f"latency{share:.3g}x")
+        try:
+            return self.shop.net(name, self.formats[0], limits, self.formats)
+        except FeasibleError as error:
+            self.notes.append(str(error))
+            return None
+
+    def _trained(self, nets: Sequence[Net]) -> list[Net]:
+        """Trains nets as far as they are worth it and the time allows it."""
+        goal, data = self.shop.plan.goal, self.shop.opened.work.data
+        steps = max(1, len(data.train) // self.shop.plan.finetune.batch_size)
+        wanted = 0 if goal.no_train else self.shop.plan.finetune.epochs_for(steps)
+        found = []
+        for place, net in enumerate(nets):
+            if net.stage == TRAINED or wanted == 0 or net.whole:
+                found.append(net)
+                continue
+            if reason := self._hopeless(net):
+                self.notes.append(f"{net.name} was not trained: {reason}")
+                found.append(net)
+                continue
+            share = net.share
+            epochs = self.pace.epochs_within(share, wanted, len(nets) - place)
+            if epochs == 0:
+                one, left = self.pace.epoch(share), max(0.0, self.pace.left)
+                self.notes.append(
+                    f"{net.name} was not trained: an epoch takes about {one:.0f} s (estimated), "
+                    f"and {left:.0f} s of the budget are left"
+                )
+                found.append(net)
+                continue
+            if epochs < wanted:
+                self.notes.append(f"{net.name} was trained {epochs} epochs of {wanted}: the budget")
+            before = net.seconds
+            net = self.shop.trained(net, epochs)
+            self.pace.learn(share, net.epochs, net.seconds - before)
+            found.append(net)
+        return found
+
+    def _hopeless(self, net: Net) -> str:
+        """Says why a net need not be trained; nothing where it may be good enough."""
+        allowed = self.bar.allowed
+        lost = self.bar.drop(net.best(self.bar.metric))
+        if allowed is None or lost <= FAR * allowed + POINTS:
+            return ""
+        return (
+            f"repaired it loses {lost:.1f} points of validation {self.bar.metric}, where "
+            f"{allowed:.3g} may be lost"
+        )
+
+    def _name(self, label: str) -> str:
+        return f"{self.shop.opened.given.name}-{label.replace('.', '_')}"
+
+    def _label(self, limits: Mapping[str, float]) -> str:
+        goal = self.shop.plan.goal
+        label = "-".join(f"{name}{goal.costs[name]}" for name in limits)
+        LOG.info("goal: %s", label)
+        return label

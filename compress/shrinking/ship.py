@@ -1,0 +1,158 @@
+"""ship/: the file to use, how to feed it, and a card that says what it is."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compress._version import __version__
+from compress.core.columns import taken
+from compress.data import Preprocessing
+from compress.measure import formats
+from compress.measure.latency_record import Latency
+from compress.measure.runtimes import session_for
+from compress.measure.sampling import wilson
+from compress.model.io import save_model
+from compress.model.ports import input_names, listed
+from compress.run.compressed import Artifact
+from compress.task import has_classes
+
+if TYPE_CHECKING:
+    import keras
+
+    from compress.data import Dataset
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What goes into ship/.
+
+    Attributes:
+        file: The file to use.
+        model: The same net in Keras.
+        dense: The original's float32 file, as it was measured.
+        small: This one.
+        times: Latencies of both.
+        lines: What was asked for and what came of it.
+        steps: What was done.
+        notes: What there is to know.
+    """
+
+    file: Path
+    model: keras.Model
+    dense: Artifact
+    small: Artifact
+    times: Mapping[str, Latency]
+    lines: tuple[str, ...]
+    steps: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def ship(folder: Path, shipped: Shipped, data: Dataset, name: str) -> Path:
+    """Writes ship/ anew, whole or not at all.
+
+    Args:
+        folder: ship/ in a run's folder.
+        shipped: What goes into it.
+        data: Of the model: scaling, labels, one validation example.
+        name: Of the original model.
+
+    Returns:
+        The file in it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".ship-") as place:
+        made = Path(place) / "ship"
+        made.mkdir()
+        file = made / shipped.file.name
+        shutil.copyfile(shipped.file, file)
+        keras_file = made / f"{shipped.small.id.rpartition('.')[0]}.keras"
+        save_model(shipped.model, keras_file)
+        about = shipped.file.with_name(f"{shipped.small.id.rpartition('.')[0]}.json")
+        shutil.copyfile(about, made / "feed.json")
+        scaling = _example(made / "example.npz", file, shipped.model, data)
+        labels = list(data.class_names) if has_classes(data.kind) else []
+        _fill("feed.py.jinja", made / "feed.py", file=file.name, labels=labels, scaling=scaling)
+        _fill("README.md.jinja", made / "README.md", **_card(shipped, data, name, keras_file))
+        old = Path(place) / "old"
+        if folder.exists():
+            folder.replace(old)
+        made.replace(folder)
+    return folder / shipped.file.name
+
+
+def _example(path: Path, file: Path, model: keras.Model, data: Dataset) -> dict[str, Any]:
+    """Stores a validation example by the names of the file's inputs.
+
+    Returns:
+        Gain and offset of each.
+    """
+    names = [info.name for info in session_for(file).inputs]
+    raw = listed(model, taken(data.val.x, slice(1)))
+    np.savez(path, allow_pickle=False, **dict(zip(names, map(np.asarray, raw), strict=True)))
+    own = dict(data.preprocess.columns)
+    maps = (
+        [own.get(item, Preprocessing()) for item in input_names(model)]
+        if own
+        else [data.preprocess] * len(names)
+    )
+    found = {}
+    for name, item in zip(names, maps, strict=True):
+        gain, offset = (part.tolist() for part in item.affine())
+        found[name] = (gain, offset) if len(gain) > 1 else (gain[0], offset[0])
+    return found
+
+
+def _card(shipped: Shipped, data: Dataset, name: str, keras_file: Path) -> dict[str, Any]:
+    dense, small, times = shipped.dense, shipped.small, shipped.times
+    rows = []
+    for metric in small.test:
+        before, after = (formats.quality(metric, item.test[metric]) for item in (dense, small))
+        if metric in data.task.shares and small.tested:
+            after += f" {formats.interval(metric, wilson(small.test[metric], small.tested))}"
+        rows.append((f"test {metric}", before, after, ""))
+    for title, own, show in (
+        ("MACs", "macs", formats.count),
+        ("parameters", "params", formats.count),
+        ("file", "size_bytes", formats.size),
+    ):
+        old, new = getattr(dense, own), getattr(small, own)
+        rows.append((title, show(old), show(new), f"{old / new:.2f}"))
+    first, second = times.get(dense.id), times.get(small.id)
+    measured = ""
+    if first and second:
+        old_ms, new_ms = first.median_ms, second.median_ms
+        ends = f"{second.ratio:.2f} [{second.ratio_low:.2f}, {second.ratio_high:.2f}]"
+        rows.append(("latency", formats.time(old_ms), formats.time(new_ms), ends))
+        measured = (
+            f"Latency is measured: {second.runtime}, {second.device}, {second.threads} "
+            f"thread(s), batch 1, medians of {second.runs:,} runs of {second.instances} instances; "
+            "in brackets the 95 % interval of the ratio. MACs and parameters are counted."
+        )
+    return {
+        "file": shipped.file.name, "format": small.format, "model": name, "version": __version__,
+        "date": f"{datetime.now(UTC):%Y-%m-%d}", "lines": shipped.lines, "rows": rows,
+        "measured": measured, "steps": shipped.steps, "keras": keras_file.name,
+        "tested": f"{small.tested or 0:,}", "notes": shipped.notes,
+    }  # fmt: skip
+
+
+def _fill(template: str, path: Path, **values: Any) -> None:
+    """Writes a file from a template; it is no HTML, so nothing is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=False,
+        keep_trailing_newline=True,
+    )  # fmt: skip
+    text = environment.get_template(template).render(**values)
+    path.write_text(text, encoding="utf-8")

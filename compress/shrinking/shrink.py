@@ -1,0 +1,203 @@
+"""`shrink`: say what is needed, get the file to ship."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.core.summary import Readable, Summary
+from compress.model.heads import counted_at
+from compress.model.io import load_model
+from compress.pipeline.context import OnProgress, silent
+from compress.pipeline.given import GivenData, given_model
+from compress.pipeline.opening import Opened, opened
+from compress.plan.fields import command_words
+from compress.plan.keywords import SHRINK
+from compress.plan.shrink import ShrinkPlan
+from compress.prune.channels.selection.feasible import check_feasible
+from compress.run.directory import LOG
+from compress.run.outcome import Outcome
+from compress.run.records import read_record
+from compress.shrinking.dense import dense_files
+from compress.shrinking.finishing import finished
+from compress.shrinking.folder import ShrinkFolder
+from compress.shrinking.goals import Bar, cost_limits, goals_text
+from compress.shrinking.meter import Meter
+from compress.shrinking.pace import Pace
+from compress.shrinking.planner import Planner
+from compress.shrinking.workshop import Workshop
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    import keras
+
+    from compress.plan.settings import ShrinkSettings
+    from compress.report import Report
+
+
+@dataclass(frozen=True, repr=False)
+class ShrinkResult(Readable):
+    """What `shrink` made.
+
+    Attributes:
+        model: The smaller Keras model whose file is shipped.
+        file: The file to use, in `folder / "ship"`.
+        met: Whether the goal was met.
+        folder: Where all nets, files, records and the report lie.
+        report: Rows of every file, the original's among them.
+        files: Format -> file of the shipped model, those that were made.
+        outcome: What was asked for and what came of it.
+    """
+
+    model: keras.Model
+    file: Path
+    met: bool
+    folder: Path
+    report: Report
+    files: dict[str, Path]
+    outcome: Outcome
+
+    def screen(self) -> Summary:
+        """Returns what is worth a screen: the goal, what came of it, every file."""
+        found = self.report.screen()
+        return replace(
+            found,
+            title=self.outcome.title,
+            lines=(*self.outcome.lines, f"ship this: {self.file}", *found.lines),
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Copies what is in ship/ to another folder, and returns the file in it.
+
+        Args:
+            path: The folder; files of these names in it are replaced.
+        """
+        place = Path(path)
+        place.mkdir(parents=True, exist_ok=True)
+        for file in self.file.parent.iterdir():
+            shutil.copyfile(file, place / file.name)
+        return place / self.file.name
+
+
+def shrink(
+    model: keras.Model | str | Path,
+    data: Any = None,
+    plan: ShrinkPlan | None = None,
+    *,
+    val: Any = None,
+    test: Any = None,
+    on_progress: OnProgress = silent,
+    **settings: Unpack[ShrinkSettings],
+) -> ShrinkResult:
+    """Makes a model small or fast enough, and says which file to ship.
+
+    Measures where the time goes, chooses widths and blocks by what the outputs lose for what is
+    saved, repairs, fine-tunes with the original as teacher, and measures every file that it makes.
+
+    Args:
+        model: A Keras model, or a `.keras` or `.h5` file.
+        data: (x, y), a stream, a `Dataset` or what `--data` takes, see `as_dataset`; default:
+            what `plan.data` names. x alone is enough with `no_train`.
+        plan: Everything else; keywords go over it.
+        val: The validation part beside arrays or a stream; default: split off by seed.
+        test: The test part, likewise.
+        on_progress: Called with (what is done, share of it in [0, 1]).
+        **settings: The goal (`latency=0.5`, `size="200KB"`, `macs=0.25`, `params="1M"`,
+            `max_drop=1.0`, `min_quality=0.92`; none: a front), `budget="30m"`, `no_train=True`,
+            and the options of `paretune shrink` by their names there.
+
+    Shapes:
+        x: (n, ...), as the model takes them; y: see `as_dataset`.
+
+    Returns:
+        The model, the file to ship, whether the goal was met, and the report. Called again with
+        the same plan, finished work is not repeated.
+
+    Raises:
+        FeasibleError: No choice comes to the goal (before any training), or the model is no
+            better than guessing.
+        InputError: The model, the data, the plan or the folder break a rule; nothing has been
+            written then.
+        RunFailed: No file could be made.
+
+    Example:
+        >>> small = shrink(
+        ...     model, (x, y), macs=0.5, no_train=True, formats=["float32"], round_to=2,
+        ...     latency_budget=0.5, out=folder / "shrunk",
+        ... )
+        >>> small.met, small.file.suffix
+        (True, '.tflite')
+
+    Reference:
+        Shen et al. 2022, "Structural Pruning via Latency-Saliency Knapsack": widths by saliency
+        for time. Here damage is measured after repair, time on this machine, and the choice is
+        put right by the time of its own file.
+    """
+    plan = SHRINK.over(plan or ShrinkPlan(), settings)
+    if isinstance(data, (str, Path)):
+        plan, data = replace(plan, data=replace(plan.data, source=str(data))), None
+    if plan.goal.no_train:
+        plan = replace(plan, finetune=replace(plan.finetune, epochs=0))
+    how: Mapping[str, Any] = SHRINK.sorted(settings).get("data", {})
+    with tempfile.TemporaryDirectory() as place:
+        given = given_model(model, plan, Path(place), "shrink")
+        given = replace(given, folder=ShrinkFolder(given.folder.path))
+        return _shrunk(opened(given, GivenData(data, val, test, how), plan, on_progress))
+
+
+def _shrunk(found: Opened) -> ShrinkResult:
+    """Does the work of `shrink`."""
+    from compress.report import render
+
+    began = time.monotonic()
+    plan, folder = found.work.plan, found.given.folder
+    assert isinstance(plan, ShrinkPlan)
+    assert isinstance(folder, ShrinkFolder)
+    pace = Pace(plan.goal.budget)
+    check_feasible(found.dense.subject.coupling, plan.channels)
+    command = " ".join(["paretune", "shrink", str(found.given.path), *command_words(plan)])
+    folder.claim("shrink", plan, found.facts, {"command": command})
+    with folder.locked(), folder.logging():
+        found.begin(folder)
+        if folder.outcome.exists():
+            outcome = read_record(folder.outcome, Outcome)
+        else:
+            outcome = _done(found, plan, folder, pace, command, began)
+        report = render(folder.path)
+    small = outcome.chosen.rpartition(".")[0]
+    files = {
+        row.artifact.format: folder.path / row.artifact.file
+        for row in report.rows
+        if row.artifact.id.rpartition(".")[0] == small
+    }
+    file = folder.path / outcome.file
+    (kept,) = file.parent.glob("*.keras")
+    return ShrinkResult(load_model(kept), file, outcome.met, folder.path, report, files, outcome)
+
+
+def _done(
+    found: Opened, plan: ShrinkPlan, folder: ShrinkFolder, pace: Pace, command: str, began: float
+) -> Outcome:
+    dense = dense_files(found, folder)
+    data = found.work.data
+    bar = Bar.of(plan.goal, dense, data)
+    meter = Meter(
+        dense, plan.latency, "litert", folder.path, plan.seed,
+        counted_at(found.dense.model, data.input_shapes),
+    )  # fmt: skip
+    shop = Workshop(found, folder, meter)
+    limits = cost_limits(plan.goal, dense, shop.counted)
+    LOG.info("goal: %s", goals_text(plan.goal, limits, bar))
+    if plan.goal.budget is not None and not plan.goal.no_train:
+        pace.probe(found.dense.model, found.work)
+    planner = Planner(shop, limits, bar, pace, list(found.notes))
+    nets = planner.run()
+    outcome = finished(planner, nets, command, began)
+    shutil.rmtree(folder.path / "unfinished", ignore_errors=True)
+    return outcome

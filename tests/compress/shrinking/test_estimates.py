@@ -1,0 +1,88 @@
+"""What choices cost before files of them are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compress.exporting.side_by_side import litert_files
+from compress.plan import ChannelOptions
+from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.selection.allowed import allowed_for
+from compress.prune.channels.selection.measured_times import thinner_nets
+from compress.shrinking.estimates import Choice, Estimates
+from compress.shrinking.sizes import file_sizes_of
+
+
+def first(kept: Any, present: Any) -> Any:
+    return 2.0 * np.asarray(kept, float).sum(-1)
+
+
+def second(kept: Any, present: Any) -> Any:
+    return np.asarray(kept, float)[..., 0] ** 2
+
+
+BOTH = Estimates({"latency": first, "macs": second})
+
+
+def test_several_goals_are_one_cost() -> None:
+    share = BOTH.share_of({"latency": 20.0, "macs": 36.0})
+    kept = np.array([[4, 6], [6, 1], [3, 1]])
+    # 20/20 and 16/36; 14/20 and 36/36; 8/20 and 9/36
+    np.testing.assert_allclose(share(kept, None), [1.0, 1.0, 0.4])
+
+
+def test_estimates_are_put_right_by_what_was_measured() -> None:
+    choice = Choice(np.array([4, 6]), None)
+    right = BOTH.put_right(choice, {"latency": 25.0, "macs": 16.0})
+    assert right.at(choice) == {"latency": 25.0, "macs": 16.0}
+    # 2 * (2 + 3) = 10 by the estimate, a quarter more by what was measured
+    assert right.at(Choice(np.array([2, 3]), None)) == {"latency": 12.5, "macs": 4.0}
+    again = right.put_right(choice, {"latency": 20.0})
+    assert again.factors == {"latency": 1.0}
+    share = right.share_of({"latency": 25.0})
+    assert float(share(choice.kept, None)) == pytest.approx(1.0)
+
+
+def test_blocks_that_leave_take_inner_ones_along() -> None:
+    import keras
+
+    inputs = keras.Input((8, 8, 4))
+    x = inputs
+    for place in range(2):
+        y = keras.layers.Conv2D(4, 3, padding="same", name=f"conv{place}")(x)
+        x = keras.layers.Add(name=f"add{place}")([x, y])
+    x = keras.layers.Conv2D(8, 3, name="last")(x)
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+    from compress.prune.channels.coupling.blocks import blocks_of
+
+    coupling = coupling_of(model)
+    blocks = blocks_of(coupling)
+    choice = Choice.of(coupling, np.ones(coupling.units, bool), (blocks[0],))
+    assert choice.present is not None
+    assert choice.present.tolist() == [0 if b.index in (0, *blocks[0].inner) else 1 for b in blocks]
+    assert Choice.of(coupling, np.ones(coupling.units, bool)).present is None
+
+
+@pytest.mark.parametrize("format", ["float32", "int8"])
+def test_sizes_of_files_are_foretold(
+    small_cnn: Callable[..., Any], tmp_path: Path, format: str
+) -> None:
+    model = small_cnn()
+    coupling = coupling_of(model)
+    allowed = allowed_for(coupling, ChannelOptions(round_to=2), 2)
+    (whole,) = litert_files([model], tmp_path, format)
+    assert isinstance(whole, Path)
+    shipped = whole.stat().st_size + 64
+    size = file_sizes_of(coupling, allowed, litert_files, format, shipped, seed=0)
+    assert float(size(coupling.whole)) == pytest.approx(shipped)
+    kept = np.array([[4, 8, 20], [6, 12, 10]])[:, : len(coupling.groups)]
+    nets = thinner_nets(coupling, kept)
+    files = litert_files(nets, tmp_path, format)
+    real = [Path(item).stat().st_size + 64 for item in files]
+    # what is not proportional (alignment, tables) is much of files of 4 kB
+    np.testing.assert_allclose(size(kept), real, rtol=0.05)

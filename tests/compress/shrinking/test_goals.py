@@ -1,0 +1,166 @@
+"""Goals as numbers, and which file meets them: against arithmetic by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compress.core.errors import FeasibleError, InputError
+from compress.data import Dataset
+from compress.measure.latency_record import Latency
+from compress.plan.goal import GoalOptions
+from compress.plan.shrink import ShrinkPlan
+from compress.run.compressed import Artifact
+from compress.shrinking.choosing import chosen_file, costs_of
+from compress.shrinking.dense import DenseFiles
+from compress.shrinking.goals import Bar, cost_limits, cost_text, goals_text
+
+DENSE = DenseFiles(
+    "exports/m.float32.tflite", 2.0, {"float32": 1000, "int8": 300}, {},
+    {"float32": {"accuracy": 0.9}}, {},
+)  # fmt: skip
+COUNTED: Any = SimpleNamespace(macs=4_000, params=200)
+
+
+def test_shares_are_of_the_model_itself_and_amounts_are_taken_as_they_are() -> None:
+    goal = GoalOptions(latency=0.25, size="200", macs="0.5x", params=120)
+    found = cost_limits(goal, DENSE, COUNTED)
+    assert found == {"latency": 0.5, "size": 200.0, "macs": 2000.0, "params": 120.0}
+    assert cost_limits(GoalOptions(latency="250us"), DENSE, COUNTED) == {"latency": 0.25}
+
+
+def test_a_bar_is_so_many_points_below_the_model(blobs: Dataset) -> None:
+    bar = Bar.of(GoalOptions(max_drop=1.5), DENSE, blobs)
+    assert bar.floor == pytest.approx(0.885)
+    assert bar.drop(0.87) == pytest.approx(3.0)
+    assert bar.allowed == pytest.approx(1.5)
+    assert bar.holds(0.885)
+    assert not bar.holds(0.88)
+    assert Bar.of(GoalOptions(), DENSE, blobs).floor is None
+    assert Bar.of(GoalOptions(min_quality=0.8), DENSE, blobs).floor == 0.8
+
+
+def test_points_of_an_error_are_its_own_unit() -> None:
+    assert Bar("rmse", -3.0, None).drop(-4.5) == pytest.approx(1.5)
+
+
+def test_a_quality_above_the_models_own_is_refused(blobs: Dataset) -> None:
+    with pytest.raises(FeasibleError, match=r"at most the model's own .* 0\.9000"):
+        Bar.of(GoalOptions(min_quality=0.95), DENSE, blobs)
+
+
+def test_a_model_at_chance_is_refused(blobs: Dataset) -> None:
+    # three classes, 60 examples: 1/3 + 3 * sqrt(1/3 * 2/3 / 60) = 0.516
+    guessing = replace(DENSE, val={"float32": {"accuracy": 0.51}})
+    with pytest.raises(FeasibleError, match="better than guessing"):
+        Bar.of(GoalOptions(), guessing, blobs)
+    better = replace(DENSE, val={"float32": {"accuracy": 0.52}})
+    assert Bar.of(GoalOptions(), better, blobs).dense == 0.52
+
+
+def test_goals_in_words() -> None:
+    goal = GoalOptions(latency=0.5, max_drop=1)
+    text = goals_text(goal, {"latency": 1.0}, Bar("accuracy", 0.9, 0.89))
+    assert text == "latency 0.5x (1.00 ms), validation accuracy at least 0.8900"
+    assert cost_text("macs", 2_000_000) == "2.00 M MACs"
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"latency": "2x slower"}, "latency"),
+        ({"latency": 0.0}, "latency"),
+        ({"size": "0x"}, "size"),
+        ({"max_drop": -1.0}, "max_drop"),
+        ({"max_drop": 1.0, "min_quality": 0.9}, "max_drop"),
+        ({"budget": 0.0}, "budget"),
+        ({"budget": "soon"}, "budget"),
+    ],
+)
+def test_bad_goals_name_themselves(values: dict[str, Any], named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        GoalOptions(**values)
+
+
+def test_what_contradicts_a_goal_is_refused() -> None:
+    from compress.plan.fields import from_flat
+
+    for flat, named in (
+        ({"channels": "0.5x"}, "channels"),
+        ({"sparsity": 0.5}, "sparsity"),
+        ({"channel_scope": "layer", "blocks": False}, "scope"),
+        ({"latency": "0.5x", "runtimes": "mnn"}, "runtimes"),
+    ):
+        with pytest.raises(InputError, match=named):
+            from_flat(ShrinkPlan, flat)
+
+
+def artifact(name: str, val: float, size: int, macs: int = 100) -> Artifact:
+    return Artifact(
+        f"{name}.float32", "m", "dense" if name == "m" else "pruned", "float32", f"exports/{name}",
+        "m.float32", macs, 10, 10, 0.0, (), size, size, {"accuracy": 0.0}, 0.0, 1.0, 1,
+        val={"accuracy": val},
+    )  # fmt: skip
+
+
+def times(**ratios: float) -> dict[str, Latency]:
+    return {
+        f"{name}.float32": Latency(
+            1.0 / ratio, 0.9, 1.1, 1.2, 0.8, ratio, ratio, ratio, "m.float32", 40, 20, 400, 1,
+            "cpu", "LiteRT", "precision", (),
+        )
+        for name, ratio in ratios.items()
+    }  # fmt: skip
+
+
+FILES = [
+    artifact("m", 0.90, 1000),
+    artifact("half", 0.89, 500, 50),
+    artifact("third", 0.80, 300, 30),
+]
+TIMES = times(m=1.0, half=2.0, third=4.0)
+
+
+def test_costs_are_told_in_the_time_of_the_dense_file() -> None:
+    found = costs_of(FILES[1], TIMES, 2.0)
+    assert found == {"size": 500.0, "macs": 50.0, "params": 10.0, "latency": 1.0}
+
+
+def test_the_best_file_that_meets_the_costs_is_chosen() -> None:
+    bar = Bar("accuracy", 0.90, None)
+    found = chosen_file(FILES, TIMES, 2.0, {"latency": 1.0}, bar)
+    assert (found.chosen.id, found.met) == ("half.float32", True)
+    # within the spread of times, not beyond
+    assert chosen_file(FILES, TIMES, 2.0, {"latency": 0.98}, bar).chosen.id == "half.float32"
+    assert chosen_file(FILES, TIMES, 2.0, {"latency": 0.96}, bar).chosen.id == "third.float32"
+    # sizes do not spread
+    assert chosen_file(FILES, TIMES, 2.0, {"size": 499.0}, bar).chosen.id == "third.float32"
+    both = chosen_file(FILES, TIMES, 2.0, {"latency": 1.0, "macs": 40.0}, bar)
+    assert (both.chosen.id, both.met) == ("third.float32", True)
+
+
+def test_a_missed_goal_is_said() -> None:
+    found = chosen_file(FILES, TIMES, 2.0, {"size": 100.0}, Bar("accuracy", 0.9, None))
+    assert (found.chosen.id, found.met) == ("third.float32", False)
+    assert "0.3 kB, asked for at most 0.1 kB" in found.lines[0]
+    low = chosen_file(FILES, TIMES, 2.0, {"size": 300.0}, Bar("accuracy", 0.9, 0.85))
+    assert (low.chosen.id, low.met) == ("third.float32", False)
+    assert low.lines[1] == (
+        "validation accuracy: 0.9000 -> 0.8000 (-10.00 points), asked for at least 0.8500"
+    )
+
+
+def test_without_costs_the_fastest_good_file_is_chosen() -> None:
+    held = chosen_file(FILES, TIMES, 2.0, {}, Bar("accuracy", 0.9, 0.75))
+    assert (held.chosen.id, held.met) == ("third.float32", True)
+    # of a front: within a point
+    front = chosen_file(FILES, TIMES, 2.0, {}, Bar("accuracy", 0.9, None))
+    assert (front.chosen.id, front.met) == ("half.float32", True)
+
+
+def test_chance_of_shares_only(blobs: Dataset) -> None:
+    assert np.isclose(blobs.task.chance(), 1 / 3)

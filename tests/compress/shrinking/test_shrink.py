@@ -1,0 +1,244 @@
+"""`shrink` from a model to ship/, on digits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compress.core.device import Device
+from compress.core.errors import FeasibleError, InputError
+from compress.data import Dataset
+from compress.measure.runtimes import session_for
+from compress.model.io import load_model
+from compress.plan import TrainSettings
+from compress.report import load_report
+from compress.shrinking.shrink import ShrinkResult, shrink
+from compress.train import train
+
+QUICK: dict[str, Any] = {
+    "no_train": True, "round_to": 2, "latency_budget": 0.5, "seed": 1, "min_kept": 0.2,
+}  # fmt: skip
+Build = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def trained(digits: Dataset, cpu: Device) -> Any:
+    """A small CNN that has learnt digits."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(12, 3, padding="same", activation="relu", name="first")(inputs)
+    x = keras.layers.Conv2D(24, 3, padding="same", activation="relu", name="mid")(x)
+    x = keras.layers.GlobalMaxPooling2D()(x)
+    x = keras.layers.Dense(32, activation="relu", name="hidden")(x)
+    model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x), name="net")
+    settings = TrainSettings(epochs=12, batch_size=32, learning_rate=3e-3)
+    assert train(model, digits, settings, device=cpu).val["accuracy"] > 0.9
+    return model
+
+
+@pytest.fixture(scope="module")
+def halved(trained: Any, digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> ShrinkResult:
+    place = tmp_path_factory.mktemp("halved") / "out"
+    return shrink(trained, digits, macs=0.5, out=place, **QUICK)
+
+
+def test_a_goal_of_macs_is_met_without_training(halved: ShrinkResult, trained: Any) -> None:
+    from compress.measure import count_macs
+
+    assert halved.met
+    before, after = count_macs(trained).macs, count_macs(halved.model).macs
+    assert 0.45 * before < after <= 0.5 * before
+    assert set(halved.files) == {"float32", "int8"}
+    for row in halved.report.rows:
+        assert row.artifact.val
+        assert row.latency is not None
+    shown = str(halved)
+    assert "goal met: MACs 0.5x" in shown
+    assert str(halved.file) in shown.replace("\n", "")
+
+
+def test_the_file_to_ship_is_chosen_by_validation_data(halved: ShrinkResult) -> None:
+    files = [row.artifact for row in halved.report.rows if row.artifact.variant == "pruned"]
+    best = max(item.val["accuracy"] for item in files)
+    chosen = next(item for item in files if item.id == halved.outcome.chosen)
+    assert chosen.val["accuracy"] == best
+    page = (halved.folder / "report.html").read_text()
+    assert "Goal met" in page
+    assert "Chosen for the goal" in page
+    stored = json.loads((halved.folder / "report.json").read_text())
+    assert stored["goal"]["chosen"] == chosen.id
+
+
+def test_the_shipped_script_runs_the_file_alone(halved: ShrinkResult, digits: Dataset) -> None:
+    ship = halved.file.parent
+    ran = subprocess.run(
+        [sys.executable, "feed.py"], cwd=ship, capture_output=True, text=True, check=True
+    )
+    x = digits.val.x[:1]
+    session = session_for(halved.file)
+    session.set_inputs([digits.preprocess(x)])
+    session.invoke()
+    (wanted,) = session.results()
+    label = digits.class_names[int(wanted[0].argmax())]
+    assert ran.stdout.rstrip().endswith(f"= {label}")
+    numbers = ran.stdout.partition("[")[2].partition("]")[0]
+    np.testing.assert_allclose([float(n) for n in numbers.split()], wanted[0], atol=1e-4)
+    source = (ship / "feed.py").read_text()
+    assert "paretune" not in source.partition("import")[2]
+    assert {line.split()[1] for line in source.splitlines() if line.startswith("import")} == {
+        "sys",
+        "numpy",
+    }
+
+
+def test_the_shipped_net_is_the_keras_model(halved: ShrinkResult, digits: Dataset) -> None:
+    (kept,) = halved.file.parent.glob("*.keras")
+    x = digits.preprocess(digits.val.x[:8])
+    np.testing.assert_allclose(
+        load_model(kept)(x, training=False), halved.model(x, training=False), atol=1e-6
+    )
+    card = (halved.file.parent / "README.md").read_text()
+    for text in (
+        "license: unknown",
+        "Latency is measured: LiteRT",
+        "repaired on 1,000",
+        "| MACs |",
+    ):
+        assert text in card
+
+
+def test_a_copy_of_what_is_shipped(halved: ShrinkResult, tmp_path: Path) -> None:
+    file = halved.save(tmp_path / "product")
+    assert file.read_bytes() == halved.file.read_bytes()
+    assert {path.name for path in file.parent.iterdir()} == {
+        path.name for path in halved.file.parent.iterdir()
+    }
+
+
+def test_the_same_call_reads_what_was_done(
+    halved: ShrinkResult, trained: Any, digits: Dataset
+) -> None:
+
+    def written() -> dict[Path, int]:
+        places = (halved.folder / "candidates", halved.folder / "exports", halved.file.parent)
+        return {path: path.stat().st_mtime_ns for place in places for path in place.iterdir()}
+
+    before = written()
+    again = shrink(trained, digits, macs=0.5, out=halved.folder, **QUICK)
+    assert again.outcome == halved.outcome
+    assert written() == before
+
+
+class _Killed(Exception):
+    pass
+
+
+STEPS = (
+    "compress.shrinking.workshop.write_json",
+    "compress.shrinking.dense.write_json",
+    "compress.shrinking.workshop.prune_channels",
+    "compress.shrinking.finishing.judged_files",
+    "compress.shrinking.finishing.measure_stage",
+    "compress.shrinking.ship.save_model",
+    "compress.shrinking.finishing.write_json",
+)
+
+
+@pytest.mark.parametrize(
+    "place", [STEPS[0], *(pytest.param(item, marks=pytest.mark.slow) for item in STEPS[1:])]
+)
+def test_killed_at_a_step_and_started_again(
+    halved: ShrinkResult,
+    trained: Any,
+    digits: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+) -> None:
+    def killed(*_: Any, **__: Any) -> None:
+        raise _Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place, killed)
+        with pytest.raises(_Killed):
+            shrink(trained, digits, macs=0.5, out=tmp_path / "out", **QUICK)
+    assert not (tmp_path / "out" / "outcome.json").exists()
+    again = shrink(trained, digits, macs=0.5, out=tmp_path / "out", **QUICK)
+    # notes name the folder
+    assert replace(again.outcome, notes=()) == replace(halved.outcome, notes=())
+    for one, two in zip(again.model.get_weights(), halved.model.get_weights(), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+    assert not list((tmp_path / "out").glob(".ship-*"))
+
+
+def test_a_goal_out_of_reach_is_refused_before_training(
+    trained: Any, digits: Dataset, tmp_path: Path
+) -> None:
+    with pytest.raises(FeasibleError, match=r"macs .* \(asked for"):
+        shrink(trained, digits, macs=0.001, out=tmp_path / "out", **QUICK)
+
+
+def test_a_size_is_met_by_the_file_that_is_shipped(
+    trained: Any, digits: Dataset, tmp_path: Path
+) -> None:
+    result = shrink(
+        trained,
+        digits,
+        size="8KB",
+        max_drop=30.0,
+        out=tmp_path / "out",
+        formats=["float32"],
+        **QUICK,
+    )
+    assert result.met
+    # small files come in steps; the whole one has 17 kB
+    assert 6500 < result.file.stat().st_size <= 8000
+
+
+def test_a_format_that_meets_the_goal_alone_keeps_every_channel(
+    trained: Any, digits: Dataset, tmp_path: Path
+) -> None:
+    result = shrink(trained, digits, size="12KB", out=tmp_path / "out", formats=["int8"], **QUICK)
+    assert result.met
+    assert result.outcome.chosen == "net.int8"
+    assert result.file.stat().st_size <= 12000
+    assert "nothing was removed" in (result.file.parent / "README.md").read_text()
+
+
+def test_examples_without_labels_are_enough(trained: Any, digits: Dataset, tmp_path: Path) -> None:
+    x = digits.preprocess(digits.train.x)
+    result = shrink(trained, x, params=0.6, out=tmp_path / "out", formats=["float32"], **QUICK)
+    assert result.met
+    assert result.report.main == "agreement"
+
+
+def test_a_net_is_taught_by_the_original(trained: Any, digits: Dataset, tmp_path: Path) -> None:
+    quick = {**QUICK, "no_train": False, "epochs": 3, "batch_size": 64, "formats": ["float32"]}
+    result = shrink(trained, digits, macs=0.3, max_drop=3.0, out=tmp_path / "out", **quick)
+    (record,) = result.report.compressed
+    assert record.finetuned == 3
+    assert record.teacher == "net"
+    assert "taught by the original" in (result.file.parent / "README.md").read_text()
+    assert not (result.folder / "unfinished").exists()
+
+
+def test_another_goal_does_not_overwrite(
+    halved: ShrinkResult, trained: Any, digits: Dataset
+) -> None:
+    with pytest.raises(InputError, match=r"goal\.macs was '0\.5x', now '0\.4x'"):
+        shrink(trained, digits, macs=0.4, out=halved.folder, **QUICK)
+
+
+def test_the_folder_can_be_reported_again(halved: ShrinkResult) -> None:
+    report = load_report(halved.folder)
+    assert report.sections[0].shipped == halved.outcome.chosen
