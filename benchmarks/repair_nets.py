@@ -53,6 +53,9 @@ def _adamw(epochs: int, learning_rate: float) -> TrainSettings:
     )  # fmt: skip
 
 
+NETS = ROOT / "benchmarks" / "nets"
+"""Networks that are kept with the code: figures of different days are of one net."""
+
 RECIPES = {
     "mobilenet": Recipe(
         _small_nets.mobilenet,
@@ -79,7 +82,7 @@ RECIPES = {
 
 
 def trained(name: str, seed: int = 0) -> Dense:
-    """Returns a trained network: from its file in runs/benchmarks, made where it is missing.
+    """Returns a trained network: from benchmarks/nets or runs/benchmarks, made where it is missing.
 
     The file's name tells the architecture and the recipe: where either changes, another file is
     looked for.
@@ -99,7 +102,9 @@ def trained(name: str, seed: int = 0) -> Dense:
     if name not in RECIPES:
         raise unknown_name("network", name, tuple(RECIPES))
     recipe = RECIPES[name]
-    file = ROOT / "runs" / "benchmarks" / f"{name}-{_fingerprint(recipe, seed)}.keras"
+    stem = f"{name}-{_fingerprint(recipe, seed)}.keras"
+    kept = NETS / stem
+    file = kept if kept.exists() else ROOT / "runs" / "benchmarks" / stem
     if not file.exists():
         model = _trained(recipe, seed, load_fashion(), setup("cpu"))
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from compress.task import Task
 if TYPE_CHECKING:
     import keras
 
+    from compress.measure.runtimes import Session
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -32,6 +35,7 @@ class Variant:
         of: Name of the model that is compressed.
         kind: "dense" or "pruned".
         sparsity: Share of zeros among the weights that were pruned.
+        val: Validation quality of its files by format, where it is known: it is not asked again.
     """
 
     model: keras.Model
@@ -39,6 +43,7 @@ class Variant:
     of: str
     kind: str
     sparsity: float = 0.0
+    val: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def judged_files(
@@ -83,10 +88,13 @@ def judged_files(
         model, stem_path, data=data, options=options, seed=plan.seed, on_refusal=refused
     ):
         session, name = session_for(made.path), made.path.name
-        scores, chosen_by = (
-            answered_part(model, session, data, part, partial(work.progress, f"{doing} {name}"))
-            for part, doing in (("test", "testing"), ("val", "validating"))
-        )
+
+        def answers(part: str, doing: str, session: Session = session, name: str = name) -> Any:
+            told = partial(work.progress, f"{doing} {name}")
+            return answered_part(model, session, data, part, told)
+
+        scores = answers("test", "testing")
+        val = variant.val.get(made.format) or quality(labels["val"], answers("val", "validating"))
         sizes = file_sizes(made.path)
         artifacts.append(
             Artifact(
@@ -109,7 +117,7 @@ def judged_files(
                 checked=made.checked,
                 zstd_bytes=sizes.zstd,
                 sparse_macs=analysis.sparse_macs,
-                val=quality(labels["val"], chosen_by),
+                val=dict(val),
                 tested=len(data.test),
                 # a share of right examples needs no more than their number
                 test_interval=None

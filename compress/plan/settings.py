@@ -763,7 +763,7 @@ class ShrinkSettings(TypedDict, total=False):
 
     channel_tries: Count
     """choices near the first one that are repaired and judged too: the best is taken; with
-    --channel-scope damage. Default: 16."""
+    --channel-scope damage. Default: 8."""
 
     recalibrate: Count
     """batches that re-estimate normalization statistics after pruning. Default: 0."""

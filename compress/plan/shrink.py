@@ -19,6 +19,8 @@ class ShrinkChannels(ChannelOptions):
     criterion: str = field(default="reconstruction", metadata=_OF_CHANNELS["criterion"].metadata)
     scope: str = field(default="damage", metadata=_OF_CHANNELS["scope"].metadata)
     blocks: bool = field(default=True, metadata=_OF_CHANNELS["blocks"].metadata)
+    # half of what a single pruning tries: the files of several choices are measured here
+    tries: int = field(default=8, metadata=_OF_CHANNELS["tries"].metadata)
 
 
 @dataclass(frozen=True)

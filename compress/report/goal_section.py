@@ -19,7 +19,7 @@ class GoalSection(Section):
 
     def __init__(self, outcome: Outcome) -> None:
         self._outcome = outcome
-        self.shipped = outcome.chosen
+        self.shipped, self.shipped_file = outcome.chosen, outcome.file
 
     def to_json(self) -> dict[str, Any]:
         """See `Section.to_json`."""

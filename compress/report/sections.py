@@ -50,6 +50,7 @@ class Section:
         judged: What beside exported files was judged by test data ("final trainings").
         devices: On what models were trained.
         shipped: Id of the file that a goal has chosen to be shipped.
+        shipped_file: Where it lies ready to be used, in the run's folder.
     """
 
     front: tuple[str, ...] = ()
@@ -57,6 +58,7 @@ class Section:
     judged: str = ""
     devices: tuple[str, ...] = ()
     shipped: str = ""
+    shipped_file: str = ""
 
     def known(self, model: str) -> Known:
         """Returns what is known of a model that was compressed."""

@@ -71,10 +71,12 @@ def _artifacts(planner: Planner, nets: Sequence[Net]) -> list[Artifact]:
     shop = planner.shop
     opened, folder, name = shop.opened, shop.folder, shop.opened.given.name
     formats = tuple(shop.meter.dense.val)
-    variants = [(Variant(shop.model, name, name, "dense"), formats)]
+    known = shop.meter.dense.val
+    variants = [(Variant(shop.model, name, name, "dense", val=known), formats)]
     for net in nets:
         if not net.whole:
-            variants.append((Variant(shop.model_of(net), net.name, name, "pruned"), net.formats))
+            small = Variant(shop.model_of(net), net.name, name, "pruned", val=net.val)
+            variants.append((small, net.formats))
     found: list[Artifact] = []
     for variant, kinds in variants:
         plan = opened.work.plan

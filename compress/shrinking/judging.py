@@ -47,7 +47,7 @@ def judged(
         folder: Where files go.
         options: Formats and calibration.
     """
-    found = Judged({}, {}, {})
+    found, main = Judged({}, {}, {}), work.data.task.qualities[0]
     data, task = work.data, work.data.task
     threshold, labels = decides_at(model, task), data.labels(data.val)
 
@@ -63,5 +63,7 @@ def judged(
         told = partial(work.progress, f"validating {made.path.name}")
         scores = answered_part(model, session_for(made.path), data, "val", told)
         found.files[made.format] = made.path
-        found.val[made.format] = task.quality(labels, scores, threshold=threshold)
+        quality = task.quality(labels, scores, threshold=threshold)
+        # the first is the one that judges
+        found.val[made.format] = {main: quality[main], **quality}
     return found

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from compress.core.errors import FeasibleError
-from compress.run.directory import LOG
 from compress.shrinking.goals import Bar
 from compress.shrinking.net import TRAINED, Net
 from compress.shrinking.pace import Pace
@@ -168,6 +167,4 @@ class Planner:
 
     def _label(self, limits: Mapping[str, float]) -> str:
         goal = self.shop.plan.goal
-        label = "-".join(f"{name}{goal.costs[name]}" for name in limits)
-        LOG.info("goal: %s", label)
-        return label
+        return "-".join(f"{name}{goal.costs[name]}" for name in limits)

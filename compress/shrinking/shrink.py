@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import tempfile
 import time
@@ -10,13 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.core.errors import InputError
 from compress.core.summary import Readable, Summary
 from compress.model.heads import counted_at
 from compress.model.io import load_model
 from compress.pipeline.context import OnProgress, silent
 from compress.pipeline.given import GivenData, given_model
 from compress.pipeline.opening import Opened, opened
-from compress.plan.fields import command_words
+from compress.plan.fields import command_words, from_nested
 from compress.plan.keywords import SHRINK
 from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels.selection.feasible import check_feasible
@@ -30,6 +32,7 @@ from compress.shrinking.goals import Bar, cost_limits, goals_text
 from compress.shrinking.meter import Meter
 from compress.shrinking.pace import Pace
 from compress.shrinking.planner import Planner
+from compress.shrinking.recipes import read_recipe, save_recipe
 from compress.shrinking.workshop import Workshop
 
 if TYPE_CHECKING:
@@ -53,6 +56,7 @@ class ShrinkResult(Readable):
         report: Rows of every file, the original's among them.
         files: Format -> file of the shipped model, those that were made.
         outcome: What was asked for and what came of it.
+        plan: What was done.
     """
 
     model: keras.Model
@@ -62,6 +66,7 @@ class ShrinkResult(Readable):
     report: Report
     files: dict[str, Path]
     outcome: Outcome
+    plan: ShrinkPlan
 
     def screen(self) -> Summary:
         """Returns what is worth a screen: the goal, what came of it, every file."""
@@ -71,6 +76,14 @@ class ShrinkResult(Readable):
             title=self.outcome.title,
             lines=(*self.outcome.lines, f"ship this: {self.file}", *found.lines),
         )
+
+    def save_recipe(self, path: str | Path) -> None:
+        """Writes what led here as a recipe for other models: goal, options, the format shipped.
+
+        Args:
+            path: A file ending in .toml; `recipe=` and `paretune shrink --recipe` take it.
+        """
+        save_recipe(self.plan, path, (self.outcome.chosen.rpartition(".")[2],))
 
     def save(self, path: str | Path) -> Path:
         """Copies what is in ship/ to another folder, and returns the file in it.
@@ -92,6 +105,7 @@ def shrink(
     *,
     val: Any = None,
     test: Any = None,
+    recipe: str | Path | None = None,
     on_progress: OnProgress = silent,
     **settings: Unpack[ShrinkSettings],
 ) -> ShrinkResult:
@@ -107,6 +121,8 @@ def shrink(
         plan: Everything else; keywords go over it.
         val: The validation part beside arrays or a stream; default: split off by seed.
         test: The test part, likewise.
+        recipe: Name of a recipe ("mobile-int8", "twice-as-fast", "untrained"), or a TOML file
+            that `ShrinkResult.save_recipe` wrote: what no keyword says; not beside a plan.
         on_progress: Called with (what is done, share of it in [0, 1]).
         **settings: The goal (`latency=0.5`, `size="200KB"`, `macs=0.25`, `params="1M"`,
             `max_drop=1.0`, `min_quality=0.92`; none: a front), `budget="30m"`, `no_train=True`,
@@ -128,7 +144,7 @@ def shrink(
 
     Example:
         >>> small = shrink(
-        ...     model, (x, y), macs=0.5, no_train=True, formats=["float32"], round_to=2,
+        ...     model, x, macs=0.5, no_train=True, formats=["float32"], round_to=2,
         ...     latency_budget=0.5, out=folder / "shrunk",
         ... )
         >>> small.met, small.file.suffix
@@ -139,6 +155,10 @@ def shrink(
         for time. Here damage is measured after repair, time on this machine, and the choice is
         put right by the time of its own file.
     """
+    if recipe is not None:
+        if plan is not None:
+            raise InputError(f"recipe must stand without a plan. Received: {recipe} and a plan.")
+        plan = from_nested(ShrinkPlan, read_recipe(recipe))
     plan = SHRINK.over(plan or ShrinkPlan(), settings)
     if isinstance(data, (str, Path)):
         plan, data = replace(plan, data=replace(plan.data, source=str(data))), None
@@ -161,7 +181,7 @@ def _shrunk(found: Opened) -> ShrinkResult:
     assert isinstance(folder, ShrinkFolder)
     pace = Pace(plan.goal.budget)
     check_feasible(found.dense.subject.coupling, plan.channels)
-    command = " ".join(["paretune", "shrink", str(found.given.path), *command_words(plan)])
+    command = shlex.join(["paretune", "shrink", str(found.given.path), *command_words(plan)])
     folder.claim("shrink", plan, found.facts, {"command": command})
     with folder.locked(), folder.logging():
         found.begin(folder)
@@ -178,7 +198,9 @@ def _shrunk(found: Opened) -> ShrinkResult:
     }
     file = folder.path / outcome.file
     (kept,) = file.parent.glob("*.keras")
-    return ShrinkResult(load_model(kept), file, outcome.met, folder.path, report, files, outcome)
+    return ShrinkResult(
+        load_model(kept), file, outcome.met, folder.path, report, files, outcome, plan
+    )
 
 
 def _done(

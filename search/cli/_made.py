@@ -51,8 +51,9 @@ def _file(report: Report) -> str:
     elif found.to_ship.row is found.best.row:
         why = "the best"
     figure = formats.quality(found.quality, found.to_ship.val)
+    ready = next((item.shipped_file for item in report.sections if item.shipped), artifact.file)
     return (
-        f"ship: {line(report.folder / artifact.file)} "
+        f"ship: {line(report.folder / ready)} "
         f"(chosen by validation {found.quality}: {figure}, {why})"
     )
 

@@ -57,6 +57,7 @@ def plan_command(
     groups: Mapping[str, str] | None = None,
     old: Mapping[str, str] | None = None,
     refused: Mapping[str, str] | None = None,
+    under: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
 ) -> Callable[..., None]:
     """Makes a typer command whose options are the plan's fields.
 
@@ -70,6 +71,7 @@ def plan_command(
         groups: Titles in help of options that no section gives one, by option.
         old: Names of options in earlier releases, with what they are called now: taken, and told.
         refused: Names that meant another thing here than elsewhere, with what to do instead.
+        under: Returns sections that --plan and options go over, from the values of `arguments`.
 
     Returns:
         A function for `search.cli._help.add_command`.
@@ -83,7 +85,9 @@ def plan_command(
         chosen = {name: value for name, value in given_values.items() if value is not None}
         with reporting_errors(""):
             renamed = _rename(chosen, old, refused)
-            stored = read_plan_file(file) if file is not None else {}
+            stored: Mapping[str, Any] = {} if under is None else under(given)
+            if file is not None:
+                stored = overlay(stored, read_plan_file(file))
             made = from_nested(plan, overlay(stored, nest(plan, chosen)))
         for name, new in renamed.items():
             note(f"{_flag(name)} is the old name of {_flag(new)} in this command.")

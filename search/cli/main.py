@@ -85,7 +85,15 @@ add_command(
 add_command(
     app,
     "shrink",
-    plan_command(ShrinkPlan, shrink.shrink, _MODEL, values=VALUES, refused=shrink.REFUSED),
+    plan_command(
+        ShrinkPlan,
+        shrink.shrink,
+        _MODEL,
+        *shrink.OWN,
+        values=VALUES,
+        refused=shrink.REFUSED,
+        under=shrink.under,
+    ),
     shrink.BASIC,
 )
 add_command(

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Any
 
+import typer
+
+from compress.core.errors import InputError
 from compress.plan.shrink import ShrinkPlan
 from search.cli._console import display, reporting_errors
 from search.cli.run import print_report
 
 BASIC = (
     "data", "latency", "size", "macs", "params", "max_drop", "min_quality", "budget", "no_train",
-    "formats", "task", "finetune_epochs", "device", "out",
+    "recipe",    "formats", "task", "finetune_epochs", "device", "out",
 )  # fmt: skip
 """The options that `paretune shrink --help` shows."""
 REFUSED = {
@@ -22,7 +28,55 @@ REFUSED = {
 """Limits of a search, which are goals here."""
 
 
-def shrink(model: Path, plan: ShrinkPlan) -> None:
+_SECTION = "Goal"
+OWN = (
+    inspect.Parameter(
+        "recipe",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[
+            str | None,
+            typer.Option(
+                "--recipe",
+                metavar="NAME",
+                help="mobile-int8, twice-as-fast, untrained, or a .toml file: what no option says",
+                rich_help_panel=_SECTION,
+            ),
+        ],
+    ),
+    inspect.Parameter(
+        "save_recipe",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[
+            Path | None,
+            typer.Option(
+                "--save-recipe",
+                metavar="FILE",
+                help="write what led here as a .toml file, for other models",
+                rich_help_panel=_SECTION,
+            ),
+        ],
+    ),
+)
+"""Options that are no fields of the plan."""
+
+
+def under(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the sections of the recipe that was named.
+
+    Raises:
+        InputError: There is none, or the file of a new one ends otherwise than in .toml.
+    """
+    from compress.shrinking.recipes import read_recipe
+
+    file = given["save_recipe"]
+    if file is not None and file.suffix != ".toml":
+        raise InputError(f"save_recipe must be a file ending in .toml. Received: '{file}'.")
+    return {} if given["recipe"] is None else read_recipe(given["recipe"])
+
+
+def shrink(model: Path, _recipe: str | None, save_recipe: Path | None, plan: ShrinkPlan) -> None:
     """Shrink a Keras model of your own to a goal: a time, a size, a quality, or a whole front."""
     from compress.shrinking.shrink import shrink as to_goal
 
@@ -34,4 +88,6 @@ def shrink(model: Path, plan: ShrinkPlan) -> None:
         result = to_goal(
             model, plan=plan, on_progress=lambda text, share: shown.worker(0, text, share)
         )
+    if save_recipe is not None:
+        result.save_recipe(save_recipe)
     print_report(result.report)
