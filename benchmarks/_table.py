@@ -51,6 +51,7 @@ TABLE = (
     Entry("repair_cost", 70),
     Entry("any_model", 120),
     Entry("large_data", 40),
+    Entry("shrink_goals", 240),
     Entry("around_rates", 10),
     Entry("search_curves", 25),
     Entry("search_stopping", 1),

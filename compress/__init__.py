@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         TrainSettings,
         WeightOptions,
     )
+    from compress.plan.goal import GoalOptions
     from compress.plan.shrink import ShrinkPlan
     from compress.prune.channels import (
         PruneResult,
@@ -72,6 +73,7 @@ _PLACES = {
     "ExportOptions": "compress.plan:ExportOptions",
     "Exported": "compress.exporting:Exported",
     "FeasibleError": "compress.core.errors:FeasibleError",
+    "GoalOptions": "compress.plan.goal:GoalOptions",
     "InputError": "compress.core.errors:InputError",
     "LatencyOptions": "compress.plan:LatencyOptions",
     "MissingDependency": "compress.core.errors:MissingDependency",
@@ -124,6 +126,7 @@ __all__ = [
     "ExportOptions",
     "Exported",
     "FeasibleError",
+    "GoalOptions",
     "InputError",
     "LatencyOptions",
     "MissingDependency",

@@ -8,6 +8,8 @@ from compress.plan.fields import option, require, settle
 from compress.plan.forms import Given
 from compress.plan.target import SizeTarget, Target, TimeTarget
 
+TIMED = ("float32", "float16", "dynamic", "int8")
+"""Formats of files that are made and timed on the way to a goal."""
 COSTS = ("latency", "size", "macs", "params")
 """Goals of cost, as fields of `GoalOptions`."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 
 from compress.plan import ChannelOptions, Plan, WeightOptions
 from compress.plan.fields import require
-from compress.plan.goal import GoalOptions
+from compress.plan.goal import TIMED, GoalOptions
 
 _OF_CHANNELS = {item.name: item for item in fields(ChannelOptions)}
 _OF_WEIGHTS = {item.name: item for item in fields(WeightOptions)}
@@ -73,6 +73,14 @@ class ShrinkPlan(Plan):
         )  # fmt: skip
         require(
             not self.finetune.own_train_step, "own_train_step", "go with paretune compress", True
+        )
+        others = [name for name in self.export.formats if name not in TIMED]
+        require(
+            not others,
+            "formats",
+            f"be among {', '.join(TIMED)} on the way to a goal",
+            ",".join(others),
+            "`paretune compress` makes the others.",
         )
         require(
             self.latency.runtimes[0] == "litert" or self.goal.latency is None,

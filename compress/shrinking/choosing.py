@@ -23,11 +23,13 @@ class Judgement:
         chosen: The file.
         met: Whether costs and quality are what was asked for.
         lines: What was asked for and what came of it, one a goal.
+        used: The largest share of a goal of cost that the file uses; 1 where there is none.
     """
 
     chosen: Artifact
     met: bool
     lines: tuple[str, ...]
+    used: float = 1.0
 
 
 def costs_of(artifact: Artifact, times: Mapping[str, Latency], dense_ms: float) -> dict[str, float]:
@@ -101,4 +103,4 @@ def chosen_file(
     if bar.floor is not None:
         told += f", asked for at least {bar.floor:.4f}"
     met = (not limits or within(chosen)) and bar.holds(chosen.val[metric])
-    return Judgement(chosen, met, (*lines, told))
+    return Judgement(chosen, met, (*lines, told), used(chosen) if limits else 1.0)

@@ -11,7 +11,6 @@ from compress.core.atomic_files import write_json
 from compress.core.errors import RunFailed
 from compress.exporting.side_by_side import litert_files
 from compress.measure.latency import Entry, time_entries
-from compress.plan import LITERT_FORMATS
 from compress.run.records import Record, read_record
 from compress.shrinking.judging import judged
 
@@ -30,7 +29,7 @@ class DenseFiles(Record):
 
     Attributes:
         file: The float32 file, in the folder.
-        ms: Its time.
+        times: Milliseconds by format, timed against each other.
         sizes: Bytes by format.
         beside: For each format, by how many bytes a file that is shipped is larger than one that
             is made for timing: names of inputs and outputs.
@@ -39,11 +38,16 @@ class DenseFiles(Record):
     """
 
     file: str
-    ms: float
+    times: dict[str, float]
     sizes: dict[str, int]
     beside: dict[str, int]
     val: dict[str, dict[str, float]]
     refused: dict[str, str]
+
+    @property
+    def ms(self) -> float:
+        """The time of the float32 file."""
+        return self.times[FIRST]
 
 
 def dense_files(opened: Opened, folder: ShrinkFolder) -> DenseFiles:
@@ -56,30 +60,29 @@ def dense_files(opened: Opened, folder: ShrinkFolder) -> DenseFiles:
         return read_record(folder.dense, DenseFiles)
     work, name, model = opened.work, opened.given.name, opened.dense.model
     plan = work.plan
-    wanted = [kind for kind in plan.export.formats if kind != "sparse"]
-    formats = tuple(dict.fromkeys([FIRST, *wanted]))
+    formats = tuple(dict.fromkeys([FIRST, *plan.export.formats]))
     options = replace(plan.export, formats=formats)
     found = judged(model, name, work, folder, options)
     if FIRST not in found.files:
         raise RunFailed(f"No float32 file could be made of '{name}': {found.refused[FIRST]}")
     beside = {}
-    kinds = [kind for kind in found.files if kind in LITERT_FORMATS]
-    for kind in kinds:
+    for kind in found.files:
         with tempfile.TemporaryDirectory() as place:
             (file,) = litert_files([model], Path(place), kind)
             if isinstance(file, Path):
                 beside[kind] = found.files[kind].stat().st_size - file.stat().st_size
     work.progress(f"timing {name}", 0.0)
-    file = found.files[FIRST]
-    time = time_entries(
-        {FIRST: Entry(file, "litert", plan.latency.threads)},
+    threads = plan.latency.threads
+    timed = time_entries(
+        {kind: Entry(path, "litert", threads) for kind, path in found.files.items()},
         precision=PRECISION,
         budget=min(SECONDS, plan.latency.budget),
         seed=plan.seed,
-    )[FIRST]
+    )
+    ms = timed[FIRST].median_ms
     record = DenseFiles(
-        folder.relative(file),
-        time.median_ms,
+        folder.relative(found.files[FIRST]),
+        {kind: ms / latency.ratio for kind, latency in timed.items()},
         {kind: path.stat().st_size for kind, path in found.files.items()},
         beside,
         found.val,

@@ -24,6 +24,9 @@ from compress.shrinking.ship import Shipped, ship
 if TYPE_CHECKING:
     from compress.shrinking.planner import Planner
 
+UNUSED = 0.1
+"""Share of a goal whose being left over is explained."""
+
 
 def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) -> Outcome:
     """Judges all files by test data, times them, chooses one by validation data, and ships it.
@@ -51,6 +54,8 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
     }
     found = chosen_file(files, times, shop.meter.dense.ms, planner.limits, planner.bar)
     net = _net_of(found.chosen, nets)
+    if found.used < 1 - UNUSED:
+        notes = (*notes, _unused(found.used, net))
     small = found.chosen.id.rpartition(".")[0]
     channels = None if net is None else net.channels
     folder.write_compressed(replace(record, compressed=small, channels=channels))
@@ -65,6 +70,17 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
     )
     write_json(folder.outcome, outcome.to_json())
     return outcome
+
+
+def _unused(used: float, net: Net | None) -> str:
+    """Says why a file is much smaller or faster than was asked for."""
+    why = (
+        "its format alone meets the goal, so that nothing left"
+        if net is None or net.whole
+        else f"widths come in steps, and none of the {net.rounds} choices whose files were "
+        "measured came nearer"
+    )
+    return f"the file uses {used:.0%} of what the goal allows: {why}"
 
 
 def _artifacts(planner: Planner, nets: Sequence[Net]) -> list[Artifact]:
@@ -113,7 +129,7 @@ def _record(
         command=command,
         seconds=time.monotonic() - began,
         device=opened.work.device.describe(),
-        notes=(*opened.notes, *notes, *left_out(shop.model)),
+        notes=(*notes, *left_out(shop.model)),
         artifacts=tuple(item.to_json() for item in artifacts),
         val_learnt=opened.val_learnt,
         finetuned=best.epochs,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from compress.core.errors import FeasibleError
+from compress.shrinking.dense import FIRST
 from compress.shrinking.goals import Bar
 from compress.shrinking.net import TRAINED, Net
 from compress.shrinking.pace import Pace
@@ -14,8 +15,6 @@ from compress.shrinking.pace import Pace
 if TYPE_CHECKING:
     from compress.shrinking.workshop import Workshop
 
-TIMED = ("float32", "float16", "dynamic", "int8")
-"""Formats whose files are made and timed on the way."""
 FRONT = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.1)
 """Shares of the time at which the nets of a front are made."""
 SPREAD = 1.12
@@ -47,10 +46,9 @@ class Planner:
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """Formats of files that are timed, of which the model has a file."""
+        """Formats of which the model has a file."""
         made = self.shop.meter.dense.val
-        asked = self.shop.plan.export.formats
-        return tuple(name for name in asked if name in TIMED and name in made)
+        return tuple(name for name in self.shop.plan.export.formats if name in made)
 
     def run(self) -> list[Net]:
         """Returns the nets that were made.
@@ -67,7 +65,7 @@ class Planner:
     def to_costs(self) -> list[Net]:
         """Makes the best net for each format whose files differ in what they cost."""
         apart = {"latency", "size"} & set(self.limits)
-        formats = self.formats
+        formats = self._worthwhile()
         label = self._label(self.limits)
         found, errors = [], []
         for each in [(name,) for name in formats] if apart else [formats]:
@@ -82,6 +80,26 @@ class Planner:
         # the most promising first: the time may not do for all
         found.sort(key=lambda net: -net.best(self.bar.metric))
         return self._trained(found)
+
+    def _worthwhile(self) -> tuple[str, ...]:
+        """Returns the formats that may be the best for a time: none that is slower as it is.
+
+        Where a format's own file takes longer than the float32 file, more channels would have to
+        leave for the same time, and rounding costs besides. With a size to be met all are tried.
+        """
+        if "latency" not in self.limits or "size" in self.limits or FIRST not in self.formats:
+            return self.formats
+        dense, kept = self.shop.meter.dense, []
+        for name in self.formats:
+            if dense.times[name] <= dense.ms:
+                kept.append(name)
+                continue
+            self.notes.append(
+                f"{name} was left out: the model's own {name} file takes "
+                f"{dense.times[name] / dense.ms:.2f} times as long as its {FIRST} file (measured), "
+                "so more channels would have to leave for the same time"
+            )
+        return tuple(kept)
 
     def to_quality(self) -> list[Net]:
         """Looks for the fastest net that is good enough, between the model's time and a tenth."""
@@ -116,7 +134,7 @@ class Planner:
         try:
             return self.shop.net(name, self.formats[0], limits, self.formats)
         except FeasibleError as error:
-            self.notes.append(str(error))
+            self.notes.append(f"no net takes {share:.3g}x of the time: {error}")
             return None
 
     def _trained(self, nets: Sequence[Net]) -> list[Net]:

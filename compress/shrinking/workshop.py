@@ -30,6 +30,7 @@ from compress.prune.channels.selection.solver import TOLERANCE
 from compress.prune.channels.surgery import sliced_model
 from compress.run.directory import LOG
 from compress.shrinking.estimates import Choice, Estimates
+from compress.shrinking.goals import cost_text
 from compress.shrinking.judging import judged
 from compress.shrinking.meter import Meter
 from compress.shrinking.net import REPAIRED, TRAINED, Net
@@ -328,7 +329,10 @@ class Workshop:
         self, format: str, goals: Mapping[str, float], costs: Mapping[str, float]
     ) -> FeasibleError:
         missed = [key for key, goal in goals.items() if costs[key] > goal]
-        each = ", ".join(f"{key} {costs[key]:.4g} (asked for {goals[key]:.4g})" for key in missed)
+        each = ", ".join(
+            f"{cost_text(key, costs[key])} (asked for {cost_text(key, goals[key])})"
+            for key in missed
+        )
         options = self.plan.channels
         return FeasibleError(
             f"A {format} file must be able to meet the goal. Received: at least {each}, where "

@@ -20,7 +20,7 @@ from compress.shrinking.dense import DenseFiles
 from compress.shrinking.goals import Bar, cost_limits, cost_text, goals_text
 
 DENSE = DenseFiles(
-    "exports/m.float32.tflite", 2.0, {"float32": 1000, "int8": 300}, {},
+    "exports/m.float32.tflite", {"float32": 2.0}, {"float32": 1000, "int8": 300}, {},
     {"float32": {"accuracy": 0.9}}, {},
 )  # fmt: skip
 COUNTED: Any = SimpleNamespace(macs=4_000, params=200)
@@ -94,6 +94,7 @@ def test_what_contradicts_a_goal_is_refused() -> None:
         ({"sparsity": 0.5}, "sparsity"),
         ({"channel_scope": "layer", "blocks": False}, "scope"),
         ({"latency": "0.5x", "runtimes": "mnn"}, "runtimes"),
+        ({"formats": "float32,onnx"}, "formats"),
     ):
         with pytest.raises(InputError, match=named):
             from_flat(ShrinkPlan, flat)

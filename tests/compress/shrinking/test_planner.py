@@ -35,7 +35,8 @@ class Shop:
             given=SimpleNamespace(name="m"), work=SimpleNamespace(data=data)
         )
         val = {"float32": {"accuracy": 0.9}, "int8": {"accuracy": 0.89}}
-        self.meter: Any = SimpleNamespace(dense=SimpleNamespace(ms=2.0, val=val))
+        times = {"float32": 2.0, "int8": 1.0}
+        self.meter: Any = SimpleNamespace(dense=SimpleNamespace(ms=2.0, val=val, times=times))
         self.asked: list[tuple[str, str]] = []
         self.epochs: dict[str, int] = {}
 
@@ -82,6 +83,17 @@ def test_each_format_gets_a_net_of_its_own_for_a_time() -> None:
     ]  # fmt: skip
     assert [net.formats for net in nets] == [("float32",), ("int8",)]
     assert shop.epochs == {"m-latency0_5x-float32": 3, "m-latency0_5x-int8": 3}
+
+
+def test_a_format_that_is_slower_as_it_is_need_not_be_tried() -> None:
+    made, shop = planner({"latency": "0.5x"}, {"latency": 1.0}, None, lambda _: 2.0)
+    shop.meter.dense.times["int8"] = 2.2
+    made.run()
+    assert shop.asked == [("m-latency0_5x", "float32")]
+    assert made.notes == [
+        "int8 was left out: the model's own int8 file takes 1.10 times as long as its float32 file "
+        "(measured), so more channels would have to leave for the same time"
+    ]
 
 
 def test_a_goal_of_no_format_is_an_error_before_training() -> None:

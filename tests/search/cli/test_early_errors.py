@@ -18,6 +18,7 @@ NO_MODEL = "A model file must exist. Received: 'no.keras'"
 NO_DATA = "data must be a path that exists"
 NO_PLAN = "Cannot read plan 'no.toml'"
 COMPRESS = ["compress", "m.keras", "--data", "digits"]
+SHRINK = ["shrink", "m.keras", "--data", "digits"]
 
 # words of the command, packages that are missing, what is said
 CASES: dict[str, tuple[list[str], list[str], str]] = {
@@ -45,6 +46,20 @@ CASES: dict[str, tuple[list[str], list[str], str]] = {
     "compress: OpenVINO": (
         [*COMPRESS, "--runtimes", "openvino"], ["openvino"], INSTALL.format("openvino"),
     ),
+    "shrink: model": (["shrink", "no.keras", "--data", "digits"], [], NO_MODEL),
+    "shrink: goal": ([*SHRINK, "--latency", "2x slower"], [], "a time like 3ms"),
+    "shrink: both": (
+        [*SHRINK, "--max-drop", "1", "--min-quality", "0.9"], [], "left out beside min_quality",
+    ),
+    "shrink: steps": ([*SHRINK, "--channels", "0.5x"], [], "the goal says how many leave"),
+    "shrink: formats": ([*SHRINK, "--formats", "onnx"], [], "formats must be among float32"),
+    "shrink: runtime": (
+        [*SHRINK, "--latency", "3ms", "--runtimes", "mnn"], [], "runtimes must begin with litert",
+    ),
+    "shrink: search": ([*SHRINK, "--max-size", "2MB"], [], "Give --size."),
+    "shrink: recipe": ([*SHRINK, "--recipe", "none"], [], "Unknown recipe"),
+    "shrink: file": ([*SHRINK, "--save-recipe", "a.json"], [], "ending in .toml"),
+    "shrink: budget": ([*SHRINK, "--budget", "soon"], [], "a time like 90s"),
     "run: data": (["run", "--data", "nowhere"], [], NO_DATA),
     "run: table": (["run", "--data", "t.parquet"], ["pyarrow"], INSTALL.format("tables")),
     "run: hub": (["run", "--data", "tfds:mnist"], ["tensorflow_datasets"], INSTALL.format("tfds")),

@@ -1,0 +1,232 @@
+"""Nets shrunk to goals by one call, their files timed again: `shrink` as a user meets it.
+
+    python -m benchmarks.shrink_goals [--nets resnet20,mobilenet] [--goals half,third]
+        [--seeds 0,1,2] [--resume FILE]
+
+Each run is `shrink(net, data, <goal>)` with no other option but the seed. The file that it ships is
+then timed against the net's own float32 file by `paretune bench`, three times, each in a process
+of its own; the median of the three ratios is held against the goal. Only the first goal is run with
+every seed. Nets: ResNet-20 from benchmarks/nets, families of repair_nets.py, and of any_model.py
+those whose inputs or outputs are several. A front's figures are those of all its files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+from benchmarks._common import Benchmark, Mean, seed_list, table
+from benchmarks._stored import ROOT, Stored
+from compress.core.errors import unknown_name
+
+GOALS: dict[str, dict[str, Any]] = {
+    "half": {"latency": "0.5x", "max_drop": 0.5},
+    "third": {"latency": "0.33x"},
+    "size": {"size": "60KB"},
+    "macs": {"macs": "0.25x", "no_train": True},
+    "front": {},
+}
+FIRST = "half"
+"""The goal that is run with every seed."""
+FAMILIES = ("mobilenet", "densenet", "lstm")
+SEVERAL = ("unet", "heads")
+NETS = ("resnet20", *FAMILIES, *SEVERAL)
+BENCHES = 3
+
+
+class Given(NamedTuple):
+    """What is handed to `shrink`.
+
+    Attributes:
+        model: A net, or a file.
+        data: As it takes them.
+        parts: Validation and test part, where these are apart.
+    """
+
+    model: Any
+    data: Any
+    parts: dict[str, Any]
+
+
+def net_of(name: str) -> Given:
+    """Returns a trained net and its data.
+
+    Raises:
+        InputError: There is no such net.
+    """
+    if name == "resnet20":
+        return Given(ROOT / "benchmarks" / "nets" / "resnet20.keras", "fashion_mnist", {})
+    if name in FAMILIES:
+        from benchmarks.repair_nets import trained
+        from benchmarks.resnet20 import load_fashion
+
+        return Given(trained(name).model, load_fashion(), {})
+    if name in SEVERAL:
+        from benchmarks import any_model
+
+        recipe = any_model.RECIPES[name]
+        parts = recipe.data()
+        model = any_model.trained(name, recipe, parts, 0)
+        return Given(model, parts.train, {"val": parts.val, "test": parts.test})
+    raise unknown_name("net", name, NETS)
+
+
+def reached(name: str, goal: str, seed: int) -> dict[str, Any]:
+    """Shrinks a net to a goal, and times the file that is shipped again."""
+    from compress import shrink
+
+    given = net_of(name)
+    with tempfile.TemporaryDirectory() as folder:
+        result = shrink(
+            given.model, given.data, seed=seed, out=Path(folder) / "out", **given.parts,
+            **GOALS[goal],
+        )  # fmt: skip
+        rows = {row.artifact.id: row for row in result.report.rows}
+        chosen = rows[result.outcome.chosen].artifact
+        (dense,) = (
+            row.artifact
+            for row in rows.values()
+            if row.artifact.variant == "dense" and row.artifact.format == "float32"
+        )
+        quality = result.report.main
+        again = [
+            timed_again(result.folder / dense.file, result.folder / chosen.file, place)
+            for place in range(BENCHES)
+        ]
+        (record,) = result.report.compressed
+        return {
+            "outcome": result.outcome.to_json(),
+            "quality": quality,
+            "seconds": record.seconds,
+            "dense": _facts(dense, quality),
+            "small": _facts(chosen, quality),
+            "again": again,
+            "files": [
+                {**_facts(row.artifact, quality), "id": key,
+                 "ratio": row.latency.ratio if row.latency else None}
+                for key, row in rows.items()
+            ],
+        }  # fmt: skip
+
+
+def _facts(item: Any, quality: str) -> dict[str, Any]:
+    return {
+        "format": item.format, "test": item.test[quality], "val": item.val[quality],
+        "macs": item.macs, "params": item.params, "bytes": item.size_bytes,
+    }  # fmt: skip
+
+
+def timed_again(dense: Path, small: Path, place: int) -> dict[str, Any]:
+    """Times a file against the dense one by `paretune bench`, in a process of its own."""
+    if dense == small:
+        return {"ratio": 1.0, "instances": 0}
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "bench"
+        words = ["bench", str(dense), str(small), "--precision", "0.01", "--budget", "60"]
+        words += ["--seed", str(place), "--out", str(out)]
+        subprocess.run([sys.executable, "-m", "paretune", *words], check=True, capture_output=True)
+        timed = json.loads((out / "bench.json").read_text())["timed"]
+    latency = timed[-1]["latency"]
+    return {key: latency[key] for key in ("ratio", "ratio_low", "ratio_high", "instances")}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    def among(known: tuple[str, ...], what: str) -> Any:
+        def names(text: str) -> tuple[str, ...]:
+            given = tuple(text.split(","))
+            for name in given:
+                if name not in known:
+                    raise argparse.ArgumentTypeError(str(unknown_name(what, name, known)))
+            return given
+
+        return names
+
+    parser.add_argument("--nets", type=among(NETS, "net"), default=NETS)
+    parser.add_argument("--goals", type=among(tuple(GOALS), "goal"), default=tuple(GOALS))
+    seed_list(parser)
+
+
+def run(given: argparse.Namespace, stored: Stored) -> None:
+    """Measures what is missing."""
+    runs = stored.result.setdefault("runs", {})
+    for name in given.nets:
+        for goal in given.goals:
+            for seed in given.seeds if goal == FIRST else given.seeds[:1]:
+                key = f"{name}, {goal}, seed {seed}"
+                if key in runs:
+                    continue
+                runs[key] = reached(name, goal, seed)
+                print(key, "; ".join(runs[key]["outcome"]["lines"]), flush=True)
+                stored.save()
+
+
+def again(row: dict[str, Any]) -> float:
+    """Returns the time that is left, new/old: the inverse of the median ratio of the benches."""
+    return 1.0 / float(np.median([item["ratio"] for item in row["again"]]))
+
+
+def goals(result: dict[str, Any]) -> str | None:
+    """What was asked for, what came of it, and what others measured."""
+    rows = []
+    for name in NETS:
+        for goal, asked in GOALS.items():
+            start = f"{name}, {goal}, "
+            found = [row for key, row in result["runs"].items() if key.startswith(start)]
+            if not found or goal == "front":
+                continue
+            left = [again(row) for row in found]
+            drop = Mean.of([row["dense"]["test"] - row["small"]["test"] for row in found])
+            rows.append([
+                name, ", ".join(f"{key} {value}" for key, value in asked.items()),
+                f"{sum(row['outcome']['met'] for row in found)} of {len(found)}",
+                ", ".join(f"{value:.3f}x" for value in left),
+                f"{np.median([row['small']['bytes'] for row in found]) / 1000:.0f} kB",
+                f"{np.median([row['small']['macs'] / row['dense']['macs'] for row in found]):.2f}x",
+                drop.percent(), ", ".join(sorted({row["small"]["format"] for row in found})),
+                f"{np.median([row['seconds'] for row in found]) / 60:.1f} min",
+            ])  # fmt: skip
+    head = ["net", "asked for", "met", "time left, timed again", "file", "MACs left",
+            "points lost, test", "format", "took"]  # fmt: skip
+    return table(head, rows) if rows else None
+
+
+def fronts(result: dict[str, Any]) -> str | None:
+    """All files of a front: what is left of time, bytes and MACs, and of quality."""
+    rows = []
+    for key, run_ in result["runs"].items():
+        if ", front, " not in key:
+            continue
+        dense = run_["dense"]
+        for file in sorted(run_["files"], key=lambda item: -(item["ratio"] or 0)):
+            rows.append([
+                key.partition(",")[0], file["id"],
+                f"{1 / file['ratio']:.3f}x" if file["ratio"] else "not timed",
+                f"{file['bytes'] / 1000:.0f} kB", f"{file['macs'] / dense['macs']:.3f}x",
+                f"{100 * file['test']:.2f} %",
+            ])  # fmt: skip
+    head = ["net", "file", "time left", "size", "MACs left", "test quality"]
+    return table(head, rows) if rows else None
+
+
+BENCHMARK = Benchmark(
+    "shrink_goals", __doc__, run, {"goals": goals, "fronts": fronts}, arguments, resumable=True,
+    grows=("seeds", "nets", "goals"),
+)  # fmt: skip
+
+
+def main() -> None:
+    BENCHMARK.run()
+
+
+if __name__ == "__main__":
+    main()
