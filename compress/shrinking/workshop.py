@@ -4,37 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from compress.core.atomic_files import write_json
-from compress.core.errors import FeasibleError, RunFailed
-from compress.exporting.side_by_side import litert_files
+from compress.core.errors import RunFailed
 from compress.measure.counting import count_macs
-from compress.measure.latency_table.cache import keep_table, kept_table
 from compress.model.copies import float32_model
 from compress.model.io import load_model, save_model
 from compress.pipeline.finetuning import Tuner
 from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels import prune_channels
-from compress.prune.channels.coupling.blocks import blocks_of
-from compress.prune.channels.criteria import Context, named
-from compress.prune.channels.selection.allowed import allowed_for, ladder
-from compress.prune.channels.selection.chooser import Chooser
-from compress.prune.channels.selection.chosen import Selection
-from compress.prune.channels.selection.costs import CostModel
-from compress.prune.channels.selection.measured_times import measured_times
-from compress.prune.channels.selection.solver import TOLERANCE
-from compress.prune.channels.surgery import sliced_model
 from compress.run.directory import LOG
-from compress.shrinking.estimates import Choice, Estimates
-from compress.shrinking.goals import cost_text
+from compress.shrinking.fitting import Fitter
 from compress.shrinking.judging import judged
 from compress.shrinking.meter import Meter
 from compress.shrinking.net import REPAIRED, TRAINED, Net
-from compress.shrinking.sizes import file_sizes_of
 from compress.train.last import LastEpoch
 
 if TYPE_CHECKING:
@@ -42,16 +29,7 @@ if TYPE_CHECKING:
 
     from compress.measure import Analysis
     from compress.pipeline.opening import Opened
-    from compress.prune.channels.coupling.groups import Coupling
     from compress.shrinking.folder import ShrinkFolder
-
-NEAR = 0.03
-"""A net whose file comes this close below its goal is near enough."""
-AIM = 0.99
-"""Share of a goal that a choice aims at once its estimate is known to be right: times spread."""
-ROUNDS = 5
-CALL_ERROR, CALL_SECONDS = 0.05, 60.0
-"""Timing of calls ends at this relative error, or after so long: files put estimates right."""
 
 
 @dataclass(eq=False)
@@ -67,8 +45,6 @@ class Workshop:
     opened: Opened
     folder: ShrinkFolder
     meter: Meter
-    _estimates: dict[str, Estimates] = field(default_factory=dict)
-    _chooser: Chooser | None = None
 
     @property
     def plan(self) -> ShrinkPlan:
@@ -83,9 +59,9 @@ class Workshop:
         return self.opened.dense.model
 
     @cached_property
-    def coupling(self) -> Coupling:
-        """Of the model."""
-        return self.opened.dense.subject.coupling
+    def fitter(self) -> Fitter:
+        """Chooses what stays for a goal."""
+        return Fitter(self.opened.dense.subject.coupling, self.opened.work, self.plan, self.meter)
 
     @cached_property
     def counted(self) -> Analysis:
@@ -99,56 +75,6 @@ class Workshop:
         return Tuner(
             self.opened.work, self.opened.dense.teachers.each, self.folder.path / "unfinished", last
         )
-
-    def estimates(self, format: str) -> Estimates:
-        """Returns what choices cost in files of a format; times and sizes are measured once."""
-        if format not in self._estimates:
-            costs = CostModel.of(self.coupling)
-            found: dict[str, Any] = {"params": costs.params}
-            if costs.has_macs:
-                found["macs"] = costs.macs
-            options, seed = self.plan.channels, self.plan.seed
-            allowed = allowed_for(self.coupling, options, ladder(options)[-1])
-            goals = self.plan.goal
-            if goals.size is not None:
-                found["size"] = file_sizes_of(
-                    self.coupling, allowed, litert_files, format,
-                    self.meter.dense.sizes[format], seed,
-                )  # fmt: skip
-            if goals.latency is not None or not goals.costs:
-                self.opened.work.progress(f"timing layers, {format}", 0.0)
-                threads = self.plan.latency.threads
-                times, table = measured_times(
-                    self.coupling,
-                    allowed,
-                    litert_files,
-                    blocks_of(self.coupling) if options.blocks else (),
-                    format=format,
-                    threads=threads,
-                    known=kept_table("litert", format, threads),
-                    error=CALL_ERROR,
-                    budget=CALL_SECONDS,
-                    seed=seed,
-                    on_progress=self.opened.work.progress,
-                )
-                keep_table(table)
-                for text in times.estimated:
-                    LOG.info("note: time of %s", text)
-                found["latency"] = times
-            self._estimates[format] = Estimates(found)
-        return self._estimates[format]
-
-    def chooser(self, goals: Mapping[str, float], estimates: Estimates) -> Chooser:
-        """Returns what chooses; choices near the first one that is asked for are judged whole."""
-        if self._chooser is None:
-            work, options = self.opened.work, self.plan.channels
-            context = Context(
-                self.coupling, data=work.data, seed=self.plan.seed, aggregate=options.aggregate
-            )
-            criterion = named(options.criterion)[1]
-            first = Chooser.measured(self.coupling, options, criterion, context, work.progress)
-            self._chooser = first.refined(1.0, estimates.share_of(goals), work.progress)
-        return self._chooser
 
     def net(
         self, name: str, format: str, goals: Mapping[str, float], formats: tuple[str, ...]
@@ -172,10 +98,10 @@ class Workshop:
         if whole is not None:
             self._write(whole)
             return whole
-        estimates = self.estimates(format)
-        selection, estimates, costs, rounds = self._chosen(format, goals, estimates)
-        own = estimates.share_of(goals)
-        share = min(1.0, selection.choice.cost / float(own(self.coupling.whole, None)))
+        fitted = self.fitter.fitted(format, goals)
+        selection, own = fitted.selection, fitted.estimates.share_of(goals)
+        coupling = self.fitter.coupling
+        share = min(1.0, selection.choice.cost / float(own(coupling.whole, None)))
         work = self.opened.work
         work.progress(f"repairing {name}", 0.0)
         found = prune_channels(
@@ -187,7 +113,7 @@ class Workshop:
             seed=self.plan.seed,
             repair=self.plan.repair,
             input_shape=self.meter.input_shape,
-            coupling=self.coupling,
+            coupling=coupling,
             selection=selection,
             on_progress=work.progress,
         )
@@ -195,9 +121,9 @@ class Workshop:
         val = self._judged(found.model, name, formats)
         counted = count_macs(found.model, self.meter.input_shape)
         net = Net(
-            name, format, formats, dict(goals), costs, counted.macs, counted.params,
+            name, format, formats, dict(goals), fitted.costs, counted.macs, counted.params,
             counted.macs / max(1, self.counted.macs), False,
-            tuple(block.index for block in selection.dropped), rounds, REPAIRED, val, val,
+            tuple(block.index for block in selection.dropped), fitted.rounds, REPAIRED, val, val,
             seconds=time.perf_counter() - began, notes=tuple(found.report.notes),
             channels=found.report.to_json(),
         )  # fmt: skip
@@ -285,61 +211,6 @@ class Workshop:
             name, format, formats, dict(goals), costs, self.counted.macs, self.counted.params, 1.0,
             True, (), 0, REPAIRED, val, val,
         )  # fmt: skip
-
-    def _chosen(
-        self, format: str, goals: Mapping[str, float], estimates: Estimates
-    ) -> tuple[Selection, Estimates, dict[str, float], int]:
-        """Chooses widths and blocks, measures their file, and corrects until it is near the goal.
-
-        Returns:
-            The choice, the estimates that led to it, what its file costs, and how many files were
-            measured.
-
-        Raises:
-            FeasibleError: No choice comes to the goal.
-        """
-        chooser = self.chooser(goals, estimates)
-        best: tuple[float, Selection, Estimates, dict[str, float]] | None = None
-        least: dict[str, float] | None = None
-        aim, count = 1.0, 0
-        while count < ROUNDS:
-            count += 1
-            self.opened.work.progress(f"choosing for {format}, file {count}", count / ROUNDS)
-            selection = chooser.choose(aim, estimates.share_of(goals))
-            small = sliced_model(self.coupling, selection.mask, selection.dropped)
-            costs = self.meter.costs(small, format, goals.keys())
-            used = max(costs[key] / goal for key, goal in goals.items())
-            if used <= 1.0 and (best is None or used > best[0]):
-                best = used, selection, estimates, costs
-            if 1 - NEAR <= used <= 1.0:
-                break
-            if used > 1.0:
-                least = costs
-            choice = Choice.of(self.coupling, selection.mask, selection.dropped)
-            right = estimates.put_right(choice, costs)
-            if used > 1.0 and selection.choice.cost > aim * (1 + TOLERANCE):
-                break  # nothing thinner is allowed
-            estimates, aim = right, AIM
-        if best is None:
-            assert least is not None
-            raise self._infeasible(format, goals, least)
-        return (*best[1:], count)
-
-    def _infeasible(
-        self, format: str, goals: Mapping[str, float], costs: Mapping[str, float]
-    ) -> FeasibleError:
-        missed = [key for key, goal in goals.items() if costs[key] > goal]
-        each = ", ".join(
-            f"{cost_text(key, costs[key])} (asked for {cost_text(key, goals[key])})"
-            for key in missed
-        )
-        options = self.plan.channels
-        return FeasibleError(
-            f"A {format} file must be able to meet the goal. Received: at least {each}, where "
-            f"every layer is thinned as far as min_kept={options.min_kept:g} and multiples of "
-            f"{ladder(options)[-1]} let it. Ask for more, lower min_kept or round_to, or name "
-            "other formats."
-        )
 
     def _file(self, name: str, stage: str) -> Path:
         return self.folder.model_file(name if stage == TRAINED else f"{name}-repaired")

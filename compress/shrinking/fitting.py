@@ -1,0 +1,181 @@
+"""What stays for a goal: chosen by estimates, which are put right by the file of the choice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from compress.core.errors import FeasibleError
+from compress.exporting.side_by_side import litert_files
+from compress.measure.latency_table.cache import keep_table, kept_table
+from compress.plan.shrink import ShrinkPlan
+from compress.prune.channels.coupling.blocks import blocks_of
+from compress.prune.channels.criteria import Context, named
+from compress.prune.channels.selection.allowed import allowed_for, ladder
+from compress.prune.channels.selection.chooser import Chooser
+from compress.prune.channels.selection.chosen import Selection
+from compress.prune.channels.selection.costs import CostModel
+from compress.prune.channels.selection.measured_times import measured_times
+from compress.prune.channels.selection.solver import TOLERANCE
+from compress.prune.channels.surgery import sliced_model
+from compress.run.directory import LOG
+from compress.shrinking.estimates import Choice, Estimates
+from compress.shrinking.goals import cost_text
+from compress.shrinking.meter import Meter
+from compress.shrinking.sizes import file_sizes_of
+
+if TYPE_CHECKING:
+    from compress.pipeline.context import Work
+    from compress.prune.channels.coupling.groups import Coupling
+
+NEAR = 0.03
+"""A net whose file comes this close below its goal is near enough."""
+AIM = 0.99
+"""Share of a goal that a choice aims at once its estimate is known to be right: times spread."""
+ROUNDS = 5
+CALL_ERROR, CALL_SECONDS = 0.05, 60.0
+"""Timing of calls ends at this relative error, or after so long: files put estimates right."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A choice whose file meets the goals.
+
+    Attributes:
+        selection: What stays.
+        estimates: That led to it.
+        costs: Of its file, measured and counted.
+        used: The largest share of a goal that it uses.
+        rounds: How many files were measured.
+    """
+
+    selection: Selection
+    estimates: Estimates
+    costs: dict[str, float]
+    used: float
+    rounds: int
+
+
+@dataclass(eq=False)
+class Fitter:
+    """Chooses for any goal and format; what is measured for that is measured once.
+
+    Attributes:
+        coupling: Of the model.
+        work: Data and progress.
+        plan: What is to be done.
+        meter: Measures files.
+    """
+
+    coupling: Coupling
+    work: Work
+    plan: ShrinkPlan
+    meter: Meter
+    _estimates: dict[str, Estimates] = field(default_factory=dict)
+    _chooser: Chooser | None = None
+
+    def estimates(self, format: str) -> Estimates:
+        """Returns what choices cost in files of a format; times and sizes are measured once."""
+        if format not in self._estimates:
+            costs = CostModel.of(self.coupling)
+            found: dict[str, Any] = {"params": costs.params}
+            if costs.has_macs:
+                found["macs"] = costs.macs
+            options, seed = self.plan.channels, self.plan.seed
+            allowed = allowed_for(self.coupling, options, ladder(options)[-1])
+            goals = self.plan.goal
+            if goals.size is not None:
+                found["size"] = file_sizes_of(
+                    self.coupling, allowed, litert_files, format,
+                    self.meter.dense.sizes[format], seed,
+                )  # fmt: skip
+            if goals.latency is not None or not goals.costs:
+                self.work.progress(f"timing layers, {format}", 0.0)
+                threads = self.plan.latency.threads
+                times, table = measured_times(
+                    self.coupling,
+                    allowed,
+                    litert_files,
+                    blocks_of(self.coupling) if options.blocks else (),
+                    format=format,
+                    threads=threads,
+                    known=kept_table("litert", format, threads),
+                    error=CALL_ERROR,
+                    budget=CALL_SECONDS,
+                    seed=seed,
+                    on_progress=self.work.progress,
+                )
+                keep_table(table)
+                for text in times.estimated:
+                    LOG.info("note: time of %s", text)
+                found["latency"] = times
+            self._estimates[format] = Estimates(found)
+        return self._estimates[format]
+
+    def chooser(self, goals: Mapping[str, float], estimates: Estimates) -> Chooser:
+        """Returns what chooses; choices near the first one that is asked for are judged whole."""
+        if self._chooser is None:
+            work, options = self.work, self.plan.channels
+            context = Context(
+                self.coupling, data=work.data, seed=self.plan.seed, aggregate=options.aggregate
+            )
+            criterion = named(options.criterion)[1]
+            first = Chooser.measured(self.coupling, options, criterion, context, work.progress)
+            self._chooser = first.refined(1.0, estimates.share_of(goals), work.progress)
+        return self._chooser
+
+    def fitted(self, format: str, goals: Mapping[str, float]) -> Fitted:
+        """Chooses widths and blocks, measures their file, and corrects until it is near the goal.
+
+        Args:
+            format: Of the file that must meet the goals.
+            goals: What it must come to, by cost.
+
+        Raises:
+            FeasibleError: No choice comes to the goals.
+            RunFailed: A thinner net could not be converted, or no call could be timed.
+        """
+        estimates = self.estimates(format)
+        chooser = self.chooser(goals, estimates)
+        best: Fitted | None = None
+        least: dict[str, float] | None = None
+        aim, count = 1.0, 0
+        while count < ROUNDS:
+            count += 1
+            self.work.progress(f"choosing for {format}, file {count}", count / ROUNDS)
+            selection = chooser.choose(aim, estimates.share_of(goals))
+            small = sliced_model(self.coupling, selection.mask, selection.dropped)
+            costs = self.meter.costs(small, format, goals.keys())
+            used = max(costs[key] / goal for key, goal in goals.items())
+            if used <= 1.0 and (best is None or used > best.used):
+                best = Fitted(selection, estimates, costs, used, count)
+            if 1 - NEAR <= used <= 1.0:
+                break
+            if used > 1.0:
+                least = costs
+            choice = Choice.of(self.coupling, selection.mask, selection.dropped)
+            right = estimates.put_right(choice, costs)
+            if used > 1.0 and selection.choice.cost > aim * (1 + TOLERANCE):
+                break  # nothing thinner is allowed
+            estimates, aim = right, AIM
+        if best is None:
+            assert least is not None
+            raise self._infeasible(format, goals, least)
+        return replace(best, rounds=count)
+
+    def _infeasible(
+        self, format: str, goals: Mapping[str, float], costs: Mapping[str, float]
+    ) -> FeasibleError:
+        missed = [key for key, goal in goals.items() if costs[key] > goal]
+        each = ", ".join(
+            f"{cost_text(key, costs[key])} (asked for {cost_text(key, goals[key])})"
+            for key in missed
+        )
+        options = self.plan.channels
+        return FeasibleError(
+            f"A {format} file must be able to meet the goal. Received: at least {each}, where "
+            f"every layer is thinned as far as min_kept={options.min_kept:g} and multiples of "
+            f"{ladder(options)[-1]} let it. Ask for more, lower min_kept or round_to, or name "
+            "other formats."
+        )
