@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from compress.task import Task
 if TYPE_CHECKING:
     import keras
 
+    from compress.exporting import Exported
     from compress.measure.runtimes import Session
 
 
@@ -56,19 +57,47 @@ def judged_files(
         What was made, and for each format that could not be made the reason.
     """
     from compress.exporting import export
-    from compress.exporting.files import answered_part
-    from compress.measure.runtimes import session_for
-    from compress.measure.size import file_sizes
 
-    model, stem, data, plan = variant.model, variant.stem, work.data, work.plan
+    stem, plan = variant.stem, work.plan
     work.progress(f"exporting {stem}", 0.0)
-    analysis = count_macs(model, counted_at(model, data.input_shapes))
-    artifacts = []
     missing: list[str] = []
     formats = plan.export.formats
     if variant.kind == "dense" and formats != ("sparse",):
         # nothing to leave out of a file without zeros
         formats = tuple(kind for kind in formats if kind != "sparse")
+
+    def refused(kind: str, reason: str) -> None:
+        LOG.warning("%s.%s was not made: %s", stem, kind, reason)
+        missing.append(f"{stem}.{kind} was not made: {reason}")
+
+    made = export(
+        variant.model,
+        folder.exports / stem,
+        data=work.data,
+        options=replace(plan.export, formats=formats),
+        seed=plan.seed,
+        on_refusal=refused,
+    )
+    return artifacts_of(variant, made, work, folder), missing
+
+
+def artifacts_of(
+    variant: Variant, files: Iterable[Exported], work: Work, folder: RunFolder
+) -> list[Artifact]:
+    """Judges files that were exported; see `judged_files`.
+
+    Args:
+        variant: Of which they are.
+        files: The files.
+        work: Data and seed.
+        folder: In which they lie.
+    """
+    from compress.exporting.files import answered_part
+    from compress.measure.runtimes import session_for
+    from compress.measure.size import file_sizes
+
+    model, stem, data, plan = variant.model, variant.stem, work.data, work.plan
+    analysis = count_macs(model, counted_at(model, data.input_shapes))
     threshold = decides_at(model, data.task)
     labels = {part: data.labels(data.split(part)) for part in ("test", "val")}
 
@@ -77,16 +106,8 @@ def judged_files(
         main = data.task.qualities[0]
         return {main: found[main], **found}  # the first is the one that judges
 
-    options = replace(plan.export, formats=formats)
-
-    def refused(kind: str, reason: str) -> None:
-        LOG.warning("%s.%s was not made: %s", stem, kind, reason)
-        missing.append(f"{stem}.{kind} was not made: {reason}")
-
-    stem_path = folder.exports / stem
-    for made in export(
-        model, stem_path, data=data, options=options, seed=plan.seed, on_refusal=refused
-    ):
+    artifacts = []
+    for made in files:
         session, name = session_for(made.path), made.path.name
 
         def answers(part: str, doing: str, session: Session = session, name: str = name) -> Any:
@@ -125,7 +146,7 @@ def judged_files(
                 else _interval(data.task, labels["test"], scores, threshold, plan.seed),
             )
         )
-    return artifacts, missing
+    return artifacts
 
 
 def _interval(

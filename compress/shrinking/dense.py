@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ class DenseFiles(Record):
             is made for timing: names of inputs and outputs.
         val: Validation quality by format, then by name.
         refused: For each format that could not be made the reason.
+        checks: How the files agree with the Keras model, see `compress.shrinking.judging`.
     """
 
     file: str
@@ -43,6 +44,7 @@ class DenseFiles(Record):
     beside: dict[str, int]
     val: dict[str, dict[str, float]]
     refused: dict[str, str]
+    checks: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def ms(self) -> float:
@@ -63,30 +65,32 @@ def dense_files(opened: Opened, folder: ShrinkFolder) -> DenseFiles:
     formats = tuple(dict.fromkeys([FIRST, *plan.export.formats]))
     options = replace(plan.export, formats=formats)
     found = judged(model, name, work, folder, options)
-    if FIRST not in found.files:
+    files = {made.format: made.path for made in found.files}
+    if FIRST not in files:
         raise RunFailed(f"No float32 file could be made of '{name}': {found.refused[FIRST]}")
     beside = {}
-    for kind in found.files:
+    for kind in files:
         with tempfile.TemporaryDirectory() as place:
             (file,) = litert_files([model], Path(place), kind)
             if isinstance(file, Path):
-                beside[kind] = found.files[kind].stat().st_size - file.stat().st_size
+                beside[kind] = files[kind].stat().st_size - file.stat().st_size
     work.progress(f"timing {name}", 0.0)
     threads = plan.latency.threads
     timed = time_entries(
-        {kind: Entry(path, "litert", threads) for kind, path in found.files.items()},
+        {kind: Entry(path, "litert", threads) for kind, path in files.items()},
         precision=PRECISION,
         budget=min(SECONDS, plan.latency.budget),
         seed=plan.seed,
     )
     ms = timed[FIRST].median_ms
     record = DenseFiles(
-        folder.relative(found.files[FIRST]),
+        folder.relative(files[FIRST]),
         {kind: ms / latency.ratio for kind, latency in timed.items()},
-        {kind: path.stat().st_size for kind, path in found.files.items()},
+        {kind: path.stat().st_size for kind, path in files.items()},
         beside,
         found.val,
         found.refused,
+        found.checks,
     )
     write_json(folder.dense, record.to_json())
     return record

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from compress.core.atomic_files import read_json, write_json
 from compress.measure.latency_record import Latency
 from compress.model.inference import left_out
-from compress.pipeline.files import Variant, judged_files, with_baseline
+from compress.pipeline.files import Variant, artifacts_of, with_baseline
 from compress.pipeline.timing import measure_stage
 from compress.run.compressed import Artifact, Compressed
 from compress.run.outcome import Outcome
@@ -18,6 +18,7 @@ from compress.run.trained import trained_for
 from compress.shrinking.choosing import Judgement, chosen_file
 from compress.shrinking.dense import FIRST
 from compress.shrinking.goals import goals_text
+from compress.shrinking.judging import exported
 from compress.shrinking.net import Net
 from compress.shrinking.ship import Shipped, ship
 
@@ -84,22 +85,16 @@ def _unused(used: float, net: Net | None) -> str:
 
 
 def _artifacts(planner: Planner, nets: Sequence[Net]) -> list[Artifact]:
-    shop = planner.shop
-    opened, folder, name = shop.opened, shop.folder, shop.opened.given.name
-    formats = tuple(shop.meter.dense.val)
-    known = shop.meter.dense.val
-    variants = [(Variant(shop.model, name, name, "dense", val=known), formats)]
+    """Judges the files by test data; they were made and judged by validation data before."""
+    shop, dense = planner.shop, planner.shop.meter.dense
+    work, folder, name = shop.opened.work, shop.folder, shop.opened.given.name
+    whole = Variant(shop.model, name, name, "dense", val=dense.val)
+    found = artifacts_of(whole, exported(name, dense.checks, folder), work, folder)
     for net in nets:
         if not net.whole:
             small = Variant(shop.model_of(net), net.name, name, "pruned", val=net.val)
-            variants.append((small, net.formats))
-    found: list[Artifact] = []
-    for variant, kinds in variants:
-        plan = opened.work.plan
-        export = replace(plan.export, formats=kinds)
-        work = replace(opened.work, plan=replace(plan, export=export))
-        found += judged_files(variant, work, folder)[0]
-    return with_baseline(found, opened.work.plan)
+            found += artifacts_of(small, exported(net.name, net.checks, folder), work, folder)
+    return with_baseline(found, work.plan)
 
 
 def _record(

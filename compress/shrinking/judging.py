@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.exporting import export
@@ -13,9 +12,13 @@ from compress.measure.runtimes import session_for
 from compress.model.heads import decides_at
 from compress.run.directory import LOG, RunFolder
 
+Checks = dict[str, dict[str, float]]
+"""By format: "max_difference", "agreement" and "checked" of a file, see `Exported`."""
+
 if TYPE_CHECKING:
     import keras
 
+    from compress.exporting import Exported
     from compress.pipeline.context import Work
     from compress.plan import ExportOptions
 
@@ -25,14 +28,50 @@ class Judged:
     """Files of a net.
 
     Attributes:
-        files: By format.
+        files: What was made.
         val: Validation quality by format, then by name.
         refused: For each format that could not be made the reason.
     """
 
-    files: dict[str, Path]
+    files: list[Exported]
     val: dict[str, dict[str, float]]
     refused: dict[str, str]
+
+    @property
+    def checks(self) -> Checks:
+        """How the files agree with the Keras model, as records hold it."""
+        return {
+            made.format: {
+                "max_difference": made.max_difference,
+                "agreement": made.agreement,
+                "checked": made.checked,
+            }
+            for made in self.files
+        }
+
+
+def exported(stem: str, checks: Checks, folder: RunFolder) -> list[Exported]:
+    """Returns files that were made before.
+
+    Args:
+        stem: Begins their names.
+        checks: Of each format, see `Judged.checks`.
+        folder: In which they lie.
+    """
+    from compress.exporting import Exported
+
+    about = folder.exports / f"{stem}.json"
+    return [
+        Exported(
+            kind,
+            folder.exports / f"{stem}.{kind}.tflite",
+            own["max_difference"],
+            own["agreement"],
+            int(own["checked"]),
+            about,
+        )
+        for kind, own in checks.items()
+    ]
 
 
 def judged(
@@ -47,7 +86,7 @@ def judged(
         folder: Where files go.
         options: Formats and calibration.
     """
-    found, main = Judged({}, {}, {}), work.data.task.qualities[0]
+    found, main = Judged([], {}, {}), work.data.task.qualities[0]
     data, task = work.data, work.data.task
     threshold, labels = decides_at(model, task), data.labels(data.val)
 
@@ -62,7 +101,7 @@ def judged(
     ):  # fmt: skip
         told = partial(work.progress, f"validating {made.path.name}")
         scores = answered_part(model, session_for(made.path), data, "val", told)
-        found.files[made.format] = made.path
+        found.files.append(made)
         quality = task.quality(labels, scores, threshold=threshold)
         # the first is the one that judges
         found.val[made.format] = {main: quality[main], **quality}

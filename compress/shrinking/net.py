@@ -29,6 +29,7 @@ class Net(Record):
         stage: "repaired" or "trained".
         repaired: Validation quality of its files before training, by format, then by name.
         val: The same at its last stage.
+        checks: How its files agree with the Keras model, see `compress.shrinking.judging`.
         epochs: Of its fine-tuning.
         seconds: That its stages took so far.
         notes: What there is to know about it.
@@ -49,6 +50,7 @@ class Net(Record):
     stage: str
     repaired: dict[str, dict[str, float]] = field(default_factory=dict)
     val: dict[str, dict[str, float]] = field(default_factory=dict)
+    checks: dict[str, dict[str, float]] = field(default_factory=dict)
     epochs: int = 0
     seconds: float = 0.0
     notes: tuple[str, ...] = ()

@@ -19,7 +19,7 @@ from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels import prune_channels
 from compress.run.directory import LOG
 from compress.shrinking.fitting import Fitter
-from compress.shrinking.judging import judged
+from compress.shrinking.judging import Judged, judged
 from compress.shrinking.meter import Meter
 from compress.shrinking.net import REPAIRED, TRAINED, Net
 from compress.train.last import LastEpoch
@@ -118,15 +118,28 @@ class Workshop:
             on_progress=work.progress,
         )
         save_model(float32_model(found.model), self._file(name, REPAIRED))
-        val = self._judged(found.model, name, formats)
+        files = self._judged(found.model, name, formats)
         counted = count_macs(found.model, self.meter.input_shape)
         net = Net(
-            name, format, formats, dict(goals), fitted.costs, counted.macs, counted.params,
-            counted.macs / max(1, self.counted.macs), False,
-            tuple(block.index for block in selection.dropped), fitted.rounds, REPAIRED, val, val,
-            seconds=time.perf_counter() - began, notes=tuple(found.report.notes),
+            name=name,
+            format=format,
+            formats=formats,
+            goals=dict(goals),
+            costs=fitted.costs,
+            macs=counted.macs,
+            params=counted.params,
+            share=counted.macs / max(1, self.counted.macs),
+            whole=False,
+            dropped=tuple(block.index for block in selection.dropped),
+            rounds=fitted.rounds,
+            stage=REPAIRED,
+            repaired=files.val,
+            val=files.val,
+            checks=files.checks,
+            seconds=time.perf_counter() - began,
+            notes=tuple(found.report.notes),
             channels=found.report.to_json(),
-        )  # fmt: skip
+        )
         self._write(net)
         return net
 
@@ -151,10 +164,12 @@ class Workshop:
             tuner = replace(tuner, work=work)
         training, _, notes = tuner.tune(student, f"fine-tuning {net.name}", [])
         save_model(float32_model(student), self._file(net.name, TRAINED))
+        files = self._judged(student, net.name, net.formats)
         net = replace(
             net,
             stage=TRAINED,
-            val=self._judged(student, net.name, net.formats),
+            val=files.val,
+            checks=files.checks,
             epochs=len(training.history),
             seconds=net.seconds + time.perf_counter() - began,
             notes=(*net.notes, *notes, *training.notes),
@@ -168,10 +183,8 @@ class Workshop:
             self._file(net.name, net.stage) if not net.whole else self.opened.given.file
         )
 
-    def _judged(
-        self, model: keras.Model, name: str, formats: tuple[str, ...]
-    ) -> dict[str, dict[str, float]]:
-        """Returns the validation quality of a net's files, by format and name.
+    def _judged(self, model: keras.Model, name: str, formats: tuple[str, ...]) -> Judged:
+        """Returns a net's files, judged.
 
         Raises:
             RunFailed: None could be made.
@@ -181,7 +194,7 @@ class Workshop:
         if not found.val:
             reasons = "; ".join(f"{kind}: {why}" for kind, why in found.refused.items())
             raise RunFailed(f"No file could be made of '{name}': {reasons}")
-        return found.val
+        return found
 
     def _as_it_is(
         self, name: str, format: str, goals: Mapping[str, float], formats: tuple[str, ...]

@@ -25,6 +25,7 @@ from compress.train import train
 
 QUICK: dict[str, Any] = {
     "no_train": True, "round_to": 2, "latency_budget": 0.5, "seed": 1, "min_kept": 0.2,
+    "channel_tries": 2,
 }  # fmt: skip
 Build = Callable[..., Any]
 
@@ -147,7 +148,7 @@ STEPS = (
     "compress.shrinking.workshop.write_json",
     "compress.shrinking.dense.write_json",
     "compress.shrinking.workshop.prune_channels",
-    "compress.shrinking.finishing.judged_files",
+    "compress.shrinking.finishing.artifacts_of",
     "compress.shrinking.finishing.measure_stage",
     "compress.shrinking.ship.save_model",
     "compress.shrinking.finishing.write_json",
