@@ -19,6 +19,7 @@ from compress.pipeline.timing import measure_stage
 from compress.plan import Plan, TeacherChoice
 from compress.plan.fields import command_words
 from compress.plan.keywords import COMPRESS_MODEL
+from compress.plan.shrink import ShrinkPlan
 from compress.run.trained import trained_for
 from compress.task import CUSTOM
 
@@ -159,5 +160,6 @@ def _compressed(found: Opened) -> CompressResult:
 
 
 def command_line(plan: Plan, model: Path) -> str:
-    """Returns the `paretune compress` command that does to `model` what `plan` says."""
-    return shlex.join(["paretune", "compress", str(model), *command_words(plan)])
+    """Returns the command that does to `model` what `plan` says: of compress, or of shrink."""
+    command = "shrink" if isinstance(plan, ShrinkPlan) else "compress"
+    return shlex.join(["paretune", command, str(model), *command_words(plan)])

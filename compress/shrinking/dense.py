@@ -15,7 +15,7 @@ from compress.run.records import Record, read_record
 from compress.shrinking.judging import judged
 
 if TYPE_CHECKING:
-    from compress.pipeline.opening import Opened
+    from compress.shrinking.case import Case
     from compress.shrinking.folder import ShrinkFolder
 
 FIRST = "float32"
@@ -52,7 +52,7 @@ class DenseFiles(Record):
         return self.times[FIRST]
 
 
-def dense_files(opened: Opened, folder: ShrinkFolder) -> DenseFiles:
+def dense_files(case: Case, folder: ShrinkFolder) -> DenseFiles:
     """Exports, judges and times the model as it is; what is in the folder is read.
 
     Raises:
@@ -60,7 +60,7 @@ def dense_files(opened: Opened, folder: ShrinkFolder) -> DenseFiles:
     """
     if folder.dense.exists():
         return read_record(folder.dense, DenseFiles)
-    work, name, model = opened.work, opened.given.name, opened.dense.model
+    work, name, model = case.work, case.name, case.model
     plan = work.plan
     formats = tuple(dict.fromkeys([FIRST, *plan.export.formats]))
     options = replace(plan.export, formats=formats)

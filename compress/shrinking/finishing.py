@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from compress.core.atomic_files import read_json, write_json
 from compress.measure.latency_record import Latency
-from compress.model.inference import left_out
-from compress.pipeline.files import Variant, artifacts_of, with_baseline
 from compress.pipeline.timing import measure_stage
-from compress.run.compressed import Artifact, Compressed
+from compress.run.compressed import Artifact
 from compress.run.outcome import Outcome
-from compress.run.trained import trained_for
 from compress.shrinking.choosing import Judgement, chosen_file
 from compress.shrinking.dense import FIRST
 from compress.shrinking.goals import goals_text
-from compress.shrinking.judging import exported
 from compress.shrinking.net import Net
 from compress.shrinking.ship import Shipped, ship
+from compress.shrinking.way import recorded
 
 if TYPE_CHECKING:
     from compress.shrinking.planner import Planner
@@ -39,13 +35,9 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
         began: When the work began, by `time.monotonic`.
     """
     shop, notes = planner.shop, tuple(dict.fromkeys(planner.notes))
-    opened, folder = shop.opened, shop.folder
-    name, work = opened.given.name, opened.work
+    folder, name, work = shop.folder, shop.case.name, shop.case.work
     if not folder.is_compressed(name):
-        artifacts = _artifacts(planner, nets)
-        best = max(nets, key=lambda net: net.best(planner.bar.metric))
-        record = _record(planner, nets, artifacts, best, command, began, notes)
-        folder.write_compressed(record)
+        recorded(planner, nets, folder, command, began)
     measure_stage(folder, work.plan, work.progress)
     (record,) = (item for item in folder.read_compressed() if item.model == name)
     files = record.files()
@@ -82,55 +74,6 @@ def _unused(used: float, net: Net | None) -> str:
         "measured came nearer"
     )
     return f"the file uses {used:.0%} of what the goal allows: {why}"
-
-
-def _artifacts(planner: Planner, nets: Sequence[Net]) -> list[Artifact]:
-    """Judges the files by test data; they were made and judged by validation data before."""
-    shop, dense = planner.shop, planner.shop.meter.dense
-    work, folder, name = shop.opened.work, shop.folder, shop.opened.given.name
-    whole = Variant(shop.model, name, name, "dense", val=dense.val)
-    found = artifacts_of(whole, exported(name, dense.checks, folder), work, folder)
-    for net in nets:
-        if not net.whole:
-            small = Variant(shop.model_of(net), net.name, name, "pruned", val=net.val)
-            found += artifacts_of(small, exported(net.name, net.checks, folder), work, folder)
-    return with_baseline(found, work.plan)
-
-
-def _record(
-    planner: Planner,
-    nets: Sequence[Net],
-    artifacts: Sequence[Artifact],
-    best: Net,
-    command: str,
-    began: float,
-    notes: tuple[str, ...],
-) -> Compressed:
-    from compress.prune.weights import WeightReport
-
-    shop = planner.shop
-    opened = shop.opened
-    format = max(best.val, key=lambda kind: best.quality(kind, planner.bar.metric))
-    before = trained_for(opened.given.path)
-    teachers = " and ".join(teacher.path.stem for teacher in opened.dense.teachers.each)
-    return Compressed(
-        model=opened.given.name,
-        compressed=best.name,
-        teacher=teachers if any(net.epochs for net in nets) else "",
-        val={"dense": shop.meter.dense.val[FIRST], "pruned": best.val[format]},
-        weights=WeightReport((), ()).to_json(),
-        best_epoch=best.epochs,
-        epochs=best.epochs,
-        command=command,
-        seconds=time.monotonic() - began,
-        device=opened.work.device.describe(),
-        notes=(*notes, *left_out(shop.model)),
-        artifacts=tuple(item.to_json() for item in artifacts),
-        val_learnt=opened.val_learnt,
-        finetuned=best.epochs,
-        dense_epochs=before.epochs,
-        dense_begun=before.begun,
-    )
 
 
 def _net_of(artifact: Artifact, nets: Sequence[Net]) -> Net | None:

@@ -139,7 +139,7 @@ class Planner:
 
     def _trained(self, nets: Sequence[Net]) -> list[Net]:
         """Trains nets as far as they are worth it and the time allows it."""
-        goal, data = self.shop.plan.goal, self.shop.opened.work.data
+        goal, data = self.shop.plan.goal, self.shop.case.work.data
         steps = max(1, len(data.train) // self.shop.plan.finetune.batch_size)
         wanted = 0 if goal.no_train else self.shop.plan.finetune.epochs_for(steps)
         found = []
@@ -181,7 +181,7 @@ class Planner:
         )
 
     def _name(self, label: str) -> str:
-        return f"{self.shop.opened.given.name}-{label.replace('.', '_')}"
+        return f"{self.shop.case.name}-{label.replace('.', '_')}"
 
     def _label(self, limits: Mapping[str, float]) -> str:
         goal = self.shop.plan.goal

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import tempfile
 import time
@@ -13,27 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
 from compress.core.summary import Readable, Summary
-from compress.model.heads import counted_at
 from compress.model.io import load_model
+from compress.pipeline.compression import command_line
 from compress.pipeline.context import OnProgress, silent
 from compress.pipeline.given import GivenData, given_model
 from compress.pipeline.opening import Opened, opened
-from compress.plan.fields import command_words, from_nested
+from compress.plan.fields import from_nested
 from compress.plan.keywords import SHRINK
 from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels.selection.feasible import check_feasible
-from compress.run.directory import LOG
 from compress.run.outcome import Outcome
 from compress.run.records import read_record
-from compress.shrinking.dense import dense_files
+from compress.shrinking.case import Case
 from compress.shrinking.finishing import finished
 from compress.shrinking.folder import ShrinkFolder
-from compress.shrinking.goals import Bar, cost_limits, goals_text
-from compress.shrinking.meter import Meter
 from compress.shrinking.pace import Pace
-from compress.shrinking.planner import Planner
 from compress.shrinking.recipes import read_recipe, save_recipe
-from compress.shrinking.workshop import Workshop
+from compress.shrinking.way import planner_for
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -181,7 +176,7 @@ def _shrunk(found: Opened) -> ShrinkResult:
     assert isinstance(folder, ShrinkFolder)
     pace = Pace(plan.goal.budget)
     check_feasible(found.dense.subject.coupling, plan.channels)
-    command = shlex.join(["paretune", "shrink", str(found.given.path), *command_words(plan)])
+    command = command_line(plan, found.given.path)
     folder.claim("shrink", plan, found.facts, {"command": command})
     with folder.locked(), folder.logging():
         found.begin(folder)
@@ -206,20 +201,12 @@ def _shrunk(found: Opened) -> ShrinkResult:
 def _done(
     found: Opened, plan: ShrinkPlan, folder: ShrinkFolder, pace: Pace, command: str, began: float
 ) -> Outcome:
-    dense = dense_files(found, folder)
-    data = found.work.data
-    bar = Bar.of(plan.goal, dense, data)
-    meter = Meter(
-        dense, plan.latency, "litert", folder.path, plan.seed,
-        counted_at(found.dense.model, data.input_shapes),
+    given = found.given
+    case = Case(
+        given.name, given.file, given.path, replace(found.work, plan=plan), found.dense,
+        found.val_learnt, found.notes,
     )  # fmt: skip
-    shop = Workshop(found, folder, meter)
-    limits = cost_limits(plan.goal, dense, shop.counted)
-    LOG.info("goal: %s", goals_text(plan.goal, limits, bar))
-    if plan.goal.budget is not None and not plan.goal.no_train:
-        pace.probe(found.dense.model, found.work)
-    planner = Planner(shop, limits, bar, pace, list(found.notes))
-    nets = planner.run()
-    outcome = finished(planner, nets, command, began)
+    planner = planner_for(case, folder, pace)
+    outcome = finished(planner, planner.run(), command, began)
     shutil.rmtree(folder.path / "unfinished", ignore_errors=True)
     return outcome

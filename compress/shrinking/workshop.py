@@ -18,6 +18,7 @@ from compress.pipeline.finetuning import Tuner
 from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels import prune_channels
 from compress.run.directory import LOG
+from compress.shrinking.case import Case
 from compress.shrinking.fitting import Fitter
 from compress.shrinking.judging import Judged, judged
 from compress.shrinking.meter import Meter
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     import keras
 
     from compress.measure import Analysis
-    from compress.pipeline.opening import Opened
     from compress.shrinking.folder import ShrinkFolder
 
 
@@ -37,31 +37,29 @@ class Workshop:
     """Makes nets of one model, each step once: what is on disk is not done again.
 
     Attributes:
-        opened: Model, data, plan.
+        case: Model, data, plan.
         folder: Where nets and files go.
         meter: Measures files.
     """
 
-    opened: Opened
+    case: Case
     folder: ShrinkFolder
     meter: Meter
 
     @property
     def plan(self) -> ShrinkPlan:
         """What is to be done."""
-        plan = self.opened.work.plan
-        assert isinstance(plan, ShrinkPlan)
-        return plan
+        return self.case.plan
 
     @property
     def model(self) -> keras.Model:
         """The model that is shrunk."""
-        return self.opened.dense.model
+        return self.case.model
 
     @cached_property
     def fitter(self) -> Fitter:
         """Chooses what stays for a goal."""
-        return Fitter(self.opened.dense.subject.coupling, self.opened.work, self.plan, self.meter)
+        return Fitter(self.case.dense.subject.coupling, self.case.work, self.plan, self.meter)
 
     @cached_property
     def counted(self) -> Analysis:
@@ -71,9 +69,9 @@ class Workshop:
     @cached_property
     def tuner(self) -> Tuner:
         """Trains nets; the teachers' outputs are kept for all of them."""
-        last = [LastEpoch()] if self.opened.val_learnt else []
+        last = [LastEpoch()] if self.case.val_learnt else []
         return Tuner(
-            self.opened.work, self.opened.dense.teachers.each, self.folder.path / "unfinished", last
+            self.case.work, self.case.dense.teachers.each, self.folder.path / "unfinished", last
         )
 
     def net(
@@ -102,7 +100,7 @@ class Workshop:
         selection, own = fitted.selection, fitted.estimates.share_of(goals)
         coupling = self.fitter.coupling
         share = min(1.0, selection.choice.cost / float(own(coupling.whole, None)))
-        work = self.opened.work
+        work = self.case.work
         work.progress(f"repairing {name}", 0.0)
         found = prune_channels(
             self.model,
@@ -160,7 +158,7 @@ class Workshop:
         tuner = self.tuner
         if epochs is not None:
             finetune = replace(self.plan.finetune, epochs=epochs)
-            work = replace(self.opened.work, plan=replace(self.plan, finetune=finetune))
+            work = replace(self.case.work, plan=replace(self.plan, finetune=finetune))
             tuner = replace(tuner, work=work)
         training, _, notes = tuner.tune(student, f"fine-tuning {net.name}", [])
         save_model(float32_model(student), self._file(net.name, TRAINED))
@@ -179,9 +177,7 @@ class Workshop:
 
     def model_of(self, net: Net) -> keras.Model:
         """Returns a net's model at its last stage."""
-        return load_model(
-            self._file(net.name, net.stage) if not net.whole else self.opened.given.file
-        )
+        return load_model(self._file(net.name, net.stage) if not net.whole else self.case.file)
 
     def _judged(self, model: keras.Model, name: str, formats: tuple[str, ...]) -> Judged:
         """Returns a net's files, judged.
@@ -190,7 +186,7 @@ class Workshop:
             RunFailed: None could be made.
         """
         options = replace(self.plan.export, formats=formats)
-        found = judged(model, name, self.opened.work, self.folder, options)
+        found = judged(model, name, self.case.work, self.folder, options)
         if not found.val:
             reasons = "; ".join(f"{kind}: {why}" for kind, why in found.refused.items())
             raise RunFailed(f"No file could be made of '{name}': {reasons}")

@@ -98,7 +98,8 @@ class CompressJobs(JobQueue):
             "val_learnt": self._past.val_learnt,
             "told": self._past.notes,
             "command": command_line(
-                self._plan.compression(self._teachers), self._folder.shipped_file(name)
+                self._plan.to_goal(self._teachers) or self._plan.compression(self._teachers),
+                self._folder.shipped_file(name),
             ),
         }
 

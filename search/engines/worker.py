@@ -168,6 +168,8 @@ class Worker:
         from compress.pipeline.prepared import prepare
         from compress.pipeline.stages import compress_stage
         from compress.run.trained import trained_for
+        from compress.shrinking.case import Case
+        from compress.shrinking.stage import goal_stage
 
         name, file = job["name"], self.folder.shipped_file(job["name"])
         command = job["command"]
@@ -177,8 +179,14 @@ class Worker:
             self.device,
             lambda text, share: self.progress(f"{name}: {text}", share),
         )
+        goal = self.plan.to_goal(job["teachers"])
         try:
             dense = prepare(load_model(file), name, work, self._taught_by(job["teachers"]))
+            if goal is not None:
+                work = replace(work, plan=goal)
+                case = Case(name, file, file, work, dense, job["val_learnt"], tuple(job["told"]))
+                record = goal_stage(case, self.folder, command)
+                return {"name": name, "val": record.val, "finetuned": record.finetuned}
             teacher = next(iter(dense.teachers.models), None)
             plan, notes = fitting(self.plan, self.data, dense.subject, teacher)
             if notes:

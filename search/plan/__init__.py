@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from compress.plan import DataOptions, Plan, TeacherChoice
-from compress.plan.fields import require
+from compress.plan import ChannelOptions, DataOptions, Plan, TeacherChoice
+from compress.plan.fields import option, require
+from compress.plan.forms import Given
+from compress.plan.shrink import ShrinkChannels, ShrinkPlan, ShrinkWeights
+from compress.plan.shrink_to import ShrinkTo
 from search.plan.conditions import COSTS, Condition
 from search.plan.search import SearchOptions
 from search.plan.stopping import BudgetOptions, FinalOptions, StoppingOptions, rungs
@@ -42,9 +45,22 @@ class SearchPlan(Plan):
     stopping: StoppingOptions = field(default_factory=StoppingOptions)
     budget: BudgetOptions = field(default_factory=BudgetOptions)
     final: FinalOptions = field(default_factory=FinalOptions)
+    shrink_to: Given[ShrinkTo | None, ShrinkTo | Mapping[str, str | float] | str | None] = option(
+        None,
+        "--shrink-to",
+        "a goal for each model of the front, as paretune shrink takes it: latency=0.5x,max_drop=1; "
+        "in place of --channels and --sparsity",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(
+            self.shrink_to is None or self.channels.target is None,
+            "channels",
+            "be left out beside shrink_to: the goal says how many leave",
+            self.channels.target,
+        )
+        self.to_goal(())
         require(
             not self.finetune.own_train_step,
             "own_train_step",
@@ -59,6 +75,30 @@ class SearchPlan(Plan):
         files = TeacherChoice(tuple(map(Path, teachers)))
         own["data"] = DataOptions(**vars(self.data))
         return Plan(**own | {"distill": replace(self.distill, teacher=files)})
+
+    def to_goal(self, teachers: Sequence[str | Path]) -> ShrinkPlan | None:
+        """Returns the plan that shrinks one model to the goal; None: there is none.
+
+        Args:
+            teachers: Their files.
+
+        Raises:
+            InputError: An option does not go with a goal.
+        """
+        if self.shrink_to is None:
+            return None
+        plan = self.compression(teachers)
+        own = {item.name: getattr(plan, item.name) for item in fields(Plan)}
+        given = {
+            name: value
+            for name, value in vars(self.channels).items()
+            if value != getattr(ChannelOptions, name)
+        }
+        own["channels"] = ShrinkChannels(**given)
+        own["weights"] = ShrinkWeights()
+        if self.shrink_to.goal.no_train:
+            own["finetune"] = replace(self.finetune, epochs=0)
+        return ShrinkPlan(**own, goal=self.shrink_to.goal)
 
     def rungs(self) -> tuple[int, ...]:
         """Returns the epochs after which a trial may be stopped.

@@ -9,6 +9,7 @@ from typing import TypedDict
 from compress.plan.layers import LayerPair, LayerShare
 from compress.plan.pattern import PatternSpec
 from compress.plan.ramp import Ramp
+from compress.plan.shrink_to import ShrinkTo
 from compress.plan.target import Target
 from compress.plan.teacher import TeacherChoice
 from compress.plan.train_time import TrainTime
@@ -381,3 +382,7 @@ class RunSettings(TypedDict, total=False):
 
     final_on_validation: bool
     """train on the validation part too; the last epoch is kept then. Default: False."""
+
+    shrink_to: ShrinkTo | Mapping[str, str | float] | str | None
+    """a goal for each model of the front, as paretune shrink takes it: latency=0.5x,max_drop=1; in
+    place of --channels and --sparsity."""

@@ -31,9 +31,7 @@ class Shop:
     def __init__(self, plan: ShrinkPlan, loss: Any, least: float = 0.0) -> None:
         self.plan, self.loss, self.least = plan, loss, least
         data = SimpleNamespace(train=range(1000))
-        self.opened: Any = SimpleNamespace(
-            given=SimpleNamespace(name="m"), work=SimpleNamespace(data=data)
-        )
+        self.case: Any = SimpleNamespace(name="m", work=SimpleNamespace(data=data))
         val = {"float32": {"accuracy": 0.9}, "int8": {"accuracy": 0.89}}
         times = {"float32": 2.0, "int8": 1.0}
         self.meter: Any = SimpleNamespace(dense=SimpleNamespace(ms=2.0, val=val, times=times))

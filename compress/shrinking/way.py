@@ -1,0 +1,103 @@
+"""From a case to its nets, and to the record of them: what `shrink` and a run share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from compress.model.heads import counted_at
+from compress.model.inference import left_out
+from compress.pipeline.files import Variant, artifacts_of, with_baseline
+from compress.run.compressed import Artifact, Compressed
+from compress.run.directory import LOG, RunFolder
+from compress.run.trained import trained_for
+from compress.shrinking.case import Case
+from compress.shrinking.dense import FIRST, dense_files
+from compress.shrinking.folder import ShrinkFolder
+from compress.shrinking.goals import Bar, cost_limits, goals_text
+from compress.shrinking.judging import exported
+from compress.shrinking.meter import Meter
+from compress.shrinking.net import Net
+from compress.shrinking.pace import Pace
+from compress.shrinking.planner import Planner
+from compress.shrinking.workshop import Workshop
+
+
+def planner_for(case: Case, folder: ShrinkFolder, pace: Pace) -> Planner:
+    """Makes and measures the model's own files, and returns what plans its nets.
+
+    Args:
+        case: The model.
+        folder: Where nets and files go.
+        pace: Of the budget.
+
+    Raises:
+        FeasibleError: The model is no better than guessing, or below the quality asked for.
+        RunFailed: There is no float32 file.
+    """
+    dense, plan, data = dense_files(case, folder), case.plan, case.work.data
+    bar = Bar.of(plan.goal, dense, data)
+    shape = counted_at(case.model, data.input_shapes)
+    meter = Meter(dense, plan.latency, "litert", folder.path, plan.seed, shape)
+    shop = Workshop(case, folder, meter)
+    limits = cost_limits(plan.goal, dense, shop.counted)
+    LOG.info("goal: %s", goals_text(plan.goal, limits, bar))
+    if plan.goal.budget is not None and not plan.goal.no_train:
+        pace.probe(case.model, case.work)
+    return Planner(shop, limits, bar, pace, list(case.notes))
+
+
+def recorded(
+    planner: Planner, nets: Sequence[Net], folder: RunFolder, command: str, began: float
+) -> Compressed:
+    """Judges all files by test data, once, and writes the record of them.
+
+    Args:
+        planner: That made the nets.
+        nets: The nets.
+        folder: Of the record; paths in it are from there.
+        command: What the report shows for repeating it.
+        began: When the work began, by `time.monotonic`.
+    """
+    from compress.prune.weights import WeightReport
+
+    case, dense = planner.shop.case, planner.shop.meter.dense
+    best = max(nets, key=lambda net: net.best(planner.bar.metric))
+    format = max(best.val, key=lambda kind: best.quality(kind, planner.bar.metric))
+    before = trained_for(case.path)
+    teachers = " and ".join(teacher.path.stem for teacher in case.dense.teachers.each)
+    record = Compressed(
+        model=case.name,
+        compressed=case.name if best.whole else best.name,
+        teacher=teachers if any(net.epochs for net in nets) else "",
+        val={"dense": dense.val[FIRST], "pruned": best.val[format]},
+        weights=WeightReport((), ()).to_json(),
+        channels=best.channels,
+        best_epoch=best.epochs,
+        epochs=best.epochs,
+        command=command,
+        seconds=time.monotonic() - began,
+        device=case.work.device.describe(),
+        notes=(*dict.fromkeys(planner.notes), *left_out(case.model)),
+        artifacts=tuple(item.to_json() for item in _artifacts(planner, nets, folder)),
+        val_learnt=case.val_learnt,
+        finetuned=best.epochs,
+        dense_epochs=before.epochs,
+        dense_begun=before.begun,
+    )
+    folder.write_compressed(record)
+    return record
+
+
+def _artifacts(planner: Planner, nets: Sequence[Net], folder: RunFolder) -> list[Artifact]:
+    """Judges the files by test data; they were made and judged by validation data before."""
+    shop, dense = planner.shop, planner.shop.meter.dense
+    work, name = shop.case.work, shop.case.name
+    whole = Variant(shop.model, name, name, "dense", val=dense.val)
+    found = artifacts_of(whole, exported(name, dense.checks, shop.folder), work, folder)
+    for net in nets:
+        if not net.whole:
+            small = Variant(shop.model_of(net), net.name, name, "pruned", val=net.val)
+            files = exported(net.name, net.checks, shop.folder)
+            found += artifacts_of(small, files, work, folder)
+    return with_baseline(found, work.plan)

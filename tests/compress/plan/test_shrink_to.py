@@ -1,0 +1,71 @@
+"""A goal in one text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from compress.core.errors import InputError
+from compress.plan.fields import from_flat, from_nested, to_nested
+from compress.plan.goal import GoalOptions
+from compress.plan.shrink_to import ShrinkTo
+from search.plan import SearchPlan
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["latency=0.5x,max_drop=1", "size=200kB", "macs=0.25x,no_train", "latency=3ms,budget=90"],
+)
+def test_texts_are_read_as_they_are_written(text: str) -> None:
+    goal = ShrinkTo.parse(text)
+    assert ShrinkTo.parse(str(goal)) == goal
+    assert set(str(goal).split(",")) == set(text.split(","))
+
+
+def test_other_forms() -> None:
+    wanted = ShrinkTo(GoalOptions(latency=0.5, max_drop=1.0))
+    assert ShrinkTo.of({"latency": 0.5, "max_drop": 1}) == wanted
+    assert ShrinkTo.of(wanted.goal) == wanted
+    assert ShrinkTo.parse(" latency = 0.5x , max-drop = 1 ") == wanted
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("latency", "a value"),
+        ("speed=2x", "speed"),
+        ("budget=30m", "a cost or a quality"),
+        ("latency=2x slower", "a time like 3ms"),
+        ({"speed": 2}, "speed"),
+        ({}, "a cost or a quality"),
+    ],
+)
+def test_bad_goals(given: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        ShrinkTo.of(given)
+
+
+def test_a_runs_plan_holds_it() -> None:
+    plan = from_flat(
+        SearchPlan,
+        {"shrink_to": "macs=0.5x,no_train", "min_kept": 0.3, "channel_exclude": "a", "seed": 4},
+    )
+    assert from_nested(SearchPlan, to_nested(plan)) == plan
+    goal = plan.to_goal(["t.keras"])
+    assert goal is not None
+    assert goal.goal == GoalOptions(macs="0.5x", no_train=True)
+    # what was given goes over a goal's own defaults
+    assert (goal.channels.min_kept, goal.channels.exclude) == (0.3, ("a",))
+    assert (goal.channels.scope, goal.channels.blocks) == ("damage", True)
+    assert (goal.weights.sparsity, goal.finetune.epochs, goal.seed) == (0.0, 0, 4)
+    assert SearchPlan().to_goal([]) is None
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"channels": "0.5x"}, {"formats": "onnx"}, {"runtimes": "mnn", "shrink_to": "latency=1ms"}],
+)
+def test_what_contradicts_it_is_refused(more: dict[str, str]) -> None:
+    with pytest.raises(InputError, match="channels|formats|runtimes"):
+        from_flat(SearchPlan, {"shrink_to": "macs=0.5x", **more})

@@ -1,0 +1,39 @@
+"""A run whose front is shrunk to a goal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from compress.data import load_data
+from compress.model.io import load_model
+from search import run
+
+
+def test_each_model_of_the_front_gets_the_goal(tmp_path: Path) -> None:
+    report = run(
+        load_data("digits"),
+        space="mlp",
+        trials=2,
+        epochs=2,
+        workers=1,
+        formats=["float32"],
+        shrink_to="macs=0.5x,no_train",
+        latency_budget=0.5,
+        out=tmp_path / "out",
+    )
+    assert report.front
+    for name in report.front:
+        dense, small = (
+            next(row for row in report.rows if row.artifact.id == f"{stem}.float32")
+            for stem in (name, f"{name}-macs0_5x")
+        )
+        assert 0 < small.artifact.macs <= 0.5 * dense.artifact.macs
+        assert small.latency is not None
+        assert small.artifact.baseline == dense.artifact.id
+        assert (report.folder / small.artifact.file).is_file()
+        record = json.loads((report.folder / "compressed" / f"{name}.json").read_text())
+        assert "paretune shrink" in record["command"]
+        assert "--macs 0.5x" in record["command"]
+        model = load_model(report.folder / "candidates" / f"{name}-macs0_5x.keras")
+        assert model.count_params() == small.artifact.params
