@@ -10,7 +10,7 @@ from compress.plan.target import SizeTarget, Target, TimeTarget
 
 TIMED = ("float32", "float16", "dynamic", "int8")
 """Formats of files that are made and timed on the way to a goal."""
-COSTS = ("latency", "size", "macs", "params")
+COSTS = ("latency", "size", "peak_memory", "macs", "params")
 """Goals of cost, as fields of `GoalOptions`."""
 
 
@@ -26,6 +26,12 @@ class GoalOptions:
     )
     size: Given[SizeTarget | None, SizeTarget | str | float | None] = option(
         None, "--size", "size of the file: 0.25x (of the model's float32 file) or 200KB"
+    )
+    peak_memory: Given[SizeTarget | None, SizeTarget | str | float | None] = option(
+        None,
+        "--peak-memory",
+        "memory for what flows through one inference, LiteRT's arena: 0.5x (of the model's float32 "
+        "file) or 64KB",
     )
     macs: Given[Target | None, Target | str | float | None] = option(
         None, "--macs", "multiply-accumulates of one inference: 0.5x or 12M"

@@ -853,6 +853,10 @@ class ShrinkSettings(TypedDict, total=False):
     size: SizeTarget | str | float | None
     """size of the file: 0.25x (of the model's float32 file) or 200KB."""
 
+    peak_memory: SizeTarget | str | float | None
+    """memory for what flows through one inference, LiteRT's arena: 0.5x (of the model's float32
+    file) or 64KB."""
+
     macs: Target | str | float | None
     """multiply-accumulates of one inference: 0.5x or 12M."""
 

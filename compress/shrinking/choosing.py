@@ -32,19 +32,27 @@ class Judgement:
     used: float = 1.0
 
 
-def costs_of(artifact: Artifact, times: Mapping[str, Latency], dense_ms: float) -> dict[str, float]:
-    """Returns what a file costs: measured time and size, counted MACs and parameters.
+def costs_of(
+    artifact: Artifact,
+    times: Mapping[str, Latency],
+    dense_ms: float,
+    memory: Mapping[str, int] | None = None,
+) -> dict[str, float]:
+    """Returns what a file costs: measured time and bytes, counted MACs and parameters.
 
     Args:
         artifact: The file.
         times: Of all files, against the model's own float32 file.
         dense_ms: What that takes; times are told as its, by their paired ratios.
+        memory: Bytes of arenas, by file.
     """
     found = {
         "size": float(artifact.size_bytes),
         "macs": float(artifact.macs),
         "params": float(artifact.params),
     }
+    if memory and artifact.id in memory:
+        found["peak_memory"] = float(memory[artifact.id])
     if artifact.id in times:
         found["latency"] = dense_ms / times[artifact.id].ratio
     return found
@@ -56,6 +64,7 @@ def chosen_file(
     dense_ms: float,
     limits: Mapping[str, float],
     bar: Bar,
+    memory: Mapping[str, int] | None = None,
 ) -> Judgement:
     """Chooses by validation quality and measured costs.
 
@@ -68,9 +77,10 @@ def chosen_file(
         dense_ms: See `costs_of`.
         limits: What costs may come to.
         bar: How good a file must stay.
+        memory: See `costs_of`.
     """
     metric = bar.metric
-    costs = {item.id: costs_of(item, times, dense_ms) for item in files}
+    costs = {item.id: costs_of(item, times, dense_ms, memory) for item in files}
 
     def used(item: Artifact) -> float:
         own = costs[item.id]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from compress.core.atomic_files import write_json
 from compress.core.errors import RunFailed
 from compress.exporting.side_by_side import litert_files
+from compress.measure.arena import arena_bytes
 from compress.measure.latency import Entry, time_entries
 from compress.run.records import Record, read_record
 from compress.shrinking.judging import judged
@@ -31,6 +32,7 @@ class DenseFiles(Record):
         file: The float32 file, in the folder.
         times: Milliseconds by format, timed against each other.
         sizes: Bytes by format.
+        memory: Bytes of LiteRT's arena by format.
         beside: For each format, by how many bytes a file that is shipped is larger than one that
             is made for timing: names of inputs and outputs.
         val: Validation quality by format, then by name.
@@ -41,6 +43,7 @@ class DenseFiles(Record):
     file: str
     times: dict[str, float]
     sizes: dict[str, int]
+    memory: dict[str, int]
     beside: dict[str, int]
     val: dict[str, dict[str, float]]
     refused: dict[str, str]
@@ -87,6 +90,7 @@ def dense_files(case: Case, folder: ShrinkFolder) -> DenseFiles:
         folder.relative(files[FIRST]),
         {kind: ms / latency.ratio for kind, latency in timed.items()},
         {kind: path.stat().st_size for kind, path in files.items()},
+        {kind: arena_bytes(path) for kind, path in files.items()},
         beside,
         found.val,
         found.refused,

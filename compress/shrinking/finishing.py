@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from compress.core.atomic_files import read_json, write_json
+from compress.measure.arena import arena_bytes
 from compress.measure.latency_record import Latency
 from compress.pipeline.timing import measure_stage
 from compress.run.compressed import Artifact
@@ -45,14 +46,17 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
         key: Latency.from_json(value, folder.latency)
         for key, value in read_json(folder.latency).items()
     }
-    found = chosen_file(files, times, shop.meter.dense.ms, planner.limits, planner.bar)
+    memory = {item.id: arena_bytes(folder.path / item.file) for item in files}
+    found = chosen_file(files, times, shop.meter.dense.ms, planner.limits, planner.bar, memory)
     net = _net_of(found.chosen, nets)
     if found.used < 1 - UNUSED:
         notes = (*notes, _unused(found.used, net))
     small = found.chosen.id.rpartition(".")[0]
     channels = None if net is None else net.channels
     folder.write_compressed(replace(record, compressed=small, channels=channels))
-    path = ship(folder.ship, _shipped(planner, found, net, files, times, notes), work.data, name)
+    path = ship(
+        folder.ship, _shipped(planner, found, net, files, times, memory, notes), work.data, name
+    )
     outcome = Outcome(
         goals_text(shop.plan.goal, planner.limits, planner.bar),
         found.met,
@@ -88,6 +92,7 @@ def _shipped(
     net: Net | None,
     files: Sequence[Artifact],
     times: dict[str, Latency],
+    memory: dict[str, int],
     notes: tuple[str, ...],
 ) -> Shipped:
     shop, chosen = planner.shop, found.chosen
@@ -112,5 +117,5 @@ def _shipped(
     model = shop.model if net is None else shop.model_of(net)
     return Shipped(
         shop.folder.path / chosen.file, model, dense, chosen, times, found.lines, tuple(steps),
-        notes,
+        notes, memory,
     )  # fmt: skip

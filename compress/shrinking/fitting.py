@@ -24,6 +24,7 @@ from compress.shrinking.estimates import Choice, Estimates
 from compress.shrinking.goals import cost_text
 from compress.shrinking.meter import Meter
 from compress.shrinking.sizes import file_sizes_of
+from compress.shrinking.working_sets import working_sets
 
 if TYPE_CHECKING:
     from compress.pipeline.context import Work
@@ -90,6 +91,9 @@ class Fitter:
                     self.coupling, allowed, litert_files, format,
                     self.meter.dense.sizes[format], seed,
                 )  # fmt: skip
+            blocks = blocks_of(self.coupling) if options.blocks else ()
+            if goals.peak_memory is not None:
+                found["peak_memory"] = working_sets(self.coupling, allowed, blocks)
             if goals.latency is not None or not goals.costs:
                 self.work.progress(f"timing layers, {format}", 0.0)
                 threads = self.plan.latency.threads
@@ -97,7 +101,7 @@ class Fitter:
                     self.coupling,
                     allowed,
                     litert_files,
-                    blocks_of(self.coupling) if options.blocks else (),
+                    blocks,
                     format=format,
                     threads=threads,
                     known=kept_table("litert", format, threads),

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from compress.data import Dataset
     from compress.measure import Analysis
 
-TITLES = {"latency": "latency", "size": "size", "macs": "MACs", "params": "parameters"}
+TITLES = {
+    "latency": "latency",
+    "size": "size",
+    "peak_memory": "peak memory",
+    "macs": "MACs",
+    "params": "parameters",
+}
+FILES = frozenset({"latency", "size", "peak_memory"})
+"""Costs that files of one net differ in by their format."""
 
 
 def cost_limits(goal: GoalOptions, dense: DenseFiles, counted: Analysis) -> dict[str, float]:
@@ -31,6 +39,7 @@ def cost_limits(goal: GoalOptions, dense: DenseFiles, counted: Analysis) -> dict
     own = {
         "latency": dense.ms,
         "size": float(dense.sizes[FIRST]),
+        "peak_memory": float(dense.memory[FIRST]),
         "macs": float(counted.macs),
         "params": float(counted.params),
     }
@@ -44,7 +53,7 @@ def cost_text(name: str, value: float) -> str:
     """Returns a cost as people read it: "0.81 ms", "61.2 kB", "10.2 M MACs"."""
     if name == "latency":
         return formats.time(value)
-    if name == "size":
+    if name in ("size", "peak_memory"):
         return formats.size(round(value))
     return f"{formats.count(round(value))} {TITLES[name]}"
 

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import RunFailed
 from compress.exporting.side_by_side import litert_files
+from compress.measure.arena import arena_bytes
 from compress.measure.counting import count_macs
 from compress.measure.latency import Entry, time_entries
 from compress.plan import LatencyOptions
 from compress.shrinking.dense import DenseFiles
+from compress.shrinking.goals import FILES
 
 if TYPE_CHECKING:
     import keras
@@ -49,8 +51,8 @@ class Meter:
         Args:
             model: Of any weights: they do not matter to costs.
             format: Of the file.
-            names: Of "latency" (ms, by its ratio to the model's own file), "size" (bytes), "macs"
-                and "params".
+            names: Of "latency" (ms, by its ratio to the model's own file), "size" and
+                "peak_memory" (bytes), "macs" and "params".
 
         Raises:
             RunFailed: The net could not be converted.
@@ -59,12 +61,14 @@ class Meter:
         if {"macs", "params"} & set(names):
             counted = count_macs(model, self.input_shape)
             found = {"macs": float(counted.macs), "params": float(counted.params)}
-        if {"latency", "size"} & set(names):
+        if FILES & set(names):
             with tempfile.TemporaryDirectory() as folder:
                 (file,) = litert_files([model], Path(folder), format)
                 if isinstance(file, str):
                     raise RunFailed(f"A thinner net could not be converted to {format}: {file}")
                 found["size"] = float(file.stat().st_size + self.dense.beside.get(format, 0))
+                if "peak_memory" in names:
+                    found["peak_memory"] = float(arena_bytes(file))
                 if "latency" in names:
                     found["latency"] = self.dense.ms / self.ratio(file)
         return {name: found[name] for name in names}

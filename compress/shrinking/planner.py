@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from compress.core.errors import FeasibleError
 from compress.shrinking.dense import FIRST
-from compress.shrinking.goals import Bar
+from compress.shrinking.goals import FILES, Bar
 from compress.shrinking.net import TRAINED, Net
 from compress.shrinking.pace import Pace
 
@@ -64,7 +64,7 @@ class Planner:
 
     def to_costs(self) -> list[Net]:
         """Makes the best net for each format whose files differ in what they cost."""
-        apart = {"latency", "size"} & set(self.limits)
+        apart = FILES & set(self.limits)
         formats = self._worthwhile()
         label = self._label(self.limits)
         found, errors = [], []
@@ -85,9 +85,10 @@ class Planner:
         """Returns the formats that may be the best for a time: none that is slower as it is.
 
         Where a format's own file takes longer than the float32 file, more channels would have to
-        leave for the same time, and rounding costs besides. With a size to be met all are tried.
+        leave for the same time, and rounding costs besides. With bytes to be met all are tried.
         """
-        if "latency" not in self.limits or "size" in self.limits or FIRST not in self.formats:
+        others = {"size", "peak_memory"} & set(self.limits)
+        if "latency" not in self.limits or others or FIRST not in self.formats:
             return self.formats
         dense, kept = self.shop.meter.dense, []
         for name in self.formats:
@@ -185,4 +186,4 @@ class Planner:
 
     def _label(self, limits: Mapping[str, float]) -> str:
         goal = self.shop.plan.goal
-        return "-".join(f"{name}{goal.costs[name]}" for name in limits)
+        return "-".join(f"{name.partition('_')[2] or name}{goal.costs[name]}" for name in limits)

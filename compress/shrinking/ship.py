@@ -45,6 +45,7 @@ class Shipped:
         lines: What was asked for and what came of it.
         steps: What was done.
         notes: What there is to know.
+        memory: Bytes of LiteRT's arena, by file.
     """
 
     file: Path
@@ -55,6 +56,7 @@ class Shipped:
     lines: tuple[str, ...]
     steps: tuple[str, ...]
     notes: tuple[str, ...]
+    memory: Mapping[str, int]
 
 
 def ship(folder: Path, shipped: Shipped, data: Dataset, name: str) -> Path:
@@ -127,6 +129,8 @@ def _card(shipped: Shipped, data: Dataset, name: str, keras_file: Path) -> dict[
     ):
         old, new = getattr(dense, own), getattr(small, own)
         rows.append((title, show(old), show(new), f"{old / new:.2f}"))
+    old, new = (shipped.memory[item.id] for item in (dense, small))
+    rows.append(("arena", formats.size(old), formats.size(new), f"{old / max(1, new):.2f}"))
     first, second = times.get(dense.id), times.get(small.id)
     measured = ""
     if first and second:
@@ -136,7 +140,8 @@ def _card(shipped: Shipped, data: Dataset, name: str, keras_file: Path) -> dict[
         measured = (
             f"Latency is measured: {second.runtime}, {second.device}, {second.threads} "
             f"thread(s), batch 1, medians of {second.runs:,} runs of {second.instances} instances; "
-            "in brackets the 95 % interval of the ratio. MACs and parameters are counted."
+            "in brackets the 95 % interval of the ratio. The arena is what LiteRT's built-in "
+            "kernels set aside for activations, measured. MACs and parameters are counted."
         )
     return {
         "file": shipped.file.name, "format": small.format, "model": name, "version": __version__,

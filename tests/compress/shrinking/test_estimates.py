@@ -16,6 +16,7 @@ from compress.prune.channels.selection.allowed import allowed_for
 from compress.prune.channels.selection.measured_times import thinner_nets
 from compress.shrinking.estimates import Choice, Estimates
 from compress.shrinking.sizes import file_sizes_of
+from compress.shrinking.working_sets import working_sets
 
 
 def first(kept: Any, present: Any) -> Any:
@@ -86,3 +87,20 @@ def test_sizes_of_files_are_foretold(
     real = [Path(item).stat().st_size + 64 for item in files]
     # what is not proportional (alignment, tables) is much of files of 4 kB
     np.testing.assert_allclose(size(kept), real, rtol=0.05)
+
+
+def test_the_largest_working_set_of_a_call() -> None:
+    import keras
+
+    inputs = keras.Input((4, 4, 2))
+    x = keras.layers.Conv2D(8, 3, padding="same", name="one")(inputs)
+    x = keras.layers.Conv2D(16, 3, strides=2, padding="same", name="two")(x)
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalMaxPooling2D()(x)))
+    coupling = coupling_of(model)
+    allowed = allowed_for(coupling, ChannelOptions(round_to=2), 2)
+    sets = working_sets(coupling, allowed, ())
+    # one: 4*4*2 + 4*4*8 = 160; two: 4*4*8 + 2*2*16 = 192
+    assert float(sets(np.array([8, 16]))) == pytest.approx(192)
+    # one: 32 + 64 = 96; two: 64 + 64 = 128
+    # one: 32 + 128 = 160; two: 128 + 2*2*4 = 144
+    np.testing.assert_allclose(sets(np.array([[4, 16], [8, 4]])), [128, 160])

@@ -20,16 +20,19 @@ from compress.shrinking.dense import DenseFiles
 from compress.shrinking.goals import Bar, cost_limits, cost_text, goals_text
 
 DENSE = DenseFiles(
-    "exports/m.float32.tflite", {"float32": 2.0}, {"float32": 1000, "int8": 300}, {},
+    "exports/m.float32.tflite", {"float32": 2.0}, {"float32": 1000, "int8": 300},
+    {"float32": 800}, {},
     {"float32": {"accuracy": 0.9}}, {},
 )  # fmt: skip
 COUNTED: Any = SimpleNamespace(macs=4_000, params=200)
 
 
 def test_shares_are_of_the_model_itself_and_amounts_are_taken_as_they_are() -> None:
-    goal = GoalOptions(latency=0.25, size="200", macs="0.5x", params=120)
+    goal = GoalOptions(latency=0.25, size="200", macs="0.5x", params=120, peak_memory=0.5)
     found = cost_limits(goal, DENSE, COUNTED)
-    assert found == {"latency": 0.5, "size": 200.0, "macs": 2000.0, "params": 120.0}
+    assert found == {
+        "latency": 0.5, "size": 200.0, "peak_memory": 400.0, "macs": 2000.0, "params": 120.0
+    }  # fmt: skip
     assert cost_limits(GoalOptions(latency="250us"), DENSE, COUNTED) == {"latency": 0.25}
 
 

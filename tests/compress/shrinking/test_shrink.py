@@ -206,6 +206,20 @@ def test_a_size_is_met_by_the_file_that_is_shipped(
     assert 6500 < result.file.stat().st_size <= 8000
 
 
+def test_memory_is_met_by_the_file_that_is_shipped(
+    trained: Any, digits: Dataset, tmp_path: Path
+) -> None:
+    from compress.measure.arena import arena_bytes
+
+    result = shrink(
+        trained, digits, peak_memory=0.6, out=tmp_path / "out", formats=["float32"], **QUICK
+    )
+    assert result.met
+    dense = arena_bytes(result.folder / "exports" / "net.float32.tflite")
+    assert 0.4 * dense < arena_bytes(result.file) <= 0.6 * dense
+    assert "| arena |" in (result.file.parent / "README.md").read_text()
+
+
 def test_a_format_that_meets_the_goal_alone_keeps_every_channel(
     trained: Any, digits: Dataset, tmp_path: Path
 ) -> None:

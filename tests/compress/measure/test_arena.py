@@ -1,0 +1,79 @@
+"""The arena of LiteRT files: against sums by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compress.core.errors import InputError
+from compress.exporting.side_by_side import litert_files
+from compress.measure.arena import arena_bytes
+
+
+def dense(*widths: int) -> Any:
+    import keras
+
+    x = inputs = keras.Input((widths[0],))
+    for width in widths[1:]:
+        x = keras.layers.Dense(width)(x)
+    return keras.Model(inputs, x)
+
+
+def convs(size: int, *widths: int) -> Any:
+    import keras
+
+    x = inputs = keras.Input((size, size, widths[0]))
+    for width in widths[1:]:
+        x = keras.layers.DepthwiseConv2D(3, padding="same")(x)
+        x = keras.layers.Activation("tanh")(x)
+        assert width == widths[0]
+    return keras.Model(inputs, x)
+
+
+def file_of(model: Any, place: Path, format: str = "float32") -> Path:
+    (file,) = litert_files([model], place, format)
+    assert isinstance(file, Path)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("widths", "numbers"),
+    [
+        # inputs are kept; 128 and 32 live together with them
+        ((64, 128, 32), 64 + 128 + 32),
+        ((256, 16), 256 + 16),
+        # of five layers two are in memory at a time, the input beside them; memory is used again
+        ((64, 256, 256, 256, 64), 64 + 256 + 256),
+    ],
+)
+def test_what_lives_together_does_not_share_memory(
+    widths: tuple[int, ...], numbers: int, tmp_path: Path
+) -> None:
+    # every tensor begins at a multiple of 64 bytes
+    assert arena_bytes(file_of(dense(*widths), tmp_path)) == pytest.approx(4 * numbers, abs=64)
+
+
+def test_weights_are_not_in_it(tmp_path: Path) -> None:
+    # a kernel of 4 MB between 1,024 numbers and 1,024 others
+    found = arena_bytes(file_of(dense(1024, 1024), tmp_path))
+    assert found == pytest.approx(4 * 2048, abs=64)
+
+
+def test_integers_need_a_fourth(tmp_path: Path) -> None:
+    model = dense(512, 1024, 512)
+    full = arena_bytes(file_of(model, tmp_path))
+    small = arena_bytes(file_of(model, tmp_path, "int8"))
+    assert small == pytest.approx(full / 4, rel=0.1)
+
+
+def test_more_channels_need_more(tmp_path: Path) -> None:
+    found = [arena_bytes(file_of(convs(16, width, width, width), tmp_path)) for width in (8, 16)]
+    assert found[1] == pytest.approx(2 * found[0], rel=0.05)
+
+
+def test_a_file_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "m.tflite").write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"m\.tflite"):
+        arena_bytes(tmp_path / "m.tflite")
