@@ -110,7 +110,7 @@ def compress_model(
         plan, data = replace(plan, data=replace(plan.data, source=str(data))), None
     how = COMPRESS_MODEL.sorted(settings).get("data", {})
     with tempfile.TemporaryDirectory() as place:
-        given = given_model(model, plan, Path(place), "compress")
+        given = given_model(model, plan, Path(place), "runs/compress-{}")
         return _compressed(opened(given, GivenData(data, val, test, how), plan, on_progress))
 
 

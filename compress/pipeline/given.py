@@ -66,14 +66,14 @@ class Given:
             write_bytes(self.path, self.file.read_bytes())
 
 
-def given_model(model: keras.Model | str | Path, plan: Plan, place: Path, what: str) -> Given:
+def given_model(model: keras.Model | str | Path, plan: Plan, place: Path, default: str) -> Given:
     """Takes a model as users hand it over.
 
     Args:
         model: A Keras model, or a path.
         plan: Says where results go.
         place: Where a file of a model may lie for the time being.
-        what: The command, for the name of the folder of results: runs/<what>-<name>.
+        default: Of the folder of results, with {} for the model's name.
 
     Raises:
         InputError: It is no model, or one that cannot be pruned.
@@ -81,10 +81,10 @@ def given_model(model: keras.Model | str | Path, plan: Plan, place: Path, what: 
     if isinstance(model, (str, Path)):
         path = Path(model)
         refuse_graphs(path)  # before data are asked for, which would not help
-        folder = RunFolder(plan.out or f"runs/{what}-{path.stem}")
+        folder = RunFolder(plan.out or default.format(path.stem))
         return Given(path, path, folder, {"model": str(model)})
     model = as_model(model)
-    folder = RunFolder(plan.out or f"runs/{what}-{model.name}")
+    folder = RunFolder(plan.out or default.format(model.name))
     file = place / f"{model.name}.keras"
     graph = as_graph(model)
     save_model(graph, file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from compress.core.counts import number_text
 from compress.plan.fields import option, require, settle
 from compress.plan.forms import Given
 from compress.plan.target import SizeTarget, Target, TimeTarget
@@ -84,6 +85,17 @@ class GoalOptions:
         """The goals of cost that were given, by name."""
         found = {name: getattr(self, name) for name in COSTS}
         return {name: target for name, target in found.items() if target is not None}
+
+    @property
+    def label(self) -> str:
+        """What was asked for, as names of files tell it: "latency0_5x-drop1", "front"."""
+        parts = [f"{name.partition('_')[2] or name}{target}" for name, target in self.costs.items()]
+        if self.max_drop is not None:
+            parts.append(f"drop{number_text(self.max_drop)}")
+        if self.min_quality is not None:
+            parts.append(f"quality{number_text(self.min_quality)}")
+        parts += ["untrained"] if self.no_train else []
+        return "-".join(parts or ["front"]).replace(".", "_")
 
     @property
     def judged(self) -> bool:

@@ -161,7 +161,8 @@ def shrink(
         plan = replace(plan, finetune=replace(plan.finetune, epochs=0))
     how: Mapping[str, Any] = SHRINK.sorted(settings).get("data", {})
     with tempfile.TemporaryDirectory() as place:
-        given = given_model(model, plan, Path(place), "shrink")
+        default = f"runs/shrink-{{}}-{plan.goal.label}"
+        given = given_model(model, plan, Path(place), default)
         given = replace(given, folder=ShrinkFolder(given.folder.path))
         return _shrunk(opened(given, GivenData(data, val, test, how), plan, on_progress))
 

@@ -36,6 +36,13 @@ def test_shares_are_of_the_model_itself_and_amounts_are_taken_as_they_are() -> N
     assert cost_limits(GoalOptions(latency="250us"), DENSE, COUNTED) == {"latency": 0.25}
 
 
+def test_folders_are_called_by_the_goal() -> None:
+    assert GoalOptions(latency=0.5, max_drop=1).label == "latency0_5x-drop1"
+    assert GoalOptions(peak_memory="64KB", no_train=True).label == "memory64kB-untrained"
+    assert GoalOptions(min_quality=0.92).label == "quality0_92"
+    assert GoalOptions().label == "front"
+
+
 def test_a_bar_is_so_many_points_below_the_model(blobs: Dataset) -> None:
     bar = Bar.of(GoalOptions(max_drop=1.5), DENSE, blobs)
     assert bar.floor == pytest.approx(0.885)
