@@ -692,8 +692,7 @@ class ShrinkSettings(TypedDict, total=False):
     Default: 0."""
 
     finetune_epochs: Count | None
-    """epochs of fine-tuning; default: enough for 1,000 steps, at least 4; 0: none, what was pruned
-    is repaired and exported."""
+    """epochs of fine-tuning; default: enough for 1,000 steps, at least 2; 0: none."""
 
     epochs: Count | None
     """The same as `finetune_epochs`."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import ClassVar
 
-from compress.plan import ChannelOptions, Plan, WeightOptions
+from compress.plan import ChannelOptions, Plan, TrainSettings, WeightOptions
 from compress.plan.fields import require
 from compress.plan.goal import TIMED, GoalOptions
 
 _OF_CHANNELS = {item.name: item for item in fields(ChannelOptions)}
+_OF_TRAINING = {item.name: item for item in fields(TrainSettings)}
 _OF_WEIGHTS = {item.name: item for item in fields(WeightOptions)}
 
 
@@ -24,6 +26,20 @@ class ShrinkChannels(ChannelOptions):
 
 
 @dataclass(frozen=True)
+class ShrinkTraining(TrainSettings):
+    """How nets are fine-tuned on the way to a goal: repaired, and nothing is pruned meanwhile."""
+
+    epochs: int | None = field(
+        default=None,
+        metadata={
+            **_OF_TRAINING["epochs"].metadata,
+            "help": "epochs of fine-tuning; default: enough for 1,000 steps, at least 2; 0: none",
+        },
+    )
+    least_epochs: ClassVar[int] = 2
+
+
+@dataclass(frozen=True)
 class ShrinkWeights(WeightOptions):
     """Single weights stay: zeros alone save no time."""
 
@@ -35,6 +51,7 @@ class ShrinkPlan(Plan):
     """Everything that `paretune shrink` and `shrink` do."""
 
     goal: GoalOptions = field(default_factory=GoalOptions)
+    finetune: ShrinkTraining = field(default_factory=ShrinkTraining)
     channels: ShrinkChannels = field(default_factory=ShrinkChannels)
     weights: ShrinkWeights = field(default_factory=ShrinkWeights)
 

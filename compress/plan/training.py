@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from compress.plan.fields import option, require, require_choice, settle
 from compress.plan.forms import Names
@@ -24,7 +25,12 @@ class TrainSettings:
 
     `epochs=None` means enough epochs for 1,000 steps and no fewer than 4: on small
     data an epoch is too short to prune in.
+
+    Attributes:
+        least_epochs: That are made where nothing was said.
     """
+
+    least_epochs: ClassVar[int] = MIN_FINETUNE_EPOCHS
 
     epochs: int | None = option(
         None,
@@ -120,4 +126,4 @@ class TrainSettings:
         """Returns the number of epochs when an epoch has `steps_per_epoch` steps."""
         if self.epochs is not None:
             return self.epochs
-        return max(MIN_FINETUNE_EPOCHS, -(-FINETUNE_STEPS // steps_per_epoch))
+        return max(self.least_epochs, -(-FINETUNE_STEPS // steps_per_epoch))

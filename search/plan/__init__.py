@@ -9,7 +9,7 @@ from pathlib import Path
 from compress.plan import ChannelOptions, DataOptions, Plan, TeacherChoice
 from compress.plan.fields import option, require
 from compress.plan.forms import Given
-from compress.plan.shrink import ShrinkChannels, ShrinkPlan, ShrinkWeights
+from compress.plan.shrink import ShrinkChannels, ShrinkPlan, ShrinkTraining, ShrinkWeights
 from compress.plan.shrink_to import ShrinkTo
 from search.plan.conditions import COSTS, Condition
 from search.plan.search import SearchOptions
@@ -96,8 +96,8 @@ class SearchPlan(Plan):
         }
         own["channels"] = ShrinkChannels(**given)
         own["weights"] = ShrinkWeights()
-        if self.shrink_to.goal.no_train:
-            own["finetune"] = replace(self.finetune, epochs=0)
+        epochs = {"epochs": 0} if self.shrink_to.goal.no_train else {}
+        own["finetune"] = ShrinkTraining(**vars(self.finetune) | epochs)
         return ShrinkPlan(**own, goal=self.shrink_to.goal)
 
     def rungs(self) -> tuple[int, ...]:
