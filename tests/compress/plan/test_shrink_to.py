@@ -69,3 +69,11 @@ def test_a_runs_plan_holds_it() -> None:
 def test_what_contradicts_it_is_refused(more: dict[str, str]) -> None:
     with pytest.raises(InputError, match="channels|formats|runtimes"):
         from_flat(SearchPlan, {"shrink_to": "macs=0.5x", **more})
+
+
+def test_a_repaired_net_is_trained_for_less() -> None:
+    # 1,000 steps are two epochs and a half of 400: three; of 2,000 steps two are made, else four
+    goal = from_flat(SearchPlan, {"shrink_to": "macs=0.5x"}).to_goal([])
+    assert goal is not None
+    assert [goal.finetune.epochs_for(steps) for steps in (400, 2000)] == [3, 2]
+    assert [SearchPlan().finetune.epochs_for(steps) for steps in (400, 2000)] == [4, 4]
