@@ -18,7 +18,7 @@ from search.cli._completion import BENCH_VALUES, VALUES, completer
 from search.plan import SearchPlan
 
 PLANS: list[tuple[Any, dict[str, Any]]] = [(SearchPlan, VALUES), (BenchPlan, BENCH_VALUES)]
-NO_LIST = {"data", "space", "teacher", "prune_pattern"}
+NO_LIST = {"data", "space", "teacher", "prune_pattern", "shrink_to"}
 """Options that take files or forms too: their errors do not list plain choices."""
 
 
