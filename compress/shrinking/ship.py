@@ -118,9 +118,7 @@ def _card(shipped: Shipped, data: Dataset, name: str, keras_file: Path) -> dict[
     dense, small, times = shipped.dense, shipped.small, shipped.times
     rows = []
     for metric in small.test:
-        before, after = (formats.quality(metric, item.test[metric]) for item in (dense, small))
-        if metric in data.task.shares and small.tested:
-            after += f" {formats.interval(metric, wilson(small.test[metric], small.tested))}"
+        before, after = (_quality(metric, item, data) for item in (dense, small))
         rows.append((f"test {metric}", before, after, ""))
     for title, own, show in (
         ("MACs", "macs", formats.count),
@@ -149,6 +147,17 @@ def _card(shipped: Shipped, data: Dataset, name: str, keras_file: Path) -> dict[
         "measured": measured, "steps": shipped.steps, "keras": keras_file.name,
         "tested": f"{small.tested or 0:,}", "notes": shipped.notes,
     }  # fmt: skip
+
+
+def _quality(metric: str, item: Artifact, data: Dataset) -> str:
+    """Returns a test quality with its 95 % interval, where it has one."""
+    text = formats.quality(metric, item.test[metric])
+    ends = None
+    if metric in data.task.shares and item.tested:
+        ends = wilson(item.test[metric], item.tested)
+    elif metric == data.task.qualities[0]:
+        ends = item.test_interval
+    return f"{text} {formats.interval(metric, ends)}" if ends else text
 
 
 def _fill(template: str, path: Path, **values: Any) -> None:
