@@ -29,6 +29,7 @@ from compress.plan.keywords import Keywords
 from compress.run.data_record import write_data_record
 from compress.run.directory import LOG
 from compress.run.origin import write_examples
+from compress.shrinking.case import refuse_learnt
 from search.engines import LocalPool
 from search.engines.faults import explained
 from search.engines.progress import Display, NoDisplay
@@ -219,6 +220,8 @@ def _carried_out(
             f"{', '.join(data.task.qualities)}. Received: {quality}."
         )
     past = check_past(plan, data, space)
+    if plan.shrink_to is not None:
+        refuse_learnt(past.val_learnt)
     check_training(plan, data)
     teachers = load_teachers(plan.distill.teacher.files, data, plan)
     if command == "run":

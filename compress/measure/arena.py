@@ -9,24 +9,23 @@ import numpy as np
 
 from compress.core.errors import InputError
 from compress.core.native_output import captured_stderr
-
-TENSORS = "LiteRT's built-in kernels"
-"""Whose arena it is: delegates such as XNNPACK plan their own memory inside."""
+from compress.run.directory import LOG
 
 
 def arena_bytes(path: str | Path) -> int:
-    """Returns the bytes of the arena in which LiteRT places a file's activations, at batch 1.
+    """Returns the bytes that LiteRT's arenas hold for a file's activations, at batch 1.
 
     Measured, not estimated: the file's tensors are allocated by LiteRT's own planner, without
-    delegates, and the span of their addresses is read off. Weights lie in the file and are not in
-    it; buffers that kernels need beside (im2col) are. Tensors that live at the same time do not
-    share memory.
+    delegates (XNNPACK plans its own memory), and their addresses are read off: every byte that a
+    tensor lies on counts once, in whichever arena. Weights lie in the file and do not count;
+    buffers that kernels need beside (im2col) do, where LiteRT lists them as tensors.
 
     Args:
         path: A `.tflite` file.
 
     Raises:
-        InputError: The file cannot be read or run.
+        InputError: The file cannot be read or run, or has loops: LiteRT does not tell where the
+            tensors in them lie.
 
     Example:
         >>> file = export(model, folder / "m.tflite")[0].path
@@ -44,13 +43,31 @@ def arena_bytes(path: str | Path) -> int:
         except (ValueError, RuntimeError) as error:
             reason = str(error) or written().strip()
             raise InputError(f"LiteRT must be able to run '{path}' ({reason}).") from None
+        if held.num_subgraphs() > 1:
+            raise InputError(
+                f"The memory of '{path}' must be that of one graph to be read off. Received: "
+                f"{held.num_subgraphs()} graphs (loops, of recurrent layers say)."
+            )
         spans = [
             span for detail in held.get_tensor_details() if (span := _span(held, detail["index"]))
         ]
     start = np.frombuffer(content, np.uint8).__array_interface__["data"][0]
     # what lies in the file itself is no activation
     own = [(low, high) for low, high in spans if not start <= low < start + len(content)]
-    return max(high for _, high in own) - min(low for low, _ in own) if own else 0
+    occupied, end = 0, 0
+    for low, high in sorted(own):
+        occupied += max(0, high - max(low, end))
+        end = max(end, high)
+    return occupied
+
+
+def known_arena(path: str | Path) -> int | None:
+    """Returns what `arena_bytes` does; None where it cannot be read off (the log says why)."""
+    try:
+        return arena_bytes(path)
+    except InputError as error:
+        LOG.info("note: %s", error)
+        return None
 
 
 def _span(interpreter: Any, index: int) -> tuple[int, int] | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compress.core.errors import InputError
 from compress.pipeline.context import Work
 from compress.pipeline.prepared import Prepared
 from compress.plan.shrink import ShrinkPlan
@@ -14,9 +15,23 @@ if TYPE_CHECKING:
     import keras
 
 
+def refuse_learnt(learnt: bool) -> None:
+    """Refuses validation data that have been learnt: by them nets and files are chosen.
+
+    Raises:
+        InputError: They have.
+    """
+    if learnt:
+        raise InputError(
+            "The validation part must be one that neither the model nor its teachers have learnt: "
+            "it chooses nets and files on the way to a goal. Received: one that was learnt. Give "
+            "another (val=, or x_val and y_val in an .npz), or name steps with paretune compress."
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A model to shrink.
+    """A model to shrink; neither it nor its teachers have learnt the validation part.
 
     Attributes:
         name: Begins the names of its nets.
@@ -24,7 +39,6 @@ class Case:
         path: As records call it; where it is known how long it was trained.
         work: Data, plan (a `ShrinkPlan`), device.
         dense: The model, with teachers.
-        val_learnt: The model or a teacher has learnt the validation part.
         notes: What is known already.
     """
 
@@ -33,7 +47,6 @@ class Case:
     path: Path
     work: Work
     dense: Prepared
-    val_learnt: bool = False
     notes: tuple[str, ...] = ()
 
     @property

@@ -87,8 +87,11 @@ def chosen_file(
         return max(own.get(name, float("inf")) / limit for name, limit in limits.items())
 
     def within(item: Artifact) -> bool:
-        slack = SLACK if "latency" in limits else 0.0
-        return used(item) <= 1 + slack
+        own = costs[item.id]
+        return all(
+            own.get(name, float("inf")) <= limit * (1 + (SLACK if name == "latency" else 0.0))
+            for name, limit in limits.items()
+        )
 
     def speed(item: Artifact) -> float:
         return costs[item.id].get("latency", float("inf"))

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from compress.core.atomic_files import write_json
 from compress.core.errors import RunFailed
 from compress.exporting.side_by_side import litert_files
-from compress.measure.arena import arena_bytes
+from compress.measure.arena import known_arena
 from compress.measure.latency import Entry, time_entries
 from compress.run.records import Record, read_record
 from compress.shrinking.judging import judged
 
 if TYPE_CHECKING:
+    from compress.measure import Analysis
     from compress.shrinking.case import Case
     from compress.shrinking.folder import ShrinkFolder
 
@@ -32,9 +33,9 @@ class DenseFiles(Record):
         file: The float32 file, in the folder.
         times: Milliseconds by format, timed against each other.
         sizes: Bytes by format.
-        memory: Bytes of LiteRT's arena by format.
+        memory: Bytes of LiteRT's arena by format, where they can be read off.
         beside: For each format, by how many bytes a file that is shipped is larger than one that
-            is made for timing: names of inputs and outputs.
+            is made for timing (names of inputs and outputs), where a size is the goal.
         val: Validation quality by format, then by name.
         refused: For each format that could not be made the reason.
         checks: How the files agree with the Keras model, see `compress.shrinking.judging`.
@@ -48,6 +49,23 @@ class DenseFiles(Record):
     val: dict[str, dict[str, float]]
     refused: dict[str, str]
     checks: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def costs(self, format: str, counted: Analysis) -> dict[str, float]:
+        """Returns what the file of a format costs: milliseconds, bytes, counts.
+
+        Args:
+            format: That was made.
+            counted: The model's MACs and parameters.
+        """
+        found = {
+            "latency": self.times[format],
+            "size": float(self.sizes[format]),
+            "macs": float(counted.macs),
+            "params": float(counted.params),
+        }
+        if format in self.memory:
+            found["peak_memory"] = float(self.memory[format])
+        return found
 
     @property
     def ms(self) -> float:
@@ -64,7 +82,7 @@ def dense_files(case: Case, folder: ShrinkFolder) -> DenseFiles:
     if folder.dense.exists():
         return read_record(folder.dense, DenseFiles)
     work, name, model = case.work, case.name, case.model
-    plan = work.plan
+    plan = case.plan
     formats = tuple(dict.fromkeys([FIRST, *plan.export.formats]))
     options = replace(plan.export, formats=formats)
     found = judged(model, name, work, folder, options)
@@ -72,7 +90,7 @@ def dense_files(case: Case, folder: ShrinkFolder) -> DenseFiles:
     if FIRST not in files:
         raise RunFailed(f"No float32 file could be made of '{name}': {found.refused[FIRST]}")
     beside = {}
-    for kind in files:
+    for kind in files if plan.goal.size is not None else ():
         with tempfile.TemporaryDirectory() as place:
             (file,) = litert_files([model], Path(place), kind)
             if isinstance(file, Path):
@@ -90,7 +108,7 @@ def dense_files(case: Case, folder: ShrinkFolder) -> DenseFiles:
         folder.relative(files[FIRST]),
         {kind: ms / latency.ratio for kind, latency in timed.items()},
         {kind: path.stat().st_size for kind, path in files.items()},
-        {kind: arena_bytes(path) for kind, path in files.items()},
+        {kind: size for kind, path in files.items() if (size := known_arena(path)) is not None},
         beside,
         found.val,
         found.refused,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from compress.core.atomic_files import read_json, write_json
-from compress.measure.arena import arena_bytes
+from compress.measure.arena import known_arena
 from compress.measure.latency_record import Latency
 from compress.pipeline.timing import measure_stage
 from compress.run.compressed import Artifact
@@ -17,7 +16,7 @@ from compress.shrinking.dense import FIRST
 from compress.shrinking.goals import goals_text
 from compress.shrinking.net import Net
 from compress.shrinking.ship import Shipped, ship
-from compress.shrinking.way import recorded
+from compress.shrinking.way import of_net, recorded
 
 if TYPE_CHECKING:
     from compress.shrinking.planner import Planner
@@ -46,14 +45,16 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
         key: Latency.from_json(value, folder.latency)
         for key, value in read_json(folder.latency).items()
     }
-    memory = {item.id: arena_bytes(folder.path / item.file) for item in files}
+    memory = {
+        item.id: size
+        for item in files
+        if (size := known_arena(folder.path / item.file)) is not None
+    }
     found = chosen_file(files, times, shop.meter.dense.ms, planner.limits, planner.bar, memory)
     net = _net_of(found.chosen, nets)
     if found.used < 1 - UNUSED:
         notes = (*notes, _unused(found.used, net))
-    small = found.chosen.id.rpartition(".")[0]
-    channels = None if net is None else net.channels
-    folder.write_compressed(replace(record, compressed=small, channels=channels))
+    folder.write_compressed(of_net(record, net or shop.whole(name, planner.formats), planner))
     path = ship(
         folder.ship, _shipped(planner, found, net, files, times, memory, notes), work.data, name
     )

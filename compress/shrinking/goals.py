@@ -36,13 +36,7 @@ def cost_limits(goal: GoalOptions, dense: DenseFiles, counted: Analysis) -> dict
         dense: The model's own files.
         counted: The model's own MACs and parameters.
     """
-    own = {
-        "latency": dense.ms,
-        "size": float(dense.sizes[FIRST]),
-        "peak_memory": float(dense.memory[FIRST]),
-        "macs": float(counted.macs),
-        "params": float(counted.params),
-    }
+    own = dense.costs(FIRST, counted)
     return {
         name: target.amount * own[name] if target.relative else target.amount
         for name, target in goal.costs.items()

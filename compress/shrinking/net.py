@@ -30,7 +30,7 @@ class Net(Record):
         repaired: Validation quality of its files before training, by format, then by name.
         val: The same at its last stage.
         checks: How its files agree with the Keras model, see `compress.shrinking.judging`.
-        epochs: Of its fine-tuning.
+        epochs, best_epoch: Of its fine-tuning, and which of them was kept.
         seconds: That its stages took so far.
         notes: What there is to know about it.
         channels: The channel report, as JSON; None where nothing left.
@@ -52,6 +52,7 @@ class Net(Record):
     val: dict[str, dict[str, float]] = field(default_factory=dict)
     checks: dict[str, dict[str, float]] = field(default_factory=dict)
     epochs: int = 0
+    best_epoch: int = 0
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     channels: dict[str, Any] | None = None

@@ -127,8 +127,9 @@ def _card(shipped: Shipped, data: Dataset, name: str, keras_file: Path) -> dict[
     ):
         old, new = getattr(dense, own), getattr(small, own)
         rows.append((title, show(old), show(new), f"{old / new:.2f}"))
-    old, new = (shipped.memory[item.id] for item in (dense, small))
-    rows.append(("arena", formats.size(old), formats.size(new), f"{old / max(1, new):.2f}"))
+    old, new = (shipped.memory.get(item.id) for item in (dense, small))
+    ratio = f"{old / max(1, new):.2f}" if old is not None and new is not None else ""
+    rows.append(("arena", formats.size(old), formats.size(new), ratio))
     first, second = times.get(dense.id), times.get(small.id)
     measured = ""
     if first and second:

@@ -23,7 +23,7 @@ from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels.selection.feasible import check_feasible
 from compress.run.outcome import Outcome
 from compress.run.records import read_record
-from compress.shrinking.case import Case
+from compress.shrinking.case import Case, refuse_learnt
 from compress.shrinking.finishing import finished
 from compress.shrinking.folder import ShrinkFolder
 from compress.shrinking.pace import Pace
@@ -175,6 +175,7 @@ def _shrunk(found: Opened) -> ShrinkResult:
     plan, folder = found.work.plan, found.given.folder
     assert isinstance(plan, ShrinkPlan)
     assert isinstance(folder, ShrinkFolder)
+    refuse_learnt(found.val_learnt)
     pace = Pace(plan.goal.budget)
     check_feasible(found.dense.subject.coupling, plan.channels)
     command = command_line(plan, found.given.path)
@@ -184,7 +185,7 @@ def _shrunk(found: Opened) -> ShrinkResult:
         if folder.outcome.exists():
             outcome = read_record(folder.outcome, Outcome)
         else:
-            outcome = _done(found, plan, folder, pace, command, began)
+            outcome = _done(found, folder, pace, command, began)
         report = render(folder.path)
     small = outcome.chosen.rpartition(".")[0]
     files = {
@@ -199,14 +200,9 @@ def _shrunk(found: Opened) -> ShrinkResult:
     )
 
 
-def _done(
-    found: Opened, plan: ShrinkPlan, folder: ShrinkFolder, pace: Pace, command: str, began: float
-) -> Outcome:
+def _done(found: Opened, folder: ShrinkFolder, pace: Pace, command: str, began: float) -> Outcome:
     given = found.given
-    case = Case(
-        given.name, given.file, given.path, replace(found.work, plan=plan), found.dense,
-        found.val_learnt, found.notes,
-    )  # fmt: skip
+    case = Case(given.name, given.file, given.path, found.work, found.dense, found.notes)
     planner = planner_for(case, folder, pace)
     outcome = finished(planner, planner.run(), command, began)
     shutil.rmtree(folder.path / "unfinished", ignore_errors=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
+from compress.measure.arena import arena_bytes
 from compress.model.heads import counted_at
 from compress.model.inference import left_out
 from compress.pipeline.files import Variant, artifacts_of, with_baseline
@@ -33,6 +35,7 @@ def planner_for(case: Case, folder: ShrinkFolder, pace: Pace) -> Planner:
 
     Raises:
         FeasibleError: The model is no better than guessing, or below the quality asked for.
+        InputError: A memory is the goal, and that of the model cannot be read off.
         RunFailed: There is no float32 file.
     """
     dense, plan, data = dense_files(case, folder), case.plan, case.work.data
@@ -40,6 +43,8 @@ def planner_for(case: Case, folder: ShrinkFolder, pace: Pace) -> Planner:
     shape = counted_at(case.model, data.input_shapes)
     meter = Meter(dense, plan.latency, "litert", folder.path, plan.seed, shape)
     shop = Workshop(case, folder, meter)
+    if plan.goal.peak_memory is not None:
+        arena_bytes(folder.path / dense.file)  # raises where it cannot be read off
     limits = cost_limits(plan.goal, dense, shop.counted)
     LOG.info("goal: %s", goals_text(plan.goal, limits, bar))
     if plan.goal.budget is not None and not plan.goal.no_train:
@@ -63,30 +68,48 @@ def recorded(
 
     case, dense = planner.shop.case, planner.shop.meter.dense
     best = max(nets, key=lambda net: net.best(planner.bar.metric))
-    format = max(best.val, key=lambda kind: best.quality(kind, planner.bar.metric))
     before = trained_for(case.path)
-    teachers = " and ".join(teacher.path.stem for teacher in case.dense.teachers.each)
-    record = Compressed(
+    made = Compressed(
         model=case.name,
-        compressed=case.name if best.whole else best.name,
-        teacher=teachers if any(net.epochs for net in nets) else "",
-        val={"dense": dense.val[FIRST], "pruned": best.val[format]},
+        teacher="",
+        val={"dense": dense.val[FIRST], "pruned": {}},
         weights=WeightReport((), ()).to_json(),
-        channels=best.channels,
-        best_epoch=best.epochs,
-        epochs=best.epochs,
+        best_epoch=0,
+        epochs=0,
         command=command,
         seconds=time.monotonic() - began,
         device=case.work.device.describe(),
         notes=(*dict.fromkeys(planner.notes), *left_out(case.model)),
         artifacts=tuple(item.to_json() for item in _artifacts(planner, nets, folder)),
-        val_learnt=case.val_learnt,
-        finetuned=best.epochs,
         dense_epochs=before.epochs,
         dense_begun=before.begun,
     )
+    record = of_net(made, best, planner)
     folder.write_compressed(record)
     return record
+
+
+def of_net(record: Compressed, net: Net, planner: Planner) -> Compressed:
+    """Returns the record with what was done to one of the nets: that which it is the record of.
+
+    Args:
+        record: Of the model and all files.
+        net: The one that is shown.
+        planner: That made it.
+    """
+    case, metric = planner.shop.case, planner.bar.metric
+    format = max(net.val, key=lambda kind: net.quality(kind, metric))
+    teachers = " and ".join(teacher.path.stem for teacher in case.dense.teachers.each)
+    return replace(
+        record,
+        compressed=case.name if net.whole else net.name,
+        teacher=teachers if net.epochs else "",
+        val={**record.val, "pruned": net.val[format]},
+        channels=net.channels,
+        best_epoch=net.best_epoch,
+        epochs=net.epochs,
+        finetuned=net.epochs,
+    )
 
 
 def _artifacts(planner: Planner, nets: Sequence[Net], folder: RunFolder) -> list[Artifact]:

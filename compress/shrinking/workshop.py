@@ -23,7 +23,6 @@ from compress.shrinking.fitting import Fitter
 from compress.shrinking.judging import Judged, judged
 from compress.shrinking.meter import Meter
 from compress.shrinking.net import REPAIRED, TRAINED, Net
-from compress.train.last import LastEpoch
 
 if TYPE_CHECKING:
     import keras
@@ -69,9 +68,8 @@ class Workshop:
     @cached_property
     def tuner(self) -> Tuner:
         """Trains nets; the teachers' outputs are kept for all of them."""
-        last = [LastEpoch()] if self.case.val_learnt else []
         return Tuner(
-            self.case.work, self.case.dense.teachers.each, self.folder.path / "unfinished", last
+            self.case.work, self.case.dense.teachers.each, self.folder.path / "unfinished", ()
         )
 
     def net(
@@ -169,6 +167,7 @@ class Workshop:
             val=files.val,
             checks=files.checks,
             epochs=len(training.history),
+            best_epoch=training.best_epoch,
             seconds=net.seconds + time.perf_counter() - began,
             notes=(*net.notes, *notes, *training.notes),
         )
@@ -196,7 +195,8 @@ class Workshop:
         self, name: str, format: str, goals: Mapping[str, float], formats: tuple[str, ...]
     ) -> Net | None:
         """Returns the net of which nothing leaves, where the format alone meets the goals."""
-        costs = self.meter.costs(self.model, format, goals.keys())
+        known = self.meter.dense.costs(format, self.counted)
+        costs = {key: known[key] for key in goals}
         if any(costs[key] > goal for key, goal in goals.items()):
             return None
         return self._kept(name, format, goals, costs, formats)

@@ -184,7 +184,7 @@ class Worker:
             dense = prepare(load_model(file), name, work, self._taught_by(job["teachers"]))
             if goal is not None:
                 work = replace(work, plan=goal)
-                case = Case(name, file, file, work, dense, job["val_learnt"], tuple(job["told"]))
+                case = Case(name, file, file, work, dense, tuple(job["told"]))
                 record = goal_stage(case, self.folder, command)
                 return {"name": name, "val": record.val, "finetuned": record.finetuned}
             teacher = next(iter(dense.teachers.models), None)
