@@ -35,6 +35,8 @@ MIN_ROUNDS = 40
 CHECK_EVERY, CHECK_GROWTH = 4, 1.1
 """Rounds until the intervals are looked at again: so many, or a tenth of all where that is more.
 Every look is a chance to stop while an interval happens to be narrow."""
+BUSY = "other processes kept"
+"""How the warning begins that others had worked meanwhile."""
 BUSY_CORES = 0.2
 """Other work above this many cores is reported with the figures."""
 
@@ -225,7 +227,5 @@ def _warnings(busy: float | None) -> tuple[str, ...]:
         found.append(f"the CPU's frequency governor is '{governor}', not 'performance'")
     if busy is None or busy < BUSY_CORES:
         return tuple(found)
-    found.append(
-        f"other processes kept {busy:.1f} of {os.cpu_count()} cores busy during the timing"
-    )
+    found.append(f"{BUSY} {busy:.1f} of {os.cpu_count()} cores busy during the timing")
     return tuple(found)

@@ -12,14 +12,13 @@ from compress.core.errors import InputError
 from compress.core.summary import Readable, Summary
 from compress.model.io import load_model
 from compress.pipeline.context import OnProgress, silent
-from compress.pipeline.given import GivenData, given_model
+from compress.pipeline.given import UserData, given_model
 from compress.pipeline.opening import Opened, opened
 from compress.pipeline.stages import compress_stage
 from compress.pipeline.timing import measure_stage
 from compress.plan import Plan, TeacherChoice
 from compress.plan.fields import command_words
 from compress.plan.keywords import COMPRESS_MODEL
-from compress.plan.shrink import ShrinkPlan
 from compress.run.trained import trained_for
 from compress.task import CUSTOM
 
@@ -111,7 +110,7 @@ def compress_model(
     how = COMPRESS_MODEL.sorted(settings).get("data", {})
     with tempfile.TemporaryDirectory() as place:
         given = given_model(model, plan, Path(place), "runs/compress-{}")
-        return _compressed(opened(given, GivenData(data, val, test, how), plan, on_progress))
+        return _compressed(opened(given, UserData(data, val, test, how), plan, on_progress))
 
 
 def _by_own_step(plan: Plan) -> Plan:
@@ -160,6 +159,5 @@ def _compressed(found: Opened) -> CompressResult:
 
 
 def command_line(plan: Plan, model: Path) -> str:
-    """Returns the command that does to `model` what `plan` says: of compress, or of shrink."""
-    command = "shrink" if isinstance(plan, ShrinkPlan) else "compress"
-    return shlex.join(["paretune", command, str(model), *command_words(plan)])
+    """Returns the command that does to `model` what `plan` says."""
+    return shlex.join(["paretune", plan.command, str(model), *command_words(plan)])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     import keras
 
     from compress.exporting import Exported
-    from compress.measure.runtimes import Session
 
 
 @dataclass(frozen=True)
@@ -56,29 +56,77 @@ def judged_files(
     Returns:
         What was made, and for each format that could not be made the reason.
     """
-    from compress.exporting import export
-
-    stem, plan = variant.stem, work.plan
-    work.progress(f"exporting {stem}", 0.0)
-    missing: list[str] = []
-    formats = plan.export.formats
+    formats = work.plan.export.formats
     if variant.kind == "dense" and formats != ("sparse",):
         # nothing to leave out of a file without zeros
         formats = tuple(kind for kind in formats if kind != "sparse")
+    made, refused = made_files(variant.model, variant.stem, work, folder, formats)
+    missing = [f"{variant.stem}.{kind} was not made: {why}" for kind, why in refused.items()]
+    return artifacts_of(variant, made, work, folder), missing
 
-    def refused(kind: str, reason: str) -> None:
+
+def made_files(
+    model: keras.Model, stem: str, work: Work, folder: RunFolder, formats: tuple[str, ...]
+) -> tuple[Sequence[Exported], dict[str, str]]:
+    """Exports a model into a run's folder; formats that cannot be had are logged.
+
+    Args:
+        model: Any Keras model.
+        stem: Begins the names of its files.
+        work: Data, plan (section export).
+        folder: The run's.
+        formats: Of the files.
+
+    Returns:
+        The files, and for each format that could not be made the reason.
+    """
+    from compress.exporting import export
+
+    refused: dict[str, str] = {}
+
+    def note(kind: str, reason: str) -> None:
         LOG.warning("%s.%s was not made: %s", stem, kind, reason)
-        missing.append(f"{stem}.{kind} was not made: {reason}")
+        refused[kind] = reason
 
+    work.progress(f"exporting {stem}", 0.0)
     made = export(
-        variant.model,
+        model,
         folder.exports / stem,
         data=work.data,
-        options=replace(plan.export, formats=formats),
-        seed=plan.seed,
-        on_refusal=refused,
+        options=replace(work.plan.export, formats=formats),
+        seed=work.seed,
+        on_refusal=note,
     )
-    return artifacts_of(variant, made, work, folder), missing
+    return made, refused
+
+
+class FileJudge:
+    """Judges files of a model by parts of the data.
+
+    Args:
+        model: That the files were made of.
+        work: Data.
+    """
+
+    def __init__(self, model: keras.Model, work: Work) -> None:
+        self._model, self._work = model, work
+        self.threshold = decides_at(model, work.data.task)
+
+    def quality(self, part: str, scores: Any) -> dict[str, float]:
+        """Returns the qualities of what a file answers, the one that judges first."""
+        data = self._work.data
+        found = data.task.quality(data.labels(data.split(part)), scores, threshold=self.threshold)
+        main = data.task.qualities[0]
+        return {main: found[main], **found}
+
+    def answers(self, path: Path, part: str) -> Any:
+        """Returns what a file answers to a part ("test" or "val")."""
+        from compress.exporting.files import answered_part
+        from compress.measure.runtimes import session_for
+
+        doing = {"test": "testing", "val": "validating"}[part]
+        told = partial(self._work.progress, f"{doing} {path.name}")
+        return answered_part(self._model, session_for(path), self._work.data, part, told)
 
 
 def artifacts_of(
@@ -92,30 +140,15 @@ def artifacts_of(
         work: Data and seed.
         folder: In which they lie.
     """
-    from compress.exporting.files import answered_part
-    from compress.measure.runtimes import session_for
     from compress.measure.size import file_sizes
 
     model, stem, data, plan = variant.model, variant.stem, work.data, work.plan
     analysis = count_macs(model, counted_at(model, data.input_shapes))
-    threshold = decides_at(model, data.task)
-    labels = {part: data.labels(data.split(part)) for part in ("test", "val")}
-
-    def quality(labels: Any, scores: Any) -> dict[str, float]:
-        found = data.task.quality(labels, scores, threshold=threshold)
-        main = data.task.qualities[0]
-        return {main: found[main], **found}  # the first is the one that judges
-
+    judge, labels = FileJudge(model, work), data.labels(data.test)
     artifacts = []
     for made in files:
-        session, name = session_for(made.path), made.path.name
-
-        def answers(part: str, doing: str, session: Session = session, name: str = name) -> Any:
-            told = partial(work.progress, f"{doing} {name}")
-            return answered_part(model, session, data, part, told)
-
-        scores = answers("test", "testing")
-        val = variant.val.get(made.format) or quality(labels["val"], answers("val", "validating"))
+        scores = judge.answers(made.path, "test")
+        val = variant.val.get(made.format) or judge.quality("val", judge.answers(made.path, "val"))
         sizes = file_sizes(made.path)
         artifacts.append(
             Artifact(
@@ -132,7 +165,7 @@ def artifacts_of(
                 unsupported=analysis.unsupported,
                 size_bytes=sizes.size,
                 gzip_bytes=sizes.gzip,
-                test=quality(labels["test"], scores),
+                test=judge.quality("test", scores),
                 max_difference=made.max_difference,
                 agreement=made.agreement,
                 checked=made.checked,
@@ -143,7 +176,7 @@ def artifacts_of(
                 # a share of right examples needs no more than their number
                 test_interval=None
                 if data.task.qualities[0] in data.task.shares
-                else _interval(data.task, labels["test"], scores, threshold, plan.seed),
+                else _interval(data.task, labels, scores, judge.threshold, plan.seed),
             )
         )
     return artifacts

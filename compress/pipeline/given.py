@@ -93,7 +93,7 @@ def given_model(model: keras.Model | str | Path, plan: Plan, place: Path, defaul
 
 
 @dataclass(frozen=True, eq=False)
-class GivenData:
+class UserData:
     """Data as the user gave them.
 
     Attributes:

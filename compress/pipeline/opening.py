@@ -14,7 +14,7 @@ from compress.model.io import load_model
 from compress.model.own_step import own_step_of
 from compress.pipeline.checks import check_by_data, check_by_models, told
 from compress.pipeline.context import OnProgress, Work
-from compress.pipeline.given import Given, GivenData
+from compress.pipeline.given import Given, UserData
 from compress.pipeline.preflight import preflight
 from compress.pipeline.prepared import Prepared, prepare
 from compress.plan import Plan
@@ -63,7 +63,7 @@ class Opened:
         write_examples(folder, self.work.data, [self.given.path], self.teachers)
 
 
-def opened(given: Given, data: GivenData, plan: Plan, on_progress: OnProgress) -> Opened:
+def opened(given: Given, data: UserData, plan: Plan, on_progress: OnProgress) -> Opened:
     """Loads and checks.
 
     Args:

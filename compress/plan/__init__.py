@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from compress.core.counts import MORE_THREADS, MOST_SEED, MOST_THREADS, SEED_BITS
 from compress.core.device import DEVICES
@@ -93,6 +94,9 @@ __all__ = [
 @dataclass(frozen=True)
 class Plan:
     """Everything that the compress stage does; `paretune compress` and `compress_model` take it."""
+
+    command: ClassVar[str] = "compress"
+    """What does all this to one model: `paretune compress`."""
 
     data: DataOptions = field(default_factory=DataOptions)
     finetune: TrainSettings = field(default_factory=TrainSettings)

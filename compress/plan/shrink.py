@@ -50,6 +50,8 @@ class ShrinkWeights(WeightOptions):
 class ShrinkPlan(Plan):
     """Everything that `paretune shrink` and `shrink` do."""
 
+    command: ClassVar[str] = "shrink"
+
     goal: GoalOptions = field(default_factory=GoalOptions)
     finetune: ShrinkTraining = field(default_factory=ShrinkTraining)
     channels: ShrinkChannels = field(default_factory=ShrinkChannels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,8 +84,7 @@ def dense_files(case: Case, folder: ShrinkFolder) -> DenseFiles:
     work, name, model = case.work, case.name, case.model
     plan = case.plan
     formats = tuple(dict.fromkeys([FIRST, *plan.export.formats]))
-    options = replace(plan.export, formats=formats)
-    found = judged(model, name, work, folder, options)
+    found = judged(model, name, work, folder, formats)
     files = {made.format: made.path for made in found.files}
     if FIRST not in files:
         raise RunFailed(f"No float32 file could be made of '{name}': {found.refused[FIRST]}")

@@ -97,6 +97,7 @@ class Fitter:
             if goals.latency is not None or not goals.costs:
                 self.work.progress(f"timing layers, {format}", 0.0)
                 threads = self.plan.latency.threads
+                known = kept_table("litert", format, threads)
                 times, table = measured_times(
                     self.coupling,
                     allowed,
@@ -104,13 +105,14 @@ class Fitter:
                     blocks,
                     format=format,
                     threads=threads,
-                    known=kept_table("litert", format, threads),
+                    known=known,
                     error=CALL_ERROR,
                     budget=CALL_SECONDS,
                     seed=seed,
                     on_progress=self.work.progress,
                 )
-                keep_table(table)
+                if table is not known:
+                    keep_table(table)
                 for text in times.estimated:
                     LOG.info("note: time of %s", text)
                 found["latency"] = times
@@ -144,11 +146,14 @@ class Fitter:
         chooser = self.chooser(goals, estimates)
         best: Fitted | None = None
         least: dict[str, float] | None = None
-        aim, count = 1.0, 0
-        while count < ROUNDS:
-            count += 1
+        measured: set[tuple[bytes, tuple[int, ...]]] = set()
+        aim = 1.0
+        for count in range(1, ROUNDS + 1):
             self.work.progress(f"choosing for {format}, file {count}", count / ROUNDS)
             selection = chooser.choose(aim, estimates.share_of(goals))
+            if (key := selection.key) in measured:
+                break  # widths come in steps: no other choice is nearer
+            measured.add(key)
             small = sliced_model(self.coupling, selection.mask, selection.dropped)
             costs = self.meter.costs(small, format, goals.keys())
             used = max(costs[key] / goal for key, goal in goals.items())
@@ -158,15 +163,14 @@ class Fitter:
                 break
             if used > 1.0:
                 least = costs
+                if selection.choice.cost > aim * (1 + TOLERANCE):
+                    break  # nothing thinner is allowed
             choice = Choice.of(self.coupling, selection.mask, selection.dropped)
-            right = estimates.put_right(choice, costs)
-            if used > 1.0 and selection.choice.cost > aim * (1 + TOLERANCE):
-                break  # nothing thinner is allowed
-            estimates, aim = right, AIM
+            estimates, aim = estimates.put_right(choice, costs), AIM
         if best is None:
             assert least is not None
             raise self._infeasible(format, goals, least)
-        return replace(best, rounds=count)
+        return replace(best, rounds=len(measured))
 
     def _infeasible(
         self, format: str, goals: Mapping[str, float], costs: Mapping[str, float]

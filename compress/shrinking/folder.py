@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from compress.core.atomic_files import whole_files
 from compress.run.directory import RunFolder
 from compress.run.records import read_record
 from compress.shrinking.net import Net
@@ -17,7 +16,7 @@ class ShrinkFolder(RunFolder):
         path: The folder; it need not exist yet.
 
     Attributes:
-        nets: A record for each smaller net, NAME.json, and its kept units, NAME.npz.
+        nets: A record for each smaller net, NAME.json.
         dense: What the model's own files cost.
         ship: The file to use, with what it takes to use it.
     """
@@ -32,14 +31,11 @@ class ShrinkFolder(RunFolder):
     def _places(self) -> tuple[Path, ...]:
         return (*super()._places, self.nets)
 
-    def times_of(self, format: str) -> Path:
-        """Where the times of calls in files of a format stand."""
-        return self.path / f"times-{format}.json"
-
     def net_file(self, name: str) -> Path:
         """Where a net's record stands."""
         return self.nets / f"{name}.json"
 
-    def read_nets(self) -> list[Net]:
-        """Returns the nets so far, in order of their names."""
-        return [read_record(path, Net) for path in whole_files(self.nets, ".json")]
+    def read_net(self, name: str) -> Net | None:
+        """Returns a net that was made; None: it was not."""
+        path = self.net_file(name)
+        return read_record(path, Net) if path.exists() else None

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
-from compress.exporting import export
-from compress.exporting.files import answered_part
-from compress.measure.runtimes import session_for
-from compress.model.heads import decides_at
-from compress.run.directory import LOG, RunFolder
+from compress.pipeline.files import FileJudge, made_files
+from compress.run.directory import RunFolder
 
 Checks = dict[str, dict[str, float]]
 """By format: "max_difference", "agreement" and "checked" of a file, see `Exported`."""
@@ -20,7 +16,6 @@ if TYPE_CHECKING:
 
     from compress.exporting import Exported
     from compress.pipeline.context import Work
-    from compress.plan import ExportOptions
 
 
 @dataclass(frozen=True)
@@ -75,34 +70,18 @@ def exported(stem: str, checks: Checks, folder: RunFolder) -> list[Exported]:
 
 
 def judged(
-    model: keras.Model, name: str, work: Work, folder: RunFolder, options: ExportOptions
+    model: keras.Model, name: str, work: Work, folder: RunFolder, formats: tuple[str, ...]
 ) -> Judged:
     """Exports a model and judges each file.
 
     Args:
         model: Any Keras model.
         name: Begins the names of its files.
-        work: Data and seed.
+        work: Data, plan.
         folder: Where files go.
-        options: Formats and calibration.
+        formats: Of the files.
     """
-    found, main = Judged([], {}, {}), work.data.task.qualities[0]
-    data, task = work.data, work.data.task
-    threshold, labels = decides_at(model, task), data.labels(data.val)
-
-    def refused(kind: str, reason: str) -> None:
-        LOG.warning("%s.%s was not made: %s", name, kind, reason)
-        found.refused[kind] = reason
-
-    work.progress(f"exporting {name}", 0.0)
-    for made in export(
-        model, folder.exports / name, data=data, options=options, seed=work.seed,
-        on_refusal=refused,
-    ):  # fmt: skip
-        told = partial(work.progress, f"validating {made.path.name}")
-        scores = answered_part(model, session_for(made.path), data, "val", told)
-        found.files.append(made)
-        quality = task.quality(labels, scores, threshold=threshold)
-        # the first is the one that judges
-        found.val[made.format] = {main: quality[main], **quality}
-    return found
+    files, refused = made_files(model, name, work, folder, formats)
+    judge = FileJudge(model, work)
+    val = {made.format: judge.quality("val", judge.answers(made.path, "val")) for made in files}
+    return Judged(list(files), val, refused)

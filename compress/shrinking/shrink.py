@@ -15,7 +15,7 @@ from compress.core.summary import Readable, Summary
 from compress.model.io import load_model
 from compress.pipeline.compression import command_line
 from compress.pipeline.context import OnProgress, silent
-from compress.pipeline.given import GivenData, given_model
+from compress.pipeline.given import UserData, given_model
 from compress.pipeline.opening import Opened, opened
 from compress.plan.fields import from_nested
 from compress.plan.keywords import SHRINK
@@ -164,7 +164,7 @@ def shrink(
         default = f"runs/shrink-{{}}-{plan.goal.label}"
         given = given_model(model, plan, Path(place), default)
         given = replace(given, folder=ShrinkFolder(given.folder.path))
-        return _shrunk(opened(given, GivenData(data, val, test, how), plan, on_progress))
+        return _shrunk(opened(given, UserData(data, val, test, how), plan, on_progress))
 
 
 def _shrunk(found: Opened) -> ShrinkResult:

@@ -86,9 +86,8 @@ class Workshop:
         Raises:
             FeasibleError: The goals are below what is feasible in this format.
         """
-        path = self.folder.net_file(name)
-        if path.exists():
-            return next(item for item in self.folder.read_nets() if item.name == name)
+        if (made := self.folder.read_net(name)) is not None:
+            return made
         began = time.perf_counter()
         whole = self._as_it_is(name, format, goals, formats)
         if whole is not None:
@@ -184,8 +183,7 @@ class Workshop:
         Raises:
             RunFailed: None could be made.
         """
-        options = replace(self.plan.export, formats=formats)
-        found = judged(model, name, self.case.work, self.folder, options)
+        found = judged(model, name, self.case.work, self.folder, formats)
         if not found.val:
             reasons = "; ".join(f"{kind}: {why}" for kind, why in found.refused.items())
             raise RunFailed(f"No file could be made of '{name}': {reasons}")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from compress.core.device import cpu_name
 from compress.core.errors import InputError
+from compress.measure.latency import BUSY
 from compress.measure.latency_table.record import LatencyTable
 from compress.measure.runtimes import RUNTIMES
 from compress.run.directory import LOG
@@ -52,7 +53,14 @@ def kept_table(runtime: str, format: str, threads: int) -> LatencyTable | None:
 
 
 def keep_table(table: LatencyTable) -> Path | None:
-    """Adds a table to what is kept, and returns its file; None where it cannot be written."""
+    """Adds a table to what is kept, and returns its file; None where it is not kept.
+
+    That is where it was measured while other processes worked, or cannot be written; the log
+    says so.
+    """
+    if any(warning.startswith(BUSY) for warning in table.warnings):
+        LOG.info("note: the table of times is not kept for later: %s", "; ".join(table.warnings))
+        return None
     path = _path(table.runtime, table.format, table.threads, table.device)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import pytest
 
 from compress.core.errors import InputError
 from compress.exporting.side_by_side import litert_files
-from compress.measure.arena import arena_bytes
+from compress.measure.arena import arena_bytes, known_arena
 
 
 def dense(*widths: int) -> Any:
@@ -71,6 +71,30 @@ def test_integers_need_a_fourth(tmp_path: Path) -> None:
 def test_more_channels_need_more(tmp_path: Path) -> None:
     found = [arena_bytes(file_of(convs(16, width, width, width), tmp_path)) for width in (8, 16)]
     assert found[1] == pytest.approx(2 * found[0], rel=0.05)
+
+
+def test_tensors_elsewhere_do_not_stretch_it(tmp_path: Path) -> None:
+    # attention keeps some tensors in a second arena, megabytes away from the first
+    import keras
+
+    inputs = keras.Input((16, 32))
+    x = keras.layers.MultiHeadAttention(2, 16)(inputs, inputs)
+    model = keras.Model(inputs, keras.layers.Dense(8)(x))
+    # the input, query, key, value and answer of both heads: 5 x 16 x 32 numbers; scores: 2 x 16 x 16
+    assert (
+        4 * 16 * 32 < arena_bytes(file_of(model, tmp_path)) < 4 * (12 * 16 * 32 + 6 * 2 * 16 * 16)
+    )
+
+
+def test_loops_are_refused(tmp_path: Path) -> None:
+    import keras
+
+    inputs = keras.Input((8, 4))
+    model = keras.Model(inputs, keras.layers.LSTM(16)(inputs))
+    file = file_of(model, tmp_path)
+    with pytest.raises(InputError, match="graphs"):
+        arena_bytes(file)
+    assert known_arena(file) is None
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:

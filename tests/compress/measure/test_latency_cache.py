@@ -78,6 +78,17 @@ def test_without_a_place_to_write_nothing_is_kept(
     assert "not kept" in caplog.text
 
 
+def test_what_was_measured_beside_other_work_is_not_kept(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    busy = "other processes kept 1.0 of 2 cores busy during the timing"
+    with caplog.at_level(logging.INFO, "paretune"):
+        assert keep_table(replace(table(8, 0.5), warnings=(busy,))) is None
+    assert busy in caplog.text
+    assert kept_table("litert", "float32", 1) is None
+    assert keep_table(replace(table(8, 0.5), warnings=("the CPU's governor is slow",))) is not None
+
+
 def test_where_tables_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("PARETUNE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -6,7 +6,6 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from compress.core.errors import FeasibleError, InputError
@@ -15,6 +14,7 @@ from compress.measure.latency_record import Latency
 from compress.plan.goal import GoalOptions
 from compress.plan.shrink import ShrinkPlan
 from compress.run.compressed import Artifact
+from compress.shrinking.case import refuse_learnt
 from compress.shrinking.choosing import chosen_file, costs_of
 from compress.shrinking.dense import DenseFiles
 from compress.shrinking.goals import Bar, cost_limits, cost_text, goals_text
@@ -173,5 +173,15 @@ def test_without_costs_the_fastest_good_file_is_chosen() -> None:
     assert (front.chosen.id, front.met) == ("half.float32", True)
 
 
-def test_chance_of_shares_only(blobs: Dataset) -> None:
-    assert np.isclose(blobs.task.chance(), 1 / 3)
+def test_only_times_may_be_passed_by_their_spread() -> None:
+    bar = Bar("accuracy", 0.90, None)
+    # "half" takes 1.0 ms and 500 bytes: 2 % above 0.98 ms is spread, above 490 bytes it is not
+    assert chosen_file(FILES, TIMES, 2.0, {"latency": 0.98}, bar).chosen.id == "half.float32"
+    both = chosen_file(FILES, TIMES, 2.0, {"latency": 0.98, "size": 490.0}, bar)
+    assert both.chosen.id == "third.float32"
+
+
+def test_learnt_validation_data_are_refused() -> None:
+    refuse_learnt(False)
+    with pytest.raises(InputError, match="validation part must be one that neither"):
+        refuse_learnt(True)

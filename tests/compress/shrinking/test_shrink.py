@@ -80,26 +80,43 @@ def test_the_file_to_ship_is_chosen_by_validation_data(halved: ShrinkResult) -> 
     assert stored["goal"]["chosen"] == chosen.id
 
 
-def test_the_shipped_script_runs_the_file_alone(halved: ShrinkResult, digits: Dataset) -> None:
-    ship = halved.file.parent
+def told_by_feeding(result: ShrinkResult, data: Dataset) -> tuple[list[float], list[float], str]:
+    """Returns what feed.py prints, what the file answers when we feed it, and the label."""
     ran = subprocess.run(
-        [sys.executable, "feed.py"], cwd=ship, capture_output=True, text=True, check=True
-    )
-    x = digits.val.x[:1]
-    session = session_for(halved.file)
-    session.set_inputs([digits.preprocess(x)])
+        [sys.executable, "feed.py"],
+        cwd=result.file.parent, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    session = session_for(result.file)
+    session.set_inputs([data.preprocess(data.val.x[:1])])
     session.invoke()
     (wanted,) = session.results()
-    label = digits.class_names[int(wanted[0].argmax())]
-    assert ran.stdout.rstrip().endswith(f"= {label}")
     numbers = ran.stdout.partition("[")[2].partition("]")[0]
-    np.testing.assert_allclose([float(n) for n in numbers.split()], wanted[0], atol=1e-4)
-    source = (ship / "feed.py").read_text()
-    assert "paretune" not in source.partition("import")[2]
+    label = data.class_names[int(wanted[0].argmax())]
+    assert ran.stdout.rstrip().endswith(f"= {label}")
+    return [float(number) for number in numbers.split()], wanted[0].tolist(), label
+
+
+def test_the_shipped_script_runs_the_file_alone(halved: ShrinkResult, digits: Dataset) -> None:
+    made, wanted, _ = told_by_feeding(halved, digits)
+    np.testing.assert_allclose(made, wanted, atol=1e-4)
+    source = (halved.file.parent / "feed.py").read_text()
     assert {line.split()[1] for line in source.splitlines() if line.startswith("import")} == {
         "sys",
         "numpy",
     }
+
+
+def test_the_record_is_of_the_net_that_is_shipped(halved: ShrinkResult) -> None:
+    (record,) = halved.report.compressed
+    chosen = next(
+        row.artifact for row in halved.report.rows if row.artifact.id == halved.outcome.chosen
+    )
+    assert record.small == chosen.id.rpartition(".")[0]
+    assert record.val["pruned"]["accuracy"] == max(
+        row.artifact.val["accuracy"]
+        for row in halved.report.rows
+        if row.artifact.id.startswith(record.small)
+    )
 
 
 def test_the_shipped_net_is_the_keras_model(halved: ShrinkResult, digits: Dataset) -> None:
@@ -228,6 +245,11 @@ def test_a_format_that_meets_the_goal_alone_keeps_every_channel(
     assert result.outcome.chosen == "net.int8"
     assert result.file.stat().st_size <= 12000
     assert "nothing was removed" in (result.file.parent / "README.md").read_text()
+    (record,) = result.report.compressed
+    assert (record.small, record.channels, record.finetuned) == ("net", None, 0)
+    # integers are stored by scale and zero point: the script's arithmetic is ours
+    made, wanted, _ = told_by_feeding(result, digits)
+    np.testing.assert_allclose(made, wanted, atol=1e-4)
 
 
 def test_examples_without_labels_are_enough(trained: Any, digits: Dataset, tmp_path: Path) -> None:

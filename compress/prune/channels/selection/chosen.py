@@ -33,6 +33,11 @@ class Selection:
     notes: tuple[str, ...] = ()
     dropped: tuple[Block, ...] = ()
 
+    @property
+    def key(self) -> tuple[bytes, tuple[int, ...]]:
+        """What tells it from others of the same coupling."""
+        return self.mask.tobytes(), tuple(block.index for block in self.dropped)
+
     def summary(self) -> str:
         """Returns one line: what the choice costs and what there is to know about it."""
         kept = int(np.count_nonzero(self.mask))
