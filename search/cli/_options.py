@@ -34,18 +34,36 @@ Plugins = Annotated[
 ]
 """The option of commands without a plan."""
 _METAVARS = {int: "N", float: "NUMBER", bool: None, Path: "PATH", InputShape: "LIST"}
-_PLAN_FILE = inspect.Parameter(
+
+
+def own_option(
+    name: str, kind: Any, flag: str, metavar: str, text: str, group: str | None = None
+) -> inspect.Parameter:
+    """Returns an option of a command that is no field of its plan; None stands for "not given".
+
+    Args:
+        name: In Python.
+        kind: What typer reads it as.
+        flag: On the command line.
+        metavar: What help shows for its value.
+        text: Help.
+        group: Title under which help shows it.
+    """
+    option = typer.Option(flag, metavar=metavar, help=text, rich_help_panel=group)
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind | None, option],
+    )
+
+
+_PLAN_FILE = own_option(
     "plan_file",
-    inspect.Parameter.KEYWORD_ONLY,
-    default=None,
-    annotation=Annotated[
-        Path | None,
-        typer.Option(
-            "--plan",
-            metavar="FILE",
-            help="a TOML file with the plan's sections; options on the command line override it",
-        ),
-    ],
+    Path,
+    "--plan",
+    "FILE",
+    "a TOML file with the plan's sections; options on the command line override it",
 )
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from compress.core.errors import InputError
 from compress.plan.shrink import ShrinkPlan
 from search.cli._console import display, reporting_errors
+from search.cli._help import SECTIONS
+from search.cli._options import own_option
 from search.cli.run import print_report
 
 BASIC = (
@@ -28,35 +27,22 @@ REFUSED = {
 """Limits of a search, which are goals here."""
 
 
-_SECTION = "Goal"
 OWN = (
-    inspect.Parameter(
+    own_option(
         "recipe",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[
-            str | None,
-            typer.Option(
-                "--recipe",
-                metavar="NAME",
-                help="mobile-int8, twice-as-fast, untrained, or a .toml file: what no option says",
-                rich_help_panel=_SECTION,
-            ),
-        ],
+        str,
+        "--recipe",
+        "NAME",
+        "mobile-int8, twice-as-fast, untrained, or a .toml file: what no option says",
+        SECTIONS["goal"],
     ),
-    inspect.Parameter(
+    own_option(
         "save_recipe",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[
-            Path | None,
-            typer.Option(
-                "--save-recipe",
-                metavar="FILE",
-                help="write what led here as a .toml file, for other models",
-                rich_help_panel=_SECTION,
-            ),
-        ],
+        Path,
+        "--save-recipe",
+        "FILE",
+        "write what led here as a .toml file, for other models",
+        SECTIONS["goal"],
     ),
 )
 """Options that are no fields of the plan."""

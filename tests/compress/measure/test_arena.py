@@ -21,14 +21,13 @@ def dense(*widths: int) -> Any:
     return keras.Model(inputs, x)
 
 
-def convs(size: int, *widths: int) -> Any:
+def convs(size: int, width: int) -> Any:
     import keras
 
-    x = inputs = keras.Input((size, size, widths[0]))
-    for width in widths[1:]:
+    x = inputs = keras.Input((size, size, width))
+    for _ in range(2):
         x = keras.layers.DepthwiseConv2D(3, padding="same")(x)
         x = keras.layers.Activation("tanh")(x)
-        assert width == widths[0]
     return keras.Model(inputs, x)
 
 
@@ -69,7 +68,7 @@ def test_integers_need_a_fourth(tmp_path: Path) -> None:
 
 
 def test_more_channels_need_more(tmp_path: Path) -> None:
-    found = [arena_bytes(file_of(convs(16, width, width, width), tmp_path)) for width in (8, 16)]
+    found = [arena_bytes(file_of(convs(16, width), tmp_path)) for width in (8, 16)]
     assert found[1] == pytest.approx(2 * found[0], rel=0.05)
 
 
@@ -80,10 +79,9 @@ def test_tensors_elsewhere_do_not_stretch_it(tmp_path: Path) -> None:
     inputs = keras.Input((16, 32))
     x = keras.layers.MultiHeadAttention(2, 16)(inputs, inputs)
     model = keras.Model(inputs, keras.layers.Dense(8)(x))
-    # the input, query, key, value and answer of both heads: 5 x 16 x 32 numbers; scores: 2 x 16 x 16
-    assert (
-        4 * 16 * 32 < arena_bytes(file_of(model, tmp_path)) < 4 * (12 * 16 * 32 + 6 * 2 * 16 * 16)
-    )
+    # input, query, key, value and answers are 5 x 16 x 32 numbers, scores 2 x 16 x 16; some twice
+    found = arena_bytes(file_of(model, tmp_path))
+    assert 4 * 16 * 32 < found < 4 * (12 * 16 * 32 + 6 * 2 * 16 * 16)
 
 
 def test_loops_are_refused(tmp_path: Path) -> None:
