@@ -35,4 +35,4 @@ class GoalSection(Section):
         """See `Section.tiles`."""
         found = self._outcome
         head = "Goal met" if found.met else "Goal missed"
-        return [Tile(head, f"{found.goal}: {'; '.join(found.lines)}. Ship {found.file}")]
+        return [Tile(head, f"{'; '.join(found.lines)}. Ship {found.file}")]

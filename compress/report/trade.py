@@ -53,8 +53,8 @@ def training(report: Report, record: Compressed) -> str:
         return f"Training: {dense}; compression trained nothing."
     maybe = "training and the teacher" if record.teacher else "training"
     return (
-        f"{text}No dense model was trained for as long (--as-long does that): gains may come "
-        f"from {maybe}, not from compression."
+        f"{text}No dense model was trained for as long (paretune compress --as-long does that): "
+        f"gains may come from {maybe}, not from compression."
     )
 
 

@@ -32,39 +32,48 @@ class Judgement:
     used: float = 1.0
 
 
-def costs_of(
-    artifact: Artifact,
-    times: Mapping[str, Latency],
-    dense_ms: float,
-    memory: Mapping[str, int] | None = None,
-) -> dict[str, float]:
-    """Returns what a file costs: measured time and bytes, counted MACs and parameters.
+@dataclass(frozen=True)
+class Measured:
+    """What was measured on files, all of one session.
 
-    Args:
-        artifact: The file.
+    Attributes:
         times: Of all files, against the model's own float32 file.
-        dense_ms: What that takes; times are told as its, by their paired ratios.
-        memory: Bytes of arenas, by file.
+        memory: Bytes of LiteRT's arenas, by file, where they can be read off.
+        relative: Whether a time is asked for as a share of that file's: then paired ratios
+            decide, which the clock of the processor does not move.
     """
-    found = {
-        "size": float(artifact.size_bytes),
-        "macs": float(artifact.macs),
-        "params": float(artifact.params),
-    }
-    if memory and artifact.id in memory:
-        found["peak_memory"] = float(memory[artifact.id])
-    if artifact.id in times:
-        found["latency"] = dense_ms / times[artifact.id].ratio
-    return found
+
+    times: Mapping[str, Latency]
+    memory: Mapping[str, int]
+    relative: bool
+
+    def costs(self, artifact: Artifact) -> dict[str, float]:
+        """Returns what a file costs: milliseconds (or the share of them), bytes, counts."""
+        found = {
+            "size": float(artifact.size_bytes),
+            "macs": float(artifact.macs),
+            "params": float(artifact.params),
+        }
+        if artifact.id in self.memory:
+            found["peak_memory"] = float(self.memory[artifact.id])
+        if artifact.id in self.times:
+            time = self.times[artifact.id]
+            found["latency"] = 1.0 / time.ratio if self.relative else time.median_ms
+        return found
+
+    def text(self, name: str, artifact: Artifact, limit: float) -> str:
+        """Returns a cost beside what was asked for."""
+        value = self.costs(artifact)[name]
+        if name == "latency" and self.relative:
+            ms = cost_text(name, self.times[artifact.id].median_ms)
+            own, asked = f"{value:.3g}x of the model's own ({ms})", f"{limit:.3g}x"
+        else:
+            own, asked = cost_text(name, value), cost_text(name, limit)
+        return f"{TITLES[name]}: {own}, asked for at most {asked}"
 
 
 def chosen_file(
-    files: Sequence[Artifact],
-    times: Mapping[str, Latency],
-    dense_ms: float,
-    limits: Mapping[str, float],
-    bar: Bar,
-    memory: Mapping[str, int] | None = None,
+    files: Sequence[Artifact], measured: Measured, limits: Mapping[str, float], bar: Bar
 ) -> Judgement:
     """Chooses by validation quality and measured costs.
 
@@ -73,14 +82,12 @@ def chosen_file(
 
     Args:
         files: Of the model and of all nets.
-        times: See `costs_of`.
-        dense_ms: See `costs_of`.
-        limits: What costs may come to.
+        measured: On them.
+        limits: What costs may come to; of a time that is asked for as a share, the share.
         bar: How good a file must stay.
-        memory: See `costs_of`.
     """
     metric = bar.metric
-    costs = {item.id: costs_of(item, times, dense_ms, memory) for item in files}
+    costs = {item.id: measured.costs(item) for item in files}
 
     def used(item: Artifact) -> float:
         own = costs[item.id]
@@ -106,14 +113,11 @@ def chosen_file(
         floor = bar.floor if bar.floor is not None else bar.dense - WITHIN * bar.point_of(metric)
         good = [item for item in files if item.val[metric] >= floor - 1e-9]
         chosen = min(good, key=speed) if good else max(files, key=lambda item: item.val[metric])
-    lines = [
-        f"{TITLES[name]}: {cost_text(name, costs[chosen.id][name])}, asked for at most "
-        f"{cost_text(name, limit)}"
-        for name, limit in limits.items()
-    ]
-    drop = bar.drop(chosen.val[metric])
-    told = f"validation {metric}: {bar.dense:.4f} -> {chosen.val[metric]:.4f} ({-drop:+.2f} points)"
+    lines = [measured.text(name, chosen, limit) for name, limit in limits.items()]
+    val = chosen.val[metric]
+    gained = -bar.drop(val) + 0.0  # no minus before a zero
+    told = f"validation {metric}: {bar.dense:.4f} -> {val:.4f} ({gained:+.2f} points)"
     if bar.floor is not None:
         told += f", asked for at least {bar.floor:.4f}"
-    met = (not limits or within(chosen)) and bar.holds(chosen.val[metric])
+    met = (not limits or within(chosen)) and bar.holds(val)
     return Judgement(chosen, met, (*lines, told), used(chosen) if limits else 1.0)

@@ -11,7 +11,7 @@ from compress.measure.latency_record import Latency
 from compress.pipeline.timing import measure_stage
 from compress.run.compressed import Artifact
 from compress.run.outcome import Outcome
-from compress.shrinking.choosing import Judgement, chosen_file
+from compress.shrinking.choosing import Judgement, Measured, chosen_file
 from compress.shrinking.dense import FIRST
 from compress.shrinking.goals import goals_text
 from compress.shrinking.net import Net
@@ -41,25 +41,18 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
     measure_stage(folder, work.plan, work.progress)
     (record,) = (item for item in folder.read_compressed() if item.model == name)
     files = record.files()
-    times = {
-        key: Latency.from_json(value, folder.latency)
-        for key, value in read_json(folder.latency).items()
-    }
-    memory = {
-        item.id: size
-        for item in files
-        if (size := known_arena(folder.path / item.file)) is not None
-    }
-    found = chosen_file(files, times, shop.meter.dense.ms, planner.limits, planner.bar, memory)
+    measured = _measured(planner, files)
+    goal, limits = shop.plan.goal, dict(planner.limits)
+    if measured.relative:
+        limits["latency"] = goal.costs["latency"].amount
+    found = chosen_file(files, measured, limits, planner.bar)
     net = _net_of(found.chosen, nets)
     if found.used < 1 - UNUSED:
         notes = (*notes, _unused(found.used, net))
     folder.write_compressed(of_net(record, net or shop.whole(name, planner.formats), planner))
-    path = ship(
-        folder.ship, _shipped(planner, found, net, files, times, memory, notes), work.data, name
-    )
+    path = ship(folder.ship, _shipped(planner, found, net, files, measured, notes), work.data, name)
     outcome = Outcome(
-        goals_text(shop.plan.goal, planner.limits, planner.bar),
+        goals_text(goal, planner.limits, planner.bar),
         found.met,
         found.chosen.id,
         found.lines,
@@ -68,6 +61,22 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
     )
     write_json(folder.outcome, outcome.to_json())
     return outcome
+
+
+def _measured(planner: Planner, files: Sequence[Artifact]) -> Measured:
+    """Reads times off the folder, and memory off the files."""
+    folder = planner.shop.folder
+    times = {
+        key: Latency.from_json(value, folder.latency)
+        for key, value in read_json(folder.latency).items()
+    }
+    sizes = {item.id: known_arena(folder.path / item.file) for item in files}
+    latency = planner.shop.plan.goal.latency
+    return Measured(
+        times,
+        {key: size for key, size in sizes.items() if size is not None},
+        latency is not None and latency.relative,
+    )
 
 
 def _unused(used: float, net: Net | None) -> str:
@@ -92,31 +101,31 @@ def _shipped(
     found: Judgement,
     net: Net | None,
     files: Sequence[Artifact],
-    times: dict[str, Latency],
-    memory: dict[str, int],
+    measured: Measured,
     notes: tuple[str, ...],
 ) -> Shipped:
     shop, chosen = planner.shop, found.chosen
     dense = next(item for item in files if item.variant == "dense" and item.format == FIRST)
     steps = ["nothing was removed: the format alone does it"]
     if net is not None and not net.whole:
-        groups = (net.channels or {})["groups"]
+        report = net.channels or {}
+        groups, repair = report["groups"], report["repair"]
         kept, total = (sum(row[key] for row in groups) for key in ("kept", "total"))
         left = f", and {len(net.dropped)} residual block(s) left" if net.dropped else ""
+        teachers = " and ".join(item.path.stem for item in shop.case.dense.teachers.each)
+        taught = f", taught by {teachers}" if teachers else ", by labels"
         steps = [
             f"channels: {kept:,} of {total:,} stay in {len(groups)} groups{left}, chosen by what "
             "the outputs lose",
-            f"repaired on {shop.plan.repair:,} unlabelled training examples"
-            if shop.plan.repair
+            f"repaired on {repair['examples']:,} unlabelled training examples"
+            if repair
             else "not repaired",
-            f"fine-tuned for {net.epochs} epochs, taught by the original"
-            if net.epochs
-            else "not fine-tuned",
+            f"fine-tuned for {net.epochs} epochs{taught}" if net.epochs else "not fine-tuned",
         ]
     if chosen.format != FIRST:
         steps.append(f"stored as {chosen.format}, after training")
     model = shop.model if net is None else shop.model_of(net)
     return Shipped(
-        shop.folder.path / chosen.file, model, dense, chosen, times, found.lines, tuple(steps),
-        notes, memory,
+        shop.folder.path / chosen.file, model, dense, chosen, measured, found.lines,
+        tuple(steps), notes,
     )  # fmt: skip

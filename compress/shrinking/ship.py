@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,12 +15,12 @@ from compress._version import __version__
 from compress.core.columns import taken
 from compress.data import Preprocessing
 from compress.measure import formats
-from compress.measure.latency_record import Latency
 from compress.measure.runtimes import session_for
 from compress.measure.sampling import wilson
 from compress.model.io import save_model
 from compress.model.ports import input_names, listed
 from compress.run.compressed import Artifact
+from compress.shrinking.choosing import Measured
 from compress.task import has_classes
 
 if TYPE_CHECKING:
@@ -41,22 +40,20 @@ class Shipped:
         model: The same net in Keras.
         dense: The original's float32 file, as it was measured.
         small: This one.
-        times: Latencies of both.
+        measured: Times and memory of both.
         lines: What was asked for and what came of it.
         steps: What was done.
         notes: What there is to know.
-        memory: Bytes of LiteRT's arena, by file.
     """
 
     file: Path
     model: keras.Model
     dense: Artifact
     small: Artifact
-    times: Mapping[str, Latency]
+    measured: Measured
     lines: tuple[str, ...]
     steps: tuple[str, ...]
     notes: tuple[str, ...]
-    memory: Mapping[str, int]
 
 
 def ship(folder: Path, shipped: Shipped, data: Dataset, name: str) -> Path:
@@ -115,7 +112,7 @@ def _example(path: Path, file: Path, model: keras.Model, data: Dataset) -> dict[
 
 
 def _card(shipped: Shipped, data: Dataset, name: str, keras_file: Path) -> dict[str, Any]:
-    dense, small, times = shipped.dense, shipped.small, shipped.times
+    dense, small, measured = shipped.dense, shipped.small, shipped.measured
     rows = []
     for metric in small.test:
         before, after = (_quality(metric, item, data) for item in (dense, small))
@@ -127,25 +124,26 @@ def _card(shipped: Shipped, data: Dataset, name: str, keras_file: Path) -> dict[
     ):
         old, new = getattr(dense, own), getattr(small, own)
         rows.append((title, show(old), show(new), f"{old / new:.2f}"))
-    old, new = (shipped.memory.get(item.id) for item in (dense, small))
+    old, new = (measured.memory.get(item.id) for item in (dense, small))
     ratio = f"{old / max(1, new):.2f}" if old is not None and new is not None else ""
     rows.append(("arena", formats.size(old), formats.size(new), ratio))
-    first, second = times.get(dense.id), times.get(small.id)
-    measured = ""
+    first, second = (measured.times.get(item.id) for item in (dense, small))
+    how = ""
     if first and second:
         old_ms, new_ms = first.median_ms, second.median_ms
+        threads = "1 thread" if second.threads == 1 else f"{second.threads} threads"
         ends = f"{second.ratio:.2f} [{second.ratio_low:.2f}, {second.ratio_high:.2f}]"
         rows.append(("latency", formats.time(old_ms), formats.time(new_ms), ends))
-        measured = (
-            f"Latency is measured: {second.runtime}, {second.device}, {second.threads} "
-            f"thread(s), batch 1, medians of {second.runs:,} runs of {second.instances} instances; "
+        how = (
+            f"Latency is measured: {second.runtime}, {second.device}, {threads}, "
+            f"batch 1, medians of {second.runs:,} runs of {second.instances} instances; "
             "in brackets the 95 % interval of the ratio. The arena is what LiteRT's built-in "
             "kernels set aside for activations, measured. MACs and parameters are counted."
         )
     return {
         "file": shipped.file.name, "format": small.format, "model": name, "version": __version__,
         "date": f"{datetime.now(UTC):%Y-%m-%d}", "lines": shipped.lines, "rows": rows,
-        "measured": measured, "steps": shipped.steps, "keras": keras_file.name,
+        "measured": how, "steps": shipped.steps, "keras": keras_file.name,
         "tested": f"{small.tested or 0:,}", "notes": shipped.notes,
     }  # fmt: skip
 

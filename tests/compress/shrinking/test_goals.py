@@ -15,7 +15,7 @@ from compress.plan.goal import GoalOptions
 from compress.plan.shrink import ShrinkPlan
 from compress.run.compressed import Artifact
 from compress.shrinking.case import refuse_learnt
-from compress.shrinking.choosing import chosen_file, costs_of
+from compress.shrinking.choosing import Measured, chosen_file
 from compress.shrinking.dense import DenseFiles
 from compress.shrinking.goals import Bar, cost_limits, cost_text, goals_text
 
@@ -75,7 +75,9 @@ def test_a_model_at_chance_is_refused(blobs: Dataset) -> None:
 def test_goals_in_words() -> None:
     goal = GoalOptions(latency=0.5, max_drop=1)
     text = goals_text(goal, {"latency": 1.0}, Bar("accuracy", 0.9, 0.89))
-    assert text == "latency 0.5x (1.00 ms), validation accuracy at least 0.8900"
+    assert text == "latency 0.5x, validation accuracy at least 0.8900"
+    both = goals_text(GoalOptions(size=0.5, latency="3ms"), {"size": 500.0, "latency": 3.0}, BAR)
+    assert both == "size 0.5x (0.5 kB), latency 3ms"
     assert cost_text("macs", 2_000_000) == "2.00 M MACs"
 
 
@@ -136,48 +138,64 @@ FILES = [
 TIMES = times(m=1.0, half=2.0, third=4.0)
 
 
-def test_costs_are_told_in_the_time_of_the_dense_file() -> None:
-    found = costs_of(FILES[1], TIMES, 2.0)
-    assert found == {"size": 500.0, "macs": 50.0, "params": 10.0, "latency": 1.0}
+SHARES = Measured(TIMES, {"half.float32": 400}, relative=True)
+BAR = Bar("accuracy", 0.90, None)
+
+
+def test_what_is_measured_is_told_as_it_was_asked_for() -> None:
+    found = SHARES.costs(FILES[1])
+    assert found == {
+        "size": 500.0, "macs": 50.0, "params": 10.0, "peak_memory": 400.0, "latency": 0.5
+    }  # fmt: skip
+    # its own milliseconds, where milliseconds were asked for; no memory where none is known
+    plain = replace(SHARES, relative=False)
+    assert plain.costs(FILES[2]) == {
+        "size": 300.0, "macs": 30.0, "params": 10.0, "latency": 0.25
+    }  # fmt: skip
+    assert SHARES.text("latency", FILES[1], 0.6) == (
+        "latency: 0.5x of the model's own (500 us), asked for at most 0.6x"
+    )
+    assert plain.text("latency", FILES[1], 0.6) == "latency: 500 us, asked for at most 600 us"
 
 
 def test_the_best_file_that_meets_the_costs_is_chosen() -> None:
-    bar = Bar("accuracy", 0.90, None)
-    found = chosen_file(FILES, TIMES, 2.0, {"latency": 1.0}, bar)
+    found = chosen_file(FILES, SHARES, {"latency": 0.5}, BAR)
     assert (found.chosen.id, found.met) == ("half.float32", True)
     # within the spread of times, not beyond
-    assert chosen_file(FILES, TIMES, 2.0, {"latency": 0.98}, bar).chosen.id == "half.float32"
-    assert chosen_file(FILES, TIMES, 2.0, {"latency": 0.96}, bar).chosen.id == "third.float32"
+    assert chosen_file(FILES, SHARES, {"latency": 0.49}, BAR).chosen.id == "half.float32"
+    assert chosen_file(FILES, SHARES, {"latency": 0.48}, BAR).chosen.id == "third.float32"
     # sizes do not spread
-    assert chosen_file(FILES, TIMES, 2.0, {"size": 499.0}, bar).chosen.id == "third.float32"
-    both = chosen_file(FILES, TIMES, 2.0, {"latency": 1.0, "macs": 40.0}, bar)
+    assert chosen_file(FILES, SHARES, {"size": 499.0}, BAR).chosen.id == "third.float32"
+    both = chosen_file(FILES, SHARES, {"latency": 0.5, "macs": 40.0}, BAR)
     assert (both.chosen.id, both.met) == ("third.float32", True)
+    assert both.used == pytest.approx(0.75)
 
 
 def test_a_missed_goal_is_said() -> None:
-    found = chosen_file(FILES, TIMES, 2.0, {"size": 100.0}, Bar("accuracy", 0.9, None))
+    found = chosen_file(FILES, SHARES, {"size": 100.0}, BAR)
     assert (found.chosen.id, found.met) == ("third.float32", False)
     assert "0.3 kB, asked for at most 0.1 kB" in found.lines[0]
-    low = chosen_file(FILES, TIMES, 2.0, {"size": 300.0}, Bar("accuracy", 0.9, 0.85))
+    low = chosen_file(FILES, SHARES, {"size": 300.0}, Bar("accuracy", 0.9, 0.85))
     assert (low.chosen.id, low.met) == ("third.float32", False)
     assert low.lines[1] == (
         "validation accuracy: 0.9000 -> 0.8000 (-10.00 points), asked for at least 0.8500"
     )
+    same = chosen_file(FILES[:1], SHARES, {"size": 1000.0}, BAR)
+    assert "(+0.00 points)" in same.lines[1]
 
 
 def test_without_costs_the_fastest_good_file_is_chosen() -> None:
-    held = chosen_file(FILES, TIMES, 2.0, {}, Bar("accuracy", 0.9, 0.75))
+    held = chosen_file(FILES, SHARES, {}, Bar("accuracy", 0.9, 0.75))
     assert (held.chosen.id, held.met) == ("third.float32", True)
     # of a front: within a point
-    front = chosen_file(FILES, TIMES, 2.0, {}, Bar("accuracy", 0.9, None))
+    front = chosen_file(FILES, SHARES, {}, Bar("accuracy", 0.9, None))
     assert (front.chosen.id, front.met) == ("half.float32", True)
 
 
 def test_only_times_may_be_passed_by_their_spread() -> None:
-    bar = Bar("accuracy", 0.90, None)
-    # "half" takes 1.0 ms and 500 bytes: 2 % above 0.98 ms is spread, above 490 bytes it is not
-    assert chosen_file(FILES, TIMES, 2.0, {"latency": 0.98}, bar).chosen.id == "half.float32"
-    both = chosen_file(FILES, TIMES, 2.0, {"latency": 0.98, "size": 490.0}, bar)
+    # "half" takes 0.5x and 500 bytes: 2 % above 0.49x is spread, above 490 bytes it is not
+    assert chosen_file(FILES, SHARES, {"latency": 0.49}, BAR).chosen.id == "half.float32"
+    both = chosen_file(FILES, SHARES, {"latency": 0.49, "size": 490.0}, BAR)
     assert both.chosen.id == "third.float32"
 
 

@@ -265,7 +265,7 @@ def test_a_net_is_taught_by_the_original(trained: Any, digits: Dataset, tmp_path
     (record,) = result.report.compressed
     assert record.finetuned == 3
     assert record.teacher == "net"
-    assert "taught by the original" in (result.file.parent / "README.md").read_text()
+    assert "taught by net" in (result.file.parent / "README.md").read_text()
     assert not (result.folder / "unfinished").exists()
 
 
