@@ -143,7 +143,7 @@ def write_files(
 
 def answered_by_file(
     model: keras.Model,
-    session: Session,
+    session: Session | Sequence[Session],
     x: Any,
     on_progress: Callable[[float], None] | None = None,
 ) -> Any:
@@ -151,7 +151,7 @@ def answered_by_file(
 
     Args:
         model: That the file was made of.
-        session: Of the file.
+        session: Of the file; several share the examples.
         x: Model inputs (n, ...), or such arrays by name.
         on_progress: Called now and then with the share that is done.
 
@@ -171,7 +171,7 @@ def answered_by_file(
 
 def answered_part(
     model: keras.Model,
-    session: Session,
+    session: Session | Sequence[Session],
     data: Dataset,
     part: str,
     on_progress: Callable[[float], None] | None = None,

@@ -122,11 +122,12 @@ class FileJudge:
     def answers(self, path: Path, part: str) -> Any:
         """Returns what a file answers to a part ("test" or "val")."""
         from compress.exporting.files import answered_part
-        from compress.measure.runtimes import session_for
+        from compress.measure.quality import sessions_for
 
         doing = {"test": "testing", "val": "validating"}[part]
         told = partial(self._work.progress, f"{doing} {path.name}")
-        return answered_part(self._model, session_for(path), self._work.data, part, told)
+        sessions = sessions_for(path, self._work.device.threads)
+        return answered_part(self._model, sessions, self._work.data, part, told)
 
 
 def artifacts_of(
