@@ -23,6 +23,9 @@ if TYPE_CHECKING:
         TrainingDiverged,
     )
     from compress.data import Dataset, Split, load_data
+    from compress.devices.exporting import export_latency_table
+    from compress.devices.importing import import_latency_table
+    from compress.devices.record import DeviceTimes
     from compress.distillation import DistillResult, distill
     from compress.exporting import Exported, export
     from compress.measure import Analysis, count_macs, measure_latency
@@ -68,6 +71,7 @@ _PLACES = {
     "CompressResult": "compress.pipeline.compression:CompressResult",
     "DataOptions": "compress.plan:DataOptions",
     "Dataset": "compress.data:Dataset",
+    "DeviceTimes": "compress.devices.record:DeviceTimes",
     "DistillOptions": "compress.plan:DistillOptions",
     "DistillResult": "compress.distillation:DistillResult",
     "ExportOptions": "compress.plan:ExportOptions",
@@ -100,6 +104,8 @@ _PLACES = {
     "coupled_groups": "compress.prune.channels:coupled_groups",
     "distill": "compress.distillation:distill",
     "export": "compress.exporting:export",
+    "export_latency_table": "compress.devices.exporting:export_latency_table",
+    "import_latency_table": "compress.devices.importing:import_latency_table",
     "load_data": "compress.data:load_data",
     "load_model": "compress.model.io:load_model",
     "measure_latency": "compress.measure:measure_latency",
@@ -121,6 +127,7 @@ __all__ = [
     "CompressResult",
     "DataOptions",
     "Dataset",
+    "DeviceTimes",
     "DistillOptions",
     "DistillResult",
     "ExportOptions",
@@ -154,6 +161,8 @@ __all__ = [
     "coupled_groups",
     "distill",
     "export",
+    "export_latency_table",
+    "import_latency_table",
     "load_data",
     "load_model",
     "measure_latency",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from compress.core.counts import number_text
 from compress.plan.fields import option, require, settle
-from compress.plan.forms import Given
+from compress.plan.forms import Given, Place
 from compress.plan.target import SizeTarget, Target, TimeTarget
 
 TIMED = ("float32", "float16", "dynamic", "int8")
@@ -24,6 +24,11 @@ class GoalOptions:
         "--latency",
         "time of one inference: 0.5x (of the model's float32 file; also: 2x faster) or 3ms; "
         "measured with the runtime and threads of the timing",
+    )
+    latency_table: Place = option(
+        None,
+        "--latency-table",
+        "times of another device, which the latency is of: a file of paretune latency-table import",
     )
     size: Given[SizeTarget | None, SizeTarget | str | float | None] = option(
         None, "--size", "size of the file: 0.25x (of the model's float32 file) or 200KB"
@@ -69,6 +74,11 @@ class GoalOptions:
             rule = "be above 0; a share at most 1"
             ok = target.amount > 0 and (target.amount <= 1 or not target.relative)
             require(ok, name, rule, target)
+        require(
+            self.latency_table is None or self.latency is not None,
+            "latency_table", "stand beside a latency, which it is of", f"'{self.latency_table}'",
+            "Give --latency.",
+        )  # fmt: skip
         require(
             self.max_drop is None or self.min_quality is None,
             "max_drop",

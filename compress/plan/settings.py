@@ -849,6 +849,9 @@ class ShrinkSettings(TypedDict, total=False):
     """time of one inference: 0.5x (of the model's float32 file; also: 2x faster) or 3ms; measured
     with the runtime and threads of the timing."""
 
+    latency_table: str | Path | None
+    """times of another device, which the latency is of: a file of paretune latency-table import."""
+
     size: SizeTarget | str | float | None
     """size of the file: 0.25x (of the model's float32 file) or 200KB."""
 

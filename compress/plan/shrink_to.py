@@ -66,6 +66,11 @@ class ShrinkTo(Written):
     @classmethod
     def _checked(cls, values: dict[str, Any], name: str) -> Self:
         goal = GoalOptions(**values)
+        if goal.latency_table is not None:
+            raise InputError(
+                f"{name} must be good for each model of a run. Received: latency_table, which is "
+                "of one. Give it to paretune shrink."
+            )
         if not goal.costs and not goal.judged:
             raise InputError(
                 f"{name} must name a cost or a quality, like latency=0.5x or max_drop=1. Received: "

@@ -14,6 +14,8 @@ from compress.plan.shrink import ShrinkPlan
 if TYPE_CHECKING:
     import keras
 
+    from compress.devices.record import DeviceTimes
+
 
 def refuse_learnt(learnt: bool) -> None:
     """Refuses validation data that have been learnt: by them nets and files are chosen.
@@ -40,6 +42,7 @@ class Case:
         work: Data, plan (a `ShrinkPlan`), device.
         dense: The model, with teachers.
         notes: What is known already.
+        device: Times of the device that a latency is of; None: it is of this machine.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Case:
     work: Work
     dense: Prepared
     notes: tuple[str, ...] = ()
+    device: DeviceTimes | None = None
 
     @property
     def plan(self) -> ShrinkPlan:

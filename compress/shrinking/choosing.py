@@ -33,6 +33,37 @@ class Judgement:
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """Times on a device that is not at hand.
+
+    Attributes:
+        device: As the user calls it.
+        own_ms: Of the model's own float32 file, measured there.
+        ms: Of files by id: the model's own measured, the others estimated.
+        own: Ids of those that were measured.
+    """
+
+    device: str
+    own_ms: float
+    ms: Mapping[str, float]
+    own: frozenset[str]
+
+    def told(self, file: str) -> str:
+        """Returns the time of a file, and where it comes from."""
+        how = "measured" if file in self.own else "estimated"
+        return f"{cost_text('latency', self.ms[file])} on {self.device}, {how}"
+
+    def text(self, file: str, limit: float, relative: bool) -> str:
+        """Returns the time of a file beside what was asked for."""
+        if relative:
+            share = self.ms[file] / self.own_ms
+            own = f"{share:.3g}x of the model's own ({self.told(file)})"
+            return f"latency: {own}, asked for at most {limit:.3g}x"
+        asked = cost_text("latency", limit)
+        return f"latency: {self.told(file)}, asked for at most {asked}"
+
+
+@dataclass(frozen=True)
 class Measured:
     """What was measured on files, all of one session.
 
@@ -41,11 +72,13 @@ class Measured:
         memory: Bytes of LiteRT's arenas, by file, where they can be read off.
         relative: Whether a time is asked for as a share of that file's: then paired ratios
             decide, which the clock of the processor does not move.
+        elsewhere: Times on the device that a latency is of; None: it is of this machine.
     """
 
     times: Mapping[str, Latency]
     memory: Mapping[str, int]
     relative: bool
+    elsewhere: Elsewhere | None = None
 
     def costs(self, artifact: Artifact) -> dict[str, float]:
         """Returns what a file costs: milliseconds (or the share of them), bytes, counts."""
@@ -56,7 +89,11 @@ class Measured:
         }
         if artifact.id in self.memory:
             found["peak_memory"] = float(self.memory[artifact.id])
-        if artifact.id in self.times:
+        if self.elsewhere is not None:
+            if artifact.id in self.elsewhere.ms:
+                ms = self.elsewhere.ms[artifact.id]
+                found["latency"] = ms / self.elsewhere.own_ms if self.relative else ms
+        elif artifact.id in self.times:
             time = self.times[artifact.id]
             found["latency"] = 1.0 / time.ratio if self.relative else time.median_ms
         return found
@@ -64,6 +101,8 @@ class Measured:
     def text(self, name: str, artifact: Artifact, limit: float) -> str:
         """Returns a cost beside what was asked for."""
         value = self.costs(artifact)[name]
+        if name == "latency" and self.elsewhere is not None:
+            return self.elsewhere.text(artifact.id, limit, self.relative)
         if name == "latency" and self.relative:
             ms = cost_text(name, self.times[artifact.id].median_ms)
             own, asked = f"{value:.3g}x of the model's own ({ms})", f"{limit:.3g}x"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compress.core.atomic_files import read_json, write_json
 from compress.measure.arena import known_arena
@@ -11,7 +11,7 @@ from compress.measure.latency_record import Latency
 from compress.pipeline.timing import measure_stage
 from compress.run.compressed import Artifact
 from compress.run.outcome import Outcome
-from compress.shrinking.choosing import Judgement, Measured, chosen_file
+from compress.shrinking.choosing import Elsewhere, Judgement, Measured, chosen_file
 from compress.shrinking.dense import FIRST
 from compress.shrinking.goals import goals_text
 from compress.shrinking.net import Net
@@ -19,6 +19,7 @@ from compress.shrinking.ship import Shipped, ship
 from compress.shrinking.way import of_net, recorded
 
 if TYPE_CHECKING:
+    from compress.devices.record import DeviceTimes
     from compress.shrinking.planner import Planner
 
 UNUSED = 0.1
@@ -41,12 +42,14 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
     measure_stage(folder, work.plan, work.progress)
     (record,) = (item for item in folder.read_compressed() if item.model == name)
     files = record.files()
-    measured = _measured(planner, files)
+    measured = _measured(planner, files, nets)
     goal, limits = shop.plan.goal, dict(planner.limits)
     if measured.relative:
         limits["latency"] = goal.costs["latency"].amount
     found = chosen_file(files, measured, limits, planner.bar)
     net = _net_of(found.chosen, nets)
+    if (device := shop.meter.device) is not None:
+        notes = (*notes, _of_device(device, shop.fitter.estimates(FIRST).of["latency"]))
     if found.used < 1 - UNUSED:
         notes = (*notes, _unused(found.used, net))
     folder.write_compressed(of_net(record, net or shop.whole(name, planner.formats), planner))
@@ -63,8 +66,8 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
     return outcome
 
 
-def _measured(planner: Planner, files: Sequence[Artifact]) -> Measured:
-    """Reads times off the folder, and memory off the files."""
+def _measured(planner: Planner, files: Sequence[Artifact], nets: Sequence[Net]) -> Measured:
+    """Reads times off the folder, memory off the files, and times elsewhere off the nets."""
     folder = planner.shop.folder
     times = {
         key: Latency.from_json(value, folder.latency)
@@ -76,6 +79,31 @@ def _measured(planner: Planner, files: Sequence[Artifact]) -> Measured:
         times,
         {key: size for key, size in sizes.items() if size is not None},
         latency is not None and latency.relative,
+        _elsewhere(planner, nets),
+    )
+
+
+def _elsewhere(planner: Planner, nets: Sequence[Net]) -> Elsewhere | None:
+    """Returns what files take on the device that a latency is of; None: it is of this machine."""
+    meter, name = planner.shop.meter, planner.shop.case.name
+    if meter.device is None:
+        return None
+    own = {f"{name}.{kind}": ms for kind, ms in meter.dense.times.items()}
+    small = {
+        f"{net.name}.{kind}": ms
+        for net in nets if not net.whole
+        for kind, ms in net.device_ms.items()
+    }  # fmt: skip
+    return Elsewhere(meter.device.device, meter.dense.ms, {**small, **own}, frozenset(own))
+
+
+def _of_device(device: DeviceTimes, times: Any) -> str:
+    """Says what times on a device are made of."""
+    error = times.calibration.error
+    return (
+        f"times on {device.device} ({device.tool}, {device.date}) are estimated from files of "
+        f"single calls; whole nets that the estimate had not seen were {100 * error:.1f} % off on "
+        "the average. Time the file there before you rely on them"
     )
 
 

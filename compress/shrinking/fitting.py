@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from compress.prune.channels.selection.measured_times import measured_times
 from compress.prune.channels.selection.solver import TOLERANCE
 from compress.prune.channels.surgery import sliced_model
 from compress.run.directory import LOG
+from compress.shrinking.elsewhere import time_model
 from compress.shrinking.estimates import Choice, Estimates
 from compress.shrinking.goals import cost_text
 from compress.shrinking.meter import Meter
@@ -94,7 +95,9 @@ class Fitter:
             blocks = blocks_of(self.coupling) if options.blocks else ()
             if goals.peak_memory is not None:
                 found["peak_memory"] = working_sets(self.coupling, allowed, blocks)
-            if goals.latency is not None or not goals.costs:
+            if (device := self.meter.device) is not None:
+                found["latency"] = time_model(device, self.plan, self.coupling, format)
+            elif goals.latency is not None or not goals.costs:
                 self.work.progress(f"timing layers, {format}", 0.0)
                 threads = self.plan.latency.threads
                 known = kept_table("litert", format, threads)
@@ -118,6 +121,18 @@ class Fitter:
                 found["latency"] = times
             self._estimates[format] = Estimates(found)
         return self._estimates[format]
+
+    @property
+    def _elsewhere(self) -> frozenset[str]:
+        """Costs that no file can be asked for here."""
+        return frozenset() if self.meter.device is None else frozenset({"latency"})
+
+    def device_ms(self, selection: Selection, formats: Sequence[str]) -> dict[str, float]:
+        """Returns what a choice takes on the device of a table of times, by format; {}: none."""
+        if self.meter.device is None:
+            return {}
+        choice = Choice.of(self.coupling, selection.mask, selection.dropped)
+        return {name: self.estimates(name).at(choice)["latency"] for name in formats}
 
     def chooser(self, goals: Mapping[str, float], estimates: Estimates) -> Chooser:
         """Returns what chooses; choices near the first one that is asked for are judged whole."""
@@ -155,7 +170,9 @@ class Fitter:
                 break  # widths come in steps: no other choice is nearer
             measured.add(key)
             small = sliced_model(self.coupling, selection.mask, selection.dropped)
-            costs = self.meter.costs(small, format, goals.keys())
+            choice = Choice.of(self.coupling, selection.mask, selection.dropped)
+            costs = self.meter.costs(small, format, goals.keys() - self._elsewhere)
+            costs |= {key: estimates.at(choice)[key] for key in self._elsewhere & goals.keys()}
             used = max(costs[key] / goal for key, goal in goals.items())
             if used <= 1.0 and (best is None or used > best.used):
                 best = Fitted(selection, estimates, costs, used, count)
@@ -165,7 +182,6 @@ class Fitter:
                 least = costs
                 if selection.choice.cost > aim * (1 + TOLERANCE):
                     break  # nothing thinner is allowed
-            choice = Choice.of(self.coupling, selection.mask, selection.dropped)
             estimates, aim = estimates.put_right(choice, costs), AIM
         if best is None:
             assert least is not None

@@ -20,6 +20,8 @@ from compress.shrinking.goals import FILES
 if TYPE_CHECKING:
     import keras
 
+    from compress.devices.record import DeviceTimes
+
 PRECISION = 0.01
 """Relative half-width at which the timing of one file ends."""
 SECONDS = 15.0
@@ -36,6 +38,7 @@ class Meter:
         folder: In which these files lie.
         seed: Of the order of the timing.
         input_shape: At which MACs are counted.
+        device: Times of another device, which a latency is of; None: it is of this machine.
     """
 
     dense: DenseFiles
@@ -44,6 +47,7 @@ class Meter:
     folder: Path
     seed: int
     input_shape: Any = None
+    device: DeviceTimes | None = None
 
     def costs(self, model: keras.Model, format: str, names: Collection[str]) -> dict[str, float]:
         """Returns costs of a net: counted, and measured on a file of a format.

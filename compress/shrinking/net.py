@@ -33,6 +33,8 @@ class Net(Record):
         epochs, best_epoch: Of its fine-tuning, and which of them was kept.
         seconds: That its stages took so far.
         notes: What there is to know about it.
+        device_ms: Milliseconds of its files by format on the device of a table of times,
+            estimated from it; {}: times are measured here.
         channels: The channel report, as JSON; None where nothing left.
     """
 
@@ -56,6 +58,7 @@ class Net(Record):
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     channels: dict[str, Any] | None = None
+    device_ms: dict[str, float] = field(default_factory=dict)
 
     def flaw(self) -> str:
         """See `Record.flaw`."""

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress._version import __version__
+from compress.core.atomic_files import write_text
 from compress.core.columns import taken
+from compress.core.templates import filled
 from compress.data import Preprocessing
 from compress.measure import formats
 from compress.measure.runtimes import session_for
@@ -80,8 +82,10 @@ def ship(folder: Path, shipped: Shipped, data: Dataset, name: str) -> Path:
         shutil.copyfile(about, made / "feed.json")
         scaling = _example(made / "example.npz", file, shipped.model, data)
         labels = list(data.class_names) if has_classes(data.kind) else []
-        _fill("feed.py.jinja", made / "feed.py", file=file.name, labels=labels, scaling=scaling)
-        _fill("README.md.jinja", made / "README.md", **_card(shipped, data, name, keras_file))
+        feed = filled(TEMPLATES, "feed.py.jinja", file=file.name, labels=labels, scaling=scaling)
+        write_text(made / "feed.py", feed)
+        card = filled(TEMPLATES, "README.md.jinja", **_card(shipped, data, name, keras_file))
+        write_text(made / "README.md", card)
         old = Path(place) / "old"
         if folder.exists():
             folder.replace(old)
@@ -140,6 +144,10 @@ def _card(shipped: Shipped, data: Dataset, name: str, keras_file: Path) -> dict[
             "in brackets the 95 % interval of the ratio. The arena is what LiteRT's built-in "
             "kernels set aside for activations, measured. MACs and parameters are counted."
         )
+    if (elsewhere := measured.elsewhere) is not None:
+        before, after = (elsewhere.told(item.id) for item in (dense, small))
+        share = elsewhere.ms[dense.id] / elsewhere.ms[small.id]
+        rows.append(("latency elsewhere", before, after, f"{share:.2f}"))
     return {
         "file": shipped.file.name, "format": small.format, "model": name, "version": __version__,
         "date": f"{datetime.now(UTC):%Y-%m-%d}", "lines": shipped.lines, "rows": rows,
@@ -157,15 +165,3 @@ def _quality(metric: str, item: Artifact, data: Dataset) -> str:
     elif metric == data.task.qualities[0]:
         ends = item.test_interval
     return f"{text} {formats.interval(metric, ends)}" if ends else text
-
-
-def _fill(template: str, path: Path, **values: Any) -> None:
-    """Writes a file from a template; it is no HTML, so nothing is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=False,
-        keep_trailing_newline=True,
-    )  # fmt: skip
-    text = environment.get_template(template).render(**values)
-    path.write_text(text, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 import time
@@ -24,6 +25,7 @@ from compress.prune.channels.selection.feasible import check_feasible
 from compress.run.outcome import Outcome
 from compress.run.records import read_record
 from compress.shrinking.case import Case, refuse_learnt
+from compress.shrinking.elsewhere import device_times
 from compress.shrinking.finishing import finished
 from compress.shrinking.folder import ShrinkFolder
 from compress.shrinking.pace import Pace
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     import keras
 
+    from compress.devices.record import DeviceTimes
     from compress.plan.settings import ShrinkSettings
     from compress.report import Report
 
@@ -177,15 +180,20 @@ def _shrunk(found: Opened) -> ShrinkResult:
     assert isinstance(folder, ShrinkFolder)
     refuse_learnt(found.val_learnt)
     pace = Pace(plan.goal.budget)
-    check_feasible(found.dense.subject.coupling, plan.channels)
+    coupling = found.dense.subject.coupling
+    check_feasible(coupling, plan.channels)
+    device = device_times(plan, coupling)
+    facts = found.facts
+    if plan.goal.latency_table is not None:
+        facts["times"] = hashlib.sha256(plan.goal.latency_table.read_bytes()).hexdigest()
     command = command_line(plan, found.given.path)
-    folder.claim("shrink", plan, found.facts, {"command": command})
+    folder.claim("shrink", plan, facts, {"command": command})
     with folder.locked(), folder.logging():
         found.begin(folder)
         if folder.outcome.exists():
             outcome = read_record(folder.outcome, Outcome)
         else:
-            outcome = _done(found, folder, pace, command, began)
+            outcome = _done(found, folder, pace, command, began, device)
         report = render(folder.path)
     small = outcome.chosen.rpartition(".")[0]
     files = {
@@ -200,9 +208,12 @@ def _shrunk(found: Opened) -> ShrinkResult:
     )
 
 
-def _done(found: Opened, folder: ShrinkFolder, pace: Pace, command: str, began: float) -> Outcome:
+def _done(
+    found: Opened, folder: ShrinkFolder, pace: Pace, command: str, began: float,
+    device: DeviceTimes | None,
+) -> Outcome:  # fmt: skip
     given = found.given
-    case = Case(given.name, given.file, given.path, found.work, found.dense, found.notes)
+    case = Case(given.name, given.file, given.path, found.work, found.dense, found.notes, device)
     planner = planner_for(case, folder, pace)
     outcome = finished(planner, planner.run(), command, began)
     shutil.rmtree(folder.path / "unfinished", ignore_errors=True)

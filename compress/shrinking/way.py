@@ -41,7 +41,9 @@ def planner_for(case: Case, folder: ShrinkFolder, pace: Pace) -> Planner:
     dense, plan, data = dense_files(case, folder), case.plan, case.work.data
     bar = Bar.of(plan.goal, dense, data)
     shape = counted_at(case.model, data.input_shapes)
-    meter = Meter(dense, plan.latency, "litert", folder.path, plan.seed, shape)
+    if (device := case.device) is not None:
+        dense = replace(dense, times={name: device.own_ms(name) for name in dense.val})
+    meter = Meter(dense, plan.latency, "litert", folder.path, plan.seed, shape, device)
     shop = Workshop(case, folder, meter)
     if plan.goal.peak_memory is not None:
         arena_bytes(folder.path / dense.file)  # raises where it cannot be read off

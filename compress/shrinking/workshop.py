@@ -134,6 +134,7 @@ class Workshop:
             seconds=time.perf_counter() - began,
             notes=tuple(found.report.notes),
             channels=found.report.to_json(),
+            device_ms=self.fitter.device_ms(selection, formats),
         )
         self._write(net)
         return net
@@ -213,10 +214,12 @@ class Workshop:
         costs: dict[str, float],
         formats: tuple[str, ...],
     ) -> Net:
-        val = {key: dict(item) for key, item in self.meter.dense.val.items() if key in formats}
+        dense, device = self.meter.dense, self.meter.device
+        val = {key: dict(item) for key, item in dense.val.items() if key in formats}
         return Net(
             name, format, formats, dict(goals), costs, self.counted.macs, self.counted.params, 1.0,
             True, (), 0, REPAIRED, val, val,
+            device_ms={} if device is None else {key: dense.times[key] for key in val},
         )  # fmt: skip
 
     def _file(self, name: str, stage: str) -> Path:

@@ -15,7 +15,7 @@ from search.cli.run import print_report
 
 BASIC = (
     "data", "latency", "size", "macs", "params", "max_drop", "min_quality", "budget", "no_train",
-    "recipe",    "formats", "task", "finetune_epochs", "device", "out",
+    "recipe", "formats", "task", "finetune_epochs", "device", "out",
 )  # fmt: skip
 """The options that `paretune shrink --help` shows."""
 REFUSED = {

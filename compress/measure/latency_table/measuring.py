@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,9 @@ import numpy as np
 
 from compress.core.counts import MORE_THREADS, MOST_THREADS, whole
 from compress.core.device import cpu_name
-from compress.core.errors import InputError, RunFailed
-from compress.measure.counting import count_macs
+from compress.core.errors import RunFailed
 from compress.measure.latency import Entry, time_entries
+from compress.measure.latency_table.calls import CallItem, batches, empty_model, estimated
 from compress.measure.latency_table.key import CallKey
 from compress.measure.latency_table.record import CallTime, LatencyTable
 from compress.measure.runtimes import RUNTIMES
@@ -35,9 +35,6 @@ OnProgress = Callable[[str, float], None]
 ERROR = 0.03
 SECONDS_A_CALL = 1.0
 """Of timing at most, where no budget is given: a quiet machine takes 0.1 to 0.3."""
-AT_ONCE = 256
-BYTES_AT_ONCE = 2**28
-"""Calls in one conversion, and bytes of their weights: files are timed while all are in memory."""
 _CONVERTED = 0.3
 """Share of the work when all files are there."""
 
@@ -91,12 +88,12 @@ def measure_calls(
     parts: list[_Measured] = []
     done = 0
     timed = partial(_timed, runtime=runtime, threads=threads, error=error, seed=seed)
-    for batch in _batches(models):
+    for batch in batches(models):
         share = len(batch) / len(models)
         told = _scaled(on_progress, done / len(models), share)
         with tempfile.TemporaryDirectory() as folder:
             told(f"converting {len(batch)} calls", 0.0)
-            small = [_empty(), *(item.model for item in batch if item.model is not None)]
+            small = [empty_model(), *(item.model for item in batch if item.model is not None)]
             files = iter(convert(small, Path(folder), format))
             empty = next(files)
             if isinstance(empty, str):
@@ -111,49 +108,8 @@ def measure_calls(
     overhead = float(np.median([part.overhead for part in parts]))
     spread = float(np.median([part.overhead_error for part in parts]))
     warnings = tuple(dict.fromkeys(text for part in parts for text in part.warnings))
-    calls = _estimated([call for part in parts for call in part.calls])
+    calls = estimated([call for part in parts for call in part.calls])
     return LatencyTable(described, format, threads, cpu_name(), overhead, spread, calls, warnings)
-
-
-@dataclass(eq=False)
-class _Item:
-    """One call on its way: its model, then its file, or why there is none."""
-
-    key: CallKey
-    model: Any
-    ops: int = 0
-    weight_bytes: int = 0
-    reason: str = ""
-    file: Path | None = None
-
-    @classmethod
-    def made(cls, key: CallKey, make: Callable[[], Any]) -> _Item:
-        try:
-            model = make()
-            costs = count_macs(model)
-        except InputError as error:
-            return cls(key, None, reason=str(error))
-        found = cls(key, model, costs.macs + costs.other_ops, 4 * costs.params)
-        kinds = [str(tensor.dtype) for tensor in model.inputs if "float" not in str(tensor.dtype)]
-        if kinds:
-            found.model = None
-            found.reason = f"it takes {kinds[0]}, and only real numbers are drawn for inputs"
-        return found
-
-    def place(self, found: Path | str, runtime: str, threads: int) -> None:
-        """Takes the file, if the runtime runs it; the model is needed no more."""
-        self.model = None
-        if isinstance(found, str):
-            self.reason = found
-            return
-        try:
-            session = RUNTIMES[runtime].prepare(found, threads)
-            session.set_inputs([np.zeros(info.shape) for info in session.inputs])
-            session.invoke()
-        except (InputError, RuntimeError, ValueError) as error:
-            self.reason = f"{runtime} does not run it alone: {' '.join(str(error).split())}"
-            return
-        self.file = found
 
 
 @dataclass(frozen=True)
@@ -164,30 +120,8 @@ class _Measured:
     warnings: tuple[str, ...]
 
 
-def _batches(models: Mapping[CallKey, Callable[[], Any]]) -> Iterator[list[_Item]]:
-    """Yields calls with their models, few enough to be in memory together."""
-    batch: list[_Item] = []
-    held = 0
-    for key, make in models.items():
-        item = _Item.made(key, make)
-        if batch and (len(batch) == AT_ONCE or held + item.weight_bytes > BYTES_AT_ONCE):
-            yield batch
-            batch, held = [], 0
-        batch.append(item)
-        held += item.weight_bytes
-    yield batch
-
-
-def _empty() -> Any:
-    """Returns the model of one operation on one number."""
-    import keras
-
-    inputs = keras.Input((1,))
-    return keras.Model(inputs, keras.layers.Activation("tanh")(inputs))
-
-
 def _timed(
-    batch: list[_Item],
+    batch: list[CallItem],
     empty: Path,
     *,
     runtime: str,
@@ -227,20 +161,6 @@ def _timed(
             CallTime(item.key, ms, spread, time.rounds, item.ops, item.weight_bytes, date=today)
         )
     return _Measured(calls, base, errors["empty"], found["empty"].warnings)
-
-
-def _estimated(calls: list[CallTime]) -> tuple[CallTime, ...]:
-    """Fills in the times of calls that were not measured, by their operations.
-
-    Raises:
-        RunFailed: None was measured.
-    """
-    measured = [call for call in calls if call.measured]
-    if not measured:
-        raise RunFailed(f"No call could be measured: {calls[0].key}: {calls[0].reason}")
-    ops = sum(call.ops for call in measured)
-    rate = sum(call.ms for call in measured) / ops if ops else 0.0
-    return tuple(call if call.measured else replace(call, ms=rate * call.ops) for call in calls)
 
 
 def _scaled(on_progress: OnProgress | None, start: float, share: float) -> OnProgress:

@@ -1,0 +1,116 @@
+"""A goal of time on a device that is not at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compress.core.atomic_files import write_json
+from compress.core.errors import InputError
+from compress.data import Dataset
+from compress.devices.exporting import export_latency_table
+from compress.devices.importing import import_latency_table
+from compress.devices.manifest import read_manifest
+from compress.measure import count_macs
+from compress.measure.runtimes import session_for
+from compress.plan.goal import GoalOptions
+from compress.plan.shrink_to import ShrinkTo
+from compress.shrinking.shrink import shrink
+from tests.compress.shrinking.test_shrink import QUICK
+
+EMPTY_US = 5.0
+
+
+def operations(model: Any) -> int:
+    found = count_macs(model)
+    return found.macs + found.other_ops
+
+
+@pytest.fixture(scope="module")
+def table(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A device that takes a nanosecond an operation, and half of it in integers."""
+    import numpy as np
+
+    from compress.prune.channels.analysis import coupling_of
+    from compress.prune.channels.selection.measured_times import thinner_nets
+
+    folder = tmp_path_factory.mktemp("phone")
+    options = {"round_to": QUICK["round_to"], "min_kept": QUICK["min_kept"]}
+    made = export_latency_table(trained, folder / "calls", **options)
+    manifest = read_manifest(made)
+    times: dict[str, list[float]] = {}
+    for format, rate in (("float32", 1e-3), ("int8", 5e-4)):
+        times[f"{format}/empty.tflite"] = [EMPTY_US]
+        for call in manifest.calls_of(format):
+            times[call.file] = [EMPTY_US + rate * call.ops]
+        nets = thinner_nets(coupling_of(trained), np.array(manifest.kept))
+        for file, net in zip(manifest.nets[format], nets, strict=True):
+            times[file] = [EMPTY_US + rate * operations(net)]
+    write_json(
+        made / "results" / "python.json",
+        {"tool": "a tool", "threads": 1, "microseconds": times, "refused": {}},
+    )
+    import_latency_table(made, "a phone", folder / "phone.json")
+    return folder / "phone.json"
+
+
+def test_a_share_of_the_time_of_a_phone(
+    table: Path, trained: Any, digits: Dataset, tmp_path: Path
+) -> None:
+    result = shrink(
+        trained, digits, latency=0.4, latency_table=table, formats=["float32"],
+        out=tmp_path / "out", **QUICK,
+    )  # fmt: skip
+    assert result.met
+    share = (EMPTY_US + 1e-3 * operations(result.model)) / (EMPTY_US + 1e-3 * operations(trained))
+    assert 0.3 < share <= 0.412  # three hundredths of slack
+    (line, _) = result.outcome.lines
+    assert line.startswith("latency: 0.")
+    assert "on a phone, estimated)" in line
+    assert line.endswith("asked for at most 0.4x")
+    assert any("estimated from files of single calls" in note for note in result.outcome.notes)
+    card = (result.file.parent / "README.md").read_text()
+    assert "latency elsewhere" in card
+    assert "on a phone, measured" in card
+
+
+def test_where_integers_alone_are_fast_enough(
+    table: Path, trained: Any, digits: Dataset, tmp_path: Path
+) -> None:
+    # half of the rate, and the empty file: int8 as it is comes to a little above 0.5x
+    own = EMPTY_US + 1e-3 * operations(trained)
+    whole = (EMPTY_US + 5e-4 * operations(trained)) / own
+    result = shrink(
+        trained, digits, latency=f"{own * (whole + 0.01) / 1000:.6f}ms", latency_table=table,
+        formats=["float32", "int8"], out=tmp_path / "out", **QUICK,
+    )  # fmt: skip
+    assert result.met
+    assert result.outcome.chosen == "net.int8"
+    assert "us on a phone, measured" in result.outcome.lines[0]
+    assert session_for(result.file).inputs
+
+
+def test_a_table_that_does_not_fit_is_refused_before_any_work(
+    table: Path, trained: Any, digits: Dataset, tmp_path: Path
+) -> None:
+    asked: dict[str, Any] = {"latency": 0.5, "latency_table": table, "out": tmp_path / "out"}
+    with pytest.raises(InputError, match="Unknown format of the device's times 'float16'"):
+        shrink(trained, digits, **{**QUICK, **asked, "formats": ["float16"]})
+    with pytest.raises(InputError, match="which lacks .* calls of this one"):
+        shrink(trained, digits, **{**QUICK, **asked, "round_to": 3, "formats": ["float32"]})
+    other = tmp_path / "other.json"
+    other.write_text("{}")
+    with pytest.raises(InputError, match=r"other\.json' must have the keys"):
+        shrink(trained, digits, **{**QUICK, **asked, "latency_table": other})
+    with pytest.raises(InputError, match="written by paretune latency-table import"):
+        shrink(trained, digits, **{**QUICK, **asked, "latency_table": tmp_path / "none.json"})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_goes_with_a_latency_and_with_one_model() -> None:
+    with pytest.raises(InputError, match="latency_table must stand beside a latency"):
+        GoalOptions(macs="0.5x", latency_table="phone.json")
+    with pytest.raises(InputError, match="Give it to paretune shrink"):
+        ShrinkTo.parse("latency=0.5x,latency_table=phone.json")
