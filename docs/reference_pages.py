@@ -12,7 +12,7 @@ from typing import Any
 
 _BRACES = str.maketrans("", "", "{}")
 _ROOT = Path(__file__).parents[1]
-_OPTIONS = re.compile(r"^<!-- options of (?P<name>[\w ]+) -->$", re.MULTILINE)
+_OPTIONS = re.compile(r"^<!-- options of (?P<name>[\w -]+) -->$", re.MULTILINE)
 _SOURCE = re.compile(r"^<!-- source of (?P<file>[\w./]+) -->$", re.MULTILINE)
 
 

@@ -33,6 +33,7 @@ def import_latency_table(
         RunFailed: No call could be timed.
 
     Example:
+        >>> import subprocess, sys
         >>> made = export_latency_table(model, folder / "board", formats=["float32"], round_to=4)
         >>> _ = subprocess.run([sys.executable, made / "measure.py"], check=True)
         >>> times = import_latency_table(made, "this very machine", folder / "board.json")
