@@ -125,6 +125,7 @@ STEPS: Registry[Any] = Registry(
         "litert": "compress.exporting.litert:convert_litert",
         "litert_graph": "compress.exporting.side_by_side:convert_litert_graph",
         "onnx": "compress.exporting.onnx:convert_onnx",
+        "onnx_graph": "compress.exporting.side_by_side_onnx:convert_onnx_graph",
         "onnx_int8": "compress.exporting.onnx:convert_onnx_int8",
     },
 )

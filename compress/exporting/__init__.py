@@ -157,7 +157,7 @@ def _paths(path: Path, wanted: tuple[str, ...] | None) -> tuple[dict[str, Path],
         require_choice("export format", name, FORMATS)
     if path.suffix not in (".tflite", ".onnx"):
         wanted = wanted or ExportOptions().formats
-        files = {name: Path(f"{path}.{name}{_suffix(name)}") for name in wanted}
+        files = {name: file_of(path, name) for name in wanted}
         return files, Path(f"{path}.json")
     wanted = wanted or ("onnx" if path.suffix == ".onnx" else "float32",)
     if len(wanted) > 1:
@@ -170,6 +170,11 @@ def _paths(path: Path, wanted: tuple[str, ...] | None) -> tuple[dict[str, Path],
             f"A file of format {wanted[0]} must end in {_suffix(wanted[0])}. Received: '{path}'."
         )
     return {wanted[0]: path}, path.with_suffix(".json")
+
+
+def file_of(stem: Path, format: str) -> Path:
+    """Returns where the file of a format lies whose path begins with a stem."""
+    return Path(f"{stem}.{format}{_suffix(format)}")
 
 
 def _suffix(name: str) -> str:

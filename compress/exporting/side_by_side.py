@@ -6,7 +6,7 @@ takes hardly longer. That makes tables of layer times (`compress.measure.latency
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from compress.model.inference import inference_alone
 if TYPE_CHECKING:
     import keras
 
+Joined = Callable[[list[Any], Path, str], list[bytes]]
 EXAMPLES = 4
 """Random inputs that calibrate int8: the time of a file does not depend on its ranges."""
 
@@ -44,10 +45,28 @@ def litert_files(
     Returns:
         For each model its file, or why there is none.
     """
+    return each_converted(models, folder, kind, ".tflite", _joined)
+
+
+def each_converted(
+    models: Sequence[keras.Model], folder: Path, kind: str, suffix: str, joined: Joined
+) -> list[Path | str]:
+    """Writes a file of each model; those that the converter refuses are found by halving.
+
+    Args:
+        models: See `litert_files`.
+        folder: Where the files go.
+        kind: See `joined`.
+        suffix: Of the files.
+        joined: Converts all models at once: (models, folder, kind) -> the bytes of each file.
+
+    Returns:
+        For each model its file, or why there is none.
+    """
     found: list[Path | str] = []
-    for place, part in enumerate(_converted(list(models), folder, kind)):
+    for place, part in enumerate(_converted(list(models), folder, kind, joined)):
         if isinstance(part, bytes):
-            path = folder / f"{place}.tflite"
+            path = folder / f"{place}{suffix}"
             write_bytes(path, part)
             found.append(path)
         else:
@@ -55,40 +74,49 @@ def litert_files(
     return found
 
 
-def _converted(models: list[Any], folder: Path, kind: str) -> list[bytes | str]:
+def _converted(models: list[Any], folder: Path, kind: str, joined: Joined) -> list[bytes | str]:
     if not models:
         return []
     try:
-        sizes = [(len(model.inputs), len(model.outputs)) for model in models]
-        return list(parts_of(_joined(models, folder, kind), sizes))
+        return list(joined(models, folder, kind))
     except (ConversionFailed, RunFailed) as error:
         if len(models) == 1:
             reason = error.reason if isinstance(error, ConversionFailed) else str(error)
             return [one_line(reason.strip().splitlines()[0] if reason.strip() else "no reason")]
     half = len(models) // 2
     return [
-        *_converted(models[:half], folder, kind),
-        *_converted(models[half:], folder, kind),
+        *_converted(models[:half], folder, kind, joined),
+        *_converted(models[half:], folder, kind, joined),
     ]
 
 
-def _joined(models: list[Any], folder: Path, kind: str) -> bytes:
+def _joined(models: list[Any], folder: Path, kind: str) -> list[bytes]:
     """Converts all models as one graph of as many inputs and outputs as they have together."""
     graph, path = folder / "joined.pb", folder / "joined.tflite"
-    inputs, outputs = _traced([float32_model(model) for model in models], graph)
+    inputs, outputs = traced_graph(models, graph)
     try:
         convert(
             "litert_graph", graph=str(graph), path=str(path), inputs=inputs, outputs=outputs,
             kind=kind,
         )  # fmt: skip
-        return path.read_bytes()
+        sizes = [(len(model.inputs), len(model.outputs)) for model in models]
+        return list(parts_of(path.read_bytes(), sizes))
     finally:
         graph.unlink(missing_ok=True)
         path.unlink(missing_ok=True)
 
 
-def _traced(models: list[Any], file: Path) -> tuple[dict[str, tuple[int, ...]], list[str]]:
-    """Writes a graph of all models, weights as constants; returns its inputs and outputs.
+def traced_graph(
+    models: Sequence[keras.Model], file: Path
+) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+    """Writes a graph of all models, weights as constants.
+
+    Args:
+        models: See `litert_files`.
+        file: For the serialized GraphDef.
+
+    Returns:
+        Shapes of its inputs by name, and names of its outputs, model by model.
 
     Raises:
         RunFailed: A model cannot be traced.
@@ -96,6 +124,7 @@ def _traced(models: list[Any], file: Path) -> tuple[dict[str, tuple[int, ...]], 
     import keras
     import tensorflow as tf
 
+    models = [float32_model(model) for model in models]
     tensors = [tensor for model in models for tensor in model.inputs]
     specs = [
         tf.TensorSpec((tensor.shape[0] or 1, *tensor.shape[1:]), tensor.dtype, name=f"x{place}")

@@ -7,10 +7,18 @@ from dataclasses import dataclass
 from compress.core.counts import number_text
 from compress.plan.fields import option, require, settle
 from compress.plan.forms import Given, Place
+from compress.plan.output import ONNX_FORMATS
 from compress.plan.target import SizeTarget, Target, TimeTarget
 
 TIMED = ("float32", "float16", "dynamic", "int8")
-"""Formats of files that are made and timed on the way to a goal."""
+"""LiteRT's formats of files that are made and timed on the way to a goal."""
+RUNTIMES: dict[str, tuple[str, ...]] = {
+    "litert": TIMED,
+    "onnx": ONNX_FORMATS,
+    "openvino": ONNX_FORMATS,
+}
+"""Runtimes whose time may be a goal, with the formats of their files; the first one of a goal
+without rounding, of which shares are."""
 COSTS = ("latency", "size", "peak_memory", "macs", "params")
 """Goals of cost, as fields of `GoalOptions`."""
 
@@ -23,7 +31,7 @@ class GoalOptions:
         None,
         "--latency",
         "time of one inference: 0.5x (of the model's float32 file; also: 2x faster) or 3ms; "
-        "measured with the runtime and threads of the timing",
+        "measured with the first of --runtimes (litert, onnx or openvino) and --latency-threads",
     )
     latency_table: Place = option(
         None,

@@ -847,7 +847,7 @@ class ShrinkSettings(TypedDict, total=False):
 
     latency: TimeTarget | str | float | None
     """time of one inference: 0.5x (of the model's float32 file; also: 2x faster) or 3ms; measured
-    with the runtime and threads of the timing."""
+    with the first of --runtimes (litert, onnx or openvino) and --latency-threads."""
 
     latency_table: str | Path | None
     """times of another device, which the latency is of: a file of paretune latency-table import."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from compress.plan import ChannelOptions, Plan, TrainSettings, WeightOptions
 from compress.plan.fields import require
-from compress.plan.goal import TIMED, GoalOptions
+from compress.plan.goal import RUNTIMES, GoalOptions
 
 _OF_CHANNELS = {item.name: item for item in fields(ChannelOptions)}
 _OF_TRAINING = {item.name: item for item in fields(TrainSettings)}
@@ -93,17 +93,48 @@ class ShrinkPlan(Plan):
         require(
             not self.finetune.own_train_step, "own_train_step", "go with paretune compress", True
         )
-        others = [name for name in self.export.formats if name not in TIMED]
+        self._check_files()
+
+    def _check_files(self) -> None:
+        formats, goal = self.export.formats, self.goal
+        kinds = tuple(dict.fromkeys(RUNTIMES.values()))
         require(
-            not others,
+            any(set(formats) <= set(kind) for kind in kinds),
             "formats",
-            f"be among {', '.join(TIMED)} on the way to a goal",
-            ",".join(others),
+            f"be among {' or among '.join(map(', '.join, kinds))} on the way to a goal",
+            ",".join(formats),
             "`paretune compress` makes the others.",
         )
+        timed = goal.latency is not None or not goal.costs
+        first = self.latency.runtimes[0]
         require(
-            self.latency.runtimes[0] == "litert" or self.goal.latency is None,
+            not timed or first in self._able,
             "runtimes",
-            "begin with litert, where a latency is the goal: it is measured there",
+            f"begin with one that runs {formats[0]} files ({', '.join(self._able)}), where a time "
+            "is the goal: it is measured there",
             ",".join(self.latency.runtimes),
+            "Give --formats onnx or onnx_int8 for onnx and openvino.",
         )
+        require(
+            goal.peak_memory is None or "litert" in self._able,
+            "peak_memory", "be of LiteRT files: it is that of LiteRT's arena", ",".join(formats),
+        )  # fmt: skip
+        require(
+            goal.latency_table is None or "litert" in self._able,
+            "latency_table", "be of LiteRT files", ",".join(formats),
+        )  # fmt: skip
+
+    @property
+    def _able(self) -> tuple[str, ...]:
+        """Runtimes that run the files."""
+        return tuple(name for name, kinds in RUNTIMES.items() if self.export.formats[0] in kinds)
+
+    @property
+    def runtime(self) -> str:
+        """What times files on the way: the first of the runtimes that runs them."""
+        return next((name for name in self.latency.runtimes if name in self._able), self._able[0])
+
+    @property
+    def first(self) -> str:
+        """The format that goals which are shares are shares of: the one without rounding."""
+        return RUNTIMES[self.runtime][0]

@@ -173,19 +173,27 @@ def _check(report: Report) -> None:
             )
 
 
+def _main(folder: RunFolder) -> str:
+    """Returns the runtime whose times stand in the table of files: the main one, where it timed."""
+    for name in dict.fromkeys([MAIN_RUNTIME, *map(str, RUNTIMES)]):
+        path = folder.latency_of(name)
+        if path.exists() and "skipped" not in read_json(path):
+            return name
+    return MAIN_RUNTIME
+
+
 def _read_latency(folder: RunFolder) -> dict[str, Latency]:
-    if not folder.latency.exists():
+    path = folder.latency_of(_main(folder))
+    if not path.exists():
         return {}
-    return {
-        name: Latency.from_json(content, folder.latency)
-        for name, content in read_json(folder.latency).items()
-    }
+    return {name: Latency.from_json(content, path) for name, content in read_json(path).items()}
 
 
 def _read_others(folder: RunFolder) -> Iterator[OtherRuntime]:
+    main = _main(folder)
     for name in RUNTIMES:
         path = folder.latency_of(name)
-        if name == MAIN_RUNTIME or not path.exists():
+        if name == main or not path.exists():
             continue
         content = read_json(path)
         if "skipped" in content:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from compress.core.atomic_files import write_json
 from compress.core.errors import RunFailed
-from compress.exporting.side_by_side import litert_files
 from compress.measure.arena import known_arena
 from compress.measure.latency import Entry, time_entries
 from compress.run.records import Record, read_record
+from compress.shrinking.converts import convert_for
 from compress.shrinking.judging import judged
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from compress.shrinking.case import Case
     from compress.shrinking.folder import ShrinkFolder
 
-FIRST = "float32"
-"""What goals that are shares are shares of."""
 PRECISION, SECONDS = 0.01, 20.0
 
 
@@ -30,7 +28,8 @@ class DenseFiles(Record):
     """The model's own files and what they cost.
 
     Attributes:
-        file: The float32 file, in the folder.
+        first: The format without rounding: what goals that are shares are shares of.
+        file: Its file, in the folder.
         times: Milliseconds by format, timed against each other.
         sizes: Bytes by format.
         memory: Bytes of LiteRT's arena by format, where they can be read off.
@@ -41,6 +40,7 @@ class DenseFiles(Record):
         checks: How the files agree with the Keras model, see `compress.shrinking.judging`.
     """
 
+    first: str
     file: str
     times: dict[str, float]
     sizes: dict[str, int]
@@ -69,45 +69,50 @@ class DenseFiles(Record):
 
     @property
     def ms(self) -> float:
-        """The time of the float32 file."""
-        return self.times[FIRST]
+        """The time of the file without rounding."""
+        return self.times[self.first]
 
 
 def dense_files(case: Case, folder: ShrinkFolder) -> DenseFiles:
     """Exports, judges and times the model as it is; what is in the folder is read.
 
     Raises:
-        RunFailed: There is no float32 file.
+        RunFailed: There is no file without rounding.
     """
     if folder.dense.exists():
         return read_record(folder.dense, DenseFiles)
     work, name, model = case.work, case.name, case.model
-    plan = case.plan
-    formats = tuple(dict.fromkeys([FIRST, *plan.export.formats]))
+    plan, first = case.plan, case.plan.first
+    formats = tuple(dict.fromkeys([first, *plan.export.formats]))
     found = judged(model, name, work, folder, formats)
     files = {made.format: made.path for made in found.files}
-    if FIRST not in files:
-        raise RunFailed(f"No float32 file could be made of '{name}': {found.refused[FIRST]}")
+    if first not in files:
+        raise RunFailed(f"No {first} file could be made of '{name}': {found.refused[first]}")
     beside = {}
     for kind in files if plan.goal.size is not None else ():
         with tempfile.TemporaryDirectory() as place:
-            (file,) = litert_files([model], Path(place), kind)
+            (file,) = convert_for(kind)([model], Path(place), kind)
             if isinstance(file, Path):
                 beside[kind] = files[kind].stat().st_size - file.stat().st_size
     work.progress(f"timing {name}", 0.0)
     threads = plan.latency.threads
     timed = time_entries(
-        {kind: Entry(path, "litert", threads) for kind, path in files.items()},
+        {kind: Entry(path, plan.runtime, threads) for kind, path in files.items()},
         precision=PRECISION,
         budget=min(SECONDS, plan.latency.budget),
         seed=plan.seed,
     )
-    ms = timed[FIRST].median_ms
+    ms = timed[first].median_ms
     record = DenseFiles(
-        folder.relative(files[FIRST]),
+        first,
+        folder.relative(files[first]),
         {kind: ms / latency.ratio for kind, latency in timed.items()},
         {kind: path.stat().st_size for kind, path in files.items()},
-        {kind: size for kind, path in files.items() if (size := known_arena(path)) is not None},
+        {
+            kind: size
+            for kind, path in files.items()
+            if path.suffix == ".tflite" and (size := known_arena(path)) is not None
+        },
         beside,
         found.val,
         found.refused,

@@ -8,7 +8,6 @@ from compress.devices.record import DeviceTimes
 from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels.coupling.blocks import blocks_of
 from compress.prune.channels.selection.allowed import allowed_for, ladder
-from compress.shrinking.dense import FIRST
 
 if TYPE_CHECKING:
     from compress.prune.channels.coupling.groups import Coupling
@@ -28,7 +27,7 @@ def device_times(plan: ShrinkPlan, coupling: Coupling) -> DeviceTimes | None:
     if plan.goal.latency_table is None:
         return None
     found = DeviceTimes.load(plan.goal.latency_table)
-    for format in dict.fromkeys([FIRST, *plan.export.formats]):
+    for format in dict.fromkeys([plan.first, *plan.export.formats]):
         time_model(found, plan, coupling, format)
     return found
 

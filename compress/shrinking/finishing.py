@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from compress.core.atomic_files import read_json, write_json
+from compress.core.errors import RunFailed
 from compress.measure.arena import known_arena
 from compress.measure.latency_record import Latency
 from compress.pipeline.timing import measure_stage
 from compress.run.compressed import Artifact
 from compress.run.outcome import Outcome
 from compress.shrinking.choosing import Elsewhere, Judgement, Measured, chosen_file
-from compress.shrinking.dense import FIRST
 from compress.shrinking.goals import goals_text
 from compress.shrinking.net import Net
 from compress.shrinking.ship import Shipped, ship
@@ -49,7 +49,7 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
     found = chosen_file(files, measured, limits, planner.bar)
     net = _net_of(found.chosen, nets)
     if (device := shop.meter.device) is not None:
-        notes = (*notes, _of_device(device, shop.fitter.estimates(FIRST).of["latency"]))
+        notes = (*notes, _of_device(device, shop.fitter.estimates(planner.first).of["latency"]))
     if found.used < 1 - UNUSED:
         notes = (*notes, _unused(found.used, net))
     folder.write_compressed(of_net(record, net or shop.whole(name, planner.formats), planner))
@@ -69,11 +69,15 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
 def _measured(planner: Planner, files: Sequence[Artifact], nets: Sequence[Net]) -> Measured:
     """Reads times off the folder, memory off the files, and times elsewhere off the nets."""
     folder = planner.shop.folder
-    times = {
-        key: Latency.from_json(value, folder.latency)
-        for key, value in read_json(folder.latency).items()
-    }
-    sizes = {item.id: known_arena(folder.path / item.file) for item in files}
+    path = folder.latency_of(planner.shop.plan.runtime)
+    timed = read_json(path)
+    if "skipped" in timed:
+        raise RunFailed(f"The files could not be timed: {timed['skipped']}")
+    times = {key: Latency.from_json(value, path) for key, value in timed.items()}
+    sizes = {
+        item.id: known_arena(folder.path / item.file)
+        for item in files if item.file.endswith(".tflite")
+    }  # fmt: skip
     latency = planner.shop.plan.goal.latency
     return Measured(
         times,
@@ -133,7 +137,7 @@ def _shipped(
     notes: tuple[str, ...],
 ) -> Shipped:
     shop, chosen = planner.shop, found.chosen
-    dense = next(item for item in files if item.variant == "dense" and item.format == FIRST)
+    dense = next(item for item in files if item.variant == "dense" and item.format == planner.first)
     steps = ["nothing was removed: the format alone does it"]
     if net is not None and not net.whole:
         report = net.channels or {}
@@ -150,7 +154,7 @@ def _shipped(
             else "not repaired",
             f"fine-tuned for {net.epochs} epochs{taught}" if net.epochs else "not fine-tuned",
         ]
-    if chosen.format != FIRST:
+    if chosen.format != planner.first:
         steps.append(f"stored as {chosen.format}, after training")
     model = shop.model if net is None else shop.model_of(net)
     return Shipped(

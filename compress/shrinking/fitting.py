@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import FeasibleError
-from compress.exporting.side_by_side import litert_files
 from compress.measure.latency_table.cache import keep_table, kept_table
 from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels.coupling.blocks import blocks_of
@@ -20,6 +19,7 @@ from compress.prune.channels.selection.measured_times import measured_times
 from compress.prune.channels.selection.solver import TOLERANCE
 from compress.prune.channels.surgery import sliced_model
 from compress.run.directory import LOG
+from compress.shrinking.converts import convert_for
 from compress.shrinking.elsewhere import time_model
 from compress.shrinking.estimates import Choice, Estimates
 from compress.shrinking.goals import cost_text
@@ -89,7 +89,7 @@ class Fitter:
             goals = self.plan.goal
             if goals.size is not None:
                 found["size"] = file_sizes_of(
-                    self.coupling, allowed, litert_files, format,
+                    self.coupling, allowed, convert_for(format), format,
                     self.meter.dense.sizes[format], seed,
                 )  # fmt: skip
             blocks = blocks_of(self.coupling) if options.blocks else ()
@@ -100,12 +100,13 @@ class Fitter:
             elif goals.latency is not None or not goals.costs:
                 self.work.progress(f"timing layers, {format}", 0.0)
                 threads = self.plan.latency.threads
-                known = kept_table("litert", format, threads)
+                known = kept_table(self.meter.runtime, format, threads)
                 times, table = measured_times(
                     self.coupling,
                     allowed,
-                    litert_files,
+                    convert_for(format),
                     blocks,
+                    runtime=self.meter.runtime,
                     format=format,
                     threads=threads,
                     known=known,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from compress.core.errors import FeasibleError
 from compress.measure import formats
 from compress.plan.goal import GoalOptions
-from compress.shrinking.dense import FIRST, DenseFiles
+from compress.shrinking.dense import DenseFiles
 from compress.task import in_units, is_share
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def cost_limits(goal: GoalOptions, dense: DenseFiles, counted: Analysis) -> dict
         dense: The model's own files.
         counted: The model's own MACs and parameters.
     """
-    own = dense.costs(FIRST, counted)
+    own = dense.costs(dense.first, counted)
     return {
         name: target.amount * own[name] if target.relative else target.amount
         for name, target in goal.costs.items()
@@ -74,7 +74,7 @@ class Bar:
             FeasibleError: The model is no better than guessing, or below the quality asked for.
         """
         metric = data.task.qualities[0]
-        own = dense.val[FIRST][metric]
+        own = dense.val[dense.first][metric]
         _check_learnt(metric, own, data)
         if goal.min_quality is not None:
             if own < goal.min_quality:

@@ -53,13 +53,13 @@ def exported(stem: str, checks: Checks, folder: RunFolder) -> list[Exported]:
         checks: Of each format, see `Judged.checks`.
         folder: In which they lie.
     """
-    from compress.exporting import Exported
+    from compress.exporting import Exported, file_of
 
     about = folder.exports / f"{stem}.json"
     return [
         Exported(
             kind,
-            folder.exports / f"{stem}.{kind}.tflite",
+            file_of(folder.exports / stem, kind),
             own["max_difference"],
             own["agreement"],
             int(own["checked"]),

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import RunFailed
-from compress.exporting.side_by_side import litert_files
 from compress.measure.arena import arena_bytes
 from compress.measure.counting import count_macs
 from compress.measure.latency import Entry, time_entries
 from compress.plan import LatencyOptions
+from compress.shrinking.converts import convert_for
 from compress.shrinking.dense import DenseFiles
 from compress.shrinking.goals import FILES
 
@@ -67,7 +67,7 @@ class Meter:
             found = {"macs": float(counted.macs), "params": float(counted.params)}
         if FILES & set(names):
             with tempfile.TemporaryDirectory() as folder:
-                (file,) = litert_files([model], Path(folder), format)
+                (file,) = convert_for(format)([model], Path(folder), format)
                 if isinstance(file, str):
                     raise RunFailed(f"A thinner net could not be converted to {format}: {file}")
                 found["size"] = float(file.stat().st_size + self.dense.beside.get(format, 0))

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from compress.core.errors import FeasibleError
-from compress.shrinking.dense import FIRST
 from compress.shrinking.goals import FILES, Bar
 from compress.shrinking.net import TRAINED, Net
 from compress.shrinking.pace import Pace
@@ -50,6 +49,11 @@ class Planner:
         made = self.shop.meter.dense.val
         return tuple(name for name in self.shop.plan.export.formats if name in made)
 
+    @property
+    def first(self) -> str:
+        """The format without rounding, of which shares are."""
+        return self.shop.meter.dense.first
+
     def run(self) -> list[Net]:
         """Returns the nets that were made.
 
@@ -88,17 +92,17 @@ class Planner:
         leave for the same time, and rounding costs besides. With bytes to be met all are tried.
         """
         others = {"size", "peak_memory"} & set(self.limits)
-        if "latency" not in self.limits or others or FIRST not in self.formats:
-            return self.formats
         dense, kept = self.shop.meter.dense, []
+        if "latency" not in self.limits or others or dense.first not in self.formats:
+            return self.formats
         for name in self.formats:
             if dense.times[name] <= dense.ms:
                 kept.append(name)
                 continue
             self.notes.append(
                 f"{name} was left out: the model's own {name} file takes "
-                f"{dense.times[name] / dense.ms:.2f} times as long as its {FIRST} file (measured), "
-                "so more channels would have to leave for the same time"
+                f"{dense.times[name] / dense.ms:.2f} times as long as its {dense.first} file "
+                "(measured), so more channels would have to leave for the same time"
             )
         return tuple(kept)
 

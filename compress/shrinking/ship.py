@@ -34,6 +34,27 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
+class Feeding:
+    """What runs a kind of file.
+
+    Attributes:
+        script: The template of feed.py.
+        library: As hubs of models call it.
+        package: What feed.py imports beside NumPy.
+    """
+
+    script: str
+    library: str
+    package: str
+
+
+FEEDING = {
+    ".tflite": Feeding("feed.py.jinja", "litert", "ai-edge-litert"),
+    ".onnx": Feeding("feed_onnx.py.jinja", "onnx", "onnxruntime"),
+}
+
+
+@dataclass(frozen=True)
 class Shipped:
     """What goes into ship/.
 
@@ -82,7 +103,9 @@ def ship(folder: Path, shipped: Shipped, data: Dataset, name: str) -> Path:
         shutil.copyfile(about, made / "feed.json")
         scaling = _example(made / "example.npz", file, shipped.model, data)
         labels = list(data.class_names) if has_classes(data.kind) else []
-        feed = filled(TEMPLATES, "feed.py.jinja", file=file.name, labels=labels, scaling=scaling)
+        feed = filled(
+            TEMPLATES, FEEDING[file.suffix].script, file=file.name, labels=labels, scaling=scaling
+        )
         write_text(made / "feed.py", feed)
         card = filled(TEMPLATES, "README.md.jinja", **_card(shipped, data, name, keras_file))
         write_text(made / "README.md", card)
@@ -130,7 +153,8 @@ def _card(shipped: Shipped, data: Dataset, name: str, keras_file: Path) -> dict[
         rows.append((title, show(old), show(new), f"{old / new:.2f}"))
     old, new = (measured.memory.get(item.id) for item in (dense, small))
     ratio = f"{old / max(1, new):.2f}" if old is not None and new is not None else ""
-    rows.append(("arena", formats.size(old), formats.size(new), ratio))
+    if old is not None:
+        rows.append(("arena", formats.size(old), formats.size(new), ratio))
     first, second = (measured.times.get(item.id) for item in (dense, small))
     how = ""
     if first and second:
@@ -141,9 +165,10 @@ def _card(shipped: Shipped, data: Dataset, name: str, keras_file: Path) -> dict[
         how = (
             f"Latency is measured: {second.runtime}, {second.device}, {threads}, "
             f"batch 1, medians of {second.runs:,} runs of {second.instances} instances; "
-            "in brackets the 95 % interval of the ratio. The arena is what LiteRT's built-in "
-            "kernels set aside for activations, measured. MACs and parameters are counted."
+            "in brackets the 95 % interval of the ratio. MACs and parameters are counted."
         )
+    if measured.memory.get(small.id) is not None:
+        how += " The arena is what LiteRT's built-in kernels set aside for activations, measured."
     if (elsewhere := measured.elsewhere) is not None:
         before, after = (elsewhere.told(item.id) for item in (dense, small))
         share = elsewhere.ms[dense.id] / elsewhere.ms[small.id]
@@ -153,6 +178,7 @@ def _card(shipped: Shipped, data: Dataset, name: str, keras_file: Path) -> dict[
         "date": f"{datetime.now(UTC):%Y-%m-%d}", "lines": shipped.lines, "rows": rows,
         "measured": how, "steps": shipped.steps, "keras": keras_file.name,
         "tested": f"{small.tested or 0:,}", "notes": shipped.notes,
+        "feeding": FEEDING[shipped.file.suffix],
     }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from compress.run.compressed import Artifact, Compressed
 from compress.run.directory import LOG, RunFolder
 from compress.run.trained import trained_for
 from compress.shrinking.case import Case
-from compress.shrinking.dense import FIRST, dense_files
+from compress.shrinking.dense import dense_files
 from compress.shrinking.folder import ShrinkFolder
 from compress.shrinking.goals import Bar, cost_limits, goals_text
 from compress.shrinking.judging import exported
@@ -36,14 +36,14 @@ def planner_for(case: Case, folder: ShrinkFolder, pace: Pace) -> Planner:
     Raises:
         FeasibleError: The model is no better than guessing, or below the quality asked for.
         InputError: A memory is the goal, and that of the model cannot be read off.
-        RunFailed: There is no float32 file.
+        RunFailed: There is no file without rounding.
     """
     dense, plan, data = dense_files(case, folder), case.plan, case.work.data
     bar = Bar.of(plan.goal, dense, data)
     shape = counted_at(case.model, data.input_shapes)
     if (device := case.device) is not None:
         dense = replace(dense, times={name: device.own_ms(name) for name in dense.val})
-    meter = Meter(dense, plan.latency, "litert", folder.path, plan.seed, shape, device)
+    meter = Meter(dense, plan.latency, plan.runtime, folder.path, plan.seed, shape, device)
     shop = Workshop(case, folder, meter)
     if plan.goal.peak_memory is not None:
         arena_bytes(folder.path / dense.file)  # raises where it cannot be read off
@@ -74,7 +74,7 @@ def recorded(
     made = Compressed(
         model=case.name,
         teacher="",
-        val={"dense": dense.val[FIRST], "pruned": {}},
+        val={"dense": dense.val[dense.first], "pruned": {}},
         weights=WeightReport((), ()).to_json(),
         best_epoch=0,
         epochs=0,

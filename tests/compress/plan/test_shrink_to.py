@@ -64,7 +64,11 @@ def test_a_runs_plan_holds_it() -> None:
 
 @pytest.mark.parametrize(
     "more",
-    [{"channels": "0.5x"}, {"formats": "onnx"}, {"runtimes": "mnn", "shrink_to": "latency=1ms"}],
+    [
+        {"channels": "0.5x"},
+        {"formats": "onnx,int8"},
+        {"runtimes": "mnn", "shrink_to": "latency=1ms"},
+    ],
 )
 def test_what_contradicts_it_is_refused(more: dict[str, str]) -> None:
     with pytest.raises(InputError, match="channels|formats|runtimes"):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from compress.core.atomic_files import write_json
+from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.devices.exporting import export_latency_table
@@ -15,10 +17,12 @@ from compress.devices.importing import import_latency_table
 from compress.devices.manifest import read_manifest
 from compress.measure import count_macs
 from compress.measure.runtimes import session_for
+from compress.plan import TrainSettings
 from compress.plan.goal import GoalOptions
 from compress.plan.shrink_to import ShrinkTo
 from compress.shrinking.shrink import shrink
-from tests.compress.shrinking.test_shrink import QUICK
+from compress.train import train
+from tests.compress.shrinking.test_shrink import QUICK, told_by_feeding
 
 EMPTY_US = 5.0
 
@@ -114,3 +118,68 @@ def test_a_table_goes_with_a_latency_and_with_one_model() -> None:
         GoalOptions(macs="0.5x", latency_table="phone.json")
     with pytest.raises(InputError, match="Give it to paretune shrink"):
         ShrinkTo.parse("latency=0.5x,latency_table=phone.json")
+
+
+@pytest.fixture(scope="module")
+def wide(digits: Dataset, cpu: Device) -> Any:
+    """A net whose layers take longer than what a run costs beside them."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(64, 3, padding="same", activation="relu", name="first")(inputs)
+    x = keras.layers.Conv2D(96, 3, padding="same", activation="relu", name="mid")(x)
+    x = keras.layers.GlobalMaxPooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x), name="net")
+    settings = TrainSettings(epochs=5, batch_size=32, learning_rate=3e-3)
+    assert train(model, digits, settings, device=cpu).val["accuracy"] > 0.9
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_the_time_of_another_runtime(
+    runtime: str, wide: Any, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime))
+    monkeypatch.setenv("PARETUNE_CACHE", str(tmp_path / "cache"))
+    asked = {**QUICK, "round_to": 16, "runtimes": [runtime], "formats": ["onnx"]}
+    result = shrink(wide, digits, latency=0.8, out=tmp_path / "out", **asked)
+    (record,) = result.report.compressed
+    (small,) = [item for item in record.files() if item.variant == "pruned"]
+    assert small.macs < count_macs(wide).macs
+    assert result.file.suffix == ".onnx"
+    rows = {row.artifact.id: row.latency for row in result.report.rows}
+    described = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}[runtime]
+    assert all(time is not None and time.runtime.startswith(described) for time in rows.values())
+    made, wanted, _ = told_by_feeding(result, digits)
+    np.testing.assert_allclose(made, wanted, atol=1e-4)
+    card = (result.file.parent / "README.md").read_text()
+    assert "onnxruntime alone" in card
+    assert "arena" not in card
+
+
+def test_files_and_runtimes_that_do_not_go_together(
+    trained: Any, digits: Dataset, tmp_path: Path
+) -> None:
+    asked: dict[str, Any] = {**QUICK, "out": tmp_path / "out"}
+    with pytest.raises(InputError, match="runtimes must begin with one that runs float32 files"):
+        shrink(trained, digits, latency=0.5, runtimes=["onnx"], **asked)
+    with pytest.raises(InputError, match="runtimes must begin with one that runs onnx files"):
+        shrink(trained, digits, latency=0.5, formats=["onnx"], **asked)
+    with pytest.raises(InputError, match="formats must be among float32"):
+        shrink(trained, digits, macs=0.5, formats=["onnx", "int8"], **asked)
+    with pytest.raises(InputError, match="peak_memory must be of LiteRT files"):
+        shrink(trained, digits, peak_memory=0.5, formats=["onnx"], **asked)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_goal_without_a_time_in_onnx_files(trained: Any, digits: Dataset, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    result = shrink(
+        trained, digits, size=0.6, formats=["onnx", "onnx_int8"], out=tmp_path / "out", **QUICK
+    )
+    assert result.met
+    sizes = {row.artifact.id: row.artifact.size_bytes for row in result.report.rows}
+    assert sizes[result.outcome.chosen] <= 0.6 * sizes["net.onnx"]
+    assert (tmp_path / "out" / "latency-onnx.json").exists()

@@ -20,7 +20,7 @@ from compress.shrinking.dense import DenseFiles
 from compress.shrinking.goals import Bar, cost_limits, cost_text, goals_text
 
 DENSE = DenseFiles(
-    "exports/m.float32.tflite", {"float32": 2.0}, {"float32": 1000, "int8": 300},
+    "float32", "exports/m.float32.tflite", {"float32": 2.0}, {"float32": 1000, "int8": 300},
     {"float32": 800}, {},
     {"float32": {"accuracy": 0.9}}, {},
 )  # fmt: skip

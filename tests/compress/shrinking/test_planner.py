@@ -34,7 +34,9 @@ class Shop:
         self.case: Any = SimpleNamespace(name="m", work=SimpleNamespace(data=data))
         val = {"float32": {"accuracy": 0.9}, "int8": {"accuracy": 0.89}}
         times = {"float32": 2.0, "int8": 1.0}
-        self.meter: Any = SimpleNamespace(dense=SimpleNamespace(ms=2.0, val=val, times=times))
+        self.meter: Any = SimpleNamespace(
+            dense=SimpleNamespace(first="float32", ms=2.0, val=val, times=times)
+        )
         self.asked: list[tuple[str, str]] = []
         self.epochs: dict[str, int] = {}
 
