@@ -9,6 +9,7 @@ from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import RunFailed
 from compress.measure.arena import known_arena
 from compress.measure.latency_record import Latency
+from compress.measure.resident import known_resident
 from compress.pipeline.timing import measure_stage
 from compress.run.compressed import Artifact
 from compress.run.outcome import Outcome
@@ -157,7 +158,11 @@ def _shipped(
     if chosen.format != planner.first:
         steps.append(f"stored as {chosen.format}, after training")
     model = shop.model if net is None else shop.model_of(net)
+    kind, threads = shop.plan.runtime, shop.plan.latency.threads
+    before, after = (
+        known_resident(shop.folder.path / item.file, kind, threads) for item in (dense, chosen)
+    )
     return Shipped(
-        shop.folder.path / chosen.file, model, dense, chosen, measured, found.lines,
-        tuple(steps), notes,
+        shop.folder.path / chosen.file, model, dense, chosen, measured, (before, after),
+        found.lines, tuple(steps), notes,
     )  # fmt: skip

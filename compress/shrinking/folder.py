@@ -18,6 +18,7 @@ class ShrinkFolder(RunFolder):
     Attributes:
         nets: A record for each smaller net, NAME.json.
         dense: What the model's own files cost.
+        spent: Seconds that were spent, where a budget bounds them.
         ship: The file to use, with what it takes to use it.
     """
 
@@ -25,6 +26,7 @@ class ShrinkFolder(RunFolder):
         super().__init__(path)
         self.nets = self.path / "nets"
         self.dense = self.path / "dense.json"
+        self.spent = self.path / "spent.json"
         self.ship = self.path / "ship"
 
     @property

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compress.core.atomic_files import read_json, write_json
 from compress.core.columns import taken
 
 if TYPE_CHECKING:
     import keras
 
-    from compress.pipeline.context import Work
+    from compress.pipeline.context import OnProgress, Work
 
 PROBED = 512
+EVERY = 5.0
+"""Seconds between two notes of the time that was spent."""
 BACKWARD = 3.0
 """Time of a step of training over that of a forward pass, before one was measured."""
 
@@ -26,10 +30,12 @@ class Pace:
 
     Attributes:
         budget: Seconds for everything; None: no limit.
-        began: When the work began, by the clock that `now` reads.
+        before: Seconds that processes before this one have spent on it.
+        began: When this one began, by `time.monotonic`.
     """
 
     budget: float | None
+    before: float = 0.0
     began: float = field(default_factory=time.monotonic)
     _forward: float = 0.0
     _factor: float = BACKWARD
@@ -39,7 +45,40 @@ class Pace:
         """Seconds that are left; infinity without a budget."""
         if self.budget is None:
             return float("inf")
-        return self.budget - (time.monotonic() - self.began)
+        return self.budget - self.spent
+
+    @property
+    def spent(self) -> float:
+        """Seconds that were spent, by this process and those before."""
+        return self.before + time.monotonic() - self.began
+
+    @classmethod
+    def resumed(cls, budget: float | None, path: Path) -> Pace:
+        """Returns the pace of work that may have begun before.
+
+        Args:
+            budget: Seconds for everything; None: no limit.
+            path: Where `noting` wrote what was spent; it need not be there.
+        """
+        before = float(read_json(path)["seconds"]) if path.exists() else 0.0
+        return cls(budget, before)
+
+    def noting(self, path: Path, progress: OnProgress) -> OnProgress:
+        """Returns a progress that also writes what was spent, every few seconds.
+
+        A process that is killed leaves it there, so that its successor has no more time than is
+        left.
+        """
+        written = self.spent
+
+        def told(text: str, share: float) -> None:
+            nonlocal written
+            if self.spent - written >= EVERY:
+                written = self.spent
+                write_json(path, {"seconds": written})
+            progress(text, share)
+
+        return told
 
     def probe(self, model: keras.Model, work: Work) -> None:
         """Measures what a forward pass over the training part takes with the model as it is."""

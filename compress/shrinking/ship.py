@@ -64,6 +64,7 @@ class Shipped:
         dense: The original's float32 file, as it was measured.
         small: This one.
         measured: Times and memory of both.
+        resident: Bytes that a process needs for each, where that could be measured.
         lines: What was asked for and what came of it.
         steps: What was done.
         notes: What there is to know.
@@ -74,6 +75,7 @@ class Shipped:
     dense: Artifact
     small: Artifact
     measured: Measured
+    resident: tuple[int | None, int | None]
     lines: tuple[str, ...]
     steps: tuple[str, ...]
     notes: tuple[str, ...]
@@ -155,6 +157,10 @@ def _card(shipped: Shipped, data: Dataset, name: str, keras_file: Path) -> dict[
     ratio = f"{old / max(1, new):.2f}" if old is not None and new is not None else ""
     if old is not None:
         rows.append(("arena", formats.size(old), formats.size(new), ratio))
+    old, new = shipped.resident
+    if old is not None and new is not None:
+        ratio = f"{old / max(1, new):.2f}"
+        rows.append(("resident memory", formats.size(old), formats.size(new), ratio))
     first, second = (measured.times.get(item.id) for item in (dense, small))
     how = ""
     if first and second:
@@ -169,6 +175,8 @@ def _card(shipped: Shipped, data: Dataset, name: str, keras_file: Path) -> dict[
         )
     if measured.memory.get(small.id) is not None:
         how += " The arena is what LiteRT's built-in kernels set aside for activations, measured."
+    if shipped.resident[1] is not None:
+        how += " Resident memory is what a process needs above one that runs nothing, measured."
     if (elsewhere := measured.elsewhere) is not None:
         before, after = (elsewhere.told(item.id) for item in (dense, small))
         share = elsewhere.ms[dense.id] / elsewhere.ms[small.id]

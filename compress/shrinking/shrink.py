@@ -214,8 +214,10 @@ def _done(
     found: Opened, folder: ShrinkFolder, pace: Pace, command: str, began: float,
     device: DeviceTimes | None,
 ) -> Outcome:  # fmt: skip
-    given = found.given
-    case = Case(given.name, given.file, given.path, found.work, found.dense, found.notes, device)
+    given, work = found.given, found.work
+    if pace.budget is not None:
+        work = replace(work, progress=pace.noting(folder.spent, work.progress))
+    case = Case(given.name, given.file, given.path, work, found.dense, found.notes, device)
     planner = planner_for(case, folder, pace)
     outcome = finished(planner, planner.run(), command, began)
     shutil.rmtree(folder.path / "unfinished", ignore_errors=True)

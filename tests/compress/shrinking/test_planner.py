@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -162,6 +164,28 @@ def test_a_budget_bounds_epochs() -> None:
     made.run()
     assert not shop.epochs
     assert "of the budget are left" in made.notes[0]
+
+
+def test_what_was_spent_stays_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    file, told = tmp_path / "spent.json", list[tuple[str, float]]()
+    first = Pace.resumed(60.0, file)
+    progress = first.noting(file, lambda text, share: told.append((text, share)))
+    progress("soon", 0.1)
+    assert not file.exists()
+    now[0] += 12.0
+    progress("later", 0.2)
+    assert told == [("soon", 0.1), ("later", 0.2)]
+    now[0] += 3.0  # killed here: what came after the last note is lost
+    second = Pace.resumed(60.0, file)
+    assert second.left == pytest.approx(48.0)
+    now[0] += 8.0
+    again = second.noting(file, lambda *_: None)
+    now[0] += 6.0
+    again("on", 0.5)
+    assert Pace.resumed(60.0, file).left == pytest.approx(60.0 - 12.0 - 14.0)
+    assert np.isinf(Pace.resumed(None, file).left)
 
 
 def test_a_pace_learns_from_trainings() -> None:

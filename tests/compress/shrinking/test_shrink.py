@@ -86,6 +86,14 @@ def test_the_shipped_script_runs_the_file_alone(halved: ShrinkResult, digits: Da
     }
 
 
+def test_the_card_tells_the_memory_of_both(halved: ShrinkResult) -> None:
+    (row,) = [
+        line for line in (halved.file.parent / "README.md").read_text().splitlines()
+        if line.startswith("| resident memory")
+    ]  # fmt: skip
+    assert row.count("MB") == 2
+
+
 def test_the_record_is_of_the_net_that_is_shipped(halved: ShrinkResult) -> None:
     (record,) = halved.report.compressed
     chosen = next(
