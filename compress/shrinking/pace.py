@@ -61,7 +61,7 @@ class Pace:
             path: Where `noting` wrote what was spent; it need not be there.
         """
         before = float(read_json(path)["seconds"]) if path.exists() else 0.0
-        return cls(budget, before)
+        return cls(budget, before, time.monotonic())
 
     def noting(self, path: Path, progress: OnProgress) -> OnProgress:
         """Returns a progress that also writes what was spent, every few seconds.
