@@ -25,6 +25,7 @@ from compress.shrinking.estimates import Choice, Estimates
 from compress.shrinking.goals import cost_text
 from compress.shrinking.meter import Meter
 from compress.shrinking.sizes import file_sizes_of
+from compress.shrinking.variations import RECIPE, Variation
 from compress.shrinking.working_sets import working_sets
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Fitter:
     plan: ShrinkPlan
     meter: Meter
     _estimates: dict[str, Estimates] = field(default_factory=dict)
-    _chooser: Chooser | None = None
+    _choosers: dict[str, Chooser] = field(default_factory=dict)
 
     def estimates(self, format: str) -> Estimates:
         """Returns what choices cost in files of a format; times and sizes are measured once."""
@@ -135,31 +136,45 @@ class Fitter:
         choice = Choice.of(self.coupling, selection.mask, selection.dropped)
         return {name: self.estimates(name).at(choice)["latency"] for name in formats}
 
-    def chooser(self, goals: Mapping[str, float], estimates: Estimates) -> Chooser:
-        """Returns what chooses; choices near the first one that is asked for are judged whole."""
-        if self._chooser is None:
+    def chooser(
+        self, goals: Mapping[str, float], estimates: Estimates, variation: Variation
+    ) -> Chooser:
+        """Returns what chooses; choices near the first one that is asked for are judged whole.
+
+        A variation by another criterion takes its choice as it comes: its net tells its worth.
+        """
+        name = variation.criterion or self.plan.channels.criterion
+        if name not in self._choosers:
             work, options = self.work, self.plan.channels
             context = Context(
                 self.coupling, data=work.data, seed=self.plan.seed, aggregate=options.aggregate
             )
-            criterion = named(options.criterion)[1]
+            criterion = named(name)[1]
             first = Chooser.measured(self.coupling, options, criterion, context, work.progress)
-            self._chooser = first.refined(1.0, estimates.share_of(goals), work.progress)
-        return self._chooser
+            if name == self.plan.channels.criterion:
+                first = first.refined(1.0, estimates.share_of(goals), work.progress)
+            self._choosers[name] = first
+        found = self._choosers[name]
+        if variation.temperature != 1.0:
+            found = replace(found, weights=found.weights.tempered(variation.temperature), told=())
+        return found
 
-    def fitted(self, format: str, goals: Mapping[str, float]) -> Fitted:
+    def fitted(
+        self, format: str, goals: Mapping[str, float], variation: Variation = RECIPE
+    ) -> Fitted:
         """Chooses widths and blocks, measures their file, and corrects until it is near the goal.
 
         Args:
             format: Of the file that must meet the goals.
             goals: What it must come to, by cost.
+            variation: How the choice departs from the fixed recipe.
 
         Raises:
             FeasibleError: No choice comes to the goals.
             RunFailed: A thinner net could not be converted, or no call could be timed.
         """
         estimates = self.estimates(format)
-        chooser = self.chooser(goals, estimates)
+        chooser = self.chooser(goals, estimates, variation)
         best: Fitted | None = None
         least: dict[str, float] | None = None
         measured: set[tuple[bytes, tuple[int, ...]]] = set()

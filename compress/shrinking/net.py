@@ -35,6 +35,7 @@ class Net(Record):
         notes: What there is to know about it.
         device_ms: Milliseconds of its files by format on the device of a table of times,
             estimated from it; {}: times are measured here.
+        variation: How it departs from the fixed recipe, as JSON; {}: it does not.
         channels: The channel report, as JSON; None where nothing left.
     """
 
@@ -59,6 +60,7 @@ class Net(Record):
     notes: tuple[str, ...] = ()
     channels: dict[str, Any] | None = None
     device_ms: dict[str, float] = field(default_factory=dict)
+    variation: dict[str, Any] = field(default_factory=dict)
 
     def flaw(self) -> str:
         """See `Record.flaw`."""
@@ -69,6 +71,10 @@ class Net(Record):
     def quality(self, format: str, name: str) -> float:
         """Returns the validation quality of its file of a format, at its last stage."""
         return self.val[format][name]
+
+    def repaired_best(self, name: str) -> float:
+        """Returns the best validation quality of its files before training."""
+        return max(values[name] for values in self.repaired.values())
 
     def best(self, name: str) -> float:
         """Returns the best validation quality of its files, at its last stage."""

@@ -86,10 +86,11 @@ class Pace:
         from compress.train.predict import Predictor
 
         few = taken(work.data.val.x, slice(PROBED))
-        run = Predictor(logits_view(model, work.data.task), work.data.preprocess)
-        run(few)
-        began = time.perf_counter()
-        run(few)
+        with logits_view(model, work.data.task) as view:
+            run = Predictor(view, work.data.preprocess)
+            run(few)
+            began = time.perf_counter()
+            run(few)
         count = min(PROBED, len(work.data.val))
         self._forward = (time.perf_counter() - began) / count * len(work.data.train)
 

@@ -10,6 +10,7 @@ from compress.core.errors import FeasibleError
 from compress.shrinking.goals import FILES, Bar
 from compress.shrinking.net import TRAINED, Net
 from compress.shrinking.pace import Pace
+from compress.shrinking.varying import varied
 
 if TYPE_CHECKING:
     from compress.shrinking.workshop import Workshop
@@ -75,7 +76,7 @@ class Planner:
         for each in [(name,) for name in formats] if apart else [formats]:
             name = f"{label}-{each[0]}" if apart and len(formats) > 1 else label
             try:
-                found.append(self.shop.net(self._name(name), each[0], self.limits, each))
+                found.append(self.shop.net(self.name(name), each[0], self.limits, each))
             except FeasibleError as error:
                 errors.append(error)
                 self.notes.append(str(error))
@@ -83,7 +84,8 @@ class Planner:
             raise errors[0]
         # the most promising first: the time may not do for all
         found.sort(key=lambda net: -net.best(self.bar.metric))
-        return self._trained(found)
+        found = self.trained(found)
+        return [*found, *varied(self, found, label, formats if apart else formats[:1])]
 
     def _worthwhile(self) -> tuple[str, ...]:
         """Returns the formats that may be the best for a time: none that is slower as it is.
@@ -115,7 +117,7 @@ class Planner:
             if net is None:
                 low = share
             else:
-                nets += self._trained([net])
+                nets += self.trained([net])
                 if self.bar.holds(nets[-1].best(self.bar.metric)):
                     high = share
                 else:
@@ -128,25 +130,30 @@ class Planner:
     def front(self) -> list[Net]:
         """Makes nets from the model's own time to a tenth of it."""
         nets = [net for share in FRONT if (net := self._at(share)) is not None]
-        return self._trained(nets)
+        return self.trained(nets)
 
     def _at(self, share: float) -> Net | None:
         """Returns the net that takes a share of the time, as float32 file; None: none does."""
         if share == 1.0:
-            return self.shop.whole(self._name("whole"), self.formats)
+            return self.shop.whole(self.name("whole"), self.formats)
         limits = {"latency": share * self.shop.meter.dense.ms}
-        name = self._name(f"latency{share:.3g}x")
+        name = self.name(f"latency{share:.3g}x")
         try:
             return self.shop.net(name, self.formats[0], limits, self.formats)
         except FeasibleError as error:
             self.notes.append(f"no net takes {share:.3g}x of the time: {error}")
             return None
 
-    def _trained(self, nets: Sequence[Net]) -> list[Net]:
+    @property
+    def epochs(self) -> int:
+        """Epochs of a training that no budget bounds; 0: nets are not trained."""
+        plan, data = self.shop.plan, self.shop.case.work.data
+        steps = max(1, len(data.train) // plan.finetune.batch_size)
+        return 0 if plan.goal.no_train else plan.finetune.epochs_for(steps)
+
+    def trained(self, nets: Sequence[Net]) -> list[Net]:
         """Trains nets as far as they are worth it and the time allows it."""
-        goal, data = self.shop.plan.goal, self.shop.case.work.data
-        steps = max(1, len(data.train) // self.shop.plan.finetune.batch_size)
-        wanted = 0 if goal.no_train else self.shop.plan.finetune.epochs_for(steps)
+        wanted = self.epochs
         found = []
         for place, net in enumerate(nets):
             if net.stage == TRAINED or wanted == 0 or net.whole:
@@ -185,7 +192,8 @@ class Planner:
             f"{allowed:.3g} may be lost"
         )
 
-    def _name(self, label: str) -> str:
+    def name(self, label: str) -> str:
+        """Returns what a net is called, in names of files."""
         return f"{self.shop.case.name}-{label.replace('.', '_')}"
 
     def _label(self, limits: Mapping[str, float]) -> str:

@@ -23,6 +23,7 @@ from compress.shrinking.fitting import Fitter
 from compress.shrinking.judging import Judged, judged
 from compress.shrinking.meter import Meter
 from compress.shrinking.net import REPAIRED, TRAINED, Net
+from compress.shrinking.variations import RECIPE, Variation
 
 if TYPE_CHECKING:
     import keras
@@ -73,8 +74,9 @@ class Workshop:
         )
 
     def net(
-        self, name: str, format: str, goals: Mapping[str, float], formats: tuple[str, ...]
-    ) -> Net:
+        self, name: str, format: str, goals: Mapping[str, float], formats: tuple[str, ...],
+        variation: Variation = RECIPE,
+    ) -> Net:  # fmt: skip
         """Returns a net that was chosen for a format and goals, repaired and judged.
 
         Args:
@@ -82,6 +84,7 @@ class Workshop:
             format: Of the file that must meet the goals.
             goals: What its file must come to, by cost.
             formats: Of the files that are made of it.
+            variation: How it departs from the fixed recipe.
 
         Raises:
             FeasibleError: The goals are below what is feasible in this format.
@@ -93,7 +96,7 @@ class Workshop:
         if whole is not None:
             self._write(whole)
             return whole
-        fitted = self.fitter.fitted(format, goals)
+        fitted = self.fitter.fitted(format, goals, variation)
         selection, own = fitted.selection, fitted.estimates.share_of(goals)
         coupling = self.fitter.coupling
         share = min(1.0, selection.choice.cost / float(own(coupling.whole, None)))
@@ -135,6 +138,7 @@ class Workshop:
             notes=tuple(found.report.notes),
             channels=found.report.to_json(),
             device_ms=self.fitter.device_ms(selection, formats),
+            variation={} if variation == RECIPE else variation.to_json(),
         )
         self._write(net)
         return net
@@ -153,9 +157,13 @@ class Workshop:
         began = time.perf_counter()
         keras.utils.set_random_seed(self.plan.seed)
         student = self.model_of(net)
-        tuner = self.tuner
+        tuner, finetune = self.tuner, self.plan.finetune
+        if net.variation:
+            factor = Variation.from_json(net.variation).learning_rate
+            finetune = replace(finetune, learning_rate=factor * finetune.learning_rate)
         if epochs is not None:
-            finetune = replace(self.plan.finetune, epochs=epochs)
+            finetune = replace(finetune, epochs=epochs)
+        if finetune != self.plan.finetune:
             work = replace(self.case.work, plan=replace(self.plan, finetune=finetune))
             tuner = replace(tuner, work=work)
         training, _, notes = tuner.tune(student, f"fine-tuning {net.name}", [])

@@ -19,6 +19,8 @@ from compress.shrinking.goals import Bar
 from compress.shrinking.net import REPAIRED, TRAINED, Net
 from compress.shrinking.pace import Pace
 from compress.shrinking.planner import FRONT, Planner
+from compress.shrinking.variations import RECIPE, Sampler, Variation
+from compress.shrinking.varying import BEHIND, FINISHING
 
 
 class Shop:
@@ -28,11 +30,14 @@ class Shop:
         plan: Of the goal.
         loss: Points that repair leaves, by share.
         least: Shares below are not feasible.
+        examples: For validation.
     """
 
-    def __init__(self, plan: ShrinkPlan, loss: Any, least: float = 0.0) -> None:
+    def __init__(
+        self, plan: ShrinkPlan, loss: Any, least: float = 0.0, examples: int = 10**6
+    ) -> None:
         self.plan, self.loss, self.least = plan, loss, least
-        data = SimpleNamespace(train=range(1000))
+        data = SimpleNamespace(train=range(1000), val=range(examples))
         self.case: Any = SimpleNamespace(name="m", work=SimpleNamespace(data=data))
         val = {"float32": {"accuracy": 0.9}, "int8": {"accuracy": 0.89}}
         times = {"float32": 2.0, "int8": 1.0}
@@ -40,21 +45,35 @@ class Shop:
             dense=SimpleNamespace(first="float32", ms=2.0, val=val, times=times)
         )
         self.asked: list[tuple[str, str]] = []
+        self.variations: dict[str, Variation] = {}
+        self.made: dict[str, Net] = {}
+        self.folder: Any = SimpleNamespace(read_net=self.made.get)
+        self.clock = [0.0]
         self.epochs: dict[str, int] = {}
 
     def net(
-        self, name: str, format: str, goals: Mapping[str, float], formats: tuple[str, ...]
-    ) -> Net:
+        self, name: str, format: str, goals: Mapping[str, float], formats: tuple[str, ...],
+        variation: Variation = RECIPE,
+    ) -> Net:  # fmt: skip
         self.asked.append((name, format))
+        if name in self.made:
+            return self.made[name]
+        self.clock[0] += 20.0
         share = goals["latency"] / 2.0
         if share < self.least:
             raise FeasibleError(f"{share} is too little")
-        quality = 0.9 - self.loss(share) / 100
+        lost = self.loss(share)
+        if variation != RECIPE:
+            self.variations[name] = variation
+            # a power of the damages of 1.5 is the best, and half a point better than 1
+            lost += 2.0 * abs(np.log(variation.temperature / 1.5)) - 0.8109
+        quality = 0.9 - lost / 100
         val = {kind: {"accuracy": quality} for kind in formats}
-        return Net(
+        self.made[name] = Net(
             name, format, formats, dict(goals), dict(goals), 1, 1, share, False, (), 1, REPAIRED,
-            val, val,
+            val, val, seconds=20.0, variation={} if variation == RECIPE else variation.to_json(),
         )  # fmt: skip
+        return self.made[name]
 
     def whole(self, name: str, formats: tuple[str, ...]) -> Net:
         val = {kind: {"accuracy": 0.9} for kind in formats}
@@ -65,14 +84,18 @@ class Shop:
         self.epochs[net.name] = epochs
         quality = 0.9 - (0.9 - net.best("accuracy")) / 4
         val = {kind: {"accuracy": quality} for kind in net.formats}
-        return replace(net, stage=TRAINED, epochs=epochs, val=val, seconds=10.0 * epochs)
+        self.clock[0] += 10.0 * epochs
+        self.made[net.name] = replace(
+            net, stage=TRAINED, epochs=epochs, val=val, seconds=net.seconds + 10.0 * epochs
+        )
+        return self.made[net.name]
 
 
 def planner(
     flat: dict[str, Any], limits: dict[str, float], floor: float | None, loss: Any, **more: Any
 ) -> tuple[Planner, Shop]:
     plan = from_flat(ShrinkPlan, {"batch_size": 100, "epochs": 3, **flat})
-    shop = Shop(plan, loss, more.pop("least", 0.0))
+    shop = Shop(plan, loss, more.pop("least", 0.0), more.pop("examples", 10**6))
     pace = more.pop("pace", Pace(None))
     return Planner(shop, limits, Bar("accuracy", 0.9, floor), pace), shop  # type: ignore[arg-type]
 
@@ -148,6 +171,8 @@ def test_a_budget_bounds_epochs() -> None:
     pace._forward = 10.0
     # 3 x 10 s an epoch of the whole net, 15 s at half; two nets share what is left
     assert pace.epochs_within(0.5, 100, 2) == pytest.approx(33, abs=1)
+    pace = Pace(155.0)  # less than a variation and the end would take
+    pace._forward = 10.0
     made, shop = planner({"latency": "0.5x"}, {"latency": 1.0}, None, lambda _: 2.0, pace=pace)
     made.run()
     assert list(shop.epochs.values()) == [3, 3]
@@ -164,6 +189,110 @@ def test_a_budget_bounds_epochs() -> None:
     made.run()
     assert not shop.epochs
     assert "of the budget are left" in made.notes[0]
+
+
+def varied_within(
+    budget: float | None, monkeypatch: pytest.MonkeyPatch, known: Mapping[str, Net] | None = None,
+    **flat: Any,
+) -> tuple[Planner, Shop, list[Net]]:  # fmt: skip
+    """Plans with a clock that only pretended work moves."""
+    examples = flat.pop("examples", 10**6)
+    made, shop = planner(
+        {"latency": "0.5x", **flat}, {"latency": 1.0}, None, lambda _: 2.0, examples=examples
+    )
+    shop.made.update(known or {})
+    monkeypatch.setattr(time, "monotonic", lambda: shop.clock[0])
+    made.pace = Pace(budget, 0.0, 0.0)
+    made.pace._forward, made.pace._factor = 6.0, 3.0
+    return made, shop, made.run()
+
+
+def test_without_a_budget_the_recipe_is_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, shop, nets = varied_within(None, monkeypatch)
+    assert len(nets) == 2
+    assert not shop.variations
+
+
+def test_a_budget_is_used_for_variations(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, shop, nets = varied_within(2000.0, monkeypatch)
+    assert len(shop.variations) > 10
+    # the end has the time that it takes: a try is 50 s, and is begun where 1.3 of them are left
+    assert 2000.0 - FINISHING - 60.0 - 1.3 * 50.0 - 50.0 <= shop.clock[0] <= 2000.0 - FINISHING
+    assert len(nets) == 3
+    best = nets[-1]
+    tried = [shop.made[name] for name in shop.variations]
+    assert best == max(tried, key=lambda net: net.best("accuracy"))
+    assert abs(np.log(shop.variations[best.name].temperature / 1.5)) < 0.2
+    # the recipe loses 2 points repaired, a fourth of them trained; the best there is 0.8 less
+    assert 0.8975 > best.best("accuracy") > 0.9 - 0.005
+    assert f"time for {len(shop.variations)} variation(s)" in made.notes[-1]
+    assert "damages to the power of" in made.notes[-1]
+    # what was learnt is used: later ones are nearer
+    powers = [abs(np.log(v.temperature / 1.5)) for v in shop.variations.values()]
+    assert np.mean(powers[-8:]) < np.mean(powers[:8])
+    formats = {variation.format for variation in shop.variations.values()}
+    assert formats == {"float32", "int8"}
+    assert all(0.3 <= v.learning_rate <= 3.0 for v in shop.variations.values())
+
+
+def test_what_chance_may_do_is_no_reason_to_leave_the_recipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # 0.2 points are gained; of 1,000 examples the standard error is a whole point
+    made, shop, nets = varied_within(2000.0, monkeypatch, examples=1000)
+    assert len(shop.variations) > 10
+    assert [net.variation for net in nets] == [{}, {}]
+    assert "which chance may do" in made.notes[-1]
+
+
+def test_variations_that_repair_leaves_far_behind_are_not_trained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("compress.shrinking.varying.BEHIND", 0.5)
+    assert BEHIND > 0.5
+    _, shop, _ = varied_within(1500.0, monkeypatch)
+    best, stages = 0.0, set()
+    for net in shop.made.values():
+        repaired = net.repaired_best("accuracy")
+        best = max(best, repaired)
+        if net.variation:
+            assert (net.stage == TRAINED) == (repaired >= best - 0.005 - 1e-12), net.name
+            stages.add(net.stage)
+    assert stages == {REPAIRED, TRAINED}
+    tried = {name for name in shop.made if "try" in name}
+    assert {name for name in shop.epochs if "try" in name} < tried
+
+
+def test_untrained_variations_are_told_as_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, shop, nets = varied_within(600.0, monkeypatch, no_train=True)
+    assert not shop.epochs
+    assert {variation.learning_rate for variation in shop.variations.values()} == {1.0}
+    assert max(net.best("accuracy") for net in nets) > 0.88
+
+
+def test_a_killed_search_for_variations_goes_on_as_it_would(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, whole, nets = varied_within(2000.0, monkeypatch)
+    some = dict(list(whole.made.items())[:7])
+    _, again, others = varied_within(2000.0, monkeypatch, known=some)
+    for name, variation in again.variations.items():
+        if name in whole.variations:
+            assert variation == whole.variations[name]
+    names = list(whole.made)
+    assert {name: again.made[name] for name in names} == whole.made
+    assert others == nets or others[-1].name not in names
+
+
+def test_a_sampler_without_a_choice_of_formats() -> None:
+    sampler = Sampler(["float32"], False, 0)
+    sampler.began("float32", 0.9)
+    found = []
+    for _ in range(6):
+        found.append(sampler.ask())
+        sampler.tell(None, 0.4)
+    assert {variation.format for variation in found} == {"float32"}
+    assert {variation.learning_rate for variation in found} == {1.0}
 
 
 def test_what_was_spent_stays_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -257,6 +257,28 @@ def test_a_net_is_taught_by_the_original(trained: Any, digits: Dataset, tmp_path
     assert not (result.folder / "unfinished").exists()
 
 
+def test_a_budget_bounds_it(trained: Any, digits: Dataset, tmp_path: Path) -> None:
+    quick = {**QUICK, "no_train": False, "epochs": 2, "batch_size": 64, "formats": ["float32"]}
+    # what the end takes is kept back: of a minute and a half nothing is left for variations
+    result = shrink(trained, digits, macs=0.3, out=tmp_path / "out", budget="90s", **quick)
+    assert result.met
+    (record,) = result.report.compressed
+    assert record.finetuned <= 2
+    assert not list((tmp_path / "out" / "nets").glob("*try*"))
+
+
+@pytest.mark.slow
+def test_what_a_budget_leaves_goes_into_variations(
+    trained: Any, digits: Dataset, tmp_path: Path
+) -> None:
+    quick = {**QUICK, "no_train": False, "epochs": 1, "batch_size": 64, "formats": ["float32"]}
+    result = shrink(trained, digits, macs=0.3, out=tmp_path / "out", budget="150s", **quick)
+    assert result.met
+    assert any("variation(s) of the recipe" in note for note in result.outcome.notes)
+    names = [row.artifact.id for row in result.report.rows]
+    assert len([name for name in names if "try" in name]) <= 1
+
+
 def test_another_goal_does_not_overwrite(
     halved: ShrinkResult, trained: Any, digits: Dataset
 ) -> None:

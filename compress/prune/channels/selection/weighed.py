@@ -53,6 +53,16 @@ class Weights:
         nested = np.array([[other.index in block.inner for other in blocks] for block in blocks])
         return Losses.of(by_count, self.blocks, inside, nested)
 
+    def tempered(self, power: float) -> Weights:
+        """Returns them to a power: above 1, what harms little is told less apart from nothing."""
+        return Weights(
+            tuple(
+                replace(damage, damage=tuple(max(0.0, value) ** power for value in damage.damage))
+                for damage in self.groups
+            ),
+            tuple(max(0.0, value) ** power for value in self.blocks),
+        )
+
     def scaled(self, groups: Numbers, blocks: Numbers) -> Weights:
         """Returns them with a factor for each group and each block."""
         return Weights(
