@@ -136,8 +136,13 @@ def wide(digits: Dataset, cpu: Device) -> Any:
     return model
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+@pytest.mark.parametrize(
+    "runtime",
+    [
+        pytest.param("onnx", marks=pytest.mark.slow),
+        pytest.param("openvino", marks=pytest.mark.matrix),
+    ],
+)
 def test_the_time_of_another_runtime(
     runtime: str, wide: Any, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
