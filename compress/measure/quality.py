@@ -79,7 +79,8 @@ def outputs_of(
             for other, part in zip(others, parts[1:], strict=True)
         ]
         try:
-            found = [_answers(first, inputs, parts[0], stop, on_progress)]
+            told = on_progress, max(1, REPORT_EVERY // len(sessions))
+            found = [_answers(first, inputs, parts[0], stop, *told)]
             found += [future.result() for future in asked]
         finally:
             stop.set()  # Ctrl-C or an error: the others end too
@@ -92,6 +93,7 @@ def _answers(
     rows: npt.NDArray[np.int64],
     stop: threading.Event,
     on_progress: Callable[[float], None] | None = None,
+    every: int = REPORT_EVERY,
 ) -> list[npt.NDArray[np.float32]]:
     """Returns what a session answers to some rows, an array (rows, ...) an output."""
     found = [np.empty((0, *info.shape[1:]), np.float32) for info in session.outputs]
@@ -105,6 +107,6 @@ def _answers(
             found = [np.empty((len(rows), *result.shape[1:]), np.float32) for result in results]
         for made, result in zip(found, results, strict=True):
             made[place] = result[0]
-        if on_progress and (place + 1) % REPORT_EVERY == 0:
+        if on_progress and (place + 1) % every == 0:
             on_progress((place + 1) / len(rows))
     return found

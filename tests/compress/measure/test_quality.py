@@ -78,7 +78,7 @@ def test_progress_is_told_by_the_calling_thread() -> None:
     many = np.repeat(X, 100, axis=0)
     outputs_of([Doubling(), Doubling()], [many], lambda share: told.append(
         (share, threading.get_ident())))  # fmt: skip
-    assert [share for share, _ in told] == pytest.approx([250 / 550, 500 / 550])
+    assert [share for share, _ in told] == pytest.approx([125 * n / 550 for n in range(1, 5)])
     assert {thread for _, thread in told} == {threading.get_ident()}
 
 

@@ -52,9 +52,9 @@ CASES: dict[str, tuple[list[str], list[str], str]] = {
         [*SHRINK, "--max-drop", "1", "--min-quality", "0.9"], [], "left out beside min_quality",
     ),
     "shrink: steps": ([*SHRINK, "--channels", "0.5x"], [], "the goal says how many leave"),
-    "shrink: formats": ([*SHRINK, "--formats", "onnx"], [], "formats must be among float32"),
+    "shrink: formats": ([*SHRINK, "--formats", "onnx,int8"], [], "formats must be among float32"),
     "shrink: runtime": (
-        [*SHRINK, "--latency", "3ms", "--runtimes", "mnn"], [], "runtimes must begin with litert",
+        [*SHRINK, "--latency", "3ms", "--runtimes", "mnn"], [], "runtimes must begin with one",
     ),
     "shrink: search": ([*SHRINK, "--max-size", "2MB"], [], "Give --size."),
     "shrink: recipe": ([*SHRINK, "--recipe", "none"], [], "Unknown recipe"),
