@@ -107,7 +107,8 @@ def reached(name: str, goal: str, seed: int) -> dict[str, Any]:
         ]
         (record,) = result.report.compressed
         return {
-            "outcome": result.outcome.to_json(),
+            # notes name the model's file: not where it lies on this machine
+            "outcome": json.loads(json.dumps(result.outcome.to_json()).replace(f"{ROOT}/", "")),
             "quality": quality,
             "seconds": record.seconds,
             "dense": _facts(dense, quality),
