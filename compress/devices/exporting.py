@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.atomic_files import write_json, write_text
 from compress.core.counts import MORE_THREADS, MOST_THREADS, whole
 from compress.core.errors import InputError, RunFailed
+from compress.core.progress import OnProgress, silent
 from compress.core.templates import filled
-from compress.devices.manifest import EMPTY, FILES, MANIFEST, RESULTS, Manifest
+from compress.devices.manifest import EMPTY, FILES, MANIFEST, RESULTS, CallFile, Manifest
 from compress.exporting.side_by_side import litert_files
-from compress.measure.latency_table.calls import batches, empty_model
+from compress.measure.latency_table.calls import CallItem, batches, empty_model
 from compress.model.io import as_model
 from compress.plan.fields import require, require_choice
 from compress.plan.goal import TIMED
@@ -28,8 +29,6 @@ from compress.prune.channels.selection.timed_calls import TimedCalls
 if TYPE_CHECKING:
     import keras
 
-    from compress.pipeline.context import OnProgress
-
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("measure.sh", "measure.py")
 
@@ -38,13 +37,13 @@ def export_latency_table(
     model: keras.Model | str | Path,
     folder: str | Path,
     *,
-    formats: Sequence[str] = ("float32", "int8"),
+    formats: Sequence[str] = ("int8",),
     threads: int = 1,
     round_to: int = ShrinkChannels.round_to,
     min_kept: float = ShrinkChannels.min_kept,
     input_shape: Any = None,
     seed: int = 0,
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress = silent,
 ) -> Path:
     """Writes what tells the time of every choice of widths and blocks on a device.
 
@@ -56,7 +55,7 @@ def export_latency_table(
     Args:
         model: A Keras model, or its file.
         folder: A new or empty folder.
-        formats: Of the files: "float32", "float16", "dynamic", "int8".
+        formats: Of the files: "float16", "dynamic", "int8"; float32 is always among them.
         threads: CPU threads that the scripts time with.
         round_to, min_kept: Of `ChannelOptions`: which widths come into question. `shrink` must
             be told the same.
@@ -82,8 +81,9 @@ def export_latency_table(
         not place.exists() or (place.is_dir() and not any(place.iterdir())),
         "folder", "be new or empty", f"'{place}'",
     )  # fmt: skip
-    require(bool(formats), "formats", "name at least one format", "none")
-    for name in formats:
+    # shares of a time are of the float32 file
+    wanted = tuple(dict.fromkeys((TIMED[0], *formats)))
+    for name in wanted:
         require_choice("format", name, TIMED)
     whole(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
     options = ShrinkChannels(round_to=round_to, min_kept=min_kept)
@@ -96,23 +96,26 @@ def export_latency_table(
     allowed = allowed_for(coupling, options, ladder(options)[-1])
     calls = TimedCalls(coupling, allowed, blocks_of(coupling)).models()
     kept = some_choices(allowed, NETS, seed)
-    told = on_progress or _nobody
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".calls-") as hidden:
         made = Path(hidden) / "made"
-        nets, rows = {}, {}
-        for count, format in enumerate(dict.fromkeys(formats)):
-            part = made / FILES / format
+        (made / RESULTS).mkdir(parents=True)
+        files = {format: made / FILES / format for format in wanted}
+        for part in files.values():
             part.mkdir(parents=True)
-            told(f"writing {len(calls)} calls as {format}", count / len(formats))
-            rows[format] = _calls(calls, part, format)
-            told(f"writing {len(kept)} whole nets as {format}", (count + 0.7) / len(formats))
-            nets[format] = _nets(thinner_nets(coupling, kept), part, format, net.name)
-        (made / RESULTS).mkdir()
+        on_progress("writing whole nets", 0.0)
+        small = [empty_model(), *thinner_nets(coupling, kept)]
+        nets = {format: _nets(small, part, net.name) for format, part in files.items()}
+        on_progress(f"writing {len(calls)} calls", 0.2)
+        rows: dict[str, list[dict[str, Any]]] = {format: [] for format in wanted}
+        for batch in batches(calls):
+            for format, part in files.items():
+                rows[format] += _calls(batch, part, len(rows[format]))
+            done = len(rows[wanted[0]]) / len(calls)
+            on_progress(f"writing {len(calls)} calls", 0.2 + 0.8 * done)
         for name in SCRIPTS:
             script = made / name
-            text = filled(TEMPLATES, f"{name}.jinja", threads=threads)
-            write_text(script, text)
+            write_text(script, filled(TEMPLATES, f"{name}.jinja", threads=threads))
             script.chmod(0o755)
         manifest = Manifest(
             net.name, threads, round_to, min_kept,
@@ -122,54 +125,38 @@ def export_latency_table(
         if place.exists():
             place.rmdir()
         made.replace(place)
-    told("written", 1.0)
     return place
 
 
-def _calls(models: Any, folder: Path, format: str) -> list[dict[str, Any]]:
-    """Writes a file of each call, and one of next to nothing; returns the rows of the manifest."""
-    rows: list[dict[str, Any]] = []
-    for batch in batches(models):
-        with tempfile.TemporaryDirectory(dir=folder) as hidden:
-            small = [empty_model(), *(item.model for item in batch if item.model is not None)]
-            files = iter(litert_files(small, Path(hidden), format))
-            empty = next(files)
-            if isinstance(empty, str):
-                raise RunFailed(f"An empty file must be made ({format}): {empty}")
-            empty.replace(folder / EMPTY)
-            for item in batch:
-                name, reason = "", item.reason
-                if item.model is not None:
-                    found = next(files)
-                    if isinstance(found, str):
-                        reason = found
-                    else:
-                        name = f"{format}/call-{len(rows):04}.tflite"
-                        found.replace(folder.parent / name)
-                rows.append(
-                    {
-                        "key": item.key.to_json(), "ops": item.ops,
-                        "weight_bytes": item.weight_bytes, "file": name, "reason": reason,
-                    }
-                )  # fmt: skip
+def _calls(batch: Sequence[CallItem], folder: Path, first: int) -> list[dict[str, Any]]:
+    """Writes a file of each call, numbered from `first`; returns the rows of the manifest."""
+    rows = []
+    with tempfile.TemporaryDirectory(dir=folder) as hidden:
+        models = [item.model for item in batch if item.model is not None]
+        files = iter(litert_files(models, Path(hidden), folder.name))
+        for place, item in enumerate(batch, first):
+            made = item.reason if item.model is None else next(files)
+            row = CallFile(item.key.to_json(), item.ops, item.weight_bytes, "")
+            if isinstance(made, str):
+                row = replace(row, reason=made)
+            else:
+                row = replace(row, file=f"{folder.name}/call-{place:04}.tflite")
+                made.replace(folder.parent / row.file)
+            rows.append(row.to_json())
     return rows
 
 
-def _nets(nets: list[Any], folder: Path, format: str, name: str) -> tuple[str, ...]:
-    """Writes whole nets; returns their files.
+def _nets(models: Sequence[keras.Model], folder: Path, name: str) -> tuple[str, ...]:
+    """Writes the empty file and those of whole nets; returns the latter.
 
     Raises:
         RunFailed: One could not be converted.
     """
-    found = []
+    names = [EMPTY, *(f"net-{place}.tflite" for place in range(len(models) - 1))]
     with tempfile.TemporaryDirectory(dir=folder) as hidden:
-        for place, file in enumerate(litert_files(nets, Path(hidden), format)):
-            if isinstance(file, str):
-                raise RunFailed(f"Model '{name}' must become a {format} file to be timed: {file}")
-            shutil.move(file, folder / f"net-{place}.tflite")
-            found.append(f"{format}/net-{place}.tflite")
-    return tuple(found)
-
-
-def _nobody(_: str, __: float) -> None:
-    """Is told of the progress where nobody asks."""
+        for own, made in zip(names, litert_files(models, Path(hidden), folder.name), strict=True):
+            if isinstance(made, str):
+                what = f"Model '{name}' must become a {folder.name} file to be timed"
+                raise RunFailed(f"{what}: {made}")
+            made.replace(folder / own)
+    return tuple(f"{folder.name}/{own}" for own in names[1:])

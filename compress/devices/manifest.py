@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compress.core.atomic_files import read_json
-from compress.core.errors import InputError
-from compress.run.records import Record, too_low
+from compress.run.records import Record, load_record, too_low
 
 MANIFEST = "manifest.json"
 FILES, RESULTS = "files", "results"
@@ -81,10 +79,5 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         InputError: The folder holds something else.
     """
-    try:
-        return Manifest.from_json(read_json(folder / MANIFEST), folder / MANIFEST)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"The folder must be one that paretune latency-table export wrote. Received: "
-            f"'{folder}' ({error})."
-        ) from None
+    rule = "The folder must be one that paretune latency-table export wrote"
+    return load_record(folder / MANIFEST, Manifest, rule)

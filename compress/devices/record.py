@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.core.atomic_files import read_json, write_json
+from compress.core.atomic_files import write_json
 from compress.core.errors import InputError, unknown_name
 from compress.measure.latency_table import LatencyTable
 from compress.prune.channels.selection.timed_calls import TimedCalls
-from compress.run.records import Record, too_low
+from compress.run.records import Record, load_record, too_low
 
 if TYPE_CHECKING:
     from compress.prune.channels.coupling.blocks import Block
@@ -127,10 +127,5 @@ class DeviceTimes(Record):
         Raises:
             InputError: No such file, or it holds something else.
         """
-        try:
-            return cls.from_json(read_json(Path(path)), path)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                "A table of times of a device must be a file written by paretune latency-table "
-                f"import. Received: '{path}' ({error})."
-            ) from None
+        rule = "A device's table must be a file written by paretune latency-table import"
+        return load_record(path, cls, rule)

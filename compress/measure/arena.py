@@ -62,7 +62,12 @@ def arena_bytes(path: str | Path) -> int:
 
 
 def known_arena(path: str | Path) -> int | None:
-    """Returns what `arena_bytes` does; None where it cannot be read off (the log says why)."""
+    """Returns what `arena_bytes` does; None where it cannot be read off (the log says why).
+
+    None too of files of other runtimes.
+    """
+    if Path(path).suffix != ".tflite":
+        return None
     try:
         return arena_bytes(path)
     except InputError as error:

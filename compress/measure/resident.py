@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from contextlib import closing
 from pathlib import Path
 
@@ -60,8 +61,7 @@ def known_resident(path: str | Path, runtime: str = "litert", threads: int = 1) 
 
 def _measured(path: str, runtime: str, threads: int) -> int:
     own = RUNTIMES[runtime]
-    own.describe()
-    _imported(own.name)
+    importlib.import_module(own.library)  # the library's own memory is not the file's
     before = host().resident_bytes()
     session = own.prepare(Path(path), threads)
     session.set_inputs([np.zeros(info.shape) for info in session.inputs])
@@ -70,23 +70,13 @@ def _measured(path: str, runtime: str, threads: int) -> int:
     return max(0, host().resident_bytes() - before)
 
 
-def _imported(runtime: str) -> None:
-    """Imports a runtime's library, which is not the file's memory."""
-    if runtime == "litert":
-        import ai_edge_litert.interpreter  # noqa: F401
-    elif runtime == "onnx":
-        import onnxruntime  # noqa: F401
-    elif runtime == "openvino":
-        import openvino  # noqa: F401
-
-
 def main() -> None:
     """Answers one question; see `resident_bytes`."""
     questions, answers = serving()
     path, runtime, threads = receive(questions, SECONDS)
     try:
         send(answers, _measured(path, runtime, threads))
-    except (ParetuneError, RuntimeError, ValueError) as error:
+    except (ParetuneError, ImportError, RuntimeError, ValueError) as error:
         send(answers, one_line(str(error)))
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
+from compress.core.progress import OnProgress, silent
 from compress.core.summary import Readable, Summary
 from compress.model.io import load_model
-from compress.pipeline.context import OnProgress, silent
 from compress.pipeline.given import UserData, given_model
 from compress.pipeline.opening import Opened, opened
 from compress.pipeline.stages import compress_stage

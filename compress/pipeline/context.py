@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from compress.core.progress import OnProgress, silent
 from compress.plan import Plan
 
 if TYPE_CHECKING:
     from compress.core.device import Device
     from compress.data import Dataset
     from compress.train.own_step import OwnStepObjective
-
-OnProgress = Callable[[str, float], None]
-"""Called with (what is done, share of it in [0, 1])."""
-
-
-def silent(text: str, share: float) -> None:
-    """Ignores progress."""
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compress.core.progress import OnProgress
 from compress.data import Dataset
 from compress.model.graphs import as_graph
 from compress.model.heads import check_head
 from compress.model.io import load_model
 from compress.model.own_step import own_step_of
 from compress.pipeline.checks import check_by_data, check_by_models, told
-from compress.pipeline.context import OnProgress, Work
+from compress.pipeline.context import Work
 from compress.pipeline.given import Given, UserData
 from compress.pipeline.preflight import preflight
 from compress.pipeline.prepared import Prepared, prepare

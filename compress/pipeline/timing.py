@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError, MissingDependency, RunFailed
 from compress.core.plugins import MAIN_RUNTIME, RUNTIMES
+from compress.core.progress import OnProgress, silent
 from compress.core.registry import loaded
 from compress.measure import measure_latency
-from compress.pipeline.context import OnProgress, silent
 from compress.plan import Plan
 from compress.run.compressed import Artifact
 from compress.run.directory import LOG, RunFolder

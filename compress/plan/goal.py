@@ -12,7 +12,7 @@ from compress.plan.target import SizeTarget, Target, TimeTarget
 
 TIMED = ("float32", "float16", "dynamic", "int8")
 """LiteRT's formats of files that are made and timed on the way to a goal."""
-RUNTIMES: dict[str, tuple[str, ...]] = {
+GOAL_RUNTIMES: dict[str, tuple[str, ...]] = {
     "litert": TIMED,
     "onnx": ONNX_FORMATS,
     "openvino": ONNX_FORMATS,

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from compress.plan import ChannelOptions, Plan, TrainSettings, WeightOptions
 from compress.plan.fields import require
-from compress.plan.goal import RUNTIMES, GoalOptions
+from compress.plan.goal import GOAL_RUNTIMES, GoalOptions
 
 _OF_CHANNELS = {item.name: item for item in fields(ChannelOptions)}
 _OF_TRAINING = {item.name: item for item in fields(TrainSettings)}
@@ -97,7 +97,7 @@ class ShrinkPlan(Plan):
 
     def _check_files(self) -> None:
         formats, goal = self.export.formats, self.goal
-        kinds = tuple(dict.fromkeys(RUNTIMES.values()))
+        kinds = tuple(dict.fromkeys(GOAL_RUNTIMES.values()))
         require(
             any(set(formats) <= set(kind) for kind in kinds),
             "formats",
@@ -127,7 +127,9 @@ class ShrinkPlan(Plan):
     @property
     def _able(self) -> tuple[str, ...]:
         """Runtimes that run the files."""
-        return tuple(name for name, kinds in RUNTIMES.items() if self.export.formats[0] in kinds)
+        return tuple(
+            name for name, kinds in GOAL_RUNTIMES.items() if self.export.formats[0] in kinds
+        )
 
     @property
     def runtime(self) -> str:
@@ -137,4 +139,4 @@ class ShrinkPlan(Plan):
     @property
     def first(self) -> str:
         """The format that goals which are shares are shares of: the one without rounding."""
-        return RUNTIMES[self.runtime][0]
+        return GOAL_RUNTIMES[self.runtime][0]

@@ -139,7 +139,8 @@ def read_report(folder: RunFolder) -> Report:
     """
     record = folder.read_plan_record()
     compressed = tuple(folder.read_compressed())
-    latency = _read_latency(folder)
+    main = _main(folder)
+    latency = _read_latency(folder, main)
     rows = [
         Row(artifact, latency.get(artifact.id)) for item in compressed for artifact in item.files()
     ]
@@ -150,7 +151,7 @@ def read_report(folder: RunFolder) -> Report:
         folder.read_data_record(),
         compressed,
         tuple(rows),
-        tuple(_read_others(folder)),
+        tuple(_read_others(folder, main)),
         (GoalSection(read_record(folder.outcome, Outcome)),) if folder.outcome.exists() else (),
     )
     _check(report)
@@ -175,22 +176,22 @@ def _check(report: Report) -> None:
 
 def _main(folder: RunFolder) -> str:
     """Returns the runtime whose times stand in the table of files: the main one, where it timed."""
-    for name in dict.fromkeys([MAIN_RUNTIME, *map(str, RUNTIMES)]):
+    names: tuple[str, ...] = (MAIN_RUNTIME, *RUNTIMES)
+    for name in names:
         path = folder.latency_of(name)
         if path.exists() and "skipped" not in read_json(path):
             return name
     return MAIN_RUNTIME
 
 
-def _read_latency(folder: RunFolder) -> dict[str, Latency]:
-    path = folder.latency_of(_main(folder))
+def _read_latency(folder: RunFolder, main: str) -> dict[str, Latency]:
+    path = folder.latency_of(main)
     if not path.exists():
         return {}
     return {name: Latency.from_json(content, path) for name, content in read_json(path).items()}
 
 
-def _read_others(folder: RunFolder) -> Iterator[OtherRuntime]:
-    main = _main(folder)
+def _read_others(folder: RunFolder, main: str) -> Iterator[OtherRuntime]:
     for name in RUNTIMES:
         path = folder.latency_of(name)
         if name == main or not path.exists():

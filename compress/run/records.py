@@ -83,6 +83,23 @@ def read_record(path: Path, kind: type[RecordT]) -> RecordT:
     return kind.from_json(read_json(path), path)
 
 
+def load_record(path: str | Path, kind: type[RecordT], rule: str) -> RecordT:
+    """Reads a record's file that a user names.
+
+    Args:
+        path: The file.
+        kind: Of the record.
+        rule: What such a file must be, "A latency table must be a file written by save()".
+
+    Raises:
+        InputError: No such file, or it holds something else.
+    """
+    try:
+        return read_record(Path(path), kind)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{rule}. Received: '{path}' ({error}).") from None
+
+
 def check_name(path: Path, name: str) -> None:
     """Refuses a record that is named otherwise than its file: names become paths again."""
     if path.stem != name:

@@ -108,11 +108,7 @@ def dense_files(case: Case, folder: ShrinkFolder) -> DenseFiles:
         folder.relative(files[first]),
         {kind: ms / latency.ratio for kind, latency in timed.items()},
         {kind: path.stat().st_size for kind, path in files.items()},
-        {
-            kind: size
-            for kind, path in files.items()
-            if path.suffix == ".tflite" and (size := known_arena(path)) is not None
-        },
+        {kind: size for kind, path in files.items() if (size := known_arena(path)) is not None},
         beside,
         found.val,
         found.refused,

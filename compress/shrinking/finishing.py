@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import RunFailed
@@ -14,6 +14,7 @@ from compress.pipeline.timing import measure_stage
 from compress.run.compressed import Artifact
 from compress.run.outcome import Outcome
 from compress.shrinking.choosing import Elsewhere, Judgement, Measured, chosen_file
+from compress.shrinking.elsewhere import time_model
 from compress.shrinking.goals import goals_text
 from compress.shrinking.net import Net
 from compress.shrinking.ship import Shipped, ship
@@ -50,7 +51,8 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
     found = chosen_file(files, measured, limits, planner.bar)
     net = _net_of(found.chosen, nets)
     if (device := shop.meter.device) is not None:
-        notes = (*notes, _of_device(device, shop.fitter.estimates(planner.first).of["latency"]))
+        times = time_model(device, shop.plan, shop.fitter.coupling, planner.first)
+        notes = (*notes, _of_device(device, times.calibration.error))
     if found.used < 1 - UNUSED:
         notes = (*notes, _unused(found.used, net))
     folder.write_compressed(of_net(record, net or shop.whole(name, planner.formats), planner))
@@ -75,10 +77,7 @@ def _measured(planner: Planner, files: Sequence[Artifact], nets: Sequence[Net]) 
     if "skipped" in timed:
         raise RunFailed(f"The files could not be timed: {timed['skipped']}")
     times = {key: Latency.from_json(value, path) for key, value in timed.items()}
-    sizes = {
-        item.id: known_arena(folder.path / item.file)
-        for item in files if item.file.endswith(".tflite")
-    }  # fmt: skip
+    sizes = {item.id: known_arena(folder.path / item.file) for item in files}
     latency = planner.shop.plan.goal.latency
     return Measured(
         times,
@@ -102,9 +101,8 @@ def _elsewhere(planner: Planner, nets: Sequence[Net]) -> Elsewhere | None:
     return Elsewhere(meter.device.device, meter.dense.ms, {**small, **own}, frozenset(own))
 
 
-def _of_device(device: DeviceTimes, times: Any) -> str:
-    """Says what times on a device are made of."""
-    error = times.calibration.error
+def _of_device(device: DeviceTimes, error: float) -> str:
+    """Says what times on a device are made of, and how far off they may be."""
     return (
         f"times on {device.device} ({device.tool}, {device.date}) are estimated from files of "
         f"single calls; whole nets that the estimate had not seen were {100 * error:.1f} % off on "

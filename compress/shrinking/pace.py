@@ -9,19 +9,32 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compress.core.atomic_files import read_json, write_json
+from compress.core.atomic_files import write_json
 from compress.core.columns import taken
+from compress.run.records import Record, read_record
 
 if TYPE_CHECKING:
     import keras
 
-    from compress.pipeline.context import OnProgress, Work
+    from compress.core.progress import OnProgress
+    from compress.pipeline.context import Work
 
 PROBED = 512
 EVERY = 5.0
 """Seconds between two notes of the time that was spent."""
 BACKWARD = 3.0
 """Time of a step of training over that of a forward pass, before one was measured."""
+
+
+@dataclass(frozen=True)
+class Spent(Record):
+    """What was spent of a budget.
+
+    Attributes:
+        seconds: By all processes.
+    """
+
+    seconds: float
 
 
 @dataclass(eq=False)
@@ -60,7 +73,7 @@ class Pace:
             budget: Seconds for everything; None: no limit.
             path: Where `noting` wrote what was spent; it need not be there.
         """
-        before = float(read_json(path)["seconds"]) if path.exists() else 0.0
+        before = read_record(path, Spent).seconds if path.exists() else 0.0
         return cls(budget, before, time.monotonic())
 
     def noting(self, path: Path, progress: OnProgress) -> OnProgress:
@@ -75,7 +88,7 @@ class Pace:
             nonlocal written
             if self.spent - written >= EVERY:
                 written = self.spent
-                write_json(path, {"seconds": written})
+                write_json(path, Spent(written).to_json())
             progress(text, share)
 
         return told

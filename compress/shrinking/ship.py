@@ -162,21 +162,23 @@ def _card(shipped: Shipped, data: Dataset, name: str, keras_file: Path) -> dict[
         ratio = f"{old / max(1, new):.2f}"
         rows.append(("resident memory", formats.size(old), formats.size(new), ratio))
     first, second = (measured.times.get(item.id) for item in (dense, small))
-    how = ""
+    how = ["MACs and parameters are counted."]
     if first and second:
         old_ms, new_ms = first.median_ms, second.median_ms
         threads = "1 thread" if second.threads == 1 else f"{second.threads} threads"
         ends = f"{second.ratio:.2f} [{second.ratio_low:.2f}, {second.ratio_high:.2f}]"
         rows.append(("latency", formats.time(old_ms), formats.time(new_ms), ends))
-        how = (
+        how.append(
             f"Latency is measured: {second.runtime}, {second.device}, {threads}, "
             f"batch 1, medians of {second.runs:,} runs of {second.instances} instances; "
-            "in brackets the 95 % interval of the ratio. MACs and parameters are counted."
+            "in brackets the 95 % interval of the ratio."
         )
     if measured.memory.get(small.id) is not None:
-        how += " The arena is what LiteRT's built-in kernels set aside for activations, measured."
+        how.append(
+            "The arena is what LiteRT's built-in kernels set aside for activations, measured."
+        )
     if shipped.resident[1] is not None:
-        how += " Resident memory is what a process needs above one that runs nothing, measured."
+        how.append("Resident memory is measured: a process's, above one that runs nothing.")
     if (elsewhere := measured.elsewhere) is not None:
         before, after = (elsewhere.told(item.id) for item in (dense, small))
         share = elsewhere.ms[dense.id] / elsewhere.ms[small.id]
@@ -184,7 +186,7 @@ def _card(shipped: Shipped, data: Dataset, name: str, keras_file: Path) -> dict[
     return {
         "file": shipped.file.name, "format": small.format, "model": name, "version": __version__,
         "date": f"{datetime.now(UTC):%Y-%m-%d}", "lines": shipped.lines, "rows": rows,
-        "measured": how, "steps": shipped.steps, "keras": keras_file.name,
+        "measured": " ".join(how), "steps": shipped.steps, "keras": keras_file.name,
         "tested": f"{small.tested or 0:,}", "notes": shipped.notes,
         "feeding": FEEDING[shipped.file.suffix],
     }  # fmt: skip

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
+from compress.core.progress import OnProgress, silent
 from compress.core.summary import Readable, Summary
 from compress.model.io import load_model
 from compress.pipeline.compression import command_line
-from compress.pipeline.context import OnProgress, silent
 from compress.pipeline.given import UserData, given_model
 from compress.pipeline.opening import Opened, opened
 from compress.plan.fields import from_nested

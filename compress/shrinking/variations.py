@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compress.run.records import Record, too_low, unknown_value
+from compress.run.records import Record, too_low
 
 CRITERIA = ("reconstruction", "l2", "taylor")
 """Which units of a group leave; the last takes gradients, so that it needs labels."""
@@ -23,7 +23,7 @@ class Variation(Record):
     """How a net departs from the fixed recipe.
 
     Attributes:
-        criterion: One of `CRITERIA`; empty: the plan's.
+        criterion: The plan's or one of `CRITERIA`; empty: the plan's.
         temperature: Power of the damages.
         learning_rate: Factor of the plan's.
         format: Of the file that it is made for; empty: it was not drawn.
@@ -36,8 +36,6 @@ class Variation(Record):
 
     def flaw(self) -> str:
         """See `Record.flaw`."""
-        if self.criterion and self.criterion not in CRITERIA:
-            return unknown_value("criterion", self.criterion, CRITERIA)
         return too_low(self, 0, "temperature", "learning_rate")
 
     def __str__(self) -> str:
@@ -57,15 +55,18 @@ class Sampler:
 
     Args:
         formats: Among which it chooses; one: there is nothing to choose.
+        criterion: The recipe's.
         trains: Whether nets are fine-tuned.
         seed: Of what is drawn.
     """
 
-    def __init__(self, formats: Sequence[str], trains: bool, seed: int) -> None:
+    def __init__(self, formats: Sequence[str], criterion: str, trains: bool, seed: int) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._formats, self._trains = tuple(formats), trains
+        others = CRITERIA if trains else CRITERIA[:-1]
+        self._criteria = tuple(dict.fromkeys((criterion, *others)))
         self._study = optuna.create_study(
             direction="maximize",
             sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=FIRST),
@@ -75,7 +76,12 @@ class Sampler:
     def began(self, format: str, quality: float) -> None:
         """Takes what came of the fixed recipe, in a format."""
         self._study.enqueue_trial(
-            {"criterion": CRITERIA[0], "temperature": 1.0, "learning_rate": 1.0, "format": format}
+            {
+                "criterion": self._criteria[0],
+                "temperature": 1.0,
+                "learning_rate": 1.0,
+                "format": format,
+            }
         )
         self.ask()
         self.tell(quality)
@@ -86,7 +92,7 @@ class Sampler:
         rate = trial.suggest_float("learning_rate", *RATES, log=True) if self._trains else 1.0
         several = len(self._formats) > 1
         return Variation(
-            trial.suggest_categorical("criterion", CRITERIA if self._trains else CRITERIA[:-1]),
+            trial.suggest_categorical("criterion", self._criteria),
             trial.suggest_float("temperature", *TEMPERATURES, log=True),
             rate,
             trial.suggest_categorical("format", self._formats) if several else self._formats[0],

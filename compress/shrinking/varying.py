@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from compress.core.errors import FeasibleError
+from compress.core.errors import FeasibleError, RunFailed, TrainingDiverged
+from compress.run.directory import LOG
 from compress.shrinking.net import TRAINED, Net
 from compress.shrinking.variations import Sampler, Variation
 from compress.task import is_share
@@ -40,7 +41,11 @@ def varied(planner: Planner, nets: Sequence[Net], label: str, formats: Sequence[
         formats: Among which files are chosen.
 
     Returns:
-        The best of them, where it is better than the recipe's nets by more than chance.
+        The best of them, where it is better than the recipe's nets by more than chance: one
+        standard error of a share.
+
+    Reference:
+        Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization", section 4 (TPE).
     """
     shop, pace, metric = planner.shop, planner.pace, planner.bar.metric
     smaller = [net for net in nets if not net.whole]
@@ -48,11 +53,11 @@ def varied(planner: Planner, nets: Sequence[Net], label: str, formats: Sequence[
         return []
     trains = planner.epochs > 0
     formats = [name for name in formats if name in {net.format for net in smaller}]
-    sampler = Sampler(formats, trains, shop.plan.seed)
+    sampler = Sampler(formats, shop.plan.channels.criterion, trains, shop.plan.seed)
     for net in smaller:
         sampler.began(net.format, net.best(metric))
     apart, found = len(formats) > 1, list[Net]()
-    longest = min(net.seconds for net in smaller)
+    longest = max(net.seconds for net in smaller)
     for count in range(1, MOST + 1):
         name = planner.name(f"{label}-try{count}")
         known = shop.folder.read_net(name)
@@ -60,17 +65,21 @@ def varied(planner: Planner, nets: Sequence[Net], label: str, formats: Sequence[
         if (known is None or _unfinished(known, trains)) and pace.left - reserve < SLACK * longest:
             break
         variation = sampler.ask()
-        made = _made(planner, name, variation, (variation.format,) if apart else None)
-        if made is None:
+        formats_made = (variation.format,) if apart else planner.formats
+        try:
+            made = shop.net(name, variation.format, planner.limits, formats_made, variation)
+            nearest = max(other.repaired_best(metric) for other in (*smaller, *found))
+            behind = planner.bar.drop(made.repaired_best(metric)) - planner.bar.drop(nearest)
+            if _unfinished(made, trains) and behind <= BEHIND:
+                (made,) = planner.trained([made])
+        except (FeasibleError, RunFailed, TrainingDiverged) as error:
+            # the recipe's nets are there: what fails here costs its time alone
+            LOG.info("note: %s (%s): %s", name, variation, error)
             sampler.tell(None)
             continue
-        nearest = max(other.repaired_best(metric) for other in (*smaller, *found))
-        behind = planner.bar.drop(made.repaired_best(metric)) - planner.bar.drop(nearest)
-        if trains and made.stage != TRAINED and behind <= BEHIND:
-            (made,) = planner.trained([made])
         found.append(made)
         longest = max(longest, made.seconds)
-        ended = made.stage == TRAINED or not trains
+        ended = not _unfinished(made, trains)
         sampler.tell(made.best(metric) if ended else None, made.repaired_best(metric))
     if not found:
         return []
@@ -90,17 +99,6 @@ def varied(planner: Planner, nets: Sequence[Net], label: str, formats: Sequence[
 
 def _unfinished(net: Net, trains: bool) -> bool:
     return trains and net.stage != TRAINED
-
-
-def _made(
-    planner: Planner, name: str, variation: Variation, formats: tuple[str, ...] | None
-) -> Net | None:
-    try:
-        return planner.shop.net(
-            name, variation.format, planner.limits, formats or planner.formats, variation
-        )
-    except FeasibleError:
-        return None
 
 
 def _chance(metric: str, quality: float, count: int) -> float:

@@ -52,6 +52,21 @@ _USAGE: type[Exception] = typer.BadParameter.__bases__[0]
 """What typer raises for words that it cannot take; the class has no public name."""
 
 
+def command_group(name: str, text: str) -> typer.Typer:
+    """Returns commands below one name.
+
+    Args:
+        name: As users type it.
+        text: Help.
+    """
+    group = typer.Typer(
+        name=name, cls=Commands, help=text, no_args_is_help=True, rich_markup_mode=None
+    )
+    # a callback: one command alone keeps its name too
+    group.callback(help=text)(lambda: None)
+    return group
+
+
 def add_command(
     app: typer.Typer, name: str, function: Callable[..., None], basic: Sequence[str] = ()
 ) -> None:

@@ -12,20 +12,12 @@ from compress.plan.input_shape import InputShape
 from compress.plan.shrink import ShrinkChannels
 from search.cli._completion import BENCH_VALUES, completer
 from search.cli._console import display, reporting_errors, show
-from search.cli._help import Commands, add_command
+from search.cli._help import add_command, command_group
+from search.cli._made import written
 
-latency_table = typer.Typer(
-    name="latency-table",
-    cls=Commands,
-    help="Time a phone or a board, so that a goal can be its.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+latency_table = command_group(
+    "latency-table", "Time a phone or a board, so that a goal can be its."
 )
-
-
-@latency_table.callback()
-def _group() -> None:
-    """Time a phone or a board, so that a goal can be its."""
 
 
 def export(
@@ -36,10 +28,10 @@ def export(
         typer.Option(
             "--formats",
             metavar="LIST",
-            help="of the files, with commas; float32 is always among them",
+            help="of the files beside float32, with commas",
             autocompletion=completer(BENCH_VALUES["formats"], several=True),
         ),
-    ] = "float32,int8",
+    ] = "int8",
     threads: Annotated[
         int, typer.Option("--threads", metavar="N", help="CPU threads to time with")
     ] = 1,
@@ -67,7 +59,7 @@ def export(
         made = export_latency_table(
             model,
             folder,
-            formats=tuple(dict.fromkeys(("float32", *listed(formats)))),
+            formats=listed(formats),
             threads=threads,
             round_to=round_to,
             min_kept=min_kept,
@@ -76,9 +68,10 @@ def export(
         )
     scripts = " or ".join(SCRIPTS)
     show(
-        f"Time them on the device with {scripts} (see their first lines), then: "
-        f"paretune latency-table import {made}",
+        f"Time them on the device with {scripts} (their first lines say how), then: "
+        f"paretune latency-table import {made} --device NAME",
         saved=made,
+        last=written([made]),
     )
 
 
@@ -101,7 +94,11 @@ def read(
         found = import_latency_table(folder, device, out)
     for name in found.formats:
         show(f"{found.model}, {name}: {formats.time(found.own_ms(name))} on {device}, measured")
-    show(f"paretune shrink MODEL --latency 0.5x --latency-table {out}", saved=out)
+    show(
+        f"Then: paretune shrink MODEL --latency 0.5x --latency-table {out}",
+        saved=out,
+        last=written([out]),
+    )
 
 
 add_command(latency_table, "export", export)

@@ -10,23 +10,12 @@ import typer
 from compress.plan import DataOptions
 from search.cli._completion import VALUES, completer
 from search.cli._console import reporting_errors, show
-from search.cli._help import Commands, add_command
+from search.cli._help import add_command, command_group
 from search.cli._made import written
 from search.cli._options import Plugins
 from search.plan import SearchData
 
-space = typer.Typer(
-    name="space",
-    cls=Commands,
-    help="Describe search spaces.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-
-
-@space.callback()
-def _group() -> None:
-    """Describe search spaces."""
+space = command_group("space", "Describe search spaces.")
 
 
 def describe(

@@ -15,6 +15,7 @@ import numpy as np
 from compress.core.counts import MORE_THREADS, MOST_THREADS, whole
 from compress.core.device import cpu_name
 from compress.core.errors import RunFailed
+from compress.core.progress import OnProgress
 from compress.measure.latency import Entry, time_entries
 from compress.measure.latency_table.calls import CallItem, batches, empty_model, estimated
 from compress.measure.latency_table.key import CallKey
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 Convert = Callable[[Sequence[Any], Path, str], list[Path | str]]
 """(models, folder, format) -> for each model its file, or why there is none. It is handed in:
 converters stand on what measures (`compress.exporting.side_by_side.litert_files`)."""
-OnProgress = Callable[[str, float], None]
-"""Told what is done now, and the share of all that is done."""
 
 ERROR = 0.03
 SECONDS_A_CALL = 1.0

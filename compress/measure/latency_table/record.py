@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from compress.core.atomic_files import read_json, write_json
+from compress.core.atomic_files import write_json
 from compress.core.errors import InputError
 from compress.measure.latency_table.key import CallKey
-from compress.run.records import Record
+from compress.run.records import Record, load_record
 
 SHOWN = 3
 
@@ -147,9 +147,4 @@ class LatencyTable(Record):
         Raises:
             InputError: No such file, or it holds something else.
         """
-        try:
-            return cls.from_json(read_json(Path(path)), path)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"A latency table must be a file written by save(). Received: '{path}' ({error})."
-            ) from None
+        return load_record(path, cls, "A latency table must be a file written by save()")

@@ -108,6 +108,7 @@ class Runtime(Protocol):
         exported: Formats of exported files that a run times with it; (): none.
         converter: Place of `convert(source, path)`, which turns an exported file into its own
             kind; empty: it runs the file as it is.
+        library: The module that it imports to run files.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Runtime(Protocol):
     maker: str
     exported: tuple[str, ...]
     converter: str
+    library: str
 
     def describe(self) -> str:
         """Returns name and version, as reports show it."""

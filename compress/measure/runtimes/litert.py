@@ -24,6 +24,7 @@ class LiteRT:
     maker = "compress.exporting.litert:file_for"
     exported: tuple[str, ...] = ("float32", "float16", "dynamic", "int8", "sparse")
     converter = ""
+    library = "ai_edge_litert.interpreter"
 
     def describe(self) -> str:
         """Returns name and version."""

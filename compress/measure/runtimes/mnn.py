@@ -27,6 +27,7 @@ class MNN:
     maker = "compress.exporting.mnn:file_for"
     exported: tuple[str, ...] = ("float32",)
     converter = "compress.exporting.mnn:export_mnn"
+    library = "MNN"
 
     def describe(self) -> str:
         """Returns name and version."""

@@ -25,6 +25,7 @@ class OpenVino:
     maker = "compress.exporting.onnx:file_for"
     exported: tuple[str, ...] = ("onnx", "onnx_int8")
     converter = ""
+    library = "openvino"
 
     def describe(self) -> str:
         """Returns name and version."""

@@ -31,6 +31,7 @@ class TensorFlow:
     maker = "compress.exporting.keras_file:file_for"
     exported: tuple[str, ...] = ()
     converter = ""
+    library = "tensorflow"
 
     def describe(self) -> str:
         """Returns name and version."""

@@ -10,10 +10,11 @@ import pytest
 
 from compress.core.device import Device
 from compress.core.errors import FeasibleError, InputError
+from compress.core.progress import silent
 from compress.data import Dataset
 from compress.model.io import load_model
 from compress.pipeline.checks import check_by_data
-from compress.pipeline.context import Work, silent
+from compress.pipeline.context import Work
 from compress.pipeline.prepared import prepare
 from compress.pipeline.prune_and_train import prune_and_train
 from compress.pipeline.stages import compress_stage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,18 +13,32 @@ from compress.plan import TrainSettings
 from compress.train import train
 
 
-@pytest.fixture(scope="session")
-def trained(digits: Dataset, cpu: Device) -> Any:
-    """A small CNN that has learnt digits."""
+def learnt(
+    data: Dataset, device: Device, filters: Sequence[int], hidden: int = 0, epochs: int = 12
+) -> Any:
+    """Returns a CNN that has learnt digits: "first" and "mid", and "hidden" where there is one."""
     import keras
 
     keras.utils.set_random_seed(0)
-    inputs = keras.Input((8, 8, 1))
-    x = keras.layers.Conv2D(12, 3, padding="same", activation="relu", name="first")(inputs)
-    x = keras.layers.Conv2D(24, 3, padding="same", activation="relu", name="mid")(x)
+    x = inputs = keras.Input((8, 8, 1))
+    for name, width in zip(("first", "mid"), filters, strict=True):
+        x = keras.layers.Conv2D(width, 3, padding="same", activation="relu", name=name)(x)
     x = keras.layers.GlobalMaxPooling2D()(x)
-    x = keras.layers.Dense(32, activation="relu", name="hidden")(x)
+    if hidden:
+        x = keras.layers.Dense(hidden, activation="relu", name="hidden")(x)
     model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x), name="net")
-    settings = TrainSettings(epochs=12, batch_size=32, learning_rate=3e-3)
-    assert train(model, digits, settings, device=cpu).val["accuracy"] > 0.9
+    settings = TrainSettings(epochs=epochs, batch_size=32, learning_rate=3e-3)
+    assert train(model, data, settings, device=device).val["accuracy"] > 0.9
     return model
+
+
+@pytest.fixture(scope="session")
+def trained(digits: Dataset, cpu: Device) -> Any:
+    """A small CNN."""
+    return learnt(digits, cpu, (12, 24), 32)
+
+
+@pytest.fixture(scope="session")
+def wide(digits: Dataset, cpu: Device) -> Any:
+    """A net whose layers take longer than what a run costs beside them."""
+    return learnt(digits, cpu, (64, 96), epochs=5)

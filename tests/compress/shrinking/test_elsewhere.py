@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from compress.core.atomic_files import write_json
-from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.devices.exporting import export_latency_table
@@ -17,11 +16,9 @@ from compress.devices.importing import import_latency_table
 from compress.devices.manifest import read_manifest
 from compress.measure import count_macs
 from compress.measure.runtimes import session_for
-from compress.plan import TrainSettings
 from compress.plan.goal import GoalOptions
 from compress.plan.shrink_to import ShrinkTo
 from compress.shrinking.shrink import shrink
-from compress.train import train
 from tests.compress.shrinking.test_shrink import QUICK, told_by_feeding
 
 EMPTY_US = 5.0
@@ -118,22 +115,6 @@ def test_a_table_goes_with_a_latency_and_with_one_model() -> None:
         GoalOptions(macs="0.5x", latency_table="phone.json")
     with pytest.raises(InputError, match="Give it to paretune shrink"):
         ShrinkTo.parse("latency=0.5x,latency_table=phone.json")
-
-
-@pytest.fixture(scope="module")
-def wide(digits: Dataset, cpu: Device) -> Any:
-    """A net whose layers take longer than what a run costs beside them."""
-    import keras
-
-    keras.utils.set_random_seed(0)
-    inputs = keras.Input((8, 8, 1))
-    x = keras.layers.Conv2D(64, 3, padding="same", activation="relu", name="first")(inputs)
-    x = keras.layers.Conv2D(96, 3, padding="same", activation="relu", name="mid")(x)
-    x = keras.layers.GlobalMaxPooling2D()(x)
-    model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x), name="net")
-    settings = TrainSettings(epochs=5, batch_size=32, learning_rate=3e-3)
-    assert train(model, digits, settings, device=cpu).val["accuracy"] > 0.9
-    return model
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.core.errors import FeasibleError
+from compress.core.errors import FeasibleError, TrainingDiverged
 from compress.plan.fields import from_flat
 from compress.plan.shrink import ShrinkPlan
 from compress.shrinking.goals import Bar
@@ -285,7 +285,7 @@ def test_a_killed_search_for_variations_goes_on_as_it_would(
 
 
 def test_a_sampler_without_a_choice_of_formats() -> None:
-    sampler = Sampler(["float32"], False, 0)
+    sampler = Sampler(["float32"], "fpgm", False, 0)
     sampler.began("float32", 0.9)
     found = []
     for _ in range(6):
@@ -293,6 +293,25 @@ def test_a_sampler_without_a_choice_of_formats() -> None:
         sampler.tell(None, 0.4)
     assert {variation.format for variation in found} == {"float32"}
     assert {variation.learning_rate for variation in found} == {1.0}
+    # the recipe's own is among them, and nothing that takes labels
+    assert {variation.criterion for variation in found} <= {"fpgm", "reconstruction", "l2"}
+
+
+def test_a_variation_that_fails_costs_its_time_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverging(self: Shop, net: Net, epochs: int | None = None) -> Net:
+        if net.variation and Variation.from_json(net.variation).learning_rate > 1.0:
+            self.clock[0] += 10.0
+            raise TrainingDiverged("the loss became NaN")
+        return trained(self, net, epochs)
+
+    trained = Shop.trained
+    monkeypatch.setattr(Shop, "trained", diverging)
+    _, shop, nets = varied_within(2000.0, monkeypatch)
+    assert [net.variation for net in nets[:2]] == [{}, {}]
+    rates = [shop.variations[name].learning_rate for name in shop.epochs if "try" in name]
+    assert rates
+    assert max(rates) <= 1.0
+    assert max(variation.learning_rate for variation in shop.variations.values()) > 1.0
 
 
 def test_what_was_spent_stays_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

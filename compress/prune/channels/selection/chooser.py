@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from compress.core.progress import OnProgress
 from compress.plan import ChannelOptions
 from compress.prune.channels.coupling.groups import Coupling
 from compress.prune.channels.criteria import Context, Criterion
@@ -12,7 +13,7 @@ from compress.prune.channels.selection.allowed import step_text
 from compress.prune.channels.selection.chosen import Selection, notes_on, of_widths
 from compress.prune.channels.selection.judging import Judge
 from compress.prune.channels.selection.refining import refined
-from compress.prune.channels.selection.weighed import OnProgress, Weighed, Weights, by_damage, weigh
+from compress.prune.channels.selection.weighed import Weighed, Weights, by_damage, weigh
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compress.core.errors import RunFailed
+from compress.core.progress import OnProgress, silent
 from compress.measure.latency import Entry, time_entries
 from compress.measure.latency_table import LatencyTable, measure_calls
 from compress.measure.latency_table.interpolation import MOST
-from compress.measure.latency_table.measuring import ERROR, Convert, OnProgress
+from compress.measure.latency_table.measuring import ERROR, Convert
 from compress.prune.channels.selection.solver import Allowed, Counts
 from compress.prune.channels.selection.timed_calls import Branch, TimedCalls
 from compress.prune.channels.selection.times import TimeModel
@@ -71,7 +72,7 @@ def measured_times(
         RunFailed: No call could be measured, or no whole net could be converted.
         MissingDependency: The runtime is not installed.
     """
-    told = on_progress or _nobody
+    told = on_progress or silent
     calls = TimedCalls(coupling, allowed, blocks, most=most)
     models = calls.models()
     table = known
@@ -90,10 +91,6 @@ def measured_times(
     )  # fmt: skip
     told("measured", 1.0)
     return calls.times(table).calibrated(kept, whole), table
-
-
-def _nobody(_: str, __: float) -> None:
-    """Is told of the progress where nobody asks."""
 
 
 def some_choices(allowed: Allowed, count: int, seed: int) -> Counts:

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.progress import OnProgress
 from compress.prune.channels.selection.judging import Judge
 from compress.prune.channels.selection.solver import TOLERANCE
-from compress.prune.channels.selection.weighed import OnProgress, Weighed, Weights
+from compress.prune.channels.selection.weighed import Weighed, Weights
 
 SPREAD = 0.3
 """Standard deviation of the logarithm of the factors that are drawn."""

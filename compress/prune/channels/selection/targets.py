@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from compress.core.errors import InputError
+from compress.core.progress import OnProgress
 from compress.plan import ChannelOptions
 from compress.prune.channels.coupling.groups import Coupling
 from compress.prune.channels.criteria import Context, Criterion, Scores
@@ -16,7 +17,6 @@ from compress.prune.channels.selection.feasible import nothing_removable
 from compress.prune.channels.selection.ranks import by_loss, by_score, keep_best
 from compress.prune.channels.selection.sensitivity import SensitivityMap
 from compress.prune.channels.selection.solver import Choice, Cost, by_rank, by_share
-from compress.prune.channels.selection.weighed import OnProgress
 
 
 def select(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.progress import OnProgress
 from compress.plan import ChannelOptions
 from compress.prune.channels.coupling.blocks import Block, blocks_of
 from compress.prune.channels.coupling.groups import Coupling, Mask
@@ -21,8 +21,6 @@ from compress.prune.channels.selection.damage import Damage, Numbers, damages
 from compress.prune.channels.selection.judging import Judge
 from compress.prune.channels.selection.ranks import keep_best
 from compress.prune.channels.selection.solver import Allowed, Choice
-
-OnProgress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, eq=False)
