@@ -79,7 +79,7 @@ def import_latency_table(
 def _whole(files: tuple[str, ...], results: Results) -> tuple[float, ...]:
     for file in files:
         _check(file, results)
-    return tuple(results.ms(file) for file in files)
+    return tuple(results.time(file)[0] for file in files)
 
 
 def _check(file: str, results: Results) -> None:
@@ -92,7 +92,7 @@ def _table(
 ) -> LatencyTable:
     empty = f"{format}/{EMPTY}"
     _check(empty, results)
-    base, spread = results.ms(empty), results.error(empty)
+    base, spread = results.time(empty)
     calls = [
         _time(call, results, base, spread, date) for call in manifest.calls_of(format)
     ]  # fmt: skip
@@ -106,8 +106,8 @@ def _time(call: CallFile, results: Results, base: float, spread: float, date: st
         reason = f"the device does not run it alone: {results.refused[call.file]}"
     if reason:
         return CallTime(key, 0.0, 0.0, 0, call.ops, call.weight_bytes, reason)
+    found, own = results.time(call.file)
     # a call of some nanoseconds may come out below the empty file
-    ms = max(0.0, results.ms(call.file) - base)
-    error = (results.error(call.file) ** 2 + spread**2) ** 0.5
+    ms, error = max(0.0, found - base), (own**2 + spread**2) ** 0.5
     rounds = len(results.milliseconds[call.file])
     return CallTime(key, ms, error, rounds, call.ops, call.weight_bytes, date=date)

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from compress.core.atomic_files import read_json
 from compress.core.errors import InputError, one_line
 from compress.devices.manifest import RESULTS
+from compress.measure.stats import QUIET, quantile_and_error
 
 _NUMBER = r"([0-9.]+(?:e[+-]?[0-9]+)?)"
 _AVERAGE = re.compile(rf"Inference \(avg\): {_NUMBER}")
@@ -37,14 +36,9 @@ class Results:
     milliseconds: dict[str, list[float]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
-    def ms(self, file: str) -> float:
-        """Returns the median of the rounds of a file."""
-        return float(np.median(self.milliseconds[file]))
-
-    def error(self, file: str) -> float:
-        """Returns the standard error of that time in ms, by the rounds; 0: there is one alone."""
-        rounds = self.milliseconds[file]
-        return float(np.std(rounds, ddof=1) / len(rounds) ** 0.5) if len(rounds) > 1 else 0.0
+    def time(self, file: str) -> tuple[float, float]:
+        """Returns a file's time in ms, that of its quiet rounds, and the standard error."""
+        return quantile_and_error(self.milliseconds[file], QUIET)
 
 
 def read_results(folder: Path) -> Results:

@@ -24,6 +24,7 @@ from compress.measure.latency_record import Latency
 from compress.measure.load import LoadMeter
 from compress.measure.runtimes import RUNTIMES
 from compress.measure.runtimes.tensorflow import server_processes
+from compress.measure.stats import QUIET, quantile_and_error
 from compress.measure.timer import Timer, spread_of
 from compress.plan import LatencyOptions
 from compress.plan.fields import require
@@ -198,6 +199,7 @@ def _summary(
     timer = timers[name]
     times, ratio = spread_of(timer, seed), spread_of(timer, seed, timers[base])
     runs = np.concatenate(timer.runs)
+    quiet, quiet_error = quantile_and_error(timer.medians, QUIET)
     return Latency(
         median_ms=times.median * 1e3,
         low_ms=times.low * 1e3,
@@ -217,6 +219,8 @@ def _summary(
         stopped_by=stopped_by,
         warnings=warnings,
         spread=times.kind,
+        quiet_ms=quiet * 1e3,
+        quiet_error_ms=quiet_error * 1e3,
     )
 
 

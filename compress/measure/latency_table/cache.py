@@ -17,6 +17,8 @@ from compress.measure.latency_table.record import LatencyTable
 from compress.measure.runtimes import RUNTIMES
 from compress.run.directory import LOG
 
+_KIND = "quiet blocks"
+"""What the times are of; tables of others are not mixed with them."""
 VARIABLE = "PARETUNE_CACHE"
 """Names the folder of what is kept between commands."""
 
@@ -77,7 +79,7 @@ def keep_table(table: LatencyTable) -> Path | None:
 
 
 def _path(runtime: str, format: str, threads: int, device: str) -> Path:
-    text = f"{runtime}|{format}|{threads}|{device}"
+    text = f"{runtime}|{format}|{threads}|{device}|{_KIND}"
     name = re.sub(r"[^A-Za-z0-9]+", "-", f"{runtime} {format} {threads} threads").strip("-").lower()
     return (
         cache_folder() / "latency" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"

@@ -54,8 +54,9 @@ def measure_calls(
 
     Many calls are converted at once and timed in one interleaved loop, each in a file of its
     own, beside a file of one operation on one number: its time is what a run costs beside the
-    call, and is subtracted. A call that cannot be converted or run gets an estimate, which says
-    so and why: its operations at the rate of all that was measured.
+    call, and is subtracted. Times are those of the quiet blocks (`Latency.quiet_ms`). A call
+    that cannot be converted or run gets an estimate, which says so and why: its operations at
+    the rate of all that was measured.
 
     Nothing is left behind when it is interrupted.
 
@@ -145,8 +146,8 @@ def _timed(
             f"timing {len(batch)} calls", _CONVERTED + (1 - _CONVERTED) * share
         ),
     )
-    errors = {name: (item.high_ms - item.low_ms) / (2 * Z) for name, item in found.items()}
-    base, today = found["empty"].median_ms, f"{datetime.now(UTC):%Y-%m-%d}"
+    empty_time, today = found["empty"], f"{datetime.now(UTC):%Y-%m-%d}"
+    base = empty_time.quiet_ms
     calls = []
     for place, item in enumerate(batch):
         time = found.get(str(place))
@@ -154,12 +155,12 @@ def _timed(
             calls.append(CallTime(item.key, 0.0, 0.0, 0, item.ops, item.weight_bytes, item.reason))
             continue
         # a call of some nanoseconds may come out below the empty file
-        ms = max(0.0, time.median_ms - base)
-        spread = float(np.hypot(errors[str(place)], errors["empty"]))
+        ms = max(0.0, time.quiet_ms - base)
+        spread = float(np.hypot(time.quiet_error_ms, empty_time.quiet_error_ms))
         calls.append(
             CallTime(item.key, ms, spread, time.rounds, item.ops, item.weight_bytes, date=today)
         )
-    return _Measured(calls, base, errors["empty"], found["empty"].warnings)
+    return _Measured(calls, base, empty_time.quiet_error_ms, empty_time.warnings)
 
 
 def _scaled(on_progress: OnProgress | None, start: float, share: float) -> OnProgress:

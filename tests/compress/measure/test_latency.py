@@ -16,7 +16,7 @@ from compress.measure import formats, latency, measure_latency, timer
 from compress.measure.latency_record import Latency
 from compress.measure.runtimes import RUNTIMES, TensorInfo
 from compress.measure.runtimes._base import timed_here
-from compress.measure.stats import median_spread
+from compress.measure.stats import median_spread, quantile_and_error
 from compress.plan import LatencyOptions
 
 
@@ -131,6 +131,33 @@ def test_drift_does_not_reach_the_ratio(fake: FakeRuntime, monkeypatch: Any) -> 
     assert result["b"].stopped_by == "precision"
     assert result["b"].ratio == pytest.approx(2.0)
     assert result["b"].high_ms / result["b"].low_ms > 1.1
+
+
+def test_quiet_times_are_of_rounds_that_nothing_disturbed(
+    fake: FakeRuntime, monkeypatch: Any
+) -> None:
+    """A neighbour makes four rounds of five twice as long: the median is its, not the file's."""
+    times, rounds = dict(fake.times), []
+
+    def progress(_: float) -> None:
+        rounds.append(1)
+        for name, value in times.items():
+            fake.times[name] = value * (1.0 if len(rounds) % 5 == 0 else 2.0)
+
+    options = LatencyOptions(budget=100.0)
+    result = measure_latency(FILES, options, runtime="fake", on_progress=progress)["b"]
+    assert (result.median_ms, result.quiet_ms) == pytest.approx((2.0, 1.0))
+    assert result.quiet_error_ms == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_error_of_a_quantile_is_that_of_order_statistics() -> None:
+    rng = np.random.default_rng(0)
+    found = np.array([quantile_and_error(rng.random(400), 0.1) for _ in range(400)])
+    # of n uniform numbers: variance q (1 - q) / n at a density of 1
+    expected = (0.1 * 0.9 / 400) ** 0.5
+    assert found[:, 0].std() == pytest.approx(expected, rel=0.1)
+    assert found[:, 1].mean() == pytest.approx(expected, rel=0.05)
+    assert quantile_and_error([3.0], 0.1) == (3.0, 0.0)
 
 
 def test_baselines_and_refusals(fake: FakeRuntime) -> None:

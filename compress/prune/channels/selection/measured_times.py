@@ -135,7 +135,9 @@ def time_nets(
     budget: float | None = None,
     seed: int = 0,
 ) -> np.ndarray:
-    """Returns the times of whole nets in ms, (nets,), timed against each other.
+    """Returns the quiet times (`Latency.quiet_ms`) of whole nets in ms, (nets,).
+
+    They are timed against each other.
 
     Args:
         coupling: Of the original.
@@ -160,4 +162,4 @@ def time_nets(
             budget=SECONDS_A_NET * len(nets) if budget is None else budget,
             baselines={name: name for name in entries},
         )  # fmt: skip
-    return np.array([found[name].median_ms for name in entries])
+    return np.array([found[name].quiet_ms for name in entries])
