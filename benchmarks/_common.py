@@ -5,6 +5,7 @@ Every module here with a `main` is a `Benchmark`:
     python -m benchmarks.NAME [its options]                     measures into a new file
     python -m benchmarks.NAME --resume FILE                     goes on, where it can
     python -m benchmarks.NAME --show FILE [--write DOC.md]      prints a stored result, as stored
+    python -m benchmarks.NAME --show FILE --picture OUT.svg     draws it, where there is a picture
 
 What it prints are the Markdown tables that docs show; `--write` puts them between a document's
 markers (see `_docs`), so no table is typed by hand.
@@ -17,7 +18,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,12 +26,16 @@ from benchmarks import _docs, _stored
 from benchmarks._latency import bounds
 from benchmarks._peers import PEERS
 from benchmarks._stored import Stored
+from compress.core.atomic_files import replacing
 from compress.core.errors import InputError
 from compress.measure.stats import median_spread
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 SEEDS = (0, 1, 2)
 """Wherever accuracies are compared."""
-_OURS = ("resume", "show", "write")
+_OURS = ("resume", "show", "write", "picture")
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Benchmark:
         peers: Names in `PEERS`.
         resumable: Whether `measure` can go on from a part.
         grows: Options that may differ when it goes on.
+        picture: Draws a result.
         seeds: Where no option says; or what says it of the options.
     """
 
@@ -60,6 +66,7 @@ class Benchmark:
     peers: tuple[str, ...] = ()
     resumable: bool = False
     grows: tuple[str, ...] = ("seeds",)
+    picture: Callable[[dict[str, Any]], Figure] | None = None
     seeds: tuple[int, ...] | Callable[[Mapping[str, Any]], tuple[int, ...]] = (0,)
 
     def run(self, words: Sequence[str] | None = None) -> None:
@@ -67,10 +74,11 @@ class Benchmark:
         parser = self._parser()
         given = parser.parse_args(words)
         try:
-            if given.write and not given.show:
-                raise InputError("--write must have a stored result: --show FILE.")
+            drawn = getattr(given, "picture", None)
+            if (given.write or drawn) and not given.show:
+                raise InputError("--write and --picture must have a stored result: --show FILE.")
             if given.show:
-                self._show(given.show, given.write)
+                self._show(given.show, given.write, drawn)
             else:
                 self._measure(given)
         except InputError as error:
@@ -90,15 +98,23 @@ class Benchmark:
         parser.add_argument(
             "--write", type=Path, metavar="DOC", help="put its tables into a document's markers"
         )
+        if self.picture:
+            parser.add_argument(
+                "--picture", type=Path, metavar="SVG", help="draw the stored result into a file"
+            )
         return parser
 
-    def _show(self, file: Path, document: Path | None) -> None:
+    def _show(self, file: Path, document: Path | None, drawn: Path | None) -> None:
         stored = _stored.read(file, self.name)
         print(f"stored, of {stored.origin()}: {stored.provenance['command']}")
         self._print(stored)
         if document:
             _docs.write(document, self, stored)
             print(f"written to {document}")
+        if drawn and self.picture:
+            with replacing(drawn) as part:
+                self.picture(stored.result).savefig(part, format="svg", metadata={"Date": None})
+            print(f"drawn to {drawn}")
 
     def _measure(self, given: argparse.Namespace) -> None:
         settings = {

@@ -170,6 +170,7 @@ class Worker:
         from compress.run.trained import trained_for
         from compress.shrinking.case import Case
         from compress.shrinking.stage import goal_stage
+        from search.trial.slow_models import halved_if_slow
 
         name, file = job["name"], self.folder.shipped_file(job["name"])
         command = job["command"]
@@ -189,7 +190,9 @@ class Worker:
                 return {"name": name, "val": record.val, "finetuned": record.finetuned}
             teacher = next(iter(dense.teachers.models), None)
             plan, notes = fitting(self.plan, self.data, dense.subject, teacher)
-            if notes:
+            plan, slow = halved_if_slow(plan, dense.subject, self.data)
+            notes += slow
+            if plan is not self.plan:
                 again = replace(plan, threads=self.device.threads).compression(job["teachers"])
                 command = command_line(again, file)
             record = compress_stage(

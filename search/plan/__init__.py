@@ -20,6 +20,7 @@ __all__ = [
     "BudgetOptions",
     "Condition",
     "FinalOptions",
+    "SearchChannels",
     "SearchData",
     "SearchOptions",
     "SearchPlan",
@@ -37,10 +38,23 @@ class SearchData(DataOptions):
 
 
 @dataclass(frozen=True)
+class SearchChannels(ChannelOptions):
+    """Removal of channels of the front's models: of those that gain time by it."""
+
+    halve_slow: bool = option(
+        True,
+        "--halve-slow",
+        "without --channels: remove channels until half of the MACs are left, of models whose "
+        "dense int8 file takes more than three times an empty one (measured)",
+    )
+
+
+@dataclass(frozen=True)
 class SearchPlan(Plan):
     """Everything that `paretune run` does; `search.run` and `search.run_search` take it."""
 
     data: SearchData = field(default_factory=SearchData)
+    channels: SearchChannels = field(default_factory=SearchChannels)
     search: SearchOptions = field(default_factory=SearchOptions)
     stopping: StoppingOptions = field(default_factory=StoppingOptions)
     budget: BudgetOptions = field(default_factory=BudgetOptions)
@@ -74,6 +88,9 @@ class SearchPlan(Plan):
         own = {field.name: getattr(self, field.name) for field in fields(Plan)}
         files = TeacherChoice(tuple(map(Path, teachers)))
         own["data"] = DataOptions(**vars(self.data))
+        own["channels"] = ChannelOptions(
+            **{item.name: getattr(self.channels, item.name) for item in fields(ChannelOptions)}
+        )
         return Plan(**own | {"distill": replace(self.distill, teacher=files)})
 
     def to_goal(self, teachers: Sequence[str | Path]) -> ShrinkPlan | None:
@@ -91,7 +108,7 @@ class SearchPlan(Plan):
         own = {item.name: getattr(plan, item.name) for item in fields(Plan)}
         given = {
             name: value
-            for name, value in vars(self.channels).items()
+            for name, value in vars(plan.channels).items()
             if value != getattr(ChannelOptions, name)
         }
         own["channels"] = ShrinkChannels(**given)

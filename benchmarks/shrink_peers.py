@@ -1,0 +1,345 @@
+"""A ResNet-20 made faster by `shrink` and by others: quality at equal measured time.
+
+    [TORCH_PRUNING_PYTHON=PYTHON] python -m benchmarks.shrink_peers [--seeds 0,1,2]
+        [--ways shrink,narrower] [--resume FILE]
+
+All begin with the net in benchmarks/nets (Fashion-MNIST), but those that are trained from scratch.
+
+- `shrink`: each file of the front of `shrink(net, data)`, no goal, no other option.
+- `narrower`: every layer as much narrower, from scratch, trained as the net itself was (twelve
+  epochs with flips): six times as long as the others. `narrower, as long`: for as long as them.
+- `torch-pruning`: l2 over all layers down to shares of the MACs, statistics re-estimated, then
+  trained as `shrink` trains what it has cut, with the same teacher.
+- `tfmot`: 80 % zeros, pruned while it is trained for two epochs with flips.
+- `int8`: the net itself.
+
+Each net becomes a float32 and an int8 file by the same exporter; accuracies are those of the files,
+validation data choose, test data are read once a file. All files of a seed are timed together. A
+file of `shrink` is held against each of the others: the best on validation data of those that take
+no more time. Files lie in runs/benchmarks/shrink_peers until their seed is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+from benchmarks._common import Benchmark, Mean, seed_list, table, verdict
+from benchmarks._fronts_picture import drawn
+from benchmarks._peers import not_run
+from benchmarks._stored import ROOT, Stored, was_run
+from compress.plan import DistillOptions, LatencyOptions, Plan, TrainSettings, WeightOptions
+from compress.plan.shrink import ShrinkTraining
+
+if TYPE_CHECKING:
+    import keras
+    from matplotlib.figure import Figure
+
+    from compress.data import Dataset
+
+NET = ROOT / "benchmarks" / "nets" / "resnet20.keras"
+PLACE = ROOT / "runs" / "benchmarks" / "shrink_peers"
+DENSE = "int8, itself, float32"
+WIDTHS = {"0.71x": (12, 24, 44), "0.5x": (8, 16, 32), "0.37x": (6, 12, 24)}
+"""By their share of the channels; layers of some runtimes like multiples of four."""
+TARGETS = (0.5, 0.25, 0.125)
+"""Of Torch-Pruning, shares of the MACs."""
+SPARSITY = 0.8
+LABELS = {
+    "narrower": "uniformly narrower, from scratch, six times as long",
+    "narrower, as long": "uniformly narrower, from scratch, as long",
+    "torch-pruning": "torch-pruning, l2 over all layers, trained as ours",
+    "tfmot": "tfmot, 80 % zeros",
+    "int8": "the net itself",
+}
+WAYS = ("int8", "shrink", *(way for way in LABELS if way != "int8"))
+FORMATS = ("float32", "int8")
+TIE = 1.01
+"""Times within one per cent are equal: that is how far they are measured."""
+
+
+class Nets:
+    """The data, the dense net, and what makes nets of it."""
+
+    def __init__(self) -> None:
+        from benchmarks.weights_resnet20 import Variants
+
+        self._variants = Variants(NET)
+        self.device, self.data = self._variants.device, self._variants.data
+
+    @property
+    def dense(self) -> keras.Model:
+        """The net that is made faster."""
+        return self._variants.dense
+
+    def made(self, way: str, seed: int) -> Iterable[tuple[str, keras.Model]]:
+        """Yields names and nets of a way."""
+        from benchmarks.resnet20 import DENSE as DENSE_SETTINGS
+        from benchmarks.resnet20 import with_flips
+
+        if way == "narrower":
+            return self._narrower(with_flips(self.data), DENSE_SETTINGS, seed)
+        if way == "narrower, as long":
+            return self._narrower(self.data, ShrinkTraining(), seed)
+        if way == "torch-pruning":
+            return self._torch_pruned(seed)
+        if way == "tfmot":
+            return self._sparse(seed)
+        return [("itself", self.dense)]
+
+    def _narrower(
+        self, data: Dataset, settings: TrainSettings, seed: int
+    ) -> Iterable[tuple[str, keras.Model]]:
+        import keras
+
+        from benchmarks.resnet20 import build
+        from compress.train import train
+
+        for name, widths in WIDTHS.items():
+            keras.utils.set_random_seed(seed)
+            model = build(widths)
+            train(model, data, settings, device=self.device, seed=seed)
+            yield name, model
+
+    def _torch_pruned(self, seed: int) -> Iterable[tuple[str, keras.Model]]:
+        import keras
+
+        from benchmarks._repair import AFTER, examples, torch_pruned
+        from benchmarks.prune_resnet20 import Variants
+        from compress.distillation import distill
+
+        variants = Variants(NET)
+        for (name, target), (model, _) in torch_pruned(variants, TARGETS).items():
+            if name != "torch-pruning global":
+                continue
+            keras.utils.set_random_seed(seed)
+            AFTER["statistics"](model, self.dense, examples(variants, seed), None, seed)
+            distill(
+                model, self.dense, self.data, DistillOptions(), finetune=ShrinkTraining(),
+                device=self.device, seed=seed,
+            )  # fmt: skip
+            yield f"{target:g}x", model
+
+    def _sparse(self, seed: int) -> Iterable[tuple[str, keras.Model]]:
+        with tempfile.TemporaryDirectory() as folder:
+            options = WeightOptions(sparsity=SPARSITY)
+            yield "80 %", self._variants.theirs(options, seed, Path(folder))[0]
+
+
+def files_of(nets: Nets, way: str, seed: int, place: Path) -> dict[str, dict[str, Any]]:
+    """Makes the files of a way, in a folder, and judges each.
+
+    Returns:
+        What is known of each file, by name.
+    """
+    from compress.pipeline.context import Work
+    from compress.pipeline.files import Variant, judged_files
+    from compress.run.directory import RunFolder
+
+    if way == "shrink":
+        return _shrunk(nets, seed, place)
+    found = {}
+    folder = RunFolder(place)
+    folder.exports.mkdir(parents=True)
+    work = Work(nets.data, replace(Plan(seed=seed), export=_formats()), nets.device)
+    for name, model in nets.made(way, seed):
+        stem = f"{way} {name}".replace(" ", "_").replace("%", "percent")
+        made, refused = judged_files(Variant(model, stem, stem, "pruned"), work, folder)
+        if refused:
+            raise RuntimeError("; ".join(refused))
+        for item in made:
+            found[f"{way}, {name}, {item.format}"] = _facts(item, place)
+    return found
+
+
+def _formats() -> Any:
+    from compress.plan import ExportOptions
+
+    return ExportOptions(formats=FORMATS)
+
+
+def _shrunk(nets: Nets, seed: int, place: Path) -> dict[str, dict[str, Any]]:
+    from compress import shrink
+
+    result = shrink(NET, nets.data, seed=seed, out=place)
+    found = {}
+    for row in result.report.rows:
+        item = row.artifact
+        dense = item.variant == "dense"
+        if dense and item.format == "float32":
+            continue
+        found[f"shrink, {item.id}"] = _facts(item, place)
+    return found
+
+
+def _facts(item: Any, place: Path) -> dict[str, Any]:
+    return {
+        "file": str(Path(place.name) / item.file), "format": item.format, "macs": item.macs,
+        "bytes": item.size_bytes, "val": item.val["accuracy"], "test": item.test["accuracy"],
+    }  # fmt: skip
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    def names(text: str) -> tuple[str, ...]:
+        given = tuple(text.split(","))
+        if unknown := set(given) - set(WAYS):
+            raise argparse.ArgumentTypeError(f"must be among {', '.join(WAYS)}: {unknown}")
+        return given
+
+    parser.add_argument("--ways", type=names, default=WAYS, help="with commas")
+    seed_list(parser)
+
+
+def run(given: argparse.Namespace, stored: Stored) -> None:
+    """Makes what is missing, then times all files of a seed together."""
+    runs, times = (stored.result.setdefault(name, {}) for name in ("runs", "times"))
+    state = stored.provenance["peers"]["torch-pruning"]
+    if not was_run(stored.result.get("torch-pruning")):
+        stored.save(**{"torch-pruning": {"version": state} if was_run(state) else not_run(state)})
+    nets = Nets()
+    for seed in given.seeds:
+        if f"seed {seed}" in times:
+            continue
+        for way in given.ways:
+            key, place = f"{way}, seed {seed}", PLACE / f"{seed}" / way.replace(" ", "_")
+            there = key in runs and all(
+                (place.parent / item["file"]).exists() for item in runs[key]["files"].values()
+            )
+            if there or (way == "torch-pruning" and not was_run(state)):
+                continue
+            # what is half made by another way is no use; shrink goes on by itself
+            if way != "shrink":
+                shutil.rmtree(place, ignore_errors=True)
+            began = time.perf_counter()
+            files = files_of(nets, way, seed, place)
+            runs[key] = {"seconds": time.perf_counter() - began, "files": files}
+            print(key, json.dumps({name: item["test"] for name, item in files.items()}), flush=True)
+            stored.save()
+        times[f"seed {seed}"] = timed(files_by_name(runs, seed), PLACE / f"{seed}")
+        stored.save()
+
+
+def files_by_name(runs: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Returns all files of a seed by name."""
+    return {
+        name: item
+        for key, run_ in runs.items()
+        if key.endswith(f", seed {seed}")
+        for name, item in run_["files"].items()
+    }
+
+
+def timed(files: Mapping[str, Any], place: Path) -> dict[str, Any]:
+    """Times files against the dense one."""
+    from compress.measure import measure_latency
+
+    paths = {name: place / item["file"] for name, item in files.items()}
+    found = measure_latency(
+        paths, LatencyOptions(precision=0.01, budget=10.0 * len(paths)),
+        baselines=dict.fromkeys(paths, DENSE),
+    )  # fmt: skip
+    return {name: latency.to_json() for name, latency in found.items()}
+
+
+def points(result: Mapping[str, Any]) -> dict[int, dict[str, dict[str, float]]]:
+    """Returns time left, validation and test accuracy of each file, by seed and name."""
+    found = {}
+    for key, times in result["times"].items():
+        seed = int(key.removeprefix("seed "))
+        files = files_by_name(result["runs"], seed)
+        found[seed] = {
+            name: {"time": 1.0 / times[name]["ratio"], **{part: item[part] for part in
+                   ("val", "test", "bytes", "macs")}}
+            for name, item in files.items()
+        }  # fmt: skip
+    return found
+
+
+def best_of_ours(files: Mapping[str, Mapping[str, float]], time: float) -> str | None:
+    """Returns the file of `shrink` that is best on validation data among those as fast."""
+    ours = {
+        name: item["val"]
+        for name, item in files.items()
+        if name.startswith("shrink, ") and item["time"] <= TIE * time
+    }
+    return max(ours, key=lambda name: ours[name]) if ours else None
+
+
+def equal(result: dict[str, Any]) -> str | None:
+    """Each file of the others beside the best of ours that takes no more time."""
+    by_seed = points(result)
+    if not by_seed:
+        return None
+    names = list(dict.fromkeys(name for files in by_seed.values() for name in files))
+    rows = []
+    for way, label in LABELS.items():
+        for name in names:
+            if name.rsplit(", ", 2)[0] != way:
+                continue
+            theirs = [files[name] for files in by_seed.values() if name in files]
+            pairs = [
+                (files[name]["test"], files[best])
+                for files in by_seed.values()
+                if name in files and (best := best_of_ours(files, files[name]["time"]))
+            ]
+            _, share, format = name.rsplit(", ", 2)
+            if name == DENSE:
+                continue
+            row: list[object] = [
+                label if way in ("int8", "tfmot") else f"{label}, {share}", format,
+                f"{np.mean([item['time'] for item in theirs]):.3f}x",
+                Mean.of([item["test"] for item in theirs]).percent(),
+            ]  # fmt: skip
+            if len(pairs) < len(theirs):
+                rows.append([*row, "none as fast", "", ""])
+                continue
+            ours = Mean.of([item["test"] for _, item in pairs])
+            rows.append([
+                *row, f"{np.mean([item['time'] for _, item in pairs]):.3f}x", ours.percent(),
+                verdict(ours, Mean.of([value for value, _ in pairs])),
+            ])  # fmt: skip
+    head = ["how", "format", "time left", "test accuracy", "shrink: time left",
+            "shrink: test accuracy", "points, ours against theirs"]  # fmt: skip
+    return table(head, rows)
+
+
+def picture(result: dict[str, Any]) -> Figure:
+    """Draws all files."""
+    by_seed = points(result).values()
+    labels = {"shrink": "paretune shrink"} | LABELS
+    return drawn({
+        label: [
+            {
+                name: item for name, item in files.items()
+                if name != DENSE and name.rsplit(", ", 2)[0] == way
+            }
+            for files in by_seed
+        ]
+        for way, label in labels.items()
+    })  # fmt: skip
+
+
+BENCHMARK = Benchmark(
+    "shrink_peers", __doc__, run, {"equal": equal}, arguments, peers=("torch-pruning",),
+    resumable=True, grows=("seeds", "ways"), picture=picture,
+)  # fmt: skip
+
+
+def main() -> None:
+    BENCHMARK.run()
+
+
+if __name__ == "__main__":
+    main()

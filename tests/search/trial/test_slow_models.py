@@ -1,0 +1,104 @@
+"""Channels of a run's front leave where that saves time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import pytest
+
+from compress.data import load_data
+from compress.measure.latency_record import Latency
+from compress.pipeline.prepared import Subject
+from compress.plan.fields import command_words, from_flat
+from search.plan import SearchPlan
+from search.trial import slow_models
+from search.trial.slow_models import KEPT, halved_if_slow
+
+DATA = load_data("digits")
+
+
+def subject(*hidden: int) -> Subject:
+    inputs = keras.Input(DATA.input_shape)
+    x = keras.layers.Flatten()(inputs)
+    for units in hidden:
+        x = keras.layers.Dense(units, "relu")(x)
+    return Subject(keras.Model(inputs, keras.layers.Dense(10)(x)), DATA.input_shape)
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """A clock: the dense file takes 3.1 us where it is named after a slow model, else 2.9 us."""
+    asked: list[list[str]] = []
+
+    def times(entries: Any, **_: Any) -> dict[str, Latency]:
+        asked.append([entry.path.name for entry in entries.values()])
+        assert all(entry.path.stat().st_size > 0 for entry in entries.values())
+        own, empty = entries
+        size = entries[own].path.stat().st_size
+        quiet = {own: 3.1e-3 if size > 20_000 else 2.9e-3, empty: 1e-3}
+        # a neighbour made all medians longer
+        return {
+            name: Latency(
+                9.0, 9.0, 9.0, 9.0, quiet[name], 1.0, 1.0, 1.0, own, 40, 20, 400, 1, "cpu",
+                "LiteRT", "precision", (), quiet_ms=quiet[name],
+            )
+            for name in entries
+        }  # fmt: skip
+
+    monkeypatch.setattr(slow_models, "time_entries", times)
+    return asked
+
+
+def test_half_of_the_macs_leave_where_a_file_takes_three_times_an_empty_one(
+    timed: list[list[str]],
+) -> None:
+    plan, (note,) = halved_if_slow(SearchPlan(), subject(256, 64), DATA)
+    assert plan.channels.target == KEPT
+    assert str(KEPT) == "0.5x"
+    assert note == (
+        "channels leave until half of the MACs are left: its int8 file takes 3.10 us, an empty one "
+        "1.00 us (LiteRT, 1 thread, measured)"
+    )
+    assert timed == [["own.int8.tflite", "0.tflite"]]
+    # what the report says of it is a command of paretune compress
+    words = command_words(plan.compression(()))
+    assert words[words.index("--channels") + 1] == "0.5x"
+    assert "--halve-slow" not in words
+
+
+def test_a_model_that_costs_little_beside_a_run_keeps_its_channels(timed: list[list[str]]) -> None:
+    own = SearchPlan()
+    plan, (note,) = halved_if_slow(own, subject(64), DATA)
+    assert plan is own
+    assert note.startswith("no channels leave, because that would save hardly any time: its int8")
+    assert "takes 2.90 us, an empty one 1.00 us" in note
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"channels": "0.8x"}, {"halve_slow": False}, {"shrink_to": "macs=0.5x"}],
+    ids=["channels", "off", "goal"],
+)
+def test_a_plan_that_says_otherwise_stays(given: dict[str, Any], timed: list[list[str]]) -> None:
+    own = from_flat(SearchPlan, given)
+    assert halved_if_slow(own, subject(256, 64), DATA) == (own, [])
+    assert not timed
+
+
+def test_what_cannot_be_halved_or_timed_stays_and_says_why(
+    timed: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = SearchPlan()
+    plan, (note,) = halved_if_slow(own, subject(), DATA)
+    assert plan is own
+    assert note.startswith("no channels leave: The model must have channels that can be removed.")
+    assert not timed
+
+    import compress.exporting.side_by_side as side_by_side
+
+    monkeypatch.setattr(side_by_side, "litert_files", lambda *_: ["the converter crashed"])
+    plan, (note,) = halved_if_slow(own, subject(256, 64), DATA)
+    assert plan is own
+    assert note == "no channels leave: there is no int8 file to time: the converter crashed"
+    assert not timed
