@@ -23,7 +23,7 @@ test: $(READY)
 
 # longer ones, each where there is time: the smallest network of each family of keras.applications, random graphs, faults
 test-slow: $(READY)
-	$(BIN)/python $(PYTEST) --dist=worksteal -m slow --durations=20
+	$(BIN)/python $(PYTEST) --dist=worksteal -m "slow and not matrix" --durations=60
 
 # the lowest versions that pyproject.toml claims; that old ones warn of new ones is no failure
 test-lowest: $(READY)

@@ -55,7 +55,7 @@ def drawn(ways: Mapping[str, Sequence[Files]]) -> Figure:
 def _front(items: Sequence[Mapping[str, float]]) -> tuple[list[float], list[float]]:
     """Returns times and accuracies of those that none is better and as fast as."""
     times, tests, best = [], [], -np.inf
-    for item in sorted(items, key=lambda one: one["time"]):
+    for item in sorted(items, key=lambda one: (one["time"], -one["test"])):
         if item["test"] > best:
             best = item["test"]
             times.append(item["time"])

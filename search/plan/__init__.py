@@ -41,12 +41,21 @@ class SearchData(DataOptions):
 class SearchChannels(ChannelOptions):
     """Removal of channels of the front's models: of those that gain time by it."""
 
-    halve_slow: bool = option(
-        True,
-        "--halve-slow",
-        "without --channels: remove channels until half of the MACs are left, of models whose "
+    keep_all: bool = option(
+        False,
+        "--keep-channels",
+        "keep every channel; default, without --channels: half of the MACs leave of models whose "
         "dense int8 file takes more than three times an empty one (measured)",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            not (self.keep_all and self.active),
+            "keep_channels",
+            "be left out beside channels, which says how many stay",
+            f"channels {self.target}",
+        )
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,12 @@ class SearchPlan(Plan):
             "channels",
             "be left out beside shrink_to: the goal says how many leave",
             self.channels.target,
+        )
+        require(
+            self.shrink_to is None or not self.channels.keep_all,
+            "keep_channels",
+            "be left out beside shrink_to: the goal says how many leave",
+            True,
         )
         self.to_goal(())
         require(

@@ -158,9 +158,9 @@ class RunSettings(TypedDict, total=False):
     recalibrate: Count
     """batches that re-estimate normalization statistics after pruning. Default: 0."""
 
-    halve_slow: bool
-    """without --channels: remove channels until half of the MACs are left, of models whose dense
-    int8 file takes more than three times an empty one (measured). Default: True."""
+    keep_channels: bool
+    """keep every channel; default, without --channels: half of the MACs leave of models whose dense
+    int8 file takes more than three times an empty one (measured). Default: False."""
 
     sparsity: float
     """share of each pruned kernel to set to zero; 0: none. Default: 0.8."""

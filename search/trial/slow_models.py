@@ -38,11 +38,11 @@ def halved_if_slow(
 
     Returns:
         The plan for this model, and notes on what was measured and done. Where the plan names
-        channels or a goal itself, or `channels.halve_slow` is off, the plan as it is and none.
+        channels or a goal itself, or `channels.keep_all` is set, the plan as it is and none.
     """
     from compress.prune.channels import check_channels
 
-    if not plan.channels.halve_slow or plan.channels.active or plan.shrink_to is not None:
+    if plan.channels.keep_all or plan.channels.active or plan.shrink_to is not None:
         return plan, []
     halved = replace(plan, channels=replace(plan.channels, target=KEPT))
     try:

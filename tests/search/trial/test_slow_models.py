@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import pytest
 
+from compress.core.errors import InputError
 from compress.data import load_data
 from compress.measure.latency_record import Latency
 from compress.pipeline.prepared import Subject
@@ -64,7 +65,7 @@ def test_half_of_the_macs_leave_where_a_file_takes_three_times_an_empty_one(
     # what the report says of it is a command of paretune compress
     words = command_words(plan.compression(()))
     assert words[words.index("--channels") + 1] == "0.5x"
-    assert "--halve-slow" not in words
+    assert "--keep-channels" not in words
 
 
 def test_a_model_that_costs_little_beside_a_run_keeps_its_channels(timed: list[list[str]]) -> None:
@@ -77,13 +78,19 @@ def test_a_model_that_costs_little_beside_a_run_keeps_its_channels(timed: list[l
 
 @pytest.mark.parametrize(
     "given",
-    [{"channels": "0.8x"}, {"halve_slow": False}, {"shrink_to": "macs=0.5x"}],
+    [{"channels": "0.8x"}, {"keep_channels": True}, {"shrink_to": "macs=0.5x"}],
     ids=["channels", "off", "goal"],
 )
 def test_a_plan_that_says_otherwise_stays(given: dict[str, Any], timed: list[list[str]]) -> None:
     own = from_flat(SearchPlan, given)
     assert halved_if_slow(own, subject(256, 64), DATA) == (own, [])
     assert not timed
+
+
+@pytest.mark.parametrize("other", [{"channels": "0.8x"}, {"shrink_to": "macs=0.5x"}])
+def test_to_keep_all_and_to_remove_some_is_refused(other: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="keep_channels must be left out beside"):
+        from_flat(SearchPlan, {"keep_channels": True, **other})
 
 
 def test_what_cannot_be_halved_or_timed_stays_and_says_why(

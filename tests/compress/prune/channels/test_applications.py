@@ -1,6 +1,6 @@
 """The networks of `keras.applications`: every channel but the outputs' can leave, exactly.
 
-Six of them are checked in the default run, the smallest of each family under the marker
+Two of them are checked in the default run, small ones of most families under the marker
 `slow`, and all 40 under `matrix`; `python -m benchmarks.applications_channels` makes the table of
 docs/channels.md of them.
 """
@@ -31,10 +31,8 @@ SMALLEST = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
 REPRESENTATIVE = ("MobileNetV3Small", "VGG16")
 FAMILIES = (
     "ConvNeXtTiny",
-    "DenseNet121",
     "EfficientNetB0",
     "EfficientNetV2B0",
-    "InceptionV3",
     "MobileNet",
     "MobileNetV2",
     "MobileNetV3Small",
@@ -43,7 +41,7 @@ FAMILIES = (
     "VGG16",
     "Xception",
 )
-"""Without InceptionResNetV2 and NASNetMobile, of minutes each: `test_all` has them."""
+"""Without DenseNet, Inception and NASNet, of minutes each: `test_all` has them."""
 SHARES = (0.5, 0.25)
 
 

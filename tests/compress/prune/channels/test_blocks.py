@@ -577,8 +577,8 @@ def test_shares_of_macs_are_not_known_at_an_open_size() -> None:
         ("MobileNetV3Small", 6),
         ("EfficientNetB0", 9),
         ("ConvNeXtTiny", 18),
-        ("InceptionResNetV2", 40),
-        ("NASNetMobile", 28),
+        pytest.param("InceptionResNetV2", 40, marks=pytest.mark.matrix),
+        pytest.param("NASNetMobile", 28, marks=pytest.mark.matrix),
     ],
 )
 def test_applications(name: str, blocks: int, tmp_path: Path) -> None:
