@@ -116,10 +116,17 @@ def test_search_compress_report_and_extension(tmp_path: Path) -> None:
     for key in ("choices", "seed", "macs", "val", "best_epoch"):
         assert again[key] == first[key], key
     assert [e["loss"] for e in again["history"]] == [e["loss"] for e in first["history"]]
-    command = next(item["command"] for item in report["compressed"] if item["model"] == name)
+    (item,) = (item for item in report["compressed"] if item["model"] == name)
+    # these networks of convolutions take more than three times an empty file
+    assert item["compressed"] == f"{name}-c0_5x-p80"
+    assert any("channels leave until half of the MACs are left" in note for note in item["notes"])
+    rows = {(row["model"], row["variant"]): row for row in report["files"]}
+    assert rows[name, "pruned"]["macs"] <= 0.5 * rows[name, "dense"]["macs"]
+    command = item["command"]
+    assert "--channels 0.5x" in command
     redone = paretune(*shlex.split(command)[1:], "--out", "redone", cwd=tmp_path)
     assert redone.returncode == 0, redone.stderr
-    file = f"exports/{name}-p80.float32.tflite"
+    file = f"exports/{item['compressed']}.float32.tflite"
     assert (tmp_path / "redone" / file).read_bytes() == (folder / file).read_bytes()
 
 
