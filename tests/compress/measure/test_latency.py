@@ -237,15 +237,15 @@ def test_intervals_hold_what_is_so(fake: FakeRuntime, spread: float) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("noise", [0.005, 0.02, 0.1])
-@pytest.mark.parametrize("spread", [0.0, 0.01, 0.02])
+@pytest.mark.parametrize("noise", [0.005, 0.1])
+@pytest.mark.parametrize("spread", [0.0, 0.02])
 def test_intervals_hold_what_is_so_in_long(fake: FakeRuntime, spread: float, noise: float) -> None:
     fake.spread, fake.noise = spread, noise
     assert min(coverage(fake, 300)) >= 0.94
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spread", [0.0, 0.01, 0.02])
+@pytest.mark.parametrize("spread", [0.0, 0.02])
 @pytest.mark.parametrize(
     "options", [{"precision": 0.01}, {"budget": 1.1}], ids=["stops late", "cut short"]
 )

@@ -32,16 +32,15 @@ REPRESENTATIVE = ("MobileNetV3Small", "VGG16")
 FAMILIES = (
     "ConvNeXtTiny",
     "EfficientNetB0",
-    "EfficientNetV2B0",
     "MobileNet",
     "MobileNetV2",
     "MobileNetV3Small",
     "ResNet50",
-    "ResNet50V2",
     "VGG16",
     "Xception",
 )
-"""Without DenseNet, Inception and NASNet, of minutes each: `test_all` has them."""
+"""Without DenseNet, Inception and NASNet, of minutes each, and without second versions: `test_all`
+has them."""
 SHARES = (0.5, 0.25)
 
 
