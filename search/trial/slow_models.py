@@ -5,11 +5,12 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError, one_line
 from compress.measure import formats
 from compress.measure.latency import Entry, time_entries
+from compress.plan import ChannelOptions
 from compress.plan.target import Target
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 TIMES = 3.0
 """Above it, what a run of any file costs is less than a third of a model's time."""
 KEPT = Target(0.5, relative=True)
+WAY: dict[str, Any] = {"criterion": "reconstruction", "scope": "damage"}
+"""How channels are chosen where the plan leaves that to us: 1.1 points better than by l2 with 80 %
+zeros behind it, in the time of l2 (one candidate of 5.9 M MACs, Fashion-MNIST, validation)."""
 PRECISION, SECONDS = 0.05, 2.0
 
 
@@ -29,7 +33,8 @@ def halved_if_slow(
     """Gives a model's plan a target of channels where the model is slow enough to gain by it.
 
     That is where its int8 file takes more than three times what an empty one takes, measured
-    with LiteRT and the plan's number of threads.
+    with LiteRT and the plan's number of threads. Of the weights that are left as many less are
+    pruned, so that about as many are not zero as without it: 60 % of a half for 80 % of all.
 
     Args:
         plan: Of the run.
@@ -44,7 +49,7 @@ def halved_if_slow(
 
     if plan.channels.keep_all or plan.channels.active or plan.shrink_to is not None:
         return plan, []
-    halved = replace(plan, channels=replace(plan.channels, target=KEPT))
+    halved = _halved(plan)
     try:
         check_channels(subject.coupling, halved.channels)
     except InputError as error:
@@ -65,7 +70,23 @@ def halved_if_slow(
     )
     if own.quiet_ms <= TIMES * empty.quiet_ms:
         return plan, [f"no channels leave, because that would save hardly any time: {measured}"]
-    return halved, [f"channels leave until half of the MACs are left: {measured}"]
+    zeros = halved.weights.sparsity
+    less = f", zeros are {formats.percent(zeros)}" if zeros != plan.weights.sparsity else ""
+    return halved, [f"channels leave until half of the MACs are left{less}: {measured}"]
+
+
+def _halved(plan: SearchPlan) -> SearchPlan:
+    """Returns the plan with the target; what the plan says of the way stays."""
+    own, weights = plan.channels, plan.weights
+    usual = all(getattr(own, name) == getattr(ChannelOptions, name) for name in WAY)
+    way = WAY if usual and own.sensitivity is None and own.target_metric == "macs" else {}
+    channels = replace(own, target=KEPT, target_metric="macs", **way)
+    if weights.pattern.kind == "n:m" or weights.overrides:
+        return replace(plan, channels=channels)
+    zeros = round(max(0.0, 1.0 - (1.0 - weights.sparsity) / KEPT.amount), 4)
+    least = min(weights.initial_sparsity, zeros)
+    fewer = replace(weights, sparsity=zeros, initial_sparsity=least)
+    return replace(plan, channels=channels, weights=fewer)
 
 
 def _int8_files(

@@ -14,7 +14,7 @@ from compress.pipeline.prepared import Subject
 from compress.plan.fields import command_words, from_flat
 from search.plan import SearchPlan
 from search.trial import slow_models
-from search.trial.slow_models import KEPT, halved_if_slow
+from search.trial.slow_models import KEPT, _halved, halved_if_slow
 
 DATA = load_data("digits")
 
@@ -56,16 +56,40 @@ def test_half_of_the_macs_leave_where_a_file_takes_three_times_an_empty_one(
 ) -> None:
     plan, (note,) = halved_if_slow(SearchPlan(), subject(256, 64), DATA)
     assert plan.channels.target == KEPT
+    assert (plan.channels.criterion, plan.channels.scope) == ("reconstruction", "damage")
+    assert plan.weights.sparsity == 0.6  # a fifth of all is two fifths of a half
     assert str(KEPT) == "0.5x"
     assert note == (
-        "channels leave until half of the MACs are left: its int8 file takes 3.10 us, an empty one "
-        "1.00 us (LiteRT, 1 thread, measured)"
+        "channels leave until half of the MACs are left, zeros are 60 %: its int8 file takes "
+        "3.10 us, an empty one 1.00 us (LiteRT, 1 thread, measured)"
     )
     assert timed == [["own.int8.tflite", "0.tflite"]]
     # what the report says of it is a command of paretune compress
     words = command_words(plan.compression(()))
     assert words[words.index("--channels") + 1] == "0.5x"
+    assert words[words.index("--sparsity") + 1] == "0.6"
     assert "--keep-channels" not in words
+
+
+@pytest.mark.parametrize(
+    ("given", "zeros", "way"),
+    [
+        ({"sparsity": 0.9, "initial_sparsity": 0.85}, 0.8, ("reconstruction", "damage")),
+        ({"sparsity": 0.4}, 0.0, ("reconstruction", "damage")),
+        ({"prune_pattern": "2:4"}, 0.8, ("reconstruction", "damage")),
+        ({"prune_overrides": "a=0.5"}, 0.8, ("reconstruction", "damage")),
+        ({"channel_scope": "layer"}, 0.6, ("l2", "layer")),
+        ({"channel_sensitivity": "maps"}, 0.6, ("l2", "global")),
+    ],
+    ids=["more zeros", "few zeros", "n:m", "by layer", "own scope", "own maps"],
+)
+def test_what_a_plan_says_of_the_way_stays(
+    given: dict[str, Any], zeros: float, way: tuple[str, str], timed: list[list[str]]
+) -> None:
+    plan = _halved(from_flat(SearchPlan, given))
+    assert (plan.channels.target, plan.weights.sparsity) == (KEPT, zeros)
+    assert (plan.channels.criterion, plan.channels.scope) == way
+    assert plan.weights.initial_sparsity <= zeros
 
 
 def test_a_model_that_costs_little_beside_a_run_keeps_its_channels(timed: list[list[str]]) -> None:
