@@ -21,7 +21,7 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python $(PYTEST) --dist=loadfile -m "not slow and not matrix" --durations=10
 
-# longer ones, each where there is time: the smallest network of each family of keras.applications, random graphs, faults
+# longer ones, each where there is time: small networks of keras.applications, random graphs, faults
 test-slow: $(READY)
 	$(BIN)/python $(PYTEST) --dist=worksteal -m "slow and not matrix" --durations=60
 

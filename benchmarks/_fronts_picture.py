@@ -32,7 +32,7 @@ def drawn(ways: Mapping[str, Sequence[Files]]) -> Figure:
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for place, ((label, seeds), colour, mark) in enumerate(
-        zip(ways.items(), COLOURS[: len(ways)], MARKS[: len(ways)], strict=True)
+        zip(ways.items(), COLOURS, MARKS, strict=False)
     ):
         for name, item in [pair for files in seeds for pair in files.items()]:
             axes.plot(

@@ -28,7 +28,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +39,16 @@ import numpy as np
 from benchmarks._common import Benchmark, Mean, seed_list, table, verdict
 from benchmarks._fronts_picture import drawn
 from benchmarks._peers import not_run
+from benchmarks._repair import BATCHES, EXAMPLES
 from benchmarks._stored import ROOT, Stored, was_run
-from compress.plan import DistillOptions, LatencyOptions, Plan, TrainSettings, WeightOptions
+from compress.plan import (
+    DistillOptions,
+    ExportOptions,
+    LatencyOptions,
+    Plan,
+    TrainSettings,
+    WeightOptions,
+)
 from compress.plan.shrink import ShrinkTraining
 
 if TYPE_CHECKING:
@@ -116,21 +124,32 @@ class Nets:
     def _torch_pruned(self, seed: int) -> Iterable[tuple[str, keras.Model]]:
         import keras
 
-        from benchmarks._repair import AFTER, examples, torch_pruned
-        from benchmarks.prune_resnet20 import Variants
+        from compress.data import drawn_inputs
         from compress.distillation import distill
+        from compress.model.copies import copy_model
+        from compress.prune.recalibrate import recalibrate
 
-        variants = Variants(NET)
-        for (name, target), (model, _) in torch_pruned(variants, TARGETS).items():
-            if name != "torch-pruning global":
-                continue
+        for target, cut in self._cuts.items():
+            model = copy_model(cut)
             keras.utils.set_random_seed(seed)
-            AFTER["statistics"](model, self.dense, examples(variants, seed), None, seed)
+            recalibrate(model, drawn_inputs(self.data, EXAMPLES, seed), BATCHES, seed=seed)
             distill(
                 model, self.dense, self.data, DistillOptions(), finetune=ShrinkTraining(),
                 device=self.device, seed=seed,
             )  # fmt: skip
             yield f"{target:g}x", model
+
+    @cached_property
+    def _cuts(self) -> dict[float, keras.Model]:
+        """What Torch-Pruning leaves of the dense net, by target: the same for every seed."""
+        from benchmarks._repair import torch_pruned
+        from benchmarks.prune_resnet20 import Variants
+
+        return {
+            target: model
+            for (name, target), (model, _) in torch_pruned(Variants(NET), TARGETS).items()
+            if name == "torch-pruning global"
+        }
 
     def _sparse(self, seed: int) -> Iterable[tuple[str, keras.Model]]:
         with tempfile.TemporaryDirectory() as folder:
@@ -153,7 +172,7 @@ def files_of(nets: Nets, way: str, seed: int, place: Path) -> dict[str, dict[str
     found = {}
     folder = RunFolder(place)
     folder.exports.mkdir(parents=True)
-    work = Work(nets.data, replace(Plan(seed=seed), export=_formats()), nets.device)
+    work = Work(nets.data, Plan(seed=seed, export=ExportOptions(formats=FORMATS)), nets.device)
     for name, model in nets.made(way, seed):
         stem = f"{way} {name}".replace(" ", "_").replace("%", "percent")
         made, refused = judged_files(Variant(model, stem, stem, "pruned"), work, folder)
@@ -164,12 +183,6 @@ def files_of(nets: Nets, way: str, seed: int, place: Path) -> dict[str, dict[str
     return found
 
 
-def _formats() -> Any:
-    from compress.plan import ExportOptions
-
-    return ExportOptions(formats=FORMATS)
-
-
 def _shrunk(nets: Nets, seed: int, place: Path) -> dict[str, dict[str, Any]]:
     from compress import shrink
 
@@ -177,10 +190,8 @@ def _shrunk(nets: Nets, seed: int, place: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for row in result.report.rows:
         item = row.artifact
-        dense = item.variant == "dense"
-        if dense and item.format == "float32":
-            continue
-        found[f"shrink, {item.id}"] = _facts(item, place)
+        if item.variant != "dense" or item.format != "float32":
+            found[f"shrink, {item.id}"] = _facts(item, place)
     return found
 
 
@@ -229,6 +240,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
             stored.save()
         times[f"seed {seed}"] = timed(files_by_name(runs, seed), PLACE / f"{seed}")
         stored.save()
+        shutil.rmtree(PLACE / f"{seed}", ignore_errors=True)
 
 
 def files_by_name(runs: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -310,6 +322,9 @@ def equal(result: dict[str, Any]) -> str | None:
                 *row, f"{np.mean([item['time'] for _, item in pairs]):.3f}x", ours.percent(),
                 verdict(ours, Mean.of([value for value, _ in pairs])),
             ])  # fmt: skip
+    peer = result["torch-pruning"]
+    if not was_run(peer):
+        rows.append(["torch-pruning", f"not run: {peer['not run']}", *[""] * 5])
     head = ["how", "format", "time left", "test accuracy", "shrink: time left",
             "shrink: test accuracy", "points, ours against theirs"]  # fmt: skip
     return table(head, rows)

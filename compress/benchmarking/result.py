@@ -13,6 +13,7 @@ from typing import Any
 
 from compress.benchmarking.models import BenchModel, Skipped
 from compress.core.atomic_files import write_bytes, write_json, write_text
+from compress.core.counts import threads_text
 from compress.core.device import available_cores, cpu_name
 from compress.core.summary import Readable, Summary
 from compress.core.visible import short
@@ -47,8 +48,7 @@ class Timed:
     @property
     def configuration(self) -> str:
         """Returns "litert float32, 1 thread"."""
-        plural = "" if self.latency.threads == 1 else "s"
-        return f"{self.runtime} {self.format}, {self.latency.threads} thread{plural}"
+        return f"{self.runtime} {self.format}, {threads_text(self.latency.threads)}"
 
     @property
     def key(self) -> str:

@@ -127,6 +127,11 @@ def amount_text(number: float) -> str:
     return min(texts, key=len)
 
 
+def threads_text(count: int) -> str:
+    """Returns "1 thread", "4 threads"."""
+    return f"{count} thread{'' if count == 1 else 's'}"
+
+
 def _number(value: object, unit: str) -> int | None:
     if isinstance(value, bool):
         return None

@@ -6,7 +6,7 @@ import platform
 import subprocess
 from dataclasses import dataclass
 
-from compress.core.counts import MORE_THREADS, MOST_THREADS, whole
+from compress.core.counts import MORE_THREADS, MOST_THREADS, threads_text, whole
 from compress.core.errors import InputError
 from compress.core.native_output import captured_stderr, quiet_tensorflow_here
 from compress.core.platform import host
@@ -53,8 +53,7 @@ class Device:
             if self.memory_mib is not None:
                 share = f"at most {self.memory_mib:,} MiB each"
             return f"{text}, shared by {self.sharers} workers, {share}"
-        plural = "" if self.threads == 1 else "s"
-        return f"CPU {self.name}, {self.threads} thread{plural}, {self.policy}"
+        return f"CPU {self.name}, {threads_text(self.threads)}, {self.policy}"
 
 
 def available_cores() -> int:

@@ -61,7 +61,7 @@ def compress_stage(
     keras.utils.set_random_seed(work.seed)
     # dropout layers of a copy draw their seeds from the global generators
     dense.draws.restore()
-    unfinished = folder.path / "unfinished" / name
+    unfinished = folder.unfinished(name)
     for note in notes:
         LOG.info("note: %s: %s", name, note)
     pruned = prune_and_train(dense, work, checkpoints=unfinished, val_learnt=val_learnt)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from compress.core.counts import threads_text
 from compress.core.visible import short
 from compress.report.canvas import GREY, INK, as_png, as_svg, drawing, finish
 from compress.report.rows import Report, Row
@@ -134,9 +135,8 @@ def _latency_panel(axes: Axes, report: Report) -> None:
     _files_panel(axes, report, "latency")
     timed = next(row.latency for row in report.rows if row.latency)
     axes.set_title("Exported files: latency", color=INK)
-    threads = f"{timed.threads} thread{'s' if timed.threads > 1 else ''}"
     runtime = short(timed.runtime.split(" (")[0], 2 * LETTERS)
-    axes.set_xlabel(f"one inference (measured, {runtime}, {threads})")
+    axes.set_xlabel(f"one inference (measured, {runtime}, {threads_text(timed.threads)})")
 
 
 def _position(row: Row, axis: str) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from compress.core.counts import threads_text
 from compress.measure import formats
 from compress.report.rows import Report, Row
 from compress.report.standouts import Standouts
@@ -103,7 +104,7 @@ def other_runtimes(report: Report) -> list[str]:
                 if latency.baseline == name
                 else f"{formats.speedup(latency)} against {latency.baseline}"
             )
-            threads = f"{latency.threads} thread{'s' if latency.threads > 1 else ''}"
+            threads = threads_text(latency.threads)
             lines.append(
                 f"{latency.runtime}, {threads}: {name} {formats.latency(latency)}, {against}"
             )

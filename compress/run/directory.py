@@ -170,6 +170,10 @@ class RunFolder:
             for path in self.path.iterdir()
         )
 
+    def unfinished(self, name: str) -> Path:
+        """Returns where a compression that can go on keeps what it has; gone when it is done."""
+        return self.path / "unfinished" / name
+
     @property
     def _places(self) -> tuple[Path, ...]:
         return (self.models, self.final, self.exports, self.compressed)

@@ -54,7 +54,7 @@ def inspect(
     from compress.benchmarking.models import fixed
     from compress.benchmarking.profile import profiled
     from compress.core.atomic_files import write_json
-    from compress.core.counts import MORE_THREADS, MOST_THREADS, whole
+    from compress.core.counts import MORE_THREADS, MOST_THREADS, threads_text, whole
     from compress.core.requirements import FORMATS, require_packages
     from compress.core.user_code import import_plugins
     from compress.measure import count_macs
@@ -87,8 +87,7 @@ def inspect(
         if profile:
             found = profiled(fixed(loaded, shape), threads=count)
             shares = {name: found.share(name) for name in found.seconds}
-            plural = "" if count == 1 else "s"
-            how = f"{found.runtime}, {count} thread{plural}, medians of {found.runs} runs"
+            how = f"{found.runtime}, {threads_text(count)}, medians of {found.runs} runs"
             how = "; ".join([how, *left_out(loaded)])
         coupled = coupled_groups(loaded, input_shape=shape)
         if json is not None:

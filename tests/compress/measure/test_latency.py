@@ -133,9 +133,7 @@ def test_drift_does_not_reach_the_ratio(fake: FakeRuntime, monkeypatch: Any) -> 
     assert result["b"].high_ms / result["b"].low_ms > 1.1
 
 
-def test_quiet_times_are_of_rounds_that_nothing_disturbed(
-    fake: FakeRuntime, monkeypatch: Any
-) -> None:
+def test_quiet_times_are_of_rounds_that_nothing_disturbed(fake: FakeRuntime) -> None:
     """A neighbour makes four rounds of five twice as long: the median is its, not the file's."""
     times, rounds = dict(fake.times), []
 

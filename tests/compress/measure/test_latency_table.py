@@ -275,6 +275,23 @@ def test_times_are_what_is_measured_less_the_overhead(known: str) -> None:
     assert shares[-1] == 1.0
 
 
+def test_a_neighbour_that_works_most_of_the_time_does_not_reach_the_table(
+    known: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three blocks of four take longer, short calls more than long ones."""
+    blocks: dict[float, int] = {}
+
+    def timed(session: KnownSession, count: int) -> list[float]:
+        blocks[session.ms] = blocks.get(session.ms, 0) + 1
+        busy = blocks[session.ms] % 4 > 0
+        return [(session.ms + busy * (0.002 + 0.3 * session.ms)) / 1e3] * count
+
+    monkeypatch.setattr(KnownSession, "timed", timed)
+    table = measure_calls({key(4, 3): dense(4, 3)}, as_text, runtime=known)
+    assert table.overhead_ms == pytest.approx(OVERHEAD)
+    assert table[key(4, 3)].ms == pytest.approx(truth(4, 3))
+
+
 def test_calls_are_measured_in_batches_alike(known: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is in memory at one time is bounded, by number and by bytes."""
     pairs = [(width, 2) for width in (2, 3, 4, 5, 6)]
