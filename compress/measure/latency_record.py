@@ -18,8 +18,8 @@ class Latency(Record):
         median_ms, low_ms, high_ms: Median over rounds of the blocks' medians, and its
             bootstrap 95 % interval (or range, see `spread`).
         p95_ms, min_ms: Over all single runs.
-        quiet_ms, quiet_error_ms: The tenth of the blocks' medians that is least ends here, and
-            the standard error of that: what nothing else disturbed. Tables of single calls are
+        quiet_ms, quiet_error_ms: The 10 % quantile of the blocks' medians, and its standard error:
+            what it takes when nothing else disturbs (`stats.QUIET`). Tables of single calls are
             made of it. 0 in records of older versions.
         ratio, ratio_low, ratio_high: Baseline's time / this one's, paired by round
             (above 1: faster than the baseline), with its 95 % interval (or range).

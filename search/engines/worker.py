@@ -190,9 +190,8 @@ class Worker:
                 return {"name": name, "val": record.val, "finetuned": record.finetuned}
             teacher = next(iter(dense.teachers.models), None)
             plan, notes = fitting(self.plan, self.data, dense.subject, teacher)
-            plan, slow = halved_if_slow(
-                plan, dense.subject, self.data, self.folder.unfinished(name) / "times.json"
-            )
+            known = self.folder.unfinished(name) / "times.json"
+            plan, slow = halved_if_slow(plan, dense.subject, self.data, known)
             notes += slow
             if plan is not self.plan:
                 again = replace(plan, threads=self.device.threads).compression(job["teachers"])

@@ -66,7 +66,7 @@ def measure_calls(
         runtime: A name in `compress.measure.runtimes.RUNTIMES`.
         format: Of the files.
         threads: CPU threads.
-        error: Relative standard error of a file's time that ends the timing.
+        error: Relative standard error of a file's median time that ends the timing.
         budget: Seconds of timing at most; default: one second a call.
         seed: Of the order, the inputs and the bootstrap.
         on_progress: See `OnProgress`.

@@ -389,3 +389,8 @@ def _scattered(x: Array, flags: list[Array], function: Any) -> Array:
     result = np.zeros_like(x)
     result[place] = function(x[place])
     return result
+
+
+def whole(coupling: Coupling) -> Mask:
+    """Returns the mask that keeps all units."""
+    return np.ones(coupling.units, bool)

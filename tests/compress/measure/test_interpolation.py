@@ -1,0 +1,57 @@
+"""Times between measured widths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compress.measure.latency_table.interpolation import (
+    alignment,
+    few,
+    located,
+    multilinear,
+    spreading,
+    thinned,
+)
+
+
+def test_alignment_of_widths() -> None:
+    assert [alignment(width) for width in (1, 6, 12, 24, 48, 96, 64)] == [1, 2, 4, 8, 16, 32, 32]
+
+
+@pytest.mark.parametrize("widths", [[4, 8, 12, 16], [*range(4, 129, 4)], [*range(8, 400, 8), 401]])
+def test_staircases_are_interpolated_exactly(widths: list[int]) -> None:
+    """Time that grows with tiles of 32, measured at some widths, is right at all of them."""
+    picked = thinned(widths)
+    spread = spreading(widths, picked)
+    times = 3.0 + 0.5 * -(-np.array(widths) // 32)
+    linear = 3.0 + 0.5 * np.array(widths)
+    assert np.allclose(spread.sum(1), 1.0)
+    assert (spread >= -1e-12).all()  # between measured ones, never beyond
+    assert np.allclose(spread @ linear[picked], linear)
+    aligned = np.array([alignment(width) == 32 for width in widths])
+    assert np.allclose((spread @ times[picked])[aligned], times[aligned])
+    if len(widths) > 16:
+        assert len(picked) < len(widths) / 2
+
+
+def test_few_are_the_ends_and_the_middle() -> None:
+    assert few(1) == [0]
+    assert few(2) == [0, 1]
+    assert few(9) == [0, 4, 8]
+
+
+def test_multilinear_is_exact_on_a_bilinear_truth() -> None:
+    x, y = np.array([2.0, 3.0, 7.0]), np.array([1.0, 5.0])
+
+    def truth(a: Any, b: Any) -> Any:
+        return 1.0 + 2.0 * a + 3.0 * b + 0.5 * a * b
+
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(2, 7, (4, 5)), rng.uniform(1, 5, (4, 5))
+    found = multilinear(truth(x[:, None], y), [located(a, x), located(b, y)])
+    assert np.allclose(found, truth(a, b))
+    assert multilinear(np.array(3.0), []) == 3.0
+    assert multilinear(np.array([4.0]), [located(np.array([2.0]), np.array([2.0]))]) == 4.0
