@@ -20,6 +20,7 @@ from compress.prune.channels import prune_channels
 from compress.run.directory import LOG
 from compress.shrinking.case import Case
 from compress.shrinking.fitting import Fitter
+from compress.shrinking.goals import cost_text
 from compress.shrinking.judging import Judged, judged
 from compress.shrinking.meter import Meter
 from compress.shrinking.net import REPAIRED, TRAINED, Net
@@ -235,5 +236,8 @@ class Workshop:
 
     def _write(self, net: Net) -> None:
         write_json(self.folder.net_file(net.name), net.to_json())
-        shown = ", ".join(f"{key} {value:.4g}" for key, value in net.costs.items())
+        shown = ", ".join(
+            f"{name.replace('_', ' ')} {cost_text(name, value)}"
+            for name, value in net.costs.items()
+        )
         LOG.info("net %s: %s; %s", net.name, net.stage, shown)
