@@ -62,5 +62,6 @@ TABLE = (
     Entry("search_samplers", 26),
     Entry("search_transfer", 25),
     Entry("search_faults", 15),
+    Entry("cluster_overhead", 50),
     Entry("whole_run", 50),
 )

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core import credentials
-from compress.core.device import available_cores, gpu_count
+from compress.core.device import gpu_count
 from compress.core.errors import InputError, RunFailed
+from compress.core.faults import explained
 from compress.core.platform import host
 from compress.data.shared import shared
 from compress.pipeline.checks import check_training, told
@@ -30,14 +31,13 @@ from compress.run.data_record import write_data_record
 from compress.run.directory import LOG
 from compress.run.origin import write_examples
 from compress.shrinking.case import refuse_learnt
-from search.engines import LocalPool
-from search.engines.faults import explained
+from search.engines import Engine, Order
 from search.engines.progress import Display, NoDisplay
 from search.engines.worker import WORKERS_LOCK
 from search.folder.directory import SearchFolder
 from search.plan import BudgetOptions, FinalOptions, SearchPlan
 from search.plan.keywords import RUN, RUN_SEARCH
-from search.plugins import SAMPLERS
+from search.plugins import ENGINES, SAMPLERS
 from search.report import SearchReport, render
 from search.spaces import Around
 from search.steps import compress_front, search_front, train_finally
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 
     from search.plan.settings import RunSettings
 
-MAX_WORKERS = 8
 ORPHAN_SECONDS = 30.0
 
 
@@ -198,6 +197,8 @@ def _carried_out(
     around = [space.path] if isinstance(space, Around) else []
     preflight(plan, folder, around, data=given is None, files=command == "run")
     SAMPLERS.require_installed(plan.search.sampler)
+    ENGINES.require_installed(plan.engine.name)
+    engine: Engine = ENGINES[plan.engine.name]
     if plan.search.replay:
         studies.read_replay(plan.search.replay)
     if around:
@@ -211,7 +212,6 @@ def _carried_out(
         )
     plan = told(plan, data)
     find_sources(plan.search.warm_start, plan.search.space, plan.search.objectives, data)
-    gpus = gpu_count(plan.device)
     space.check(data)
     quality = plan.search.objectives[0]
     if quality not in data.task.qualities:
@@ -227,7 +227,8 @@ def _carried_out(
     if command == "run":
         check_compression(plan, data, [teacher.model for teacher in teachers])
     check_limits(plan, data)
-    count, threads = worker_count(plan, gpus)
+    crew = engine.crew(plan)
+    threads = crew.threads
     shown = _shown_commands(plan, command, folder, threads)
     facts = {"data": data.fingerprint(), **space.facts()}
     blank = partial(untried, folder)
@@ -238,12 +239,11 @@ def _carried_out(
     with explained(), folder.locked(), folder.logging():
         write_data_record(folder, data)
         write_examples(folder, data, past.before, past.taught)
-        place = f"{gpus} GPU(s)" if gpus else f"CPU, {available_cores()} cores"
         LOG.info(
             "runs on %s: %d worker process(es) of %d thread(s); folder %s",
-            place, count, threads, folder.path,
+            crew.place, crew.count, threads, folder.path,
         )  # fmt: skip
-        _wait_for_orphans(folder)
+        _wait_for_orphans(folder, needed=not engine.remote)
         folder.clear()
         private = credentials.environment(plan.search.storage)
         if private:
@@ -252,11 +252,11 @@ def _carried_out(
                 credentials.PASSWORD,
             )
         # what has no name cannot be loaded by workers; what a model's head tells of a file is
-        # not looked for again
-        least = 0 if given is not None or around else None
+        # not looked for again; other machines have no such file
+        least = 0 if given is not None or around or engine.remote else None
         with (
             shared(data, folder.shared, least_bytes=least) as (data, unshared),
-            LocalPool(folder, count, plan.device, threads, gpus, private) as pool,
+            engine.pool(Order(folder, plan, crew, private)) as pool,
         ):
             if unshared and given is not None:
                 raise RunFailed(
@@ -264,7 +264,7 @@ def _carried_out(
                 )
             if unshared:
                 LOG.info("each worker loads the data for itself: %s", unshared)
-            search_front(folder, plan, data, pool, display)
+            search_front(folder, plan, data, pool, display, outlived=engine.remote)
             if plan.final.epochs:
                 train_finally(folder, plan, pool, display)
             # shown commands name the threads: sums in another order are other sums
@@ -285,17 +285,6 @@ def _carried_out(
     return report
 
 
-def worker_count(plan: SearchPlan, gpus: int) -> tuple[int, int]:
-    """Returns the number of workers and the CPU threads of each.
-
-    On the CPU small networks keep one core busy and two cores half busy, so there is a
-    worker a core (8 at most; each holds TensorFlow).
-    """
-    cores = available_cores()
-    count = plan.search.workers or gpus or min(cores, MAX_WORKERS, plan.search.trials)
-    return count, plan.threads or max(1, cores // count)
-
-
 def _shown_commands(
     plan: SearchPlan, command: str, folder: SearchFolder, threads: int
 ) -> dict[str, str]:
@@ -312,10 +301,18 @@ def _shown_commands(
     }
 
 
-def _wait_for_orphans(folder: SearchFolder) -> None:
-    """Waits until the workers of a killed run have ended (they end with their parent)."""
+def _wait_for_orphans(folder: SearchFolder, *, needed: bool) -> None:
+    """Waits until the workers of a killed run have ended (they end with their parent).
+
+    Args:
+        folder: The run's.
+        needed: Fail where they do not. Those of other machines are given up without that.
+    """
     deadline = time.monotonic() + ORPHAN_SECONDS
     while host().is_shared(folder.path / WORKERS_LOCK):
         if time.monotonic() > deadline:
+            if not needed:
+                LOG.info("workers of an earlier run still run somewhere: they are given up")
+                return
             raise RunFailed(f"Workers of an earlier run still use '{folder.path}'. End them first.")
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""The tables of what can be added to `search`: spaces and samplers.
+"""The tables of what can be added to `search`: spaces, samplers and engines.
 
 See `compress.core.plugins`, which has those of `compress`.
 """
@@ -36,3 +36,12 @@ SAMPLERS: Registry[Any] = Registry(
     },
 )
 """`make(seed) -> optuna.samplers.BaseSampler`, for several objectives."""
+
+ENGINES: Registry[Any] = Registry(
+    "engine",
+    {
+        "local": "search.engines.local:ENGINE",
+        "ray": Entry("search.engines.ray.engine:ENGINE", ("ray",)),
+    },
+)
+"""`search.engines.Engine`: where workers run."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from compress.core.errors import RunFailed
 from compress.data import Dataset
 from compress.run.directory import LOG
-from search.engines import LocalPool
+from search.engines import Runner
 from search.engines.final_jobs import CompressJobs, FinalJobs
 from search.engines.jobs import SearchJobs
 from search.engines.progress import Display
@@ -26,9 +26,21 @@ if TYPE_CHECKING:
 
 
 def search_front(
-    folder: SearchFolder, plan: SearchPlan, data: Dataset, pool: LocalPool, display: Display
+    folder: SearchFolder,
+    plan: SearchPlan,
+    data: Dataset,
+    pool: Runner,
+    display: Display,
+    *,
+    outlived: bool = False,
 ) -> None:
     """Gives out trials until the search is over.
+
+    Args:
+        folder, plan, data: Of the run.
+        pool: Its workers.
+        display: Shows progress.
+        outlived: Workers of an earlier start may still run somewhere.
 
     Raises:
         RunFailed: No candidate could be trained.
@@ -47,7 +59,7 @@ def search_front(
     )  # fmt: skip
     lost = recover(folder, plan, data)
     study = studies.open_study(folder, plan)
-    again = studies.close_orphans(study, folder, plan)
+    again = studies.close_orphans(study, folder, plan, outlived=outlived)
     if again:
         LOG.info("%d interrupted trial(s) will run again", again)
     studies.enqueue_first(study, plan, data, lost)
@@ -56,6 +68,8 @@ def search_front(
         LOG.info("going on: %d candidates are finished", handler.ended)
     display.phase("Searching", handler.ended, options.trials)
     pool.run(handler)
+    # of workers that were lost before they could say which trial they had begun
+    studies.close_orphans(study, folder, plan, outlived=outlived)
     if not any(item.state == COMPLETE for item in handler.candidates):
         raise RunFailed(nothing_trained(handler.candidates, plan))
     LOG.info("search over after %d trials: %s", handler.ended, handler.over)
@@ -78,9 +92,7 @@ def nothing_trained(candidates: list[Candidate], plan: SearchPlan) -> str:
     )
 
 
-def train_finally(
-    folder: SearchFolder, plan: SearchPlan, pool: LocalPool, display: Display
-) -> None:
+def train_finally(folder: SearchFolder, plan: SearchPlan, pool: Runner, display: Display) -> None:
     """Trains the front's candidates anew and settles which of the trainings go on."""
     front = [item.id for item in front_of(folder.read_candidates(), plan.search.objectives)]
     handler = FinalJobs(folder, plan, front, display)
@@ -101,7 +113,7 @@ def train_finally(
 
 
 def compress_front(
-    folder: SearchFolder, plan: SearchPlan, pool: LocalPool, display: Display, past: Past
+    folder: SearchFolder, plan: SearchPlan, pool: Runner, display: Display, past: Past
 ) -> list[str]:
     """Compresses what of the front is not yet; returns what failed, with reasons."""
     members = front_of(folder.read_candidates(), plan.search.objectives)

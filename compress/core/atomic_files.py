@@ -42,13 +42,21 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes private files; a result is as readable as any file of its user
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        _readable(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _readable(temporary: Path) -> None:
+    """Makes a file as readable as any of its user; mkstemp makes private ones."""
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary.chmod(0o666 & ~umask)
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 def whole_files(folder: Path, suffix: str) -> list[Path]:
@@ -90,7 +98,44 @@ def write_text(path: Path, content: str) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes `content` as indented JSON; NaN and infinity are refused (not JSON)."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_text(path, _json(content))
+
+
+def write_new_json(path: Path, content: Mapping[str, Any]) -> bool:
+    """Writes JSON as `write_json` does, but only where nothing stands yet.
+
+    Returns:
+        See `write_new_bytes`.
+    """
+    return write_new_bytes(path, _json(content).encode("utf-8", "backslashreplace"))
+
+
+def write_new_bytes(path: Path, content: bytes) -> bool:
+    """Writes a file in one step, but only where nothing stands yet.
+
+    Of several processes, on several machines too, one alone succeeds.
+
+    Returns:
+        Whether it was this one.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".part.json")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+        _readable(temporary)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:
+            # a file system without hard links
+            if path.exists():
+                return False
+            temporary.replace(path)
+        return True
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:

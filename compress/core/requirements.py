@@ -21,6 +21,8 @@ EXTRAS = {
     "cmaes": "'paretune[cmaes]'", "torch": "'paretune[gp]'",
     "pandas": "'paretune[tables]'", "pyarrow": "'paretune[tables]'",
     "tensorflow_datasets": "'paretune[tfds]'",
+    "ray": "'paretune[ray]'", "psycopg": "'paretune[postgresql]'", "pymysql": "'paretune[mysql]'",
+    "fsspec": "'paretune[ray]'",
 }  # fmt: skip
 """What to install, by package."""
 

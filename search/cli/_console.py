@@ -170,8 +170,12 @@ class TimeLeft(ProgressColumn):
         return left if left >= 0.5 else None
 
 
+MOST_SHOWN = 16
+"""Workers that have a bar: more than a screen holds tell nobody anything."""
+
+
 class RichDisplay:
-    """Progress bars: one for the phase, one a worker."""
+    """Progress bars: one for the phase, one a worker; of many workers the first ones."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -196,13 +200,14 @@ class RichDisplay:
 
     def worker(self, index: int, text: str, share: float) -> None:
         """Says what a worker does."""
-        if index not in self._workers:
+        if index not in self._workers and len(self._workers) < MOST_SHOWN:
             self._workers[index] = self._progress.add_task("", total=1.0)
-        task = self._workers[index]
-        if share < self._shares.get(index, 0.0):
-            self._progress.reset(task)  # the next step or job, with a time of its own
-        self._progress.update(task, description=f"  {line(text)}")
-        self._tell(task, share)
+        task = self._workers.get(index)
+        if task is not None:
+            if share < self._shares.get(index, 0.0):
+                self._progress.reset(task)  # the next step or job, with a time of its own
+            self._progress.update(task, description=f"  {line(text)}")
+            self._tell(task, share)
         self._shares[index] = share if text else 0.0
         self._refresh()
 

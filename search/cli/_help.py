@@ -22,6 +22,7 @@ SECTIONS = {
     "stopping": "Stopping trials early",
     "budget": "End of the search",
     "final": "Training the front once more",
+    "engine": "Where workers run",
     "channels": "Removing channels",
     "weights": "Pruning weights",
     "finetune": "Fine-tuning",

@@ -23,6 +23,7 @@ from search.cli._console import delivering
 from search.cli._help import WIDEST, Commands, add_command
 from search.cli._options import plan_command
 from search.cli.latency_table import latency_table
+from search.cli.storage import storage
 from search.plan import SearchPlan
 
 app = typer.Typer(
@@ -114,6 +115,7 @@ add_command(app, "report", report.report)
 add_command(app, "dashboard", dashboard.dashboard)
 app.add_typer(space.space)
 app.add_typer(latency_table)
+app.add_typer(storage)
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
-"""Engines run a study's jobs: `local` on worker processes of this machine."""
+"""Engines run a study's jobs: `local` on this machine's processes, `ray` on a cluster's."""
 
-from search.engines.local import KILLED, OVERDUE, Handler, Job, LocalPool
+from search.engines._base import KILLED, LOST, OVERDUE, Crew, Engine, Handler, Job, Order, Runner
 
-__all__ = ["KILLED", "OVERDUE", "Handler", "Job", "LocalPool"]
+__all__ = ["KILLED", "LOST", "OVERDUE", "Crew", "Engine", "Handler", "Job", "Order", "Runner"]

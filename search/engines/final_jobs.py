@@ -8,7 +8,7 @@ from typing import Any
 
 from compress.pipeline.compression import command_line
 from compress.run.directory import LOG
-from search.engines import Job, messages
+from search.engines import LOST, Job, messages
 from search.engines.progress import Display, JobQueue
 from search.folder.directory import SearchFolder
 from search.plan import SearchPlan
@@ -59,7 +59,10 @@ class FinalJobs(JobQueue):
         self.end(worker)
 
     def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
-        """Notes a training whose worker died."""
+        """Notes a training whose worker died; one whose node was lost runs again."""
+        if how == LOST and self.may_repeat(job):
+            self._pending.insert(0, (job["name"], job["place"]))
+            return
         self._fail(job, f"its worker died ({how})")
         self.end(worker)
 
@@ -97,6 +100,7 @@ class CompressJobs(JobQueue):
             "teachers": self._teachers,
             "val_learnt": self._past.val_learnt,
             "told": self._past.notes,
+            "file": str(self._folder.shipped_file(name)),
             "command": command_line(
                 self._plan.to_goal(self._teachers) or self._plan.compression(self._teachers),
                 self._folder.shipped_file(name),
@@ -119,6 +123,9 @@ class CompressJobs(JobQueue):
         self.end(worker)
 
     def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
-        """Notes a model whose worker died."""
+        """Notes a model whose worker died; one whose node was lost is compressed again."""
+        if how == LOST and self.may_repeat(job):
+            self._pending.insert(0, job["name"])
+            return
         self.failures.append(f"{job['name']}: its worker died ({how})")
         self.end(worker)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import RunFailed
 from compress.run.directory import LOG
-from search.engines import KILLED, OVERDUE, Job, messages
-from search.engines.progress import Display, JobQueue
+from search.engines import KILLED, LOST, OVERDUE, Job, messages
+from search.engines.progress import MAX_LOST, Display, JobQueue
 from search.folder.directory import SearchFolder
 from search.folder.records import COMPLETE, FAILED, STOPPED, Candidate
 from search.plan import SearchPlan
@@ -81,15 +81,21 @@ class SearchJobs(JobQueue):
         if "fault" in message:
             self._out_of_memory(message["number"], message["seed"], message["fault"])
             return
-        self._count(Candidate.from_json(message["candidate"]))
+        if "candidate" in message:
+            self._count(Candidate.from_json(message["candidate"]))
 
     def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
         """Fails the trial of a worker that died.
 
-        One that was killed is tried again: systems that run out of memory kill.
+        One that was killed is tried again: systems that run out of memory kill. So is one whose
+        node was lost.
         """
         self._running -= 1
         self._display.worker(worker, "", 0.0)
+        if how == LOST:
+            if claimed is not None:
+                self._begin_again(claimed["number"], claimed["seed"])
+            return
         if claimed is None:
             self._unclaimed += 1
             if self._unclaimed >= MAX_UNCLAIMED:
@@ -121,12 +127,30 @@ class SearchJobs(JobQueue):
             reason = f"{reason}, {tries} times; it seems to need more memory than there is"
             self._tell(self._failed(number, seed, reason))
             return
-        again = studies.try_again(self._study, trial, tries)
+        again = studies.try_again(self._study, trial, **{studies.TRIES_ATTR: tries})
         self._alone.append(again)
         LOG.info(
             "candidate %s: %s; tried again as %s, with nothing running beside it",
             candidate_id(number), reason, candidate_id(again),
         )  # fmt: skip
+
+    def _begin_again(self, number: int, seed: int) -> None:
+        """Queues a trial whose node was lost, or counts it where its record was written."""
+        name = candidate_id(number)
+        trial = self._trial(number)
+        lost = 1 + trial.user_attrs.get(studies.LOST_ATTR, 0)
+        if lost >= MAX_LOST:
+            self._failed(number, seed, f"{LOST}, {lost} times; it may be what takes nodes down")
+        # from here on nothing that still runs somewhere can write its record
+        elif self._folder.give_up(name, seed, LOST):
+            again = studies.try_again(self._study, trial, **{studies.LOST_ATTR: lost})
+            LOG.info(
+                "candidate %s: %s; it runs again as %s", name, LOST, candidate_id(again),
+            )  # fmt: skip
+            return
+        candidate = self._folder.read_candidate(name)
+        if candidate is not None:
+            self._tell(candidate)
 
     def _trial(self, number: int) -> optuna.trial.FrozenTrial:
         trials = self._study.get_trials(deepcopy=False)
@@ -137,8 +161,7 @@ class SearchJobs(JobQueue):
         candidate = Candidate(
             candidate_id(number), FAILED, choices, seed, reason, ended=time.time()
         )
-        self._folder.write_candidate(candidate)
-        return candidate
+        return self._folder.write_candidate(candidate)
 
     def _tell(self, candidate: Candidate) -> None:
         number = int(candidate.id)

@@ -1,108 +1,62 @@
-"""Worker processes on this machine: started, fed with jobs, renewed, replaced."""
+"""Worker processes of this machine."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 import os
-import queue
 import signal
 import subprocess
 import threading
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import IO, Any, Protocol
+from typing import IO
 
-from compress.core.errors import RunFailed
+from compress.core.device import available_cores, gpu_count
 from compress.core.interpreter import module_command, module_environment
 from compress.core.platform import host
-from compress.run.directory import LOG
 from search.engines import messages
+from search.engines._base import Crew, Job, Order
 from search.engines.gpu_assignment import card_of, sharers
-from search.folder.directory import SearchFolder
+from search.engines.pool import Pool, Tell
+from search.plan import SearchPlan
 
-MAX_GROWTH = 2**30
-"""A worker whose memory has grown by this many bytes is renewed (TensorFlow gives none back)."""
-MAX_JOBS = 40
+MAX_WORKERS = 8
 STOP_SECONDS = 5.0
-POLL_SECONDS = 0.5
-OVERDUE = "ended at its time limit"
-KILLED = "signal SIGKILL"
-"""How a worker died that nothing of its own ended: the system does so when memory is short."""
-
-Job = dict[str, Any]
 
 
-class Handler(Protocol):
-    """What a pool's user does with its jobs."""
+class LocalEngine:
+    """Runs workers as processes of this machine; see `search.engines.Engine`."""
 
-    def next_job(self) -> Job | None:
-        """Returns the next job, or None while there is none to give."""
-        ...
+    remote = False
 
-    def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Called for progress and claims of a running job."""
-        ...
+    def crew(self, plan: SearchPlan) -> Crew:
+        """Returns a worker a GPU, or a worker a core.
 
-    def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Called when a job is finished."""
-        ...
+        On the CPU small networks keep one core busy and two cores half busy, so there is a
+        worker a core (8 at most; each holds TensorFlow).
+        """
+        gpus, cores = gpu_count(plan.device), available_cores()
+        count = plan.search.workers or gpus or min(cores, MAX_WORKERS, plan.search.trials)
+        threads = plan.threads or max(1, cores // count)
+        return Crew(count, threads, f"{gpus} GPU(s)" if gpus else f"CPU, {cores} cores", gpus)
 
-    def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
-        """Called when a worker died with a job in hand; `claimed` names its trial."""
-        ...
-
-
-@dataclass
-class _Worker:
-    """One slot: its process, the job in hand, its memory."""
-
-    index: int
-    process: subprocess.Popen[str] | None = None
-    generation: int = 0
-    started: bool = False
-    ready: bool = False
-    job: Job | None = None
-    deadline: float = math.inf
-    claimed: dict[str, Any] | None = None
-    overdue: bool = False
-    first_memory: int = 0
-    memory: int = 0
-    jobs: int = 0
+    def pool(self, order: Order) -> LocalPool:
+        """Returns the workers; each is started when there is a job for it."""
+        return LocalPool(order)
 
 
-class LocalPool:
-    """Runs jobs on worker processes until none is left.
+ENGINE = LocalEngine()
 
-    A worker is renewed between jobs when its memory has grown; one that dies (out of
-    memory, crash, kill) costs its job only and is replaced.
 
-    Args:
-        folder: The run's folder; workers read the plan from it.
-        workers: Number of processes, at least 1.
-        device: "auto", "cpu" or "gpu".
-        threads: CPU threads a worker.
-        gpus: Number of GPUs to spread the workers over; 0: none. Workers on the same card
-            get equal shares of its memory.
-        environment: Variables of the workers beside this process's: what others must not see.
+class LocalPool(Pool):
+    """Workers that are children of this process.
+
+    They are spread over the GPUs that the run uses; those on the same card get equal shares of
+    its memory.
     """
 
-    def __init__(
-        self,
-        folder: SearchFolder,
-        workers: int,
-        device: str,
-        threads: int,
-        gpus: int = 0,
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
-        self._environment = dict(environment or {})
-        self._folder, self._device, self._threads, self._gpus = folder, device, threads, gpus
-        self._slots = [_Worker(index) for index in range(workers)]
-        self._events: queue.Queue[tuple[int, int, dict[str, Any] | None]] = queue.Queue()
+    def __init__(self, order: Order) -> None:
+        super().__init__(order)
+        self._order = order
         self._log: IO[str] | None = None
-        self.device_text = ""
 
     def __enter__(self) -> LocalPool:
         self._log = open(self._folder.path / "workers.log", "a", encoding="utf-8")
@@ -113,194 +67,89 @@ class LocalPool:
         if self._log:
             self._log.close()
 
-    def run(self, handler: Handler) -> None:
-        """Feeds `handler`'s jobs to the workers until it gives none and all are idle.
-
-        Raises:
-            RunFailed: A worker cannot even start.
-        """
-        for slot in self._slots:
-            self._feed(slot, handler)
-        while any(slot.job for slot in self._slots):
-            self._end_overdue()
-            try:
-                index, generation, message = self._events.get(timeout=POLL_SECONDS)
-            except queue.Empty:
-                continue
-            slot = self._slots[index]
-            if generation == slot.generation:
-                self._handle(slot, message, handler)
-
-    def _end_overdue(self) -> None:
-        """Kills workers whose job has run over its time; their end comes as an event."""
-        for slot in self._slots:
-            if slot.process is not None and time.monotonic() > slot.deadline:
-                slot.deadline, slot.overdue = math.inf, True
-                # and its fork with it
-                host().kill_group(slot.process.pid)
-
-    def _handle(self, slot: _Worker, message: dict[str, Any] | None, handler: Handler) -> None:
-        if message is None:
-            self._died(slot, handler)
-        elif message["kind"] == messages.READY:
-            slot.started = slot.ready = True
-            slot.first_memory, slot.jobs = message["memory"], 0
-            if message["device"] != self.device_text:
-                self.device_text = message["device"]
-                LOG.info("workers run on %s", self.device_text)
-            self._hand_over(slot)
-        elif message["kind"] == messages.DIED:
-            slot.ready = False
-            self._lost(slot, message["how"], handler)
-        elif message["kind"] == messages.FATAL:
-            raise RunFailed(message["reason"])
-        elif message["kind"] == messages.DONE:
-            job, slot.job, slot.claimed = slot.job or {}, None, None
-            slot.deadline = math.inf
-            slot.memory = message["memory"]
-            slot.jobs += 1
-            # a fresh fork takes its place and will say that it is ready
-            slot.ready = not message["renewed"]
-            handler.on_done(slot.index, job, message)
-            # another worker may wait for what this one has just given back
-            for other in self._slots:
-                self._feed(other, handler)
-        else:
-            if message["kind"] == messages.CLAIMED:
-                slot.claimed = message
-            handler.on_message(slot.index, slot.job or {}, message)
-
-    def _feed(self, slot: _Worker, handler: Handler) -> None:
-        """Gives an idle worker its next job, renewing or starting the process first."""
-        if slot.job is not None:
-            return
-        slot.job = handler.next_job()
-        if slot.job is None:
-            return
-        grown = slot.memory - slot.first_memory > MAX_GROWTH
-        if slot.process is not None and (grown or slot.jobs >= MAX_JOBS):
-            LOG.info(
-                "worker %d renewed after %d jobs at %d MiB",
-                slot.index, slot.jobs, slot.memory // 2**20,
-            )  # fmt: skip
-            self._end(slot)
-        if slot.process is None:
-            self._start(slot)
-        elif slot.ready:
-            self._hand_over(slot)
-
-    def _hand_over(self, slot: _Worker) -> None:
-        if slot.job is not None and slot.process is not None and slot.process.stdin:
-            slot.deadline = time.monotonic() + slot.job.get("seconds", math.inf)
-            # of a worker that has just died: its end is on the way as an event
-            with contextlib.suppress(BrokenPipeError):
-                messages.send(slot.process.stdin, **slot.job)
-
-    def _start(self, slot: _Worker) -> None:
-        environment = {
-            **module_environment(),
-            **self._environment,
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            "KERAS_BACKEND": "tensorflow",
-        }
-        shared = 1
-        if self._gpus:
+    def _open(self, index: int, tell: Tell) -> ProcessLink:
+        crew = self._order.crew
+        environment, shared = dict(self._order.environment), 1
+        if crew.gpus:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-            environment["CUDA_VISIBLE_DEVICES"] = card_of(slot.index, self._gpus, visible)
-            shared = sharers(slot.index, len(self._slots), self._gpus)
-        slot.generation += 1
-        slot.started = slot.ready = False
-        slot.jobs, slot.memory, slot.first_memory = 0, 0, 0
-        slot.process = subprocess.Popen(
-            module_command(
-                "search.engines.worker", str(self._folder.path), "--device", self._device,
-                "--threads", str(self._threads), "--sharers", str(shared),
-            ),
+            environment["CUDA_VISIBLE_DEVICES"] = card_of(index, crew.gpus, visible)
+            shared = sharers(index, crew.count, crew.gpus)
+        words = (
+            str(self._folder.path), "--device", self._order.plan.device,
+            "--threads", str(crew.threads), "--sharers", str(shared),
+        )  # fmt: skip
+        return ProcessLink(words, environment, self._log, tell)
+
+
+class ProcessLink:
+    """A worker process that this one starts, and what it says.
+
+    Args:
+        words: Arguments of `search.engines.worker`.
+        environment: Variables beside this process's.
+        log: Where its standard error goes; None: where ours does.
+        tell: Called by a thread with each message, and with None at its end.
+    """
+
+    def __init__(
+        self, words: tuple[str, ...], environment: dict[str, str], log: IO[str] | None, tell: Tell
+    ) -> None:
+        self._process = subprocess.Popen(
+            module_command("search.engines.worker", *words),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._log,
+            stderr=log,
             text=True,
-            env=environment,
+            env={
+                **module_environment(),
+                **environment,
+                "TF_CPP_MIN_LOG_LEVEL": "3",
+                "KERAS_BACKEND": "tensorflow",
+            },
             # Ctrl-C goes to the run's process, which ends its workers in order
             **host().group_options(),
-        )  # fmt: skip
-        threading.Thread(
-            target=_read,
-            args=(slot.process, slot.index, slot.generation, self._events),
-            daemon=True,
-        ).start()
+        )
+        threading.Thread(target=self._read, args=(tell,), daemon=True).start()
 
-    def _died(self, slot: _Worker, handler: Handler) -> None:
-        code = 0
-        if slot.process:
-            code = slot.process.wait()
-            _close_input(slot.process)
-        was_ready = slot.started
-        slot.process, slot.ready = None, False
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        if slot.overdue:
-            how = f"{OVERDUE} of {(slot.job or {}).get('seconds', 0):g} s"
-        slot.deadline, slot.overdue = math.inf, False
-        if not was_ready:
-            raise RunFailed(
-                f"A worker process could not start ({how}). See "
-                f"'{self._folder.path / 'workers.log'}'."
-            )
-        self._lost(slot, how, handler)
+    def _read(self, tell: Tell) -> None:
+        """Hands on its messages, then None when it has ended."""
+        for line in self._process.stdout or ():
+            message = messages.parse(line)
+            if message is not None:
+                tell(message)
+        if self._process.stdout:
+            self._process.stdout.close()
+        tell(None)
 
-    def _lost(self, slot: _Worker, how: str, handler: Handler) -> None:
-        """Tells of a job that ended with its process, and gives the slot its next."""
-        job, claimed, slot.job, slot.claimed = slot.job, slot.claimed, None, None
-        if job is not None:
-            LOG.info("worker %d died (%s); it is replaced", slot.index, how)
-            handler.on_death(slot.index, job, claimed, how)
-        # the slot itself first; another may wait for what this one has just given back
-        for other in (slot, *self._slots):
-            self._feed(other, handler)
+    def send(self, message: Job) -> None:
+        """See `search.engines.pool.Link.send`."""
+        if self._process.stdin:
+            with contextlib.suppress(BrokenPipeError):
+                messages.send(self._process.stdin, **message)
 
-    def _end(self, slot: _Worker) -> None:
-        process, slot.process, slot.ready = slot.process, None, False
-        slot.generation += 1
-        if process is None:
-            return
-        with contextlib.suppress(BrokenPipeError):
-            if process.stdin:
-                messages.send(process.stdin, messages.QUIT)
-        _close_input(process)
-        process.terminate()
+    def kill(self) -> None:
+        """Kills it, and its fork with it."""
+        host().kill_group(self._process.pid)
+
+    def how(self) -> str:
+        """Returns its exit code or signal."""
+        code = self._process.wait()
+        self._close_input()
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    def end(self) -> None:
+        """Tells it to quit, and kills it where it does not."""
+        self.send({"kind": messages.QUIT})
+        self._close_input()
+        self._process.terminate()
         try:
-            process.wait(STOP_SECONDS)
+            self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            host().kill_group(process.pid)
-            process.wait()
+            self.kill()
+            self._process.wait()
 
-    def stop(self) -> None:
-        """Ends all workers, whatever they are doing."""
-        for slot in self._slots:
-            if slot.process is not None and slot.job is not None:
-                host().kill_group(slot.process.pid)
-            self._end(slot)
-            slot.job = None
-
-
-def _close_input(process: subprocess.Popen[str]) -> None:
-    """Closes what a worker reads from; one that is gone takes nothing more."""
-    if process.stdin:
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-
-
-def _read(
-    process: subprocess.Popen[str],
-    index: int,
-    generation: int,
-    events: queue.Queue[tuple[int, int, dict[str, Any] | None]],
-) -> None:
-    """Queues a worker's messages, then None when it has ended."""
-    for line in process.stdout or ():
-        message = messages.parse(line)
-        if message is not None:
-            events.put((index, generation, message))
-    if process.stdout:
-        process.stdout.close()
-    events.put((index, generation, None))
+    def _close_input(self) -> None:
+        """Closes what it reads from; one that is gone takes nothing more."""
+        if self._process.stdin:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()

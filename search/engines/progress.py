@@ -6,6 +6,9 @@ from typing import Any, Protocol
 
 from search.engines import Job, messages
 
+MAX_LOST = 5
+"""So often a job is begun whose nodes were lost: it may be what takes them down."""
+
 
 class Display(Protocol):
     """Shows how far a run is."""
@@ -56,11 +59,18 @@ class JobQueue:
         self._display = display
         self.total, self.done = total, done
         self.failures: list[str] = []
+        self._lost: dict[tuple[str, int], int] = {}
 
     def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
         """Shows progress."""
         if message["kind"] == messages.PROGRESS:
             self._display.worker(worker, message["text"], message["share"])
+
+    def may_repeat(self, job: Job) -> bool:
+        """Counts a job whose node was lost; tells whether it may run again elsewhere."""
+        key = (job["name"], job.get("place", 0))
+        self._lost[key] = self._lost.get(key, 0) + 1
+        return self._lost[key] < MAX_LOST
 
     def end(self, worker: int) -> None:
         """Counts a job that is over."""

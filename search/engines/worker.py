@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from compress.core.credentials import hidden
 from compress.core.errors import ParetuneError, RunFailed
+from compress.core.faults import MEMORY, SPACE, ended_by, fault_of
+from compress.core.patience import NoAnswer
 from compress.core.platform import host
 from search.engines import forking, messages
-from search.engines.faults import MEMORY, SPACE, ended_by, fault_of
 
 if TYPE_CHECKING:
     from compress.core.device import Device
@@ -47,12 +48,19 @@ class Worker:
         threads: CPU threads.
         sharers: Workers on this worker's GPU, itself included.
         out: Where messages go.
+        shared: Where the run's data lie on this machine; default: in the run's folder.
     """
 
     _teachers: tuple[list[str], LoadedTeachers] | None = None
 
     def __init__(
-        self, folder: SearchFolder, device: str, threads: int, sharers: int, out: TextIO
+        self,
+        folder: SearchFolder,
+        device: str,
+        threads: int,
+        sharers: int,
+        out: TextIO,
+        shared: Path | None = None,
     ) -> None:
         from compress.core.atomic_files import read_json
         from compress.core.device import quiet_tensorflow, setup
@@ -65,7 +73,7 @@ class Worker:
         self.device: Device = setup(device, threads, sharers)
         quiet_tensorflow()
         stored = read_json(folder.data)
-        given = open_shared(folder.shared, stored["fingerprint"])
+        given = open_shared(shared or folder.shared, stored["fingerprint"])
         self.data: Dataset = self._load(stored) if given is None else given
         self._study: Any = None
 
@@ -96,6 +104,7 @@ class Worker:
         return self._final(job) if job["kind"] == messages.FINAL else self._compress(job)
 
     def _trial(self, number: int | None) -> dict[str, Any]:
+        from search.folder.directory import TrialGivenUp
         from search.folder.records import FAILED, Candidate
         from search.study import study as studies
         from search.trial.objective import candidate_id, evaluate, trial_seed
@@ -121,6 +130,10 @@ class Worker:
                 self.device,
                 self.progress,
             )
+        except NoAnswer:
+            raise
+        except TrialGivenUp as error:
+            return {"given_up": str(error)}
         except Exception as error:  # a trial must not take the worker with it
             sys.stderr.write(hidden(traceback.format_exc()))
             fault = fault_of(error)
@@ -129,7 +142,7 @@ class Worker:
             if fault is not None:
                 # neither told nor recorded: the next start finds it running, and queues it again
                 raise ended_by(fault, f" ({candidate_id(trial.number)})") from error
-            candidate = Candidate(
+            failed = Candidate(
                 candidate_id(trial.number),
                 FAILED,
                 dict(trial.params),
@@ -137,7 +150,10 @@ class Worker:
                 reason=_short(error),
                 ended=time.time(),
             )
-            self.folder.write_candidate(candidate)
+            try:
+                candidate = self.folder.write_candidate(failed)
+            except TrialGivenUp as late:  # it may be why this went wrong
+                return {"given_up": str(late)}
         studies.tell(self._study, trial.number, candidate, self.plan)
         return {"candidate": candidate.to_json()}
 
@@ -195,7 +211,7 @@ class Worker:
             notes += slow
             if plan is not self.plan:
                 again = replace(plan, threads=self.device.threads).compression(job["teachers"])
-                command = command_line(again, file)
+                command = command_line(again, Path(job["file"]))
             record = compress_stage(
                 dense,
                 replace(work, plan=plan),
@@ -214,7 +230,7 @@ class Worker:
         from compress.pipeline.teachers import seeded_teachers
 
         if self._teachers is None or self._teachers[0] != paths:
-            files = [Path(path) for path in paths]
+            files = [self.folder.brought(Path(path)) for path in paths]
             self._teachers = paths, seeded_teachers(files, self.data, self.plan)
         return self._teachers[1]
 
@@ -265,7 +281,7 @@ def _serve(worker: Worker, out: TextIO, forked: bool) -> int:
     first = 0
     while (job := jobs.get())["kind"] != messages.QUIT:
         try:
-            result = worker.do(job)
+            result = {**worker.do(job), "files": worker.folder.publish()}
         except Exception as error:
             fault = fault_of(error)
             if not isinstance(error, ParetuneError):
@@ -291,20 +307,27 @@ def main() -> None:
     parser.add_argument("--device", required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--sharers", type=int, default=1)
+    parser.add_argument("--shared", type=Path)
+    parser.add_argument("--files", default="")
+    parser.add_argument("--known-as", type=Path)
     arguments = parser.parse_args()
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     # held until this process ends: a resumed run waits for it before touching the journal
     held = host().share(arguments.folder / WORKERS_LOCK)  # noqa: F841
     from search.folder.directory import SearchFolder
+    from search.folder.remote import Files, RemoteFolder
 
     try:
         worker = Worker(
-            SearchFolder(arguments.folder),
+            RemoteFolder(arguments.folder, Files(arguments.files), arguments.known_as)
+            if arguments.files
+            else SearchFolder(arguments.folder),
             arguments.device,
             arguments.threads,
             arguments.sharers,
             out,
+            arguments.shared,
         )
     except ParetuneError as error:
         messages.send(out, messages.FATAL, reason=str(error))

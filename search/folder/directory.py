@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
-from compress.core.atomic_files import whole_files, write_json
+from compress.core.atomic_files import whole_files, write_json, write_new_json
+from compress.core.errors import ParetuneError
 from compress.run.directory import RunFolder
 from compress.run.records import check_name, read_record
 from compress.run.stored import RunRecord
-from search.folder.records import Candidate, Final, final_name
+from search.folder.records import LOST, Candidate, Final, final_name
 
 
 class _SearchPart(TypedDict, total=False):
@@ -27,6 +28,10 @@ class _PlanRecord(RunRecord):
     plan: _PlanPart
 
 
+class TrialGivenUp(ParetuneError):
+    """A trial was given to another worker, as this one's node seemed lost."""
+
+
 class SearchFolder(RunFolder):
     """The files of one run, by role, with those of its search.
 
@@ -37,6 +42,7 @@ class SearchFolder(RunFolder):
         candidates: Records and models of the candidates.
         journal: The study, where it is kept in the folder.
         shared: The data, while workers share them.
+        known_as: Where it lies on the run's machine: a shared storage knows its study by that.
     """
 
     PLAN_RECORD: ClassVar[Any] = _PlanRecord
@@ -47,6 +53,7 @@ class SearchFolder(RunFolder):
         self.candidates = self.models
         self.journal = self.path / "study.journal"
         self.shared = self.path / ".shared"
+        self.known_as = self.path.resolve()
 
     def shipped_file(self, name: str) -> Path:
         """Returns the `.keras` file that goes on: of the final training, where there was one."""
@@ -68,16 +75,60 @@ class SearchFolder(RunFolder):
 
     def read_candidates(self) -> list[Candidate]:
         """Returns all candidates that ended, in order of their numbers."""
-        return [_candidate(path) for path in whole_files(self.candidates, ".json")]
+        found = [_candidate(path) for path in whole_files(self.candidates, ".json")]
+        return [item for item in found if item.state != LOST]
 
     def read_candidate(self, name: str) -> Candidate | None:
         """Returns one candidate's record, or None where it has not ended."""
         path = self.candidates / f"{name}.json"
-        return _candidate(path) if path.exists() else None
+        found = _candidate(path) if path.exists() else None
+        return None if found is None or found.state == LOST else found
 
-    def write_candidate(self, candidate: Candidate) -> None:
-        """Records a candidate that ended."""
-        write_json(self.candidates / f"{candidate.id}.json", candidate.to_json())
+    def candidate_models(self) -> dict[str, Path]:
+        """Returns the models of candidates, by id."""
+        return {path.stem: path for path in whole_files(self.candidates, ".keras")}
+
+    def brought(self, path: Path) -> Path:
+        """Returns a file of the run as this machine has it."""
+        return path
+
+    def publish(self) -> tuple[str, ...]:
+        """Puts what a job has written where others find it: it is there already."""
+        return ()
+
+    def write_candidate(self, candidate: Candidate) -> Candidate:
+        """Records a candidate that ended, once: the first record of a number counts.
+
+        A worker whose node seemed lost may still run when its trial has been given to another.
+
+        Returns:
+            What stands there now: this one, or what was there before.
+
+        Raises:
+            TrialGivenUp: Its trial was given to another; nothing of it counts.
+        """
+        path = self.candidates / f"{candidate.id}.json"
+        if write_new_json(path, candidate.to_json()):
+            return candidate
+        found = _candidate(path)
+        if found.state == LOST:
+            raise TrialGivenUp(f"Candidate {candidate.id} runs again under another number.")
+        return found
+
+    def give_up(self, name: str, seed: int, reason: str) -> bool:
+        """Makes sure that no worker can write a candidate's record any more.
+
+        Args:
+            name: The candidate's.
+            seed: The trial's.
+            reason: Why it is given up.
+
+        Returns:
+            Whether that was in time; False: its record is there.
+        """
+        lost = Candidate(name, LOST, {}, seed, reason)
+        path = self.candidates / f"{name}.json"
+        return write_new_json(path, lost.to_json()) or _candidate(path).state == LOST
 
 
 def _candidate(path: Path) -> Candidate:

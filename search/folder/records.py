@@ -9,7 +9,9 @@ from compress.run.records import Record, too_low, unknown_value
 
 COMPLETE, REJECTED, FAILED = "complete", "rejected", "failed"
 STOPPED, DUPLICATE = "stopped", "duplicate"
-STATES = (COMPLETE, REJECTED, FAILED, STOPPED, DUPLICATE)
+LOST = "lost"
+"""Stands in the place of a record: the trial runs again under another number."""
+STATES = (COMPLETE, REJECTED, FAILED, STOPPED, DUPLICATE, LOST)
 
 
 # what reports read of the tables inside records; further keys are left as they are
@@ -25,8 +27,8 @@ class Candidate(Record):
     Attributes:
         id: Its number in the study, as file names carry it ("0005").
         state: "complete" (trained), "stopped" (trained in part: others were better),
-            "rejected" (too costly, untrained), "duplicate" (of a candidate that ended before)
-            or "failed".
+            "rejected" (too costly, untrained), "duplicate" (of a candidate that ended before),
+            "failed" or "lost" (with its node; never among a folder's candidates).
         reason: Why it was stopped, rejected or failed, or what it repeats.
         choices: What the sampler chose, by parameter name.
         seed: Seed of its initial weights and batch order.

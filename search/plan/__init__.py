@@ -12,6 +12,7 @@ from compress.plan.forms import Given
 from compress.plan.shrink import ShrinkChannels, ShrinkPlan, ShrinkTraining, ShrinkWeights
 from compress.plan.shrink_to import ShrinkTo
 from search.plan.conditions import COSTS, Condition
+from search.plan.engine import EngineOptions
 from search.plan.search import SearchOptions
 from search.plan.stopping import BudgetOptions, FinalOptions, StoppingOptions, rungs
 
@@ -19,6 +20,7 @@ __all__ = [
     "COSTS",
     "BudgetOptions",
     "Condition",
+    "EngineOptions",
     "FinalOptions",
     "SearchChannels",
     "SearchData",
@@ -68,6 +70,7 @@ class SearchPlan(Plan):
     stopping: StoppingOptions = field(default_factory=StoppingOptions)
     budget: BudgetOptions = field(default_factory=BudgetOptions)
     final: FinalOptions = field(default_factory=FinalOptions)
+    engine: EngineOptions = field(default_factory=EngineOptions)
     shrink_to: Given[ShrinkTo | None, ShrinkTo | Mapping[str, str | float] | str | None] = option(
         None,
         "--shrink-to",

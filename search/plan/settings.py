@@ -387,6 +387,25 @@ class RunSettings(TypedDict, total=False):
     final_on_validation: bool
     """train on the validation part too; the last epoch is kept then. Default: False."""
 
+    engine: str
+    """where workers run. local: processes of this machine; ray: actors of a Ray cluster. Default:
+    local."""
+
+    address: str
+    """of the Ray cluster: host:port or ray://host:port; auto: the one that runs on this machine, or
+    of RAY_ADDRESS; local: a new one, of this machine alone. Default: auto."""
+
+    cpus_per_worker: Count | None
+    """cores that a worker takes of the cluster; default: --threads, or 1."""
+
+    gpus_per_worker: float | None
+    """GPUs that a worker takes of the cluster, in [0, 1]: 0.25 puts four on a card, each with a
+    quarter of its memory; default: 1 where the cluster has GPUs, else 0."""
+
+    files: str
+    """where workers put what they make, if they do not see --out: s3://bucket/path, or another
+    place that fsspec opens."""
+
     shrink_to: ShrinkTo | Mapping[str, str | float] | str | None
     """a goal for each model of the front, as paretune shrink takes it: latency=0.5x,max_drop=1; in
     place of --channels and --sparsity."""

@@ -57,7 +57,7 @@ def recover(folder: SearchFolder, plan: SearchPlan, data: Dataset) -> bool:
             the records.
     """
     records = _records(folder)
-    count = 1 + max((*records, *_numbers_of_models(folder)), default=-1)
+    count = 1 + max((*records, *_numbers_of_files(folder)), default=-1)
     writer = _Writer(plan, data, records)
     if plan.search.storage:
         return _recover_shared(folder, plan, writer, count)
@@ -136,9 +136,10 @@ def _records(folder: SearchFolder) -> dict[int, Candidate]:
     return records
 
 
-def _numbers_of_models(folder: SearchFolder) -> list[int]:
-    """Returns the numbers of the candidates that have a model, with a record or without."""
-    names = [path.stem for path in whole_files(folder.candidates, ".keras")]
+def _numbers_of_files(folder: SearchFolder) -> list[int]:
+    """Returns the numbers of models, with a record or without, and of trials given to another."""
+    found = (whole_files(folder.candidates, suffix) for suffix in (".keras", ".json"))
+    names = [path.stem for paths in found for path in paths]
     return [int(name) for name in names if NUMBER.fullmatch(name)]
 
 

@@ -3,37 +3,59 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from compress.core import credentials
-from compress.core.errors import InputError
+from compress.core.errors import InputError, ParetuneError
+from compress.core.patience import patiently
 from compress.core.platform import Lock, host
+from compress.core.requirements import require_packages
 from search.folder.directory import SearchFolder
+from search.study.patience import is_passing, patient
 
 if TYPE_CHECKING:
     import optuna
+
+PROXY_SECONDS = 10.0
+"""How long a proxy may take to answer for the first time."""
+DRIVERS = {
+    "postgresql": (("postgresql", "psycopg2", "psycopg"),),
+    "postgres": (("postgresql", "psycopg2", "psycopg"),),
+    "mysql": (("mysql", "MySQLdb", "pymysql"),),
+}
+"""Scheme -> (its name for SQLAlchemy, the driver that SQLAlchemy takes, the one that we name)."""
 
 
 def study_name(folder: SearchFolder, url: str) -> str:
     """Returns the study's name; in a shared storage the folder's place makes it unique."""
     if not url:
         return "paretune"
-    place = str(folder.path.resolve()).encode()
-    return f"paretune-{folder.path.name}-{hashlib.sha256(place).hexdigest()[:8]}"
+    digest = hashlib.sha256(str(folder.known_as).encode()).hexdigest()
+    return f"paretune-{folder.known_as.name}-{digest[:8]}"
 
 
-def open_storage(where: str | Path, option: str) -> optuna.storages.BaseStorage:
+def open_storage(
+    where: str | Path, option: str, *, patience: float = 0.0, connections: int = 1
+) -> optuna.storages.BaseStorage:
     """Opens what studies are kept in.
 
     Args:
         where: A URL, as plans hold it without its password, or the path of a run's journal.
+            `grpc://host:port` is Optuna's proxy in front of another storage.
         option: Who asked for it, for errors.
+        patience: Seconds for which this and every later call wait for a database that does not
+            answer.
+        connections: How many threads ask at once.
 
     Raises:
         InputError: The URL is malformed or cannot be reached, or the journal is damaged.
+        MissingDependency: The database's driver is not installed.
+        NoAnswer: It could not be reached in time.
     """
-    import optuna
     from optuna.storages.journal import JournalFileBackend, JournalStorage
 
     if isinstance(where, Path):
@@ -49,13 +71,63 @@ def open_storage(where: str | Path, option: str) -> optuna.storages.BaseStorage:
             ) from None
     url = credentials.whole(where)
     try:
-        return optuna.storages.get_storage(url)
+        if not patience:
+            return _opened(url, connections)
+        opened = patiently(
+            lambda: _opened(url, connections), f"the storage '{where}'", is_passing, patience
+        )
+        return patient(opened, patience)
+    except ParetuneError:
+        raise
     except Exception as error:  # SQLAlchemy and the drivers have many kinds of errors
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
             f"{option} must be a URL that Optuna can open. Received: '{where}' "
             f"({credentials.hidden(reason, url)})."
         ) from None
+
+
+def _opened(url: str, connections: int) -> optuna.storages.BaseStorage:
+    import optuna
+
+    scheme = url.partition(":")[0]
+    if scheme == "grpc":
+        return _proxy(url)
+    if scheme == "sqlite":
+        return optuna.storages.get_storage(url)
+    # a connection that broke is found out before it is used
+    pool = {"pool_size": connections, "max_overflow": 1, "pool_pre_ping": True}
+    made = optuna.storages.RDBStorage(_with_driver(url), engine_kwargs=pool)
+    return optuna.storages.get_storage(made)
+
+
+def _with_driver(url: str) -> str:
+    """Names the driver that is installed where a URL names none.
+
+    Raises:
+        MissingDependency: There is none.
+    """
+    scheme, colon, rest = url.partition(":")
+    for usual, old, new in DRIVERS.get(scheme, ()):
+        if importlib.util.find_spec(old) is None:
+            require_packages((new,), f"a storage at {scheme}://")
+            return f"{usual}+{new}{colon}{rest}"
+    return url
+
+
+def _proxy(url: str) -> optuna.storages.BaseStorage:
+    from optuna.exceptions import ExperimentalWarning
+    from optuna.storages import GrpcStorageProxy
+
+    place = urlsplit(url)
+    if place.hostname is None or place.port is None:
+        raise ValueError("write grpc://host:port")
+    with warnings.catch_warnings():
+        # that it is new is told where it is chosen: docs/cluster.md
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        proxy = GrpcStorageProxy(host=place.hostname, port=place.port)
+    proxy.wait_server_ready(timeout=PROXY_SECONDS)
+    return proxy
 
 
 class JournalLock:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
+from compress.core.patience import PATIENCE
 from compress.data import Dataset
 from compress.run.directory import LOG
 from compress.run.records import read_record
 from search.folder.directory import SearchFolder
-from search.folder.records import COMPLETE, DUPLICATE, FAILED, Candidate
+from search.folder.records import COMPLETE, DUPLICATE, FAILED, LOST, Candidate
 from search.plan import SearchPlan
 from search.samplers import SAMPLERS
 from search.study.storage import open_storage, study_name
@@ -25,6 +27,8 @@ FIXED = "fixed_params"
 """System attribute of a queued trial: its choices (Optuna's `enqueue_trial`)."""
 TRIES_ATTR = "memory_was_short"
 """Trial attribute: how often memory was short for these choices."""
+LOST_ATTR = "node_was_lost"
+"""Trial attribute: how often a node was lost on which these choices were tried."""
 LADDER = 3
 """At most so many models, from the smallest on towards the baseline, are tried behind it."""
 
@@ -40,7 +44,7 @@ def open_study(folder: SearchFolder, plan: SearchPlan) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(
         study_name=study_name(folder, plan.search.storage),
-        storage=open_storage(plan.search.storage or folder.journal, "storage"),
+        storage=open_storage(plan.search.storage or folder.journal, "storage", patience=PATIENCE),
         directions=directions(plan),
         sampler=SAMPLERS[plan.search.sampler](plan.seed),
         load_if_exists=True,
@@ -54,21 +58,32 @@ def directions(plan: SearchPlan) -> list[Any]:
     return [StudyDirection.MAXIMIZE, *(StudyDirection.MINIMIZE for _ in plan.search.costs)]
 
 
-def close_orphans(study: optuna.Study, folder: SearchFolder, plan: SearchPlan) -> int:
+def close_orphans(
+    study: optuna.Study, folder: SearchFolder, plan: SearchPlan, *, outlived: bool = False
+) -> int:
     """Ends the trials that an interrupted run left running, and queues them again.
 
     A trial whose candidate was already written in full is told as finished instead: no
     finished work is lost or done twice.
+
+    Args:
+        study: The run's.
+        folder: The run's.
+        plan: Its plan.
+        outlived: Workers of that run may still be at work on other machines: their results come
+            too late then, and count no more.
 
     Returns:
         The number of trials that will run again.
     """
     from optuna.trial import TrialState
 
-    done = {candidate.id: candidate for candidate in folder.read_candidates()}
     again = 0
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        candidate = done.get(candidate_id(trial.number))
+        name = candidate_id(trial.number)
+        if outlived:
+            folder.give_up(name, trial.user_attrs.get(SEED_ATTR, 0), "its run was ended")
+        candidate = folder.read_candidate(name)
         if candidate is not None:
             tell(study, trial.number, candidate, plan)
             continue
@@ -77,13 +92,13 @@ def close_orphans(study: optuna.Study, folder: SearchFolder, plan: SearchPlan) -
     return again
 
 
-def try_again(study: optuna.Study, trial: optuna.trial.FrozenTrial, tries: int = 0) -> int:
+def try_again(study: optuna.Study, trial: optuna.trial.FrozenTrial, **counts: int) -> int:
     """Ends a running trial and queues its choices and seed again.
 
     Args:
         study: Its study.
         trial: It leaves no record: its number stays a gap.
-        tries: How often memory was short for it; 0: as often as it says itself.
+        **counts: `TRIES_ATTR` or `LOST_ATTR`: how often it has been; else as it says itself.
 
     Returns:
         The number of the trial that is queued.
@@ -92,18 +107,25 @@ def try_again(study: optuna.Study, trial: optuna.trial.FrozenTrial, tries: int =
 
     study.tell(trial.number, state=TrialState.FAIL)
     attrs = {"retry_of": trial.number, SEED_GIVEN: True}
-    attrs |= {key: trial.user_attrs[key] for key in (SEED_ATTR, TRIES_ATTR)
+    attrs |= {key: trial.user_attrs[key] for key in (SEED_ATTR, TRIES_ATTR, LOST_ATTR)
               if key in trial.user_attrs}  # fmt: skip
-    attrs |= {TRIES_ATTR: tries} if tries else {}
-    study.enqueue_trial(trial.params, user_attrs=attrs)
-    # queued by this process alone, which holds the run's folder
-    return max(item.number for item in study.get_trials(deepcopy=False))
+    study.enqueue_trial(trial.params, user_attrs=attrs | counts)
+    # workers may have begun others meanwhile
+    return next(
+        item.number
+        for item in reversed(study.get_trials(deepcopy=False))
+        if item.user_attrs.get("retry_of") == trial.number
+    )
 
 
 def tell(study: optuna.Study, number: int, candidate: Candidate, plan: SearchPlan) -> None:
-    """Ends a trial in the study as its candidate ended."""
+    """Ends a trial in the study as its candidate ended; one that has ended stays as it is."""
+    from optuna.exceptions import UpdateFinishedTrialError
+
     state, values = outcome(candidate, plan)
-    study.tell(number, values, None if values else state)
+    # told by a worker whose node was lost then, or by a call that the storage seemed to lose
+    with suppress(UpdateFinishedTrialError):
+        study.tell(number, values, None if values else state, skip_if_finished=True)
 
 
 def outcome(
@@ -191,7 +213,13 @@ def read_replay(path: Path) -> Candidate:
     Raises:
         InputError: The file is missing or holds no candidate.
     """
-    return read_record(path, Candidate)
+    found = read_record(path, Candidate)
+    if found.state == LOST:
+        raise InputError(
+            f"replay must name the record of a candidate that ended. Received: '{path}', which "
+            f"says that {found.reason}; it ran again under another number."
+        )
+    return found
 
 
 def ask(study: optuna.Study, plan: SearchPlan, number: int | None = None) -> Any:

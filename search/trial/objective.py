@@ -76,6 +76,9 @@ def evaluate(
     Returns:
         The candidate: complete, stopped (others are better), rejected (above a limit), a
         duplicate, or failed (diverged).
+
+    Raises:
+        TrialGivenUp: Another worker has it now.
     """
     import keras
 
@@ -147,9 +150,7 @@ def evaluate(
 
 
 def _written(folder: SearchFolder, candidate: Candidate) -> Candidate:
-    candidate = replace(candidate, ended=time.time())
-    folder.write_candidate(candidate)
-    return candidate
+    return folder.write_candidate(replace(candidate, ended=time.time()))
 
 
 def _inherited(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.core.atomic_files import whole_files
 from compress.core.errors import InputError
 from compress.model.io import load_model
 from search.folder.directory import SearchFolder
@@ -65,7 +64,7 @@ def nearest(
         folder: The run; its candidates come first.
         others: Folders of finished runs (those of a warm start); storage URLs hold no models.
     """
-    models = {path.stem: path for path in whole_files(folder.candidates, ".keras")}
+    models = folder.candidate_models()
     donors = [
         Donor(name, models[name], likeness(choices, chosen))
         for name, chosen in finished.items()
@@ -74,7 +73,10 @@ def nearest(
     for name in others:
         if (Path(name) / "plan.json").is_file():
             donors += _donors(choices, SearchFolder(name), name)
-    return max(donors, key=lambda donor: donor.likeness, default=None)
+    chosen = max(donors, key=lambda donor: donor.likeness, default=None)
+    if chosen is not None and chosen.file.parent == folder.candidates:
+        folder.brought(chosen.file)
+    return chosen
 
 
 def _donors(choices: dict[str, Any], folder: SearchFolder, name: str) -> Iterator[Donor]:

@@ -19,6 +19,7 @@ from compress.pipeline.prepared import Subject
 from compress.plan.fields import from_flat
 from search import pipeline
 from search.cli import app
+from search.engines import local
 from search.folder.directory import SearchFolder
 from search.folder.records import Candidate
 from search.plan import SearchPlan
@@ -118,7 +119,7 @@ def test_a_pattern_that_fits_the_largest_alone_is_accepted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The baseline of the space has two hidden layers, the largest more."""
-    monkeypatch.setattr(pipeline, "LocalPool", Stop)
+    monkeypatch.setattr(local, "LocalPool", Stop)
     values = {"data": "digits", "space": "mlp", "out": str(tmp_path / "run")}
     values |= {"channels": "0.5x", "channel_limits": deepest(), "prune_overrides": deepest()}
     with pytest.raises(Stopped):
@@ -210,7 +211,7 @@ def test_a_worker_compresses_with_what_fits(blobs: Dataset, cpu: Device, tmp_pat
 def test_a_run_without_a_trial_is_corrected_in_place(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(pipeline, "LocalPool", Stop)
+    monkeypatch.setattr(local, "LocalPool", Stop)
     out = tmp_path / "run"
     values = {"data": "digits", "space": "mlp", "out": str(out)}
 

@@ -10,13 +10,14 @@ import pytest
 
 from compress.core.errors import RunFailed
 from compress.plan.fields import from_flat
-from search import pipeline, steps
+from search import steps
+from search.engines import local
 from search.engines.final_jobs import CompressJobs
 from search.engines.jobs import SearchJobs
 from search.engines.progress import NoDisplay
 from search.folder.directory import SearchFolder
 from search.folder.records import Candidate
-from search.pipeline import default_folder, worker_count
+from search.pipeline import default_folder
 from search.plan import SearchPlan
 from search.study import study as studies
 from tests.search.test_run import paretune
@@ -148,8 +149,11 @@ def test_workers_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         (2, 0, {"workers": 5}, (5, 1)),
         (16, 0, {"threads": 3}, (8, 3)),
     ):
-        monkeypatch.setattr(pipeline, "available_cores", lambda cores=cores: cores)
-        assert worker_count(from_flat(SearchPlan, values), gpus) == expected
+        monkeypatch.setattr(local, "available_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(local, "gpu_count", lambda device, gpus=gpus: gpus)
+        crew = local.ENGINE.crew(from_flat(SearchPlan, values))
+        assert (crew.count, crew.threads) == expected
+        assert crew.gpus == gpus
 
 
 def test_default_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 from search.engines import messages
 from search.engines.gpu_assignment import card_of, sharers
 from search.engines.local import LocalPool
-from search.folder.directory import SearchFolder
+from tests.search.engines.orders import order
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_workers_are_started_on_their_cards(
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     jobs = Jobs(workers)
-    with LocalPool(SearchFolder(tmp_path), workers, "gpu", 2, gpus=gpus) as pool:
+    with LocalPool(order(tmp_path, workers, threads=2, gpus=gpus, device="gpu")) as pool:
         pool.run(jobs)
     assert sorted(jobs.done) == [(number, number) for number in range(workers)]
     found = Process.started

@@ -14,10 +14,10 @@ import pytest
 from optuna.trial import TrialState
 
 from compress.core.errors import InputError, RunFailed
+from compress.core.faults import MEMORY, SPACE, explained, fault_of
 from compress.plan.fields import from_flat
 from compress.run.directory import LOG
 from search.engines import KILLED
-from search.engines.faults import MEMORY, SPACE, explained, fault_of
 from search.engines.jobs import SearchJobs
 from search.engines.progress import NoDisplay
 from search.folder.directory import SearchFolder

@@ -14,14 +14,15 @@ from compress.core import credentials
 from compress.core.errors import InputError, RunFailed
 from compress.plan.fields import command_words, from_flat
 from search.cli import app
-from search.engines import LocalPool
+from search.engines.local import LocalPool
 from search.folder.directory import SearchFolder
 from search.folder.records import Candidate
 from search.pipeline import _shown_commands
 from search.plan import SearchPlan
 from search.report import render
-from search.study.storage import open_storage
+from search.study.storage import _with_driver, open_storage
 from search.study.warm_start import find_sources
+from tests.search.engines.orders import order
 
 URL = "postgresql://u:s3cret@127.0.0.1:1/x"
 SHORT = "postgresql://u@127.0.0.1:1/x"
@@ -88,11 +89,11 @@ def test_a_folder_of_an_older_version_loses_it(tmp_path: Path) -> None:
 def test_storages_are_opened_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
 
-    def fail(url: str) -> None:
+    def fail(url: str, **_: object) -> None:
         opened.append(url)
         raise RuntimeError(f"cannot connect to {url} (password 's3cret')\nmore of it")
 
-    monkeypatch.setattr(optuna.storages, "get_storage", fail)
+    monkeypatch.setattr(optuna.storages, "RDBStorage", fail)
     plan = plan_with()
     for url, option in (
         (plan.search.storage, "storage"),
@@ -101,7 +102,7 @@ def test_storages_are_opened_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(InputError, match=f"{option} must be a URL that Optuna can") as caught:
             open_storage(url, option)
         assert "s3cret" not in str(caught.value)
-    assert opened == [URL, OTHER]
+    assert opened == [_with_driver(URL), OTHER]
     with pytest.raises(InputError) as caught:
         find_sources(plan.search.warm_start[1:], "cnn", ("accuracy", "macs"), None)  # type: ignore[arg-type]
     assert "s3cret" not in str(caught.value)
@@ -133,7 +134,7 @@ def test_workers_are_told_in_their_environment(
 
     private = credentials.environment(plan_with().search.storage)
     with (
-        LocalPool(SearchFolder(tmp_path), 1, "cpu", 1, environment=private) as pool,
+        LocalPool(order(tmp_path, environment=private)) as pool,
         pytest.raises(RunFailed, match="could not start"),
     ):
         pool.run(Jobs())  # type: ignore[arg-type]

@@ -40,8 +40,8 @@ else:
 
 POOL = """
 import sys
-from search.engines import LocalPool
-from search.folder.directory import SearchFolder
+from search.engines.local import LocalPool
+from tests.search.engines.orders import order
 
 class Jobs:
     def next_job(self):
@@ -49,7 +49,7 @@ class Jobs:
         return {"kind": "trial"}
 
 sys.path.insert(0, sys.argv[1])  # workers look there first
-with LocalPool(SearchFolder(sys.argv[2]), 1, "cpu", 1) as pool:
+with LocalPool(order(sys.argv[2])) as pool:
     pool.run(Jobs())
 """
 

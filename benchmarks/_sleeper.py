@@ -1,0 +1,116 @@
+"""A worker that trains nothing: it asks, sleeps for as long as a training takes, and tells.
+
+    python -m benchmarks._sleeper FOLDER --storage URL --seconds 10 --trials 2000 --start TIME
+        --end TIME
+
+What it asks of the storage is what a worker of ours asks: `search.study.study.ask` with its
+sampler, all choices of the space `cnn`, seed, costs, a report at two rungs, the look for the same
+choices among finished trials, and `tell`. It ends when the study has enough finished trials or
+the time is over, and prints what it did as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from compress.core.patience import NoAnswer
+from compress.data import Dataset, load_data
+from compress.plan import DataOptions
+from search.folder.directory import SearchFolder
+from search.folder.records import COMPLETE, Candidate
+from search.plan import SearchPlan
+from search.spaces import SPACES
+from search.spaces._choices import choose
+from search.study import study as studies
+from search.trial import optimizers
+from search.trial.objective import candidate_id, trial_seed
+from search.trial.pruners import Stopper, make_rule
+
+
+def counted(study: Any) -> Counter[str]:
+    """Counts the calls of a study's storage from now on, by name."""
+    storage, calls = study._storage, Counter[str]()
+
+    class Counting:
+        def __getattr__(self, name: str) -> Any:
+            held = getattr(storage, name)
+            if callable(held) and not name.startswith("_"):
+                calls[name] += 1
+            return held
+
+    study._storage = Counting()
+    return calls
+
+
+def trial_of(
+    study: Any, plan: SearchPlan, data: Dataset, seconds: float, rng: random.Random
+) -> None:
+    """One trial, from its ask to its tell."""
+    from optuna.trial import TrialState
+
+    trial = studies.ask(study, plan)
+    trial.set_user_attr("seed", trial_seed(plan, trial))
+    choose(trial, SPACES["cnn"].choices(data))
+    optimizers.sample(trial, plan, data)
+    reusable = (TrialState.COMPLETE, TrialState.PRUNED)
+    for other in study.get_trials(deepcopy=False, states=reusable):
+        if other.params == trial.params:
+            break
+    macs, quality = rng.randrange(10**5, 10**7), rng.random()
+    stopper = Stopper(trial, make_rule("dominance", 9.0, 3.0), plan.rungs(), [macs])
+    time.sleep(seconds * rng.uniform(0.8, 1.2))
+    for rung in plan.rungs()[:2]:
+        stopper.stops(rung, quality)
+    done = Candidate(candidate_id(trial.number), COMPLETE, dict(trial.params), 1, macs=macs,
+                     params=1, val={"accuracy": quality})  # fmt: skip
+    studies.tell(study, trial.number, done, plan)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--storage", default="")
+    parser.add_argument("--sampler", default="random")
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--trials", type=int, required=True)
+    parser.add_argument("--start", type=float, required=True)
+    parser.add_argument("--end", type=float, required=True)
+    parser.add_argument("--worker", type=int, default=0)
+    given = parser.parse_args()
+    from compress.plan.fields import from_flat
+
+    plan = from_flat(SearchPlan, {"storage": given.storage, "sampler": given.sampler})
+    data = load_data(DataOptions("digits"), seed=0)
+    study = studies.open_study(SearchFolder(given.folder), plan)
+    calls, rng, count = counted(study), random.Random(given.worker), 0
+    late = max(0.0, time.time() - given.start)
+    time.sleep(max(0.0, given.start - time.time()))
+    began, used, problem = time.time(), time.process_time(), ""
+    with suppress(KeyboardInterrupt):
+        while time.time() < given.end and begun(study) < given.trials:
+            try:
+                trial_of(study, plan, data, given.seconds, rng)
+            except NoAnswer as error:
+                problem = str(error)
+                break
+            count += 1
+    print(json.dumps({
+        "trials": count, "calls": sum(calls.values()), "late": late, "problem": problem,
+        "began": began, "ended": time.time(), "cpu": time.process_time() - used,
+    }))  # fmt: skip
+
+
+def begun(study: Any) -> int:
+    """Returns how many trials were begun; the queue holds none."""
+    return int(study._storage.get_n_trials(study._study_id))
+
+
+if __name__ == "__main__":
+    main()

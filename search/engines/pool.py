@@ -1,0 +1,249 @@
+"""A pool of workers, wherever they run: fed with jobs, renewed, replaced."""
+
+from __future__ import annotations
+
+import math
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from compress.core.errors import RunFailed
+from compress.run.directory import LOG
+from search.engines import messages
+from search.engines._base import LOST, OVERDUE, Handler, Job, Order
+
+MAX_GROWTH = 2**30
+"""A worker whose memory has grown by this many bytes is renewed (TensorFlow gives none back)."""
+MAX_JOBS = 40
+POLL_SECONDS = 0.5
+
+Tell = Callable[[dict[str, Any] | None], None]
+"""Takes a worker's message; None: it has ended."""
+
+
+class Link(Protocol):
+    """The pool's end of one worker process."""
+
+    def send(self, message: Job) -> None:
+        """Sends it a message; one that has just died takes none, and its end is on the way."""
+        ...
+
+    def kill(self) -> None:
+        """Ends it at once, with what it has started; its end comes as an event."""
+        ...
+
+    def end(self) -> None:
+        """Ends it between two jobs; nothing more is heard of it."""
+        ...
+
+    def how(self) -> str:
+        """Says how it ended: "exit code 1", "signal SIGKILL", `LOST`."""
+        ...
+
+
+@dataclass
+class Slot:
+    """One worker after another: the one of now, the job in hand, its memory."""
+
+    index: int
+    link: Link | None = None
+    generation: int = 0
+    started: bool = False
+    ready: bool = False
+    job: Job | None = None
+    deadline: float = math.inf
+    claimed: dict[str, Any] | None = None
+    overdue: bool = False
+    first_memory: int = 0
+    memory: int = 0
+    jobs: int = 0
+
+
+class Pool:
+    """Runs jobs on workers until none is left.
+
+    A worker is renewed between jobs when its memory has grown; one that dies (out of
+    memory, crash, kill, with its node) costs its job only and is replaced.
+
+    Args:
+        order: The run's folder and workers.
+
+    Attributes:
+        AHEAD: Workers are started before there is a job for them, and get one when they are
+            ready. A job then never waits for a worker that may not come.
+    """
+
+    AHEAD: ClassVar[bool] = False
+
+    def __init__(self, order: Order) -> None:
+        self._folder = order.folder
+        self._slots = [Slot(index) for index in range(order.crew.count)]
+        self._events: queue.Queue[tuple[int, int, dict[str, Any] | None]] = queue.Queue()
+        # whether the handler may have another job: it had, or something has ended since
+        self._more = True
+        self.device_text = ""
+
+    def _open(self, index: int, tell: Tell) -> Link:
+        """Starts the worker of a slot; `tell` may be called by any thread."""
+        raise NotImplementedError
+
+    def _may_start(self, slot: Slot) -> bool:
+        """Tells whether a slot without a worker may ask for one now."""
+        return True
+
+    def _wait(self, handler: Handler) -> None:
+        """Called while nothing happens: twice a second."""
+
+    def run(self, handler: Handler) -> None:
+        """Feeds `handler`'s jobs to the workers until it gives none and all are idle.
+
+        Raises:
+            RunFailed: A worker cannot even start.
+        """
+        self._more = True
+        self._feed_all(handler)
+        while any(slot.job for slot in self._slots) or (self.AHEAD and self._more):
+            self._end_overdue()
+            try:
+                index, generation, message = self._events.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                self._wait(handler)
+                continue
+            slot = self._slots[index]
+            if generation == slot.generation:
+                self._handle(slot, message, handler)
+
+    def _end_overdue(self) -> None:
+        """Kills workers whose job has run over its time; their end comes as an event."""
+        for slot in self._slots:
+            if slot.link is not None and time.monotonic() > slot.deadline:
+                slot.deadline, slot.overdue = math.inf, True
+                slot.link.kill()
+
+    def _handle(self, slot: Slot, message: dict[str, Any] | None, handler: Handler) -> None:
+        if message is None:
+            self._died(slot, handler)
+        elif message["kind"] == messages.READY:
+            slot.started = slot.ready = True
+            slot.first_memory, slot.jobs = message["memory"], 0
+            if message["device"] != self.device_text:
+                self.device_text = message["device"]
+                LOG.info("workers run on %s", self.device_text)
+            if slot.job is not None:
+                self._hand_over(slot)
+            else:
+                self._feed(slot, handler)
+        elif message["kind"] == messages.DIED:
+            slot.ready = False
+            self._lost(slot, message["how"], handler)
+        elif message["kind"] == messages.FATAL:
+            raise RunFailed(message["reason"])
+        elif message["kind"] == messages.DONE:
+            job, slot.job, slot.claimed = slot.job or {}, None, None
+            slot.deadline = math.inf
+            slot.memory = message["memory"]
+            slot.jobs += 1
+            # a fresh fork takes its place and will say that it is ready
+            slot.ready = not message["renewed"]
+            handler.on_done(slot.index, job, message)
+            # another worker may wait for what this one has just given back
+            self._more = True
+            self._feed_all(handler)
+        else:
+            if message["kind"] == messages.CLAIMED:
+                slot.claimed = message
+            handler.on_message(slot.index, slot.job or {}, message)
+
+    def _feed_all(self, handler: Handler, first: Slot | None = None) -> None:
+        for slot in ([] if first is None else [first]) + self._slots:
+            self._feed(slot, handler)
+
+    def _feed(self, slot: Slot, handler: Handler) -> None:
+        """Gives an idle worker its next job, renewing or starting the process first."""
+        if slot.job is not None:
+            return
+        grown = slot.memory - slot.first_memory > MAX_GROWTH
+        used_up = slot.link is not None and (grown or slot.jobs >= MAX_JOBS)
+        if self.AHEAD:
+            if used_up:
+                self._renew(slot)
+            if slot.link is None and self._may_start(slot):
+                self._start(slot)
+            if not slot.ready:
+                return
+        slot.job = handler.next_job()
+        if slot.job is None:
+            self._more = False
+            return
+        if used_up and not self.AHEAD:
+            self._renew(slot)
+        if slot.link is None:
+            self._start(slot)
+        elif slot.ready:
+            self._hand_over(slot)
+
+    def _renew(self, slot: Slot) -> None:
+        LOG.info(
+            "worker %d renewed after %d jobs at %d MiB",
+            slot.index, slot.jobs, slot.memory // 2**20,
+        )  # fmt: skip
+        self._end(slot)
+
+    def _hand_over(self, slot: Slot) -> None:
+        if slot.job is not None and slot.link is not None:
+            slot.deadline = time.monotonic() + slot.job.get("seconds", math.inf)
+            slot.link.send(slot.job)
+
+    def _start(self, slot: Slot) -> None:
+        slot.generation += 1
+        slot.started = slot.ready = False
+        slot.jobs, slot.memory, slot.first_memory = 0, 0, 0
+        generation = slot.generation
+
+        def tell(message: dict[str, Any] | None) -> None:
+            self._events.put((slot.index, generation, message))
+
+        slot.link = self._open(slot.index, tell)
+
+    def _died(self, slot: Slot, handler: Handler) -> None:
+        how = slot.link.how() if slot.link is not None else ""
+        was_ready = slot.started
+        slot.link, slot.ready = None, False
+        if slot.overdue:
+            how = f"{OVERDUE} of {(slot.job or {}).get('seconds', 0):g} s"
+        slot.deadline, slot.overdue = math.inf, False
+        if not was_ready and how != LOST:
+            raise RunFailed(
+                f"A worker process could not start ({how}). See '{self._log_of(slot.index)}'."
+            )
+        self._lost(slot, how, handler)
+
+    def _log_of(self, index: int) -> str:
+        """Returns where what a worker printed stands."""
+        return str(self._folder.path / "workers.log")
+
+    def _lost(self, slot: Slot, how: str, handler: Handler) -> None:
+        """Tells of a job that ended with its process, and gives the slot its next."""
+        job, claimed, slot.job, slot.claimed = slot.job, slot.claimed, None, None
+        if job is not None:
+            LOG.info("worker %d died (%s); it is replaced", slot.index, how)
+            handler.on_death(slot.index, job, claimed, how)
+        # the slot itself first; another may wait for what this one has just given back
+        self._more = True
+        self._feed_all(handler, slot)
+
+    def _end(self, slot: Slot) -> None:
+        link, slot.link, slot.ready = slot.link, None, False
+        slot.generation += 1
+        if link is not None:
+            link.end()
+
+    def stop(self) -> None:
+        """Ends all workers, whatever they are doing."""
+        for slot in self._slots:
+            if slot.link is not None and slot.job is not None:
+                slot.link.kill()
+            self._end(slot)
+            slot.job = None

@@ -1,0 +1,224 @@
+"""The run's end of the actors: what they answer, and when they are gone."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from compress.core.errors import ParetuneError, one_line
+from search.engines import messages
+from search.engines._base import KILLED, LOST, Job
+from search.engines.pool import Tell
+from search.engines.ray.host import ENDED, REFUSED
+
+WATCH_SECONDS = 0.2
+ASIDE = 8
+"""Workers whose files are fetched at once."""
+Answered = Callable[[Any], None]
+_MEMORY = ("OutOfMemory", "OOM", "memory pressure", "low on memory")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps Ray's own words off the screen; its warnings are of its next version."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+class RayLink:
+    """The run's end of one actor.
+
+    Args:
+        actor: A `RayHost`.
+        watch: Waits for its answers.
+        tell: Called with its worker's messages, and with None at its end.
+        environment: Variables of the worker; see `RayHost.begin`.
+        receive: Fetches files that the worker has put elsewhere, by name.
+        log: Where what a dead worker printed goes, if its log is on its node alone.
+    """
+
+    def __init__(
+        self,
+        actor: Any,
+        watch: Watch,
+        tell: Tell,
+        environment: Mapping[str, str],
+        receive: Callable[[list[str]], None],
+        log: Path,
+    ) -> None:
+        self._actor, self._watch, self._tell = actor, watch, tell
+        self._receive, self._log = receive, log
+        self._how = LOST
+        self._answered = False
+        watch.add(actor.begin.remote(dict(environment)), self._begun, self._not_begun)
+
+    def _begun(self, place: dict[str, Any]) -> None:
+        self._answered = True
+        if place["problem"]:
+            self._tell({"kind": REFUSED, "node": place["node"], "reason": place["problem"]})
+            return
+        self._poll()
+
+    def _not_begun(self, error: Exception) -> None:
+        text = str(error)
+        if type(error).__name__ in ("ActorDiedError", "RayActorError") and "creation" not in text:
+            self._gone(error)
+            return
+        missing = re.search(r"No module named '[\w.]+'", text)
+        reason = (
+            f"paretune is not installed there, or another version ({missing[0]})"
+            if missing
+            else one_line(text, 300)
+        )
+        self._tell({"kind": REFUSED, "node": "of the cluster", "reason": reason})
+
+    def _poll(self) -> None:
+        self._watch.add(self._actor.poll.remote(), self._heard, self._gone)
+
+    def _heard(self, said: list[dict[str, Any]]) -> None:
+        if any(message.get("files") for message in said):
+            # it takes a while, in which others are heard; what comes after it waits for it
+            self._watch.aside(lambda: self._told(said))
+        else:
+            self._told(said)
+
+    def _told(self, said: list[dict[str, Any]]) -> None:
+        for message in said:
+            if message["kind"] == ENDED:
+                self._how = message["how"]
+                if message["printed"] and self._tell is not _nobody:
+                    with open(self._log, "a", encoding="utf-8") as stream:
+                        stream.write(message["printed"])
+                self._tell(None)
+                self._dismiss()
+                return
+            # nothing of a worker that was given up may arrive
+            if message.get("files") and self._tell is not _nobody:
+                try:
+                    self._receive(message["files"])
+                except ParetuneError as error:
+                    self._tell({"kind": messages.FATAL, "reason": str(error)})
+                    return
+            self._tell(message)
+        self._poll()
+
+    def _gone(self, error: Exception) -> None:
+        # Ray ends workers of a node whose memory is nearly full; so would the system
+        self._how = KILLED if any(word in str(error) for word in _MEMORY) else LOST
+        self._tell(None)
+
+    def send(self, message: Job) -> None:
+        """See `search.engines.pool.Link.send`."""
+        with contextlib.suppress(Exception):  # of an actor that is gone: its end is on the way
+            self._actor.send.remote(message)
+
+    def kill(self) -> None:
+        """Kills the worker; the actor tells of it."""
+        with contextlib.suppress(Exception):
+            self._actor.kill.remote()
+
+    def how(self) -> str:
+        """Returns how the worker ended, or that its node was lost."""
+        return self._how
+
+    def end(self) -> None:
+        """Ends the worker, then the actor."""
+        self._tell = _nobody
+        self._dismiss()
+
+    def _dismiss(self) -> None:
+        def over(_: object) -> None:
+            import ray
+
+            with contextlib.suppress(Exception):
+                ray.kill(self._actor)
+
+        if not self._answered:  # it may wait for room, and for ever
+            over(None)
+            return
+        with contextlib.suppress(Exception):
+            self._watch.add(self._actor.end.remote(), over, over, last=True)
+
+
+def _nobody(_: dict[str, Any] | None) -> None:
+    """Hears nothing any more."""
+
+
+class Watch:
+    """One thread that waits for the answers of all actors, and hands them on."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[Any, tuple[Answered, Answered, bool]] = {}
+        self._over = threading.Event()
+        self._aside = ThreadPoolExecutor(ASIDE)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def start(self) -> None:
+        """Begins to wait."""
+        self._thread.start()
+
+    def add(
+        self, reference: Any, answered: Answered, failed: Answered, *, last: bool = False
+    ) -> None:
+        """Waits for one answer.
+
+        Args:
+            reference: Of a call.
+            answered: Called with what it returns.
+            failed: Called with the exception, where it raises one or the actor is gone.
+            last: `join` waits for it.
+        """
+        with self._lock:
+            self._waiting[reference] = answered, failed, last
+
+    def aside(self, work: Callable[[], None]) -> None:
+        """Does what takes long beside the waiting."""
+        self._aside.submit(work)
+
+    def join(self, seconds: float) -> None:
+        """Waits until what was added as last has been answered, or the time is over."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            with self._lock:
+                if not any(last for _, _, last in self._waiting.values()):
+                    return
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Waits for nothing more; what `join` did not wait for in vain has failed."""
+        self._over.set()
+        self._thread.join()
+        self._aside.shutdown(cancel_futures=True)
+        for _, failed, last in self._waiting.values():
+            if last:
+                failed(TimeoutError())
+
+    def _watch(self) -> None:
+        import ray
+
+        while not self._over.is_set():
+            with self._lock:
+                references = list(self._waiting)
+            if not references:
+                time.sleep(WATCH_SECONDS)
+                continue
+            found, _ = ray.wait(references, timeout=WATCH_SECONDS)
+            for reference in found:
+                with self._lock:
+                    answered, failed, _ = self._waiting.pop(reference)
+                try:
+                    answer = ray.get(reference)
+                except Exception as error:  # of the actor's code, or of Ray
+                    failed(error)
+                else:
+                    answered(answer)

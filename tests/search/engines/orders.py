@@ -1,0 +1,25 @@
+"""Orders of workers, for tests of pools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from compress.plan.fields import from_flat
+from search.engines import Crew, Order
+from search.folder.directory import SearchFolder
+from search.plan import SearchPlan
+
+
+def order(
+    folder: Path,
+    workers: int = 1,
+    *,
+    threads: int = 1,
+    gpus: int = 0,
+    device: str = "cpu",
+    environment: Mapping[str, str] | None = None,
+) -> Order:
+    plan = from_flat(SearchPlan, {"device": device})
+    crew = Crew(workers, threads, "here", gpus)
+    return Order(SearchFolder(folder), plan, crew, environment or {})
