@@ -73,7 +73,7 @@ def trial_of(
     studies.tell(study, trial.number, done, plan)
 
 
-def main() -> None:
+def work() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--storage", default="")
@@ -113,4 +113,4 @@ def begun(study: Any) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    work()

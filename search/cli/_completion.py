@@ -12,7 +12,7 @@ from compress.plan.distill import NO_LOSS
 from compress.task import qualities
 from search.plan import COSTS
 from search.plan.stopping import RULES
-from search.plugins import SAMPLERS, SPACES
+from search.plugins import ENGINES, SAMPLERS, SPACES
 
 Names = Callable[[], Iterable[str]]
 
@@ -23,6 +23,7 @@ VALUES: dict[str, Names] = {
     "normalize": lambda: plans.NORMALIZATIONS,
     "space": lambda: (*SPACES.names(), "around:"),
     "sampler": SAMPLERS.names,
+    "engine": ENGINES.names,
     "optimizers": lambda: plans.OPTIMIZERS,
     "objectives": lambda: (*qualities(), *COSTS),
     "stopping": lambda: RULES,

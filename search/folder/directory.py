@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
@@ -42,7 +43,6 @@ class SearchFolder(RunFolder):
         candidates: Records and models of the candidates.
         journal: The study, where it is kept in the folder.
         shared: The data, while workers share them.
-        known_as: Where it lies on the run's machine: a shared storage knows its study by that.
     """
 
     PLAN_RECORD: ClassVar[Any] = _PlanRecord
@@ -53,7 +53,11 @@ class SearchFolder(RunFolder):
         self.candidates = self.models
         self.journal = self.path / "study.journal"
         self.shared = self.path / ".shared"
-        self.known_as = self.path.resolve()
+
+    @cached_property
+    def known_as(self) -> Path:
+        """Where it lies on the run's machine: a shared storage knows its study by that."""
+        return self.path.resolve()
 
     def shipped_file(self, name: str) -> Path:
         """Returns the `.keras` file that goes on: of the final training, where there was one."""

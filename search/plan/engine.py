@@ -35,6 +35,7 @@ class EngineOptions:
         None, "--cpus-per-worker",
         "cores that a worker takes of the cluster; default: --threads, or 1",
         extendable=True, least=1, most=4096,
+        why="no node has more",
     )  # fmt: skip
     gpus: float | None = option(
         None,

@@ -198,6 +198,7 @@ def test_a_worker_compresses_with_what_fits(blobs: Dataset, cpu: Device, tmp_pat
     worker._out = open(tmp_path / "messages", "w")  # noqa: SIM115 - closed below
     try:
         job = {"teachers": [], "val_learnt": False, "told": [], "command": "as asked"}
+        job |= {"file": str(folder.model_file("0000"))}
         done = worker._compress({"name": "0000", **job})
     finally:
         worker._out.close()

@@ -89,11 +89,13 @@ def test_the_command_serves_until_it_is_ended(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     process = subprocess.Popen(
         [sys.executable, "-c", code, "storage", "serve", "--storage", url, "--port", "0"],
-        stdout=subprocess.PIPE, text=True, env=environment(), cwd=tmp_path,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(),
+        cwd=tmp_path,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     assert process.stdout is not None
-    line = process.stdout.readline()
+    line = next((line for line in process.stdout if "grpc://" in line), "")
+    assert line, process.communicate()
     place = line.split()[1]
     assert place.startswith("grpc://127.0.0.1:")
     assert len(some_trials(open_storage(place, "storage"), 2).trials) == 2

@@ -335,6 +335,7 @@ def test_the_users_space_is_asked_again(tmp_path: Path, blobs: Dataset) -> None:
     # choices that it does not ask for any more
     folder.journal.unlink()
     item = folder.read_candidates()[0]
+    (folder.candidates / f"{item.id}.json").unlink()
     folder.write_candidate(replace(item, choices={**item.choices, "gone": 3}))
     with pytest.raises(InputError, match="must offer what candidate 0000 chose"):
         recover(folder, plan, blobs)
