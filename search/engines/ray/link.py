@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.core.errors import ParetuneError, one_line
+from compress.core.faults import ended_by, fault_of
+from compress.run.directory import LOG
 from search.engines import messages
 from search.engines._base import KILLED, LOST, Job
 from search.engines.pool import Tell
@@ -105,8 +107,8 @@ class RayLink:
             if message.get("files") and self._tell is not _nobody:
                 try:
                     self._receive(message["files"])
-                except ParetuneError as error:
-                    self._tell({"kind": messages.FATAL, "reason": str(error)})
+                except Exception as error:  # of this machine's disk, or of the store
+                    self._tell({"kind": messages.FATAL, "reason": _reason(error)})
                     return
             self._tell(message)
         self._poll()
@@ -115,6 +117,8 @@ class RayLink:
         # Ray ends workers of a node whose memory is nearly full; so would the system
         self._how = KILLED if any(word in str(error) for word in _MEMORY) else LOST
         self._tell(None)
+        # one that could not be reached for a moment may still be there, and hold its place
+        self._kill_actor()
 
     def send(self, message: Job) -> None:
         """See `search.engines.pool.Link.send`."""
@@ -136,17 +140,30 @@ class RayLink:
         self._dismiss()
 
     def _dismiss(self) -> None:
-        def over(_: object) -> None:
-            import ray
-
-            with contextlib.suppress(Exception):
-                ray.kill(self._actor)
-
         if not self._answered:  # it may wait for room, and for ever
-            over(None)
+            self._kill_actor()
             return
         with contextlib.suppress(Exception):
+            over = self._kill_actor
             self._watch.add(self._actor.end.remote(), over, over, last=True)
+
+    def _kill_actor(self, _: object = None) -> None:
+        import ray
+
+        with contextlib.suppress(Exception):  # it is gone already
+            ray.kill(self._actor)
+
+
+def _reason(error: Exception) -> str:
+    """Says why a worker's files could not be fetched; the same command fetches them again."""
+    fault = fault_of(error)
+    if fault is not None:
+        return str(ended_by(fault))
+    if isinstance(error, ParetuneError):
+        return str(error)
+    return one_line(
+        f"A worker's files could not be fetched ({type(error).__name__}: {error}).", 300
+    )
 
 
 def _nobody(_: dict[str, Any] | None) -> None:
@@ -203,6 +220,17 @@ class Watch:
             if last:
                 failed(TimeoutError())
 
+    @staticmethod
+    def _hand_on(reference: Any, answered: Answered, failed: Answered) -> None:
+        import ray
+
+        try:
+            answer = ray.get(reference)
+        except Exception as error:  # of the actor's code, or of Ray
+            failed(error)
+        else:
+            answered(answer)
+
     def _watch(self) -> None:
         import ray
 
@@ -217,8 +245,6 @@ class Watch:
                 with self._lock:
                     answered, failed, _ = self._waiting.pop(reference)
                 try:
-                    answer = ray.get(reference)
-                except Exception as error:  # of the actor's code, or of Ray
-                    failed(error)
-                else:
-                    answered(answer)
+                    self._hand_on(reference, answered, failed)
+                except Exception as error:  # this thread must not end: nobody would be heard
+                    LOG.warning("an answer of Ray's was lost: %s", one_line(repr(error), 300))

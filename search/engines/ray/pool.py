@@ -49,6 +49,7 @@ class RayPool(Pool):
         self._brief: Brief | None = None
         place = order.plan.engine.files
         self._files = Files(place) if place else None
+        self._given: dict[tuple[str, ...], list[str]] = {}
         self._refused: set[str] = set()
         # by slot: until when it asks for no worker, how many it has asked for in vain
         self._asleep: dict[int, float] = {}
@@ -115,7 +116,10 @@ class RayPool(Pool):
 
     def _hand_over(self, slot: Slot) -> None:
         if slot.job is not None and self._files is not None and "teachers" in slot.job:
-            slot.job["teachers"] = given(self._folder, self._files, slot.job["teachers"])
+            key = tuple(slot.job["teachers"])
+            if key not in self._given:
+                self._given[key] = given(self._folder, self._files, key)
+            slot.job["teachers"] = self._given[key]
         super()._hand_over(slot)
 
     def _may_start(self, slot: Slot) -> bool:
