@@ -67,7 +67,7 @@ class Files:
 
         def call() -> None:
             target = self._at(name)
-            self._system.makedirs(self._system._parent(target), exist_ok=True)
+            self._system.makedirs(target.rpartition("/")[0], exist_ok=True)
             if "file" not in _protocols(self._system):
                 self._system.put_file(str(file), target)  # stores show whole objects alone
                 return

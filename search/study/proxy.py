@@ -14,7 +14,7 @@ from compress.core import credentials
 from compress.core.errors import InputError
 from compress.core.patience import PATIENCE
 from compress.plan.fields import require
-from search.study.storage import open_storage
+from search.study.storage import open_storage, without_fork_support
 
 if TYPE_CHECKING:
     import optuna
@@ -38,6 +38,7 @@ class Proxy:
     """
 
     def __init__(self, storage: optuna.storages.BaseStorage, port: int) -> None:
+        without_fork_support()
         import grpc
         from optuna.storages._grpc.auto_generated import api_pb2_grpc
         from optuna.storages._grpc.servicer import OptunaStorageProxyService

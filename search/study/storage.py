@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,7 +116,17 @@ def _with_driver(url: str) -> str:
     return url
 
 
+def without_fork_support() -> None:
+    """Lets this process fork after it has used gRPC; to be called before that is imported.
+
+    Its handlers of forks end the child with a failed check. Our forks use no connection of their
+    parent's.
+    """
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+
 def _proxy(url: str) -> optuna.storages.BaseStorage:
+    without_fork_support()
     from optuna.exceptions import ExperimentalWarning
     from optuna.storages import GrpcStorageProxy
 
