@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from compress.measure import count_macs
 from tests.compress.measure.generator import IMAGE, SEQUENCE, network, of_several
+from tests.compress.prune.channels.test_random_graphs import starts
 from tests.onnx_macs import exported_macs
 
 EXPORTING = pytest.mark.filterwarnings("ignore")
@@ -110,7 +111,7 @@ def test_a_few_graphs_of_several_outputs(seed: int, tmp_path: Path) -> None:
 
 @EXPORTING
 @pytest.mark.slow
-@pytest.mark.parametrize("start", range(0, 100, 25))
+@pytest.mark.parametrize("start", starts(100, 25))
 def test_graphs_of_several_outputs(start: int, tmp_path: Path) -> None:
     for seed in range(start, start + 25):
         counts_alike(seed, tmp_path, of_several)

@@ -1,7 +1,7 @@
 """A real Ray cluster, a real PostgreSQL: nodes that die, a database that restarts, and worse.
 
-PARETUNE_CLUSTER_FAULTS says how many faults `test_random_faults` makes; docs/cluster.md holds what
-came of more of them.
+What is marked `matrix` takes minutes each, and is run by hand: `pytest -m slow` on this file.
+PARETUNE_CLUSTER_FAULTS says how many faults `test_random_faults` makes.
 """
 
 from __future__ import annotations
@@ -187,6 +187,7 @@ def test_workers_see_their_own_gpu_alone(tmp_path: Path) -> None:
     assert all(len(own) == 1 for own in cards.values()), "a worker keeps its card"
 
 
+@pytest.mark.matrix
 def test_what_a_cluster_must_have_is_said_first(
     cluster: Any, database: Server, tmp_path: Path
 ) -> None:
@@ -206,6 +207,7 @@ def test_what_a_cluster_must_have_is_said_first(
         assert not out.exists()
 
 
+@pytest.mark.matrix
 def test_workers_that_do_not_see_the_folder(cluster: Any, database: Server, tmp_path: Path) -> None:
     """A whole run through a store: trials, final trainings, compression with a teacher.
 
