@@ -209,7 +209,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         return tuple(int(word) for word in text.split(","))
 
     def names(text: str) -> tuple[str, ...]:
-        return tuple(text.split(","))
+        return tuple(filter(None, text.split(",")))
 
     parser.add_argument("--storages", type=names, default=tuple(STORAGES), help="with commas")
     parser.add_argument("--processes", type=numbers, default=(1, 4, 16, 64), help="with commas")

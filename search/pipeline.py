@@ -265,7 +265,7 @@ def _carried_out(
                 )
             if unshared:
                 LOG.info("each worker loads the data for itself: %s", unshared)
-            search_front(folder, plan, data, pool, display, outlived=engine.remote)
+            search_front(folder, plan, data, pool, display)
             if plan.final.epochs:
                 train_finally(folder, plan, pool, display)
             # shown commands name the threads: sums in another order are other sums

@@ -26,21 +26,9 @@ if TYPE_CHECKING:
 
 
 def search_front(
-    folder: SearchFolder,
-    plan: SearchPlan,
-    data: Dataset,
-    pool: Runner,
-    display: Display,
-    *,
-    outlived: bool = False,
+    folder: SearchFolder, plan: SearchPlan, data: Dataset, pool: Runner, display: Display
 ) -> None:
     """Gives out trials until the search is over.
-
-    Args:
-        folder, plan, data: Of the run.
-        pool: Its workers.
-        display: Shows progress.
-        outlived: Workers of an earlier start may still run somewhere.
 
     Raises:
         RunFailed: No candidate could be trained.
@@ -59,7 +47,7 @@ def search_front(
     )  # fmt: skip
     lost = recover(folder, plan, data)
     study = studies.open_study(folder, plan)
-    again = studies.close_orphans(study, folder, plan, outlived=outlived)
+    again = studies.close_orphans(study, folder, plan)
     if again:
         LOG.info("%d interrupted trial(s) will run again", again)
     studies.enqueue_first(study, plan, data, lost)
@@ -69,7 +57,7 @@ def search_front(
     display.phase("Searching", handler.ended, options.trials)
     pool.run(handler)
     # of workers that were lost before they could say which trial they had begun
-    studies.close_orphans(study, folder, plan, outlived=outlived)
+    studies.close_orphans(study, folder, plan)
     if not any(item.state == COMPLETE for item in handler.candidates):
         raise RunFailed(nothing_trained(handler.candidates, plan))
     LOG.info("search over after %d trials: %s", handler.ended, handler.over)

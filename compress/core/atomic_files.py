@@ -34,6 +34,15 @@ def replacing(path: Path) -> Iterator[Path]:
     Yields:
         The path to write to, in the same folder (a rename there is atomic).
     """
+    with _beside(path) as temporary:
+        yield temporary
+        _readable(temporary)
+        temporary.replace(path)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Gives a temporary name beside `path`, and removes what is left of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.stem}-", suffix=f".part{path.suffix}"
@@ -42,8 +51,6 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _readable(temporary)
-        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -113,29 +120,24 @@ def write_new_json(path: Path, content: Mapping[str, Any]) -> bool:
 def write_new_bytes(path: Path, content: bytes) -> bool:
     """Writes a file in one step, but only where nothing stands yet.
 
-    Of several processes, on several machines too, one alone succeeds.
+    Of several processes, on several machines too, one alone succeeds. On a file system without
+    hard links two that write within the same moment may both succeed; the last one's stays.
 
     Returns:
         Whether it was this one.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".part.json")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
+    with _beside(path) as temporary:
+        temporary.write_bytes(content)
         _readable(temporary)
         try:
             os.link(temporary, path)
         except FileExistsError:
             return False
         except OSError:
-            # a file system without hard links
             if path.exists():
                 return False
             temporary.replace(path)
         return True
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:

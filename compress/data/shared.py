@@ -86,6 +86,16 @@ def open_shared(place: Path, fingerprint: str = "") -> Dataset | None:
     return Dataset(**parts, **others, outputs=outputs)
 
 
+def files_of(place: Path) -> list[Path]:
+    """Returns the files of a shared data set, none where there is none.
+
+    The last one says that all are there: whoever copies them copies it last.
+    """
+    if not (place / _ABOUT).is_file():
+        return []
+    return [*sorted(place.glob("*.npy")), place / _ABOUT]
+
+
 def _write(data: Dataset, place: Path) -> None:
     place.mkdir(parents=True)
     for part in SPLITS:

@@ -60,7 +60,7 @@ class FinalJobs(JobQueue):
 
     def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
         """Notes a training whose worker died; one whose node was lost runs again."""
-        if how == LOST and self.may_repeat(job):
+        if how == LOST and self.may_repeat(worker, job):
             self._pending.insert(0, (job["name"], job["place"]))
             return
         self._fail(job, f"its worker died ({how})")
@@ -94,16 +94,17 @@ class CompressJobs(JobQueue):
         if not self._pending:
             return None
         name = self._pending.pop(0)
+        file = self._folder.shipped_file(name)
         return {
             "kind": messages.COMPRESS,
             "name": name,
             "teachers": self._teachers,
             "val_learnt": self._past.val_learnt,
             "told": self._past.notes,
-            "file": str(self._folder.shipped_file(name)),
+            "file": str(file),
             "command": command_line(
                 self._plan.to_goal(self._teachers) or self._plan.compression(self._teachers),
-                self._folder.shipped_file(name),
+                file,
             ),
         }
 
@@ -124,7 +125,7 @@ class CompressJobs(JobQueue):
 
     def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
         """Notes a model whose worker died; one whose node was lost is compressed again."""
-        if how == LOST and self.may_repeat(job):
+        if how == LOST and self.may_repeat(worker, job):
             self._pending.insert(0, job["name"])
             return
         self.failures.append(f"{job['name']}: its worker died ({how})")

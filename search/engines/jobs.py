@@ -81,8 +81,10 @@ class SearchJobs(JobQueue):
         if "fault" in message:
             self._out_of_memory(message["number"], message["seed"], message["fault"])
             return
-        if "candidate" in message:
-            self._count(Candidate.from_json(message["candidate"]))
+        if "given_up" in message:
+            LOG.info("a worker came too late: %s", message["given_up"])
+            return
+        self._count(Candidate.from_json(message["candidate"]))
 
     def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
         """Fails the trial of a worker that died.
@@ -94,7 +96,10 @@ class SearchJobs(JobQueue):
         self._display.worker(worker, "", 0.0)
         if how == LOST:
             if claimed is not None:
-                self._begin_again(claimed["number"], claimed["seed"])
+                self._begin_again(
+                    claimed["number"], claimed["seed"], LOST, studies.LOST_ATTR, MAX_LOST,
+                    "it may be what takes nodes down",
+                )  # fmt: skip
             return
         if claimed is None:
             self._unclaimed += 1
@@ -121,36 +126,43 @@ class SearchJobs(JobQueue):
         A candidate that is too big for the machine fails alone, too; one that was only unlucky
         in its company does not.
         """
-        trial = self._trial(number)
-        tries = 1 + trial.user_attrs.get(studies.TRIES_ATTR, 0)
-        if tries >= MAX_TRIES:
-            reason = f"{reason}, {tries} times; it seems to need more memory than there is"
-            self._tell(self._failed(number, seed, reason))
-            return
-        again = studies.try_again(self._study, trial, **{studies.TRIES_ATTR: tries})
-        self._alone.append(again)
-        LOG.info(
-            "candidate %s: %s; tried again as %s, with nothing running beside it",
-            candidate_id(number), reason, candidate_id(again),
-        )  # fmt: skip
+        why = "it seems to need more memory than there is"
+        again = self._begin_again(number, seed, reason, studies.TRIES_ATTR, MAX_TRIES, why)
+        if again is not None:
+            self._alone.append(again)
+            LOG.info("candidate %s will run with nothing beside it", candidate_id(again))
 
-    def _begin_again(self, number: int, seed: int) -> None:
-        """Queues a trial whose node was lost, or counts it where its record was written."""
-        name = candidate_id(number)
+    def _begin_again(
+        self, number: int, seed: int, reason: str, count: str, most: int, why: str
+    ) -> int | None:
+        """Queues a trial again, or counts it: failed, or as its record says that there is now.
+
+        Args:
+            number, seed: The trial's.
+            reason: What ended it.
+            count: The attribute that counts how often that was.
+            most: So often it ends for good.
+            why: What that means then.
+
+        Returns:
+            The number of the trial that is queued, if one is.
+        """
         trial = self._trial(number)
-        lost = 1 + trial.user_attrs.get(studies.LOST_ATTR, 0)
-        if lost >= MAX_LOST:
-            self._failed(number, seed, f"{LOST}, {lost} times; it may be what takes nodes down")
-        # from here on nothing that still runs somewhere can write its record
-        elif self._folder.give_up(name, seed, LOST):
-            again = studies.try_again(self._study, trial, **{studies.LOST_ATTR: lost})
+        times = 1 + trial.user_attrs.get(count, 0)
+        if times >= most:
+            self._tell(self._failed(number, seed, f"{reason}, {times} times; {why}"))
+            return None
+        again = studies.try_again(self._study, self._folder, trial, reason, **{count: times})
+        if again is not None:
             LOG.info(
-                "candidate %s: %s; it runs again as %s", name, LOST, candidate_id(again),
+                "candidate %s: %s; it runs again as %s",
+                candidate_id(number), reason, candidate_id(again),
             )  # fmt: skip
-            return
-        candidate = self._folder.read_candidate(name)
-        if candidate is not None:
-            self._tell(candidate)
+            return again
+        candidate = self._folder.read_candidate(candidate_id(number))
+        assert candidate is not None, "that is why it is not tried again"
+        self._tell(candidate)
+        return None
 
     def _trial(self, number: int) -> optuna.trial.FrozenTrial:
         trials = self._study.get_trials(deepcopy=False)

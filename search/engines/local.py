@@ -59,7 +59,7 @@ class LocalPool(Pool):
         self._log: IO[str] | None = None
 
     def __enter__(self) -> LocalPool:
-        self._log = open(self._folder.path / "workers.log", "a", encoding="utf-8")
+        self._log = open(self._log_of(0), "a", encoding="utf-8")
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,6 +7,7 @@ import queue
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from compress.core.errors import RunFailed
@@ -88,6 +89,10 @@ class Pool:
     def _open(self, index: int, tell: Tell) -> Link:
         """Starts the worker of a slot; `tell` may be called by any thread."""
         raise NotImplementedError
+
+    def _sent(self, job: Job) -> Job:
+        """Returns a job as a worker is sent it."""
+        return job
 
     def _may_start(self, slot: Slot) -> bool:
         """Tells whether a slot without a worker may ask for one now."""
@@ -194,7 +199,7 @@ class Pool:
     def _hand_over(self, slot: Slot) -> None:
         if slot.job is not None and slot.link is not None:
             slot.deadline = time.monotonic() + slot.job.get("seconds", math.inf)
-            slot.link.send(slot.job)
+            slot.link.send(self._sent(slot.job))
 
     def _start(self, slot: Slot) -> None:
         slot.generation += 1
@@ -220,9 +225,9 @@ class Pool:
             )
         self._lost(slot, how, handler)
 
-    def _log_of(self, index: int) -> str:
+    def _log_of(self, index: int) -> Path:
         """Returns where what a worker printed stands."""
-        return str(self._folder.path / "workers.log")
+        return self._folder.path / "workers.log"
 
     def _lost(self, slot: Slot, how: str, handler: Handler) -> None:
         """Tells of a job that ended with its process, and gives the slot its next."""

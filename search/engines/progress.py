@@ -66,8 +66,9 @@ class JobQueue:
         if message["kind"] == messages.PROGRESS:
             self._display.worker(worker, message["text"], message["share"])
 
-    def may_repeat(self, job: Job) -> bool:
+    def may_repeat(self, worker: int, job: Job) -> bool:
         """Counts a job whose node was lost; tells whether it may run again elsewhere."""
+        self._display.worker(worker, "", 0.0)
         key = (job["name"], job.get("place", 0))
         self._lost[key] = self._lost.get(key, 0) + 1
         return self._lost[key] < MAX_LOST

@@ -239,9 +239,11 @@ def _failed(error: Exception) -> str:
     """Returns why a job after the search failed.
 
     Raises:
-        RunFailed: Every other would, too: the machine lacks space.
+        RunFailed: Every other would, too: the machine lacks space, a store does not answer.
     """
     sys.stderr.write(hidden(traceback.format_exc()))
+    if isinstance(error, NoAnswer):
+        raise error
     fault = fault_of(error)
     if fault is not None and fault.kind == SPACE:
         raise ended_by(fault) from error
@@ -316,7 +318,8 @@ def main() -> None:
     # held until this process ends: a resumed run waits for it before touching the journal
     held = host().share(arguments.folder / WORKERS_LOCK)  # noqa: F841
     from search.folder.directory import SearchFolder
-    from search.folder.remote import Files, RemoteFolder
+    from search.folder.remote import RemoteFolder
+    from search.folder.store import Files
 
     try:
         worker = Worker(

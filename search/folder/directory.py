@@ -84,9 +84,12 @@ class SearchFolder(RunFolder):
 
     def read_candidate(self, name: str) -> Candidate | None:
         """Returns one candidate's record, or None where it has not ended."""
-        path = self.candidates / f"{name}.json"
+        path = self._record(name)
         found = _candidate(path) if path.exists() else None
         return None if found is None or found.state == LOST else found
+
+    def _record(self, name: str) -> Path:
+        return self.candidates / f"{name}.json"
 
     def candidate_models(self) -> dict[str, Path]:
         """Returns the models of candidates, by id."""
@@ -111,7 +114,7 @@ class SearchFolder(RunFolder):
         Raises:
             TrialGivenUp: Its trial was given to another; nothing of it counts.
         """
-        path = self.candidates / f"{candidate.id}.json"
+        path = self._record(candidate.id)
         if write_new_json(path, candidate.to_json()):
             return candidate
         found = _candidate(path)
@@ -131,7 +134,7 @@ class SearchFolder(RunFolder):
             Whether that was in time; False: its record is there.
         """
         lost = Candidate(name, LOST, {}, seed, reason)
-        path = self.candidates / f"{name}.json"
+        path = self._record(name)
         return write_new_json(path, lost.to_json()) or _candidate(path).state == LOST
 
 

@@ -6,132 +6,20 @@ reads it; what it has made it puts there when a job is done, and the run's proce
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
 
-from compress.core.atomic_files import replacing, write_new_bytes
-from compress.core.errors import InputError, one_line
-from compress.core.patience import patiently
-from compress.core.requirements import require_packages
+from compress.core.atomic_files import write_new_bytes
+from compress.core.errors import RunFailed
 from search.folder.directory import SearchFolder
 from search.folder.records import Candidate
+from search.folder.store import Files, is_whole
 
 PUBLISHED = ("candidates", "final", "exports", "compressed", "shrunk")
 """Folders of a run whose files go on; what is in progress and what is measured stay on the node."""
 GIVEN = "given"
 """Folder for files of the user's that workers need: teachers."""
 RECORDS = "candidates"
-T = TypeVar("T")
-
-
-class Files:
-    """Files by name at a URL.
-
-    Args:
-        url: As fsspec takes it: `s3://bucket/path`, `gs://...`, a path.
-
-    Raises:
-        MissingDependency: fsspec is not installed.
-        InputError: No file can be written there.
-    """
-
-    def __init__(self, url: str) -> None:
-        require_packages(("fsspec",), "files")
-        import fsspec
-
-        self.url = url
-        try:
-            self._system, self._root = fsspec.url_to_fs(url)
-        except Exception as error:  # of whichever package it needs
-            raise _unusable(url, error) from None
-
-    def check(self) -> None:
-        """Writes a file and removes it.
-
-        Raises:
-            InputError: That is not possible.
-        """
-        name = self._at(f".paretune-{uuid.uuid4().hex}")
-        try:
-            self._system.makedirs(self._root, exist_ok=True)
-            self._system.pipe_file(name, b"")
-            self._system.rm_file(name)
-        except Exception as error:  # of stores of many kinds
-            raise _unusable(self.url, error) from None
-
-    def put(self, file: Path, name: str) -> None:
-        """Writes a file there, in one step."""
-
-        def call() -> None:
-            target = self._at(name)
-            self._system.makedirs(target.rpartition("/")[0], exist_ok=True)
-            if "file" not in _protocols(self._system):
-                self._system.put_file(str(file), target)  # stores show whole objects alone
-                return
-            part = f"{target}.{uuid.uuid4().hex}.part"
-            try:
-                self._system.put_file(str(file), part)
-                Path(part).replace(target)
-            finally:
-                with suppress(FileNotFoundError):
-                    Path(part).unlink()
-
-        self._patiently(call)
-
-    def read(self, name: str) -> bytes | None:
-        """Returns a file's content; None where there is none."""
-
-        def call() -> bytes | None:
-            try:
-                return bytes(self._system.cat_file(self._at(name)))
-            except FileNotFoundError:
-                return None
-
-        return self._patiently(call)
-
-    def names(self, folder: str) -> list[str]:
-        """Returns the names of a folder's files, sorted; none where there is none."""
-
-        def call() -> list[str]:
-            try:
-                found = self._system.ls(self._at(folder), detail=False)
-            except FileNotFoundError:
-                return []
-            return sorted(name for path in found if _is_whole(name := path.rpartition("/")[2]))
-
-        return self._patiently(call)
-
-    def _at(self, name: str) -> str:
-        return f"{self._root.rstrip('/')}/{name}"
-
-    def _patiently(self, call: Callable[[], T]) -> T:
-        return patiently(call, f"the files' place '{self.url}'", _is_passing)
-
-
-def _is_whole(name: str) -> bool:
-    return bool(name) and not name.startswith(".") and not name.endswith(".part")
-
-
-def _is_passing(error: BaseException) -> bool:
-    """Tells whether a store's error may pass: not what says that it never will."""
-    lasting = (FileNotFoundError, PermissionError, NotImplementedError, TypeError, ValueError)
-    return isinstance(error, Exception) and not isinstance(error, lasting)
-
-
-def _protocols(system: Any) -> tuple[str, ...]:
-    named = system.protocol
-    return (named,) if isinstance(named, str) else tuple(named)
-
-
-def _unusable(url: str, error: Exception) -> InputError:
-    return InputError(
-        "files must be a place that files can be written to: a folder that all machines share, or "
-        f"a store that fsspec opens (s3://bucket/path). Received: '{url}' "
-        f"({one_line(f'{type(error).__name__}: {error}', 200)})."
-    )
 
 
 class RemoteFolder(SearchFolder):
@@ -193,20 +81,16 @@ class RemoteFolder(SearchFolder):
 
     def _fetch(self, name: str) -> None:
         path = self.path / name
-        if path.exists():
+        if path.exists() or not self._files.get(name, path):
             return
-        content = self._files.read(name)
-        if content is not None:
-            with replacing(path) as part:
-                part.write_bytes(content)
-            state = _state(path)
-            if state is not None:
-                self._known[path] = state
+        state = _state(path)
+        if state is not None:
+            self._known[path] = state
 
 
 def _state(path: Path) -> tuple[int, int] | None:
     """Returns what tells whether a file has changed; None: it is none that goes on."""
-    if path.is_dir() or not _is_whole(path.name):
+    if path.is_dir() or not is_whole(path.name):
         return None
     found = path.stat()
     return found.st_mtime_ns, found.st_size
@@ -215,28 +99,25 @@ def _state(path: Path) -> tuple[int, int] | None:
 def receive(folder: SearchFolder, files: Files, names: Iterable[str]) -> None:
     """Fetches what a worker has made into the run's folder; records last, and each once."""
     for name in sorted(names, key=lambda name: (name.endswith(".json"), name)):
-        content = files.read(name)
-        if content is None:
-            raise InputError(f"'{name}' must be in '{files.url}': a worker has put it there.")
         path = folder.path / name
-        if name.startswith(f"{RECORDS}/") and name.endswith(".json"):
+        if not (name.startswith(f"{RECORDS}/") and name.endswith(".json")):
+            found = files.get(name, path)
+        elif found := (content := files.read(name)) is not None:
             write_new_bytes(path, content)
-        else:
-            with replacing(path) as part:
-                part.write_bytes(content)
+        if not found:
+            raise RunFailed(
+                f"'{name}' was in '{files.url}', where a worker has put it, and is gone."
+            )
 
 
 def given(folder: SearchFolder, files: Files, paths: Iterable[str]) -> list[str]:
     """Puts files of the run's machine where workers reach them; returns their names there."""
-    names = []
-    for text in paths:
-        path = Path(text)
-        inside = path.resolve().is_relative_to(folder.path.resolve())
-        name = (
-            str(path.resolve().relative_to(folder.path.resolve()))
-            if inside
-            else f"{GIVEN}/{path.name}"
-        )
+    home, names = folder.path.resolve(), []
+    for number, text in enumerate(paths):
+        path = Path(text).resolve()
+        inside = path.is_relative_to(home)
+        # several may have one name
+        name = str(path.relative_to(home)) if inside else f"{GIVEN}/{number}/{path.name}"
         files.put(path, name)
         names.append(name)
     return names

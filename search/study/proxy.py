@@ -43,6 +43,7 @@ class Proxy:
         from optuna.storages._grpc.auto_generated import api_pb2_grpc
         from optuna.storages._grpc.servicer import OptunaStorageProxyService
 
+        # Optuna's `run_grpc_proxy_server` tells neither its port nor that another listens there
         self._over = threading.Event()
         # without this two servers share a port, and each gets half of the requests
         alone = [("grpc.so_reuseport", 0)]

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 PROXY_SECONDS = 10.0
 """How long a proxy may take to answer for the first time."""
 DRIVERS = {
-    "postgresql": (("postgresql", "psycopg2", "psycopg"),),
-    "postgres": (("postgresql", "psycopg2", "psycopg"),),
-    "mysql": (("mysql", "MySQLdb", "pymysql"),),
+    "postgresql": ("postgresql", "psycopg2", "psycopg"),
+    "postgres": ("postgresql", "psycopg2", "psycopg"),
+    "mysql": ("mysql", "MySQLdb", "pymysql"),
 }
 """Scheme -> (its name for SQLAlchemy, the driver that SQLAlchemy takes, the one that we name)."""
 
@@ -109,11 +109,11 @@ def _with_driver(url: str) -> str:
         MissingDependency: There is none.
     """
     scheme, colon, rest = url.partition(":")
-    for usual, old, new in DRIVERS.get(scheme, ()):
-        if importlib.util.find_spec(old) is None:
-            require_packages((new,), f"a storage at {scheme}://")
-            return f"{usual}+{new}{colon}{rest}"
-    return url
+    usual, taken, ours = DRIVERS.get(scheme, (scheme, "", ""))
+    if not taken or importlib.util.find_spec(taken) is not None:
+        return url
+    require_packages((ours,), f"a storage at {scheme}://")
+    return f"{usual}+{ours}{colon}{rest}"
 
 
 def without_fork_support() -> None:

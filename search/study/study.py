@@ -58,20 +58,11 @@ def directions(plan: SearchPlan) -> list[Any]:
     return [StudyDirection.MAXIMIZE, *(StudyDirection.MINIMIZE for _ in plan.search.costs)]
 
 
-def close_orphans(
-    study: optuna.Study, folder: SearchFolder, plan: SearchPlan, *, outlived: bool = False
-) -> int:
-    """Ends the trials that an interrupted run left running, and queues them again.
+def close_orphans(study: optuna.Study, folder: SearchFolder, plan: SearchPlan) -> int:
+    """Ends the trials that nobody works on any more, and queues them again.
 
     A trial whose candidate was already written in full is told as finished instead: no
     finished work is lost or done twice.
-
-    Args:
-        study: The run's.
-        folder: The run's.
-        plan: Its plan.
-        outlived: Workers of that run may still be at work on other machines: their results come
-            too late then, and count no more.
 
     Returns:
         The number of trials that will run again.
@@ -80,32 +71,45 @@ def close_orphans(
 
     again = 0
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        name = candidate_id(trial.number)
-        if outlived:
-            folder.give_up(name, trial.user_attrs.get(SEED_ATTR, 0), "its run was ended")
-        candidate = folder.read_candidate(name)
-        if candidate is not None:
-            tell(study, trial.number, candidate, plan)
+        if try_again(study, folder, trial, "its run was ended") is not None:
+            again += 1
             continue
-        try_again(study, trial)
-        again += 1
+        candidate = folder.read_candidate(candidate_id(trial.number))
+        assert candidate is not None, "that is why it is not tried again"
+        tell(study, trial.number, candidate, plan)
     return again
 
 
-def try_again(study: optuna.Study, trial: optuna.trial.FrozenTrial, **counts: int) -> int:
+def try_again(
+    study: optuna.Study,
+    folder: SearchFolder,
+    trial: optuna.trial.FrozenTrial,
+    reason: str,
+    **counts: int,
+) -> int | None:
     """Ends a running trial and queues its choices and seed again.
+
+    Its worker may still be at work, on a node that seemed lost or of a run that was ended: what
+    it finds comes too late from here on.
 
     Args:
         study: Its study.
-        trial: It leaves no record: its number stays a gap.
+        folder: The run's.
+        trial: The one that ends.
+        reason: Why.
         **counts: `TRIES_ATTR` or `LOST_ATTR`: how often it has been; else as it says itself.
 
     Returns:
-        The number of the trial that is queued.
+        The number of the trial that is queued; None: its record has been written meanwhile, and
+        nothing was done.
     """
     from optuna.trial import TrialState
 
-    study.tell(trial.number, state=TrialState.FAIL)
+    seed = trial.user_attrs.get(SEED_ATTR, 0)
+    if not folder.give_up(candidate_id(trial.number), seed, reason):
+        return None
+    # a worker that reaches the storage alone may have told it as finished
+    study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
     attrs = {"retry_of": trial.number, SEED_GIVEN: True}
     attrs |= {key: trial.user_attrs[key] for key in (SEED_ATTR, TRIES_ATTR, LOST_ATTR)
               if key in trial.user_attrs}  # fmt: skip

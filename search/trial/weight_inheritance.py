@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,9 +74,7 @@ def nearest(
         if (Path(name) / "plan.json").is_file():
             donors += _donors(choices, SearchFolder(name), name)
     chosen = max(donors, key=lambda donor: donor.likeness, default=None)
-    if chosen is not None and chosen.file.parent == folder.candidates:
-        folder.brought(chosen.file)
-    return chosen
+    return chosen and replace(chosen, file=folder.brought(chosen.file))
 
 
 def _donors(choices: dict[str, Any], folder: SearchFolder, name: str) -> Iterator[Donor]:

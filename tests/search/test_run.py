@@ -49,8 +49,10 @@ def start(*words: object, cwd: Path) -> subprocess.Popen[str]:
 
 
 def records(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns the records of candidates, without those that stand for trials tried again."""
     found = whole_files(folder / "candidates", ".json")
-    return {path.stem: json.loads(path.read_text()) for path in found}
+    contents = {path.stem: json.loads(path.read_text()) for path in found}
+    return {name: item for name, item in contents.items() if item["state"] != "lost"}
 
 
 def study(folder: Path) -> optuna.Study:

@@ -13,7 +13,7 @@ from compress.core.errors import InputError, one_line
 from search.engines._base import Crew, Order
 from search.engines.ray.link import quiet
 from search.engines.ray.pool import RayPool
-from search.folder.remote import Files
+from search.folder.store import Files
 from search.plan import SearchPlan
 from search.spaces import Around
 

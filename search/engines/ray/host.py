@@ -38,7 +38,7 @@ class Brief:
 
     Attributes:
         folder: The run's, an absolute path.
-        plan_digest: See `search.engines.node.folder_problem`.
+        plan_digest: See `search.engines.ray.node.folder_problem`.
         versions: Of the run's machine.
         words: Options of `search.engines.worker`.
         modules: Folders in which the run's machine finds modules, for the user's own.
@@ -77,9 +77,9 @@ class RayHost:
         self._begun, self._over = threading.Event(), threading.Event()
         self._places: list[node.NodePlace] = []
         self._progress_told = 0.0
-        self._failed: OSError | None = None
+        self._failed: Exception | None = None
 
-    def begin(self, environment: Mapping[str, str]) -> dict[str, Any]:
+    def begin(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Checks this node and starts the worker.
 
         Args:
@@ -87,11 +87,11 @@ class RayHost:
                 keeps what actors are made with, but not what their methods are called with.
 
         Returns:
-            Where it is, and why it cannot work where it cannot.
+            "node": where it is; "problem": why it cannot work there, empty if it can.
         """
-        place = {"node": socket.gethostname(), "process": os.getpid(), "problem": self._problem()}
-        if place["problem"]:
-            return place
+        answer = {"node": socket.gethostname(), "problem": self._problem()}
+        if answer["problem"]:
+            return answer
         words = (self._brief.folder, *self._brief.words)
         if self._brief.files:
             own = self._place(f"run-{uuid.uuid4().hex[:12]}")
@@ -106,8 +106,8 @@ class RayHost:
         threading.Thread(target=self._run, args=(words, environment), daemon=True).start()
         self._begun.wait()
         if self._failed is not None:
-            place["problem"] = f"a worker cannot start there ({self._failed})"
-        return place
+            answer["problem"] = f"a worker cannot start there ({self._failed})"
+        return answer
 
     def _place(self, name: str) -> node.NodePlace:
         self._places.append(node.NodePlace(name))
@@ -123,20 +123,26 @@ class RayHost:
         return f"the run's folder {folder}. {node.REMEDY_FOLDER}" if folder else ""
 
     def _run(self, words: tuple[str, ...], environment: Mapping[str, str]) -> None:
-        own = {
-            **environment,
-            "CUDA_VISIBLE_DEVICES": _cards(),
-            "PYTHONPATH": os.pathsep.join(_modules(self._brief.modules)),
-        }
-        place = self._places[0].place / "workers.log" if self._brief.files else self._brief.log
         try:
-            with open(place, "a", encoding="utf-8") as log:
+            own = {
+                **environment,
+                "CUDA_VISIBLE_DEVICES": _cards(),
+                "PYTHONPATH": os.pathsep.join(_modules(self._brief.modules)),
+            }
+            with open(self._log, "a", encoding="utf-8") as log:
                 self._link = ProcessLink(words, own, log, self._hear)
                 self._begun.set()
                 self._over.wait()
-        except OSError as error:
+        except Exception as error:  # `begin` waits, and tells of it
             self._failed = error
             self._begun.set()
+
+    @property
+    def _log(self) -> Path:
+        """Where what the worker prints goes: in the run's folder, if it is seen from here."""
+        if self._brief.files:
+            return self._places[0].place / "workers.log"
+        return Path(self._brief.log)
 
     def _hear(self, message: dict[str, Any] | None) -> None:
         if message is None:
@@ -155,8 +161,7 @@ class RayHost:
         """Returns the end of what the worker printed, where its log is on this node alone."""
         if not self._brief.files:
             return ""
-        log = self._places[0].place / "workers.log"
-        return log.read_text("utf-8", "replace")[-PRINTED:] if log.exists() else ""
+        return self._log.read_text("utf-8", "replace")[-PRINTED:] if self._log.exists() else ""
 
     def poll(self) -> list[dict[str, Any]]:
         """Returns what the worker has said since the last call, in order; waits for it a while."""

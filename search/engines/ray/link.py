@@ -63,10 +63,10 @@ class RayLink:
         self._answered = False
         watch.add(actor.begin.remote(dict(environment)), self._begun, self._not_begun)
 
-    def _begun(self, place: dict[str, Any]) -> None:
+    def _begun(self, answer: dict[str, str]) -> None:
         self._answered = True
-        if place["problem"]:
-            self._tell({"kind": REFUSED, "node": place["node"], "reason": place["problem"]})
+        if answer["problem"]:
+            self._tell({"kind": REFUSED, "node": answer["node"], "reason": answer["problem"]})
             return
         self._poll()
 
@@ -94,24 +94,29 @@ class RayLink:
             self._told(said)
 
     def _told(self, said: list[dict[str, Any]]) -> None:
-        for message in said:
-            if message["kind"] == ENDED:
-                self._how = message["how"]
-                if message["printed"] and self._tell is not _nobody:
-                    with open(self._log, "a", encoding="utf-8") as stream:
-                        stream.write(message["printed"])
-                self._tell(None)
-                self._dismiss()
-                return
-            # nothing of a worker that was given up may arrive
-            if message.get("files") and self._tell is not _nobody:
-                try:
-                    self._receive(message["files"])
-                except Exception as error:  # of this machine's disk, or of the store
-                    self._tell({"kind": messages.FATAL, "reason": _reason(error)})
+        try:
+            for message in said:
+                # nothing of a worker that was given up may arrive
+                if self._tell is _nobody:
                     return
-            self._tell(message)
+                if message["kind"] == ENDED:
+                    self._ended(message)
+                    return
+                if message.get("files"):
+                    self._receive(message["files"])
+                self._tell(message)
+        except Exception as error:  # of this machine's disk, or of the store
+            self._tell({"kind": messages.FATAL, "reason": _reason(error)})
+            return
         self._poll()
+
+    def _ended(self, message: dict[str, Any]) -> None:
+        self._how = message["how"]
+        if message["printed"]:
+            with open(self._log, "a", encoding="utf-8") as stream:
+                stream.write(message["printed"])
+        self._tell(None)
+        self._dismiss()
 
     def _gone(self, error: Exception) -> None:
         # Ray ends workers of a node whose memory is nearly full; so would the system

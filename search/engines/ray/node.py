@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import hashlib
+import os
 import platform
 import shutil
 import tempfile
@@ -13,12 +14,13 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from compress import __version__
+from compress.core.atomic_files import replacing, writable_folder
+from compress.core.errors import InputError
 from compress.core.platform import Lock, host
 from search.folder.directory import SearchFolder
 
@@ -72,10 +74,9 @@ def folder_problem(folder: Path, digest: str) -> str:
             return f"'{folder}' is not there"
         if digest_of(plan) != digest:
             return f"'{folder}' is another run's there"
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        return f"'{folder}' cannot be read and written there ({error.strerror})"
+        writable_folder(folder)
+    except (OSError, InputError) as error:
+        return f"'{folder}' cannot be read and written there ({error})"
     return ""
 
 
@@ -115,14 +116,20 @@ class NodePlace:
             self._sweep()
             # what a killed writer left has no last file
             last = [*files][-1]
-            if not (self.place / last).is_file():
+            if not (self._is_ours() and (self.place / last).is_file()):
                 shutil.rmtree(self.place, ignore_errors=True)
+                # fails where another user's folder stands in its place
                 self.place.mkdir(mode=0o700)
                 for name, fetch in files.items():
-                    with open(self.place / f"{name}.part", "wb") as stream:
-                        fetch().tofile(stream)
-                    (self.place / f"{name}.part").rename(self.place / name)
+                    with replacing(self.place / name) as part:
+                        fetch().tofile(part)
             self._hold = host().share(self._held_by(self.place))
+
+    def _is_ours(self) -> bool:
+        """Tells whether this user has made the folder; all users share the one above."""
+        return self.place.is_dir() and (
+            not hasattr(os, "getuid") or self.place.stat().st_uid == os.getuid()
+        )
 
     def release(self) -> None:
         """Gives it back; the last worker of the node removes it."""
@@ -164,16 +171,3 @@ def _user() -> str:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user may have no name
         return "user"
-
-
-def shared_files(place: Path) -> dict[str, Any]:
-    """Returns the bytes of the files that `compress.data.shared` has written, mapped.
-
-    The one that says that all are there comes last.
-    """
-    names = sorted(path.name for path in place.iterdir() if path.suffix == ".npy")
-    return {
-        name: np.memmap(place / name, np.uint8, "r")
-        for name in (*names, "about.json")
-        if (place / name).is_file()
-    }

@@ -6,11 +6,15 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from compress.core.atomic_files import read_json
 from compress.core.errors import InputError, RunFailed
 from compress.core.interpreter import current_folder
+from compress.data.shared import files_of
 from compress.run.directory import LOG
 from search.engines import messages
 from search.engines._base import Handler, Job, Order
@@ -18,7 +22,8 @@ from search.engines.pool import Link, Pool, Slot, Tell
 from search.engines.ray import node
 from search.engines.ray.host import REFUSED, Brief, RayHost
 from search.engines.ray.link import RayLink, Watch, quiet
-from search.folder.remote import Files, given, receive
+from search.folder.remote import given, receive
+from search.folder.store import Files
 
 LOST_SECONDS = 1.0
 MAX_BEGUN = 20
@@ -62,11 +67,10 @@ class RayPool(Pool):
 
         folder, crew = self._order.folder, self._order.crew
         with quiet():
-            data = (
-                {name: ray.put(held) for name, held in node.shared_files(folder.shared).items()}
-                if folder.shared.is_dir()
-                else {}
-            )
+            data = {
+                path.name: ray.put(np.memmap(path, np.uint8, "r"))
+                for path in files_of(folder.shared)
+            }
         shared = max(1, math.floor(1 / crew.cards + 1e-9)) if crew.cards else 1
         self._brief = Brief(
             folder=str(folder.path.resolve()),
@@ -92,35 +96,35 @@ class RayPool(Pool):
         self._watch.stop()
         self._leave()
 
-    def _log_of(self, index: int) -> str:
-        return str(self._folder.path.resolve() / f"workers-{index}.log")
+    def _log_of(self, index: int) -> Path:
+        return self._folder.path.resolve() / f"workers-{index}.log"
 
     def _open(self, index: int, tell: Tell) -> Link:
         import ray
 
         assert self._brief is not None, "the pool was entered"
         crew = self._order.crew
-        brief = Brief(**vars(self._brief) | {"log": self._log_of(index)})
+        log = self._log_of(index)
+        brief = replace(self._brief, log=str(log))
         # it is not Ray that starts one again: the slot does, with a job of now
         made = ray.remote(RayHost).options(
             num_cpus=crew.cpus, num_gpus=crew.cards, max_concurrency=4, max_restarts=0
         )
         with quiet():
             actor = made.remote(brief)
-        log = Path(self._log_of(index))
         return RayLink(actor, self._watch, tell, self._order.environment, self._receive, log)
 
     def _receive(self, names: list[str]) -> None:
         assert self._files is not None, "a worker has put something there"
         receive(self._folder, self._files, names)
 
-    def _hand_over(self, slot: Slot) -> None:
-        if slot.job is not None and self._files is not None and "teachers" in slot.job:
-            key = tuple(slot.job["teachers"])
-            if key not in self._given:
-                self._given[key] = given(self._folder, self._files, key)
-            slot.job["teachers"] = self._given[key]
-        super()._hand_over(slot)
+    def _sent(self, job: Job) -> Job:
+        if self._files is None or "teachers" not in job:
+            return job
+        key = tuple(job["teachers"])
+        if key not in self._given:
+            self._given[key] = given(self._folder, self._files, key)
+        return {**job, "teachers": self._given[key]}
 
     def _may_start(self, slot: Slot) -> bool:
         return time.monotonic() >= self._asleep.get(slot.index, 0.0)

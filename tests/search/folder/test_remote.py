@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from compress.core.errors import InputError
+from compress.core.errors import InputError, RunFailed
 from search.folder.directory import SearchFolder
 from search.folder.records import Candidate
-from search.folder.remote import Files, RemoteFolder, given, receive
+from search.folder.remote import RemoteFolder, given, receive
+from search.folder.store import Files
 from search.plan import SearchPlan
 from search.trial.weight_inheritance import nearest
 
@@ -72,6 +73,17 @@ def test_a_changed_file_goes_again(tmp_path: Path, files: Files, run: SearchFold
         assert (run.compressed / "0000.json").read_text() == content
 
 
+def test_what_is_gone_from_the_store_ends_the_run(
+    tmp_path: Path, files: Files, run: SearchFolder
+) -> None:
+    names = trained(worker(tmp_path, "one", files), 0)
+    for name in names:
+        (tmp_path / "store" / "deep" / name).unlink()
+        with pytest.raises(RunFailed, match=f"'{name}' was in .*, and is gone"):
+            receive(run, files, [name])
+    assert run.read_candidates() == []
+
+
 def test_a_lost_worker_comes_too_late(tmp_path: Path, files: Files, run: SearchFolder) -> None:
     one = worker(tmp_path, "one", files)
     names = trained(one, 0)
@@ -111,14 +123,16 @@ def test_the_trained_model_goes_on(tmp_path: Path, files: Files) -> None:
 
 
 def test_teachers_come_along(tmp_path: Path, files: Files, run: SearchFolder) -> None:
-    own, other = run.model_file("0000"), tmp_path / "teacher.keras"
+    own, *others = run.model_file("0000"), tmp_path / "a" / "t.keras", tmp_path / "b" / "t.keras"
     own.write_bytes(b"own")
-    other.write_bytes(b"other")
-    names = given(run, files, [str(own), str(other)])
-    assert names == ["candidates/0000.keras", "given/teacher.keras"]
+    for path in others:
+        path.parent.mkdir()
+        path.write_bytes(path.parent.name.encode())
+    names = given(run, files, map(str, (own, *others)))
+    assert names == ["candidates/0000.keras", "given/1/t.keras", "given/2/t.keras"]
     one = worker(tmp_path, "one", files)
     found = [one.brought(Path(name)) for name in names]
-    assert [path.read_bytes() for path in found] == [b"own", b"other"]
+    assert [path.read_bytes() for path in found] == [b"own", b"a", b"b"]
 
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path, files: Files) -> None:

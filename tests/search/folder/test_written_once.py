@@ -97,7 +97,7 @@ def test_trials_of_workers_that_outlived_their_run(folder: SearchFolder, digits:
     trials = [begin(study, PLAN, digits) for _ in range(3)]
     done = [end(trial, "complete", PLAN) for trial in trials]
     folder.write_candidate(done[1])
-    assert studies.close_orphans(study, folder, PLAN, outlived=True) == 2
+    assert studies.close_orphans(study, folder, PLAN) == 2
     states = [trial.state for trial in study.trials]
     waiting, failed = TrialState.WAITING, TrialState.FAIL
     assert states == [failed, TrialState.COMPLETE, failed, waiting, waiting]

