@@ -51,6 +51,10 @@ class Host(Protocol):
         """Tells whether a folder's files take memory (tmpfs); False where that is not known."""
         ...
 
+    def is_own(self, path: Path) -> bool:
+        """Tells whether this user has made a file or folder; True where systems do not say."""
+        ...
+
     # processes
 
     def tie(self) -> str:

@@ -124,6 +124,11 @@ def in_memory(folder: Path) -> bool:
     return kind in ("tmpfs", "ramfs")
 
 
+def is_own(path: Path) -> bool:
+    """See `Host.is_own`."""
+    return path.stat().st_uid == os.getuid()
+
+
 def available_bytes() -> int | None:
     """See `Host.available_bytes`; a container may use less than its machine has."""
     rooms = []

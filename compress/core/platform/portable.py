@@ -137,6 +137,11 @@ def in_memory(folder: Path) -> bool:
     return kind in ("tmpfs", "ramfs")
 
 
+def is_own(path: Path) -> bool:
+    """See `Host.is_own`. Windows has no numbers of users, and a temporary folder for each."""
+    return sys.platform == "win32" or path.stat().st_uid == os.getuid()
+
+
 def available_bytes() -> int | None:
     """See `Host.available_bytes`."""
     import psutil

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import getpass
 import hashlib
-import os
 import platform
 import shutil
 import tempfile
@@ -114,9 +113,9 @@ class NodePlace:
         """
         with self._locked():
             self._sweep()
-            # what a killed writer left has no last file
+            # what a killed writer left has no last file; all users share the folder above
             last = [*files][-1]
-            if not (self._is_ours() and (self.place / last).is_file()):
+            if not ((self.place / last).is_file() and host().is_own(self.place)):
                 shutil.rmtree(self.place, ignore_errors=True)
                 # fails where another user's folder stands in its place
                 self.place.mkdir(mode=0o700)
@@ -124,12 +123,6 @@ class NodePlace:
                     with replacing(self.place / name) as part:
                         fetch().tofile(part)
             self._hold = host().share(self._held_by(self.place))
-
-    def _is_ours(self) -> bool:
-        """Tells whether this user has made the folder; all users share the one above."""
-        return self.place.is_dir() and (
-            not hasattr(os, "getuid") or self.place.stat().st_uid == os.getuid()
-        )
 
     def release(self) -> None:
         """Gives it back; the last worker of the node removes it."""

@@ -287,6 +287,15 @@ def test_both_offer_everything(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert all(callable(getattr(way, name)) for way in both(monkeypatch))
 
 
+def test_both_know_whose_a_file_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    own = os.getuid()
+    for way in both(monkeypatch):
+        assert way.is_own(tmp_path)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "getuid", lambda: own + 1)
+            assert not way.is_own(tmp_path)
+
+
 def test_both_know_what_lies_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
     in_memory = [Path(place) for place, kind in mounts if kind == "tmpfs"]
