@@ -34,8 +34,8 @@ from compress.reconstruction.least_squares import Problem
 from compress.reconstruction.matching import Match, Order, left
 from compress.reconstruction.report import KEPT, REPAIRED, LayerRepair
 from compress.reconstruction.ridge import fitted
+from compress.reconstruction.rows import Numbers
 from compress.reconstruction.samples import Sample
-from compress.reconstruction.sums import Numbers
 from compress.reconstruction.values import Value
 
 QUERIES, KEYS = 64, 256

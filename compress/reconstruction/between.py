@@ -20,7 +20,7 @@ from compress.reconstruction.paths import (
     is_linear,
     scales,
 )
-from compress.reconstruction.samples import Singles
+from compress.reconstruction.rows import Singles
 
 STEP = 1e-2
 """Of the differences that slopes of activations are told by."""

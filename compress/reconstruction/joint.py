@@ -25,8 +25,8 @@ from compress.reconstruction.between import Between
 from compress.reconstruction.kinds import Part
 from compress.reconstruction.kronecker import Curvature
 from compress.reconstruction.least_squares import Flags
-from compress.reconstruction.samples import Clip, Sample, Singles, products
-from compress.reconstruction.sums import Numbers
+from compress.reconstruction.rows import Numbers, Singles, across, back, products
+from compress.reconstruction.samples import Clip, Sample
 
 STEPS = 2
 """Of Gauss-Newton, at most; each on positions of its own."""
@@ -172,10 +172,8 @@ class Pair:
 
     def backward(self, places: Places, made: _Made, kernels: Kernels, u: Singles) -> Numbers:
         """Returns J'u, all numbers in a row."""
-        second, hidden = self._back(places, kernels.second, u)
-        hidden = hidden * made.slope
-        first = _across(places.rows, hidden, kernels.first.shape[0])
-        own = _across(made.rows, u, second)
+        hidden = self._back(places, kernels.second, u) * made.slope
+        first, own = across(places.rows, hidden), across(made.rows, u)
         sums = hidden.sum(0, dtype=np.float64), u.sum(0, dtype=np.float64)
         return self.held(Kernels(first, own, sums))
 
@@ -183,19 +181,16 @@ class Pair:
         self, places: Places, made: _Made, kernels: Kernels, active: Singles, damping: float
     ) -> tuple[Curvature, Curvature]:
         """Returns the curvature of both kernels, each alone, as if offsets did not overlap."""
-        _, hidden = self._back(places, kernels.second**2, active)
+        hidden = self._back(places, kernels.second**2, active)
         return (
             Curvature.of(places.rows, hidden * made.slope**2, damping),
             Curvature.of(made.rows, active, damping),
         )
 
-    def _back(self, places: Places, kernel: Numbers, u: Singles) -> tuple[int, Singles]:
-        """Returns the systems of the second kernel, and u brought to hidden positions."""
-        systems, _, outputs = kernel.shape
-        shaped = u.reshape(len(u), systems, outputs).transpose(1, 0, 2)
-        rows = shaped @ kernel.transpose(0, 2, 1).astype(np.float32)
-        read = self.parts[1].scattered(rows)
-        return systems, np.asarray(places.gathered @ read.reshape(-1, read.shape[2]))
+    def _back(self, places: Places, kernel: Numbers, u: Singles) -> Singles:
+        """Returns u brought to hidden positions, (hidden, channels)."""
+        read = self.parts[1].scattered(back(u, kernel))
+        return np.asarray(places.gathered @ read.reshape(-1, read.shape[2]))
 
     def held(self, change: Kernels) -> Numbers:
         """Returns a change without what may not change."""
@@ -303,9 +298,3 @@ def _by_kernel(first: _Change, second: _Change, change: Kernels) -> Kernels:
     one, shift = first(change.first, change.shifts[0])
     two, other = second(change.second, change.shifts[1])
     return Kernels(one, two, (shift, other))
-
-
-def _across(rows: Singles, u: Singles, systems: int) -> Numbers:
-    """Returns rows' x u, (systems, columns, outputs)."""
-    shaped = u.reshape(len(u), systems, -1).transpose(1, 0, 2)
-    return np.asarray(rows.transpose(0, 2, 1) @ shaped, np.float64)

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compress.reconstruction.samples import Singles
-from compress.reconstruction.sums import Numbers
+from compress.reconstruction.rows import Numbers, Singles, gram
 
 LEAST = 1e-6
 """Added to the diagonal, relative to its mean: what no row holds stays where it is."""
@@ -45,7 +44,7 @@ class Curvature:
         """
         systems, count, columns = rows.shape
         moments = np.empty((systems, columns + 1, columns + 1))
-        moments[:, :-1, :-1] = rows.transpose(0, 2, 1) @ rows
+        moments[:, :-1, :-1] = gram(rows)
         moments[:, :-1, -1] = moments[:, -1, :-1] = rows.sum(1, dtype=np.float64)
         moments[:, -1, -1] = count
         diagonal = np.einsum("sdd->sd", moments).copy()

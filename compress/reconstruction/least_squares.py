@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.reconstruction.sums import Moments, Numbers, Rows, Sums
+from compress.reconstruction.rows import Numbers, across
+from compress.reconstruction.sums import Moments, Rows, Sums
 
 Flags = npt.NDArray[np.bool_]
 
@@ -119,13 +120,13 @@ class Factored:
 
         before, shift = self.problem.before, self.problem.shift
         systems, _, outputs = before.shape
-        shaped = targets.reshape(len(targets), systems, outputs).transpose(1, 0, 2)
-        mean = shaped.mean(1, dtype=np.float64) if shift is None else shift
+        shaped = targets.reshape(len(targets), systems, outputs)
+        mean = shaped.mean(0, dtype=np.float64) if shift is None else shift
         # sums of single precision: of what is about zero, or large means eat small spreads
-        shaped = (shaped - mean[:, None]).astype(targets.dtype)
-        left = self.rows.transpose(0, 2, 1) @ shaped - self.a @ before
+        shaped = (shaped - mean).astype(targets.dtype)
+        left = across(self.rows, shaped.reshape(targets.shape)) - self.a @ before
         if shift is None:
-            rest = shaped.sum(1, dtype=np.float64)
+            rest = shaped.sum(0, dtype=np.float64)
             left -= self.means[:, :, None] * rest[:, None]
         left *= self.scale[:, :, None]
         support = self.problem.support

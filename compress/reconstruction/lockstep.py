@@ -23,10 +23,10 @@ from compress.reconstruction.matching import Match, Order, left
 from compress.reconstruction.paths import Absorber, Graph, Way, absorbers, way_from
 from compress.reconstruction.report import KEPT, REPAIRED, LayerRepair
 from compress.reconstruction.ridge import fitted
+from compress.reconstruction.rows import Numbers
 from compress.reconstruction.samples import Sample
 from compress.reconstruction.sampling import SAMPLES, Batches, Chunks, Known, Sampler
 from compress.reconstruction.settling import settle
-from compress.reconstruction.sums import Numbers
 from compress.reconstruction.values import Store, Value
 
 OnLayer = Callable[[str, float], None]

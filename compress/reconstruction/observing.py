@@ -14,7 +14,8 @@ from compress.core.blas import one_blas_thread
 from compress.model.program import Node, Program
 from compress.reconstruction.kinds import Part, has_parts, parts_of
 from compress.reconstruction.paths import Absorber, Graph, absorbers
-from compress.reconstruction.sums import Moments, Numbers
+from compress.reconstruction.rows import Numbers
+from compress.reconstruction.sums import Moments
 from compress.reconstruction.values import chunk_size
 
 SAMPLES = 20_000

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from compress.reconstruction.least_squares import FIRST, RIDGES, Factored, Problem
+from compress.reconstruction.rows import Numbers
 from compress.reconstruction.samples import Clip, Sample
-from compress.reconstruction.sums import Moments, Numbers, Sums
+from compress.reconstruction.sums import Moments, Sums
 
 ROUNDS = 20
 """Of freeing targets that an activation cuts off."""

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from compress.reconstruction.sums import Moments, Numbers, Rows, Sums
+from compress.reconstruction.rows import Numbers, Singles, products
+from compress.reconstruction.sums import Moments, Rows, Sums
 
-Singles = npt.NDArray[np.float32]
-BLOCK = 8192
+FIRST = 8192
+"""Rows whose mean is the offset of all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +59,10 @@ class Sample:
             like.fresh()
             if like is not None
             else Moments.empty(
-                self.rows[:, :BLOCK].astype(np.float64), shaped[:, :BLOCK].astype(np.float64)
+                self.rows[:, :FIRST].astype(np.float64), shaped[:, :FIRST].astype(np.float64)
             )
         )
-        for start in range(0, count, BLOCK):
-            part = slice(start, start + BLOCK)
-            moments.add(self.rows[:, part], shaped[:, part])
+        moments.add(self.rows, shaped)
         return moments
 
     def predicted(self, weights: Numbers, shift: Numbers) -> Singles:
@@ -72,14 +70,8 @@ class Sample:
         return products(self.rows, weights) + shift.reshape(-1).astype(np.float32)
 
 
-def products(rows: Singles, weights: Numbers) -> Singles:
-    """Returns rows (systems, rows, columns) x weights, (rows, channels)."""
-    made = rows @ weights.astype(np.float32)
-    return np.asarray(made.transpose(1, 0, 2).reshape(rows.shape[1], -1))
-
-
 def _by_system(targets: Singles, systems: int) -> Singles:
-    return np.ascontiguousarray(targets.reshape(len(targets), systems, -1).transpose(1, 0, 2))
+    return targets.reshape(len(targets), systems, -1).transpose(1, 0, 2)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from compress.model.program import Node
 from compress.reconstruction.kinds import Kept, Part, Places
 from compress.reconstruction.matching import Match
 from compress.reconstruction.paths import Way
-from compress.reconstruction.samples import Sample, products
+from compress.reconstruction.rows import products
+from compress.reconstruction.samples import Sample
 from compress.reconstruction.values import Value
 
 Chunks = list[Value]

@@ -8,7 +8,8 @@ import numpy as np
 
 from compress.reconstruction.kinds import Part
 from compress.reconstruction.paths import Absorber, Way
-from compress.reconstruction.sums import Moments, Numbers, Sums
+from compress.reconstruction.rows import Numbers
+from compress.reconstruction.sums import Moments, Sums
 
 
 def by_channel(values: Numbers) -> Numbers:

@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Numbers = npt.NDArray[np.float64]
+from compress.reconstruction.rows import Numbers, across, gram
+
+NUMBERS = 2**20
+"""Of rows that are summed up at once, about."""
+LEAST = 512
+"""Rows, whatever their length."""
 
 
 @dataclass(eq=False)
@@ -53,15 +58,20 @@ class Moments:
 
     def add(self, rows: npt.NDArray[Any], targets: npt.NDArray[Any]) -> None:
         """Adds rows (systems, rows, columns) and targets (systems, rows, outputs)."""
-        p = rows.astype(np.float64) - self.offsets[0][:, None]
-        t = targets.astype(np.float64) - self.offsets[1][:, None]
-        across = p.transpose(0, 2, 1)
-        self.count += p.shape[1]
-        self.sums[0][:] += p.sum(1)
-        self.sums[1][:] += t.sum(1)
-        self.pp += across @ p
-        self.pt += across @ t
-        self.tt += np.einsum("srm,srm->sm", t, t)
+        systems, count, columns = rows.shape
+        block = max(LEAST, NUMBERS // (systems * columns))
+        for start in range(0, count, block):
+            part = slice(start, start + block)
+            # in place: the copies lie in memory as the originals do
+            p, t = rows[:, part].astype(np.float64), targets[:, part].astype(np.float64)
+            p -= self.offsets[0][:, None]
+            t -= self.offsets[1][:, None]
+            self.count += p.shape[1]
+            self.sums[0][:] += p.sum(1)
+            self.sums[1][:] += t.sum(1)
+            self.pp += gram(p)
+            self.pt += across(p, t.transpose(1, 0, 2).reshape(p.shape[1], -1))
+            self.tt += np.einsum("srm,srm->sm", t, t)
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.reconstruction.kinds._base import Array, OwnKernel, Part, Places, at, parts_for
+from compress.reconstruction.rows import products
 
 
 class _Windows:
@@ -257,8 +258,7 @@ class _MixingPart(_Convolution):
         """What the depthwise kernel makes at the places."""
         first = _SpreadPart(self.layer)
         kernel = first.matrix(np.asarray(first.kernel.numpy()))
-        made = first.rows(x, y, places) @ kernel.astype(x.dtype)
-        return np.asarray(made.transpose(1, 0, 2).reshape(1, len(places[0]), -1))
+        return products(first.rows(x, y, places), kernel)[None]
 
 
 @parts_for("Conv1D", "Conv2D", "Conv3D")
