@@ -250,6 +250,7 @@ def test_a_plan_that_another_process_reads_brings_its_modules(folder: Path) -> N
     assert done.stdout == "First\n"
 
 
+@pytest.mark.slow
 def test_compress_with_names_of_the_users_own(folder: Path) -> None:
     """Criterion, loss, hint, runtime, task and data set by the command line, for real."""
     network().save("small.keras")
@@ -276,6 +277,7 @@ def test_compress_with_names_of_the_users_own(folder: Path) -> None:
     assert paretune("report", "out", "--plugins", "mine").exit_code == 0
 
 
+@pytest.mark.slow
 def test_criteria_losses_and_data_in_python(folder: Path) -> None:
     Plan(plugins=["mine"])  # the current folder is no place for modules else
     import mine  # type: ignore[import-not-found]

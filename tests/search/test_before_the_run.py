@@ -184,6 +184,7 @@ def test_what_a_model_cannot_do_is_left_out_and_noted(blobs: Dataset) -> None:
     assert fitting(plan, blobs, subject(32), None) == (plan, [])
 
 
+@pytest.mark.slow
 def test_a_worker_compresses_with_what_fits(blobs: Dataset, cpu: Device, tmp_path: Path) -> None:
     from search.engines.worker import Worker
 
@@ -277,6 +278,7 @@ def test_a_compression_that_never_began_is_corrected_in_place(tmp_path: Path) ->
         folder.claim("compress", Plan(), {"model": "c.keras"})
 
 
+@pytest.mark.slow
 def test_a_worker_loads_its_teachers_once_and_a_plan_makes_its_space_once(
     blobs: Dataset, cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -212,6 +212,7 @@ def test_ctrl_c_stops_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert alive.returncode == 1
 
 
+@pytest.mark.slow
 def test_limits_that_nothing_meets_are_said_before_the_first_trial(tmp_path: Path) -> None:
     done = paretune("search", "--trials", 1, "--max-macs", 100, "--out", "r", cwd=tmp_path)
     assert done.returncode == 2

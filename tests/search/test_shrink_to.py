@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from compress.data import load_data
 from compress.model.io import load_model
 from search import run
 
 
+@pytest.mark.slow
 def test_each_model_of_the_front_gets_the_goal(tmp_path: Path) -> None:
     report = run(
         load_data("digits"),

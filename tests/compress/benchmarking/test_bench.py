@@ -96,6 +96,7 @@ def test_files_are_timed_as_they_are(
         bench(files, QUICK)
 
 
+@pytest.mark.slow
 def test_a_file_is_compared_with_a_model_in_any_format(
     models: list[Path], tmp_path: Path, small_cnn: Callable[..., Any]
 ) -> None:

@@ -33,6 +33,7 @@ def python(*words: str, cwd: Path, path: object = ROOT) -> subprocess.CompletedP
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_commands_run_no_file_of_the_current_folder(tmp_path: Path) -> None:
     """As `python -m` starts a command: the current folder comes first until ours begins."""
     folder, start = tmp_path / "here", tmp_path / "start"

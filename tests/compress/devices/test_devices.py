@@ -161,6 +161,7 @@ def test_what_a_device_cannot_run_is_estimated_and_said(folder: Path) -> None:
         import_latency_table(said(folder, times, refused=refused), "x")
 
 
+@pytest.mark.slow
 def test_this_machine_by_its_own_script(folder: Path) -> None:
     subprocess.run(
         [sys.executable, folder / "measure.py"], check=True, capture_output=True, cwd=folder.parent

@@ -20,6 +20,7 @@ from tests.same import same_arrays
 ONE = TrainSettings(epochs=1, batch_size=64)
 
 
+@pytest.mark.slow
 def test_heads_do_not_matter(digits: Dataset, cpu: Device, small_cnn: Callable[..., Any]) -> None:
     """Student and teacher that end in softmax give the same student as those that do not."""
     students = []

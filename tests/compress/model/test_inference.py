@@ -151,6 +151,7 @@ def test_files_and_the_record_say_what_was_left_out(tmp_path: Path) -> None:
     assert note == left_out(model)[0]
 
 
+@pytest.mark.slow
 def test_a_bench_leaves_them_out_and_says_so(tmp_path: Path) -> None:
     augmented().save(tmp_path / "m.keras")
     plan = BenchPlan(runtimes=("litert", "tensorflow"), budget=0.3, out=str(tmp_path / "out"))

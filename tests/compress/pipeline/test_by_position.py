@@ -117,7 +117,7 @@ def by_hand(kind: str, y: Any, scores: Any) -> float:
 @pytest.mark.parametrize(
     ("kind", "main"),
     [
-        ("segmentation", "mean_iou"),
+        pytest.param("segmentation", "mean_iou", marks=pytest.mark.slow),
         pytest.param("masks", "mean_iou", marks=pytest.mark.slow),
         pytest.param("regression", "r2", marks=pytest.mark.slow),
         pytest.param("tagging", "accuracy", marks=pytest.mark.slow),

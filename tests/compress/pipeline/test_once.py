@@ -46,6 +46,7 @@ def fitted(model: Any, data: Dataset) -> Any:
     return model
 
 
+@pytest.mark.slow
 def test_teachers_scaling_and_coupling_are_made_once(
     small_cnn: Callable[..., Any], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

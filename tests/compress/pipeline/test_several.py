@@ -138,6 +138,7 @@ def test_each_output_is_taught(taught: tuple[Any, Dataset]) -> None:
     assert result.training.val["mean_quality"] > 0.4
 
 
+@pytest.mark.slow
 def test_from_arrays_to_files_that_are_fed_by_name(
     taught: tuple[Any, Dataset], tmp_path: Path
 ) -> None:

@@ -193,6 +193,7 @@ def test_a_sensitivity_map_of_another_model_of_the_same_name_is_measured_anew(
     assert json.loads((maps / "m.json").read_text()) == json.loads(first)
 
 
+@pytest.mark.slow
 def test_nothing_is_trained_and_all_is_repaired(
     blobs: Dataset, cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,7 @@ def photos(place: Path, digits: Dataset, count: int) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_is_enough(model: Path, digits: Dataset, tmp_path: Path) -> None:
     folder = photos(tmp_path / "photos", digits, 300)
     words = ["compress", str(model), "--data", str(folder), "--task", "unlabelled",
@@ -86,6 +87,7 @@ def test_labels_that_there_are_are_not_looked_at(model: Path, tmp_path: Path) ->
     assert first.class_names == second.class_names == tuple("0123456789")
 
 
+@pytest.mark.slow
 def test_in_python_x_is_enough_and_training_is_taught(
     model: Path, digits: Dataset, tmp_path: Path
 ) -> None:

@@ -79,6 +79,7 @@ def all_of(seeds: range) -> None:
     assert np.median(errors[:, 1] / np.maximum(errors[:, 0], 1e-12)) < 1.0
 
 
+@pytest.mark.slow
 def test_a_few_graphs() -> None:
     all_of(range(FEW))
 

@@ -114,6 +114,7 @@ def test_records_of_the_first_release_are_read() -> None:
 ODD: list[Any] = [..., None, True, -1, 0, 10**30, 0.5, "x", "", [], {}, [[[[1]]]], {"a": {"b": []}}]
 
 
+@pytest.mark.slow
 def test_every_value_of_a_folder_may_be_of_another_type(folder: SearchFolder) -> None:  # noqa: F811
     """The report is made, or refused in one line; no value ends in another error."""
     refused = made = 0

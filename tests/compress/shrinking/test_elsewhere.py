@@ -57,6 +57,7 @@ def table(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "phone.json"
 
 
+@pytest.mark.slow
 def test_a_share_of_the_time_of_a_phone(
     table: Path, trained: Any, digits: Dataset, tmp_path: Path
 ) -> None:
@@ -77,6 +78,7 @@ def test_a_share_of_the_time_of_a_phone(
     assert "on a phone, measured" in card
 
 
+@pytest.mark.slow
 def test_where_integers_alone_are_fast_enough(
     table: Path, trained: Any, digits: Dataset, tmp_path: Path
 ) -> None:
@@ -160,6 +162,7 @@ def test_files_and_runtimes_that_do_not_go_together(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_goal_without_a_time_in_onnx_files(trained: Any, digits: Dataset, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     result = shrink(

@@ -194,6 +194,7 @@ def test_a_goal_out_of_reach_is_refused_before_training(
         shrink(trained, digits, macs=0.001, out=tmp_path / "out", **QUICK)
 
 
+@pytest.mark.slow
 def test_a_size_is_met_by_the_file_that_is_shipped(
     trained: Any, digits: Dataset, tmp_path: Path
 ) -> None:
@@ -211,6 +212,7 @@ def test_a_size_is_met_by_the_file_that_is_shipped(
     assert 6500 < result.file.stat().st_size <= 8000
 
 
+@pytest.mark.slow
 def test_memory_is_met_by_the_file_that_is_shipped(
     trained: Any, digits: Dataset, tmp_path: Path
 ) -> None:
@@ -225,6 +227,7 @@ def test_memory_is_met_by_the_file_that_is_shipped(
     assert "| arena |" in (result.file.parent / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_format_that_meets_the_goal_alone_keeps_every_channel(
     trained: Any, digits: Dataset, tmp_path: Path
 ) -> None:
@@ -240,6 +243,7 @@ def test_a_format_that_meets_the_goal_alone_keeps_every_channel(
     np.testing.assert_allclose(made, wanted, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_examples_without_labels_are_enough(trained: Any, digits: Dataset, tmp_path: Path) -> None:
     x = digits.preprocess(digits.train.x)
     result = shrink(trained, x, params=0.6, out=tmp_path / "out", formats=["float32"], **QUICK)
@@ -247,6 +251,7 @@ def test_examples_without_labels_are_enough(trained: Any, digits: Dataset, tmp_p
     assert result.report.main == "agreement"
 
 
+@pytest.mark.slow
 def test_a_net_is_taught_by_the_original(trained: Any, digits: Dataset, tmp_path: Path) -> None:
     quick = {**QUICK, "no_train": False, "epochs": 3, "batch_size": 64, "formats": ["float32"]}
     result = shrink(trained, digits, macs=0.3, max_drop=3.0, out=tmp_path / "out", **quick)
@@ -257,6 +262,7 @@ def test_a_net_is_taught_by_the_original(trained: Any, digits: Dataset, tmp_path
     assert not (result.folder / "unfinished").exists()
 
 
+@pytest.mark.slow
 def test_a_budget_bounds_it(trained: Any, digits: Dataset, tmp_path: Path) -> None:
     quick = {**QUICK, "no_train": False, "epochs": 2, "batch_size": 64, "formats": ["float32"]}
     # what the end takes is kept back: of a minute nothing is left for variations

@@ -123,6 +123,7 @@ def test_training_and_distillation_by_it(own: Any, cpu: Device) -> None:
     )
 
 
+@pytest.mark.slow
 def test_one_output_of_two_has_its_own(tmp_path: Path) -> None:
     model = learnt(both=True)
     data = as_dataset((X, [KIND, BOX]), model=model, testing=True)
@@ -161,6 +162,7 @@ def test_loss_weights_are_those_of_compile() -> None:
     assert not plain.loss_weights
 
 
+@pytest.mark.slow
 def test_a_file_tells_what_it_was_compiled_with(own: Any, tmp_path: Path) -> None:
     own.compile("adam", loss=far, metrics=["mae"])
     own.save(tmp_path / "own.keras")

@@ -109,6 +109,7 @@ def test_one_line_with_tensorflow_loaded(words: list[str], message: str, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_inspect(tmp_path: Path, small_cnn: Callable[..., Any]) -> None:
     small_cnn().save(tmp_path / "m.keras")
     done = paretune("inspect", "m.keras", "--json", "m.json", cwd=tmp_path)
@@ -124,6 +125,7 @@ def test_inspect(tmp_path: Path, small_cnn: Callable[..., Any]) -> None:
     assert [group["total"] for group in record["groups"]] == [8, 16, 32]
 
 
+@pytest.mark.slow
 def test_inspect_a_file_that_is_no_keras_model(
     tmp_path: Path, small_cnn: Callable[..., Any]
 ) -> None:

@@ -162,6 +162,7 @@ def test_names_stand_whole_in_every_table(
     assert set(words) <= set(printed(part, 2000).split())
 
 
+@pytest.mark.slow
 def test_the_report_on_a_terminal(tmp_path: Path) -> None:
     folder = run(tmp_path / "run")
     for width in WIDTHS:

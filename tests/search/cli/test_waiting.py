@@ -127,6 +127,7 @@ def test_ctrl_c_says_what_the_same_command_will_do(
     assert told in done.stderr
 
 
+@pytest.mark.slow
 def test_a_compression_that_was_interrupted_goes_on(
     small_cnn: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

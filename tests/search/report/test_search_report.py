@@ -241,6 +241,7 @@ def write(folder: SearchFolder, candidates: list[Candidate]) -> str:
     return text
 
 
+@pytest.mark.slow
 def test_the_page_of_a_search(folder: SearchFolder) -> None:
     made = [
         candidate(number, item.val["accuracy"], item.macs, choices=item.choices, seconds=2.0,

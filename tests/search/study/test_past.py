@@ -178,6 +178,7 @@ def test_a_teacher_is_fed_with_its_own_scaling(
     assert origin_of(stranger) is None
 
 
+@pytest.mark.slow
 def test_nothing_is_selected_by_what_was_learnt(
     run: SearchFolder, tmp_path: Path, cpu: Any
 ) -> None:

@@ -78,6 +78,7 @@ def test_what_it_does_not_serve(url: str, said: str) -> None:
     assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_proxy_that_is_not_there() -> None:
     for url, said in (("grpc://127.0.0.1:9", "timeout"), ("grpc://127.0.0.1", "host:port")):
         with pytest.raises(InputError, match=rf"storage must be a URL .*{said}"):

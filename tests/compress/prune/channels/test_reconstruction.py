@@ -171,6 +171,7 @@ def test_damage_in_blocks_that_left_is_none() -> None:
     assert losses(removed, np.array([1, 0])) == 2.0 + 8.0
 
 
+@pytest.mark.slow
 def test_channels_are_repaired_where_data_are_given(resnet: Any, x: Any) -> None:
     wanted = np.asarray(resnet(x[200:]))
     errors = {}
@@ -185,6 +186,7 @@ def test_channels_are_repaired_where_data_are_given(resnet: Any, x: Any) -> None
         np.testing.assert_array_equal(one.numpy(), two.numpy())
 
 
+@pytest.mark.slow
 def test_the_next_repair_does_not_undo_what_was_learnt(resnet: Any, x: Any) -> None:
     learnt = []
 

@@ -300,6 +300,7 @@ def test_an_open_input_size_is_named() -> None:
     assert {key.inputs[0][1:3] for key in models} == {(8, 8), (6, 6), (4, 4)}
 
 
+@pytest.mark.slow
 def test_a_real_measurement(tmp_path: Path) -> None:
     """LiteRT's times of a small net: structure alone, since no test depends on a clock."""
     inputs = keras.Input((6, 6, 1))
