@@ -303,8 +303,8 @@ class RunSettings(TypedDict, total=False):
     """epochs of a candidate's training. Default: 12."""
 
     sampler: str
-    """search strategy: cmaes, evolution, gp, greedy, grid, nsga2, nsga3, qmc, random, tpe, or your
-    own package.module:function(seed). Default: tpe."""
+    """search strategy: cmaes, evolution, gp, greedy, grid, nsga2, nsga3, pareto, qmc, random, tpe,
+    or your own package.module:function(seed). Default: tpe."""
 
     optimizers: Iterable[str]
     """optimizers of candidates to sample from, with commas. Default:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
+NOTE_ATTR = "paretune:sampler"
+"""System attribute of a trial: what its sampler has to say of its choices."""
 HUGE = 1e300
 """Stands for infinity, with which distances cannot be computed."""
 Losses = npt.NDArray[np.float64]

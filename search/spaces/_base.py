@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from compress.data import Dataset
 from compress.task import Regression, Task
 from search.spaces._choices import Choice, Chosen, between, choose, extreme
+from search.spaces._sketch import Sketch, counted
 
 if TYPE_CHECKING:
     import keras
@@ -84,6 +85,10 @@ class Space(Protocol):
         """
         ...
 
+    def count(self, chosen: dict[str, Any], data: Dataset) -> tuple[int, int] | None:
+        """Returns MACs and parameters of complete choices without building them; None: unknown."""
+        ...
+
     def prepare(self, model: keras.Model, chosen: dict[str, Any], data: Dataset) -> None:
         """Readies a model of `build` for its training, in place.
 
@@ -153,8 +158,41 @@ class DeclaredSpace(ABC):
         """See `Space.build`."""
         return self.assemble(choose(trial, self.choices(data)), data)
 
+    def count(self, chosen: Chosen, data: Dataset) -> tuple[int, int] | None:
+        """See `Space.count`; unknown unless a subclass says it."""
+        return None
+
     def prepare(self, model: keras.Model, chosen: dict[str, Any], data: Dataset) -> None:  # noqa: B027
         """See `Space.prepare`; nothing is left to do unless a subclass says so."""
+
+
+class DrawnSpace(DeclaredSpace):
+    """A space whose networks are drawn by functions that Keras's tensors and sketches take."""
+
+    input_name = "image"
+    """Of the model's input."""
+
+    @abstractmethod
+    def net(self, x: Any, chosen: Chosen, data: Dataset) -> Any:
+        """Returns the outputs of complete choices for inputs.
+
+        Args:
+            x: A tensor of Keras, or a `Sketch`.
+            chosen: Complete choices.
+            data: What the network is for.
+        """
+
+    def assemble(self, chosen: Chosen, data: Dataset) -> keras.Model:
+        """See `DeclaredSpace.assemble`."""
+        import keras
+
+        inputs = keras.Input(data.input_shape, name=self.input_name)
+        return keras.Model(inputs, self.net(inputs, chosen, data), name=self.name)
+
+    def count(self, chosen: Chosen, data: Dataset) -> tuple[int, int]:
+        """See `Space.count`."""
+        tally = self.net(counted(data.input_shape), chosen, data).tally
+        return tally.macs, tally.params
 
 
 def head(features: Any, task: Task) -> Any:
@@ -163,6 +201,8 @@ def head(features: Any, task: Task) -> Any:
     It computes in float32 under every policy: softmax needs the range. The head of a
     regression begins at the mean of the training labels, however far from 0 they are.
     """
+    if isinstance(features, Sketch):
+        return features.dense(task.outputs, bias=True)
     import keras
 
     means = task.means if isinstance(task, Regression) else ()

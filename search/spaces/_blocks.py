@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compress.core.errors import InputError
 from compress.data import Dataset
+from compress.task import Task
 from search.spaces._base import head
-
-if TYPE_CHECKING:
-    import keras
+from search.spaces._sketch import Sketch
 
 MIN_SIZE = 4
 """A stage halves the resolution; no stage goes below this many pixels a side."""
@@ -62,17 +61,25 @@ def conv(
     x: Any, name: str, width: int, kernel: int, stride: int = 1, activation: str = "relu"
 ) -> Any:
     """Applies convolution and normalization and, unless it is "", an activation."""
+    x = normalize(bare_conv(x, name, width, kernel, stride), name)
+    return activate(x, name, activation) if activation else x
+
+
+def bare_conv(x: Any, name: str, width: int, kernel: int, stride: int) -> Any:
+    """Applies a convolution without a bias, and nothing behind it."""
+    if isinstance(x, Sketch):
+        return x.conv(width, kernel, stride, bias=False)
     import keras
 
-    x = keras.layers.Conv2D(
+    return keras.layers.Conv2D(
         width, kernel, stride, "same", use_bias=False, kernel_initializer="he_normal", name=name
     )(x)
-    x = normalize(x, name)
-    return activate(x, name, activation) if activation else x
 
 
 def depthwise(x: Any, name: str, kernel: int, stride: int, activation: str = "relu") -> Any:
     """Applies depthwise convolution, normalization and activation."""
+    if isinstance(x, Sketch):
+        return normalize(x.depthwise(kernel, stride), name)
     import keras
 
     x = keras.layers.DepthwiseConv2D(kernel, stride, "same", use_bias=False, name=name)(x)
@@ -81,6 +88,8 @@ def depthwise(x: Any, name: str, kernel: int, stride: int, activation: str = "re
 
 def normalize(x: Any, name: str) -> Any:
     """Applies batch normalization, called `<name>_bn`."""
+    if isinstance(x, Sketch):
+        return x.normalize(4)
     import keras
 
     return keras.layers.BatchNormalization(momentum=BN_MOMENTUM, name=f"{name}_bn")(x)
@@ -88,6 +97,8 @@ def normalize(x: Any, name: str) -> Any:
 
 def activate(x: Any, name: str, activation: str) -> Any:
     """Applies "relu", "relu6" or "hard_swish", called `<name>_<activation>`."""
+    if isinstance(x, Sketch):
+        return x
     import keras
 
     name = f"{name}_{activation}"
@@ -96,11 +107,22 @@ def activate(x: Any, name: str, activation: str) -> Any:
     return keras.layers.ReLU(6.0 if activation == "relu6" else None, name=name)(x)
 
 
-def classify(inputs: Any, x: Any, dropout: float, data: Dataset, name: str) -> keras.Model:
+def add(x: Any, y: Any, name: str) -> Any:
+    """Applies a shortcut: the sum, called `<name>_add`."""
+    if isinstance(y, Sketch):
+        return y
+    import keras
+
+    return keras.layers.Add(name=f"{name}_add")([x, y])
+
+
+def classify(x: Any, dropout: float, task: Task) -> Any:
     """Ends a network: global average, dropout, the head of the task."""
+    if isinstance(x, Sketch):
+        return head(x.mean(), task)
     import keras
 
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     if dropout:
         x = keras.layers.Dropout(dropout, name="dropout")(x)
-    return keras.Model(inputs, head(x, data.task), name=name)
+    return head(x, task)

@@ -12,6 +12,7 @@ from compress.plan import ChannelOptions
 from compress.prune.channels.coupling.groups import Coupling, Group, Mask
 from compress.prune.channels.criteria import CRITERIA, Context
 from compress.prune.channels.selection.allowed import allowed_for
+from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.selection.ranks import keep_best
 from compress.prune.channels.selection.solver import Allowed, Counts
 from compress.prune.channels.surgery import KeptIndices, kept_indices, sliced_model
@@ -74,12 +75,25 @@ class Subnetworks:
         """Returns the kept indices of the model's weights for the same shares as `cut`."""
         return kept_indices(self.coupling, self._mask(shares))
 
+    def count(self, shares: Mapping[str, float]) -> tuple[int, int]:
+        """Returns MACs and parameters of what `cut` builds, without building it.
+
+        Raises:
+            InputError: An input's size is open.
+        """
+        costs, kept = CostModel.of(self.coupling), self._kept(shares)
+        return int(costs.macs(kept)), int(costs.params(kept))
+
     def _mask(self, shares: Mapping[str, float]) -> Mask:
+        return keep_best(self.coupling, self._scores, self._kept(shares))
+
+    def _kept(self, shares: Mapping[str, float]) -> Counts:
+        """Returns how many removable units each group keeps."""
         wanted = np.ones(len(self.coupling.groups))
         for width in self.widths:
             wanted[list(width.groups)] = shares.get(width.name, 1.0)
         totals = self._allowed.nearest(self._allowed.total * wanted)
-        return keep_best(self.coupling, self._scores, totals - self._allowed.fixed)
+        return totals - self._allowed.fixed
 
 
 def _widths(coupling: Coupling, allowed: Allowed) -> tuple[Width, ...]:

@@ -115,9 +115,11 @@ class Around(DeclaredSpace):
 
     def assemble(self, chosen: Chosen, data: Dataset) -> keras.Model:
         """Cuts the sub-network of complete choices, with the statistics of the whole model."""
-        return self._subnetworks().cut(
-            {name.removeprefix(KEEP): share for name, share in chosen.items()}
-        )
+        return self._subnetworks().cut(_shares(chosen))
+
+    def count(self, chosen: Chosen, data: Dataset) -> tuple[int, int]:
+        """See `Space.count`."""
+        return self._subnetworks().count(_shares(chosen))
 
     def prepare(self, model: keras.Model, chosen: dict[str, Any], data: Dataset) -> None:
         """Repairs a thinner model on training examples; the whole model keeps its weights.
@@ -127,11 +129,7 @@ class Around(DeclaredSpace):
         from compress.prune.recalibrate import recalibrate
         from compress.reconstruction import repair
 
-        shares = {
-            name.removeprefix(KEEP): share
-            for name, share in chosen.items()
-            if name.startswith(KEEP)
-        }
+        shares = _shares(chosen)
         if all(share >= 1 for share in shares.values()):
             return
         if len(data.train) < FEWEST:
@@ -154,6 +152,13 @@ class Around(DeclaredSpace):
             yield
         except InputError as error:
             raise InputError(f"Space '{self.name}' {rule} {error}") from None
+
+
+def _shares(chosen: Chosen) -> dict[str, float]:
+    """Returns the shares that widths keep; settings of the optimizer may be among the choices."""
+    return {
+        name.removeprefix(KEEP): share for name, share in chosen.items() if name.startswith(KEEP)
+    }
 
 
 @lru_cache(maxsize=2)

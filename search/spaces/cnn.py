@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compress.data import Dataset
-from search.spaces._base import DeclaredSpace
+from search.spaces._base import DrawnSpace
 from search.spaces._blocks import (
     STRIDE_FROM,
     activate,
+    add,
     check_images,
     classify,
     conv,
@@ -19,7 +20,7 @@ from search.spaces._blocks import (
 from search.spaces._choices import Choice, Chosen, pick, steps, whole
 
 if TYPE_CHECKING:
-    import keras
+    pass
 
 MAX_STAGES = 3
 STEM_WIDTHS = (8, 16, 24)
@@ -41,7 +42,7 @@ class _Block:
     residual: bool
 
 
-class CNN(DeclaredSpace):
+class CNN(DrawnSpace):
     """stem -> stages (each halves the resolution, but the first) -> global average -> softmax.
 
     Choices: number of stages; width and stride of the stem; per stage its width, number
@@ -101,16 +102,13 @@ class CNN(DeclaredSpace):
             ]
         return (*asked, steps("dropout", 0.4, 0.1))
 
-    def assemble(self, chosen: Chosen, data: Dataset) -> keras.Model:
-        """See `DeclaredSpace.assemble`."""
-        import keras
-
-        inputs = keras.Input(data.input_shape, name="image")
-        x = conv(inputs, "stem", chosen["stem.width"], PLAIN_KERNEL, chosen["stem.stride"])
+    def net(self, x: Any, chosen: Chosen, data: Dataset) -> Any:
+        """See `DrawnSpace.net`."""
+        x = conv(x, "stem", chosen["stem.width"], PLAIN_KERNEL, chosen["stem.stride"])
         for stage in range(1, chosen["stages"] + 1):
             for block in _stage(chosen, stage):
                 x = _block(x, block)
-        return classify(inputs, x, chosen["dropout"], data, self.name)
+        return classify(x, chosen["dropout"], data.task)
 
 
 def _stage(chosen: Chosen, stage: int) -> list[_Block]:
@@ -129,8 +127,6 @@ def _stage(chosen: Chosen, stage: int) -> list[_Block]:
 
 def _block(x: Any, block: _Block) -> Any:
     """Applies a block: convolution(s), normalization, the shortcut, ReLU."""
-    import keras
-
     y = x
     if block.kind == "separable":
         y = depthwise(y, f"{block.name}_depthwise", block.kernel, block.stride)
@@ -140,7 +136,7 @@ def _block(x: Any, block: _Block) -> Any:
     if block.residual:
         if x.shape[-1] != block.width or block.stride != 1:
             x = conv(x, f"{block.name}_shortcut", block.width, 1, block.stride, activation="")
-        y = keras.layers.Add(name=f"{block.name}_add")([x, y])
+        y = add(x, y, block.name)
     return activate(y, block.name, "relu")
 
 

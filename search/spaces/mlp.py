@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
 from compress.data import Dataset
-from search.spaces._base import DeclaredSpace, head
+from search.spaces._base import DrawnSpace, head
 from search.spaces._blocks import normalize
 from search.spaces._choices import Choice, Chosen, pick, steps, whole
+from search.spaces._sketch import Sketch
 
 if TYPE_CHECKING:
-    import keras
+    pass
 
 MAX_LAYERS = 4
 WIDTHS = (16, 32, 64, 128, 256, 512)
 ACTIVATIONS = ("relu", "gelu", "silu")
 
 
-class MLP(DeclaredSpace):
+class MLP(DrawnSpace):
     """flatten -> hidden layers -> softmax.
 
     Choices: number of hidden layers (1 to 4) and the width of each; one activation and one
@@ -28,6 +29,7 @@ class MLP(DeclaredSpace):
     """
 
     name = "mlp"
+    input_name = "features"
 
     def check(self, data: Dataset) -> None:
         """Requires examples of at least one number.
@@ -70,24 +72,31 @@ class MLP(DeclaredSpace):
             steps("dropout", 0.5, 0.1),
         )
 
-    def assemble(self, chosen: Chosen, data: Dataset) -> keras.Model:
-        """See `DeclaredSpace.assemble`."""
-        import keras
-
-        inputs = keras.Input(data.input_shape, name="features")
-        x = inputs
+    def net(self, x: Any, chosen: Chosen, data: Dataset) -> Any:
+        """See `DrawnSpace.net`."""
         if len(data.input_shape) > 1:
-            x = keras.layers.Flatten(name="flatten")(x)
+            x = _flat(x)
         for index in range(1, chosen["layers"] + 1):
             x = _hidden(x, index, chosen)
-        return keras.Model(inputs, head(x, data.task), name=self.name)
+        return head(x, data.task)
+
+
+def _flat(x: Any) -> Any:
+    if isinstance(x, Sketch):
+        return x.flat()
+    import keras
+
+    return keras.layers.Flatten(name="flatten")(x)
 
 
 def _hidden(x: Any, index: int, chosen: Chosen) -> Any:
     """Applies a hidden layer: matrix, normalization, activation, dropout, the shortcut."""
+    name, width, norm = f"layer{index}", chosen[f"layer{index}.width"], chosen["normalization"]
+    if isinstance(x, Sketch):
+        made = x.dense(width, bias=norm == "none")
+        return made if norm == "none" else made.normalize(4 if norm == "batch" else 2)
     import keras
 
-    name, width, norm = f"layer{index}", chosen[f"layer{index}.width"], chosen["normalization"]
     y = keras.layers.Dense(
         width, use_bias=norm == "none", kernel_initializer="he_normal", name=name
     )(x)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compress.data import Dataset
-from search.spaces._base import DeclaredSpace
+from search.spaces._base import DrawnSpace
 from search.spaces._blocks import (
     STRIDE_FROM,
+    add,
     check_images,
     classify,
     conv,
@@ -17,9 +18,10 @@ from search.spaces._blocks import (
     stages_within,
 )
 from search.spaces._choices import Choice, Chosen, pick, steps, whole
+from search.spaces._sketch import Sketch
 
 if TYPE_CHECKING:
-    import keras
+    pass
 
 WIDTHS = (16, 24, 40, 80, 160)
 """Channels of each stage at width 1, as in MobileNetV3."""
@@ -48,7 +50,7 @@ class _Block:
     activation: str
 
 
-class MobileNet(DeclaredSpace):
+class MobileNet(DrawnSpace):
     """stem -> stages of inverted residuals -> 1 x 1 convolution -> global average -> softmax.
 
     Each stage but the first halves the resolution. Choices: number of stages; width of
@@ -120,20 +122,17 @@ class MobileNet(DeclaredSpace):
             ]
         return (*asked, pick("top.width", TOPS), steps("dropout", 0.4, 0.1))
 
-    def assemble(self, chosen: Chosen, data: Dataset) -> keras.Model:
-        """See `DeclaredSpace.assemble`."""
-        import keras
-
-        inputs = keras.Input(data.input_shape, name="image")
+    def net(self, x: Any, chosen: Chosen, data: Dataset) -> Any:
+        """See `DrawnSpace.net`."""
         activation = chosen["activation"]
         stem = multiple_of_8(WIDTHS[0] * chosen["width"])
-        x = conv(inputs, "stem", stem, 3, chosen["stem.stride"], activation)
+        x = conv(x, "stem", stem, 3, chosen["stem.stride"], activation)
         for stage in range(1, chosen["stages"] + 1):
             for block in _stage(chosen, stage):
                 x = _block(x, block)
         if chosen["top.width"]:
             x = conv(x, "top", chosen["top.width"], 1, activation=activation)
-        return classify(inputs, x, chosen["dropout"], data, self.name)
+        return classify(x, chosen["dropout"], data.task)
 
 
 def _stage(chosen: Chosen, stage: int) -> list[_Block]:
@@ -153,8 +152,6 @@ def _stage(chosen: Chosen, stage: int) -> list[_Block]:
 
 def _block(x: Any, block: _Block) -> Any:
     """Applies an inverted residual: expand, depthwise, squeeze-excite, project, add."""
-    import keras
-
     y, wide = x, x.shape[-1] * block.expansion
     if block.expansion > 1:
         y = conv(y, f"{block.name}_expand", wide, 1, activation=block.activation)
@@ -163,7 +160,7 @@ def _block(x: Any, block: _Block) -> Any:
         y = _squeeze_excite(y, block.name)
     y = conv(y, block.name, block.width, 1, activation="")
     if block.stride == 1 and x.shape[-1] == block.width:
-        y = keras.layers.Add(name=f"{block.name}_add")([x, y])
+        y = add(x, y, block.name)
     return y
 
 
@@ -173,9 +170,13 @@ def _squeeze_excite(x: Any, name: str) -> Any:
     Reference:
         Hu et al. 2018, "Squeeze-and-Excitation Networks", equations 2 to 4; a hard sigmoid.
     """
+    name, channels = f"{name}_se", x.shape[-1]
+    if isinstance(x, Sketch):
+        squeezed = x.mean(keep=True).conv(multiple_of_8(channels / SQUEEZE), 1, 1, bias=True)
+        squeezed.conv(channels, 1, 1, bias=True)
+        return x
     import keras
 
-    name, channels = f"{name}_se", x.shape[-1]
     y = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_pool")(x)  # (B, 1, 1, C)
     y = keras.layers.Conv2D(multiple_of_8(channels / SQUEEZE), 1, name=f"{name}_reduce")(y)
     y = keras.layers.ReLU(name=f"{name}_relu")(y)

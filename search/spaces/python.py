@@ -88,6 +88,9 @@ class PythonSpace:
         """Returns nothing: see `smallest`."""
         return []
 
+    def count(self, chosen: dict[str, Any], data: Dataset) -> None:
+        """Returns None: only building tells."""
+
     def prepare(self, model: keras.Model, chosen: dict[str, Any], data: Dataset) -> None:
         """Does nothing: the function has done all."""
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from compress.data import Dataset
-from search.spaces._base import DeclaredSpace
+from search.spaces._base import DrawnSpace
 from search.spaces._blocks import (
     STRIDE_FROM,
     activate,
+    add,
+    bare_conv,
     check_images,
     classify,
     conv,
@@ -17,9 +19,10 @@ from search.spaces._blocks import (
     stages_within,
 )
 from search.spaces._choices import Choice, Chosen, pick, steps, whole
+from search.spaces._sketch import Sketch
 
 if TYPE_CHECKING:
-    import keras
+    pass
 
 MAX_STAGES = 4
 MAX_BLOCKS = 4
@@ -34,7 +37,7 @@ REDUCTIONS = {"plain": 1, "strided": 2, "pooled": 4}
 """By how much each stem divides the resolution."""
 
 
-class ResNet(DeclaredSpace):
+class ResNet(DrawnSpace):
     """stem -> stages (each halves the resolution, but the first) -> global average -> softmax.
 
     Choices: number of stages; kind of block (basic: two 3 x 3 convolutions; bottleneck:
@@ -100,13 +103,10 @@ class ResNet(DeclaredSpace):
             asked.append(whole(f"stage{stage}.blocks", 1, MAX_BLOCKS, there))
         return (*asked, steps("dropout", 0.4, 0.1))
 
-    def assemble(self, chosen: Chosen, data: Dataset) -> keras.Model:
-        """See `DeclaredSpace.assemble`."""
-        import keras
-
-        inputs = keras.Input(data.input_shape, name="image")
+    def net(self, x: Any, chosen: Chosen, data: Dataset) -> Any:
+        """See `DrawnSpace.net`."""
         early = chosen["preactivation"]
-        x = _stem(inputs, chosen["stem"], chosen["width"], early)
+        x = _stem(x, chosen["stem"], chosen["width"], early)
         for stage in range(1, chosen["stages"] + 1):
             width = multiple_of_8(chosen["width"] * chosen.get("growth", 1.0) ** (stage - 1))
             for index in range(chosen[f"stage{stage}.blocks"]):
@@ -116,16 +116,17 @@ class ResNet(DeclaredSpace):
                 x = make(x, name, _convolutions(chosen["block"], width, stride), stride)
         if early:
             x = activate(normalize(x, "last"), "last", "relu")
-        return classify(inputs, x, chosen["dropout"], data, self.name)
+        return classify(x, chosen["dropout"], data.task)
 
 
 def _stem(inputs: Any, stem: str, width: int, early: bool) -> Any:
-    import keras
-
-    stride = min(2, REDUCTIONS[stem])
     # the first pre-activation block normalizes by itself
-    x = _bare(inputs, "stem", width, 3, stride) if early else conv(inputs, "stem", width, 3, stride)
+    x = (bare_conv if early else conv)(inputs, "stem", width, 3, min(2, REDUCTIONS[stem]))
     if stem == "pooled":
+        if isinstance(x, Sketch):
+            return x.pool(2)
+        import keras
+
         x = keras.layers.MaxPooling2D(3, 2, "same", name="stem_pool")(x)
     return x
 
@@ -140,37 +141,25 @@ def _convolutions(block: str, width: int, stride: int) -> list[tuple[int, int, i
 
 def _late(x: Any, name: str, convolutions: list[tuple[int, int, int]], stride: int) -> Any:
     """Applies a block of convolution, normalization, ReLU; the last ReLU after the sum."""
-    import keras
-
     y, last = x, len(convolutions)
     for index, (width, kernel, step) in enumerate(convolutions, start=1):
         activation = "relu" if index < last else ""
         y = conv(y, f"{name}_conv{index}", width, kernel, step, activation)
     if x.shape[-1] != y.shape[-1] or stride != 1:
         x = conv(x, f"{name}_shortcut", y.shape[-1], 1, stride, activation="")
-    return activate(keras.layers.Add(name=f"{name}_add")([x, y]), name, "relu")
+    return activate(add(x, y, name), name, "relu")
 
 
 def _early(x: Any, name: str, convolutions: list[tuple[int, int, int]], stride: int) -> Any:
     """Applies a block of normalization, ReLU, convolution; nothing after the sum."""
-    import keras
-
     y = shared = activate(normalize(x, f"{name}_conv1"), f"{name}_conv1", "relu")
     for index, (width, kernel, step) in enumerate(convolutions, start=1):
         if index > 1:
             y = activate(normalize(y, f"{name}_conv{index}"), f"{name}_conv{index}", "relu")
-        y = _bare(y, f"{name}_conv{index}", width, kernel, step)
+        y = bare_conv(y, f"{name}_conv{index}", width, kernel, step)
     if x.shape[-1] != y.shape[-1] or stride != 1:
-        x = _bare(shared, f"{name}_shortcut", y.shape[-1], 1, stride)
-    return keras.layers.Add(name=f"{name}_add")([x, y])
-
-
-def _bare(x: Any, name: str, width: int, kernel: int, stride: int) -> Any:
-    import keras
-
-    return keras.layers.Conv2D(
-        width, kernel, stride, "same", use_bias=False, kernel_initializer="he_normal", name=name
-    )(x)
+        x = bare_conv(shared, f"{name}_shortcut", y.shape[-1], 1, stride)
+    return add(x, y, name)
 
 
 SPACE = ResNet()

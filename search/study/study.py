@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from search.folder.directory import SearchFolder
 from search.folder.records import COMPLETE, DUPLICATE, FAILED, LOST, Candidate
 from search.plan import SearchPlan
 from search.samplers import SAMPLERS
+from search.study.free_costs import free_knowledge
 from search.study.storage import open_storage, study_name
 from search.study.warm_start import ABOUT_ATTR, about, find_sources, first_of
 from search.trial import optimizers
@@ -226,18 +228,22 @@ def read_replay(path: Path) -> Candidate:
     return found
 
 
-def ask(study: optuna.Study, plan: SearchPlan, number: int | None = None) -> Any:
+def ask(
+    study: optuna.Study, plan: SearchPlan, number: int | None = None, data: Dataset | None = None
+) -> Any:
     """Asks for the next trial, with a sampler of its own.
 
     Args:
         study: The run's.
         plan: Its plan.
         number: Of the queued trial that is wanted; another comes where it is taken.
+        data: What the space's models are for: by them samplers know what candidates cost.
     """
     import optuna
     from optuna.trial import TrialState
 
-    study.sampler = sampler_for(study, plan.search.sampler, plan.seed)
+    known = {} if data is None else free_knowledge(plan, data)
+    study.sampler = sampler_for(study, plan.search.sampler, plan.seed, known)
     queued = (
         [] if number is None else study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
     )
@@ -251,15 +257,25 @@ def ask(study: optuna.Study, plan: SearchPlan, number: int | None = None) -> Any
     return study.ask()
 
 
-def sampler_for(study: optuna.Study, name: str, seed: int) -> Any:
+def sampler_for(
+    study: optuna.Study, name: str, seed: int, known: Mapping[str, Any] | None = None
+) -> Any:
     """Returns the sampler of the next trial, seeded by the plan's seed and the trials begun.
 
     Worker processes come and go; a sampler seeded once a process would repeat itself in
     each new one.
+
+    Args:
+        study: The run's.
+        name: Of the sampler.
+        seed: The plan's.
+        known: What those are given that know a space; see `search.study.free_costs`.
     """
     from optuna.trial import TrialState
 
     # queued trials are not asked for yet: with them two asks would have the same count
     waiting = TrialState.WAITING
     count = sum(trial.state != waiting for trial in study.get_trials(deepcopy=False))
-    return SAMPLERS[name]((seed * 1_000_003 + count) % 2**31)
+    make = SAMPLERS[name]
+    more = known if known and getattr(make, "KNOWS_SPACE", False) else {}
+    return make((seed * 1_000_003 + count) % 2**31, **more)

@@ -18,6 +18,7 @@ from compress.train import train
 from search.folder.directory import SearchFolder
 from search.folder.records import COMPLETE, DUPLICATE, FAILED, REJECTED, STOPPED, Candidate
 from search.plan import SearchPlan
+from search.samplers import NOTE_ATTR
 from search.trial import optimizers
 from search.trial.costs import find_costs, over_limit, report_excess, report_preferences
 from search.trial.early_stopping import Following, PretrainedBaseline
@@ -144,9 +145,15 @@ def evaluate(
         best_epoch=result.best_epoch,
         history=tuple(asdict(record) for record in result.history),
         seconds=time.perf_counter() - began,
-        notes=(*inherited, *result.notes, *following.notes),
+        notes=(*_sampled(trial), *inherited, *result.notes, *following.notes),
     )
     return _written(folder, candidate)
+
+
+def _sampled(trial: optuna.Trial) -> tuple[str, ...]:
+    """Returns what the sampler has to say of the trial's choices."""
+    told = trial.study._storage.get_trial(trial._trial_id).system_attrs.get(NOTE_ATTR)
+    return () if told is None else (str(told),)
 
 
 def _written(folder: SearchFolder, candidate: Candidate) -> Candidate:

@@ -54,6 +54,10 @@ class TestGP(SamplerContract):
     name = "gp"
 
 
+class TestPareto(SamplerContract):
+    name = "pareto"
+
+
 class TestCmaEs(SamplerContract):
     name = "cmaes"
 

@@ -311,7 +311,7 @@ def test_a_worker_does_not_train_over_a_finished_candidate(
     """The journal is removed while the run goes on: nobody has made the study anew yet."""
     folder = lost(None)
     before = files(folder)
-    worker: Any = SimpleNamespace(folder=folder, plan=PLAN, _study=None)
+    worker: Any = SimpleNamespace(folder=folder, plan=PLAN, _study=None, data=None)
     with pytest.raises(RunFailed, match="The study has lost candidate 0000, which is finished"):
         Worker._trial(worker, None)
     assert files(folder) == before

@@ -1,0 +1,154 @@
+"""Samplers on NAS-Bench-Macro, where the whole front is known: nothing is trained here.
+
+    python -m benchmarks.search_nas_table --table nas-bench-macro_cifar10.json
+        [--seeds 0,1,...,19] [--trials 200] [--reads mean,one] [--resume FILE]
+        [pareto tpe greedy evolution nsga2 random]
+
+6,561 networks of eight layers, each trained three times on CIFAR-10 by the table's authors (Su et
+al. 2021, "Prioritized Architecture Sampling with Monto-Carlo Tree Search"; the file
+nas-bench-macro_cifar10.json of github.com/xiusu/NAS-Bench-Macro). A sampler is told accuracy and
+FLOPs: the mean of the three trainings ("mean"), or one of them at random ("one"). Shown: the
+hypervolume of what it tried as a share of the whole table's, by mean accuracy above 80 % and by
+FLOPs below the largest. `pareto` is given the FLOPs of all networks beforehand, as a search gives
+it those of its own; no first trials are queued.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from benchmarks._common import Benchmark, seed_list, table
+from benchmarks._stored import Stored
+from compress.core.pareto import hypervolume
+
+NAMES = ("pareto", "tpe", "greedy", "evolution", "nsga2", "random")
+READS = {"mean": "mean of three trainings", "one": "one training of three"}
+AT = (25, 50, 100, 200)
+FLOOR = 80.0
+LAYERS, KINDS = 8, ("0", "1", "2")
+"""Identity, MobileNet blocks of expansion 3 and kernel 3, and of 6 and 5."""
+KNOWS = "pareto"
+
+Networks = Mapping[str, Mapping[str, Any]]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("samplers", nargs="*", default=NAMES)
+    parser.add_argument("--table", type=Path, help="nas-bench-macro_cifar10.json")
+    parser.add_argument("--trials", type=int, default=max(AT))
+    parser.add_argument("--reads", type=lambda text: tuple(text.split(",")), default=tuple(READS))
+    seed_list(parser, range(20))
+
+
+def run(given: argparse.Namespace, stored: Stored) -> None:
+    """Searches with every sampler, seed and way of reading."""
+    if given.table is None or not given.table.is_file():
+        stored.result["not run"] = "the table is missing: give it by --table"
+        print(stored.result["not run"])
+        return
+    networks: Networks = json.loads(given.table.read_text("utf-8"))
+    runs: dict[str, dict[str, Any]] = stored.result.setdefault("runs", {})
+    for reads in given.reads:
+        for name in given.samplers:
+            found = runs.setdefault(f"{name}, {reads}", {})
+            for seed in given.seeds:
+                if str(seed) in found:
+                    continue
+                began = time.perf_counter()
+                tried = searched(networks, name, seed, given.trials, reads)
+                seconds = (time.perf_counter() - began) / given.trials
+                found[str(seed)] = {"shares": shares(networks, tried), "ask": seconds}
+                stored.save(runs=runs)
+            print(f"{name}, {reads}: {_medians(found)}", flush=True)
+
+
+def searched(networks: Networks, name: str, seed: int, trials: int, reads: str) -> list[str]:
+    """Returns the networks that a sampler tries, in order."""
+    import optuna
+
+    from search.samplers import SAMPLERS
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    space = {f"layer{place}": optuna.distributions.CategoricalDistribution(KINDS)
+             for place in range(LAYERS)}  # fmt: skip
+
+    def cost(chosen: Mapping[str, Any]) -> tuple[float]:
+        return (float(networks[key_of(chosen)]["flops"]),)
+
+    more: dict[str, Any] = {"space": space, "costs": cost} if name == KNOWS else {}
+    rng = np.random.default_rng(seed)
+    tried = []
+    for number in range(trials):
+        study.sampler = SAMPLERS[name]((seed * 1_000_003 + number) % 2**31, **more)
+        trial = study.ask(space)
+        key = key_of(trial.params)
+        network = networks[key]
+        once = network["test_acc"][int(rng.integers(3))]
+        study.tell(trial, [network["mean_acc"] if reads == "mean" else once, network["flops"]])
+        tried.append(key)
+    return tried
+
+
+def key_of(chosen: Mapping[str, Any]) -> str:
+    """Returns what the table calls a network."""
+    return "".join(chosen[f"layer{place}"] for place in range(LAYERS))
+
+
+def shares(networks: Networks, tried: Sequence[str]) -> dict[str, float]:
+    """Returns the share of the whole front's hypervolume after so many trials."""
+    worst = np.array([-FLOOR, max(item["flops"] for item in networks.values())])
+
+    def volume(keys: Sequence[str]) -> float:
+        rows = [[-networks[key]["mean_acc"], networks[key]["flops"]] for key in keys]
+        return hypervolume(np.array(rows), worst)
+
+    whole = volume(list(networks))
+    return {str(count): volume(tried[:count]) / whole for count in AT if count <= len(tried)}
+
+
+def _medians(found: Mapping[str, Any]) -> dict[str, float]:
+    counts = next(iter(found.values()))["shares"]
+    return {count: round(median(run["shares"][count] for run in found.values()), 4)
+            for count in counts}  # fmt: skip
+
+
+def told(result: dict[str, Any]) -> str | None:
+    """Medians over seeds, with the worst seed, by sampler and way of reading."""
+    if "runs" not in result:
+        return None
+    rows, counts = [], list[str]()
+    for key, found in result["runs"].items():
+        name, _, reads = key.partition(", ")
+        middle = _medians(found)
+        counts = list(middle)
+        cells = [
+            f"{middle[count]:.3f} ({min(run['shares'][count] for run in found.values()):.3f})"
+            for count in counts
+        ]
+        asks = [1000 * run["ask"] for run in found.values()]
+        rows.append([f"`{name}`", READS[reads], str(len(found)), *cells, f"{median(asks):.0f} ms"])
+    head = ["sampler", "told", "seeds", *(f"after {count} trials" for count in counts)]
+    return table([*head, "an ask, mean"], rows)
+
+
+BENCHMARK = Benchmark(
+    "search_nas_table", __doc__, run, {"shares": told}, arguments,
+    resumable=True, grows=("seeds", "samplers", "reads"), seeds=tuple(range(20)),
+)  # fmt: skip
+
+
+def main() -> None:
+    BENCHMARK.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""What a search knows of its candidates before any is built: for samplers that can use it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from compress.data import Dataset
+from search.plan import SearchPlan
+from search.spaces import DeclaredSpace
+from search.trial.costs import Costs, over_limit
+from search.trial.pruners import rung_attr
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+
+def free_knowledge(plan: SearchPlan, data: Dataset) -> dict[str, Any]:
+    """Returns what samplers that know a space are given besides their seed.
+
+    Args:
+        plan: Space, limits, objectives, rungs.
+        data: What the models are for.
+
+    Returns:
+        "curves"; of a space that declares its choices "space"; where it counts them without
+        building them "costs" (both as `search.samplers.pareto.ParetoSampler` takes them).
+    """
+    space = plan.search.made_space
+    found: dict[str, Any] = {"curves": _curves(plan)}
+    if not isinstance(space, DeclaredSpace):
+        return found
+    found["space"] = space.choices(data)
+    if space.count(space.smallest(data), data) is not None:
+        found["costs"] = _costs(plan, space, data)
+    return found
+
+
+def _costs(
+    plan: SearchPlan, space: DeclaredSpace, data: Dataset
+) -> Callable[[dict[str, Any]], tuple[float, ...] | None]:
+    """Returns what counts candidates; None of those that are above a limit."""
+    options = plan.search
+
+    def costs(chosen: dict[str, Any]) -> tuple[float, ...] | None:
+        counted = space.count(chosen, data)
+        assert counted is not None, "the smallest one was counted"
+        known = Costs(*counted)
+        if over_limit(known, options):
+            return None
+        values = (getattr(known, name) for name in options.costs)
+        return tuple(math.nan if value is None else float(value) for value in values)
+
+    return costs
+
+
+def _curves(plan: SearchPlan) -> Callable[[FrozenTrial], Mapping[int, float]]:
+    """Returns what reads the qualities that trials had at the rungs of the stopping rule."""
+    names = {epoch: rung_attr(epoch) for epoch in plan.rungs()}
+
+    def curves(trial: FrozenTrial) -> Mapping[int, float]:
+        attrs = trial.user_attrs
+        return {epoch: float(attrs[name]) for epoch, name in names.items() if name in attrs}
+
+    return curves
