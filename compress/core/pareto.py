@@ -31,8 +31,24 @@ def front_mask(losses: Losses) -> npt.NDArray[np.bool_]:
 
     Returns:
         (n,), True on the front.
+
+    Reference:
+        Kung, Luccio & Preparata 1975, "On Finding the Maxima of a Set of Vectors": in
+        lexicographic order a row is dominated by earlier ones alone.
     """
-    return np.asarray(~_domination(losses).any(axis=0), np.bool_)
+    rows, places = np.unique(losses, axis=0, return_inverse=True)
+    if len(rows) == 0:
+        return np.zeros(0, np.bool_)
+    if rows.shape[1] <= 2:
+        lowest = np.minimum.accumulate(rows[:, -1])
+        alone = np.concatenate([[True], rows[1:, -1] < lowest[:-1]])
+    else:
+        alone, front = np.zeros(len(rows), np.bool_), rows[:0]
+        for place, row in enumerate(rows):
+            if not (front <= row).all(axis=1).any():
+                alone[place] = True
+                front = np.concatenate([front, row[np.newaxis]])
+    return np.asarray(alone[places.ravel()], np.bool_)
 
 
 def nondominated_ranks(losses: Losses) -> npt.NDArray[np.int64]:

@@ -196,7 +196,7 @@ def test_a_killed_workers_trial_is_tried_again(tmp_path: Path) -> None:
     items = records(folder).values()
     assert all(item["state"] in ("complete", "stopped") for item in items)
     assert len(trained(folder)) == 4
-    assert "worker died (signal SIGKILL); tried again as " in (folder / "log.txt").read_text()
+    assert "worker died (signal SIGKILL); it runs again as " in (folder / "log.txt").read_text()
 
 
 def test_ctrl_c_stops_and_says_how_to_go_on(tmp_path: Path) -> None:

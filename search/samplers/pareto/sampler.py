@@ -25,6 +25,7 @@ STARTUP = 8
 """Trials with values before anything is predicted, spread over the costs."""
 POOL = 1000
 """Candidates that a trial is chosen from, half of them near the front."""
+_UNASKED = object()
 CHANGES = 3
 """Choices at most by which those differ from a member of the front."""
 POOR = 0.2
@@ -74,13 +75,14 @@ class ParetoSampler(StatelessSampler):
         super().__init__(seed)
         self._space = space if isinstance(space, Mapping) else tuple(space or ())
         self._costs, self._curves = costs, curves
+        self._read: tuple[int, History] | None = None
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """Returns all parameters that the space or told trials have; see `BaseSampler`."""
-        history = History.of(study, trial, self._curves)
-        found = Questions(self._space, history.distributions).distributions
+        self._read = trial.number, History.of(study, trial, self._curves)
+        found = Questions(self._space, self._read[1].distributions).distributions
         return {name: item for name, item in found.items() if not item.single()}
 
     def sample_relative(
@@ -89,7 +91,10 @@ class ParetoSampler(StatelessSampler):
         """Returns the choices that promise most; see `BaseSampler`."""
         if not search_space:
             return {}
-        history = History.of(study, trial, self._curves)
+        # Optuna asks for both in a row: ten thousand trials are gone through once
+        if self._read is None or self._read[0] != trial.number:
+            self._read = trial.number, History.of(study, trial, self._curves)
+        history, self._read = self._read[1], None
         questions = Questions(self._space, history.distributions)
         rng = self._generator(trial)
         if len(history.ended) < STARTUP:
@@ -105,7 +110,7 @@ class ParetoSampler(StatelessSampler):
     ) -> Choices:
         """Returns a candidate at a place of its own among the costs of random ones."""
         pool, costs = self._affordable([questions.drawn(rng) for _ in range(POOL // 4)], history)
-        pool, costs = _new(pool, costs, history)
+        pool, costs = _new(pool, costs, history, questions)
         if not pool:
             return questions.drawn(rng)
         if costs.shape[1] == 0 or not np.isfinite(costs[:, 0]).all():
@@ -121,7 +126,7 @@ class ParetoSampler(StatelessSampler):
         losses = np.concatenate([-history.qualities[:, None], history.costs], 1)
         front = np.flatnonzero(front_mask(losses))
         pool, costs = self._affordable(self._drawn(questions, history, front, rng), history)
-        pool, costs = _new(pool, costs, history)
+        pool, costs = _new(pool, costs, history, questions)
         if not pool:
             return questions.drawn(rng), ""
         found = promise(questions, history, front, pool, costs, self._costs_of, rng)
@@ -165,20 +170,23 @@ class ParetoSampler(StatelessSampler):
         return found
 
 
-def _new(pool: list[Choices], costs: Numbers, history: History) -> tuple[list[Choices], Numbers]:
+def _new(
+    pool: list[Choices], costs: Numbers, history: History, questions: Questions
+) -> tuple[list[Choices], Numbers]:
     """Returns the candidates that are not among the trials, each once."""
-    seen = {_key(trial.params) for trial in history.everything}
+    names = tuple(questions.distributions)
+
+    def key(chosen: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(chosen.get(name, _UNASKED) for name in names)
+
+    seen = {key(trial.params) for trial in history.everything}
     kept = []
     for place, chosen in enumerate(pool):
-        key = _key(chosen)
-        if key not in seen:
-            seen.add(key)
+        own = key(chosen)
+        if own not in seen:
+            seen.add(own)
             kept.append(place)
     return [pool[place] for place in kept], costs[kept]
-
-
-def _key(chosen: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((name, repr(value)) for name, value in chosen.items()))
 
 
 def _van_der_corput(number: int) -> float:

@@ -232,7 +232,7 @@ def test_a_full_disk_ends_the_run_and_memory_only_the_try(tmp_path: Path) -> Non
     items = records(tmp_path / "r")
     assert [item["state"] for item in items.values()] == ["complete"] * 3
     assert [item["choices"]["units"] for item in items.values()].count(7) == 1
-    assert "with nothing running beside it" in (tmp_path / "r" / "log.txt").read_text()
+    assert "will run with nothing beside it" in (tmp_path / "r" / "log.txt").read_text()
     states = [trial.state for trial in study(tmp_path / "r").trials]
     assert states.count(TrialState.COMPLETE) == 3
     assert {TrialState.RUNNING, TrialState.WAITING}.isdisjoint(states)
