@@ -261,9 +261,12 @@ def test_mutated_journals(
 
 
 @pytest.mark.slow
-def test_many_mutated_journals(run: SearchFolder, tmp_path: Path, digits: Dataset) -> None:
+@pytest.mark.parametrize("seeds", [(84, 600), pytest.param((600, 1400), marks=pytest.mark.matrix)])
+def test_many_mutated_journals(
+    seeds: tuple[int, int], run: SearchFolder, tmp_path: Path, digits: Dataset
+) -> None:
     content = run.journal.read_bytes()
-    for seed in range(84, 1400):
+    for seed in range(*seeds):
         folder = SearchFolder(tmp_path / str(seed))
         folder.claim("run", PLAN)
         for path in run.candidates.iterdir():
