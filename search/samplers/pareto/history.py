@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Numbers = npt.NDArray[np.float64]
 Curves = Callable[["FrozenTrial"], Mapping[int, float]]
 """What is known of a trial's quality on the way: epoch -> quality."""
-FEWEST = 5
+FEWEST = 3
 """Trials that ended by which it is judged what is still to come of a stopped one."""
 
 

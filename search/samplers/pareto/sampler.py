@@ -9,7 +9,7 @@ import numpy as np
 
 from compress.core.pareto import front_mask
 from search.samplers._base import NOTE_ATTR, StatelessSampler
-from search.samplers.pareto.history import Curves, History, Numbers, reported
+from search.samplers.pareto.history import FEWEST, Curves, History, Numbers, reported
 from search.samplers.pareto.promise import promise
 from search.samplers.pareto.questions import Choices, Question, Questions
 
@@ -22,7 +22,7 @@ Costs = Callable[[Choices], Sequence[float] | None]
 """Complete choices -> what they cost, by objective behind the first, NaN where that is not known
 before training; None: they are not to be tried."""
 STARTUP = 8
-"""Trials with values before anything is predicted, spread over the costs."""
+"""Trials that tell something before anything is predicted, spread over the costs."""
 POOL = 1000
 """Candidates that a trial is chosen from, half of them near the front."""
 _UNASKED = object()
@@ -97,7 +97,8 @@ class ParetoSampler(StatelessSampler):
         history, self._read = self._read[1], None
         questions = Questions(self._space, history.distributions)
         rng = self._generator(trial)
-        if len(history.ended) < STARTUP:
+        told = len(history.ended) + len(history.stopped)
+        if told < STARTUP or len(history.ended) < FEWEST:
             chosen = self._spread(questions, history, trial.number, rng)
         else:
             chosen, note = self._promising(questions, history, rng)
