@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from compress.core.errors import RunFailed
 from compress.data import Dataset
 from compress.run.directory import LOG
@@ -20,9 +18,6 @@ from search.study.past import Past
 from search.study.recovery import recover
 from search.trial.costs import NAMES, limits
 from search.trial.retrain import promote_best
-
-if TYPE_CHECKING:
-    pass
 
 
 def search_front(

@@ -87,7 +87,10 @@ def back(u: Singles, weights: Numbers) -> Singles:
 
 
 def gram(rows: Floats) -> Numbers:
-    """Returns rows' x rows, (systems, columns, columns), in their own precision within a block."""
+    """Returns rows' x rows, (systems, columns, columns); sums are of the rows' own precision.
+
+    Where systems lie last in memory, within a block.
+    """
     patches = _channels_last(rows)
     if patches is None:
         return np.asarray(rows.transpose(0, 2, 1) @ rows, np.float64)

@@ -92,11 +92,37 @@ def losses_of(study: optuna.Study, trials: Sequence[FrozenTrial]) -> Losses:
     Returns:
         (trials, objectives).
     """
-    losses = np.array([trial.values for trial in trials], float)
-    losses = losses.reshape(len(trials), len(study.directions))
-    for column, direction in enumerate(study.directions):
-        if direction is StudyDirection.MAXIMIZE:
-            losses[:, column] *= -1
-        elif (losses[:, column] > 0).all():
-            losses[:, column] = np.log(losses[:, column])
-    return np.asarray(losses.clip(-HUGE, HUGE), np.float64)
+    values = np.array([trial.values for trial in trials], float)
+    values = values.reshape(len(trials), len(study.directions))
+    return Scales(study.directions, values).losses(values)
+
+
+class Scales:
+    """How the objectives of a study become losses: see `losses_of`.
+
+    Args:
+        directions: Of the objectives.
+        values: Of completed trials, (trials, objectives): they say what is a cost.
+    """
+
+    def __init__(self, directions: Sequence[StudyDirection], values: Losses) -> None:
+        self._falls = [direction is not StudyDirection.MAXIMIZE for direction in directions]
+        self._costs = [
+            falls and bool((column > 0).all())
+            for falls, column in zip(self._falls, values.T, strict=True)
+        ]
+
+    def losses(self, values: npt.ArrayLike, first: int = 0) -> Losses:
+        """Returns losses; NaN stays.
+
+        Args:
+            values: (n, objectives from the first on).
+            first: Place of the objective of the first column.
+        """
+        found = np.array(values, np.float64)
+        for column in range(found.shape[1]):
+            if not self._falls[first + column]:
+                found[:, column] *= -1
+            elif self._costs[first + column]:
+                found[:, column] = np.log(np.maximum(found[:, column], 1 / HUGE))
+        return found.clip(-HUGE, HUGE)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from compress.data import Dataset
 from compress.task import Regression, Task
 from search.spaces._choices import Choice, Chosen, between, choose, extreme
-from search.spaces._sketch import Sketch, counted
+from search.spaces._sketch import Sketch
 
 if TYPE_CHECKING:
     import keras
@@ -191,7 +191,7 @@ class DrawnSpace(DeclaredSpace):
 
     def count(self, chosen: Chosen, data: Dataset) -> tuple[int, int]:
         """See `Space.count`."""
-        tally = self.net(counted(data.input_shape), chosen, data).tally
+        tally = self.net(Sketch(tuple(data.input_shape)), chosen, data).tally
         return tally.macs, tally.params
 
 

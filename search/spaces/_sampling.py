@@ -15,6 +15,7 @@ from optuna.distributions import BaseDistribution
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.measure import count_macs
+from search.samplers._conditions import deciding
 from search.samplers._distributions import value_count
 from search.spaces._choices import Chosen
 
@@ -138,17 +139,12 @@ def condition(name: str, samples: Sequence[Sample]) -> str:
     A parameter that was asked before it and whose values differ between the samples with
     and without it is named as the likely reason.
     """
-    asked = [item for item in samples if name in item.chosen]
-    if len(asked) == len(samples):
+    count = sum(name in item.chosen for item in samples)
+    if count == len(samples):
         return ""
-    seen = f"{len(asked)} of {len(samples)} samples"
-    for other in asked[0].chosen:
-        if other == name:
-            break
-        if not all(other in item.chosen for item in asked):
-            continue
-        values = {item.chosen[other] for item in asked}
-        without = {item.chosen.get(other) for item in samples if name not in item.chosen}
-        if not values & without:
-            return f"{other} = {' or '.join(map(str, sorted(values, key=str)))} ({seen})"
-    return seen
+    seen = f"{count} of {len(samples)} samples"
+    found = deciding(name, [item.chosen for item in samples])
+    if found is None:
+        return seen
+    other, values = found
+    return f"{other} = {' or '.join(map(str, sorted(values, key=str)))} ({seen})"

@@ -7,7 +7,6 @@ MACs and parameters are known within microseconds, and there is one description 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -78,8 +77,3 @@ class Sketch:
     def _count(self, macs: int, weights: int, biases: int = 0) -> None:
         self.tally.macs += macs
         self.tally.params += weights + biases
-
-
-def counted(shape: Sequence[int]) -> Sketch:
-    """Returns an input to draw on."""
-    return Sketch(tuple(shape))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compress.data import Dataset
 from search.spaces._base import DrawnSpace
@@ -18,9 +18,6 @@ from search.spaces._blocks import (
     stages_within,
 )
 from search.spaces._choices import Choice, Chosen, pick, steps, whole
-
-if TYPE_CHECKING:
-    pass
 
 MAX_STAGES = 3
 STEM_WIDTHS = (8, 16, 24)

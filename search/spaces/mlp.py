@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compress.core.errors import InputError
 from compress.data import Dataset
@@ -11,9 +11,6 @@ from search.spaces._base import DrawnSpace, head
 from search.spaces._blocks import normalize
 from search.spaces._choices import Choice, Chosen, pick, steps, whole
 from search.spaces._sketch import Sketch
-
-if TYPE_CHECKING:
-    pass
 
 MAX_LAYERS = 4
 WIDTHS = (16, 32, 64, 128, 256, 512)

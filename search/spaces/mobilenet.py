@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compress.data import Dataset
 from search.spaces._base import DrawnSpace
@@ -19,9 +19,6 @@ from search.spaces._blocks import (
 )
 from search.spaces._choices import Choice, Chosen, pick, steps, whole
 from search.spaces._sketch import Sketch
-
-if TYPE_CHECKING:
-    pass
 
 WIDTHS = (16, 24, 40, 80, 160)
 """Channels of each stage at width 1, as in MobileNetV3."""

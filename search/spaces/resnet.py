@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compress.data import Dataset
 from search.spaces._base import DrawnSpace
@@ -20,9 +20,6 @@ from search.spaces._blocks import (
 )
 from search.spaces._choices import Choice, Chosen, pick, steps, whole
 from search.spaces._sketch import Sketch
-
-if TYPE_CHECKING:
-    pass
 
 MAX_STAGES = 4
 MAX_BLOCKS = 4

@@ -40,19 +40,21 @@ def free_knowledge(plan: SearchPlan, data: Dataset) -> dict[str, Any]:
 def _costs(
     plan: SearchPlan, space: DeclaredSpace, data: Dataset
 ) -> Callable[[dict[str, Any]], tuple[float, ...] | None]:
-    """Returns what counts candidates; None of those that are above a limit."""
+    """Returns what counts candidates; None of those above a limit, or beyond a soft one."""
     options = plan.search
 
-    def costs(chosen: dict[str, Any]) -> tuple[float, ...] | None:
-        counted = space.count(chosen, data)
-        assert counted is not None, "the smallest one was counted"
-        known = Costs(*counted)
-        if over_limit(known, options):
+    def counted(chosen: dict[str, Any]) -> tuple[float, ...] | None:
+        found = space.count(chosen, data)
+        assert found is not None, "the smallest one was counted"
+        known = Costs(*found)
+        costs = {name: value for name, value in vars(known).items() if value is not None}
+        soft = (item for item in options.prefer if item.name in costs)
+        if over_limit(known, options) or not all(item.holds(costs[item.name]) for item in soft):
             return None
         values = (getattr(known, name) for name in options.costs)
         return tuple(math.nan if value is None else float(value) for value in values)
 
-    return costs
+    return counted
 
 
 def _curves(plan: SearchPlan) -> Callable[[FrozenTrial], Mapping[int, float]]:

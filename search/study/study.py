@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -242,7 +243,7 @@ def ask(
     import optuna
     from optuna.trial import TrialState
 
-    known = {} if data is None else free_knowledge(plan, data)
+    known = None if data is None else partial(free_knowledge, plan, data)
     study.sampler = sampler_for(study, plan.search.sampler, plan.seed, known)
     queued = (
         [] if number is None else study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
@@ -258,7 +259,7 @@ def ask(
 
 
 def sampler_for(
-    study: optuna.Study, name: str, seed: int, known: Mapping[str, Any] | None = None
+    study: optuna.Study, name: str, seed: int, known: Callable[[], Mapping[str, Any]] | None = None
 ) -> Any:
     """Returns the sampler of the next trial, seeded by the plan's seed and the trials begun.
 
@@ -269,7 +270,7 @@ def sampler_for(
         study: The run's.
         name: Of the sampler.
         seed: The plan's.
-        known: What those are given that know a space; see `search.study.free_costs`.
+        known: Returns what those are given that know a space; see `search.study.free_costs`.
     """
     from optuna.trial import TrialState
 
@@ -277,5 +278,5 @@ def sampler_for(
     waiting = TrialState.WAITING
     count = sum(trial.state != waiting for trial in study.get_trials(deepcopy=False))
     make = SAMPLERS[name]
-    more = known if known and getattr(make, "KNOWS_SPACE", False) else {}
+    more = known() if known and getattr(make, "KNOWS_SPACE", False) else {}
     return make((seed * 1_000_003 + count) % 2**31, **more)

@@ -8,18 +8,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from search.samplers._base import HUGE
+from search.samplers._base import Losses, Scales
 
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
+    from optuna.study import StudyDirection
     from optuna.trial import FrozenTrial
 
-Numbers = npt.NDArray[np.float64]
 Curves = Callable[["FrozenTrial"], Mapping[int, float]]
 """What is known of a trial's quality on the way: epoch -> quality."""
 FEWEST = 3
@@ -29,6 +27,21 @@ FEWEST = 3
 def reported(trial: FrozenTrial) -> Mapping[int, float]:
     """Returns what a trial has reported to Optuna itself."""
     return trial.intermediate_values
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """What was to be expected of a trial that was stopped.
+
+    Attributes:
+        trial: The trial.
+        quality: The mean, higher is better.
+        variance: Of it.
+    """
+
+    trial: FrozenTrial
+    quality: float
+    variance: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,73 +80,59 @@ class History:
         return cls(ended, stopped, running, study.directions, curves)
 
     @property
-    def everything(self) -> list[FrozenTrial]:
-        """All trials that have choices."""
-        return [*self.ended, *self.stopped, *self.running]
+    def told(self) -> list[FrozenTrial]:
+        """Trials that were asked all there was to ask, and told something of it."""
+        return [*self.ended, *self.stopped]
 
     @cached_property
     def distributions(self) -> dict[str, BaseDistribution]:
         """Of all parameters that trials were asked."""
         found: dict[str, BaseDistribution] = {}
-        for trial in self.everything:
+        for trial in (*self.told, *self.running):
             found |= trial.distributions
         return found
 
     @cached_property
-    def sign(self) -> float:
-        """1 where the first objective is to rise."""
-        return 1.0 if self.directions[0] is StudyDirection.MAXIMIZE else -1.0
+    def _values(self) -> Losses:
+        values = np.array([trial.values for trial in self.ended], np.float64)
+        return values.reshape(len(self.ended), len(self.directions))
 
     @cached_property
-    def qualities(self) -> Numbers:
-        """Of the ended trials, higher is better."""
-        found = np.array([trial.values[0] for trial in self.ended], float)
-        return np.asarray((self.sign * found).clip(-HUGE, HUGE))
+    def _scales(self) -> Scales:
+        return Scales(self.directions, self._values)
 
     @cached_property
-    def costs(self) -> Numbers:
-        """Of the ended trials as `scaled` gives them, (ended, costs)."""
-        return self.scaled(np.array([trial.values[1:] for trial in self.ended], float))
+    def losses(self) -> Losses:
+        """Of the ended trials, see `search.samplers._base.losses_of`, (ended, objectives)."""
+        return self._scales.losses(self._values)
 
-    @cached_property
-    def _logarithmic(self) -> list[bool]:
-        values = np.array([trial.values[1:] for trial in self.ended], float)
-        values = values.reshape(len(self.ended), len(self.directions) - 1)
-        return [
-            direction is StudyDirection.MINIMIZE and bool((column > 0).all())
-            for direction, column in zip(self.directions[1:], values.T, strict=True)
-        ]
-
-    def scaled(self, costs: Numbers) -> Numbers:
-        """Returns costs, lower is better; of positive ones the logarithms, as they span orders.
+    def cost_losses(self, costs: Losses) -> Losses:
+        """Returns costs as `losses` has them.
 
         Args:
             costs: (trials, costs), as the study knows them; NaN stays.
         """
-        found = np.array(costs, float).reshape(-1, len(self.directions) - 1)
-        for column, direction in enumerate(self.directions[1:]):
-            if direction is StudyDirection.MAXIMIZE:
-                found[:, column] *= -1
-            elif self._logarithmic[column]:
-                found[:, column] = np.log(np.maximum(found[:, column], 1e-3))
-        return found.clip(-HUGE, HUGE)
+        return self._scales.losses(costs, first=1)
 
-    def foretold(self) -> list[tuple[FrozenTrial, float, float]]:
-        """Returns stopped trials with the quality that was to be expected, and its variance.
+    def foretold(self) -> list[Foretold]:
+        """Returns stopped trials with the quality that was to be expected.
 
         From a trial's last rung on, as much is to come as came of those that went on, on the
         average; its variance is theirs. Where too few went on nothing is foretold.
         """
         reached: dict[int, list[float]] = {}
-        for trial, quality in zip(self.ended, self.qualities, strict=True):
+        for trial, loss in zip(self.ended, self.losses[:, 0], strict=True):
             for epoch, value in self.curves(trial).items():
-                reached.setdefault(epoch, []).append(float(quality) - self.sign * value)
+                reached.setdefault(epoch, []).append(self._quality(value) + float(loss))
         found = []
         for trial in self.stopped:
-            curve = self.curves(trial)
-            last = max(curve)
-            gains = reached.get(last, [])
-            if len(gains) >= FEWEST:
-                value = self.sign * curve[last] + float(np.mean(gains))
-                found.append((trial, value, float(np.var(gains))))
+            last, value = max(self.curves(trial).items())
+            # what was lost from there on
+            lost = reached.get(last, [])
+            if len(lost) >= FEWEST:
+                quality = self._quality(value) - float(np.mean(lost))
+                found.append(Foretold(trial, quality, float(np.var(lost))))
         return found
+
+    def _quality(self, value: float) -> float:
+        return -float(self._scales.losses([[value]])[0, 0])

@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from compress.core.blas import one_blas_thread
+from search.samplers._base import Losses
 from search.samplers.pareto.encoding import Encoding
-from search.samplers.pareto.history import History, Numbers
 from search.samplers.pareto.improvement import expected_improvement
 from search.samplers.pareto.predictor import Predictor
-from search.samplers.pareto.questions import Choices, Questions
+from search.samplers.pareto.questions import Choices
 
-MOST = 300
-"""Told trials that are predicted from: the front, and others at random."""
+Numbers = npt.NDArray[np.float64]
 MARGIN = 0.1
 """The worst point that counts lies so far behind the worst of the front, in its ranges."""
+
+
+@dataclass(frozen=True, eq=False)
+class Priced:
+    """Choices and what they cost.
+
+    Attributes:
+        choices: Complete.
+        costs: Lower is better, (choices, costs); NaN where it is not known.
+    """
+
+    choices: Sequence[Choices]
+    costs: Losses
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """Choices and what came of them, or was to be expected.
+
+    Attributes:
+        priced: The choices; those of ended trials have all costs.
+        quality: Higher is better, (choices,).
+        noise: Variance of the quality beyond that of every training, (choices,).
+    """
+
+    priced: Priced
+    quality: Numbers
+    noise: Numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,61 +63,49 @@ class Promise:
 
 @one_blas_thread()  # several would wait for each other longer than these matrices take
 def promise(
-    questions: Questions,
-    history: History,
-    front: Any,
-    pool: Sequence[Choices],
-    costs: Numbers,
-    costs_of: Callable[[Sequence[Choices], int], Numbers],
+    encoding: Encoding,
+    pool: Priced,
+    ended: Told,
+    stopped: Told,
+    running: Priced,
+    front: int,
     rng: np.random.Generator,
 ) -> Promise:
     """Predicts what candidates are worth, and what they would add to the front.
 
     Args:
-        questions: What is asked.
-        history: What was told; at least two trials have ended.
-        front: Places of ended trials on the front.
+        encoding: Of the choices.
         pool: Candidates.
-        costs: Theirs, as the study knows them, NaN where they are not known.
-        costs_of: Gives those of others.
+        ended: Told trials, at least two; those on the front come first.
+        stopped: Trials of which only the beginning is known.
+        running: What is being tried.
+        front: How many of the ended trials are on the front.
         rng: Draws.
     """
-    others = np.setdiff1d(np.arange(len(history.ended)), front)
-    kept = np.concatenate([front, rng.permutation(others)])[:MOST]
-    foretold = history.foretold()[-MOST // 2 :]
-    ended = [history.ended[place].params for place in kept]
-    stopped = [trial.params for trial, _, _ in foretold]
-    running = [trial.params for trial in history.running]
-    count = costs.shape[1]
-    told_costs = history.costs[kept]
-    each = [
-        history.scaled(costs),
-        told_costs,
-        *(history.scaled(costs_of(some, count)) for some in (stopped, running)),
-    ]
-    encoding = Encoding(questions.distributions)
-    rows = [encoding.rows(some) for some in (pool, ended, stopped, running)]
-    # what a candidate costs is known for all, or it tells nothing of its quality
-    known = [column for column in range(count)
-             if not any(np.isnan(item[:, column]).any() for item in each)]  # fmt: skip
-    scaled = _scaled([np.concatenate([row, item[:, known]], 1)
-                      for row, item in zip(rows, each, strict=True)], len(known))  # fmt: skip
-    for column in set(range(count)) - set(known):
-        predict = Predictor(scaled[1], told_costs[:, column], np.zeros(len(kept)), rng)
-        for item, row in zip(each, scaled, strict=True):
+    each = [pool, ended.priced, stopped.priced, running]
+    costs = [part.costs.copy() for part in each]
+    # what a candidate costs is known of all, or it tells nothing of its quality
+    known = ~np.any([np.isnan(part).any(0) for part in costs], axis=0)
+    rows = _scaled(
+        [np.concatenate([encoding.rows(part.choices), item[:, known]], 1)
+         for part, item in zip(each, costs, strict=True)], int(known.sum()),
+    )  # fmt: skip
+    for column in np.flatnonzero(~known):
+        predict = Predictor(rows[1], costs[1][:, column], np.zeros(len(rows[1])), rng)
+        for item, row in zip(costs, rows, strict=True):
             gaps = np.isnan(item[:, column])
             if gaps.any():
                 item[gaps, column] = predict(row[gaps])[0]
-    values = np.concatenate([history.qualities[kept], [value for _, value, _ in foretold]])
-    noise = np.concatenate([np.zeros(len(kept)), [variance for *_, variance in foretold]])
-    predict = Predictor(np.concatenate(scaled[1:3]), values, noise, rng)
-    mean, spread = predict(scaled[0])
+    quality = np.concatenate([ended.quality, stopped.quality])
+    noise = np.concatenate([ended.noise, stopped.noise])
+    predict = Predictor(np.concatenate(rows[1:3]), quality, noise, rng)
+    mean, spread = predict(rows[0])
     # smoothed: of equal nets the lucky one is not the better one
-    reached = np.concatenate([predict(row)[0] for row in (scaled[1], scaled[3]) if len(row)])
-    points = np.concatenate([reached[:, None], np.concatenate([each[1], each[3]])], 1)
-    reference = _reference(points[: len(front)], points)
+    reached, _ = predict(np.concatenate([rows[1], rows[3]]))
+    points = np.column_stack([reached, np.concatenate([costs[1], costs[3]])])
+    reference = _reference(points[:front], points)
     return Promise(
-        expected_improvement(mean, spread, each[0], points, reference), predict.correlation()
+        expected_improvement(mean, spread, costs[0], points, reference), predict.correlation()
     )
 
 

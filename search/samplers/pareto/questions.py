@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from search.samplers._conditions import deciding
 from search.samplers._distributions import at, nearest, value_count
 from search.samplers._mutation import other_value
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 Choices = dict[str, Any]
+LOOKED_AT = 300
+"""Told trials, at equal distances, that say when a parameter is asked."""
 
 
 class Question(Protocol):
@@ -34,17 +37,20 @@ class Question(Protocol):
         ...
 
 
-class Always:
-    """A parameter that is always asked.
+class Seen:
+    """A parameter that nobody has declared, but trials were asked.
 
     Args:
         name: Of the parameter.
         distribution: Of its values.
+        when: An earlier choice, and its values at which this one is asked; None: always.
     """
 
-    def __init__(self, name: str, distribution: BaseDistribution) -> None:
+    def __init__(
+        self, name: str, distribution: BaseDistribution, when: tuple[str, set[Any]] | None = None
+    ) -> None:
         self.name = name
-        self._distribution = distribution
+        self._distribution, self._when = distribution, when
 
     def distribution(self) -> BaseDistribution:
         """See `Question.distribution`."""
@@ -52,7 +58,7 @@ class Always:
 
     def asked(self, chosen: Choices) -> bool:
         """See `Question.asked`."""
-        return True
+        return self._when is None or chosen.get(self._when[0]) in self._when[1]
 
 
 class Questions:
@@ -60,23 +66,32 @@ class Questions:
 
     Args:
         declared: In order; or distributions by name, all of them always asked.
-        seen: Distributions of told trials by name: optimizers' settings, say. Where nothing is
-            declared, these are all there is; when they are asked is not known, and each
-            candidate answers all of them.
+        seen: Distributions of trials by name: optimizers' settings, say.
+        told: Choices of trials that were asked everything. They say when what is not declared is
+            asked: the learning rate of an optimizer with that optimizer. Where they do not, it is
+            asked always; the trial takes what it needs.
     """
 
     def __init__(
         self,
         declared: Iterable[Question] | Mapping[str, BaseDistribution],
         seen: Mapping[str, BaseDistribution],
+        told: Sequence[Mapping[str, Any]],
     ) -> None:
         if isinstance(declared, Mapping):
-            declared = [Always(name, item) for name, item in declared.items()]
-        own = {item.name: item for item in declared}
-        more = {name: Always(name, item) for name, item in seen.items() if name not in own}
-        self._asked: dict[str, Question] = {**own, **more}
+            declared = [Seen(name, item) for name, item in declared.items()]
+        self._asked: dict[str, Question] = {item.name: item for item in declared}
+        some = told[:: max(1, len(told) // LOOKED_AT)]
+        for name, item in seen.items():
+            if name not in self._asked:
+                self._asked[name] = Seen(name, item, deciding(name, some))
         self.distributions = {name: item.distribution() for name, item in self._asked.items()}
         self._free = [name for name, item in self.distributions.items() if not item.single()]
+
+    def answered(self, chosen: Mapping[str, Any]) -> bool:
+        """Tells whether choices answer all that is asked: a trial may be in the middle of it."""
+        own = dict(chosen)
+        return all(name in own for name, item in self._asked.items() if item.asked(own))
 
     def drawn(self, rng: np.random.Generator) -> Choices:
         """Returns random complete choices, every value of a whole number equally likely."""
@@ -107,7 +122,16 @@ class Questions:
 
 
 def drawn(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
-    """Draws a value; on a logarithmic scale where the distribution is continuous and has one."""
+    """Draws a value: a thousand candidates are too many for a sampler of Optuna's for each.
+
+    Args:
+        distribution: Of a parameter; continuous and logarithmic ones are drawn on that scale, all
+            values of others are equally likely.
+        rng: Draws.
+
+    Raises:
+        TypeError: It is none of Optuna's.
+    """
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[int(rng.integers(len(distribution.choices)))]
     if not isinstance(distribution, (FloatDistribution, IntDistribution)):

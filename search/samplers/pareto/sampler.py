@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from compress.core.pareto import front_mask
 from search.samplers._base import NOTE_ATTR, StatelessSampler
-from search.samplers.pareto.history import FEWEST, Curves, History, Numbers, reported
-from search.samplers.pareto.promise import promise
+from search.samplers.pareto.encoding import Encoding
+from search.samplers.pareto.history import FEWEST, Curves, History, reported
+from search.samplers.pareto.promise import Priced, Told, promise
 from search.samplers.pareto.questions import Choices, Question, Questions
 
 if TYPE_CHECKING:
@@ -25,11 +27,13 @@ STARTUP = 8
 """Trials that tell something before anything is predicted, spread over the costs."""
 POOL = 1000
 """Candidates that a trial is chosen from, half of them near the front."""
-_UNASKED = object()
 CHANGES = 3
 """Choices at most by which those differ from a member of the front."""
+MOST = 300
+"""Told trials that are predicted from: the front, and others at random."""
 POOR = 0.2
 """Rank correlation below which predictions say nothing, and the trial explores."""
+_UNASKED = object()
 
 
 class ParetoSampler(StatelessSampler):
@@ -75,15 +79,18 @@ class ParetoSampler(StatelessSampler):
         super().__init__(seed)
         self._space = space if isinstance(space, Mapping) else tuple(space or ())
         self._costs, self._curves = costs, curves
-        self._read: tuple[int, History] | None = None
+        self._read: tuple[int, History, Questions] | None = None
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """Returns all parameters that the space or told trials have; see `BaseSampler`."""
-        self._read = trial.number, History.of(study, trial, self._curves)
-        found = Questions(self._space, self._read[1].distributions).distributions
-        return {name: item for name, item in found.items() if not item.single()}
+        history = History.of(study, trial, self._curves)
+        told = [other.params for other in history.told]
+        questions = Questions(self._space, history.distributions, told)
+        # Optuna asks for both in a row: ten thousand trials are gone through once
+        self._read = trial.number, history, questions
+        return {name: item for name, item in questions.distributions.items() if not item.single()}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -91,14 +98,12 @@ class ParetoSampler(StatelessSampler):
         """Returns the choices that promise most; see `BaseSampler`."""
         if not search_space:
             return {}
-        # Optuna asks for both in a row: ten thousand trials are gone through once
         if self._read is None or self._read[0] != trial.number:
-            self._read = trial.number, History.of(study, trial, self._curves)
-        history, self._read = self._read[1], None
-        questions = Questions(self._space, history.distributions)
+            self.infer_relative_search_space(study, trial)
+        assert self._read is not None, "it was just read"
+        (_, history, questions), self._read = self._read, None
         rng = self._generator(trial)
-        told = len(history.ended) + len(history.stopped)
-        if told < STARTUP or len(history.ended) < FEWEST:
+        if len(history.told) < STARTUP or len(history.ended) < FEWEST:
             chosen = self._spread(questions, history, trial.number, rng)
         else:
             chosen, note = self._promising(questions, history, rng)
@@ -110,38 +115,55 @@ class ParetoSampler(StatelessSampler):
         self, questions: Questions, history: History, number: int, rng: np.random.Generator
     ) -> Choices:
         """Returns a candidate at a place of its own among the costs of random ones."""
-        pool, costs = self._affordable([questions.drawn(rng) for _ in range(POOL // 4)], history)
-        pool, costs = _new(pool, costs, history, questions)
-        if not pool:
+        drawn = [questions.drawn(rng) for _ in range(POOL // 4)]
+        pool = self._priced(_new(drawn, history, questions), history)
+        if not pool.choices:
             return questions.drawn(rng)
-        if costs.shape[1] == 0 or not np.isfinite(costs[:, 0]).all():
-            return pool[0]
-        order = np.argsort(costs[:, 0], kind="stable")
-        place = order[min(len(order) - 1, int(_van_der_corput(number) * len(order)))]
-        return pool[int(place)]
+        order = np.arange(len(pool.choices))
+        if pool.costs.shape[1]:
+            order = np.argsort(pool.costs[:, 0], kind="stable")  # NaN: as they were drawn
+        return pool.choices[int(order[int(_van_der_corput(number) * len(order))])]
 
     def _promising(
         self, questions: Questions, history: History, rng: np.random.Generator
     ) -> tuple[Choices, str]:
         """Returns the candidate that promises most, and what is to be said of it."""
-        losses = np.concatenate([-history.qualities[:, None], history.costs], 1)
-        front = np.flatnonzero(front_mask(losses))
-        pool, costs = self._affordable(self._drawn(questions, history, front, rng), history)
-        pool, costs = _new(pool, costs, history, questions)
-        if not pool:
+        on_front = front_mask(history.losses)
+        front = np.flatnonzero(on_front)
+        drawn = self._drawn(questions, history, front, rng)
+        pool = self._priced(_new(drawn, history, questions), history)
+        if not pool.choices:
             return questions.drawn(rng), ""
-        found = promise(questions, history, front, pool, costs, self._costs_of, rng)
+        kept = np.concatenate([front, rng.permutation(np.flatnonzero(~on_front))])[:MOST]
+        losses = history.losses[kept]
+        ended = Priced([history.ended[place].params for place in kept], losses[:, 1:])
+        found = promise(
+            Encoding(questions.distributions),
+            pool,
+            Told(ended, -losses[:, 0], np.zeros(len(kept))),
+            self._stopped(history),
+            self._priced(
+                [trial.params for trial in history.running if questions.answered(trial.params)],
+                history,
+            ),
+            min(len(front), len(kept)),
+            rng,
+        )
         if found.correlation < POOR:
             note = (
                 "sampled at random: what was told does not foretell other trials (rank "
                 f"correlation {found.correlation:.2f})"
             )
-            return pool[int(rng.integers(len(pool)))], note
+            return pool.choices[int(rng.integers(len(pool.choices)))], note
         note = "" if self._costs else "costs were predicted from told trials: none were given"
-        return pool[int(np.argmax(found.gains))], note
+        return pool.choices[int(np.argmax(found.gains))], note
 
     def _drawn(
-        self, questions: Questions, history: History, front: Any, rng: np.random.Generator
+        self,
+        questions: Questions,
+        history: History,
+        front: npt.NDArray[np.int64],
+        rng: np.random.Generator,
     ) -> list[Choices]:
         found = [questions.drawn(rng) for _ in range(POOL // 2)]
         parents = front[rng.integers(len(front), size=POOL - len(found))]
@@ -151,43 +173,47 @@ class ParetoSampler(StatelessSampler):
             for parent, count in zip(parents, counts, strict=True)
         ]
 
-    def _affordable(self, pool: list[Choices], history: History) -> tuple[list[Choices], Numbers]:
-        """Returns the candidates that may be tried, and what they cost; NaN: not known."""
+    def _stopped(self, history: History) -> Told:
+        """Returns the youngest stopped trials, with what was to be expected of them."""
         count = len(history.directions) - 1
-        if self._costs is None:
-            return pool, np.full((len(pool), count), np.nan)
-        told = [(chosen, self._costs(chosen)) for chosen in pool]
-        kept = [(chosen, costs) for chosen, costs in told if costs is not None]
-        values = np.array([costs for _, costs in kept], float).reshape(len(kept), count)
-        return [chosen for chosen, _ in kept], values
+        known = [(item, self._cost(item.trial.params, count))
+                 for item in history.foretold()[-MOST // 2 :]]  # fmt: skip
+        kept = [(item, cost) for item, cost in known if cost is not None]
+        costs = np.array([cost for _, cost in kept], float).reshape(len(kept), count)
+        choices = [item.trial.params for item, _ in kept]
+        return Told(
+            Priced(choices, history.cost_losses(costs)),
+            np.array([item.quality for item, _ in kept]),
+            np.array([item.variance for item, _ in kept]),
+        )
 
-    def _costs_of(self, many: Sequence[Choices], count: int) -> Numbers:
-        """Returns what choices cost, (choices, costs), NaN where it is not known."""
-        found = np.full((len(many), count), np.nan)
-        for row, chosen in zip(found, many, strict=True):
-            costs = None if self._costs is None else self._costs(chosen)
-            if costs is not None:
-                row[:] = costs
-        return found
+    def _priced(self, many: Iterable[Choices], history: History) -> Priced:
+        """Returns the choices that may be tried, and what they cost."""
+        count = len(history.directions) - 1
+        known = [(chosen, self._cost(chosen, count)) for chosen in many]
+        kept = [(chosen, cost) for chosen, cost in known if cost is not None]
+        costs = np.array([cost for _, cost in kept], float).reshape(len(kept), count)
+        return Priced([chosen for chosen, _ in kept], history.cost_losses(costs))
+
+    def _cost(self, chosen: Choices, count: int) -> Sequence[float] | None:
+        return (np.nan,) * count if self._costs is None else self._costs(chosen)
 
 
-def _new(
-    pool: list[Choices], costs: Numbers, history: History, questions: Questions
-) -> tuple[list[Choices], Numbers]:
+def _new(pool: Sequence[Choices], history: History, questions: Questions) -> list[Choices]:
     """Returns the candidates that are not among the trials, each once."""
     names = tuple(questions.distributions)
 
     def key(chosen: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(chosen.get(name, _UNASKED) for name in names)
 
-    seen = {key(trial.params) for trial in history.everything}
+    seen = {key(trial.params) for trial in (*history.told, *history.running)}
     kept = []
-    for place, chosen in enumerate(pool):
+    for chosen in pool:
         own = key(chosen)
         if own not in seen:
             seen.add(own)
-            kept.append(place)
-    return [pool[place] for place in kept], costs[kept]
+            kept.append(chosen)
+    return kept
 
 
 def _van_der_corput(number: int) -> float:

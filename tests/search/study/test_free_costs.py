@@ -1,0 +1,66 @@
+"""What samplers are told of candidates before these are built."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import optuna
+import pytest
+
+from compress.data import Dataset
+from compress.measure import count_macs
+from search.plan import SearchOptions, SearchPlan
+from search.study.free_costs import free_knowledge
+from search.study.study import sampler_for
+
+
+def plan(**options: Any) -> SearchPlan:
+    return replace(SearchPlan(), search=SearchOptions(space="mlp", **options))
+
+
+def test_costs_are_those_of_the_model(digits: Dataset) -> None:
+    given = plan(objectives=("accuracy", "params", "latency_ms", "macs"))
+    known = free_knowledge(given, digits)
+    space = given.search.made_space
+    chosen = space.baseline(digits)
+    counted = count_macs(space.build(optuna.trial.FixedTrial(chosen), digits))
+    params, latency, macs = known["costs"](chosen)
+    assert (params, macs) == (counted.params, counted.macs)
+    assert math.isnan(latency), "it is measured when the model is there"
+    assert [choice.name for choice in known["space"]][:2] == ["layers", "activation"]
+
+
+@pytest.mark.parametrize("option", [{"max_macs": 20_000}, {"prefer": ("macs<=20k",)}])
+def test_candidates_beyond_a_limit_have_none(option: dict[str, Any], digits: Dataset) -> None:
+    given = plan(**option)
+    costs, space = free_knowledge(given, digits)["costs"], given.search.made_space
+    assert costs(space.largest(digits)) is None
+    assert costs(space.smallest(digits)) is not None
+
+
+def test_a_space_that_is_a_function_tells_nothing(blobs: Dataset) -> None:
+    given = replace(plan(), search=SearchOptions(space="tests.search.spaces.own:build"))
+    assert set(free_knowledge(given, blobs)) == {"curves"}
+
+
+def test_curves_are_the_qualities_at_the_rungs(digits: Dataset) -> None:
+    curves = free_knowledge(plan(epochs=16), digits)["curves"]
+    attrs = {"rung2": 0.5, "rung4": 0.625, "rung3": 0.1, "seed": 7}
+    trial = optuna.trial.create_trial(values=[1, 2], user_attrs=attrs)
+    assert curves(trial) == {2: 0.5, 4: 0.625}
+
+
+def test_only_samplers_that_know_spaces_are_told(digits: Dataset) -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    asked: list[str] = []
+
+    def known() -> dict[str, Any]:
+        asked.append("known")
+        return free_knowledge(plan(), digits)
+
+    sampler_for(study, "tpe", 0, known)
+    assert asked == []
+    sampler_for(study, "pareto", 0, known)
+    assert asked == ["known"]
