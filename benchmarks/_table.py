@@ -57,7 +57,7 @@ TABLE = (
     Entry("search_curves", 25),
     Entry("search_stopping", 1),
     Entry("search_strategies", 10),
-    Entry("search_nas_table", 40),
+    Entry("search_nas_table", 15),
     Entry("search_front", 37),
     Entry("search_front", 37, ("--own-first",)),
     Entry("search_samplers", 26),

@@ -155,7 +155,12 @@ class ParetoSampler(StatelessSampler):
                 f"correlation {found.correlation:.2f})"
             )
             return pool.choices[int(rng.integers(len(pool.choices)))], note
-        note = "" if self._costs else "costs were predicted from told trials: none were given"
+        unknown = np.isnan(pool.costs).any()
+        note = (
+            "costs that nothing tells beforehand were predicted from other trials'"
+            if unknown
+            else ""
+        )
         return pool.choices[int(np.argmax(found.gains))], note
 
     def _drawn(

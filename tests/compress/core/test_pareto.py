@@ -49,6 +49,21 @@ def test_ranks_equal_optunas(losses: np.ndarray) -> None:
     np.testing.assert_array_equal(ranks == 0, front_mask(losses))
 
 
+@pytest.mark.parametrize("objectives", [1, 2, 3, 4])
+def test_front_by_its_definition(objectives: int) -> None:
+    """Row against row; many are equal, some are infinite."""
+    rng = np.random.default_rng(objectives)
+    losses = rng.integers(0, 4, (80, objectives)).astype(float)
+    losses[rng.random(losses.shape) < 0.1] = np.inf
+
+    def dominated(row: np.ndarray) -> bool:
+        return any((other <= row).all() and (other < row).any() for other in losses)
+
+    np.testing.assert_array_equal(front_mask(losses), [not dominated(row) for row in losses])
+    assert front_mask(losses[:0]).shape == (0,)
+    assert front_mask(np.full((2, objectives), np.inf)).all()
+
+
 def test_ranks_of_layers_and_of_nothing() -> None:
     layer = np.array([[0.0, 2.0], [1.0, 1.0], [2.0, 0.0]])
     losses = np.concatenate([layer + 2, layer, layer + 1, layer])

@@ -274,7 +274,7 @@ def test_the_first_trials_are_spread_over_the_costs() -> None:
 def test_it_says_what_it_did_not_know() -> None:
     study, _ = searched(12, 0)
     notes = [trial.system_attrs.get(NOTE_ATTR, "") for trial in study.trials]
-    assert notes[-1] == "costs were predicted from told trials: none were given"
+    assert notes[-1] == "costs that nothing tells beforehand were predicted from other trials'"
     assert notes[0] == ""
 
 
