@@ -1,13 +1,14 @@
 """Front per minute: `paretune search` against plain Optuna (TPE, two objectives, default `fit`).
 
-Both search the space `cnn` with the same optimizer settings, on 10,000 training and 5,000
-validation images of Fashion-MNIST, up to 8 epochs a trial, one core each, at the same time on
-cores of their own, for the same wall time from the start of their processes. Both are given the
-same first trials, so that what differs is faster and stopped trials. Shown: hypervolume of
-validation accuracy in [0.5, 1] and log10 MACs in [4, 8] over time, and when ours reaches the
-other's last value.
+Both search one space (`cnn`, or `own`: a user's function, _own_space.py) with the same optimizer
+settings, on 10,000 training and 5,000 validation images of Fashion-MNIST, up to 8 epochs a trial,
+one core each, at the same time on cores of their own, for the same wall time from the start of
+their processes. Both are given the same first trials, so that what differs is what comes after
+them. Shown: hypervolume of validation accuracy in [0.5, 1] and log10 MACs in [4, 8] over time, and
+when ours reaches the other's last value.
 
-    python -m benchmarks.search_front [--minutes 12] [--seeds 0,1,2] [--own-first] [--resume FILE]
+    python -m benchmarks.search_front [--minutes 12] [--seeds 0,1,2] [--space own]
+        [--sampler pareto] [--own-first] [--resume FILE]
 
 With `--own-first` the other side begins with the baseline alone, as its user would: this adds what
 our first trials are worth.
@@ -35,12 +36,13 @@ from benchmarks.search_stopping import volume
 from compress.core.atomic_files import read_json, write_json
 
 EPOCHS = 8
+SPACES = {"cnn": "cnn", "own": "benchmarks._own_space:net"}
 
 Point = tuple[float, float, float]
 """(seconds since the start, accuracy, MACs) of a finished trial."""
 
 
-def ours(seed: int, minutes: float, core: int = 0, *more: str) -> list[Point]:
+def ours(seed: int, minutes: float, core: int = 0, *more: str, space: str = "cnn") -> list[Point]:
     """Runs the command, with more options, in a process on a core of its own."""
     import optuna
 
@@ -48,7 +50,7 @@ def ours(seed: int, minutes: float, core: int = 0, *more: str) -> list[Point]:
     began = time.time()
     subprocess.run(
         ["taskset", "-c", str(core), sys.executable, "-c", "from search.cli import main; main()",
-         "search", "--data", "benchmarks.fashion_small:load", "--space", "cnn", "--trials",
+         "search", "--data", "benchmarks.fashion_small:load", "--space", SPACES[space], "--trials",
          "100000", "--max-minutes", str(minutes), "--epochs", str(EPOCHS), "--workers", "1",
          "--threads", "1", "--seed", str(seed), "--out", str(folder), *more],
         check=True, capture_output=True,
@@ -66,7 +68,7 @@ def ours(seed: int, minutes: float, core: int = 0, *more: str) -> list[Point]:
     return found  # type: ignore[return-value]
 
 
-def plain(seed: int, minutes: float, file: Path, same_first: bool) -> None:
+def plain(seed: int, minutes: float, file: Path, same_first: bool, space: str) -> None:
     """Plain Optuna: every trial trained by `fit` to its end; writes its points to a file.
 
     Args:
@@ -74,6 +76,7 @@ def plain(seed: int, minutes: float, file: Path, same_first: bool) -> None:
         minutes: Wall time.
         file: Where points go.
         same_first: Whether it tries all of our first trials, or the baseline alone.
+        space: One of `SPACES`.
     """
     began = time.time()
     import keras
@@ -85,7 +88,6 @@ def plain(seed: int, minutes: float, file: Path, same_first: bool) -> None:
     from compress.plan.fields import from_nested
     from compress.train.optimizers import build_optimizer
     from search.plan import SearchPlan
-    from search.spaces import SPACES
     from search.study.study import first_choices
     from search.trial import optimizers
 
@@ -93,14 +95,14 @@ def plain(seed: int, minutes: float, file: Path, same_first: bool) -> None:
     quiet_tensorflow()
     setup("cpu", 1)
     data = load()
-    plan = from_nested(SearchPlan, {"search": {"epochs": EPOCHS}})
+    plan = from_nested(SearchPlan, {"search": {"epochs": EPOCHS, "space": SPACES[space]}})
     train, val = data.inputs("train"), data.inputs("val")
     targets = {part: keras.utils.to_categorical(data.split(part).y) for part in ("train", "val")}
     points: list[Point] = []
 
     def objective(trial: optuna.Trial) -> tuple[float, float]:
         keras.backend.clear_session()
-        model = SPACES["cnn"].build(trial, data)
+        model = plan.search.made_space.build(trial, data)
         settings = optimizers.sample(trial, plan, data)
         steps = -(-len(train) // settings.batch_size) * EPOCHS
         model.compile(
@@ -128,17 +130,19 @@ def plain(seed: int, minutes: float, file: Path, same_first: bool) -> None:
     study.optimize(objective, timeout=60 * minutes - (time.time() - began), callbacks=[keep])
 
 
-def together(seed: int, minutes: float, same_first: bool) -> dict[str, list[Point]]:
+def together(
+    seed: int, minutes: float, same_first: bool, space: str, sampler: str
+) -> dict[str, list[Point]]:
     """Runs both at the same time, a core each."""
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "plain.json"
         other = subprocess.Popen(
             ["taskset", "-c", "1", sys.executable, "-c",
              "from pathlib import Path; from benchmarks.search_front import plain; "
-             f"plain({seed}, {minutes}, Path({str(file)!r}), {same_first})"],
+             f"plain({seed}, {minutes}, Path({str(file)!r}), {same_first}, {space!r})"],
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        found = ours(seed, minutes)
+        found = ours(seed, minutes, 0, *(("--sampler", sampler) if sampler else ()), space=space)
         _, errors = other.communicate()
         if other.returncode:
             raise RuntimeError(f"plain Optuna ended with {other.returncode}: {errors[-2000:]}")
@@ -172,6 +176,8 @@ def summary(runs: dict[str, Any], minutes: float) -> list[dict[str, Any]]:
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, default=12)
     seed_list(parser)
+    parser.add_argument("--space", choices=SPACES, default="cnn")
+    parser.add_argument("--sampler", default="", help="of our side; default: the search's")
     parser.add_argument(
         "--own-first", action="store_true", help="the other side begins with the baseline alone"
     )
@@ -182,9 +188,17 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
     runs = stored.result.setdefault("runs", {})
     for seed in given.seeds:
         if str(seed) not in runs:
-            runs[str(seed)] = together(seed, given.minutes, not given.own_first)
+            runs[str(seed)] = together(
+                seed, given.minutes, not given.own_first, given.space, given.sampler
+            )
             rows = summary(runs, given.minutes)
-            stored.save(same_first=not given.own_first, minutes=given.minutes, seeds=rows)
+            stored.save(
+                same_first=not given.own_first,
+                minutes=given.minutes,
+                space=given.space,
+                sampler=given.sampler,
+                seeds=rows,
+            )
             print(f"seed {seed}: ours {rows[-1]['ours']:.3f}, Optuna {rows[-1]['optuna']:.3f}")
 
 
@@ -216,7 +230,12 @@ def difference(ours: Mean, other: Mean) -> str:
 
 def same_first(result: dict[str, Any]) -> str | None:
     """The like-for-like comparison."""
-    return front(result) if result["same_first"] else None
+    return front(result) if result["same_first"] and result.get("space", "cnn") == "cnn" else None
+
+
+def same_first_own(result: dict[str, Any]) -> str | None:
+    """The like-for-like comparison in a user's own space."""
+    return front(result) if result["same_first"] and result.get("space") == "own" else None
 
 
 def own_first(result: dict[str, Any]) -> str | None:
@@ -225,7 +244,8 @@ def own_first(result: dict[str, Any]) -> str | None:
 
 
 BENCHMARK = Benchmark(
-    "search_front", __doc__, run, {"same_first": same_first, "own_first": own_first}, arguments,
+    "search_front", __doc__, run,
+    {"same_first": same_first, "same_first_own": same_first_own, "own_first": own_first}, arguments,
     resumable=True,
 )  # fmt: skip
 

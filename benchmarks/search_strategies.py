@@ -1,10 +1,11 @@
 """Strategies on a made-up landscape whose front is known: nothing is trained.
 
     python -m benchmarks.search_strategies [--seeds 0,1,...,19] [--trials 100]
-        [--resume FILE] [tpe greedy evolution random]
+        [--resume FILE] [pareto tpe greedy evolution random]
 
 The landscape of tests/search/samplers/landscape.py, with noise on the qualities; no first trials
-are queued. Shown: hypervolume of the tried networks' true values after all trials.
+are queued. `pareto` knows what networks cost, as in a search. Shown: hypervolume of the tried
+networks' true values after all trials.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from benchmarks._common import Benchmark, Mean, seed_list, table
 from benchmarks._stored import Stored
 from benchmarks.search_front import difference
 
-NAMES = ("greedy", "evolution", "tpe", "random")
+NAMES = ("pareto", "greedy", "evolution", "tpe", "random")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -196,6 +196,11 @@ def _carried_out(
     space = plan.search.made_space
     around = [space.path] if isinstance(space, Around) else []
     preflight(plan, folder, around, data=given is None, files=command == "run")
+    if command == "run" and plan.final_models == 0:
+        raise InputError(
+            "final_models must be at least 1 in paretune run, which compresses them. Received: 0. "
+            "paretune search ends with the front."
+        )
     SAMPLERS.require_installed(plan.search.sampler)
     ENGINES.require_installed(plan.engine.name)
     engine: Engine = ENGINES[plan.engine.name]
@@ -266,7 +271,7 @@ def _carried_out(
             if unshared:
                 LOG.info("each worker loads the data for itself: %s", unshared)
             search_front(folder, plan, data, pool, display)
-            if plan.final.epochs:
+            if plan.final_epochs:
                 train_finally(folder, plan, pool, display)
             # shown commands name the threads: sums in another order are other sums
             same = replace(plan, threads=threads)
@@ -292,9 +297,8 @@ def _shown_commands(
     words = command_words(plan)
     # one candidate alone: nothing to start from, nothing to stop it, nothing after it
     search = replace(plan.search, trials=1, replay=None, workers=1, warm_start=(), inherit=False)
-    one = replace(
-        plan, search=search, threads=threads, budget=BudgetOptions(), final=FinalOptions()
-    )
+    final = FinalOptions(models=0) if search.no_train else FinalOptions()
+    one = replace(plan, search=search, threads=threads, budget=BudgetOptions(), final=final)
     again = ["paretune", "search", "--replay", f"{folder.candidates}/{{id}}.json"]
     return {
         "command": shlex.join(["paretune", command, *words]),

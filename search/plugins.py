@@ -31,7 +31,6 @@ SAMPLERS: Registry[Any] = Registry(
         "nsga2": "search.samplers._optuna:nsga2",
         "nsga3": "search.samplers._optuna:nsga3",
         "tpe": "search.samplers._optuna:tpe",
-        "gp": Entry("search.samplers._optuna:gp", ("torch",)),
         "pareto": "search.samplers.pareto:ParetoSampler",
         "cmaes": Entry("search.samplers.cmaes:ParetoCmaEsSampler", ("cmaes",)),
     },

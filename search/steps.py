@@ -13,7 +13,7 @@ from search.folder.directory import SearchFolder
 from search.folder.records import COMPLETE, FAILED, Candidate
 from search.plan import SearchPlan
 from search.study import study as studies
-from search.study.front import front_of
+from search.study.front import going_on
 from search.study.past import Past
 from search.study.recovery import recover
 from search.trial.costs import NAMES, limits
@@ -35,10 +35,11 @@ def search_front(
         ", ".join(f"{limit:,} {NAMES[name]}" for name, limit in limits(options).items()) or "none",
     )  # fmt: skip
     LOG.info(
-        "2 sample with %s; 3 train %d epochs and evaluate %s against %s; 4 update the strategy; "
-        "5 repeat until %d candidates are trained; stopping: %s",
-        options.sampler, options.epochs, options.objectives[0], ", ".join(options.costs),
-        options.trials, plan.stopping.rule,
+        "2 sample with %s; 3 %s and evaluate %s against %s; 4 update the strategy; "
+        "5 repeat until %d candidates are %s",
+        options.sampler, "repair" if options.no_train else f"train {options.epochs} epochs",
+        options.objectives[0], ", ".join(options.costs), options.trials,
+        "judged" if options.no_train else f"trained; stopping: {plan.stopping.rule}",
     )  # fmt: skip
     lost = recover(folder, plan, data)
     study = studies.open_study(folder, plan)
@@ -77,11 +78,11 @@ def nothing_trained(candidates: list[Candidate], plan: SearchPlan) -> str:
 
 def train_finally(folder: SearchFolder, plan: SearchPlan, pool: Runner, display: Display) -> None:
     """Trains the front's candidates anew and settles which of the trainings go on."""
-    front = [item.id for item in front_of(folder.read_candidates(), plan.search.objectives)]
+    front = [item.id for item in going_on(folder.read_candidates(), plan)]
     handler = FinalJobs(folder, plan, front, display)
     LOG.info(
         "final trainings of the front (%s): %d epochs, %d seed(s)%s",
-        ", ".join(front), plan.final.epochs, plan.final.seeds,
+        ", ".join(front), plan.final_epochs, plan.final.seeds,
         ", validation part included" if plan.final.on_validation else "",
     )  # fmt: skip
     display.phase("Training the front", handler.done, handler.total)
@@ -99,7 +100,7 @@ def compress_front(
     folder: SearchFolder, plan: SearchPlan, pool: Runner, display: Display, past: Past
 ) -> list[str]:
     """Compresses what of the front is not yet; returns what failed, with reasons."""
-    members = front_of(folder.read_candidates(), plan.search.objectives)
+    members = going_on(folder.read_candidates(), plan)
     front = [item.id for item in members]
     teachers = list(plan.distill.teacher.files)
     if plan.distill.teacher.automatic:

@@ -29,6 +29,8 @@ __all__ = [
     "StoppingOptions",
 ]
 
+FINAL_MODELS = 8
+"""Of the front go on at most where sub-networks were judged untrained: there are many of them."""
 _SOURCE = next(item for item in fields(DataOptions) if item.name == "source")
 
 
@@ -47,7 +49,8 @@ class SearchChannels(ChannelOptions):
         False,
         "--keep-channels",
         "keep every channel; default, without --channels: half of the MACs leave of models whose "
-        "dense int8 file takes more than three times an empty one (measured)",
+        "dense int8 file takes more than three times an empty one and is slower than without "
+        "them (measured)",
     )
 
     def __post_init__(self) -> None:
@@ -94,6 +97,12 @@ class SearchPlan(Plan):
         )
         self.to_goal(())
         require(
+            bool(self.final_epochs) or not (self.final.seeds > 1 or self.final.on_validation),
+            "final_epochs",
+            "be at least 1 where final_seeds or final_on_validation is given",
+            self.final_epochs,
+        )
+        require(
             not self.finetune.own_train_step,
             "own_train_step",
             "go with paretune compress: models of a search have classes of Keras's",
@@ -134,6 +143,20 @@ class SearchPlan(Plan):
         epochs = {"epochs": 0} if self.shrink_to.goal.no_train else {}
         own["finetune"] = ShrinkTraining(**vars(self.finetune) | epochs)
         return ShrinkPlan(**own, goal=self.shrink_to.goal)
+
+    @property
+    def final_epochs(self) -> int:
+        """Epochs for which models of the front are trained once more; 0: they are not."""
+        if self.final_models == 0:
+            return 0
+        return self.final.epochs or (self.search.epochs if self.search.no_train else 0)
+
+    @property
+    def final_models(self) -> int | None:
+        """How many models of the front at most go on; None: all."""
+        if self.final.models is None and self.search.no_train:
+            return FINAL_MODELS
+        return self.final.models
 
     def rungs(self) -> tuple[int, ...]:
         """Returns the epochs after which a trial may be stopped.

@@ -113,6 +113,12 @@ class SearchOptions:
         "--inherit-weights",
         "start candidates from the weights of the nearest finished one, where shapes agree",
     )
+    no_train: bool = option(
+        False,
+        "--no-train",
+        "with around: judge sub-networks as they are, cut and repaired, in seconds each; some of "
+        "the front are trained when the search is over (--final-epochs, --final-models)",
+    )
 
     def __post_init__(self) -> None:
         settle(self)
@@ -137,7 +143,12 @@ class SearchOptions:
             self.max_latency is None or self.max_latency > 0,
             "max_latency", "be above 0", self.max_latency,
         )  # fmt: skip
-
+        require(
+            not self.no_train or self.made_space.trained,
+            "no_train",
+            "go with a space around a trained model, whose parts are worth something untrained",
+            f"space '{self.space}'",
+        )
         if self.storage and "://" not in self.storage:
             # what stands in front of @ may be a password
             raise InputError(

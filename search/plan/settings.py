@@ -160,7 +160,8 @@ class RunSettings(TypedDict, total=False):
 
     keep_channels: bool
     """keep every channel; default, without --channels: half of the MACs leave of models whose dense
-    int8 file takes more than three times an empty one (measured). Default: False."""
+    int8 file takes more than three times an empty one and is slower than without them (measured).
+    Default: False."""
 
     sparsity: float
     """share of each pruned kernel to set to zero; 0: none. Default: 0.8."""
@@ -303,8 +304,8 @@ class RunSettings(TypedDict, total=False):
     """epochs of a candidate's training. Default: 12."""
 
     sampler: str
-    """search strategy: cmaes, evolution, gp, greedy, grid, nsga2, nsga3, pareto, qmc, random, tpe,
-    or your own package.module:function(seed). Default: tpe."""
+    """search strategy: cmaes, evolution, greedy, grid, nsga2, nsga3, pareto, qmc, random, tpe, or
+    your own package.module:function(seed). Default: tpe."""
 
     optimizers: Iterable[str]
     """optimizers of candidates to sample from, with commas. Default:
@@ -350,6 +351,10 @@ class RunSettings(TypedDict, total=False):
     """start candidates from the weights of the nearest finished one, where shapes agree. Default:
     False."""
 
+    no_train: bool
+    """with around: judge sub-networks as they are, cut and repaired, in seconds each; some of the
+    front are trained when the search is over (--final-epochs, --final-models). Default: False."""
+
     stopping: str
     """which trials end early. dominance: another is better at no more cost; halving: outside the
     best 1/eta; none. Default: dominance."""
@@ -379,7 +384,12 @@ class RunSettings(TypedDict, total=False):
     """end at a candidate that meets accuracy>=0.92,macs<=2e6."""
 
     final_epochs: Count
-    """train the front once more, for this many epochs; 0: keep what was trained. Default: 0."""
+    """train the front once more, for this many epochs; 0: keep what was trained, with --no-train as
+    many as --epochs. Default: 0."""
+
+    final_models: Count | None
+    """at most so many models of the front, spread over it, are trained once more and compressed; 0:
+    none (paretune search); default: all, with --no-train 8."""
 
     final_seeds: Count
     """trainings of each model, each with a seed of its own. Default: 1."""

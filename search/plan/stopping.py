@@ -87,10 +87,20 @@ class FinalOptions:
     epochs: int = option(
         0,
         "--final-epochs",
-        "train the front once more, for this many epochs; 0: keep what was trained",
+        "train the front once more, for this many epochs; 0: keep what was trained, with "
+        "--no-train as many as --epochs",
         least=0,
         most=MOST_EPOCHS,
         why=EPOCHS_WHY,
+    )
+    models: int | None = option(
+        None,
+        "--final-models",
+        "at most so many models of the front, spread over it, are trained once more and "
+        "compressed; 0: none (paretune search); default: all, with --no-train 8",
+        least=0,
+        most=10_000,
+        why="each is trained and compressed",
     )
     seeds: int = option(
         1, "--final-seeds", "trainings of each model, each with a seed of its own", least=1,
@@ -104,11 +114,6 @@ class FinalOptions:
 
     def __post_init__(self) -> None:
         settle(self)
-        if not self.epochs and (self.seeds > 1 or self.on_validation):
-            raise InputError(
-                "final_epochs must be at least 1 where final_seeds or final_on_validation is "
-                f"given. Received: {self.epochs}."
-            )
 
 
 def rungs(rule: str, epochs: int, given: Sequence[int] = ()) -> tuple[int, ...]:

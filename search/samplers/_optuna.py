@@ -1,15 +1,13 @@
 """Optuna's own samplers that know several objectives, with settings for tens of trials.
 
-All sample parameters of conditional spaces: NSGA-II, NSGA-III and GP relate the parameters
-that every trial has and draw the others at random, TPE looks at each parameter by itself.
+All sample parameters of conditional spaces: NSGA-II and NSGA-III relate the parameters that
+every trial has and draw the others at random, TPE looks at each parameter by itself.
 """
 
 from __future__ import annotations
 
 import warnings
 from typing import TYPE_CHECKING
-
-from search.plugins import SAMPLERS
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -50,15 +48,3 @@ def nsga3(seed: int) -> BaseSampler:
         warnings.simplefilter("ignore", ExperimentalWarning)
         # there the population is about as large as the set of directions
         return NSGAIIISampler(seed=seed, population_size=POPULATION, dividing_parameter=12)
-
-
-def gp(seed: int) -> BaseSampler:
-    """A Gaussian process by expected hypervolume improvement (Daulton et al. 2020).
-
-    Raises:
-        MissingDependency: PyTorch is not installed.
-    """
-    from optuna.samplers import GPSampler
-
-    SAMPLERS.require_installed("gp")
-    return GPSampler(seed=seed, n_startup_trials=STARTUP, warn_independent_sampling=False)

@@ -15,6 +15,7 @@ from compress.data import Dataset
 from compress.model.copies import float32_model
 from compress.model.io import check_saveable, save_model
 from compress.train import train
+from compress.train.predict import quality_of
 from search.folder.directory import SearchFolder
 from search.folder.records import COMPLETE, DUPLICATE, FAILED, REJECTED, STOPPED, Candidate
 from search.plan import SearchPlan
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from compress.core.device import Device
 
 SEED_ATTR = "seed"
+UNTRAINED = "not trained: judged as it was cut and repaired"
 SEED_GIVEN = "seed_given"
 """Marks trials that were queued with a seed: replays and retries."""
 
@@ -75,8 +77,8 @@ def evaluate(
         on_progress: Called with (text, share).
 
     Returns:
-        The candidate: complete, stopped (others are better), rejected (above a limit), a
-        duplicate, or failed (diverged).
+        The candidate: complete (with `no_train` without having been trained), stopped (others are
+        better), rejected (above a limit), a duplicate, or failed (diverged).
 
     Raises:
         TrialGivenUp: Another worker has it now.
@@ -115,6 +117,14 @@ def evaluate(
     report_preferences(trial, vars(costs), plan.search)
     check_saveable(model)  # not only when it is trained
     space.prepare(model, candidate.choices, data)
+    if plan.search.no_train:
+        on_progress(f"{name}: judging", 0.5)
+        val = quality_of(model, data, "val")
+        report_preferences(trial, val, plan.search)
+        save_model(float32_model(model), folder.model_file(name))
+        spent = time.perf_counter() - began
+        notes = (*_sampled(trial), UNTRAINED)
+        return _written(folder, replace(candidate, val=val, seconds=spent, notes=notes))
     following = Following(trial, plan, costs, name, on_progress)
     inherited = _inherited(model, trial, plan, folder)
     start = PretrainedBaseline(model, data, plan.search.objectives[0]) if space.trained else None

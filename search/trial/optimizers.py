@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from compress.data import Dataset
@@ -46,7 +47,12 @@ def learning_rates(plan: SearchPlan, optimizer: str) -> tuple[float, float]:
 
 
 def baseline(plan: SearchPlan, data: Dataset) -> dict[str, Any]:
-    """Returns sensible settings, tried first together with the space's baseline."""
+    """Returns sensible settings, tried first together with the space's baseline.
+
+    None where nothing is trained: nothing is asked for then.
+    """
+    if plan.search.no_train:
+        return {}
     name = "adam" if "adam" in plan.search.optimizers else plan.search.optimizers[0]
     low, high = learning_rates(plan, name)
     sizes = batch_sizes(data)
@@ -63,8 +69,11 @@ def baseline(plan: SearchPlan, data: Dataset) -> dict[str, Any]:
 def sample(trial: BaseTrial, plan: SearchPlan, data: Dataset) -> TrainSettings:
     """Samples optimizer, learning rate, schedule, weight decay, batch size and smoothing.
 
-    The learning rate has a range and so a parameter name of its own per optimizer.
+    The learning rate has a range and so a parameter name of its own per optimizer. Where trials
+    train nothing, nothing is sampled: what is trained later is fine-tuned as the plan says.
     """
+    if plan.search.no_train:
+        return replace(plan.finetune, epochs=plan.final_epochs)
     name = trial.suggest_categorical("optimizer", plan.search.optimizers)
     low, high = learning_rates(plan, name)
     return TrainSettings(

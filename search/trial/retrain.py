@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,9 @@ import numpy as np
 from compress.data import Dataset, Split
 from compress.model.copies import float32_model
 from compress.model.io import save_model
+from compress.pipeline.context import Work
+from compress.pipeline.finetuning import Tuner
+from compress.pipeline.teachers import load_teachers
 from compress.train import EpochRecord, train
 from compress.train.last import LastEpoch
 from compress.train.predict import quality_of
@@ -45,6 +49,9 @@ def retrain(
 ) -> Final:
     """Trains a candidate's model from its beginning and judges it on the test part.
 
+    Sub-networks that were judged untrained are fine-tuned as the plan says, taught by the model
+    that they are parts of.
+
     Args:
         candidate: Its choices are built again.
         place: Which of its trainings, from 0: another place, another seed.
@@ -68,8 +75,9 @@ def retrain(
     with model_policy(device.policy):
         model = space.build(trial, data)
     space.prepare(model, candidate.choices, data)
-    settings = replace(optimizers.sample(trial, plan, data), epochs=plan.final.epochs)
+    settings = replace(optimizers.sample(trial, plan, data), epochs=plan.final_epochs)
     part = on_everything(data) if plan.final.on_validation else data
+    hooks = [LastEpoch()] if plan.final.on_validation else []
 
     def on_epoch(epoch: int, epochs: int, _: EpochRecord) -> None:
         on_progress(f"{name}: epoch {epoch}/{epochs}", epoch / epochs)
@@ -77,17 +85,23 @@ def retrain(
     judged = space.trained and not plan.final.on_validation
     start = PretrainedBaseline(model, data, plan.search.objectives[0]) if judged else None
     unfinished = folder.final / f"{name}.unfinished"
-    result = train(
-        model,
-        part,
-        settings,
-        device=device,
-        seed=seed,
-        hooks=[LastEpoch()] if plan.final.on_validation else [],
-        select_by=plan.search.objectives[0],
-        checkpoint=unfinished,
-        on_epoch=on_epoch,
-    )
+    if plan.search.no_train:
+        own = replace(plan.compression(_teachers(plan)), seed=seed, finetune=settings)
+        work = Work(part, own, device, lambda text, share: on_progress(f"{name}: {text}", share))
+        teachers = load_teachers(own.distill.teacher.files, part, own)
+        result, _, _ = Tuner(work, teachers, unfinished, hooks).tune(model, "fine-tuning", [])
+    else:
+        result = train(
+            model,
+            part,
+            settings,
+            device=device,
+            seed=seed,
+            hooks=hooks,
+            select_by=plan.search.objectives[0],
+            checkpoint=unfinished,
+            on_epoch=on_epoch,
+        )
     if start is not None:
         result = start.settled(model, result)
     save_model(float32_model(model), folder.final / f"{name}.keras")
@@ -103,8 +117,20 @@ def retrain(
         time.perf_counter() - began,
     )
     folder.write_final(record)
-    unfinished.unlink(missing_ok=True)
+    if plan.search.no_train:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    else:
+        unfinished.unlink(missing_ok=True)
     return record
+
+
+def _teachers(plan: SearchPlan) -> tuple[Path, ...]:
+    """Returns the files of those who teach parts of a trained model: it does, unless others do."""
+    if not plan.distill.teacher.automatic:
+        return plan.distill.teacher.files
+    whole = plan.search.made_space.whole()
+    assert whole is not None, "the space is around a model"
+    return (whole[0],)
 
 
 def promote_best(model: str, folder: SearchFolder, quality: str) -> Final:

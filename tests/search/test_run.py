@@ -119,14 +119,16 @@ def test_search_compress_report_and_extension(tmp_path: Path) -> None:
         assert again[key] == first[key], key
     assert [e["loss"] for e in again["history"]] == [e["loss"] for e in first["history"]]
     (item,) = (item for item in report["compressed"] if item["model"] == name)
-    # these networks of convolutions take more than three times an empty file
-    assert item["compressed"] == f"{name}-c0_5x-p60"
-    assert any("channels leave until half of the MACs are left" in note for note in item["notes"])
+    # whether half of these networks' MACs gain time hangs on the machine; its notes tell
+    (told,) = (note for note in item["notes"] if "channels leave" in note)
+    left = told.startswith("channels leave until half of the MACs are left")
+    assert left or told.startswith("no channels leave, because that would save hardly any time")
+    assert item["compressed"] == f"{name}-{'c0_5x-p60' if left else 'p80'}"
     rows = {(row["model"], row["variant"]): row for row in report["files"]}
     share = rows[name, "pruned"]["macs"] / rows[name, "dense"]["macs"]
-    assert share == pytest.approx(0.5, rel=0.02)  # channels leave in fours
+    assert share == pytest.approx(0.5 if left else 1, rel=0.02)  # channels leave in fours
     command = item["command"]
-    assert "--channels 0.5x" in command
+    assert ("--channels 0.5x" in command) == left
     redone = paretune(*shlex.split(command)[1:], "--out", "redone", cwd=tmp_path)
     assert redone.returncode == 0, redone.stderr
     file = f"exports/{item['compressed']}.float32.tflite"

@@ -45,7 +45,10 @@ CASES = {
         ["run", "--space", "rnn"],
         "Unknown space 'rnn'. Choices: cnn, mlp, mobilenet, resnet. ",
     ),
-    "sampler": (["run", "--sampler", "x"], "Unknown sampler 'x'. Choices: cmaes, evolution, gp"),
+    "sampler": (
+        ["run", "--sampler", "x"],
+        "Unknown sampler 'x'. Choices: cmaes, evolution",
+    ),
     "optimizer": (["run", "--optimizers", "lion"], "Unknown optimizer 'lion'. Choices: adagrad"),
     "no trials": (["run", "--trials", "0"], "trials must be at least 1. Received: 0"),
     "read-only": (["run", "--out", "locked/r"], "must be writable"),

@@ -74,7 +74,6 @@ CASES: dict[str, tuple[list[str], list[str], str]] = {
     "run: onnx": (["run", "--formats", "float32,onnx"], ["onnx"], INSTALL.format("onnx")),
     "run: MNN": (["run", "--runtimes", "mnn"], ["MNN"], INSTALL.format("mnn")),
     "run: cmaes": (["run", "--sampler", "cmaes"], ["cmaes"], INSTALL.format("cmaes")),
-    "run: gp": (["run", "--sampler", "gp"], ["torch"], INSTALL.format("gp")),
     "search: data": (["search", "--data", "nowhere"], [], NO_DATA),
     "search: teacher": (["search", "--teacher", "no.keras"], [], NO_MODEL),
     "search: value": (["search", "--sampler", "x"], [], "Unknown sampler 'x'"),

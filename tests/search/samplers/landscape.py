@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import optuna
 
 from compress.core.pareto import hypervolume
+from search.spaces._choices import Choice, pick, whole
 
 WIDTHS = ((8, 16, 24, 32), (16, 24, 32, 48, 64), (32, 48, 64, 96))
 RATES = {"sgd": 0.1, "momentum": 0.05, "adam": 3e-3, "rmsprop": 1e-3}
@@ -18,6 +20,22 @@ REFERENCE = (0.6, math.log10(3e7))
 """Of (error, log10 of the cost): chance, and a little above the largest network."""
 
 
+def _choices() -> Iterator[Choice]:
+    yield whole("stages", 1, 3)
+    yield pick("residual", (False, True))
+    yield pick("stem", (8, 16, 24))
+    for stage, widths in enumerate(WIDTHS, start=1):
+        there = ("stages", tuple(range(stage, 4)))
+        yield pick(f"stage{stage}.width", widths, there)
+        yield whole(f"stage{stage}.blocks", 1, 2, there)
+        yield pick(f"stage{stage}.kind", ("plain", "separable"), there)
+        yield pick(f"stage{stage}.kernel", (3, 5), (f"stage{stage}.kind", ("separable",)))
+
+
+SPACE = tuple(_choices())
+"""What `network` asks, declared."""
+
+
 def measure(trial: Any) -> tuple[float, float]:
     """Returns (quality without noise, cost) of a trial's choices.
 
@@ -25,6 +43,21 @@ def measure(trial: Any) -> tuple[float, float]:
     their parameter take something off. Where none does, the error is `best_error(cost)`:
     the front.
     """
+    lost, cost = network(trial)
+    name = trial.suggest_categorical("optimizer", tuple(RATES))
+    best = RATES[name]
+    rate = trial.suggest_float(f"learning_rate.{name}", best / 10, best * 10, log=True)
+    lost += BEHIND[name] + 0.08 * math.log10(rate / best) ** 2
+    lost += {"constant": 0.02, "step": 0.01, "cosine": 0.0}[
+        trial.suggest_categorical("schedule", ("constant", "step", "cosine"))
+    ]
+    decay = trial.suggest_float("weight_decay", 1e-5, 1e-2, log=True)
+    lost += 0.02 * (math.log10(decay) + 4) ** 2
+    return 1 - best_error(cost) - lost, cost
+
+
+def network(trial: Any) -> tuple[float, float]:
+    """Returns (what its choices take off, cost) of a network, however it is trained."""
     stages = trial.suggest_int("stages", 1, 3)
     lost = 0.0 if trial.suggest_categorical("residual", (False, True)) else 0.01 * (stages - 1)
     cost, width, pixels = 0.0, trial.suggest_categorical("stem", (8, 16, 24)), 28 * 28
@@ -43,16 +76,12 @@ def measure(trial: Any) -> tuple[float, float]:
             lost += 0.02  # a plain convolution gives less for its cost
         lost += 0.01 * abs(math.log2(new / width) - 1) if stage > 1 else 0.0
         width, pixels = new, pixels // 4
-    name = trial.suggest_categorical("optimizer", tuple(RATES))
-    best = RATES[name]
-    rate = trial.suggest_float(f"learning_rate.{name}", best / 10, best * 10, log=True)
-    lost += BEHIND[name] + 0.08 * math.log10(rate / best) ** 2
-    lost += {"constant": 0.02, "step": 0.01, "cosine": 0.0}[
-        trial.suggest_categorical("schedule", ("constant", "step", "cosine"))
-    ]
-    decay = trial.suggest_float("weight_decay", 1e-5, 1e-2, log=True)
-    lost += 0.02 * (math.log10(decay) + 4) ** 2
-    return 1 - best_error(cost) - lost, cost
+    return lost, cost
+
+
+def cost_of(chosen: dict[str, Any]) -> tuple[float]:
+    """Returns what a network costs, as samplers that know costs ask for it."""
+    return (network(optuna.trial.FixedTrial(chosen))[1],)
 
 
 def best_error(cost: float) -> float:
@@ -69,15 +98,22 @@ def dominated(values: list[tuple[float, float]]) -> float:
 def search(sampler: Any, seed: int, trials: int) -> list[tuple[float, float]]:
     """Searches as a run does, with a new sampler for each trial and noisy qualities.
 
+    Args:
+        sampler: Returns one for a seed; one that knows spaces is given this one and its costs.
+        seed: Of the samplers and the noise.
+        trials: How many.
+
     Returns:
         The tried networks' values without noise.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(directions=["maximize", "minimize"])
+    knows = getattr(sampler, "KNOWS_SPACE", False)
+    more: dict[str, Any] = {"space": SPACE, "costs": cost_of} if knows else {}
     noise = np.random.default_rng(seed).normal(scale=NOISE, size=trials)
     values = []
     for count in range(trials):
-        study.sampler = sampler((seed * 1_000_003 + count) % 2**31)
+        study.sampler = sampler((seed * 1_000_003 + count) % 2**31, **more)
         trial = study.ask()
         quality, cost = measure(trial)
         study.tell(trial, [quality + noise[count], cost])
