@@ -2,7 +2,7 @@
 
     python -m benchmarks.search_nas_table --table nas-bench-macro_cifar10.json
         [--seeds 0,1,...,19] [--trials 200] [--reads mean,one] [--resume FILE]
-        [pareto tpe greedy evolution nsga2 random]
+        [pareto tpe greedy evolution nsga2 random "pareto without costs" ...]
 
 6,561 networks of eight layers, each trained three times on CIFAR-10 by the table's authors (Su et
 al. 2021, "Prioritized Architecture Sampling with Monto-Carlo Tree Search"; the file
@@ -10,7 +10,8 @@ nas-bench-macro_cifar10.json of github.com/xiusu/NAS-Bench-Macro). A sampler is 
 FLOPs: the mean of the three trainings ("mean"), or one of them at random ("one"). Shown: the
 hypervolume of what it tried as a share of the whole table's, by mean accuracy above 80 % and by
 FLOPs below the largest. `pareto` is given the FLOPs of all networks beforehand, as a search gives
-it those of its own; no first trials are queued.
+it those of its own; no first trials are queued. "Without" something is `pareto` with that left out
+(_ablated.py).
 """
 
 from __future__ import annotations
@@ -35,7 +36,6 @@ AT = (25, 50, 100, 200)
 FLOOR = 80.0
 LAYERS, KINDS = 8, ("0", "1", "2")
 """Identity, MobileNet blocks of expansion 3 and kernel 3, and of 6 and 5."""
-KNOWS = "pareto"
 
 Networks = Mapping[str, Mapping[str, Any]]
 
@@ -74,7 +74,7 @@ def searched(networks: Networks, name: str, seed: int, trials: int, reads: str) 
     """Returns the networks that a sampler tries, in order."""
     import optuna
 
-    from search.samplers import SAMPLERS
+    from benchmarks._ablated import knows_space, sampler_named
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(directions=["maximize", "minimize"])
@@ -84,11 +84,12 @@ def searched(networks: Networks, name: str, seed: int, trials: int, reads: str) 
     def cost(chosen: Mapping[str, Any]) -> tuple[float]:
         return (float(networks[key_of(chosen)]["flops"]),)
 
-    more: dict[str, Any] = {"space": space, "costs": cost} if name == KNOWS else {}
+    make = sampler_named(name)
+    more: dict[str, Any] = {"space": space, "costs": cost} if knows_space(make) else {}
     rng = np.random.default_rng(seed)
     tried = []
     for number in range(trials):
-        study.sampler = SAMPLERS[name]((seed * 1_000_003 + number) % 2**31, **more)
+        study.sampler = make((seed * 1_000_003 + number) % 2**31, **more)
         trial = study.ask(space)
         key = key_of(trial.params)
         network = networks[key]

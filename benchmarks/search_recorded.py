@@ -1,13 +1,14 @@
 """Samplers on candidates that were trained once and recorded: nothing is trained here.
 
     python -m benchmarks.search_recorded [--curves FILE] [--seeds 0,1,...,19]
-        [--resume FILE] [pareto tpe greedy evolution nsga2 random]
+        [--resume FILE] [pareto tpe greedy evolution nsga2 random "pareto without curves" ...]
 
 The 50 candidates of a result of benchmarks.search_curves (space `cnn`, Fashion-MNIST, 8 epochs). A
 sampler is asked for a candidate of the whole space; it gets the one of the 50 that is most like it
-and was not tried yet: of the fewest choices that differ, numbers by how far they are apart. Shown:
-the hypervolume of those tried (accuracy in [0.5, 1], log10 MACs in [4, 8]) as a share of that of
-all 50. `pareto` knows what candidates of the space cost, as in a search. No first trials.
+and was not tried yet: of the fewest choices that differ, numbers by how far they are apart. The
+search's rule stops trials by their recorded curves. Shown: the hypervolume of those that ended
+(accuracy in [0.5, 1], log10 MACs in [4, 8]) as a share of that of all 50. `pareto` knows what
+candidates of the space cost, as in a search ("without" something: _ablated.py). No first trials.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+
+from benchmarks._ablated import knows_space, sampler_named
 from benchmarks._common import Benchmark, Mean, seed_list, table
 from benchmarks._stored import Stored, newest, read
 from benchmarks.fashion_small import load
@@ -28,6 +32,7 @@ from compress.data import Dataset
 
 NAMES = ("pareto", "tpe", "greedy", "evolution", "nsga2", "random")
 AT = (5, 10, 20, 30)
+EPOCHS = 8
 
 Record = Mapping[str, Any]
 
@@ -54,8 +59,8 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
         print(f"{name}: {_medians(found)}", flush=True)
 
 
-def tried(records: Sequence[Record], data: Dataset, name: str, seed: int) -> list[Record]:
-    """Returns the candidates that a sampler leads to, in order."""
+def tried(records: Sequence[Record], data: Dataset, name: str, seed: int) -> list[Record | None]:
+    """Returns the candidates that a sampler leads to, in order; None: it was stopped."""
     import optuna
     from optuna.trial import TrialState, create_trial
 
@@ -65,16 +70,20 @@ def tried(records: Sequence[Record], data: Dataset, name: str, seed: int) -> lis
     from search.spaces._choices import choose
     from search.study.free_costs import free_knowledge
     from search.study.recovery import declared
-    from search.study.study import sampler_for
     from search.trial import optimizers
+    from search.trial.pruners import make_rule, rung_attr
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    plan = from_flat(SearchPlan, {"space": "cnn", "sampler": name})
+    plan = from_flat(SearchPlan, {"space": "cnn", "epochs": EPOCHS})
+    make, options = sampler_named(name), plan.stopping
+    more = free_knowledge(plan, data) if knows_space(make) else {}
+    rule = make_rule(options.rule, options.margin, options.eta)
+    at: dict[int, list[tuple[float, float]]] = {epoch: [] for epoch in plan.rungs()}
     choices, all_names = SPACES["cnn"].choices(data), declared(plan, data)
     study = optuna.create_study(directions=["maximize", "minimize"])
-    left, found = list(records), []
+    left, found = list(records), list[Record | None]()
     while len(found) < max(AT):
-        study.sampler = sampler_for(study, name, seed, lambda: free_knowledge(plan, data))
+        study.sampler = make((seed * 1_000_003 + len(found)) % 2**31, **more)
         trial = study.ask()
         choose(trial, choices)
         optimizers.sample(trial, plan, data)
@@ -83,12 +92,23 @@ def tried(records: Sequence[Record], data: Dataset, name: str, seed: int) -> lis
         asked = trial.params
         nearest = min(left, key=lambda item: apart(item["choices"], asked, all_names))
         left.remove(nearest)
-        found.append(nearest)
+        curve, macs = nearest["accuracy"], float(nearest["macs"])
+        rungs: dict[str, float] = {}
+        stopped = False
+        for epoch, others in at.items():
+            rungs[rung_attr(epoch)] = max(curve[:epoch])
+            others.append((-max(curve[:epoch]), macs))
+            if rule and rule.stops(np.array(others), len(others) - 1):
+                stopped = True
+                break
+        found.append(None if stopped else nearest)
         study.add_trial(
             create_trial(
-                values=[max(nearest["accuracy"]), nearest["macs"]],
+                state=TrialState.PRUNED if stopped else TrialState.COMPLETE,
+                values=None if stopped else [max(curve), macs],
                 params=nearest["choices"],
                 distributions={key: all_names[key] for key in nearest["choices"]},
+                user_attrs=rungs,
             )
         )
     return found
@@ -116,11 +136,13 @@ def apart(one: Mapping[str, Any], other: Mapping[str, Any], names: Mapping[str, 
     return total
 
 
-def shares(records: Sequence[Record], found: Sequence[Record]) -> dict[str, float]:
+def shares(records: Sequence[Record], found: Sequence[Record | None]) -> dict[str, float]:
     """Returns the share of all candidates' hypervolume after so many."""
-    rows = [(-max(item["accuracy"]), float(item["macs"])) for item in found]
-    whole = volume([(-max(item["accuracy"]), float(item["macs"])) for item in records])
-    return {str(count): volume(rows[:count]) / whole for count in AT}
+
+    def dominated(some: Sequence[Record | None]) -> float:
+        return volume([(-max(item["accuracy"]), float(item["macs"])) for item in some if item])
+
+    return {str(count): dominated(found[:count]) / dominated(records) for count in AT}
 
 
 def _medians(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -71,25 +71,28 @@ def _plan(folder: Path, sampler: str) -> Any:
 
 def made(path: Path, count: int, sampler: str) -> None:
     """Writes a run's folder as its trials would have left it, then its journal."""
+    import optuna
+
     from compress import load_data
     from compress.run.data_record import write_data_record
     from search.folder.directory import SearchFolder
     from search.folder.records import COMPLETE, STOPPED, Candidate
     from search.spaces import SPACES
-    from search.study.recovery import declared, recover
+    from search.spaces._choices import choose
+    from search.study.recovery import recover
     from search.trial import optimizers
     from search.trial.objective import candidate_id
 
     plan, data = _plan(path, sampler), load_data("digits", seed=0)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder, space = SearchFolder(path), SPACES["cnn"]
     folder.claim("search", plan, {"data": data.fingerprint()})
     write_data_record(folder, data)
     rng = np.random.default_rng(0)
-    choices, names = space.choices(data), declared(plan, data)
+    choices = space.choices(data)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for number in range(count):
-        trial = _Drawn(rng)
-        from search.spaces._choices import choose
-
+        trial = study.ask()
         choose(trial, choices)
         optimizers.sample(trial, plan, data)
         macs, params = space.count(trial.params, data) or (0, 0)
@@ -107,31 +110,7 @@ def made(path: Path, count: int, sampler: str) -> None:
                 ended=1.7e9 + 5 * number,
             )
         )  # fmt: skip
-    assert set(names) >= set(trial.params)
     recover(folder, plan, data)
-
-
-class _Drawn:
-    """A trial of which everything is drawn at random, without a study."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._rng, self.params = rng, dict[str, Any]()
-
-    def suggest_categorical(self, name: str, values: Any) -> Any:
-        return self.params.setdefault(name, values[int(self._rng.integers(len(values)))])
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        return self.params.setdefault(name, int(self._rng.integers(low, high + 1)))
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        if step is not None:
-            value = low + step * int(self._rng.integers(round((high - low) / step) + 1))
-            return self.params.setdefault(name, min(value, high))
-        ends = np.log([low, high]) if log else (low, high)
-        drawn = float(self._rng.uniform(*ends))
-        return self.params.setdefault(name, min(max(math.exp(drawn) if log else drawn, low), high))
 
 
 def timed(part: str) -> None:
@@ -164,7 +143,7 @@ def timed(part: str) -> None:
         print(json.dumps({"resume": time.perf_counter() - began}))
         return
     study = studies.open_study(folder, plan)
-    seconds = []
+    seconds: list[float] = []
     for _ in range(ASKS + 1):
         begun = time.perf_counter() if seconds else began
         trial = studies.ask(study, plan, data=data)

@@ -1,10 +1,11 @@
 """Strategies on a made-up landscape whose front is known: nothing is trained.
 
     python -m benchmarks.search_strategies [--seeds 0,1,...,19] [--trials 100]
-        [--resume FILE] [pareto tpe greedy evolution random]
+        [--resume FILE] [pareto tpe greedy evolution random "pareto without costs" ...]
 
 The landscape of tests/search/samplers/landscape.py, with noise on the qualities; no first trials
-are queued. `pareto` knows what networks cost, as in a search. Shown: hypervolume of the tried
+are queued. `pareto` knows what networks cost, as in a search ("without" something:
+_ablated.py). Shown: hypervolume of the tried
 networks' true values after all trials.
 """
 
@@ -29,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
     """Searches with every sampler and seed."""
-    from search.samplers import SAMPLERS
+    from benchmarks._ablated import sampler_named
     from tests.search.samplers.landscape import dominated, search
 
     runs: dict[str, dict[str, float]] = stored.result.setdefault("volumes", {})
@@ -37,7 +38,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
         found = runs.setdefault(name, {})
         for seed in given.seeds:
             if str(seed) not in found:
-                found[str(seed)] = dominated(search(SAMPLERS[name], seed, given.trials))
+                found[str(seed)] = dominated(search(sampler_named(name), seed, given.trials))
         print(f"{name}: {median(found.values()):.3f}", flush=True)
         stored.save(trials=given.trials, volumes=runs)
 

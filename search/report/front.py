@@ -44,7 +44,8 @@ def front_section(report: SearchReport) -> dict[str, Any]:
     by_id = {candidate.id: candidate for candidate in report.candidates}
     return {
         "lead": f"Non-dominated in validation {quality} (up) and {', '.join(costs)} (down). "
-        "Pruned weights are zeros: they save bytes, but MACs stay the same.",
+        "MACs and parameters are those before compression. Zeros save bytes and no MACs; channels "
+        "that leave save both, see the files.",
         "heads": ["Model", f"validation {quality}", "MACs", "Parameters",
                   *_measured_costs(report), "dense float32: test, gzipped", "pruned float32",
                   "pruned int8"],

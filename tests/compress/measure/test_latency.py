@@ -235,7 +235,7 @@ def test_intervals_hold_what_is_so(fake: FakeRuntime, spread: float) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("noise", [0.005, 0.1])
+@pytest.mark.parametrize("noise", [0.005, pytest.param(0.1, marks=pytest.mark.matrix)])
 @pytest.mark.parametrize("spread", [0.0, 0.02])
 def test_intervals_hold_what_is_so_in_long(fake: FakeRuntime, spread: float, noise: float) -> None:
     fake.spread, fake.noise = spread, noise
@@ -245,7 +245,9 @@ def test_intervals_hold_what_is_so_in_long(fake: FakeRuntime, spread: float, noi
 @pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.0, 0.02])
 @pytest.mark.parametrize(
-    "options", [{"precision": 0.01}, {"budget": 1.1}], ids=["stops late", "cut short"]
+    "options",
+    [pytest.param({"precision": 0.01}, marks=pytest.mark.matrix), {"budget": 1.1}],
+    ids=["stops late", "cut short"],
 )
 def test_intervals_hold_wherever_the_loop_stops(
     fake: FakeRuntime, spread: float, options: dict[str, float]

@@ -1,6 +1,6 @@
 """Counts against an independent count of the exported ONNX graph, and published figures.
 
-A few networks and graphs in the default run, 120 random graphs under `slow`, all 40 networks of
+A few networks and graphs in the default run, 60 random graphs under `slow`, all 40 networks of
 keras.applications under `matrix`; `python -m benchmarks.applications_macs` makes the table of
 docs/macs.md of them.
 """
@@ -123,7 +123,7 @@ def test_random_graphs(tmp_path: Path) -> None:
     hits: Counter[str] = Counter()
 
     @settings(
-        max_examples=120, derandomize=True, deadline=None, database=None,
+        max_examples=60, derandomize=True, deadline=None, database=None,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(st.integers(0, 2**31 - 1))

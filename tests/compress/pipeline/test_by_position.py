@@ -121,7 +121,7 @@ def by_hand(kind: str, y: Any, scores: Any) -> float:
         pytest.param("masks", "mean_iou", marks=pytest.mark.slow),
         pytest.param("regression", "r2", marks=pytest.mark.slow),
         pytest.param("tagging", "accuracy", marks=pytest.mark.slow),
-        ("reconstruction", "r2"),
+        pytest.param("reconstruction", "r2", marks=pytest.mark.slow),
     ],
 )
 def test_from_arrays_to_the_report(kind: str, main: str, cpu: Device, tmp_path: Path) -> None:

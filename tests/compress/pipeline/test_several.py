@@ -102,6 +102,7 @@ def test_training_teaches_both_outputs(taught: tuple[Any, Dataset]) -> None:
     assert min(expected.values()) > 0.5
 
 
+@pytest.mark.slow
 def test_channels_leave_and_are_repaired(taught: tuple[Any, Dataset]) -> None:
     model, data = taught
     bare = prune_channels(model, macs=0.5, data=data, repair=False, round_to=2)
@@ -160,7 +161,12 @@ def test_from_arrays_to_files_that_are_fed_by_name(
     for path in result.files.values():
         made = answered_by_file(result.model, session_for(path), data.val.x)
         got = np.concatenate([np.ravel(made[name]) for name in ("class", "box")])
-        assert np.abs(got - expected).max() < (0.3 if "int8" in path.name else 1e-4)
+        error, scale = np.abs(got - expected), expected.std()
+        if "int8" in path.name:
+            # what was fed under another's name would be as far off as the answers are spread
+            assert np.sqrt(np.square(error).mean()) < 0.15 * scale
+        else:
+            assert error.max() < 1e-4
     about = json.loads((result.folder / "exports" / f"{model.name}.json").read_text())
     names = ["picture", "facts"] if model.name == "lists" else ["facts", "picture"]
     assert about["inputs"] == names

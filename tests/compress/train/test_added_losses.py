@@ -118,7 +118,9 @@ def assert_same(model: Any, last: list[Any], **tolerance: float) -> None:
         np.testing.assert_allclose(got, weight.numpy(), err_msg=weight.path, **tolerance)
 
 
-@pytest.mark.parametrize("head", ["logits", "layer", "dense"])
+@pytest.mark.parametrize(
+    "head", [*(pytest.param(item, marks=pytest.mark.slow) for item in ("logits", "layer")), "dense"]
+)
 def test_training_equals_fit(images: Dataset, cpu: Device, head: str) -> None:
     """The activity of the last layer is that of its outputs, whatever the loop reads off."""
     expected, losses = fitted(images, head)
@@ -163,6 +165,7 @@ def test_distillation_adds_the_students_losses_alone(
     assert_same(expected, last, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_compiled_training_equals_fit(images: Dataset, cpu: Device) -> None:
     expected, losses = fitted(images)
     model = penalized()

@@ -19,7 +19,7 @@ from tests.compress.prune.channels.generator import graph
 from tests.compress.prune.channels.law import check
 
 FEW = 12
-GRAPHS = int(os.environ.get("PARETUNE_GRAPHS", "150"))
+GRAPHS = int(os.environ.get("PARETUNE_GRAPHS", "80"))
 OF_SEVERAL = 100
 # seeds that once broke the law
 KEPT_SEEDS: tuple[int, ...] = ()
