@@ -54,6 +54,7 @@ class Benchmark:
         peers: Names in `PEERS`.
         resumable: Whether `measure` can go on from a part.
         grows: Options that may differ when it goes on.
+        anywhere: Whether another processor may go on: no time is shown.
         picture: Draws a result.
         seeds: Where no option says; or what says it of the options.
     """
@@ -66,6 +67,7 @@ class Benchmark:
     peers: tuple[str, ...] = ()
     resumable: bool = False
     grows: tuple[str, ...] = ("seeds",)
+    anywhere: bool = False
     picture: Callable[[dict[str, Any]], Figure] | None = None
     seeds: tuple[int, ...] | Callable[[Mapping[str, Any]], tuple[int, ...]] = (0,)
 
@@ -126,7 +128,7 @@ class Benchmark:
         seeds = tuple(settings.get("seeds", own))
         path = getattr(given, "resume", None)
         if path:
-            stored = _stored.resume(path, self.name, settings, seeds, self.grows)
+            stored = _stored.resume(path, self.name, settings, seeds, self.grows, self.anywhere)
         else:
             stored = _stored.begin(self.name, settings, seeds)
         peers = stored.provenance["peers"]

@@ -12,7 +12,7 @@ Provenance, as JSON:
     settings: The options that decide what was measured.
     peers: What became of the other side: its version, or "not run: <reason>".
     complete: False while the run is under way, or where it was interrupted.
-    resumed: When and at which commits it went on.
+    resumed: When and at which commits it went on, and on which machine where that was another.
     recovered: Of files that are older than this record: how commit and date were found.
 """
 
@@ -93,6 +93,8 @@ class Stored:
         machine = told["machine"]
         cores = "core" if machine["cores"] == 1 else "cores"
         text += f", {machine['cpu']}, {machine['cores']} {cores}"
+        others = [item["machine"]["cpu"] for item in told["resumed"] if "machine" in item]
+        text += "".join(f", then {cpu}" for cpu in dict.fromkeys(others))
         return text + ("" if told["complete"] else ", unfinished")
 
 
@@ -175,6 +177,7 @@ def resume(
     settings: Mapping[str, Any],
     seeds: Sequence[int],
     grows: Sequence[str] = (),
+    anywhere: bool = False,
 ) -> Stored:
     """Returns a stored result to go on with.
 
@@ -184,6 +187,7 @@ def resume(
         settings: The options of this run.
         seeds: Of this run.
         grows: Options that may differ: they ask for more of the same.
+        anywhere: Another processor may go on: what is measured is no time.
 
     Raises:
         InputError: The file is not the benchmark's, or was made with other settings or on
@@ -191,8 +195,9 @@ def resume(
     """
     stored = read(path, benchmark)
     told, here = stored.provenance, machine()
-    if told["machine"] != here:
-        differ = [key for key in here if told["machine"].get(key) != here[key]]
+    free = ("cpu", "cores") if anywhere else ()
+    differ = [key for key in here if key not in free and told["machine"].get(key) != here[key]]
+    if differ:
         raise InputError(
             f"'{path}' must have been measured on this machine to go on. "
             f"Other: {', '.join(differ)}. Begin a new file (without --resume)."
@@ -210,9 +215,8 @@ def resume(
             + ". Begin a new file (without --resume)."
         )
     commit, dirty = revision()
-    told["resumed"].append(
-        {"date": _now(), "commit": commit, "dirty": dirty, "command": _command(benchmark)}
-    )
+    again = {"date": _now(), "commit": commit, "dirty": dirty, "command": _command(benchmark)}
+    told["resumed"].append(again if told["machine"] == here else again | {"machine": here})
     told["seeds"] = sorted({*told["seeds"], *seeds})
     told["settings"], told["complete"] = given, False
     return stored

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks._common import Benchmark, Mean, seed_list, table
-from benchmarks._repair import EXAMPLES, macs_of, span
+from benchmarks._repair import EXAMPLES, macs_of
 from benchmarks._shifted import PARAMETERS, shifted
 from benchmarks._stored import Stored
 from benchmarks.repair_nets import RECIPES, trained
@@ -201,19 +201,17 @@ def losses(result: dict[str, Any]) -> str:
     for name, dense in result["dense"].items():
         for choice, label in LABELS.items():
             cells: list[object] = [name if choice == "l2" else "", label]
-            seconds = []
             for target in _targets(result):
                 found = _found(result, name, choice, target)
-                seconds += [record["seconds"]["repair"] for record in found]
                 for side in ("before", "after"):
                     lost = [100 * (dense["quality"] - record[side]["quality"]) for record in found]
                     cells.append(Mean.of(lost).number(2) if lost else _reason(
                         result, name, choice, target))  # fmt: skip
-            rows.append([*cells, span(seconds, 1) if seconds else ""])
+            rows.append(cells)
     head = ["net", "chosen"]
     head += [f"points lost at {target}x MACs, {side}"
              for target in _targets(result) for side in ("no repair", "repaired")]  # fmt: skip
-    return table([*head, "seconds of the repair"], rows)
+    return table(head, rows)
 
 
 def _reason(result: dict[str, Any], name: str, choice: str, target: str) -> str:
@@ -268,7 +266,8 @@ def _told(name: str, value: float) -> str:
 
 BENCHMARK = Benchmark(
     "repair_models", __doc__, run,
-    {"dense": qualities_of_dense, "losses": losses, "worst": worst}, arguments, resumable=True,
+    {"dense": qualities_of_dense, "losses": losses, "worst": worst}, arguments,
+    resumable=True, grows=("seeds", "nets"), anywhere=True,
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from compress.core.errors import InputError, one_line
@@ -62,11 +63,8 @@ def conform(value: Any, hint: Any, name: str) -> Any:
 
 def _conform_keys(value: Any, hint: Any, name: str) -> dict[str, Any]:
     _require(isinstance(value, Mapping), name, "a table", value)
-    hints = typing.get_type_hints(hint)
-    # __required_keys__ does not see what postponed annotations say
-    marked = typing.get_type_hints(hint, include_extras=True)
-    needed = [key for key in hints if typing.get_origin(marked[key]) is not typing.NotRequired]
-    missing = [key for key in needed if key not in value] if hint.__total__ else []
+    hints, needed = _keys_of(hint)
+    missing = [key for key in needed if key not in value]
     if missing:
         raise InputError(
             f"{name} must have the keys {', '.join(hints)}. Received: none called '{missing[0]}'."
@@ -75,6 +73,16 @@ def _conform_keys(value: Any, hint: Any, name: str) -> dict[str, Any]:
         key: conform(item, hints[key], f"{name}.{key}") if key in hints else item
         for key, item in value.items()
     }
+
+
+@cache
+def _keys_of(hint: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Returns what a TypedDict's keys hold, and which there must be."""
+    hints = typing.get_type_hints(hint)
+    # __required_keys__ does not see what postponed annotations say
+    marked = typing.get_type_hints(hint, include_extras=True)
+    needed = [key for key in hints if typing.get_origin(marked[key]) is not typing.NotRequired]
+    return hints, tuple(needed) if hint.__total__ else ()
 
 
 def _require(holds: bool, name: str, kind: str, value: object) -> None:

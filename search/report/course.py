@@ -11,6 +11,7 @@ from markupsafe import Markup
 from compress.measure import formats
 from compress.report.cells import Cell
 from search.report.facts import SearchFacts
+from search.report.fewer import MOST, some_of
 from search.report.importance import REPEATS, TREES, Importance
 from search.report.parallel import drawable, parallel_coordinates, shown_parameters
 from search.report.plots import (
@@ -54,7 +55,7 @@ def course_section(report: SearchReport, facts: SearchFacts) -> dict[str, Any]:
             learning_curves(report.candidates, report.front, quality),
             "Learning curves",
             f"Validation {quality} after each epoch. A cross marks where a trial was stopped "
-            "because others were better; thick lines are the front.",
+            f"because others were better; thick lines are the front. At most {MOST} are drawn.",
         ),
         Picture(
             importance_bars(facts.importances), "Importance of parameters", _bars(facts.importances)
@@ -132,8 +133,9 @@ def _parallel(report: SearchReport, facts: SearchFacts) -> Picture:
     finished = drawable(report.candidates, report.objectives)
     order = ranked(facts.importances)
     every = shown_parameters(finished, order, limit=10**6)
-    chosen = shown_parameters(finished, order, SHOWN)
-    svg = parallel_coordinates(finished, report.front, report.objectives, chosen)
+    drawn = some_of(finished, set(report.front))
+    chosen = shown_parameters(drawn, order, SHOWN)
+    svg = parallel_coordinates(drawn, report.front, report.objectives, chosen)
     by = "most important" if order else "most often asked"
     which = (
         f"the {len(chosen)} {by} of {len(every)} parameters"
@@ -145,10 +147,13 @@ def _parallel(report: SearchReport, facts: SearchFacts) -> Picture:
         if any(not item.common for item in chosen)
         else ""
     )
+    of = f"{len(finished):,}"
+    if len(drawn) < len(finished):
+        of = f"{len(drawn)} (the front, and others at equal distances) of {of}"
     return Picture(
         svg,
         "Parallel coordinates",
-        f"Each line is one of {len(finished)} finished candidates: its choices, then quality and "
+        f"Each line is one of {of} finished candidates: its choices, then quality and "
         f"costs. The darker, the better in quality; the front is thick. Shown are {which}{rest}. "
         "Numbers that span a factor of 8 and all costs are on logarithmic scales; lines are "
         "shifted a little so that equal choices do not hide each other.",

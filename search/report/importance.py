@@ -20,6 +20,8 @@ from search.study.hypervolume import is_finite
 
 MIN_TRIALS = 10
 """With fewer, a forest learns noise."""
+MOST_TRIALS = 1000
+"""Of more, so many at random."""
 MIN_EXPLAINED = 0.1
 """With less predicted, shares may be noise with names: on pure noise (16 parameters, 10 to 30
 trials) 3 of 42 simulated searches came above 0, none above 0.07."""
@@ -168,6 +170,10 @@ def _importance(target: str, trials: list[Candidate], values: Floats) -> Importa
     if len(trials) < MIN_TRIALS:
         missing = f"too few: {len(trials)} trials with different choices, {MIN_TRIALS} are needed"
         return Importance(target, len(trials), missing=missing)
+    if len(trials) > MOST_TRIALS:
+        # forests of more say the same, in minutes
+        some = np.random.default_rng(0).permutation(len(trials))[:MOST_TRIALS]
+        trials, values = [trials[place] for place in some], values[some]
     columns = [column for column in parameters(trials) if column.varies]
     if not columns or np.ptp(values) == 0:
         what = "no parameter varies" if not columns else "all trials are alike"

@@ -11,6 +11,7 @@ from compress.core.visible import short
 from compress.report.canvas import GREY, INK, draw_svg, finish
 from compress.report.plot import cut_floor
 from search.folder.records import COMPLETE, STOPPED, Candidate
+from search.report.fewer import some_of
 from search.report.importance import Importance
 from search.study.hypervolume import Progress, is_finite
 
@@ -95,6 +96,7 @@ def learning_curves(candidates: Sequence[Candidate], front: Sequence[str], quali
     if not curves:
         return Markup()
     states = {item.id: item.state for item in candidates}
+    drawn = {item.id for item in some_of([i for i in candidates if i.id in curves], front)}
     groups = {
         "trained to the end": [n for n in curves if states[n] == COMPLETE and n not in front],
         "stopped (x)": [n for n in curves if states[n] == STOPPED],
@@ -111,7 +113,7 @@ def learning_curves(candidates: Sequence[Candidate], front: Sequence[str], quali
 
         ends = []
         for label, names in groups.items():
-            for place, name in enumerate(names):
+            for place, name in enumerate(name for name in names if name in drawn):
                 epochs, heights = zip(*curves[name], strict=True)
                 scaled = [height * 100 for height in heights]
                 shown = f"{label}: {len(names)}" if place == 0 else None

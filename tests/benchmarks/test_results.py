@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,27 @@ def test_what_cannot_go_on_is_refused(results: Path, capsys: pytest.CaptureFixtu
     assert fake.measured == []
     short = Benchmark("fake", "", fake.measure, {}, fake.arguments)
     assert "unrecognized arguments: --resume" in refused(short, ["--resume", str(file)], capsys)
+
+
+def test_what_is_no_time_goes_on_on_another_machine(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Fake().benchmark.run([])
+    file = only(results)
+    other = json.loads(file.read_text())
+    here = other["provenance"]["machine"]["cpu"]
+    other["provenance"]["machine"]["cpu"] = "another"
+    file.write_text(json.dumps(other))
+    fake = Fake()
+    free = replace(fake.benchmark, anywhere=True)
+    free.run(["--resume", str(file), "--seeds", "0,1,2,3"])
+    assert fake.measured == [3]
+    assert read(file).provenance["resumed"][0]["machine"]["cpu"] == here
+    assert f", another, {other['provenance']['machine']['cores']} core" in read(file).origin()
+    assert read(file).origin().endswith(f", then {here}")
+    other["provenance"]["machine"]["keras"] = "0"
+    file.write_text(json.dumps(other))
+    assert "Other: keras" in refused(free, ["--resume", str(file)], capsys)
 
 
 def test_stored_results_are_printed_as_stored(

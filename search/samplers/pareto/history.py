@@ -22,6 +22,8 @@ Curves = Callable[["FrozenTrial"], Mapping[int, float]]
 """What is known of a trial's quality on the way: epoch -> quality."""
 FEWEST = 3
 """Trials that ended by which it is judged what is still to come of a stopped one."""
+LOOKED_AT = 1000
+"""Of them the youngest at most."""
 
 
 def reported(trial: FrozenTrial) -> Mapping[int, float]:
@@ -114,25 +116,40 @@ class History:
         """
         return self._scales.losses(costs, first=1)
 
-    def foretold(self) -> list[Foretold]:
-        """Returns stopped trials with the quality that was to be expected.
+    def foretold(self, most: int) -> list[Foretold]:
+        """Returns the youngest stopped trials with the quality that was to be expected.
 
         From a trial's last rung on, as much is to come as came of those that went on, on the
         average; its variance is theirs. Where too few went on nothing is foretold.
+
+        Args:
+            most: How many trials at most.
         """
-        reached: dict[int, list[float]] = {}
-        for trial, loss in zip(self.ended, self.losses[:, 0], strict=True):
-            for epoch, value in self.curves(trial).items():
-                reached.setdefault(epoch, []).append(self._quality(value) + float(loss))
+        came = self._still_to_come
         found = []
-        for trial in self.stopped:
+        for trial in self.stopped[-most:]:
             last, value = max(self.curves(trial).items())
-            # what was lost from there on
-            lost = reached.get(last, [])
-            if len(lost) >= FEWEST:
-                quality = self._quality(value) - float(np.mean(lost))
-                found.append(Foretold(trial, quality, float(np.var(lost))))
+            if last in came:
+                mean, variance = came[last]
+                found.append(Foretold(trial, float(self._qualities([value])[0]) + mean, variance))
         return found
 
-    def _quality(self, value: float) -> float:
-        return -float(self._scales.losses([[value]])[0, 0])
+    @cached_property
+    def _still_to_come(self) -> dict[int, tuple[float, float]]:
+        """By rung: how much better ended trials were at last, mean and variance."""
+        reached: dict[int, tuple[list[float], list[int]]] = {}
+        first = max(0, len(self.ended) - LOOKED_AT)
+        for place, trial in enumerate(self.ended[first:], start=first):
+            for epoch, value in self.curves(trial).items():
+                values, places = reached.setdefault(epoch, ([], []))
+                values.append(value)
+                places.append(place)
+        found = {}
+        for epoch, (values, places) in reached.items():
+            if len(values) >= FEWEST:
+                gained = -self.losses[places, 0] - self._qualities(values)
+                found[epoch] = float(gained.mean()), float(gained.var())
+        return found
+
+    def _qualities(self, values: Sequence[float]) -> Losses:
+        return -self._scales.losses(np.array(values, np.float64)[:, None])[:, 0]

@@ -116,7 +116,7 @@ class ParetoSampler(StatelessSampler):
     ) -> Choices:
         """Returns a candidate at a place of its own among the costs of random ones."""
         drawn = [questions.drawn(rng) for _ in range(POOL // 4)]
-        pool = self._priced(_new(drawn, history, questions), history)
+        pool = self._priced(_new(drawn, history), history)
         if not pool.choices:
             return questions.drawn(rng)
         order = np.arange(len(pool.choices))
@@ -131,7 +131,7 @@ class ParetoSampler(StatelessSampler):
         on_front = front_mask(history.losses)
         front = np.flatnonzero(on_front)
         drawn = self._drawn(questions, history, front, rng)
-        pool = self._priced(_new(drawn, history, questions), history)
+        pool = self._priced(_new(drawn, history), history)
         if not pool.choices:
             return questions.drawn(rng), ""
         kept = np.concatenate([front, rng.permutation(np.flatnonzero(~on_front))])[:MOST]
@@ -182,7 +182,7 @@ class ParetoSampler(StatelessSampler):
         """Returns the youngest stopped trials, with what was to be expected of them."""
         count = len(history.directions) - 1
         known = [(item, self._cost(item.trial.params, count))
-                 for item in history.foretold()[-MOST // 2 :]]  # fmt: skip
+                 for item in history.foretold(MOST // 2)]  # fmt: skip
         kept = [(item, cost) for item, cost in known if cost is not None]
         costs = np.array([cost for _, cost in kept], float).reshape(len(kept), count)
         choices = [item.trial.params for item, _ in kept]
@@ -204,21 +204,21 @@ class ParetoSampler(StatelessSampler):
         return (np.nan,) * count if self._costs is None else self._costs(chosen)
 
 
-def _new(pool: Sequence[Choices], history: History, questions: Questions) -> list[Choices]:
+def _new(pool: Sequence[Choices], history: History) -> list[Choices]:
     """Returns the candidates that are not among the trials, each once."""
-    names = tuple(questions.distributions)
-
-    def key(chosen: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple(chosen.get(name, _UNASKED) for name in names)
-
-    seen = {key(trial.params) for trial in (*history.told, *history.running)}
-    kept = []
+    candidates = {frozenset(chosen.items()): chosen for chosen in pool}
+    # trials that differ from all candidates in what differs most are not looked at further:
+    # there may be ten thousand
+    values: dict[str, set[Any]] = {}
     for chosen in pool:
-        own = key(chosen)
-        if own not in seen:
-            seen.add(own)
-            kept.append(chosen)
-    return kept
+        for name, value in chosen.items():
+            values.setdefault(name, set()).add(value)
+    telling = max(values, key=lambda name: len(values[name]), default="")
+    seen = {chosen.get(telling, _UNASKED) for chosen in pool}
+    for trial in (*history.told, *history.running):
+        if trial.params.get(telling, _UNASKED) in seen:
+            candidates.pop(frozenset(trial.params.items()), None)
+    return list(candidates.values())
 
 
 def _van_der_corput(number: int) -> float:

@@ -176,7 +176,7 @@ def test_what_was_to_be_expected_of_a_stopped_trial() -> None:
     told(0.45, None)
     trial = study.ask()
     history = History.of(study, study._storage.get_trial(trial._trial_id), reported)
-    (found,) = history.foretold()
+    (found,) = history.foretold(9)
     assert found.trial.number == 5
     assert found.quality == pytest.approx(0.45 + 0.2)
     assert found.variance == pytest.approx(np.var([0.1, 0.2, 0.3, 0.2, 0.2]))
