@@ -58,6 +58,8 @@ TABLE = (
     Entry("search_stopping", 1),
     Entry("search_strategies", 10),
     Entry("search_recorded", 5),
+    Entry("search_proxies", 10),
+    Entry("search_scale", 10),
     Entry("search_nas_table", 15),
     Entry("search_front", 37),
     Entry("search_front", 37, ("--space", "own")),

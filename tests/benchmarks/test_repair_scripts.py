@@ -192,7 +192,7 @@ def test_a_class_that_drops_most_is_told() -> None:
     result = {"dense": {"vit": dense}, "runs": {key: record}}
     assert "| vit | 50.0 (one seed) | 5.0 (one seed) |" in repair_models.worst(result)
     told = repair_models.losses(result)
-    assert "| 20.00 (one seed) | 2.00 (one seed) | 2.0 |" in told
+    assert "| 20.00 (one seed) | 2.00 (one seed) |" in told
     result["runs"][key] = {"not run": "no channels"}
     assert "not run: no channels" in repair_models.losses(result)
 
