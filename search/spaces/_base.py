@@ -89,7 +89,9 @@ class Space(Protocol):
         """Returns MACs and parameters of complete choices without building them; None: unknown."""
         ...
 
-    def prepare(self, model: keras.Model, chosen: dict[str, Any], data: Dataset) -> None:
+    def prepare(
+        self, model: keras.Model, chosen: dict[str, Any], data: Dataset, *, quickly: bool = False
+    ) -> None:
         """Readies a model of `build` for its training, in place.
 
         For what takes time and changes no cost: it is not called for a model that is rejected.
@@ -98,6 +100,7 @@ class Space(Protocol):
             model: As it was built.
             chosen: Its choices; others, as the optimizer's, may be among them.
             data: What it will be trained on.
+            quickly: It is one of hundreds, to be told from the others in seconds.
         """
         ...
 
@@ -162,7 +165,9 @@ class DeclaredSpace(ABC):
         """See `Space.count`; unknown unless a subclass says it."""
         return None
 
-    def prepare(self, model: keras.Model, chosen: dict[str, Any], data: Dataset) -> None:  # noqa: B027
+    def prepare(  # noqa: B027
+        self, model: keras.Model, chosen: dict[str, Any], data: Dataset, *, quickly: bool = False
+    ) -> None:
         """See `Space.prepare`; nothing is left to do unless a subclass says so."""
 
 

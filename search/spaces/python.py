@@ -91,7 +91,9 @@ class PythonSpace:
     def count(self, chosen: dict[str, Any], data: Dataset) -> None:
         """Returns None: only building tells."""
 
-    def prepare(self, model: keras.Model, chosen: dict[str, Any], data: Dataset) -> None:
+    def prepare(
+        self, model: keras.Model, chosen: dict[str, Any], data: Dataset, *, quickly: bool = False
+    ) -> None:
         """Does nothing: the function has done all."""
 
     def build(self, trial: BaseTrial, data: Dataset) -> keras.Model:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 SEED_ATTR = "seed"
 UNTRAINED = "not trained: judged as it was cut and repaired"
+JUDGES = 2000
+"""Validation examples that judge a model that is one of hundreds; those that go on meet all."""
 SEED_GIVEN = "seed_given"
 """Marks trials that were queued with a seed: replays and retries."""
 
@@ -116,14 +118,16 @@ def evaluate(
         return _written(folder, replace(candidate, state=REJECTED, reason=reason))
     report_preferences(trial, vars(costs), plan.search)
     check_saveable(model)  # not only when it is trained
-    space.prepare(model, candidate.choices, data)
+    space.prepare(model, candidate.choices, data, quickly=plan.search.no_train)
     if plan.search.no_train:
         on_progress(f"{name}: judging", 0.5)
-        val = quality_of(model, data, "val")
+        val = quality_of(model, _few_judge(data, plan.seed), "val")
         report_preferences(trial, val, plan.search)
         save_model(float32_model(model), folder.model_file(name))
         spent = time.perf_counter() - began
-        notes = (*_sampled(trial), UNTRAINED)
+        count = min(len(data.val), JUDGES)
+        told = f"{UNTRAINED}, by {count:,} of {len(data.val):,} validation examples"
+        notes = (*_sampled(trial), told)
         return _written(folder, replace(candidate, val=val, seconds=spent, notes=notes))
     following = Following(trial, plan, costs, name, on_progress)
     inherited = _inherited(model, trial, plan, folder)
@@ -158,6 +162,14 @@ def evaluate(
         notes=(*_sampled(trial), *inherited, *result.notes, *following.notes),
     )
     return _written(folder, candidate)
+
+
+def _few_judge(data: Dataset, seed: int) -> Dataset:
+    """Returns the data with a few validation examples, the same for all candidates."""
+    if len(data.val) <= JUDGES:
+        return data
+    order = np.random.default_rng(seed).permutation(len(data.val))[:JUDGES]
+    return replace(data, val=data.val.take(np.sort(order)))
 
 
 def _sampled(trial: optuna.Trial) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from compress.model.io import save_model
 from compress.plan import TrainSettings
 from compress.plan.fields import from_flat
 from compress.train import train
-from compress.train.predict import predict_logits
+from compress.train.predict import predict_logits, quality_of
 from search.folder.directory import SearchFolder
 from search.folder.records import Candidate
 from search.pipeline import run, run_search
@@ -29,7 +29,7 @@ from search.plan import SearchPlan
 from search.spaces import Around
 from search.study.front import going_on, spread_out
 from search.study.study import first_choices
-from search.trial import optimizers
+from search.trial import objective, optimizers
 from search.trial.objective import evaluate
 from search.trial.retrain import retrain
 from tests.contracts.space import ask
@@ -70,13 +70,17 @@ def test_judged_as_it_is_repaired(
     candidate = evaluate(ask(0, chosen), digits, plan, folder, cpu, silent)
     model = space.build(FixedTrial(chosen), digits)
     cut = predict_logits(model, digits, "val").argmax(-1)
-    space.prepare(model, chosen, digits)
+    space.prepare(model, chosen, digits, quickly=True)
     predicted = predict_logits(model, digits, "val").argmax(-1)
     assert (candidate.state, candidate.history, candidate.best_epoch) == ("complete", (), None)
     assert candidate.choices == chosen
     assert candidate.val["accuracy"] == pytest.approx((predicted == digits.val.y).mean())
     assert candidate.val["accuracy"] > (cut == digits.val.y).mean()
-    assert candidate.notes == ("not trained: judged as it was cut and repaired",)
+    count = len(digits.val)
+    assert candidate.notes == (
+        f"not trained: judged as it was cut and repaired, by {count} of {count} validation "
+        "examples",
+    )
     stored = load_model(folder.model_file("0000"))
     for ours, theirs in zip(stored.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -93,11 +97,12 @@ def test_the_front_is_taught_by_the_whole(
     assert record.epochs == 2
     student = space.build(FixedTrial(chosen), digits)
     space.prepare(student, chosen, digits)
+    before = quality_of(student, digits, "val")["accuracy"]
     taught = distill(
         student, [load_model(space.path)], digits, plan.distill,
         finetune=TrainSettings(epochs=2, batch_size=64), device=cpu, seed=candidate.seed,
     ).training  # fmt: skip
-    expected = max(taught.val["accuracy"], candidate.val["accuracy"])
+    expected = max(taught.val["accuracy"], before)
     assert record.val["accuracy"] == pytest.approx(expected)
     assert record.best_epoch == (taught.best_epoch if taught.val["accuracy"] == expected else 0)
     assert not list(folder.final.glob("*.unfinished"))
@@ -112,9 +117,33 @@ def test_the_user_may_choose_who_teaches(
     record = retrain(candidate, 0, digits, plan, folder, cpu, silent)
     alone = space.build(FixedTrial(chosen), digits)
     space.prepare(alone, chosen, digits)
+    before = quality_of(alone, digits, "val")["accuracy"]
     result = train(alone, digits, TrainSettings(epochs=1), device=cpu, seed=candidate.seed)
-    expected = max(result.val["accuracy"], candidate.val["accuracy"])
+    expected = max(result.val["accuracy"], before)
     assert record.val["accuracy"] == pytest.approx(expected)
+
+
+def test_few_examples_judge_one_of_hundreds(
+    space: Around, digits: Dataset, cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same for all candidates of a run, and each once."""
+    monkeypatch.setattr(objective, "JUDGES", 50)
+    seen = []
+
+    def judged(model: Any, data: Dataset, part: str) -> dict[str, float]:
+        seen.append(data.split(part))
+        return quality_of(model, data, part)
+
+    monkeypatch.setattr(objective, "quality_of", judged)
+    plan, folder = made(tmp_path / "run", space)
+    for number in range(2):
+        trial = ask(number, thinned(space, digits) if number else space.baseline(digits))
+        candidate = evaluate(trial, digits, plan, folder, cpu, silent)
+        assert f"by 50 of {len(digits.val)} validation examples" in candidate.notes[0]
+    np.testing.assert_array_equal(seen[0].x, seen[1].x)
+    assert len(np.unique(seen[0].x.reshape(50, -1), axis=0)) == 50
+    every = {row.tobytes() for row in digits.val.x}
+    assert all(row.tobytes() in every for row in seen[0].x)
 
 
 def test_nothing_is_asked_of_an_optimizer(space: Around, digits: Dataset) -> None:
