@@ -36,14 +36,14 @@ class WithoutPredictor(ParetoSampler):
 
     def _promising(
         self, questions: Questions, history: History, rng: np.random.Generator
-    ) -> tuple[Choices, str]:
+    ) -> tuple[list[Choices], str]:
         return self._spread(questions, history, int(rng.integers(2**31)), rng), ""
 
 
 ABLATED: dict[str, Callable[..., Any]] = {
-    "pareto without costs": WithoutCosts,
-    "pareto without predictor": WithoutPredictor,
-    "pareto without curves": WithoutCurves,
+    "pareto-without-costs": WithoutCosts,
+    "pareto-without-predictor": WithoutPredictor,
+    "pareto-without-curves": WithoutCurves,
 }
 
 

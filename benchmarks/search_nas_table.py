@@ -2,7 +2,7 @@
 
     python -m benchmarks.search_nas_table --table nas-bench-macro_cifar10.json
         [--seeds 0,1,...,19] [--trials 200] [--reads mean,one] [--resume FILE]
-        [pareto tpe greedy evolution nsga2 random "pareto without costs" ...]
+        [pareto tpe greedy evolution nsga2 random pareto-without-costs ...]
 
 6,561 networks of eight layers, each trained three times on CIFAR-10 by the table's authors (Su et
 al. 2021, "Prioritized Architecture Sampling with Monto-Carlo Tree Search"; the file
@@ -10,7 +10,7 @@ nas-bench-macro_cifar10.json of github.com/xiusu/NAS-Bench-Macro). A sampler is 
 FLOPs: the mean of the three trainings ("mean"), or one of them at random ("one"). Shown: the
 hypervolume of what it tried as a share of the whole table's, by mean accuracy above 80 % and by
 FLOPs below the largest. `pareto` is given the FLOPs of all networks beforehand, as a search gives
-it those of its own; no first trials are queued. "Without" something is `pareto` with that left out
+it those of its own; no first trials are queued. "-without-" something is `pareto` with that left out
 (_ablated.py).
 """
 

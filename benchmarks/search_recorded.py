@@ -1,14 +1,14 @@
 """Samplers on candidates that were trained once and recorded: nothing is trained here.
 
     python -m benchmarks.search_recorded [--curves FILE] [--seeds 0,1,...,19]
-        [--resume FILE] [pareto tpe greedy evolution nsga2 random "pareto without curves" ...]
+        [--resume FILE] [pareto tpe greedy evolution nsga2 random pareto-without-curves ...]
 
 The 50 candidates of a result of benchmarks.search_curves (space `cnn`, Fashion-MNIST, 8 epochs). A
 sampler is asked for a candidate of the whole space; it gets the one of the 50 that is most like it
 and was not tried yet: of the fewest choices that differ, numbers by how far they are apart. The
 search's rule stops trials by their recorded curves. Shown: the hypervolume of those that ended
 (accuracy in [0.5, 1], log10 MACs in [4, 8]) as a share of that of all 50. `pareto` knows what
-candidates of the space cost, as in a search ("without" something: _ablated.py). No first trials.
+candidates of the space cost, as in a search ("-without-" something: _ablated.py). No first trials.
 """
 
 from __future__ import annotations

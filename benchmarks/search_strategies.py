@@ -1,10 +1,10 @@
 """Strategies on a made-up landscape whose front is known: nothing is trained.
 
     python -m benchmarks.search_strategies [--seeds 0,1,...,19] [--trials 100]
-        [--resume FILE] [pareto tpe greedy evolution random "pareto without costs" ...]
+        [--resume FILE] [pareto tpe greedy evolution random pareto-without-costs ...]
 
 The landscape of tests/search/samplers/landscape.py, with noise on the qualities; no first trials
-are queued. `pareto` knows what networks cost, as in a search ("without" something:
+are queued. `pareto` knows what networks cost, as in a search ("-without-" something:
 _ablated.py). Shown: hypervolume of the tried
 networks' true values after all trials.
 """

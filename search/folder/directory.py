@@ -19,6 +19,7 @@ class _SearchPart(TypedDict, total=False):
     epochs: int
     space: str
     storage: str
+    no_train: bool
 
 
 class _PlanPart(TypedDict, total=False):

@@ -124,6 +124,6 @@ def front_panel(axes: Axes, report: SearchReport) -> None:
         )  # fmt: skip
     scale_costs(axes, [getattr(item, cost) for item in trained.values()])
     cut_floor(axes, [item.val[quality] * 100 for item in trained.values()], heights)
-    axes.set_title("Search: all trained candidates", color=INK)
+    axes.set_title(f"Search: all {report.done} candidates", color=INK)
     axes.set_xlabel("MACs (counted)" if cost == "macs" else f"{cost} (counted)")
     axes.set_ylabel(f"validation {quality} in %")

@@ -51,13 +51,18 @@ class SearchReport(Report):
         """Epochs of a candidate's whole training; 0 where the plan does not say it."""
         return int(self.record["plan"].get("search", {}).get("epochs") or 0)
 
+    @property
+    def done(self) -> str:
+        """What was done to candidates: "trained", or "judged" where they were not trained."""
+        return "judged" if self.record["plan"].get("search", {}).get("no_train") else "trained"
+
     def count(self, state: str) -> int:
         """Returns the number of candidates that ended in `state`."""
         return sum(candidate.state == state for candidate in self.candidates)
 
     def summary(self) -> str:
         """Returns one line on the search: how many trials ended how, and the front."""
-        parts = [f"{self.count(COMPLETE)} candidates trained"]
+        parts = [f"{self.count(COMPLETE)} candidates {self.done}"]
         if stopped := self.count(STOPPED):
             parts.append(f"{stopped} stopped early")
         parts.append(f"{self.count(REJECTED)} rejected untrained")

@@ -16,7 +16,7 @@ from compress.run.records import read_record
 from search.folder.directory import SearchFolder
 from search.folder.records import COMPLETE, DUPLICATE, FAILED, LOST, Candidate
 from search.plan import SearchPlan
-from search.samplers import SAMPLERS
+from search.samplers import FIXED, SAMPLERS
 from search.study.free_costs import free_knowledge
 from search.study.storage import open_storage, study_name
 from search.study.warm_start import ABOUT_ATTR, about, find_sources, first_of
@@ -26,8 +26,6 @@ from search.trial.objective import SEED_ATTR, SEED_GIVEN, candidate_id, objectiv
 if TYPE_CHECKING:
     import optuna
 
-FIXED = "fixed_params"
-"""System attribute of a queued trial: its choices (Optuna's `enqueue_trial`)."""
 TRIES_ATTR = "memory_was_short"
 """Trial attribute: how often memory was short for these choices."""
 LOST_ATTR = "node_was_lost"

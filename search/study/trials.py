@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from search.folder.records import COMPLETE, REJECTED, STOPPED, Candidate
 from search.plan import SearchPlan
-from search.study.study import FIXED, outcome
+from search.samplers import FIXED
+from search.study.study import outcome
 from search.trial.costs import Costs, report_excess, report_preferences
 from search.trial.objective import SEED_ATTR, SEED_GIVEN
 from search.trial.pruners import COSTS_ATTR, rung_attr

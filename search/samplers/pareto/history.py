@@ -11,6 +11,7 @@ import numpy as np
 from optuna.trial import TrialState
 
 from search.samplers._base import Losses, Scales
+from search.samplers.pareto.claims import choices_of
 
 if TYPE_CHECKING:
     import optuna
@@ -53,7 +54,7 @@ class History:
     Attributes:
         ended: With values.
         stopped: Without values, but with a curve.
-        running: With choices.
+        running: With choices, or a claim.
         directions: Of the objectives; the first is the quality.
         curves: What is known of trials on the way.
     """
@@ -71,7 +72,7 @@ class History:
         stopped: list[FrozenTrial] = []
         running: list[FrozenTrial] = []
         for other in study.get_trials(deepcopy=False):
-            if other.number == trial.number or not other.params:
+            if other.number == trial.number or not choices_of(other):
                 continue
             if other.state is TrialState.COMPLETE:
                 ended.append(other)

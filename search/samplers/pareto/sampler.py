@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from compress.core.pareto import front_mask
 from search.samplers._base import NOTE_ATTR, StatelessSampler
+from search.samplers.pareto.claims import choices_of, claimed, unseen
 from search.samplers.pareto.encoding import Encoding
 from search.samplers.pareto.history import FEWEST, Curves, History, reported
 from search.samplers.pareto.promise import Priced, Told, promise
@@ -31,9 +32,10 @@ CHANGES = 3
 """Choices at most by which those differ from a member of the front."""
 MOST = 300
 """Told trials that are predicted from: the front, and others at random."""
+RANKED = 32
+"""So many of the best are kept: others may ask at the same time."""
 POOR = 0.2
 """Rank correlation below which predictions say nothing, and the trial explores."""
-_UNASKED = object()
 
 
 class ParetoSampler(StatelessSampler):
@@ -104,36 +106,36 @@ class ParetoSampler(StatelessSampler):
         (_, history, questions), self._read = self._read, None
         rng = self._generator(trial)
         if len(history.told) < STARTUP or len(history.ended) < FEWEST:
-            chosen = self._spread(questions, history, trial.number, rng)
+            ranked = self._spread(questions, history, trial.number, rng)
         else:
-            chosen, note = self._promising(questions, history, rng)
+            ranked, note = self._promising(questions, history, rng)
             if note:
                 study._storage.set_trial_system_attr(trial._trial_id, NOTE_ATTR, note)
+        chosen = claimed(study, trial, ranked or [questions.drawn(rng)])
         return {name: value for name, value in chosen.items() if name in search_space}
 
     def _spread(
         self, questions: Questions, history: History, number: int, rng: np.random.Generator
-    ) -> Choices:
-        """Returns a candidate at a place of its own among the costs of random ones."""
+    ) -> list[Choices]:
+        """Returns a candidate at a place of its own among the costs of random ones, then others."""
         drawn = [questions.drawn(rng) for _ in range(POOL // 4)]
-        pool = self._priced(_new(drawn, history), history)
-        if not pool.choices:
-            return questions.drawn(rng)
+        pool = self._priced(unseen(drawn, [*history.told, *history.running]), history)
         order = np.arange(len(pool.choices))
         if pool.costs.shape[1]:
             order = np.argsort(pool.costs[:, 0], kind="stable")  # NaN: as they were drawn
-        return pool.choices[int(order[int(_van_der_corput(number) * len(order))])]
+        order = np.roll(order, -int(_van_der_corput(number) * len(order)))
+        return [pool.choices[place] for place in order[:RANKED]]
 
     def _promising(
         self, questions: Questions, history: History, rng: np.random.Generator
-    ) -> tuple[Choices, str]:
-        """Returns the candidate that promises most, and what is to be said of it."""
+    ) -> tuple[list[Choices], str]:
+        """Returns the candidates that promise most, and what is to be said of them."""
         on_front = front_mask(history.losses)
         front = np.flatnonzero(on_front)
         drawn = self._drawn(questions, history, front, rng)
-        pool = self._priced(_new(drawn, history), history)
+        pool = self._priced(unseen(drawn, [*history.told, *history.running]), history)
         if not pool.choices:
-            return questions.drawn(rng), ""
+            return [], ""
         kept = np.concatenate([front, rng.permutation(np.flatnonzero(~on_front))])[:MOST]
         losses = history.losses[kept]
         ended = Priced([history.ended[place].params for place in kept], losses[:, 1:])
@@ -142,10 +144,7 @@ class ParetoSampler(StatelessSampler):
             pool,
             Told(ended, -losses[:, 0], np.zeros(len(kept))),
             self._stopped(history),
-            self._priced(
-                [trial.params for trial in history.running if questions.answered(trial.params)],
-                history,
-            ),
+            self._priced(filter(questions.answered, map(choices_of, history.running)), history),
             min(len(front), len(kept)),
             rng,
         )
@@ -154,14 +153,16 @@ class ParetoSampler(StatelessSampler):
                 "sampled at random: what was told does not foretell other trials (rank "
                 f"correlation {found.correlation:.2f})"
             )
-            return pool.choices[int(rng.integers(len(pool.choices)))], note
+            order = rng.permutation(len(pool.choices))
+            return [pool.choices[place] for place in order[:RANKED]], note
         unknown = np.isnan(pool.costs).any()
         note = (
             "costs that nothing tells beforehand were predicted from other trials'"
             if unknown
             else ""
         )
-        return pool.choices[int(np.argmax(found.gains))], note
+        order = np.argsort(-found.gains, kind="stable")
+        return [pool.choices[place] for place in order[:RANKED]], note
 
     def _drawn(
         self,
@@ -202,23 +203,6 @@ class ParetoSampler(StatelessSampler):
 
     def _cost(self, chosen: Choices, count: int) -> Sequence[float] | None:
         return (np.nan,) * count if self._costs is None else self._costs(chosen)
-
-
-def _new(pool: Sequence[Choices], history: History) -> list[Choices]:
-    """Returns the candidates that are not among the trials, each once."""
-    candidates = {frozenset(chosen.items()): chosen for chosen in pool}
-    # trials that differ from all candidates in what differs most are not looked at further:
-    # there may be ten thousand
-    values: dict[str, set[Any]] = {}
-    for chosen in pool:
-        for name, value in chosen.items():
-            values.setdefault(name, set()).add(value)
-    telling = max(values, key=lambda name: len(values[name]), default="")
-    seen = {chosen.get(telling, _UNASKED) for chosen in pool}
-    for trial in (*history.told, *history.running):
-        if trial.params.get(telling, _UNASKED) in seen:
-            candidates.pop(frozenset(trial.params.items()), None)
-    return list(candidates.values())
 
 
 def _van_der_corput(number: int) -> float:

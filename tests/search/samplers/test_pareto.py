@@ -15,6 +15,7 @@ from optuna.trial import TrialState, create_trial
 from compress.core.pareto import hypervolume
 from search.samplers import NOTE_ATTR
 from search.samplers.pareto import ParetoSampler
+from search.samplers.pareto.claims import CLAIM_ATTR, choices_of
 from search.samplers.pareto.encoding import Encoding
 from search.samplers.pareto.history import History, reported
 from search.samplers.pareto.improvement import expected_improvement
@@ -315,8 +316,7 @@ def test_one_above_a_limit_does_not_make_costs_unknown() -> None:
 
     study, _ = searched(12, 0, space=WIDTHS, costs=costs)
     alone = ParetoSampler(5, space=WIDTHS, costs=costs)
-    own = create_trial(state=TrialState.RUNNING)
-    own.number = 99
+    own = study._storage.get_trial(study.ask()._trial_id)
     before = alone.sample_relative(study, own, WIDTHS)
     study.enqueue_trial(dict.fromkeys(WIDTHS, 64))
     study.ask(WIDTHS)
@@ -334,3 +334,29 @@ def test_the_landscape() -> None:
         for name in ("pareto", "evolution")
     )
     assert ours >= 0.98 * theirs
+
+
+def test_workers_that_ask_at_the_same_time_try_different_things() -> None:
+    """Each has read the history before any other has answered a question."""
+    study, _ = searched(12, 0, space=WIDTHS, costs=cost_of)
+    trials = []
+    for _ in range(4):
+        study.sampler = sampler = ParetoSampler(7, space=WIDTHS, costs=cost_of)
+        trial = study.ask()
+        frozen = study._storage.get_trial(trial._trial_id)
+        sampler.infer_relative_search_space(study, frozen)
+        trials.append((sampler, trial, frozen))
+    found = [sampler.sample_relative(study, frozen, WIDTHS) for sampler, _, frozen in trials]
+    assert len({tuple(sorted(item.items())) for item in found}) == 4
+    for (_, trial, _), chosen in zip(trials, found, strict=True):
+        claimed = study._storage.get_trial(trial._trial_id).system_attrs[CLAIM_ATTR]
+        assert claimed == chosen
+
+
+def test_a_queued_trial_is_known_by_what_it_brings() -> None:
+    study = optuna.create_study()
+    own = dict.fromkeys(WIDTHS, 64)
+    study.enqueue_trial(own)
+    trial = study.ask()
+    assert trial.params == {}
+    assert choices_of(study._storage.get_trial(trial._trial_id)) == own
