@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -255,7 +256,7 @@ def was_run(row: Any) -> bool:
 
 
 def _command(benchmark: str) -> str:
-    return " ".join(["python", "-m", f"benchmarks.{benchmark}", *sys.argv[1:]])
+    return shlex.join(["python", "-m", f"benchmarks.{benchmark}", *sys.argv[1:]])
 
 
 def _now() -> str:

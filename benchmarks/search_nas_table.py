@@ -10,8 +10,7 @@ nas-bench-macro_cifar10.json of github.com/xiusu/NAS-Bench-Macro). A sampler is 
 FLOPs: the mean of the three trainings ("mean"), or one of them at random ("one"). Shown: the
 hypervolume of what it tried as a share of the whole table's, by mean accuracy above 80 % and by
 FLOPs below the largest. `pareto` is given the FLOPs of all networks beforehand, as a search gives
-it those of its own; no first trials are queued. "-without-" something is `pareto` with that left out
-(_ablated.py).
+it those of its own; no first trials are queued. "-without-" something: _ablated.py.
 """
 
 from __future__ import annotations

@@ -1,0 +1,68 @@
+"""Reports of very many trials show some of them."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from search.folder.records import COMPLETE, STOPPED, Candidate
+from search.report import importance
+from search.report.fewer import some_of
+from search.report.importance import importances
+from search.report.plots import learning_curves
+
+
+def many(count: int) -> list[Candidate]:
+    """Returns candidates whose quality hangs on `width` alone; every second one was stopped."""
+    rng = np.random.default_rng(0)
+    found = []
+    for number in range(count):
+        width, noise = int(rng.integers(1, 9)), float(rng.random())
+        quality = 0.5 + width / 20
+        history = tuple({"epoch": epoch, "val": {"accuracy": quality}} for epoch in (1, 2))
+        found.append(
+            Candidate(
+                f"{number:04d}", STOPPED if number % 2 else COMPLETE,
+                {"width": width, "noise": noise}, number, macs=1000 * width,
+                val={"accuracy": quality}, history=history,
+            )
+        )  # fmt: skip
+    return found
+
+
+def test_the_front_and_others_at_equal_distances() -> None:
+    candidates = many(100)
+    kept = [int(item.id) for item in some_of(candidates, {"0003", "0098"}, most=10)]
+    assert len(kept) == 10
+    assert kept == sorted(kept)
+    assert {3, 98} <= set(kept)
+    others = np.diff([number for number in kept if number not in (3, 98)])
+    assert others.min() >= 12
+    assert others.max() <= 13
+    assert some_of(candidates, set(), most=100) == candidates
+
+
+def test_more_on_the_front_than_lines() -> None:
+    candidates = many(20)
+    front = {item.id for item in candidates[:15]}
+    assert {item.id for item in some_of(candidates, front, most=10)} == front
+
+
+def test_three_hundred_curves_are_drawn_and_all_are_counted() -> None:
+    page = str(learning_curves(many(1000), ["0000"], "accuracy"))
+    # an axis or a legend takes a line too, and every curve has a mark at its end
+    lines = len(re.findall(r'<g id="curves-line2d_\d+"', page))
+    assert 300 <= lines < 330
+    assert "trained to the end: 499" in page
+    assert "stopped (x): 500" in page
+
+
+def test_of_very_many_trials_some_tell_what_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importance, "MOST_TRIALS", 60)
+    quality, cost = importances(many(400), ("accuracy", "macs"))
+    assert quality.trials == cost.trials == 60
+    for found in (quality, cost):
+        assert found.shares["width"].value > 0.9
+        assert found.shares["noise"].value < 0.05
