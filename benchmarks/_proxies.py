@@ -107,7 +107,7 @@ def naswot(model: keras.Model, x: Images) -> float:
     import keras
 
     outputs = [layer.output for layer in model.layers if _activates(layer)]
-    found = keras.Model(model.inputs, outputs)(x, training=True)
+    found = keras.Model(model.inputs[0], outputs)(x, training=True)
     kernel = np.zeros((len(x), len(x)))
     for output in found if isinstance(found, list) else [found]:
         active = (np.asarray(output).reshape(len(x), -1) > 0).astype(np.float64)
@@ -130,4 +130,4 @@ def _logits(model: keras.Model) -> keras.Model:
     """Returns the model without what turns logits into probabilities."""
     import keras
 
-    return keras.Model(model.inputs, model.get_layer("logits").output)
+    return keras.Model(model.inputs[0], model.get_layer("logits").output)
