@@ -13,6 +13,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import keras
 
+BATCH = 8
 Images = npt.NDArray[np.float32]
 
 
@@ -38,12 +39,13 @@ def synflow(model: keras.Model, x: Images) -> float:
     for weight in weights:
         weight.assign(np.abs(weight.numpy()))
     logits = _logits(model)
-    ones = tf.ones((1, *x.shape[1:]))
+    # of a batch of one, TensorFlow 2.21's gradient of a convolution's kernel crashes the process
+    ones = tf.ones((BATCH, *x.shape[1:]))
     with tf.GradientTape() as tape:
         values = [tf.convert_to_tensor(weight.value) for weight in weights]
         tape.watch([weight.value for weight in weights])
         # of all channels alike: a net of absolute weights has no negative ones
-        total = tf.reduce_sum(logits(ones, training=False))
+        total = tf.reduce_sum(logits(ones, training=False)) / BATCH
     gradients = tape.gradient(total, [weight.value for weight in weights])
     found = sum(
         float(tf.reduce_sum(tf.abs(tf.cast(value, tf.float64) * tf.cast(slope, tf.float64))))

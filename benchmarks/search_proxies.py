@@ -73,7 +73,6 @@ def scored(record: dict[str, Any], data: Dataset, seed: int) -> dict[str, tuple[
 
     from search.spaces import SPACES
 
-    keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     model = SPACES["cnn"].build(optuna.trial.FixedTrial(record["choices"]), data)
     x = np.asarray(data.train.x[:BATCH], np.float32)
