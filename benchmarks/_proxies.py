@@ -1,6 +1,6 @@
 """Scores of networks that were not trained yet: what a search could know for nothing.
 
-They stand here and not in the package, since they did not pay: see search_proxies.py.
+They stand here and not in the package, which does not use them: see docs/search.md.
 """
 
 from __future__ import annotations
