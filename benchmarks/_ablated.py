@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,15 @@ def sampler_named(name: str) -> Callable[..., Any]:
     return ABLATED[name] if name in ABLATED else SAMPLERS[name]
 
 
-def knows_space(make: Callable[..., Any]) -> bool:
-    """Tells whether a sampler takes the space and its costs."""
-    return bool(getattr(make, "KNOWS_SPACE", False))
+def made(name: str, seed: int, number: int, known: Mapping[str, Any]) -> Any:
+    """Returns the sampler of one trial, as a search makes it.
+
+    Args:
+        name: See `sampler_named`.
+        seed: Of the search.
+        number: Trials before.
+        known: What samplers that know spaces are given.
+    """
+    make = sampler_named(name)
+    more = known if getattr(make, "KNOWS_SPACE", False) else {}
+    return make((seed * 1_000_003 + number) % 2**31, **more)

@@ -42,14 +42,13 @@ def synflow(model: keras.Model, x: Images) -> float:
     # of a batch of one, TensorFlow 2.21's gradient of a convolution's kernel crashes the process
     ones = tf.ones((BATCH, *x.shape[1:]))
     with tf.GradientTape() as tape:
-        values = [tf.convert_to_tensor(weight.value) for weight in weights]
-        tape.watch([weight.value for weight in weights])
-        # of all channels alike: a net of absolute weights has no negative ones
+        # none is negative, so that logits do not cancel in the sum
         total = tf.reduce_sum(logits(ones, training=False)) / BATCH
-    gradients = tape.gradient(total, [weight.value for weight in weights])
+    watched = [weight.value for weight in weights]
+    gradients = tape.gradient(total, watched)
     found = sum(
         float(tf.reduce_sum(tf.abs(tf.cast(value, tf.float64) * tf.cast(slope, tf.float64))))
-        for value, slope in zip(values, gradients, strict=True)
+        for value, slope in zip(watched, gradients, strict=True)
         if slope is not None
     )
     model.set_weights(before)

@@ -73,7 +73,7 @@ def searched(networks: Networks, name: str, seed: int, trials: int, reads: str) 
     """Returns the networks that a sampler tries, in order."""
     import optuna
 
-    from benchmarks._ablated import knows_space, sampler_named
+    from benchmarks._ablated import made
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(directions=["maximize", "minimize"])
@@ -83,12 +83,11 @@ def searched(networks: Networks, name: str, seed: int, trials: int, reads: str) 
     def cost(chosen: Mapping[str, Any]) -> tuple[float]:
         return (float(networks[key_of(chosen)]["flops"]),)
 
-    make = sampler_named(name)
-    more: dict[str, Any] = {"space": space, "costs": cost} if knows_space(make) else {}
+    known = {"space": space, "costs": cost}
     rng = np.random.default_rng(seed)
     tried = []
     for number in range(trials):
-        study.sampler = make((seed * 1_000_003 + number) % 2**31, **more)
+        study.sampler = made(name, seed, number, known)
         trial = study.ask(space)
         key = key_of(trial.params)
         network = networks[key]

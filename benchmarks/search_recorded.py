@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._ablated import knows_space, sampler_named
+from benchmarks._ablated import made
 from benchmarks._common import Benchmark, Mean, seed_list, table
 from benchmarks._stored import Stored, newest, read
 from benchmarks.fashion_small import load
@@ -75,15 +75,14 @@ def tried(records: Sequence[Record], data: Dataset, name: str, seed: int) -> lis
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     plan = from_flat(SearchPlan, {"space": "cnn", "epochs": EPOCHS})
-    make, options = sampler_named(name), plan.stopping
-    more = free_knowledge(plan, data) if knows_space(make) else {}
+    known, options = free_knowledge(plan, data), plan.stopping
     rule = make_rule(options.rule, options.margin, options.eta)
     at: dict[int, list[tuple[float, float]]] = {epoch: [] for epoch in plan.rungs()}
     choices, all_names = SPACES["cnn"].choices(data), declared(plan, data)
     study = optuna.create_study(directions=["maximize", "minimize"])
     left, found = list(records), list[Record | None]()
     while len(found) < max(AT):
-        study.sampler = make((seed * 1_000_003 + len(found)) % 2**31, **more)
+        study.sampler = made(name, seed, len(found), known)
         trial = study.ask()
         choose(trial, choices)
         optimizers.sample(trial, plan, data)

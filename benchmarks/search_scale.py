@@ -135,11 +135,13 @@ def timed(part: str) -> None:
         print(json.dumps({"report": time.perf_counter() - began}))
         return
     if part == "resume":
-        recover(folder, plan, data)
+        candidates = folder.read_candidates()
+        recover(folder, plan, data, candidates)
         study = studies.open_study(folder, plan)
         studies.close_orphans(study, folder, plan)
         studies.enqueue_first(study, plan, data)
-        assert SearchJobs(folder, plan, study, NoDisplay()).next_job() is not None
+        jobs = SearchJobs(folder, plan, study, NoDisplay(), candidates)
+        assert jobs.next_job() is not None
         print(json.dumps({"resume": time.perf_counter() - began}))
         return
     study = studies.open_study(folder, plan)

@@ -5,8 +5,7 @@
 
 The landscape of tests/search/samplers/landscape.py, with noise on the qualities; no first trials
 are queued. `pareto` knows what networks cost, as in a search ("-without-" something:
-_ablated.py). Shown: hypervolume of the tried
-networks' true values after all trials.
+_ablated.py). Shown: hypervolume of the tried networks' true values after all trials.
 """
 
 from __future__ import annotations

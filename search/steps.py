@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from compress.core.errors import RunFailed
 from compress.data import Dataset
 from compress.run.directory import LOG
@@ -41,13 +43,14 @@ def search_front(
         options.objectives[0], ", ".join(options.costs), options.trials,
         "judged" if options.no_train else f"trained; stopping: {plan.stopping.rule}",
     )  # fmt: skip
-    lost = recover(folder, plan, data)
+    candidates = folder.read_candidates()
+    lost = recover(folder, plan, data, candidates)
     study = studies.open_study(folder, plan)
     again = studies.close_orphans(study, folder, plan)
     if again:
         LOG.info("%d interrupted trial(s) will run again", again)
     studies.enqueue_first(study, plan, data, lost)
-    handler = SearchJobs(folder, plan, study, display)
+    handler = SearchJobs(folder, plan, study, display, candidates)
     if handler.ended:
         LOG.info("going on: %d candidates are finished", handler.ended)
     display.phase("Searching", handler.ended, options.trials)
@@ -79,7 +82,7 @@ def nothing_trained(candidates: list[Candidate], plan: SearchPlan) -> str:
 def train_finally(folder: SearchFolder, plan: SearchPlan, pool: Runner, display: Display) -> None:
     """Trains the front's candidates anew and settles which of the trainings go on."""
     front = [item.id for item in going_on(folder.read_candidates(), plan)]
-    handler = FinalJobs(folder, plan, front, display)
+    handler = FinalJobs(folder, plan, front, display, _teachers_of_parts(plan))
     LOG.info(
         "final trainings of the front (%s): %d epochs, %d seed(s)%s",
         ", ".join(front), plan.final_epochs, plan.final.seeds,
@@ -94,6 +97,17 @@ def train_finally(folder: SearchFolder, plan: SearchPlan, pool: Runner, display:
         )
     for name in front:
         promote_best(name, folder, plan.search.objectives[0])
+
+
+def _teachers_of_parts(plan: SearchPlan) -> tuple[Path, ...]:
+    """Returns who teaches sub-networks that were judged untrained: the whole, unless others do."""
+    if not plan.search.no_train:
+        return ()
+    if not plan.distill.teacher.automatic:
+        return plan.distill.teacher.files
+    whole = plan.search.made_space.whole()
+    assert whole is not None, "the space is around a model"
+    return (whole[0],)
 
 
 def compress_front(

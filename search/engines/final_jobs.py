@@ -25,15 +25,22 @@ class FinalJobs(JobQueue):
         plan: Section `final`.
         names: Candidates, by rising cost.
         display: Shows progress.
+        teachers: Files of those who teach; none: labels alone do.
     """
 
     def __init__(
-        self, folder: SearchFolder, plan: SearchPlan, names: list[str], display: Display
+        self,
+        folder: SearchFolder,
+        plan: SearchPlan,
+        names: list[str],
+        display: Display,
+        teachers: Sequence[Path] = (),
     ) -> None:
         done = {(record.model, record.place) for record in folder.read_finals()}
         wanted = [(name, place) for name in reversed(names) for place in range(plan.final.seeds)]
         self._pending = [item for item in wanted if item not in done]
         self._folder, self._plan = folder, plan
+        self._teachers = [str(path) for path in teachers]
         super().__init__(display, len(wanted), len(wanted) - len(self._pending))
 
     def next_job(self) -> Job | None:
@@ -41,7 +48,9 @@ class FinalJobs(JobQueue):
         if not self._pending:
             return None
         name, place = self._pending.pop(0)
-        return {"kind": messages.FINAL, "name": name, "place": place}
+        return {
+            "kind": messages.FINAL, "name": name, "place": place, "teachers": self._teachers,
+        }  # fmt: skip
 
     def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
         """Counts a training, or notes why it failed."""

@@ -28,14 +28,27 @@ MAX_UNCLAIMED = 3
 
 
 class SearchJobs(JobQueue):
-    """Gives out trials until enough are trained, and keeps account of them."""
+    """Gives out trials until enough are trained, and keeps account of them.
+
+    Args:
+        folder: The run's.
+        plan: Its plan.
+        study: Its study.
+        display: Shows progress.
+        candidates: The folder's, where they were read already.
+    """
 
     def __init__(
-        self, folder: SearchFolder, plan: SearchPlan, study: optuna.Study, display: Display
+        self,
+        folder: SearchFolder,
+        plan: SearchPlan,
+        study: optuna.Study,
+        display: Display,
+        candidates: list[Candidate] | None = None,
     ) -> None:
         super().__init__(display, plan.search.trials)
         self._folder, self._plan, self._study = folder, plan, study
-        self.candidates = folder.read_candidates()
+        self.candidates = folder.read_candidates() if candidates is None else candidates
         self._budget = Budget(folder, plan)
         self._running = 0
         self._unclaimed = 0

@@ -171,6 +171,7 @@ class Worker:
                 self.folder,
                 self.device,
                 self.progress,
+                self._taught_by(job["teachers"]).each if job["teachers"] else (),
             )
         except Exception as error:
             return {"error": _failed(error)}

@@ -96,7 +96,8 @@ def learning_curves(candidates: Sequence[Candidate], front: Sequence[str], quali
     if not curves:
         return Markup()
     states = {item.id: item.state for item in candidates}
-    drawn = {item.id for item in some_of([i for i in candidates if i.id in curves], front)}
+    known = [item for item in candidates if item.id in curves]
+    drawn = {item.id for item in some_of(known, front)}
     groups = {
         "trained to the end": [n for n in curves if states[n] == COMPLETE and n not in front],
         "stopped (x)": [n for n in curves if states[n] == STOPPED],

@@ -27,8 +27,8 @@ KEEP = "keep."
 EXAMPLES = 512
 """Training examples on which a sub-network is repaired."""
 FEW_EXAMPLES = 256
-"""Where it is one of hundreds: a third of the seconds, a point less in the worst case, and nearly
-the same order (seven sub-networks of a ResNet-20, Fashion-MNIST)."""
+"""Where it is one of hundreds: a third of the seconds, half a point to two points less, and nearly
+the same order (seven sub-networks of a ResNet-20, 3,000 validation images of Fashion-MNIST)."""
 BATCHES = 8
 """Batches of training examples that re-estimate statistics where these are too few."""
 

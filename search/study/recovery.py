@@ -8,6 +8,7 @@ candidates would be trained anew over their files.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,12 @@ NUMBER = re.compile(r"[0-9]{4,6}")
 """A trial's number as files are called; no search has more."""
 
 
-def recover(folder: SearchFolder, plan: SearchPlan, data: Dataset) -> bool:
+def recover(
+    folder: SearchFolder,
+    plan: SearchPlan,
+    data: Dataset,
+    candidates: Sequence[Candidate] | None = None,
+) -> bool:
     """Makes the study agree with the records in `candidates/`.
 
     A journal without a fault stays as it is, and one with a torn last line loses that line.
@@ -48,6 +54,7 @@ def recover(folder: SearchFolder, plan: SearchPlan, data: Dataset) -> bool:
         folder: The run's folder.
         plan: Its plan.
         data: What is searched for; the space is asked for the choices of lost trials.
+        candidates: The folder's, where they were read already: ten thousand take seconds.
 
     Returns:
         Whether trials were lost: queued ones may be among them.
@@ -56,7 +63,7 @@ def recover(folder: SearchFolder, plan: SearchPlan, data: Dataset) -> bool:
         InputError: A record cannot be read, or a shared storage's trials are not those of
             the records.
     """
-    records = _records(folder)
+    records = _records(folder, folder.read_candidates() if candidates is None else candidates)
     count = 1 + max((*records, *_numbers_of_files(folder)), default=-1)
     writer = _Writer(plan, data, records)
     if plan.search.storage:
@@ -123,10 +130,10 @@ def _recover_shared(folder: SearchFolder, plan: SearchPlan, writer: _Writer, cou
     return bool(missing)
 
 
-def _records(folder: SearchFolder) -> dict[int, Candidate]:
+def _records(folder: SearchFolder, candidates: Iterable[Candidate]) -> dict[int, Candidate]:
     """Returns the candidates that ended, by number."""
     records = {}
-    for item in folder.read_candidates():
+    for item in candidates:
         if not NUMBER.fullmatch(item.id):
             raise InputError(
                 f"Records in '{folder.candidates}' must be called by a trial's number. Received: "

@@ -121,13 +121,12 @@ def evaluate(
     space.prepare(model, candidate.choices, data, quickly=plan.search.no_train)
     if plan.search.no_train:
         on_progress(f"{name}: judging", 0.5)
-        val = quality_of(model, _few_judge(data, plan.seed), "val")
+        few = _few_judge(data, plan.seed)
+        val = quality_of(model, few, "val")
         report_preferences(trial, val, plan.search)
         save_model(float32_model(model), folder.model_file(name))
-        spent = time.perf_counter() - began
-        count = min(len(data.val), JUDGES)
-        told = f"{UNTRAINED}, by {count:,} of {len(data.val):,} validation examples"
-        notes = (*_sampled(trial), told)
+        told = f"{UNTRAINED}, by {len(few.val):,} of {len(data.val):,} validation examples"
+        spent, notes = time.perf_counter() - began, (*_sampled(trial), told)
         return _written(folder, replace(candidate, val=val, seconds=spent, notes=notes))
     following = Following(trial, plan, costs, name, on_progress)
     inherited = _inherited(model, trial, plan, folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from compress.data import Dataset
@@ -49,7 +48,7 @@ def learning_rates(plan: SearchPlan, optimizer: str) -> tuple[float, float]:
 def baseline(plan: SearchPlan, data: Dataset) -> dict[str, Any]:
     """Returns sensible settings, tried first together with the space's baseline.
 
-    None where nothing is trained: nothing is asked for then.
+    Nothing where trials train nothing: nothing is asked for then.
     """
     if plan.search.no_train:
         return {}
@@ -73,7 +72,7 @@ def sample(trial: BaseTrial, plan: SearchPlan, data: Dataset) -> TrainSettings:
     train nothing, nothing is sampled: what is trained later is fine-tuned as the plan says.
     """
     if plan.search.no_train:
-        return replace(plan.finetune, epochs=plan.final_epochs)
+        return plan.finetune
     name = trial.suggest_categorical("optimizer", plan.search.optimizers)
     low, high = learning_rates(plan, name)
     return TrainSettings(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +15,7 @@ from compress.model.copies import float32_model
 from compress.model.io import save_model
 from compress.pipeline.context import Work
 from compress.pipeline.finetuning import Tuner
-from compress.pipeline.teachers import load_teachers
+from compress.pipeline.teachers import Teacher
 from compress.train import EpochRecord, train
 from compress.train.last import LastEpoch
 from compress.train.predict import quality_of
@@ -46,11 +45,11 @@ def retrain(
     folder: SearchFolder,
     device: Device,
     on_progress: Callable[[str, float], None],
+    teachers: Sequence[Teacher] = (),
 ) -> Final:
     """Trains a candidate's model from its beginning and judges it on the test part.
 
-    Sub-networks that were judged untrained are fine-tuned as the plan says, taught by the model
-    that they are parts of.
+    Sub-networks that were judged untrained are fine-tuned as the plan says.
 
     Args:
         candidate: Its choices are built again.
@@ -60,6 +59,7 @@ def retrain(
         folder: Where model and record go; an interrupted training goes on.
         device: What to train on.
         on_progress: Called with (text, share).
+        teachers: Of sub-networks that were judged untrained; none: labels alone teach them.
 
     Returns:
         The record, as written.
@@ -86,9 +86,8 @@ def retrain(
     start = PretrainedBaseline(model, data, plan.search.objectives[0]) if judged else None
     unfinished = folder.final / f"{name}.unfinished"
     if plan.search.no_train:
-        own = replace(plan.compression(_teachers(plan)), seed=seed, finetune=settings)
+        own = replace(plan.compression(()), seed=seed, finetune=settings)
         work = Work(part, own, device, lambda text, share: on_progress(f"{name}: {text}", share))
-        teachers = load_teachers(own.distill.teacher.files, part, own)
         result, _, _ = Tuner(work, teachers, unfinished, hooks).tune(model, "fine-tuning", [])
     else:
         result = train(
@@ -117,20 +116,11 @@ def retrain(
         time.perf_counter() - began,
     )
     folder.write_final(record)
-    if plan.search.no_train:
+    if unfinished.is_dir():
         shutil.rmtree(unfinished, ignore_errors=True)
     else:
         unfinished.unlink(missing_ok=True)
     return record
-
-
-def _teachers(plan: SearchPlan) -> tuple[Path, ...]:
-    """Returns the files of those who teach parts of a trained model: it does, unless others do."""
-    if not plan.distill.teacher.automatic:
-        return plan.distill.teacher.files
-    whole = plan.search.made_space.whole()
-    assert whole is not None, "the space is around a model"
-    return (whole[0],)
 
 
 def promote_best(model: str, folder: SearchFolder, quality: str) -> Final:

@@ -12,13 +12,13 @@ from compress.core.counts import threads_text
 from compress.core.errors import InputError, RunFailed, one_line
 from compress.measure import formats
 from compress.measure.latency import Entry, time_entries
-from compress.measure.latency_record import Latency
 from compress.plan import ChannelOptions
 from compress.plan.target import Target
 from compress.run.records import Record, read_record
 
 if TYPE_CHECKING:
     from compress.data import Dataset
+    from compress.measure.latency_record import Latency
     from compress.pipeline.prepared import Subject
     from search.plan import SearchPlan
 
@@ -138,7 +138,6 @@ def _measured(subject: Subject, plan: SearchPlan, data: Dataset) -> RunCost:
     from compress.prune.channels import prune_channels
 
     threads = plan.latency.threads
-
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
 

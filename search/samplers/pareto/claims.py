@@ -21,10 +21,10 @@ _UNASKED = object()
 
 
 def choices_of(trial: FrozenTrial) -> dict[str, Any]:
-    """Returns what a trial was asked and answers, or will answer."""
-    attrs = trial.system_attrs
-    if not attrs:
+    """Returns what a trial answered; of one that runs what it will answer, too."""
+    if trial.state is not TrialState.RUNNING:
         return trial.params
+    attrs = trial.system_attrs
     return {**attrs.get(CLAIM_ATTR, {}), **attrs.get(FIXED, {}), **trial.params}
 
 

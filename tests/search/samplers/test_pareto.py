@@ -360,3 +360,5 @@ def test_a_queued_trial_is_known_by_what_it_brings() -> None:
     trial = study.ask()
     assert trial.params == {}
     assert choices_of(study._storage.get_trial(trial._trial_id)) == own
+    study.tell(trial, 1.0)
+    assert choices_of(study.trials[0]) == {}, "what ended is what it was asked"

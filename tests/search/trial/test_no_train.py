@@ -18,15 +18,19 @@ from compress.core.pareto import hypervolume
 from compress.data import Dataset
 from compress.distillation import distill
 from compress.model.io import save_model
+from compress.pipeline.teachers import load_teachers
 from compress.plan import TrainSettings
 from compress.plan.fields import from_flat
 from compress.train import train
 from compress.train.predict import predict_logits, quality_of
+from search.engines.final_jobs import FinalJobs
+from search.engines.progress import NoDisplay
 from search.folder.directory import SearchFolder
 from search.folder.records import Candidate
 from search.pipeline import run, run_search
 from search.plan import SearchPlan
 from search.spaces import Around
+from search.steps import _teachers_of_parts
 from search.study.front import going_on, spread_out
 from search.study.study import first_choices
 from search.trial import objective, optimizers
@@ -93,7 +97,8 @@ def test_the_front_is_taught_by_the_whole(
     plan, folder = made(tmp_path / "run", space, final_epochs=2, batch_size=64)
     chosen = thinned(space, digits)
     candidate = evaluate(ask(0, chosen), digits, plan, folder, cpu, silent)
-    record = retrain(candidate, 0, digits, plan, folder, cpu, silent)
+    (whole,) = load_teachers([space.path], digits, plan)
+    record = retrain(candidate, 0, digits, plan, folder, cpu, silent, [whole])
     assert record.epochs == 2
     student = space.build(FixedTrial(chosen), digits)
     space.prepare(student, chosen, digits)
@@ -108,10 +113,29 @@ def test_the_front_is_taught_by_the_whole(
     assert not list(folder.final.glob("*.unfinished"))
 
 
-def test_the_user_may_choose_who_teaches(
+@pytest.mark.parametrize(
+    ("teacher", "file"), [("auto", "net.keras"), ("none", None), ("m.keras", "m.keras")]
+)
+def test_who_teaches_comes_with_the_job(
+    space: Around, teacher: str, file: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = SearchFolder(tmp_path / "run")
+    for given, expected in ((True, [] if file is None else [file]), (False, [])):
+        plan = from_flat(
+            SearchPlan,
+            {"space": space.name, "no_train": given, "final_epochs": 1, "teacher": teacher},
+        )
+        jobs = FinalJobs(folder, plan, ["0000"], NoDisplay(), _teachers_of_parts(plan))
+        job = jobs.next_job()
+        assert job is not None
+        assert [Path(name).name for name in job["teachers"]] == expected
+
+
+def test_labels_alone_may_teach(
     space: Around, digits: Dataset, cpu: Device, tmp_path: Path
 ) -> None:
-    plan, folder = made(tmp_path / "run", space, final_epochs=1, teacher="none")
+    plan, folder = made(tmp_path / "run", space, final_epochs=1)
     chosen = thinned(space, digits)
     candidate = evaluate(ask(0, chosen), digits, plan, folder, cpu, silent)
     record = retrain(candidate, 0, digits, plan, folder, cpu, silent)
@@ -230,6 +254,7 @@ def test_a_search_without_training(space: Around, digits: Dataset, tmp_path: Pat
     folder = SearchFolder(tmp_path / "run")
     candidates = [item for item in folder.read_candidates() if item.is_trial]
     assert all(not item.history for item in candidates)
+    assert report.summary().startswith(f"{len(candidates)} candidates judged, ")
     plan = from_flat(SearchPlan, {"space": space.name, "no_train": True, "final_models": 2})
     names = {item.id for item in going_on(folder.read_candidates(), plan)}
     finals = folder.read_finals()
