@@ -160,7 +160,8 @@ def _measured(subject: Subject, plan: SearchPlan, data: Dataset) -> RunCost:
         cost = RunCost(found["own"].quiet_ms, found["empty"].quiet_ms, how)
         if not cost.slow:
             return cost
-        # which channels leave hardly changes the time: by l2 that is known at once
+        # by l2 at once: the widths that damages allocate are known only after the work is done, and
+        # may take another time
         quick = replace(plan.channels, criterion="l2", scope="global", sensitivity=None, steps=1)
         half = prune_channels(subject.model, quick, coupling=subject.coupling).model
         found = timed({"own": own, "half": exported(half, "half")})
