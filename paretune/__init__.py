@@ -79,6 +79,7 @@ if TYPE_CHECKING:
         SearchOptions,
         SearchPlan,
         StoppingOptions,
+        Workers,
         run,
         run_search,
     )
@@ -122,6 +123,7 @@ __all__ = [
     "TrainingDiverged",
     "WeightOptions",
     "WeightPruner",
+    "Workers",
     "__version__",
     "as_dataset",
     "bench",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         SearchPlan,
         StoppingOptions,
     )
+    from search.workers import Workers
 
 _PLACES = {
     "BudgetOptions": "search.plan:BudgetOptions",
@@ -24,6 +25,7 @@ _PLACES = {
     "SearchOptions": "search.plan:SearchOptions",
     "SearchPlan": "search.plan:SearchPlan",
     "StoppingOptions": "search.plan:StoppingOptions",
+    "Workers": "search.workers:Workers",
     "run": "search.pipeline:run",
     "run_search": "search.pipeline:run_search",
 }
@@ -35,6 +37,7 @@ __all__ = [
     "SearchOptions",
     "SearchPlan",
     "StoppingOptions",
+    "Workers",
     "run",
     "run_search",
 ]

@@ -31,7 +31,7 @@ from compress.run.data_record import write_data_record
 from compress.run.directory import LOG
 from compress.run.origin import write_examples
 from compress.shrinking.case import refuse_learnt
-from search.engines import Engine, Order
+from search.engines import Demand, Engine, Order
 from search.engines.progress import Display, NoDisplay
 from search.engines.worker import WORKERS_LOCK
 from search.folder.directory import SearchFolder
@@ -204,6 +204,7 @@ def _carried_out(
     SAMPLERS.require_installed(plan.search.sampler)
     ENGINES.require_installed(plan.engine.name)
     engine: Engine = ENGINES[plan.engine.name]
+    demand = Demand.of(plan)
     if plan.search.replay:
         studies.read_replay(plan.search.replay)
     if around:
@@ -218,7 +219,7 @@ def _carried_out(
     plan = told(plan, data)
     find_sources(plan.search.warm_start, plan.search.space, plan.search.objectives, data)
     # before teachers start TensorFlow
-    crew = engine.crew(plan)
+    crew = engine.crew(demand)
     space.check(data)
     quality = plan.search.objectives[0]
     if quality not in data.task.qualities:
@@ -262,7 +263,7 @@ def _carried_out(
         least = 0 if given is not None or around or engine.remote else None
         with (
             shared(data, folder.shared, least_bytes=least) as (data, unshared),
-            engine.pool(Order(folder, plan, crew, private)) as pool,
+            engine.pool(Order(folder, demand, crew, private)) as pool,
         ):
             if unshared and given is not None:
                 raise RunFailed(

@@ -41,3 +41,7 @@ class ShrinkFolder(RunFolder):
         """Returns a net that was made; None: it was not."""
         path = self.net_file(name)
         return read_record(path, Net) if path.exists() else None
+
+    def known_net(self, name: str) -> Net:
+        """Returns a net that is there."""
+        return read_record(self.net_file(name), Net)

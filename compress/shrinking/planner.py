@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from compress.core.errors import FeasibleError
+from compress.core.errors import FeasibleError, ParetuneError
 from compress.shrinking.goals import FILES, Bar
 from compress.shrinking.net import TRAINED, Net
 from compress.shrinking.pace import Pace
@@ -152,34 +152,62 @@ class Planner:
         return 0 if plan.goal.no_train else plan.finetune.epochs_for(steps)
 
     def trained(self, nets: Sequence[Net]) -> list[Net]:
-        """Trains nets as far as they are worth it and the time allows it."""
-        wanted = self.epochs
-        found = []
-        for place, net in enumerate(nets):
-            if net.stage == TRAINED or wanted == 0 or net.whole:
-                found.append(net)
-                continue
-            if reason := self._hopeless(net):
-                self.notes.append(f"{net.name} was not trained: {reason}")
-                found.append(net)
-                continue
-            share = net.share
-            epochs = self.pace.epochs_within(share, wanted, len(nets) - place)
-            if epochs == 0:
-                one, left = self.pace.epoch(share), max(0.0, self.pace.left)
-                self.notes.append(
-                    f"{net.name} was not trained: an epoch takes about {one:.0f} s (estimated), "
-                    f"and {left:.0f} s of the budget are left"
-                )
-                found.append(net)
-                continue
-            if epochs < wanted:
-                self.notes.append(f"{net.name} was trained {epochs} epochs of {wanted}: the budget")
-            before = net.seconds
-            net = self.shop.trained(net, epochs)
-            self.pace.learn(share, net.epochs, net.seconds - before)
-            found.append(net)
+        """Trains nets as far as they are worth it and the time allows it.
+
+        Raises:
+            ParetuneError: One could not be trained; the others have been.
+        """
+        found = self.tried(nets)
+        for item in found:
+            if isinstance(item, ParetuneError):
+                raise item
+        return [item for item in found if isinstance(item, Net)]
+
+    def tried(self, nets: Sequence[Net]) -> list[Net | ParetuneError]:
+        """Trains nets, as many at a time as there are places; see `trained`.
+
+        Returns:
+            For each the net at its last stage, or why it could not be trained.
+        """
+        found: list[Net | ParetuneError] = list(nets)
+        waiting = [place for place, net in enumerate(nets) if self._worth_training(net)]
+        # without a budget nothing is learnt of a training that the next one needs
+        step = self.shop.places if self.pace.budget is not None else max(1, len(waiting))
+        for start in range(0, len(waiting), step):
+            # each of those to come gets as much time, beside those that run with it
+            waves = -(-(len(waiting) - start) // self.shop.places)
+            wanted = [
+                (place, nets[place], epochs)
+                for place in waiting[start : start + step]
+                if (epochs := self._affordable(nets[place], waves))
+            ]
+            done = self.shop.all_trained([(net, epochs) for _, net, epochs in wanted])
+            for (place, before, _), item in zip(wanted, done, strict=True):
+                found[place] = item
+                if isinstance(item, Net):
+                    self.pace.learn(before.share, item.epochs, item.seconds - before.seconds)
         return found
+
+    def _worth_training(self, net: Net) -> bool:
+        if net.stage == TRAINED or self.epochs == 0 or net.whole:
+            return False
+        if reason := self._hopeless(net):
+            self.notes.append(f"{net.name} was not trained: {reason}")
+        return not reason
+
+    def _affordable(self, net: Net, waves: int) -> int:
+        """Returns the epochs that the budget has for a net; what is left out is noted."""
+        wanted = self.epochs
+        epochs = self.pace.epochs_within(net.share, wanted, waves)
+        if epochs == 0:
+            one, left = self.pace.epoch(net.share), max(0.0, self.pace.left)
+            self.notes.append(
+                f"{net.name} was not trained: an epoch takes about {one:.0f} s (estimated), "
+                f"and {left:.0f} s of the budget are left"
+            )
+        elif epochs < wanted:
+            self.notes.append(f"{net.name} was trained {epochs} epochs of {wanted}: the budget")
+        return epochs
 
     def _hopeless(self, net: Net) -> str:
         """Says why a net need not be trained; nothing where it may be good enough."""

@@ -6,7 +6,8 @@ import hashlib
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from compress.prune.channels.selection.feasible import check_feasible
 from compress.run.outcome import Outcome
 from compress.run.records import read_record
 from compress.shrinking.case import Case, refuse_learnt
+from compress.shrinking.crew import Brief, Crew, Trainers
 from compress.shrinking.elsewhere import device_times
 from compress.shrinking.finishing import finished
 from compress.shrinking.folder import ShrinkFolder
@@ -104,6 +106,7 @@ def shrink(
     val: Any = None,
     test: Any = None,
     recipe: str | Path | None = None,
+    crew: Crew | None = None,
     on_progress: OnProgress = silent,
     **settings: Unpack[ShrinkSettings],
 ) -> ShrinkResult:
@@ -121,6 +124,9 @@ def shrink(
         test: The test part, likewise.
         recipe: Name of a recipe ("mobile-int8", "twice-as-fast", "untrained"), or a TOML file
             that `ShrinkResult.save_recipe` wrote: what no keyword says; not beside a plan.
+        crew: Who trains nets beside each other: `paretune.Workers(4)`, or of a Ray cluster;
+            default: this process, one after another. What comes out is the same but for the
+            order of sums.
         on_progress: Called with (what is done, share of it in [0, 1]).
         **settings: The goal (`latency=0.5`, `size="200KB"`, `macs=0.25`, `params="1M"`,
             `max_drop=1.0`, `min_quality=0.92`; none: a front), `budget="30m"`, `no_train=True`,
@@ -169,10 +175,13 @@ def shrink(
         default = f"runs/shrink-{{}}-{plan.goal.label}"
         given = given_model(model, plan, Path(place), default)
         given = replace(given, folder=ShrinkFolder(given.folder.path))
-        return _shrunk(opened(given, UserData(data, val, test, how), plan, on_progress))
+        if crew is not None:
+            crew.check(plan)
+        found = opened(given, UserData(data, val, test, how), plan, on_progress)
+        return _shrunk(found, crew, data is not None)
 
 
-def _shrunk(found: Opened) -> ShrinkResult:
+def _shrunk(found: Opened, crew: Crew | None, handed_over: bool) -> ShrinkResult:
     """Does the work of `shrink`."""
     from compress.report import render
 
@@ -195,7 +204,11 @@ def _shrunk(found: Opened) -> ShrinkResult:
         if folder.outcome.exists():
             outcome = read_record(folder.outcome, Outcome)
         else:
-            outcome = _done(found, folder, pace, command, began, device)
+            if pace.budget is not None:
+                noting = pace.noting(folder.spent, found.work.progress)
+                found = replace(found, work=replace(found.work, progress=noting))
+            with _at_work(crew, found, folder, handed_over) as trainers:
+                outcome = _done(found, folder, pace, command, began, device, trainers)
         report = render(folder.path)
     small = outcome.chosen.rpartition(".")[0]
     files = {
@@ -210,15 +223,32 @@ def _shrunk(found: Opened) -> ShrinkResult:
     )
 
 
+@contextmanager
+def _at_work(
+    crew: Crew | None, found: Opened, folder: ShrinkFolder, handed_over: bool
+) -> Iterator[Trainers | None]:
+    """Opens those who train nets beside this process, if there are any."""
+    if crew is None:
+        yield None
+        return
+    given, work = found.given, found.work
+    assert isinstance(work.plan, ShrinkPlan)
+    # a model that lies in no file has been put beside its results by now
+    teachers = tuple(given.path if path == given.file else path for path in found.teachers)
+    brief = Brief(
+        folder, given.name, given.path, teachers, work.plan, work.data, handed_over, work.progress
+    )
+    with crew.at_work(brief) as trainers:
+        yield trainers
+
+
 def _done(
     found: Opened, folder: ShrinkFolder, pace: Pace, command: str, began: float,
-    device: DeviceTimes | None,
+    device: DeviceTimes | None, trainers: Trainers | None,
 ) -> Outcome:  # fmt: skip
-    given, work = found.given, found.work
-    if pace.budget is not None:
-        work = replace(work, progress=pace.noting(folder.spent, work.progress))
-    case = Case(given.name, given.file, given.path, work, found.dense, found.notes, device)
-    planner = planner_for(case, folder, pace)
+    given = found.given
+    case = Case(given.name, given.file, given.path, found.work, found.dense, found.notes, device)
+    planner = planner_for(case, folder, pace, trainers)
     outcome = finished(planner, planner.run(), command, began)
     shutil.rmtree(folder.path / "unfinished", ignore_errors=True)
     return outcome

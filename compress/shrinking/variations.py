@@ -50,6 +50,19 @@ RECIPE = Variation()
 """Departs in nothing."""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A variation that was asked for.
+
+    Attributes:
+        variation: What was drawn.
+        trial: Optuna's.
+    """
+
+    variation: Variation
+    trial: Any
+
+
 class Sampler:
     """Draws variations, and learns from what came of them: Optuna's TPE.
 
@@ -58,9 +71,12 @@ class Sampler:
         criterion: The recipe's.
         trains: Whether nets are fine-tuned.
         seed: Of what is drawn.
+        places: How many are asked for before one is told: more than one are kept apart.
     """
 
-    def __init__(self, formats: Sequence[str], criterion: str, trains: bool, seed: int) -> None:
+    def __init__(
+        self, formats: Sequence[str], criterion: str, trains: bool, seed: int, places: int = 1
+    ) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -69,39 +85,38 @@ class Sampler:
         self._criteria = tuple(dict.fromkeys((criterion, *others)))
         self._study = optuna.create_study(
             direction="maximize",
-            sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=FIRST),
+            sampler=optuna.samplers.TPESampler(
+                seed=seed, n_startup_trials=FIRST, constant_liar=places > 1
+            ),
         )
-        self._trial: Any = None
 
     def began(self, format: str, quality: float) -> None:
         """Takes what came of the fixed recipe, in a format."""
-        self._study.enqueue_trial(
-            {
-                "criterion": self._criteria[0],
-                "temperature": 1.0,
-                "learning_rate": 1.0,
-                "format": format,
-            }
-        )
-        self.ask()
-        self.tell(quality)
+        self.tell(self.ask_for(Variation(self._criteria[0], format=format)), quality)
 
-    def ask(self) -> Variation:
+    def ask_for(self, variation: Variation) -> Asked:
+        """Returns a variation of one's own choice, to tell what came of it."""
+        self._study.enqueue_trial(variation.to_json())
+        return self.ask()
+
+    def ask(self) -> Asked:
         """Returns the next variation."""
-        trial = self._trial = self._study.ask()
+        trial = self._study.ask()
         rate = trial.suggest_float("learning_rate", *RATES, log=True) if self._trains else 1.0
         several = len(self._formats) > 1
-        return Variation(
+        drawn = Variation(
             trial.suggest_categorical("criterion", self._criteria),
             trial.suggest_float("temperature", *TEMPERATURES, log=True),
             rate,
             trial.suggest_categorical("format", self._formats) if several else self._formats[0],
         )
+        return Asked(drawn, trial)
 
-    def tell(self, quality: float | None, repaired: float | None = None) -> None:
-        """Takes what came of the variation that was asked for last.
+    def tell(self, asked: Asked, quality: float | None, repaired: float | None = None) -> None:
+        """Takes what came of a variation.
 
         Args:
+            asked: The variation.
             quality: Validation quality at its last stage; None: it was not trained, or no choice
                 comes to the goal.
             repaired: Likewise before training, where there is a net.
@@ -109,9 +124,9 @@ class Sampler:
         import optuna
 
         if quality is not None:
-            self._study.tell(self._trial, quality)
+            self._study.tell(asked.trial, quality)
             return
         state = optuna.trial.TrialState
         if repaired is not None:
-            self._trial.report(repaired, 0)
-        self._study.tell(self._trial, state=state.FAIL if repaired is None else state.PRUNED)
+            asked.trial.report(repaired, 0)
+        self._study.tell(asked.trial, state=state.FAIL if repaired is None else state.PRUNED)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from compress.core.errors import FeasibleError, RunFailed, TrainingDiverged
+from compress.core.errors import FeasibleError, RunFailed
 from compress.run.directory import LOG
 from compress.shrinking.net import TRAINED, Net
-from compress.shrinking.variations import Sampler, Variation
+from compress.shrinking.variations import Asked, Sampler, Variation
 from compress.task import is_share
 
 if TYPE_CHECKING:
@@ -47,40 +48,20 @@ def varied(planner: Planner, nets: Sequence[Net], label: str, formats: Sequence[
     Reference:
         Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization", section 4 (TPE).
     """
-    shop, pace, metric = planner.shop, planner.pace, planner.bar.metric
+    shop, metric = planner.shop, planner.bar.metric
     smaller = [net for net in nets if not net.whole]
-    if pace.budget is None or not smaller:
+    if planner.pace.budget is None or not smaller:
         return []
-    trains = planner.epochs > 0
     formats = [name for name in formats if name in {net.format for net in smaller}]
-    sampler = Sampler(formats, shop.plan.channels.criterion, trains, shop.plan.seed)
+    sampler = Sampler(
+        formats, shop.plan.channels.criterion, planner.epochs > 0, shop.plan.seed, shop.places
+    )
     for net in smaller:
         sampler.began(net.format, net.best(metric))
-    apart, found = len(formats) > 1, list[Net]()
-    longest = max(net.seconds for net in smaller)
-    for count in range(1, MOST + 1):
-        name = planner.name(f"{label}-try{count}")
-        known = shop.folder.read_net(name)
-        reserve = FINISHING + shop.plan.latency.budget
-        if (known is None or _unfinished(known, trains)) and pace.left - reserve < SLACK * longest:
-            break
-        variation = sampler.ask()
-        formats_made = (variation.format,) if apart else planner.formats
-        try:
-            made = shop.net(name, variation.format, planner.limits, formats_made, variation)
-            nearest = max(other.repaired_best(metric) for other in (*smaller, *found))
-            behind = planner.bar.drop(made.repaired_best(metric)) - planner.bar.drop(nearest)
-            if _unfinished(made, trains) and behind <= BEHIND:
-                (made,) = planner.trained([made])
-        except (FeasibleError, RunFailed, TrainingDiverged) as error:
-            # the recipe's nets are there: what fails here costs its time alone
-            LOG.info("note: %s (%s): %s", name, variation, error)
-            sampler.tell(None)
-            continue
-        found.append(made)
-        longest = max(longest, made.seconds)
-        ended = not _unfinished(made, trains)
-        sampler.tell(made.best(metric) if ended else None, made.repaired_best(metric))
+    series = _Series(planner, sampler, smaller, label, len(formats) > 1)
+    while series.goes_on():
+        pass
+    found = series.found
     if not found:
         return []
     best = max(found, key=lambda net: net.best(metric))
@@ -97,8 +78,100 @@ def varied(planner: Planner, nets: Sequence[Net], label: str, formats: Sequence[
     return [best]
 
 
-def _unfinished(net: Net, trains: bool) -> bool:
-    return trains and net.stage != TRAINED
+@dataclass(eq=False)
+class _Series:
+    """Variations one after another: as many at a time as nets are trained beside each other.
+
+    Attributes:
+        planner: Makes, trains and judges nets.
+        sampler: Knows the recipe's nets.
+        recipe: Those nets.
+        label: Begins names, behind the model's.
+        apart: Whether each format has a net of its own.
+        found: The nets that were made.
+    """
+
+    planner: Planner
+    sampler: Sampler
+    recipe: Sequence[Net]
+    label: str
+    apart: bool
+    found: list[Net] = field(default_factory=list)
+    _count: int = 0
+
+    def goes_on(self) -> bool:
+        """Makes the next ones; False: there is no time for more."""
+        made = list[tuple[Asked, Net]]()
+        over = False
+        for _ in range(self.planner.shop.places):
+            over = self._count >= MOST or not self._in_time(self._name(self._count + 1))
+            if over:
+                break
+            self._count += 1
+            asked = self.sampler.ask()
+            if (net := self._made(self._name(self._count), asked)) is not None:
+                made.append((asked, net))
+        self._train(made)
+        return not over
+
+    def _name(self, count: int) -> str:
+        return self.planner.name(f"{self.label}-try{count}")
+
+    def _in_time(self, name: str) -> bool:
+        """Tells whether the budget has time for a net, or whether it is there."""
+        shop, pace = self.planner.shop, self.planner.pace
+        known = shop.folder.read_net(name)
+        if known is not None and not self._unfinished(known):
+            return True
+        longest = max(net.seconds for net in (*self.recipe, *self.found))
+        return pace.left - FINISHING - shop.plan.latency.budget >= SLACK * longest
+
+    def _made(self, name: str, asked: Asked) -> Net | None:
+        variation, planner = asked.variation, self.planner
+        formats = (variation.format,) if self.apart else planner.formats
+        try:
+            net = planner.shop.net(name, variation.format, planner.limits, formats, variation)
+        except (FeasibleError, RunFailed) as error:
+            self._failed(name, asked, error)
+            return None
+        # begun by a run that trained another number of nets at a time, and drew in another order
+        drawn = Variation.from_json(net.variation)
+        if drawn == variation:
+            return net
+        self.sampler.tell(asked, None)
+        self._train([(self.sampler.ask_for(drawn), net)])
+        return None
+
+    def _train(self, made: Sequence[tuple[Asked, Net]]) -> None:
+        """Trains those that are not far behind, and tells what came of all."""
+        planner, metric = self.planner, self.planner.bar.metric
+        everyone = [*self.recipe, *self.found, *(net for _, net in made)]
+        nearest = max((net.repaired_best(metric) for net in everyone), default=0.0)
+        bound = planner.bar.drop(nearest) + BEHIND
+        near = [
+            (asked, net)
+            for asked, net in made
+            if self._unfinished(net) and planner.bar.drop(net.repaired_best(metric)) <= bound
+        ]
+        ended = dict(
+            zip((net.name for _, net in near), planner.tried([net for _, net in near]), strict=True)
+        )
+        for asked, net in made:
+            end = ended.get(net.name, net)
+            if not isinstance(end, Net):
+                self._failed(net.name, asked, end)
+                continue
+            self.found.append(end)
+            quality = None if self._unfinished(end) else end.best(metric)
+            self.sampler.tell(asked, quality, end.repaired_best(metric))
+
+    def _failed(self, name: str, asked: Asked, error: Exception) -> None:
+        """Goes on without one: the recipe's nets are there, it costs its time alone."""
+        LOG.info("note: %s (%s): %s", name, asked.variation, error)
+        self.sampler.tell(asked, None)
+
+    def _unfinished(self, net: Net) -> bool:
+        return self.planner.epochs > 0 and net.stage != TRAINED
 
 
 def _chance(metric: str, quality: float, count: int) -> float:

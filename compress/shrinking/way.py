@@ -14,6 +14,7 @@ from compress.run.compressed import Artifact, Compressed
 from compress.run.directory import LOG, RunFolder
 from compress.run.trained import trained_for
 from compress.shrinking.case import Case
+from compress.shrinking.crew import Trainers
 from compress.shrinking.dense import dense_files
 from compress.shrinking.folder import ShrinkFolder
 from compress.shrinking.goals import Bar, cost_limits, goals_text
@@ -25,26 +26,47 @@ from compress.shrinking.planner import Planner
 from compress.shrinking.workshop import Workshop
 
 
-def planner_for(case: Case, folder: ShrinkFolder, pace: Pace) -> Planner:
+def workshop_for(
+    case: Case, folder: ShrinkFolder, trainers: Trainers | None = None, *, alone: bool = True
+) -> Workshop:
+    """Makes and measures the model's own files, and returns what makes its nets.
+
+    Args:
+        case: The model.
+        folder: Where nets and files go.
+        trainers: Who trains nets; None: this process.
+        alone: Whether no other process trains nets of the folder.
+
+    Raises:
+        RunFailed: There is no file without rounding.
+    """
+    dense, plan = dense_files(case, folder), case.plan
+    shape = counted_at(case.model, case.work.data.input_shapes)
+    if (device := case.device) is not None:
+        dense = replace(dense, times={name: device.own_ms(name) for name in dense.val})
+    meter = Meter(dense, plan.latency, plan.runtime, folder.path, plan.seed, shape, device)
+    return Workshop(case, folder, meter, trainers, alone)
+
+
+def planner_for(
+    case: Case, folder: ShrinkFolder, pace: Pace, trainers: Trainers | None = None
+) -> Planner:
     """Makes and measures the model's own files, and returns what plans its nets.
 
     Args:
         case: The model.
         folder: Where nets and files go.
         pace: Of the budget.
+        trainers: Who trains nets; None: this process.
 
     Raises:
         FeasibleError: The model is no better than guessing, or below the quality asked for.
         InputError: A memory is the goal, and that of the model cannot be read off.
         RunFailed: There is no file without rounding.
     """
-    dense, plan, data = dense_files(case, folder), case.plan, case.work.data
-    bar = Bar.of(plan.goal, dense, data)
-    shape = counted_at(case.model, data.input_shapes)
-    if (device := case.device) is not None:
-        dense = replace(dense, times={name: device.own_ms(name) for name in dense.val})
-    meter = Meter(dense, plan.latency, plan.runtime, folder.path, plan.seed, shape, device)
-    shop = Workshop(case, folder, meter)
+    shop, plan = workshop_for(case, folder, trainers), case.plan
+    dense = shop.meter.dense
+    bar = Bar.of(plan.goal, dense, case.work.data)
     if plan.goal.peak_memory is not None:
         arena_bytes(folder.path / dense.file)  # raises where it cannot be read off
     limits = cost_limits(plan.goal, dense, shop.counted)

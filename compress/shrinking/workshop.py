@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.core.atomic_files import write_json
-from compress.core.errors import RunFailed
+from compress.core.errors import ParetuneError, RunFailed, TrainingDiverged
 from compress.measure.counting import count_macs
 from compress.model.copies import float32_model
 from compress.model.io import load_model, save_model
@@ -19,6 +19,7 @@ from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels import prune_channels
 from compress.run.directory import LOG
 from compress.shrinking.case import Case
+from compress.shrinking.crew import Trainers, Training
 from compress.shrinking.fitting import Fitter
 from compress.shrinking.goals import cost_text
 from compress.shrinking.judging import Judged, judged
@@ -41,11 +42,16 @@ class Workshop:
         case: Model, data, plan.
         folder: Where nets and files go.
         meter: Measures files.
+        trainers: Who trains nets; None: this process, one after another.
+        alone: Whether no other process trains nets of the folder: the teachers' outputs are then
+            kept there for all of them.
     """
 
     case: Case
     folder: ShrinkFolder
     meter: Meter
+    trainers: Trainers | None = None
+    alone: bool = True
 
     @property
     def plan(self) -> ShrinkPlan:
@@ -144,6 +150,36 @@ class Workshop:
         self._write(net)
         return net
 
+    @property
+    def places(self) -> int:
+        """How many nets are trained at the same time."""
+        return 1 if self.trainers is None else self.trainers.places
+
+    def all_trained(self, wanted: Sequence[tuple[Net, int]]) -> list[Net | ParetuneError]:
+        """Fine-tunes nets, beside each other where others do it; see `trained`.
+
+        Args:
+            wanted: Nets and epochs.
+
+        Returns:
+            For each the net, or why it could not be trained. In this process that ends it: the
+            nets behind stay as they are.
+        """
+        if self.trainers is None:
+            found: list[Net | ParetuneError] = [net for net, _ in wanted]
+            for place, (net, epochs) in enumerate(wanted):
+                try:
+                    found[place] = self.trained(net, epochs)
+                except (RunFailed, TrainingDiverged) as error:
+                    found[place] = error
+                    break
+            return found
+        errors = self.trainers.trained([Training(net.name, epochs) for net, epochs in wanted])
+        return [
+            error or self.folder.known_net(net.name)
+            for (net, _), error in zip(wanted, errors, strict=True)
+        ]
+
     def trained(self, net: Net, epochs: int | None = None) -> Net:
         """Fine-tunes a net with the plan's teachers, and judges its files.
 
@@ -164,6 +200,8 @@ class Workshop:
             finetune = replace(finetune, learning_rate=factor * finetune.learning_rate)
         if epochs is not None:
             finetune = replace(finetune, epochs=epochs)
+        if not self.alone:
+            tuner = replace(tuner, checkpoints=self.folder.unfinished(net.name))
         if finetune != self.plan.finetune:
             work = replace(self.case.work, plan=replace(self.plan, finetune=finetune))
             tuner = replace(tuner, work=work)

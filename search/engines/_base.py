@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from search.folder.directory import SearchFolder
-    from search.plan import SearchPlan
+    from search.plan import EngineOptions, SearchPlan
 
 OVERDUE = "ended at its time limit"
 KILLED = "signal SIGKILL"
@@ -73,18 +73,55 @@ class Crew:
 
 
 @dataclass(frozen=True)
+class Demand:
+    """What is asked of an engine.
+
+    Attributes:
+        options: The engine's own.
+        workers: How many; None: as many as there is room and work for.
+        most: Jobs that may run at the same time.
+        threads: CPU threads of each; None: as there is room.
+        device: "auto", "cpu" or "gpu".
+        reads: What workers read of the run's machine beside its folder, for messages; "": nothing.
+        journal: Whether the study lies in the run's folder.
+    """
+
+    options: EngineOptions
+    workers: int | None
+    most: int
+    threads: int | None
+    device: str
+    reads: str = ""
+    journal: bool = False
+
+    @classmethod
+    def of(cls, plan: SearchPlan) -> Demand:
+        """Returns what a run's plan asks for."""
+        from search.spaces import Around
+
+        search = plan.search
+        reads = "a search around a model" if isinstance(search.made_space, Around) else ""
+        if search.inherit and search.warm_start:
+            reads = "weights of earlier runs"
+        return cls(
+            plan.engine, search.workers, search.trials, plan.threads, plan.device, reads,
+            not search.storage,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Order:
     """What a pool is made for.
 
     Attributes:
         folder: The run's; workers read the plan from it, and write to it.
-        plan: Which device, and the engine's own options.
+        demand: Which device, and the engine's own options.
         crew: What `Engine.crew` has returned.
         environment: Variables of the workers beside this process's: what others must not see.
     """
 
     folder: SearchFolder
-    plan: SearchPlan
+    demand: Demand
     crew: Crew
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -99,8 +136,8 @@ class Engine(Protocol):
 
     remote: bool
 
-    def crew(self, plan: SearchPlan) -> Crew:
-        """Returns the workers that a plan gets; nothing has been written yet.
+    def crew(self, demand: Demand) -> Crew:
+        """Returns the workers that are had; nothing has been written yet.
 
         Raises:
             InputError: They cannot be had: an address that nobody answers at, say.

@@ -13,10 +13,9 @@ from compress.core.device import available_cores, gpu_count
 from compress.core.interpreter import module_command, module_environment
 from compress.core.platform import host
 from search.engines import messages
-from search.engines._base import Crew, Job, Order
+from search.engines._base import Crew, Demand, Job, Order
 from search.engines.gpu_assignment import card_of, sharers
 from search.engines.pool import Pool, Tell
-from search.plan import SearchPlan
 
 MAX_WORKERS = 8
 STOP_SECONDS = 5.0
@@ -27,15 +26,15 @@ class LocalEngine:
 
     remote = False
 
-    def crew(self, plan: SearchPlan) -> Crew:
+    def crew(self, demand: Demand) -> Crew:
         """Returns a worker a GPU, or a worker a core.
 
         On the CPU small networks keep one core busy and two cores half busy, so there is a
         worker a core (8 at most; each holds TensorFlow).
         """
-        gpus, cores = gpu_count(plan.device), available_cores()
-        count = plan.search.workers or gpus or min(cores, MAX_WORKERS, plan.search.trials)
-        threads = plan.threads or max(1, cores // count)
+        gpus, cores = gpu_count(demand.device), available_cores()
+        count = demand.workers or gpus or min(cores, MAX_WORKERS, demand.most)
+        threads = demand.threads or max(1, cores // count)
         return Crew(count, threads, f"{gpus} GPU(s)" if gpus else f"CPU, {cores} cores", gpus)
 
     def pool(self, order: Order) -> LocalPool:
@@ -75,7 +74,7 @@ class LocalPool(Pool):
             environment["CUDA_VISIBLE_DEVICES"] = card_of(index, crew.gpus, visible)
             shared = sharers(index, crew.count, crew.gpus)
         words = (
-            str(self._folder.path), "--device", self._order.plan.device,
+            str(self._folder.path), "--device", self._order.demand.device,
             "--threads", str(crew.threads), "--sharers", str(shared),
         )  # fmt: skip
         return ProcessLink(words, environment, self._log, tell)

@@ -6,7 +6,7 @@ import json
 from typing import IO, Any
 
 # to a worker
-TRIAL, FINAL, COMPRESS, QUIT = "trial", "final", "compress", "quit"
+TRIAL, FINAL, COMPRESS, NET, QUIT = "trial", "final", "compress", "net", "quit"
 # from a worker
 READY, PROGRESS, CLAIMED, DONE = "ready", "progress", "claimed", "done"
 DIED, FATAL = "died", "fatal"

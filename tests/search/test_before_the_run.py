@@ -186,7 +186,7 @@ def test_what_a_model_cannot_do_is_left_out_and_noted(blobs: Dataset) -> None:
 
 @pytest.mark.slow
 def test_a_worker_compresses_with_what_fits(blobs: Dataset, cpu: Device, tmp_path: Path) -> None:
-    from search.engines.worker import Worker
+    from search.engines.run_jobs import RunWorker
 
     folder = SearchFolder(tmp_path / "run")
     values = {"epochs": 1, "batch_size": 32, "teacher": "none", "formats": "float32"}
@@ -194,7 +194,7 @@ def test_a_worker_compresses_with_what_fits(blobs: Dataset, cpu: Device, tmp_pat
     plan = from_flat(SearchPlan, values)
     folder.claim("run", plan)
     mlp(32).save(folder.model_file("0000"))
-    worker = Worker.__new__(Worker)
+    worker = RunWorker.__new__(RunWorker)
     worker.folder, worker.plan, worker.data, worker.device = folder, plan, blobs, cpu
     worker._out = open(tmp_path / "messages", "w")  # noqa: SIM115 - closed below
     try:
@@ -284,7 +284,7 @@ def test_a_worker_loads_its_teachers_once_and_a_plan_makes_its_space_once(
 ) -> None:
     import search.spaces
     from compress.pipeline import teachers
-    from search.engines.worker import Worker
+    from search.engines.run_jobs import RunWorker
     from search.study.feasibility import check_compression, check_limits
     from search.study.study import first_choices
 
@@ -307,7 +307,7 @@ def test_a_worker_loads_its_teachers_once_and_a_plan_makes_its_space_once(
     folder.claim("run", plan)
     for name in ("0000", "0001"):
         mlp(32).save(folder.model_file(name))
-    worker = Worker.__new__(Worker)
+    worker = RunWorker.__new__(RunWorker)
     worker.folder, worker.plan, worker.data, worker.device = folder, plan, blobs, cpu
     worker._out = open(tmp_path / "messages", "w")  # noqa: SIM115 - closed below
     best = folder.model_file("0000")

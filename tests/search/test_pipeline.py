@@ -11,7 +11,7 @@ import pytest
 from compress.core.errors import RunFailed
 from compress.plan.fields import from_flat
 from search import steps
-from search.engines import local
+from search.engines import Demand, local
 from search.engines.final_jobs import CompressJobs
 from search.engines.jobs import SearchJobs
 from search.engines.progress import NoDisplay
@@ -151,7 +151,7 @@ def test_workers_and_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         monkeypatch.setattr(local, "available_cores", lambda cores=cores: cores)
         monkeypatch.setattr(local, "gpu_count", lambda device, gpus=gpus: gpus)
-        crew = local.ENGINE.crew(from_flat(SearchPlan, values))
+        crew = local.ENGINE.crew(Demand.of(from_flat(SearchPlan, values)))
         assert (crew.count, crew.threads) == expected
         assert crew.gpus == gpus
 

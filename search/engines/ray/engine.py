@@ -10,12 +10,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from compress.core.errors import InputError, one_line
-from search.engines._base import Crew, Order
+from search.engines._base import Crew, Demand, Order
 from search.engines.ray.link import quiet
 from search.engines.ray.pool import RayPool
 from search.folder.store import Files
-from search.plan import SearchPlan
-from search.spaces import Around
 
 LOCAL, AUTO = "local", "auto"
 ANSWER_SECONDS = 10.0
@@ -28,23 +26,24 @@ class RayEngine:
     remote = True
     _joined = False
 
-    def crew(self, plan: SearchPlan) -> Crew:
+    def crew(self, demand: Demand) -> Crew:
         """Returns as many workers as are asked for, or as the cluster holds now.
 
         Raises:
             InputError: The cluster does not answer, or has no node that holds a worker.
         """
-        if plan.engine.files:
-            _check_files(plan)
-        self._joined |= _connect(plan.engine.address)
+        options = demand.options
+        if options.files:
+            _check_files(demand)
+        self._joined |= _connect(options.address)
         import ray
 
         alive = [item for item in ray.nodes() if item["Alive"]]
         total = ray.cluster_resources()
-        cpus = plan.engine.cpus or plan.threads or 1
-        cards = plan.engine.gpus
+        cpus = options.cpus or demand.threads or 1
+        cards = options.gpus
         if cards is None:
-            cards = 1.0 if total.get("GPU", 0) >= 1 and plan.device != "cpu" else 0.0
+            cards = 1.0 if total.get("GPU", 0) >= 1 and demand.device != "cpu" else 0.0
         places = sum(_places(item["Resources"], cpus, cards) for item in alive)
         if not places:
             raise InputError(
@@ -52,11 +51,11 @@ class RayEngine:
                 f"{cpus} cores and {cards:g} GPUs, where the nodes have "
                 f"{', '.join(sorted({_told(item['Resources']) for item in alive})) or 'nothing'}."
             )
-        count = plan.search.workers or min(places, plan.search.trials)
+        count = demand.workers or min(places, demand.most)
         place = f"a Ray cluster of {len(alive)} node(s), {_told(total)}"
         if count > places:
             place += f" ({count - places} workers wait until there is room)"
-        return Crew(count, plan.threads or cpus, place, cards=cards, cpus=cpus)
+        return Crew(count, demand.threads or cpus, place, cards=cards, cpus=cpus)
 
     def pool(self, order: Order) -> RayPool:
         """Returns the workers; all are asked for at once."""
@@ -74,26 +73,25 @@ class RayEngine:
 ENGINE = RayEngine()
 
 
-def _check_files(plan: SearchPlan) -> None:
+def _check_files(demand: Demand) -> None:
     """Checks that workers can do without the run's folder.
 
     Raises:
         InputError: They would read a file of the run's machine; or nothing can be written where
             theirs shall go.
     """
-    space, inherit = plan.search.made_space, plan.search.inherit and plan.search.warm_start
-    if isinstance(space, Around) or inherit:
-        what = "a search around a model" if not inherit else "weights of earlier runs"
+    files = demand.options.files
+    if demand.reads:
         raise InputError(
-            f"files must be left out for {what}: workers read files of the run's machine. "
-            f"Received: {plan.engine.files}. Put --out, and those files, where all see them."
+            f"files must be left out for {demand.reads}: workers read files of the run's machine. "
+            f"Received: {files}. Put --out, and those files, where all see them."
         )
-    if not plan.search.storage:
+    if demand.journal:
         raise InputError(
             "files must come with a storage that workers reach: the run's journal lies in --out. "
             "Received: none. Give --storage."
         )
-    Files(plan.engine.files).check()
+    Files(files).check()
 
 
 def _places(resources: dict[str, float], cpus: int, cards: float) -> int:

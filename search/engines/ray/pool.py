@@ -52,7 +52,7 @@ class RayPool(Pool):
         self._order, self._leave = order, leave
         self._watch = Watch()
         self._brief: Brief | None = None
-        place = order.plan.engine.files
+        place = order.demand.options.files
         self._files = Files(place) if place else None
         self._given: dict[tuple[str, ...], list[str]] = {}
         self._refused: set[str] = set()
@@ -77,7 +77,7 @@ class RayPool(Pool):
             plan_digest=node.digest_of(folder.plan_path),
             versions=node.versions(),
             words=(
-                "--device", self._order.plan.device if crew.cards else "cpu",
+                "--device", self._order.demand.device if crew.cards else "cpu",
                 "--threads", str(crew.threads), "--sharers", str(shared),
             ),
             modules=tuple(filter(None, (current_folder(), *sys.path))),
@@ -85,7 +85,7 @@ class RayPool(Pool):
             data=data,
             log="",
             pace=max(PACE, crew.count / WORDS),
-            files=self._order.plan.engine.files,
+            files=self._order.demand.options.files,
             records=(folder.plan_path.read_bytes(), folder.data.read_bytes()),
         )  # fmt: skip
         self._watch.start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.core.errors import FeasibleError, TrainingDiverged
+from compress.core.errors import FeasibleError, ParetuneError, TrainingDiverged
 from compress.plan.fields import from_flat
 from compress.plan.shrink import ShrinkPlan
 from compress.shrinking.goals import Bar
@@ -50,6 +50,7 @@ class Shop:
         self.folder: Any = SimpleNamespace(read_net=self.made.get)
         self.clock = [0.0]
         self.epochs: dict[str, int] = {}
+        self.places, self.batches = 1, list[tuple[str, ...]]()
 
     def net(
         self, name: str, format: str, goals: Mapping[str, float], formats: tuple[str, ...],
@@ -78,6 +79,19 @@ class Shop:
     def whole(self, name: str, formats: tuple[str, ...]) -> Net:
         val = {kind: {"accuracy": 0.9} for kind in formats}
         return Net(name, formats[0], formats, {}, {}, 1, 1, 1.0, True, (), 0, REPAIRED, val, val)
+
+    def all_trained(self, wanted: Sequence[tuple[Net, int]]) -> list[Net | ParetuneError]:
+        self.batches.append(tuple(net.name for net, _ in wanted))
+        began, ends, found = self.clock[0], [self.clock[0]], list[Net | ParetuneError]()
+        for net, epochs in wanted:
+            self.clock[0] = began  # beside each other
+            try:
+                found.append(self.trained(net, epochs))
+            except TrainingDiverged as error:
+                found.append(error)
+            ends.append(self.clock[0])
+        self.clock[0] = max(ends)
+        return found
 
     def trained(self, net: Net, epochs: int | None = None) -> Net:
         assert epochs is not None
@@ -196,10 +210,11 @@ def varied_within(
     **flat: Any,
 ) -> tuple[Planner, Shop, list[Net]]:  # fmt: skip
     """Plans with a clock that only pretended work moves."""
-    examples = flat.pop("examples", 10**6)
+    examples, places = flat.pop("examples", 10**6), flat.pop("places", 1)
     made, shop = planner(
         {"latency": "0.5x", **flat}, {"latency": 1.0}, None, lambda _: 2.0, examples=examples
     )
+    shop.places = places
     shop.made.update(known or {})
     monkeypatch.setattr(time, "monotonic", lambda: shop.clock[0])
     made.pace = Pace(budget, 0.0, 0.0)
@@ -290,11 +305,12 @@ def test_a_sampler_without_a_choice_of_formats() -> None:
     found = []
     for _ in range(6):
         found.append(sampler.ask())
-        sampler.tell(None, 0.4)
-    assert {variation.format for variation in found} == {"float32"}
-    assert {variation.learning_rate for variation in found} == {1.0}
+        sampler.tell(found[-1], None, 0.4)
+    drawn = [asked.variation for asked in found]
+    assert {variation.format for variation in drawn} == {"float32"}
+    assert {variation.learning_rate for variation in drawn} == {1.0}
     # the recipe's own is among them, and nothing that takes labels
-    assert {variation.criterion for variation in found} <= {"fpgm", "reconstruction", "l2"}
+    assert {variation.criterion for variation in drawn} <= {"fpgm", "reconstruction", "l2"}
 
 
 def test_a_variation_that_fails_costs_its_time_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,6 +328,74 @@ def test_a_variation_that_fails_costs_its_time_alone(monkeypatch: pytest.MonkeyP
     assert rates
     assert max(rates) <= 1.0
     assert max(variation.learning_rate for variation in shop.variations.values()) > 1.0
+
+
+def test_a_front_without_a_budget_is_trained_at_once() -> None:
+    made, shop = planner({}, {}, None, lambda _: 2.0, least=0.12)
+    shop.places = 3
+    nets = made.run()
+    (batch,) = shop.batches
+    assert batch == tuple(net.name for net in nets if not net.whole)
+
+
+def test_a_budget_is_shared_by_those_that_run_beside_each_other() -> None:
+    for places, epochs in ((1, 2), (2, 5), (4, 5)):
+        pace = Pace(700.0)
+        pace._forward = 20.0
+        made, shop = planner({"epochs": 5}, {}, None, lambda _: 2.0, pace=pace)
+        shop.places = places
+        nets = [
+            made.shop.net(f"n{count}", "float32", {"latency": 1.0}, ("float32",))
+            for count in range(4)
+        ]
+        made.trained(nets)
+        # 30 s an epoch at half; 700 s for four, two or one after another
+        assert shop.epochs["n0"] == min(5, int(700 / (4 // places) / 30))
+        assert shop.epochs["n0"] >= epochs
+        assert [len(batch) for batch in shop.batches] == [places] * (4 // places)
+
+
+def test_variations_are_drawn_as_many_at_a_time_as_are_trained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, shop, nets = varied_within(2000.0, monkeypatch, places=3)
+    _, single, _ = varied_within(2000.0, monkeypatch)
+    several = [batch for batch in shop.batches if "try" in batch[0]]
+    assert {len(batch) for batch in several[:-1]} <= {2, 3}
+    # those that are trained beside each other take the time of one
+    assert len(shop.variations) > len(single.variations)
+    assert nets[-1].variation
+    assert f"time for {len(shop.variations)} variation(s)" in made.notes[-1]
+
+
+def test_a_run_goes_on_with_another_number_of_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, whole, _ = varied_within(2000.0, monkeypatch, places=3)
+    some = dict(list(whole.made.items())[:9])
+    _, again, nets = varied_within(2000.0, monkeypatch, known=some)
+    assert {name: again.made[name] for name in some} == some
+    assert len(again.made) > len(some)
+    # a net that was drawn in another order is what its record says, not what was drawn now
+    assert nets[-1].variation == again.made[nets[-1].name].variation
+
+
+def test_one_that_fails_beside_others_costs_its_time_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def diverging(self: Shop, net: Net, epochs: int | None = None) -> Net:
+        if net.name == "n1":
+            raise TrainingDiverged("the loss became NaN")
+        return trained(self, net, epochs)
+
+    trained = Shop.trained
+    monkeypatch.setattr(Shop, "trained", diverging)
+    made, shop = planner({}, {}, None, lambda _: 2.0)
+    shop.places = 3
+    nets = [
+        made.shop.net(f"n{count}", "float32", {"latency": 1.0}, ("float32",)) for count in range(3)
+    ]
+    with pytest.raises(TrainingDiverged, match="became NaN"):
+        made.trained(nets)
+    assert sorted(shop.epochs) == ["n0", "n2"]
 
 
 def test_what_was_spent_stays_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

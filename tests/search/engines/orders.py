@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from compress.plan.fields import from_flat
-from search.engines import Crew, Order
+from search.engines import Crew, Demand, Order
 from search.folder.directory import SearchFolder
 from search.plan import SearchPlan
 
@@ -22,4 +22,4 @@ def order(
 ) -> Order:
     plan = from_flat(SearchPlan, {"device": device})
     crew = Crew(workers, threads, "here", gpus)
-    return Order(SearchFolder(folder), plan, crew, environment or {})
+    return Order(SearchFolder(folder), Demand.of(plan), crew, environment or {})

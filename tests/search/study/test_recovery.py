@@ -19,7 +19,7 @@ from compress.core.errors import InputError, RunFailed
 from compress.data import Dataset
 from compress.plan.fields import from_flat
 from compress.run.directory import LOG
-from search.engines.worker import Worker
+from search.engines.run_jobs import RunWorker
 from search.folder.directory import SearchFolder
 from search.folder.records import Candidate
 from search.plan import SearchPlan
@@ -316,7 +316,7 @@ def test_a_worker_does_not_train_over_a_finished_candidate(
     before = files(folder)
     worker: Any = SimpleNamespace(folder=folder, plan=PLAN, _study=None, data=None)
     with pytest.raises(RunFailed, match="The study has lost candidate 0000, which is finished"):
-        Worker._trial(worker, None)
+        RunWorker._trial(worker, None)
     assert files(folder) == before
 
 

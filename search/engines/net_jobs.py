@@ -1,0 +1,126 @@
+"""Nets of one model on the way to a goal, trained beside each other: a worker's end and a run's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.core.errors import ParetuneError, RunFailed, TrainingDiverged
+from compress.run.directory import LOG
+from compress.shrinking.crew import Brief, Training
+from search.engines import LOST, Job, messages
+from search.engines.at_work import Worker, failed
+from search.engines.progress import Display, JobQueue
+
+if TYPE_CHECKING:
+    from compress.plan.shrink import ShrinkPlan
+    from compress.shrinking.workshop import Workshop
+
+SHRINK = "shrink"
+"""The command whose folders hold such nets."""
+
+
+class NetWorker(Worker):
+    """A worker that trains nets of one model."""
+
+    plan: ShrinkPlan
+    _shop: Workshop | None = None
+
+    def _plan(self, nested: Mapping[str, Any]) -> ShrinkPlan:
+        from compress.plan.fields import from_nested
+        from compress.plan.shrink import ShrinkPlan
+
+        return from_nested(ShrinkPlan, nested)
+
+    def do(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Trains a net, unless one before that was lost has; its record says so then."""
+        name = job["name"]
+        try:
+            shop = self._workshop(job)
+            shop.trained(shop.folder.known_net(name), job["epochs"])
+        except Exception as error:
+            return {
+                "name": name, "error": failed(error),
+                "diverged": isinstance(error, TrainingDiverged),
+            }  # fmt: skip
+        return {"name": name}
+
+    def _workshop(self, job: dict[str, Any]) -> Workshop:
+        """Returns what trains nets of the job's model: made once, behind the fork."""
+        if self._shop is None:
+            from compress.model.io import load_model
+            from compress.pipeline.context import Work
+            from compress.pipeline.prepared import prepare
+            from compress.shrinking.case import Case
+            from compress.shrinking.folder import ShrinkFolder
+            from compress.shrinking.way import workshop_for
+
+            file, name = Path(job["file"]), job["model"]
+            work = Work(self.data, self.plan, self.device, self.progress)
+            dense = prepare(load_model(file), name, work, self.taught_by(job["teachers"]))
+            case = Case(name, file, file, work, dense)
+            self._shop = workshop_for(case, ShrinkFolder(self.folder.path), alone=False)
+        return self._shop
+
+
+class NetJobs(JobQueue):
+    """Gives out nets to train, largest first, and says of each why it was not trained.
+
+    Args:
+        brief: Of the model.
+        wanted: Nets and epochs.
+        display: Shows progress.
+    """
+
+    def __init__(self, brief: Brief, wanted: Sequence[Training], display: Display) -> None:
+        self.errors: dict[str, ParetuneError] = {}
+        self._brief = brief
+        # largest first: the last jobs to end are then short, and no worker idles for long
+        self._pending = sorted(wanted, key=lambda item: -brief.folder.known_net(item.name).share)
+        super().__init__(display, len(wanted))
+
+    def next_job(self) -> Job | None:
+        """Returns the next net's job."""
+        if not self._pending:
+            return None
+        item = self._pending.pop(0)
+        return {
+            "kind": messages.NET,
+            "name": item.name,
+            "epochs": item.epochs,
+            "model": self._brief.name,
+            "file": str(self._brief.file.resolve()),
+            "teachers": [str(path.resolve()) for path in self._brief.teachers],
+        }
+
+    def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        """Shows progress, of the worker and of all."""
+        super().on_message(worker, job, message)
+        self._brief.progress(f"training {self.total} net(s)", self.done / self.total)
+
+    def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        """Counts a net, or keeps why it could not be trained."""
+        if "error" in message:
+            kind = TrainingDiverged if message["diverged"] else RunFailed
+            self._fail(job, kind(f"Net '{job['name']}' could not be trained: {message['error']}"))
+        else:
+            data = self._brief.data
+            net, metric = self._brief.folder.known_net(job["name"]), data.task.qualities[0]
+            LOG.info(
+                "net %s: trained by worker %d for %d epochs; best validation %s %.4f",
+                net.name, worker, net.epochs, metric, net.best(metric),
+            )  # fmt: skip
+        self.end(worker)
+
+    def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
+        """Keeps that its worker died; a net whose node was lost is trained again."""
+        if how == LOST and self.may_repeat(worker, job):
+            self._pending.insert(0, Training(job["name"], job["epochs"]))
+            return
+        self._fail(job, RunFailed(f"Net '{job['name']}' was not trained: its worker died ({how})."))
+        self.end(worker)
+
+    def _fail(self, job: Job, error: ParetuneError) -> None:
+        self.errors[job["name"]] = error
+        LOG.info("note: %s", error)

@@ -1,0 +1,163 @@
+"""What a run's workers do: trials, final trainings, compressions."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.core.credentials import hidden
+from compress.core.errors import RunFailed
+from compress.core.faults import MEMORY, ended_by, fault_of
+from compress.core.patience import NoAnswer
+from search.engines import messages
+from search.engines.at_work import Worker, failed, short
+
+if TYPE_CHECKING:
+    from search.plan import SearchPlan
+
+
+class RunWorker(Worker):
+    """A worker of a run that searches."""
+
+    plan: SearchPlan
+    _study: Any = None
+
+    def _plan(self, nested: Mapping[str, Any]) -> SearchPlan:
+        from compress.plan.fields import from_nested
+        from search.plan import SearchPlan
+
+        return from_nested(SearchPlan, nested)
+
+    def do(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Does one job and returns what the parent wants to know of it."""
+        if job["kind"] == messages.TRIAL:
+            return self._trial(job.get("number"))
+        return self._final(job) if job["kind"] == messages.FINAL else self._compress(job)
+
+    def _trial(self, number: int | None) -> dict[str, Any]:
+        from search.folder.directory import TrialGivenUp
+        from search.folder.records import FAILED, Candidate
+        from search.study import study as studies
+        from search.trial.objective import candidate_id, evaluate, trial_seed
+
+        if self._study is None:
+            self._study = studies.open_study(self.folder, self.plan)
+        trial = studies.ask(self._study, self.plan, number, self.data)
+        if self.folder.read_candidate(candidate_id(trial.number)) is not None:
+            raise RunFailed(
+                f"The study has lost candidate {candidate_id(trial.number)}, which is finished: "
+                "was it removed during the run? The same command rebuilds it from the records "
+                "and continues."
+            )
+        seed = trial_seed(self.plan, trial)
+        trial.set_user_attr("seed", seed)
+        messages.send(self._out, messages.CLAIMED, number=trial.number, seed=seed)
+        try:
+            candidate = evaluate(
+                trial,
+                self.data,
+                self.plan,
+                self.folder,
+                self.device,
+                self.progress,
+            )
+        except NoAnswer:
+            raise
+        except TrialGivenUp as error:
+            return {"given_up": str(error)}
+        except Exception as error:  # a trial must not take the worker with it
+            sys.stderr.write(hidden(traceback.format_exc()))
+            fault = fault_of(error)
+            if fault is not None and fault.kind == MEMORY:
+                return {"fault": fault.text, "number": trial.number, "seed": seed}
+            if fault is not None:
+                # neither told nor recorded: the next start finds it running, and queues it again
+                raise ended_by(fault, f" ({candidate_id(trial.number)})") from error
+            ended = Candidate(
+                candidate_id(trial.number),
+                FAILED,
+                dict(trial.params),
+                seed,
+                reason=short(error),
+                ended=time.time(),
+            )
+            try:
+                candidate = self.folder.write_candidate(ended)
+            except TrialGivenUp as late:  # it may be why this went wrong
+                return {"given_up": str(late)}
+        studies.tell(self._study, trial.number, candidate, self.plan)
+        return {"candidate": candidate.to_json()}
+
+    def _final(self, job: dict[str, Any]) -> dict[str, Any]:
+        from search.trial.retrain import retrain
+
+        candidate = self.folder.read_candidate(job["name"])
+        assert candidate is not None, "the front is made of candidates on disk"
+        try:
+            record = retrain(
+                candidate,
+                job["place"],
+                self.data,
+                self.plan,
+                self.folder,
+                self.device,
+                self.progress,
+                self.taught_by(job["teachers"]).each if job["teachers"] else (),
+            )
+        except Exception as error:
+            return {"error": failed(error)}
+        return {"final": record.to_json()}
+
+    def _compress(self, job: dict[str, Any]) -> dict[str, Any]:
+        from compress.model.io import load_model
+        from compress.pipeline.checks import fitting
+        from compress.pipeline.compression import command_line
+        from compress.pipeline.context import Work
+        from compress.pipeline.prepared import prepare
+        from compress.pipeline.stages import compress_stage
+        from compress.run.trained import trained_for
+        from compress.shrinking.case import Case
+        from compress.shrinking.stage import goal_stage
+        from search.trial.slow_models import halved_if_slow
+
+        name, file = job["name"], self.folder.shipped_file(job["name"])
+        command = job["command"]
+        work = Work(
+            self.data,
+            self.plan,
+            self.device,
+            lambda text, share: self.progress(f"{name}: {text}", share),
+        )
+        goal = self.plan.to_goal(job["teachers"])
+        try:
+            dense = prepare(load_model(file), name, work, self.taught_by(job["teachers"]))
+            if goal is not None:
+                work = replace(work, plan=goal)
+                case = Case(name, file, file, work, dense, tuple(job["told"]))
+                record = goal_stage(case, self.folder, command)
+                return {"name": name, "val": record.val, "finetuned": record.finetuned}
+            teacher = next(iter(dense.teachers.models), None)
+            plan, notes = fitting(self.plan, self.data, dense.subject, teacher)
+            known = self.folder.unfinished(name) / "times.json"
+            plan, slow = halved_if_slow(plan, dense.subject, self.data, known)
+            notes += slow
+            if plan is not self.plan:
+                again = replace(plan, threads=self.device.threads).compression(job["teachers"])
+                command = command_line(again, Path(job["file"]))
+            record = compress_stage(
+                dense,
+                replace(work, plan=plan),
+                self.folder,
+                before=trained_for(file),
+                command=command,
+                notes=[*job["told"], *notes],
+                val_learnt=job["val_learnt"],
+            )
+        except Exception as error:
+            return {"name": name, "error": failed(error)}
+        return {"name": name, "val": record.val, "finetuned": record.finetuned}

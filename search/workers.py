@@ -1,0 +1,155 @@
+"""Worker processes that train the nets of a `shrink` beside each other, here or on a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from compress.core.device import gpu_count
+from compress.core.errors import InputError, ParetuneError, RunFailed
+from compress.data.shared import files_of, shared
+from compress.run.directory import LOG
+from compress.shrinking.crew import Brief, Training
+from search.engines import Crew, Demand, Engine, Order, Runner
+from search.engines.net_jobs import NetJobs
+from search.engines.progress import Display, NoDisplay
+from search.folder.directory import SearchFolder
+from search.plan.engine import LOCAL, EngineOptions
+from search.plugins import ENGINES
+
+if TYPE_CHECKING:
+    from compress.plan.shrink import ShrinkPlan
+
+MOST_NETS = 8
+"""So many are trained at the same time where nobody says how many, and there is room."""
+
+
+@dataclass(eq=False)
+class Workers:
+    """Where `shrink` trains its nets: worker processes of this machine, or of a Ray cluster.
+
+    Choosing, repairing and timing stay in the process that calls: times of one machine alone can
+    be compared. Nets, models and files lie in `out`, which all workers must see.
+
+    Args:
+        count: How many; None: as many as there is room for, 8 at most.
+        engine: "local" or "ray".
+        address: Of the Ray cluster: host:port, ray://host:port, "auto" or "local".
+        cpus_per_worker: Cores that a worker takes of the cluster; default: threads, or 1.
+        gpus_per_worker: GPUs that a worker takes of the cluster, in [0, 1]; default: 1 where the
+            cluster has GPUs, else 0.
+        display: Shows what workers do.
+
+    Raises:
+        InputError: A value breaks a rule.
+
+    Example:
+        >>> crew = Workers(2)
+        >>> crew.count
+        2
+    """
+
+    count: int | None = None
+    engine: str = LOCAL
+    address: str = "auto"
+    cpus_per_worker: int | None = None
+    gpus_per_worker: float | None = None
+    display: Display = field(default_factory=NoDisplay)
+    _crew: Crew | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if self.count is not None and self.count < 1:
+            raise InputError(f"workers must be at least 1. Received: {self.count}.")
+        self._options = EngineOptions(
+            self.engine, self.address, self.cpus_per_worker, self.gpus_per_worker
+        )
+
+    def check(self, plan: ShrinkPlan) -> None:
+        """See `compress.shrinking.crew.Crew.check`."""
+        if self.engine == LOCAL and gpu_count(plan.device):
+            raise InputError(
+                "workers must be of a Ray cluster where nets are trained on a GPU: this machine's "
+                "own is taken by the process that repairs and judges. Received: engine local. "
+                "Leave workers out, or give engine ray."
+            )
+        ENGINES.require_installed(self.engine)
+        self._crew = self._engine.crew(self._demand(plan))
+
+    @property
+    def _engine(self) -> Engine:
+        found: Engine = ENGINES[self.engine]
+        return found
+
+    def _demand(self, plan: ShrinkPlan) -> Demand:
+        return Demand(
+            self._options, self.count, MOST_NETS, plan.threads, plan.device,
+            "a model to shrink",
+        )  # fmt: skip
+
+    @contextlib.contextmanager
+    def at_work(self, brief: Brief) -> Iterator[NetTrainers]:
+        """See `compress.shrinking.crew.Crew.at_work`."""
+        crew = self._crew
+        assert crew is not None, "it was checked"
+        if brief.data.compiled:
+            raise InputError(
+                "Nets that workers train must be judged by a task of their own: they know no "
+                f"compiled model. Received: task {brief.plan.data.task}. Give a task, or leave "
+                "workers out."
+            )
+        folder = SearchFolder(brief.folder.path)
+        LOG.info("nets are trained on %s: %d worker(s)", crew.place, crew.count)
+        least = 0 if brief.handed_over or self._engine.remote else None
+        order = Order(folder, self._demand(brief.plan), crew)
+        with (
+            shared(brief.data, folder.shared, least_bytes=least) as (_, unshared),
+            self._engine.pool(order) as pool,
+        ):
+            if brief.handed_over and not files_of(folder.shared):
+                raise RunFailed(
+                    "Data that were handed over must be written for the workers: "
+                    f"{unshared or 'they are no arrays'}. Name them (--data), or leave workers out."
+                )
+            yield NetTrainers(brief, pool, crew.count, self.display)
+
+
+class _Beside(NoDisplay):
+    """Shows workers behind the process that has called them: its own line is the first.
+
+    Args:
+        display: On which they are shown.
+    """
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+
+    def worker(self, index: int, text: str, share: float) -> None:
+        """See `Display.worker`."""
+        self._display.worker(index + 1, text, share)
+
+
+@dataclass(frozen=True)
+class NetTrainers:
+    """See `compress.shrinking.crew.Trainers`.
+
+    Attributes:
+        brief: Of the model.
+        pool: The workers.
+        places: How many.
+        display: Shows what they do.
+    """
+
+    brief: Brief
+    pool: Runner
+    places: int
+    display: Display
+
+    def trained(self, wanted: Sequence[Training]) -> list[ParetuneError | None]:
+        """See `compress.shrinking.crew.Trainers.trained`."""
+        if not wanted:
+            return []
+        handler = NetJobs(self.brief, wanted, _Beside(self.display))
+        self.pool.run(handler)
+        return [handler.errors.get(item.name) for item in wanted]
