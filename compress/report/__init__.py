@@ -15,11 +15,12 @@ from compress.report.tables import render_tables
 __all__ = ["Report", "Row", "Section", "load_report", "render", "render_tables", "write_report"]
 
 
-def render(path: str | Path) -> Report:
+def render(path: str | Path, *, light: bool = False) -> Report:
     """Writes report.html, report.json, candidates.csv and pareto.png into a run's folder.
 
     Args:
         path: The `--out` folder of `paretune compress`; of other runs the compression is shown.
+        light: The page has no scripts.
 
     Returns:
         What they show; `render_tables` prints it.
@@ -28,15 +29,16 @@ def render(path: str | Path) -> Report:
         InputError: It is no run's folder, or a record in it is damaged.
     """
     report = load_report(path)
-    write_report(report)
+    write_report(report, light=light)
     return report
 
 
-def write_report(report: Report) -> None:
+def write_report(report: Report, *, light: bool = False) -> None:
     """Writes report.html, report.json, candidates.csv and pareto.png into the report's folder.
 
     Args:
         report: With all sections that it has to show.
+        light: The page has no scripts.
     """
     folder = report.folder
     write_json(folder / "report.json", as_json(report))
@@ -44,4 +46,4 @@ def write_report(report: Report) -> None:
     plot = render_plot(report)
     if plot:
         write_bytes(folder / "pareto.png", plot)
-    write_text(folder / "report.html", render_html(report))
+    write_text(folder / "report.html", render_html(report, light=light))

@@ -1,15 +1,19 @@
-"""The report as one self-contained HTML page: no script, no request to anywhere."""
+"""The report as one self-contained HTML page: no request to anywhere.
+
+What it says stands in it as text, tables and pictures. Over that lies a live half (charts, a table
+to sort and filter, a card of what is selected), which the page's own scripts make of data in it; a
+light page is without.
+"""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from typing import Any
 
 from compress.measure import formats
 from compress.report.columns import columns
 from compress.report.files_section import files_section
-from compress.report.markup import filled, style_sheet, templates
+from compress.report.live import live
+from compress.report.markup import digest, filled, style_sheet, templates
 from compress.report.models_section import models_section
 from compress.report.plot import plot_svg
 from compress.report.rows import Report
@@ -19,18 +23,20 @@ from compress.report.words import learnt_lines, tested
 from compress.task import TASKS
 
 
-def render_html(report: Report) -> str:
+def render_html(report: Report, *, light: bool = False) -> str:
     """Returns the page.
 
     Args:
         report: With all sections that it has to show.
+        light: Without scripts, in a tenth of the bytes.
     """
-    style = style_sheet()
+    style, alive = style_sheet(), None if light else live(report)
     page = filled(
         templates(),
         "compress/page.html.j2",
-        policy=policy(style),
+        policy=policy(style, alive.sources if alive else ""),
         style=style,
+        live=alive,
         head=_head(report),
         plot=plot_svg(report),
         above=[section.above() for section in report.sections],
@@ -42,14 +48,20 @@ def render_html(report: Report) -> str:
     return str(page)
 
 
-def policy(style: str) -> str:
-    """Returns the page's Content-Security-Policy: this style sheet, and nothing else at all.
+def policy(style: str, scripts: str = "") -> str:
+    """Returns the page's Content-Security-Policy: what is in it, and nothing else at all.
 
     Args:
         style: The text of the page's `<style>`.
+        scripts: Hashes of its scripts; "": there are none. plotly then sets styles of its own, and
+            makes images of its charts to be saved.
     """
-    digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
-    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    parts = ["default-src 'none'"]
+    if scripts:
+        parts += [f"script-src {scripts}", "style-src 'unsafe-inline'", "img-src data: blob:"]
+    else:
+        parts += [f"style-src {digest(style)}"]
+    return "; ".join([*parts, "base-uri 'none'", "form-action 'none'"])
 
 
 def _head(report: Report) -> dict[str, Any]:
@@ -77,6 +89,7 @@ def _head(report: Report) -> dict[str, Any]:
         "lead": f"{len(data.get('class_names', []))} {noun}, inputs of {shape}; {counted}. "
         "Training data trained, validation data selected, test data judged "
         f"{' and '.join(judged)} once.",
+        "answer": _answer(report, found),
         "warnings": learnt_lines(report),
         "tiles": [_split(tile) for tile in tiles],
         "chosen_by": _chosen_by(found) if report.rows else "",
@@ -99,6 +112,24 @@ def _tile(report: Report, found: Standouts, item: Standout) -> Tile:
         value, mark, count = judged.partition(", n")
         return Tile(value, f"test {found.quality} of {file}{mark}{count}. {title}: {val}")
     return Tile(item.figure(found.quality), f"{title}: {file}, validation {val}, test {judged}")
+
+
+def _answer(report: Report, found: Standouts) -> str:
+    """Says which file to ship, how good it is, and what is gained; nothing where none is chosen."""
+    if found.to_ship is None:
+        return ""
+    row = found.to_ship.row
+    item = row.artifact
+    place = next((part.shipped_file for part in report.sections if part.shipped == item.id), "")
+    gains = []
+    base = next((other for other in report.rows if other.artifact.id == item.baseline), None)
+    if base is not None and base is not row:
+        smaller = base.artifact.gzip_bytes / item.gzip_bytes
+        gains.append(f"{smaller:.2f}x smaller gzipped")
+        if row.latency is not None:
+            gains.append(f"{row.latency.ratio:.2f}x faster ({row.latency.runtime}, measured)")
+    against = f"; against {item.baseline}: {', '.join(gains)}" if gains else ""
+    return f"Ship {place or item.file}: test {found.quality} {tested(report, row)}{against}."
 
 
 def _split(tile: Tile) -> dict[str, str]:

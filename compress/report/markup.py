@@ -7,6 +7,10 @@ no script, no event handler, no address, no style.
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
+import math
 import re
 from functools import cache
 from importlib import resources
@@ -83,6 +87,64 @@ def style_sheet() -> Markup:
     if "<" in text:
         raise ValueError("A style sheet must hold no markup.")
     return Markup(text)
+
+
+@cache
+def scripts(room: str, library: str, ours: tuple[str, ...]) -> tuple[Markup, ...]:
+    """Returns the scripts of a live page: files of a package, and so not escaped.
+
+    Args:
+        room: The package.
+        library: A script of others.
+        ours: Put together to one, in this order; their names are theirs alone.
+
+    Raises:
+        ValueError: One holds what would end its element.
+    """
+    home = resources.files(room)
+    own = "\n".join(home.joinpath(name).read_text("utf-8") for name in ours)
+    made = (
+        home.joinpath(library).read_text("utf-8"),
+        f'(function () {{\n"use strict";\n{own}\n}})();\n',
+    )
+    for text in made:
+        if "</" + "script" in text.lower() or "<!" + "--" in text:
+            raise ValueError("A script must hold nothing that ends its element.")
+    return tuple(Markup(text) for text in made)
+
+
+def digest(text: str) -> str:
+    """Returns a text's hash as a Content-Security-Policy names it."""
+    found = base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+    return f"'sha256-{found}'"
+
+
+def embedded(value: Any) -> Markup:
+    """Returns JSON that holds no markup, whatever its texts say.
+
+    Characters that would not be seen are spelled out; numbers that JSON has none for are null.
+
+    Args:
+        value: Dictionaries, lists, texts, numbers.
+    """
+    text = json.dumps(_clean(value), allow_nan=False, separators=(",", ":"), ensure_ascii=True)
+    for mark in "<>&":
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    return Markup(text)
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {visible(key): _clean(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_clean(item) for item in value]
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    return _clean(value.item())  # of NumPy
 
 
 def element(tag: str, *children: Markup, **attributes: str) -> Markup:

@@ -12,6 +12,9 @@ from rich.console import RenderableType
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from compress.report.live.charts import Chart
+    from compress.report.live.points import Points
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -87,6 +90,14 @@ class Section:
     def tiles(self) -> list[Tile]:
         """Returns tiles, which stand first."""
         return []
+
+    def points(self) -> Sequence[Points]:
+        """Returns sets of points that the live page explores, beside the files."""
+        return ()
+
+    def charts(self) -> Sequence[Chart]:
+        """Returns charts of the live page; a picture of the same name gives way to one."""
+        return ()
 
     def panels(self) -> Sequence[Callable[[Axes], None]]:
         """Returns what draws panels of the plot, which stand first."""

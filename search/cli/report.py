@@ -1,4 +1,4 @@
-"""`paretune report RUN`: render the report again from a run's folder."""
+"""`paretune report RUN...`: render a run's report again, or compare runs."""
 
 from __future__ import annotations
 
@@ -7,21 +7,51 @@ from typing import Annotated
 
 import typer
 
-from search.cli._console import reporting_errors
+from search.cli._console import reporting_errors, show
 from search.cli._options import Plugins
 from search.cli.run import print_report
 
+DEFAULT = Path("compare.html")
+
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="the --out folder of the run")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN", help="a run's --out folder; several: compare"),
+    ],
+    light: Annotated[
+        bool, typer.Option("--light", help="a page without scripts, of a tenth of the bytes")
+    ] = False,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help=f"the page of a comparison  [default: {DEFAULT}]"
+        ),
+    ] = None,
     plugins: Plugins = "",
 ) -> None:
-    """Render a run's report again from its folder; nothing is measured."""
+    """Render a run's report again from its folder, or compare runs; nothing is measured."""
+    from compress.core.errors import InputError
     from compress.core.user_code import import_plugins
     from compress.plan.forms import listed
     from search.report import render
+    from search.report.compare import compare_runs
 
     with reporting_errors("The same command renders it again."):
         import_plugins(listed(plugins))
-        rendered = render(folder)
-    print_report(rendered)
+        if len(folders) > 1:
+            if light:
+                raise InputError("--light must go with one run. Received: several to compare.")
+            made = compare_runs(folders, page or DEFAULT)
+            rendered = None
+        else:
+            if page is not None:
+                raise InputError(
+                    "--out must go with several runs: the report of one lies in its folder. "
+                    f"Received: {page} and one run."
+                )
+            rendered = render(folders[0], light=light)
+    if rendered is not None:
+        print_report(rendered)
+    else:
+        show(saved=made, last=f"report: {made}")

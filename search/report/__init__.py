@@ -28,11 +28,12 @@ def load_report(path: str | Path) -> SearchReport:
     return replace(report, sections=(*own, *report.sections))
 
 
-def render(path: str | Path) -> SearchReport:
+def render(path: str | Path, *, light: bool = False) -> SearchReport:
     """Writes report.html, report.json, candidates.csv and pareto.png into a run's folder.
 
     Args:
         path: The `--out` folder of `paretune run`, `search` or `compress`.
+        light: The page has no scripts.
 
     Returns:
         What they show; `compress.report.render_tables` prints it.
@@ -41,5 +42,5 @@ def render(path: str | Path) -> SearchReport:
         InputError: It is no run's folder, or a record in it is damaged.
     """
     report = load_report(path)
-    write_report(report)
+    write_report(report, light=light)
     return report

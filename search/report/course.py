@@ -39,6 +39,7 @@ class Picture:
     svg: Markup
     label: str
     caption: str
+    name: str
 
 
 def course_section(report: SearchReport, facts: SearchFacts) -> dict[str, Any]:
@@ -56,18 +57,25 @@ def course_section(report: SearchReport, facts: SearchFacts) -> dict[str, Any]:
             "Learning curves",
             f"Validation {quality} after each epoch. A cross marks where a trial was stopped "
             f"because others were better; thick lines are the front. At most {MOST} are drawn.",
+            "curves",
         ),
         Picture(
-            importance_bars(facts.importances), "Importance of parameters", _bars(facts.importances)
+            importance_bars(facts.importances),
+            "Importance of parameters",
+            _bars(facts.importances),
+            "importance",
         ),
     ]
     if found:
         pictures = [
-            Picture(volume_by_trial(found), "Hypervolume over trials", _growth(found)),
+            Picture(
+                volume_by_trial(found), "Hypervolume over trials", _growth(found), "volume-trials"
+            ),
             Picture(
                 volume_by_time(found),
                 "Hypervolume over time",
                 "The same over the time that building and training took, summed over all workers.",
+                "volume-time",
             ),
             *pictures,
         ]
@@ -157,6 +165,7 @@ def _parallel(report: SearchReport, facts: SearchFacts) -> Picture:
         f"costs. The darker, the better in quality; the front is thick. Shown are {which}{rest}. "
         "Numbers that span a factor of 8 and all costs are on logarithmic scales; lines are "
         "shifted a little so that equal choices do not hide each other.",
+        "parallel",
     )
 
 

@@ -73,15 +73,9 @@ def parallel_coordinates(
     """
     if len(candidates) < 2 or not chosen:
         return Markup()
-    columns = [np.where(item.asked, _scaled(_numbers(item)), ABSENT) for item in chosen]
     quality, *costs = objectives
+    lines, rank = heights(candidates, objectives, chosen)
     reached = np.array([item.val[quality] for item in candidates])
-    spent = [log_costs([getattr(item, cost) for item in candidates]) for cost in costs]
-    columns += [_scaled(reached), *map(_scaled, spent)]
-    rank = np.argsort(np.argsort(reached, kind="stable"), kind="stable") / (len(candidates) - 1)
-    # equal choices would lie on each other: lines are shifted by rank, those of objectives not
-    shift = SHIFT * (rank[:, np.newaxis] - 0.5) * (np.arange(len(columns)) < len(chosen))
-    lines = np.stack(columns, axis=1) + shift  # (candidates, axes)
     on_front = np.array([item.id in front for item in candidates])
 
     def draw(axes: Axes) -> None:
@@ -117,6 +111,31 @@ def parallel_coordinates(
         axes.set_ylim(ABSENT - 0.06, 1.08)
 
     return draw_svg("parallel", (max(6.0, 0.95 * lines.shape[1] + 1.0), 4.6), draw)
+
+
+def heights(
+    candidates: Sequence[Candidate], objectives: Sequence[str], chosen: Sequence[Parameter]
+) -> tuple[Floats, Floats]:
+    """Returns where each candidate's line crosses each axis, and the rank of its quality.
+
+    Args:
+        candidates: From `drawable`, at least two.
+        objectives: Quality, then costs: the last axes.
+        chosen: From `shown_parameters`, over the same candidates.
+
+    Returns:
+        (candidates, axes), an axis being [0, 1] and `ABSENT` what was not asked; (candidates,)
+        from 0, the worst, to 1.
+    """
+    columns = [np.where(item.asked, _scaled(_numbers(item)), ABSENT) for item in chosen]
+    quality, *costs = objectives
+    reached = np.array([item.val[quality] for item in candidates])
+    spent = [log_costs([getattr(item, cost) for item in candidates]) for cost in costs]
+    columns += [_scaled(reached), *map(_scaled, spent)]
+    rank = np.argsort(np.argsort(reached, kind="stable"), kind="stable") / (len(candidates) - 1)
+    # equal choices would lie on each other: lines are shifted by rank, those of objectives not
+    shift = SHIFT * (rank[:, np.newaxis] - 0.5) * (np.arange(len(columns)) < len(chosen))
+    return np.stack(columns, axis=1) + shift, rank
 
 
 def _numbers(item: Parameter) -> Floats:

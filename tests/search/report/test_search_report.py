@@ -235,6 +235,7 @@ def write(folder: SearchFolder, candidates: list[Candidate]) -> str:
     page = Page()
     page.feed(text)
     assert (page.loading, page.open) == ([], [])
+    text = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
     assert not re.search(r"url\((?!#)", text)
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
