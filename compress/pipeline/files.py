@@ -15,6 +15,7 @@ from compress.core.columns import count, taken
 from compress.measure import count_macs
 from compress.model.heads import counted_at, decides_at
 from compress.pipeline.context import Work
+from compress.pipeline.decisions import keep_scores
 from compress.plan import Plan
 from compress.run.compressed import Artifact
 from compress.run.directory import LOG, RunFolder
@@ -149,6 +150,7 @@ def artifacts_of(
     artifacts = []
     for made in files:
         scores = judge.answers(made.path, "test")
+        keep_scores(folder, f"{stem}.{made.format}", scores, data, judge.threshold)
         val = variant.val.get(made.format) or judge.quality("val", judge.answers(made.path, "val"))
         sizes = file_sizes(made.path)
         artifacts.append(

@@ -15,6 +15,7 @@ from compress.model.copies import float32_model
 from compress.model.inference import left_out
 from compress.model.io import save_model
 from compress.pipeline.context import Work
+from compress.pipeline.decisions import write_decisions
 from compress.pipeline.files import Variant, judged_files, with_baseline
 from compress.pipeline.prepared import Prepared
 from compress.pipeline.prune_and_train import prune_and_train
@@ -79,6 +80,7 @@ def compress_stage(
     if not all(files):
         raise RunFailed(" ".join([f"No file could be made of '{name}':", *reasons]))
     artifacts = with_baseline([item for made in files for item in made], work.plan)
+    write_decisions(folder, artifacts, data)
     teachers = [teacher.path for teacher in dense.teachers.each]
     record = Compressed(
         model=name,

@@ -69,6 +69,7 @@ class RunFolder:
         self.models = self.path / "candidates"
         self.final = self.path / "final"
         self.exports = self.path / "exports"
+        self.decisions = self.exports / "decisions"
         self.compressed = self.path / "compressed"
         self.latency = self.path / "latency.json"
         self.data = self.path / "data.json"
@@ -169,6 +170,10 @@ class RunFolder:
             path in own or path.is_dir() or path.name.startswith(".")
             for path in self.path.iterdir()
         )
+
+    def decisions_of(self, model: str) -> Path:
+        """Where it stands what a model's files decided of the test part."""
+        return self.decisions / f"{model}.json"
 
     def unfinished(self, name: str) -> Path:
         """Returns where a compression that can go on keeps what it has; gone when it is done."""

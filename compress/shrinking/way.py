@@ -9,6 +9,7 @@ from dataclasses import replace
 from compress.measure.arena import arena_bytes
 from compress.model.heads import counted_at
 from compress.model.inference import left_out
+from compress.pipeline.decisions import write_decisions
 from compress.pipeline.files import Variant, artifacts_of, with_baseline
 from compress.run.compressed import Artifact, Compressed
 from compress.run.directory import LOG, RunFolder
@@ -147,4 +148,6 @@ def _artifacts(planner: Planner, nets: Sequence[Net], folder: RunFolder) -> list
             small = Variant(shop.model_of(net), net.name, name, "pruned", val=net.val)
             files = exported(net.name, net.checks, shop.folder)
             found += artifacts_of(small, files, work, folder)
-    return with_baseline(found, work.plan)
+    found = with_baseline(found, work.plan)
+    write_decisions(folder, found, work.data)
+    return found

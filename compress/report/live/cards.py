@@ -7,10 +7,13 @@ from typing import Any
 
 from compress.reconstruction.report import KEPT, repair_of
 from compress.report.live.charts import Chart
+from compress.report.live.deciding import file_panels
 from compress.report.live.feeding import feeding
 from compress.report.models_section import models_section
 from compress.report.rows import Report
 from compress.run.compressed import Compressed
+from compress.run.decisions import read_decisions
+from compress.run.directory import RunFolder
 
 LEAST = 1e-6
 """An error of less is drawn here: on a logarithmic axis it would squeeze the others."""
@@ -22,6 +25,7 @@ def cards(report: Report) -> dict[str, dict[str, Any]]:
     found = {}
     for card in models_section(report):
         files = [row.artifact for row in report.rows if row.artifact.model == card["model"]]
+        decisions = read_decisions(RunFolder(report.folder).decisions_of(card["model"]))
         found[card["model"]] = {
             **{key: value for key, value in card.items() if key != "depths"},
             "files": {
@@ -30,6 +34,7 @@ def cards(report: Report) -> dict[str, dict[str, Any]]:
                     "ship": shipped.get(item.id, ""),
                     "baseline": item.baseline,
                     "feeding": feeding(item.file, report.data),
+                    "panels": [*file_panels(decisions, item.id)],
                 }
                 for item in files
             },

@@ -92,7 +92,7 @@ function explorer(set, select) {
   state.logX = spread(set.rows, axes.find((axis) => axis.key === state.x));
   state.rows = () => filtered(set, state.text);
 
-  const place = element("div", { class: "live-plot", id: `plot-${set.id}`, role: "img", "aria-label": `${set.title}: every figure of it is in the table below.` });
+  const place = element("div", { class: "live-plot", id: `plot-${set.id}`, role: "figure", "aria-label": `${set.title}: every figure of it is in the table below.` });
   const holder = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${set.title}, table` });
   const count = element("span", { class: "soft", role: "status" });
   let picture = null;

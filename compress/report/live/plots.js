@@ -40,23 +40,42 @@ function plain(value, key) {
   return value;
 }
 
-// place: an element in the page. figure(): traces and layout of now. models(trace): whose points.
+// Charts are drawn when they come near the window: most of a long page is never looked at.
+const near = new IntersectionObserver((entries) => {
+  for (const entry of entries.filter((item) => item.isIntersecting)) {
+    near.unobserve(entry.target);
+    drawn.find((one) => one.place === entry.target).begin();
+  }
+}, { rootMargin: "300px" });
+addEventListener("beforeprint", () => drawn.forEach((one) => one.begin()));
+
+// place: an element in the page. figure(): traces and layout of now. heard(id): of a click.
 function plot(place, figure, heard) {
-  const one = { place, figure };
-  one.draw = () => {
-    const { traces, layout } = one.figure();
+  const one = { place, figure, begun: false };
+  one.size = (layout) => {
     place.style.height = `${layout.height || 340}px`;
+  };
+  one.draw = () => {
+    if (!one.begun) return null;
+    const { traces, layout } = one.figure();
+    one.size(layout);
     return Plotly.react(place, stressed(plain(traces)), themed(layout), MARKS);
   };
-  drawn.push(one);
-  one.draw().then(() => {
-    place.on("plotly_click", (event) => {
-      const point = event.points[0];
-      const meta = point.data.meta;
-      const id = meta && meta.points ? meta.points[point.pointIndex] : meta && meta.model;
-      if (id) heard(id);
+  one.begin = () => {
+    if (one.begun) return;
+    one.begun = true;
+    one.draw().then(() => {
+      place.on("plotly_click", (event) => {
+        const point = event.points[0];
+        const meta = point.data.meta;
+        const id = meta && meta.points ? meta.points[point.pointIndex] : meta && meta.model;
+        if (id) heard(id);
+      });
     });
-  });
+  };
+  one.size(one.figure().layout);
+  drawn.push(one);
+  near.observe(place);
   return one;
 }
 
@@ -92,7 +111,7 @@ function redraw() {
 
 function chartBox(chart, heard) {
   const place = element("div", {
-    class: "live-plot", id: `chart-${chart.id}`, role: "img", "aria-label": `${chart.title}. ${chart.caption}`,
+    class: "live-plot", id: `chart-${chart.id}`, role: "figure", "aria-label": `${chart.title}. ${chart.caption}`,
   });
   const box = element(
     "figure", { class: chart.wide ? "live-chart wide-chart" : "live-chart" },

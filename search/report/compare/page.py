@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -211,12 +212,9 @@ def _told(item: Duel, labels: tuple[str, str]) -> dict[str, Any]:
 
 
 def _stretch(part: Stretch, item: Duel, labels: tuple[str, str]) -> str:
-    low = formats.cost(item.cost.key, part.low)
-    where = (
-        f"from {low}"
-        if math.isinf(part.high)
-        else (f"from {low} to {formats.cost(item.cost.key, part.high)}")
-    )
+    show = formats.size if item.cost.unit.strip() == "B" else partial(formats.cost, item.cost.key)
+    low = show(part.low)
+    where = f"from {low}" if math.isinf(part.high) else (f"from {low} to {show(part.high)}")
     if part.better is None:
         return f"{where}: a tie"
     name = labels[part.better]
