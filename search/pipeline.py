@@ -22,6 +22,7 @@ from compress.core.faults import explained
 from compress.core.platform import host
 from compress.data.shared import shared
 from compress.pipeline.checks import check_training, told
+from compress.pipeline.logged import logged
 from compress.pipeline.preflight import preflight
 from compress.pipeline.teachers import load_teachers
 from compress.pipeline.timing import measure_stage
@@ -35,6 +36,7 @@ from search.engines import Demand, Engine, Order
 from search.engines.progress import Display, NoDisplay
 from search.engines.worker import WORKERS_LOCK
 from search.folder.directory import SearchFolder
+from search.folder.events import CandidateSource, FinalSource
 from search.plan import BudgetOptions, FinalOptions, SearchPlan
 from search.plan.keywords import RUN, RUN_SEARCH
 from search.plugins import ENGINES, SAMPLERS
@@ -243,7 +245,9 @@ def _carried_out(
     if plan.search.storage:
         open_storage(plan.search.storage, "storage")
     folder.claim(command, plan, facts, shown, blank, partial(forget, folder))
-    with explained(), folder.locked(), folder.logging():
+    sources = (CandidateSource(folder), FinalSource(folder))
+    logs = logged(plan, folder, sources)
+    with explained(), folder.locked(), folder.logging(), logs:
         write_data_record(folder, data)
         write_examples(folder, data, past.before, past.taught)
         LOG.info(

@@ -55,7 +55,9 @@ def test_what_to_install_for_a_package_brings_it(project: dict[str, Any]) -> Non
     for package, what in EXTRAS.items():
         (extra,) = re.findall(r"^'paretune\[(\w+)\]'$", what)
         brought = map(named, project["optional-dependencies"][extra])
-        assert normal(package) in map(normal, brought)
+        # of MLflow the part without a server is enough
+        wanted = {"mlflow": "mlflow-skinny"}.get(package, package)
+        assert normal(wanted) in map(normal, brought)
 
 
 def test_what_installs_anywhere_is_in_all(project: dict[str, Any]) -> None:

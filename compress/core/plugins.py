@@ -119,6 +119,17 @@ TASKS: Registry[Any] = Registry(
 )
 """Classes of `compress.task.Task`."""
 
+_LOGS = "compress.logs"
+LOGS: Registry[Any] = Registry(
+    "log",
+    {
+        "tensorboard": Entry(f"{_LOGS}.tensorboard:TensorBoardLog", ("tensorboard",)),
+        "mlflow": Entry(f"{_LOGS}.mlflow:MlflowLog", ("mlflow",)),
+        "wandb": Entry(f"{_LOGS}.wandb:WandbLog", ("wandb",)),
+    },
+)
+"""`make(folder, name, plan) -> Log`, see `compress.logs.Log`."""
+
 STEPS: Registry[Any] = Registry(
     "conversion",
     {

@@ -22,7 +22,8 @@ EXTRAS = {
     "pandas": "'paretune[tables]'", "pyarrow": "'paretune[tables]'",
     "tensorflow_datasets": "'paretune[tfds]'",
     "ray": "'paretune[ray]'", "psycopg": "'paretune[postgresql]'", "pymysql": "'paretune[mysql]'",
-    "fsspec": "'paretune[ray]'",
+    "fsspec": "'paretune[ray]'", "tensorboard": "'paretune[tensorboard]'",
+    "mlflow": "'paretune[mlflow]'", "wandb": "'paretune[wandb]'",
 }  # fmt: skip
 """What to install, by package."""
 

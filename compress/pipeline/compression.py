@@ -13,6 +13,7 @@ from compress.core.progress import OnProgress, silent
 from compress.core.summary import Readable, Summary
 from compress.model.io import load_model
 from compress.pipeline.given import UserData, given_model
+from compress.pipeline.logged import logged
 from compress.pipeline.opening import Opened, opened
 from compress.pipeline.stages import compress_stage
 from compress.pipeline.timing import measure_stage
@@ -138,18 +139,19 @@ def _compressed(found: Opened) -> CompressResult:
     folder.claim("compress", plan, found.facts, {"command": command})
     with folder.locked(), folder.logging():
         found.begin(folder)
-        if not folder.is_compressed(name):
-            compress_stage(
-                found.dense,
-                work,
-                folder,
-                command=command,
-                before=trained_for(given.path),
-                val_learnt=found.val_learnt,
-                notes=found.notes,
-            )
-        measure_stage(folder, plan, work.progress)
-        report = render(folder.path)
+        with logged(plan, folder):
+            if not folder.is_compressed(name):
+                compress_stage(
+                    found.dense,
+                    work,
+                    folder,
+                    command=command,
+                    before=trained_for(given.path),
+                    val_learnt=found.val_learnt,
+                    notes=found.notes,
+                )
+            measure_stage(folder, plan, work.progress)
+            report = render(folder.path)
     (record,) = (item for item in report.compressed if item.model == name)
     made = {
         item.format: folder.path / item.file for item in record.files() if item.variant == "pruned"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,7 @@ class Tuner:
 
         def on_epoch(epoch: int, epochs: int, record: EpochRecord) -> None:
             self.work.progress(f"{text}, validation {main} {record.val[main]:.3f}", epoch / epochs)
+            self.work.on_epoch(text, asdict(record))
 
         self.work.progress(text, 0.0)
         folder = self.checkpoints

@@ -93,7 +93,8 @@ def opened(given: Given, data: UserData, plan: Plan, on_progress: OnProgress) ->
     past += unlearnt_teachers(plan, examples)
     fed = list(check_scaling(path, examples, f"Model '{path}'"))
     check_by_data(plan, examples)
-    work = Work(examples, plan, device, on_progress, _own_step(given, original, examples, plan))
+    own = _own_step(given, original, examples, plan)
+    work = Work(examples, plan, device, on_progress, own_step=own)
     if work.own_step is not None:
         fed.append(f"fine-tuned by the train_step of {work.own_step.own.name}, without a teacher")
     dense = prepare(original, path.stem, work, teachers)

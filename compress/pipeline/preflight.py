@@ -7,7 +7,7 @@ from pathlib import Path
 
 from compress.core.device import check_device
 from compress.core.errors import InputError
-from compress.core.plugins import RUNTIMES
+from compress.core.plugins import LOGS, RUNTIMES
 from compress.core.requirements import FORMATS, require_packages
 from compress.data import check_source
 from compress.measure.runtimes import runtimes
@@ -31,7 +31,7 @@ def preflight(
     Raises:
         InputError: A file does not exist or has another suffix, the data source cannot be found,
             there is no GPU, or the folder cannot be written to or holds other files.
-        MissingDependency: A package that a format or a runtime needs is not installed.
+        MissingDependency: A package that a format, a runtime or a log needs is not installed.
     """
     if data:
         check_source(plan.data)
@@ -47,5 +47,7 @@ def preflight(
                 raise InputError(
                     f"runtimes of exported files must be among {timed}. Received: {name}."
                 )
+    for name in plan.log:
+        LOGS.require_installed(name)
     check_device(plan.device)
     folder.check_usable()

@@ -6,6 +6,8 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ from compress.pipeline.prepared import Prepared
 from compress.pipeline.prune_and_train import prune_and_train
 from compress.run.compressed import Artifact, Compressed
 from compress.run.directory import LOG, RunFolder
+from compress.run.epochs import note_epoch
 from compress.run.trained import UNKNOWN, Trained
 
 if TYPE_CHECKING:
@@ -65,6 +68,7 @@ def compress_stage(
     unfinished = folder.unfinished(name)
     for note in notes:
         LOG.info("note: %s: %s", name, note)
+    work = replace(work, on_epoch=partial(note_epoch, folder.path, name))
     pruned = prune_and_train(dense, work, checkpoints=unfinished, val_learnt=val_learnt)
     small = f"{name}-{pruned.label}"
     save_model(float32_model(pruned.model), folder.model_file(small))

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from compress.core.counts import MORE_THREADS, MOST_SEED, MOST_THREADS, SEED_BITS
 from compress.core.device import DEVICES
+from compress.core.plugins import LOGS
 from compress.core.user_code import import_plugins
 from compress.plan.channels import (
     AGGREGATES,
@@ -131,6 +132,13 @@ class Plan:
         most=1_000_000,
         why="thousands add nothing",
     )
+    log: Names = option(
+        (),
+        "--log",
+        "where epochs, candidates and files are logged beside the run's folder, with commas: "
+        "tensorboard, mlflow, wandb",
+        extendable=True,
+    )
     plugins: Names = option(
         (), "--plugins", "modules to import first, with commas: they register plug-ins of yours"
     )
@@ -138,6 +146,8 @@ class Plan:
     def __post_init__(self) -> None:
         settle(self)
         import_plugins(self.plugins)
+        for name in self.log:
+            LOGS.require(name)
         require_choice("device", self.device, DEVICES)
         require(
             not (self.finetune.own_train_step and self.distill.teacher.files),

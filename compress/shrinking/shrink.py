@@ -18,6 +18,7 @@ from compress.core.summary import Readable, Summary
 from compress.model.io import load_model
 from compress.pipeline.compression import command_line
 from compress.pipeline.given import UserData, given_model
+from compress.pipeline.logged import logged
 from compress.pipeline.opening import Opened, opened
 from compress.plan.fields import from_nested
 from compress.plan.keywords import SHRINK
@@ -199,7 +200,7 @@ def _shrunk(found: Opened, crew: Crew | None, handed_over: bool) -> ShrinkResult
         facts["times"] = hashlib.sha256(plan.goal.latency_table.read_bytes()).hexdigest()
     command = command_line(plan, found.given.path)
     folder.claim("shrink", plan, facts, {"command": command})
-    with folder.locked(), folder.logging():
+    with folder.locked(), folder.logging(), logged(plan, folder):
         found.begin(folder)
         if folder.outcome.exists():
             outcome = read_record(folder.outcome, Outcome)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from compress.pipeline.finetuning import Tuner
 from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels import prune_channels
 from compress.run.directory import LOG
+from compress.run.epochs import note_epoch
 from compress.shrinking.case import Case
 from compress.shrinking.crew import Trainers, Training
 from compress.shrinking.fitting import Fitter
@@ -200,11 +201,12 @@ class Workshop:
             finetune = replace(finetune, learning_rate=factor * finetune.learning_rate)
         if epochs is not None:
             finetune = replace(finetune, epochs=epochs)
+        work = replace(self.case.work, on_epoch=partial(note_epoch, self.folder.path, net.name))
         if not self.alone:
             tuner = replace(tuner, checkpoints=self.folder.unfinished(net.name))
         if finetune != self.plan.finetune:
-            work = replace(self.case.work, plan=replace(self.plan, finetune=finetune))
-            tuner = replace(tuner, work=work)
+            work = replace(work, plan=replace(self.plan, finetune=finetune))
+        tuner = replace(tuner, work=work)
         training, _, notes = tuner.tune(student, f"fine-tuning {net.name}", [])
         save_model(float32_model(student), self._file(net.name, TRAINED))
         files = self._judged(student, net.name, net.formats)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from compress import plan as plans
 from compress.core.device import DEVICES
-from compress.core.plugins import CRITERIA, HINTS, LOGIT_LOSSES, RUNTIMES, SOURCES, TASKS
+from compress.core.plugins import CRITERIA, HINTS, LOGIT_LOSSES, LOGS, RUNTIMES, SOURCES, TASKS
 from compress.plan.bench import BENCH_FORMATS
 from compress.plan.distill import NO_LOSS
 from compress.task import qualities
@@ -48,6 +48,7 @@ VALUES: dict[str, Names] = {
     "teacher_cache": lambda: plans.CACHES,
     "formats": lambda: plans.FORMATS,
     "runtimes": RUNTIMES.names,
+    "log": LOGS.names,
     "device": lambda: DEVICES,
 }
 """What each option takes, by its name in Python; options that take anything are not here."""

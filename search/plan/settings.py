@@ -290,6 +290,10 @@ class RunSettings(TypedDict, total=False):
     """training examples on which what pruning broke is solved for, layer by layer, before any fine-
     tuning; labels are not used; 0: no repair. Default: 1000."""
 
+    log: Iterable[str]
+    """where epochs, candidates and files are logged beside the run's folder, with commas:
+    tensorboard, mlflow, wandb."""
+
     plugins: Iterable[str]
     """modules to import first, with commas: they register plug-ins of yours."""
 

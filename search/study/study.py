@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -43,13 +44,19 @@ def open_study(folder: SearchFolder, plan: SearchPlan) -> optuna.Study:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(
+    study = optuna.create_study(
         study_name=study_name(folder, plan.search.storage),
         storage=open_storage(plan.search.storage or folder.journal, "storage", patience=PATIENCE),
         directions=directions(plan),
         sampler=SAMPLERS[plan.search.sampler](plan.seed),
         load_if_exists=True,
     )
+    names = list(plan.search.objectives)
+    if study.metric_names != names:  # Optuna's dashboard shows them
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(names)
+    return study
 
 
 def directions(plan: SearchPlan) -> list[Any]:
