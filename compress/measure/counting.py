@@ -64,6 +64,15 @@ def count_macs(model: keras.Model | str | Path, input_shape: InputShape | None =
     return Analysis(tuple(rows), walk.peak())
 
 
+def counted_steps(
+    model: keras.Model | str | Path, input_shape: InputShape | None = None
+) -> list[tuple[Step, LayerCost]]:
+    """Returns the calls of a model in their order, each with its costs; see `count_macs`."""
+    seen: set[int] = set()
+    steps = _walk(record(as_model(model), _opens), input_shape).steps
+    return [(step, _cost(step, seen)) for step in steps]
+
+
 def walked(program: Program, input_shape: InputShape | None) -> list[Step]:
     """Returns the calls of a recorded model in their order, with the sizes at `input_shape`.
 

@@ -19,6 +19,7 @@ from compress.model.io import save_model
 from compress.pipeline.context import Work
 from compress.pipeline.decisions import write_decisions
 from compress.pipeline.files import Variant, judged_files, with_baseline
+from compress.pipeline.graphs import keep_graphs
 from compress.pipeline.prepared import Prepared
 from compress.pipeline.prune_and_train import prune_and_train
 from compress.run.compressed import Artifact, Compressed
@@ -85,6 +86,7 @@ def compress_stage(
         raise RunFailed(" ".join([f"No file could be made of '{name}':", *reasons]))
     artifacts = with_baseline([item for made in files for item in made], work.plan)
     write_decisions(folder, artifacts, data)
+    keep_graphs(folder, name, model, pruned.model, data)
     teachers = [teacher.path for teacher in dense.teachers.each]
     record = Compressed(
         model=name,

@@ -175,6 +175,10 @@ class RunFolder:
         """Where it stands what a model's files decided of the test part."""
         return self.decisions / f"{model}.json"
 
+    def graphs_of(self, model: str) -> Path:
+        """Where a model's graphs before and after stand."""
+        return self.exports / "graphs" / f"{model}.json"
+
     def unfinished(self, name: str) -> Path:
         """Returns where a compression that can go on keeps what it has; gone when it is done."""
         return self.path / "unfinished" / name

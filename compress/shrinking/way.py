@@ -11,6 +11,7 @@ from compress.model.heads import counted_at
 from compress.model.inference import left_out
 from compress.pipeline.decisions import write_decisions
 from compress.pipeline.files import Variant, artifacts_of, with_baseline
+from compress.pipeline.graphs import keep_graphs
 from compress.run.compressed import Artifact, Compressed
 from compress.run.directory import LOG, RunFolder
 from compress.run.trained import trained_for
@@ -93,6 +94,7 @@ def recorded(
 
     case, dense = planner.shop.case, planner.shop.meter.dense
     best = max(nets, key=lambda net: net.best(planner.bar.metric))
+    keep_graphs(folder, case.name, case.model, planner.shop.model_of(best), case.work.data)
     before = trained_for(case.path)
     made = Compressed(
         model=case.name,

@@ -28,20 +28,32 @@ def report(
             "--out", metavar="FILE", help=f"the page of a comparison  [default: {DEFAULT}]"
         ),
     ] = None,
+    explorer: Annotated[
+        Path | None,
+        typer.Option(
+            "--model-explorer",
+            metavar="FOLDER",
+            help="write the graphs of compressed models for Google's Model Explorer there",
+        ),
+    ] = None,
     plugins: Plugins = "",
 ) -> None:
     """Render a run's report again from its folder, or compare runs; nothing is measured."""
     from compress.core.errors import InputError
     from compress.core.user_code import import_plugins
     from compress.plan.forms import listed
+    from compress.report.model_explorer import export_graphs
     from search.report import render
     from search.report.compare import compare_runs
 
     with reporting_errors("The same command renders it again."):
         import_plugins(listed(plugins))
         if len(folders) > 1:
-            if light:
-                raise InputError("--light must go with one run. Received: several to compare.")
+            if light or explorer is not None:
+                raise InputError(
+                    "--light and --model-explorer must go with one run. Received: several to "
+                    "compare."
+                )
             made = compare_runs(folders, page or DEFAULT)
             rendered = None
         else:
@@ -51,6 +63,8 @@ def report(
                     f"Received: {page} and one run."
                 )
             rendered = render(folders[0], light=light)
+            if explorer is not None:
+                export_graphs(rendered, explorer)
     if rendered is not None:
         print_report(rendered)
     else:

@@ -9,11 +9,13 @@ from compress.reconstruction.report import KEPT, repair_of
 from compress.report.live.charts import Chart
 from compress.report.live.deciding import file_panels
 from compress.report.live.feeding import feeding
+from compress.report.live.graphs import graph_chart
 from compress.report.models_section import models_section
 from compress.report.rows import Report
 from compress.run.compressed import Compressed
 from compress.run.decisions import read_decisions
 from compress.run.directory import RunFolder
+from compress.run.graphs import read_graphs
 
 LEAST = 1e-6
 """An error of less is drawn here: on a logarithmic axis it would squeeze the others."""
@@ -46,6 +48,9 @@ def model_charts(report: Report) -> Iterator[Chart]:
     """Yields the charts of each model: what it lost, and what repair gave back."""
     for record in report.compressed:
         yield from (chart for chart in (_widths(record), *_errors(record)) if chart is not None)
+        graphs = read_graphs(RunFolder(report.folder).graphs_of(record.model))
+        if graphs is not None and (chart := graph_chart(record.model, *graphs)) is not None:
+            yield chart
         for panel in PANELS:
             yield from panel(record)
 

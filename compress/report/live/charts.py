@@ -23,6 +23,8 @@ class Chart:
         layout: plotly's; colours and fonts are the page's.
         wide: Over the whole width of the page.
         model: Of one model alone: it is shown with that model's card; "": of all.
+        variants: Ways to colour the marks, of which one is chosen: "name", and "colours" by the
+            place of a trace.
     """
 
     id: str
@@ -32,6 +34,7 @@ class Chart:
     layout: dict[str, Any] = field(default_factory=dict)
     wide: bool = False
     model: str = ""
+    variants: Sequence[dict[str, Any]] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as the page reads it."""
@@ -43,6 +46,7 @@ class Chart:
             "layout": self.layout,
             "wide": self.wide,
             "model": self.model,
+            "variants": list(self.variants),
         }
 
 

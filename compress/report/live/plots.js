@@ -113,9 +113,22 @@ function chartBox(chart, heard) {
   const place = element("div", {
     class: "live-plot", id: `chart-${chart.id}`, role: "figure", "aria-label": `${chart.title}. ${chart.caption}`,
   });
+  const variants = chart.variants || [];
+  let chosen = variants[0];
+  let one = null;
+  const choose = variants.length
+    ? labelled("coloured by", choice(variants.map((item) => [item.name, item.name]), chosen.name, (name) => {
+      chosen = variants.find((item) => item.name === name);
+      one.draw();
+    }))
+    : null;
+  const traces = () => chart.traces.map((trace, at) => {
+    const colours = chosen && chosen.colours[at];
+    return colours ? { ...trace, marker: { ...trace.marker, color: colours } } : trace;
+  });
   const box = element(
     "figure", { class: chart.wide ? "live-chart wide-chart" : "live-chart" },
-    element("h3", {}, chart.title), place, element("figcaption", {}, chart.caption),
+    element("h3", {}, chart.title), choose, place, element("figcaption", {}, chart.caption),
   );
-  return { box, show: () => plot(place, () => ({ traces: chart.traces, layout: chart.layout }), heard) };
+  return { box, show: () => { one = plot(place, () => ({ traces: traces(), layout: chart.layout }), heard); } };
 }

@@ -1,0 +1,167 @@
+"""Graphs before and after: edges against Keras, places, and what Model Explorer reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from compress.core.atomic_files import read_json, write_json
+from compress.core.errors import InputError
+from compress.measure import count_macs
+from compress.measure.graph import graph_of
+from compress.report.live.graphs import MOST, graph_chart, placed, share_left
+from compress.report.model_explorer import explorer_data, explorer_graphs, export_graphs
+from compress.run.directory import RunFolder
+from compress.run.graphs import CallNode, read_graphs, write_graphs
+from search.folder.directory import SearchFolder
+from search.report import load_report
+from tests.compress.report.test_report import folder  # noqa: F401
+
+
+@pytest.fixture(scope="module")
+def net() -> Any:
+    x = keras.Input((8, 8, 3), name="image")
+    y = keras.layers.Conv2D(4, 3, padding="same", name="first")(x)
+    inner = keras.Input((8, 8, 4))
+    body = keras.Model(
+        inner, keras.layers.Conv2D(4, 1, name="deep")(keras.layers.ReLU(name="up")(inner)),
+        name="body",
+    )  # fmt: skip
+    z = keras.layers.Add(name="sum")([body(y), y])
+    z = keras.layers.Flatten(name="flat")(z)
+    return keras.Model(x, keras.layers.Dense(2, name="logits")(z))
+
+
+def test_calls_read_what_keras_says(net: Any) -> None:
+    nodes = graph_of(net)
+    names = [node.name for node in nodes]
+    assert names == ["first", "body/up", "body/deep", "sum", "flat", "logits"]
+    reads = {node.name: [names[source] for source in node.sources] for node in nodes}
+    assert reads == {
+        "first": [], "body/up": ["first"], "body/deep": ["body/up"],
+        "sum": ["body/deep", "first"], "flat": ["sum"], "logits": ["flat"],
+    }  # fmt: skip
+    counted = count_macs(net)
+    assert sum(node.macs or 0 for node in nodes) == counted.macs
+    assert sum(node.params for node in nodes) == counted.params
+    assert nodes[0].shape == (8, 8, 4)
+
+
+def test_a_shared_layer_stands_where_it_is_called() -> None:
+    x = keras.Input((4,))
+    same = keras.layers.Dense(4, name="same")
+    nodes = graph_of(keras.Model(x, same(same(x))))
+    assert [(node.name, node.sources, node.params) for node in nodes] == [
+        ("same", (), 20), ("same", (0,), 0),
+    ]  # fmt: skip
+
+
+def test_each_call_stands_below_what_it_reads(net: Any) -> None:
+    nodes = graph_of(net)
+    spots = placed(nodes)
+    for place, node in enumerate(nodes):
+        assert all(spots.y[source] > spots.y[place] for source in node.sources)
+    assert len(set(zip(spots.x, spots.y, strict=True))) == len(nodes)
+
+
+def smaller(nodes: tuple[CallNode, ...]) -> tuple[CallNode, ...]:
+    """The same without the body, and half of the first's MACs."""
+    first, _, _, _, flat, logits = nodes
+    half = CallNode("first", first.kind, first.shape, (first.macs or 0) // 2, 10, ())
+    return (
+        half,
+        CallNode("flat", flat.kind, flat.shape, flat.macs, 0, (0,)),
+        CallNode("logits", logits.kind, logits.shape, logits.macs, logits.params, (1,)),
+    )
+
+
+def test_what_was_removed(net: Any) -> None:
+    before = graph_of(net)
+    after = smaller(before)
+    kept = {node.name: node for node in after}
+    shares = {node.name: share_left(node, kept.get(node.name)) for node in before}
+    assert shares == {
+        "first": 0.5, "body/up": 1.0, "body/deep": 1.0, "sum": 1.0, "flat": 0.0, "logits": 0.0,
+    }  # fmt: skip
+    chart = graph_chart("m", before, after)
+    assert chart is not None
+    edges, marks, _, others = chart.traces
+    assert len(marks["x"]) == 6
+    assert len(others["x"]) == 3
+    assert edges["x"].count(None) == sum(len(node.sources) for node in before)
+    (removed,) = [item for item in chart.variants if item["name"] == "what was removed"]
+    assert removed["colours"]["1"] == [shares[node.name] for node in before]
+    told = {line[0]: line[3] for line in marks["customdata"]}
+    assert told["body/up (ReLU)"] == "it left"
+    assert told["logits (Dense)"] == "MACs unchanged"
+    assert told["first (Conv2D)"].startswith("MACs 6.91 k -> 3.46 k")
+    assert graph_chart("m", (), ()) is None
+    many = tuple(CallNode(f"n{k}", "ReLU", (), 0, 0, ()) for k in range(MOST + 1))
+    assert graph_chart("m", many, many) is None
+
+
+# fields of graph_builder.py and node_data_builder.py of ai-edge-model-explorer 0.1.34
+NODE = {"id", "label", "namespace", "attrs", "incomingEdges"}
+EDGE = {"sourceNodeId", "sourceNodeOutputId", "targetNodeInputId"}
+
+
+def test_model_explorer_reads_graphs_and_figures(net: Any) -> None:
+    before = graph_of(net)
+    after = smaller(before)
+    content = json.loads(json.dumps(explorer_graphs("m", before, after)))
+    assert set(content) == {"label", "graphs"}
+    assert [graph["id"] for graph in content["graphs"]] == ["before", "after"]
+    for graph, nodes in zip(content["graphs"], (before, after), strict=True):
+        ids = [node["id"] for node in graph["nodes"]]
+        assert len(set(ids)) == len(nodes)
+        for node, own in zip(graph["nodes"], nodes, strict=True):
+            assert set(node) == NODE
+            assert all(set(item) == {"key", "value"} for item in node["attrs"])
+            assert all(isinstance(item["value"], str) for item in node["attrs"])
+            assert [edge["sourceNodeId"] for edge in node["incomingEdges"]] == [
+                ids[source] for source in own.sources
+            ]
+            assert all(set(edge) == EDGE for edge in node["incomingEdges"])
+    assert content["graphs"][0]["nodes"][2]["namespace"] == "body"
+    data = json.loads(json.dumps(explorer_data(before, after)))
+    for graph in ("before", "after"):
+        for name, figures in data.items():
+            assert set(figures[graph]) == {"name", "results", "gradient"}
+            assert figures[graph]["name"] == name
+            assert {item["stop"] for item in figures[graph]["gradient"]} == {0, 1}
+    macs = [item["value"] for item in data["MACs"]["before"]["results"].values()]
+    np.testing.assert_array_equal(macs, [node.macs or 0 for node in before])
+
+
+def test_files_of_a_run(net: Any, folder: SearchFolder, tmp_path: Path) -> None:  # noqa: F811
+    with pytest.raises(InputError, match="must have its graph on record. Received: none has"):
+        export_graphs(load_report(folder.path), tmp_path / "ex")
+    assert not (tmp_path / "ex").exists()
+    before = graph_of(net)
+    write_graphs(folder.graphs_of("0001"), before, smaller(before))
+    assert read_graphs(folder.graphs_of("0001")) == (before, smaller(before))
+    made = export_graphs(load_report(folder.path), tmp_path / "ex")
+    assert sorted(path.name for path in made) == [
+        "0001-MACs.json", "0001-parameters.json", "0001-what_was_removed.json", "0001.json",
+    ]  # fmt: skip
+    assert read_json(made[0])["label"] == "0001"
+
+
+def test_damaged_graphs_are_refused(net: Any, tmp_path: Path) -> None:
+    path = RunFolder(tmp_path).graphs_of("m")
+    assert read_graphs(path) is None
+    before = graph_of(net)
+    write_graphs(path, before, before)
+    content = read_json(path)
+    content["before"][0]["sources"] = [3]
+    write_json(path, content)
+    with pytest.raises(InputError, match="must name calls in their order"):
+        read_graphs(path)
+    write_json(path, {"before": []})
+    with pytest.raises(InputError, match="Received: none called after"):
+        read_graphs(path)
