@@ -101,7 +101,9 @@ class Workers:
             )
         folder = SearchFolder(brief.folder.path)
         LOG.info("nets are trained on %s: %d worker(s)", crew.place, crew.count)
-        least = 0 if brief.handed_over or self._engine.remote else None
+        # weights of several outputs' losses stand in no file of the data
+        several = bool(brief.data.outputs)
+        least = 0 if brief.handed_over or self._engine.remote or several else None
         order = Order(folder, self._demand(brief.plan), crew)
         with (
             shared(brief.data, folder.shared, least_bytes=least) as (_, unshared),

@@ -49,7 +49,7 @@ class Source(Protocol):
         """Yields what came since the last call.
 
         Args:
-            last: Nothing comes any more.
+            last: The run came to its end: nothing comes any more.
         """
         ...
 
@@ -69,10 +69,11 @@ class Log(Protocol):
         """
         ...
 
-    def end(self, files: Sequence[Path]) -> None:
-        """Ends the log.
+    def end(self, files: Sequence[Path], *, finished: bool) -> None:
+        """Ends the log, for now.
 
         Args:
-            files: Of the report, where the run came to its end.
+            files: Of the report.
+            finished: Whether the run came to its end; else it may go on later.
         """
         ...

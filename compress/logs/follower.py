@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from compress.core.errors import ParetuneError
 from compress.core.plugins import LOGS
 from compress.logs._base import Log, Source
 from compress.run.directory import LOG, RunFolder
 
 EVERY = 2.0
 """Seconds between two looks."""
+PATIENCE = 60.0
+"""Seconds that a run waits at its end for logs that have not taken everything yet."""
 TOLD = ".logged"
 """File of the keys that each log was told: a line each, the log's name first."""
 REPORT = ("report.html", "report.json", "candidates.csv", "pareto.png")
@@ -26,8 +28,9 @@ def following(
 ) -> Iterator[None]:
     """Tells logs of what comes into a folder while the context lasts.
 
-    A log that cannot take something is left out from then on, with a line that says why: a run
-    does not end because nobody keeps its diary.
+    All of it is done beside the run, which waits a minute at most at its end. A log that cannot
+    take something is left out from then on, with a line that says why: a run does not end
+    because nobody keeps its diary.
 
     Args:
         names: Of logs, see `compress.core.plugins.LOGS`.
@@ -38,20 +41,76 @@ def following(
     if not names:
         yield
         return
-    told = _Told(folder.path / TOLD)
-    logs = {name: log for name in names if (log := _made(name, folder, plan)) is not None}
-    over = threading.Event()
-    thread = threading.Thread(target=_follow, args=(logs, sources, told, over), daemon=True)
-    thread.start()
+    follower = _Follower(names, folder, plan, list(sources))
+    follower.start()
     try:
         yield
-    finally:
-        over.set()
-        thread.join()
-        _tell(logs, sources, told, last=True)
-        files = [path for name in REPORT if (path := folder.path / name).exists()]
-        for name, log in logs.items():
-            _safely(name, lambda log=log: log.end(files))
+    except BaseException:
+        follower.end(finished=False)
+        raise
+    follower.end(finished=True)
+
+
+class _Follower(threading.Thread):
+    """Looks at a folder every few seconds until it is told that the run has ended."""
+
+    def __init__(
+        self, names: Sequence[str], folder: RunFolder, plan: Mapping[str, Any],
+        sources: list[Source],
+    ) -> None:  # fmt: skip
+        super().__init__(daemon=True, name="paretune-logs")
+        self._names, self._folder, self._plan, self._sources = names, folder, plan, sources
+        self._over, self._finished = threading.Event(), False
+        self._logs: dict[str, Log] = {}
+        self._told = _Told(folder.path / TOLD)
+
+    def run(self) -> None:
+        """Makes the logs, tells them what comes, and ends them."""
+        for name in self._names:
+            self._safely(name, partial(self._made, name))
+        while not self._over.wait(EVERY):
+            self._tell(last=False)
+        self._tell(last=self._finished)
+        place = self._folder.path
+        files = [path for name in REPORT if (path := place / name).exists()]
+        for name, log in [*self._logs.items()]:
+            self._safely(name, partial(log.end, files, finished=self._finished))
+
+    def end(self, *, finished: bool) -> None:
+        """Lets the thread come to its end, and waits for it a while."""
+        self._finished = finished
+        self._over.set()
+        self.join(PATIENCE)
+        if self.is_alive():
+            LOG.warning(
+                "logs (%s) have not taken everything after %g s: the same command goes on",
+                ", ".join(self._names), PATIENCE,
+            )  # fmt: skip
+
+    def _made(self, name: str) -> None:
+        self._logs[name] = LOGS[name](self._folder.path, self._folder.path.name, self._plan)
+
+    def _tell(self, *, last: bool) -> None:
+        for source in [*self._sources]:
+            try:
+                for event in source.new(last=last):
+                    for name, log in [*self._logs.items()]:
+                        if self._told.has(name, event.key):
+                            continue
+                        if self._safely(name, partial(log.take, event)):
+                            self._told.add(name, event.key)
+            except Exception as error:  # of a damaged record: the run itself will say more of it
+                self._sources.remove(source)
+                LOG.warning("logs miss what follows: %s: %s", type(error).__name__, error)
+
+    def _safely(self, name: str, call: Callable[[], None]) -> bool:
+        try:
+            call()
+        except Exception as error:  # of any library, a server that is away: never the run's end
+            LOG.warning("log '%s' takes nothing more: %s: %s", name, type(error).__name__, error)
+            self._logs.pop(name, None)
+            return False
+        return True
 
 
 class _Told:
@@ -68,40 +127,3 @@ class _Told:
         self._keys.add(f"{name} {key}")
         with open(self._path, "a", encoding="utf-8") as stream:
             stream.write(f"{name} {key}\n")
-
-
-def _made(name: str, folder: RunFolder, plan: Mapping[str, Any]) -> Log | None:
-    made: list[Log] = []
-    _safely(name, lambda: made.append(LOGS[name](folder.path, folder.path.name, plan)))
-    return made[0] if made else None
-
-
-def _follow(
-    logs: dict[str, Log], sources: Sequence[Source], told: _Told, over: threading.Event
-) -> None:
-    while not over.wait(EVERY):
-        _tell(logs, sources, told, last=False)
-
-
-def _tell(logs: dict[str, Log], sources: Sequence[Source], told: _Told, *, last: bool) -> None:
-    for source in sources:
-        try:
-            for event in source.new(last=last):
-                for name, log in [*logs.items()]:
-                    if told.has(name, event.key):
-                        continue
-                    if not _safely(name, lambda log=log, event=event: log.take(event)):
-                        del logs[name]
-                        continue
-                    told.add(name, event.key)
-        except (OSError, ParetuneError) as error:  # of a record: the run itself will say it
-            LOG.debug("logs: %s", error)
-
-
-def _safely(name: str, call: Any) -> bool:
-    try:
-        call()
-    except Exception as error:  # of any library, a server that is away: never the run's end
-        LOG.warning("log '%s' takes nothing more: %s: %s", name, type(error).__name__, error)
-        return False
-    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -9,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compress.core.atomic_files import read_json, write_json
 from compress.logs._base import Event
 
 EXPERIMENT = "paretune"
@@ -17,6 +17,8 @@ PLACE = "mlflow"
 ADDRESS = "MLFLOW_TRACKING_URI"
 LONGEST = 500
 """Letters of a parameter that MLflow takes."""
+BATCH = 1000
+"""Metrics that it takes at once."""
 
 
 class MlflowLog:
@@ -42,10 +44,8 @@ class MlflowLog:
         own = ADDRESS not in os.environ
         address = f"sqlite:///{home / 'mlflow.db'}" if own else os.environ[ADDRESS]
         self._client = MlflowClient(address)
-        self._known = home / "runs.json"
-        kept = read_json(self._known) if self._known.exists() else {}
-        self._runs: dict[str, str] = kept.get(address, {})
-        self._address = address
+        self._ids = _Ids(home / "runs.jsonl", address)
+        self._open = set[str]()
         found = self._client.get_experiment_by_name(EXPERIMENT)
         place = (home / "artifacts").as_uri() if own else None
         self._experiment = (
@@ -53,40 +53,59 @@ class MlflowLog:
             if found is None
             else found.experiment_id
         )
-        self._outer = self._run("", name, {})
-        for key, value in plan.items():
-            self._param(self._outer, key, value)
+        self._outer = self._run("", name, {}, plan)
 
-    def _run(self, item: str, name: str, tags: dict[str, str]) -> str:
+    def _run(self, item: str, name: str, tags: dict[str, str], params: Mapping[str, Any]) -> str:
         """Returns the run of an item: that of an earlier start, or a new one."""
-        if item not in self._runs:
-            made = self._client.create_run(self._experiment, run_name=name, tags=tags)
-            self._runs[item] = made.info.run_id
-            write_json(self._known, {self._address: self._runs})
-        return self._runs[item]
+        from mlflow.entities import Param
 
-    def _param(self, run: str, key: str, value: Any) -> None:
-        text = str(value)[:LONGEST]
-        known = self._client.get_run(run).data.params.get(key)
-        if known is None:  # what stands there cannot be changed
-            self._client.log_param(run, key, text)
+        known = self._ids.of.get(item)
+        if known is None:
+            made = self._client.create_run(self._experiment, run_name=name, tags=tags)
+            known = made.info.run_id
+            self._ids.add(item, known)
+            texts = {str(key): str(value)[:LONGEST] for key, value in params.items()}
+            # what stands there cannot be changed: it is told once
+            self._client.log_batch(known, params=[Param(*pair) for pair in texts.items()])
+        self._open.add(known)
+        return known
 
     def take(self, event: Event) -> None:
         """See `Log.take`."""
-        tags = {"mlflow.parentRunId": self._outer, "paretune.kind": event.kind}
-        run = self._run(event.item, event.item, tags)
-        for key, value in event.params.items():
-            self._param(run, key, value)
-        for point in event.points:
-            when = int(1000 * (time.time() if point.when is None else point.when))
-            for name, value in point.values.items():
-                self._client.log_metric(run, name, value, timestamp=when, step=point.step)
-        if event.kind != "model":
-            self._client.set_terminated(run)
+        from mlflow.entities import Metric
 
-    def end(self, files: Sequence[Path]) -> None:
-        """See `Log.end`."""
-        for path in files:
-            self._client.log_artifact(self._outer, str(path))
-        for run in self._runs.values():
+        tags = {"mlflow.parentRunId": self._outer, "paretune.kind": event.kind}
+        run = self._run(event.item, event.item, tags, event.params)
+        metrics = [
+            Metric(name, value, int(1000 * (time.time() if point.when is None else point.when)),
+                   point.step)
+            for point in event.points
+            for name, value in point.values.items()
+        ]  # fmt: skip
+        for start in range(0, len(metrics), BATCH):
+            self._client.log_batch(run, metrics=metrics[start : start + BATCH])
+        if event.kind != "model":  # nothing more comes of it
             self._client.set_terminated(run)
+            self._open.discard(run)
+
+    def end(self, files: Sequence[Path], *, finished: bool) -> None:
+        """See `Log.end`."""
+        for path in files if finished else ():
+            self._client.log_artifact(self._outer, str(path))
+        for run in self._open:
+            self._client.set_terminated(run, "FINISHED" if finished else "KILLED")
+
+
+class _Ids:
+    """MLflow's ids of items, a line each: a run that goes on logs to the same."""
+
+    def __init__(self, path: Path, address: str) -> None:
+        self._path, self._address = path, address
+        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        told = [json.loads(line) for line in lines if line.endswith("]")]
+        self.of: dict[str, str] = {item: run for place, item, run in told if place == address}
+
+    def add(self, item: str, run: str) -> None:
+        self.of[item] = run
+        with open(self._path, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps([self._address, item, run]) + "\n")

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from compress.core.atomic_files import read_json
-from compress.core.plugins import MAIN_RUNTIME
 from compress.logs._base import Event, Point
 from compress.run.directory import RunFolder
 from compress.run.epochs import EPOCHS
 
+KEYS = {"model", "loss", "val_loss", "val", "when"}
 COSTS = ("macs", "params", "size_bytes", "gzip_bytes")
 
 
@@ -53,10 +53,10 @@ class EpochSource:
 
 def _read(line: bytes) -> dict[str, Any] | None:
     try:
-        content: dict[str, Any] = json.loads(line)
+        content = json.loads(line)
     except ValueError:  # torn by a kill
         return None
-    return content
+    return content if isinstance(content, dict) and set(content) >= KEYS else None
 
 
 class FileSource:
@@ -73,7 +73,7 @@ class FileSource:
         """See `Source.new`."""
         if not last:
             return
-        path = self._folder.latency_of(MAIN_RUNTIME)
+        path = self._folder.latency_of(self._folder.timed_by())
         timed = read_json(path) if path.exists() else {}
         for record in self._folder.read_compressed():
             for item in record.files():

@@ -62,7 +62,7 @@ class TensorBoardLog:
         made.add_event(Stored(summary=summary))
         made.close()
 
-    def end(self, files: Sequence[Path]) -> None:
+    def end(self, files: Sequence[Path], *, finished: bool) -> None:
         """See `Log.end`."""
         for writer in self._open.values():
             writer.close()

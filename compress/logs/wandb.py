@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from compress.core.atomic_files import write_text
 from compress.logs._base import Event
 
-PROJECT = "paretune"
+PROJECT, MARK = "paretune", ".wandb-mark"
 
 
 class WandbLog:
@@ -26,12 +29,18 @@ class WandbLog:
         self._wandb, self._folder, self._name = wandb, folder, name
         self._plan = {key: value for key, value in plan.items() if value is not None}
         self._open: dict[str, Any] = {}
+        # names of folders come again: what tells runs apart in W&B is drawn once a folder
+        mark = folder / MARK
+        if not mark.exists():
+            write_text(mark, uuid.uuid4().hex[:12])
+        self._mark = mark.read_text("utf-8").strip()
 
     def _run(self, item: str, kind: str) -> Any:
         if item not in self._open:
             self._open[item] = self._wandb.init(
                 project=PROJECT, group=self._name, name=item, job_type=kind,
-                id=f"{self._name}-{item}".replace("/", "-"), resume="allow", reinit="create_new",
+                id=re.sub(r"[^\w-]", "-", f"{self._mark}-{item}"), resume="allow",
+                reinit="create_new",
                 dir=str(self._folder), config=self._plan,
                 settings=self._wandb.Settings(silent=True, console="off"),
             )  # fmt: skip
@@ -47,9 +56,9 @@ class WandbLog:
         if event.kind != "model":
             self._open.pop(event.item).finish()
 
-    def end(self, files: Sequence[Path]) -> None:
+    def end(self, files: Sequence[Path], *, finished: bool) -> None:
         """See `Log.end`."""
-        if files:
+        if finished and files:
             run = self._run("report", "report")
             for path in files:
                 run.save(str(path), base_path=str(path.parent), policy="now")

@@ -9,7 +9,7 @@ from typing import Any
 
 from compress.core.atomic_files import read_json
 from compress.core.errors import InputError
-from compress.core.plugins import MAIN_RUNTIME, RUNTIMES
+from compress.core.plugins import RUNTIMES
 from compress.core.summary import Readable, Summary
 from compress.core.typed import conform
 from compress.measure.latency_record import Latency
@@ -139,7 +139,7 @@ def read_report(folder: RunFolder) -> Report:
     """
     record = folder.read_plan_record()
     compressed = tuple(folder.read_compressed())
-    main = _main(folder)
+    main = folder.timed_by()
     latency = _read_latency(folder, main)
     rows = [
         Row(artifact, latency.get(artifact.id)) for item in compressed for artifact in item.files()
@@ -172,16 +172,6 @@ def _check(report: Report) -> None:
                 f"'{path / 'compressed' / f'{record.model}.json'}' must hold {report.main} of the "
                 "model before and after, and of each file. Received: not of all."
             )
-
-
-def _main(folder: RunFolder) -> str:
-    """Returns the runtime whose times stand in the table of files: the main one, where it timed."""
-    names: tuple[str, ...] = (MAIN_RUNTIME, *RUNTIMES)
-    for name in names:
-        path = folder.latency_of(name)
-        if path.exists() and "skipped" not in read_json(path):
-            return name
-    return MAIN_RUNTIME
 
 
 def _read_latency(folder: RunFolder, main: str) -> dict[str, Latency]:

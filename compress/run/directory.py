@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from compress.core.atomic_files import (
     check_folder,
+    read_json,
     remove_unfinished,
     whole_files,
     writable_folder,
@@ -19,7 +20,7 @@ from compress.core.atomic_files import (
 )
 from compress.core.errors import InputError
 from compress.core.platform import host
-from compress.core.plugins import MAIN_RUNTIME
+from compress.core.plugins import MAIN_RUNTIME, RUNTIMES
 from compress.plan import Plan
 from compress.plan.fields import differing_fields, from_nested, to_nested
 from compress.run.compressed import Compressed, read_compressed
@@ -81,6 +82,15 @@ class RunFolder:
     def latency_of(self, runtime: str) -> Path:
         """Where the times of a runtime stand."""
         return self.latency if runtime == MAIN_RUNTIME else self.path / f"latency-{runtime}.json"
+
+    def timed_by(self) -> str:
+        """Returns the runtime whose times stand beside files: the main one, where it timed."""
+        names: tuple[str, ...] = (MAIN_RUNTIME, *RUNTIMES)
+        for name in names:
+            path = self.latency_of(name)
+            if path.exists() and "skipped" not in read_json(path):
+                return name
+        return MAIN_RUNTIME
 
     def claim(
         self,

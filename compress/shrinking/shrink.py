@@ -126,8 +126,8 @@ def shrink(
         recipe: Name of a recipe ("mobile-int8", "twice-as-fast", "untrained"), or a TOML file
             that `ShrinkResult.save_recipe` wrote: what no keyword says; not beside a plan.
         crew: Who trains nets beside each other: `paretune.Workers(4)`, or of a Ray cluster;
-            default: this process, one after another. What comes out is the same but for the
-            order of sums.
+            default: this process, one after another. Without a budget what comes out is the same
+            but for the order of sums; with one, more nets are tried.
         on_progress: Called with (what is done, share of it in [0, 1]).
         **settings: The goal (`latency=0.5`, `size="200KB"`, `macs=0.25`, `params="1M"`,
             `max_drop=1.0`, `min_quality=0.92`; none: a front), `budget="30m"`, `no_train=True`,

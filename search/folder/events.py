@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from compress.core.atomic_files import whole_files
+from compress.core.errors import InputError
 from compress.logs import Event, Point
+from compress.run.records import read_record
 from search.folder.directory import SearchFolder
-from search.folder.records import LOST, Candidate
+from search.folder.records import LOST, Candidate, Final
 
 COSTS = ("macs", "params", "size_bytes", "latency_ms")
 
@@ -29,8 +31,11 @@ class CandidateSource:
         for path in whole_files(self._folder.candidates, ".json"):
             if path.stem in self._seen:
                 continue
-            item = self._folder.read_candidate(path.stem)
             self._seen.add(path.stem)
+            try:
+                item = self._folder.read_candidate(path.stem)
+            except InputError:  # damaged: whoever needs it will say so
+                continue
             if item is not None and item.state != LOST:
                 yield candidate_event(item)
 
@@ -45,9 +50,10 @@ def candidate_event(item: Candidate) -> Event:
     ends |= {
         f"cost/{name}": float(value) for name in COSTS if (value := getattr(item, name)) is not None
     }
-    if not points or ends:
-        step = item.best_epoch or (points[-1].step if points else 0)
-        points.append(Point(step, {f"best/{key}": value for key, value in ends.items()}))
+    if ends:
+        points.append(
+            Point(points[-1].step if points else 0, {f"best/{k}": v for k, v in ends.items()})
+        )
     params = {**item.choices, "state": item.state, "seed": item.seed}
     return Event(f"candidate {item.id}", item.id, tuple(points), params, "candidate")
 
@@ -73,18 +79,18 @@ class FinalSource:
 
     def __init__(self, folder: SearchFolder) -> None:
         self._folder = folder
-        self._seen = set[tuple[str, int]]()
+        self._seen = set[str]()
 
     def new(self, *, last: bool) -> Iterator[Event]:
         """See `compress.logs.Source.new`."""
-        for record in self._folder.read_finals():
-            key = (record.model, record.place)
-            if key in self._seen:
+        for path in whole_files(self._folder.final, ".json"):
+            if path.stem in self._seen:
                 continue
-            self._seen.add(key)
+            self._seen.add(path.stem)
+            record = read_record(path, Final)
             values = {f"validation/{name}": value for name, value in record.val.items()}
             values |= {f"test/{name}": value for name, value in record.test.items()}
-            name = f"{record.model}-final{record.place}"
+            name = path.stem
             params = {"model": record.model, "seed": record.seed, "epochs": record.epochs}
             yield Event(
                 f"final {name}", name, (Point(record.best_epoch, values),), params, "candidate"

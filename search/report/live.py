@@ -83,6 +83,7 @@ def _row(report: SearchReport, item: Candidate) -> dict[str, Any]:
         "id": item.id,
         "model": item.id,
         "group": "front" if front else group,
+        "counts": item.state == COMPLETE,
         "tags": ["on the front"] if front else [],
         "values": {
             f"val_{quality}": value, **costs, "seconds": item.seconds, "epochs": len(item.history),

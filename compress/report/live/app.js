@@ -40,7 +40,7 @@ function start() {
     shownCard.replaceChildren(made.box);
     made.show();
     redraw();
-    explorers.forEach((item) => item.list());
+    explorers.forEach((item) => item.mark());
     said(`${found.row.id} is selected`);
   }
 

@@ -35,7 +35,7 @@ def cards(report: Report) -> dict[str, dict[str, Any]]:
                     "path": item.file,
                     "ship": shipped.get(item.id, ""),
                     "baseline": item.baseline,
-                    "feeding": feeding(item.file, report.data),
+                    "feeding": feeding(item.file, item.id.rpartition(".")[0], report.data),
                     "panels": [*file_panels(decisions, item.id)],
                 }
                 for item in files

@@ -19,6 +19,8 @@ function frontOf(rows, x, y) {
   return found.sort((a, b) => a.values[x.key] - b.values[x.key]);
 }
 
+const PAGE = 200; // rows that a table begins with
+
 function isNumber(value) {
   return typeof value === "number";
 }
@@ -47,7 +49,7 @@ function scattered(set, state) {
   const byKey = Object.fromEntries(set.axes.map((axis) => [axis.key, axis]));
   const [x, y] = [byKey[state.x], byKey[state.y]];
   const rows = state.rows().filter((row) => isNumber(row.values[x.key]) && isNumber(row.values[y.key]));
-  const front = frontOf(rows, x, y);
+  const front = frontOf(rows.filter((row) => row.counts), x, y);
   const traces = [];
   if (x.role !== "other" && y.role !== "other" && front.length > 1) {
     traces.push({
@@ -70,7 +72,7 @@ function scattered(set, state) {
     });
   }
   const axisOf = (axis, log) => ({
-    title: { text: safe(axis.title) }, type: log ? "log" : "linear", tickformat: axis.tick, tickangle: 0,
+    title: { text: axis.title }, type: log ? "log" : "linear", tickformat: axis.tick, tickangle: 0,
     ticksuffix: { ms: "s", B: "B" }[axis.unit.trim()] || "", ...(log ? { dtick: "D2" } : { nticks: 8 }),
   });
   return {
@@ -87,7 +89,7 @@ function explorer(set, select) {
   const axes = set.axes.filter((axis) => axis.drawn && set.rows.some((row) => isNumber(row.values[axis.key])));
   const state = {
     x: axes.some((axis) => axis.key === set.x) ? set.x : axes[0].key, y: set.y, bars: true, text: "",
-    sort: "", down: false, shown: new Set(set.axes.filter((axis) => axis.shown).map((axis) => axis.key)),
+    sort: "", down: false, most: PAGE, shown: new Set(set.axes.filter((axis) => axis.shown).map((axis) => axis.key)),
   };
   state.logX = spread(set.rows, axes.find((axis) => axis.key === state.x));
   state.rows = () => filtered(set, state.text);
@@ -104,8 +106,15 @@ function explorer(set, select) {
         state.sort = key;
         list();
       },
+      more: () => {
+        const had = state.most;
+        state.most += 5 * PAGE;
+        list();
+        holder.querySelectorAll("tbody button.name")[had].focus();
+      },
       select,
     }));
+    mark(holder);
     if (had !== null) {
       const bare = had.replace(/ [▲▼]$/, "");
       const again = [...holder.querySelectorAll("button")].find((item) => item.textContent.replace(/ [▲▼]$/, "") === bare);
@@ -121,10 +130,11 @@ function explorer(set, select) {
     state.logX = on;
     picture.draw();
   });
+  let waiting = 0;
   const options = axes.map((axis) => [axis.key, axis.title]);
   const filter = element("input", {
     type: "search", placeholder: "words, or macs<2m", "aria-label": `filter ${set.title}`,
-    on: { input: () => { state.text = filter.value; both(); } },
+    on: { input: () => { clearTimeout(waiting); waiting = setTimeout(() => { state.text = filter.value; both(); }, set.rows.length > PAGE ? 150 : 0); } },
   });
   const columns = element("details", { class: "columns" }, element("summary", {}, "Columns"), element("div", {}, ...set.axes.map((axis) =>
     tick(axis.title, state.shown.has(axis.key), (on) => {
@@ -151,5 +161,5 @@ function explorer(set, select) {
       button("CSV", () => download(`${set.id}.csv`, asCsv(set, sorted(state.rows(), state.sort, state.down)), "text/csv"), { "aria-label": `download ${set.title} as CSV` })),
     holder,
   );
-  return { box, list, show: () => { picture = plot(place, () => scattered(set, state), select); list(); } };
+  return { box, mark: () => mark(holder), show: () => { picture = plot(place, () => scattered(set, state), select); list(); } };
 }

@@ -6,57 +6,68 @@ from pathlib import PurePosixPath
 from typing import Any
 
 _LITERT = """\
+import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-net = Interpreter(model_path={file!r})
-net.allocate_tensors()
-{sets}
-net.invoke()
-answers = [net.get_tensor(item["index"]) for item in net.get_output_details()]"""
+run = Interpreter({file!r}).get_signature_runner()
+{fed}
+for name, info in run.get_input_details().items():
+    scale, zero = info["quantization"]
+    values = np.round(fed[name] / scale) + zero if scale else fed[name]
+    least, most = (-128, 127) if scale else (-np.inf, np.inf)
+    fed[name] = np.clip(values, least, most).astype(info["dtype"])
+answers = run(**fed)  # of an int8 file: (answer - zero) * scale, by run.get_output_details()"""
 _ONNX = """\
 import onnxruntime
 
 net = onnxruntime.InferenceSession({file!r})
-names = [item.name for item in net.get_inputs()]
-answers = net.run(None, dict(zip(names, {given})))"""
+{fed}
+answers = net.run(None, fed)"""
 _KERAS = """\
 import keras
 
 net = keras.saving.load_model({file!r})
-answers = net({given}, training=False)"""
+{fed}
+answers = net(fed, training=False)"""
+_ONE = {
+    ".tflite": "fed = dict.fromkeys(run.get_input_details(), x)",
+    ".onnx": "fed = {item.name: x for item in net.get_inputs()}",
+    ".keras": "fed = x",
+}
+FORMS = {".tflite": _LITERT, ".onnx": _ONNX, ".keras": _KERAS}
 
 
-def feeding(file: str, data: dict[str, Any]) -> str:
+def feeding(file: str, stem: str, data: dict[str, Any]) -> str:
     """Returns what feeds a file; empty for kinds that have no short way.
 
     Args:
         file: Its path, in the run's folder.
+        stem: Of its model: `exports/STEM.json` says how inputs are scaled.
         data: data.json: shapes of the inputs.
 
     Example:
-        >>> print(feeding("exports/m.keras", {"input_shape": [8, 8, 1]}))
+        >>> print(feeding("exports/m.keras", "m", {"input_shape": [8, 8, 1]}))
         # x: float32 of shape (1, 8, 8, 1), scaled as exports/m.json says
         import keras
         <BLANKLINE>
         net = keras.saving.load_model('exports/m.keras')
-        answers = net(x, training=False)
+        fed = x
+        answers = net(fed, training=False)
     """
     path = PurePosixPath(file)
-    shapes = data.get("input_shapes") or {"x": data.get("input_shape", ())}
-    names = [name if name.isidentifier() else f"x{place}" for place, name in enumerate(shapes)]
-    given = names[0] if len(names) == 1 else f"[{', '.join(names)}]"
-    form = {".tflite": _LITERT, ".onnx": _ONNX, ".keras": _KERAS}.get(path.suffix)
-    if form is None:
+    if path.suffix not in FORMS:
         return ""
-    sets = "\n".join(
-        f'net.set_tensor(net.get_input_details()[{place}]["index"], {name})'
-        for place, name in enumerate(names)
-    )
-    about = path.with_suffix(".json")
+    shapes = data.get("input_shapes") or {"x": data.get("input_shape", ())}
+    names = ["x"] if len(shapes) == 1 else [f"x{place}" for place in range(len(shapes))]
     told = "\n".join(
-        f"# {name}: float32 of shape ({', '.join(map(str, (1, *shape)))}), scaled as {about} says"
+        f"# {name}: float32 of shape ({', '.join(map(str, (1, *shape)))}), scaled as "
+        f"exports/{stem}.json says"
         for name, shape in zip(names, shapes.values(), strict=True)
     )
-    listed = f"[{', '.join(names)}]"
-    given = listed if path.suffix == ".onnx" else given
-    return f"{told}\n{form.format(file=file, sets=sets, given=given)}"
+    fed = _ONE[path.suffix] if len(names) == 1 else _by_name(shapes, names)
+    return f"{told}\n{FORMS[path.suffix].format(file=file, fed=fed)}"
+
+
+def _by_name(shapes: dict[str, Any], names: list[str]) -> str:
+    items = ", ".join(f"{own!r}: {name}" for own, name in zip(shapes, names, strict=True))
+    return f"fed = {{{items}}}"

@@ -11,7 +11,7 @@ from compress.report.plot import STYLES
 from compress.report.rows import Report, Row
 from compress.report.standouts import standouts
 from compress.report.words import conditions, judged, other_runtimes
-from compress.task import is_share
+from compress.task import ERRORS, in_units, is_share
 
 SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond"}
 """plotly's names of the plot's markers."""
@@ -38,13 +38,13 @@ def file_points(report: Report) -> Points | None:
     if not report.rows:
         return None
     qualities = set(report.qualities)
-    of_files = [item for item in columns(report) if not item.key.endswith(("_low", "_high"))]
-    of_files = [item for item in of_files if "low" not in item.key and "high" not in item.key]
+    bounds = {key for both in _ENDS.values() for key in both}
+    of_files = [item for item in columns(report) if item.key not in bounds]
     validated = f"val_{report.main}"
     axes = [
         Axis("format", "Format", OTHER, "Of the file.", drawn=False),
         Axis(
-            validated, f"Validation {report.main}", QUALITY,
+            validated, f"Validation {report.main}", COST if report.main in ERRORS else QUALITY,
             "measured: of the exported file itself, on the validation part: it chooses.",
             _tick(report.main),
         ),
@@ -71,7 +71,9 @@ def file_points(report: Report) -> Points | None:
 
 
 def _axis(column: Column, quality: bool, report: Report) -> Axis:
-    role = QUALITY if quality or column.key == "speedup" else COST
+    better = column.key in ("speedup", report.main) or (quality and not in_units(column.key))
+    # of a metric that a model was compiled with it is not known which way is better
+    role = QUALITY if better else OTHER if ":" in column.key else COST
     low, high = _ENDS.get(column.key, ("", ""))
     if column.key == report.main:
         low, high = "test_low", "test_high"
@@ -115,6 +117,7 @@ def _row(
         "id": item.id,
         "model": item.model,
         "group": f"{item.variant} {item.format}",
+        "counts": True,
         "tags": tags,
         "values": values,
         "texts": texts,

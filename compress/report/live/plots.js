@@ -35,7 +35,8 @@ function plain(value, key) {
   }
   if (Array.isArray(value)) return value.map((item) => plain(item, key));
   if (value && typeof value === "object") {
-    return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, plain(item, name)]));
+    // "meta" is ours: what a click selects by
+    return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, name === "meta" ? item : plain(item, name)]));
   }
   return value;
 }
@@ -44,10 +45,18 @@ function plain(value, key) {
 const near = new IntersectionObserver((entries) => {
   for (const entry of entries.filter((item) => item.isIntersecting)) {
     near.unobserve(entry.target);
-    drawn.find((one) => one.place === entry.target).begin();
+    const one = drawn.find((item) => item.place === entry.target);
+    if (one) one.begin();
   }
 }, { rootMargin: "300px" });
-addEventListener("beforeprint", () => drawn.forEach((one) => one.begin()));
+addEventListener("beforeprint", () => shown().forEach((one) => one.begin()));
+
+// Charts that are in the page; those of a card that gave way are forgotten.
+function shown() {
+  const here = drawn.filter((one) => document.contains(one.place));
+  drawn.splice(0, drawn.length, ...here);
+  return here;
+}
 
 // place: an element in the page. figure(): traces and layout of now. heard(id): of a click.
 function plot(place, figure, heard) {
@@ -59,7 +68,7 @@ function plot(place, figure, heard) {
     if (!one.begun) return null;
     const { traces, layout } = one.figure();
     one.size(layout);
-    return Plotly.react(place, stressed(plain(traces)), themed(layout), MARKS);
+    return Plotly.react(place, stressed(plain(traces)), themed(plain(layout)), MARKS);
   };
   one.begin = () => {
     if (one.begun) return;
@@ -106,7 +115,7 @@ function stressed(traces) {
 }
 
 function redraw() {
-  for (const one of drawn.filter((item) => document.contains(item.place))) one.draw();
+  for (const one of shown()) one.draw();
 }
 
 function chartBox(chart, heard) {

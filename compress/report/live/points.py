@@ -47,8 +47,8 @@ class Points:
         lead: What there is to say of all of them, in sentences.
         axes: Figures, in the order of the table's columns.
         rows: One point each: "id", "model" (which it is, or is made of), "group" (points of one
-            have one mark), "tags" (what it stands out by), "values" (numbers or null by key) and
-            "texts" (what cells show).
+            have one mark), "counts" (whether fronts may hold it), "tags" (what it stands out by),
+            "values" (numbers or null by key) and "texts" (what cells show).
         x, y: Keys of the axes that are drawn first.
         groups: Mark of each group: (colour, plotly's symbol).
         noun: What a point is: "file".

@@ -23,8 +23,13 @@ function compared(word, set) {
   };
 }
 
+const words = new WeakMap();
+
 function searchable(row) {
-  return [row.id, row.model, row.group, ...row.tags, ...Object.values(row.texts)].join(" ").toLowerCase();
+  if (!words.has(row)) {
+    words.set(row, [row.id, row.model, row.group, ...row.tags, ...Object.values(row.texts)].join(" ").toLowerCase());
+  }
+  return words.get(row);
 }
 
 function filtered(set, text) {
@@ -57,23 +62,37 @@ function table(set, state, heard) {
       button(title + arrow, () => heard.sort(key), { class: "head" }),
     );
   };
-  const rows = sorted(state.rows(), state.sort, state.down);
+  const all = sorted(state.rows(), state.sort, state.down);
+  const rows = all.slice(0, state.most);
   const body = rows.map((row) =>
     element(
-      "tr", { class: row.id === selection.id ? "selected" : null, "aria-selected": row.id === selection.id ? "true" : null },
+      "tr", { "data-id": row.id },
       element(
         "th", { scope: "row" },
-        button(row.id, () => heard.select(row.id), { class: "name", "aria-pressed": row.id === selection.id ? "true" : "false" }),
+        button(row.id, () => heard.select(row.id), { class: "name", "aria-pressed": "false" }),
         row.tags.length ? element("small", {}, row.tags.join(" · ")) : null,
       ),
       ...axes.map((axis) => element("td", { class: axis.drawn ? null : "text" }, row.texts[axis.key] ?? "-")),
     ),
   );
+  if (all.length > rows.length) {
+    const more = button(`${all.length - rows.length} more`, heard.more, {});
+    body.push(element("tr", {}, element("td", { colspan: axes.length + 1, class: "text" }, more)));
+  }
   return element(
     "table", {},
     element("thead", {}, element("tr", {}, head("", set.noun[0].toUpperCase() + set.noun.slice(1), "Its name; a click shows it."), ...axes.map((axis) => head(axis.key, axis.title, axis.how)))),
     element("tbody", {}, ...body),
   );
+}
+
+// Marks the row that is selected; the table stays as it is.
+function mark(holder) {
+  for (const line of holder.querySelectorAll("tr[data-id]")) {
+    const mine = line.dataset.id === selection.id;
+    line.classList.toggle("selected", mine);
+    line.querySelector("button.name").setAttribute("aria-pressed", String(mine));
+  }
 }
 
 function asCsv(set, rows) {

@@ -53,7 +53,7 @@ def duel(
     rows: tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]],
     quality: Axis,
     cost: Axis,
-    examples: int | None,
+    examples: tuple[int, int] | None,
 ) -> Duel | None:
     """Compares two runs.
 
@@ -61,8 +61,9 @@ def duel(
         rows: `values` of the points of each run.
         quality: What is better the higher it is.
         cost: What is better the lower it is, above 0.
-        examples: How many judged the quality, where it is a share of them: what differs by less
-            than one standard error of the difference is a tie. None: only equal ones are.
+        examples: How many judged the quality of each run, where it is a share of them: what
+            differs by less than one standard error of the difference is a tie. None: only equal
+            ones are.
 
     Returns:
         The comparison; None where one of them has no point with both figures.
@@ -113,14 +114,14 @@ def _losses(front: Sequence[tuple[float, float]]) -> Losses:
 def _stretches(
     first: Sequence[tuple[float, float]],
     second: Sequence[tuple[float, float]],
-    examples: int | None,
+    examples: tuple[int, int] | None,
 ) -> tuple[Stretch, ...]:
     edges = sorted({cost for cost, _ in (*first, *second)})
     found: list[Stretch] = []
     for low, high in zip(edges, [*edges[1:], math.inf], strict=True):
         a, b = (_reached(front, low) for front in (first, second))
         better, most = _better(a, b, examples)
-        if found and found[-1].better == better:
+        if found and (found[-1].better, math.isinf(found[-1].most)) == (better, math.isinf(most)):
             found[-1] = Stretch(found[-1].low, high, better, max(found[-1].most, most))
         else:
             found.append(Stretch(low, high, better, most))
@@ -132,11 +133,14 @@ def _reached(front: Sequence[tuple[float, float]], cost: float) -> float:
     return max((quality for own, quality in front if own <= cost), default=-math.inf)
 
 
-def _better(a: float, b: float, examples: int | None) -> tuple[int | None, float]:
+def _better(a: float, b: float, examples: tuple[int, int] | None) -> tuple[int | None, float]:
     if math.isinf(a) or math.isinf(b):
         return (0 if a > b else 1), math.inf
     gap = abs(a - b)
-    error = 0.0 if not examples else math.sqrt(sum(q * (1 - q) / examples for q in (a, b)))
+    error = 0.0
+    if examples is not None:
+        spreads = (q * (1 - q) / max(1, n) for q, n in zip((a, b), examples, strict=True))
+        error = math.sqrt(sum(spreads))
     if gap <= error:
         return None, gap
     return (0 if a > b else 1), gap

@@ -17,8 +17,7 @@ from compress.report.live.files import file_points
 from compress.report.live.page import alive
 from compress.report.live.points import COST, Axis, Points
 from compress.report.markup import filled, style_sheet, templates
-from compress.report.rows import Report
-from compress.task import is_share
+from compress.task import TASKS, is_share
 from search.report import SearchReport, load_report
 from search.report.compare.duel import Duel, Stretch, duel
 from search.report.live import candidate_points
@@ -112,15 +111,19 @@ def _warnings(runs: Sequence[_Run]) -> list[str]:
     for run in runs:
         if run.report.validation_learnt:
             found.append(f"{run.label}: models have learnt the validation part they are judged by.")
-    places = {_timed(run.report) for run in runs} - {""}
+    places = sorted({_timed(run.report) for run in runs})
     if len(places) > 1:
         found.append(f"Latency is not compared: it was measured by {' and by '.join(places)}.")
     return found
 
 
-def _timed(report: Report) -> str:
+def _timed(report: SearchReport) -> str:
+    """Says by what and where the times of a run were measured: of its files, else of candidates."""
     timed = next((row.latency for row in report.rows if row.latency), None)
-    return "" if timed is None else f"{timed.runtime} on {timed.device}, {timed.threads} threads"
+    if timed is not None:
+        return f"{timed.runtime} on {timed.device}, {timed.threads} threads"
+    devices = {item.device for item in report.candidates if item.latency_ms is not None}
+    return f"a search on {', '.join(sorted(devices))}" if devices else "nobody"
 
 
 def _joined(runs: Sequence[_Run], kind: str) -> Points | None:
@@ -172,33 +175,36 @@ def _verdicts(runs: Sequence[_Run], sets: Sequence[Points]) -> Iterator[dict[str
                     "title": f"{points.title}: {first.label} and {other.label}",
                     "quality": axes[points.y].title,
                     "labels": (first.label, other.label),
-                    "tie": _tie(first.report, points.y),
+                    "tie": _tie((first, other), points.y),
                     "rows": [_told(item, (first.label, other.label)) for item in found],
                 }
 
 
 def _duel(points: Points, pair: tuple[_Run, _Run], quality: Axis, cost: Axis) -> Duel | None:
     rows = tuple(
-        [row["values"] for row in points.rows if row["group"] == run.label] for run in pair
+        [row["values"] for row in points.rows if row["group"] == run.label and row["counts"]]
+        for run in pair
     )
-    return duel((rows[0], rows[1]), quality, cost, _examples(pair[0].report, quality.key))
+    return duel((rows[0], rows[1]), quality, cost, _examples(pair, quality.key))
 
 
-def _examples(report: Report, quality: str) -> int | None:
-    """Returns how many examples judged a share."""
+def _examples(pair: tuple[_Run, _Run], quality: str) -> tuple[int, int] | None:
+    """Returns how many examples judged a quality of each run; None: it is no share of them."""
     name = quality.removeprefix("val_")
     part = "val" if quality.startswith("val_") else "test"
-    sizes = report.data.get("examples", {})
-    return sizes.get(part) if is_share(name) else None
+    if name not in TASKS[pair[0].report.kind].shares:
+        return None
+    first, second = (run.report.data.get("examples", {}).get(part) for run in pair)
+    return (first, second) if first and second else None
 
 
-def _tie(report: Report, quality: str) -> str:
-    count = _examples(report, quality)
-    if count is None:
+def _tie(pair: tuple[_Run, _Run], quality: str) -> str:
+    counts = _examples(pair, quality)
+    if counts is None:
         return "Only equal qualities are called a tie: the error of this one is not known."
     return (
-        "What differs by less than one standard error of the difference of two shares of "
-        f"{count:,} examples is called a tie."
+        "What differs by less than one standard error of the difference of two shares, of "
+        f"{counts[0]:,} and {counts[1]:,} examples, is called a tie."
     )
 
 

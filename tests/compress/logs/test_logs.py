@@ -120,7 +120,7 @@ class _Breaking:
     def take(self, event: Event) -> None:
         raise ConnectionError("nobody answers")
 
-    def end(self, files: Sequence[Path]) -> None:
+    def end(self, files: Sequence[Path], *, finished: bool) -> None:
         raise AssertionError("it was left out")
 
 
@@ -156,7 +156,7 @@ class _Listing:
     def take(self, event: Event) -> None:
         self.made.append(event)
 
-    def end(self, files: Sequence[Path]) -> None:
+    def end(self, files: Sequence[Path], *, finished: bool) -> None:
         pass
 
 
@@ -177,6 +177,41 @@ def test_epochs_are_told_while_they_come(tmp_path: Path, monkeypatch: pytest.Mon
     assert made[0].points[0].values == {
         "training/loss": 0.5, "validation/loss": 0.6, "validation/accuracy": 0.7,
     }  # fmt: skip
+
+
+@pytest.mark.usefixtures("plugged")
+def test_an_interrupted_run_tells_no_files_and_goes_on(folder: SearchFolder) -> None:  # noqa: F811
+    made = _Listing.made
+    with (
+        pytest.raises(KeyboardInterrupt),
+        following(["listing"], folder, {}, [FileSource(folder), CandidateSource(folder)]),
+    ):
+        raise KeyboardInterrupt
+    assert {event.kind for event in made} == {"candidate"}
+    with following(["listing"], folder, {}, [FileSource(folder), CandidateSource(folder)]):
+        pass
+    kinds = [event.kind for event in made]
+    assert kinds.count("candidate") == len(folder.read_candidates())
+    assert kinds.count("file") == len(next(iter(folder.read_compressed())).files())
+
+
+@pytest.mark.usefixtures("plugged")
+def test_a_source_that_breaks_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Breaking:
+        def new(self, *, last: bool) -> Iterator[Event]:
+            raise KeyError("val")
+
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    with (
+        caplog.at_level(logging.WARNING),
+        following(["listing"], run, {}, [Breaking(), Once(CURVE)]),
+    ):
+        pass
+    assert [line for line in caplog.messages if "logs miss" in line] == [
+        "logs miss what follows: KeyError: 'val'"
+    ]
+    assert _Listing.made == [CURVE]
 
 
 def test_what_a_search_and_a_compression_tell(folder: SearchFolder) -> None:  # noqa: F811

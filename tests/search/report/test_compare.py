@@ -35,7 +35,7 @@ def test_which_run_is_better_where() -> None:
     # a: 70 % at 10, 80 % at 100; b: 75 % at 20, 79.9 % at 100, 60 % at 50 (beaten)
     a = rows((10, 0.70), (100, 0.80), (None, 0.99))
     b = rows((20, 0.75), (100, 0.799), (50, 0.60))
-    found = duel((a, b), GOOD, MACS, 1000)
+    found = duel((a, b), GOOD, MACS, (1000, 1000))
     assert found is not None
     assert found.fronts == (((10, 0.70), (100, 0.80)), ((20, 0.75), (100, 0.799)))
     # from 10 a is alone; from 20 b is 5 points better, where the error is 2 points; from 100 the
@@ -51,6 +51,30 @@ def test_which_run_is_better_where() -> None:
     exact = duel((a, b), GOOD, MACS, None)
     assert exact is not None
     assert [part.better for part in exact.stretches] == [0, 1, 0]
+
+
+def test_where_one_is_alone_is_told_apart_from_where_it_is_better() -> None:
+    a = rows((100, 0.8), (1000, 0.9))
+    b = rows((500, 0.7), (900, 0.75))
+    found = duel((a, b), GOOD, MACS, None)
+    assert found is not None
+    assert [(part.low, part.high, part.better) for part in found.stretches] == [
+        (100, 500, 0), (500, math.inf, 0),
+    ]  # fmt: skip
+    assert found.stretches[0].most == math.inf
+    # 10 points at 500, 5 at 900, 15 at 1,000
+    assert found.stretches[1].most == pytest.approx(0.15)
+
+
+def test_each_run_has_its_own_number_of_examples() -> None:
+    sizes = (100, 10_000)
+    error = math.sqrt(0.8 * 0.2 / 100 + 0.76 * 0.24 / 10_000)
+    assert 0.04 < error < 0.041
+    tie = duel((rows((1, 0.80)), rows((1, 0.76))), GOOD, MACS, sizes)
+    told = duel((rows((1, 0.80)), rows((1, 0.755))), GOOD, MACS, sizes)
+    assert tie is not None
+    assert told is not None
+    assert (tie.stretches[0].better, told.stretches[0].better) == (None, 0)
 
 
 def test_hypervolume_by_hand() -> None:
