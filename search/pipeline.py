@@ -44,6 +44,7 @@ from search.report import SearchReport, render
 from search.spaces import Around
 from search.steps import compress_front, search_front, train_finally
 from search.study import study as studies
+from search.study.artifacts import keep_artifacts
 from search.study.feasibility import check_compression, check_limits
 from search.study.given_data import GivenData
 from search.study.past import check_past, load_for_space
@@ -287,6 +288,7 @@ def _carried_out(
             measure_stage(folder, plan, lambda text, share: display.worker(0, text, share))
             display.advance(1, 1)
         report = render(folder.path)
+        _keep_artifacts(folder, plan)
         LOG.info("report: %s", folder.path / "report.html")
     if failures:
         raise RunFailed(
@@ -294,6 +296,14 @@ def _carried_out(
             "command tries these models again."
         )
     return report
+
+
+def _keep_artifacts(folder: SearchFolder, plan: SearchPlan) -> None:
+    """Hands the report to the study, for Optuna's dashboard; a run is complete without that."""
+    try:
+        keep_artifacts(studies.open_study(folder, plan), folder)
+    except Exception as error:  # of a storage, of a disk
+        LOG.info("note: the study got no artifacts: %s: %s", type(error).__name__, error)
 
 
 def _shown_commands(

@@ -142,6 +142,7 @@ def artifacts_of(
         work: Data and seed.
         folder: In which they lie.
     """
+    from compress.measure.arena import known_arena
     from compress.measure.size import file_sizes
 
     model, stem, data, plan = variant.model, variant.stem, work.data, work.plan
@@ -176,6 +177,7 @@ def artifacts_of(
                 sparse_macs=analysis.sparse_macs,
                 val=dict(val),
                 tested=len(data.test),
+                arena_bytes=known_arena(made.path),
                 # a share of right examples needs no more than their number
                 test_interval=None
                 if data.task.qualities[0] in data.task.shares

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.model.heads import counted_at
 from compress.run.directory import LOG, RunFolder
-from compress.run.graphs import write_graphs
+from compress.run.graphs import SIDES, Nodes, write_graphs
 
 if TYPE_CHECKING:
     import keras
 
 
 def keep_graphs(
-    folder: RunFolder, name: str, before: keras.Model, after: keras.Model, data: Dataset
-) -> None:
+    folder: RunFolder, name: str, before: keras.Model, after: keras.Model, data: Dataset,
+    times: Mapping[str, Mapping[str, float]] | None = None,
+) -> None:  # fmt: skip
     """Writes the graphs of a model; one that cannot be recorded is told, and has none.
 
     Args:
@@ -24,6 +27,7 @@ def keep_graphs(
         name: Of the model.
         before, after: The model, and what became of it.
         data: Their inputs.
+        times: Milliseconds by layer, "before" and "after"; None: they are not known.
     """
     from compress.measure.graph import graph_of
 
@@ -32,4 +36,14 @@ def keep_graphs(
     except InputError as error:
         LOG.info("note: %s has no graph in the report: %s", name, error)
         return
-    write_graphs(folder.graphs_of(name), each[0], each[1])
+    known = times or {}
+    timed = [_timed(nodes, known.get(side, {})) for nodes, side in zip(each, SIDES, strict=True)]
+    write_graphs(folder.graphs_of(name), timed[0], timed[1])
+
+
+def _timed(nodes: Nodes, times: Mapping[str, float]) -> Nodes:
+    """Returns calls with their times, by the names of their layers."""
+    return tuple(
+        replace(node, ms=times.get(node.name, times.get(node.name.rpartition("/")[2])))
+        for node in nodes
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 from compress.core.atomic_files import write_json
 from compress.core.errors import InputError
-from compress.report.live.graphs import MACS, PARAMS, REMOVED, share_left
+from compress.report.live.graphs import REMOVED, figures, share_left, shown
 from compress.report.rows import Report
 from compress.run.directory import RunFolder
 from compress.run.graphs import CallNode, Nodes, read_graphs
@@ -96,7 +96,7 @@ def explorer_data(before: Nodes, after: Nodes) -> dict[str, dict[str, Any]]:
         "before": {node.name: node for node in after}, "after": {node.name: node for node in before}
     }  # fmt: skip
     made: dict[str, dict[str, Any]] = {}
-    for title in (MACS, PARAMS, REMOVED):
+    for title in shown(before, after):
         made[title] = {
             name: {
                 "name": title,
@@ -116,4 +116,4 @@ def explorer_data(before: Nodes, after: Nodes) -> dict[str, dict[str, Any]]:
 def _figures(nodes: Nodes, other: Mapping[str, CallNode], title: str) -> list[float]:
     if title == REMOVED:
         return [share_left(node, other.get(node.name)) for node in nodes]
-    return [float((node.macs or 0) if title == MACS else node.params) for node in nodes]
+    return figures(nodes, title)

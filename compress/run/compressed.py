@@ -77,6 +77,8 @@ class Artifact(Record):
         tested: How many examples `test` is of; None in records of older versions.
         test_interval: 95 % interval of the main quality, where it is no share of right
             examples, by resampling them; None otherwise.
+        arena_bytes: That LiteRT's built-in kernels set aside for activations, measured; None where
+            it cannot be read off, of other formats and in records of older versions.
     """
 
     id: str
@@ -101,6 +103,7 @@ class Artifact(Record):
     val: dict[str, float] = field(default_factory=dict)
     tested: int | None = None
     test_interval: tuple[float, float] | None = None
+    arena_bytes: int | None = None
 
     @property
     def zeros(self) -> float:

@@ -22,6 +22,8 @@ class CallNode(Record):
         params: Of a shared layer only at its first call.
         sources: Places of the calls that it reads.
         reason: Why `macs` is None.
+        ms: That it takes, with what is fused into it: from a table of calls that were timed one by
+            one; None where there is none.
     """
 
     name: str
@@ -31,13 +33,15 @@ class CallNode(Record):
     params: int
     sources: tuple[int, ...]
     reason: str = ""
+    ms: float | None = None
 
     def flaw(self) -> str:
         """See `Record.flaw`."""
-        return too_low(self, 0, "macs", "params")
+        return too_low(self, 0, "macs", "params", "ms")
 
 
 Nodes = tuple[CallNode, ...]
+SIDES = ("before", "after")
 
 
 def write_graphs(path: Path, before: Nodes, after: Nodes) -> None:
@@ -45,7 +49,7 @@ def write_graphs(path: Path, before: Nodes, after: Nodes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         name: [node.to_json() for node in nodes]
-        for name, nodes in (("before", before), ("after", after))
+        for name, nodes in zip(SIDES, (before, after), strict=True)
     }
     write_json(path, content)
 
@@ -60,7 +64,7 @@ def read_graphs(path: Path) -> tuple[Nodes, Nodes] | None:
         return None
     content = read_json(path)
     found = []
-    for name in ("before", "after"):
+    for name in SIDES:
         part = content.get(name)
         if not isinstance(part, list):
             raise InputError(f"'{path}' must hold two graphs. Received: none called {name}.")

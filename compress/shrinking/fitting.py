@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from compress.core.errors import FeasibleError
 from compress.measure.latency_table.cache import keep_table, kept_table
 from compress.plan.shrink import ShrinkPlan
@@ -17,6 +19,7 @@ from compress.prune.channels.selection.chosen import Selection
 from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.selection.measured_times import measured_times
 from compress.prune.channels.selection.solver import TOLERANCE
+from compress.prune.channels.selection.times import TimeModel
 from compress.prune.channels.surgery import sliced_model
 from compress.run.directory import LOG
 from compress.shrinking.converts import convert_for
@@ -135,6 +138,19 @@ class Fitter:
             return {}
         choice = Choice.of(self.coupling, selection.mask, selection.dropped)
         return {name: self.estimates(name).at(choice)["latency"] for name in formats}
+
+    def layer_ms(self, selection: Selection, format: str) -> dict[str, dict[str, float]]:
+        """Returns the milliseconds of each layer before and after; {} where none were timed."""
+        times = self.estimates(format).of.get("latency")
+        if not isinstance(times, TimeModel):
+            return {}
+        after = Choice.of(self.coupling, selection.mask, selection.dropped)
+        whole = np.array([len(group.units) for group in self.coupling.groups])
+        each = {"before": (whole, None), "after": (after.kept, after.present)}
+        return {
+            side: {name: float(ms) for name, ms in times.by_layer(*choice).items()}
+            for side, choice in each.items()
+        }
 
     def chooser(
         self, goals: Mapping[str, float], estimates: Estimates, variation: Variation

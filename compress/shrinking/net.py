@@ -37,6 +37,8 @@ class Net(Record):
             estimated from it; {}: times are measured here.
         variation: How it departs from the fixed recipe, as JSON; {}: it does not.
         channels: The channel report, as JSON; None where nothing left.
+        layer_ms: Milliseconds by layer "before" and "after", from the table of times; {}: there is
+            none.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Net(Record):
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     channels: dict[str, Any] | None = None
+    layer_ms: dict[str, dict[str, float]] = field(default_factory=dict)
     device_ms: dict[str, float] = field(default_factory=dict)
     variation: dict[str, Any] = field(default_factory=dict)
 

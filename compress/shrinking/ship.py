@@ -23,6 +23,7 @@ from compress.model.io import save_model
 from compress.model.ports import input_names, listed
 from compress.run.compressed import Artifact
 from compress.shrinking.choosing import Measured
+from compress.shrinking.hub import front_matter, metadata
 from compress.task import has_classes
 
 if TYPE_CHECKING:
@@ -189,6 +190,9 @@ def _card(shipped: Shipped, data: Dataset, name: str, keras_file: Path) -> dict[
         "measured": " ".join(how), "steps": shipped.steps, "keras": keras_file.name,
         "tested": f"{small.tested or 0:,}", "notes": shipped.notes,
         "feeding": FEEDING[shipped.file.suffix],
+        "metadata": front_matter(
+            metadata(shipped.file.name, FEEDING[shipped.file.suffix].library, small, data)
+        ),
     }  # fmt: skip
 
 

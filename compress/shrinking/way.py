@@ -94,7 +94,9 @@ def recorded(
 
     case, dense = planner.shop.case, planner.shop.meter.dense
     best = max(nets, key=lambda net: net.best(planner.bar.metric))
-    keep_graphs(folder, case.name, case.model, planner.shop.model_of(best), case.work.data)
+    keep_graphs(
+        folder, case.name, case.model, planner.shop.model_of(best), case.work.data, best.layer_ms
+    )
     before = trained_for(case.path)
     made = Compressed(
         model=case.name,

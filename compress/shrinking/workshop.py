@@ -147,6 +147,7 @@ class Workshop:
             channels=found.report.to_json(),
             device_ms=self.fitter.device_ms(selection, formats),
             variation={} if variation == RECIPE else variation.to_json(),
+            layer_ms=self.fitter.layer_ms(selection, format),
         )
         self._write(net)
         return net

@@ -15,6 +15,7 @@ from compress.core.errors import InputError, MissingDependency
 from compress.plan.fields import require
 from search.cli._console import reporting_errors, show
 from search.folder.directory import SearchFolder
+from search.study.artifacts import PLACE
 
 HOST = "127.0.0.1"
 INSTALL = "optuna-dashboard is not installed. Install it with: pip install 'paretune[dashboard]'"
@@ -74,11 +75,16 @@ def make_dashboard(path: Path, port: int) -> Server:
     if search is None:
         raise InputError(f"'{path}' must be the folder of a search. Received: a compression's.")
     try:
+        from optuna.artifacts import FileSystemArtifactStore
         from optuna_dashboard import wsgi
     except ImportError:
         raise MissingDependency(INSTALL) from None
     storage, number = _study(folder, search.get("storage", ""))
-    application = read_only(wsgi(storage))
+    artifacts = folder.path / PLACE
+    more: dict[str, Any] = {}
+    if artifacts.is_dir():
+        more["artifact_store"] = FileSystemArtifactStore(base_path=artifacts)
+    application = read_only(wsgi(storage, **more))
     try:
         server = make_server(HOST, port, application, Server, _Quiet)
     except OSError as error:

@@ -15,6 +15,7 @@ MOST, NAMED = 400, 40
 LETTERS = 18
 """Of a name."""
 MACS, PARAMS, REMOVED = "MACs", "parameters", "what was removed"
+TIME = "latency"
 ASIDE = 0.45
 """By how much a line that skips calls is led aside."""
 
@@ -54,8 +55,9 @@ def graph_chart(model: str, before: Nodes, after: Nodes) -> Chart | None:
         f"graph-{model}",
         "The net, before (left) and after (right)",
         "A mark a call, in the order of computing from above; under the pointer what it is and "
-        "costs. MACs and parameters are counted. What was removed: the share of a call's MACs that "
-        "left.",
+        "costs. MACs and parameters are counted; times, where there are any, are of calls that "
+        "were timed one by one, with what is fused into them. What was removed: the share of a "
+        "call's MACs that left.",
         [trace for side in sides for trace in side],
         {
             "height": int(min(1100, 140 + 22 * depth)), "showlegend": False,
@@ -69,7 +71,7 @@ def graph_chart(model: str, before: Nodes, after: Nodes) -> Chart | None:
                 str(2 * place + 1): _colours(nodes, other, title)
                 for place, (nodes, other) in enumerate(((before, kept), (after, was)))
             }}
-            for title in (MACS, PARAMS, REMOVED)
+            for title in shown(before, after)
         ),
     )  # fmt: skip
 
@@ -145,9 +147,10 @@ def _told(node: CallNode, other: CallNode | None, side: str) -> list[str]:
     else:
         old, new = (node.macs, other.macs) if side == "before" else (other.macs, node.macs)
         where = f"MACs {formats.count(old)} -> {formats.count(new)}"
+    time = f", {formats.time(node.ms)} (from the table of times)" if node.ms is not None else ""
     return [
         f"{node.name} ({node.kind})", f"output {shape}",
-        f"{macs} MACs, {formats.count(node.params)} parameters", where,
+        f"{macs} MACs, {formats.count(node.params)} parameters{time}", where,
     ]  # fmt: skip
 
 
@@ -155,8 +158,20 @@ def _colours(nodes: Nodes, other: Mapping[str, CallNode], title: str) -> list[fl
     """Returns what marks are coloured by: logarithms of costs, or the share that left."""
     if title == REMOVED:
         return [share_left(node, other.get(node.name)) for node in nodes]
-    values = [(node.macs or 0) if title == MACS else node.params for node in nodes]
-    return [math.log10(1 + value) for value in values]
+    return [math.log10(1 + value) for value in figures(nodes, title)]
+
+
+def shown(before: Nodes, after: Nodes) -> tuple[str, ...]:
+    """Returns what calls can be coloured by: by time where one was timed."""
+    timed = any(node.ms is not None for node in (*before, *after))
+    return (MACS, PARAMS, *([TIME] if timed else []), REMOVED)
+
+
+def figures(nodes: Nodes, title: str) -> list[float]:
+    """Returns MACs, parameters or microseconds of calls; 0 of what is not known."""
+    if title == TIME:
+        return [1000 * (node.ms or 0.0) for node in nodes]
+    return [float((node.macs or 0) if title == MACS else node.params) for node in nodes]
 
 
 def share_left(node: CallNode, other: CallNode | None) -> float:

@@ -115,7 +115,7 @@ def test_the_shipped_net_is_the_keras_model(halved: ShrinkResult, digits: Datase
     )
     card = (halved.file.parent / "README.md").read_text()
     for text in (
-        "license: unknown",
+        'license: "unknown"',
         "Latency is measured: LiteRT",
         "repaired on 1,000",
         "| MACs |",
