@@ -60,6 +60,7 @@ TABLE = (
     Entry("search_recorded", 5),
     Entry("search_proxies", 10),
     Entry("search_scale", 10),
+    Entry("report_page", 3),
     Entry("search_nas_table", 15),
     Entry("search_front", 37),
     Entry("search_front", 37, ("--space", "own")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from compress.core.atomic_files import whole_files
@@ -13,6 +14,14 @@ from search.folder.directory import SearchFolder
 from search.folder.records import LOST, Candidate, Final
 
 COSTS = ("macs", "params", "size_bytes", "latency_ms")
+
+
+def _unseen(place: Path, seen: set[str]) -> Iterator[Path]:
+    """Yields records that were not there at the last look."""
+    for path in whole_files(place, ".json"):
+        if path.stem not in seen:
+            seen.add(path.stem)
+            yield path
 
 
 class CandidateSource:
@@ -28,10 +37,7 @@ class CandidateSource:
 
     def new(self, *, last: bool) -> Iterator[Event]:
         """See `compress.logs.Source.new`."""
-        for path in whole_files(self._folder.candidates, ".json"):
-            if path.stem in self._seen:
-                continue
-            self._seen.add(path.stem)
+        for path in _unseen(self._folder.candidates, self._seen):
             try:
                 item = self._folder.read_candidate(path.stem)
             except InputError:  # damaged: whoever needs it will say so
@@ -83,10 +89,7 @@ class FinalSource:
 
     def new(self, *, last: bool) -> Iterator[Event]:
         """See `compress.logs.Source.new`."""
-        for path in whole_files(self._folder.final, ".json"):
-            if path.stem in self._seen:
-                continue
-            self._seen.add(path.stem)
+        for path in _unseen(self._folder.final, self._seen):
             record = read_record(path, Final)
             values = {f"validation/{name}": value for name, value in record.val.items()}
             values |= {f"test/{name}": value for name, value in record.test.items()}

@@ -22,6 +22,7 @@ from search.cli import dashboard
 from search.cli.dashboard import make_dashboard
 from search.folder.directory import SearchFolder
 from search.plan import SearchPlan
+from search.study.artifacts import keep_artifacts
 from search.study.study import open_study
 from tests.patience import PATIENCE
 from tests.search.test_run import paretune
@@ -106,8 +107,13 @@ def test_the_real_one(tmp_path: Path) -> None:
     pytest.importorskip("optuna_dashboard")
     folder, study = made_run(tmp_path / "run")
     check(folder, study)
+    (folder.path / "report.html").write_text("<p>the report")
+    keep_artifacts(study, folder)
     with serving(folder) as url:
         assert b"<title>Optuna Dashboard</title>" in fetch(f"{url}/dashboard/studies/0")
+        (kept,) = json.loads(fetch(f"{url}/api/studies/0"))["artifacts"]
+        assert kept["filename"] == "report.html"
+        assert fetch(f"{url}/artifacts/0/{kept['artifact_id']}") == b"<p>the report"
 
 
 def test_a_study_in_a_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

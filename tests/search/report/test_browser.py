@@ -174,7 +174,7 @@ def test_sorted_filtered_and_saved(browser: Any, many: SearchFolder, tmp_path: P
     visit.close()
 
 
-def test_other_axes_columns_and_scales(browser: Any, many: SearchFolder) -> None:
+def test_other_axes_columns_and_scales(browser: Any, many: SearchFolder, tmp_path: Path) -> None:
     visit = Visit(browser, many.path / "report.html")
     page = visit.page
     part = page.locator("#set-files")
@@ -193,6 +193,11 @@ def test_other_axes_columns_and_scales(browser: Any, many: SearchFolder) -> None
     page.wait_for_function(
         "document.querySelector('#plot-files').data.every((trace) => !trace.error_y)"
     )
+    with page.expect_download() as saving:
+        page.locator("#plot-files").hover()
+        page.locator("#plot-files .modebar-btn[data-title*='PNG']").click()
+    saving.value.save_as(tmp_path / "chart.png")
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
     part.get_by_text("Columns").click()
     heads = part.locator("thead th").count()
     part.locator("details").get_by_label("p95").set_checked(True)
