@@ -82,10 +82,11 @@ def test_memory_is_flat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     """A worker and its fork together, and the run's own process, over the trials."""
     folder = tmp_path / "r"
     process = start("search", "--space", "mlp", "--trials", TRIALS, "--epochs", 1, "--workers", 1,
-                    "--stopping", "none", "--out", "r", cwd=tmp_path)  # fmt: skip
+                    "--stopping", "none", "--out", folder, cwd=tmp_path)  # fmt: skip
     series: list[tuple[int, int, int]] = []
     while process.poll() is None:
-        workers = processes("search.engines.worker")
+        # other tests may run workers beside
+        workers = processes(f"search.engines.worker {folder}")
         own = processes("from search.cli import main")
         if workers and process.pid in own:
             series.append((len(records(folder)), sum(workers.values()), own[process.pid]))
