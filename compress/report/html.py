@@ -28,7 +28,7 @@ def render_html(report: Report, *, light: bool = False) -> str:
 
     Args:
         report: With all sections that it has to show.
-        light: Without scripts, in a tenth of the bytes.
+        light: Without scripts, and of far fewer bytes.
     """
     style, alive = style_sheet(), None if light else live(report)
     page = filled(

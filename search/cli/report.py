@@ -20,7 +20,7 @@ def report(
         typer.Argument(metavar="RUN", help="a run's --out folder; several: compare"),
     ],
     light: Annotated[
-        bool, typer.Option("--light", help="a page without scripts, of a tenth of the bytes")
+        bool, typer.Option("--light", help="a page without scripts, and of far fewer bytes")
     ] = False,
     page: Annotated[
         Path | None,
