@@ -36,7 +36,7 @@ from search.engines import Demand, Engine, Order
 from search.engines.progress import Display, NoDisplay
 from search.engines.worker import WORKERS_LOCK
 from search.folder.directory import SearchFolder
-from search.folder.events import CandidateSource, FinalSource
+from search.folder.events import search_sources
 from search.plan import BudgetOptions, FinalOptions, SearchPlan
 from search.plan.keywords import RUN, RUN_SEARCH
 from search.plugins import ENGINES, SAMPLERS
@@ -246,8 +246,7 @@ def _carried_out(
     if plan.search.storage:
         open_storage(plan.search.storage, "storage")
     folder.claim(command, plan, facts, shown, blank, partial(forget, folder))
-    sources = (CandidateSource(folder), FinalSource(folder))
-    logs = logged(plan, folder, sources)
+    logs = logged(plan, folder, search_sources(folder))
     with explained(), folder.locked(), folder.logging(), logs:
         write_data_record(folder, data)
         write_examples(folder, data, past.before, past.taught)

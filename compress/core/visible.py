@@ -30,6 +30,12 @@ def line(text: object) -> str:
     return printable(str(text))
 
 
+def tail(text: object, letters: int) -> str:
+    """Returns the end of one line, of at most so many letters: by it the layers of a net differ."""
+    whole = line(text)
+    return whole if len(whole) <= letters else f"…{whole[1 - letters :]}"
+
+
 def short(text: object, letters: int) -> str:
     """Returns one line of at most so many letters; what is cut off shows as "…"."""
     whole = line(text)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from compress.core.visible import tail
 from compress.reconstruction.report import KEPT, LayerRepair, RepairReport
 from compress.report.canvas import GREY, INK, draw_svg, finish
 
@@ -54,12 +55,9 @@ def _errors(axes: Axes, layers: list[LayerRepair]) -> None:
     axes.set_ylabel("error on examples held back\n/ spread of the output", color=INK)
     axes.set_xlabel("layer, in the order of the net", color=INK)
     if len(layers) <= NAMED:
-        axes.set_xticks(places, [_end(layer.name) for layer in layers], rotation=90, fontsize=7)
+        axes.set_xticks(
+            places, [tail(layer.name, LETTERS) for layer in layers], rotation=90, fontsize=7
+        )
         axes.set_xlabel("")
     finish(axes, "y")
     axes.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-
-
-def _end(name: str) -> str:
-    """Returns the end of a name: by it the layers of a net differ."""
-    return name if len(name) <= LETTERS else f"…{name[1 - LETTERS :]}"

@@ -19,6 +19,7 @@ from compress.report.plot import plot_svg
 from compress.report.rows import Report
 from compress.report.sections import Tile
 from compress.report.standouts import Standout, Standouts, standouts
+from compress.report.trade import time_traded
 from compress.report.words import learnt_lines, tested
 from compress.task import TASKS
 
@@ -30,7 +31,8 @@ def render_html(report: Report, *, light: bool = False) -> str:
         report: With all sections that it has to show.
         light: Without scripts, and of far fewer bytes.
     """
-    style, alive = style_sheet(), None if light else live(report)
+    style, cards = style_sheet(), models_section(report)
+    alive = None if light else live(report, cards)
     page = filled(
         templates(),
         "compress/page.html.j2",
@@ -41,7 +43,7 @@ def render_html(report: Report, *, light: bool = False) -> str:
         plot=plot_svg(report),
         above=[section.above() for section in report.sections],
         files=files_section(report),
-        cards=models_section(report),
+        cards=cards,
         below=[section.below() for section in report.sections],
         method=_method(report),
     )
@@ -125,9 +127,7 @@ def _answer(report: Report, found: Standouts) -> str:
     base = next((other for other in report.rows if other.artifact.id == item.baseline), None)
     if base is not None and base is not row:
         smaller = base.artifact.gzip_bytes / item.gzip_bytes
-        gains.append(f"{smaller:.2f}x smaller gzipped")
-        if row.latency is not None:
-            gains.append(f"{row.latency.ratio:.2f}x faster ({row.latency.runtime}, measured)")
+        gains = [f"{smaller:.2f}x smaller gzipped", time_traded(row)]
     against = f"; against {item.baseline}: {', '.join(gains)}" if gains else ""
     return f"Ship {place or item.file}: test {found.quality} {tested(report, row)}{against}."
 

@@ -97,7 +97,7 @@ def _trade(old: Row, new: Row, unpruned: Row | None, main: str, record: Compress
     trained = "without training" if record.finetuned == 0 else f"after {_more(record)} of training"
     text = (
         f"{' '.join(what)}: {points:+.2f} points of test {quality} {trained}{against}, "
-        f"{smaller:.2f}x smaller gzipped, {_time(new)}"
+        f"{smaller:.2f}x smaller gzipped, {time_traded(new)}"
     )
     if unpruned is not None and unpruned is not old and unpruned.latency is not None:
         text += f" where {new.artifact.format} alone gives {unpruned.latency.ratio:.2f}x"
@@ -118,7 +118,8 @@ def _only_bytes(new: Row, unpruned: Row | None) -> bool:
     return unchanged and new.latency.ratio < alone * (1 + NEGLIGIBLE)
 
 
-def _time(row: Row) -> str:
+def time_traded(row: Row) -> str:
+    """Says how much faster or slower a file is than its baseline, where this run can tell."""
     latency = row.latency
     if latency is None:
         return "not timed"

@@ -39,8 +39,7 @@ def metadata(file: str, library: str, small: Artifact, data: Dataset) -> dict[st
         https://huggingface.co/docs/hub/model-cards: `model-index` holds results that were
         measured, here by the test part.
     """
-    shapes = list(data.input_shapes.values()) if isinstance(data.input_shapes, dict) else []
-    rank = len(data.input_shape) if len(shapes) <= 1 else 0
+    rank = len(data.input_shape) if len(data.input_shapes) == 1 else 0
     task = KINDS.get((data.kind, rank), OTHER)
     results = [
         {"type": name, "value": round(value, 6), "name": f"test {name}"}

@@ -8,7 +8,7 @@ from typing import Any
 
 from compress.pipeline.compression import command_line
 from compress.run.directory import LOG
-from search.engines import LOST, Job, messages
+from search.engines import Job, messages
 from search.engines.progress import Display, JobQueue
 from search.folder.directory import SearchFolder
 from search.plan import SearchPlan
@@ -67,13 +67,8 @@ class FinalJobs(JobQueue):
             )  # fmt: skip
         self.end(worker)
 
-    def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
-        """Notes a training whose worker died; one whose node was lost runs again."""
-        if how == LOST and self.may_repeat(worker, job):
-            self._pending.insert(0, (job["name"], job["place"]))
-            return
-        self._fail(job, f"its worker died ({how})")
-        self.end(worker)
+    def _again(self, job: Job) -> None:
+        self._pending.insert(0, (job["name"], job["place"]))
 
     def _fail(self, job: Job, reason: str) -> None:
         self.failures.append(f"{job['name']} (training {job['place'] + 1}): {reason}")
@@ -120,8 +115,7 @@ class CompressJobs(JobQueue):
     def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
         """Counts a model, or notes why it failed."""
         if "error" in message:
-            self.failures.append(f"{message['name']}: {message['error']}")
-            LOG.info("compressing %s failed: %s", message["name"], message["error"])
+            self._fail(job, message["error"])
         else:
             quality = self._plan.search.objectives[0]
             before, after = (message["val"][key][quality] for key in ("dense", "pruned"))
@@ -132,10 +126,9 @@ class CompressJobs(JobQueue):
             )  # fmt: skip
         self.end(worker)
 
-    def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
-        """Notes a model whose worker died; one whose node was lost is compressed again."""
-        if how == LOST and self.may_repeat(worker, job):
-            self._pending.insert(0, job["name"])
-            return
-        self.failures.append(f"{job['name']}: its worker died ({how})")
-        self.end(worker)
+    def _again(self, job: Job) -> None:
+        self._pending.insert(0, job["name"])
+
+    def _fail(self, job: Job, reason: str) -> None:
+        self.failures.append(f"{job['name']}: {reason}")
+        LOG.info("compressing %s failed: %s", job["name"], reason)

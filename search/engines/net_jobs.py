@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from compress.core.errors import ParetuneError, RunFailed, TrainingDiverged
 from compress.run.directory import LOG
 from compress.shrinking.crew import Brief, Training
-from search.engines import LOST, Job, messages
+from search.engines import Job, messages
 from search.engines.at_work import Worker, failed
 from search.engines.progress import Display, JobQueue
 
@@ -103,7 +103,7 @@ class NetJobs(JobQueue):
         """Counts a net, or keeps why it could not be trained."""
         if "error" in message:
             kind = TrainingDiverged if message["diverged"] else RunFailed
-            self._fail(job, kind(f"Net '{job['name']}' could not be trained: {message['error']}"))
+            self._fail(job, message["error"], kind)
         else:
             data = self._brief.data
             net, metric = self._brief.folder.known_net(job["name"]), data.task.qualities[0]
@@ -113,14 +113,10 @@ class NetJobs(JobQueue):
             )  # fmt: skip
         self.end(worker)
 
-    def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
-        """Keeps that its worker died; a net whose node was lost is trained again."""
-        if how == LOST and self.may_repeat(worker, job):
-            self._pending.insert(0, Training(job["name"], job["epochs"]))
-            return
-        self._fail(job, RunFailed(f"Net '{job['name']}' was not trained: its worker died ({how})."))
-        self.end(worker)
+    def _again(self, job: Job) -> None:
+        self._pending.insert(0, Training(job["name"], job["epochs"]))
 
-    def _fail(self, job: Job, error: ParetuneError) -> None:
+    def _fail(self, job: Job, reason: str, kind: type[ParetuneError] = RunFailed) -> None:
+        error = kind(f"Net '{job['name']}' was not trained: {reason}")
         self.errors[job["name"]] = error
         LOG.info("note: %s", error)

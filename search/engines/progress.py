@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from search.engines import Job, messages
+from search.engines import LOST, Job, messages
 
 MAX_LOST = 5
 """So often a job is begun whose nodes were lost: it may be what takes them down."""
@@ -66,7 +66,23 @@ class JobQueue:
         if message["kind"] == messages.PROGRESS:
             self._display.worker(worker, message["text"], message["share"])
 
-    def may_repeat(self, worker: int, job: Job) -> bool:
+    def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
+        """Notes a job whose worker died; one whose node was lost runs again."""
+        if how == LOST and self._may_repeat(worker, job):
+            self._again(job)
+            return
+        self._fail(job, f"its worker died ({how})")
+        self.end(worker)
+
+    def _again(self, job: Job) -> None:
+        """Puts a job before all that wait."""
+        raise NotImplementedError
+
+    def _fail(self, job: Job, reason: str) -> None:
+        """Notes why a job failed."""
+        raise NotImplementedError
+
+    def _may_repeat(self, worker: int, job: Job) -> bool:
         """Counts a job whose node was lost; tells whether it may run again elsewhere."""
         self._display.worker(worker, "", 0.0)
         key = (job["name"], job.get("place", 0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +11,48 @@ from compress.core.errors import InputError
 from compress.logs import Event, Point
 from compress.run.records import read_record
 from search.folder.directory import SearchFolder
-from search.folder.records import LOST, Candidate, Final
+from search.folder.records import Candidate, Final
 
 COSTS = ("macs", "params", "size_bytes", "latency_ms")
 
 
-def _unseen(place: Path, seen: set[str]) -> Iterator[Path]:
-    """Yields records that were not there at the last look."""
-    for path in whole_files(place, ".json"):
-        if path.stem not in seen:
-            seen.add(path.stem)
-            yield path
-
-
-class CandidateSource:
-    """Candidates of a folder, each once, with the curve of its training and its choices.
+class RecordSource:
+    """Records of one folder, each once, as events.
 
     Args:
-        folder: The run's.
+        place: The folder.
+        event: Makes an event of a record's file; None: it is none to tell.
     """
 
-    def __init__(self, folder: SearchFolder) -> None:
-        self._folder = folder
-        self._seen = set[str]()
+    def __init__(self, place: Path, event: Callable[[Path], Event | None]) -> None:
+        self._place, self._event = place, event
+        self._seen = set[Path]()
 
     def new(self, *, last: bool) -> Iterator[Event]:
-        """See `compress.logs.Source.new`."""
-        for path in _unseen(self._folder.candidates, self._seen):
-            try:
-                item = self._folder.read_candidate(path.stem)
-            except InputError:  # damaged: whoever needs it will say so
+        """See `compress.logs.Source.new`; a damaged record is left to whoever needs it."""
+        for path in whole_files(self._place, ".json"):
+            if path in self._seen:
                 continue
-            if item is not None and item.state != LOST:
-                yield candidate_event(item)
+            self._seen.add(path)
+            try:
+                event = self._event(path)
+            except InputError:
+                continue
+            if event is not None:
+                yield event
+
+
+def search_sources(folder: SearchFolder) -> tuple[RecordSource, RecordSource]:
+    """Returns what a search tells: candidates with curves and choices, then final trainings."""
+    return (
+        RecordSource(folder.candidates, lambda path: _candidate(folder, path)),
+        RecordSource(folder.final, _final),
+    )
+
+
+def _candidate(folder: SearchFolder, path: Path) -> Event | None:
+    item = folder.read_candidate(path.stem)
+    return None if item is None else candidate_event(item)
 
 
 def candidate_event(item: Candidate) -> Event:
@@ -76,25 +85,10 @@ def _figures(record: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-class FinalSource:
-    """Final trainings of a folder, each once.
-
-    Args:
-        folder: The run's.
-    """
-
-    def __init__(self, folder: SearchFolder) -> None:
-        self._folder = folder
-        self._seen = set[str]()
-
-    def new(self, *, last: bool) -> Iterator[Event]:
-        """See `compress.logs.Source.new`."""
-        for path in _unseen(self._folder.final, self._seen):
-            record = read_record(path, Final)
-            values = {f"validation/{name}": value for name, value in record.val.items()}
-            values |= {f"test/{name}": value for name, value in record.test.items()}
-            name = path.stem
-            params = {"model": record.model, "seed": record.seed, "epochs": record.epochs}
-            yield Event(
-                f"final {name}", name, (Point(record.best_epoch, values),), params, "candidate"
-            )
+def _final(path: Path) -> Event:
+    record = read_record(path, Final)
+    values = {f"validation/{name}": value for name, value in record.val.items()}
+    values |= {f"test/{name}": value for name, value in record.test.items()}
+    params = {"model": record.model, "seed": record.seed, "epochs": record.epochs}
+    points = (Point(record.best_epoch, values),)
+    return Event(f"final {path.stem}", path.stem, points, params, "candidate")

@@ -10,6 +10,8 @@ from markupsafe import Markup
 
 from compress.measure import formats
 from compress.report.cells import Cell
+from search.folder.records import Candidate
+from search.report.choices import Parameter
 from search.report.facts import SearchFacts
 from search.report.fewer import MOST, some_of
 from search.report.importance import REPEATS, TREES, Importance
@@ -137,12 +139,20 @@ def _growth(found: Progress) -> str:
     )
 
 
+def lines_drawn(
+    report: SearchReport, facts: SearchFacts
+) -> tuple[list[Candidate], list[Parameter]]:
+    """Returns the candidates and the parameters of which parallel coordinates are drawn."""
+    finished = drawable(report.candidates, report.objectives)
+    drawn = some_of(finished, set(report.front))
+    return drawn, shown_parameters(drawn, ranked(facts.importances), SHOWN)
+
+
 def _parallel(report: SearchReport, facts: SearchFacts) -> Picture:
     finished = drawable(report.candidates, report.objectives)
     order = ranked(facts.importances)
     every = shown_parameters(finished, order, limit=10**6)
-    drawn = some_of(finished, set(report.front))
-    chosen = shown_parameters(drawn, order, SHOWN)
+    drawn, chosen = lines_drawn(report, facts)
     svg = parallel_coordinates(drawn, report.front, report.objectives, chosen)
     by = "most important" if order else "most often asked"
     which = (

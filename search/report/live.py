@@ -13,10 +13,10 @@ from compress.report.live.points import COST, OTHER, QUALITY, Axis, Points
 from compress.task import is_share
 from search.folder.records import COMPLETE, STOPPED, Candidate
 from search.report.candidates import choices_of, replay_command, search_line
-from search.report.course import Picture
+from search.report.course import Picture, lines_drawn
 from search.report.facts import SearchFacts
 from search.report.fewer import some_of
-from search.report.parallel import drawable, heights, shown_parameters
+from search.report.parallel import crossings
 from search.report.plots import BARS, FRONT, GONE, SHOWN, curves_of, ranked
 from search.report.searched import SearchReport
 
@@ -153,10 +153,10 @@ def _curves(report: SearchReport) -> Made | None:
     for item in some_of(known, report.front):
         front = item.id in report.front
         group = "front" if front else "stopped" if item.state == STOPPED else report.done
-        epochs, heights_ = zip(*curves[item.id], strict=True)
+        epochs, heights = zip(*curves[item.id], strict=True)
         traces.append(
             line(
-                epochs, [100 * height for height in heights_], group,
+                epochs, [100 * height for height in heights], group,
                 mode="lines+markers" if len(epochs) == 1 else "lines",
                 line={
                     "width": 2.2 if front else 1,
@@ -201,12 +201,10 @@ def _importance(facts: SearchFacts) -> Made | None:
 
 
 def _parallel(report: SearchReport, facts: SearchFacts) -> Made | None:
-    finished = drawable(report.candidates, report.objectives)
-    drawn = some_of(finished, set(report.front))
-    chosen = shown_parameters(drawn, ranked(facts.importances), SHOWN)
+    drawn, chosen = lines_drawn(report, facts)
     if len(drawn) < 2 or not chosen:
         return None
-    lines, rank = heights(drawn, report.objectives, chosen)
+    lines, rank = crossings(drawn, report.objectives, chosen)
     quality, *costs = report.objectives
     heads = [*(item.name for item in chosen), f"validation {quality}", *costs]
     traces = []

@@ -74,7 +74,7 @@ def parallel_coordinates(
     if len(candidates) < 2 or not chosen:
         return Markup()
     quality, *costs = objectives
-    lines, rank = heights(candidates, objectives, chosen)
+    lines, rank = crossings(candidates, objectives, chosen)
     reached = np.array([item.val[quality] for item in candidates])
     on_front = np.array([item.id in front for item in candidates])
 
@@ -113,7 +113,7 @@ def parallel_coordinates(
     return draw_svg("parallel", (max(6.0, 0.95 * lines.shape[1] + 1.0), 4.6), draw)
 
 
-def heights(
+def crossings(
     candidates: Sequence[Candidate], objectives: Sequence[str], chosen: Sequence[Parameter]
 ) -> tuple[Floats, Floats]:
     """Returns where each candidate's line crosses each axis, and the rank of its quality.

@@ -55,7 +55,7 @@ function start() {
   document.getElementById("paretune-theme").replaceChildren(toggle);
 
   for (const set of data.sets) explorers.push(explorer(set, select));
-  const wide = data.charts.filter((chart) => !chart.model).map((chart) => ({ chart, ...chartBox(chart, select) }));
+  const wide = data.charts.filter((chart) => !chart.model).map((chart) => chartBox(chart, select));
   const [first, ...others] = explorers;
   top.append(
     first.box,

@@ -59,8 +59,7 @@ function card(id, select) {
   if (row.told) parts.push(...row.told.map((text) => element("p", { class: "soft" }, text)));
   parts.push(compareTable(set, row, base));
   const charts = data.charts.filter((chart) => chart.model === row.model).map((chart) => chartBox(chart, select));
-  const extra = (own && own.panels ? own.panels : []).concat(file && file.panels ? file.panels : []);
-  parts.push(...extra.map((panel) => panelBox(panel)));
+  if (file) parts.push(...file.panels.map(panelBox));
   parts.push(element("div", { class: "charts" }, ...charts.map((chart) => chart.box)));
   if (own) {
     parts.push(element("p", { class: "soft" }, own.finetuning), ...own.choices.map((text) => element("p", { class: "soft" }, text)));

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from compress.reconstruction.report import KEPT, repair_of
+from compress.report.depth import LEAST
 from compress.report.live.charts import Chart
 from compress.report.live.deciding import file_panels
 from compress.report.live.feeding import feeding
 from compress.report.live.graphs import graph_chart
-from compress.report.models_section import models_section
 from compress.report.rows import Report
 from compress.run.compressed import Compressed
 from compress.run.decisions import read_decisions
 from compress.run.directory import RunFolder
 from compress.run.graphs import read_graphs
 
-LEAST = 1e-6
-"""An error of less is drawn here: on a logarithmic axis it would squeeze the others."""
 
+def cards(report: Report, told: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Returns the cards by model; pictures in them are left to the charts.
 
-def cards(report: Report) -> dict[str, dict[str, Any]]:
-    """Returns the cards by model; pictures in them are left to the charts."""
+    Args:
+        report: With the files.
+        told: What the page says of each model, from `compress.report.models_section`.
+    """
     shipped = {section.shipped: section.shipped_file for section in report.sections}
     found = {}
-    for card in models_section(report):
+    for card in told:
         files = [row.artifact for row in report.rows if row.artifact.model == card["model"]]
         decisions = read_decisions(RunFolder(report.folder).decisions_of(card["model"]))
         found[card["model"]] = {
@@ -46,25 +48,17 @@ def cards(report: Report) -> dict[str, dict[str, Any]]:
 
 def model_charts(report: Report) -> Iterator[Chart]:
     """Yields the charts of each model: what it lost, and what repair gave back."""
+    folder = RunFolder(report.folder)
     for record in report.compressed:
-        yield from (chart for chart in (_widths(record), *_errors(record)) if chart is not None)
-        graphs = read_graphs(RunFolder(report.folder).graphs_of(record.model))
-        if graphs is not None and (chart := graph_chart(record.model, *graphs)) is not None:
-            yield chart
         for panel in PANELS:
-            yield from panel(record)
+            yield from panel(record, folder)
 
 
-PANELS: list[Any] = []
-"""Functions of a record that yield further charts of a model: whoever does more to models adds
-one."""
-
-
-def _widths(record: Compressed) -> Chart | None:
-    """Returns widths before and after along the net; None where no channel left."""
+def _widths(record: Compressed, _folder: RunFolder) -> Iterator[Chart]:
+    """Yields widths before and after along the net; nothing where no channel left."""
     groups = (record.channels or {}).get("groups", [])
     if not groups:
-        return None
+        return
     names = [f"{place + 1}. {item['name']}" for place, item in enumerate(groups)]
     reasons = [item["reason"] or "" for item in groups]
     kinds = [f"{item['kept']:,} of {item['total']:,} {item['kind']}" for item in groups]
@@ -72,7 +66,7 @@ def _widths(record: Compressed) -> Chart | None:
         "type": "bar", "x": names, "customdata": [*zip(kinds, reasons, strict=True)],
         "hovertemplate": "%{x}\n%{customdata[0]} kept\n%{customdata[1]}",
     }  # fmt: skip
-    return Chart(
+    yield Chart(
         f"widths-{record.model}",
         "Widths, before and after",
         "A bar a group of channels that leave together, in the order of the net; held groups say "
@@ -89,7 +83,8 @@ def _widths(record: Compressed) -> Chart | None:
     )  # fmt: skip
 
 
-def _errors(record: Compressed) -> Iterator[Chart]:
+def _errors(record: Compressed, _folder: RunFolder) -> Iterator[Chart]:
+    """Yields the errors of layers before and after each repair."""
     for what, part in (("channels", record.channels), ("weights", record.weights)):
         stored = (part or {}).get("repair")
         if stored is None:
@@ -122,3 +117,14 @@ def _errors(record: Compressed) -> Iterator[Chart]:
              "xaxis": {"showticklabels": len(layers) <= 24, "automargin": True}},
             model=record.model,
         )  # fmt: skip
+
+
+def _graph(record: Compressed, folder: RunFolder) -> Iterator[Chart]:
+    """Yields the net before and after, where it is on record and not too large."""
+    graphs = read_graphs(folder.graphs_of(record.model))
+    if graphs is not None and (chart := graph_chart(record.model, *graphs)) is not None:
+        yield chart
+
+
+PANELS: tuple[Callable[[Compressed, RunFolder], Iterator[Chart]], ...] = (_widths, _errors, _graph)
+"""What is drawn of a model, in this order: whoever does more to models adds a function."""

@@ -18,8 +18,8 @@ class Chart:
         title: Above it.
         caption: Below it.
         traces: plotly's, of the kinds that its basic bundle knows (scatter, bar). `meta` of a
-            trace, or `customdata` of its points, names the model that it shows: a click on it
-            selects that model, and what is selected stands out.
+            trace names the model that it shows ("model"), or its points ("points", "models"): a
+            click selects that, and what is selected stands out.
         layout: plotly's; colours and fonts are the page's.
         wide: Over the whole width of the page.
         model: Of one model alone: it is shown with that model's card; "": of all.

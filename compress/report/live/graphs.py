@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from compress.core.visible import tail
 from compress.measure import formats
 from compress.report.live.charts import Chart, Trace
 from compress.run.graphs import CallNode, Nodes
@@ -123,18 +124,13 @@ def _side(
     marks: Trace = {
         "type": "scatter", "x": x, "y": list(spots.y),
         "mode": "markers+text" if len(nodes) <= NAMED else "markers",
-        "text": [_end(node.name) for node in nodes], "textposition": "middle right",
+        "text": [tail(node.name, LETTERS) for node in nodes], "textposition": "middle right",
         "marker": {"size": 12, "symbol": "square", "line": {"width": 1, "color": "#8A8F99"},
                    "colorscale": [[0, "#f2e9d8"], [0.5, "#e69f00"], [1, "#8c2d04"]]},
         "customdata": [_told(node, other.get(node.name), side) for node in nodes],
         "hovertemplate": "%{customdata[0]}\n%{customdata[1]}\n%{customdata[2]}\n%{customdata[3]}",
     }  # fmt: skip
     return [edges, marks]
-
-
-def _end(name: str) -> str:
-    """Returns the end of a name: by it the layers of a net differ."""
-    return name if len(name) <= LETTERS else f"…{name[1 - LETTERS :]}"
 
 
 def _told(node: CallNode, other: CallNode | None, side: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +42,13 @@ class Live:
         return " ".join(digest(script) for script in self.scripts)
 
 
-def live(report: Report) -> Live | None:
-    """Returns what makes a report's page alive; None where there is nothing to draw."""
+def live(report: Report, told: Sequence[Mapping[str, Any]]) -> Live | None:
+    """Returns what makes a report's page alive; None where there is nothing to draw.
+
+    Args:
+        report: With all sections that it has to show.
+        told: What the page says of each model, from `compress.report.models_section`.
+    """
     sets = [points.to_json() for points in (file_points(report),) if points is not None]
     sets += [points.to_json() for section in report.sections for points in section.points()]
     if not sets:
@@ -53,7 +59,7 @@ def live(report: Report) -> Live | None:
     return alive(
         sets=sets,
         charts=charts,
-        cards=cards(report) if report.rows else {},
+        cards=cards(report, told),
         selected="" if chosen is None else chosen.row.artifact.id,
     )
 

@@ -19,7 +19,7 @@ from compress.plan.fields import from_flat
 from compress.run.directory import RunFolder
 from compress.run.epochs import EPOCHS, note_epoch
 from search.folder.directory import SearchFolder
-from search.folder.events import CandidateSource, FinalSource
+from search.folder.events import search_sources
 from search.folder.records import Final
 from tests.compress.report.test_report import folder  # noqa: F401
 from tests.contracts.log import CURVE, Figures, LogContract, Once
@@ -184,11 +184,11 @@ def test_an_interrupted_run_tells_no_files_and_goes_on(folder: SearchFolder) -> 
     made = _Listing.made
     with (
         pytest.raises(KeyboardInterrupt),
-        following(["listing"], folder, {}, [FileSource(folder), CandidateSource(folder)]),
+        following(["listing"], folder, {}, [FileSource(folder), *search_sources(folder)]),
     ):
         raise KeyboardInterrupt
     assert {event.kind for event in made} == {"candidate"}
-    with following(["listing"], folder, {}, [FileSource(folder), CandidateSource(folder)]):
+    with following(["listing"], folder, {}, [FileSource(folder), *search_sources(folder)]):
         pass
     kinds = [event.kind for event in made]
     assert kinds.count("candidate") == len(folder.read_candidates())
@@ -216,7 +216,7 @@ def test_a_source_that_breaks_is_left_out(tmp_path: Path, caplog: pytest.LogCapt
 
 def test_what_a_search_and_a_compression_tell(folder: SearchFolder) -> None:  # noqa: F811
     folder.write_final(Final("0001", 0, 1, 5, 4, False, {"accuracy": 0.8}, {"accuracy": 0.7}, 1.0))
-    candidates, finals, files = CandidateSource(folder), FinalSource(folder), FileSource(folder)
+    (candidates, finals), files = search_sources(folder), FileSource(folder)
     events = [*candidates.new(last=False), *finals.new(last=False)]
     known = {item.id: item for item in folder.read_candidates()}
     assert [event.item for event in events] == [*known, "0001-final0"]

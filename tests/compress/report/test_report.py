@@ -17,6 +17,7 @@ from compress.core.atomic_files import read_json, write_json
 from compress.measure import Latency, formats
 from compress.plan import Plan
 from compress.report import render_tables
+from compress.report.standouts import standouts
 from compress.report.trade import training, verdict
 from compress.run.compressed import Artifact, Compressed
 from search.folder.directory import SearchFolder
@@ -168,6 +169,22 @@ def test_html_is_self_contained_and_escaped(folder: SearchFolder) -> None:
         "a note",
     ):
         assert expected in bare, expected
+
+
+def test_the_first_line_says_what_to_ship_and_nothing_that_is_not_so(folder: SearchFolder) -> None:
+    """Of the smallest file within a point of the best: slower is called slower, a tie a tie."""
+    report = load_report(folder.path)
+    shipped = standouts(report).to_ship
+    assert shipped is not None
+    name = shipped.row.artifact.id
+    timed = read_json(folder.latency)
+    for ratio, told in ((2.0, "2.00x faster"), (0.25, "4.00x slower"), (1.0, "no difference in")):
+        write_json(folder.latency, {**timed, name: latency(ratio).to_json()})
+        render(folder.path)
+        page = (folder.path / "report.html").read_text("utf-8")
+        (answer,) = re.findall(r'<p class="answer">(.*?)</p>', page, re.DOTALL)
+        assert answer.startswith(f"Ship {shipped.row.artifact.file}: test accuracy ")
+        assert told in answer
 
 
 def test_a_light_page_says_the_same_without_scripts(folder: SearchFolder) -> None:
