@@ -164,23 +164,21 @@ class Workshop:
             wanted: Nets and epochs.
 
         Returns:
-            For each the net, or why it could not be trained. In this process that ends it: the
-            nets behind stay as they are.
+            For each the net, or why it could not be trained.
         """
         if self.trainers is None:
-            found: list[Net | ParetuneError] = [net for net, _ in wanted]
-            for place, (net, epochs) in enumerate(wanted):
-                try:
-                    found[place] = self.trained(net, epochs)
-                except (RunFailed, TrainingDiverged) as error:
-                    found[place] = error
-                    break
-            return found
+            return [self._trained_here(net, epochs) for net, epochs in wanted]
         errors = self.trainers.trained([Training(net.name, epochs) for net, epochs in wanted])
         return [
             error or self.folder.known_net(net.name)
             for (net, _), error in zip(wanted, errors, strict=True)
         ]
+
+    def _trained_here(self, net: Net, epochs: int) -> Net | ParetuneError:
+        try:
+            return self.trained(net, epochs)
+        except (RunFailed, TrainingDiverged) as error:
+            return error
 
     def trained(self, net: Net, epochs: int | None = None) -> Net:
         """Fine-tunes a net with the plan's teachers, and judges its files.

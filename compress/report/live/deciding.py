@@ -36,7 +36,7 @@ def file_panels(decisions: Decisions | None, artifact: str) -> Iterator[dict[str
         "title": f"Where it differs from {found['baseline']}",
         "caption": f"{found['differ']:,} of {total:,} test examples are decided otherwise"
         + (
-            f"; {len(found['examples'])} of them, what was lost first:"
+            f"; {len(found['examples'])} of them, first what was lost, then what was won:"
             if found["examples"]
             else "."
         ),

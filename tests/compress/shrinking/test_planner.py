@@ -21,6 +21,7 @@ from compress.shrinking.pace import Pace
 from compress.shrinking.planner import FRONT, Planner
 from compress.shrinking.variations import RECIPE, Sampler, Variation
 from compress.shrinking.varying import BEHIND, FINISHING
+from compress.shrinking.workshop import Workshop
 
 
 class Shop:
@@ -396,6 +397,21 @@ def test_one_that_fails_beside_others_costs_its_time_alone(
     with pytest.raises(TrainingDiverged, match="became NaN"):
         made.trained(nets)
     assert sorted(shop.epochs) == ["n0", "n2"]
+
+
+def test_a_net_that_cannot_be_trained_keeps_no_other_from_it() -> None:
+    """The workshop itself, in one process."""
+
+    def trained(net: str, epochs: int) -> str:
+        if net == "first":
+            raise TrainingDiverged("the loss became NaN")
+        return f"{net}, {epochs}"
+
+    shop: Any = Workshop.__new__(Workshop)
+    shop.trainers, shop.trained = None, trained
+    error, other = shop.all_trained([("first", 3), ("second", 2)])
+    assert isinstance(error, TrainingDiverged)
+    assert other == "second, 2"
 
 
 def test_what_was_spent_stays_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
