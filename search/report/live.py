@@ -149,6 +149,7 @@ def _curves(report: SearchReport) -> Made | None:
     if not curves:
         return None
     known = [item for item in report.candidates if item.id in curves]
+    most = max(epoch for points in curves.values() for epoch, _ in points)
     traces, named = [], set[str]()
     for item in some_of(known, report.front):
         front = item.id in report.front
@@ -157,7 +158,12 @@ def _curves(report: SearchReport) -> Made | None:
         traces.append(
             line(
                 epochs, [100 * height for height in heights], group,
-                mode="lines+markers" if len(epochs) == 1 else "lines",
+                mode="lines+markers",
+                marker={
+                    "symbol": "x" if group == "stopped" else "circle",
+                    # where it ended, or all there is of it
+                    "size": [0] * (len(epochs) - 1) + [8 if group == "stopped" else 4],
+                },
                 line={
                     "width": 2.2 if front else 1,
                     "color": FRONT if front else GONE if group == "stopped" else "#8A8F99",
@@ -170,7 +176,7 @@ def _curves(report: SearchReport) -> Made | None:
         )  # fmt: skip
         named.add(group)
     return traces, {
-        "xaxis": {"title": {"text": "epoch"}},
+        "xaxis": {"title": {"text": "epoch"}, "dtick": -(-most // 10)},
         "yaxis": {"title": {"text": f"validation {quality} in %"}},
     }
 

@@ -18,7 +18,9 @@ function rowOf(id) {
 
 function compareTable(set, row, base) {
   const axes = set.axes.filter((axis) => axis.drawn && row.texts[axis.key] !== undefined && row.texts[axis.key] !== "-");
+  // of times the row of the speed-up tells the ratio: paired by round, where that of two medians is not
   const ratio = (axis) => {
+    if (axis.unit.trim() === "ms") return "";
     const [before, after] = [base && base.values[axis.key], row.values[axis.key]];
     if (axis.role !== "cost" || !isNumber(before) || !isNumber(after) || !after) return "";
     return `${(before / after).toFixed(2)}x`;

@@ -118,6 +118,11 @@ def test_a_visit(browser: Any, many: SearchFolder) -> None:
     assert "Interpreter('exports/0001-p80.tflite')" in (
         page.locator("#paretune-card pre").first.text_content() or ""
     )
+    # the ratio of times is the paired one, in one place
+    lines = page.locator("#paretune-card table").first.locator("tbody tr")
+    ratios = {text.split("\t")[0]: text.split("\t")[-1] for text in lines.all_inner_texts()}
+    assert ratios["Latency"] == ""
+    assert ratios["Gzipped"].endswith("x")
     # and so does a click on a point; a chart is drawn when it comes near
     assert page.locator("#plot-candidates .point").count() == 0
     page.locator("#plot-candidates").scroll_into_view_if_needed()

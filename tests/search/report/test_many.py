@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from markupsafe import Markup
 
 from search.folder.records import COMPLETE, STOPPED, Candidate
-from search.report import importance
+from search.report import SearchReport, importance
+from search.report.course import Picture
+from search.report.facts import SearchFacts
 from search.report.fewer import some_of
 from search.report.importance import importances
+from search.report.live import search_charts
 from search.report.plots import learning_curves
 
 
@@ -66,3 +71,26 @@ def test_of_very_many_trials_some_tell_what_matters(monkeypatch: pytest.MonkeyPa
     for found in (quality, cost):
         assert found.shares["width"].value > 0.9
         assert found.shares["noise"].value < 0.05
+
+
+def test_the_live_curves_say_what_the_picture_says(tmp_path: Path) -> None:
+    """A cross where a trial was stopped, the front thick, 300 lines and no more."""
+    candidates = many(1000)
+    report = SearchReport(
+        tmp_path, {"plan": {"search": {}}}, {}, (), (), candidates=tuple(candidates),
+        front=("0000",),
+    )  # fmt: skip
+    pictures = {"curves": Picture(Markup(), "Learning curves", "...", "curves")}
+    (chart,) = search_charts(report, SearchFacts(None, 0, None, ()), pictures)
+    assert len(chart.traces) == 300
+    states = {item.id: item.state for item in candidates}
+    for trace in chart.traces:
+        stopped = states[trace["meta"]["model"]] == STOPPED
+        assert (trace["marker"]["symbol"] == "x") == stopped
+        # at its last epoch alone
+        assert [size > 0 for size in trace["marker"]["size"]] == [False, True]
+    (front,) = [trace for trace in chart.traces if trace["meta"]["model"] == "0000"]
+    assert front["line"]["width"] > max(
+        trace["line"]["width"] for trace in chart.traces if trace is not front
+    )
+    assert chart.layout["xaxis"]["dtick"] == 1
