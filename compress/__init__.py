@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         ExportOptions,
         LatencyOptions,
         Plan,
+        QuantizeOptions,
         TrainSettings,
         WeightOptions,
     )
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
         resume_pruning,
         save_pruning,
     )
+    from compress.quantization import QuantizeResult, quantize
     from compress.reconstruction import RepairReport, repair
     from compress.report import Report
     from compress.shrinking.shrink import ShrinkResult, shrink
@@ -85,6 +87,8 @@ _PLACES = {
     "Plan": "compress.plan:Plan",
     "PruneResult": "compress.prune.channels:PruneResult",
     "PruneWeightsResult": "compress.prune.weights:PruneWeightsResult",
+    "QuantizeOptions": "compress.plan:QuantizeOptions",
+    "QuantizeResult": "compress.quantization:QuantizeResult",
     "RepairReport": "compress.reconstruction:RepairReport",
     "Report": "compress.report:Report",
     "RunFailed": "compress.core.errors:RunFailed",
@@ -111,6 +115,7 @@ _PLACES = {
     "measure_latency": "compress.measure:measure_latency",
     "prune_channels": "compress.prune.channels:prune_channels",
     "prune_weights": "compress.prune.weights:prune_weights",
+    "quantize": "compress.quantization:quantize",
     "recalibrate": "compress.prune.recalibrate:recalibrate",
     "repair": "compress.reconstruction:repair",
     "resume_pruning": "compress.prune.weights:resume_pruning",
@@ -141,6 +146,8 @@ __all__ = [
     "Plan",
     "PruneResult",
     "PruneWeightsResult",
+    "QuantizeOptions",
+    "QuantizeResult",
     "RepairReport",
     "Report",
     "RunFailed",
@@ -168,6 +175,7 @@ __all__ = [
     "measure_latency",
     "prune_channels",
     "prune_weights",
+    "quantize",
     "recalibrate",
     "repair",
     "resume_pruning",

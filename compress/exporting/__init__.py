@@ -11,11 +11,12 @@ from compress.core.errors import InputError
 from compress.core.summary import Readable, Summary
 from compress.exporting.files import Exported, write_files
 from compress.measure import formats as figures
+from compress.model.inference import rounds_itself
 from compress.model.io import as_model
 from compress.plan import ONNX_FORMATS, ExportOptions
 from compress.plan.fields import require_choice
 from compress.plan.keywords import EXPORT
-from compress.plan.output import FORMATS
+from compress.plan.output import FORMATS, QAT
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -84,8 +85,9 @@ def export(
         model: A Keras model or the path of its file; open sizes become the data's.
         path: Of the file, ending in .tflite or .onnx, for one format; without such a suffix a
             stem: `<path>.<format>.tflite` is written for each format, and `<path>.json`.
-        format: "float32", "float16", "dynamic" (int8 weights), "int8", "sparse" (float32 without
-            the zeros), "onnx" or "onnx_int8"; default: `formats`, or what the suffix says.
+        format: "float32", "float16", "dynamic" (int8 weights), "int8", "int8-qat" (of what
+            `quantize` returns), "sparse" (float32 without the zeros), "onnx" or "onnx_int8";
+            default: `formats`, or what the suffix says.
         data: Examples that calibrate int8 and check the files: x alone is enough; of a data set
             training examples calibrate and validation examples check. None: files that need no
             calibration are checked on random inputs.
@@ -138,6 +140,11 @@ def export(
                 "x alone is enough."
             )
     loaded = as_model(model)
+    if QAT in paths and not rounds_itself(loaded):
+        raise InputError(
+            f"{QAT} must be of a model that learnt to compute in whole numbers. Received: the "
+            f"plain model '{loaded.name}'. Call quantize(model, data).export(path), or take int8."
+        )
     examples = (
         _random(loaded, seed)
         if data is None

@@ -11,6 +11,7 @@ from compress.core.errors import InputError
 from compress.exporting.conversions import convert
 from compress.exporting.refusals import explained
 from compress.exporting.traced import Convertible, Examples, Traced, read_examples
+from compress.plan.output import QAT
 
 if TYPE_CHECKING:
     import keras
@@ -32,7 +33,8 @@ def export_litert(
         path: Ends in `.tflite`.
         kind: "float32"; "float16": weights as half floats, computed in float32 on CPUs;
             "dynamic": weights in int8, activations quantized as they come; "int8": weights
-            (per channel), activations, input and output in int8; "sparse": float32, weights
+            (per channel), activations, input and output in int8; "int8-qat": the same by the
+            ranges of a model that rounds its values itself (`quantize`); "sparse": float32, weights
             with enough zeros without them: a smaller file, computed as fast as before (LiteRT
             unpacks it on x86).
         representative: Model inputs (n, ...), one array an input, that calibrate int8; required
@@ -118,6 +120,11 @@ def configured(converter: Any, kind: str, examples: Sequence[Any]) -> Any:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if kind == "float16":
         converter.target_spec.supported_types = [tf.float16]
+    if kind == QAT:
+        # ranges stand in the graph: nothing is calibrated, what has none stays in floats
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.inference_input_type = tf.int8
+        converter.inference_output_type = tf.int8
     if kind == "int8":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: examples

@@ -61,7 +61,8 @@ def _refusal(text: str, model: keras.Model | None = None) -> str:
             if match["kind"] not in kinds:
                 kinds.append(match["kind"])
     if not found:
-        return _MLIR.sub("", text).strip().splitlines()[0][:LONGEST] or "no reason given"
+        lines = _MLIR.sub("", text).strip().splitlines()
+        return lines[0][:LONGEST] if lines else "no reason given"
     parts = [f"{layer} needs {', '.join(kinds[:SHOWN])}" for layer, kinds in found.items()]
     more = f" and {len(parts) - SHOWN} more" if len(parts) > SHOWN else ""
     return f"{'; '.join(parts[:SHOWN])}{more}, which cannot be converted"

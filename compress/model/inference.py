@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from compress.model.internals import layers_inside
 from compress.model.walk import named_layers
 
 if TYPE_CHECKING:
@@ -42,15 +43,28 @@ def training_only(model: keras.Model) -> dict[str, Any]:
 
 @contextmanager
 def inference_alone(model: keras.Model) -> Iterator[None]:
-    """Lets layers that work in training alone pass their input on, while the context lasts."""
+    """Lets layers that work in training alone pass their input on, while the context lasts.
+
+    Layers that do for a file something else than for a model (`for_file`) do so.
+    """
     layers = list(training_only(model).values())
+    special = [layer for layer in layers_inside(model) if hasattr(layer, "for_file")]
     for layer in layers:
         layer.call = _passed_on
+    for layer in special:
+        layer.for_file = True
     try:
         yield
     finally:
         for layer in layers:
             del layer.call
+        for layer in special:
+            layer.for_file = False
+
+
+def rounds_itself(model: keras.Model) -> bool:
+    """Tells whether a model rounds its values as integers do; see `compress.quantization`."""
+    return any(getattr(layer, "is_range", False) for layer in layers_inside(model))
 
 
 def left_out(model: keras.Model) -> tuple[str, ...]:

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     import keras
 
     from compress.distillation import DistillResult
-    from compress.prune.weights import WeightPruner
-    from compress.train import TrainResult
+    from compress.train import Hook, TrainResult
     from compress.train.last import LastEpoch
 
 
@@ -38,7 +37,7 @@ class Tuner:
     trained: list[int] = field(default_factory=list)
 
     def tune(
-        self, student: keras.Model, text: str, hooks: Sequence[WeightPruner]
+        self, student: keras.Model, text: str, hooks: Sequence[Hook]
     ) -> tuple[TrainResult, float, list[str]]:
         """Returns the training, the teachers' main validation quality and notes."""
         from compress.distillation import distill

@@ -22,6 +22,7 @@ from compress.pipeline.files import Variant, judged_files, with_baseline
 from compress.pipeline.graphs import keep_graphs
 from compress.pipeline.prepared import Prepared
 from compress.pipeline.prune_and_train import prune_and_train
+from compress.pipeline.quantized import quantized_files
 from compress.run.compressed import Artifact, Compressed
 from compress.run.directory import LOG, RunFolder
 from compress.run.epochs import note_epoch
@@ -84,6 +85,13 @@ def compress_stage(
         reasons += missing
     if not all(files):
         raise RunFailed(" ".join([f"No file could be made of '{name}':", *reasons]))
+    if work.plan.qat:
+        variant = Variant(pruned.model, small, name, "pruned", pruned.weights.sparsity)
+        made, missing = quantized_files(
+            variant, work, folder, dense.teachers.each, unfinished, val_learnt=val_learnt
+        )
+        files.append(made)
+        reasons += missing
     artifacts = with_baseline([item for made in files for item in made], work.plan)
     write_decisions(folder, artifacts, data)
     keep_graphs(folder, name, model, pruned.model, data)

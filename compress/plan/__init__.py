@@ -25,10 +25,12 @@ from compress.plan.output import (
     FORMATS,
     LITERT_FORMATS,
     ONNX_FORMATS,
+    QAT,
     ExportOptions,
     LatencyOptions,
 )
 from compress.plan.pattern import PatternSpec
+from compress.plan.quantize import QuantizeOptions
 from compress.plan.ramp import Ramp
 from compress.plan.target import Target
 from compress.plan.teacher import AUTO, TeacherChoice
@@ -77,7 +79,9 @@ __all__ = [
     "POOLINGS",
     "PRUNED_TOO",
     "PatternSpec",
+    "QAT",
     "Plan",
+    "QuantizeOptions",
     "Ramp",
     "SALIENCIES",
     "SCHEDULES",
@@ -104,6 +108,7 @@ class Plan:
     channels: ChannelOptions = field(default_factory=ChannelOptions)
     weights: WeightOptions = field(default_factory=WeightOptions)
     distill: DistillOptions = field(default_factory=DistillOptions)
+    quantize: QuantizeOptions = field(default_factory=QuantizeOptions)
     export: ExportOptions = field(default_factory=ExportOptions)
     latency: LatencyOptions = field(default_factory=LatencyOptions)
     seed: int = option(
@@ -143,12 +148,23 @@ class Plan:
         (), "--plugins", "modules to import first, with commas: they register plug-ins of yours"
     )
 
+    @property
+    def qat(self) -> bool:
+        """Whether a file of whole numbers is trained for."""
+        return self.quantize.qat or QAT in self.export.formats
+
     def __post_init__(self) -> None:
         settle(self)
         import_plugins(self.plugins)
         for name in self.log:
             LOGS.require(name)
         require_choice("device", self.device, DEVICES)
+        require(
+            self.export.formats != (QAT,),
+            "formats",
+            f"name another format beside {QAT}: its file is held against the dense model's",
+            QAT,
+        )
         require(
             not (self.finetune.own_train_step and self.distill.teacher.files),
             "teacher",

@@ -161,6 +161,18 @@ DISTILL = Keywords(
     _DATA | _TUNING | {"distill.teacher", "data.task"},
     TRAINING,
 )
+QUANTIZE = Keywords(
+    "quantize",
+    Plan,
+    ("quantize", "distill", "finetune", "data"),
+    _DATA
+    | _TUNING
+    | {
+        "data.task", "distill.teacher", "distill.teacher_weights", "finetune.epochs",
+        "finetune.learning_rate", "finetune.own_train_step", "quantize.qat",
+    },
+    TRAINING,
+)  # fmt: skip
 EXPORT = Keywords("export", Plan, ("export",))
 COMPRESS_MODEL = Keywords("compress_model", Plan, without=frozenset({"data.source"}))
 BENCH = Keywords("bench", BenchPlan)
@@ -183,6 +195,7 @@ SHRINK = Keywords(
 )
 
 FUNCTIONS = [
-    PRUNE_CHANNELS, PRUNE_WEIGHTS, WEIGHT_PRUNER, DISTILL, EXPORT, COMPRESS_MODEL, BENCH, SHRINK
+    PRUNE_CHANNELS, PRUNE_WEIGHTS, WEIGHT_PRUNER, DISTILL, QUANTIZE, EXPORT, COMPRESS_MODEL, BENCH,
+    SHRINK,
 ]  # fmt: skip
 """All of them; `search.plan.keywords` adds those of a search."""

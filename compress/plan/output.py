@@ -9,7 +9,9 @@ from compress.core.plugins import RUNTIMES
 from compress.plan.fields import option, require, require_choice, settle
 from compress.plan.forms import Given, Names
 
-LITERT_FORMATS = ("float32", "float16", "dynamic", "int8", "sparse")
+QAT = "int8-qat"
+"""Of models that were trained as their file of whole numbers computes."""
+LITERT_FORMATS = ("float32", "float16", "dynamic", "int8", QAT, "sparse")
 ONNX_FORMATS = ("onnx", "onnx_int8")
 FORMATS = (*LITERT_FORMATS, *ONNX_FORMATS)
 
@@ -21,8 +23,9 @@ class ExportOptions:
     formats: Names = option(
         ("float32", "int8"),
         "--formats",
-        "LiteRT files: float32, float16, dynamic (int8 weights), int8, sparse (float32 without "
-        "the zeros of pruned models); ONNX files: onnx, onnx_int8 (pip install 'paretune[onnx]')",
+        "LiteRT files: float32, float16, dynamic (int8 weights), int8, int8-qat (as --qat: the "
+        "smaller model trained as the file computes), sparse (float32 without the zeros of pruned "
+        "models); ONNX files: onnx, onnx_int8 (pip install 'paretune[onnx]')",
     )
     calibration: int = option(
         200, "--calibration", "training examples that calibrate int8", least=1, most=1_000_000,

@@ -327,13 +327,110 @@ class DistillSettings(TypedDict, total=False):
     """MiB of teacher outputs to keep in memory; or 2GB, 2GiB. Default: 1024."""
 
 
+class QuantizeSettings(TypedDict, total=False):
+    """Keywords of `quantize`."""
+
+    normalize: str
+    """how inputs are scaled: standardize (per channel, by training statistics), unit (pixels to [0,
+    1]), symmetric (to [-1, 1]), center (minus the mean per channel), caffe or torch (ImageNet's
+    means, as in keras.applications), none; auto: standardize for new models; for a model that
+    exists what its run stored, else what scores best on validation data. Default: auto."""
+
+    val_fraction: float
+    """share of the training part to hold out where there is no validation part. Default: 0.15."""
+
+    metric: str
+    """the quality that judges; default: the task's first (accuracy, mean_iou, r2, ...); of several
+    outputs like box.r2; of a compiled model's metrics -NAME where less is better."""
+
+    label: Iterable[str]
+    """the column of a table, or the feature of records, that is the label; several with commas:
+    columns of one label, or a label for each of a model's outputs, by the outputs' names; default:
+    the one called label, y or target."""
+
+    resize: tuple[Count, Count] | None
+    """height and width that images of a folder or of records become of: 96,96; default: they must
+    have one size."""
+
+    skip_damaged: float
+    """share of a folder's images that may be skipped, where they are damaged; they are named.
+    Default: 0."""
+
+    optimizer: str
+    """optimizer of fine-tuning: sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw. Default:
+    adam."""
+
+    learning_rate_schedule: str
+    """how the learning rate of fine-tuning falls: constant, cosine, exponential. Default:
+    cosine."""
+
+    batch_size: Count
+    """examples per step of fine-tuning. Default: 128."""
+
+    weight_decay: float
+    """decoupled weight decay of kernels, in fine-tuning. Default: 0."""
+
+    label_smoothing: float
+    """share of each label that is moved to the other classes, in fine-tuning. Default: 0."""
+
+    class_weights: str
+    """none, or balanced: rare classes weigh more, in every training. Default: none."""
+
+    augment: Iterable[str]
+    """random changes of training images, in every training: flip (left to right), shift (by up to
+    an eighth); a teacher sees the same changed images."""
+
+    accumulate: Count
+    """batches whose gradients are averaged into one optimizer step. Default: 1."""
+
+    loss: str
+    """distillation loss on logits: kd, dkd, dist, none. Default: kd."""
+
+    temperature: Ramp | float | str
+    """softens both distributions; 8:2 goes from 8 to 2 during the training. Default: 4."""
+
+    weight: Ramp | float | str
+    """share of the teacher's term in the loss, in [0, 1]; 0:0.7@20% reaches 0.7 after a fifth.
+    Default: 0.7."""
+
+    hints: Iterable[str]
+    """distillation losses on features: fitnets, attention, similarity, relational."""
+
+    hint_weight: Ramp | float | str
+    """factor on each hint's own usual weight. Default: 1."""
+
+    pairs: Iterable[str | LayerPair | tuple[str, str]] | Mapping[str, str]
+    """layers to compare, student_layer=teacher_layer, with commas; default: by resolution and
+    depth."""
+
+    cache: str
+    """where the teacher's outputs are kept: memory, disk, off (it runs at every step), or auto:
+    memory up to --cache-limit, disk above; always off under --augment. Default: auto."""
+
+    cache_limit: Count
+    """MiB of teacher outputs to keep in memory; or 2GB, 2GiB. Default: 1024."""
+
+    epochs: Count
+    """epochs of that training; 0: ranges and kernels are calibrated alone. Default: 2."""
+
+    learning_rate: float
+    """its peak learning rate. Default: 0.0001."""
+
+    calibration: str
+    """where ranges begin: mse (what rounding and cutting off lose least by), minmax or percentile
+    (99.99 %). Default: mse."""
+
+    learned_ranges: bool
+    """ranges are trained with the weights; else they move with what passes. Default: False."""
+
+
 class ExportSettings(TypedDict, total=False):
     """Keywords of `export`."""
 
     formats: Iterable[str]
-    """LiteRT files: float32, float16, dynamic (int8 weights), int8, sparse (float32 without the
-    zeros of pruned models); ONNX files: onnx, onnx_int8 (pip install 'paretune[onnx]'). Default:
-    float32,int8."""
+    """LiteRT files: float32, float16, dynamic (int8 weights), int8, int8-qat (as --qat: the smaller
+    model trained as the file computes), sparse (float32 without the zeros of pruned models); ONNX
+    files: onnx, onnx_int8 (pip install 'paretune[onnx]'). Default: float32,int8."""
 
     calibration: Count
     """training examples that calibrate int8. Default: 200."""
@@ -570,10 +667,27 @@ class CompressModelSettings(TypedDict, total=False):
     cache_limit: Count
     """MiB of teacher outputs to keep in memory; or 2GB, 2GiB. Default: 1024."""
 
+    qat: bool
+    """train the smaller model on as its file of whole numbers computes (format int8-qat). Default:
+    False."""
+
+    qat_epochs: Count
+    """epochs of that training; 0: ranges and kernels are calibrated alone. Default: 2."""
+
+    qat_learning_rate: float
+    """its peak learning rate. Default: 0.0001."""
+
+    qat_calibration: str
+    """where ranges begin: mse (what rounding and cutting off lose least by), minmax or percentile
+    (99.99 %). Default: mse."""
+
+    qat_learned_ranges: bool
+    """ranges are trained with the weights; else they move with what passes. Default: False."""
+
     formats: Iterable[str]
-    """LiteRT files: float32, float16, dynamic (int8 weights), int8, sparse (float32 without the
-    zeros of pruned models); ONNX files: onnx, onnx_int8 (pip install 'paretune[onnx]'). Default:
-    float32,int8."""
+    """LiteRT files: float32, float16, dynamic (int8 weights), int8, int8-qat (as --qat: the smaller
+    model trained as the file computes), sparse (float32 without the zeros of pruned models); ONNX
+    files: onnx, onnx_int8 (pip install 'paretune[onnx]'). Default: float32,int8."""
 
     calibration: Count
     """training examples that calibrate int8. Default: 200."""
@@ -805,10 +919,27 @@ class ShrinkSettings(TypedDict, total=False):
     cache_limit: Count
     """MiB of teacher outputs to keep in memory; or 2GB, 2GiB. Default: 1024."""
 
+    qat: bool
+    """train the smaller model on as its file of whole numbers computes (format int8-qat). Default:
+    False."""
+
+    qat_epochs: Count
+    """epochs of that training; 0: ranges and kernels are calibrated alone. Default: 2."""
+
+    qat_learning_rate: float
+    """its peak learning rate. Default: 0.0001."""
+
+    qat_calibration: str
+    """where ranges begin: mse (what rounding and cutting off lose least by), minmax or percentile
+    (99.99 %). Default: mse."""
+
+    qat_learned_ranges: bool
+    """ranges are trained with the weights; else they move with what passes. Default: False."""
+
     formats: Iterable[str]
-    """LiteRT files: float32, float16, dynamic (int8 weights), int8, sparse (float32 without the
-    zeros of pruned models); ONNX files: onnx, onnx_int8 (pip install 'paretune[onnx]'). Default:
-    float32,int8."""
+    """LiteRT files: float32, float16, dynamic (int8 weights), int8, int8-qat (as --qat: the smaller
+    model trained as the file computes), sparse (float32 without the zeros of pruned models); ONNX
+    files: onnx, onnx_int8 (pip install 'paretune[onnx]'). Default: float32,int8."""
 
     calibration: Count
     """training examples that calibrate int8. Default: 200."""

@@ -24,6 +24,7 @@ STYLES = {
     ("dense", "int8"): ("#56B4E9", "s", "dense int8"),
     ("pruned", "float32"): ("#D55E00", "^", "pruned float32"),
     ("pruned", "int8"): ("#E69F00", "D", "pruned int8"),
+    ("pruned", "int8-qat"): ("#009E73", "P", "pruned int8, trained so"),
 }
 LOG_FROM = 4.0
 """Ratio of the largest to the smallest value from which an axis is logarithmic."""

@@ -249,10 +249,27 @@ class RunSettings(TypedDict, total=False):
     cache_limit: Count
     """MiB of teacher outputs to keep in memory; or 2GB, 2GiB. Default: 1024."""
 
+    qat: bool
+    """train the smaller model on as its file of whole numbers computes (format int8-qat). Default:
+    False."""
+
+    qat_epochs: Count
+    """epochs of that training; 0: ranges and kernels are calibrated alone. Default: 2."""
+
+    qat_learning_rate: float
+    """its peak learning rate. Default: 0.0001."""
+
+    qat_calibration: str
+    """where ranges begin: mse (what rounding and cutting off lose least by), minmax or percentile
+    (99.99 %). Default: mse."""
+
+    qat_learned_ranges: bool
+    """ranges are trained with the weights; else they move with what passes. Default: False."""
+
     formats: Iterable[str]
-    """LiteRT files: float32, float16, dynamic (int8 weights), int8, sparse (float32 without the
-    zeros of pruned models); ONNX files: onnx, onnx_int8 (pip install 'paretune[onnx]'). Default:
-    float32,int8."""
+    """LiteRT files: float32, float16, dynamic (int8 weights), int8, int8-qat (as --qat: the smaller
+    model trained as the file computes), sparse (float32 without the zeros of pruned models); ONNX
+    files: onnx, onnx_int8 (pip install 'paretune[onnx]'). Default: float32,int8."""
 
     calibration: Count
     """training examples that calibrate int8. Default: 200."""

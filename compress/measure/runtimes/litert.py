@@ -22,7 +22,7 @@ class LiteRT:
     suffixes: tuple[str, ...] = (".tflite",)
     formats: tuple[str, ...] = ("float32", "float16", "dynamic", "int8")
     maker = "compress.exporting.litert:file_for"
-    exported: tuple[str, ...] = ("float32", "float16", "dynamic", "int8", "sparse")
+    exported: tuple[str, ...] = ("float32", "float16", "dynamic", "int8", "int8-qat", "sparse")
     converter = ""
     library = "ai_edge_litert.interpreter"
 

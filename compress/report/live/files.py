@@ -13,10 +13,10 @@ from compress.report.standouts import standouts
 from compress.report.words import conditions, judged, other_runtimes
 from compress.task import ERRORS, in_units, is_share
 
-SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond"}
+SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "P": "cross"}
 """plotly's names of the plot's markers."""
 OTHERS = (
-    ("#009E73", "cross"),
+    ("#117733", "hexagon"),
     ("#CC79A7", "x"),
     ("#F0E442", "star"),
     ("#8A8F99", "triangle-down"),

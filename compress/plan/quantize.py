@@ -1,0 +1,42 @@
+"""Plan section: files of whole numbers, and the training that they are made by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from compress.plan.fields import option, require, require_choice, settle
+from compress.plan.training import EPOCHS_WHY, MOST_EPOCHS
+
+CALIBRATIONS = ("mse", "minmax", "percentile")
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """How a model learns to compute in whole numbers, and where its ranges begin."""
+
+    qat: bool = option(
+        False,
+        "--qat",
+        "train the smaller model on as its file of whole numbers computes (format int8-qat)",
+    )
+    epochs: int = option(
+        2, "--qat-epochs", "epochs of that training; 0: ranges and kernels are calibrated alone",
+        least=0, most=MOST_EPOCHS, why=EPOCHS_WHY,
+    )  # fmt: skip
+    learning_rate: float = option(1e-4, "--qat-learning-rate", "its peak learning rate")
+    calibration: str = option(
+        "mse",
+        "--qat-calibration",
+        "where ranges begin: mse (what rounding and cutting off lose least by), minmax or "
+        "percentile (99.99 %)",
+    )
+    learned_ranges: bool = option(
+        False,
+        "--qat-learned-ranges",
+        "ranges are trained with the weights; else they move with what passes",
+    )
+
+    def __post_init__(self) -> None:
+        settle(self)
+        require_choice("calibration of ranges", self.calibration, CALIBRATIONS)
+        require(self.learning_rate > 0, "qat_learning_rate", "be above 0", self.learning_rate)

@@ -1,0 +1,72 @@
+"""What all calls of a model that is being rebuilt share: names, ranges, and what stayed float."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from compress.quantization.layers.ranges import FakeQuant
+from compress.quantization.layers.state import State
+
+
+@dataclass(frozen=True)
+class Placed:
+    """How one call is computed.
+
+    Attributes:
+        layer: Its name, behind those of the models that it is nested in.
+        kind: Class of the layer or operation.
+        reason: Why it is computed in floats; "": it is computed in whole numbers.
+    """
+
+    layer: str
+    kind: str
+    reason: str = ""
+
+
+@dataclass(eq=False)
+class Building:
+    """Shared by all calls.
+
+    Attributes:
+        state: Of the model's layers.
+        learned: Ranges are trained.
+        placed: One record a call, in their order.
+        ranges: All layers of ranges, in the order in which they were made.
+    """
+
+    state: State
+    learned: bool = False
+    placed: list[Placed] = field(default_factory=list)
+    ranges: list[FakeQuant] = field(default_factory=list)
+    _names: Counter[str] = field(default_factory=Counter)
+
+    def name(self, wanted: str) -> str:
+        """Returns a name that no other layer has."""
+        wanted = wanted.replace("/", "_")
+        while True:
+            number = self._names[wanted]
+            self._names[wanted] += 1
+            found = f"{wanted}_{number}" if number else wanted
+            if not number or found not in self._names:
+                self._names[found] += 1 if number else 0
+                return found
+
+    def range(
+        self, name: str, fixed: tuple[float, float] | None = None, **settings: Any
+    ) -> FakeQuant:
+        """Makes the layer of a range; see `FakeQuant` for the settings."""
+        made = FakeQuant(
+            self.state,
+            fixed=fixed,
+            learned=self.learned,
+            name=self.name(f"{name}_range"),
+            **settings,
+        )
+        self.ranges.append(made)
+        return made
+
+    def note(self, layer: str, operation: Any, reason: str = "") -> None:
+        """Takes down how a call is computed."""
+        self.placed.append(Placed(layer, type(operation).__name__, reason))

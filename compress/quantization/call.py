@@ -1,0 +1,273 @@
+"""One call of a layer, as its rule sees it: what it may do with values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from compress.quantization.kernels import AffineKernel
+from compress.quantization.layers.kernels import QuantizedKernel
+from compress.quantization.layers.leaky import LeakySlopes
+from compress.quantization.layers.others import Applied, Inside
+from compress.quantization.values import Sum, Value
+
+if TYPE_CHECKING:
+    from compress.model.program import Node
+    from compress.quantization.building import Building
+    from compress.quantization.kernels import Kernel
+
+Function = Callable[..., Any]
+Shaped = Callable[..., "tuple[int | None, ...]"]
+
+
+@dataclass(eq=False)
+class Call:
+    """A call and the values of its inputs.
+
+    Attributes:
+        node: In the model's program.
+        path: Its name, behind those of the models that it is nested in.
+        inputs: Values.
+        users: How many calls read each output.
+        building: What the whole model shares.
+    """
+
+    node: Node
+    path: str
+    inputs: list[Value]
+    users: list[int]
+    building: Building
+
+    @property
+    def layer(self) -> Any:
+        """The layer or operation."""
+        return self.node.operation
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Of the first output, as the model has it, the batch axis included."""
+        return tuple(self.node.outputs[0].shape)
+
+    def shape_of(self, place: int) -> tuple[int | None, ...]:
+        """Returns the shape of an input, as the model has it."""
+        return tuple(self.node.inputs[place].shape)
+
+    # -- what a call may make of values ---------------------------------------------------------
+
+    def kernel(self, kernel: Kernel, value: Value) -> Value:
+        """Returns what a kernel makes of a value, before an activation."""
+        settled, building, name = self.on_grid(value), self.building, self.path
+
+        def made(norm: Any) -> Any:
+            layer = QuantizedKernel(
+                building.state, kernel, settled.grid, norm, name=building.name(name)
+            )
+            return layer(settled.tensor)
+
+        def folded(norm: Any) -> Sum:
+            return Sum(lambda: made(norm))
+
+        return self._made(Sum(lambda: made(None), folds=folded))
+
+    def folded(self, value: Value, norm: Any) -> Value | None:
+        """Returns a sum with a batch normalization in its kernel; None: it cannot be folded."""
+        if value.sum is None or value.sum.folds is None or not value.alone:
+            return None
+        return self._made(value.sum.folds(norm))
+
+    def rectified(self, value: Value, function: Function, cap: float | None = None) -> Value:
+        """Returns what a ReLU makes of a value: it is fused with what comes before, if it can be.
+
+        Args:
+            value: Its input.
+            function: Of a symbolic tensor.
+            cap: Where it ends: the range ends there, and the function need not.
+        """
+        before = value.sum
+        if before is not None and before.fuses and value.alone:
+            return self._made(Sum(lambda: function(before.make()), fuses=False, cap=cap))
+        tensor = self.on_grid(value).tensor
+        return self._made(Sum(lambda: function(tensor), fuses=False, cap=cap))
+
+    def summed(self, function: Function, *values: Value, fuses: bool = True) -> Value:
+        """Returns what integer arithmetic makes of values: it has a range of its own.
+
+        Args:
+            function: Of symbolic tensors.
+            values: Brought to their grids first.
+            fuses: A ReLU behind it is part of it.
+        """
+        tensors = [self.on_grid(value).tensor for value in values]
+        return self._made(Sum(lambda: function(*tensors), fuses=fuses))
+
+    def prescribed(self, function: Function, value: Value, low: float, high: float) -> Value:
+        """Returns what a function makes of a value, whose range the runtime prescribes."""
+        tensor = self.on_grid(value).tensor
+        return self._made(Sum(lambda: function(tensor), fuses=False, fixed=(low, high)))
+
+    def leaky(self, value: Value, slope: float) -> Value:
+        """Returns what a leaky ReLU makes of a value, with a range of its own."""
+        settled, building = self.on_grid(value), self.building
+        made = building.range(self.path)
+        layer = LeakySlopes(
+            building.state, slope, settled.grid, made, name=building.name(self.path)
+        )
+        return Value(self.path, self.users[0], made(layer(settled.tensor)), made)
+
+    def same(
+        self, function: Function, *values: Value, rounds: bool = False, away: bool = False
+    ) -> list[Value]:
+        """Returns what an operation makes of values that keeps their grid.
+
+        Args:
+            function: Of symbolic tensors, to one or a list.
+            values: Brought to one grid first: their ranges are tied.
+            rounds: The results have to be rounded to that grid anew.
+            away: Ties are rounded away from 0 then.
+        """
+        settled = [self.on_grid(value) for value in values]
+        if len({_fixed(value) for value in settled}) > 1:
+            settled = [self._own_range(value) for value in settled]
+        first = settled[0].grid
+        for other in settled[1:]:
+            if first.fixed is None:
+                first.tie(other.grid)
+        made = function(*[value.tensor for value in settled])
+        results = list(made) if isinstance(made, (list, tuple)) else [made]
+        found = []
+        for place, tensor in enumerate(results):
+            layer = self.building.range(self.path, first.fixed, rounds=rounds, away=away)
+            if first.fixed is None:
+                first.tie(layer)
+            found.append(Value(self.path, self.users[place], layer(tensor), layer))
+        return found
+
+    def passed(self, value: Value, function: Function | None = None) -> Value:
+        """Returns a value that inference leaves as it is.
+
+        Args:
+            value: Of an input.
+            function: What training does with it; default: nothing.
+        """
+        if function is None:
+            value.users += self.users[0] - 1
+            return value
+        if value.sum is not None:
+            self.on_grid(value)
+        return Value(self.path, self.users[0], function(value.tensor), value.range,
+                     whole=value.whole)  # fmt: skip
+
+    def step_in_float(self, function: Function, value: Value, reason: str) -> Value:
+        """Returns what a function makes of a value in floats, and says why.
+
+        Args:
+            function: Of a symbolic tensor.
+            value: On its grid, or a float.
+            reason: Why it is not computed in whole numbers.
+        """
+        self.building.note(self.path, self.layer, reason)
+        return Value(self.path, self.users[0], function(self.settled(value).tensor))
+
+    def in_float(self, reason: str) -> list[Value]:
+        """Makes the call as it is, in floats, and says why."""
+        import keras
+
+        self.building.note(self.path, self.layer, reason)
+        tensors = [
+            value.tensor if value.whole else self.settled(value).tensor for value in self.inputs
+        ]
+        made = keras.tree.flatten(self.itself(*tensors))
+        return [
+            Value(self.path, users, tensor, whole=not _is_real(tensor))
+            for tensor, users in zip(made, self.users, strict=True)
+        ]
+
+    def whole_numbers(self) -> list[Value]:
+        """Makes the call as it is: it computes shapes, indices or booleans."""
+        import keras
+
+        made = keras.tree.flatten(self.itself(*[self.settled(v).tensor for v in self.inputs]))
+        return [
+            Value(self.path, users, tensor, whole=True)
+            for tensor, users in zip(made, self.users, strict=True)
+        ]
+
+    # -- layers of the new model ---------------------------------------------------------------
+
+    def itself(self, *tensors: Any) -> Any:
+        """Makes the call as the model does, with other tensors for its inputs."""
+        import keras
+
+        args, kwargs = self.node.arguments(tensors)
+        operation = self.layer
+        if isinstance(operation, keras.layers.Layer):
+            name = self.building.name(operation.name)
+            if name != operation.name:  # another call of it, or another layer of that name
+                operation = Inside(operation, name=name)
+        return operation(*args, **kwargs)
+
+    def applied(self, function: Function, shape: Shaped | None = None, what: str = "") -> Function:
+        """Returns a function of tensors as a layer.
+
+        Args:
+            function: Without weights.
+            shape: Of its output; default: the first input's.
+            what: Ends the layer's name.
+        """
+        name = self.building.name(f"{self.path}_{what}" if what else self.path)
+        return Applied(function, shape, name=name)
+
+    # -- grids ---------------------------------------------------------------------------------
+
+    def settled(self, value: Value) -> Value:
+        """Brings a sum to its grid; a float stays one."""
+        return self.on_grid(value) if value.sum is not None else value
+
+    def on_grid(self, value: Value) -> Value:
+        """Brings a value to a grid of its own, unless it is on one."""
+        if value.range is not None or value.whole:
+            return value
+        fixed, cap = (None, None) if value.sum is None else (value.sum.fixed, value.sum.cap)
+        tensor = value.tensor if value.sum is None else value.sum.make()
+        value.range = self.building.range(value.name, fixed, cap=cap)
+        value.tensor, value.sum = value.range(tensor), None
+        value.plain = tensor if fixed is not None else None
+        return value
+
+    def _own_range(self, value: Value) -> Value:
+        """Returns a value whose range can be tied: one that is prescribed is brought to another."""
+        if value.grid.fixed is None:
+            return value
+        # a second range right behind the first is more than the converter knows
+        name = self.building.name(f"{value.name}_copied")
+        kernel = AffineKernel(None, partial(_unchanged, int(value.tensor.shape[-1])))
+        copied = QuantizedKernel(self.building.state, kernel, value.grid, name=name)
+        tensor = copied(value.tensor)
+        layer = self.building.range(value.name)
+        return Value(value.name, 1, layer(tensor), layer)
+
+    def _made(self, sum: Sum) -> Value:
+        return Value(self.path, self.users[0], sum=sum)
+
+
+def brought(building: Building, values: Sequence[Value], node: Any = None) -> list[Value]:
+    """Brings the values that a model returns to their grids."""
+    call = Call(node, "output", [], [1], building)
+    return [call.on_grid(value) for value in values]
+
+
+def _unchanged(channels: int) -> tuple[Any, Any]:
+    """Returns a scale and an offset that change nothing."""
+    import tensorflow as tf
+
+    return tf.ones((channels,)), tf.zeros((channels,))
+
+
+def _fixed(value: Value) -> tuple[float, float] | None:
+    return None if value.range is None else value.range.fixed
+
+
+def _is_real(tensor: Any) -> bool:
+    return "float" in str(tensor.dtype)

@@ -1,0 +1,110 @@
+"""Calls of layers with kernels, computed as integers will: folded, then rounded by channel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from compress.quantization.kernels import Kernel
+from compress.quantization.layers.ranges import FakeQuant
+from compress.quantization.layers.state import State
+
+LEVELS = 127
+"""Whole numbers of a weight on either side of 0."""
+SMALLEST = 1e-9
+"""Largest weight of a channel at least: a channel of zeros needs a scale too."""
+
+
+class QuantizedKernel(keras.layers.Layer):  # type: ignore[misc]
+    """Computes what a layer does before its activation, with a kernel of whole numbers.
+
+    Batch normalization behind the layer is folded into its kernel and bias first, with the
+    statistics that it has: they stay as they are, scale and offset learn.
+
+    The layer's own weights are used, not copies: training this trains them.
+
+    Args:
+        state: Of the model.
+        kernel: Of a layer.
+        source: Range of the input: with the kernel's scales it gives the bias its steps.
+        norm: A `BatchNormalization` behind it, or None.
+
+    Shapes:
+        As the layer's.
+
+    Reference:
+        Krishnamoorthi 2018, "Quantizing deep convolutional networks for efficient inference",
+        section 3.2.2, with the moving statistics from the first step on.
+    """
+
+    def __init__(
+        self, state: State, kernel: Kernel, source: FakeQuant, norm: Any = None, **settings: Any
+    ) -> None:
+        super().__init__(**settings)
+        self.state, self.kernel_of, self.norm = state, kernel, norm
+        self.layer = kernel.layer
+        self._source = (source,)  # its owner is the model: a layer of this one it is not
+        self.for_file = False
+        self.built = True
+
+    def folded(self) -> tuple[Any, Any]:
+        """Returns kernel (..., channels) and bias (channels,) with the normalization in them."""
+        kernel, bias = self.kernel_of.value(), self.kernel_of.bias()
+        if self.norm is None:
+            return kernel, bias
+        scale, offset = normalization(self.norm)
+        bias = offset if bias is None else offset + bias * scale
+        return kernel * self.kernel_of.by_channel(scale), bias
+
+    def largest(self, kernel: Any) -> Any:
+        """Returns the largest weight of each channel, (channels,), or of all, ()."""
+        sizes = tf.abs(tf.stop_gradient(kernel))
+        if self.kernel_of.scale_by_channel:
+            sizes = tf.reduce_max(tf.reshape(sizes, (-1, kernel.shape[-1])), axis=0)
+        else:
+            sizes = tf.reduce_max(sizes)
+        return tf.maximum(sizes, SMALLEST)
+
+    def rounded(self, kernel: Any, largest: Any) -> Any:
+        """Returns a kernel on the grids of its channels."""
+        if self.kernel_of.scale_by_channel:
+            return tf.quantization.fake_quant_with_min_max_vars_per_channel(
+                kernel, -largest, largest, narrow_range=True
+            )
+        return tf.quantization.fake_quant_with_min_max_vars(
+            kernel, -largest, largest, narrow_range=True
+        )
+
+    def rounded_bias(self, bias: Any, largest: Any) -> Any:
+        """Returns a bias in steps of input scale times kernel scale, as 32 bits hold it."""
+        low, high = self._source[0].bounds()
+        step = (high - low) / 255.0 * largest / LEVELS
+        return bias + tf.stop_gradient(tf.round(bias / step) * step - bias)
+
+    def call(self, inputs: Any) -> Any:
+        """Computes with the rounded kernel."""
+        kernel, bias = self.folded()
+        if self.state.quantizes:
+            largest = self.largest(kernel)
+            kernel = self.rounded(kernel, largest)
+            if bias is not None and not self.for_file:
+                bias = self.rounded_bias(bias, largest)
+        return self.kernel_of.apply(inputs, kernel, bias, for_file=self.for_file)
+
+    def compute_output_spec(self, inputs: Any) -> Any:
+        """Says what the layer itself would make."""
+        shape = self.kernel_of.output_shape(tuple(inputs.shape))
+        return keras.KerasTensor(shape, inputs.dtype)
+
+
+def normalization(layer: Any) -> tuple[Any, Any]:
+    """Returns a batch normalization as (scale, offset) of channels, by its moving statistics."""
+    scale = tf.math.rsqrt(tf.convert_to_tensor(layer.moving_variance.value) + layer.epsilon)
+    if layer.scale:
+        scale *= tf.convert_to_tensor(layer.gamma.value)
+    offset = -tf.convert_to_tensor(layer.moving_mean.value) * scale
+    if layer.center:
+        offset += tf.convert_to_tensor(layer.beta.value)
+    return scale, offset

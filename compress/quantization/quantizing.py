@@ -1,0 +1,292 @@
+"""`quantize`: from a trained model to one that computes in whole numbers, and its file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.core.errors import InputError
+from compress.core.summary import Readable, Summary
+from compress.data import Dataset, Unlabelled
+from compress.data.unlabelled import drawn_inputs
+from compress.model.io import as_model
+from compress.plan import QAT, DistillOptions, TrainSettings
+from compress.plan.keywords import QUANTIZE
+from compress.plan.quantize import QuantizeOptions
+from compress.quantization import report
+from compress.quantization.building import Placed
+from compress.train.given import as_examples, dataset_for
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    import keras
+
+    from compress.core.device import Device
+    from compress.exporting import ExportedFiles
+    from compress.plan.settings import QuantizeSettings
+    from compress.quantization.twin import Twin
+    from compress.train import EpochRecord, Hook, TrainResult
+
+CALIBRATED = 512
+"""Training examples that ranges begin with."""
+
+
+@dataclass(frozen=True, repr=False)
+class QuantizeResult(Readable):
+    """A model that learnt to compute in whole numbers.
+
+    Attributes:
+        model: The plain model with the weights that were learnt, in floats.
+        quantized: Computes as its file does, a step of the output's grid apart at most; `export`
+            it as "int8-qat".
+        placed: How each call of a layer is computed, in the model's order.
+        training: How it went; None: ranges were calibrated alone.
+        calibration: Where ranges began.
+        notes: Warnings.
+    """
+
+    model: keras.Model
+    quantized: keras.Model
+    placed: tuple[Placed, ...]
+    training: TrainResult | None
+    calibration: str
+    data: Dataset | Unlabelled
+    notes: tuple[str, ...] = ()
+
+    def export(self, path: str | Path) -> ExportedFiles:
+        """Writes the file of whole numbers and checks it against `quantized`.
+
+        Args:
+            path: Ends in .tflite.
+
+        Raises:
+            RunFailed: The converter refused the model or crashed.
+        """
+        from compress.exporting import export
+
+        return export(self.quantized, path, format=QAT, data=self.data)
+
+    def screen(self) -> Summary:
+        """Returns what is worth a screen."""
+        lines = [report.told(self.placed), f"ranges from examples ({self.calibration})"]
+        if self.training is not None:
+            lines.append(self.training.told())
+        floats = report.in_floats(self.placed)
+        return Summary(
+            f"'{self.model.name}' in whole numbers",
+            tuple(lines),
+            ("In floats", "class", "why") if floats else (),
+            floats,
+            self.notes,
+        )
+
+
+def quantize(
+    model: keras.Model | str | Path,
+    data: Any,
+    options: QuantizeOptions | None = None,
+    *,
+    val: Any = None,
+    task: str | None = None,
+    distill: DistillOptions | bool | None = None,
+    finetune: TrainSettings | None = None,
+    device: Device | str | None = None,
+    seed: int = 0,
+    **settings: Unpack[QuantizeSettings],
+) -> QuantizeResult:
+    """Trains a model as its file of whole numbers computes, with the model itself as teacher.
+
+    Fake quantization is placed by rules over the model's calls: kernels by channel, with the
+    batch normalization behind them folded in, activations behind what is fused with them. Zeros
+    of a pruned model stay zeros. What cannot be computed in whole numbers stays in floats and is
+    named, with the reason.
+
+    Args:
+        model: A functional model or a built Sequential, or the path of a file; it stays as it is.
+        data: (x, y), a stream, a `Dataset` or what `--data` takes, see `as_dataset`; x alone where
+            nothing is trained (`epochs=0`).
+        options: Epochs, learning rate, calibration, ranges; keywords go over it.
+        val: The validation part beside arrays or a stream; default: split off by `seed`.
+        task: What labels mean, where they do not tell; see `as_dataset`.
+        distill: How the float model teaches; keywords go over it. False: labels alone.
+        finetune: How to train otherwise; keywords go over it.
+        device: "auto", "cpu", "gpu", or from `compress.core.device.setup`.
+        seed: Of the batch order, of what calibrates and of the split, at least 0.
+        **settings: Fields of `QuantizeOptions` (epochs, learning_rate, calibration,
+            learned_ranges), of `DistillOptions`, of `TrainSettings` (optimizer, batch_size, ...),
+            and how data by name or path are split and scaled.
+
+    Shapes:
+        x: (n, ...), as the model takes them, sizes known; y: see `as_dataset`.
+
+    Returns:
+        The model in floats, and as its file computes.
+
+    Raises:
+        InputError: The model does not fit the data, is no graph or of open sizes, rounds its
+            values already, or makes NaN of the examples.
+        TrainingDiverged: The loss became NaN or infinite.
+
+    Example:
+        >>> small = quantize(model, (x, y), epochs=2)
+        >>> files = small.export(folder / "m.tflite")
+        >>> files[0].format, files[0].agreement > 0.95
+        ('int8-qat', True)
+
+    Reference:
+        Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
+        Integer-Arithmetic-Only Inference"; folding: Krishnamoorthi 2018, "Quantizing deep
+        convolutional networks for efficient inference", section 3.2.2, with moving statistics.
+    """
+    from compress.core.device import as_device
+
+    options = QUANTIZE.section("quantize", options, QuantizeOptions, settings)
+    recipe = QUANTIZE.section("finetune", finetune, TrainSettings, settings)
+    given = None if isinstance(distill, bool) else distill
+    teaching = QUANTIZE.section("distill", given, DistillOptions, settings)
+    path = Path(model) if isinstance(model, (str, Path)) else None
+    dense = as_model(model)
+    if options.epochs:
+        how = QUANTIZE.sorted(settings).get("data", {})
+        data = dataset_for(dense, data, path=path, val=val, task=task, seed=seed, **how)
+    else:
+        data = as_examples(data, model=dense, path=path, seed=seed)
+    made = Quantizing(dense, data, options, seed=seed)
+    if options.epochs:
+        made.train(
+            recipe,
+            teaching if distill is not False else None,
+            device=as_device(device),
+        )
+    return made.result()
+
+
+class Quantizing:
+    """One model on its way to whole numbers.
+
+    Args:
+        dense: It stays as it is.
+        data: Its training part calibrates and trains.
+        options: Epochs, calibration, ranges.
+        seed: Of what calibrates, and of the batch order.
+        on_progress: Called with (text, share that is done).
+
+    Raises:
+        InputError: See `quantize`.
+    """
+
+    def __init__(
+        self,
+        dense: keras.Model,
+        data: Dataset | Unlabelled,
+        options: QuantizeOptions,
+        *,
+        seed: int = 0,
+        on_progress: Callable[[str, float], None] | None = None,
+    ) -> None:
+        from compress.model.copies import copy_model, float32_model, sized_model, with_indices
+        from compress.model.heads import check_shapes, sizes_for
+        from compress.model.ports import listed
+        from compress.quantization.calibration import calibrate
+        from compress.quantization.twin import twin_of
+
+        check_shapes(dense, data)
+        _check_plain(dense)
+        self.dense, self.data, self.options, self.seed = dense, data, options, seed
+        sized = sized_model(float32_model(dense), sizes_for(dense, data.input_shapes))
+        self.student = with_indices(copy_model(sized))
+        self.twin: Twin = twin_of(self.student, learned=options.learned_ranges)
+        self.training: TrainResult | None = None
+        self.notes: list[str] = []
+        inputs = listed(self.student, drawn_inputs(data, CALIBRATED, seed))
+
+        def told(share: float) -> None:
+            if on_progress is not None:
+                on_progress("calibrating ranges", share)
+
+        calibrate(self.twin, inputs, options.calibration, told)
+
+    def train(
+        self,
+        recipe: TrainSettings,
+        teaching: DistillOptions | None,
+        *,
+        device: Device,
+        hooks: Sequence[Hook] = (),
+        checkpoint: Path | None = None,
+        cache_folder: Path | None = None,
+        on_epoch: Callable[[int, int, EpochRecord], None] | None = None,
+        on_progress: Callable[[str, float], None] | None = None,
+    ) -> TrainResult:
+        """Trains the twin, and with it the student.
+
+        Args:
+            recipe: How; epochs and learning rate are those of the options.
+            teaching: How the dense model teaches; None: labels alone.
+            device: From `compress.core.device.setup`.
+            hooks: That act meanwhile.
+            checkpoint, cache_folder, on_epoch, on_progress: See `compress.distillation.distill`.
+        """
+        from compress.distillation import distill
+        from compress.quantization.zeros import HeldZeros
+        from compress.train import train
+
+        assert isinstance(self.data, Dataset)
+        recipe = replace(
+            recipe, epochs=self.options.epochs, learning_rate=self.options.learning_rate
+        )
+        zeros = HeldZeros(self.student)
+        common: dict[str, Any] = {
+            "device": device,
+            "seed": self.seed,
+            "hooks": [*hooks, zeros],
+            "checkpoint": checkpoint,
+            "on_epoch": on_epoch,
+        }
+        try:
+            if teaching is None:
+                self.training = train(self.twin.model, self.data, recipe, **common)
+            else:
+                taught = distill(
+                    self.twin.model,
+                    self.dense,
+                    self.data,
+                    teaching,
+                    finetune=recipe,
+                    cache_folder=cache_folder,
+                    on_progress=on_progress,
+                    **common,
+                )
+                self.training = taught.training
+                self.notes += taught.notes
+        finally:
+            zeros.release()
+        return self.training
+
+    def result(self) -> QuantizeResult:
+        """Returns the models as they are now."""
+        from compress.model.copies import copy_model
+
+        return QuantizeResult(
+            copy_model(self.student),
+            self.twin.served,
+            self.twin.placed,
+            self.training,
+            self.options.calibration,
+            self.data,
+            tuple(self.notes),
+        )
+
+
+def _check_plain(model: keras.Model) -> None:
+    """Refuses a model that rounds its values already."""
+    from compress.model.inference import rounds_itself
+
+    if rounds_itself(model):
+        raise InputError(
+            f"Model '{model.name}' must be plain to be quantized. Received: one that rounds its "
+            "values already. Give the model that it was made of."
+        )
