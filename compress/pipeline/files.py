@@ -57,7 +57,8 @@ def judged_files(
     Returns:
         What was made, and for each format that could not be made the reason.
     """
-    formats = tuple(kind for kind in work.plan.export.formats if kind != QAT)
+    # that file is made later; where nothing else is asked for, it is held against float32
+    formats = tuple(kind for kind in work.plan.export.formats if kind != QAT) or ("float32",)
     if variant.kind == "dense" and formats != ("sparse",):
         # nothing to leave out of a file without zeros
         formats = tuple(kind for kind in formats if kind != "sparse")

@@ -160,12 +160,6 @@ class Plan:
             LOGS.require(name)
         require_choice("device", self.device, DEVICES)
         require(
-            self.export.formats != (QAT,),
-            "formats",
-            f"name another format beside {QAT}: its file is held against the dense model's",
-            QAT,
-        )
-        require(
             not (self.finetune.own_train_step and self.distill.teacher.files),
             "teacher",
             "be none where the model's own train_step trains",

@@ -78,7 +78,7 @@ class Call:
         return self._made(value.sum.folds(norm))
 
     def rectified(self, value: Value, function: Function, cap: float | None = None) -> Value:
-        """Returns what a ReLU makes of a value: it is fused with what comes before, if it can be.
+        """Returns what a ReLU makes of a value: fused with what comes before, or on its grid.
 
         Args:
             value: Its input.
@@ -88,8 +88,10 @@ class Call:
         before = value.sum
         if before is not None and before.fuses and value.alone:
             return self._made(Sum(lambda: function(before.make()), fuses=False, cap=cap))
-        tensor = self.on_grid(value).tensor
-        return self._made(Sum(lambda: function(tensor), fuses=False, cap=cap))
+        if cap is not None:
+            tensor = self.on_grid(value).tensor
+            return self._made(Sum(lambda: function(tensor), fuses=False, cap=cap))
+        return self.same(function, value)[0]
 
     def summed(self, function: Function, *values: Value, fuses: bool = True) -> Value:
         """Returns what integer arithmetic makes of values: it has a range of its own.

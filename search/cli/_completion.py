@@ -9,6 +9,7 @@ from compress.core.device import DEVICES
 from compress.core.plugins import CRITERIA, HINTS, LOGIT_LOSSES, LOGS, RUNTIMES, SOURCES, TASKS
 from compress.plan.bench import BENCH_FORMATS
 from compress.plan.distill import NO_LOSS
+from compress.plan.quantize import CALIBRATIONS
 from compress.task import qualities
 from search.plan import COSTS
 from search.plan.stopping import RULES
@@ -46,6 +47,7 @@ VALUES: dict[str, Names] = {
     "distill_loss": lambda: (*LOGIT_LOSSES, NO_LOSS),
     "hints": HINTS.names,
     "teacher_cache": lambda: plans.CACHES,
+    "qat_calibration": lambda: CALIBRATIONS,
     "formats": lambda: plans.FORMATS,
     "runtimes": RUNTIMES.names,
     "log": LOGS.names,

@@ -27,6 +27,7 @@ SECTIONS = {
     "weights": "Pruning weights",
     "finetune": "Fine-tuning",
     "distill": "Teacher",
+    "quantize": "Whole numbers",
     "export": "Exported files",
     "latency": "Timing",
 }

@@ -267,9 +267,9 @@ class RunSettings(TypedDict, total=False):
     """ranges are trained with the weights; else they move with what passes. Default: False."""
 
     formats: Iterable[str]
-    """LiteRT files: float32, float16, dynamic (int8 weights), int8, int8-qat (as --qat: the smaller
-    model trained as the file computes), sparse (float32 without the zeros of pruned models); ONNX
-    files: onnx, onnx_int8 (pip install 'paretune[onnx]'). Default: float32,int8."""
+    """LiteRT files: float32, float16, dynamic (int8 weights), int8, int8-qat (see --qat), sparse
+    (float32 without zeros); ONNX files: onnx, onnx_int8 (pip install 'paretune[onnx]'). Default:
+    float32,int8."""
 
     calibration: Count
     """training examples that calibrate int8. Default: 200."""

@@ -69,7 +69,7 @@ class FakeQuant(keras.layers.Layer):  # type: ignore[misc]
         self.cap, self.away = cap, away
         self.for_file = False
         self.moving = not learned
-        self._tie = _Tie([self])
+        self.ties = _Tie([self])
         if fixed is None:
             kept: dict[str, Any] = {"shape": (), "trainable": learned}
             self.low = self.add_weight(name="low", initializer="zeros", **kept)
@@ -78,20 +78,20 @@ class FakeQuant(keras.layers.Layer):  # type: ignore[misc]
     @property
     def tied(self) -> tuple[FakeQuant, ...]:
         """All layers of one range, this one among them."""
-        return tuple(self._tie.layers)
+        return tuple(self.ties.layers)
 
     def tie(self, other: FakeQuant) -> None:
         """Makes two ranges one; neither may be fixed."""
-        if self._tie is not other._tie:
-            self._tie.layers += other._tie.layers
-            for layer in other._tie.layers:
-                layer._tie = self._tie
+        if self.ties is not other.ties:
+            self.ties.layers += other.ties.layers
+            for layer in other.ties.layers:
+                layer.ties = self.ties
 
     def bounds(self) -> tuple[Any, Any]:
         """Returns minimum and maximum: at most 0, and at least 0."""
         if self.fixed is not None:
             return tf.constant(self.fixed[0]), tf.constant(self.fixed[1])
-        parts = self._tie.layers
+        parts = self.ties.layers
         low = tf.reduce_min([tf.convert_to_tensor(part.low.value) for part in parts])
         high = tf.reduce_max([tf.convert_to_tensor(part.high.value) for part in parts])
         low = tf.minimum(low, 0.0)

@@ -12,7 +12,7 @@ UNIT = (0.0, 255 / 256)
 """Range of a softmax or sigmoid in LiteRT: steps of 1/256 from 0 on."""
 SYMMETRIC = (-1.0, 127 / 128)
 """Range of a tanh in LiteRT: steps of 1/128 on both sides of 0."""
-TABLES = ("elu", "gelu")
+TABLES = ("gelu",)
 
 """What LiteRT's integer kernels look up, or compute from a step's number alone."""
 RECTIFIERS = ("relu", "relu6")

@@ -42,9 +42,9 @@ def leaky(call: Call) -> Value:
 
 
 @layer_rule("ELU")
-def table(call: Call) -> Value:
-    """Looked up, step by step."""
-    return call.summed(call.itself, call.inputs[0], fuses=False)
+def exponential(call: Call) -> list[Value]:
+    """In floats."""
+    return call.in_float("the converter makes no integer operation of it")
 
 
 @layer_rule("Softmax")
@@ -98,7 +98,7 @@ def leaky_operation(call: Call) -> Value:
     return call.leaky(call.inputs[0], float(call.layer.negative_slope))
 
 
-@operation_rule("Gelu", "Elu")
+@operation_rule("Gelu")
 def table_operation(call: Call) -> Value:
     """Looked up, step by step."""
     return call.summed(call.itself, call.inputs[0], fuses=False)

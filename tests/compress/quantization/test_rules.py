@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from compress.quantization.rules import floats, merging, names, rule_for
+from compress.quantization.rules import activations, floats, merging, names, rule_for
 from compress.quantization.rules.shaping import in_training_alone
 from tests.compress.quantization.equal import compared, made_twin
 from tests.compress.quantization.graphs import scatter
@@ -91,9 +91,7 @@ RULES: dict[str, tuple[tuple[int, ...], Made]] = {
     "ops.Transpose": (ROWS, lambda x: L.Dense(3)(ops.transpose(x, (0, 2, 1)))),
 }  # fmt: skip
 NO_REFERENCE: dict[str, tuple[tuple[int, ...], Made]] = {
-    "ELU": (IMAGE, L.ELU()),
     "RepeatVector": (ROW, lambda x: L.Dense(3)(L.RepeatVector(3)(x))),
-    "ops.Elu": (ROWS, ops.elu),
 }
 """LiteRT's reference kernels lack these; the default ones do not."""
 MORE: dict[str, tuple[tuple[int, ...], Made]] = {
@@ -111,6 +109,12 @@ MORE: dict[str, tuple[tuple[int, ...], Made]] = {
         L.Conv2D(4, 1)(x))),
 }  # fmt: skip
 
+FLOATS = (
+    activations.exponential, floats.recurrent, floats.by_example, merging.in_floats,
+)  # fmt: skip
+TIES = {"ops.Matmul": 0.02, "bilinear": 0.01}
+"""Share of outputs that may be a step away, where the runtime rounds in a way of its own."""
+
 
 def built(name: str, shape: tuple[int, ...], make: Made) -> Any:
     keras.utils.set_random_seed(0)
@@ -120,32 +124,32 @@ def built(name: str, shape: tuple[int, ...], make: Made) -> Any:
     return model
 
 
-def checked(model: Any, folder: Path, *, reference: bool = True) -> None:
+def checked(name: str, model: Any, folder: Path, *, reference: bool = True) -> None:
     twin, inputs = made_twin(model)
     assert [call.reason for call in twin.placed if call.reason] == []
     found = compared(twin, inputs, folder, reference=reference)
     for kernels, result in found.items():
         assert result.floats == [], kernels
     # default kernels: to the bit, but for sums that lie on a tie; reference kernels round twice
-    assert found["default"].worst <= 1
-    assert (found["default"].steps != 0).mean() < 2e-3
+    assert found["default"].worst <= (1 if name in RULES else 2)
+    assert (found["default"].steps != 0).mean() < TIES.get(name, 5e-4)
     if reference:
         assert found["reference"].within_one > 0.995
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_one_rule(name: str, tmp_path: Path) -> None:
-    checked(built(name, *RULES[name]), tmp_path)
+    checked(name, built(name, *RULES[name]), tmp_path)
 
 
 @pytest.mark.parametrize("name", NO_REFERENCE)
 def test_a_rule_that_reference_kernels_lack(name: str, tmp_path: Path) -> None:
-    checked(built(name, *NO_REFERENCE[name]), tmp_path, reference=False)
+    checked(name, built(name, *NO_REFERENCE[name]), tmp_path, reference=False)
 
 
 @pytest.mark.parametrize("name", MORE)
 def test_what_rules_do_together(name: str, tmp_path: Path) -> None:
-    checked(built(name, *MORE[name]), tmp_path)
+    checked(name, built(name, *MORE[name]), tmp_path)
 
 
 def test_every_rule_is_tried() -> None:
@@ -153,7 +157,7 @@ def test_every_rule_is_tried() -> None:
     alone = {name for name in left if rule_of(name) is in_training_alone}
     floating = {
         name for name in left
-        if rule_of(name) in (floats.recurrent, floats.by_example, merging.in_floats)
+        if rule_of(name) in FLOATS
     }  # fmt: skip
     assert left - alone - floating == {"ops.Flip"}
 

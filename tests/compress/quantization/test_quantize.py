@@ -1,0 +1,188 @@
+"""`quantize`: what it trains, what it leaves alone, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import compress
+from compress.core.errors import InputError
+from compress.data import Dataset
+from compress.measure.runtimes import session_for
+from compress.plan import QuantizeOptions, TrainSettings
+from compress.train import train
+from compress.train.predict import quality_of
+
+L = keras.layers
+
+
+@pytest.fixture
+def rows_net() -> Any:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4,))
+    x = L.Dense(16, use_bias=False, name="first")(inputs)
+    x = L.BatchNormalization(name="norm")(x)
+    x = L.ReLU(name="relu")(x)
+    x = L.Dense(12, activation="relu", name="middle")(x)
+    return keras.Model(inputs, L.Dense(3, activation="softmax", name="last")(x), name="rows")
+
+
+@pytest.fixture
+def learnt(rows_net: Any, blobs: Dataset, cpu: Any) -> Any:
+    train(rows_net, blobs, TrainSettings(epochs=20, batch_size=32), device=cpu)
+    return rows_net
+
+
+def weights_of(model: Any) -> list[Any]:
+    return [weight.copy() for weight in model.get_weights()]
+
+
+def test_it_trains_and_leaves_the_model_as_it_was(
+    learnt: Any, blobs: Dataset, tmp_path: Path
+) -> None:
+    before = weights_of(learnt)
+    made = compress.quantize(learnt, blobs, epochs=3, batch_size=32, learning_rate=1e-3)
+    for one, two in zip(before, learnt.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert [type(layer) for layer in made.model.layers] == [type(x) for x in learnt.layers]
+    assert [layer.name for layer in made.model.layers] == [x.name for x in learnt.layers]
+    moved = [
+        not np.array_equal(a, b) for a, b in zip(before, made.model.get_weights(), strict=True)
+    ]
+    names = [weight.path for weight in made.model.weights]
+    # statistics stay, for they are in the kernels
+    assert {name for name, changed in zip(names, moved, strict=True) if not changed} == {
+        "norm/moving_mean", "norm/moving_variance",
+    }  # fmt: skip
+    assert made.training is not None
+    assert made.training.val["accuracy"] >= quality_of(learnt, blobs, "val")["accuracy"] - 0.02
+    (file,) = made.export(tmp_path / "rows.tflite")
+    assert (file.format, file.agreement) == ("int8-qat", 1.0)
+    session = session_for(file.path)
+    assert [info.dtype for info in (*session.inputs, *session.outputs)] == ["int8", "int8"]
+    about = json.loads((tmp_path / "rows.json").read_text())
+    assert about["class_names"] == ["a", "b", "c"]
+    assert "3 calls" not in str(made)
+    assert "all 5 calls are computed in whole numbers" in str(made)
+
+
+def test_the_plain_model_is_what_the_twin_computes_with(learnt: Any, blobs: Dataset) -> None:
+    made = compress.quantize(learnt, blobs, epochs=1, batch_size=32)
+    x = blobs.inputs("val")
+    plain = np.asarray(made.model(x, training=False))
+    whole = np.asarray(made.quantized(x, training=False))
+    assert np.abs(plain - whole).max() < 0.1
+    assert np.mean(plain.argmax(-1) == whole.argmax(-1)) > 0.95
+
+
+def test_examples_alone_calibrate(learnt: Any, blobs: Dataset) -> None:
+    made = compress.quantize(learnt, blobs.inputs("train"), epochs=0)
+    assert made.training is None
+    for one, two in zip(weights_of(learnt), made.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_zeros_of_a_pruned_model_stay(learnt: Any, blobs: Dataset, tmp_path: Path) -> None:
+    small = compress.prune_weights(learnt, sparsity=0.75, include=["ends"]).model
+    zeros = {
+        weight.path: weight.numpy() == 0 for weight in small.weights if "kernel" in weight.path
+    }
+    made = compress.quantize(small, blobs, epochs=2, batch_size=32, learning_rate=1e-2)
+    for weight in made.model.weights:
+        if weight.path in zeros:
+            assert not weight.numpy()[zeros[weight.path]].any(), weight.path
+            assert zeros[weight.path].mean() > 0.7
+            assert weight.constraint is None
+    (file,) = made.export(tmp_path / "m.tflite")
+    counts = compress.count_macs(file.path)
+    assert counts.nonzero < 0.5 * counts.params
+
+
+def test_learned_ranges_are_trained(learnt: Any, blobs: Dataset) -> None:
+    still = compress.quantize(learnt, blobs, epochs=0)
+    made = compress.quantize(
+        learnt, blobs, epochs=2, batch_size=32, learning_rate=1e-2, learned_ranges=True
+    )
+
+    def ends(result: Any) -> list[float]:
+        return [float(w.numpy()) for w in result.quantized.weights if w.path.endswith("high")]
+
+    assert len(ends(made)) == len(ends(still))
+    assert any(abs(a - b) > 1e-3 for a, b in zip(ends(made), ends(still), strict=True))
+
+
+def test_labels_alone(learnt: Any, blobs: Dataset) -> None:
+    made = compress.quantize(learnt, blobs, epochs=1, distill=False, batch_size=32)
+    assert made.training is not None
+
+
+def test_what_stays_in_floats_is_named(blobs: Dataset, tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4,))
+    x = L.Dense(8, name="first")(inputs)
+    x = L.LayerNormalization(name="by_example")(x)
+    x = L.Lambda(lambda v: v * 2.0, output_shape=(8,), name="own")(x)
+    model = keras.Model(inputs, L.Dense(3, activation="softmax")(x), name="mixed")
+    made = compress.quantize(model, blobs, epochs=0)
+    floats = {call.layer: call.reason for call in made.placed if call.reason}
+    assert set(floats) == {"by_example", "own"}
+    assert "own statistics" in floats["by_example"]
+    assert "no rule" in floats["own"]
+    (file,) = made.export(tmp_path / "m.tflite")
+    assert file.agreement > 0.97
+
+
+def test_nested_models_and_shared_layers(blobs: Dataset, tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    shared = L.Dense(4, activation="relu", name="shared")
+    inner_input = keras.Input((4,))
+    inner = keras.Model(inner_input, L.Dense(4, name="other")(shared(inner_input)), name="inner")
+    inputs = keras.Input((4,))
+    x = inner(inputs)
+    x = L.Add()([shared(x), inner(x)])
+    model = keras.Model(inputs, L.Dense(3, activation="softmax")(x), name="nested")
+    made = compress.quantize(model, blobs, epochs=1, batch_size=32)
+    assert [call.layer for call in made.placed][:2] == ["inner/shared", "inner/other"]
+    (file,) = made.export(tmp_path / "m.tflite")
+    assert file.agreement == 1.0
+
+
+# -- bad input -------------------------------------------------------------------------------
+
+
+def test_a_quantized_model_is_refused(learnt: Any, blobs: Dataset) -> None:
+    made = compress.quantize(learnt, blobs, epochs=0)
+    with pytest.raises(InputError, match="rounds its values already"):
+        compress.quantize(made.quantized, blobs, epochs=0)
+
+
+def test_a_plain_model_has_no_such_file(learnt: Any, blobs: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"quantize\(model, data\)"):
+        compress.export(learnt, tmp_path / "m.tflite", format="int8-qat", data=blobs)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"epochs": -1}, "qat_epochs"),
+        ({"learning_rate": 0.0}, "qat_learning_rate"),
+        ({"calibration": "mean"}, "mse"),
+        ({"sparsity": 0.5}, "prune_weights"),
+        ({"qat": True}, "qat"),
+    ],
+)
+def test_bad_options(learnt: Any, blobs: Dataset, settings: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        compress.quantize(learnt, blobs, **settings)
+
+
+def test_nan_weights_are_named(learnt: Any, blobs: Dataset) -> None:
+    learnt.get_layer("middle").bias.assign(np.full(12, np.nan, np.float32))
+    with pytest.raises(InputError, match="middle"):
+        compress.quantize(learnt, blobs, QuantizeOptions(epochs=0))

@@ -1,0 +1,133 @@
+"""Ranges against arithmetic done by hand, and calibration against NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from compress.core.errors import InputError
+from compress.quantization.calibration import BINS, METHODS, _Seen, calibrate
+from compress.quantization.layers.ranges import MOMENTUM, FakeQuant
+from compress.quantization.layers.state import State
+from compress.quantization.twin import twin_of
+
+
+def ranged(low: float, high: float, **settings: Any) -> FakeQuant:
+    layer = FakeQuant(State(), **settings)
+    layer.set(low, high)
+    return layer
+
+
+def test_values_are_rounded_to_256_steps() -> None:
+    # -1 to 1.55: 255 steps of 0.01, 0 is the hundredth
+    layer = ranged(-1.0, 1.55)
+    x = np.array([[-2.0, -1.0, -0.004, 0.004, 0.006, 0.1234, 1.55, 9.0]], np.float32)
+    found = np.asarray(layer(x))
+    np.testing.assert_allclose(found, [[-1, -1, 0, 0, 0.01, 0.12, 1.55, 1.55]], atol=1e-6)
+
+
+def test_zero_is_always_a_step() -> None:
+    layer = ranged(0.3, 2.0)
+    assert float(layer.bounds()[0]) == 0.0
+    layer = ranged(-0.013, 1.0)
+    assert float(np.asarray(layer(np.zeros((1, 1), np.float32)))[0, 0]) == 0.0
+
+
+def test_tied_ranges_are_one() -> None:
+    one, two, three = ranged(-1, 1), ranged(-0.5, 4), ranged(-3, 0)
+    one.tie(two)
+    three.tie(one)
+    assert set(map(id, one.tied)) == set(map(id, three.tied)) == {id(one), id(two), id(three)}
+    for layer in (one, two, three):
+        assert [float(bound) for bound in layer.bounds()] == [-3.0, 4.0]
+
+
+def test_a_range_ends_at_its_cap() -> None:
+    layer = ranged(0, 8, cap=1.5)
+    assert float(np.asarray(layer(np.full((1, 1), 7.0, np.float32)))[0, 0]) == 1.5
+    layer.state.quantizes = False
+    assert float(np.asarray(layer(np.full((1, 1), 7.0, np.float32)))[0, 0]) == 1.5
+
+
+def test_ranges_move_in_training_alone() -> None:
+    layer = ranged(-1, 1)
+    x = np.array([[-3.0, 2.0]], np.float32)
+    layer(x, training=False)
+    assert [float(bound) for bound in layer.bounds()] == [-1.0, 1.0]
+    layer(x, training=True)
+    low, high = (float(bound) for bound in layer.bounds())
+    assert low == pytest.approx(-MOMENTUM - 3 * (1 - MOMENTUM))
+    assert high == pytest.approx(MOMENTUM + 2 * (1 - MOMENTUM))
+
+
+def test_learned_ranges_have_gradients() -> None:
+    layer = ranged(-1, 1, learned=True)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(tf.constant([[-3.0, 0.2, 5.0, 6.0]]), training=True))
+    low, high = tape.gradient(loss, [layer.low.value, layer.high.value])
+    # of what is cut off each moves with its end: one below, two above
+    assert (float(low), float(high)) == (1.0, 2.0)
+
+
+def test_ties_go_away_from_zero_where_pooling_rounds_so() -> None:
+    # steps of 1, 0 is the whole number -28: 2.5 is -25.5, and 100.5 is 72.5
+    layer = ranged(-100, 155, away=True)
+    x = np.array([[2.5, 100.5, -10.5]], np.float32)
+    np.testing.assert_allclose(np.asarray(layer(x)), [[2.0, 101.0, -11.0]])
+    np.testing.assert_allclose(np.asarray(ranged(-100, 155)(x)), [[3.0, 101.0, -10.0]])
+
+
+def seen_of(values: Any) -> _Seen:
+    seen = _Seen()
+    seen.extend(values)
+    seen.add(values)
+    return seen
+
+
+def test_the_least_error_is_least() -> None:
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.normal(size=1_000_000), [14.0, -11.0]])
+
+    def error(low: float, high: float) -> float:
+        scale = (high - low) / 255
+        zero = np.round(-low / scale)
+        codes = np.clip(np.round(values / scale) + zero, 0, 255)
+        return float(np.mean(((codes - zero) * scale - values) ** 2))
+
+    seen = seen_of(values)
+    found = {name: error(*method(seen)) for name, method in METHODS.items()}
+    assert found["mse"] < 0.6 * found["minmax"]
+    best = min(
+        error(-low, high) for low in np.linspace(2, 11, 40) for high in np.linspace(2, 14, 40)
+    )
+    assert found["mse"] <= 1.1 * best
+    low, high = METHODS["percentile"](seen)
+    assert np.mean((values < low - 25 / BINS) | (values > high + 25 / BINS)) <= 2.2e-4
+
+
+def test_zeros_cost_nothing() -> None:
+    rng = np.random.default_rng(0)
+    values = np.abs(rng.normal(size=10_000))
+    many = np.concatenate([values, np.zeros(90_000)])
+    assert METHODS["mse"](seen_of(values)) == METHODS["mse"](seen_of(many))
+
+
+def test_extremes_of_what_passes() -> None:
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, keras.layers.Rescaling(2.0, 1.0)(inputs))
+    twin = twin_of(model)
+    calibrate(twin, [np.array([[-1.0, 0.5], [3.0, 0.0]], np.float32)], "minmax")
+    bounds = [[float(bound) for bound in layer.bounds()] for layer in twin.ranges]
+    assert bounds == [[-1.0, 3.0], [-1.0, 7.0]]
+
+
+def test_nan_is_named_where_it_arises() -> None:
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, keras.layers.Dense(2, name="broken")(inputs))
+    model.layers[1].kernel.assign(np.full((2, 2), np.nan, np.float32))
+    with pytest.raises(InputError, match="NaN or infinity at 'broken'"):
+        calibrate(twin_of(model), [np.ones((4, 2), np.float32)])
