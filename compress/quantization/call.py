@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from compress.quantization.kernels import AffineKernel
+from compress.quantization.kernels import Affine, AffineKernel
 from compress.quantization.layers.kernels import QuantizedKernel
 from compress.quantization.layers.leaky import LeakySlopes
-from compress.quantization.layers.others import Applied, Inside
+from compress.quantization.layers.others import Applied, Inside, WithConstant
 from compress.quantization.values import Sum, Value
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from compress.quantization.building import Building
     from compress.quantization.kernels import Kernel
 
+OPEN_SIZE = "a size is open"
 Function = Callable[..., Any]
 Shaped = Callable[..., "tuple[int | None, ...]"]
 
@@ -51,8 +52,9 @@ class Call:
         return tuple(self.node.outputs[0].shape)
 
     def shape_of(self, place: int) -> tuple[int | None, ...]:
-        """Returns the shape of an input, as the model has it."""
-        return tuple(self.node.inputs[place].shape)
+        """Returns the shape of an input; sizes that the model leaves open may be known here."""
+        tensor = self.inputs[place].tensor
+        return tuple((self.node.inputs[place] if tensor is None else tensor).shape)
 
     # -- what a call may make of values ---------------------------------------------------------
 
@@ -60,22 +62,24 @@ class Call:
         """Returns what a kernel makes of a value, before an activation."""
         settled, building, name = self.on_grid(value), self.building, self.path
 
-        def made(norm: Any) -> Any:
+        def made(behind: tuple[Affine, ...]) -> Any:
             layer = QuantizedKernel(
-                building.state, kernel, settled.grid, norm, name=building.name(name)
+                building.state, kernel, settled.grid, behind, name=building.name(name)
             )
             return layer(settled.tensor)
 
-        def folded(norm: Any) -> Sum:
-            return Sum(lambda: made(norm))
+        def summed(behind: tuple[Affine, ...]) -> Sum:
+            return Sum(lambda: made(behind), folds=lambda affine: summed((*behind, affine)))
 
-        return self._made(Sum(lambda: made(None), folds=folded))
+        return self._made(summed(()))
 
-    def folded(self, value: Value, norm: Any) -> Value | None:
-        """Returns a sum with a batch normalization in its kernel; None: it cannot be folded."""
-        if value.sum is None or value.sum.folds is None or not value.alone:
-            return None
-        return self._made(value.sum.folds(norm))
+    def scaled(self, value: Value, affine: Affine) -> Value:
+        """Returns a value scaled and shifted by channel: in the kernel before, if it can be."""
+        if value.sum is not None and value.sum.folds is not None and value.alone:
+            return self._made(value.sum.folds(affine))
+        if None in self.on_grid(value).tensor.shape[1:]:
+            return self.step_in_float(self.applied(affine.of), value, OPEN_SIZE)
+        return self.kernel(AffineKernel(affine), value)
 
     def rectified(self, value: Value, function: Function, cap: float | None = None) -> Value:
         """Returns what a ReLU makes of a value: fused with what comes before, or on its grid.
@@ -103,6 +107,21 @@ class Call:
         """
         tensors = [self.on_grid(value).tensor for value in values]
         return self._made(Sum(lambda: function(*tensors), fuses=fuses))
+
+    def with_constant(
+        self, function: Function, value: Value, constant: Callable[[], Any], layer: Any = None
+    ) -> Value:
+        """Returns what a value and a constant make, with a range of its own.
+
+        Args:
+            function: Of both, of the value's shape.
+            value: Brought to its grid first.
+            constant: Returns the constant, or a weight (graph code).
+            layer: Whose weight it is, or None.
+        """
+        held = self.building.range(f"{self.path}_constant")
+        name = self.building.name(f"{self.path}_with_constant")
+        return self.summed(WithConstant(function, constant, held, layer, name=name), value)
 
     def prescribed(self, function: Function, value: Value, low: float, high: float) -> Value:
         """Returns what a function makes of a value, whose range the runtime prescribes."""
@@ -244,7 +263,7 @@ class Call:
             return value
         # a second range right behind the first is more than the converter knows
         name = self.building.name(f"{value.name}_copied")
-        kernel = AffineKernel(None, partial(_unchanged, int(value.tensor.shape[-1])))
+        kernel = AffineKernel(Affine(None, partial(_unchanged, int(value.tensor.shape[-1]))))
         copied = QuantizedKernel(self.building.state, kernel, value.grid, name=name)
         tensor = copied(value.tensor)
         layer = self.building.range(value.name)
@@ -264,7 +283,7 @@ def _unchanged(channels: int) -> tuple[Any, Any]:
     """Returns a scale and an offset that change nothing."""
     import tensorflow as tf
 
-    return tf.ones((channels,)), tf.zeros((channels,))
+    return tf.ones((channels,)), None
 
 
 def _fixed(value: Value) -> tuple[float, float] | None:

@@ -10,10 +10,44 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """A scale and an offset by channel.
+
+    Attributes:
+        layer: Whose weights they are; None: of none.
+        terms: Returns scale and offset, (channels,) each; no offset is None (graph code).
+    """
+
+    layer: Any
+    terms: Callable[[], tuple[Any, Any]]
+
+    def of(self, x: Any) -> Any:
+        """Returns values scaled and shifted, in floats."""
+        scale, offset = self.terms()
+        return x * scale if offset is None else x * scale + offset
+
+
+def normalization(layer: Any) -> Affine:
+    """Returns a batch normalization by its moving statistics."""
+
+    def terms() -> tuple[Any, Any]:
+        import tensorflow as tf
+
+        scale = tf.math.rsqrt(_tensor(layer.moving_variance) + layer.epsilon)
+        if layer.scale:
+            scale *= _tensor(layer.gamma)
+        offset = -_tensor(layer.moving_mean) * scale
+        return scale, offset + _tensor(layer.beta) if layer.center else offset
+
+    return Affine(layer, terms)
 
 
 class Kernel(ABC):
@@ -31,6 +65,11 @@ class Kernel(ABC):
 
     def __init__(self, layer: Any) -> None:
         self.layer = layer
+
+    @property
+    def channels(self) -> int:
+        """How many channels its output has."""
+        return int(self.value().shape[-1])
 
     @abstractmethod
     def value(self) -> Any:
@@ -192,6 +231,11 @@ class TransposedKernel(Kernel):
 
     scale_by_channel = False
 
+    @property
+    def channels(self) -> int:
+        """How many channels its output has."""
+        return int(self.layer.filters)
+
     def value(self) -> Any:
         """Returns the kernel as it is, (height, width, channels, inputs)."""
         return _tensor(self.layer.kernel)
@@ -228,6 +272,12 @@ class MatrixKernel(Kernel):
         super().__init__(layer)
         self.axes = inputs
 
+    @property
+    def bias_by_position(self) -> bool:
+        """Whether the bias differs from position to position: it is no part of the kernel then."""
+        bias = getattr(self.layer, "bias", None)
+        return bias is not None and len(bias.shape) > len(self.layer.kernel.shape) - self.axes
+
     def value(self) -> Any:
         """Returns the kernel, (1, 1, inputs, channels)."""
         import tensorflow as tf
@@ -241,7 +291,7 @@ class MatrixKernel(Kernel):
         import tensorflow as tf
 
         bias = getattr(self.layer, "bias", None)
-        if bias is None:
+        if bias is None or self.bias_by_position:
             return None
         channels = tuple(self.layer.kernel.shape)[self.axes :]
         return tf.reshape(tf.broadcast_to(_tensor(bias), channels), (-1,))
@@ -259,18 +309,21 @@ class MatrixKernel(Kernel):
         made = _plus(tf.nn.conv2d(image, kernel, 1, "VALID"), bias)
         return tf.reshape(made, (-1, *_known(positions), *inner))
 
+    def output_shape(self, shape: Shape) -> Shape:
+        """Returns the shape of the output: Keras leaves some of it open."""
+        return (*shape[: len(shape) - self.axes], *tuple(self.layer.kernel.shape)[self.axes :])
+
 
 class AffineKernel(Kernel):
     """A scale and an offset by channel as a convolution by channels: exact in whole numbers.
 
     Args:
-        layer: Whose arithmetic it is.
-        terms: Returns scale and offset, (channels,) each (graph code).
+        affine: Both.
     """
 
-    def __init__(self, layer: Any, terms: Any) -> None:
-        super().__init__(layer)
-        self.terms = terms
+    def __init__(self, affine: Affine) -> None:
+        super().__init__(affine.layer)
+        self.terms = affine.terms
 
     def value(self) -> Any:
         """Returns the scales, (1, 1, 1, channels)."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from compress.quantization.kernels import Affine
     from compress.quantization.layers.ranges import FakeQuant
 
 
@@ -17,14 +18,15 @@ class Sum:
     Attributes:
         make: Returns the symbolic tensor; called once.
         fuses: A ReLU behind it is part of it.
-        folds: Takes a batch normalization and returns the sum with it; None: none can be folded.
+        folds: Takes a scale and an offset by channel and returns the sum with them in its kernel;
+            None: it has none.
         fixed: Range that the runtime prescribes.
         cap: Where its range ends at most.
     """
 
     make: Callable[[], Any]
     fuses: bool = True
-    folds: Callable[[Any], Sum] | None = None
+    folds: Callable[[Affine], Sum] | None = None
     fixed: tuple[float, float] | None = None
     cap: float | None = None
 

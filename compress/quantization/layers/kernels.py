@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from compress.quantization.kernels import Kernel
+from compress.quantization.kernels import Affine, Kernel
 from compress.quantization.layers.ranges import FakeQuant
 from compress.quantization.layers.state import State
 
@@ -29,7 +30,7 @@ class QuantizedKernel(keras.layers.Layer):  # type: ignore[misc]
         state: Of the model.
         kernel: Of a layer.
         source: Range of the input: with the kernel's scales it gives the bias its steps.
-        norm: A `BatchNormalization` behind it, or None.
+        behind: What is folded into it: scales and offsets by channel, in their order.
 
     Shapes:
         As the layer's.
@@ -40,23 +41,38 @@ class QuantizedKernel(keras.layers.Layer):  # type: ignore[misc]
     """
 
     def __init__(
-        self, state: State, kernel: Kernel, source: FakeQuant, norm: Any = None, **settings: Any
+        self,
+        state: State,
+        kernel: Kernel,
+        source: FakeQuant,
+        behind: Sequence[Affine] = (),
+        **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        self.state, self.kernel_of, self.norm = state, kernel, norm
-        self.layer = kernel.layer
+        self.state, self.kernel_of, self.behind = state, kernel, tuple(behind)
+        # whose weights are trained with this layer
+        self.layers = [part for part in (kernel.layer, *(one.layer for one in behind)) if part]
         self._source = (source,)  # its owner is the model: a layer of this one it is not
         self.for_file = False
         self.built = True
 
     def folded(self) -> tuple[Any, Any]:
-        """Returns kernel (..., channels) and bias (channels,) with the normalization in them."""
+        """Returns kernel and bias (channels,) with what is behind them folded in."""
         kernel, bias = self.kernel_of.value(), self.kernel_of.bias()
-        if self.norm is None:
-            return kernel, bias
-        scale, offset = normalization(self.norm)
-        bias = offset if bias is None else offset + bias * scale
-        return kernel * self.kernel_of.by_channel(scale), bias
+        for affine in self.behind:
+            # an output of several axes has its last one once for each of the others
+            scale, offset = (self._by_channel(part) for part in affine.terms())
+            kernel = kernel * self.kernel_of.by_channel(scale)
+            if bias is not None:
+                bias = bias * scale
+            if offset is not None:
+                bias = offset if bias is None else bias + offset
+        return kernel, bias
+
+    def _by_channel(self, part: Any) -> Any:
+        if part is None:
+            return None
+        return tf.tile(part, (self.kernel_of.channels // int(part.shape[0]),))
 
     def largest(self, kernel: Any) -> Any:
         """Returns the largest weight of each channel, (channels,), or of all, ()."""
@@ -97,14 +113,3 @@ class QuantizedKernel(keras.layers.Layer):  # type: ignore[misc]
         """Says what the layer itself would make."""
         shape = self.kernel_of.output_shape(tuple(inputs.shape))
         return keras.KerasTensor(shape, inputs.dtype)
-
-
-def normalization(layer: Any) -> tuple[Any, Any]:
-    """Returns a batch normalization as (scale, offset) of channels, by its moving statistics."""
-    scale = tf.math.rsqrt(tf.convert_to_tensor(layer.moving_variance.value) + layer.epsilon)
-    if layer.scale:
-        scale *= tf.convert_to_tensor(layer.gamma.value)
-    offset = -tf.convert_to_tensor(layer.moving_mean.value) * scale
-    if layer.center:
-        offset += tf.convert_to_tensor(layer.beta.value)
-    return scale, offset

@@ -61,6 +61,37 @@ class Applied(keras.layers.Layer):  # type: ignore[misc]
         return keras.KerasTensor(made, inputs[0].dtype)
 
 
+class WithConstant(keras.layers.Layer):  # type: ignore[misc]
+    """Combines values with a constant, or a weight, that is rounded to a grid of its own.
+
+    Args:
+        function: Of values and the constant.
+        constant: Returns it (graph code).
+        range: Of the constant.
+        layer: Whose weight it is, or None.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Any, Any], Any],
+        constant: Callable[[], Any],
+        range: FakeQuant,
+        layer: Any = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        self.function, self.constant, self.range, self.layer = function, constant, range, layer
+        self.built = True
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Combines them."""
+        return self.function(inputs, self.range(self.constant(), training=training))
+
+    def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
+        """Says that shapes stay."""
+        return keras.KerasTensor(inputs.shape, inputs.dtype)
+
+
 class QuantizedTable(keras.layers.Layer):  # type: ignore[misc]
     """Looks rows up in a table of whole numbers.
 

@@ -4,6 +4,7 @@
 from compress.quantization.rules import (
     activations,
     arithmetic,
+    attention,
     floats,
     kernels,
     merging,
@@ -22,6 +23,7 @@ __all__ = [
     "Rule",
     "activations",
     "arithmetic",
+    "attention",
     "floats",
     "kernels",
     "merging",

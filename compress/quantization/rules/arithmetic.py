@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from compress.quantization.call import Call
+from compress.quantization.kernels import Affine
 from compress.quantization.rules._base import operation_rule
 from compress.quantization.values import Value
 
@@ -11,10 +14,44 @@ Made = Value | list[Value]
 
 @operation_rule("Add", "Subtract", "Multiply")
 def between_tensors(call: Call) -> Made:
-    """With a range of its own."""
-    if len(call.inputs) != 2 or any(value.whole for value in call.inputs):
-        return call.in_float("one operand is a constant")
-    return call.summed(call.itself, *call.inputs)
+    """With a range of its own; of a constant operand, too."""
+    if any(value.whole for value in call.inputs):
+        return call.in_float("one operand is no real number")
+    if len(call.inputs) == 2:
+        return call.summed(call.itself, *call.inputs)
+    return with_constant(call)
+
+
+def with_constant(call: Call) -> Made:
+    """Combines a tensor with a number or an array of numbers, no larger than itself."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    operands = list(call.node.args[:2])
+    place = next(
+        (at for at, item in enumerate(operands) if not isinstance(item, keras.KerasTensor)), None
+    )
+    if len(operands) != 2 or place is None:
+        return call.in_float("its operands are not told apart")
+    try:
+        number = np.asarray(operands[place], np.float32)
+    except (TypeError, ValueError):
+        return call.in_float("one operand is no constant")
+    sizes = call.shape_of(0)[1:]
+    shape = (1, *(size for size in sizes if size is not None))
+    if None in sizes or np.broadcast_shapes(shape, number.shape) != shape:
+        return call.in_float("its constant is larger than its tensor")
+    name = type(call.layer).__name__
+    if number.size == 1 and name == "Multiply":
+        scale = np.full(shape[-1], float(number.reshape(())), np.float32)
+        return call.scaled(call.inputs[0], Affine(None, lambda: (tf.constant(scale), None)))
+    combine = {"Add": tf.add, "Subtract": tf.subtract, "Multiply": tf.multiply}[name]
+
+    def combined(x: Any, held: Any) -> Any:
+        return combine(held, x) if place == 0 else combine(x, held)
+
+    return call.with_constant(combined, call.inputs[0], lambda: tf.constant(number))
 
 
 @operation_rule("Matmul")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from compress.quantization.call import Call
+from typing import Any
+
+from compress.quantization.call import OPEN_SIZE, Call
 from compress.quantization.kernels import (
     DepthwiseKernel,
     ImageKernel,
@@ -16,7 +18,6 @@ from compress.quantization.values import Value
 
 Made = Value | list[Value]
 CHANNELS_FIRST = "channels come first: integer kernels want them last"
-OPEN_SIZE = "a size is open"
 
 
 @layer_rule("Conv1D", "Conv2D")
@@ -76,6 +77,8 @@ def dense(call: Call) -> Made:
 @layer_rule("EinsumDense")
 def einsum(call: Call) -> Made:
     """A matrix, where its equation multiplies the last axes of the input."""
+    import tensorflow as tf
+
     layer = call.layer
     summed = axes_summed(layer.equation, len(call.shape_of(0)))
     why = _not_usual(call)
@@ -84,7 +87,15 @@ def einsum(call: Call) -> Made:
     if why:
         return call.in_float(why)
     kernel = MatrixKernel(layer, summed)
-    return activated(call, call.kernel(kernel, call.inputs[0]), layer.activation)
+    if not kernel.bias_by_position:
+        return activated(call, call.kernel(kernel, call.inputs[0]), layer.activation)
+    made = call.kernel(kernel, call.inputs[0])
+    made.users = 1
+
+    def bias() -> Any:
+        return tf.convert_to_tensor(layer.bias.value)
+
+    return activated(call, call.with_constant(tf.add, made, bias, layer), layer.activation)
 
 
 def axes_summed(equation: str, rank: int) -> int:
@@ -135,6 +146,7 @@ def _not_usual(call: Call) -> str:
         return "it is called with a mask"
     if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
         return "LoRA and kernels that Keras has quantized are left as they are"
+    call.settled(call.inputs[0])  # its size is known then
     if None in call.shape_of(0)[1:]:
         return OPEN_SIZE
     return ""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from compress.quantization.call import Call
-from compress.quantization.kernels import AffineKernel
-from compress.quantization.layers.kernels import normalization
+from compress.quantization.call import OPEN_SIZE, Call
+from compress.quantization.kernels import Affine, normalization
 from compress.quantization.rules._base import layer_rule
 from compress.quantization.values import Value
 
@@ -21,12 +20,18 @@ def batch_normalization(call: Call) -> Made:
         return call.in_float("it is called with a mask")
     if layer.axis not in (-1, len(call.shape) - 1):
         return call.in_float("it normalizes another axis than the last")
-    folded = call.folded(call.inputs[0], layer)
-    if folded is not None:
-        return folded
-    if None in call.shape[1:]:
-        return call.in_float("a size is open")
-    return call.kernel(AffineKernel(layer, lambda: normalization(layer)), call.inputs[0])
+    return call.scaled(call.inputs[0], normalization(layer))
+
+
+@layer_rule("LayerScale")
+def branch_scale(call: Call) -> Made:
+    """Folded; behind anything but a kernel a convolution by channels."""
+    import tensorflow as tf
+
+    layer = call.layer
+    return call.scaled(
+        call.inputs[0], Affine(layer, lambda: (tf.convert_to_tensor(layer.gamma.value), None))
+    )
 
 
 @layer_rule("Rescaling")
@@ -35,8 +40,8 @@ def rescaling(call: Call) -> Made:
     import tensorflow as tf
 
     layer, channels = call.layer, call.shape[-1]
-    if channels is None or None in call.shape[1:]:
-        return call.in_float("a size is open")
+    if channels is None:
+        return call.in_float(OPEN_SIZE)
 
     def terms() -> tuple[Any, Any]:
         return tuple(
@@ -44,7 +49,7 @@ def rescaling(call: Call) -> Made:
             for value in (layer.scale, layer.offset)
         )
 
-    return call.kernel(AffineKernel(layer, terms), call.inputs[0])
+    return call.scaled(call.inputs[0], Affine(layer, terms))
 
 
 @layer_rule("Normalization")
@@ -53,8 +58,8 @@ def standardization(call: Call) -> Made:
     import tensorflow as tf
 
     layer, channels = call.layer, call.shape[-1]
-    if channels is None or None in call.shape[1:]:
-        return call.in_float("a size is open")
+    if channels is None:
+        return call.in_float(OPEN_SIZE)
     last = len(call.shape) - 1
     if layer.invert or any(axis not in (-1, last) for axis in _axes(layer)):
         return call.in_float("it normalizes another axis than the last")
@@ -69,7 +74,7 @@ def standardization(call: Call) -> Made:
             tf.broadcast_to(-mean / deviation, (channels,)),
         )
 
-    return call.kernel(AffineKernel(layer, terms), call.inputs[0])
+    return call.scaled(call.inputs[0], Affine(layer, terms))
 
 
 def _axes(layer: Any) -> tuple[int, ...]:
