@@ -51,7 +51,9 @@ def normalization(layer: Any) -> Affine:
 
 
 class Kernel(ABC):
-    """The kernel of a layer as that of a convolution.
+    """The kernel of a layer as that of a convolution of images.
+
+    A call is `restored(convolved(image(x), kernel) + bias, x)`.
 
     Args:
         layer: Built, channels last.
@@ -75,32 +77,44 @@ class Kernel(ABC):
     def value(self) -> Any:
         """Returns the kernel, (height, width, inputs, channels) (graph code)."""
 
-    @abstractmethod
-    def apply(self, x: Any, kernel: Any, bias: Any, *, for_file: bool = False) -> Any:
-        """Returns what the layer makes with a kernel and a bias (channels,) or None.
-
-        Args:
-            x: Input of the layer.
-            kernel: Shaped as `value`.
-            bias: (channels,), or None.
-            for_file: It is traced for a converter, not for a training.
-        """
-
     def bias(self) -> Any:
         """Returns the bias, (channels,), or None."""
         import tensorflow as tf
 
         if not self.layer.use_bias or self.layer.bias is None:
             return None
-        return tf.reshape(tf.convert_to_tensor(self.layer.bias.value), (-1,))
+        return tf.reshape(_tensor(self.layer.bias), (-1,))
 
     def by_channel(self, values: Any) -> Any:
         """Returns values of channels, (channels,), in a shape that multiplies the kernel."""
         return values
 
+    @abstractmethod
+    def image(self, x: Any) -> Any:
+        """Returns an input of the layer as images, (batch, height, width, inputs)."""
+
+    @abstractmethod
+    def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
+        """Returns the images that a kernel makes of images.
+
+        Args:
+            image: Of `image`.
+            kernel: Shaped as `value`.
+            for_file: It is traced for a converter, not for a training.
+        """
+
+    @abstractmethod
+    def restored(self, made: Any, x: Any) -> Any:
+        """Returns images in the shape of the layer's output.
+
+        Args:
+            made: Of `convolved`.
+            x: Input of the layer.
+        """
+
     def assign(self, kernel: Any) -> None:
         """Puts a kernel of `value`'s shape into the layer."""
-        self.layer.kernel.assign(_reshaped(kernel, tuple(self.layer.kernel.shape)))
+        _assign(self.layer.kernel, kernel)
 
     def output_shape(self, shape: Shape) -> Shape:
         """Returns the shape of the layer's output for one of its input."""
@@ -108,43 +122,56 @@ class Kernel(ABC):
         return made
 
 
-class ImageKernel(Kernel):
+class OfImages(Kernel):
+    """Of a convolution over images, or over time: images of height 1."""
+
+    def image(self, x: Any) -> Any:
+        """Returns the input, padded where no convolution does that."""
+        import tensorflow as tf
+
+        layer = self.layer
+        if layer.padding == "causal":
+            before = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
+            x = tf.pad(x, ((0, 0), (before, 0), (0, 0)))
+        return tf.expand_dims(x, 1) if layer.rank == 1 else x
+
+    def restored(self, made: Any, x: Any) -> Any:
+        """Returns what was made."""
+        import tensorflow as tf
+
+        return tf.squeeze(made, 1) if self.layer.rank == 1 else made
+
+    @property
+    def padding(self) -> str:
+        """As TensorFlow calls it."""
+        padding = self.layer.padding
+        return "VALID" if padding == "causal" else str(padding).upper()
+
+
+class ImageKernel(OfImages):
     """Of `Conv1D` and `Conv2D`, grouped ones too."""
 
     def value(self) -> Any:
         """Returns the kernel, as one of images."""
         return _of_images(_tensor(self.layer.kernel), self.layer.rank)
 
-    def apply(self, x: Any, kernel: Any, bias: Any, *, for_file: bool = False) -> Any:
+    def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
         """Convolves."""
         import keras
         import tensorflow as tf
 
         layer = self.layer
-        x, padding = _padded(layer, x)
-        image = _as_images(x, layer.rank)
+        strides, dilations = _both(layer.strides), _both(layer.dilation_rate)
         if layer.groups > 1 and not for_file:
             # a function that XLA compiles: TensorFlow's own has no gradients on a CPU
-            made = keras.ops.conv(
-                image,
-                kernel,
-                _both(layer.strides),
-                padding.lower(),
-                None,
-                _both(layer.dilation_rate),
-            )
-            return _as_before(_plus(made, bias), layer.rank)
-        made = tf.nn.convolution(
-            image,
-            kernel,
-            strides=_both(layer.strides),
-            padding=padding,
-            dilations=_both(layer.dilation_rate),
+            padding = self.padding.lower()
+            return keras.ops.conv(image, kernel, strides, padding, None, dilations)
+        return tf.nn.convolution(
+            image, kernel, strides=strides, padding=self.padding, dilations=dilations
         )
-        return _as_before(_plus(made, bias), layer.rank)
 
 
-class DepthwiseKernel(Kernel):
+class DepthwiseKernel(OfImages):
     """Of `DepthwiseConv1D` and `DepthwiseConv2D`, and the first of separable convolutions.
 
     Args:
@@ -168,30 +195,27 @@ class DepthwiseKernel(Kernel):
         """Returns the bias; of a separable convolution it is the second kernel's."""
         return super().bias() if self.name == "kernel" else None
 
-    def apply(self, x: Any, kernel: Any, bias: Any, *, for_file: bool = False) -> Any:
+    def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
         """Convolves each channel."""
         import tensorflow as tf
 
         layer = self.layer
-        x, padding = _padded(layer, x)
-        strides, dilations = _both(layer.strides), _both(layer.dilation_rate)
+        dilations = _both(layer.dilation_rate)
         # TensorFlow knows one stride for both axes: of a row of time the height is 1 anyway
-        stride = max(strides)
+        stride = max(_both(layer.strides))
         height, width, _, channels = kernel.shape
-        inputs = int(x.shape[-1])
-        made = tf.nn.depthwise_conv2d(
-            _as_images(x, layer.rank),
+        inputs = int(image.shape[-1])
+        return tf.nn.depthwise_conv2d(
+            image,
             tf.reshape(kernel, (height, width, inputs, channels // inputs)),
             strides=(1, stride, stride, 1),
-            padding=padding,
+            padding=self.padding,
             dilations=dilations if max(dilations) > 1 else None,
         )
-        return _as_before(_plus(made, bias), layer.rank)
 
     def assign(self, kernel: Any) -> None:
         """Puts a kernel into the layer."""
-        variable = getattr(self.layer, self.name)
-        variable.assign(_reshaped(kernel, tuple(variable.shape)))
+        _assign(getattr(self.layer, self.name), kernel)
 
     def output_shape(self, shape: Shape) -> Shape:
         """Returns the shape of what the convolution by channels makes."""
@@ -209,17 +233,27 @@ class PointwiseKernel(Kernel):
         """Returns the kernel, (1, 1, inputs, channels)."""
         return _of_images(_tensor(self.layer.pointwise_kernel), self.layer.rank)
 
-    def apply(self, x: Any, kernel: Any, bias: Any, *, for_file: bool = False) -> Any:
+    def image(self, x: Any) -> Any:
+        """Returns the input as it is: the first convolution has padded it."""
+        import tensorflow as tf
+
+        return tf.expand_dims(x, 1) if self.layer.rank == 1 else x
+
+    def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
         """Convolves."""
         import tensorflow as tf
 
-        made = tf.nn.conv2d(_as_images(x, self.layer.rank), kernel, 1, "VALID")
-        return _as_before(_plus(made, bias), self.layer.rank)
+        return tf.nn.conv2d(image, kernel, 1, "VALID")
+
+    def restored(self, made: Any, x: Any) -> Any:
+        """Returns what was made."""
+        import tensorflow as tf
+
+        return tf.squeeze(made, 1) if self.layer.rank == 1 else made
 
     def assign(self, kernel: Any) -> None:
         """Puts a kernel into the layer."""
-        variable = self.layer.pointwise_kernel
-        variable.assign(_reshaped(kernel, tuple(variable.shape)))
+        _assign(self.layer.pointwise_kernel, kernel)
 
     def output_shape(self, shape: Shape) -> Shape:
         """Returns the shape of the output for that of its input."""
@@ -246,17 +280,28 @@ class TransposedKernel(Kernel):
 
         return tf.reshape(values, (-1, 1))
 
-    def apply(self, x: Any, kernel: Any, bias: Any, *, for_file: bool = False) -> Any:
+    def image(self, x: Any) -> Any:
+        """Returns the input."""
+        return x
+
+    def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
         """Convolves."""
         import tensorflow as tf
 
         layer = self.layer
-        shape = self.output_shape(tuple(x.shape))
-        batch = tf.shape(x)[0] if shape[0] is None else shape[0]
-        made = tf.nn.conv2d_transpose(
-            x, kernel, (batch, *shape[1:]), strides=layer.strides, padding=layer.padding.upper()
+        shape = self.output_shape(tuple(image.shape))
+        batch = tf.shape(image)[0] if shape[0] is None else shape[0]
+        return tf.nn.conv2d_transpose(
+            image,
+            kernel,
+            (batch, *shape[1:]),
+            strides=layer.strides,
+            padding=layer.padding.upper(),
         )
-        return _plus(made, bias)
+
+    def restored(self, made: Any, x: Any) -> Any:
+        """Returns what was made."""
+        return made
 
 
 class MatrixKernel(Kernel):
@@ -296,18 +341,25 @@ class MatrixKernel(Kernel):
         channels = tuple(self.layer.kernel.shape)[self.axes :]
         return tf.reshape(tf.broadcast_to(_tensor(bias), channels), (-1,))
 
-    def apply(self, x: Any, kernel: Any, bias: Any, *, for_file: bool = False) -> Any:
-        """Multiplies, as a 1 x 1 convolution."""
+    def image(self, x: Any) -> Any:
+        """Returns the input's positions as those of an image."""
         import tensorflow as tf
 
         shape = tuple(x.shape)
-        positions = shape[1 : len(shape) - self.axes]
-        inner = tuple(self.layer.kernel.shape)[self.axes :]
-        rows = int(kernel.shape[2])
-        spatial = _spatial(positions)
-        image = tf.reshape(x, (-1, *spatial, rows))
-        made = _plus(tf.nn.conv2d(image, kernel, 1, "VALID"), bias)
-        return tf.reshape(made, (-1, *_known(positions), *inner))
+        rows = math.prod(self.layer.kernel.shape[: self.axes])
+        return tf.reshape(x, (-1, *_spatial(shape[1 : len(shape) - self.axes]), rows))
+
+    def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
+        """Multiplies, as a 1 x 1 convolution."""
+        import tensorflow as tf
+
+        return tf.nn.conv2d(image, kernel, 1, "VALID")
+
+    def restored(self, made: Any, x: Any) -> Any:
+        """Returns positions and axes of outputs as the layer has them."""
+        import tensorflow as tf
+
+        return tf.reshape(made, (-1, *self.output_shape(tuple(x.shape))[1:]))
 
     def output_shape(self, shape: Shape) -> Shape:
         """Returns the shape of the output: Keras leaves some of it open."""
@@ -335,21 +387,29 @@ class AffineKernel(Kernel):
         """Returns the offsets."""
         return self.terms()[1]
 
-    def assign(self, kernel: Any) -> None:
-        """Refuses: what is behind the scales is not said."""
-        raise NotImplementedError("scales are not assigned")
-
-    def apply(self, x: Any, kernel: Any, bias: Any, *, for_file: bool = False) -> Any:
-        """Scales and shifts each channel."""
+    def image(self, x: Any) -> Any:
+        """Returns the input's positions as those of an image."""
         import tensorflow as tf
 
         shape = tuple(x.shape)
-        channels = int(shape[-1])
-        image = tf.reshape(x, (-1, *_spatial(shape[1:-1]), channels))
-        made = tf.nn.depthwise_conv2d(
-            image, tf.reshape(kernel, (1, 1, channels, 1)), (1, 1, 1, 1), "VALID"
-        )
-        return tf.reshape(_plus(made, bias), (-1, *_known(shape[1:-1]), channels))
+        return tf.reshape(x, (-1, *_spatial(shape[1:-1]), shape[-1]))
+
+    def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
+        """Scales each channel."""
+        import tensorflow as tf
+
+        scales = tf.reshape(kernel, (1, 1, int(image.shape[-1]), 1))
+        return tf.nn.depthwise_conv2d(image, scales, (1, 1, 1, 1), "VALID")
+
+    def restored(self, made: Any, x: Any) -> Any:
+        """Returns what was made in the input's shape."""
+        import tensorflow as tf
+
+        return tf.reshape(made, (-1, *tuple(x.shape)[1:]))
+
+    def assign(self, kernel: Any) -> None:
+        """Refuses: what is behind the scales is not said."""
+        raise NotImplementedError("scales are not assigned")
 
     def output_shape(self, shape: Shape) -> Shape:
         """Returns the same shape."""
@@ -362,10 +422,10 @@ def _tensor(variable: Any) -> Any:
     return tf.convert_to_tensor(variable.value)
 
 
-def _plus(made: Any, bias: Any) -> Any:
-    import tensorflow as tf
+def _assign(variable: Any, kernel: Any) -> None:
+    import numpy as np
 
-    return made if bias is None else tf.nn.bias_add(made, bias)
+    variable.assign(np.reshape(kernel, tuple(variable.shape)))
 
 
 def _both(sizes: Sequence[int]) -> tuple[int, int]:
@@ -379,43 +439,9 @@ def _of_images(kernel: Any, rank: int) -> Any:
     return tf.expand_dims(kernel, 0) if rank == 1 else kernel
 
 
-def _as_images(x: Any, rank: int) -> Any:
-    import tensorflow as tf
-
-    return tf.expand_dims(x, 1) if rank == 1 else x
-
-
-def _as_before(x: Any, rank: int) -> Any:
-    import tensorflow as tf
-
-    return tf.squeeze(x, 1) if rank == 1 else x
-
-
-def _padded(layer: Any, x: Any) -> tuple[Any, str]:
-    """Returns an input and how it is padded; what no convolution does is done before."""
-    import tensorflow as tf
-
-    if layer.padding != "causal":
-        return x, layer.padding.upper()
-    before = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
-    return tf.pad(x, ((0, 0), (before, 0), (0, 0))), "VALID"
-
-
 def _spatial(positions: Sequence[int | None]) -> tuple[int, int]:
-    """Returns positions as height and width: -1 would be unknown to integer kernels."""
+    """Returns positions as height and width; more than two axes as one."""
     known = [size for size in positions if size is not None]
     if len(known) != len(positions):
         raise ValueError("positions must be known")
-    if len(known) == 2:
-        return known[0], known[1]
-    return math.prod(known), 1
-
-
-def _known(positions: Sequence[int | None]) -> tuple[int, ...]:
-    return tuple(int(size) for size in positions if size is not None)
-
-
-def _reshaped(values: Any, shape: tuple[int, ...]) -> Any:
-    import numpy as np
-
-    return np.reshape(values, shape)
+    return (known[0], known[1]) if len(known) == 2 else (math.prod(known), 1)

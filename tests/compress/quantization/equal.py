@@ -22,12 +22,16 @@ class Compared:
     """Steps between file and model.
 
     Attributes:
-        steps: Differences of all outputs, in steps of the output's grid.
+        parts: Differences of each of the model's outputs, in steps of its grid.
         floats: Names of the file's tensors that hold real numbers.
     """
 
-    steps: Any
+    parts: list[Any]
     floats: list[str]
+
+    @property
+    def steps(self) -> Any:
+        return np.concatenate(self.parts)
 
     @property
     def worst(self) -> int:
@@ -90,8 +94,9 @@ def compared(
             detail["name"] for detail in interpreter.get_tensor_details()
             if np.dtype(detail["dtype"]).name not in INTEGERS
         ]  # fmt: skip
-        flat = np.concatenate([np.ravel(part) for part in steps])
-        found[name] = Compared(flat, floats)
+        found[name] = Compared(
+            [np.concatenate([np.ravel(row) for row in p]) for p in steps], floats
+        )
     return found
 
 
