@@ -241,6 +241,33 @@ def densenet(growth: int = 12, blocks: int = 3, layers: int = 4) -> keras.Model:
     return _classifier(inputs, x, "densenet")
 
 
+def separable(widths: Sequence[int] = (12, 20, 28)) -> keras.Model:
+    """Builds a MobileNetV1 of 2,000 parameters: convolutions by channel, then over channels.
+
+    Args:
+        widths: Of the blocks; the first two halve the sizes.
+
+    Returns:
+        A functional model named "separable".
+
+    Reference:
+        Howard et al. 2017, "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision
+        Applications", section 3.
+    """
+    import keras
+
+    inputs = keras.Input(IMAGE, name="image")
+    x = _activated(_convolution(inputs, 8, 3, "stem", stride=2), "stem", top=6.0)
+    for block, width in enumerate(widths, 1):
+        x = keras.layers.DepthwiseConv2D(
+            3, 2 if block < len(widths) else 1, "same", use_bias=False, name=f"b{block}_depthwise"
+        )(x)
+        x = _activated(x, f"b{block}_depthwise", top=6.0)
+        x = _activated(_convolution(x, width, 1, f"b{block}_point"), f"b{block}_point", top=6.0)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return _classifier(inputs, x, "separable")
+
+
 def _activated(x: Any, name: str, top: float | None = None) -> Any:
     """Adds a batch normalization and a ReLU, which cuts at `top`."""
     import keras

@@ -30,7 +30,7 @@ from benchmarks._common import Benchmark, Mean, seed_list, table
 from benchmarks._repair import EXAMPLES, macs_of
 from benchmarks._shifted import PARAMETERS, shifted
 from benchmarks._stored import Stored
-from benchmarks.repair_nets import RECIPES, trained
+from benchmarks.repair_nets import RECIPES, REPAIRED, trained
 from benchmarks.resnet20 import load_fashion
 from compress.core.device import quiet_tensorflow
 from compress.core.errors import ParetuneError
@@ -170,7 +170,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     def numbers(text: str) -> tuple[float, ...]:
         return tuple(float(word) for word in text.split(","))
 
-    parser.add_argument("--nets", default=",".join(RECIPES), help="with commas")
+    parser.add_argument("--nets", default=",".join(REPAIRED), help="with commas")
     parser.add_argument("--targets", type=numbers, default=(0.7, 0.5), help="shares of the MACs")
     parser.add_argument("--examples", type=int, default=EXAMPLES, help="unlabelled images")
     seed_list(parser)

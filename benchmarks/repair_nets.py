@@ -77,8 +77,13 @@ RECIPES = {
         TrainSettings(epochs=15, optimizer="adam", learning_rate=2e-3),
         labelled=False,
     ),
+    "separable": Recipe(
+        _small_nets.separable, TrainSettings(epochs=12, optimizer="adam", learning_rate=4e-3)
+    ),
 }
 """By name, which is the model's too."""
+REPAIRED = ("mobilenet", "convnext", "vit", "densenet", "lstm", "autoencoder")
+"""Those that the benchmarks of repair prune."""
 
 
 def trained(name: str, seed: int = 0) -> Dense:
