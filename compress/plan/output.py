@@ -24,7 +24,8 @@ class ExportOptions:
         ("float32", "int8"),
         "--formats",
         "LiteRT files: float32, float16, dynamic (int8 weights), int8, int8-qat (see "
-        "--qat), sparse (float32 without zeros); ONNX files: onnx, onnx_int8 (pip install 'paretune[onnx]')",
+        "--qat), sparse (float32 without zeros); ONNX files: onnx, onnx_int8 (pip install "
+        "'paretune[onnx]')",
     )
     calibration: int = option(
         200, "--calibration", "training examples that calibrate int8", least=1, most=1_000_000,

@@ -24,10 +24,12 @@ class Affine:
     Attributes:
         layer: Whose weights they are; None: of none.
         terms: Returns scale and offset, (channels,) each; no offset is None (graph code).
+        offset: The weight that is added; None: none is.
     """
 
     layer: Any
     terms: Callable[[], tuple[Any, Any]]
+    offset: Any = None
 
     def of(self, x: Any) -> Any:
         """Returns values scaled and shifted, in floats."""
@@ -47,7 +49,7 @@ def normalization(layer: Any) -> Affine:
         offset = -_tensor(layer.moving_mean) * scale
         return scale, offset + _tensor(layer.beta) if layer.center else offset
 
-    return Affine(layer, terms)
+    return Affine(layer, terms, layer.beta if layer.center else None)
 
 
 class Kernel(ABC):
@@ -84,6 +86,11 @@ class Kernel(ABC):
         if not self.layer.use_bias or self.layer.bias is None:
             return None
         return tf.reshape(_tensor(self.layer.bias), (-1,))
+
+    @property
+    def offset(self) -> Any:
+        """The bias as a weight; None: it has none of its own."""
+        return self.layer.bias if self.layer.use_bias else None
 
     def by_channel(self, values: Any) -> Any:
         """Returns values of channels, (channels,), in a shape that multiplies the kernel."""
@@ -194,6 +201,11 @@ class DepthwiseKernel(OfImages):
     def bias(self) -> Any:
         """Returns the bias; of a separable convolution it is the second kernel's."""
         return super().bias() if self.name == "kernel" else None
+
+    @property
+    def offset(self) -> Any:
+        """The bias as a weight, likewise."""
+        return super().offset if self.name == "kernel" else None
 
     def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
         """Convolves each channel."""
@@ -318,6 +330,11 @@ class MatrixKernel(Kernel):
         self.axes = inputs
 
     @property
+    def offset(self) -> Any:
+        """The bias as a weight; None: it has none, or one by position."""
+        return None if self.bias_by_position else getattr(self.layer, "bias", None)
+
+    @property
     def bias_by_position(self) -> bool:
         """Whether the bias differs from position to position: it is no part of the kernel then."""
         bias = getattr(self.layer, "bias", None)
@@ -376,6 +393,12 @@ class AffineKernel(Kernel):
     def __init__(self, affine: Affine) -> None:
         super().__init__(affine.layer)
         self.terms = affine.terms
+        self._offset = affine.offset
+
+    @property
+    def offset(self) -> Any:
+        """The offset as a weight, or None."""
+        return self._offset
 
     def value(self) -> Any:
         """Returns the scales, (1, 1, 1, channels)."""

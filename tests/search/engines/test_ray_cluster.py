@@ -241,10 +241,10 @@ def workers_of(out: Path) -> list[psutil.Process]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 MB, which a file can fill."""
+    """A file system of 96 MB, which a file can fill and 88 candidates cannot."""
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(place)]
     if subprocess.run(mount, capture_output=True).returncode:
         yield place  # not allowed here: the disk is never full then
         return
