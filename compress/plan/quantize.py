@@ -30,6 +30,11 @@ class QuantizeOptions:
         "where ranges begin: mse (what rounding and cutting off lose least by), minmax or "
         "percentile (99.99 %)",
     )
+    correct_biases: bool = option(
+        False,
+        "--qat-correct-biases",
+        "shift biases by what rounding moved the means of channels, before any training",
+    )
     learned_ranges: bool = option(
         False,
         "--qat-learned-ranges",

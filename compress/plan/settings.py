@@ -420,6 +420,10 @@ class QuantizeSettings(TypedDict, total=False):
     """where ranges begin: mse (what rounding and cutting off lose least by), minmax or percentile
     (99.99 %). Default: mse."""
 
+    correct_biases: bool
+    """shift biases by what rounding moved the means of channels, before any training. Default:
+    False."""
+
     learned_ranges: bool
     """ranges are trained with the weights; else they move with what passes. Default: False."""
 
@@ -681,6 +685,10 @@ class CompressModelSettings(TypedDict, total=False):
     """where ranges begin: mse (what rounding and cutting off lose least by), minmax or percentile
     (99.99 %). Default: mse."""
 
+    qat_correct_biases: bool
+    """shift biases by what rounding moved the means of channels, before any training. Default:
+    False."""
+
     qat_learned_ranges: bool
     """ranges are trained with the weights; else they move with what passes. Default: False."""
 
@@ -932,6 +940,10 @@ class ShrinkSettings(TypedDict, total=False):
     qat_calibration: str
     """where ranges begin: mse (what rounding and cutting off lose least by), minmax or percentile
     (99.99 %). Default: mse."""
+
+    qat_correct_biases: bool
+    """shift biases by what rounding moved the means of channels, before any training. Default:
+    False."""
 
     qat_learned_ranges: bool
     """ranges are trained with the weights; else they move with what passes. Default: False."""

@@ -116,8 +116,8 @@ def quantize(
         device: "auto", "cpu", "gpu", or from `compress.core.device.setup`.
         seed: Of the batch order, of what calibrates and of the split, at least 0.
         **settings: Fields of `QuantizeOptions` (epochs, learning_rate, calibration,
-            learned_ranges), of `DistillOptions`, of `TrainSettings` (optimizer, batch_size, ...),
-            and how data by name or path are split and scaled.
+            correct_biases, learned_ranges), of `DistillOptions`, of `TrainSettings` (optimizer,
+            batch_size, ...), and how data by name or path are split and scaled.
 
     Shapes:
         x: (n, ...), as the model takes them, sizes known; y: see `as_dataset`.
@@ -191,6 +191,7 @@ class Quantizing:
         from compress.model.heads import check_shapes, sizes_for
         from compress.model.ports import listed
         from compress.quantization.calibration import calibrate
+        from compress.quantization.correction import correct_biases
         from compress.quantization.twin import twin_of
 
         check_shapes(dense, data)
@@ -208,6 +209,8 @@ class Quantizing:
                 on_progress("calibrating ranges", share)
 
         calibrate(self.twin, inputs, options.calibration, told)
+        if options.correct_biases:
+            correct_biases(self.twin, inputs, told)
 
     def train(
         self,

@@ -263,6 +263,10 @@ class RunSettings(TypedDict, total=False):
     """where ranges begin: mse (what rounding and cutting off lose least by), minmax or percentile
     (99.99 %). Default: mse."""
 
+    qat_correct_biases: bool
+    """shift biases by what rounding moved the means of channels, before any training. Default:
+    False."""
+
     qat_learned_ranges: bool
     """ranges are trained with the weights; else they move with what passes. Default: False."""
 
