@@ -20,7 +20,7 @@ from tests.patience import wait_for
 from tests.search.test_run import paretune, records, start, study, trained
 
 KILLS = int(os.environ.get("PARETUNE_KILLS", "5"))
-TRIALS = int(os.environ.get("PARETUNE_TRIALS", "60"))
+TRIALS = int(os.environ.get("PARETUNE_TRIALS", "45"))
 
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,7 @@ from tests.compress.prune.channels.generator import graph
 from tests.compress.prune.channels.law import check
 
 FEW = 12
-GRAPHS = int(os.environ.get("PARETUNE_GRAPHS", "80"))
+GRAPHS = int(os.environ.get("PARETUNE_GRAPHS", "48"))
 MOST_MORE = 400
 OF_SEVERAL = 100
 # seeds that once broke the law
