@@ -49,6 +49,7 @@ TABLE = (
     Entry("repair_weights", 130, ("--finetune",)),
     Entry("repair_models", 120),
     Entry("repair_cost", 70),
+    Entry("quantize_speed", 5),
     Entry("quantize_nets", 150),
     Entry("any_model", 120),
     Entry("large_data", 40),

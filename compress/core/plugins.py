@@ -138,6 +138,7 @@ STEPS: Registry[Any] = Registry(
         "onnx": "compress.exporting.onnx:convert_onnx",
         "onnx_graph": "compress.exporting.side_by_side_onnx:convert_onnx_graph",
         "onnx_int8": "compress.exporting.onnx:convert_onnx_int8",
+        "onnx_qat": "compress.exporting.onnx:convert_onnx_qat",
     },
 )
 """What the process that converts can do: `compress.exporting.converter`."""

@@ -11,6 +11,7 @@ FORMATS = {
     # an exported file is run too, by ONNX Runtime
     "onnx": ("onnx", "tf2onnx", "onnxruntime"),
     "onnx_int8": ("onnx", "tf2onnx", "onnxruntime"),
+    "onnx_int8-qat": ("onnx", "tf2onnx", "onnxruntime"),
 }
 """Packages by export format."""
 MAKING_ONNX = ("onnx", "tf2onnx")

@@ -13,10 +13,10 @@ from compress.exporting.files import Exported, write_files
 from compress.measure import formats as figures
 from compress.model.inference import rounds_itself
 from compress.model.io import as_model
-from compress.plan import ONNX_FORMATS, ExportOptions
+from compress.plan import ExportOptions
 from compress.plan.fields import require_choice
 from compress.plan.keywords import EXPORT
-from compress.plan.output import FORMATS, QAT
+from compress.plan.output import FORMATS, TRAINED
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -86,8 +86,8 @@ def export(
         path: Of the file, ending in .tflite or .onnx, for one format; without such a suffix a
             stem: `<path>.<format>.tflite` is written for each format, and `<path>.json`.
         format: "float32", "float16", "dynamic" (int8 weights), "int8", "int8-qat" (of what
-            `quantize` returns), "sparse" (float32 without the zeros), "onnx" or "onnx_int8";
-            default: `formats`, or what the suffix says.
+            `quantize` returns), "sparse" (float32 without the zeros), "onnx", "onnx_int8" or
+            "onnx_int8-qat"; default: `formats`, or what the suffix says.
         data: Examples that calibrate int8 and check the files: x alone is enough; of a data set
             training examples calibrate and validation examples check. None: files that need no
             calibration are checked on random inputs.
@@ -140,9 +140,10 @@ def export(
                 "x alone is enough."
             )
     loaded = as_model(model)
-    if QAT in paths and not rounds_itself(loaded):
+    learnt = next((name for name in paths if name in TRAINED), None)
+    if learnt and not rounds_itself(loaded):
         raise InputError(
-            f"{QAT} must be of a model that learnt to compute in whole numbers. Received: the "
+            f"{learnt} must be of a model that learnt to compute in whole numbers. Received: the "
             f"plain model '{loaded.name}'. Call quantize(model, data).export(path), or take int8."
         )
     examples = (
@@ -185,7 +186,7 @@ def file_of(stem: Path, format: str) -> Path:
 
 
 def _suffix(name: str) -> str:
-    return ".onnx" if name in ONNX_FORMATS else ".tflite"
+    return ".onnx" if name.startswith("onnx") else ".tflite"
 
 
 def _random(model: keras.Model, seed: int) -> Unlabelled:

@@ -21,6 +21,7 @@ from compress.model.heads import check_shapes, decides_at, head_of, sizes_for
 from compress.model.inference import left_out
 from compress.model.ports import answers_of, input_names, listed, output_names
 from compress.plan import ONNX_FORMATS, ExportOptions
+from compress.plan.output import ONNX_QAT
 from compress.task import Several, Task, make_task
 
 if TYPE_CHECKING:
@@ -254,10 +255,12 @@ def _file(
         RunFailed: The converter made none, or its runtime cannot run it (it is removed then).
     """
     from compress.exporting.litert import write_litert
-    from compress.exporting.onnx import plain_file, quantize_onnx
+    from compress.exporting.onnx import plain_file, quantize_onnx, write_onnx
     from compress.measure.runtimes import session_for
 
-    if name in ONNX_FORMATS:
+    if name == ONNX_QAT:
+        write_onnx(traced, path, opset=options.opset, whole_numbers=True)
+    elif name in ONNX_FORMATS:
         plain = plain_file(traced, opset=options.opset)
         if name == "onnx":
             write_bytes(path, plain.read_bytes())

@@ -29,6 +29,7 @@ from compress.exporting.traced import (
     write_examples,
 )
 from compress.model.internals import prepare_tf2onnx
+from compress.plan.output import ONNX_QAT
 
 if TYPE_CHECKING:
     import keras
@@ -57,13 +58,23 @@ def export_onnx(model: keras.Model, path: Path, *, opset: int | None = None) -> 
         write_onnx(traced, path, opset=opset)
 
 
-def write_onnx(traced: Convertible, path: Path, *, opset: int | None = None) -> None:
-    """Writes an `.onnx` file of a traced model; see `export_onnx`."""
-    require_packages(MAKING_ONNX, "format onnx")
+def write_onnx(
+    traced: Convertible, path: Path, *, opset: int | None = None, whole_numbers: bool = False
+) -> None:
+    """Writes an `.onnx` file of a traced model; see `export_onnx`.
+
+    Args:
+        traced: The model.
+        path: Ends in `.onnx`.
+        opset: See `export_onnx`.
+        whole_numbers: The model rounds its values itself: kernels and biases become integers.
+    """
+    kind, step = (ONNX_QAT, "onnx_qat") if whole_numbers else ("onnx", "onnx")
+    require_packages(MAKING_ONNX, f"format {kind}")
     _check_opset(opset)
     saved = traced.saved_plain()
-    with replacing(path) as temporary, explained(CONVERTER, "onnx", traced.model):
-        convert("onnx", saved=str(saved), path=str(temporary), ports=traced.ports, opset=opset)
+    with replacing(path) as temporary, explained(CONVERTER, kind, traced.model):
+        convert(step, saved=str(saved), path=str(temporary), ports=traced.ports, opset=opset)
 
 
 def quantize_onnx(source: Path, path: Path, representative: Examples) -> None:
@@ -135,6 +146,18 @@ def convert_onnx(saved: str, path: str, ports: list[Port], opset: int | None) ->
             if problems:
                 raise RuntimeError(problems[0]) from error
             raise
+
+
+def convert_onnx_qat(saved: str, path: str, ports: list[Port], opset: int | None) -> None:
+    """Converts a SavedModel that rounds its values, in the converter's process.
+
+    Args:
+        saved, path, ports, opset: See `convert_onnx`.
+    """
+    from compress.exporting.onnx_ranges import whole_number_kernels
+
+    convert_onnx(saved, path, ports, opset)
+    whole_number_kernels(path)
 
 
 def convert_onnx_int8(source: str, path: str, examples: str) -> None:

@@ -13,6 +13,7 @@ from compress.model.internals import maker_of
 if TYPE_CHECKING:
     import keras
 
+NAMES = "paretune_output_names"
 Described = list[tuple[str, tuple[int, ...], str]]
 
 
@@ -24,10 +25,14 @@ def input_names(model: keras.Model) -> list[str]:
 def output_names(model: keras.Model) -> list[str]:
     """Returns the names of a model's outputs: a dictionary's keys, else those of their layers.
 
-    Of two outputs of one layer the second is called `name_1`.
+    Of two outputs of one layer the second is called `name_1`. A model that stands for another
+    says so by `stand_for`.
     """
     import keras
 
+    told = getattr(model, NAMES, None)
+    if told is not None:
+        return list(told)
     structure = getattr(model, "output", None)
     if isinstance(structure, dict):
         return ["/".join(map(str, path)) for path, _ in keras.tree.flatten_with_path(structure)]
@@ -40,6 +45,16 @@ def output_names(model: keras.Model) -> list[str]:
             name = f"{base}_{number}"
         found.append(name)
     return found
+
+
+def stand_for(model: keras.Model, other: keras.Model) -> None:
+    """Lets a model's outputs have the names of another's, in the same order.
+
+    Args:
+        model: Made of other layers.
+        other: Whose outputs these are.
+    """
+    setattr(model, NAMES, tuple(output_names(other)))
 
 
 def is_index(tensor: Any) -> bool:

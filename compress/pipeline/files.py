@@ -16,7 +16,7 @@ from compress.measure import count_macs
 from compress.model.heads import counted_at, decides_at
 from compress.pipeline.context import Work
 from compress.pipeline.decisions import keep_scores
-from compress.plan import QAT, Plan
+from compress.plan import Plan
 from compress.run.compressed import Artifact
 from compress.run.directory import LOG, RunFolder
 from compress.task import Task
@@ -57,8 +57,10 @@ def judged_files(
     Returns:
         What was made, and for each format that could not be made the reason.
     """
-    # that file is made later; where nothing else is asked for, it is held against float32
-    formats = tuple(kind for kind in work.plan.export.formats if kind != QAT) or ("float32",)
+    options = work.plan.export
+    # those are made later; where nothing else is asked for, they are held against float32
+    formats = tuple(kind for kind in options.formats if kind not in options.trained)
+    formats = formats or ("float32",)
     if variant.kind == "dense" and formats != ("sparse",):
         # nothing to leave out of a file without zeros
         formats = tuple(kind for kind in formats if kind != "sparse")

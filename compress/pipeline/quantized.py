@@ -12,7 +12,6 @@ from compress.pipeline.context import Work
 from compress.pipeline.files import Variant, artifacts_of, made_files
 from compress.pipeline.finetuning import Tuner
 from compress.pipeline.teachers import Teacher
-from compress.plan import QAT
 from compress.run.compressed import Artifact
 from compress.run.directory import LOG, RunFolder
 from compress.train.last import LastEpoch
@@ -46,7 +45,8 @@ def quantized_files(
 
     options, data = work.plan.quantize, work.data
     assert isinstance(data, Dataset)
-    name = f"{variant.stem}.{QAT}"
+    wanted = work.plan.trained_formats
+    name = f"{variant.stem}.{wanted[0]}"
     try:
         made = Quantizing(variant.model, data, options, seed=work.seed, on_progress=work.progress)
     except InputError as error:
@@ -67,6 +67,6 @@ def quantized_files(
         finally:
             zeros.release()
     notes = [f"{name}: {line}" for line in reasons(made.twin.placed)]
-    files, refused = made_files(made.twin.served, variant.stem, work, folder, (QAT,))
-    missing = [f"{name} was not made: {why}" for why in refused.values()]
+    files, refused = made_files(made.twin.served, variant.stem, work, folder, wanted)
+    missing = [f"{variant.stem}.{kind} was not made: {why}" for kind, why in refused.items()]
     return artifacts_of(replace(variant, val={}), files, work, folder), [*notes, *missing]

@@ -150,8 +150,13 @@ class Plan:
 
     @property
     def qat(self) -> bool:
-        """Whether a file of whole numbers is trained for."""
-        return self.quantize.qat or QAT in self.export.formats
+        """Whether files of whole numbers are trained for."""
+        return self.quantize.qat or bool(self.export.trained)
+
+    @property
+    def trained_formats(self) -> tuple[str, ...]:
+        """The formats of these files."""
+        return self.export.trained or ((QAT,) if self.quantize.qat else ())
 
     def __post_init__(self) -> None:
         settle(self)

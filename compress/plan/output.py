@@ -9,11 +9,12 @@ from compress.core.plugins import RUNTIMES
 from compress.plan.fields import option, require, require_choice, settle
 from compress.plan.forms import Given, Names
 
-QAT = "int8-qat"
+QAT, ONNX_QAT = "int8-qat", "onnx_int8-qat"
 """Of models that were trained as their file of whole numbers computes."""
+TRAINED = (QAT, ONNX_QAT)
 LITERT_FORMATS = ("float32", "float16", "dynamic", "int8", QAT, "sparse")
 ONNX_FORMATS = ("onnx", "onnx_int8")
-FORMATS = (*LITERT_FORMATS, *ONNX_FORMATS)
+FORMATS = (*LITERT_FORMATS, *ONNX_FORMATS, ONNX_QAT)
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class ExportOptions:
         require(bool(self.formats), "formats", "name at least one format", self.formats)
         for name in self.formats:
             require_choice("export format", name, FORMATS)
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Those among the formats that a model is trained for."""
+        return tuple(kind for kind in self.formats if kind in TRAINED)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,18 +39,17 @@ class Building:
     learned: bool = False
     placed: list[Placed] = field(default_factory=list)
     ranges: list[FakeQuant] = field(default_factory=list)
-    _names: Counter[str] = field(default_factory=Counter)
+    _names: set[str] = field(default_factory=set)
 
     def name(self, wanted: str) -> str:
         """Returns a name that no other layer has."""
-        wanted = wanted.replace("/", "_")
-        while True:
-            number = self._names[wanted]
-            self._names[wanted] += 1
-            found = f"{wanted}_{number}" if number else wanted
-            if not number or found not in self._names:
-                self._names[found] += 1 if number else 0
-                return found
+        found = wanted = wanted.replace("/", "_")
+        number = 0
+        while found in self._names:
+            number += 1
+            found = f"{wanted}_{number}"
+        self._names.add(found)
+        return found
 
     def range(
         self, name: str, fixed: tuple[float, float] | None = None, **settings: Any

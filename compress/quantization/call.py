@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -248,14 +248,7 @@ class Call:
 
     def on_grid(self, value: Value) -> Value:
         """Brings a value to a grid of its own, unless it is on one."""
-        if value.range is not None or value.whole:
-            return value
-        fixed, cap = (None, None) if value.sum is None else (value.sum.fixed, value.sum.cap)
-        tensor = value.tensor if value.sum is None else value.sum.make()
-        value.range = self.building.range(value.name, fixed, cap=cap)
-        value.tensor, value.sum = value.range(tensor), None
-        value.plain = tensor if fixed is not None else None
-        return value
+        return brought(self.building, value)
 
     def _own_range(self, value: Value) -> Value:
         """Returns a value whose range can be tied: one that is prescribed is brought to another."""
@@ -273,10 +266,16 @@ class Call:
         return Value(self.path, self.users[0], sum=sum)
 
 
-def brought(building: Building, values: Sequence[Value], node: Any = None) -> list[Value]:
-    """Brings the values that a model returns to their grids."""
-    call = Call(node, "output", [], [1], building)
-    return [call.on_grid(value) for value in values]
+def brought(building: Building, value: Value) -> Value:
+    """Brings a value to a grid of its own, unless it is on one, or of whole numbers."""
+    if value.range is not None or value.whole:
+        return value
+    fixed, cap = (None, None) if value.sum is None else (value.sum.fixed, value.sum.cap)
+    tensor = value.tensor if value.sum is None else value.sum.make()
+    value.range = building.range(value.name, fixed, cap=cap)
+    value.tensor, value.sum = value.range(tensor), None
+    value.plain = tensor if fixed is not None else None
+    return value
 
 
 def _unchanged(channels: int) -> tuple[Any, Any]:

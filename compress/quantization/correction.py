@@ -42,22 +42,16 @@ def correct_biases(
         Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias
         Correction", section 4.2, by examples and layer by layer (appendix D).
     """
-    import keras
     import tensorflow as tf
 
     program = record(twin.served)
     total, done, corrected = len(program.nodes), 0, 0
 
-    def call(node: Node, values: Sequence[Any]) -> list[Any]:
-        args, kwargs = node.arguments(list(values))
-        made: list[Any] = keras.tree.flatten(node.operation(*args, **kwargs))
-        return made
-
     def both(node: Node, pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
         nonlocal done, corrected
         with twin.state.in_floats():
-            plain = call(node, [pair[0] for pair in pairs])
-        whole = call(node, [pair[1] for pair in pairs])
+            plain = made_by(node, [pair[0] for pair in pairs])
+        whole = made_by(node, [pair[1] for pair in pairs])
         layer = node.operation
         if isinstance(layer, QuantizedKernel):
             channels = layer.kernel_of.channels
@@ -75,6 +69,15 @@ def correct_biases(
     given = [tf.convert_to_tensor(part[:EXAMPLES]) for part in inputs]
     program.interpret(both, [(part, part) for part in given])
     return corrected
+
+
+def made_by(node: Node, values: Sequence[Any]) -> list[Any]:
+    """Returns what a call makes of values."""
+    import keras
+
+    args, kwargs = node.arguments(list(values))
+    made: list[Any] = keras.tree.flatten(node.operation(*args, **kwargs))
+    return made
 
 
 def _inner(shape: tuple[int, ...], channels: int) -> tuple[int, ...]:

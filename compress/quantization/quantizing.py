@@ -12,8 +12,9 @@ from compress.core.summary import Readable, Summary
 from compress.data import Dataset, Unlabelled
 from compress.data.unlabelled import drawn_inputs
 from compress.model.io import as_model
-from compress.plan import QAT, DistillOptions, TrainSettings
+from compress.plan import DistillOptions, TrainSettings
 from compress.plan.keywords import QUANTIZE
+from compress.plan.output import ONNX_QAT, QAT
 from compress.plan.quantize import QuantizeOptions
 from compress.quantization import report
 from compress.quantization.building import Placed
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from compress.core.device import Device
     from compress.exporting import ExportedFiles
     from compress.plan.settings import QuantizeSettings
+    from compress.quantization.errors import LayerError
     from compress.quantization.twin import Twin
     from compress.train import EpochRecord, Hook, TrainResult
 
@@ -44,6 +46,7 @@ class QuantizeResult(Readable):
             it as "int8-qat".
         placed: How each call of a layer is computed, in the model's order.
         training: How it went; None: ranges were calibrated alone.
+        errors: What rounding costs behind each layer, on 64 training examples.
         calibration: Where ranges began.
         notes: Warnings.
     """
@@ -51,6 +54,7 @@ class QuantizeResult(Readable):
     model: keras.Model
     quantized: keras.Model
     placed: tuple[Placed, ...]
+    errors: tuple[LayerError, ...]
     training: TrainResult | None
     calibration: str
     data: Dataset | Unlabelled
@@ -60,27 +64,28 @@ class QuantizeResult(Readable):
         """Writes the file of whole numbers and checks it against `quantized`.
 
         Args:
-            path: Ends in .tflite.
+            path: Ends in .tflite, or in .onnx: then kernels are quantize/dequantize nodes with the
+                same ranges, for ONNX Runtime and OpenVINO.
 
         Raises:
             RunFailed: The converter refused the model or crashed.
         """
         from compress.exporting import export
 
-        return export(self.quantized, path, format=QAT, data=self.data)
+        format = ONNX_QAT if Path(path).suffix == ".onnx" else QAT
+        return export(self.quantized, path, format=format, data=self.data)
 
     def screen(self) -> Summary:
         """Returns what is worth a screen."""
         lines = [report.told(self.placed), f"ranges from examples ({self.calibration})"]
         if self.training is not None:
             lines.append(self.training.told())
-        floats = report.in_floats(self.placed)
         return Summary(
             f"'{self.model.name}' in whole numbers",
             tuple(lines),
-            ("In floats", "class", "why") if floats else (),
-            floats,
-            self.notes,
+            ("Most is lost behind", "by its own rounding", "by all before it, too"),
+            report.worst(self.errors),
+            (*report.reasons(self.placed), *self.notes),
         )
 
 
@@ -202,7 +207,7 @@ class Quantizing:
         self.twin: Twin = twin_of(self.student, learned=options.learned_ranges)
         self.training: TrainResult | None = None
         self.notes: list[str] = []
-        inputs = listed(self.student, drawn_inputs(data, CALIBRATED, seed))
+        inputs = self._inputs = listed(self.student, drawn_inputs(data, CALIBRATED, seed))
 
         def told(share: float) -> None:
             if on_progress is not None:
@@ -272,11 +277,13 @@ class Quantizing:
     def result(self) -> QuantizeResult:
         """Returns the models as they are now."""
         from compress.model.copies import copy_model
+        from compress.quantization.errors import layer_errors
 
         return QuantizeResult(
             copy_model(self.student),
             self.twin.served,
             self.twin.placed,
+            layer_errors(self.twin, self._inputs),
             self.training,
             self.options.calibration,
             self.data,

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from compress.quantization.building import Placed
+
+if TYPE_CHECKING:
+    from compress.quantization.errors import LayerError
+
+WORST = 5
+"""Layers that a screen names."""
 
 
 def told(placed: Sequence[Placed]) -> str:
@@ -14,11 +20,6 @@ def told(placed: Sequence[Placed]) -> str:
     if not floats:
         return f"all {len(placed)} calls are computed in whole numbers"
     return f"{len(placed) - len(floats)} of {len(placed)} calls are computed in whole numbers"
-
-
-def in_floats(placed: Sequence[Placed]) -> tuple[tuple[str, str, str], ...]:
-    """Returns (layer, class, reason) of what is computed in floats."""
-    return tuple((call.layer, call.kind, call.reason) for call in placed if call.reason)
 
 
 def reasons(placed: Sequence[Placed]) -> tuple[str, ...]:
@@ -34,6 +35,7 @@ def reasons(placed: Sequence[Placed]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def kinds(placed: Sequence[Placed]) -> Counter[str]:
-    """Counts the classes that are computed in whole numbers."""
-    return Counter(call.kind for call in placed if not call.reason)
+def worst(errors: Sequence[LayerError]) -> tuple[tuple[str, str, str], ...]:
+    """Returns the layers behind which most is lost by their own rounding, as cells."""
+    found = sorted(errors, key=lambda error: -error.own)[:WORST]
+    return tuple((error.layer, f"{error.own:.2%}", f"{error.total:.2%}") for error in found)

@@ -6,13 +6,13 @@ numbers. Where no rule speaks for a call it is made in floats, and the reason is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from compress.model.internals import maker_of
-from compress.model.ports import packed
-from compress.model.program import Node, Program
+from compress.model.ports import packed, stand_for
+from compress.model.program import Node, Program, replaced
 from compress.model.recording import record
 from compress.quantization.building import Building, Placed
 from compress.quantization.call import Call, brought
@@ -71,50 +71,44 @@ def twin_of(model: keras.Model, *, learned: bool = False) -> Twin:
         Value(maker_of(own).name, users, tensor, whole="float" not in str(tensor.dtype))
         for own, tensor, users in zip(model.inputs, inputs, counts[0], strict=True)
     ]
-    outputs = _gone_through(program, given, counts[1:], building)
-    made = brought(building, outputs)
-    packed_inputs = packed(model, inputs)
-    structure = program.output_structure
-    served = keras.Model(
-        packed_inputs, _filled(structure, program, [value.tensor for value in made]),
-        name=f"{model.name}_served",
-    )  # fmt: skip
-    trained = keras.Model(
-        packed_inputs,
-        _filled(
-            structure,
-            program,
-            [value.tensor if value.plain is None else value.plain for value in made],
-        ),
-        name=model.name,
+    outputs = _gone_through(program, given, iter(counts[1:]), building)
+    made = [brought(building, value) for value in outputs]
+    structure, given_inputs = program.output_structure, packed(model, inputs)
+    rounded = [value.tensor for value in made]
+    plain = [value.tensor if value.plain is None else value.plain for value in made]
+    served, trained = (
+        keras.Model(given_inputs, replaced(structure, program.outputs, tensors), name=name)
+        for tensors, name in ((rounded, f"{model.name}_served"), (plain, model.name))
     )
+    for twin in (served, trained):
+        stand_for(twin, model)
     observed = tuple(layer for layer in building.ranges if layer.fixed is None)
     return Twin(trained, served, building.state, observed, tuple(building.placed))
 
 
-def _filled(structure: Any, program: Program, tensors: Sequence[Any]) -> Any:
-    from compress.model.program import replaced
-
-    # a model may return one tensor twice
-    return replaced(structure, program.outputs, tensors)
-
-
 def _gone_through(
-    program: Program, inputs: Sequence[Value], counts: Sequence[list[int]], building: Building
+    program: Program,
+    inputs: Sequence[Value],
+    counts: Iterator[list[int]],
+    building: Building,
+    before: str = "",
 ) -> list[Value]:
-    """Applies the rules, call by call."""
-    place = iter(counts)
-    paths = _Paths()
+    """Applies the rules, call by call.
+
+    Args:
+        program: Of a model, or of one that is nested in it.
+        inputs: Of it.
+        counts: How often the outputs of the calls to come are read.
+        building: What all calls share.
+        before: Names of the models around, each with a slash.
+    """
 
     def handler(node: Node, values: list[Value]) -> list[Value]:
-        path = paths.of(node)
-        call = Call(node, path, list(values), next(place), building)
-        return _called(call)
+        return _called(Call(node, f"{before}{node.name}", list(values), next(counts), building))
 
     def nested(node: Node, values: list[Value]) -> list[Value]:
         assert node.body is not None
-        with paths.inside(node):
-            return node.body.interpret(handler, values, nested)
+        return _gone_through(node.body, values, counts, building, f"{before}{node.name}/")
 
     return program.interpret(handler, inputs, nested)
 
@@ -132,29 +126,6 @@ def _called(call: Call) -> list[Value]:
     if len(call.building.placed) == before:
         call.building.note(call.path, call.layer)
     return made if isinstance(made, list) else [made]
-
-
-class _Paths:
-    """Names of calls behind those of the models that they are nested in."""
-
-    def __init__(self) -> None:
-        self._outer: list[str] = []
-
-    def of(self, node: Node) -> str:
-        return "/".join([*self._outer, node.name])
-
-    def inside(self, node: Node) -> Any:
-        from contextlib import contextmanager
-
-        @contextmanager
-        def entered() -> Any:
-            self._outer.append(node.name)
-            try:
-                yield
-            finally:
-                self._outer.pop()
-
-        return entered()
 
 
 @dataclass(eq=False)

@@ -11,6 +11,7 @@ from compress.measure.arena import known_arena
 from compress.measure.latency_record import Latency
 from compress.measure.resident import known_resident
 from compress.pipeline.timing import measure_stage
+from compress.plan import QAT
 from compress.run.compressed import Artifact
 from compress.run.outcome import Outcome
 from compress.shrinking.choosing import Elsewhere, Judgement, Measured, chosen_file
@@ -153,7 +154,11 @@ def _shipped(
             else "not repaired",
             f"fine-tuned for {net.epochs} epochs{taught}" if net.epochs else "not fine-tuned",
         ]
-    if chosen.format != planner.first:
+    if chosen.format == QAT:
+        epochs = 0 if shop.plan.goal.no_train else shop.plan.quantize.epochs
+        how = f"trained for {epochs} more epochs" if epochs else "calibrated"
+        steps.append(f"{how} as the file computes in whole numbers ({QAT})")
+    elif chosen.format != planner.first:
         steps.append(f"stored as {chosen.format}, after training")
     model = shop.model if net is None else shop.model_of(net)
     kind, threads = shop.plan.runtime, shop.plan.latency.threads

@@ -25,6 +25,7 @@ from compress.shrinking.meter import Meter
 from compress.shrinking.net import Net
 from compress.shrinking.pace import Pace
 from compress.shrinking.planner import Planner
+from compress.shrinking.whole_numbers import whole_number_files
 from compress.shrinking.workshop import Workshop
 
 
@@ -98,6 +99,7 @@ def recorded(
         folder, case.name, case.model, planner.shop.model_of(best), case.work.data, best.layer_ms
     )
     before = trained_for(case.path)
+    artifacts = _artifacts(planner, nets, folder)  # these may have something to note, too
     made = Compressed(
         model=case.name,
         teacher="",
@@ -109,7 +111,7 @@ def recorded(
         seconds=time.monotonic() - began,
         device=case.work.device.describe(),
         notes=(*dict.fromkeys(planner.notes), *left_out(case.model)),
-        artifacts=tuple(item.to_json() for item in _artifacts(planner, nets, folder)),
+        artifacts=tuple(item.to_json() for item in artifacts),
         dense_epochs=before.epochs,
         dense_begun=before.begun,
     )
@@ -152,6 +154,7 @@ def _artifacts(planner: Planner, nets: Sequence[Net], folder: RunFolder) -> list
             small = Variant(shop.model_of(net), net.name, name, "pruned", val=net.val)
             files = exported(net.name, net.checks, shop.folder)
             found += artifacts_of(small, files, work, folder)
+    found += whole_number_files(planner, nets, folder)
     found = with_baseline(found, work.plan)
     write_decisions(folder, found, work.data)
     return found

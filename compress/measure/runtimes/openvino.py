@@ -23,7 +23,7 @@ class OpenVino:
     suffixes: tuple[str, ...] = (".onnx",)
     formats: tuple[str, ...] = ("float32", "int8")
     maker = "compress.exporting.onnx:file_for"
-    exported: tuple[str, ...] = ("onnx", "onnx_int8")
+    exported: tuple[str, ...] = ("onnx", "onnx_int8", "onnx_int8-qat")
     converter = ""
     library = "openvino"
 

@@ -152,6 +152,49 @@ def test_nested_models_and_shared_layers(blobs: Dataset, tmp_path: Path) -> None
     assert file.agreement == 1.0
 
 
+def test_several_outputs_keep_names_and_order(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,), name="given")
+    x = L.Dense(8, activation="relu")(inputs)
+    ends = [
+        L.Dense(3, activation="softmax", name="kind")(x),
+        L.Dense(2, name="box")(x),
+        L.Softmax(name="also")(L.Dense(4)(x)),
+    ]
+    model = keras.Model(inputs, ends, name="several")
+    x = np.random.default_rng(0).normal(size=(100, 6)).astype(np.float32)
+    y = {
+        "kind": np.arange(100) % 3,
+        "box": x[:, :2] * 2.0,
+        "also": np.arange(100) % 4,
+    }
+    made = compress.quantize(model, (x, y), epochs=1, batch_size=20)
+    (file,) = made.export(tmp_path / "m.tflite")
+    session = session_for(file.path)
+    session.set_inputs([x[:1]])
+    session.invoke()
+    for found, wanted in zip(session.results(), model(x[:1]), strict=True):
+        assert np.abs(found - np.asarray(wanted)).max() < 0.25
+    about = json.loads((tmp_path / "m.json").read_text())
+    assert about["outputs"] == ["kind", "box", "also"]
+
+
+def test_several_inputs_and_whole_numbers(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    words, numbers = keras.Input((5,), name="words"), keras.Input((3,), name="numbers")
+    x = L.GlobalAveragePooling1D()(L.Embedding(20, 6)(words))
+    x = L.Concatenate()([x, L.Dense(6)(numbers)])
+    model = keras.Model({"words": words, "numbers": numbers}, L.Dense(2, activation="softmax")(x))
+    rng = np.random.default_rng(0)
+    x = {"words": rng.integers(0, 20, (80, 5)), "numbers": rng.normal(size=(80, 3))}
+    made = compress.quantize(model, x, epochs=0)
+    assert [call.reason for call in made.placed if call.reason] == []
+    (file,) = made.export(tmp_path / "m.tflite")
+    assert file.agreement == 1.0
+    kinds = {info.name: info.dtype for info in session_for(file.path).inputs}
+    assert sorted(kinds.values()) == ["int32", "int8"]
+
+
 # -- bad input -------------------------------------------------------------------------------
 
 

@@ -1,0 +1,149 @@
+"""Kernels as integers see them: every layer with one is a convolution of images.
+
+LiteRT has scales by channel for convolutions, and its converter finds them only where the kernel
+that is rounded is the one that is convolved: nothing may be transposed or reshaped in between.
+So a dense layer is a 1 x 1 convolution and a convolution over time one of images of height 1, and
+kernels are brought into that shape before they are rounded.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """A scale and an offset by channel.
+
+    Attributes:
+        layer: Whose weights they are; None: of none.
+        terms: Returns scale and offset, (channels,) each; no offset is None (graph code).
+        offset: The weight that is added; None: none is.
+    """
+
+    layer: Any
+    terms: Callable[[], tuple[Any, Any]]
+    offset: Any = None
+
+    def of(self, x: Any) -> Any:
+        """Returns values scaled and shifted, in floats."""
+        scale, offset = self.terms()
+        return x * scale if offset is None else x * scale + offset
+
+
+def normalization(layer: Any) -> Affine:
+    """Returns a batch normalization by its moving statistics."""
+
+    def terms() -> tuple[Any, Any]:
+        import tensorflow as tf
+
+        scale = tf.math.rsqrt(tensor_of(layer.moving_variance) + layer.epsilon)
+        if layer.scale:
+            scale *= tensor_of(layer.gamma)
+        offset = -tensor_of(layer.moving_mean) * scale
+        return scale, offset + tensor_of(layer.beta) if layer.center else offset
+
+    return Affine(layer, terms, layer.beta if layer.center else None)
+
+
+class Kernel(ABC):
+    """The kernel of a layer as that of a convolution of images.
+
+    A call is `restored(convolved(image(x), kernel) + bias, x)`.
+
+    Args:
+        layer: Built, channels last.
+
+    Attributes:
+        layer: That layer.
+    """
+
+    scale_by_channel = True
+    """Whether each channel has a scale of its own."""
+
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
+
+    @property
+    def channels(self) -> int:
+        """How many channels its output has."""
+        return int(self.value().shape[-1])
+
+    @abstractmethod
+    def value(self) -> Any:
+        """Returns the kernel, (height, width, inputs, channels) (graph code)."""
+
+    def bias(self) -> Any:
+        """Returns the bias, (channels,), or None."""
+        import tensorflow as tf
+
+        if not self.layer.use_bias or self.layer.bias is None:
+            return None
+        return tf.reshape(tensor_of(self.layer.bias), (-1,))
+
+    @property
+    def offset(self) -> Any:
+        """The bias as a weight; None: it has none of its own."""
+        return self.layer.bias if self.layer.use_bias else None
+
+    def by_channel(self, values: Any) -> Any:
+        """Returns values of channels, (channels,), in a shape that multiplies the kernel."""
+        return values
+
+    @abstractmethod
+    def image(self, x: Any) -> Any:
+        """Returns an input of the layer as images, (batch, height, width, inputs)."""
+
+    @abstractmethod
+    def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
+        """Returns the images that a kernel makes of images.
+
+        Args:
+            image: Of `image`.
+            kernel: Shaped as `value`.
+            for_file: It is traced for a converter, not for a training.
+        """
+
+    @abstractmethod
+    def restored(self, made: Any, x: Any) -> Any:
+        """Returns images in the shape of the layer's output.
+
+        Args:
+            made: Of `convolved`.
+            x: Input of the layer.
+        """
+
+    def assign(self, kernel: Any) -> None:
+        """Puts a kernel of `value`'s shape into the layer."""
+        assigned(self.layer.kernel, kernel)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Returns the shape of the layer's output for one of its input."""
+        made: Shape = tuple(self.layer.compute_output_shape(shape))
+        return made
+
+
+def tensor_of(variable: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(variable.value)
+
+
+def assigned(variable: Any, kernel: Any) -> None:
+    import numpy as np
+
+    variable.assign(np.reshape(kernel, tuple(variable.shape)))
+
+
+def spatial(positions: Sequence[int | None]) -> tuple[int, int]:
+    """Returns positions as height and width; more than two axes as one."""
+    known = [size for size in positions if size is not None]
+    if len(known) != len(positions):
+        raise ValueError("positions must be known")
+    return (known[0], known[1]) if len(known) == 2 else (math.prod(known), 1)

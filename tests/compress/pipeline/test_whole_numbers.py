@@ -1,0 +1,84 @@
+"""`--qat`: the smaller model trained as its file of whole numbers computes, in a compression."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compress import compress_model
+from compress.data import Dataset
+from compress.measure.runtimes import session_for
+from tests.compress.shrinking.conftest import learnt
+
+QUICK: dict[str, Any] = {
+    "epochs": 1, "batch_size": 64, "qat_epochs": 1, "latency_budget": 0.5, "sparsity": 0.75,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def net(digits: Dataset, cpu: Any) -> Any:
+    return learnt(digits, cpu, (12, 24), 16)
+
+
+def test_a_file_is_trained_for_beside_the_others(net: Any, digits: Dataset, tmp_path: Path) -> None:
+    seen: list[str] = []
+    result = compress_model(
+        net, digits, out=tmp_path / "out", qat=True, formats=["float32", "int8"],
+        on_progress=lambda text, _: seen.append(text), **QUICK,
+    )  # fmt: skip
+    rows = {row.artifact.id: row for row in result.report.rows}
+    assert list(rows) == [
+        "net.float32", "net.int8", "net-p75.float32", "net-p75.int8", "net-p75.int8-qat",
+    ]  # fmt: skip
+    whole = rows["net-p75.int8-qat"]
+    assert whole.artifact.agreement == 1.0
+    assert whole.latency is not None
+    assert whole.artifact.baseline == "net.float32"
+    assert whole.artifact.test["accuracy"] > rows["net-p75.float32"].artifact.test["accuracy"] - 0.1
+    assert any("training whole numbers" in text for text in seen)
+    session = session_for(result.folder / whole.artifact.file)
+    assert {info.dtype for info in (*session.inputs, *session.outputs)} == {"int8"}
+    page = (result.folder / "report.html").read_text()
+    assert "int8-qat" in page
+
+
+def test_what_stays_in_floats_is_noted(digits: Dataset, tmp_path: Path) -> None:
+    import keras
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(6, 3)(inputs)
+    x = keras.layers.LayerNormalization(name="by_example")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x), name="mixed")
+    result = compress_model(
+        model, digits, out=tmp_path / "out", formats=["int8-qat"], **{**QUICK, "sparsity": 0.0}
+    )
+    notes = " ".join(note for record in result.report.compressed for note in record.notes)
+    assert "in floats: 1 x LayerNormalization (by_example)" in notes
+    # nothing else was asked for: the model's own file is float32
+    assert {row.artifact.format for row in result.report.rows} == {"float32", "int8-qat"}
+
+
+def test_zeros_are_counted_in_the_file(net: Any, digits: Dataset, tmp_path: Path) -> None:
+    from compress import count_macs
+
+    result = compress_model(
+        net, digits, out=tmp_path / "out", qat=True, formats=["float32"], **QUICK
+    )
+    (file,) = (
+        result.folder / row.artifact.file for row in result.report.rows
+        if row.artifact.format == "int8-qat"
+    )  # fmt: skip
+    model = result.model
+    zeros = {
+        layer.name: float(np.mean(layer.kernel.numpy() == 0))
+        for layer in model.layers if hasattr(layer, "kernel")
+    }  # fmt: skip
+    assert zeros["mid"] == pytest.approx(0.75, abs=0.01)
+    counted = count_macs(file)
+    whole = count_macs(model)
+    assert counted.nonzero <= whole.nonzero

@@ -1,0 +1,40 @@
+"""`shrink --qat`: the net whose int8 file is the best is trained for whole numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from compress.data import Dataset
+from compress.shrinking.shrink import shrink
+
+QUICK: dict[str, Any] = {
+    "round_to": 2, "latency_budget": 0.5, "seed": 1, "min_kept": 0.2, "channel_tries": 2,
+}  # fmt: skip
+
+
+def test_a_net_without_training_is_calibrated(
+    trained: Any, digits: Dataset, tmp_path: Path
+) -> None:
+    result = shrink(
+        trained, digits, macs=0.5, out=tmp_path / "out", no_train=True, qat=True, **QUICK
+    )
+    rows = {row.artifact.id: row for row in result.report.rows}
+    (whole,) = (item for item in rows if item.endswith(".int8-qat"))
+    assert whole.removesuffix("-qat") in rows
+    assert rows[whole].artifact.agreement == 1.0
+    assert rows[whole].latency is not None
+
+
+def test_a_net_is_trained_once_more(trained: Any, digits: Dataset, tmp_path: Path) -> None:
+    result = shrink(
+        trained, digits, macs=0.6, out=tmp_path / "out", qat=True, qat_epochs=1, epochs=1, **QUICK
+    )
+    found = [row.artifact for row in result.report.rows if row.artifact.format == "int8-qat"]
+    assert len(found) == 1
+    assert found[0].val["accuracy"] > 0.8
+    # the same command again: nothing is made anew
+    again = shrink(
+        trained, digits, macs=0.6, out=tmp_path / "out", qat=True, qat_epochs=1, epochs=1, **QUICK
+    )
+    assert again.outcome.chosen == result.outcome.chosen
