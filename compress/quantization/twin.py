@@ -58,6 +58,17 @@ def twin_of(model: keras.Model, *, learned: bool = False) -> Twin:
     """
     import keras
 
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")  # a training's may be of half floats
+    try:
+        return _built(model, learned)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _built(model: keras.Model, learned: bool) -> Twin:
+    import keras
+
     program = record(model, opens)
     building = Building(State(), learned)
     inputs = [

@@ -45,6 +45,7 @@ def test_a_file_is_trained_for_beside_the_others(net: Any, digits: Dataset, tmp_
     assert "int8-qat" in page
 
 
+@pytest.mark.slow
 def test_what_stays_in_floats_is_noted(digits: Dataset, tmp_path: Path) -> None:
     import keras
 
@@ -63,6 +64,7 @@ def test_what_stays_in_floats_is_noted(digits: Dataset, tmp_path: Path) -> None:
     assert {row.artifact.format for row in result.report.rows} == {"float32", "int8-qat"}
 
 
+@pytest.mark.slow
 def test_zeros_are_counted_in_the_file(net: Any, digits: Dataset, tmp_path: Path) -> None:
     from compress import count_macs
 

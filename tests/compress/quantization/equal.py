@@ -42,7 +42,7 @@ class Compared:
         return float((np.abs(self.steps) <= 1).mean())
 
 
-def inputs_for(model: Any, count: int = 64, seed: int = 0) -> list[Any]:
+def inputs_for(model: Any, count: int = 24, seed: int = 0) -> list[Any]:
     rng = np.random.default_rng(seed)
     return [
         rng.integers(0, 10, (count, *tensor.shape[1:])).astype(np.int32)

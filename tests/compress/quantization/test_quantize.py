@@ -152,6 +152,18 @@ def test_nested_models_and_shared_layers(blobs: Dataset, tmp_path: Path) -> None
     assert file.agreement == 1.0
 
 
+def test_a_twin_computes_in_single_precision_whatever_a_training_does(
+    learnt: Any, blobs: Dataset
+) -> None:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        made = compress.quantize(learnt, blobs.inputs("train"), epochs=0)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert {layer.compute_dtype for layer in made.quantized.layers} == {"float32"}
+
+
 def test_several_outputs_keep_names_and_order(tmp_path: Path) -> None:
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6,), name="given")

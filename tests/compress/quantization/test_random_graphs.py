@@ -16,7 +16,7 @@ import pytest
 from tests.compress.quantization.equal import compared, made_twin
 from tests.compress.quantization.graphs import graph
 
-FEW, SOME = 5, 12
+FEW, SOME = 3, 12
 GRAPHS = int(os.environ.get("PARETUNE_INTEGER_GRAPHS", "200"))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from compress.data import Dataset
 from compress.shrinking.shrink import shrink
 
@@ -13,6 +15,7 @@ QUICK: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_net_without_training_is_calibrated(
     trained: Any, digits: Dataset, tmp_path: Path
 ) -> None:
@@ -26,6 +29,7 @@ def test_a_net_without_training_is_calibrated(
     assert rows[whole].latency is not None
 
 
+@pytest.mark.slow
 def test_a_net_is_trained_once_more(trained: Any, digits: Dataset, tmp_path: Path) -> None:
     result = shrink(
         trained, digits, macs=0.6, out=tmp_path / "out", qat=True, qat_epochs=1, epochs=1, **QUICK
