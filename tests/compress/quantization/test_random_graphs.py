@@ -17,6 +17,9 @@ from tests.compress.quantization.equal import compared, made_twin
 from tests.compress.quantization.graphs import graph
 
 FEW, SOME = 3, 12
+REFERENCE = 0.95
+"""Share of outputs within a step on reference kernels, which round twice: so far they are from the
+default kernels, too."""
 GRAPHS = int(os.environ.get("PARETUNE_INTEGER_GRAPHS", "200"))
 
 
@@ -47,14 +50,14 @@ def test_a_few_graphs(tmp_path: Path) -> None:
     shares = told(steps_of(range(FEW), tmp_path))
     assert shares["default"][0] >= 0.999
     assert shares["default"][2] <= 2
-    assert shares["reference"][0] >= 0.99
+    assert shares["reference"][0] >= REFERENCE
 
 
 @pytest.mark.slow
 def test_some_graphs(tmp_path: Path) -> None:
     shares = told(steps_of(range(FEW, FEW + SOME), tmp_path))
     assert shares["default"][0] >= 0.999
-    assert shares["reference"][0] >= 0.99
+    assert shares["reference"][0] >= REFERENCE
 
 
 @pytest.mark.matrix
