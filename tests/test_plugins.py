@@ -176,7 +176,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for table in TABLES:
         monkeypatch.setattr(table, "_entries", dict(table._entries))
         monkeypatch.setattr(table, "_loaded", dict(table._loaded))
-    monkeypatch.setattr(rules, "_CUSTOM", dict(rules._CUSTOM))
+    monkeypatch.setattr(rules.TABLE, "_custom", dict(rules.TABLE._custom))
     monkeypatch.delitem(MEANING, "grade", raising=False)
     yield tmp_path
     MEANING.pop("grade", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.atomic_files import write_bytes, write_json
+from compress.core.atomic_files import read_json, write_bytes, write_json
 from compress.core.columns import arrays, count, joined, taken
 from compress.core.errors import InputError, RunFailed
 from compress.data import Dataset, Preprocessing, Unlabelled
@@ -124,19 +125,16 @@ def write_files(
             )
             feeding[path.name] = _feeding(session)
     shapes = data.input_shapes
-    write_json(
-        about,
-        {
-            "input_shape": [1, *data.input_shape]
-            if len(shapes) == 1
-            else {name: [1, *shape] for name, shape in shapes.items()},
-            **_order(model),
-            "preprocess": data.preprocess.to_json(),
-            "class_names": list(names),
-            "files": feeding,
-            "notes": [*left_out(model), *refused],
-        },
-    )
+    fed = {
+        "input_shape": [1, *data.input_shape]
+        if len(shapes) == 1
+        else {name: [1, *shape] for name, shape in shapes.items()},
+        **_order(model),
+        "preprocess": data.preprocess.to_json(),
+        "class_names": list(names),
+    }
+    files = {**_made_before(about, fed), **feeding}
+    write_json(about, {**fed, "files": files, "notes": [*left_out(model), *refused]})
     if refused and on_refusal is None:
         raise RunFailed(" ".join(refused))
     return results
@@ -191,6 +189,25 @@ def answered_part(
 
         found.append(answered_by_file(model, session, given, told))
     return joined(found)
+
+
+def _made_before(about: Path, fed: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a record says of files that are fed alike and are there still.
+
+    Files of one model may be made one after the other: each call writes the record of all.
+    """
+    try:
+        stored = read_json(about)
+    except InputError:  # there is none, or it is something else
+        return {}
+    # through JSON: what is compared was stored as such
+    if any(stored.get(key) != value for key, value in json.loads(json.dumps(fed)).items()):
+        return {}
+    return {
+        name: how
+        for name, how in stored.get("files", {}).items()
+        if (about.parent / name).is_file()
+    }
 
 
 def _furthest(got: Any, expected: Any) -> float:

@@ -23,6 +23,8 @@ _NODES = (
     re.compile(r'error: loc\((?:callsite\()?fused\["(?P<kind>\w+):", "(?P<node>[^"@]+)'),
     re.compile(r"op \[(?P<node>\S+): (?P<kind>\w+)\] is not supported"),
 )
+_RULE = re.compile(r"'tfl\.\w+' op [^\n]*")
+"""What LiteRT's own operations must obey: said where no operation is unknown."""
 _MLIR = re.compile(r"\s*<?unknown>?:0: error: .*", re.DOTALL)
 
 
@@ -62,7 +64,8 @@ def _refusal(text: str, model: keras.Model | None = None) -> str:
                 kinds.append(match["kind"])
     if not found:
         lines = _MLIR.sub("", text).strip().splitlines()
-        return lines[0][:LONGEST] if lines else "no reason given"
+        broken = _RULE.search(text)
+        return (lines or [broken[0] if broken else "no reason given"])[0][:LONGEST]
     parts = [f"{layer} needs {', '.join(kinds[:SHOWN])}" for layer, kinds in found.items()]
     more = f" and {len(parts) - SHOWN} more" if len(parts) > SHOWN else ""
     return f"{'; '.join(parts[:SHOWN])}{more}, which cannot be converted"

@@ -17,6 +17,7 @@ from compress.model.heads import counted_at, decides_at
 from compress.pipeline.context import Work
 from compress.pipeline.decisions import keep_scores
 from compress.plan import Plan
+from compress.plan.output import TRAINED
 from compress.run.compressed import Artifact
 from compress.run.directory import LOG, RunFolder
 from compress.task import Task
@@ -208,7 +209,7 @@ def _interval(
 
 def with_baseline(artifacts: list[Artifact], plan: Plan) -> list[Artifact]:
     """Names what each file is held against: the dense file of the first format that was made."""
-    formats = ("float32", *plan.export.formats)
+    formats = ("float32", *plan.export.formats, *TRAINED)
     dense = [item for item in artifacts if item.variant == "dense"]
     baseline = min(dense, key=lambda item: formats.index(item.format))
     return [replace(item, baseline=baseline.id) for item in artifacts]

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from compress.core.errors import InputError
-from compress.data import Dataset
+from compress.core.errors import InputError, TrainingDiverged
 from compress.pipeline.context import Work
 from compress.pipeline.files import Variant, artifacts_of, made_files
 from compress.pipeline.finetuning import Tuner
@@ -37,36 +36,34 @@ def quantized_files(
         val_learnt: The validation part selects nothing.
 
     Returns:
-        The file, and what is worth a note: what stays in floats and why, or why there is none.
+        The file, and what is worth a note: how it was trained, what stays in floats and why, or why
+        there is none.
     """
     from compress.quantization.quantizing import Quantizing
     from compress.quantization.report import reasons
-    from compress.quantization.zeros import HeldZeros
+    from compress.quantization.zeros import held_zeros
 
-    options, data = work.plan.quantize, work.data
-    assert isinstance(data, Dataset)
-    wanted = work.plan.trained_formats
-    name = f"{variant.stem}.{wanted[0]}"
+    plan, options = work.plan, work.plan.quantize
+    wanted = plan.trained_formats
+    names = " and ".join(f"{variant.stem}.{kind}" for kind in wanted)
+    how = "was calibrated, not trained"
     try:
-        made = Quantizing(variant.model, data, options, seed=work.seed, on_progress=work.progress)
-    except InputError as error:
-        LOG.warning("%s was not made: %s", name, error)
-        return [], [f"{name} was not made: {error}"]
-    if options.epochs:
-        recipe = replace(
-            work.plan.finetune, epochs=options.epochs, learning_rate=options.learning_rate,
-            own_train_step=False,
-        )  # fmt: skip
-        own = replace(work, plan=replace(work.plan, finetune=recipe), own_step=None)
-        last = [LastEpoch()] if val_learnt else []
-        zeros = HeldZeros(made.student)
-        try:
-            Tuner(own, teachers, checkpoints, last).tune(
-                made.twin.model, "training whole numbers", [zeros]
-            )
-        finally:
-            zeros.release()
-    notes = [f"{name}: {line}" for line in reasons(made.twin.placed)]
+        made = Quantizing(
+            variant.model, work.data, options, seed=work.seed, on_progress=work.progress
+        )
+        if options.epochs:
+            own = replace(plan, finetune=options.recipe(plan.finetune))
+            tuner = Tuner(
+                replace(work, plan=own, own_step=None), teachers, checkpoints,
+                [LastEpoch()] if val_learnt else [],
+            )  # fmt: skip
+            with held_zeros(made.student) as zeros:
+                training, _, _ = tuner.tune(made.twin.model, "training whole numbers", [zeros])
+            how = f"was trained for {len(training.history)} more epochs as the file computes"
+    except (InputError, TrainingDiverged) as error:
+        LOG.warning("%s was not made: %s", names, error)
+        return [], [f"{names} was not made: {error}"]
+    notes = [f"{names} {how}", *(f"{names}: {line}" for line in reasons(made.twin.placed))]
     files, refused = made_files(made.twin.served, variant.stem, work, folder, wanted)
     missing = [f"{variant.stem}.{kind} was not made: {why}" for kind, why in refused.items()]
     return artifacts_of(replace(variant, val={}), files, work, folder), [*notes, *missing]

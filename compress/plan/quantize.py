@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compress.plan.fields import option, require, require_choice, settle
-from compress.plan.training import EPOCHS_WHY, MOST_EPOCHS
+from compress.plan.training import EPOCHS_WHY, MOST_EPOCHS, TrainSettings
 
 CALIBRATIONS = ("mse", "minmax", "percentile")
 
@@ -30,6 +30,10 @@ class QuantizeOptions:
         "where ranges begin: mse (what rounding and cutting off lose least by), minmax or "
         "percentile (99.99 %)",
     )
+    examples: int = option(
+        512, "--qat-examples", "training examples that ranges begin with", least=1, most=1_000_000,
+        why="a few hundred tell the ranges",
+    )  # fmt: skip
     correct_biases: bool = option(
         False,
         "--qat-correct-biases",
@@ -40,6 +44,12 @@ class QuantizeOptions:
         "--qat-learned-ranges",
         "ranges are trained with the weights; else they move with what passes",
     )
+
+    def recipe(self, finetune: TrainSettings) -> TrainSettings:
+        """Returns how a model is trained: as it was fine-tuned, with epochs and rate of its own."""
+        return replace(
+            finetune, epochs=self.epochs, learning_rate=self.learning_rate, own_train_step=False
+        )
 
     def __post_init__(self) -> None:
         settle(self)

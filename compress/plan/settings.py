@@ -420,6 +420,9 @@ class QuantizeSettings(TypedDict, total=False):
     """where ranges begin: mse (what rounding and cutting off lose least by), minmax or percentile
     (99.99 %). Default: mse."""
 
+    examples: Count
+    """training examples that ranges begin with. Default: 512."""
+
     correct_biases: bool
     """shift biases by what rounding moved the means of channels, before any training. Default:
     False."""
@@ -685,6 +688,9 @@ class CompressModelSettings(TypedDict, total=False):
     """where ranges begin: mse (what rounding and cutting off lose least by), minmax or percentile
     (99.99 %). Default: mse."""
 
+    qat_examples: Count
+    """training examples that ranges begin with. Default: 512."""
+
     qat_correct_biases: bool
     """shift biases by what rounding moved the means of channels, before any training. Default:
     False."""
@@ -940,6 +946,9 @@ class ShrinkSettings(TypedDict, total=False):
     qat_calibration: str
     """where ranges begin: mse (what rounding and cutting off lose least by), minmax or percentile
     (99.99 %). Default: mse."""
+
+    qat_examples: Count
+    """training examples that ranges begin with. Default: 512."""
 
     qat_correct_biases: bool
     """shift biases by what rounding moved the means of channels, before any training. Default:

@@ -63,8 +63,10 @@ def extremes(seen: _Seen) -> tuple[float, float]:
 
 
 def percentile(seen: _Seen) -> tuple[float, float]:
-    """Returns a range that cuts 0.01 % of the values off on each side."""
+    """Returns a range that cuts 0.01 % of the values but zeros off on each side."""
     assert seen.counts is not None
+    if not seen.counts.any():
+        return extremes(seen)
     share = np.cumsum(seen.counts) / seen.counts.sum()
     out = 1 - PERCENTILE / 100
     low = seen.centres[int(np.searchsorted(share, out))]

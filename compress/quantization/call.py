@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from compress.quantization.building import Building
     from compress.quantization.kernels import Kernel
 
-OPEN_SIZE = "a size is open"
 Function = Callable[..., Any]
 Shaped = Callable[..., "tuple[int | None, ...]"]
 
@@ -31,14 +30,12 @@ class Call:
         node: In the model's program.
         path: Its name, behind those of the models that it is nested in.
         inputs: Values.
-        users: How many calls read each output.
         building: What the whole model shares.
     """
 
     node: Node
     path: str
     inputs: list[Value]
-    users: list[int]
     building: Building
 
     @property
@@ -58,9 +55,15 @@ class Call:
 
     # -- what a call may make of values ---------------------------------------------------------
 
-    def kernel(self, kernel: Kernel, value: Value) -> Value:
-        """Returns what a kernel makes of a value, before an activation."""
-        settled, building, name = self.on_grid(value), self.building, self.path
+    def kernel(self, kernel: Kernel, value: Value, name: str = "") -> Value:
+        """Returns what a kernel makes of a value, before an activation.
+
+        Args:
+            kernel: Of a layer.
+            value: Brought to its grid first.
+            name: Of the new layer; default: the call's.
+        """
+        settled, building, name = self.on_grid(value), self.building, name or self.path
 
         def made(behind: tuple[Affine, ...]) -> Any:
             layer = QuantizedKernel(
@@ -78,7 +81,7 @@ class Call:
         if value.sum is not None and value.sum.folds is not None and value.alone:
             return self._made(value.sum.folds(affine))
         if None in self.on_grid(value).tensor.shape[1:]:
-            return self.step_in_float(self.applied(affine.of), value, OPEN_SIZE)
+            return self.step_in_float(self.applied(affine.of), value, "a size is open")
         return self.kernel(AffineKernel(affine), value)
 
     def rectified(self, value: Value, function: Function, cap: float | None = None) -> Value:
@@ -135,7 +138,7 @@ class Call:
         layer = LeakySlopes(
             building.state, slope, settled.grid, made, name=building.name(self.path)
         )
-        return Value(self.path, self.users[0], made(layer(settled.tensor)), made)
+        return Value(self.path, made(layer(settled.tensor)), made)
 
     def same(
         self, function: Function, *values: Value, rounds: bool = False, away: bool = False
@@ -158,11 +161,11 @@ class Call:
         made = function(*[value.tensor for value in settled])
         results = list(made) if isinstance(made, (list, tuple)) else [made]
         found = []
-        for place, tensor in enumerate(results):
+        for tensor in results:
             layer = self.building.range(self.path, first.fixed, rounds=rounds, away=away)
             if first.fixed is None:
                 first.tie(layer)
-            found.append(Value(self.path, self.users[place], layer(tensor), layer))
+            found.append(Value(self.path, layer(tensor), layer))
         return found
 
     def passed(self, value: Value, function: Function | None = None) -> Value:
@@ -173,11 +176,10 @@ class Call:
             function: What training does with it; default: nothing.
         """
         if function is None:
-            value.users += self.users[0] - 1
             return value
         if value.sum is not None:
             self.on_grid(value)
-        return Value(self.path, self.users[0], function(value.tensor), value.range,
+        return Value(self.path, function(value.tensor), value.range,
                      whole=value.whole)  # fmt: skip
 
     def step_in_float(self, function: Function, value: Value, reason: str) -> Value:
@@ -189,7 +191,7 @@ class Call:
             reason: Why it is not computed in whole numbers.
         """
         self.building.note(self.path, self.layer, reason)
-        return Value(self.path, self.users[0], function(self.settled(value).tensor))
+        return Value(self.path, function(self.settled(value).tensor))
 
     def in_float(self, reason: str) -> list[Value]:
         """Makes the call as it is, in floats, and says why."""
@@ -200,33 +202,24 @@ class Call:
             value.tensor if value.whole else self.settled(value).tensor for value in self.inputs
         ]
         made = keras.tree.flatten(self.itself(*tensors))
-        return [
-            Value(self.path, users, tensor, whole=not _is_real(tensor))
-            for tensor, users in zip(made, self.users, strict=True)
-        ]
+        return [Value(self.path, tensor, whole=not _is_real(tensor)) for tensor in made]
 
     def whole_numbers(self) -> list[Value]:
         """Makes the call as it is: it computes shapes, indices or booleans."""
         import keras
 
         made = keras.tree.flatten(self.itself(*[self.settled(v).tensor for v in self.inputs]))
-        return [
-            Value(self.path, users, tensor, whole=True)
-            for tensor, users in zip(made, self.users, strict=True)
-        ]
+        return [Value(self.path, tensor, whole=True) for tensor in made]
 
     # -- layers of the new model ---------------------------------------------------------------
 
     def itself(self, *tensors: Any) -> Any:
         """Makes the call as the model does, with other tensors for its inputs."""
-        import keras
-
         args, kwargs = self.node.arguments(tensors)
         operation = self.layer
-        if isinstance(operation, keras.layers.Layer):
-            name = self.building.name(operation.name)
-            if name != operation.name:  # another call of it, or another layer of that name
-                operation = Inside(operation, name=name)
+        name = self.building.name(operation.name)
+        if name != operation.name:  # another call of it, or something else of that name
+            operation = Inside(operation, name=name)
         return operation(*args, **kwargs)
 
     def applied(self, function: Function, shape: Shaped | None = None, what: str = "") -> Function:
@@ -251,19 +244,17 @@ class Call:
         return brought(self.building, value)
 
     def _own_range(self, value: Value) -> Value:
-        """Returns a value whose range can be tied: one that is prescribed is brought to another."""
+        """Returns a value whose range can be tied: one that is prescribed is brought to another.
+
+        By an operation: a second range right behind the first is more than the converter knows.
+        """
         if value.grid.fixed is None:
             return value
-        # a second range right behind the first is more than the converter knows
-        name = self.building.name(f"{value.name}_copied")
         kernel = AffineKernel(Affine(None, partial(_unchanged, int(value.tensor.shape[-1]))))
-        copied = QuantizedKernel(self.building.state, kernel, value.grid, name=name)
-        tensor = copied(value.tensor)
-        layer = self.building.range(value.name)
-        return Value(value.name, 1, layer(tensor), layer)
+        return self.on_grid(self.kernel(kernel, value, f"{value.name}_copied"))
 
     def _made(self, sum: Sum) -> Value:
-        return Value(self.path, self.users[0], sum=sum)
+        return Value(self.path, sum=sum)
 
 
 def brought(building: Building, value: Value) -> Value:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +30,7 @@ if TYPE_CHECKING:
     from compress.plan.settings import QuantizeSettings
     from compress.quantization.errors import LayerError
     from compress.quantization.twin import Twin
-    from compress.train import EpochRecord, Hook, TrainResult
-
-CALIBRATED = 512
-"""Training examples that ranges begin with."""
+    from compress.train import TrainResult
 
 
 @dataclass(frozen=True, repr=False)
@@ -121,8 +118,8 @@ def quantize(
         device: "auto", "cpu", "gpu", or from `compress.core.device.setup`.
         seed: Of the batch order, of what calibrates and of the split, at least 0.
         **settings: Fields of `QuantizeOptions` (epochs, learning_rate, calibration,
-            correct_biases, learned_ranges), of `DistillOptions`, of `TrainSettings` (optimizer,
-            batch_size, ...), and how data by name or path are split and scaled.
+            examples, correct_biases, learned_ranges), of `DistillOptions`, of `TrainSettings`
+            (optimizer, batch_size, ...), and how data by name or path are split and scaled.
 
     Shapes:
         x: (n, ...), as the model takes them, sizes known; y: see `as_dataset`.
@@ -161,11 +158,7 @@ def quantize(
         data = as_examples(data, model=dense, path=path, seed=seed)
     made = Quantizing(dense, data, options, seed=seed)
     if options.epochs:
-        made.train(
-            recipe,
-            teaching if distill is not False else None,
-            device=as_device(device),
-        )
+        made.train(recipe, teaching if distill is not False else None, as_device(device))
     return made.result()
 
 
@@ -207,7 +200,7 @@ class Quantizing:
         self.twin: Twin = twin_of(self.student, learned=options.learned_ranges)
         self.training: TrainResult | None = None
         self.notes: list[str] = []
-        inputs = self._inputs = listed(self.student, drawn_inputs(data, CALIBRATED, seed))
+        inputs = self._inputs = listed(self.student, drawn_inputs(data, options.examples, seed))
 
         def told(share: float) -> None:
             if on_progress is not None:
@@ -215,64 +208,31 @@ class Quantizing:
 
         calibrate(self.twin, inputs, options.calibration, told)
         if options.correct_biases:
-            correct_biases(self.twin, inputs, told)
+            count = correct_biases(self.twin, inputs, told)
+            self.notes.append(f"the biases of {count} kernels were corrected")
 
-    def train(
-        self,
-        recipe: TrainSettings,
-        teaching: DistillOptions | None,
-        *,
-        device: Device,
-        hooks: Sequence[Hook] = (),
-        checkpoint: Path | None = None,
-        cache_folder: Path | None = None,
-        on_epoch: Callable[[int, int, EpochRecord], None] | None = None,
-        on_progress: Callable[[str, float], None] | None = None,
-    ) -> TrainResult:
+    def train(self, recipe: TrainSettings, teaching: DistillOptions | None, device: Device) -> None:
         """Trains the twin, and with it the student.
 
         Args:
             recipe: How; epochs and learning rate are those of the options.
             teaching: How the dense model teaches; None: labels alone.
             device: From `compress.core.device.setup`.
-            hooks: That act meanwhile.
-            checkpoint, cache_folder, on_epoch, on_progress: See `compress.distillation.distill`.
         """
         from compress.distillation import distill
-        from compress.quantization.zeros import HeldZeros
+        from compress.quantization.zeros import held_zeros
         from compress.train import train
 
         assert isinstance(self.data, Dataset)
-        recipe = replace(
-            recipe, epochs=self.options.epochs, learning_rate=self.options.learning_rate
-        )
-        zeros = HeldZeros(self.student)
-        common: dict[str, Any] = {
-            "device": device,
-            "seed": self.seed,
-            "hooks": [*hooks, zeros],
-            "checkpoint": checkpoint,
-            "on_epoch": on_epoch,
-        }
-        try:
+        model, recipe = self.twin.model, self.options.recipe(recipe)
+        with held_zeros(self.student) as zeros:
+            common: dict[str, Any] = {"device": device, "seed": self.seed, "hooks": [zeros]}
             if teaching is None:
-                self.training = train(self.twin.model, self.data, recipe, **common)
-            else:
-                taught = distill(
-                    self.twin.model,
-                    self.dense,
-                    self.data,
-                    teaching,
-                    finetune=recipe,
-                    cache_folder=cache_folder,
-                    on_progress=on_progress,
-                    **common,
-                )
-                self.training = taught.training
-                self.notes += taught.notes
-        finally:
-            zeros.release()
-        return self.training
+                self.training = train(model, self.data, recipe, **common)
+                return
+            taught = distill(model, self.dense, self.data, teaching, finetune=recipe, **common)
+        self.training = taught.training
+        self.notes += taught.notes
 
     def result(self) -> QuantizeResult:
         """Returns the models as they are now."""

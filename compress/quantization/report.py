@@ -16,10 +16,9 @@ WORST = 5
 
 def told(placed: Sequence[Placed]) -> str:
     """Returns one line: how many calls are computed in whole numbers."""
-    floats = [call for call in placed if call.reason]
-    if not floats:
-        return f"all {len(placed)} calls are computed in whole numbers"
-    return f"{len(placed) - len(floats)} of {len(placed)} calls are computed in whole numbers"
+    whole = sum(not call.reason for call in placed)
+    share = "all" if whole == len(placed) else f"{whole} of"
+    return f"{share} {len(placed)} calls are computed in whole numbers"
 
 
 def reasons(placed: Sequence[Placed]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from compress.quantization.call import Call, brought
 from compress.quantization.layers.ranges import FakeQuant
 from compress.quantization.layers.state import State
 from compress.quantization.rules import rule_for
+from compress.quantization.rules._base import KeptInFloats
 from compress.quantization.values import Value
 from compress.reconstruction.matching import opens
 
@@ -79,7 +80,7 @@ def _built(model: keras.Model, learned: bool) -> Twin:
         building.name(maker_of(tensor).name)
     counts = _users(program)
     given = [
-        Value(maker_of(own).name, users, tensor, whole="float" not in str(tensor.dtype))
+        Value(maker_of(own).name, tensor, whole="float" not in str(tensor.dtype), users=users)
         for own, tensor, users in zip(model.inputs, inputs, counts[0], strict=True)
     ]
     outputs = _gone_through(program, given, iter(counts[1:]), building)
@@ -115,7 +116,11 @@ def _gone_through(
     """
 
     def handler(node: Node, values: list[Value]) -> list[Value]:
-        return _called(Call(node, f"{before}{node.name}", list(values), next(counts), building))
+        made = _called(Call(node, f"{before}{node.name}", list(values), building))
+        for value, users in zip(made, next(counts), strict=True):
+            # one that a call passed on is read by those behind it in place of the call
+            value.users = value.users - 1 + users if value in values else users
+        return made
 
     def nested(node: Node, values: list[Value]) -> list[Value]:
         assert node.body is not None
@@ -133,7 +138,10 @@ def _called(call: Call) -> list[Value]:
     if rule is None:
         return call.in_float(NO_RULE)
     before = len(call.building.placed)
-    made = rule(call)
+    try:
+        made = rule(call)
+    except KeptInFloats as reason:
+        return call.in_float(str(reason))
     if len(call.building.placed) == before:
         call.building.note(call.path, call.layer)
     return made if isinstance(made, list) else [made]

@@ -37,21 +37,22 @@ class Value:
 
     Attributes:
         name: Of the call that made it.
-        users: How many calls read it, each of the model's outputs counted as one.
         tensor: Symbolic; None as long as it is a sum.
         range: The layer that brought it to its grid; None: it is a float, or no real number.
         sum: What it is before it is brought to a grid.
         plain: The tensor before a range that the runtime prescribes; None: it has no such.
         whole: Whole numbers or booleans, such as indices: never on a grid.
+        users: How many calls read it, each of the model's outputs counted as one. What a call makes
+            on its way it reads itself, once.
     """
 
     name: str
-    users: int
     tensor: Any = None
     range: FakeQuant | None = None
     sum: Sum | None = None
     plain: Any = None
     whole: bool = False
+    users: int = 1
 
     @property
     def grid(self) -> FakeQuant:

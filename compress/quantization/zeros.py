@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from compress.prune.weights.pruner import BEGUN
 from compress.prune.weights.targets import find_targets
 
 if TYPE_CHECKING:
     import keras
 
-BEGUN = 0.01
-"""A kernel with a larger share of zeros than this has been pruned."""
+
+@contextmanager
+def held_zeros(model: keras.Model) -> Iterator[HeldZeros]:
+    """Gives the hook that holds a model's zeros in a training, and takes it off again."""
+    hook = HeldZeros(model)
+    try:
+        yield hook
+    finally:
+        hook.release()
 
 
 class HeldZeros:

@@ -263,6 +263,9 @@ class RunSettings(TypedDict, total=False):
     """where ranges begin: mse (what rounding and cutting off lose least by), minmax or percentile
     (99.99 %). Default: mse."""
 
+    qat_examples: Count
+    """training examples that ranges begin with. Default: 512."""
+
     qat_correct_biases: bool
     """shift biases by what rounding moved the means of channels, before any training. Default:
     False."""

@@ -119,10 +119,6 @@ class Kernel(ABC):
             x: Input of the layer.
         """
 
-    def assign(self, kernel: Any) -> None:
-        """Puts a kernel of `value`'s shape into the layer."""
-        assigned(self.layer.kernel, kernel)
-
     def output_shape(self, shape: Shape) -> Shape:
         """Returns the shape of the layer's output for one of its input."""
         made: Shape = tuple(self.layer.compute_output_shape(shape))
@@ -133,12 +129,6 @@ def tensor_of(variable: Any) -> Any:
     import tensorflow as tf
 
     return tf.convert_to_tensor(variable.value)
-
-
-def assigned(variable: Any, kernel: Any) -> None:
-    import numpy as np
-
-    variable.assign(np.reshape(kernel, tuple(variable.shape)))
 
 
 def spatial(positions: Sequence[int | None]) -> tuple[int, int]:

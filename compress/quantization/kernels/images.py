@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from compress.quantization.kernels._base import Kernel, Shape, assigned, tensor_of
+from compress.quantization.kernels._base import Kernel, Shape, tensor_of
 
 
 class OfImages(Kernel):
     """Of a convolution over images, or over time: images of height 1."""
+
+    pads = True
+    """Whether it is this kernel that looks beyond the edges."""
 
     def image(self, x: Any) -> Any:
         """Returns the input, padded where no convolution does that."""
         import tensorflow as tf
 
         layer = self.layer
-        if layer.padding == "causal":
+        if self.pads and layer.padding == "causal":
             before = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
             x = tf.pad(x, ((0, 0), (before, 0), (0, 0)))
         return tf.expand_dims(x, 1) if layer.rank == 1 else x
@@ -104,10 +107,6 @@ class DepthwiseKernel(OfImages):
             dilations=dilations if max(dilations) > 1 else None,
         )
 
-    def assign(self, kernel: Any) -> None:
-        """Puts a kernel into the layer."""
-        assigned(getattr(self.layer, self.name), kernel)
-
     def output_shape(self, shape: Shape) -> Shape:
         """Returns the shape of what the convolution by channels makes."""
         if self.name == "kernel":
@@ -117,34 +116,20 @@ class DepthwiseKernel(OfImages):
         return (*made[:-1], shape[-1] * self.layer.depth_multiplier)
 
 
-class PointwiseKernel(Kernel):
+class PointwiseKernel(OfImages):
     """Of the second convolution of `SeparableConv1D` and `SeparableConv2D`."""
+
+    pads = False
 
     def value(self) -> Any:
         """Returns the kernel, (1, 1, inputs, channels)."""
         return of_images(tensor_of(self.layer.pointwise_kernel), self.layer.rank)
-
-    def image(self, x: Any) -> Any:
-        """Returns the input as it is: the first convolution has padded it."""
-        import tensorflow as tf
-
-        return tf.expand_dims(x, 1) if self.layer.rank == 1 else x
 
     def convolved(self, image: Any, kernel: Any, *, for_file: bool = False) -> Any:
         """Convolves."""
         import tensorflow as tf
 
         return tf.nn.conv2d(image, kernel, 1, "VALID")
-
-    def restored(self, made: Any, x: Any) -> Any:
-        """Returns what was made."""
-        import tensorflow as tf
-
-        return tf.squeeze(made, 1) if self.layer.rank == 1 else made
-
-    def assign(self, kernel: Any) -> None:
-        """Puts a kernel into the layer."""
-        assigned(self.layer.pointwise_kernel, kernel)
 
     def output_shape(self, shape: Shape) -> Shape:
         """Returns the shape of the output for that of its input."""

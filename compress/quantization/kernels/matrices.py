@@ -122,10 +122,6 @@ class AffineKernel(Kernel):
 
         return tf.reshape(made, (-1, *tuple(x.shape)[1:]))
 
-    def assign(self, kernel: Any) -> None:
-        """Refuses: what is behind the scales is not said."""
-        raise NotImplementedError("scales are not assigned")
-
     def output_shape(self, shape: Shape) -> Shape:
         """Returns the same shape."""
         return shape

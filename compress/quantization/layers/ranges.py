@@ -75,11 +75,6 @@ class FakeQuant(keras.layers.Layer):  # type: ignore[misc]
             self.low = self.add_weight(name="low", initializer="zeros", **kept)
             self.high = self.add_weight(name="high", initializer="zeros", **kept)
 
-    @property
-    def tied(self) -> tuple[FakeQuant, ...]:
-        """All layers of one range, this one among them."""
-        return tuple(self.ties.layers)
-
     def tie(self, other: FakeQuant) -> None:
         """Makes two ranges one; neither may be fixed."""
         if self.ties is not other.ties:

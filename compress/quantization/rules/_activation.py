@@ -31,8 +31,6 @@ def activated(call: Call, value: Value, activation: Any) -> Value:
     name = name_of(activation)
     if name == "linear":
         return value
-    if value.name == call.path:
-        value.users = 1  # made by this call, which goes on with it: nobody else reads it
 
     def layer(tensor: Any) -> Any:
         made = keras.layers.Activation(activation, name=call.building.name(f"{call.path}_{name}"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from compress.quantization.call import Call
 from compress.quantization.rules._activation import SYMMETRIC, UNIT, activated, gated
-from compress.quantization.rules._base import layer_rule, operation_rule
+from compress.quantization.rules._base import KeptInFloats, layer_rule, operation_rule
 from compress.quantization.values import Value
 
 
@@ -13,7 +13,7 @@ def activation(call: Call) -> Value:
     """The function that it was given."""
     if len(call.inputs) == 1:
         return activated(call, call.inputs[0], call.layer.activation)
-    return call.in_float("it is called with a mask")[0]
+    raise KeptInFloats("it is called with a mask")
 
 
 @layer_rule("ReLU")
@@ -23,9 +23,9 @@ def rectifier(call: Call) -> Value | list[Value]:
 
     layer = call.layer
     if layer.threshold:
-        return call.in_float("a ReLU with a threshold has no integer kernel")
+        raise KeptInFloats("a ReLU with a threshold has no integer kernel")
     if layer.negative_slope and layer.max_value is not None:
-        return call.in_float("a leaky ReLU with a limit has no integer kernel")
+        raise KeptInFloats("a leaky ReLU with a limit has no integer kernel")
     if layer.negative_slope:
         return call.leaky(call.inputs[0], float(layer.negative_slope))
     if layer.max_value in (None, 6.0):
@@ -51,10 +51,10 @@ def exponential(call: Call) -> list[Value]:
 def softmax(call: Call) -> Value | list[Value]:
     """Its steps are prescribed."""
     if len(call.inputs) > 1:
-        return call.in_float("it is called with a mask")
+        raise KeptInFloats("it is called with a mask")
     last = len(call.shape) - 1
     if call.layer.axis not in (-1, last):
-        return call.in_float("a softmax over another axis than the last has no integer kernel")
+        raise KeptInFloats("a softmax over another axis than the last has no integer kernel")
     return call.prescribed(call.itself, call.inputs[0], *UNIT)
 
 
@@ -80,7 +80,7 @@ def tanh_operation(call: Call) -> Value:
 def softmax_operation(call: Call) -> Value | list[Value]:
     """Its steps are prescribed."""
     if call.layer.axis not in (-1, len(call.shape) - 1):
-        return call.in_float("a softmax over another axis than the last has no integer kernel")
+        raise KeptInFloats("a softmax over another axis than the last has no integer kernel")
     return call.prescribed(call.itself, call.inputs[0], *UNIT)
 
 

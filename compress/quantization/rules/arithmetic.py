@@ -6,7 +6,7 @@ from typing import Any
 
 from compress.quantization.call import Call
 from compress.quantization.kernels import Affine
-from compress.quantization.rules._base import operation_rule
+from compress.quantization.rules._base import KeptInFloats, operation_rule
 from compress.quantization.values import Value
 
 Made = Value | list[Value]
@@ -16,7 +16,7 @@ Made = Value | list[Value]
 def between_tensors(call: Call) -> Made:
     """With a range of its own; of a constant operand, too."""
     if any(value.whole for value in call.inputs):
-        return call.in_float("one operand is no real number")
+        raise KeptInFloats("one operand is no real number")
     if len(call.inputs) == 2:
         return call.summed(call.itself, *call.inputs)
     return with_constant(call)
@@ -33,15 +33,15 @@ def with_constant(call: Call) -> Made:
         (at for at, item in enumerate(operands) if not isinstance(item, keras.KerasTensor)), None
     )
     if len(operands) != 2 or place is None:
-        return call.in_float("its operands are not told apart")
+        raise KeptInFloats("its operands are not told apart")
     try:
         number = np.asarray(operands[place], np.float32)
     except (TypeError, ValueError):
-        return call.in_float("one operand is no constant")
+        raise KeptInFloats("one operand is no constant") from None
     sizes = call.shape_of(0)[1:]
     shape = (1, *(size for size in sizes if size is not None))
     if None in sizes or np.broadcast_shapes(shape, number.shape) != shape:
-        return call.in_float("its constant is larger than its tensor")
+        raise KeptInFloats("its constant is larger than its tensor")
     name = type(call.layer).__name__
     if number.size == 1 and name == "Multiply":
         scale = np.full(shape[-1], float(number.reshape(())), np.float32)
@@ -58,7 +58,7 @@ def with_constant(call: Call) -> Made:
 def product(call: Call) -> Made:
     """Two activations multiplied, with a range of their own."""
     if len(call.inputs) != 2 or any(value.whole for value in call.inputs):
-        return call.in_float("one operand is a constant")
+        raise KeptInFloats("one operand is a constant")
     return call.summed(call.itself, *call.inputs, fuses=False)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from compress.quantization.call import Call
 from compress.quantization.kernels import Affine
 from compress.quantization.rules._activation import UNIT
-from compress.quantization.rules._base import operation_rule
+from compress.quantization.rules._base import KeptInFloats, operation_rule
 from compress.quantization.values import Value
 
 
@@ -23,9 +23,9 @@ def dot_product(call: Call) -> Value | list[Value]:
     names = inspect.signature(layer.call).parameters
     given = {**dict(zip(names, call.node.args, strict=False)), **call.node.kwargs}
     if given.get("mask") is not None or given.get("bias") is not None or layer.is_causal:
-        return call.in_float("scores with a mask or a bias have no integer kernel")
+        raise KeptInFloats("scores with a mask or a bias have no integer kernel")
     if layer.attn_logits_soft_cap:
-        return call.in_float("capped scores have no integer kernel")
+        raise KeptInFloats("capped scores have no integer kernel")
     query, key, value = call.inputs
     width = call.node.inputs[0].shape[-1]
     scale = given.get("scale")
@@ -34,7 +34,7 @@ def dot_product(call: Call) -> Value | list[Value]:
     def terms() -> tuple[Any, Any]:
         return tf.fill((width,), factor), None
 
-    queries = _inside(call.scaled(query, Affine(None, terms)))
+    queries = call.scaled(query, Affine(None, terms))
 
     def scores(one: Any, two: Any) -> Any:
         return tf.matmul(tf.transpose(one, (0, 2, 1, 3)), tf.transpose(two, (0, 2, 3, 1)))
@@ -42,12 +42,8 @@ def dot_product(call: Call) -> Value | list[Value]:
     def score_shape(one: Any, two: Any) -> tuple[int | None, ...]:
         return (one[0], one[2], one[1], two[1])
 
-    found = _inside(
-        call.summed(call.applied(scores, score_shape, "scores"), queries, key, fuses=False)
-    )
-    shares = _inside(
-        call.prescribed(call.applied(keras.activations.softmax, what="shares"), found, *UNIT)
-    )
+    found = call.summed(call.applied(scores, score_shape, "scores"), queries, key, fuses=False)
+    shares = call.prescribed(call.applied(keras.activations.softmax, what="shares"), found, *UNIT)
 
     def weighed(one: Any, two: Any) -> Any:
         made = tf.matmul(one, tf.transpose(two, (0, 2, 1, 3)))
@@ -57,9 +53,3 @@ def dot_product(call: Call) -> Value | list[Value]:
         return (one[0], one[2], one[1], two[3])
 
     return call.summed(call.applied(weighed, weighed_shape, "weighed"), shares, value, fuses=False)
-
-
-def _inside(value: Value) -> Value:
-    """Returns a value that this call alone reads."""
-    value.users = 1
-    return value

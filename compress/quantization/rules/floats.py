@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compress.quantization.call import Call
-from compress.quantization.rules._base import layer_rule
+from compress.quantization.rules._base import KeptInFloats, layer_rule
 from compress.quantization.values import Value
 
 
@@ -25,9 +25,9 @@ def embedding(call: Call) -> Value | list[Value]:
     from compress.quantization.layers.others import QuantizedTable
 
     if call.layer.mask_zero:
-        return call.in_float("it masks: what is masked is no whole number")
+        raise KeptInFloats("it masks: what is masked is no whole number")
     if getattr(call.layer, "lora_enabled", False) or getattr(call.layer, "quantization_mode", None):
-        return call.in_float("LoRA and tables that Keras has quantized are left as they are")
+        raise KeptInFloats("LoRA and tables that Keras has quantized are left as they are")
     table = call.building.range(f"{call.path}_table")
     layer = QuantizedTable(call.layer, table, name=call.building.name(call.path))
-    return Value(call.path, call.users[0], layer(call.inputs[0].tensor), table)
+    return Value(call.path, layer(call.inputs[0].tensor), table)

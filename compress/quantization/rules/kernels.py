@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from compress.quantization.call import OPEN_SIZE, Call
+from compress.quantization.call import Call
 from compress.quantization.kernels import (
     DepthwiseKernel,
     ImageKernel,
@@ -13,140 +13,118 @@ from compress.quantization.kernels import (
     TransposedKernel,
 )
 from compress.quantization.rules._activation import activated
-from compress.quantization.rules._base import layer_rule
+from compress.quantization.rules._base import CHANNELS_FIRST, OPEN_SIZE, KeptInFloats, layer_rule
 from compress.quantization.values import Value
-
-Made = Value | list[Value]
-CHANNELS_FIRST = "channels come first: integer kernels want them last"
 
 
 @layer_rule("Conv1D", "Conv2D")
-def convolution(call: Call) -> Made:
+def convolution(call: Call) -> Value:
     """A kernel by channel, then the activation."""
-    layer = call.layer
-    why = _not_plain(call)
-    if why:
-        return call.in_float(why)
-    return activated(call, call.kernel(ImageKernel(layer), call.inputs[0]), layer.activation)
+    _check_convolution(call)
+    made = call.kernel(ImageKernel(call.layer), call.inputs[0])
+    return activated(call, made, call.layer.activation)
 
 
 @layer_rule("DepthwiseConv1D", "DepthwiseConv2D")
-def depthwise(call: Call) -> Made:
+def depthwise(call: Call) -> Value:
     """A kernel a channel, then the activation."""
-    why = _not_plain(call)
-    if why:
-        return call.in_float(why)
+    _check_convolution(call, one_stride=True)
     made = call.kernel(DepthwiseKernel(call.layer), call.inputs[0])
     return activated(call, made, call.layer.activation)
 
 
 @layer_rule("SeparableConv1D", "SeparableConv2D")
-def separable(call: Call) -> Made:
+def separable(call: Call) -> Value:
     """Both of its kernels, with a range in between."""
-    why = _not_plain(call)
-    if why:
-        return call.in_float(why)
+    _check_convolution(call, one_stride=True)
     middle = call.kernel(DepthwiseKernel(call.layer, "depthwise_kernel"), call.inputs[0])
-    middle.users = 1
     made = call.kernel(PointwiseKernel(call.layer), middle)
     return activated(call, made, call.layer.activation)
 
 
 @layer_rule("Conv2DTranspose")
-def transposed(call: Call) -> Made:
-    """A kernel by channel, then the activation."""
+def transposed(call: Call) -> Value:
+    """A kernel for all channels, then the activation."""
     layer = call.layer
-    why = _not_plain(call)
-    if not why and (layer.output_padding is not None or max(layer.dilation_rate) > 1):
-        why = "padding of its outputs and dilation have no integer kernel"
-    if why:
-        return call.in_float(why)
+    _check_convolution(call)
+    if layer.output_padding is not None or max(layer.dilation_rate) > 1:
+        raise KeptInFloats("padding of its outputs and dilation have no integer kernel")
     return activated(call, call.kernel(TransposedKernel(layer), call.inputs[0]), layer.activation)
 
 
 @layer_rule("Dense")
-def dense(call: Call) -> Made:
+def dense(call: Call) -> Value:
     """A matrix as a 1 x 1 convolution, then the activation."""
-    layer = call.layer
-    why = _not_usual(call)
-    if why:
-        return call.in_float(why)
-    return activated(call, call.kernel(MatrixKernel(layer), call.inputs[0]), layer.activation)
+    _check(call)
+    made = call.kernel(MatrixKernel(call.layer), call.inputs[0])
+    return activated(call, made, call.layer.activation)
 
 
 @layer_rule("EinsumDense")
-def einsum(call: Call) -> Made:
+def einsum(call: Call) -> Value:
     """A matrix, where its equation multiplies the last axes of the input."""
     import tensorflow as tf
 
     layer = call.layer
-    summed = axes_summed(layer.equation, len(call.shape_of(0)))
-    why = _not_usual(call)
-    if not why and not summed:
-        why = f"its equation ({layer.equation}) is no product of the last axes and a matrix"
-    if why:
-        return call.in_float(why)
+    _check(call)
+    summed = axes_summed(layer.equation)
+    if not summed:
+        raise KeptInFloats(
+            f"its equation ({layer.equation}) is no product of the last axes and a matrix"
+        )
     kernel = MatrixKernel(layer, summed)
-    if not kernel.bias_by_position:
-        return activated(call, call.kernel(kernel, call.inputs[0]), layer.activation)
     made = call.kernel(kernel, call.inputs[0])
-    made.users = 1
+    if kernel.bias_by_position:
 
-    def bias() -> Any:
-        return tf.convert_to_tensor(layer.bias.value)
+        def bias() -> Any:
+            return tf.convert_to_tensor(layer.bias.value)
 
-    return activated(call, call.with_constant(tf.add, made, bias, layer), layer.activation)
+        made = call.with_constant(tf.add, made, bias, layer)
+    return activated(call, made, layer.activation)
 
 
-def axes_summed(equation: str, rank: int) -> int:
+def axes_summed(equation: str) -> int:
     """Returns over how many axes an equation sums, the input's last and the kernel's first.
 
     Args:
-        equation: Of an `EinsumDense`.
-        rank: Of its input.
+        equation: Of an `EinsumDense`: "abc,cde->abde" sums over one, "abcd,cde->abe" over two.
 
     Returns:
         0 where it is no such product.
     """
     left, _, made = equation.replace(" ", "").partition("->")
     x, _, kernel = left.partition(",")
-    if x.startswith("...") and made.startswith("..."):
-        x, made = x[3:], made[3:]
-        if "." in x + made + kernel:
-            return 0
-        leading = ""
-        if len(x) > rank:
-            return 0
-    else:
-        leading = x[:1]
-    for count in range(1, min(len(x), len(kernel)) + 1):
-        kept = x[: len(x) - count]
-        fits = x[-count:] == kernel[:count] and made == kept + kernel[count:]
-        if fits and (not leading or kept.startswith(leading)):
+    for count in range(1, min(len(x), len(kernel) + 1)):
+        # what is kept of the input comes first: the batch axis, or "..." for it, at least
+        if x[-count:] == kernel[:count] and made == x[:-count] + kernel[count:]:
             return count
     return 0
 
 
-def _not_plain(call: Call) -> str:
-    """Returns why a convolution cannot be computed in whole numbers; "": it can."""
+def _check_convolution(call: Call, *, one_stride: bool = False) -> None:
+    """Refuses convolutions that have no integer kernel.
+
+    Args:
+        call: Of the layer.
+        one_stride: Of both axes it must be the same.
+
+    Raises:
+        KeptInFloats: It has none.
+    """
     layer = call.layer
     if layer.data_format != "channels_last":
-        return CHANNELS_FIRST
-    if layer.rank > 2:
-        return "convolutions of three axes have no integer kernel"
-    strides = tuple(layer.strides)
-    if type(layer).__name__.startswith(("Depthwise", "Separable")) and len(set(strides)) > 1:
-        return "strides that differ by axis have no integer kernel"
-    return _not_usual(call)
+        raise KeptInFloats(CHANNELS_FIRST)
+    if one_stride and len(set(layer.strides)) > 1:
+        raise KeptInFloats("strides that differ by axis have no integer kernel")
+    _check(call)
 
 
-def _not_usual(call: Call) -> str:
+def _check(call: Call) -> None:
     layer = call.layer
     if len(call.inputs) > 1:
-        return "it is called with a mask"
+        raise KeptInFloats("it is called with a mask")
     if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
-        return "LoRA and kernels that Keras has quantized are left as they are"
+        raise KeptInFloats("LoRA and kernels that Keras has quantized are left as they are")
     call.settled(call.inputs[0])  # its size is known then
     if None in call.shape_of(0)[1:]:
-        return OPEN_SIZE
-    return ""
+        raise KeptInFloats(OPEN_SIZE)

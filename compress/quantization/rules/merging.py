@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compress.quantization.call import Call
-from compress.quantization.rules._base import layer_rule
+from compress.quantization.rules._base import KeptInFloats, layer_rule
 from compress.quantization.values import Value
 
 Made = Value | list[Value]
@@ -16,7 +16,7 @@ def chained(call: Call) -> Made:
     import keras
 
     if any(value.whole for value in call.inputs):
-        return call.in_float(FLOATS)
+        raise KeptInFloats(FLOATS)
     operation = {"Add": keras.layers.Add, "Multiply": keras.layers.Multiply}[
         type(call.layer).__name__
     ]
@@ -24,8 +24,6 @@ def chained(call: Call) -> Made:
     for value in rest:
         layer = operation(name=call.building.name(call.path))
         made = call.summed(lambda *tensors, layer=layer: layer(list(tensors)), made, value)
-        made.users = 1
-    made.users = call.users[0]
     return made
 
 
@@ -33,7 +31,7 @@ def chained(call: Call) -> Made:
 def subtracted(call: Call) -> Made:
     """With a range of its own."""
     if any(value.whole for value in call.inputs):
-        return call.in_float(FLOATS)
+        raise KeptInFloats(FLOATS)
     return call.summed(call.itself, *call.inputs)
 
 
@@ -47,5 +45,5 @@ def in_floats(call: Call) -> list[Value]:
 def concatenated(call: Call) -> Made:
     """On one grid."""
     if any(value.whole for value in call.inputs):
-        return call.in_float(FLOATS)
+        raise KeptInFloats(FLOATS)
     return call.same(call.itself, *call.inputs)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from compress.quantization.call import OPEN_SIZE, Call
+from compress.quantization.call import Call
 from compress.quantization.kernels import Affine, normalization
-from compress.quantization.rules._base import layer_rule
+from compress.quantization.rules._base import OPEN_SIZE, KeptInFloats, layer_rule
 from compress.quantization.values import Value
 
 Made = Value | list[Value]
@@ -17,9 +17,9 @@ def batch_normalization(call: Call) -> Made:
     """Folded; behind anything but a kernel a convolution by channels."""
     layer = call.layer
     if len(call.inputs) > 1:
-        return call.in_float("it is called with a mask")
+        raise KeptInFloats("it is called with a mask")
     if layer.axis not in (-1, len(call.shape) - 1):
-        return call.in_float("it normalizes another axis than the last")
+        raise KeptInFloats("it normalizes another axis than the last")
     return call.scaled(call.inputs[0], normalization(layer))
 
 
@@ -41,7 +41,7 @@ def rescaling(call: Call) -> Made:
 
     layer, channels = call.layer, call.shape[-1]
     if channels is None:
-        return call.in_float(OPEN_SIZE)
+        raise KeptInFloats(OPEN_SIZE)
 
     def terms() -> tuple[Any, Any]:
         return tuple(
@@ -59,10 +59,10 @@ def standardization(call: Call) -> Made:
 
     layer, channels = call.layer, call.shape[-1]
     if channels is None:
-        return call.in_float(OPEN_SIZE)
+        raise KeptInFloats(OPEN_SIZE)
     last = len(call.shape) - 1
     if layer.invert or any(axis not in (-1, last) for axis in _axes(layer)):
-        return call.in_float("it normalizes another axis than the last")
+        raise KeptInFloats("it normalizes another axis than the last")
 
     def terms() -> tuple[Any, Any]:
         mean = tf.reshape(tf.convert_to_tensor(layer.mean), (-1,))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compress.quantization.call import Call
-from compress.quantization.rules._base import layer_rule
+from compress.quantization.rules._base import CHANNELS_FIRST, KeptInFloats, layer_rule
 from compress.quantization.values import Value
 
 Made = Value | list[Value]
@@ -13,7 +13,7 @@ Made = Value | list[Value]
 def largest(call: Call) -> Made:
     """On the same grid."""
     if _first(call):
-        return call.in_float("channels come first: integer kernels want them last")
+        raise KeptInFloats(CHANNELS_FIRST)
     return call.same(call.itself, call.inputs[0])
 
 
@@ -21,7 +21,7 @@ def largest(call: Call) -> Made:
 def mean(call: Call) -> Made:
     """Rounded to the same grid."""
     if _first(call):
-        return call.in_float("channels come first: integer kernels want them last")
+        raise KeptInFloats(CHANNELS_FIRST)
     return call.same(call.itself, call.inputs[0], rounds=True, away=True)
 
 
@@ -29,7 +29,7 @@ def mean(call: Call) -> Made:
 def whole_mean(call: Call) -> Made:
     """With a range of its own."""
     if len(call.inputs) > 1:
-        return call.in_float("it is called with a mask")
+        raise KeptInFloats("it is called with a mask")
     return call.summed(call.itself, call.inputs[0], fuses=False)
 
 

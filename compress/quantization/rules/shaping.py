@@ -6,7 +6,7 @@ from typing import Any
 
 from compress.model.inference import TRAINING_ONLY
 from compress.quantization.call import Call
-from compress.quantization.rules._base import layer_rule, operation_rule
+from compress.quantization.rules._base import KeptInFloats, layer_rule, operation_rule
 from compress.quantization.values import Value
 
 Made = Value | list[Value]
@@ -29,9 +29,9 @@ def repeated(call: Call) -> Made:
     layer, size = call.layer, call.shape
     kind = getattr(layer, "interpolation", "nearest")
     if kind not in ("nearest", "bilinear"):
-        return call.in_float(f"{kind} interpolation has no integer kernel")
+        raise KeptInFloats(f"{kind} interpolation has no integer kernel")
     if getattr(layer, "data_format", "channels_last") != "channels_last" or None in size[1:]:
-        return call.in_float("channels come first, or a size is open")
+        raise KeptInFloats("channels come first, or a size is open")
     if kind == "bilinear":
         return call.same(call.itself, call.inputs[0], rounds=True)
     pixels = size[1:3] if len(size) == 4 else (size[1], 1)
@@ -65,7 +65,7 @@ def identity(call: Call) -> Value:
 def moved_operation(call: Call) -> Made:
     """On the same grid."""
     if len(call.inputs) > 1:
-        return call.in_float("it is told by a tensor what to move")
+        raise KeptInFloats("it is told by a tensor what to move")
 
     return call.same(call.itself, call.inputs[0])
 
@@ -75,5 +75,5 @@ def joined_operation(call: Call) -> Made:
     """On one grid."""
 
     if any(value.whole for value in call.inputs):
-        return call.in_float("it joins what is no real number")
+        raise KeptInFloats("it joins what is no real number")
     return call.same(call.itself, *call.inputs)

@@ -329,3 +329,23 @@ def test_refusals(tmp_path: Path, small_cnn: Callable[..., Any], digits: Dataset
     with pytest.raises(InputError, match="must be able to run"):
         LiteRTSession(tmp_path / "bad.tflite", 1)
     assert "litert" in RUNTIMES.names()
+
+
+def test_files_made_one_after_the_other_have_one_record(
+    tmp_path: Path, small_cnn: Callable[..., Any]
+) -> None:
+    model, stem = small_cnn(), tmp_path / "m"
+    about = tmp_path / "m.json"
+    export(model, stem, formats=["float32"])
+    export(model, stem, formats=["float16"])
+    assert sorted(json.loads(about.read_text())["files"]) == [
+        "m.float16.tflite", "m.float32.tflite",
+    ]  # fmt: skip
+    (tmp_path / "m.float32.tflite").unlink()
+    export(model, stem, formats=["dynamic"])
+    assert sorted(json.loads(about.read_text())["files"]) == [
+        "m.dynamic.tflite", "m.float16.tflite",
+    ]  # fmt: skip
+    about.write_text('{"something": "else"}')
+    export(model, stem, formats=["float32"])
+    assert sorted(json.loads(about.read_text())["files"]) == ["m.float32.tflite"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ def test_a_file_is_trained_for_beside_the_others(net: Any, digits: Dataset, tmp_
     assert any("training whole numbers" in text for text in seen)
     session = session_for(result.folder / whole.artifact.file)
     assert {info.dtype for info in (*session.inputs, *session.outputs)} == {"int8"}
+    about = json.loads((result.folder / "exports" / "net-p75.json").read_text())
+    assert sorted(about["files"]) == [
+        "net-p75.float32.tflite", "net-p75.int8-qat.tflite", "net-p75.int8.tflite",
+    ]  # fmt: skip
+    (record,) = result.report.compressed
+    assert "net-p75.int8-qat was trained for 1 more epochs as the file computes" in record.notes
     page = (result.folder / "report.html").read_text()
     assert "int8-qat" in page
 
@@ -81,6 +88,6 @@ def test_zeros_are_counted_in_the_file(net: Any, digits: Dataset, tmp_path: Path
         for layer in model.layers if hasattr(layer, "kernel")
     }  # fmt: skip
     assert zeros["mid"] == pytest.approx(0.75, abs=0.01)
-    counted = count_macs(file)
-    whole = count_macs(model)
-    assert counted.nonzero <= whole.nonzero
+    # rounding makes zeros of small weights, and none of zeros anything else
+    counted, whole = count_macs(file), count_macs(model)
+    assert 0.9 * whole.nonzero < counted.nonzero <= whole.nonzero

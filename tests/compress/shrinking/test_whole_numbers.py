@@ -30,6 +30,18 @@ def test_a_net_without_training_is_calibrated(
 
 
 @pytest.mark.slow
+def test_the_model_itself_may_be_the_net(trained: Any, digits: Dataset, tmp_path: Path) -> None:
+    # as int8 it is smaller than that
+    result = shrink(
+        trained, digits, size=0.9, out=tmp_path / "out", no_train=True, qat=True,
+        formats=["int8"], **QUICK,
+    )  # fmt: skip
+    assert result.met
+    rows = {row.artifact.id: row.artifact for row in result.report.rows}
+    assert rows["net.int8-qat"].baseline == "net.float32"
+
+
+@pytest.mark.slow
 def test_a_net_is_trained_once_more(trained: Any, digits: Dataset, tmp_path: Path) -> None:
     result = shrink(
         trained, digits, macs=0.6, out=tmp_path / "out", qat=True, qat_epochs=1, epochs=1, **QUICK

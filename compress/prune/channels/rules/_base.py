@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
+from compress.model.rule_table import RuleTable
 from compress.prune.channels.coupling.call import LayerCall
 from compress.prune.channels.coupling.slots import Path, Shape, Slots
 
 Rule = Callable[[LayerCall], "list[Slots] | Slots"]
-R = TypeVar("R", bound=Rule)
-
-_LAYERS: dict[str, Rule] = {}
-_OPERATIONS: dict[str, Rule] = {}
-_CUSTOM: dict[type, Rule] = {}
-
-
-def layer_rule(*names: str) -> Callable[[R], R]:
-    """Registers a rule for Keras's own layers of these class names."""
-
-    def register(rule: R) -> R:
-        _LAYERS.update(dict.fromkeys(names, rule))
-        return rule
-
-    return register
-
-
-def operation_rule(*names: str) -> Callable[[R], R]:
-    """Registers a rule for raw operations (`keras.ops`) of these class names."""
-
-    def register(rule: R) -> R:
-        _OPERATIONS.update(dict.fromkeys(names, rule))
-        return rule
-
-    return register
+TABLE: RuleTable[Any] = RuleTable()
+"""`rule(call) -> Slots`: see `Rule`."""
+layer_rule, operation_rule = TABLE.layer, TABLE.operation
+rule_for, names, all_rules = TABLE.of, TABLE.names, TABLE.rules
 
 
 def register_rule(layer_class: type, rule: Rule | None = None) -> Any:
@@ -46,43 +26,12 @@ def register_rule(layer_class: type, rule: Rule | None = None) -> Any:
     Returns:
         The rule.
     """
-    if rule is None:
-        return lambda function: register_rule(layer_class, function)
-    _CUSTOM[layer_class] = rule
-    return rule
-
-
-def rule_for(operation: Any) -> Rule | None:
-    """Returns the rule that speaks for an operation; None: nobody knows it.
-
-    A subclass of a known layer is known too as long as it does not change `call`.
-    """
-    import keras
-
-    kind = type(operation)
-    for parent in kind.__mro__:
-        rule = _CUSTOM.get(parent)
-        if rule is None and parent.__module__.startswith("keras."):
-            layer = issubclass(parent, keras.layers.Layer)
-            rule = (_LAYERS if layer else _OPERATIONS).get(parent.__name__)
-        if rule is not None:
-            return rule if getattr(kind, "call", None) is getattr(parent, "call", None) else None
-    return None
+    return TABLE.register(layer_class, rule)
 
 
 def known(operation: Any) -> bool:
     """Tells whether there is a rule."""
     return rule_for(operation) is not None
-
-
-def names() -> tuple[str, ...]:
-    """Returns all names with a rule: "Conv2D", "ops.Add"."""
-    return (*sorted(_LAYERS), *(f"ops.{name}" for name in sorted(_OPERATIONS)))
-
-
-def all_rules() -> tuple[Rule, ...]:
-    """Returns every rule once."""
-    return tuple(dict.fromkeys([*_LAYERS.values(), *_OPERATIONS.values()]))
 
 
 def apply(call: LayerCall) -> list[Slots]:
