@@ -51,6 +51,7 @@ TABLE = (
     Entry("repair_cost", 70),
     Entry("quantize_speed", 5),
     Entry("quantize_nets", 150),
+    Entry("quantize_mixed", 60),
     Entry("any_model", 120),
     Entry("large_data", 40),
     Entry("shrink_goals", 240),

@@ -135,6 +135,8 @@ STEPS: Registry[Any] = Registry(
     {
         "litert": "compress.exporting.litert:convert_litert",
         "litert_graph": "compress.exporting.side_by_side:convert_litert_graph",
+        "mixed": "compress.exporting.mixed.engine:convert_mixed",
+        "mixed_ranges": "compress.exporting.mixed.engine:observe_ranges",
         "onnx": "compress.exporting.onnx:convert_onnx",
         "onnx_graph": "compress.exporting.side_by_side_onnx:convert_onnx_graph",
         "onnx_int8": "compress.exporting.onnx:convert_onnx_int8",

@@ -12,6 +12,8 @@ FORMATS = {
     "onnx": ("onnx", "tf2onnx", "onnxruntime"),
     "onnx_int8": ("onnx", "tf2onnx", "onnxruntime"),
     "onnx_int8-qat": ("onnx", "tf2onnx", "onnxruntime"),
+    "int8-mixed": ("litert_quantizer",),
+    "int4-weights": ("litert_quantizer",),
 }
 """Packages by export format."""
 MAKING_ONNX = ("onnx", "tf2onnx")
@@ -19,7 +21,7 @@ MAKING_ONNX = ("onnx", "tf2onnx")
 EXTRAS = {
     "MNN": "'paretune[mnn]'", "onnx": "'paretune[onnx]'", "tf2onnx": "'paretune[onnx]'",
     "onnxruntime": "'paretune[onnx]'", "openvino": "'paretune[openvino]'",
-    "cmaes": "'paretune[cmaes]'",
+    "cmaes": "'paretune[cmaes]'", "litert_quantizer": "'paretune[mixed]'",
     "pandas": "'paretune[tables]'", "pyarrow": "'paretune[tables]'",
     "tensorflow_datasets": "'paretune[tfds]'",
     "ray": "'paretune[ray]'", "psycopg": "'paretune[postgresql]'", "pymysql": "'paretune[mysql]'",

@@ -16,7 +16,7 @@ from compress.model.io import as_model
 from compress.plan import ExportOptions
 from compress.plan.fields import require_choice
 from compress.plan.keywords import EXPORT
-from compress.plan.output import FORMATS, TRAINED
+from compress.plan.output import FORMATS, INT16, MIXED, TRAINED
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -30,7 +30,7 @@ __all__ = ["Exported", "ExportedFiles", "export"]
 
 RANDOM_EXAMPLES = 32
 """Inputs that check a file where no examples are given."""
-CALIBRATED = ("int8", "onnx_int8")
+CALIBRATED = ("int8", INT16, MIXED, "onnx_int8")
 """Formats whose ranges are taken from examples."""
 
 
@@ -58,7 +58,10 @@ class ExportedFiles(Readable, tuple[Exported, ...]):
                 )
                 for item in self
             ),
-            (f"how to feed them: {self[0].about}",),
+            (
+                f"how to feed them: {self[0].about}",
+                *(note for item in self for note in item.notes),
+            ),
             "files",
         )
 
@@ -72,6 +75,7 @@ def export(
     options: ExportOptions | None = None,
     seed: int = 0,
     on_refusal: Callable[[str, str], None] | None = None,
+    on_progress: Callable[[str, float], None] | None = None,
     **settings: Unpack[ExportSettings],
 ) -> ExportedFiles:
     """Writes a model as LiteRT or ONNX files and checks each of them against the Keras model.
@@ -86,8 +90,9 @@ def export(
         path: Of the file, ending in .tflite or .onnx, for one format; without such a suffix a
             stem: `<path>.<format>.tflite` is written for each format, and `<path>.json`.
         format: "float32", "float16", "dynamic" (int8 weights), "int8", "int8-qat" (of what
-            `quantize` returns), "sparse" (float32 without the zeros), "onnx", "onnx_int8" or
-            "onnx_int8-qat"; default: `formats`, or what the suffix says.
+            `quantize` returns), "int16x8" (int8 weights, 16 bits for what passes), "int8-mixed"
+            (a precision a layer), "int4-weights", "sparse" (float32 without the zeros), "onnx",
+            "onnx_int8" or "onnx_int8-qat"; default: `formats`, or what the suffix says.
         data: Examples that calibrate int8 and check the files: x alone is enough; of a data set
             training examples calibrate and validation examples check. None: files that need no
             calibration are checked on random inputs.
@@ -95,7 +100,9 @@ def export(
         seed: Of the choice of calibration examples.
         on_refusal: Called with (format, reason) where a format cannot be had; default: an error
             tells of all of them when the other files are written.
-        **settings: `formats`, `calibration`, `opset`: see `ExportOptions`.
+        on_progress: Called with (text, share that is done) while precisions are chosen.
+        **settings: `formats`, `calibration`, `opset`, and how int8-mixed chooses (`mixed_levels`,
+            `mixed_loss`, `mixed_size`, `mixed_latency`): see `ExportOptions`.
 
     Shapes:
         x: (n, ...), as the model takes them.
@@ -151,7 +158,10 @@ def export(
         if data is None
         else as_examples(data, model=loaded, path=source, seed=seed)
     )
-    made = write_files(loaded, examples, paths, about, chosen, seed=seed, on_refusal=on_refusal)
+    made = write_files(
+        loaded, examples, paths, about, chosen,
+        seed=seed, on_refusal=on_refusal, on_progress=on_progress,
+    )  # fmt: skip
     return ExportedFiles(made)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,12 +22,13 @@ from compress.model.heads import check_shapes, decides_at, head_of, sizes_for
 from compress.model.inference import left_out
 from compress.model.ports import answers_of, input_names, listed, output_names
 from compress.plan import ONNX_FORMATS, ExportOptions
-from compress.plan.output import ONNX_QAT
+from compress.plan.output import INT4, MIXED, ONNX_QAT
 from compress.task import Several, Task, make_task
 
 if TYPE_CHECKING:
     import keras
 
+    from compress.exporting.mixed.report import LayerPrecision
     from compress.exporting.traced import Traced
     from compress.measure.runtimes import Session
 
@@ -47,6 +48,8 @@ class Exported:
         agreement: Share of examples with the same decision, in [0, 1]; of a regression R^2.
         checked: Number of validation examples compared.
         about: The record of how to feed it.
+        layers: The precision of each layer, of int8-mixed.
+        notes: What is worth a note.
     """
 
     format: str
@@ -55,6 +58,8 @@ class Exported:
     agreement: float
     checked: int
     about: Path
+    layers: tuple[LayerPrecision, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def write_files(
@@ -66,6 +71,7 @@ def write_files(
     *,
     seed: int = 0,
     on_refusal: Callable[[str, str], None] | None = None,
+    on_progress: Callable[[str, float], None] | None = None,
 ) -> list[Exported]:
     """Writes a file for each format, and how to feed them.
 
@@ -75,13 +81,14 @@ def write_files(
 
     Args:
         model: For this data; open sizes become the data's.
-        data: Training examples calibrate int8, validation examples check the files.
+        data: Training examples calibrate whole numbers, validation examples check the files.
         paths: Of the file of each format.
         about: Of the record of how to feed them.
         options: Number of calibration examples, opset.
         seed: Seed of the choice of calibration examples.
         on_refusal: Called with (format, reason) where a format cannot be had; default: an error
             tells of all of them when the other files are written.
+        on_progress: Called with (text, share that is done) while precisions are chosen.
 
     Returns:
         One record a file.
@@ -106,7 +113,8 @@ def write_files(
     with Traced(model) as traced:
         for name, path in paths.items():
             try:
-                session = _file(traced, path, name, representative, options)
+                layers, notes = _write(traced, path, name, representative, options, on_progress)
+                session = _runnable(path, name)
             except RunFailed as error:
                 refused.append(str(error))
                 if on_refusal is not None:
@@ -121,9 +129,13 @@ def write_files(
                     task.agreement(got, expected, threshold=threshold),
                     count(probe),
                     about,
+                    layers,
+                    notes,
                 )
             )
             feeding[path.name] = _feeding(session)
+            if layers:
+                feeding[path.name]["precisions"] = [asdict(layer) for layer in layers]
     shapes = data.input_shapes
     fed = {
         "input_shape": [1, *data.input_shape]
@@ -259,23 +271,35 @@ def _by_head(head: Head | None) -> Task:
     return make_task(kind, 1 if head is None else head.outputs)
 
 
-def _file(
+def _write(
     traced: Traced,
     path: Path,
     name: str,
     representative: list[npt.NDArray[np.float32]],
     options: ExportOptions,
-) -> Session:
-    """Writes one file and prepares it.
+    on_progress: Callable[[str, float], None] | None,
+) -> tuple[tuple[LayerPrecision, ...], tuple[str, ...]]:
+    """Writes one file.
+
+    Returns:
+        The precision of each layer where layers differ, and what is worth a note.
 
     Raises:
-        RunFailed: The converter made none, or its runtime cannot run it (it is removed then).
+        RunFailed: The converter made none.
     """
     from compress.exporting.litert import write_litert
+    from compress.exporting.mixed.writing import write_int4, write_mixed
     from compress.exporting.onnx import plain_file, quantize_onnx, write_onnx
-    from compress.measure.runtimes import session_for
 
-    if name == ONNX_QAT:
+    def told(share: float) -> None:
+        if on_progress is not None:
+            on_progress(f"choosing precisions of {path.name}", share)
+
+    if name == MIXED:
+        return write_mixed(traced, path, representative, options, told)
+    if name == INT4:
+        write_int4(traced, path)
+    elif name == ONNX_QAT:
         write_onnx(traced, path, opset=options.opset, whole_numbers=True)
     elif name in ONNX_FORMATS:
         plain = plain_file(traced, opset=options.opset)
@@ -285,6 +309,17 @@ def _file(
             quantize_onnx(plain, path, representative)
     else:
         write_litert(traced, path, name, representative=representative)
+    return (), ()
+
+
+def _runnable(path: Path, name: str) -> Session:
+    """Prepares a file.
+
+    Raises:
+        RunFailed: Its runtime cannot run it (it is removed then).
+    """
+    from compress.measure.runtimes import session_for
+
     try:
         return session_for(path)
     except InputError as error:

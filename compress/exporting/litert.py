@@ -11,12 +11,14 @@ from compress.core.errors import InputError
 from compress.exporting.conversions import convert
 from compress.exporting.refusals import explained
 from compress.exporting.traced import Convertible, Examples, Traced, read_examples
-from compress.plan.output import QAT
+from compress.plan.output import INT16, QAT
 
 if TYPE_CHECKING:
     import keras
 
 CONVERTER = "LiteRT's converter"
+CALIBRATED = ("int8", INT16)
+"""What the converter takes ranges of examples for."""
 
 
 def export_litert(
@@ -33,12 +35,13 @@ def export_litert(
         path: Ends in `.tflite`.
         kind: "float32"; "float16": weights as half floats, computed in float32 on CPUs;
             "dynamic": weights in int8, activations quantized as they come; "int8": weights
-            (per channel), activations, input and output in int8; "int8-qat": the same by the
+            (per channel), activations, input and output in int8; "int16x8": the same with 16 bits
+            for whatever passes; "int8-qat": int8 by the
             ranges of a model that rounds its values itself (`quantize`); "sparse": float32, weights
             with enough zeros without them: a smaller file, computed as fast as before (LiteRT
             unpacks it on x86).
-        representative: Model inputs (n, ...), one array an input, that calibrate int8; required
-            for it.
+        representative: Model inputs (n, ...), one array an input, that calibrate int8 and
+            int16x8; required for them.
 
     Raises:
         InputError: int8 without representative inputs, or an input size is unknown.
@@ -56,9 +59,9 @@ def write_litert(
     representative: Examples | None = None,
 ) -> None:
     """Writes a `.tflite` file of a traced model; see `export_litert`."""
-    needed = kind == "int8"
+    needed = kind in CALIBRATED
     if needed and (representative is None or not len(representative)):
-        raise InputError("int8 export must have representative inputs. Received: none.")
+        raise InputError(f"{kind} export must have representative inputs. Received: none.")
     calibration = traced.given(representative) if needed and representative is not None else None
     saved = traced.saved()
     with replacing(path) as temporary, explained(CONVERTER, kind, traced.model):
@@ -131,6 +134,14 @@ def configured(converter: Any, kind: str, examples: Sequence[Any]) -> Any:
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = tf.int8
         converter.inference_output_type = tf.int8
+    if kind == INT16:
+        sets = tf.lite.OpsSet
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: examples
+        # what has no kernel of these types stays in floats
+        converter.target_spec.supported_ops = [
+            sets.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8, sets.TFLITE_BUILTINS,
+        ]  # fmt: skip
     if kind == "sparse":
         converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
     return converter

@@ -18,7 +18,7 @@ from compress.pipeline.context import Work
 from compress.pipeline.decisions import keep_scores
 from compress.plan import Plan
 from compress.plan.output import TRAINED
-from compress.run.compressed import Artifact
+from compress.run.compressed import Artifact, LayerRow
 from compress.run.directory import LOG, RunFolder
 from compress.task import Task
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     import keras
 
     from compress.exporting import Exported
+    from compress.exporting.mixed.report import LayerPrecision
+
+FLOAT32 = "float32"
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def judged_files(
     say how good they are.
 
     Returns:
-        What was made, and for each format that could not be made the reason.
+        What was made, and what is worth a note: of each format that could not be made the reason.
     """
     options = work.plan.export
     # those are made later; where nothing else is asked for, they are held against float32
@@ -66,8 +69,9 @@ def judged_files(
         # nothing to leave out of a file without zeros
         formats = tuple(kind for kind in formats if kind != "sparse")
     made, refused = made_files(variant.model, variant.stem, work, folder, formats)
-    missing = [f"{variant.stem}.{kind} was not made: {why}" for kind, why in refused.items()]
-    return artifacts_of(variant, made, work, folder), missing
+    notes = [f"{variant.stem}: {note}" for item in made for note in item.notes]
+    notes += [f"{variant.stem}.{kind} was not made: {why}" for kind, why in refused.items()]
+    return artifacts_of(variant, made, work, folder), notes
 
 
 def made_files(
@@ -101,6 +105,7 @@ def made_files(
         options=replace(work.plan.export, formats=formats),
         seed=work.seed,
         on_refusal=note,
+        on_progress=work.progress,
     )
     return made, refused
 
@@ -182,6 +187,7 @@ def artifacts_of(
                 val=dict(val),
                 tested=len(data.test),
                 arena_bytes=known_arena(made.path),
+                layers=tuple(map(_row, made.layers)),
                 # a share of right examples needs no more than their number
                 test_interval=None
                 if data.task.qualities[0] in data.task.shares
@@ -189,6 +195,13 @@ def artifacts_of(
             )
         )
     return artifacts
+
+
+def _row(layer: LayerPrecision) -> LayerRow:
+    """Returns what a record holds of a layer whose precision was chosen."""
+    losses = {f"alone in {level}": loss for level, loss in layer.alone.items() if level != FLOAT32}
+    floats = f"{', '.join(layer.floats)} in floats" if layer.floats else ""
+    return {"layer": layer.layer, "precision": layer.precision, "losses": losses, "why": floats}
 
 
 def _interval(

@@ -40,7 +40,7 @@ def quantized_files(
         there is none.
     """
     from compress.quantization.quantizing import Quantizing
-    from compress.quantization.report import reasons
+    from compress.quantization.report import reasons, rows
     from compress.quantization.zeros import held_zeros
 
     plan, options = work.plan, work.plan.quantize
@@ -66,4 +66,6 @@ def quantized_files(
     notes = [f"{names} {how}", *(f"{names}: {line}" for line in reasons(made.twin.placed))]
     files, refused = made_files(made.twin.served, variant.stem, work, folder, wanted)
     missing = [f"{variant.stem}.{kind} was not made: {why}" for kind, why in refused.items()]
-    return artifacts_of(replace(variant, val={}), files, work, folder), [*notes, *missing]
+    found = artifacts_of(replace(variant, val={}), files, work, folder)
+    layers = rows(made.twin.placed, made.errors())
+    return [replace(item, layers=layers) for item in found], [*notes, *missing]

@@ -8,13 +8,19 @@ from compress.core.counts import MORE_THREADS, MOST_THREADS
 from compress.core.plugins import RUNTIMES
 from compress.plan.fields import option, require, require_choice, settle
 from compress.plan.forms import Given, Names
+from compress.plan.target import SizeTarget, TimeTarget
 
 QAT, ONNX_QAT = "int8-qat", "onnx_int8-qat"
 """Of models that were trained as their file of whole numbers computes."""
 TRAINED = (QAT, ONNX_QAT)
-LITERT_FORMATS = ("float32", "float16", "dynamic", "int8", QAT, "sparse")
+MIXED, INT16, INT4 = "int8-mixed", "int16x8", "int4-weights"
+LITERT_FORMATS = (
+    "float32", "float16", "dynamic", "int8", QAT, MIXED, INT16, INT4, "sparse",
+)  # fmt: skip
 ONNX_FORMATS = ("onnx", "onnx_int8")
 FORMATS = (*LITERT_FORMATS, *ONNX_FORMATS, ONNX_QAT)
+LEVELS = ("int4", "int8", "dynamic", "int16", "float16", "float32")
+"""Precisions of a layer in a file of several, by rising precision."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +30,10 @@ class ExportOptions:
     formats: Names = option(
         ("float32", "int8"),
         "--formats",
-        "LiteRT files: float32, float16, dynamic (int8 weights), int8, int8-qat (see "
-        "--qat), sparse (float32 without zeros); ONNX files: onnx, onnx_int8 (pip install "
-        "'paretune[onnx]')",
+        "LiteRT files: float32, float16, dynamic (int8 weights), int8, int8-qat (see --qat), "
+        "int16x8 (activations of 16 bits), int8-mixed and int4-weights (pip install "
+        "'paretune[mixed]'), sparse (float32 without zeros); ONNX files: onnx, onnx_int8 (pip "
+        "install 'paretune[onnx]')",
     )
     calibration: int = option(
         200, "--calibration", "training examples that calibrate int8", least=1, most=1_000_000,
@@ -36,12 +43,49 @@ class ExportOptions:
         None, "--opset", "ONNX operator set; default: the converter's", least=1, most=1000,
         why="ONNX has far fewer",
     )  # fmt: skip
+    mixed_levels: Names = option(
+        ("int8", "dynamic", "float16"),
+        "--mixed-levels",
+        "precisions among which int8-mixed chooses for each layer: int4 (weights; what passes in "
+        "8 bits), int8, dynamic (weights in 8 bits, what passes is rounded as it comes), int16 "
+        "(what passes), float16 (weights, computed in floats), float32",
+    )
+    mixed_loss: float = option(
+        0.25,
+        "--mixed-loss",
+        "share of what the outputs lose where all layers have the lowest of these precisions that "
+        "int8-mixed may leave",
+    )
+    mixed_size: Given[SizeTarget | None, SizeTarget | str | float | None] = option(
+        None, "--mixed-size", "limit of int8-mixed: 0.3x (of the float32 file) or 200KB"
+    )
+    mixed_latency: Given[TimeTarget | None, TimeTarget | str | float | None] = option(
+        None,
+        "--mixed-latency",
+        "limit of int8-mixed on LiteRT here: 0.5x (of the float32 file; also: 2x faster) or 3ms",
+    )
 
     def __post_init__(self) -> None:
         settle(self)
         require(bool(self.formats), "formats", "name at least one format", self.formats)
         for name in self.formats:
             require_choice("export format", name, FORMATS)
+        for name in self.mixed_levels:
+            require_choice("precision of a layer", name, LEVELS)
+        given = ", ".join(self.mixed_levels)
+        require(len(self.mixed_levels) > 1, "mixed_levels", "name two precisions at least", given)
+        ordered = tuple(level for level in LEVELS if level in self.mixed_levels)
+        object.__setattr__(self, "mixed_levels", ordered)
+        require(0 <= self.mixed_loss < 1, "mixed_loss", "be in [0, 1)", self.mixed_loss)
+        for name in ("mixed_size", "mixed_latency"):
+            limit = getattr(self, name)
+            ok = limit is None or (limit.amount > 0 and (limit.amount <= 1 or not limit.relative))
+            require(ok, name, "be above 0; a share at most 1", limit)
+
+    @property
+    def steering(self) -> tuple[str, ...]:
+        """Those among the formats that a way to a goal goes by: int8-mixed takes minutes a net."""
+        return tuple(kind for kind in self.formats if kind != MIXED)
 
     @property
     def trained(self) -> tuple[str, ...]:

@@ -435,7 +435,8 @@ class ExportSettings(TypedDict, total=False):
     """Keywords of `export`."""
 
     formats: Iterable[str]
-    """LiteRT files: float32, float16, dynamic (int8 weights), int8, int8-qat (see --qat), sparse
+    """LiteRT files: float32, float16, dynamic (int8 weights), int8, int8-qat (see --qat), int16x8
+    (activations of 16 bits), int8-mixed and int4-weights (pip install 'paretune[mixed]'), sparse
     (float32 without zeros); ONNX files: onnx, onnx_int8 (pip install 'paretune[onnx]'). Default:
     float32,int8."""
 
@@ -444,6 +445,21 @@ class ExportSettings(TypedDict, total=False):
 
     opset: Count | None
     """ONNX operator set; default: the converter's."""
+
+    mixed_levels: Iterable[str]
+    """precisions among which int8-mixed chooses for each layer: int4 (weights; what passes in 8
+    bits), int8, dynamic (weights in 8 bits, what passes is rounded as it comes), int16 (what
+    passes), float16 (weights, computed in floats), float32. Default: int8,dynamic,float16."""
+
+    mixed_loss: float
+    """share of what the outputs lose where all layers have the lowest of these precisions that
+    int8-mixed may leave. Default: 0.25."""
+
+    mixed_size: SizeTarget | str | float | None
+    """limit of int8-mixed: 0.3x (of the float32 file) or 200KB."""
+
+    mixed_latency: TimeTarget | str | float | None
+    """limit of int8-mixed on LiteRT here: 0.5x (of the float32 file; also: 2x faster) or 3ms."""
 
 
 class CompressModelSettings(TypedDict, total=False):
@@ -699,7 +715,8 @@ class CompressModelSettings(TypedDict, total=False):
     """ranges are trained with the weights; else they move with what passes. Default: False."""
 
     formats: Iterable[str]
-    """LiteRT files: float32, float16, dynamic (int8 weights), int8, int8-qat (see --qat), sparse
+    """LiteRT files: float32, float16, dynamic (int8 weights), int8, int8-qat (see --qat), int16x8
+    (activations of 16 bits), int8-mixed and int4-weights (pip install 'paretune[mixed]'), sparse
     (float32 without zeros); ONNX files: onnx, onnx_int8 (pip install 'paretune[onnx]'). Default:
     float32,int8."""
 
@@ -708,6 +725,21 @@ class CompressModelSettings(TypedDict, total=False):
 
     opset: Count | None
     """ONNX operator set; default: the converter's."""
+
+    mixed_levels: Iterable[str]
+    """precisions among which int8-mixed chooses for each layer: int4 (weights; what passes in 8
+    bits), int8, dynamic (weights in 8 bits, what passes is rounded as it comes), int16 (what
+    passes), float16 (weights, computed in floats), float32. Default: int8,dynamic,float16."""
+
+    mixed_loss: float
+    """share of what the outputs lose where all layers have the lowest of these precisions that
+    int8-mixed may leave. Default: 0.25."""
+
+    mixed_size: SizeTarget | str | float | None
+    """limit of int8-mixed: 0.3x (of the float32 file) or 200KB."""
+
+    mixed_latency: TimeTarget | str | float | None
+    """limit of int8-mixed on LiteRT here: 0.5x (of the float32 file; also: 2x faster) or 3ms."""
 
     latency_threads: Count
     """CPU threads of the timed runtime. Default: 1."""
@@ -958,7 +990,8 @@ class ShrinkSettings(TypedDict, total=False):
     """ranges are trained with the weights; else they move with what passes. Default: False."""
 
     formats: Iterable[str]
-    """LiteRT files: float32, float16, dynamic (int8 weights), int8, int8-qat (see --qat), sparse
+    """LiteRT files: float32, float16, dynamic (int8 weights), int8, int8-qat (see --qat), int16x8
+    (activations of 16 bits), int8-mixed and int4-weights (pip install 'paretune[mixed]'), sparse
     (float32 without zeros); ONNX files: onnx, onnx_int8 (pip install 'paretune[onnx]'). Default:
     float32,int8."""
 
@@ -967,6 +1000,21 @@ class ShrinkSettings(TypedDict, total=False):
 
     opset: Count | None
     """ONNX operator set; default: the converter's."""
+
+    mixed_levels: Iterable[str]
+    """precisions among which int8-mixed chooses for each layer: int4 (weights; what passes in 8
+    bits), int8, dynamic (weights in 8 bits, what passes is rounded as it comes), int16 (what
+    passes), float16 (weights, computed in floats), float32. Default: int8,dynamic,float16."""
+
+    mixed_loss: float
+    """share of what the outputs lose where all layers have the lowest of these precisions that
+    int8-mixed may leave. Default: 0.25."""
+
+    mixed_size: SizeTarget | str | float | None
+    """limit of int8-mixed: 0.3x (of the float32 file) or 200KB."""
+
+    mixed_latency: TimeTarget | str | float | None
+    """limit of int8-mixed on LiteRT here: 0.5x (of the float32 file; also: 2x faster) or 3ms."""
 
     latency_threads: Count
     """CPU threads of the timed runtime. Default: 1."""

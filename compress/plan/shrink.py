@@ -8,6 +8,7 @@ from typing import ClassVar
 from compress.plan import ChannelOptions, Plan, TrainSettings, WeightOptions
 from compress.plan.fields import require
 from compress.plan.goal import GOAL_RUNTIMES, GoalOptions
+from compress.plan.output import MIXED
 
 _OF_CHANNELS = {item.name: item for item in fields(ChannelOptions)}
 _OF_TRAINING = {item.name: item for item in fields(TrainSettings)}
@@ -96,13 +97,14 @@ class ShrinkPlan(Plan):
         self._check_files()
 
     def _check_files(self) -> None:
-        formats, goal = self.export.formats, self.goal
+        formats, goal = self.export.steering, self.goal
         kinds = tuple(dict.fromkeys(GOAL_RUNTIMES.values()))
         require(
-            any(set(formats) <= set(kind) for kind in kinds),
+            bool(formats) and any(set(formats) <= set(kind) for kind in kinds),
             "formats",
-            f"be among {' or among '.join(map(', '.join, kinds))} on the way to a goal",
-            ",".join(formats),
+            f"be among {' or among '.join(map(', '.join, kinds))} on the way to a goal "
+            f"(beside {MIXED}, which is made at its end)",
+            ",".join(self.export.formats),
             "`paretune compress` makes the others.",
         )
         timed = goal.latency is not None or not goal.costs
@@ -128,8 +130,13 @@ class ShrinkPlan(Plan):
     def _able(self) -> tuple[str, ...]:
         """Runtimes that run the files."""
         return tuple(
-            name for name, kinds in GOAL_RUNTIMES.items() if self.export.formats[0] in kinds
+            name for name, kinds in GOAL_RUNTIMES.items() if self.export.steering[0] in kinds
         )
+
+    @property
+    def qat_epochs(self) -> int:
+        """Epochs of a training for whole numbers; 0: they are calibrated alone."""
+        return 0 if self.goal.no_train else self.quantize.epochs
 
     @property
     def runtime(self) -> str:

@@ -237,18 +237,23 @@ class Quantizing:
     def result(self) -> QuantizeResult:
         """Returns the models as they are now."""
         from compress.model.copies import copy_model
-        from compress.quantization.errors import layer_errors
 
         return QuantizeResult(
             copy_model(self.student),
             self.twin.served,
             self.twin.placed,
-            layer_errors(self.twin, self._inputs),
+            self.errors(),
             self.training,
             self.options.calibration,
             self.data,
             tuple(self.notes),
         )
+
+    def errors(self) -> tuple[LayerError, ...]:
+        """Returns what rounding costs behind each layer now, on training examples."""
+        from compress.quantization.errors import layer_errors
+
+        return layer_errors(self.twin, self._inputs)
 
 
 def _check_plain(model: keras.Model) -> None:

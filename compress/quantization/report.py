@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from compress.quantization.building import Placed
+from compress.run.compressed import LayerRow
 
 if TYPE_CHECKING:
     from compress.quantization.errors import LayerError
@@ -32,6 +33,29 @@ def reasons(placed: Sequence[Placed]) -> tuple[str, ...]:
         names = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
         lines.append(f"in floats: {len(layers)} x {kind} ({names}): {reason}")
     return tuple(lines)
+
+
+def rows(placed: Sequence[Placed], errors: Sequence[LayerError]) -> tuple[LayerRow, ...]:
+    """Returns what a record holds of each layer: what rounding costs behind it, or why it has none.
+
+    Args:
+        placed: How calls are computed.
+        errors: Of the layers in whole numbers.
+    """
+    whole: list[LayerRow] = [
+        {
+            "layer": error.layer,
+            "precision": "int8",
+            "losses": {"by its own rounding": error.own, "by all before it, too": error.total},
+            "why": "",
+        }
+        for error in errors
+    ]
+    floats: list[LayerRow] = [
+        {"layer": call.layer, "precision": "float32", "losses": {}, "why": call.reason}
+        for call in placed if call.reason
+    ]  # fmt: skip
+    return (*whole, *floats)
 
 
 def worst(errors: Sequence[LayerError]) -> tuple[tuple[str, str, str], ...]:

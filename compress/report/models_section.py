@@ -8,6 +8,7 @@ from typing import Any
 from compress.measure import formats
 from compress.reconstruction.report import RepairReport, repair_of
 from compress.report.depth import depth_svg
+from compress.report.precisions import precisions
 from compress.report.rows import Report
 from compress.report.trade import training, verdict
 from compress.report.words import learnt_line
@@ -43,6 +44,7 @@ def _card(report: Report, record: Compressed, place: int) -> dict[str, Any]:
         "notes": record.notes,
         "depths": list(_depths(record, f"depth{place}")),
         "layers": [*_channels(record), *_weights(record)],
+        "precisions": [precisions(item) for item in files if item.layers],
         "uncounted": sorted({name for item in files for name in item.unsupported}),
         "checks": "; ".join(
             f"{item.id}: agreement {item.agreement * 100:.1f} % on {item.checked} validation "

@@ -31,6 +31,19 @@ class _Weights(TypedDict):
     kept: list[_KeptLayer]
 
 
+class LayerRow(TypedDict):
+    """How a layer is computed in a file of whole numbers.
+
+    `losses` are columns of a table, of numbers that compare layers; `why` tells why it is not in
+    whole numbers, or not in the cheapest.
+    """
+
+    layer: str
+    precision: str
+    losses: dict[str, float]
+    why: str
+
+
 class _Group(TypedDict):
     name: str
     kind: str
@@ -79,6 +92,8 @@ class Artifact(Record):
             examples, by resampling them; None otherwise.
         arena_bytes: That LiteRT's built-in kernels set aside for activations, measured; None where
             it cannot be read off, of other formats and in records of older versions.
+        layers: How each layer is computed and what that loses, where a precision was chosen or
+            trained for.
     """
 
     id: str
@@ -104,6 +119,7 @@ class Artifact(Record):
     tested: int | None = None
     test_interval: tuple[float, float] | None = None
     arena_bytes: int | None = None
+    layers: tuple[LayerRow, ...] = ()
 
     @property
     def zeros(self) -> float:

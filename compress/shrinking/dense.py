@@ -83,7 +83,7 @@ def dense_files(case: Case, folder: ShrinkFolder) -> DenseFiles:
         return read_record(folder.dense, DenseFiles)
     work, name, model = case.work, case.name, case.model
     plan, first = case.plan, case.plan.first
-    formats = tuple(dict.fromkeys([first, *plan.export.formats]))
+    formats = tuple(dict.fromkeys([first, *plan.export.steering]))
     found = judged(model, name, work, folder, formats)
     files = {made.format: made.path for made in found.files}
     if first not in files:

@@ -27,7 +27,7 @@ def device_times(plan: ShrinkPlan, coupling: Coupling) -> DeviceTimes | None:
     if plan.goal.latency_table is None:
         return None
     found = DeviceTimes.load(plan.goal.latency_table)
-    for format in dict.fromkeys([plan.first, *plan.export.formats]):
+    for format in dict.fromkeys([plan.first, *plan.export.steering]):
         time_model(found, plan, coupling, format)
     return found
 

@@ -155,7 +155,7 @@ def _shipped(
             f"fine-tuned for {net.epochs} epochs{taught}" if net.epochs else "not fine-tuned",
         ]
     if chosen.format == QAT:
-        epochs = 0 if shop.plan.goal.no_train else shop.plan.quantize.epochs
+        epochs = shop.plan.qat_epochs
         how = f"trained for {epochs} more epochs" if epochs else "calibrated"
         steps.append(f"{how} as the file computes in whole numbers ({QAT})")
     elif chosen.format != planner.first:

@@ -1,4 +1,4 @@
-"""Files of whole numbers that nets are trained for, at the end of the way to a goal."""
+"""Files of whole numbers that take minutes a net, made of the best at the end of the way."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from compress.pipeline.files import Variant
+from compress.pipeline.files import Variant, artifacts_of, made_files
 from compress.pipeline.quantized import quantized_files
+from compress.plan.output import MIXED, QAT
+from compress.plan.target import SizeTarget, TimeTarget
 from compress.run.compressed import Artifact
 from compress.run.directory import RunFolder
 from compress.shrinking.net import Net
@@ -20,7 +22,7 @@ STARTS_FROM = "int8"
 
 
 def whole_number_files(planner: Planner, nets: Sequence[Net], folder: RunFolder) -> list[Artifact]:
-    """Trains nets as their files of whole numbers compute, and judges these files.
+    """Trains nets as their files of whole numbers compute, chooses precisions, judges the files.
 
     Where a goal says what one file must come to it is the net whose int8 file is the best; without
     a goal it is every net of the front.
@@ -30,30 +32,69 @@ def whole_number_files(planner: Planner, nets: Sequence[Net], folder: RunFolder)
         nets: At their last stage.
         folder: Of the record.
     """
+    plan = planner.shop.plan
+    found: list[Artifact] = []
+    if plan.qat:
+        for net in _worth_it(planner, nets, QAT):
+            found += _trained(planner, net, folder)
+    if MIXED in plan.export.formats:
+        for net in _worth_it(planner, nets, MIXED):
+            found += _mixed(planner, net, folder)
+    return found
+
+
+def _worth_it(planner: Planner, nets: Sequence[Net], format: str) -> list[Net]:
+    """Returns the nets of which files of a format are made; none: the planner is told why."""
     shop, metric = planner.shop, planner.bar.metric
-    plan, work = shop.plan, shop.case.work
-    if not plan.qat:
-        return []
+    goal = shop.plan.goal
     if shop.meter.device is not None:
-        planner.notes.append("no int8-qat file was made: there are no times of it on the device")
+        planner.notes.append(f"no {format} file was made: there are no times of it on the device")
         return []
     found = [net for net in nets if STARTS_FROM in net.val]
     if not found:
-        planner.notes.append(f"no int8-qat file was made: no net has an {STARTS_FROM} file")
-    if plan.goal.costs or plan.goal.budget is not None or planner.bar.floor is not None:
-        found = [max(found, key=lambda net: net.quality(STARTS_FROM, metric))] if found else []
-    if plan.goal.no_train:
-        work = replace(work, plan=replace(plan, quantize=replace(plan.quantize, epochs=0)))
-    artifacts = []
-    for net in found:
-        name, kind = (shop.case.name, "dense") if net.whole else (net.name, "pruned")
-        made, notes = quantized_files(
-            Variant(shop.model_of(net), name, shop.case.name, kind),
-            work,
-            folder,
-            shop.case.dense.teachers.each,
-            shop.folder.unfinished(net.name),
-        )
-        artifacts += made
-        planner.notes += notes
-    return artifacts
+        planner.notes.append(f"no {format} file was made: no net has an {STARTS_FROM} file")
+        return []
+    if goal.costs or goal.budget is not None or planner.bar.floor is not None:
+        return [max(found, key=lambda net: net.quality(STARTS_FROM, metric))]
+    return found
+
+
+def _variant(planner: Planner, net: Net) -> Variant:
+    shop = planner.shop
+    name, kind = (shop.case.name, "dense") if net.whole else (net.name, "pruned")
+    return Variant(shop.model_of(net), name, shop.case.name, kind)
+
+
+def _trained(planner: Planner, net: Net, folder: RunFolder) -> list[Artifact]:
+    shop = planner.shop
+    plan, work = shop.plan, shop.case.work
+    quantize = replace(plan.quantize, epochs=plan.qat_epochs)
+    work = replace(work, plan=replace(plan, quantize=quantize))
+    made, notes = quantized_files(
+        _variant(planner, net),
+        work,
+        folder,
+        shop.case.dense.teachers.each,
+        shop.folder.unfinished(net.name),
+    )
+    planner.notes += notes
+    return made
+
+
+def _mixed(planner: Planner, net: Net, folder: RunFolder) -> list[Artifact]:
+    """Chooses precisions within the goal's size and latency, unless limits of their own are set."""
+    shop = planner.shop
+    plan, work = shop.plan, shop.case.work
+    size, latency = (planner.limits.get(name) for name in ("size", "latency"))
+    options = plan.export
+    options = replace(
+        options,
+        mixed_size=options.mixed_size or (SizeTarget(size, False) if size else None),
+        mixed_latency=options.mixed_latency or (TimeTarget(latency, False) if latency else None),
+    )
+    work = replace(work, plan=replace(plan, export=options))
+    variant = _variant(planner, net)
+    made, refused = made_files(variant.model, variant.stem, work, folder, (MIXED,))
+    planner.notes += [f"{variant.stem}: {note}" for item in made for note in item.notes]
+    planner.notes += [f"{variant.stem}.{MIXED} was not made: {why}" for why in refused.values()]
+    return artifacts_of(variant, made, work, folder)

@@ -22,7 +22,10 @@ class LiteRT:
     suffixes: tuple[str, ...] = (".tflite",)
     formats: tuple[str, ...] = ("float32", "float16", "dynamic", "int8")
     maker = "compress.exporting.litert:file_for"
-    exported: tuple[str, ...] = ("float32", "float16", "dynamic", "int8", "int8-qat", "sparse")
+    exported: tuple[str, ...] = (
+        "float32", "float16", "dynamic", "int8", "int8-qat", "int8-mixed", "int16x8",
+        "int4-weights", "sparse",
+    )  # fmt: skip
     converter = ""
     library = "ai_edge_litert.interpreter"
 

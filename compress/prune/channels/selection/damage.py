@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.measure.divergence import distance, spread
 from compress.model.program import Node, Program
 from compress.prune.channels.coupling.groups import Coupling, Group
 from compress.prune.channels.criteria import Context, Criterion, Scores
@@ -31,8 +32,7 @@ class Damage:
     Attributes:
         name: Of the group.
         removed: Numbers of removed units, rising.
-        damage: At each: the mean Kullback-Leibler divergence of class probabilities, or the
-            squared error of other outputs relative to their spread.
+        damage: At each: see `compress.measure.divergence`.
         scores: Of the units, higher = keep.
     """
 
@@ -89,7 +89,7 @@ def measured(
     for start in range(0, count, chunk):
         given = [x[start : start + chunk] for x in inputs]
         wanted = [np.asarray(y) for y in program.run(given)]
-        unit += sum(_spread(y) for y in wanted)
+        unit += sum(spread(y) for y in wanted)
         held = _values_at(program, given, tails)
         for place in sorted(by_place):
             tail = tails[place]
@@ -98,7 +98,7 @@ def measured(
                 with changed(trials[index].changes):
                     made = tail.run(values)
                 pairs = zip(wanted, made, strict=True)
-                sums[index] += sum(_distance(y, np.asarray(z)) for y, z in pairs)
+                sums[index] += sum(distance(y, np.asarray(z)) for y, z in pairs)
                 done += 1
                 if on_trial is not None:
                     on_trial(done)
@@ -120,13 +120,6 @@ class changed:  # noqa: N801 - reads as a statement
     def __exit__(self, *_: object) -> None:
         for variable, value in reversed(self.saved):
             variable.assign(value)
-
-
-def distances(wanted: Sequence[Any], made: Sequence[Any]) -> float:
-    """Returns how far outputs are from those wanted, all outputs together; see `Damage`."""
-    pairs = [(np.asarray(y), np.asarray(z)) for y, z in zip(wanted, made, strict=True)]
-    unit = sum(_spread(y) for y, _ in pairs)
-    return sum(_distance(y, z) for y, z in pairs) / max(unit, 1e-30)
 
 
 def damages(
@@ -183,28 +176,6 @@ def _values_at(program: Program, given: Sequence[Any], tails: dict[int, Program]
 
     program.run(given, tell=tell)
     return held
-
-
-def _probabilities(y: npt.NDArray[Any]) -> bool:
-    sums = y.sum(-1)
-    return y.ndim > 1 and y.shape[-1] > 1 and bool(y.min() >= 0 and np.abs(sums - 1).max() < 1e-3)
-
-
-def _spread(y: npt.NDArray[Any]) -> float:
-    """Returns what distances are divided by: examples, or the spread of numbers."""
-    if _probabilities(y):
-        return float(y.size // y.shape[-1])
-    y = y.astype(np.float64)
-    return float(((y - y.mean(0)) ** 2).sum())
-
-
-def _distance(wanted: npt.NDArray[Any], made: npt.NDArray[Any]) -> float:
-    wanted, made = wanted.astype(np.float64), made.astype(np.float64)
-    if _probabilities(wanted):
-        tiny = 1e-9
-        ratio = np.log(np.maximum(wanted, tiny)) - np.log(np.maximum(made, tiny))
-        return float((wanted * ratio).sum())
-    return float(((wanted - made) ** 2).sum())
 
 
 def trials_of(

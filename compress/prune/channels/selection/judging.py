@@ -10,13 +10,13 @@ import numpy.typing as npt
 from compress.core.columns import taken
 from compress.core.errors import InputError
 from compress.data import drawn_inputs
+from compress.measure.divergence import divergence
 from compress.model.flattening import flat
 from compress.model.ports import listed
 from compress.model.recording import record
 from compress.prune.channels.coupling.blocks import Block
 from compress.prune.channels.coupling.groups import Coupling, Mask
 from compress.prune.channels.criteria import Context
-from compress.prune.channels.selection.damage import distances
 from compress.prune.channels.surgery import kept_indices, sliced_model
 from compress.reconstruction import repair
 from compress.reconstruction.matching import opens
@@ -71,4 +71,4 @@ class Judge:
             joint=False,
             seed=self.seed,
         )
-        return distances(self._wanted, record(small).run(self.judged))
+        return divergence(self._wanted, record(small).run(self.judged))

@@ -13,6 +13,7 @@ from benchmarks.resnet20 import build
 from compress.core.errors import InputError
 from compress.data import Unlabelled
 from compress.measure import count_macs
+from compress.measure.divergence import divergence
 from compress.plan import ChannelOptions
 from compress.prune.channels import prune_channels, sensitivity_map
 from compress.prune.channels.analysis import coupling_of
@@ -24,7 +25,7 @@ from compress.prune.channels.criteria.reconstruction import (
     reconstruction,
 )
 from compress.prune.channels.selection.allocation import Losses, allocated
-from compress.prune.channels.selection.damage import Damage, distances
+from compress.prune.channels.selection.damage import Damage
 from compress.prune.channels.selection.solver import AIM, Allowed
 
 
@@ -121,9 +122,9 @@ def test_damage_between_measured_widths_by_hand() -> None:
 def test_distances_by_hand() -> None:
     wanted, made = np.array([[0.5, 0.5], [0.9, 0.1]]), np.array([[0.25, 0.75], [0.9, 0.1]])
     kl = 0.5 * np.log(0.5 / 0.25) + 0.5 * np.log(0.5 / 0.75)
-    assert distances([wanted], [made]) == pytest.approx(kl / 2)
+    assert divergence([wanted], [made]) == pytest.approx(kl / 2)
     numbers = np.array([[1.0], [2.0], [6.0]])
-    assert distances([numbers], [numbers + 1]) == pytest.approx(3 / (4 + 1 + 9))
+    assert divergence([numbers], [numbers + 1]) == pytest.approx(3 / (4 + 1 + 9))
 
 
 @pytest.mark.parametrize("seed", range(6))

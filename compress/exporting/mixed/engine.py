@@ -1,0 +1,72 @@
+"""LiteRT Quantizer (formerly ai-edge-quantizer), in the converter's process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from compress.core.atomic_files import read_json, write_bytes, write_json
+from compress.exporting.mixed.levels import Recipe
+from compress.exporting.traced import read_examples
+
+
+def observe_ranges(source: str, path: str, examples: str, recipe: Recipe) -> None:
+    """Writes the smallest and the largest value of every tensor over examples.
+
+    Args:
+        source: A float32 `.tflite` file.
+        path: The JSON file to write.
+        examples: See `compress.exporting.traced.read_examples`.
+        recipe: Whose whole numbers need ranges.
+    """
+    from litert_quantizer.calibrator import CalibrationMode
+
+    ranges = _quantizer(source, recipe).calibrate(
+        {_signature(source): read_examples(examples)},
+        num_threads=1,
+        # the other way, by tensors that the interpreter keeps, knows none inside loops
+        mode=CalibrationMode.CALIBRATION_PROFILER_BASED,
+    )
+    write_json(
+        Path(path),
+        {
+            name: {end: _listed(value) for end, value in found.items()}
+            for name, found in ranges.items()
+        },
+    )
+
+
+def convert_mixed(source: str, path: str, ranges: str | None, recipe: Recipe) -> None:
+    """Writes a file whose operations have the precisions of a recipe.
+
+    Args:
+        source: A float32 `.tflite` file.
+        path: The file to write.
+        ranges: The file of `observe_ranges`; None: the recipe needs none.
+        recipe: See `recipe_of`.
+    """
+    import numpy as np
+
+    held = {
+        name: {end: np.asarray(value, np.float32) for end, value in found.items()}
+        for name, found in (read_json(Path(ranges)) if ranges else {}).items()
+    }
+    made = _quantizer(source, recipe).quantize(held).quantized_model
+    write_bytes(Path(path), bytes(made))
+
+
+def _quantizer(source: str, recipe: Recipe) -> Any:
+    from litert_quantizer import quantizer
+
+    return quantizer.Quantizer(source, json.loads(json.dumps(recipe)))
+
+
+def _signature(source: str) -> str:
+    from ai_edge_litert.interpreter import Interpreter
+
+    return str(next(iter(Interpreter(model_path=source).get_signature_list())))
+
+
+def _listed(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value

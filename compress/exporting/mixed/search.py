@@ -1,0 +1,261 @@
+"""Finds a precision a layer: what each costs alone, then the files on the way between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.core.errors import RunFailed
+from compress.exporting.conversions import ConversionFailed, convert
+from compress.exporting.mixed.levels import BITS, FLOAT32, IN_LOOPS, INT8, recipe_of
+from compress.exporting.mixed.path import Choice, path_of_choices
+from compress.exporting.mixed.times import TIMING, unit_times
+from compress.exporting.mixed.units import Unit
+from compress.exporting.traced import Port, write_examples
+from compress.measure.divergence import divergence
+from compress.measure.latency import measure_latency
+from compress.measure.quality import outputs_of
+from compress.measure.runtimes import session_for
+from compress.plan.output import ExportOptions
+
+Told = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The file that was chosen.
+
+    Attributes:
+        path: Of the file.
+        levels: The precision of each unit.
+        alone: By unit, then by level that it can have: how far the outputs move where it alone has
+            that level.
+        loss: How far they move in the file, measured.
+        lowest: The least precise level.
+        most: How far they move where every unit that can has the lowest level, measured.
+        notes: Limits that kept the loss above what was asked for, and levels that failed.
+    """
+
+    path: Path
+    levels: Mapping[Unit, str]
+    alone: Mapping[Unit, Mapping[str, float]]
+    loss: float
+    lowest: str
+    most: float
+    notes: tuple[str, ...]
+
+
+class Files:
+    """Makes files of one float32 file, each once, and tells how far they move the outputs.
+
+    Args:
+        source: The float32 file.
+        folder: Where files go.
+        inputs: An array (n, ...) an input.
+        ports: Of the file.
+        units: Of the file.
+        sensed: Number of examples, the first ones, on which losses are measured.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        folder: Path,
+        inputs: Sequence[npt.NDArray[Any]],
+        ports: Sequence[Port],
+        units: Sequence[Unit],
+        sensed: int,
+    ) -> None:
+        self.source, self.units = source, tuple(units)
+        self._folder, self._ranges = folder, folder / "ranges.json"
+        self._made: dict[tuple[str, ...], Path] = {}
+        self._losses: dict[Path, float] = {source: 0.0}
+        self._inputs = [array[:sensed] for array in inputs]
+        self._wanted = outputs_of(session_for(source), self._inputs)
+        examples = folder / "ranges.npz"
+        write_examples(examples, inputs, ports)
+        convert(
+            "mixed_ranges", source=str(source), path=str(self._ranges), examples=str(examples),
+            recipe=recipe_of({unit: INT8 for unit in units if not unit.loops}),
+        )  # fmt: skip
+
+    def made(self, levels: Mapping[Unit, str]) -> Path:
+        """Returns the file whose units have these levels; those that are not named are float32.
+
+        Raises:
+            ConversionFailed: It cannot be made.
+        """
+        key = tuple(levels.get(unit, FLOAT32) for unit in self.units)
+        if set(key) == {FLOAT32}:
+            return self.source
+        if key not in self._made:
+            path = self._folder / f"mixed_{len(self._made)}.tflite"
+            convert(
+                "mixed", source=str(self.source), path=str(path), ranges=str(self._ranges),
+                recipe=recipe_of(dict(zip(self.units, key, strict=True))),
+            )  # fmt: skip
+            self._made[key] = path
+        return self._made[key]
+
+    def loss(self, path: Path) -> float:
+        """Returns how far a file's outputs are from the float32 file's; see `divergence`."""
+        if path not in self._losses:
+            made = outputs_of(session_for(path), self._inputs)
+            self._losses[path] = max(0.0, divergence(self._wanted, made))
+        return self._losses[path]
+
+
+@dataclass
+class Search:
+    """The search of one file.
+
+    Args:
+        files: Of one float32 file.
+        options: Levels, loss and limits.
+        told: Called with the share that is done.
+    """
+
+    files: Files
+    options: ExportOptions
+    told: Told
+    notes: list[str] = field(default_factory=list)
+
+    def found(self) -> Found:
+        """Returns the file that was chosen.
+
+        Raises:
+            RunFailed: No file is within the limits.
+        """
+        levels, units = self.options.mixed_levels, self.files.units
+        losses = self._alone(levels)
+        had = np.isfinite(losses)
+        costs = np.where(had, self._sizes(levels) + unit_times(self.files, levels, had), np.inf)
+        choices = path_of_choices(losses, costs)
+        self.told(0.8)
+        most = self._within(choices)
+        reference = self.files.loss(self._lowest(had[:, 0]) or self._path(choices, 0))
+        place = self._reaching(choices[: most + 1], self.options.mixed_loss * reference)
+        chosen = self._levels_of(choices[place])
+        path = self.files.made(chosen)
+        return Found(
+            path,
+            chosen,
+            {
+                unit: {
+                    level: float(loss)
+                    for level, loss in zip(levels, row, strict=True)
+                    if np.isfinite(loss)
+                }
+                for unit, row in zip(units, losses, strict=True)
+            },
+            self.files.loss(path),
+            levels[0],
+            reference,
+            tuple(self.notes),
+        )
+
+    def _alone(self, levels: Sequence[str]) -> Any:
+        """Returns the loss of each unit at each level, the others in float32."""
+        losses = np.zeros((len(self.files.units), len(levels)))
+        failed = dict[str, str]()
+        for row, unit in enumerate(self.files.units):
+            for column, level in enumerate(levels):
+                if unit.loops and level not in IN_LOOPS:
+                    losses[row, column] = np.inf
+                    continue
+                try:
+                    path = self.files.made({unit: level})
+                except ConversionFailed as error:
+                    losses[row, column] = np.inf
+                    failed.setdefault(f"{unit.name} was not tried in {level}", error.reason)
+                    continue
+                losses[row, column] = self.files.loss(path)
+            self.told(0.7 * (row + 1) / len(self.files.units))
+        self.notes += [f"{what}: {why}" for what, why in failed.items()]
+        return losses
+
+    def _sizes(self, levels: Sequence[str]) -> Any:
+        """Returns the bytes of each unit's kernel at each level, as a share of all in float32."""
+        counted = np.array([unit.weights for unit in self.files.units], float)
+        bits = np.array([BITS[level] for level in levels]) / BITS[FLOAT32]
+        return counted[:, None] / max(1.0, counted.sum()) * bits[None, :]
+
+    def _lowest(self, had: npt.NDArray[np.bool_]) -> Path | None:
+        """Returns the file of the least precise level; None: it cannot be made."""
+        level, units = self.options.mixed_levels[0], self.files.units
+        try:
+            return self.files.made({u: level for u, ok in zip(units, had, strict=True) if ok})
+        except ConversionFailed as error:
+            self.notes.append(f"no file is {level} throughout: {error.reason}")
+            return None
+
+    def _levels_of(self, choice: Choice) -> dict[Unit, str]:
+        names = self.options.mixed_levels
+        return {unit: names[at] for unit, at in zip(self.files.units, choice, strict=True)}
+
+    def _path(self, choices: Sequence[Choice], place: int) -> Path:
+        return self.files.made(self._levels_of(choices[place]))
+
+    def _loss_at(self, choices: Sequence[Choice], place: int) -> float:
+        return self.files.loss(self._path(choices, place))
+
+    def _within(self, choices: Sequence[Choice]) -> int:
+        """Returns the place of the dearest choice that is within the limits.
+
+        Raises:
+            RunFailed: The cheapest is not.
+        """
+        if self._fits(choices, len(choices) - 1):
+            return len(choices) - 1
+        if not self._fits(choices, 0):
+            limits = " and ".join(self._limits())
+            size = self._path(choices, 0).stat().st_size
+            raise RunFailed(
+                f"The int8-mixed file must be within {limits}. Received: {size:,} bytes where "
+                "every layer has its cheapest precision. Allow more, or allow int4 "
+                "(--mixed-levels)."
+            )
+        return _last(len(choices) - 1, lambda place: self._fits(choices, place))
+
+    def _limits(self) -> list[str]:
+        given = {"size": self.options.mixed_size, "latency": self.options.mixed_latency}
+        return [f"a {name} of {limit}" for name, limit in given.items() if limit is not None]
+
+    def _fits(self, choices: Sequence[Choice], place: int) -> bool:
+        size, latency = self.options.mixed_size, self.options.mixed_latency
+        path, whole = self._path(choices, place), self.files.source
+        if size is not None:
+            limit = size.amount * (whole.stat().st_size if size.relative else 1)
+            if path.stat().st_size > limit:
+                return False
+        if latency is None:
+            return True
+        timed = measure_latency({FLOAT32: whole, "mixed": path}, TIMING)
+        limit = latency.amount * (timed[FLOAT32].median_ms if latency.relative else 1)
+        return timed["mixed"].median_ms <= limit
+
+    def _reaching(self, choices: Sequence[Choice], loss: float) -> int:
+        """Returns the place of the cheapest choice whose file moves the outputs no further."""
+        last = len(choices) - 1
+        if self._loss_at(choices, last) > loss:
+            limits = self._limits()
+            why = f"within {' and '.join(limits)}" if limits else "with these levels"
+            self.notes.append(f"int8-mixed cannot lose as little as was asked for {why}")
+            return last
+        if self._loss_at(choices, 0) <= loss:
+            return 0
+        return 1 + _last(last, lambda place: self._loss_at(choices, place) > loss)
+
+
+def _last(end: int, holds: Callable[[int], bool]) -> int:
+    """Returns the last place at which something holds that holds at 0, not at `end`, by halving."""
+    low, high = 0, end
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low

@@ -1,0 +1,189 @@
+"""Files of mixed precision, as LiteRT runs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compress import export
+from compress.core.errors import InputError
+from compress.exporting.litert import export_litert, plain_file
+from compress.exporting.mixed.report import LayerPrecision
+from compress.exporting.mixed.search import Files
+from compress.exporting.mixed.units import (
+    float_graph,
+    kernel_of,
+    kernels_of,
+    scope_of,
+    units_of,
+)
+from compress.exporting.traced import Traced
+from compress.measure.divergence import divergence
+from compress.measure.runtimes import session_for
+from compress.plan import ExportOptions
+
+
+@pytest.fixture(scope="module")
+def net() -> Any:
+    """A net whose second convolution has one channel a thousand times as large as the others."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1), name="image")
+    x = keras.layers.Conv2D(8, 3, padding="same", name="first")(inputs)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    x = keras.layers.ReLU(name="relu")(x)
+    y = keras.layers.Conv2D(8, 3, padding="same", name="wide")(x)
+    x = keras.layers.Add(name="sum")([x, y])
+    x = keras.layers.DepthwiseConv2D(3, name="depth")(x)
+    x = keras.layers.Flatten(name="flat")(x)
+    outputs = keras.layers.Dense(10, activation="softmax", name="head")(x)
+    model = keras.Model(inputs, outputs, name="net")
+    kernel = model.get_layer("wide").kernel
+    value = kernel.numpy()
+    value[..., 0] *= 1000.0
+    kernel.assign(value)
+    # the head hardly reads that channel: only its range disturbs the others
+    weights = model.get_layer("head").kernel.numpy().reshape(-1, 8, 10)
+    weights[:, 0] *= 1e-4
+    model.get_layer("head").kernel.assign(weights.reshape(-1, 10))
+    return model
+
+
+@pytest.fixture(scope="module")
+def x() -> Any:
+    return np.random.default_rng(0).normal(size=(80, 8, 8, 1)).astype(np.float32)
+
+
+def test_units_are_kernels_with_what_follows(net: Any, tmp_path: Path) -> None:
+    export_litert(net, tmp_path / "m.tflite")
+    units = units_of(float_graph(tmp_path / "m.tflite"), kernels_of(net))
+    assert [unit.name for unit in units] == ["first", "wide", "depth", "head"]
+    assert [unit.kinds[0] for unit in units] == [
+        "CONV_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED",
+    ]  # fmt: skip
+    assert "ADD" in units[1].kinds
+    assert all("SOFTMAX" not in unit.kinds for unit in units), "it stays in float32"
+    assert [unit.macs for unit in units] == [
+        8 * 8 * 9 * 8, 8 * 8 * 9 * 8 * 8, 6 * 6 * 9 * 8, 6 * 6 * 8 * 10,
+    ]  # fmt: skip
+
+
+def test_each_layer_has_a_precision_and_the_file_is_as_close_as_asked(
+    net: Any, x: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("litert_quantizer")
+    (file,) = export(net, tmp_path / "m.tflite", format="int8-mixed", data=x, mixed_loss=0.3)
+    levels = {layer.layer: layer.precision for layer in file.layers}
+    assert list(levels) == ["first", "wide", "depth", "head"]
+    assert set(levels.values()) <= {"int8", "dynamic", "float16"}
+    for layer in file.layers:
+        assert layer.alone["float16"] < 0.1 * layer.alone["int8"]
+    session = session_for(file.path)
+    assert {info.dtype for info in (*session.inputs, *session.outputs)} == {"float32"}
+    about = json.loads((tmp_path / "m.json").read_text())
+    stored = about["files"]["m.tflite"]["precisions"]
+    assert [one["precision"] for one in stored] == list(levels.values())
+    # what was promised, computed anew: the files' own outputs against the model's
+    whole, lowest = net(x[:64]).numpy(), _in_int8(net, x, tmp_path)
+    got = np.concatenate([_run(session, one) for one in x[:64]])
+    assert divergence([whole], [got]) <= 0.3 * divergence([whole], [lowest]) + 1e-6
+
+
+def _in_int8(net: Any, x: Any, folder: Path) -> Any:
+    """Returns what the net answers with all layers in int8, made by hand."""
+    with Traced(net) as traced:
+        source = plain_file(traced)
+        units = units_of(float_graph(source), kernels_of(net))
+        files = Files(source, folder, [x], traced.ports, units, 64)
+        session = session_for(files.made(dict.fromkeys(units, "int8")))
+        return np.concatenate([_run(session, one) for one in x[:64]])
+
+
+def _run(session: Any, one: Any) -> Any:
+    session.set_inputs([one[None]])
+    session.invoke()
+    return session.results()[0]
+
+
+def test_precisions_are_as_they_are_said(net: Any, x: Any, tmp_path: Path) -> None:
+    pytest.importorskip("litert_quantizer")
+    kernels = {"int4": "int4", "int8": "int8", "dynamic": "int8", "int16": "int8",
+               "float16": "float16", "float32": "float32"}  # fmt: skip
+    with Traced(net) as traced:
+        source = plain_file(traced)
+        units = units_of(float_graph(source), kernels_of(net))
+        files = Files(source, tmp_path, [x], traced.ports, units, 8)
+        for level, dtype in kernels.items():
+            (wide,) = (
+                item for item in float_graph(files.made({units[1]: level})).operators
+                if scope_of(item) in units[1].scopes and item.kind == "CONV_2D"
+            )  # fmt: skip
+            kernel = kernel_of(wide)
+            assert kernel is not None
+            assert kernel.dtype == dtype, level
+            passes = {"int4": "int8", "int8": "int8", "int16": "int16"}.get(level, "float32")
+            assert wide.outputs[0].dtype == passes, level
+
+
+@pytest.mark.parametrize("format", ["int16x8", "int4-weights"])
+def test_other_formats(format: str, net: Any, x: Any, tmp_path: Path) -> None:
+    if format == "int4-weights":
+        pytest.importorskip("litert_quantizer")
+    (file,) = export(net, tmp_path / "m.tflite", format=format, data=x)
+    (whole,) = export(net, tmp_path / "f.tflite", format="float32", data=x)
+    kernels = {
+        tensor.dtype for item in float_graph(file.path).operators for tensor in item.given
+        if tensor.is_weight and len(tensor.shape or ()) > 1
+    }  # fmt: skip
+    assert kernels >= ({"int8"} if format == "int16x8" else {"int4"})
+    assert file.path.stat().st_size < whole.path.stat().st_size
+    assert np.isfinite(file.max_difference)
+
+
+def test_what_is_asked_must_make_sense(net: Any, x: Any, tmp_path: Path) -> None:
+    def made(**settings: Any) -> None:
+        export(net, tmp_path / "m.tflite", format="int8-mixed", **{"data": x, **settings})
+
+    with pytest.raises(InputError, match="int8-mixed must have examples to calibrate on"):
+        made(data=None)
+    with pytest.raises(InputError, match="mixed_levels must name two precisions at least"):
+        made(mixed_levels=["int8"])
+    with pytest.raises(InputError, match="precision of a layer"):
+        made(mixed_levels=["int8", "int7"])
+    with pytest.raises(InputError, match=r"mixed_loss must be in \[0, 1\)"):
+        made(mixed_loss=1.0)
+    with pytest.raises(InputError, match="mixed_size must be above 0"):
+        made(mixed_size="0x")
+    assert not list(tmp_path.iterdir())
+
+
+def test_levels_are_sorted() -> None:
+    options = ExportOptions(mixed_levels=("float32", "int8"))
+    assert options.mixed_levels == ("int8", "float32")
+    assert LayerPrecision("a", "int8", {}).floats == ()
+
+
+def test_a_loop_is_one_layer_and_what_passes_in_it_stays_in_floats(tmp_path: Path) -> None:
+    import keras
+
+    pytest.importorskip("litert_quantizer")
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 4))
+    x = keras.layers.LSTM(8, name="recurrent")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="head")(x))
+    x = np.random.default_rng(0).normal(size=(40, 6, 4)).astype(np.float32)
+    options = ExportOptions(
+        formats=("int8-mixed",), mixed_levels=("int8", "dynamic", "float16"), mixed_loss=0.9
+    )
+    (file,) = export(model, tmp_path / "m.tflite", options=options, data=x)
+    (loop,) = (
+        layer for layer in file.layers if layer.layer == "recurrent" and "int8" not in layer.alone
+    )
+    assert set(loop.alone) == {"dynamic", "float16"}
+    assert loop.precision in loop.alone
+    assert file.agreement > 0.9

@@ -1,0 +1,108 @@
+"""The search among precisions, on files that only have a size, a time and a loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from compress.core.errors import RunFailed
+from compress.exporting.conversions import ConversionFailed
+from compress.exporting.mixed import search, times
+from compress.exporting.mixed.search import Search
+from compress.exporting.mixed.units import Unit
+from compress.plan import ExportOptions
+
+UNITS = tuple(Unit(name, (f"{name};",), ("CONV_2D",), 100, 10) for name in "abc")
+LOSSES = {"a": 8.0, "b": 1.0, "c": 3.0}
+"""Of each in int8; int16 leaves a tenth."""
+BYTES = {"int8": 1, "int16": 1, "float32": 4}
+TIMES = {"int8": 1.0, "int16": 3.0, "float32": 4.0}
+
+
+class Stub:
+    """Files whose losses, sizes and times add up exactly."""
+
+    def __init__(self, folder: Path, refuses: tuple[str, str] | None = None) -> None:
+        self.units, self.folder, self.refuses = UNITS, folder, refuses
+        self.levels: dict[Path, dict[str, str]] = {}
+        self.source = self.made({})
+
+    def made(self, levels: Any) -> Path:
+        known = {unit.name: levels.get(unit, "float32") for unit in UNITS}
+        if self.refuses is not None and known[self.refuses[0]] == self.refuses[1]:
+            raise ConversionFailed("refused", "no such kernel")
+        path = self.folder / "".join(f"{unit}-{level}" for unit, level in known.items())
+        path.write_bytes(bytes(sum(BYTES[level] for level in known.values())))
+        self.levels[path] = known
+        return path
+
+    def loss(self, path: Path) -> float:
+        factors = {"int8": 1.0, "int16": 0.1, "float32": 0.0}
+        return sum(LOSSES[unit] * factors[level] for unit, level in self.levels[path].items())
+
+
+@pytest.fixture
+def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:
+    made = Stub(tmp_path)
+
+    def timed(paths: dict[str, Path], options: Any) -> dict[str, Any]:
+        found = {}
+        for name, path in paths.items():
+            ms = sum(TIMES[level] for level in made.levels[path].values())
+            found[name] = SimpleNamespace(quiet_ms=ms, median_ms=ms)
+        return found
+
+    for module in (search, times):
+        monkeypatch.setattr(module, "measure_latency", timed)
+    return made
+
+
+def chosen(stub: Stub, **settings: Any) -> tuple[dict[str, str], Any]:
+    levels = ("int8", "int16", "float32")
+    options = ExportOptions(formats=("int8-mixed",), mixed_levels=levels, **settings)
+    found = Search(stub, options, lambda share: None).found()  # type: ignore[arg-type]
+    return {unit.name: level for unit, level in found.levels.items()}, found
+
+
+def test_what_costs_the_most_is_raised_until_little_enough_is_left(stub: Stub) -> None:
+    # 12 in int8; a in int16 leaves 4.8, c too leaves 2.1
+    levels, found = chosen(stub, mixed_loss=0.5)
+    assert levels == {"a": "int16", "b": "int8", "c": "int8"}
+    assert (found.loss, found.most) == pytest.approx((4.8, 12.0))
+    assert found.notes == ()
+    levels, found = chosen(stub, mixed_loss=0.25)
+    assert levels == {"a": "int16", "b": "int8", "c": "int16"}
+    assert found.loss == pytest.approx(2.1)
+
+
+def test_nothing_is_raised_where_all_may_be_lost(stub: Stub) -> None:
+    assert set(chosen(stub, mixed_loss=0.99999)[0].values()) != {"int8"}, "less is asked for"
+    stub.loss = lambda path: 0.0  # type: ignore[method-assign]
+    assert set(chosen(stub)[0].values()) == {"int8"}
+
+
+def test_limits_hold_and_what_they_cost_is_said(stub: Stub) -> None:
+    # all int8 takes 3 of 12: one layer of int16 is within 5, two are not
+    levels, found = chosen(stub, mixed_loss=0.0, mixed_latency="0.42x")
+    assert sorted(levels.values()) == ["int16", "int8", "int8"]
+    assert found.notes == (
+        "int8-mixed cannot lose as little as was asked for within a latency of 0.42x",
+    )
+    levels, found = chosen(stub, mixed_loss=0.0, mixed_size=8)
+    assert found.path.stat().st_size <= 8
+    assert list(levels.values()).count("float32") == 1
+
+
+def test_limits_that_no_file_keeps_are_refused(stub: Stub) -> None:
+    with pytest.raises(RunFailed, match=r"must be within a size of 2B\. Received: 3 bytes where"):
+        chosen(stub, mixed_size="2B")
+
+
+def test_a_level_that_a_layer_cannot_have_is_left_out_and_named(stub: Stub) -> None:
+    stub.refuses = ("a", "int16")
+    levels, found = chosen(stub, mixed_loss=0.25)
+    assert levels["a"] == "float32"
+    assert "a was not tried in int16: no such kernel" in found.notes
