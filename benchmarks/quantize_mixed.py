@@ -3,11 +3,11 @@
     python -m benchmarks.quantize_mixed [--nets separable,mobilenet,vit] [--seeds 0,1,2]
         [--resume FILE]
 
-Nothing is trained. Of each trained net (repair_nets.py) files are judged by the 10,000 test images:
-of one precision by TensorFlow's converter (int8, int16x8) and by LiteRT Quantizer (its recipe
-static_wi8_ai8, and int4-weights), and int8-mixed: with its defaults, and among four and eight bits
-and float32 at most as large as a share of the float32 file. A seed draws the 200 training examples
-that set ranges, the first 64 of which choose precisions.
+Nothing is trained. Of each trained net (repair_nets.py) files are judged by the 10,000 test images
+and timed against its float32 file: of one precision by TensorFlow's converter (int8, int16x8) and
+by LiteRT Quantizer (all layers int8, its recipe static_wi8_ai8; and int4-weights), and int8-mixed:
+with its defaults, and with four bits too, at most 0.8 times as large as the converter's int8 file.
+A seed draws the 200 training examples that set ranges, the first 64 of which choose precisions.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import numpy as np
+
 from benchmarks._common import Benchmark, Mean, seed_list, table
 from benchmarks._stored import Stored
 from benchmarks.quantize_nets import judged, net_of
@@ -29,62 +31,60 @@ from benchmarks.resnet20 import load_fashion
 from compress.core.device import quiet_tensorflow
 from compress.core.errors import ParetuneError
 from compress.data import Dataset
-from compress.plan import ExportOptions
+from compress.plan import ExportOptions, LatencyOptions
 
 NETS = ("separable", "mobilenet", "vit")
 STATIC = "static_wi8_ai8"
-FOUR = ("int4", "int8", "float32")
+CONVERTED, SMALLER = "int8, the converter's", "int8-mixed, four bits too"
+FOUR = ("int4", "int8", "dynamic", "float16")
+SHARE = 0.8
+TIMING = LatencyOptions(precision=0.02, budget=5.0)
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "float32": ("float32", {}),
-    "int8, the converter's": ("int8", {}),
+    CONVERTED: ("int8", {}),
     "int16x8, the converter's": ("int16x8", {}),
-    STATIC: (STATIC, {}),
+    STATIC: ("int8-mixed", {"mixed_levels": ("int8",)}),
     "int8-mixed": ("int8-mixed", {}),
     "int4-weights": ("int4-weights", {}),
-    "mixed of 4 and 8 bits, 0.2x": (
-        "int8-mixed", {"mixed_levels": FOUR, "mixed_loss": 0.0, "mixed_size": "0.2x"},
-    ),
-    "mixed of 4 and 8 bits, 0.24x": (
-        "int8-mixed", {"mixed_levels": FOUR, "mixed_loss": 0.0, "mixed_size": "0.24x"},
-    ),
+    SMALLER: ("int8-mixed", {"mixed_levels": FOUR, "mixed_loss": 0.0}),
 }  # fmt: skip
 
 
-def made(model: Any, data: Dataset, way: str, seed: int, folder: Path) -> dict[str, Any]:
-    """Makes one file; returns its record."""
+def made(
+    model: Any, data: Dataset, way: str, seed: int, folder: Path, most: float
+) -> tuple[Path, dict[str, int]]:
+    """Makes one file; returns it, and how many layers have which precision.
+
+    Args:
+        most: Bytes of a file that has a limit.
+    """
     from compress import export
 
     format, settings = WAYS[way]
-    path = folder / f"{way.replace(' ', '_')}.tflite"
-    if format == STATIC:
-        levels = uniform(model, data, seed, path)
-    else:
-        options = ExportOptions(formats=(format,), **settings)
-        (item,) = export(model, path, options=options, data=data, seed=seed)
-        levels = dict(Counter(layer.precision for layer in item.layers))
-    return {"path": path, "levels": levels}
+    if way == SMALLER:
+        settings = {**settings, "mixed_size": f"{most:.0f}B"}
+    path = folder / f"{list(WAYS).index(way)}.tflite"
+    options = ExportOptions(formats=(format,), **settings)
+    (item,) = export(model, path, options=options, data=data, seed=seed)
+    return item.path, dict(Counter(layer.precision for layer in item.layers))
 
 
-def uniform(model: Any, data: Dataset, seed: int, path: Path) -> dict[str, int]:
-    """Writes LiteRT Quantizer's own file of whole numbers: every operation that it knows."""
-    import numpy as np
+def record_of(
+    model: Any, data: Dataset, way: str, seed: int, whole: Path, labelled: bool, most: float
+) -> dict[str, Any]:
+    """Makes, judges and times one file; or says why there is none."""
+    from compress.measure.latency import measure_latency
 
-    from compress.exporting.conversions import convert
-    from compress.exporting.litert import plain_file
-    from compress.exporting.mixed.levels import everywhere
-    from compress.exporting.traced import Traced, write_examples
-    from compress.model.ports import listed
-
-    picks = np.random.default_rng(seed).permutation(len(data.train))[: ExportOptions().calibration]
-    inputs = listed(model, data.preprocess(data.train.x[picks]))
-    with Traced(model) as traced:
-        source, examples = plain_file(traced), traced.place / "ranges.npz"
-        ranges, recipe = traced.place / "ranges.json", everywhere("int8")
-        write_examples(examples, inputs, traced.ports)
-        convert("mixed_ranges", source=str(source), path=str(ranges), examples=str(examples),
-                recipe=recipe)  # fmt: skip
-        convert("mixed", source=str(source), path=str(path), ranges=str(ranges), recipe=recipe)
-    return {}
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            path, levels = made(model, data, way, seed, Path(place), most)
+        except ParetuneError as error:
+            return {"not run": str(error)}
+        times = measure_latency({"float32": whole, "way": path}, TIMING, seed=seed)
+        return {
+            "quality": judged(model, path, data, labelled), "bytes": path.stat().st_size,
+            "levels": levels, "ratio": times["way"].ratio, "ms": times["way"].median_ms,
+        }  # fmt: skip
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,56 +94,60 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace, stored: Stored) -> None:
     """Examines one net after the other."""
+    from compress import export
+
     quiet_tensorflow()
     data = load_fashion()
     runs = stored.result.setdefault("runs", {})
     for name in given.nets.split(","):
         model, labelled = net_of(name)
-        for seed in given.seeds:
-            for way in WAYS:
-                key = f"{name}, {way}, seed {seed}"
-                again = way in ("float32", "int4-weights") and seed != given.seeds[0]
-                if key in runs or again:  # no example decides anything there
-                    continue
-                with tempfile.TemporaryDirectory() as place:
-                    try:
-                        found = made(model, data, way, seed, Path(place))
-                        runs[key] = {
-                            "quality": judged(model, found["path"], data, labelled),
-                            "bytes": found["path"].stat().st_size,
-                            "levels": found["levels"],
-                        }
-                    except ParetuneError as error:
-                        runs[key] = {"not run": str(error)}
-                print(key, json.dumps(runs[key]), flush=True)
-                stored.save(runs=runs, params={**stored.result.get("params", {}),
-                                               name: model.count_params()})  # fmt: skip
+        params = {**stored.result.get("params", {}), name: model.count_params()}
+        with tempfile.TemporaryDirectory() as place:
+            (whole,) = export(model, Path(place) / "f.tflite", format="float32", data=data)
+            for seed in given.seeds:
+                for way in WAYS:
+                    key = f"{name}, {way}, seed {seed}"
+                    again = way in ("float32", "int4-weights") and seed != given.seeds[0]
+                    if key in runs or again:  # no example decides anything there
+                        continue
+                    int8 = runs.get(f"{name}, {CONVERTED}, seed {seed}", {})
+                    most = SHARE * int8.get("bytes", 0)
+                    runs[key] = record_of(model, data, way, seed, whole.path, labelled, most)
+                    print(key, json.dumps(runs[key]), flush=True)
+                    stored.save(runs=runs, params=params)
 
 
 def qualities(result: dict[str, Any]) -> str:
-    """Test quality and kilobytes by net and way."""
-    rows = []
+    """Test quality, size and time by net and way."""
+    rows: list[list[object]] = []
     for name, params in result["params"].items():
         for way in WAYS:
             start = f"{name}, {way}, seed "
             found = [record for key, record in result["runs"].items() if key.startswith(start)]
-            if not found:
-                continue
             good = [record for record in found if "quality" in record]
             if not good:
-                rows.append([name, way, "-", found[0]["not run"].split(":")[0], "-"])
+                why = found[0]["not run"].split(":")[0] if found else "-"
+                rows.append([f"{name} ({params:,})", way, "-", why, "-", "-"])
                 continue
-            quality = Mean.of([100 * record["quality"] for record in good])
-            size = sum(record["bytes"] for record in good) / len(good) / 1e3
-            levels = good[0]["levels"]
-            told = ", ".join(f"{count} {level}" for level, count in sorted(levels.items()))
-            rows.append([f"{name} ({params:,})", way, f"{size:.1f} kB", quality.number(2), told])
-    return table(["net (parameters)", "file", "size", "test accuracy, %", "layers, seed 0"], rows)
+            levels = sorted(good[0]["levels"].items())
+            rows.append(
+                [
+                    f"{name} ({params:,})",
+                    way,
+                    f"{np.mean([record['bytes'] for record in good]) / 1e3:.1f} kB",
+                    Mean.of([100 * record["quality"] for record in good]).number(2),
+                    Mean.of([record["ratio"] for record in good]).number(2) + "x",
+                    ", ".join(f"{count} {level}" for level, count in levels),
+                ]
+            )
+    head = ["net (parameters)", "file", "size", "test accuracy, %", "time, float32's by its",
+            "layers, seed 0"]  # fmt: skip
+    return table(head, rows)
 
 
 BENCHMARK = Benchmark(
     "quantize_mixed", __doc__, run, {"qualities": qualities}, arguments,
-    resumable=True, grows=("seeds", "nets"), anywhere=True,
+    resumable=True, grows=("seeds", "nets"), anywhere=False,
 )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from compress.plan.forms import Names, Place
 from compress.plan.layers import LayerPair, LayerShare
 from compress.plan.output import (
     FORMATS,
+    LEVELS,
     LITERT_FORMATS,
     ONNX_FORMATS,
     QAT,
@@ -68,6 +69,7 @@ __all__ = [
     "ExportOptions",
     "FINETUNE_STEPS",
     "FORMATS",
+    "LEVELS",
     "LITERT_FORMATS",
     "LatencyOptions",
     "LayerPair",

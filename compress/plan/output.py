@@ -30,10 +30,8 @@ class ExportOptions:
     formats: Names = option(
         ("float32", "int8"),
         "--formats",
-        "LiteRT files: float32, float16, dynamic (int8 weights), int8, int8-qat (see --qat), "
-        "int16x8 (activations of 16 bits), int8-mixed and int4-weights (pip install "
-        "'paretune[mixed]'), sparse (float32 without zeros); ONNX files: onnx, onnx_int8 (pip "
-        "install 'paretune[onnx]')",
+        "LiteRT: float32, float16, dynamic, int8, int8-qat, int16x8, int8-mixed, int4-weights, "
+        "sparse; ONNX: onnx, onnx_int8, onnx_int8-qat (pip install 'paretune[mixed,onnx]')",
     )
     calibration: int = option(
         200, "--calibration", "training examples that calibrate int8", least=1, most=1_000_000,
@@ -72,8 +70,7 @@ class ExportOptions:
             require_choice("export format", name, FORMATS)
         for name in self.mixed_levels:
             require_choice("precision of a layer", name, LEVELS)
-        given = ", ".join(self.mixed_levels)
-        require(len(self.mixed_levels) > 1, "mixed_levels", "name two precisions at least", given)
+        require(bool(self.mixed_levels), "mixed_levels", "name one at least", self.mixed_levels)
         ordered = tuple(level for level in LEVELS if level in self.mixed_levels)
         object.__setattr__(self, "mixed_levels", ordered)
         require(0 <= self.mixed_loss < 1, "mixed_loss", "be in [0, 1)", self.mixed_loss)

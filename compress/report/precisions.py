@@ -39,5 +39,6 @@ def precisions(item: Artifact) -> dict[str, Any]:
         "title": f"Precision of layers: {item.id}",
         "about": about,
         "heads": ["layer", "precision", *columns, "why"],
+        "wrapped": (2 + len(columns),),
         "rows": rows,
     }

@@ -49,6 +49,7 @@ VALUES: dict[str, Names] = {
     "teacher_cache": lambda: plans.CACHES,
     "qat_calibration": lambda: CALIBRATIONS,
     "formats": lambda: plans.FORMATS,
+    "mixed_levels": lambda: plans.LEVELS,
     "runtimes": RUNTIMES.names,
     "log": LOGS.names,
     "device": lambda: DEVICES,

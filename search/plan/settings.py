@@ -274,9 +274,8 @@ class RunSettings(TypedDict, total=False):
     """ranges are trained with the weights; else they move with what passes. Default: False."""
 
     formats: Iterable[str]
-    """LiteRT files: float32, float16, dynamic (int8 weights), int8, int8-qat (see --qat), int16x8
-    (activations of 16 bits), int8-mixed and int4-weights (pip install 'paretune[mixed]'), sparse
-    (float32 without zeros); ONNX files: onnx, onnx_int8 (pip install 'paretune[onnx]'). Default:
+    """LiteRT: float32, float16, dynamic, int8, int8-qat, int16x8, int8-mixed, int4-weights, sparse;
+    ONNX: onnx, onnx_int8, onnx_int8-qat (pip install 'paretune[mixed,onnx]'). Default:
     float32,int8."""
 
     calibration: Count

@@ -86,13 +86,6 @@ BITS = {"int4": 4, INT8: 8, "dynamic": 8, "int16": 8, "float16": 16, FLOAT32: 32
 """Of a weight."""
 
 
-def everywhere(level: str) -> Recipe:
-    """Returns the recipe of a file all of whose operations have one level, where they can."""
-    return [
-        _entry(regex, *entry) for regex, entry in zip((".*", "^.*"), LEVELS[level], strict=False)
-    ]
-
-
 def recipe_of(levels: Mapping[Unit, str]) -> Recipe:
     """Returns the recipe of a file whose units have these levels; other operations are as given."""
     recipe: Recipe = []

@@ -23,6 +23,8 @@ from compress.measure.quality import outputs_of
 from compress.measure.runtimes import session_for
 from compress.plan.output import ExportOptions
 
+TINY = 1e-6
+"""What time counts beside bytes, where bytes are what is short."""
 Told = Callable[[float], None]
 
 
@@ -134,8 +136,10 @@ class Search:
         levels, units = self.options.mixed_levels, self.files.units
         losses = self._alone(levels)
         had = np.isfinite(losses)
-        costs = np.where(had, self._sizes(levels) + unit_times(self.files, levels, had), np.inf)
-        choices = path_of_choices(losses, costs)
+        sizes, times = self._sizes(levels), unit_times(self.files, levels, had)
+        choices = path_of_choices(losses, np.where(had, sizes + times, np.inf))
+        if self._too_large(choices[0]):
+            choices = path_of_choices(losses, np.where(had, sizes + TINY * times, np.inf))
         self.told(0.8)
         most = self._within(choices)
         reference = self.files.loss(self._lowest(had[:, 0]) or self._path(choices, 0))
@@ -217,22 +221,27 @@ class Search:
             size = self._path(choices, 0).stat().st_size
             raise RunFailed(
                 f"The int8-mixed file must be within {limits}. Received: {size:,} bytes where "
-                "every layer has its cheapest precision. Allow more, or allow int4 "
-                "(--mixed-levels)."
+                "every layer is as cheap as can be. Allow more, or allow int4 (--mixed-levels)."
             )
         return _last(len(choices) - 1, lambda place: self._fits(choices, place))
+
+    def _too_large(self, choice: Choice) -> bool:
+        """Tells whether a choice's file is beyond the limit of size, if there is one."""
+        size = self.options.mixed_size
+        if size is None:
+            return False
+        whole = self.files.source.stat().st_size if size.relative else 1
+        return self.files.made(self._levels_of(choice)).stat().st_size > size.amount * whole
 
     def _limits(self) -> list[str]:
         given = {"size": self.options.mixed_size, "latency": self.options.mixed_latency}
         return [f"a {name} of {limit}" for name, limit in given.items() if limit is not None]
 
     def _fits(self, choices: Sequence[Choice], place: int) -> bool:
-        size, latency = self.options.mixed_size, self.options.mixed_latency
-        path, whole = self._path(choices, place), self.files.source
-        if size is not None:
-            limit = size.amount * (whole.stat().st_size if size.relative else 1)
-            if path.stat().st_size > limit:
-                return False
+        latency, whole = self.options.mixed_latency, self.files.source
+        path = self._path(choices, place)
+        if self._too_large(choices[place]):
+            return False
         if latency is None:
             return True
         timed = measure_latency({FLOAT32: whole, "mixed": path}, TIMING)

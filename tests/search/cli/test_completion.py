@@ -97,7 +97,7 @@ CASES = {
     "paretune search --sampler gr": ["grid", "greedy"],
     "paretune compress m.keras --hints at": ["attention"],
     "paretune compress m.keras --distill-loss d": ["dkd", "dist"],
-    "paretune compress m.keras --formats onnx,int": ["onnx,int8", "onnx,int8-qat"],
+    "paretune compress m.keras --formats onnx,int8-": ["onnx,int8-qat", "onnx,int8-mixed"],
     "paretune compress m.keras --channel-criterion fp": ["fpgm"],
     "paretune compress m.keras --epo": [],
     "paretune bench m.keras --runtimes o": ["onnx", "openvino"],

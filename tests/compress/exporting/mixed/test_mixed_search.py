@@ -96,6 +96,18 @@ def test_limits_hold_and_what_they_cost_is_said(stub: Stub) -> None:
     assert list(levels.values()).count("float32") == 1
 
 
+def test_where_bytes_are_short_they_alone_count(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # integers are slower than floats here: bytes and time together would take floats
+    monkeypatch.setitem(TIMES, "int8", 40.0)
+    monkeypatch.setitem(TIMES, "int16", 50.0)
+    assert set(chosen(stub)[0].values()) == {"float32"}
+    levels, found = chosen(stub, mixed_size="0.25x")
+    assert set(levels.values()) <= {"int8", "int16"}
+    assert found.path.stat().st_size == 3
+
+
 def test_limits_that_no_file_keeps_are_refused(stub: Stub) -> None:
     with pytest.raises(RunFailed, match=r"must be within a size of 2B\. Received: 3 bytes where"):
         chosen(stub, mixed_size="2B")
