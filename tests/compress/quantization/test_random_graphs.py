@@ -46,6 +46,7 @@ def told(found: dict[str, list[np.ndarray]]) -> dict[str, tuple[float, int, int]
     }
 
 
+@pytest.mark.slow
 def test_a_few_graphs(tmp_path: Path) -> None:
     shares = told(steps_of(range(FEW), tmp_path))
     assert shares["default"][0] >= 0.999

@@ -144,7 +144,9 @@ def checked(
             most = 1 if name in RULES else 2
             if kernels == "default":
                 assert np.abs(steps).max() <= most, name
-                assert (steps != 0).mean() < TIES.get(name, 5e-4), name
+                # which sums lie on one depends on the order in which threads add
+                most = max(2.0, TIES.get(name, 5e-4) * steps.size)
+                assert np.count_nonzero(steps) <= most, name
             else:  # these round twice
                 assert (np.abs(steps) <= 1).mean() > 0.995, name
 
