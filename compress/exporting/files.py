@@ -114,7 +114,7 @@ def write_files(
         for name, path in paths.items():
             try:
                 layers, notes = _write(traced, path, name, representative, options, on_progress)
-                session = _runnable(path, name)
+                session = _run(path, name)
             except RunFailed as error:
                 refused.append(str(error))
                 if on_refusal is not None:
@@ -312,16 +312,16 @@ def _write(
     return (), ()
 
 
-def _runnable(path: Path, name: str) -> Session:
-    """Prepares a file.
+def _run(path: Path, name: str) -> Session:
+    """Prepares a file and runs it once.
 
     Raises:
         RunFailed: Its runtime cannot run it (it is removed then).
     """
-    from compress.measure.runtimes import session_for
+    from compress.exporting.runnable import runnable
 
     try:
-        return session_for(path)
+        return runnable(path)
     except InputError as error:
         path.unlink()
         raise RunFailed(f"The {name} file cannot be run: {error}") from None

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.errors import RunFailed
+from compress.core.errors import InputError, RunFailed
 from compress.exporting.conversions import ConversionFailed, convert
 from compress.exporting.mixed.levels import BITS, FLOAT32, IN_LOOPS, INT8, recipe_of
 from compress.exporting.mixed.path import Choice, path_of_choices
 from compress.exporting.mixed.times import TIMING, unit_times
 from compress.exporting.mixed.units import Unit
+from compress.exporting.runnable import runnable
 from compress.exporting.traced import Port, write_examples
 from compress.measure.divergence import divergence
 from compress.measure.latency import measure_latency
@@ -76,6 +78,7 @@ class Files:
         self.source, self.units = source, tuple(units)
         self._folder, self._ranges = folder, folder / "ranges.json"
         self._made: dict[tuple[str, ...], Path] = {}
+        self._numbers = count()
         self._losses: dict[Path, float] = {source: 0.0}
         self._inputs = [array[:sensed] for array in inputs]
         self._wanted = outputs_of(session_for(source), self._inputs)
@@ -90,25 +93,52 @@ class Files:
         """Returns the file whose units have these levels; those that are not named are float32.
 
         Raises:
-            ConversionFailed: It cannot be made.
+            ConversionFailed: It cannot be made, or LiteRT cannot run it.
         """
         key = tuple(levels.get(unit, FLOAT32) for unit in self.units)
         if set(key) == {FLOAT32}:
             return self.source
         if key not in self._made:
-            path = self._folder / f"mixed_{len(self._made)}.tflite"
-            convert(
-                "mixed", source=str(self.source), path=str(path), ranges=str(self._ranges),
-                recipe=recipe_of(dict(zip(self.units, key, strict=True))),
-            )  # fmt: skip
-            self._made[key] = path
+            self._made[key] = self._new(dict(zip(self.units, key, strict=True)))
         return self._made[key]
+
+    def alone(self, unit: Unit, level: str) -> float:
+        """Returns how far the outputs move where one unit alone has a level.
+
+        The file is not kept: of a large model there are hundreds.
+
+        Raises:
+            ConversionFailed: See `made`.
+        """
+        if level == FLOAT32:
+            return 0.0
+        path = self._new({unit: level})
+        try:
+            return self._measured(path)
+        finally:
+            path.unlink()
+
+    def _new(self, levels: Mapping[Unit, str]) -> Path:
+        path = self._folder / f"mixed_{next(self._numbers)}.tflite"
+        convert(
+            "mixed", source=str(self.source), path=str(path), ranges=str(self._ranges),
+            recipe=recipe_of(levels),
+        )  # fmt: skip
+        try:
+            runnable(path)
+        except InputError as error:
+            path.unlink()
+            raise ConversionFailed("made no file that runs of", str(error)) from None
+        return path
+
+    def _measured(self, path: Path) -> float:
+        made = outputs_of(session_for(path), self._inputs)
+        return max(0.0, divergence(self._wanted, made))
 
     def loss(self, path: Path) -> float:
         """Returns how far a file's outputs are from the float32 file's; see `divergence`."""
         if path not in self._losses:
-            made = outputs_of(session_for(path), self._inputs)
-            self._losses[path] = max(0.0, divergence(self._wanted, made))
+            self._losses[path] = self._measured(path)
         return self._losses[path]
 
 
@@ -127,15 +157,22 @@ class Search:
     told: Told
     notes: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.levels = self.options.mixed_levels
+
     def found(self) -> Found:
         """Returns the file that was chosen.
 
         Raises:
             RunFailed: No file is within the limits.
         """
-        levels, units = self.options.mixed_levels, self.files.units
+        levels, units = self.levels, self.files.units
         losses = self._alone(levels)
         had = np.isfinite(losses)
+        if not had.any(axis=1).all():  # what can have none of the levels stays as it is
+            self.levels = levels = (*levels, FLOAT32)
+            losses = np.c_[losses, np.where(had.any(axis=1), np.inf, 0.0)]
+            had = np.isfinite(losses)
         sizes, times = self._sizes(levels), unit_times(self.files, levels, had)
         choices = path_of_choices(losses, np.where(had, sizes + times, np.inf))
         if self._too_large(choices[0]):
@@ -173,12 +210,10 @@ class Search:
                     losses[row, column] = np.inf
                     continue
                 try:
-                    path = self.files.made({unit: level})
+                    losses[row, column] = self.files.alone(unit, level)
                 except ConversionFailed as error:
                     losses[row, column] = np.inf
                     failed.setdefault(f"{unit.name} was not tried in {level}", error.reason)
-                    continue
-                losses[row, column] = self.files.loss(path)
             self.told(0.7 * (row + 1) / len(self.files.units))
         self.notes += [f"{what}: {why}" for what, why in failed.items()]
         return losses
@@ -199,8 +234,7 @@ class Search:
             return None
 
     def _levels_of(self, choice: Choice) -> dict[Unit, str]:
-        names = self.options.mixed_levels
-        return {unit: names[at] for unit, at in zip(self.files.units, choice, strict=True)}
+        return {unit: self.levels[at] for unit, at in zip(self.files.units, choice, strict=True)}
 
     def _path(self, choices: Sequence[Choice], place: int) -> Path:
         return self.files.made(self._levels_of(choices[place]))

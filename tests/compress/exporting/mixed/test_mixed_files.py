@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from compress import export
-from compress.core.errors import InputError
+from compress.core.errors import InputError, RunFailed
 from compress.exporting.litert import export_litert, plain_file
 from compress.exporting.mixed.report import LayerPrecision
 from compress.exporting.mixed.search import Files
@@ -187,3 +187,17 @@ def test_a_loop_is_one_layer_and_what_passes_in_it_stays_in_floats(tmp_path: Pat
     assert set(loop.alone) == {"dynamic", "float16"}
     assert loop.precision in loop.alone
     assert file.agreement > 0.9
+
+
+def test_a_file_that_its_runtime_refuses_is_none(tmp_path: Path) -> None:
+    import keras
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 4))
+    x = keras.layers.LayerNormalization()(keras.layers.Dense(8)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)), name="normed")
+    x = np.random.default_rng(0).normal(size=(40, 6, 4)).astype(np.float32)
+    # TensorFlow's converter writes it; LiteRT has no squared difference of 16 bits
+    with pytest.raises(RunFailed, match=r"The int16x8 file cannot be run: .*SquaredDifference"):
+        export(model, tmp_path / "m.tflite", format="int16x8", data=x)
+    assert not (tmp_path / "m.tflite").exists()

@@ -39,6 +39,9 @@ class Stub:
         self.levels[path] = known
         return path
 
+    def alone(self, unit: Unit, level: str) -> float:
+        return self.loss(self.made({unit: level}))
+
     def loss(self, path: Path) -> float:
         factors = {"int8": 1.0, "int16": 0.1, "float32": 0.0}
         return sum(LOSSES[unit] * factors[level] for unit, level in self.levels[path].items())
@@ -118,3 +121,13 @@ def test_a_level_that_a_layer_cannot_have_is_left_out_and_named(stub: Stub) -> N
     levels, found = chosen(stub, mixed_loss=0.25)
     assert levels["a"] == "float32"
     assert "a was not tried in int16: no such kernel" in found.notes
+
+
+def test_a_layer_that_can_have_no_level_stays_as_it_is(stub: Stub) -> None:
+    stub.refuses = ("a", "int8")
+    options = ExportOptions(formats=("int8-mixed",), mixed_levels=("int8",))
+    found = Search(stub, options, lambda share: None).found()  # type: ignore[arg-type]
+    assert {unit.name: level for unit, level in found.levels.items()} == {
+        "a": "float32", "b": "int8", "c": "int8",
+    }  # fmt: skip
+    assert "a was not tried in int8: no such kernel" in found.notes
