@@ -36,7 +36,7 @@ from compress.plan import ExportOptions, LatencyOptions
 NETS = ("separable", "mobilenet", "vit")
 STATIC = "static_wi8_ai8"
 CONVERTED, SMALLER = "int8, the converter's", "int8-mixed, four bits too"
-FOUR = ("int4", "int8", "dynamic", "float16")
+FOUR = ("int4", "dynamic4", "int8", "dynamic", "float16")
 SHARE = 0.8
 TIMING = LatencyOptions(precision=0.02, budget=5.0)
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {

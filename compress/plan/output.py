@@ -19,7 +19,7 @@ LITERT_FORMATS = (
 )  # fmt: skip
 ONNX_FORMATS = ("onnx", "onnx_int8")
 FORMATS = (*LITERT_FORMATS, *ONNX_FORMATS, ONNX_QAT)
-LEVELS = ("int4", "int8", "dynamic", "int16", "float16", "float32")
+LEVELS = ("int4", "dynamic4", "int8", "dynamic", "int16", "float16", "float32")
 """Precisions of a layer in a file of several, by rising precision."""
 
 
@@ -45,8 +45,8 @@ class ExportOptions:
         ("int8", "dynamic", "float16"),
         "--mixed-levels",
         "precisions among which int8-mixed chooses for each layer: int4 (weights; what passes in "
-        "8 bits), int8, dynamic (weights in 8 bits, what passes is rounded as it comes), int16 "
-        "(what passes), float16 (weights, computed in floats), float32",
+        "8 bits), int8, dynamic4 and dynamic (the same weights, what passes is rounded as it "
+        "comes), int16 (what passes), float16 (weights, computed in floats), float32",
     )
     mixed_loss: float = option(
         0.25,

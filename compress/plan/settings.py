@@ -447,8 +447,8 @@ class ExportSettings(TypedDict, total=False):
 
     mixed_levels: Iterable[str]
     """precisions among which int8-mixed chooses for each layer: int4 (weights; what passes in 8
-    bits), int8, dynamic (weights in 8 bits, what passes is rounded as it comes), int16 (what
-    passes), float16 (weights, computed in floats), float32. Default: int8,dynamic,float16."""
+    bits), int8, dynamic4 and dynamic (the same weights, what passes is rounded as it comes), int16
+    (what passes), float16 (weights, computed in floats), float32. Default: int8,dynamic,float16."""
 
     mixed_loss: float
     """share of what the outputs lose where all layers have the lowest of these precisions that
@@ -726,8 +726,8 @@ class CompressModelSettings(TypedDict, total=False):
 
     mixed_levels: Iterable[str]
     """precisions among which int8-mixed chooses for each layer: int4 (weights; what passes in 8
-    bits), int8, dynamic (weights in 8 bits, what passes is rounded as it comes), int16 (what
-    passes), float16 (weights, computed in floats), float32. Default: int8,dynamic,float16."""
+    bits), int8, dynamic4 and dynamic (the same weights, what passes is rounded as it comes), int16
+    (what passes), float16 (weights, computed in floats), float32. Default: int8,dynamic,float16."""
 
     mixed_loss: float
     """share of what the outputs lose where all layers have the lowest of these precisions that
@@ -1000,8 +1000,8 @@ class ShrinkSettings(TypedDict, total=False):
 
     mixed_levels: Iterable[str]
     """precisions among which int8-mixed chooses for each layer: int4 (weights; what passes in 8
-    bits), int8, dynamic (weights in 8 bits, what passes is rounded as it comes), int16 (what
-    passes), float16 (weights, computed in floats), float32. Default: int8,dynamic,float16."""
+    bits), int8, dynamic4 and dynamic (the same weights, what passes is rounded as it comes), int16
+    (what passes), float16 (weights, computed in floats), float32. Default: int8,dynamic,float16."""
 
     mixed_loss: float
     """share of what the outputs lose where all layers have the lowest of these precisions that

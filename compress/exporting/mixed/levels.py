@@ -54,6 +54,7 @@ _HALF = {
 LEVELS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     # what has no kernel of four bits has eight: the last entry that an operation can have counts
     "int4": ((_MIN_MAX, _static(8, 8)), (_MIN_MAX, _static(4, 8))),
+    "dynamic4": ((_MIN_MAX, _weights(8, "INTEGER")), (_MIN_MAX, _weights(4, "INTEGER"))),
     INT8: ((_MIN_MAX, _static(8, 8)),),
     "dynamic": ((_MIN_MAX, _weights(8, "INTEGER")),),
     "int16": ((_MIN_MAX, _static(8, 16)),),
@@ -80,9 +81,9 @@ INT4_WEIGHTS: Recipe = [
 ]
 
 
-IN_LOOPS = ("dynamic", "float16", FLOAT32)
+IN_LOOPS = ("dynamic4", "dynamic", "float16", FLOAT32)
 """Levels that loops may have."""
-BITS = {"int4": 4, INT8: 8, "dynamic": 8, "int16": 8, "float16": 16, FLOAT32: 32}
+BITS = {"int4": 4, "dynamic4": 4, INT8: 8, "dynamic": 8, "int16": 8, "float16": 16, FLOAT32: 32}
 """Of a weight."""
 
 

@@ -19,7 +19,8 @@ class LayerPrecision:
 
     Attributes:
         layer: Its path in the model.
-        precision: "int4" (weights), "int8", "int16" (what passes; weights have 8 bits), "float16"
+        precision: "int4" (weights), "int8", "dynamic4" and "dynamic" (the same weights, what
+            passes is rounded as it comes), "int16" (what passes; weights have 8 bits), "float16"
             (weights, computed in float32) or "float32".
         alone: By precision: how far the outputs move where this layer alone has it; see
             `compress.measure.divergence`.

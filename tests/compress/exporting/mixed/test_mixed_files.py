@@ -112,8 +112,10 @@ def _run(session: Any, one: Any) -> Any:
 
 def test_precisions_are_as_they_are_said(net: Any, x: Any, tmp_path: Path) -> None:
     pytest.importorskip("litert_quantizer")
-    kernels = {"int4": "int4", "int8": "int8", "dynamic": "int8", "int16": "int8",
-               "float16": "float16", "float32": "float32"}  # fmt: skip
+    kernels = {
+        "int4": "int4", "dynamic4": "int4", "int8": "int8", "dynamic": "int8", "int16": "int8",
+        "float16": "float16", "float32": "float32",
+    }  # fmt: skip
     with Traced(net) as traced:
         source = plain_file(traced)
         units = units_of(float_graph(source), kernels_of(net))
