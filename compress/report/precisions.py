@@ -18,6 +18,7 @@ def precisions(item: Artifact) -> dict[str, Any]:
     """
     columns = tuple(dict.fromkeys(name for row in item.layers for name in row["losses"]))
     sums = {name: sum(row["losses"].get(name, 0.0) for row in item.layers) for name in columns}
+    why = any(row["why"] for row in item.layers)
     rows = []
     for row in item.layers:
         cells = [row["layer"], row["precision"]]
@@ -25,7 +26,7 @@ def precisions(item: Artifact) -> dict[str, Any]:
             loss = row["losses"].get(name)
             share = f" ({loss / sums[name]:.0%})" if loss is not None and sums[name] else ""
             cells.append("-" if loss is None else f"{loss:.2g}{share}")
-        rows.append([*cells, row["why"]])
+        rows.append([*cells, row["why"]] if why else cells)
     chosen = any(name.startswith(CHOSEN) for name in columns)
     about = (
         "How far the outputs move where the layer alone has that precision, measured on training "
@@ -38,7 +39,7 @@ def precisions(item: Artifact) -> dict[str, Any]:
     return {
         "title": f"Precision of layers: {item.id}",
         "about": about,
-        "heads": ["layer", "precision", *columns, "why"],
+        "heads": ["layer", "precision", *columns, *(["why"] if why else [])],
         "wrapped": (2 + len(columns),),
         "rows": rows,
     }

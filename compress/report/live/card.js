@@ -62,6 +62,7 @@ function card(id, select) {
   parts.push(compareTable(set, row, base));
   const charts = data.charts.filter((chart) => chart.model === row.model).map((chart) => chartBox(chart, select));
   if (file) parts.push(...file.panels.map(panelBox));
+  if (file && file.precisions) parts.push(precisionsBox(file.precisions));
   parts.push(element("div", { class: "charts" }, ...charts.map((chart) => chart.box)));
   if (own) {
     parts.push(element("p", { class: "soft" }, own.finetuning), ...own.choices.map((text) => element("p", { class: "soft" }, text)));
@@ -71,6 +72,22 @@ function card(id, select) {
     parts.push(...own.commands.map((text) => element("pre", {}, text)));
   }
   return { box: element("div", { class: "card" }, ...parts), show: () => charts.forEach((chart) => chart.show()) };
+}
+
+// How each layer is computed in a file, and what that loses.
+function precisionsBox(told) {
+  const cells = (texts, kind) => texts.map((text) => element(kind, kind === "th" ? { scope: "col" } : {}, text));
+  return folded(
+    told.title, element("p", { class: "soft" }, told.about),
+    element(
+      "div", { class: "scroll", tabindex: "0", role: "region", "aria-label": told.title },
+      element(
+        "table", {},
+        element("thead", {}, element("tr", {}, ...cells(told.heads, "th"))),
+        element("tbody", {}, ...told.rows.map(([layer, ...texts]) => element("tr", {}, element("th", { scope: "row" }, layer), ...cells(texts, "td")))),
+      ),
+    ),
+  );
 }
 
 // A panel of rows and columns (a confusion matrix, say), or of pictures with words below.

@@ -11,6 +11,7 @@ from compress.report.live.charts import Chart
 from compress.report.live.deciding import file_panels
 from compress.report.live.feeding import feeding
 from compress.report.live.graphs import graph_chart
+from compress.report.precisions import precisions
 from compress.report.rows import Report
 from compress.run.compressed import Compressed
 from compress.run.decisions import read_decisions
@@ -31,7 +32,7 @@ def cards(report: Report, told: Sequence[Mapping[str, Any]]) -> dict[str, dict[s
         files = [row.artifact for row in report.rows if row.artifact.model == card["model"]]
         decisions = read_decisions(RunFolder(report.folder).decisions_of(card["model"]))
         found[card["model"]] = {
-            **{key: value for key, value in card.items() if key != "depths"},
+            **{key: value for key, value in card.items() if key not in ("depths", "precisions")},
             "files": {
                 item.id: {
                     "path": item.file,
@@ -39,6 +40,7 @@ def cards(report: Report, told: Sequence[Mapping[str, Any]]) -> dict[str, dict[s
                     "baseline": item.baseline,
                     "feeding": feeding(item.file, item.id.rpartition(".")[0], report.data),
                     "panels": [*file_panels(decisions, item.id)],
+                    "precisions": precisions(item) if item.layers else None,
                 }
                 for item in files
             },
