@@ -147,7 +147,7 @@ def qualities(result: dict[str, Any]) -> str:
 
 BENCHMARK = Benchmark(
     "quantize_mixed", __doc__, run, {"qualities": qualities}, arguments,
-    resumable=True, grows=("seeds", "nets"), anywhere=False,
+    resumable=True, grows=("seeds", "nets"),
 )  # fmt: skip
 
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from compress.core.errors import InputError
 from compress.core.summary import Readable, Summary
 from compress.exporting.files import Exported, write_files
+from compress.exporting.litert import CALIBRATED as CONVERTED
 from compress.measure import formats as figures
 from compress.model.inference import rounds_itself
 from compress.model.io import as_model
 from compress.plan import ExportOptions
 from compress.plan.fields import require_choice
 from compress.plan.keywords import EXPORT
-from compress.plan.output import FORMATS, INT16, MIXED, TRAINED
+from compress.plan.output import FORMATS, MIXED, TRAINED
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -30,7 +31,7 @@ __all__ = ["Exported", "ExportedFiles", "export"]
 
 RANDOM_EXAMPLES = 32
 """Inputs that check a file where no examples are given."""
-CALIBRATED = ("int8", INT16, MIXED, "onnx_int8")
+CALIBRATED = (*CONVERTED, MIXED, "onnx_int8")
 """Formats whose ranges are taken from examples."""
 
 

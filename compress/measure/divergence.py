@@ -19,12 +19,22 @@ def divergence(wanted: Sequence[Any], made: Sequence[Any]) -> float:
     squared error relative to their spread over the examples.
 
     Args:
-        wanted: An array (n, ...) an output.
+        wanted: What was wanted, an array an output.
         made: The same, of the model that is judged.
+
+    Shapes:
+        wanted, made: (n, ...) each; probabilities (n, ..., classes) that sum to one.
+
+    Returns:
+        Nats an example (and position), or a share of the spread; 0: alike.
 
     Example:
         >>> divergence([np.array([[0.5, 0.5]])], [np.array([[0.5, 0.5]])])
         0.0
+
+    Reference:
+        Kullback and Leibler 1951, "On Information and Sufficiency", equation 2.4; ours:
+        probabilities below 1e-9 count as that.
     """
     pairs = [(np.asarray(y), np.asarray(z)) for y, z in zip(wanted, made, strict=True)]
     unit = sum(spread(y) for y, _ in pairs)

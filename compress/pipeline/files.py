@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from compress.exporting import Exported
     from compress.exporting.mixed.report import LayerPrecision
 
-FLOAT32 = "float32"
-
 
 @dataclass(frozen=True)
 class Variant:
@@ -53,18 +51,24 @@ class Variant:
 
 
 def judged_files(
-    variant: Variant, work: Work, folder: RunFolder
+    variant: Variant, work: Work, folder: RunFolder, formats: tuple[str, ...] = ()
 ) -> tuple[list[Artifact], list[str]]:
     """Exports a model and judges every file: validation data may choose among them, test data
     say how good they are.
+
+    Args:
+        variant: The model.
+        work: Data, plan (section export).
+        folder: The run's.
+        formats: Of the files; (): those of the plan.
 
     Returns:
         What was made, and what is worth a note: of each format that could not be made the reason.
     """
     options = work.plan.export
     # those are made later; where nothing else is asked for, they are held against float32
-    formats = tuple(kind for kind in options.formats if kind not in options.trained)
-    formats = formats or ("float32",)
+    planned = tuple(kind for kind in options.formats if kind not in options.trained)
+    formats = formats or planned or ("float32",)
     if variant.kind == "dense" and formats != ("sparse",):
         # nothing to leave out of a file without zeros
         formats = tuple(kind for kind in formats if kind != "sparse")
@@ -199,7 +203,7 @@ def artifacts_of(
 
 def _row(layer: LayerPrecision) -> LayerRow:
     """Returns what a record holds of a layer whose precision was chosen."""
-    losses = {f"alone in {level}": loss for level, loss in layer.alone.items() if level != FLOAT32}
+    losses = {f"alone in {level}": loss for level, loss in layer.alone.items()}
     floats = f"{', '.join(layer.floats)} in floats" if layer.floats else ""
     return {"layer": layer.layer, "precision": layer.precision, "losses": losses, "why": floats}
 

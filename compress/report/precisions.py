@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from compress.plan.output import MIXED
 from compress.run.compressed import Artifact
-
-CHOSEN = "alone in "
-"""How columns begin where a precision was chosen a layer."""
 
 
 def precisions(item: Artifact) -> dict[str, Any]:
@@ -27,12 +25,11 @@ def precisions(item: Artifact) -> dict[str, Any]:
             share = f" ({loss / sums[name]:.0%})" if loss is not None and sums[name] else ""
             cells.append("-" if loss is None else f"{loss:.2g}{share}")
         rows.append([*cells, row["why"]] if why else cells)
-    chosen = any(name.startswith(CHOSEN) for name in columns)
     about = (
         "How far the outputs move where the layer alone has that precision, measured on training "
         "examples: the divergence of class probabilities, or the squared error by the spread; in "
         "brackets its share of the column."
-        if chosen
+        if item.format == MIXED
         else "Squared error of the values behind the layer by their spread, measured on 64 "
         "training examples; in brackets its share of the column."
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from compress.pipeline.files import Variant, artifacts_of, made_files
+from compress.pipeline.files import Variant, judged_files
 from compress.pipeline.quantized import quantized_files
 from compress.plan.output import MIXED, QAT
 from compress.plan.target import SizeTarget, TimeTarget
@@ -93,8 +93,6 @@ def _mixed(planner: Planner, net: Net, folder: RunFolder) -> list[Artifact]:
         mixed_latency=options.mixed_latency or (TimeTarget(latency, False) if latency else None),
     )
     work = replace(work, plan=replace(plan, export=options))
-    variant = _variant(planner, net)
-    made, refused = made_files(variant.model, variant.stem, work, folder, (MIXED,))
-    planner.notes += [f"{variant.stem}: {note}" for item in made for note in item.notes]
-    planner.notes += [f"{variant.stem}.{MIXED} was not made: {why}" for why in refused.values()]
-    return artifacts_of(variant, made, work, folder)
+    made, notes = judged_files(_variant(planner, net), work, folder, (MIXED,))
+    planner.notes += notes
+    return made

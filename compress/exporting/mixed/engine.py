@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ def convert_mixed(source: str, path: str, ranges: str | None, recipe: Recipe) ->
 def _quantizer(source: str, recipe: Recipe) -> Any:
     from litert_quantizer import quantizer
 
-    return quantizer.Quantizer(source, json.loads(json.dumps(recipe)))
+    return quantizer.Quantizer(source, recipe)
 
 
 def _signature(source: str) -> str:

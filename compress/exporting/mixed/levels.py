@@ -51,7 +51,7 @@ _HALF = {
     "compute_precision": "FLOAT",
     "explicit_dequantize": True,
 }
-LEVELS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
+ENTRIES: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     # what has no kernel of four bits has eight: the last entry that an operation can have counts
     "int4": ((_MIN_MAX, _static(8, 8)), (_MIN_MAX, _static(4, 8))),
     "dynamic4": ((_MIN_MAX, _weights(8, "INTEGER")), (_MIN_MAX, _weights(4, "INTEGER"))),
@@ -61,7 +61,7 @@ LEVELS: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     "float16": ((_CAST, _HALF),),
     FLOAT32: (),
 }
-"""Level -> (algorithm, configuration) of its entries, the levels by rising precision."""
+"""Level (of `compress.plan.LEVELS`) -> (algorithm, configuration) of its entries."""
 
 
 def _entry(regex: str, algorithm: str, configuration: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +90,7 @@ BITS = {"int4": 4, "dynamic4": 4, INT8: 8, "dynamic": 8, "int16": 8, "float16": 
 def recipe_of(levels: Mapping[Unit, str]) -> Recipe:
     """Returns the recipe of a file whose units have these levels; other operations are as given."""
     recipe: Recipe = []
-    for level, entries in LEVELS.items():
+    for level, entries in ENTRIES.items():
         scopes = [scope for unit, own in levels.items() if own == level for scope in unit.scopes]
         for place, (algorithm, configuration) in enumerate(entries if scopes else ()):
             # entries of one expression replace each other: each is written its own way

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compress.exporting.mixed.search import Found
-from compress.exporting.mixed.units import Unit, float_graph, scope_of
+from compress.exporting.mixed.units import Unit, file_graph, scope_of
 from compress.plan.output import LEVELS, MIXED
 
 SHOWN = 5
@@ -38,7 +38,7 @@ def layers_of(found: Found) -> tuple[LayerPrecision, ...]:
     """Returns the precision of each layer in the file that was chosen, in the model's order."""
     floats = {
         scope_of(item): item.kind.lower()
-        for item in float_graph(found.path).operators
+        for item in file_graph(found.path).operators
         if not any(tensor.quantized for tensor in item.outputs)
     }
     return tuple(

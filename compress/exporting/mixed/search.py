@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.errors import InputError, RunFailed
-from compress.exporting.conversions import ConversionFailed, convert
-from compress.exporting.mixed.levels import BITS, FLOAT32, IN_LOOPS, INT8, recipe_of
+from compress.core.errors import RunFailed
+from compress.exporting.conversions import ConversionFailed
+from compress.exporting.mixed.candidates import Files
+from compress.exporting.mixed.levels import BITS, FLOAT32, IN_LOOPS
 from compress.exporting.mixed.path import Choice, path_of_choices
 from compress.exporting.mixed.times import TIMING, unit_times
 from compress.exporting.mixed.units import Unit
-from compress.exporting.runnable import runnable
-from compress.exporting.traced import Port, write_examples
-from compress.measure.divergence import divergence
 from compress.measure.latency import measure_latency
-from compress.measure.quality import outputs_of
-from compress.measure.runtimes import session_for
 from compress.plan.output import ExportOptions
 
 TINY = 1e-6
@@ -52,94 +47,6 @@ class Found:
     lowest: str
     most: float
     notes: tuple[str, ...]
-
-
-class Files:
-    """Makes files of one float32 file, each once, and tells how far they move the outputs.
-
-    Args:
-        source: The float32 file.
-        folder: Where files go.
-        inputs: An array (n, ...) an input.
-        ports: Of the file.
-        units: Of the file.
-        sensed: Number of examples, the first ones, on which losses are measured.
-    """
-
-    def __init__(
-        self,
-        source: Path,
-        folder: Path,
-        inputs: Sequence[npt.NDArray[Any]],
-        ports: Sequence[Port],
-        units: Sequence[Unit],
-        sensed: int,
-    ) -> None:
-        self.source, self.units = source, tuple(units)
-        self._folder, self._ranges = folder, folder / "ranges.json"
-        self._made: dict[tuple[str, ...], Path] = {}
-        self._numbers = count()
-        self._losses: dict[Path, float] = {source: 0.0}
-        self._inputs = [array[:sensed] for array in inputs]
-        self._wanted = outputs_of(session_for(source), self._inputs)
-        examples = folder / "ranges.npz"
-        write_examples(examples, inputs, ports)
-        convert(
-            "mixed_ranges", source=str(source), path=str(self._ranges), examples=str(examples),
-            recipe=recipe_of({unit: INT8 for unit in units if not unit.loops}),
-        )  # fmt: skip
-
-    def made(self, levels: Mapping[Unit, str]) -> Path:
-        """Returns the file whose units have these levels; those that are not named are float32.
-
-        Raises:
-            ConversionFailed: It cannot be made, or LiteRT cannot run it.
-        """
-        key = tuple(levels.get(unit, FLOAT32) for unit in self.units)
-        if set(key) == {FLOAT32}:
-            return self.source
-        if key not in self._made:
-            self._made[key] = self._new(dict(zip(self.units, key, strict=True)))
-        return self._made[key]
-
-    def alone(self, unit: Unit, level: str) -> float:
-        """Returns how far the outputs move where one unit alone has a level.
-
-        The file is not kept: of a large model there are hundreds.
-
-        Raises:
-            ConversionFailed: See `made`.
-        """
-        if level == FLOAT32:
-            return 0.0
-        path = self._new({unit: level})
-        try:
-            return self._measured(path)
-        finally:
-            path.unlink()
-
-    def _new(self, levels: Mapping[Unit, str]) -> Path:
-        path = self._folder / f"mixed_{next(self._numbers)}.tflite"
-        convert(
-            "mixed", source=str(self.source), path=str(path), ranges=str(self._ranges),
-            recipe=recipe_of(levels),
-        )  # fmt: skip
-        try:
-            runnable(path)
-        except InputError as error:
-            path.unlink()
-            raise ConversionFailed("made no file that runs of", str(error)) from None
-        return path
-
-    def _measured(self, path: Path) -> float:
-        made = outputs_of(session_for(path), self._inputs)
-        return max(0.0, divergence(self._wanted, made))
-
-    def loss(self, path: Path) -> float:
-        """Returns how far a file's outputs are from the float32 file's; see `divergence`."""
-        if path not in self._losses:
-            self._losses[path] = self._measured(path)
-        return self._losses[path]
 
 
 @dataclass
@@ -226,9 +133,9 @@ class Search:
 
     def _lowest(self, had: npt.NDArray[np.bool_]) -> Path | None:
         """Returns the file of the least precise level; None: it cannot be made."""
-        level, units = self.options.mixed_levels[0], self.files.units
+        level = self.levels[0]
         try:
-            return self.files.made({u: level for u, ok in zip(units, had, strict=True) if ok})
+            return self.files.made(self.files.throughout(level, had))
         except ConversionFailed as error:
             self.notes.append(f"no file is {level} throughout: {error.reason}")
             return None

@@ -45,6 +45,11 @@ class Unit:
     weights: int
     loops: bool = False
 
+    @property
+    def kind(self) -> str:
+        """Of its first operation: the kernel's, where it has one."""
+        return self.kinds[0]
+
 
 def kernels_of(model: keras.Model) -> dict[str, bool]:
     """Returns the paths of a model's layers, and whether each holds weights of two axes or more."""
@@ -54,8 +59,8 @@ def kernels_of(model: keras.Model) -> dict[str, bool]:
     }
 
 
-def float_graph(path: Path) -> Graph:
-    """Returns the operations of a float32 file whose sizes are known."""
+def file_graph(path: Path) -> Graph:
+    """Returns the operations of a file whose sizes are known."""
     reader = TFLiteReader(path)
     signature = next(iter(reader.signatures), "")
     inputs, _ = reader.ports(signature)

@@ -13,10 +13,11 @@ from compress.core.errors import RunFailed
 from compress.core.requirements import FORMATS, require_packages
 from compress.exporting.conversions import convert
 from compress.exporting.litert import plain_file
+from compress.exporting.mixed.candidates import Files
 from compress.exporting.mixed.levels import INT4_WEIGHTS
 from compress.exporting.mixed.report import LayerPrecision, layers_of, told
-from compress.exporting.mixed.search import Files, Search
-from compress.exporting.mixed.units import float_graph, kernels_of, units_of
+from compress.exporting.mixed.search import Search
+from compress.exporting.mixed.units import file_graph, kernels_of, units_of
 from compress.exporting.refusals import explained
 from compress.exporting.traced import Traced
 from compress.plan.output import INT4, MIXED, ExportOptions
@@ -57,7 +58,7 @@ def write_mixed(
     """
     require_packages(FORMATS[MIXED], f"format {MIXED}")
     source = plain_file(traced)
-    units = units_of(float_graph(source), kernels_of(traced.model))
+    units = units_of(file_graph(source), kernels_of(traced.model))
     if not units:
         raise RunFailed(f"Model '{traced.model.name}' has no operation that could be {MIXED}.")
     folder = traced.place / "mixed"

@@ -8,9 +8,9 @@ from compress.report.precisions import precisions
 from compress.run.compressed import Artifact
 
 
-def artifact(*layers: dict[str, Any]) -> Artifact:
+def artifact(*layers: dict[str, Any], format: str = "int8-qat") -> Artifact:
     return Artifact(
-        "net.int8", "net", "dense", "int8", "net.tflite", "net.float32", 1, 1, 1, 0.0, (), 1, 1,
+        "net.x", "net", "dense", format, "net.tflite", "net.float32", 1, 1, 1, 0.0, (), 1, 1,
         {"accuracy": 0.5}, 0.0, 1.0, 1, layers=layers,  # type: ignore[arg-type]
     )  # fmt: skip
 
@@ -23,6 +23,7 @@ def test_losses_have_their_share_of_the_column() -> None:
                 "layer": "b", "precision": "float16",
                 "losses": {"alone in int8": 0.01, "alone in float16": 0.0}, "why": "",
             },
+            format="int8-mixed",
         )
     )  # fmt: skip
     assert table["heads"] == ["layer", "precision", "alone in int8", "alone in float16"]

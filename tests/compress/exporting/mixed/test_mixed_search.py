@@ -11,6 +11,7 @@ import pytest
 from compress.core.errors import RunFailed
 from compress.exporting.conversions import ConversionFailed
 from compress.exporting.mixed import search, times
+from compress.exporting.mixed.candidates import Files
 from compress.exporting.mixed.search import Search
 from compress.exporting.mixed.units import Unit
 from compress.plan import ExportOptions
@@ -38,6 +39,8 @@ class Stub:
         path.write_bytes(bytes(sum(BYTES[level] for level in known.values())))
         self.levels[path] = known
         return path
+
+    throughout = Files.throughout
 
     def alone(self, unit: Unit, level: str) -> float:
         return self.loss(self.made({unit: level}))
