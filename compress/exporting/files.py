@@ -114,7 +114,7 @@ def write_files(
         for name, path in paths.items():
             try:
                 layers, notes = _write(traced, path, name, representative, options, on_progress)
-                session = _run(path, name)
+                session = _run(path, name, representative)
             except RunFailed as error:
                 refused.append(str(error))
                 if on_refusal is not None:
@@ -312,7 +312,7 @@ def _write(
     return (), ()
 
 
-def _run(path: Path, name: str) -> Session:
+def _run(path: Path, name: str, inputs: list[npt.NDArray[np.float32]]) -> Session:
     """Prepares a file and runs it once.
 
     Raises:
@@ -321,7 +321,7 @@ def _run(path: Path, name: str) -> Session:
     from compress.exporting.runnable import runnable
 
     try:
-        return runnable(path)
+        return runnable(path, inputs)
     except InputError as error:
         path.unlink()
         raise RunFailed(f"The {name} file cannot be run: {error}") from None

@@ -101,7 +101,7 @@ class Files:
             recipe=recipe_of(levels),
         )  # fmt: skip
         try:
-            return path, runnable(path)
+            return path, runnable(path, self._inputs)
         except InputError as error:
             path.unlink()
             raise ConversionFailed("made no file that runs of", str(error)) from None
