@@ -47,11 +47,11 @@ class Peaks:
 
     def _watch(self) -> None:
         while not self._over.wait(0.05):
-            kept = self.found.setdefault(self.stage, {})  # before the look: it may change meanwhile
-            now = status()
+            stage, now = self.stage, status()  # before the look: it may change meanwhile
             now["own"] = now["RssAnon"] + now["RssShmem"]
-            for key, value in now.items():
-                kept[key] = max(kept.get(key, 0.0), value)
+            kept = self.found.get(stage, {})
+            # whole at once: others read it meanwhile
+            self.found[stage] = {key: max(kept.get(key, 0.0), now[key]) for key in now}
 
     @contextmanager
     def watching(self) -> Iterator[None]:
