@@ -59,17 +59,33 @@ def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def config_of(operation: Any) -> dict[str, Any]:
-    """Returns a config; that of a raw operation may hold what cannot be serialized."""
+    """Returns a config; that of a raw operation may hold what cannot be serialized.
+
+    Keras makes none for a layer that defines none and was given an object, as KerasHub gives its
+    `Identity` layers a policy as their dtype.
+
+    Raises:
+        NotImplementedError: It has none, and attributes do not tell what it was made with.
+    """
     import keras
 
     try:
         return dict(operation.get_config())
     except NotImplementedError:
-        names = list(inspect.signature(type(operation)).parameters)
+        taken = inspect.signature(type(operation)).parameters.values()
+        names = [item.name for item in taken if item.kind is not inspect.Parameter.VAR_KEYWORD]
         layer = isinstance(operation, keras.layers.Layer)
-        if layer or not all(hasattr(operation, name) for name in names):
+        if layer and not type(operation).__module__.startswith("keras."):
             raise
-        return {name: getattr(operation, name) for name in names}
+        if not all(hasattr(operation, name) for name in names):
+            raise
+        config = {name: getattr(operation, name) for name in names}
+        if layer:
+            policy = operation.dtype_policy
+            # a plain one by its name, of which Keras makes a config from here on
+            dtype = policy.name if type(policy) is keras.DTypePolicy else policy
+            config |= {"name": operation.name, "trainable": operation.trainable, "dtype": dtype}
+        return config
 
 
 def from_config(operation: Any, config: dict[str, Any]) -> Any:

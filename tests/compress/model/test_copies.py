@@ -337,3 +337,34 @@ def test_what_cannot_be_copied_is_named() -> None:
     original = keras.Model(inputs, Holding(object(), name="holding")(inputs))
     with pytest.raises(InputError, match=r"'holding' \(Holding\) must be .*generator"):
         copy_model(original)
+
+
+class Stage(layers.Layer):
+    """As KerasHub's: a layer of layers, of which one that does nothing is given a policy."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.kernel = layers.Dense(16, name="kernel", dtype=self.dtype_policy)
+        self.rest = layers.Identity(name="rest", dtype=self.dtype_policy)
+
+    def build(self, shape: Any) -> None:
+        self.kernel.build(shape)
+
+    def call(self, x: Any) -> Any:
+        return self.rest(self.kernel(x))
+
+
+def test_layers_for_which_keras_makes_no_config_are_saved(tmp_path: Path) -> None:
+    inputs = keras.Input((6,))
+    stage = Stage(name="stage")
+    with pytest.raises(NotImplementedError):
+        stage.rest.get_config()
+    model = keras.Model(inputs, layers.Dense(2)(stage(inputs)))
+    x = np.random.default_rng(0).normal(size=(5, 6)).astype("float32")
+    pruned = prune_channels(model, macs=0.5).model
+    copied = float32_model(copy_model(pruned))
+    save_model(copied, tmp_path / "small.keras")
+    again = keras.models.load_model(tmp_path / "small.keras")
+    assert [layer.units for layer in again.layers if hasattr(layer, "units")] == [8, 2]
+    assert any(type(layer) is layers.Identity for layer in again.layers)
+    np.testing.assert_allclose(outputs_of(again, x), outputs_of(pruned, x))
