@@ -52,6 +52,7 @@ TABLE = (
     Entry("quantize_speed", 5),
     Entry("quantize_nets", 150),
     Entry("quantize_mixed", 60),
+    Entry("quantize_four_bits", 20),
     Entry("any_model", 120),
     Entry("large_data", 40),
     Entry("shrink_goals", 240),

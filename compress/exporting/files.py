@@ -298,8 +298,8 @@ def _write(
     if name == MIXED:
         return write_mixed(traced, path, representative, options, told)
     if name == INT4:
-        write_int4(traced, path)
-    elif name == ONNX_QAT:
+        return (), write_int4(traced, path, representative)
+    if name == ONNX_QAT:
         write_onnx(traced, path, opset=options.opset, whole_numbers=True)
     elif name in ONNX_FORMATS:
         plain = plain_file(traced, opset=options.opset)

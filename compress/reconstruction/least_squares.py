@@ -52,10 +52,14 @@ class Problem:
     def solved(self, sums: Sums, ridge: float) -> tuple[Numbers, Numbers]:
         """Returns weights and shift for a ridge relative to the diagonal."""
         weights = self._weights(sums, ridge)
+        return weights, self.shift_of(sums, weights)
+
+    def shift_of(self, sums: Sums, weights: Numbers) -> Numbers:
+        """Returns the shift with which weights make the targets' means, or the one that stays."""
         if self.shift is not None:
-            return weights, self.shift
+            return self.shift
         p, t = sums.means
-        return weights, t - np.einsum("sd,sdm->sm", p, weights)
+        return np.asarray(t - np.einsum("sd,sdm->sm", p, weights))
 
     def _weights(self, sums: Sums, ridge: float) -> Numbers:
         if isinstance(sums, Rows):

@@ -20,9 +20,11 @@ from compress.reconstruction.in_a_row import InARow
 from compress.reconstruction.kinds import Kept, Part, channel_rows, parts_of
 from compress.reconstruction.least_squares import Problem
 from compress.reconstruction.matching import Match, Order, left
+from compress.reconstruction.on_grid import GridFit, on_grid
 from compress.reconstruction.paths import Absorber, Graph, Way, absorbers, way_from
 from compress.reconstruction.report import KEPT, REPAIRED, LayerRepair
 from compress.reconstruction.ridge import fitted
+from compress.reconstruction.rounding import nearest
 from compress.reconstruction.rows import Numbers
 from compress.reconstruction.samples import Sample
 from compress.reconstruction.sampling import SAMPLES, Batches, Chunks, Known, Sampler
@@ -42,6 +44,7 @@ class Lockstep:
             step.
         kept: Kept indices of a dense kernel's axis.
         mask: Where a pruned kernel may differ from zero; None: everywhere.
+        grid: The largest whole number of the grid on which a kernel is put; 0: on none.
         batches: Examples.
         seed: Of the positions that are looked at.
         samples: Positions to look at, for one layer.
@@ -58,6 +61,7 @@ class Lockstep:
         *,
         kept: Kept,
         mask: Callable[[Any], npt.NDArray[np.bool_] | None],
+        grid: Callable[[Any], int] = lambda _: 0,
         batches: Batches,
         seed: int,
         samples: int = SAMPLES,
@@ -69,6 +73,7 @@ class Lockstep:
         self.order = order
         self.kept = kept
         self.mask = mask
+        self.grid = grid
         self.batches = batches
         self.on_layer = on_layer
         self.rows: list[LayerRepair] = []
@@ -206,7 +211,8 @@ class Lockstep:
             began = time.perf_counter()
             name = f"{match.name}:{part.name}" if part.name else match.name
             way = self.ways.get(id(match.layer)) if part is parts[-1] else None
-            if self._as_it_was(match, part, twin, given, way):
+            most = self.grid(part.kernel)
+            if not most and self._as_it_was(match, part, twin, given, way):
                 seen = sum(_positions(part, value) for values in given for value in values[0])
                 self.rows.append(LayerRepair(
                     name, kind, KEPT, 0.0, 0.0, ridge=0.0, rows=seen,
@@ -220,6 +226,12 @@ class Lockstep:
                 continue
             problem, now = self._problem(match, part, way)
             clip = None if way is None else way.clip
+            if most:
+                found = on_grid(problem, Sample.joined(train), held, now, clip, most)
+                self._put(match, part, way, found, most)
+                sizes = sum(map(len, (*train, *held))), time.perf_counter() - began
+                self.rows.append(_row_of(name, kind, way, found, *sizes))
+                continue
             fit, sums = fitted(problem, Sample.joined(train), held, now, clip)
             start = (fit.weights, fit.shift) if fit.better else (problem.before, now)
             before, after = (float(np.mean(side)) for side in (fit.before, fit.after))
@@ -244,6 +256,14 @@ class Lockstep:
         if self.in_a_row is not None:
             self.in_a_row.forget(match)
         return again
+
+    def _put(self, match: Match, part: Part, way: Way | None, found: GridFit, most: int) -> None:
+        """Puts a kernel on its grid: as it was solved, or where that is no better the nearest."""
+        if not found.better:
+            part.assign(nearest(part.weights(), most))
+            return
+        plain = _plain_way(part) if way is None else way
+        settle(part, plain, found.weights, found.shift, found.sums, self._absorbers(match, part))
 
     def _as_it_was(
         self, match: Match, part: Part, twin: Part, given: list[list[Chunks]], way: Way | None
@@ -323,6 +343,18 @@ def _same(mine: Value, other: Value) -> bool:
 def _equal(own: Any, theirs: Any) -> bool:
     """Tells whether two variables hold the same."""
     return tuple(own.shape) == tuple(theirs.shape) and np.array_equal(own.numpy(), theirs.numpy())
+
+
+def _row_of(
+    name: str, kind: str, way: Way | None, found: GridFit, rows: int, seconds: float
+) -> LayerRepair:
+    """Returns what is told of a kernel that was put on a grid."""
+    before, after = (float(np.mean(side)) for side in (found.before, found.after))
+    target = "sum" if way is not None and way.others else "own"
+    if found.better:
+        return LayerRepair(name, kind, REPAIRED, before, after, target, found.ridge, rows, seconds)
+    why = _why(before, after)
+    return LayerRepair(name, kind, KEPT, before, before, target, found.ridge, rows, seconds, why)
 
 
 def _added(way: Way) -> list[Any]:

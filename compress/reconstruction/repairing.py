@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 KeptAxes = Mapping[str, tuple[npt.NDArray[np.int64] | None, ...]]
 Masks = Mapping[str, npt.NDArray[np.bool_]]
+Grids = Mapping[str, int]
 HELD = 0.2
 """Share of the examples that is held back: it chooses ridges and tells whether they help."""
 FEWEST = 20
@@ -43,6 +44,7 @@ def repair(
     *,
     kept: KeptAxes | None = None,
     masks: Masks | None = None,
+    grids: Grids | None = None,
     examples: int = EXAMPLES,
     samples: int = SAMPLES,
     joint: bool = True,
@@ -66,6 +68,9 @@ def repair(
             (`PruneResult.kept`); default: layers have the shapes that they had.
         masks: Path of a weight of the pruned model -> where it may differ from zero; weights
             that are not named may do so everywhere.
+        grids: Path of a kernel of the pruned model -> the largest whole number of the grid on
+            which it is put, 7 for weights of four bits: each output's weights become whole
+            numbers of -7 to 7 times a step of its own. Kernels are not solved for in pairs then.
         examples: Of more, so many are drawn; at least 20.
         samples: Positions to look at, of all examples together, for each layer.
         joint: Whether two kernels in a row, with nothing but elements between them, are solved
@@ -81,7 +86,7 @@ def repair(
 
     Raises:
         InputError: Fewer than 20 examples, NaN, shapes that do not fit, models that do not
-            belong together, or a mask without any weight left.
+            belong together, a mask without any weight left, or a grid of nothing.
 
     Example:
         >>> small = prune_channels(model, macs=0.5, repair=False)
@@ -93,7 +98,9 @@ def repair(
         He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks", eq. 1,
         solved in the order of the graph; towards the weights that are there instead of zero, with
         means moved, the ridge chosen on held-back examples, and the errors of shortcuts taken
-        over. Masked weights: Frantar & Alistarh 2022, "Optimal Brain Compression", eq. 3.
+        over. Masked weights: Frantar & Alistarh 2022, "Optimal Brain Compression", eq. 3. Grids:
+        Frantar et al. 2023, "GPTQ", eq. 2 and 3, from the solution instead of the weights that
+        are there.
     """
     began = time.perf_counter()
     dense = as_model(dense)
@@ -111,7 +118,7 @@ def repair(
     matches, left_out = matched(*programs)
     order = Order(programs[0])
     dependent = joined(order, matches)
-    kept_of, mask_of = _indices(dense, kept), _masks(pruned, masks)
+    kept_of, mask_of, grid_of = _indices(dense, kept), _masks(pruned, masks), _grids(pruned, grids)
     _check_shapes(matches.values(), kept_of)
     narrow = narrowed(pruned, order, matches, kept_of, mask_of)
     batches = _batches(arrays, programs)
@@ -122,8 +129,8 @@ def repair(
             on_progress(f"repairing {name}", share)
 
     lockstep = Lockstep(
-        *programs, matches, order, kept=kept_of, mask=mask_of, batches=batches, seed=seed,
-        samples=samples, joint=joint, on_layer=told,
+        *programs, matches, order, kept=kept_of, mask=mask_of, grid=grid_of, batches=batches,
+        seed=seed, samples=samples, joint=joint and not grids, on_layer=told,
     )  # fmt: skip
     try:
         for weight, value in saved:
@@ -272,6 +279,18 @@ def _masks(
             raise InputError(f"A mask must leave at least one weight. Received: none for '{path}'.")
     by_id = {id(by_path[path]): np.asarray(mask, bool) for path, mask in masks.items()}
     return lambda variable: by_id.get(id(variable))
+
+
+def _grids(pruned: keras.Model, grids: Grids | None) -> Callable[[Any], int]:
+    by_path = dict(variable_paths(pruned)) if grids else {}
+    for path, most in (grids or {}).items():
+        if path not in by_path or most < 1:
+            raise InputError(
+                "A grid must name a weight of the pruned model, and its largest whole number be "
+                f"at least 1. Received: '{path}', {most}."
+            )
+    by_id = {id(by_path[path]): most for path, most in (grids or {}).items()}
+    return lambda variable: by_id.get(id(variable), 0)
 
 
 def _check_shapes(matches: Any, kept_of: Any) -> None:

@@ -59,7 +59,7 @@ class Subnetworks:
         context = Context(self.coupling, aggregate=OPTIONS.aggregate)
         score = CRITERIA[OPTIONS.criterion]
         groups = self.coupling.groups
-        self._scores = [np.asarray(score(group, context), np.float64) for group in groups]
+        self._scores = [context.scored(score, group) for group in groups]
         self._allowed = allowed_for(self.coupling, OPTIONS, OPTIONS.round_to)
         self.widths = _widths(self.coupling, self._allowed)
 

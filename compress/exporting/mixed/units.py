@@ -112,7 +112,7 @@ def _unit(operators: list[Operator], layers: Mapping[str, bool]) -> Unit:
     operators = [item for operator in operators for item in _all_of(operator)]
     kernels = [kernel for item in operators if (kernel := kernel_of(item)) is not None]
     return Unit(
-        _layer_of(scope_of(first), layers) or first.name,
+        owner_of(first, layers) or first.name,
         tuple(map(scope_of, operators)),
         tuple(item.kind for item in operators),
         sum(TFLITE.macs(item)[0] or 0 for item in operators),
@@ -127,11 +127,19 @@ def _all_of(operator: Operator) -> list[Operator]:
     return [operator, *(found for item in inner for found in _all_of(item))]
 
 
-def _layer_of(scope: str, layers: Mapping[str, bool]) -> str:
+def owner_of(operator: Operator, layers: Mapping[str, bool]) -> str:
     """Returns the layer that an operation is of; where several were fused, that with a kernel.
 
     LiteRT's converter names what it fuses by all its parts.
+
+    Args:
+        operator: Of a file.
+        layers: Paths of the model's layers, and whether they hold a kernel; see `kernels_of`.
+
+    Returns:
+        Its path; nothing where names do not tell.
     """
-    paths = [path_of(without_calls(part), layers) for part in scope.split(";") if part]
+    parts = scope_of(operator).split(";")
+    paths = [path_of(without_calls(part), layers) for part in parts if part]
     known = [path for path in paths if path != UNNAMED]
     return next((path for path in known if layers[path]), known[0] if known else "")

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.errors import InputError
 from compress.core.plugins import CRITERIA
 from compress.prune.channels.coupling.groups import Coupling, Group
 from compress.prune.channels.coupling.slots import Ids
+from compress.prune.channels.criteria._magnitudes import magnitudes
 
 if TYPE_CHECKING:
     from compress.data import Dataset, Unlabelled
@@ -88,6 +90,41 @@ class Context:
             self._of_all[compute] = compute(self)
         found: T = self._of_all[compute]
         return found
+
+    def scored(self, criterion: Criterion, group: Group) -> Scores:
+        """Returns what a criterion says of a group's units, (units,); higher = keep.
+
+        Where there are examples, units that are zero on all of them have the least of all, so
+        that they leave first: nothing reads anything in them, however large their weights are.
+
+        Raises:
+            InputError: The criterion returned something else than one finite number a unit.
+        """
+        size = len(group.units)
+        scores = np.asarray(criterion(group, self), np.float64)
+        if scores.shape != (size,) or not np.all(np.isfinite(scores)):
+            raise InputError(
+                f"A channel criterion must return {size} finite numbers for group "
+                f"'{group.name}'. Received: shape {scores.shape}"
+                + ("." if scores.shape != (size,) else ", some not finite.")
+            )
+        dead = self._dead[group.units]
+        if not dead.any():
+            return scores
+        self.notes.append(
+            f"group '{group.name}': {np.count_nonzero(dead)} of {size} units are zero on all "
+            f"{min(self.examples, len(self.data.train)) if self.data else 0:,} examples that were "
+            "looked at: they leave first"
+        )
+        return np.where(dead, min(0.0, float(scores.min())), scores)
+
+    @cached_property
+    def _dead(self) -> npt.NDArray[np.bool_]:
+        """Whether a unit is read somewhere and zero on all examples, (units of all groups,)."""
+        if self.data is None:
+            return np.zeros(self.coupling.units, bool)
+        sums, seen = self.of_all(magnitudes)
+        return np.asarray((seen > 0) & (sums == 0))
 
     def slices(self, group: Group) -> list[Slice]:
         """Returns all weight slices that the group's units own."""

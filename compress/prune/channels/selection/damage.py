@@ -194,7 +194,7 @@ def trials_of(
     """
     units = len(group.units)
     counts = sorted({min(units - 1, max(1, round(share * units))) for share in shares} - {0})
-    scores = np.asarray(criterion(group, context), np.float64)
+    scores = context.scored(criterion, group)
     order = np.argsort(scores, kind="stable")
     return counts, without(coupling, program, group, readers, order, counts), scores
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from compress.core.errors import InputError
 from compress.core.progress import OnProgress
 from compress.plan import ChannelOptions
 from compress.prune.channels.coupling.groups import Coupling
@@ -49,8 +46,7 @@ def select(
     if options.scope == "damage" and coupling.groups:
         chooser = Chooser.measured(coupling, options, criterion, context, on_progress)
         return chooser.refined(target, own, on_progress).choose(target, own)
-    scores = [_checked(criterion(group, context), group.name, len(group.units))
-              for group in coupling.groups]  # fmt: skip
+    scores = [context.scored(criterion, group) for group in coupling.groups]
     if not coupling.groups:
         raise nothing_removable(coupling)
     if options.target_metric == "amount":
@@ -93,14 +89,3 @@ def _to_target(
     choice, round_to = best
     notes = notes_on(coupling, options, choice, round_to, target, own)
     return choice, step_text(round_to), tuple(notes)
-
-
-def _checked(scores: object, name: str, size: int) -> Scores:
-    array = np.asarray(scores, np.float64)
-    if array.shape != (size,) or not np.all(np.isfinite(array)):
-        raise InputError(
-            f"A channel criterion must return {size} finite numbers for group '{name}'. "
-            f"Received: shape {array.shape}"
-            + ("." if array.shape != (size,) else ", some not finite.")
-        )
-    return array

@@ -123,7 +123,7 @@ def sensitivity_map(
 
         base = accuracy()
         for group, own in zip(coupling.groups, readers, strict=True):
-            order = np.argsort(np.asarray(score(group, context), float), kind="stable")
+            order = np.argsort(context.scored(score, group), kind="stable")
             counts = [round(amount * len(order)) for amount in amounts]
             found = []
             for trial in without(coupling, program, group, own, order, counts):

@@ -14,6 +14,7 @@ from keras import layers
 
 from compress.core.errors import InputError
 from compress.data import Dataset
+from compress.prune.channels import prune_channels
 from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.coupling.groups import Coupling
 from compress.prune.channels.criteria import CRITERIA, NEEDS_DATA, Context
@@ -157,6 +158,24 @@ def test_activation(blobs: Dataset) -> None:
     hidden = np.asarray(keras.Model(model.input, model.get_layer("relu").output)(x))
     found = score(model, "activation", data=blobs, examples=128)
     np.testing.assert_allclose(found, np.abs(hidden).mean(0), rtol=1e-5)
+
+
+def test_units_that_are_zero_on_all_examples_leave_first(blobs: Dataset) -> None:
+    model = chain()
+    # of the largest weights, and never active
+    kernel, bias = model.get_layer("a").kernel, model.get_layer("bn").beta
+    kernel.assign(kernel.numpy() * np.where(np.isin(np.arange(6), (1, 4)), 100.0, 1.0))
+    bias.assign(np.where(np.isin(np.arange(6), (1, 4)), -1e6, bias.numpy()))
+    x = blobs.preprocess(blobs.train.x)
+    small = prune_channels(model, params=0.7, data=blobs, repair=False, round_to=1)
+    assert small.model.get_layer("a").units == 4
+    np.testing.assert_array_equal(small.kept[model.get_layer("a").kernel.path][1], [0, 2, 3, 5])
+    np.testing.assert_allclose(small.model(x), model(x), rtol=1e-5, atol=1e-6)
+    (note,) = (text for text in small.report.notes if "zero on all" in text)
+    assert "2 of 6 units" in note
+    # nothing is known of them without examples
+    blind = prune_channels(model, params=0.7, round_to=1)
+    assert {1, 4} <= set(blind.kept[model.get_layer("a").kernel.path][1])
 
 
 @pytest.mark.parametrize("name", NEEDS_DATA)
