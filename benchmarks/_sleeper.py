@@ -30,7 +30,7 @@ from search.spaces import SPACES
 from search.spaces._choices import choose
 from search.study import study as studies
 from search.trial import optimizers
-from search.trial.objective import candidate_id, trial_seed
+from search.trial.objective import candidate_id, same_choices, trial_seed
 from search.trial.pruners import Stopper, make_rule
 
 
@@ -53,16 +53,11 @@ def trial_of(
     study: Any, plan: SearchPlan, data: Dataset, seconds: float, rng: random.Random
 ) -> None:
     """One trial, from its ask to its tell."""
-    from optuna.trial import TrialState
-
     trial = studies.ask(study, plan)
     trial.set_user_attr("seed", trial_seed(plan, trial))
     choose(trial, SPACES["cnn"].choices(data))
     optimizers.sample(trial, plan, data)
-    reusable = (TrialState.COMPLETE, TrialState.PRUNED)
-    for other in study.get_trials(deepcopy=False, states=reusable):
-        if other.params == trial.params:
-            break
+    same_choices(trial)
     macs, quality = rng.randrange(10**5, 10**7), rng.random()
     stopper = Stopper(trial, make_rule("dominance", 9.0, 3.0), plan.rungs(), [macs])
     time.sleep(seconds * rng.uniform(0.8, 1.2))

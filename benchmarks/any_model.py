@@ -4,12 +4,12 @@
         [--resume FILE]
 
 Each net of _any_nets.py is compiled and fitted as its user would, then
-`compress_model(net, data, channels=0.5, batch_size=32)` removes channels, repairs, fine-tunes
-(1,000 steps) with the net itself as teacher, exports and measures. Beside it the dense net is
-trained on for as long in the same way. Data: _any_data.py; no part shares a source image, file or
-series with another. A seed draws what repairs and the batches; of the sets of series, which are
-small, it splits and trains too. The test part is read once a file. Series need the package aeon's
-wheel (`pip download aeon --no-deps`), KerasHub's nets the package keras-hub.
+`compress_model(net, data, channels=0.5, sparsity=0, batch_size=32)` removes channels, repairs,
+fine-tunes (1,000 steps) with the net itself as teacher, exports and measures. Beside it the dense
+net is trained on for as long in the same way. Data: _any_data.py; no part shares a source image,
+file or series with another. A seed draws what repairs and the batches; of the sets of series, which
+are small, it splits and trains too. The test part is read once a file. Series need the package
+aeon's wheel (`pip download aeon --no-deps`), KerasHub's nets the package keras-hub.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     import keras
 
 LABELS = "sparse_categorical_crossentropy"
-COMMAND: dict[str, Any] = {"channels": 0.5, "batch_size": 32, "as_long": True}
+COMMAND: dict[str, Any] = {"channels": 0.5, "sparsity": 0.0, "batch_size": 32, "as_long": True}
 """What is asked of all of them; see `trained` for what they were before."""
 
 

@@ -39,9 +39,14 @@ class Tuner:
     def tune(
         self, student: keras.Model, text: str, hooks: Sequence[Hook]
     ) -> tuple[TrainResult, float, list[str]]:
-        """Returns the training, the teachers' main validation quality and notes."""
+        """Returns the training, the teachers' main validation quality and notes.
+
+        Where no epoch is better than the student as it comes, it stays so: unless hooks change
+        what it is on the way, or the last epoch is kept whatever it is.
+        """
         from compress.distillation import distill
         from compress.train import EpochRecord, train
+        from compress.train.starting import StartingPoint
 
         data, plan = self.work.data, self.work.plan
         main = data.task.qualities[0]
@@ -51,6 +56,7 @@ class Tuner:
             self.work.on_epoch(text, asdict(record))
 
         self.work.progress(text, 0.0)
+        start = None if hooks or self.last else StartingPoint(student, data, main)
         folder = self.checkpoints
         checkpoint = folder / f"{text.replace(' ', '-').replace(',', '')}.npz" if folder else None
         common: dict[str, Any] = {
@@ -63,7 +69,7 @@ class Tuner:
         if not self.teachers:
             training = train(student, data, plan.finetune, objective=self.work.own_step, **common)
             self.trained.append(len(training.history))
-            return training, 0.0, []
+            return start.settled(student, training) if start else training, 0.0, []
         result: DistillResult = distill(
             student,
             [teacher.model for teacher in self.teachers],
@@ -81,4 +87,5 @@ class Tuner:
         if result.hints or result.cache != "memory":
             where = "ran at every step" if result.cache == "off" else f"cached in {result.cache}"
             notes.append(f"the teacher {where}")
-        return result.training, result.teacher_val[main], notes
+        training = start.settled(student, result.training) if start else result.training
+        return training, result.teacher_val[main], notes

@@ -6,12 +6,12 @@ again is tried again here, for some minutes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from compress.core.faults import fault_of
 from compress.core.patience import PATIENCE, patiently
+from search.study.delegating import storage_class
 
 if TYPE_CHECKING:
     import optuna
@@ -57,23 +57,15 @@ def patient(
 @cache
 def _kind() -> Any:
     """Returns the class: Optuna is imported when it is needed."""
-    import inspect
-
-    from optuna.storages import BaseStorage
-
-    def repeated(name: str) -> Callable[..., Any]:
-        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-
-            def call() -> Any:
-                return getattr(self._inner, name)(*args, **kwargs)
-
-            return patiently(call, "the storage", is_passing, self._seconds)
-
-        return method
 
     def made(self: Any, storage: Any, seconds: float) -> None:
         self._inner, self._seconds = storage, seconds
 
-    names = [name for name, _ in inspect.getmembers(BaseStorage, inspect.isfunction)]
-    methods = {name: repeated(name) for name in names if not name.startswith("_")}
-    return type("PatientStorage", (BaseStorage,), {"__init__": made, **methods})
+    def repeated(self: Any, name: str, *args: Any, **kwargs: Any) -> Any:
+
+        def call() -> Any:
+            return getattr(self._inner, name)(*args, **kwargs)
+
+        return patiently(call, "the storage", is_passing, self._seconds)
+
+    return storage_class("PatientStorage", made, repeated)

@@ -1,7 +1,7 @@
 """One process that speaks to a database for many workers: Optuna's gRPC proxy.
 
 A database takes some hundred connections, a cluster may have more workers. The proxy holds a few
-connections and keeps finished trials in its memory.
+connections and keeps finished trials in its memory; what many ask for at once it reads once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from compress.core import credentials
 from compress.core.errors import InputError
 from compress.core.patience import PATIENCE
 from compress.plan.fields import require
+from search.study.shared_readings import sharing
 from search.study.storage import open_storage, without_fork_support
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Proxy:
         alone = [("grpc.so_reuseport", 0)]
         self._server = grpc.server(ThreadPoolExecutor(THREADS), options=alone)
         join: Any = api_pb2_grpc.add_StorageServiceServicer_to_server
-        join(OptunaStorageProxyService(storage), self._server)
+        join(OptunaStorageProxyService(sharing(storage)), self._server)
         try:
             self.port = int(self._server.add_insecure_port(f"{HOST}:{port}"))
         except RuntimeError:

@@ -239,6 +239,9 @@ def ask(
 ) -> Any:
     """Asks for the next trial, with a sampler of its own.
 
+    Of the storage the trials are read once, for all that an ask wants to know of them: with many
+    workers readings are what a storage is busy with.
+
     Args:
         study: The run's.
         plan: Its plan.
@@ -249,22 +252,31 @@ def ask(
     from optuna.trial import TrialState
 
     known = None if data is None else partial(free_knowledge, plan, data)
-    study.sampler = sampler_for(study, plan.search.sampler, plan.seed, known)
-    queued = (
-        [] if number is None else study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-    )
-    for trial in queued:
-        # as `ask` takes the first of the queue
-        if trial.number == number and study._storage.set_trial_state_values(
-            trial._trial_id, state=TrialState.RUNNING
-        ):
-            study.sampler.before_trial(study, study._storage.get_trial(trial._trial_id))
+    there = study.get_trials(deepcopy=False)
+    queue = [trial for trial in there if trial.state == TrialState.WAITING]
+    # queued trials are not asked for yet: with them two asks would have the same count
+    study.sampler = sampler_for(plan.search.sampler, plan.seed, len(there) - len(queue), known)
+    # Optuna's samplers, and who looks for the same choices, see what was read
+    study._thread_local.cached_all_trials = there
+    for trial in sorted(queue, key=lambda trial: trial.number != number):
+        if _taken(study, trial._trial_id):
             return optuna.trial.Trial(study, trial._trial_id)
-    return study.ask()
+    return optuna.trial.Trial(study, study._storage.create_new_trial(study._study_id))
+
+
+def _taken(study: optuna.Study, trial_id: int) -> bool:
+    """Takes a trial of the queue; returns whether nobody else had it."""
+    from optuna.exceptions import UpdateFinishedTrialError
+    from optuna.trial import TrialState
+
+    try:
+        return study._storage.set_trial_state_values(trial_id, state=TrialState.RUNNING)
+    except UpdateFinishedTrialError:  # another had it, and has ended it
+        return False
 
 
 def sampler_for(
-    study: optuna.Study, name: str, seed: int, known: Callable[[], Mapping[str, Any]] | None = None
+    name: str, seed: int, begun: int, known: Callable[[], Mapping[str, Any]] | None = None
 ) -> Any:
     """Returns the sampler of the next trial, seeded by the plan's seed and the trials begun.
 
@@ -272,16 +284,11 @@ def sampler_for(
     each new one.
 
     Args:
-        study: The run's.
         name: Of the sampler.
         seed: The plan's.
+        begun: Trials of the study that are not in its queue.
         known: Returns what those are given that know a space; see `search.study.free_costs`.
     """
-    from optuna.trial import TrialState
-
-    # queued trials are not asked for yet: with them two asks would have the same count
-    waiting = TrialState.WAITING
-    count = sum(trial.state != waiting for trial in study.get_trials(deepcopy=False))
     make = SAMPLERS[name]
     more = known() if known and getattr(make, "KNOWS_SPACE", False) else {}
-    return make((seed * 1_000_003 + count) % 2**31, **more)
+    return make((seed * 1_000_003 + begun) % 2**31, **more)

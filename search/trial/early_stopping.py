@@ -1,41 +1,18 @@
-"""Follows the training of a trial: what it began with, how far it is, when it ends."""
+"""Follows the training of a trial: how far it is, when it ends."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from compress.data import Dataset
-from compress.train import EpochRecord, TrainResult
-from compress.train.predict import quality_of
+from compress.train import EpochRecord
 from search.plan import SearchPlan
 from search.trial.costs import Costs
 from search.trial.pruners import Stopper, make_rule
 
 if TYPE_CHECKING:
-    import keras
     import optuna
-
-
-class PretrainedBaseline:
-    """What a model that comes trained is worth before its training goes on."""
-
-    def __init__(self, model: keras.Model, data: Dataset, quality: str) -> None:
-        self._quality = quality
-        self._val = quality_of(model, data, "val")
-        self._weights = model.get_weights()
-
-    def settled(self, model: keras.Model, result: TrainResult) -> TrainResult:
-        """Returns the training's result; where no epoch was as good, the model is as it came."""
-        before = self._val[self._quality]
-        notes = [f"validation {self._quality} before fine-tuning {before:.4f}"]
-        if before > result.val[self._quality]:
-            notes.append("fine-tuning made it no better: its weights are those before")
-            model.set_weights(self._weights)
-            result = replace(result, val=self._val, best_epoch=0)
-        return replace(result, notes=(*notes, *result.notes))
 
 
 class Following:

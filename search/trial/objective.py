@@ -16,13 +16,14 @@ from compress.model.copies import float32_model
 from compress.model.io import check_saveable, save_model
 from compress.train import train
 from compress.train.predict import quality_of
+from compress.train.starting import StartingPoint
 from search.folder.directory import SearchFolder
 from search.folder.records import COMPLETE, DUPLICATE, FAILED, REJECTED, STOPPED, Candidate
 from search.plan import SearchPlan
 from search.samplers import NOTE_ATTR
 from search.trial import optimizers
 from search.trial.costs import find_costs, over_limit, report_excess, report_preferences
-from search.trial.early_stopping import Following, PretrainedBaseline
+from search.trial.early_stopping import Following
 from search.trial.weight_inheritance import inherit, nearest
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def evaluate(
     candidate = Candidate(name, COMPLETE, dict(trial.params), seed, device=device.describe())
     # a replayed or repeated trial is run again on purpose: its seed is given
     given = SEED_GIVEN in trial.user_attrs
-    first = None if given else _same_choices(trial, folder)
+    first = None if given else _first_of(trial, folder)
     if first is not None:
         return _written(folder, repeat_of(first, candidate))
     on_progress(f"{name}: counting", 0.0)
@@ -130,7 +131,7 @@ def evaluate(
         return _written(folder, replace(candidate, val=val, seconds=spent, notes=notes))
     following = Following(trial, plan, costs, name, on_progress)
     inherited = _inherited(model, trial, plan, folder)
-    start = PretrainedBaseline(model, data, plan.search.objectives[0]) if space.trained else None
+    start = StartingPoint(model, data, plan.search.objectives[0]) if space.trained else None
     try:
         result = train(
             model,
@@ -200,15 +201,24 @@ def _inherited(
     )
 
 
-def _same_choices(trial: optuna.Trial, folder: SearchFolder) -> Candidate | None:
-    """Returns the earliest candidate with these choices whose result can be reused."""
+def same_choices(trial: optuna.Trial) -> int | None:
+    """Returns the earliest trial with these choices that has ended with a result, by its number.
+
+    Looked for in what was read when the trial was asked for (`search.study.study.ask`).
+    """
     from optuna.trial import TrialState
 
     reusable = (TrialState.COMPLETE, TrialState.PRUNED)
-    for other in trial.study.get_trials(deepcopy=False, states=reusable):
+    for other in trial.study._get_trials(deepcopy=False, states=reusable, use_cache=True):
         if other.number != trial.number and other.params == trial.params:
-            return folder.read_candidate(candidate_id(other.number))
+            return other.number
     return None
+
+
+def _first_of(trial: optuna.Trial, folder: SearchFolder) -> Candidate | None:
+    """Returns the earliest candidate with a trial's choices whose result can be reused."""
+    number = same_choices(trial)
+    return None if number is None else folder.read_candidate(candidate_id(number))
 
 
 def repeat_of(first: Candidate, candidate: Candidate) -> Candidate:

@@ -19,11 +19,11 @@ from compress.pipeline.teachers import Teacher
 from compress.train import EpochRecord, train
 from compress.train.last import LastEpoch
 from compress.train.predict import quality_of
+from compress.train.starting import StartingPoint
 from search.folder.directory import SearchFolder
 from search.folder.records import Candidate, Final, final_name
 from search.plan import SearchPlan
 from search.trial import optimizers
-from search.trial.early_stopping import PretrainedBaseline
 from search.trial.objective import derived_seed, model_policy
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def retrain(
         on_progress(f"{name}: epoch {epoch}/{epochs}", epoch / epochs)
 
     judged = space.trained and not plan.final.on_validation
-    start = PretrainedBaseline(model, data, plan.search.objectives[0]) if judged else None
+    start = StartingPoint(model, data, plan.search.objectives[0]) if judged else None
     unfinished = folder.final / f"{name}.unfinished"
     if plan.search.no_train:
         own = replace(plan.compression(()), seed=seed, finetune=settings)

@@ -19,6 +19,7 @@ from compress.plan import TrainSettings
 from compress.plan.fields import from_flat
 from compress.train import TrainResult, train
 from compress.train.predict import predict_logits
+from compress.train.starting import StartingPoint
 from search.cli.main import app
 from search.folder.directory import SearchFolder
 from search.folder.records import Candidate
@@ -26,7 +27,6 @@ from search.pipeline import default_folder, run_search
 from search.plan import SearchPlan
 from search.spaces import Around, space_for
 from search.trial import optimizers
-from search.trial.early_stopping import PretrainedBaseline
 from search.trial.objective import evaluate
 from tests.contracts.space import ask
 from tests.same import same_arrays
@@ -161,7 +161,7 @@ def test_what_is_rejected_costs_no_statistics(
 def test_fine_tuning_never_makes_worse(around: Around, digits: Dataset) -> None:
     model = around.build(FixedTrial(HALF), digits)
     before = model.get_weights()
-    start = PretrainedBaseline(model, digits, "accuracy")
+    start = StartingPoint(model, digits, "accuracy")
     model.set_weights([weight + 1 for weight in before])
     better = TrainResult((), 2, {"accuracy": 2.0}, 9, ("told",))
     assert start.settled(model, better).best_epoch == 2

@@ -22,7 +22,7 @@ from search.study import study as studies
 from search.study.recovery import recover
 from search.study.storage import JournalLock
 from search.trial import optimizers
-from search.trial.objective import candidate_id, trial_seed
+from search.trial.objective import candidate_id, same_choices, trial_seed
 
 PLAN = from_flat(SearchPlan, {"sampler": "random"})
 
@@ -65,6 +65,23 @@ def test_orphans_are_closed_and_queued_again(folder: SearchFolder) -> None:
     assert trial_seed(PLAN, retried) == 123
     assert retried.user_attrs["retry_of"] == 1
     assert written.number == 2
+
+
+def test_trials_are_read_once_an_ask(folder: SearchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = studies.open_study(folder, PLAN)
+    studies.tell(study, start(study).number, finished(0), PLAN)
+    study.enqueue_trial({"x": study.trials[0].params["x"]})
+    read = []
+    storage = type(study._storage)
+    whole = storage.get_all_trials
+    monkeypatch.setattr(
+        storage, "get_all_trials", lambda *args, **kwargs: read.append(1) or whole(*args, **kwargs)
+    )
+    first, second = start(study), start(study)
+    assert [trial.number for trial in (first, second)] == [1, 2], "the queue comes first"
+    assert len(read) == 2
+    assert (same_choices(first), same_choices(second)) == (0, None)
+    assert len(read) == 2
 
 
 def test_queued_trials_do_not_share_draws_with_the_next(folder: SearchFolder) -> None:

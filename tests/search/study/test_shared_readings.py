@@ -1,0 +1,87 @@
+"""Readings that wait for each other become one, and nobody sees less than before."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import optuna
+import pytest
+
+from search.study.shared_readings import Together, sharing
+
+
+class Held:
+    """A function whose runs end when they are let go."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.begun, self.let_go = threading.Semaphore(0), threading.Semaphore(0)
+
+    def __call__(self) -> int:
+        self.runs += 1
+        number = self.runs
+        self.begun.release()
+        self.let_go.acquire()
+        return number
+
+
+def test_who_waits_is_answered_by_the_next_run_and_not_by_the_one_under_way() -> None:
+    held = Held()
+    together = Together(held)
+    asked = threading.Semaphore(0)
+
+    def ask() -> tuple[int, int]:
+        begun = held.runs
+        asked.release()
+        return begun, together()
+
+    with ThreadPoolExecutor(9) as pool:
+        first = pool.submit(ask)
+        held.begun.acquire()
+        others = [pool.submit(ask) for _ in range(8)]
+        for _ in range(9):
+            asked.acquire()
+        assert held.runs == 1, "they wait"
+        held.let_go.release()
+        assert first.result() == (0, 1)
+        held.begun.acquire()
+        late = pool.submit(ask)  # the second run may not know what this one must
+        held.let_go.release(20)
+        found = [one.result() for one in (*others, late)]
+    assert all(answer > begun for begun, answer in found), "each run began after it was asked for"
+    assert 2 <= held.runs < 10, "fewer than were asked for"
+
+
+def test_an_error_is_everyones_and_the_next_run_is_another() -> None:
+    answers = iter([KeyError("gone"), 5])
+
+    def read() -> int:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    together = Together(read)
+    with pytest.raises(KeyError, match="gone"):
+        together()
+    assert together() == 5
+
+
+def test_a_storage_is_what_it_was() -> None:
+    storage = optuna.storages.InMemoryStorage()
+    study = optuna.create_study(storage=sharing(storage))
+    for value in (1.0, 2.0):
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        study.tell(trial, value)
+    with ThreadPoolExecutor(8) as pool:
+        read = [pool.submit(study.get_trials, deepcopy=False) for _ in range(50)]
+        assert all([item.value for item in one.result()] == [1.0, 2.0] for one in read)
+    complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    assert [item.number for item in complete] == [0, 1]
+    copies = study.trials
+    copies[0].set_user_attr("mine", 1)
+    assert not study.trials[0].user_attrs
+    with pytest.raises(KeyError):
+        sharing(storage).get_all_trials(99, deepcopy=False)
