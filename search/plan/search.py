@@ -111,7 +111,8 @@ class SearchOptions:
     inherit: bool = option(
         False,
         "--inherit-weights",
-        "start candidates from the weights of the nearest finished one, where shapes agree",
+        "start candidates from the weights of the nearest finished one; units of wider layers are "
+        "copies",
     )
     no_train: bool = option(
         False,

@@ -391,8 +391,8 @@ class RunSettings(TypedDict, total=False):
     """folders of finished runs or storage URLs, with commas: their fronts are tried first."""
 
     inherit_weights: bool
-    """start candidates from the weights of the nearest finished one, where shapes agree. Default:
-    False."""
+    """start candidates from the weights of the nearest finished one; units of wider layers are
+    copies. Default: False."""
 
     no_train: bool
     """with around: judge sub-networks as they are, cut and repaired, in seconds each; some of the

@@ -196,9 +196,9 @@ def _inherited(
     ended = trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     finished = {candidate_id(other.number): other.params for other in ended}
     donor = nearest(dict(trial.params), finished, folder, plan.search.warm_start)
-    return (
-        ("no weights inherited: none is finished",) if donor is None else (inherit(model, donor),)
-    )
+    if donor is None:
+        return ("no weights inherited: none is finished",)
+    return (inherit(model, donor, trial_seed(plan, trial)),)
 
 
 def same_choices(trial: optuna.Trial) -> int | None:

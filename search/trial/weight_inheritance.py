@@ -1,4 +1,4 @@
-"""Weights of the nearest finished candidate as a start, where shapes agree."""
+"""Weights of the nearest finished candidate as a start."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from compress.core.errors import InputError
 from compress.model.io import load_model
 from search.folder.directory import SearchFolder
 from search.folder.records import COMPLETE, Candidate
+from search.trial.morphing import morph
 from search.trial.optimizers import is_setting
 
 if TYPE_CHECKING:
@@ -85,25 +86,19 @@ def _donors(choices: dict[str, Any], folder: SearchFolder, name: str) -> Iterato
             yield Donor(f"{name} {item.id}", file, likeness(choices, item.choices))
 
 
-def inherit(model: keras.Model, donor: Donor) -> str:
-    """Copies weights of layers with the same name and shapes; returns what was done.
+def inherit(model: keras.Model, donor: Donor, seed: int = 0) -> str:
+    """Gives a model the weights of a donor's layers of the same names; returns what was done.
 
-    A layer is taken whole or not at all. The last layer's weights come along where its
-    shapes agree: classes are then as many, though they may mean something else.
+    Where widths differ units are copied or left out, see `search.trial.morphing.morph`. The last
+    layer's weights come along where its outputs are as many: they may mean something else.
+
+    Args:
+        model: The new one.
+        donor: The old one.
+        seed: Of the units that are copied.
     """
     try:
         source = load_model(donor.file)
     except InputError as error:
         return f"no weights inherited: {error}"
-    held = {layer.name: layer for layer in source.layers if layer.weights}
-    own = [layer for layer in model.layers if layer.weights]
-    taken = 0
-    for layer in own:
-        other = held.get(layer.name)
-        if other is not None and [tuple(w.shape) for w in layer.weights] == [
-            tuple(w.shape) for w in other.weights
-        ]:
-            for weight, value in zip(layer.weights, other.weights, strict=True):
-                weight.assign(value)
-            taken += 1
-    return f"weights of {taken} of {len(own)} layers inherited from {donor.label}"
+    return f"{morph(model, source, seed)} inherited from {donor.label}"

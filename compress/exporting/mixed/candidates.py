@@ -21,6 +21,33 @@ from compress.measure.quality import outputs_of
 from compress.measure.runtimes import Session, session_for
 
 
+def observe(
+    source: Path,
+    path: Path,
+    inputs: Sequence[npt.NDArray[Any]],
+    ports: Sequence[Port],
+    units: Sequence[Unit],
+) -> None:
+    """Writes the smallest and the largest value of what passes, where it may be whole numbers.
+
+    Args:
+        source: A float32 file.
+        path: The file to write.
+        inputs: Examples (n, ...), an array an input.
+        ports: Of the file.
+        units: Of the file.
+
+    Raises:
+        ConversionFailed: LiteRT Quantizer refuses the file.
+    """
+    examples = path.with_suffix(".npz")
+    write_examples(examples, inputs, ports)
+    convert(
+        "mixed_ranges", source=str(source), path=str(path), examples=str(examples),
+        recipe=recipe_of({unit: INT8 for unit in units if not unit.loops}),
+    )  # fmt: skip
+
+
 class Files:
     """Makes files of one float32 file, each once, and tells how far they move the outputs.
 
@@ -49,12 +76,7 @@ class Files:
         self._losses: dict[Path, float] = {source: 0.0}
         self._inputs = [array[:sensed] for array in inputs]
         self._wanted = outputs_of(session_for(source), self._inputs)
-        examples = folder / "ranges.npz"
-        write_examples(examples, inputs, ports)
-        convert(
-            "mixed_ranges", source=str(source), path=str(self._ranges), examples=str(examples),
-            recipe=recipe_of({unit: INT8 for unit in units if not unit.loops}),
-        )  # fmt: skip
+        observe(source, self._ranges, inputs, ports, units)
 
     def made(self, levels: Mapping[Unit, str]) -> Path:
         """Returns the file whose units have these levels; those that are not named are float32.

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.exporting.mixed.units import file_graph, kernel_of, kernels_of, owner_of
+from compress.core.atomic_files import write_bytes
+from compress.core.columns import taken
+from compress.core.errors import InputError
+from compress.exporting.conversions import ConversionFailed
+from compress.exporting.litert import plain_file
+from compress.exporting.mixed.units import (
+    Unit,
+    file_graph,
+    kernel_of,
+    kernels_of,
+    owner_of,
+    units_of,
+)
+from compress.exporting.runnable import runnable
+from compress.exporting.traced import Traced
+from compress.measure.divergence import divergence
+from compress.measure.quality import outputs_of
+from compress.measure.runtimes import session_for
 from compress.model.copies import copy_model
 from compress.model.walk import named_layers, variable_paths
-from compress.reconstruction import repair
+from compress.reconstruction import FEWEST, repair
 from compress.reconstruction.kinds import has_parts
 
 if TYPE_CHECKING:
@@ -20,6 +37,8 @@ if TYPE_CHECKING:
 
     from compress.reconstruction import RepairReport
 
+Make = Callable[[Traced, Sequence[Unit], Path], None]
+"""Writes the file of a model whose float32 file has these units."""
 LARGEST = 7
 """Whole number of four bits, as many on both sides of zero."""
 
@@ -45,6 +64,77 @@ def four_bit_kernels(path: Path, model: keras.Model) -> dict[str, int]:
             if len(weight.shape) > 1 and int(np.prod(weight.shape)) == kernel.elements:
                 found[paths[id(weight)]] = LARGEST
     return found
+
+
+def round_together(
+    traced: Traced,
+    path: Path,
+    inputs: Sequence[npt.NDArray[Any]],
+    make: Make,
+    judges: int,
+) -> str:
+    """Makes a file anew with kernels of four bits rounded so that their layers' outputs stay.
+
+    It takes the place of the file where its outputs are nearer to those of the float32 file.
+
+    Args:
+        traced: The model.
+        path: A file that was made of it by the recipe; its weights have the nearest values.
+        inputs: Examples (n, ...), an array an input.
+        make: Makes the same file of another model of the same layers.
+        judges: So many examples, the first ones, judge; the others are rounded on.
+
+    Returns:
+        What was done; nothing where no kernel has four bits.
+
+    Raises:
+        ConversionFailed: The new file cannot be made, or one of both not be run.
+    """
+    kernels = four_bit_kernels(path, traced.model)
+    if not kernels:
+        return ""
+    judging, rest = ([taken(part, rows) for part in inputs]
+                     for rows in (slice(judges), slice(judges, None)))  # fmt: skip
+    if len(rest[0]) < FEWEST:
+        return "kernels of four bits have the nearest values (too few examples calibrate)"
+    source = plain_file(traced)
+    model, report = rounded_model(traced.model, rest, kernels)
+    with Traced(model) as again:
+        rounded = again.place / "rounded.tflite"
+        units = [_units(part) for part in (traced, again)]
+        if [unit.kinds for unit in units[0]] != [unit.kinds for unit in units[1]]:
+            return "kernels of four bits have the nearest values (the new file is built otherwise)"
+        make(again, units[1], rounded)
+        wanted = outputs_of(session_for(source), judging)
+        before, after = (_moved(file, judging, wanted) for file in (path, rounded))
+        told = (
+            f"{len(kernels)} kernels of four bits are rounded so that their layers' outputs stay "
+            f"(on {report.examples} training examples); the file's outputs move by {after:.3g} "
+            f"instead of {before:.3g} (divergence, on {len(judging[0])} others)"
+        )
+        if after >= before:
+            return f"{told}: that is no better, so weights have the nearest values"
+        write_bytes(path, rounded.read_bytes())
+    return told
+
+
+def _units(traced: Traced) -> tuple[Unit, ...]:
+    return units_of(file_graph(plain_file(traced)), kernels_of(traced.model))
+
+
+def _moved(
+    path: Path, inputs: Sequence[npt.NDArray[Any]], wanted: Sequence[npt.NDArray[Any]]
+) -> float:
+    """Returns how far a file's outputs are from those wanted.
+
+    Raises:
+        ConversionFailed: LiteRT cannot run it.
+    """
+    try:
+        session = runnable(path, inputs)
+    except InputError as error:
+        raise ConversionFailed("made no file that runs of", str(error)) from None
+    return divergence(wanted, outputs_of(session, inputs))
 
 
 def rounded_model(

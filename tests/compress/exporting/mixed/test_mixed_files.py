@@ -215,10 +215,11 @@ def test_a_file_that_its_runtime_refuses_is_none(tmp_path: Path) -> None:
     assert not (tmp_path / "m.tflite").exists()
 
 
-def test_weights_of_four_bits_are_rounded_so_that_outputs_stay(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def telling() -> tuple[Any, Any]:
+    """A net whose inputs tell of each other, half of its head pruned; and 400 of them."""
     import keras
 
-    pytest.importorskip("litert_quantizer")
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 2))
     hidden = keras.layers.Conv2D(16, 3, use_bias=False, name="conv")(inputs)
@@ -228,22 +229,37 @@ def test_weights_of_four_bits_are_rounded_so_that_outputs_stay(tmp_path: Path) -
     model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax", name="head")(hidden))
     rng = np.random.default_rng(0)
     head = model.get_layer("head").kernel
-    zeros = rng.random(head.shape) < 0.5
-    head.assign(np.where(zeros, 0, 3 * head.numpy()))
-    # neighbouring pixels tell of each other
+    head.assign(np.where(rng.random(head.shape) < 0.5, 0, 3 * head.numpy()))
     x = np.cumsum(rng.normal(size=(400, 8, 8, 2)), axis=1).astype(np.float32)
+    return model, x
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("int4-weights", {}),
+        ("int8-mixed", {"mixed_levels": ("dynamic4",), "mixed_loss": 0.99}),
+    ],
+)
+def test_weights_of_four_bits_are_rounded_so_that_outputs_stay(
+    telling: tuple[Any, Any], kind: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("litert_quantizer")
+    model, x = telling
+    zeros = model.get_layer("head").kernel.numpy() == 0
 
     def made(examples: Any, name: str) -> tuple[Any, float]:
-        (file,) = export(model, tmp_path / name, format="int4-weights", data=examples)
+        (file,) = export(model, tmp_path / name, format=kind, data=examples, **settings)
         session = session_for(file.path)
         got = np.concatenate([_run(session, one) for one in x[300:]])
         return file, divergence([model(x[300:]).numpy()], [got])
 
     (plain, far), (file, near) = made(x[:70], "few.tflite"), made(x[:300], "many.tflite")
-    assert plain.notes == (
-        "int4-weights: kernels of four bits have the nearest values (too few examples calibrate)",
+    assert plain.notes[-1] == (
+        f"{kind}: kernels of four bits have the nearest values (too few examples calibrate)"
     )
-    assert "3 kernels of four bits are rounded so that their layers' outputs stay" in file.notes[0]
+    said = f"{kind}: 3 kernels of four bits are rounded so that their layers' outputs stay"
+    assert file.notes[-1].startswith(said)
     assert near < 0.5 * far
     kernels = [kernel_of(operator) for operator in file_graph(file.path).operators]
     assert sorted(kernel.dtype for kernel in kernels if kernel) == ["int4", "int4", "int4", "int8"]
