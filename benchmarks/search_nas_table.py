@@ -1,7 +1,7 @@
 """Samplers on NAS-Bench-Macro, where the whole front is known: nothing is trained here.
 
     python -m benchmarks.search_nas_table --table nas-bench-macro_cifar10.json
-        [--seeds 0,1,...,19] [--trials 200] [--reads mean,one] [--resume FILE]
+        [--seeds 0,1,...,19] [--trials 200] [--reads mean,one] [--workers 1] [--resume FILE]
         [pareto tpe greedy evolution nsga2 random pareto-without-costs ...]
 
 6,561 networks of eight layers, each trained three times on CIFAR-10 by the table's authors (Su et
@@ -10,7 +10,9 @@ nas-bench-macro_cifar10.json of github.com/xiusu/NAS-Bench-Macro). A sampler is 
 FLOPs: the mean of the three trainings ("mean"), or one of them at random ("one"). Shown: the
 hypervolume of what it tried as a share of the whole table's, by mean accuracy above 80 % and by
 FLOPs below the largest. `pareto` is given the FLOPs of all networks beforehand, as a search gives
-it those of its own; no first trials are queued. "-without-" something: _ablated.py.
+it those of its own; no first trials are queued. "-without-" something: _ablated.py. Several workers
+are as many trials that are asked for before the oldest of them is told, as searches do it whose
+trials take equally long.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -44,6 +48,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--table", type=Path, help="nas-bench-macro_cifar10.json")
     parser.add_argument("--trials", type=int, default=max(AT))
     parser.add_argument("--reads", type=lambda text: tuple(text.split(",")), default=tuple(READS))
+    parser.add_argument(
+        "--workers", type=lambda text: tuple(map(int, text.split(","))), default=(1,),
+        help="trials at work at once, with commas",
+    )  # fmt: skip
     seed_list(parser, range(20))
 
 
@@ -55,22 +63,24 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
         return
     networks: Networks = json.loads(given.table.read_text("utf-8"))
     runs: dict[str, dict[str, Any]] = stored.result.setdefault("runs", {})
-    for reads in given.reads:
-        for name in given.samplers:
-            found = runs.setdefault(f"{name}, {reads}", {})
-            for seed in given.seeds:
-                if str(seed) in found:
-                    continue
-                began = time.perf_counter()
-                tried = searched(networks, name, seed, given.trials, reads)
-                seconds = (time.perf_counter() - began) / given.trials
-                found[str(seed)] = {"shares": shares(networks, tried), "ask": seconds}
-                stored.save(runs=runs)
-            print(f"{name}, {reads}: {_medians(found)}", flush=True)
+    for reads, name, workers in product(given.reads, given.samplers, given.workers):
+        said = name if workers == 1 else f"{name} with {workers} workers"
+        found = runs.setdefault(f"{said}, {reads}", {})
+        for seed in given.seeds:
+            if str(seed) in found:
+                continue
+            began = time.perf_counter()
+            tried = searched(networks, name, seed, given.trials, reads, workers)
+            seconds = (time.perf_counter() - began) / given.trials
+            found[str(seed)] = {"shares": shares(networks, tried), "ask": seconds}
+            stored.save(runs=runs)
+        print(f"{said}, {reads}: {_medians(found)}", flush=True)
 
 
-def searched(networks: Networks, name: str, seed: int, trials: int, reads: str) -> list[str]:
-    """Returns the networks that a sampler tries, in order."""
+def searched(
+    networks: Networks, name: str, seed: int, trials: int, reads: str, workers: int = 1
+) -> list[str]:
+    """Returns the networks that a sampler tries, in the order in which they are told."""
     import optuna
 
     from benchmarks._ablated import made
@@ -85,10 +95,14 @@ def searched(networks: Networks, name: str, seed: int, trials: int, reads: str) 
 
     known = {"space": space, "costs": cost}
     rng = np.random.default_rng(seed)
-    tried = []
-    for number in range(trials):
-        study.sampler = made(name, seed, number, known)
-        trial = study.ask(space)
+    tried, running = [], deque[Any]()
+    for number in range(trials + workers - 1):
+        if number < trials:
+            study.sampler = made(name, seed, number, known)
+            running.append(study.ask(space))
+        if number < workers - 1:
+            continue
+        trial = running.popleft()
         key = key_of(trial.params)
         network = networks[key]
         once = network["test_acc"][int(rng.integers(3))]
@@ -141,7 +155,7 @@ def told(result: dict[str, Any]) -> str | None:
 
 BENCHMARK = Benchmark(
     "search_nas_table", __doc__, run, {"shares": told}, arguments,
-    resumable=True, grows=("seeds", "samplers", "reads"), seeds=tuple(range(20)),
+    resumable=True, grows=("seeds", "samplers", "reads", "workers"), seeds=tuple(range(20)),
 )  # fmt: skip
 
 

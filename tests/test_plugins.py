@@ -321,7 +321,7 @@ def test_a_space_and_a_sampler_in_python(folder: Path) -> None:
     SearchPlan(plugins=["mine"])
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(directions=["maximize", "minimize"])
-    study.sampler = sampler_for(study, "first", 0)
+    study.sampler = sampler_for("first", 0, 0)
     trial = study.ask()
     model = space_for("tiny").build(trial, load_data("corners"))
     # the fewest layers of the narrowest width

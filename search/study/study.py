@@ -253,15 +253,19 @@ def ask(
 
     known = None if data is None else partial(free_knowledge, plan, data)
     there = study.get_trials(deepcopy=False)
-    queue = [trial for trial in there if trial.state == TrialState.WAITING]
-    # queued trials are not asked for yet: with them two asks would have the same count
-    study.sampler = sampler_for(plan.search.sampler, plan.seed, len(there) - len(queue), known)
     # Optuna's samplers, and who looks for the same choices, see what was read
     study._thread_local.cached_all_trials = there
-    for trial in sorted(queue, key=lambda trial: trial.number != number):
-        if _taken(study, trial._trial_id):
-            return optuna.trial.Trial(study, trial._trial_id)
-    return optuna.trial.Trial(study, study._storage.create_new_trial(study._study_id))
+    # whose sampler it is follows from its number, which it does not have yet
+    study.sampler = optuna.samplers.RandomSampler()
+    queue = (trial for trial in there if trial.state == TrialState.WAITING)
+    wanted = sorted(queue, key=lambda trial: trial.number != number)
+    taken = next((item._trial_id for item in wanted if _taken(study, item._trial_id)), None)
+    if taken is None:
+        taken = study._storage.create_new_trial(study._study_id)
+    trial = optuna.trial.Trial(study, taken)
+    study.sampler = sampler_for(plan.search.sampler, plan.seed, trial.number, known)
+    study.sampler.before_trial(study, trial._cached_frozen_trial)
+    return trial
 
 
 def _taken(study: optuna.Study, trial_id: int) -> bool:
@@ -276,19 +280,19 @@ def _taken(study: optuna.Study, trial_id: int) -> bool:
 
 
 def sampler_for(
-    name: str, seed: int, begun: int, known: Callable[[], Mapping[str, Any]] | None = None
+    name: str, seed: int, number: int, known: Callable[[], Mapping[str, Any]] | None = None
 ) -> Any:
-    """Returns the sampler of the next trial, seeded by the plan's seed and the trials begun.
+    """Returns the sampler of a trial, seeded by the plan's seed and the trial's number.
 
     Worker processes come and go; a sampler seeded once a process would repeat itself in
-    each new one.
+    each new one, and one seeded by how many trials there are in workers that ask at once.
 
     Args:
         name: Of the sampler.
         seed: The plan's.
-        begun: Trials of the study that are not in its queue.
+        number: The trial's.
         known: Returns what those are given that know a space; see `search.study.free_costs`.
     """
     make = SAMPLERS[name]
     more = known() if known and getattr(make, "KNOWS_SPACE", False) else {}
-    return make((seed * 1_000_003 + begun) % 2**31, **more)
+    return make((seed * 1_000_003 + number) % 2**31, **more)

@@ -61,7 +61,9 @@ class SamplerContract:
 
     def ask(self, study: optuna.Study, seed: int) -> optuna.Trial:
         """Asks as `search.study.study.ask` does: with a new sampler for each trial."""
-        study.sampler = sampler_for(study, self.name, seed)
+        trials = study.get_trials(deepcopy=False)
+        queue = (trial.number for trial in trials if trial.state == TrialState.WAITING)
+        study.sampler = sampler_for(self.name, seed, next(queue, len(trials)))
         return study.ask()
 
     def run(self, study: optuna.Study, seed: int, trials: int) -> list[dict[str, Any]]:

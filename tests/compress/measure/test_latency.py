@@ -227,7 +227,9 @@ def coverage(fake: FakeRuntime, repeats: int, **options: float) -> tuple[float, 
     return tuple(held / repeats)
 
 
-@pytest.mark.parametrize("spread", [0.0, 0.01, 0.02])
+@pytest.mark.parametrize(
+    "spread", [0.0, *(pytest.param(spread, marks=pytest.mark.slow) for spread in (0.01, 0.02))]
+)
 def test_intervals_hold_what_is_so(fake: FakeRuntime, spread: float) -> None:
     """The whole loop with its default options: blocks, instances, and when it stops."""
     fake.spread, fake.noise = spread, 0.02

@@ -67,6 +67,7 @@ def vgg16_by_hand() -> int:
     return total + 512 * 7 * 7 * 4096 + 4096 * 4096 + 4096 * 1000
 
 
+@pytest.mark.slow
 def test_vgg16_by_hand() -> None:
     import keras
 

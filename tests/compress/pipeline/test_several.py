@@ -184,6 +184,7 @@ def _flat(model: Any, x: Any) -> list[Any]:
     return [made["class"], made["box"]] if isinstance(made, dict) else made
 
 
+@pytest.mark.slow
 def test_all_runtimes_time_it(taught: tuple[Any, Dataset]) -> None:
     model, _ = taught
     every = ["litert", "onnx", "tensorflow", "openvino", "mnn"]

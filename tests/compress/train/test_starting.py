@@ -24,6 +24,7 @@ def net(x: Any, y: Any) -> keras.Model:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [1e-3, 3.0])
 def test_a_repaired_model_is_never_made_worse(rate: float, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)

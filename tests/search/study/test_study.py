@@ -84,6 +84,17 @@ def test_trials_are_read_once_an_ask(folder: SearchFolder, monkeypatch: pytest.M
     assert len(read) == 2
 
 
+def test_workers_that_ask_at_once_draw_their_own_choices(folder: SearchFolder) -> None:
+    """All of them see the same trials; what they draw follows from their own number."""
+    studies.open_study(folder, PLAN)
+    workers = [studies.open_study(folder, PLAN) for _ in range(4)]
+    for study in workers:
+        seen = study.get_trials(deepcopy=False)
+        study.get_trials = lambda deepcopy=False, seen=seen: list(seen)  # type: ignore[method-assign]
+    drawn = [start(study).params["x"] for study in workers]
+    assert len(set(drawn)) == 4
+
+
 def test_queued_trials_do_not_share_draws_with_the_next(folder: SearchFolder) -> None:
     """Two interrupted trials without choices, then a new one: three different draws."""
     study = studies.open_study(folder, PLAN)

@@ -149,6 +149,7 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict
         return arrays, dict(stored)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_masks_equal_tfmots(name: str, twin: tuple[dict[str, Any], dict[str, Any]]) -> None:
     arrays, theirs = twin
