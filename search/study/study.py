@@ -23,6 +23,7 @@ from search.study.storage import open_storage, study_name
 from search.study.warm_start import ABOUT_ATTR, about, find_sources, first_of
 from search.trial import optimizers
 from search.trial.objective import SEED_ATTR, SEED_GIVEN, candidate_id, objective_values
+from search.trial.seen import seen_by
 
 if TYPE_CHECKING:
     import optuna
@@ -253,18 +254,17 @@ def ask(
 
     known = None if data is None else partial(free_knowledge, plan, data)
     there = study.get_trials(deepcopy=False)
-    # Optuna's samplers, and who looks for the same choices, see what was read
-    study._thread_local.cached_all_trials = there
-    # whose sampler it is follows from its number, which it does not have yet
-    study.sampler = optuna.samplers.RandomSampler()
     queue = (trial for trial in there if trial.state == TrialState.WAITING)
     wanted = sorted(queue, key=lambda trial: trial.number != number)
-    taken = next((item._trial_id for item in wanted if _taken(study, item._trial_id)), None)
-    if taken is None:
-        taken = study._storage.create_new_trial(study._study_id)
-    trial = optuna.trial.Trial(study, taken)
-    study.sampler = sampler_for(plan.search.sampler, plan.seed, trial.number, known)
-    study.sampler.before_trial(study, trial._cached_frozen_trial)
+    taken = next((item for item in wanted if _taken(study, item._trial_id)), None)
+    if taken is not None:
+        trial_id, own = taken._trial_id, taken.number
+    else:
+        trial_id = study._storage.create_new_trial(study._study_id)
+        own = study._storage.get_trial_number_from_id(trial_id)
+    study.sampler = sampler_for(plan.search.sampler, plan.seed, own, known)
+    trial = optuna.trial.Trial(study, trial_id)
+    seen_by(trial, there)
     return trial
 
 

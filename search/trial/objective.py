@@ -24,6 +24,7 @@ from search.samplers import NOTE_ATTR
 from search.trial import optimizers
 from search.trial.costs import find_costs, over_limit, report_excess, report_preferences
 from search.trial.early_stopping import Following
+from search.trial.seen import others
 from search.trial.weight_inheritance import inherit, nearest
 
 if TYPE_CHECKING:
@@ -209,8 +210,9 @@ def same_choices(trial: optuna.Trial) -> int | None:
     from optuna.trial import TrialState
 
     reusable = (TrialState.COMPLETE, TrialState.PRUNED)
-    for other in trial.study._get_trials(deepcopy=False, states=reusable, use_cache=True):
-        if other.number != trial.number and other.params == trial.params:
+    for other in others(trial):
+        ended = other.state in reusable and other.number != trial.number
+        if ended and other.params == trial.params:
             return other.number
     return None
 

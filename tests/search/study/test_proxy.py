@@ -51,6 +51,28 @@ def test_a_study_through_the_proxy_is_the_databases(proxy: Proxy, tmp_path: Path
     assert [trial.user_attrs["seed"] for trial in behind.trials] == [0, 1, 2]
 
 
+def test_what_changes_is_seen_by_who_has_read_it_before(proxy: Proxy) -> None:
+    here = some_trials(open_storage(proxy.url, "storage", patience=60), 2)
+    there = optuna.load_study(
+        study_name="s", storage=open_storage(proxy.url, "storage", patience=60)
+    )
+    trial = here.ask()
+    assert [item.state.name for item in there.trials] == ["COMPLETE", "COMPLETE", "RUNNING"]
+    assert not there.trials[2].user_attrs
+    trial.set_user_attr("rung1", 0.5)
+    drawn = trial.suggest_float("x", 0, 1)
+    assert there.trials[2].user_attrs == {"rung1": 0.5}
+    assert there.trials[2].params == {"x": drawn}
+    here.tell(trial, [0.1, 2.0])
+    assert there.trials[2].values == [0.1, 2.0]
+    third = optuna.load_study(
+        study_name="s", storage=open_storage(proxy.url, "storage", patience=60)
+    )
+    assert [item.params for item in third.trials] == [item.params for item in here.trials]
+    with pytest.raises(KeyError):
+        there._storage.get_all_trials(99)
+
+
 def test_it_listens_to_this_machine_alone(proxy: Proxy) -> None:
     listening = [
         item.laddr
