@@ -29,6 +29,7 @@ from benchmarks._stored import Stored
 from benchmarks.quantize_nets import judged, net_of
 from benchmarks.resnet20 import load_fashion
 from compress.core.device import quiet_tensorflow
+from compress.core.errors import one_line
 from compress.data import Dataset
 from compress.exporting.mixed.levels import INT4_WEIGHTS
 from compress.plan import ExportOptions
@@ -99,11 +100,14 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
                     key = f"{name}, {way}, seed {seed}"
                     if key in runs or (way in ONCE and seed != given.seeds[0]):
                         continue
-                    notes = made(model, data, way, seed, whole.path, path)
-                    runs[key] = {
-                        "quality": judged(model, path, data, labelled),
-                        "bytes": path.stat().st_size, "notes": list(notes),
-                    }  # fmt: skip
+                    try:
+                        notes = made(model, data, way, seed, whole.path, path)
+                        runs[key] = {
+                            "quality": judged(model, path, data, labelled),
+                            "bytes": path.stat().st_size, "notes": list(notes),
+                        }  # fmt: skip
+                    except (ValueError, RuntimeError, KeyError) as error:  # not every algorithm
+                        runs[key] = {"not run": one_line(error)}  # knows every operation
                     print(key, json.dumps(runs[key]), flush=True)
                     stored.save(runs=runs, params=params)
 
@@ -116,6 +120,9 @@ def qualities(result: dict[str, Any]) -> str:
             start = f"{name}, {way}, seed "
             found = [record for key, record in result["runs"].items() if key.startswith(start)]
             if not found:
+                continue
+            if "not run" in found[0]:
+                rows.append([f"{name} ({params:,})", way, "-", f"not run: {found[0]['not run']}"])
                 continue
             size = np.mean([record["bytes"] for record in found]) / 1e3
             quality = Mean.of([100 * record["quality"] for record in found]).number(2)
