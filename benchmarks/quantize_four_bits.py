@@ -54,7 +54,7 @@ def theirs(source: Path, path: Path, algorithm: str, examples: Sequence[Any]) ->
         for place, entry in enumerate(INT4_WEIGHTS)
     ]
     made = quantizer.Quantizer(str(source), recipe)
-    given = [{"input_0": example[None]} for example in examples]
+    given = [{"input": example[None]} for example in examples]
     ranges = made.calibrate({"serving_default": given}, num_threads=2)
     path.write_bytes(bytes(made.quantize(ranges).quantized_model))
 
