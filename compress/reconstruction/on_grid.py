@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compress.reconstruction.least_squares import Problem
-from compress.reconstruction.ridge import fitted
+from compress.reconstruction.ridge import Judges, best_ridge
 from compress.reconstruction.rounding import nearest, products_of, rounded
 from compress.reconstruction.rows import Numbers
 from compress.reconstruction.samples import Clip, Sample
@@ -59,21 +59,17 @@ def on_grid(
         clip: The activation behind the layer, where it cuts off: what it hides is no error.
         most: The largest whole number of the grid.
     """
-    fit, _ = fitted(problem, train, held, now, None)
     sums = train.sums()
-    solved = problem.solved(sums, fit.ridge)[0] if fit.ridge else problem.before
+    judges = Judges(held, sums)
+    ridge, _ = best_ridge(problem, sums, judges)
+    solved = problem.solved(sums, ridge)[0]
     weights = rounded(products_of(sums, problem.shift is None), solved, most, problem.support)
     shift = problem.shift_of(sums, weights)
-    judges = [] if clip is not None else [part.sums(sums) for part in held]
-    units = [float(part.spread().sum()) or 1.0 for part in judges]
 
     def errors(values: Numbers, constant: Numbers) -> tuple[float, ...]:
-        if clip is not None:
-            return tuple(clip.error(part, values, constant) for part in held)
-        return tuple(
-            float(part.errors(values, constant).sum()) / unit
-            for part, unit in zip(judges, units, strict=True)
-        )
+        if clip is None:
+            return judges.errors(values, constant)
+        return tuple(clip.error(part, values, constant) for part in held)
 
     before = errors(nearest(problem.before, most), now)
-    return GridFit(weights, shift, fit.ridge, before, errors(weights, shift), sums)
+    return GridFit(weights, shift, ridge, before, errors(weights, shift), sums)

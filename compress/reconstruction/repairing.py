@@ -284,9 +284,9 @@ def _masks(
 def _grids(pruned: keras.Model, grids: Grids | None) -> Callable[[Any], int]:
     by_path = dict(variable_paths(pruned)) if grids else {}
     for path, most in (grids or {}).items():
-        if path not in by_path or most < 1:
+        if path not in by_path or len(by_path[path].shape) < 2 or most < 1:
             raise InputError(
-                "A grid must name a weight of the pruned model, and its largest whole number be "
+                "A grid must name a kernel of the pruned model, and its largest whole number be "
                 f"at least 1. Received: '{path}', {most}."
             )
     by_id = {id(by_path[path]): most for path, most in (grids or {}).items()}

@@ -45,6 +45,46 @@ class Fit:
         return not worse and sum(self.after) < sum(self.before)
 
 
+class Judges:
+    """Rows held back, which tell how good a solution is.
+
+    Args:
+        held: Call by call.
+        like: Sums of the rows that are solved on.
+
+    Attributes:
+        sums: Of the rows held back, call by call.
+    """
+
+    def __init__(self, held: Sequence[Sample], like: Sums) -> None:
+        self.sums = [part.sums(like) for part in held]
+        self._units = [float(part.spread().sum()) or 1.0 for part in self.sums]
+
+    def errors(self, weights: Numbers, shift: Numbers) -> tuple[float, ...]:
+        """Returns squared errors relative to the targets' spread, one a call."""
+        return tuple(
+            float(part.errors(weights, shift).sum()) / unit
+            for part, unit in zip(self.sums, self._units, strict=True)
+        )
+
+
+def best_ridge(problem: Problem, sums: Sums, judges: Judges) -> tuple[float, tuple[float, ...]]:
+    """Returns the ridge whose solution is best on rows held back, and its errors there."""
+    tried: dict[int, tuple[float, ...]] = {}
+    best = FIRST
+
+    def total(index: int) -> float:
+        if index not in tried:
+            tried[index] = judges.errors(*problem.solved(sums, RIDGES[index]))
+        found = sum(tried[index])
+        return found if np.isfinite(found) else np.inf
+
+    for step in (1, -1):
+        while 0 <= best + step < len(RIDGES) and total(best + step) < total(best):
+            best += step
+    return RIDGES[best], tried[best]
+
+
 def fitted(
     problem: Problem, train: Sample, held: Sequence[Sample], now: Numbers, clip: Clip | None
 ) -> tuple[Fit, Sums | None]:
@@ -64,34 +104,15 @@ def fitted(
         zeros = (0.0,) * len(held)
         return Fit(problem.before, now, 0.0, zeros, zeros), None
     sums = train.sums()
-    judges = [part.sums(sums) for part in held]
-    units = [float(part.spread().sum()) or 1.0 for part in judges]
-
-    def errors(weights: Numbers, shift: Numbers) -> tuple[float, ...]:
-        return tuple(
-            float(part.errors(weights, shift).sum()) / unit
-            for part, unit in zip(judges, units, strict=True)
-        )
-
-    tried: dict[int, tuple[float, ...]] = {}
-    best = FIRST
-
-    def total(index: int) -> float:
-        if index not in tried:
-            tried[index] = errors(*problem.solved(sums, RIDGES[index]))
-        found = sum(tried[index])
-        return found if np.isfinite(found) else np.inf
-
-    for step in (1, -1):
-        while 0 <= best + step < len(RIDGES) and total(best + step) < total(best):
-            best += step
-    ridge = RIDGES[best]
+    judges = Judges(held, sums)
+    ridge, after = best_ridge(problem, sums, judges)
     everything: Any = sums
-    for part in judges:
+    for part in judges.sums:
         everything = everything + part
     if clip is None:
         weights, shift = problem.solved(everything, ridge)
-        return Fit(weights, shift, ridge, errors(problem.before, now), tried[best]), everything
+        before = judges.errors(problem.before, now)
+        return Fit(weights, shift, ridge, before, after), everything
     return _clipped(problem, train, held, now, clip, ridge, sums, everything), everything
 
 

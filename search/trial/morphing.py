@@ -115,7 +115,8 @@ def morph(model: keras.Model, source: keras.Model, seed: int = 0, noise: float =
                  for pair in zip(new, old, strict=True)]  # fmt: skip
         widened += any(new > old for new, old in pairs)
         thinned += any(new < old for new, old in pairs)
-    begun = _begin(plan.own, theirs) if plan is not None else ()
+    # without anything to pass on there is nothing to wait for
+    begun = _begin(plan.own, theirs) if plan is not None and taken else ()
     weights_changed(model)
     return Morphed(len(own), taken, widened, thinned, begun)
 

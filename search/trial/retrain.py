@@ -82,7 +82,8 @@ def retrain(
     def on_epoch(epoch: int, epochs: int, _: EpochRecord) -> None:
         on_progress(f"{name}: epoch {epoch}/{epochs}", epoch / epochs)
 
-    judged = space.trained and not plan.final.on_validation
+    # a `Tuner` looks at the start itself
+    judged = space.trained and not plan.final.on_validation and not plan.search.no_train
     start = StartingPoint(model, data, plan.search.objectives[0]) if judged else None
     unfinished = folder.final / f"{name}.unfinished"
     if plan.search.no_train:

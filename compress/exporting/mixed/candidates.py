@@ -48,6 +48,23 @@ def observe(
     )  # fmt: skip
 
 
+def running(path: Path, inputs: Sequence[npt.NDArray[Any]]) -> Session:
+    """Returns a file's session once it has run; a file that does not run is removed.
+
+    Args:
+        path: A file that was just made.
+        inputs: Examples (n, ...), an array an input.
+
+    Raises:
+        ConversionFailed: LiteRT cannot run it.
+    """
+    try:
+        return runnable(path, inputs)
+    except InputError as error:
+        path.unlink()
+        raise ConversionFailed("made no file that runs of", str(error)) from None
+
+
 class Files:
     """Makes files of one float32 file, each once, and tells how far they move the outputs.
 
@@ -122,11 +139,7 @@ class Files:
             "mixed", source=str(self.source), path=str(path), ranges=str(self._ranges),
             recipe=recipe_of(levels),
         )  # fmt: skip
-        try:
-            return path, runnable(path, self._inputs)
-        except InputError as error:
-            path.unlink()
-            raise ConversionFailed("made no file that runs of", str(error)) from None
+        return path, running(path, self._inputs)
 
     def _measured(self, session: Session) -> float:
         made = outputs_of(session, self._inputs)

@@ -14,6 +14,7 @@ from compress.core.columns import taken
 from compress.core.errors import InputError
 from compress.exporting.conversions import ConversionFailed
 from compress.exporting.litert import plain_file
+from compress.exporting.mixed.candidates import running
 from compress.exporting.mixed.units import (
     Unit,
     file_graph,
@@ -22,14 +23,13 @@ from compress.exporting.mixed.units import (
     owner_of,
     units_of,
 )
-from compress.exporting.runnable import runnable
 from compress.exporting.traced import Traced
 from compress.measure.divergence import divergence
 from compress.measure.quality import outputs_of
 from compress.measure.runtimes import session_for
 from compress.model.copies import copy_model
 from compress.model.walk import named_layers, variable_paths
-from compress.reconstruction import FEWEST, repair
+from compress.reconstruction import repair
 from compress.reconstruction.kinds import has_parts
 
 if TYPE_CHECKING:
@@ -79,62 +79,42 @@ def round_together(
 
     Args:
         traced: The model.
-        path: A file that was made of it by the recipe; its weights have the nearest values.
+        path: A file that was made of it and runs; its weights have the nearest values.
         inputs: Examples (n, ...), an array an input.
         make: Makes the same file of another model of the same layers.
         judges: So many examples, the first ones, judge; the others are rounded on.
 
     Returns:
-        What was done; nothing where no kernel has four bits.
-
-    Raises:
-        ConversionFailed: The new file cannot be made, or one of both not be run.
+        What was done, or why not; nothing where no kernel has four bits.
     """
     kernels = four_bit_kernels(path, traced.model)
     if not kernels:
         return ""
     judging, rest = ([taken(part, rows) for part in inputs]
                      for rows in (slice(judges), slice(judges, None)))  # fmt: skip
-    if len(rest[0]) < FEWEST:
-        return "kernels of four bits have the nearest values (too few examples calibrate)"
-    source = plain_file(traced)
-    model, report = rounded_model(traced.model, rest, kernels)
-    with Traced(model) as again:
-        rounded = again.place / "rounded.tflite"
-        units = [_units(part) for part in (traced, again)]
-        if [unit.kinds for unit in units[0]] != [unit.kinds for unit in units[1]]:
-            return "kernels of four bits have the nearest values (the new file is built otherwise)"
-        make(again, units[1], rounded)
-        wanted = outputs_of(session_for(source), judging)
-        before, after = (_moved(file, judging, wanted) for file in (path, rounded))
-        told = (
-            f"{len(kernels)} kernels of four bits are rounded so that their layers' outputs stay "
-            f"(on {report.examples} training examples); the file's outputs move by {after:.3g} "
-            f"instead of {before:.3g} (divergence, on {len(judging[0])} others)"
-        )
-        if after >= before:
-            return f"{told}: that is no better, so weights have the nearest values"
-        write_bytes(path, rounded.read_bytes())
-    return told
+    wanted = outputs_of(session_for(plain_file(traced)), judging)
+    before = divergence(wanted, outputs_of(session_for(path), judging))
+    try:
+        model, report = rounded_model(traced.model, rest, kernels)
+        with Traced(model) as again:
+            file = again.place / "rounded.tflite"
+            make(again, _units(again), file)
+            after = divergence(wanted, outputs_of(running(file, judging), judging))
+            if after < before:
+                write_bytes(path, file.read_bytes())
+    except (InputError, ConversionFailed) as error:  # the file that is there is as good as any
+        return f"kernels of four bits have the nearest values ({error})"
+    told = (
+        f"{len(kernels)} kernels of four bits are rounded so that their layers' outputs stay "
+        f"(on {report.examples} training examples); the file's outputs move by {after:.3g} "
+        f"instead of {before:.3g} (divergence, on {len(judging[0])} others)"
+    )
+    kept = ": that is no better, so weights have the nearest values"
+    return told if after < before else f"{told}{kept}"
 
 
 def _units(traced: Traced) -> tuple[Unit, ...]:
     return units_of(file_graph(plain_file(traced)), kernels_of(traced.model))
-
-
-def _moved(
-    path: Path, inputs: Sequence[npt.NDArray[Any]], wanted: Sequence[npt.NDArray[Any]]
-) -> float:
-    """Returns how far a file's outputs are from those wanted.
-
-    Raises:
-        ConversionFailed: LiteRT cannot run it.
-    """
-    try:
-        session = runnable(path, inputs)
-    except InputError as error:
-        raise ConversionFailed("made no file that runs of", str(error)) from None
-    return divergence(wanted, outputs_of(session, inputs))
 
 
 def rounded_model(

@@ -27,7 +27,7 @@ def unit_times(files: Files, levels: Sequence[str], had: npt.NDArray[np.bool_]) 
     together, and share the difference by multiply-accumulates.
 
     Args:
-        files: Files the files.
+        files: Makes the files.
         levels: Among which is chosen.
         had: Whether a unit (rows) can have a level (columns).
 

@@ -13,7 +13,7 @@ from compress.core.errors import RunFailed
 from compress.core.requirements import FORMATS, require_packages
 from compress.exporting.conversions import convert
 from compress.exporting.litert import plain_file
-from compress.exporting.mixed.candidates import Files, observe
+from compress.exporting.mixed.candidates import Files, observe, running
 from compress.exporting.mixed.four_bits import round_together
 from compress.exporting.mixed.levels import INT4_WEIGHTS, recipe_of
 from compress.exporting.mixed.report import LayerPrecision, layers_of, told
@@ -110,6 +110,7 @@ def write_int4(traced: Traced, path: Path, inputs: Sequence[npt.NDArray[Any]]) -
     with explained(ENGINE, INT4, traced.model):
         with replacing(path) as temporary:
             _int4(traced, (), temporary)
+            running(temporary, inputs)
         told = round_together(traced, path, inputs, _int4, SENSED)
     return (f"{INT4}: {told or 'no kernel has four bits'}",)
 

@@ -180,8 +180,8 @@ def test_a_models_kernels_lie_on_grids_and_its_outputs_stay_nearer() -> None:
     assert off[0] < 0.5 * off[1]
 
 
-@pytest.mark.parametrize("grid", [{"nowhere/kernel": 7}, {"first/kernel": 0}])
+@pytest.mark.parametrize("grid", [{"nowhere/kernel": 7}, {"first/kernel": 0}, {"sum/bias": 7}])
 def test_grids_that_are_none(grid: dict[str, int]) -> None:
     model = net()
-    with pytest.raises(InputError, match=r"A grid must name a weight of the pruned model"):
+    with pytest.raises(InputError, match=r"A grid must name a kernel of the pruned model"):
         repair(copy_model(model), model, np.zeros((30, 8, 8, 3)), grids=grid)

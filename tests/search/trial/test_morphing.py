@@ -167,3 +167,13 @@ def test_other_classes_leave_the_last_layer() -> None:
     np.testing.assert_array_equal(
         model.get_layer("stem").kernel.numpy(), source.get_layer("stem").kernel.numpy()
     )
+
+
+def test_blocks_of_a_network_that_takes_nothing_stay() -> None:
+    inputs = keras.Input((8,))
+    source = keras.Model(inputs, layers.Dense(3, name="other")(inputs))
+    model = made(blocks, 2)
+    before = [weight.numpy() for weight in model.weights]
+    done = morph(model, source)
+    assert (done.taken, done.begun) == (0, ())
+    same_arrays(before, [weight.numpy() for weight in model.weights])

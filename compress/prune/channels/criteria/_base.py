@@ -109,12 +109,12 @@ class Context:
                 + ("." if scores.shape != (size,) else ", some not finite.")
             )
         dead = self._dead[group.units]
-        if not dead.any():
+        if self.data is None or not dead.any():
             return scores
+        seen = min(self.examples, len(self.data.train))
         self.notes.append(
             f"group '{group.name}': {np.count_nonzero(dead)} of {size} units are zero on all "
-            f"{min(self.examples, len(self.data.train)) if self.data else 0:,} examples that were "
-            "looked at: they leave first"
+            f"{seen:,} examples that were looked at: they leave first"
         )
         return np.where(dead, min(0.0, float(scores.min())), scores)
 
