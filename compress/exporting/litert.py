@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from compress.core.atomic_files import replacing
 from compress.core.errors import InputError
 from compress.exporting.conversions import convert
+from compress.exporting.fused_lstm import FUSED
 from compress.exporting.refusals import explained
 from compress.exporting.traced import Convertible, Examples, Traced, read_examples
 from compress.plan.output import INT16, QAT
@@ -57,13 +58,20 @@ def write_litert(
     kind: str = "float32",
     *,
     representative: Examples | None = None,
+    plain: bool = False,
 ) -> None:
-    """Writes a `.tflite` file of a traced model; see `export_litert`."""
+    """Writes a `.tflite` file of a traced model; see `export_litert`.
+
+    Args:
+        traced: The model.
+        path, kind, representative: See there.
+        plain: Whether LSTMs stay loops, for whoever reads the file and knows no others.
+    """
     needed = kind in CALIBRATED
     if needed and (representative is None or not len(representative)):
         raise InputError(f"{kind} export must have representative inputs. Received: none.")
     calibration = traced.given(representative) if needed and representative is not None else None
-    saved = traced.saved()
+    saved = traced.saved_fused() if kind in FUSED and not plain else traced.saved()
     with replacing(path) as temporary, explained(CONVERTER, kind, traced.model):
         convert(
             "litert",
@@ -82,10 +90,10 @@ def file_for(traced: Convertible, kind: str, stem: Path, inputs: Examples) -> Pa
 
 
 def plain_file(traced: Convertible) -> Path:
-    """Returns the float32 file of a traced model, written once beside it."""
+    """Returns the float32 file of a traced model that others start from, written once beside it."""
     path = traced.place / "float32.tflite"
     if not path.exists():
-        write_litert(traced, path)
+        write_litert(traced, path, plain=True)
     return path
 
 

@@ -17,6 +17,7 @@ from compress.core.atomic_files import write_bytes
 from compress.core.errors import RunFailed, one_line
 from compress.core.native_output import captured_stderr, quiet_logger
 from compress.exporting.conversions import ConversionFailed, convert
+from compress.exporting.fused_lstm import FUSED, fused_lstms
 from compress.exporting.litert import configured
 from compress.exporting.tflite_parts import parts_of
 from compress.model.copies import float32_model
@@ -93,7 +94,12 @@ def _converted(models: list[Any], folder: Path, kind: str, joined: Joined) -> li
 def _joined(models: list[Any], folder: Path, kind: str) -> list[bytes]:
     """Converts all models as one graph of as many inputs and outputs as they have together."""
     graph, path = folder / "joined.pb", folder / "joined.tflite"
-    inputs, outputs = traced_graph(models, graph)
+    models = [float32_model(model) for model in models]
+    with ExitStack() as stack:
+        if kind in FUSED:
+            for model in models:
+                stack.enter_context(fused_lstms(model))
+        inputs, outputs = traced_graph(models, graph)
     try:
         convert(
             "litert_graph", graph=str(graph), path=str(path), inputs=inputs, outputs=outputs,

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError, RunFailed
 from compress.core.native_output import captured_stderr, quiet_logger
+from compress.exporting.fused_lstm import fused_lstms, has_lstms
 from compress.model.copies import float32_model, with_indices
 from compress.model.inference import inference_alone
 from compress.model.internals import layers_inside
@@ -79,6 +80,14 @@ class Convertible:
         """
         raise NotImplementedError
 
+    def saved_fused(self) -> Path:
+        """Returns the folder of a SavedModel whose LSTMs are those of LiteRT.
+
+        Raises:
+            RunFailed: The model cannot be traced.
+        """
+        return self.saved()
+
     def given(self, examples: Examples) -> Path:
         """Returns the file of examples for a converter: an array an input, by its name."""
         path = self.place / "examples.npz"
@@ -141,6 +150,15 @@ class Traced(Convertible):
             with _plain_operations(self._float32):
                 self._made["plain"] = self._export("plain")
         return self._made["plain"]
+
+    def saved_fused(self) -> Path:
+        """Returns the folder of a SavedModel for LiteRT's converter; see `Convertible`."""
+        if not has_lstms(self._float32):
+            return self.saved()
+        if "fused" not in self._made:
+            with fused_lstms(self._float32):
+                self._made["fused"] = self._export("fused")
+        return self._made["fused"]
 
     def _export(self, name: str) -> Path:
         import keras

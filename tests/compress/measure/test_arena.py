@@ -88,7 +88,7 @@ def test_loops_are_refused(tmp_path: Path) -> None:
     import keras
 
     inputs = keras.Input((8, 4))
-    model = keras.Model(inputs, keras.layers.LSTM(16)(inputs))
+    model = keras.Model(inputs, keras.layers.GRU(16)(inputs))
     file = file_of(model, tmp_path)
     with pytest.raises(InputError, match="graphs"):
         arena_bytes(file)

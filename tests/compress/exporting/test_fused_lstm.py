@@ -1,0 +1,161 @@
+"""LSTMs as LiteRT's own operation: Keras's outputs, and every example begins anew."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from compress.exporting.fused_lstm import MOST, SHUT, shutting
+from compress.exporting.litert import export_litert, plain_file
+from compress.exporting.side_by_side import litert_files
+from compress.exporting.traced import Traced
+from compress.measure.quality import run_all
+from compress.measure.runtimes import session_for
+
+FUSED = "UNIDIRECTIONAL_SEQUENCE_LSTM"
+STEPS, FEATURES = 7, 5
+
+
+def operations(path: Path) -> Counter[str]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    return Counter(item["op_name"] for item in Interpreter(str(path))._get_ops_details())
+
+
+def ran(path: Path, x: Any) -> Any:
+    """The outputs of one interpreter, one example after the other."""
+    return run_all(session_for(path), x)
+
+
+def net(*layers: Any) -> keras.Model:
+    """Layers in a chain, with weights so large that the state moves all gates."""
+    inputs = keras.Input((STEPS, FEATURES))
+    x = inputs
+    for layer in layers:
+        x = layer(x)
+    model = keras.Model(inputs, x)
+    rng = np.random.default_rng(0)
+    for variable in model.variables:
+        if variable.ndim:
+            variable.assign(rng.normal(0.0, 2.0, variable.shape))
+    return model
+
+
+def two() -> keras.Model:
+    lstm = keras.layers.LSTM
+    return net(lstm(4, return_sequences=True), lstm(3))
+
+
+def examples(count: int = 20) -> Any:
+    # some far outside: the state is full when the next example comes
+    scale = np.where(np.arange(count) % 3, 1.0, 30.0)[:, None, None]
+    found = scale * np.random.default_rng(1).normal(size=(count, STEPS, FEATURES))
+    return found.astype(np.float32)
+
+
+NETS: dict[str, tuple[Callable[[], keras.Model], int]] = {
+    "last": (lambda: net(keras.layers.LSTM(4)), 1),
+    "two": (two, 2),
+    "backwards": (
+        lambda: net(keras.layers.LSTM(4, go_backwards=True, return_sequences=True)), 1,
+    ),
+    "both ways": (lambda: net(keras.layers.Bidirectional(keras.layers.LSTM(4))), 2),
+    "no bias": (lambda: net(keras.layers.LSTM(4, use_bias=False)), 1),
+    "dropout": (lambda: net(keras.layers.LSTM(4, dropout=0.5, recurrent_dropout=0.5)), 1),
+    "inside": (lambda: net(two()), 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_one_operation_a_layer_with_the_outputs_of_keras(name: str, tmp_path: Path) -> None:
+    make, layers = NETS[name]
+    model, path = make(), tmp_path / "m.tflite"
+    export_litert(model, path)
+    assert operations(path)[FUSED] == layers
+    assert not operations(path)["WHILE"]
+    x = examples()
+    np.testing.assert_allclose(ran(path, x), model.predict(x, verbose=0), atol=5e-6)
+
+
+def test_of_several_files_in_one_conversion_too(tmp_path: Path) -> None:
+    models = [make() for make, _ in NETS.values()]
+    x = examples()
+    for model, path in zip(models, litert_files(models, tmp_path), strict=True):
+        assert isinstance(path, Path), path
+        assert operations(path)[FUSED]
+        np.testing.assert_allclose(ran(path, x), model.predict(x, verbose=0), atol=5e-6)
+
+
+@pytest.mark.parametrize("kind", ["float16", "dynamic"])
+def test_no_example_is_touched_by_the_one_before(kind: str, tmp_path: Path) -> None:
+    # wide enough for weights in int8
+    model = net(keras.layers.LSTM(40, return_sequences=True), keras.layers.LSTM(40))
+    path, x = tmp_path / "m.tflite", examples(6)
+    export_litert(model, path, kind)
+    assert operations(path)[FUSED] == 2
+    alone = [ran(path, x[place : place + 1])[0] for place in range(len(x))]
+    np.testing.assert_allclose(ran(path, x), alone, atol=1e-6)
+
+
+def test_weights_in_int8_lose_nothing_by_what_shuts_the_gates(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((28, 28))
+    model = keras.Model(inputs, keras.layers.LSTM(64)(inputs))
+    x = np.random.default_rng(0).uniform(size=(50, 28, 28)).astype(np.float32)
+    export_litert(model, tmp_path / "m.tflite", "dynamic")
+    found = ran(tmp_path / "m.tflite", x)
+    # an eighth of a step of weights that had to hold 40 beside themselves
+    assert np.abs(found - model.predict(x, verbose=0)).max() < 0.02
+
+
+LOOPS: dict[str, Callable[[], keras.Model]] = {
+    "another activation": lambda: net(keras.layers.LSTM(4, activation="relu")),
+    "another gate": lambda: net(keras.layers.LSTM(4, recurrent_activation="hard_sigmoid")),
+    "a mask": lambda: net(keras.layers.Masking(), keras.layers.LSTM(4)),
+    "a state handed out": lambda: net(lambda x: keras.layers.LSTM(4, return_state=True)(x)[2]),
+    "a state handed in": lambda: net(
+        lambda x: keras.layers.LSTM(4)(x, initial_state=[x[:, 0, :4], x[:, 1, :4]])
+    ),
+    "a cell": lambda: net(keras.layers.RNN(keras.layers.LSTMCell(4))),
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_what_the_operation_does_not_compute_stays_a_loop(name: str, tmp_path: Path) -> None:
+    model, path = LOOPS[name](), tmp_path / "m.tflite"
+    export_litert(model, path)
+    assert not operations(path)[FUSED]
+    x = examples(5)
+    np.testing.assert_allclose(ran(path, x), model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
+
+
+def test_the_model_is_as_it_was(tmp_path: Path) -> None:
+    model = two()
+    export_litert(model, tmp_path / "m.tflite")
+    assert not any("call" in vars(layer) for layer in model.layers)
+    with Traced(model) as traced:
+        assert operations(plain_file(traced))["WHILE"] == 2
+
+
+class TestShutting:
+    def test_gates_are_shut_by_forty_whatever_the_state(self) -> None:
+        rng = np.random.default_rng(0)
+        kernel, recurrent, bias = (rng.normal(size=shape) for shape in ((5, 16), (4, 16), (16,)))
+        shut = shutting(kernel, recurrent, bias)
+        for state in rng.uniform(-1.0, 1.0, (100, 4)):
+            gates = (shut.value * shut.weights[0] + state @ recurrent + bias).reshape(4, 4)
+            assert gates[[0, 1, 3]].max() <= -SHUT + 1e-4
+        for gate in (0, 1, 3):
+            largest = np.abs(kernel.reshape(5, 4, 4)[:, gate]).max()
+            assert np.abs(shut.weights.reshape(4, 4)[gate]).max() <= largest + 1e-6
+
+    def test_small_weights_leave_the_feature_a_half_float(self) -> None:
+        shut = shutting(np.full((5, 16), 1e-9), np.zeros((4, 16)), np.zeros(16))
+        assert shut.value == pytest.approx(MOST)
+        assert shut.weights[0, 0] == pytest.approx(-SHUT / MOST)
