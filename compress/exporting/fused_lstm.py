@@ -142,15 +142,14 @@ def _fused_call(layer: Any, own: Any) -> Any:
         known = None not in tuple(sequences.shape)
         if initial_state is not None or mask is not None or training or not known:
             return own(sequences, initial_state=initial_state, mask=mask, training=training)
-        count, length, _ = sequences.shape
+        count, _, features = sequences.shape
         if layer.go_backwards:
             sequences = tf.reverse(sequences, [1])
-        first = np.zeros((count, length + 1, 1), np.float32)
-        first[:, 0] = shut.value
-        begun = tf.pad(sequences, [[0, 0], [1, 0], [0, 0]])
+        first = np.zeros((count, 1, features + 1), np.float32)
+        first[..., -1] = shut.value
         zeros = tf.zeros([count, units])
         last, outputs, *_ = _standing_for_lstm()(
-            tf.concat([begun, first], axis=2),
+            tf.concat([first, tf.pad(sequences, [[0, 0], [0, 0], [0, 1]])], axis=1),
             zeros,
             zeros,
             tf.constant(np.concatenate([kernel, shut.weights])),

@@ -143,7 +143,7 @@ CASES: dict[str, tuple[Callable[[Any], Any], int]] = {
 }  # fmt: skip
 
 # one step before the first, and one feature that is set in it: see compress.exporting.fused_lstm
-IN_FILES = {"LSTM": (6 * 4 * (28 + 16) + 12, 16), "separable": (CASES["separable"][1], 6)}
+IN_FILES = {"LSTM": (6 * 4 * (28 + 16) + 12, 16 + 7), "separable": (CASES["separable"][1], 6)}
 """MACs of a file, and parameters that the model has not; the converter gives a depthwise
 convolution a bias of zeros."""
 
