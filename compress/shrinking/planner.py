@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from compress.core.errors import FeasibleError, ParetuneError
 from compress.shrinking.goals import FILES, Bar
+from compress.shrinking.longer import trained_longer
 from compress.shrinking.net import TRAINED, Net
 from compress.shrinking.pace import Pace
 from compress.shrinking.varying import varied
@@ -85,6 +86,7 @@ class Planner:
         # the most promising first: the time may not do for all
         found.sort(key=lambda net: -net.best(self.bar.metric))
         found = self.trained(found)
+        found += trained_longer(self, found)
         return [*found, *varied(self, found, label, formats if apart else formats[:1])]
 
     def _worthwhile(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.core.atomic_files import write_json
+from compress.core.atomic_files import read_file, write_bytes, write_json
 from compress.core.errors import ParetuneError, RunFailed, TrainingDiverged
 from compress.measure.counting import count_macs
 from compress.model.copies import float32_model
@@ -151,6 +151,22 @@ class Workshop:
         )
         self._write(net)
         return net
+
+    def repaired_again(self, net: Net, name: str) -> Net:
+        """Returns a net as repair left it, to be trained in another way.
+
+        Args:
+            net: At any stage.
+            name: Of the new one, in names of files.
+        """
+        if (made := self.folder.read_net(name)) is not None:
+            return made
+        write_bytes(self._file(name, REPAIRED), read_file(self._file(net.name, REPAIRED)))
+        again = replace(
+            net, name=name, stage=REPAIRED, val=net.repaired, epochs=0, best_epoch=0, seconds=0.0
+        )
+        self._write(again)
+        return again
 
     @property
     def places(self) -> int:

@@ -77,6 +77,10 @@ class Shop:
         )  # fmt: skip
         return self.made[name]
 
+    def repaired_again(self, net: Net, name: str) -> Net:
+        again = replace(net, name=name, stage=REPAIRED, val=net.repaired)
+        return self.made.setdefault(name, again)
+
     def whole(self, name: str, formats: tuple[str, ...]) -> Net:
         val = {kind: {"accuracy": 0.9} for kind in formats}
         return Net(name, formats[0], formats, {}, {}, 1, 1, 1.0, True, (), 0, REPAIRED, val, val)
@@ -97,7 +101,8 @@ class Shop:
     def trained(self, net: Net, epochs: int | None = None) -> Net:
         assert epochs is not None
         self.epochs[net.name] = epochs
-        quality = 0.9 - (0.9 - net.best("accuracy")) / 4
+        # four times as long: half of what is lost
+        quality = 0.9 - (0.9 - net.best("accuracy")) / (8 if net.name.endswith("-longer") else 4)
         val = {kind: {"accuracy": quality} for kind in net.formats}
         self.clock[0] += 10.0 * epochs
         self.made[net.name] = replace(
@@ -152,6 +157,70 @@ def test_what_repair_leaves_far_outside_the_bar_is_not_trained() -> None:
     made, shop = planner({"latency": "0.5x"}, {"latency": 1.0}, 0.89, lambda _: 14.9)
     made.run()
     assert len(shop.epochs) == 2
+
+
+class TestLonger:
+    def made(self, loss: float, **flat: Any) -> tuple[Planner, Shop, list[Net]]:
+        # ten steps an epoch: a hundred epochs are the recipe's thousand steps
+        given = {"latency": "0.5x", "max_drop": 0.5, "epochs": None, "batch_size": 100}
+        made, shop = planner({**given, **flat}, {"latency": 1.0}, 0.895, lambda _: loss)
+        return made, shop, made.run()
+
+    def test_the_best_net_is_trained_anew_where_none_is_good_enough(self) -> None:
+        # repair loses 4 points, training leaves 1, four times as long 0.5
+        made, shop, nets = self.made(4.0)
+        name = "m-latency0_5x-float32-longer"
+        assert [net.name for net in nets][2:] == [name]
+        assert shop.epochs == {
+            "m-latency0_5x-float32": 100, "m-latency0_5x-int8": 100, name: 400
+        }  # fmt: skip
+        assert nets[-1].best("accuracy") == pytest.approx(0.895)
+        assert made.notes == [
+            "m-latency0_5x-float32 lost 1.00 points of validation accuracy after 100 epochs, where "
+            "0.5 may be lost; trained anew for 400 it loses 0.50"
+        ]
+
+    @pytest.mark.parametrize(
+        ("loss", "flat"),
+        [
+            (2.0, {}),  # good enough
+            (12.1, {}),  # more than 4 x 0.5 + 1 points are lost after training
+            (4.0, {"epochs": 100}),  # the user says how long
+            (4.0, {"no_train": True}),
+        ],
+    )
+    def test_not_where_it_need_not_or_could_not(self, loss: float, flat: dict[str, Any]) -> None:
+        _, shop, nets = self.made(loss, **flat)
+        assert len(nets) == 2
+        assert not any(name.endswith("-longer") for name in shop.epochs)
+
+    def test_a_net_that_longer_training_makes_no_better_is_left_out(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def worse(self: Shop, net: Net, epochs: int | None = None) -> Net:
+            quality = 0.88 if net.name.endswith("-longer") else 0.89
+            val = {kind: {"accuracy": quality} for kind in net.formats}
+            return replace(net, stage=TRAINED, epochs=epochs or 0, val=val)
+
+        monkeypatch.setattr(Shop, "trained", worse)
+        made, _, nets = self.made(4.0)
+        assert len(nets) == 2
+        assert "trained anew for 400 it loses 2.00" in made.notes[0]
+
+    def test_a_training_that_fails_leaves_the_recipes_nets(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        own = Shop.trained
+
+        def fails(self: Shop, net: Net, epochs: int | None = None) -> Net:
+            if net.name.endswith("-longer"):
+                raise TrainingDiverged("it diverged")
+            return own(self, net, epochs)
+
+        monkeypatch.setattr(Shop, "trained", fails)
+        made, _, nets = self.made(4.0)
+        assert len(nets) == 2
+        assert "could not be trained for longer: it diverged" in made.notes[0]
 
 
 def test_no_training_where_none_is_asked_for() -> None:
