@@ -51,6 +51,7 @@ from search.study.past import check_past, load_for_space
 from search.study.storage import open_storage
 from search.study.unbegun import forget, untried
 from search.study.warm_start import find_sources
+from search.trial.part_times import measure_parts, takes_times
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -256,6 +257,11 @@ def _carried_out(
         )  # fmt: skip
         _wait_for_orphans(folder, needed=not engine.remote)
         folder.clear()
+        if takes_times(plan.search):
+            display.phase("Timing layers", 0, 1, steps=True)
+            # while no worker keeps the processor busy
+            measure_parts(plan.search, folder, lambda text, share: display.worker(0, text, share))
+            display.advance(1, 1)
         private = credentials.environment(plan.search.storage)
         if private:
             LOG.info(

@@ -47,7 +47,7 @@ class RunWorker(Worker):
 
         if self._study is None:
             self._study = studies.open_study(self.folder, self.plan)
-        trial = studies.ask(self._study, self.plan, number, self.data)
+        trial = studies.ask(self._study, self.plan, number, self.data, self.folder)
         if self.folder.read_candidate(candidate_id(trial.number)) is not None:
             raise RunFailed(
                 f"The study has lost candidate {candidate_id(trial.number)}, which is finished: "

@@ -44,6 +44,7 @@ class SearchFolder(RunFolder):
         candidates: Records and models of the candidates.
         journal: The study, where it is kept in the folder.
         shared: The data, while workers share them.
+        part_times: What was timed of the model that the search is around.
     """
 
     PLAN_RECORD: ClassVar[Any] = _PlanRecord
@@ -54,6 +55,7 @@ class SearchFolder(RunFolder):
         self.candidates = self.models
         self.journal = self.path / "study.journal"
         self.shared = self.path / ".shared"
+        self.part_times = self.path / "part_times.json"
 
     @cached_property
     def known_as(self) -> Path:

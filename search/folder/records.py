@@ -35,7 +35,9 @@ class Candidate(Record):
         macs: Counted at batch 1.
         params: Counted.
         size_bytes: Of its float32 .tflite file, where a limit or an objective asks for it.
-        latency_ms: Measured median of that file on LiteRT, one thread, before training.
+        latency_ms: Median of that file on LiteRT, one thread, before training: measured, or
+            estimated from times of the parts of the model that the search is around.
+        estimated: Names of costs that are estimates.
         unsupported: What `macs` does not include, by name.
         val: Validation quality, by name; of a duplicate only where the original was complete.
         best_epoch: Whose weights were kept; 0: those before, of a model that came trained.
@@ -56,6 +58,7 @@ class Candidate(Record):
     size_bytes: int | None = None
     latency_ms: float | None = None
     unsupported: tuple[str, ...] = ()
+    estimated: tuple[str, ...] = ()
     val: dict[str, float] = field(default_factory=dict)
     best_epoch: int | None = None
     history: tuple[dict[str, Any], ...] = field(default=(), metadata={"shape": tuple[_Epoch, ...]})

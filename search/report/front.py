@@ -26,7 +26,11 @@ _SHOWN = (("dense", "float32"), ("pruned", "float32"), ("pruned", "int8"))
 
 def _measured_costs(report: SearchReport) -> list[str]:
     """Returns headings of the measured costs that the search traded against quality."""
-    return [_MEASURED[cost] for cost in report.objectives[1:] if cost in _MEASURED]
+    return [
+        f"{_MEASURED[cost]}, estimated" if report.is_estimated(cost) else _MEASURED[cost]
+        for cost in report.objectives[1:]
+        if cost in _MEASURED
+    ]
 
 
 def _measured_cells(report: SearchReport, candidate: Candidate) -> list[str]:

@@ -33,13 +33,16 @@ _COSTS = (
     ("size_bytes", "File", "counted: bytes of its float32 .tflite file", "~s", " B"),
     ("latency_ms", "Latency", "measured: median of that file on LiteRT, one thread", "~s", " ms"),
 )
+ESTIMATED = (
+    "estimated from times of single layers; the front's files, compressed, are measured (below)"
+)
 
 
 def candidate_points(report: SearchReport) -> Points:
     """Returns all candidates."""
     quality, found = report.objectives[0], report.candidates
     known = [
-        Axis(key, title, COST, how, tick, unit)
+        Axis(key, title, COST, ESTIMATED if report.is_estimated(key) else how, tick, unit)
         for key, title, how, tick, unit in _COSTS
         if any(getattr(item, key) is not None for item in found)
     ]

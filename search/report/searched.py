@@ -56,6 +56,10 @@ class SearchReport(Report):
         """What was done to candidates: "trained", or "judged" where they were not trained."""
         return "judged" if self.record["plan"].get("search", {}).get("no_train") else "trained"
 
+    def is_estimated(self, cost: str) -> bool:
+        """Tells whether candidates' costs of a name are estimates."""
+        return any(cost in candidate.estimated for candidate in self.candidates)
+
     def count(self, state: str) -> int:
         """Returns the number of candidates that ended in `state`."""
         return sum(candidate.state == state for candidate in self.candidates)

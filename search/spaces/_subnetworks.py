@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +14,17 @@ from compress.prune.channels.coupling.groups import Coupling, Group, Mask
 from compress.prune.channels.criteria import CRITERIA, Context
 from compress.prune.channels.selection.allowed import allowed_for
 from compress.prune.channels.selection.costs import CostModel
+from compress.prune.channels.selection.measured_times import Timed, timed
 from compress.prune.channels.selection.ranks import keep_best
 from compress.prune.channels.selection.solver import Allowed, Counts
+from compress.prune.channels.selection.timed_calls import TimedCalls
+from compress.prune.channels.selection.times import TimeModel
 from compress.prune.channels.surgery import KeptIndices, kept_indices, sliced_model
 
 if TYPE_CHECKING:
     import keras
+
+    from compress.measure.latency_table import LatencyTable
 
 SHARES = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 MAX_WIDTHS = 24
@@ -83,6 +89,35 @@ class Subnetworks:
         """
         costs, kept = CostModel.of(self.coupling), self._kept(shares)
         return int(costs.macs(kept)), int(costs.params(kept))
+
+    def latency(self, shares: Mapping[str, float], times: TimeModel) -> float:
+        """Returns milliseconds of what `cut` builds, estimated from what was timed."""
+        return float(times(self._kept(shares)))
+
+    def timed(self, known: LatencyTable | None, **how: Any) -> Timed:
+        """Times the model's calls at widths that may be chosen, and some whole sub-networks.
+
+        Args:
+            known: See `compress.prune.channels.selection.measured_times.timed`.
+            **how: Likewise.
+        """
+        return timed(self._calls, self.coupling, self._allowed, known=known, **how)
+
+    def needed(self, found: Timed) -> Timed:
+        """Returns what was timed without the calls of other models."""
+        return found._replace(table=found.table.only(self._calls.models()))
+
+    def times(self, found: Timed) -> TimeModel:
+        """Returns how the time of sub-networks follows from their widths.
+
+        Raises:
+            InputError: Calls of this model were not timed.
+        """
+        return self._calls.times(found.table).calibrated(found.kept, found.whole)
+
+    @cached_property
+    def _calls(self) -> TimedCalls:
+        return TimedCalls(self.coupling, self._allowed)
 
     def _mask(self, shares: Mapping[str, float]) -> Mask:
         return keep_best(self.coupling, self._scores, self._kept(shares))

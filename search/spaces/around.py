@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -21,6 +21,9 @@ from search.spaces._subnetworks import OPTIONS, Subnetworks
 if TYPE_CHECKING:
     import keras
 
+    from compress.core.progress import OnProgress
+    from compress.prune.channels.selection.measured_times import Timed
+
 PREFIX = "around:"
 KEEP = "keep."
 """In front of a group's name: the share of its channels that is kept."""
@@ -29,6 +32,10 @@ EXAMPLES = 512
 FEW_EXAMPLES = 256
 """Where it is one of hundreds: a third of the seconds, half a point to two points less, and nearly
 the same order (seven sub-networks of a ResNet-20, 3,000 validation images of Fashion-MNIST)."""
+RUNTIME, FORMAT, THREADS = "litert", "float32", 1
+"""What a search's latency is of."""
+ERROR, SECONDS = 0.05, 60.0
+"""Timing of calls ends at this relative error, or after so long."""
 BATCHES = 8
 """Batches of training examples that re-estimate statistics where these are too few."""
 
@@ -123,6 +130,39 @@ class Around(DeclaredSpace):
     def count(self, chosen: Chosen, data: Dataset) -> tuple[int, int]:
         """See `Space.count`."""
         return self._subnetworks().count(_shares(chosen))
+
+    def timed(self, on_progress: OnProgress) -> Timed:
+        """Times the model's calls, and some whole sub-networks, for `latency`.
+
+        What was timed on this machine before, by whatever command, is not timed again.
+
+        Args:
+            on_progress: See `compress.core.progress.OnProgress`.
+
+        Raises:
+            RunFailed: No call could be timed, or no whole net could be converted.
+        """
+        from compress.exporting.side_by_side import litert_files
+        from compress.measure.latency_table.cache import keep_table, kept_table
+
+        known, parts = kept_table(RUNTIME, FORMAT, THREADS), self._subnetworks()
+        found = parts.timed(
+            known, convert=litert_files, runtime=RUNTIME, format=FORMAT, threads=THREADS,
+            error=ERROR, budget=SECONDS, on_progress=on_progress,
+        )  # fmt: skip
+        if found.table is not known:
+            keep_table(found.table)
+        return parts.needed(found)
+
+    def latency(self, found: Timed) -> Callable[[Chosen], float]:
+        """Returns what estimates the milliseconds of complete choices, nothing built.
+
+        Args:
+            found: What `timed` returned.
+        """
+        parts = self._subnetworks()
+        times = parts.times(found)
+        return lambda chosen: parts.latency(_shares(chosen), times)
 
     def prepare(
         self, model: keras.Model, chosen: dict[str, Any], data: Dataset, *, quickly: bool = False

@@ -7,21 +7,26 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from compress.data import Dataset
+from search.folder.directory import SearchFolder
 from search.plan import SearchPlan
 from search.spaces import DeclaredSpace
 from search.trial.costs import Costs, over_limit
+from search.trial.part_times import latency_of
 from search.trial.pruners import rung_attr
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
-def free_knowledge(plan: SearchPlan, data: Dataset) -> dict[str, Any]:
+def free_knowledge(
+    plan: SearchPlan, data: Dataset, folder: SearchFolder | None = None
+) -> dict[str, Any]:
     """Returns what samplers that know a space are given besides their seed.
 
     Args:
         plan: Space, limits, objectives, rungs.
         data: What the models are for.
+        folder: Of the run, which may hold times of a model's parts; None: there is none.
 
     Returns:
         "curves"; of a space that declares its choices "space"; where it counts them without
@@ -33,20 +38,21 @@ def free_knowledge(plan: SearchPlan, data: Dataset) -> dict[str, Any]:
         return found
     found["space"] = space.choices(data)
     if space.count(space.smallest(data), data) is not None:
-        found["costs"] = _costs(plan, space, data)
+        found["costs"] = _costs(plan, space, data, folder)
     return found
 
 
 def _costs(
-    plan: SearchPlan, space: DeclaredSpace, data: Dataset
+    plan: SearchPlan, space: DeclaredSpace, data: Dataset, folder: SearchFolder | None
 ) -> Callable[[dict[str, Any]], tuple[float, ...] | None]:
     """Returns what counts candidates; None of those above a limit, or beyond a soft one."""
     options = plan.search
+    latency = None if folder is None else latency_of(options, folder)
 
     def counted(chosen: dict[str, Any]) -> tuple[float, ...] | None:
         found = space.count(chosen, data)
         assert found is not None, "the smallest one was counted"
-        known = Costs(*found)
+        known = Costs(*found, latency_ms=None if latency is None else latency(chosen))
         costs = {name: value for name, value in vars(known).items() if value is not None}
         soft = (item for item in options.prefer if item.name in costs)
         if over_limit(known, options) or not all(item.holds(costs[item.name]) for item in soft):

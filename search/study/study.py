@@ -236,7 +236,11 @@ def read_replay(path: Path) -> Candidate:
 
 
 def ask(
-    study: optuna.Study, plan: SearchPlan, number: int | None = None, data: Dataset | None = None
+    study: optuna.Study,
+    plan: SearchPlan,
+    number: int | None = None,
+    data: Dataset | None = None,
+    folder: SearchFolder | None = None,
 ) -> Any:
     """Asks for the next trial, with a sampler of its own.
 
@@ -248,11 +252,12 @@ def ask(
         plan: Its plan.
         number: Of the queued trial that is wanted; another comes where it is taken.
         data: What the space's models are for: by them samplers know what candidates cost.
+        folder: Of the run: what was measured for that is in it.
     """
     import optuna
     from optuna.trial import TrialState
 
-    known = None if data is None else partial(free_knowledge, plan, data)
+    known = None if data is None else partial(free_knowledge, plan, data, folder)
     there = study.get_trials(deepcopy=False)
     queue = (trial for trial in there if trial.state == TrialState.WAITING)
     wanted = sorted(queue, key=lambda trial: trial.number != number)

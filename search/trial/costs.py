@@ -6,7 +6,7 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -43,7 +43,8 @@ class Costs:
         macs, params: Counted; `unsupported` names what `macs` leaves out.
         size_bytes: Of the float32 .tflite file that the trained model will have; None where
             nothing asks for it, or where a cheaper limit was broken already.
-        latency_ms: Measured on that file; None likewise.
+        latency_ms: Measured on that file, or estimated; None likewise.
+        estimated: Names of those that are estimates.
     """
 
     macs: int
@@ -51,6 +52,7 @@ class Costs:
     unsupported: tuple[str, ...] = ()
     size_bytes: int | None = None
     latency_ms: float | None = None
+    estimated: tuple[str, ...] = ()
 
     def values(self, names: tuple[str, ...]) -> list[float]:
         """Returns costs by name; what is asked for as an objective has been measured."""
@@ -84,7 +86,8 @@ def over_limit(costs: Costs, options: SearchOptions) -> str:
     for name, value, limit in excesses(costs, options):
         number = f"{value:,.{2 if name == 'latency_ms' else 0}f}"
         least = "at least " if getattr(costs, name) is None else ""
-        found.append(f"{least}{number} {NAMES[name]} exceed the limit of {limit:,}")
+        how = " (estimated)" if name in costs.estimated else ""
+        found.append(f"{least}{number} {NAMES[name]}{how} exceed the limit of {limit:,}")
     return "; ".join(found)
 
 
@@ -114,7 +117,9 @@ class _Measured(TypedDict, total=False):
     latency_ms: float
 
 
-def find_costs(model: keras.Model, options: SearchOptions, folder: SearchFolder) -> Costs:
+def find_costs(
+    model: keras.Model, options: SearchOptions, folder: SearchFolder, latency: float | None = None
+) -> Costs:
     """Counts and, where the plan asks for it, measures what an untrained model costs.
 
     Cheap things come first, and what breaks a limit is not measured further: a file is not
@@ -125,33 +130,37 @@ def find_costs(model: keras.Model, options: SearchOptions, folder: SearchFolder)
         model: Built, untrained.
         options: Limits and objectives.
         folder: The run's folder.
+        latency: Milliseconds, where they are estimated; None: a file is measured.
     """
     analysis = count_macs(model)
-    costs = Costs(analysis.macs, analysis.params, analysis.unsupported)
-    if not options.needs("size_bytes") and not options.needs("latency_ms"):
+    known = () if latency is None else ("latency_ms",)
+    costs = Costs(
+        analysis.macs, analysis.params, analysis.unsupported, latency_ms=latency, estimated=known
+    )
+    timing = options.needs("latency_ms") and latency is None
+    if not options.needs("size_bytes") and not timing:
         return costs
     if over_limit(costs, options):
         return costs
     file = folder.path / "costs" / f"{fingerprint(model)}.json"
     stored = conform(read_json(file), _Measured, f"'{file}'") if file.exists() else {}
-    wanted = "latency_ms" if options.needs("latency_ms") else "size_bytes"
+    wanted = "latency_ms" if timing else "size_bytes"
     if wanted not in stored or "size_bytes" not in stored:
-        stored = _measured(model, options)
+        stored = _measured(model, timing)
         file.parent.mkdir(exist_ok=True)
         write_json(file, stored)
-    return Costs(
-        costs.macs, costs.params, costs.unsupported, stored["size_bytes"], stored.get("latency_ms")
-    )
+    measured = stored.get("latency_ms") if latency is None else latency
+    return replace(costs, size_bytes=stored["size_bytes"], latency_ms=measured)
 
 
-def _measured(model: keras.Model, options: SearchOptions) -> dict[str, Any]:
+def _measured(model: keras.Model, timing: bool) -> dict[str, Any]:
     from compress.exporting.litert import export_litert
 
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "untrained.tflite"
         export_litert(_with_distinct_weights(model), path)
         found: dict[str, Any] = {"size_bytes": path.stat().st_size}
-        if options.needs("latency_ms"):
+        if timing:
             how = LatencyOptions(threads=1, precision=LATENCY_PRECISION, budget=LATENCY_SECONDS)
             found["latency_ms"] = measure_latency({"model": path}, how)["model"].median_ms
     return found

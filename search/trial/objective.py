@@ -24,6 +24,7 @@ from search.samplers import NOTE_ATTR
 from search.trial import optimizers
 from search.trial.costs import find_costs, over_limit, report_excess, report_preferences
 from search.trial.early_stopping import Following
+from search.trial.part_times import latency_of
 from search.trial.seen import others
 from search.trial.weight_inheritance import inherit, nearest
 
@@ -105,7 +106,9 @@ def evaluate(
     if first is not None:
         return _written(folder, repeat_of(first, candidate))
     on_progress(f"{name}: counting", 0.0)
-    costs = find_costs(model, plan.search, folder)
+    latency = latency_of(plan.search, folder)
+    known = None if latency is None else latency(candidate.choices)
+    costs = find_costs(model, plan.search, folder, known)
     candidate = replace(
         candidate,
         macs=costs.macs,
@@ -113,6 +116,7 @@ def evaluate(
         size_bytes=costs.size_bytes,
         latency_ms=costs.latency_ms,
         unsupported=costs.unsupported,
+        estimated=costs.estimated,
     )
     reason = over_limit(costs, plan.search)
     if reason:

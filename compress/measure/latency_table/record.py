@@ -104,6 +104,14 @@ class LatencyTable(Record):
         """Returns those of some keys that the table lacks, each once."""
         return [key for key in dict.fromkeys(keys) if key not in self._by_key]
 
+    def only(self, keys: Iterable[CallKey]) -> LatencyTable:
+        """Returns the table of some of its calls.
+
+        Raises:
+            InputError: It lacks one.
+        """
+        return replace(self, calls=tuple(self[key] for key in dict.fromkeys(keys)))
+
     @property
     def estimated(self) -> tuple[CallTime, ...]:
         """The calls whose times are estimates."""

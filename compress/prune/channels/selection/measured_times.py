@@ -5,9 +5,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from compress.core.errors import RunFailed
 from compress.core.progress import OnProgress, silent
@@ -31,6 +32,20 @@ NET_ERROR = 0.01
 SECONDS_A_NET = 2.0
 _CALLS = 0.7
 """Share of the work that is done when all calls are measured."""
+
+
+class Timed(NamedTuple):
+    """What was timed of a model: all that the times of its choices follow from.
+
+    Attributes:
+        table: Single calls.
+        kept: Removable units kept in each group by some nets, (nets, groups); all by the last.
+        whole: Their times as whole files in ms, (nets,).
+    """
+
+    table: LatencyTable
+    kept: Counts
+    whole: npt.NDArray[np.float64]
 
 
 def measured_times(
@@ -72,8 +87,40 @@ def measured_times(
         RunFailed: No call could be measured, or no whole net could be converted.
         MissingDependency: The runtime is not installed.
     """
-    told = on_progress or silent
     calls = TimedCalls(coupling, allowed, blocks, most=most)
+    found = timed(
+        calls, coupling, allowed, convert, runtime=runtime, format=format, threads=threads,
+        known=known, error=error, budget=budget, seed=seed, on_progress=on_progress,
+    )  # fmt: skip
+    return calls.times(found.table).calibrated(found.kept, found.whole), found.table
+
+
+def timed(
+    calls: TimedCalls,
+    coupling: Coupling,
+    allowed: Allowed,
+    convert: Convert,
+    *,
+    runtime: str = "litert",
+    format: str = "float32",
+    threads: int = 1,
+    known: LatencyTable | None = None,
+    error: float = ERROR,
+    budget: float | None = None,
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
+) -> Timed:
+    """Times calls that are not known yet, and some whole nets; see `measured_times`.
+
+    Args:
+        calls: Of the model.
+        coupling, allowed, convert, runtime, format, threads, known, error, budget, seed,
+            on_progress: See there.
+
+    Raises:
+        InputError, RunFailed, MissingDependency: Likewise.
+    """
+    told = on_progress or silent
     models = calls.models()
     table = known
     if missing := models if known is None else {key: models[key] for key in known.missing(models)}:
@@ -90,7 +137,7 @@ def measured_times(
         seed=seed,
     )  # fmt: skip
     told("measured", 1.0)
-    return calls.times(table).calibrated(kept, whole), table
+    return Timed(table, kept, whole)
 
 
 def some_choices(allowed: Allowed, count: int, seed: int) -> Counts:
