@@ -119,7 +119,7 @@ class Host(Protocol):
         ...
 
     def cpu_name(self) -> str:
-        """Returns the processor's name; empty: not known."""
+        """Returns the processor's name, which tells generations apart; empty: not known."""
         ...
 
     def governor(self) -> str:

@@ -175,10 +175,18 @@ def cores() -> int:
 
 def cpu_name() -> str:
     """See `Host.cpu_name`."""
+    fields: dict[str, str] = {}
     for line in _lines(_PROC / "cpuinfo"):
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return ""
+        name, colon, value = line.partition(":")
+        if not colon:
+            break  # the next processor begins
+        fields[name.strip()] = value.strip()
+    name = fields.get("model name", "")
+    family, model = fields.get("cpu family"), fields.get("model")
+    # clouds say "AMD EPYC" of generations that differ twofold: times of one are not another's
+    if name and not any(letter.isdigit() for letter in name) and family and model:
+        return f"{name} (family {family}, model {model})"
+    return name
 
 
 def governor() -> str:

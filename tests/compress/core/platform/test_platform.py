@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from compress.core.errors import InputError
-from compress.core.platform import CHOICE, NAMES, Host, host
+from compress.core.platform import CHOICE, NAMES, Host, host, linux
 from compress.core.processes import ProcessEnded, ProcessOverdue, Server
 from compress.exporting import conversions
 from compress.exporting.conversions import ConversionFailed, convert
@@ -303,3 +303,21 @@ def test_both_know_what_lies_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path
         for place in in_memory:
             assert way.in_memory(place)
         assert not way.in_memory(Path("/proc"))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("AMD EPYC", "AMD EPYC (family 26, model 2)"),
+        ("AMD EPYC 7B13 64-Core Processor", "AMD EPYC 7B13 64-Core Processor"),
+    ],
+)
+def test_a_name_that_many_processors_share_gets_their_family(
+    name: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = f"processor\t: 0\ncpu family\t: 26\nmodel\t\t: 2\nmodel name\t: {name}\nflags\t: a b\n"
+    (tmp_path / "cpuinfo").write_text(f"{one}\n{one.replace('26', '25')}\n")
+    monkeypatch.setattr(linux, "_PROC", tmp_path)
+    assert linux.cpu_name() == told
+    (tmp_path / "cpuinfo").write_text("Processor: ARMv8\n")
+    assert linux.cpu_name() == ""
