@@ -1,13 +1,9 @@
-"""LSTMs as one operation of LiteRT's instead of a loop of small ones, with the same results.
-
-Keras 3 writes an LSTM as a loop; each step then calls some ten operations, and the calls cost more
-than what is computed unless the layer is wide. LiteRT has one operation for the whole sequence
-(UNIDIRECTIONAL_SEQUENCE_LSTM), which its converter puts in for a function that says so.
+"""LSTMs as LiteRT's operation for a whole sequence, with the same results for every example.
 
 That operation keeps its state from one run to the next: the second example would begin where the
 first one ended, unless whoever runs the file resets it, which nobody does. So the sequence gets
-one step more, before the first. In it all gates are shut: a feature that is 1 there and 0 in
-all other steps has weights that outweigh whatever the state and the bias can add. Behind it the
+one step more, before the first. In it all gates are shut: a feature that is set there, and 0 in
+all other steps, has weights that outweigh whatever the state and the bias can add. Behind it the
 state is zero, as Keras begins. Only a NaN outlasts it: whoever feeds one makes the interpreter
 anew.
 """
@@ -15,14 +11,13 @@ anew.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.model.internals import layers_inside
+from compress.exporting.recurrent import Held, Weights, has_recurrent, lstm_of, recurrent_as
 
 if TYPE_CHECKING:
     import keras
@@ -37,39 +32,18 @@ MOST = 1e4
 """Of the feature that shuts the gates: half floats end at 65,504."""
 
 
-@contextmanager
-def fused_lstms(model: keras.Model) -> Iterator[None]:
+def fused_lstms(model: keras.Model) -> AbstractContextManager[None]:
     """Lets the LSTMs of a model become one operation each, while it is traced for LiteRT.
 
-    Those that LiteRT's operation does not compute stay loops: other activations, masks, states
-    that are handed over or kept, sequences of unknown length.
-
     Args:
-        model: Any model; layers inside others (Bidirectional) are looked into.
+        model: See `compress.exporting.recurrent.recurrent_as`.
     """
-    import keras
-
-    layers = [
-        layer
-        for layer in layers_inside(model)
-        if type(layer) is keras.layers.LSTM and _is_plain(layer)
-    ]
-    for layer in layers:
-        layer.call = _fused_call(layer, layer.call)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.call
+    return recurrent_as(model, {"LSTM": _fused})
 
 
 def has_lstms(model: keras.Model) -> bool:
     """Tells whether `fused_lstms` would do anything to a model."""
-    import keras
-
-    return any(
-        type(layer) is keras.layers.LSTM and _is_plain(layer) for layer in layers_inside(model)
-    )
+    return has_recurrent(model, "LSTM")
 
 
 class Shutting(NamedTuple):
@@ -114,80 +88,41 @@ def shutting(kernel: Array, recurrent: Array, bias: Array) -> Shutting:
     return Shutting(value, weights.reshape(1, -1))
 
 
-def _is_plain(layer: Any) -> bool:
-    """Tells whether LiteRT's operation computes what a layer does."""
-    import keras
+def _fused(sequences: Any, weights: Held) -> tuple[Any, Any]:
+    """See `compress.exporting.recurrent.Computed`."""
+    import tensorflow as tf
 
-    return bool(
-        layer.activation is keras.activations.tanh
-        and layer.recurrent_activation is keras.activations.sigmoid
-        and layer.built
-        and not layer.return_state
-        and not layer.stateful
-    )
-
-
-def _fused_call(layer: Any, own: Any) -> Any:
-    cell = layer.cell
-    kernel, recurrent = (np.asarray(v) for v in (cell.kernel, cell.recurrent_kernel))
-    bias = np.asarray(cell.bias) if layer.use_bias else np.zeros(kernel.shape[1], np.float32)
+    kernel, recurrent, bias = weights.values
     shut = shutting(kernel, recurrent, bias)
-    units = len(recurrent)
-
-    def call(
-        sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False
-    ) -> Any:
-        import tensorflow as tf
-
-        known = None not in tuple(sequences.shape)
-        if initial_state is not None or mask is not None or training or not known:
-            return own(sequences, initial_state=initial_state, mask=mask, training=training)
-        count, _, features = sequences.shape
-        if layer.go_backwards:
-            sequences = tf.reverse(sequences, [1])
-        first = np.zeros((count, 1, features + 1), np.float32)
-        first[..., -1] = shut.value
-        zeros = tf.zeros([count, units])
-        last, outputs, *_ = _standing_for_lstm()(
-            tf.concat([first, tf.pad(sequences, [[0, 0], [0, 0], [0, 1]])], axis=1),
-            zeros,
-            zeros,
-            tf.constant(np.concatenate([kernel, shut.weights])),
-            tf.constant(recurrent),
-            tf.constant(bias),
-        )
-        return outputs[:, 1:] if layer.return_sequences else last
-
-    return call
+    count, _, features = sequences.shape
+    first = np.zeros((count, 1, features + 1), np.float32)
+    first[..., -1] = shut.value
+    zeros = tf.zeros([count, len(recurrent)])
+    last, outputs, *_ = _taken_for_lstm()(
+        tf.concat([first, tf.pad(sequences, [[0, 0], [0, 0], [0, 1]])], axis=1),
+        zeros,
+        zeros,
+        tf.constant(np.concatenate([kernel, shut.weights])),
+        tf.constant(recurrent),
+        tf.constant(bias),
+    )
+    return last, outputs[:, 1:]
 
 
-def _standing_for_lstm() -> Any:
-    """Returns a function that the converter takes for Keras 2's LSTM, which it knows.
+def _taken_for_lstm() -> Any:
+    """Returns a function that LiteRT's converter takes for Keras 2's LSTM, which it knows.
 
     It looks at the attributes and the arguments and puts its operation there, whatever the
-    function computes: what it does compute here is the same, for whoever else runs it.
+    function computes. What it does compute here is the same, but for the states that it is given
+    and returns, which are zeros and nobody's.
     """
     import tensorflow as tf
 
     def lstm(
         sequences: Any, hidden: Any, state: Any, kernel: Any, recurrent: Any, bias: Any
     ) -> tuple[Any, ...]:
-        count, length, _ = sequences.shape
-
-        def step(place: Any, hidden: Any, state: Any, made: Any) -> tuple[Any, ...]:
-            gates = sequences[:, place] @ kernel + hidden @ recurrent + bias
-            taken, kept, new, given = tf.split(gates, 4, axis=1)
-            state = tf.sigmoid(kept) * state + tf.sigmoid(taken) * tf.tanh(new)
-            hidden = tf.sigmoid(given) * tf.tanh(state)
-            return place + 1, hidden, state, made.write(place, hidden)
-
-        made = tf.TensorArray(tf.float32, length)
-        _, hidden, state, made = tf.while_loop(
-            lambda place, *_: place < length, step, (0, hidden, state, made)
-        )
-        outputs = tf.transpose(made.stack(), [1, 0, 2])
-        outputs.set_shape([count, length, recurrent.shape[0]])
-        return hidden, outputs, hidden, state, tf.constant(1.0)
+        last, outputs = lstm_of(sequences, Weights(kernel, recurrent, bias))
+        return last, outputs, hidden, state, tf.constant(1.0)
 
     return tf.function(
         lstm,

@@ -6,6 +6,8 @@ See `compress.exporting.side_by_side`; tf2onnx takes seconds for each conversion
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +16,16 @@ import numpy as np
 from compress.core.requirements import FORMATS, require_packages
 from compress.exporting.conversions import convert
 from compress.exporting.onnx import quantize_onnx
+from compress.exporting.recurrent import LOOPS, recurrent_as
 from compress.exporting.side_by_side import EXAMPLES, each_converted, traced_graph
+from compress.model.copies import float32_model
 from compress.model.internals import prepare_tf2onnx
 
 if TYPE_CHECKING:
     import keras
+
+LOWERED = "_lower_using_switch_merge"
+"""Attribute of TensorFlow's loops: they become the operations that its version 1 had for them."""
 
 
 def onnx_files(models: Sequence[keras.Model], folder: Path, kind: str = "onnx") -> list[Path | str]:
@@ -44,7 +51,11 @@ def onnx_files(models: Sequence[keras.Model], folder: Path, kind: str = "onnx") 
 def _joined(models: list[Any], folder: Path, kind: str) -> list[bytes]:
     """Converts all models as one graph, and returns the parts of it."""
     graph, path, whole = folder / "joined.pb", folder / "joined.onnx", folder / "joined-int8.onnx"
-    inputs, outputs = traced_graph(models, graph)
+    models = [float32_model(model) for model in models]
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(recurrent_as(model, LOOPS))
+        inputs, outputs = traced_graph(models, graph)
     try:
         convert(
             "onnx_graph", graph=str(graph), path=str(path), inputs=list(inputs), outputs=outputs
@@ -92,6 +103,10 @@ def convert_onnx_graph(graph: str, path: str, inputs: list[str], outputs: list[s
     prepare_tf2onnx()
     definition = tf.compat.v1.GraphDef()
     definition.ParseFromString(Path(graph).read_bytes())
+    # as loops of old they would not be recognized
+    for node in chain(definition.node, *(item.node_def for item in definition.library.function)):
+        if LOWERED in node.attr:
+            node.attr[LOWERED].b = False
     tf2onnx.convert.from_graph_def(
         definition,
         input_names=[f"{name}:0" for name in inputs],

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from compress.core.errors import InputError, RunFailed
 from compress.core.native_output import captured_stderr, quiet_logger
 from compress.exporting.fused_lstm import fused_lstms, has_lstms
+from compress.exporting.recurrent import LOOPS, recurrent_as
 from compress.model.copies import float32_model, with_indices
 from compress.model.inference import inference_alone
 from compress.model.internals import layers_inside
@@ -147,7 +148,7 @@ class Traced(Convertible):
     def saved_plain(self) -> Path:
         """Returns the folder of a SavedModel of plain operations; see `Convertible`."""
         if "plain" not in self._made:
-            with _plain_operations(self._float32):
+            with _plain_operations(self._float32), recurrent_as(self._float32, LOOPS):
                 self._made["plain"] = self._export("plain")
         return self._made["plain"]
 

@@ -40,7 +40,8 @@ def models() -> list[Any]:
         keras.Model(x, attended),
         keras.Model(grouped, layers.Dropout(0.5)(y)),
         keras.Model(split, [layers.Dense(2)(split), layers.Dense(3)(split)]),
-        keras.Model(sequence, layers.LSTM(5)(sequence)),  # a loop: it has subgraphs of its own
+        keras.Model(sequence, layers.GRU(5)(sequence)),  # a loop: it has subgraphs of its own
+        keras.Model(sequence, layers.LSTM(5)(sequence)),
     ]
 
 

@@ -1,4 +1,4 @@
-"""LSTMs as LiteRT's own operation: Keras's outputs, and every example begins anew."""
+"""Recurrent layers as one operation of LiteRT and ONNX: Keras's outputs, every example anew."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import pytest
 
 from compress.exporting.fused_lstm import MOST, SHUT, shutting
 from compress.exporting.litert import export_litert, plain_file
+from compress.exporting.onnx import export_onnx
 from compress.exporting.side_by_side import litert_files
+from compress.exporting.side_by_side_onnx import onnx_files
 from compress.exporting.traced import Traced
 from compress.measure.quality import run_all
 from compress.measure.runtimes import session_for
@@ -141,6 +143,52 @@ def test_the_model_is_as_it_was(tmp_path: Path) -> None:
     assert not any("call" in vars(layer) for layer in model.layers)
     with Traced(model) as traced:
         assert operations(plain_file(traced))["WHILE"] == 2
+
+
+ONNX: dict[str, tuple[Callable[[], keras.Model], str, int]] = {
+    "last": (lambda: net(keras.layers.LSTM(4)), "LSTM", 1),
+    "two": (two, "LSTM", 2),
+    "backwards": (lambda: net(keras.layers.LSTM(4, go_backwards=True)), "LSTM", 1),
+    # one operation computes both directions
+    "both ways": (lambda: net(keras.layers.Bidirectional(keras.layers.LSTM(4))), "LSTM", 1),
+    "no bias": (lambda: net(keras.layers.LSTM(4, use_bias=False)), "LSTM", 1),
+    "gru": (
+        lambda: net(keras.layers.GRU(4, return_sequences=True), keras.layers.GRU(3)), "GRU", 2,
+    ),
+    "gru, no bias": (lambda: net(keras.layers.GRU(4, use_bias=False)), "GRU", 1),
+}  # fmt: skip
+
+
+def nodes(path: Path) -> Counter[str]:
+    import onnx
+
+    return Counter(node.op_type for node in onnx.load(path).graph.node)
+
+
+@pytest.mark.parametrize("name", ONNX)
+def test_onnx_has_one_operation_a_layer(name: str, tmp_path: Path) -> None:
+    make, kind, layers = ONNX[name]
+    model, path, x = make(), tmp_path / "m.onnx", examples()
+    export_onnx(model, path)
+    assert (nodes(path)[kind], nodes(path)["Loop"]) == (layers, 0)
+    np.testing.assert_allclose(ran(path, x), model.predict(x, verbose=0), atol=1e-5)
+
+
+def test_onnx_of_several_files_in_one_conversion_too(tmp_path: Path) -> None:
+    models, x = [make() for make, _, _ in ONNX.values()], examples(5)
+    for model, path, (_, kind, _) in zip(
+        models, onnx_files(models, tmp_path), ONNX.values(), strict=True
+    ):
+        assert isinstance(path, Path), path
+        assert nodes(path)[kind]
+        np.testing.assert_allclose(ran(path, x), model.predict(x, verbose=0), atol=1e-5)
+
+
+def test_a_gru_that_resets_before_the_matrix_stays_a_loop(tmp_path: Path) -> None:
+    model, path, x = net(keras.layers.GRU(4, reset_after=False)), tmp_path / "m.onnx", examples(5)
+    export_onnx(model, path)
+    assert nodes(path)["Loop"] == 1
+    np.testing.assert_allclose(ran(path, x), model.predict(x, verbose=0), atol=1e-5)
 
 
 class TestShutting:
