@@ -105,7 +105,7 @@ class Subnetworks:
 
     def needed(self, found: Timed) -> Timed:
         """Returns what was timed without the calls of other models."""
-        return found._replace(table=found.table.only(self._calls.models()))
+        return Timed(found.table.only(self._calls.models()), found.kept, found.whole)
 
     def times(self, found: Timed) -> TimeModel:
         """Returns how the time of sub-networks follows from their widths.
