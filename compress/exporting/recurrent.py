@@ -80,7 +80,12 @@ def recurrent_as(model: keras.Model, made: Mapping[str, Computed]) -> Iterator[N
         model: Any model; layers inside others (Bidirectional) are looked into.
         made: How, by the name of Keras's class: "LSTM", "GRU".
     """
-    layers = [(layer, made[kind]) for layer, kind in _plain(model) if kind in made]
+    layers = [
+        (layer, made[kind])
+        for layer, kind in _plain(model)
+        # one that several models share is changed once
+        if kind in made and "call" not in vars(layer)
+    ]
     for layer, computed in layers:
         layer.call = _call(layer, layer.call, computed)
     try:

@@ -137,6 +137,13 @@ def test_what_the_operation_does_not_compute_stays_a_loop(name: str, tmp_path: P
     np.testing.assert_allclose(ran(path, x), model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
 
 
+def test_a_layer_may_be_of_several_models(tmp_path: Path) -> None:
+    model = two()
+    paths = litert_files([model, model], tmp_path)
+    assert [operations(path)[FUSED] for path in paths if isinstance(path, Path)] == [2, 2]
+    assert not any("call" in vars(layer) for layer in model.layers)
+
+
 def test_the_model_is_as_it_was(tmp_path: Path) -> None:
     model = two()
     export_litert(model, tmp_path / "m.tflite")
