@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[np.float32]
 
-FUSED = ("float32", "float16", "dynamic", "sparse")
-"""Formats in which it is exact: of int8 the weights that shut the gates would widen the range."""
+FUSED = ("float32", "float16", "dynamic")
+"""Formats that have it: in int8 the weights that shut the gates would widen the range, and its
+sparse weights are not stored as such."""
 SHUT = 40.0
 """A gate at minus this lets 4e-18 pass."""
 MOST = 1e4
