@@ -15,8 +15,8 @@ All begin with the net in benchmarks/nets (Fashion-MNIST), but those that are tr
 
 Each net becomes a float32 and an int8 file by the same exporter; accuracies are those of the files,
 validation data choose, test data are read once a file. All files of a seed are timed together. A
-file of `shrink` is held against each of the others: the best on validation data of those that take
-no more time. Files lie in runs/benchmarks/shrink_peers until their seed is timed.
+file of `shrink` is held against each of the others: the best on validation data of those of the same
+format that take no more time. Files lie in runs/benchmarks/shrink_peers until their seed is timed.
 """
 
 from __future__ import annotations
@@ -280,18 +280,26 @@ def points(result: Mapping[str, Any]) -> dict[int, dict[str, dict[str, float]]]:
     return found
 
 
-def best_of_ours(files: Mapping[str, Mapping[str, float]], time: float) -> str | None:
-    """Returns the file of `shrink` that is best on validation data among those as fast."""
+def best_of_ours(files: Mapping[str, Mapping[str, float]], name: str) -> str | None:
+    """Returns the file of `shrink` that is best on validation data among those as fast.
+
+    Args:
+        files: Of a seed.
+        name: Of the file that it is held against; ours is of the same format.
+    """
+    time, format = files[name]["time"], name.rpartition(", ")[2]
     ours = {
         name: item["val"]
         for name, item in files.items()
-        if name.startswith("shrink, ") and item["time"] <= TIE * time
+        if name.startswith("shrink, ")
+        and name.endswith(f".{format}")
+        and item["time"] <= TIE * time
     }
     return max(ours, key=lambda name: ours[name]) if ours else None
 
 
 def equal(result: dict[str, Any]) -> str | None:
-    """Each file of the others beside the best of ours that takes no more time."""
+    """Each file of the others beside the best of ours, of its format, that takes no more time."""
     by_seed = points(result)
     if not by_seed:
         return None
@@ -305,7 +313,7 @@ def equal(result: dict[str, Any]) -> str | None:
             pairs = [
                 (files[name]["test"], files[best])
                 for files in by_seed.values()
-                if name in files and (best := best_of_ours(files, files[name]["time"]))
+                if name in files and (best := best_of_ours(files, name))
             ]
             _, share, format = name.rsplit(", ", 2)
             if name == DENSE:
