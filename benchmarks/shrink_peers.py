@@ -15,7 +15,7 @@ All begin with the net in benchmarks/nets (Fashion-MNIST), but those that are tr
 
 Each net becomes a float32 and an int8 file by the same exporter; accuracies are those of the files,
 validation data choose, test data are read once a file. All files of a seed are timed together. A
-file of `shrink` is held against each of the others: the best on validation data of those of the same
+file of `shrink` is held against each of the others: the best on validation data of those of its
 format that take no more time. Files lie in runs/benchmarks/shrink_peers until their seed is timed.
 """
 
