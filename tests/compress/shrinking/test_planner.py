@@ -15,6 +15,7 @@ import pytest
 from compress.core.errors import FeasibleError, ParetuneError, TrainingDiverged
 from compress.plan.fields import from_flat
 from compress.plan.shrink import ShrinkPlan
+from compress.shrinking import longer
 from compress.shrinking.goals import Bar
 from compress.shrinking.net import REPAIRED, TRAINED, Net
 from compress.shrinking.pace import Pace
@@ -102,7 +103,8 @@ class Shop:
         assert epochs is not None
         self.epochs[net.name] = epochs
         # four times as long: half of what is lost
-        quality = 0.9 - (0.9 - net.best("accuracy")) / (8 if net.name.endswith("-longer") else 4)
+        longer = {"400epochs": 2.0, "1600epochs": 4.0}.get(net.name.rpartition("-")[2], 1.0)
+        quality = 0.9 - (0.9 - net.best("accuracy")) / (4 * longer)
         val = {kind: {"accuracy": quality} for kind in net.formats}
         self.clock[0] += 10.0 * epochs
         self.made[net.name] = replace(
@@ -160,6 +162,10 @@ def test_what_repair_leaves_far_outside_the_bar_is_not_trained() -> None:
 
 
 class TestLonger:
+    @pytest.fixture(autouse=True)
+    def patient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(longer, "SECONDS", 1e6)
+
     def made(self, loss: float, **flat: Any) -> tuple[Planner, Shop, list[Net]]:
         # ten steps an epoch: a hundred epochs are the recipe's thousand steps
         given = {"latency": "0.5x", "max_drop": 0.5, "epochs": None, "batch_size": 100}
@@ -169,22 +175,43 @@ class TestLonger:
     def test_the_best_net_is_trained_anew_where_none_is_good_enough(self) -> None:
         # repair loses 4 points, training leaves 1, four times as long 0.5
         made, shop, nets = self.made(4.0)
-        name = "m-latency0_5x-float32-longer"
+        name = "m-latency0_5x-float32-400epochs"
         assert [net.name for net in nets][2:] == [name]
         assert shop.epochs == {
             "m-latency0_5x-float32": 100, "m-latency0_5x-int8": 100, name: 400
         }  # fmt: skip
         assert nets[-1].best("accuracy") == pytest.approx(0.895)
         assert made.notes == [
-            "m-latency0_5x-float32 lost 1.00 points of validation accuracy after 100 epochs, where "
-            "0.5 may be lost; trained anew for 400 it loses 0.50"
+            "m-latency0_5x-float32 loses 1.00 points of validation accuracy after 100 epochs, "
+            "where 0.5 may be lost; trained anew for 400 it loses 0.50"
+        ]
+
+    def test_and_again_while_it_helps(self) -> None:
+        # 6 points, 1.5, 0.75, 0.375
+        made, shop, nets = self.made(6.0)
+        assert list(shop.epochs.values()) == [100, 100, 400, 1600]
+        assert [net.name for net in nets][2:] == ["m-latency0_5x-float32-1600epochs"]
+        assert nets[-1].best("accuracy") == pytest.approx(0.9 - 0.00375)
+        assert len(made.notes) == 2
+
+    def test_what_would_take_long_is_left_to_the_user(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # ten seconds an epoch, and twenty before
+        monkeypatch.setattr(longer, "SECONDS", 4 * 1020.0 - 1)
+        made, _, nets = self.made(4.0)
+        assert len(nets) == 2
+        assert made.notes == [
+            "m-latency0_5x-float32 loses 1.00 points of validation accuracy after 100 epochs, "
+            "where 0.5 may be lost; more may bring it there, which would take about 68 min "
+            "(estimated): --epochs 400"
         ]
 
     @pytest.mark.parametrize(
         ("loss", "flat"),
         [
             (2.0, {}),  # good enough
-            (12.1, {}),  # more than 4 x 0.5 + 1 points are lost after training
+            (12.1, {}),  # far from it: not trained at all
             (4.0, {"epochs": 100}),  # the user says how long
             (4.0, {"no_train": True}),
         ],
@@ -192,13 +219,13 @@ class TestLonger:
     def test_not_where_it_need_not_or_could_not(self, loss: float, flat: dict[str, Any]) -> None:
         _, shop, nets = self.made(loss, **flat)
         assert len(nets) == 2
-        assert not any(name.endswith("-longer") for name in shop.epochs)
+        assert not any(name.endswith("epochs") for name in shop.epochs)
 
     def test_a_net_that_longer_training_makes_no_better_is_left_out(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def worse(self: Shop, net: Net, epochs: int | None = None) -> Net:
-            quality = 0.88 if net.name.endswith("-longer") else 0.89
+            quality = 0.88 if net.name.endswith("epochs") else 0.89
             val = {kind: {"accuracy": quality} for kind in net.formats}
             return replace(net, stage=TRAINED, epochs=epochs or 0, val=val)
 
@@ -213,14 +240,14 @@ class TestLonger:
         own = Shop.trained
 
         def fails(self: Shop, net: Net, epochs: int | None = None) -> Net:
-            if net.name.endswith("-longer"):
+            if net.name.endswith("epochs"):
                 raise TrainingDiverged("it diverged")
             return own(self, net, epochs)
 
         monkeypatch.setattr(Shop, "trained", fails)
         made, _, nets = self.made(4.0)
         assert len(nets) == 2
-        assert "could not be trained for longer: it diverged" in made.notes[0]
+        assert "could not be trained for 400 epochs: it diverged" in made.notes[0]
 
 
 def test_no_training_where_none_is_asked_for() -> None:
