@@ -54,7 +54,7 @@ class Benchmark:
         peers: Names in `PEERS`.
         resumable: Whether `measure` can go on from a part.
         grows: Options that may differ when it goes on.
-        anywhere: Whether another processor may go on: no time is shown.
+        anywhere: Whether another processor may go on: no time is shown, or each row is one's own.
         picture: Draws a result.
         seeds: Where no option says; or what says it of the options.
     """

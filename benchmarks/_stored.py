@@ -188,7 +188,8 @@ def resume(
         settings: The options of this run.
         seeds: Of this run.
         grows: Options that may differ: they ask for more of the same.
-        anywhere: Another processor may go on: what is measured is no time.
+        anywhere: Another processor may go on: what is measured is no time, or each row is of one
+            processor alone.
 
     Raises:
         InputError: The file is not the benchmark's, or was made with other settings or on

@@ -7,7 +7,8 @@ Each run is `shrink(net, data, <goal>)` with no other option but the seed. The f
 then timed against the net's own float32 file by `paretune bench`, three times, each in a process
 of its own; the median of the three ratios is held against the goal. Only the first goal is run with
 every seed. Nets: ResNet-20 from benchmarks/nets, families of repair_nets.py, and of any_model.py
-those whose inputs or outputs are several. A front's figures are those of all its files.
+those whose inputs or outputs are several. A front's figures are those of all its files. Shares of a
+time are of the machine that ran the row.
 """
 
 from __future__ import annotations
@@ -223,7 +224,7 @@ def fronts(result: dict[str, Any]) -> str | None:
 
 BENCHMARK = Benchmark(
     "shrink_goals", __doc__, run, {"goals": goals, "fronts": fronts}, arguments, resumable=True,
-    grows=("seeds", "nets", "goals"),
+    grows=("seeds", "nets", "goals"), anywhere=True,
 )  # fmt: skip
 
 
