@@ -22,7 +22,8 @@ SPREAD = 1.12
 """Between what holds a quality and what does not: nearer ones are not told apart."""
 MOST_TRIED = 5
 FAR = 10.0
-"""A net that repair alone leaves so many times further off than allowed is not trained,"""
+"""A net that repair alone leaves so many times further off than allowed is not trained (but the
+best of those that come to a cost, which one of them must be),"""
 POINTS = 5.0
 """and so many points more: what repair leaves, training takes back to a fourth or less."""
 
@@ -85,7 +86,7 @@ class Planner:
             raise errors[0]
         # the most promising first: the time may not do for all
         found.sort(key=lambda net: -net.best(self.bar.metric))
-        found = self.trained(found)
+        found = self.trained(found, nearest=True)
         found += trained_longer(self, found)
         return [*found, *varied(self, found, label, formats if apart else formats[:1])]
 
@@ -153,26 +154,38 @@ class Planner:
         steps = max(1, len(data.train) // plan.finetune.batch_size)
         return 0 if plan.goal.no_train else plan.finetune.epochs_for(steps)
 
-    def trained(self, nets: Sequence[Net]) -> list[Net]:
+    def trained(self, nets: Sequence[Net], *, nearest: bool = False) -> list[Net]:
         """Trains nets as far as they are worth it and the time allows it.
+
+        Args:
+            nets: Repaired.
+            nearest: The first is trained however far it is: what comes to the costs goes out, good
+                enough or not.
 
         Raises:
             ParetuneError: One could not be trained; the others have been.
         """
-        found = self.tried(nets)
+        found = self.tried(nets, nearest=nearest)
         for item in found:
             if isinstance(item, ParetuneError):
                 raise item
         return [item for item in found if isinstance(item, Net)]
 
-    def tried(self, nets: Sequence[Net]) -> list[Net | ParetuneError]:
-        """Trains nets, as many at a time as there are places; see `trained`.
+    def tried(self, nets: Sequence[Net], *, nearest: bool = False) -> list[Net | ParetuneError]:
+        """Trains nets, as many at a time as there are places.
+
+        Args:
+            nets, nearest: See `trained`.
 
         Returns:
             For each the net at its last stage, or why it could not be trained.
         """
         found: list[Net | ParetuneError] = list(nets)
-        waiting = [place for place, net in enumerate(nets) if self._worth_training(net)]
+        waiting = [
+            place
+            for place, net in enumerate(nets)
+            if self._worth_training(net, anyway=nearest and place == 0)
+        ]
         # without a budget nothing is learnt of a training that the next one needs
         step = self.shop.places if self.pace.budget is not None else max(1, len(waiting))
         for start in range(0, len(waiting), step):
@@ -190,10 +203,11 @@ class Planner:
                     self.pace.learn(before.share, item.epochs, item.seconds - before.seconds)
         return found
 
-    def _worth_training(self, net: Net) -> bool:
+    def _worth_training(self, net: Net, anyway: bool) -> bool:
         if net.stage == TRAINED or self.epochs == 0 or net.whole:
             return False
-        if reason := self._hopeless(net):
+        reason = "" if anyway else self._hopeless(net)
+        if reason:
             self.notes.append(f"{net.name} was not trained: {reason}")
         return not reason
 
