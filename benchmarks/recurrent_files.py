@@ -24,6 +24,7 @@ import numpy as np
 
 from benchmarks._common import Benchmark, table
 from benchmarks._stored import Stored
+from compress.core.errors import InputError
 from compress.exporting.litert import write_litert
 from compress.exporting.onnx import write_onnx
 from compress.exporting.traced import Traced
@@ -78,6 +79,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
     x = x.astype(np.float32)
     nets = {(kind, widths): net(kind, widths) for kind in KINDS for widths in WIDTHS}
     rows: list[dict[str, Any]] = []
+    refused: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         for runtime, (suffix, write) in RUNTIMES.items():
             files: dict[str, Path] = {}
@@ -89,24 +91,32 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
                     path = Path(folder) / f"{runtime} {name}{suffix}"
                     with traced_as(model) as traced:
                         write(traced, path)
-                    got = run_all(KNOWN[runtime].prepare(path, 1), x)
+                    try:
+                        got = run_all(KNOWN[runtime].prepare(path, 1), x)
+                    except InputError as error:
+                        refused[f"{runtime} {name}"] = str(error).replace(folder, "...")
+                        continue
                     files[name], worst[name] = path, float(np.abs(got - wanted).max())
+            loops = {name: name.rpartition(" ")[0] + " loop" for name in files}
             found = measure_latency(
                 files, LatencyOptions(precision=0.01, budget=given.budget), runtime=runtime,
-                baselines={name: name.rpartition(" ")[0] + " loop" for name in files},
+                baselines={name: loop if loop in files else name for name, loop in loops.items()},
             )  # fmt: skip
             for (kind, widths), model in nets.items():
                 start = f"{kind} {widths[0]}-{widths[1]}"
-                loop, one = found[f"{start} loop"], found[f"{start} one"]
+                loop, one = found.get(f"{start} loop"), found[f"{start} one"]
                 rows.append({
                     "runtime": KNOWN[runtime].describe(), "kind": kind, "widths": widths,
-                    "params": model.count_params(), "loop_ms": loop.median_ms,
-                    "one_ms": one.median_ms, "ratio": one.ratio, "ratio_low": one.ratio_low,
-                    "ratio_high": one.ratio_high, "loop_error": worst[f"{start} loop"],
+                    "params": model.count_params(), "one_ms": one.median_ms,
                     "one_error": worst[f"{start} one"],
-                    "bytes": [files[f"{start} {way}"].stat().st_size for way in ("loop", "one")],
+                    "one_bytes": files[f"{start} one"].stat().st_size,
+                    **({} if loop is None else {
+                        "loop_ms": loop.median_ms, "ratio": one.ratio, "ratio_low": one.ratio_low,
+                        "ratio_high": one.ratio_high, "loop_error": worst[f"{start} loop"],
+                        "loop_bytes": files[f"{start} loop"].stat().st_size,
+                    }),
                 })  # fmt: skip
-            stored.save(rows=rows)
+            stored.save(rows=rows, refused=refused)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,10 +129,13 @@ def times(result: dict[str, Any]) -> str:
     rows = [
         [
             row["runtime"], f"{row['kind']} {' and '.join(map(str, row['widths']))}",
-            f"{row['params']:,}", f"{1000 * row['loop_ms']:.0f} us",
+            f"{row['params']:,}",
+            f"{1000 * row['loop_ms']:.0f} us" if "loop_ms" in row else "cannot be run",
             f"{1000 * row['one_ms']:.0f} us",
-            f"{row['ratio']:.2f}x [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]",
-            f"{row['bytes'][0] / 1000:.0f} -> {row['bytes'][1] / 1000:.0f} kB",
+            f"{row['ratio']:.2f}x [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
+            if "ratio" in row else "",
+            f"{row['loop_bytes'] / 1000:.0f} -> {row['one_bytes'] / 1000:.0f} kB"
+            if "loop_bytes" in row else f"{row['one_bytes'] / 1000:.0f} kB",
             f"{row['one_error']:.0e}",
         ]
         for row in result["rows"]

@@ -28,7 +28,7 @@ import numpy as np
 
 from benchmarks._common import Benchmark, Mean, seed_list, table
 from benchmarks._stored import ROOT, Stored
-from compress.core.errors import unknown_name
+from compress.core.errors import FeasibleError, unknown_name
 
 GOALS: dict[str, dict[str, Any]] = {
     "half": {"latency": "0.5x", "max_drop": 0.5},
@@ -85,15 +85,22 @@ def net_of(name: str) -> Given:
 
 
 def reached(name: str, goal: str, seed: int) -> dict[str, Any]:
-    """Shrinks a net to a goal, and times the file that is shipped again."""
+    """Shrinks a net to a goal, and times the file that is shipped again.
+
+    Returns:
+        What came of it; "refused" alone where no choice comes to the goal.
+    """
     from compress import shrink
 
     given = net_of(name)
     with tempfile.TemporaryDirectory() as folder:
-        result = shrink(
-            given.model, given.data, seed=seed, out=Path(folder) / "out", **given.parts,
-            **GOALS[goal],
-        )  # fmt: skip
+        try:
+            result = shrink(
+                given.model, given.data, seed=seed, out=Path(folder) / "out", **given.parts,
+                **GOALS[goal],
+            )  # fmt: skip
+        except FeasibleError as error:
+            return {"refused": str(error)}
         rows = {row.artifact.id: row for row in result.report.rows}
         chosen = rows[result.outcome.chosen].artifact
         (dense,) = (
@@ -170,7 +177,9 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
                 if key in runs:
                     continue
                 runs[key] = reached(name, goal, seed)
-                print(key, "; ".join(runs[key]["outcome"]["lines"]), flush=True)
+                made = runs[key]
+                told = made.get("refused") or "; ".join(made["outcome"]["lines"])
+                print(key, told, flush=True)
                 stored.save()
 
 
@@ -188,11 +197,17 @@ def goals(result: dict[str, Any]) -> str | None:
             found = [row for key, row in result["runs"].items() if key.startswith(start)]
             if not found or goal == "front":
                 continue
+            words = ", ".join(f"{key} {value}" for key, value in asked.items())
+            if refused := [row["refused"] for row in found if "refused" in row]:
+                told = refused[0].partition("Received: ")[2].partition(", where")[0]
+                rows.append([name, words, f"refused: {told}", *[""] * 6])
+                found = [row for row in found if "refused" not in row]
+                if not found:
+                    continue
             left = [again(row) for row in found]
             drop = Mean.of([row["dense"]["test"] - row["small"]["test"] for row in found])
             rows.append([
-                name, ", ".join(f"{key} {value}" for key, value in asked.items()),
-                f"{sum(row['outcome']['met'] for row in found)} of {len(found)}",
+                name, words, f"{sum(row['outcome']['met'] for row in found)} of {len(found)}",
                 ", ".join(f"{value:.3f}x" for value in left),
                 f"{np.median([row['small']['bytes'] for row in found]) / 1000:.0f} kB",
                 f"{np.median([row['small']['macs'] / row['dense']['macs'] for row in found]):.2f}x",
@@ -208,7 +223,7 @@ def fronts(result: dict[str, Any]) -> str | None:
     """All files of a front: what is left of time, bytes and MACs, and of quality."""
     rows = []
     for key, run_ in result["runs"].items():
-        if ", front, " not in key:
+        if ", front, " not in key or "refused" in run_:
             continue
         dense = run_["dense"]
         for file in sorted(run_["files"], key=lambda item: -(item["ratio"] or 0)):
