@@ -44,6 +44,18 @@ CALL_ERROR, CALL_SECONDS = 0.05, 60.0
 """Timing of calls ends at this relative error, or after so long: files put estimates right."""
 
 
+class OutOfReach(FeasibleError):
+    """No choice comes to a goal.
+
+    Attributes:
+        used: What the nearest one takes, as a share of the goal: above 1.
+    """
+
+    def __init__(self, message: str, used: float) -> None:
+        super().__init__(message)
+        self.used = used
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A choice whose file meets the goals.
@@ -229,9 +241,10 @@ class Fitter:
             for key in missed
         )
         options = self.plan.channels
-        return FeasibleError(
+        return OutOfReach(
             f"A {format} file must be able to meet the goal. Received: at least {each}, where "
             f"every layer is thinned as far as min_kept={options.min_kept:g} and multiples of "
             f"{ladder(options)[-1]} let it. Ask for more, lower min_kept or round_to, or name "
-            "other formats."
+            "other formats.",
+            max(costs[key] / goal for key, goal in goals.items()),
         )

@@ -83,7 +83,8 @@ class Planner:
                 errors.append(error)
                 self.notes.append(str(error))
         if not found:
-            raise errors[0]
+            # the format that comes nearest tells what can be had
+            raise min(errors, key=lambda error: getattr(error, "used", float("inf")))
         # the most promising first: the time may not do for all
         found.sort(key=lambda net: -net.best(self.bar.metric))
         found = self.trained(found, nearest=True)

@@ -16,6 +16,7 @@ from compress.core.errors import FeasibleError, ParetuneError, TrainingDiverged
 from compress.plan.fields import from_flat
 from compress.plan.shrink import ShrinkPlan
 from compress.shrinking import longer
+from compress.shrinking.fitting import OutOfReach
 from compress.shrinking.goals import Bar
 from compress.shrinking.net import REPAIRED, TRAINED, Net
 from compress.shrinking.pace import Pace
@@ -148,6 +149,18 @@ def test_a_goal_of_no_format_is_an_error_before_training() -> None:
     with pytest.raises(FeasibleError, match="too little"):
         made.run()
     assert not shop.epochs
+
+
+def test_of_formats_that_do_not_come_to_a_goal_the_nearest_tells_what_can_be_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none(_: Shop, name: str, format: str, *__: Any) -> Net:
+        raise OutOfReach(f"a {format} file", {"float32": 1.7, "int8": 1.2}[format])
+
+    monkeypatch.setattr(Shop, "net", none)
+    made, _ = planner({"latency": "0.1x"}, {"latency": 0.2}, None, lambda _: 2.0)
+    with pytest.raises(FeasibleError, match="a int8 file"):
+        made.run()
 
 
 def test_what_repair_leaves_far_outside_the_bar_is_not_trained() -> None:
