@@ -14,7 +14,7 @@ Files = Mapping[str, Mapping[str, float]]
 
 COLOURS = ("#0072b2", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#000000")
 """Okabe and Ito's, which readers who see few colours can tell apart."""
-TICKS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1)
+TICKS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.07, 0.05, 0.035)
 MARKS = ("o", "s", "D", "^", "v", "*")
 
 
@@ -43,12 +43,17 @@ def drawn(ways: Mapping[str, Sequence[Files]]) -> Figure:
         for files in seeds if place == 0 else ():
             axes.plot(*_front(list(files.values())), color=colour, linewidth=1)
     axes.set_xscale("log")
-    axes.set_xticks(TICKS, [f"{tick:g}x" for tick in TICKS])
+    least = axes.get_xlim()[0]
+    ticks = [tick for tick in TICKS if tick >= least]
+    axes.set_xticks(ticks, [f"{tick:g}x" for tick in ticks])
     axes.minorticks_off()
     axes.set_xlabel("time left, of the dense float32 file's (measured); hollow: int8")
     axes.set_ylabel("test accuracy, %")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", fontsize="small")
+    # beside the axes: marks may be anywhere in them
+    axes.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, fontsize="small", frameon=False
+    )
     return figure
 
 
