@@ -116,7 +116,11 @@ def reached(name: str, goal: str, seed: int) -> dict[str, Any]:
         (record,) = result.report.compressed
         return {
             # notes name the model's file: not where it lies on this machine
-            "outcome": json.loads(json.dumps(result.outcome.to_json()).replace(f"{ROOT}/", "")),
+            "outcome": json.loads(
+                json.dumps(result.outcome.to_json())
+                .replace(f"{ROOT}/", "")
+                .replace(f"{result.folder}/", "")
+            ),
             "quality": quality,
             "seconds": record.seconds,
             "dense": _facts(dense, quality),
