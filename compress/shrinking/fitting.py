@@ -244,8 +244,8 @@ class Fitter:
         article = "An" if format[0] in "aeio" else "A"
         return OutOfReach(
             f"{article} {format} file must be able to meet the goal. Received: at least {each}, "
-            f"where every layer is thinned as far as min_kept={options.min_kept:g} and multiples of "
-            f"{ladder(options)[-1]} let it. Ask for more, lower min_kept or round_to, or name "
+            f"where every layer is thinned as far as min_kept={options.min_kept:g} and multiples "
+            f"of {ladder(options)[-1]} let it. Ask for more, lower min_kept or round_to, or name "
             "other formats.",
             max(costs[key] / goal for key, goal in goals.items()),
         )
