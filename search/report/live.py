@@ -33,9 +33,7 @@ _COSTS = (
     ("size_bytes", "File", "counted: bytes of its float32 .tflite file", "~s", " B"),
     ("latency_ms", "Latency", "measured: median of that file on LiteRT, one thread", "~s", " ms"),
 )
-ESTIMATED = (
-    "estimated from times of single layers; the front's files, compressed, are measured (below)"
-)
+ESTIMATED = "estimated from times of single layers, measured before the search"
 
 
 def candidate_points(report: SearchReport) -> Points:
