@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from compress.exporting.recurrent import Held, Weights, has_recurrent, lstm_of, recurrent_as
+from compress.exporting.recurrent import LayerWeights, Weights, has_recurrent, lstm_of, recurrent_as
 
 if TYPE_CHECKING:
     import keras
@@ -89,7 +89,7 @@ def shutting(kernel: Array, recurrent: Array, bias: Array) -> Shutting:
     return Shutting(value, weights.reshape(1, -1))
 
 
-def _fused(sequences: Any, weights: Held) -> tuple[Any, Any]:
+def _fused(sequences: Any, weights: LayerWeights) -> tuple[Any, Any]:
     """See `compress.exporting.recurrent.Computed`."""
     import tensorflow as tf
 

@@ -34,7 +34,7 @@ class Weights(NamedTuple):
     bias: Any
 
 
-class Held:
+class LayerWeights:
     """The weights of a layer, in both forms.
 
     Args:
@@ -65,7 +65,7 @@ class Held:
         return Weights(kernel, recurrent, read(np.zeros((2, size) if gru else size, np.float32)))
 
 
-Computed = Callable[[Any, Held], tuple[Any, Any]]
+Computed = Callable[[Any, LayerWeights], tuple[Any, Any]]
 """(sequences (n, steps, features), weights) -> last output (n, units), all (n, steps, units)."""
 
 
@@ -100,7 +100,7 @@ def has_recurrent(model: keras.Model, kind: str) -> bool:
     return any(found == kind for _, found in _plain(model))
 
 
-def lstm_loop(sequences: Any, weights: Held) -> tuple[Any, Any]:
+def lstm_loop(sequences: Any, weights: LayerWeights) -> tuple[Any, Any]:
     """Computes an LSTM; see `Computed`."""
     # from outside the loop: constants in it would not be found
     return lstm_of(sequences, weights.traced())
@@ -108,6 +108,9 @@ def lstm_loop(sequences: Any, weights: Held) -> tuple[Any, Any]:
 
 def lstm_of(sequences: Any, weights: Weights) -> tuple[Any, Any]:
     """Computes an LSTM of tensors, gates in the order of Keras: input, forget, cell, output.
+
+    Shapes:
+        sequences: (n, steps, features), all known. Returns (n, units) and (n, steps, units).
 
     Reference:
         Hochreiter & Schmidhuber 1997, "Long Short-Term Memory"; the forget gate of Gers et al.
@@ -127,7 +130,7 @@ def lstm_of(sequences: Any, weights: Weights) -> tuple[Any, Any]:
     return _loop(sequences, step, recurrent.shape[0], states=2)
 
 
-def gru_loop(sequences: Any, weights: Held) -> tuple[Any, Any]:
+def gru_loop(sequences: Any, weights: LayerWeights) -> tuple[Any, Any]:
     """Computes a GRU whose reset gate comes behind the matrix, as Keras's default does.
 
     See `Computed`. Gates in the order of Keras: update, reset, new.
@@ -196,7 +199,7 @@ def _plain(model: keras.Model) -> Iterator[tuple[Any, str]]:
 
 
 def _call(layer: Any, own: Any, computed: Computed) -> Any:
-    weights = Held(layer)
+    weights = LayerWeights(layer)
 
     def call(
         sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.core.errors import FeasibleError
-from compress.measure.latency_table.cache import keep_table, kept_table
 from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels.coupling.blocks import blocks_of
 from compress.prune.channels.criteria import Context, named
@@ -17,8 +16,9 @@ from compress.prune.channels.selection.allowed import allowed_for, ladder
 from compress.prune.channels.selection.chooser import Chooser
 from compress.prune.channels.selection.chosen import Selection
 from compress.prune.channels.selection.costs import CostModel
-from compress.prune.channels.selection.measured_times import measured_times
+from compress.prune.channels.selection.measured_times import timed_here
 from compress.prune.channels.selection.solver import TOLERANCE
+from compress.prune.channels.selection.timed_calls import TimedCalls
 from compress.prune.channels.selection.times import TimeModel
 from compress.prune.channels.surgery import sliced_model
 from compress.run.directory import LOG
@@ -40,8 +40,6 @@ NEAR = 0.03
 AIM = 0.99
 """Share of a goal that a choice aims at once its estimate is known to be right: times spread."""
 ROUNDS = 5
-CALL_ERROR, CALL_SECONDS = 0.05, 60.0
-"""Timing of calls ends at this relative error, or after so long: files put estimates right."""
 
 
 class OutOfReach(FeasibleError):
@@ -115,24 +113,18 @@ class Fitter:
                 found["latency"] = time_model(device, self.plan, self.coupling, format)
             elif goals.latency is not None or not goals.costs:
                 self.work.progress(f"timing layers, {format}", 0.0)
-                threads = self.plan.latency.threads
-                known = kept_table(self.meter.runtime, format, threads)
-                times, table = measured_times(
+                calls = TimedCalls(self.coupling, allowed, blocks)
+                times = timed_here(
+                    calls,
                     self.coupling,
                     allowed,
                     convert_for(format),
-                    blocks,
                     runtime=self.meter.runtime,
                     format=format,
-                    threads=threads,
-                    known=known,
-                    error=CALL_ERROR,
-                    budget=CALL_SECONDS,
+                    threads=self.plan.latency.threads,
                     seed=seed,
                     on_progress=self.work.progress,
-                )
-                if table is not known:
-                    keep_table(table)
+                ).times(calls)
                 for text in times.estimated:
                     LOG.info("note: time of %s", text)
                 found["latency"] = times

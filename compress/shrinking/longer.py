@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from compress.core.errors import ParetuneError
-from compress.run.directory import LOG
 from compress.shrinking.net import TRAINED, Net
 
 if TYPE_CHECKING:
@@ -47,8 +46,10 @@ def trained_longer(planner: Planner, nets: Sequence[Net]) -> list[Net]:
     spent = best.seconds  # its choice and repair too: an estimate from above
     while not bar.holds(best.best(bar.metric)):
         lost = bar.drop(best.best(bar.metric))
-        wanted = f"{best.name} loses {lost:.2f} points of validation {bar.metric} after "
-        wanted += f"{best.epochs} epochs, where {allowed:.3g} may be lost"
+        wanted = (
+            f"{best.name} loses {lost:.2f} points of validation {bar.metric} after {best.epochs} "
+            f"epochs, where {allowed:.3g} may be lost"
+        )
         if lost > NEAR * allowed + POINTS:
             break
         if TIMES * spent > SECONDS:
@@ -77,7 +78,6 @@ def _again(planner: Planner, net: Net, epochs: int) -> Net | None:
         return again
     (found,) = planner.shop.all_trained([(again, epochs)])
     if isinstance(found, ParetuneError):
-        LOG.info("note: %s: %s", again.name, found)
         planner.notes.append(f"{net.name} could not be trained for {epochs} epochs: {found}")
         return None
     return found

@@ -14,7 +14,7 @@ from compress.prune.channels.coupling.groups import Coupling, Group, Mask
 from compress.prune.channels.criteria import CRITERIA, Context
 from compress.prune.channels.selection.allowed import allowed_for
 from compress.prune.channels.selection.costs import CostModel
-from compress.prune.channels.selection.measured_times import Timed, timed
+from compress.prune.channels.selection.measured_times import Timed, timed_here
 from compress.prune.channels.selection.ranks import keep_best
 from compress.prune.channels.selection.solver import Allowed, Counts
 from compress.prune.channels.selection.timed_calls import TimedCalls
@@ -24,7 +24,7 @@ from compress.prune.channels.surgery import KeptIndices, kept_indices, sliced_mo
 if TYPE_CHECKING:
     import keras
 
-    from compress.measure.latency_table import LatencyTable
+    from compress.measure.latency_table.measuring import Convert
 
 SHARES = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 MAX_WIDTHS = 24
@@ -94,17 +94,17 @@ class Subnetworks:
         """Returns milliseconds of what `cut` builds, estimated from what was timed."""
         return float(times(self._kept(shares)))
 
-    def timed(self, known: LatencyTable | None, **how: Any) -> Timed:
+    def timed(self, convert: Convert, **how: Any) -> Timed:
         """Times the model's calls at widths that may be chosen, and some whole sub-networks.
 
         Args:
-            known: See `compress.prune.channels.selection.measured_times.timed`.
+            convert: See `compress.prune.channels.selection.measured_times.timed_here`.
             **how: Likewise.
-        """
-        return timed(self._calls, self.coupling, self._allowed, known=known, **how)
 
-    def needed(self, found: Timed) -> Timed:
-        """Returns what was timed without the calls of other models."""
+        Returns:
+            What was timed, without the calls of other models that are known.
+        """
+        found = timed_here(self._calls, self.coupling, self._allowed, convert, **how)
         return Timed(found.table.only(self._calls.models()), found.kept, found.whole)
 
     def times(self, found: Timed) -> TimeModel:
@@ -113,7 +113,7 @@ class Subnetworks:
         Raises:
             InputError: Calls of this model were not timed.
         """
-        return self._calls.times(found.table).calibrated(found.kept, found.whole)
+        return found.times(self._calls)
 
     @cached_property
     def _calls(self) -> TimedCalls:

@@ -34,8 +34,6 @@ FEW_EXAMPLES = 256
 the same order (seven sub-networks of a ResNet-20, 3,000 validation images of Fashion-MNIST)."""
 RUNTIME, FORMAT, THREADS = "litert", "float32", 1
 """What a search's latency is of."""
-ERROR, SECONDS = 0.05, 60.0
-"""Timing of calls ends at this relative error, or after so long."""
 BATCHES = 8
 """Batches of training examples that re-estimate statistics where these are too few."""
 
@@ -143,16 +141,11 @@ class Around(DeclaredSpace):
             RunFailed: No call could be timed, or no whole net could be converted.
         """
         from compress.exporting.side_by_side import litert_files
-        from compress.measure.latency_table.cache import keep_table, kept_table
 
-        known, parts = kept_table(RUNTIME, FORMAT, THREADS), self._subnetworks()
-        found = parts.timed(
-            known, convert=litert_files, runtime=RUNTIME, format=FORMAT, threads=THREADS,
-            error=ERROR, budget=SECONDS, on_progress=on_progress,
+        return self._subnetworks().timed(
+            litert_files, runtime=RUNTIME, format=FORMAT, threads=THREADS, seed=0,
+            on_progress=on_progress,
         )  # fmt: skip
-        if found.table is not known:
-            keep_table(found.table)
-        return parts.needed(found)
 
     def latency(self, found: Timed) -> Callable[[Chosen], float]:
         """Returns what estimates the milliseconds of complete choices, nothing built.

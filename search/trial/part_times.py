@@ -24,8 +24,8 @@ from search.folder.directory import SearchFolder
 from search.plan import SearchOptions
 from search.spaces import Around
 
-ESTIMATED = "latency_ms"
-"""What is no measurement, as records name it."""
+COST = "latency_ms"
+"""What is estimated, as records name it."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def measure_parts(options: SearchOptions, folder: SearchFolder, on_progress: OnP
 
 def takes_times(options: SearchOptions) -> bool:
     """Tells whether latencies of candidates follow from times of a model's parts."""
-    return isinstance(options.made_space, Around) and options.needs(ESTIMATED)
+    return isinstance(options.made_space, Around) and options.needs(COST)
 
 
 def latency_of(

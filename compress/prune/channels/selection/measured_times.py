@@ -14,6 +14,7 @@ from compress.core.errors import RunFailed
 from compress.core.progress import OnProgress, silent
 from compress.measure.latency import Entry, time_entries
 from compress.measure.latency_table import LatencyTable, measure_calls
+from compress.measure.latency_table.cache import keep_table, kept_table
 from compress.measure.latency_table.interpolation import MOST
 from compress.measure.latency_table.measuring import ERROR, Convert
 from compress.prune.channels.selection.solver import Allowed, Counts
@@ -30,6 +31,8 @@ NETS = 8
 """Whole nets beside the calls: what they tell has three unknowns."""
 NET_ERROR = 0.01
 SECONDS_A_NET = 2.0
+HERE_ERROR, HERE_SECONDS = 0.05, 60.0
+"""Timing of calls ends at this relative error, or after so long, where files put times right."""
 _CALLS = 0.7
 """Share of the work that is done when all calls are measured."""
 
@@ -46,6 +49,17 @@ class Timed(NamedTuple):
     table: LatencyTable
     kept: Counts
     whole: npt.NDArray[np.float64]
+
+    def times(self, calls: TimedCalls) -> TimeModel:
+        """Returns how a model's time follows from its widths and blocks.
+
+        Args:
+            calls: Of the model.
+
+        Raises:
+            InputError: One of them was not timed.
+        """
+        return calls.times(self.table).calibrated(self.kept, self.whole)
 
 
 def measured_times(
@@ -92,7 +106,7 @@ def measured_times(
         calls, coupling, allowed, convert, runtime=runtime, format=format, threads=threads,
         known=known, error=error, budget=budget, seed=seed, on_progress=on_progress,
     )  # fmt: skip
-    return calls.times(found.table).calibrated(found.kept, found.whole), found.table
+    return found.times(calls), found.table
 
 
 def timed(
@@ -138,6 +152,38 @@ def timed(
     )  # fmt: skip
     told("measured", 1.0)
     return Timed(table, kept, whole)
+
+
+def timed_here(
+    calls: TimedCalls,
+    coupling: Coupling,
+    allowed: Allowed,
+    convert: Convert,
+    *,
+    runtime: str,
+    format: str,
+    threads: int,
+    seed: int,
+    on_progress: OnProgress,
+) -> Timed:
+    """Times a model on this machine as its own commands do: calls that any timed are read.
+
+    Errors of a call are larger than `timed` leaves them by itself, for files put estimates right.
+
+    Args:
+        calls, coupling, allowed, convert, runtime, format, threads, seed, on_progress: See `timed`.
+
+    Raises:
+        InputError, RunFailed, MissingDependency: Likewise.
+    """
+    known = kept_table(runtime, format, threads)
+    found = timed(
+        calls, coupling, allowed, convert, runtime=runtime, format=format, threads=threads,
+        known=known, error=HERE_ERROR, budget=HERE_SECONDS, seed=seed, on_progress=on_progress,
+    )  # fmt: skip
+    if found.table is not known:
+        keep_table(found.table)
+    return found
 
 
 def some_choices(allowed: Allowed, count: int, seed: int) -> Counts:
