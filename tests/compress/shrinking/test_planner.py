@@ -3,124 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from compress.core.errors import FeasibleError, ParetuneError, TrainingDiverged
-from compress.plan.fields import from_flat
-from compress.plan.shrink import ShrinkPlan
-from compress.shrinking import longer
+from compress.core.errors import FeasibleError, TrainingDiverged
 from compress.shrinking.fitting import OutOfReach
-from compress.shrinking.goals import Bar
 from compress.shrinking.net import REPAIRED, TRAINED, Net
 from compress.shrinking.pace import Pace
 from compress.shrinking.planner import FRONT, Planner
-from compress.shrinking.variations import RECIPE, Sampler, Variation
+from compress.shrinking.variations import Sampler, Variation
 from compress.shrinking.varying import BEHIND, FINISHING
 from compress.shrinking.workshop import Workshop
-
-
-class Shop:
-    """Nets whose quality follows from the share of the time: 0.9 - loss(share), less by training.
-
-    Args:
-        plan: Of the goal.
-        loss: Points that repair leaves, by share.
-        least: Shares below are not feasible.
-        examples: For validation.
-    """
-
-    def __init__(
-        self, plan: ShrinkPlan, loss: Any, least: float = 0.0, examples: int = 10**6
-    ) -> None:
-        self.plan, self.loss, self.least = plan, loss, least
-        data = SimpleNamespace(train=range(1000), val=range(examples))
-        self.case: Any = SimpleNamespace(name="m", work=SimpleNamespace(data=data))
-        val = {"float32": {"accuracy": 0.9}, "int8": {"accuracy": 0.89}}
-        times = {"float32": 2.0, "int8": 1.0}
-        self.meter: Any = SimpleNamespace(
-            dense=SimpleNamespace(first="float32", ms=2.0, val=val, times=times)
-        )
-        self.asked: list[tuple[str, str]] = []
-        self.variations: dict[str, Variation] = {}
-        self.made: dict[str, Net] = {}
-        self.folder: Any = SimpleNamespace(read_net=self.made.get)
-        self.clock = [0.0]
-        self.epochs: dict[str, int] = {}
-        self.places, self.batches = 1, list[tuple[str, ...]]()
-
-    def net(
-        self, name: str, format: str, goals: Mapping[str, float], formats: tuple[str, ...],
-        variation: Variation = RECIPE,
-    ) -> Net:  # fmt: skip
-        self.asked.append((name, format))
-        if name in self.made:
-            return self.made[name]
-        self.clock[0] += 20.0
-        share = goals["latency"] / 2.0
-        if share < self.least:
-            raise FeasibleError(f"{share} is too little")
-        lost = self.loss(share)
-        if variation != RECIPE:
-            self.variations[name] = variation
-            # a power of the damages of 1.5 is the best, and half a point better than 1
-            lost += 2.0 * abs(np.log(variation.temperature / 1.5)) - 0.8109
-        quality = 0.9 - lost / 100
-        val = {kind: {"accuracy": quality} for kind in formats}
-        self.made[name] = Net(
-            name, format, formats, dict(goals), dict(goals), 1, 1, share, False, (), 1, REPAIRED,
-            val, val, seconds=20.0, variation={} if variation == RECIPE else variation.to_json(),
-        )  # fmt: skip
-        return self.made[name]
-
-    def repaired_again(self, net: Net, name: str) -> Net:
-        again = replace(net, name=name, stage=REPAIRED, val=net.repaired)
-        return self.made.setdefault(name, again)
-
-    def whole(self, name: str, formats: tuple[str, ...]) -> Net:
-        val = {kind: {"accuracy": 0.9} for kind in formats}
-        return Net(name, formats[0], formats, {}, {}, 1, 1, 1.0, True, (), 0, REPAIRED, val, val)
-
-    def all_trained(self, wanted: Sequence[tuple[Net, int]]) -> list[Net | ParetuneError]:
-        self.batches.append(tuple(net.name for net, _ in wanted))
-        began, ends, found = self.clock[0], [self.clock[0]], list[Net | ParetuneError]()
-        for net, epochs in wanted:
-            self.clock[0] = began  # beside each other
-            try:
-                found.append(self.trained(net, epochs))
-            except TrainingDiverged as error:
-                found.append(error)
-            ends.append(self.clock[0])
-        self.clock[0] = max(ends)
-        return found
-
-    def trained(self, net: Net, epochs: int | None = None) -> Net:
-        assert epochs is not None
-        self.epochs[net.name] = epochs
-        # four times as long: half of what is lost
-        longer = {"400epochs": 2.0, "1600epochs": 4.0}.get(net.name.rpartition("-")[2], 1.0)
-        quality = 0.9 - (0.9 - net.best("accuracy")) / (4 * longer)
-        val = {kind: {"accuracy": quality} for kind in net.formats}
-        self.clock[0] += 10.0 * epochs
-        self.made[net.name] = replace(
-            net, stage=TRAINED, epochs=epochs, val=val, seconds=net.seconds + 10.0 * epochs
-        )
-        return self.made[net.name]
-
-
-def planner(
-    flat: dict[str, Any], limits: dict[str, float], floor: float | None, loss: Any, **more: Any
-) -> tuple[Planner, Shop]:
-    plan = from_flat(ShrinkPlan, {"batch_size": 100, "epochs": 3, **flat})
-    shop = Shop(plan, loss, more.pop("least", 0.0), more.pop("examples", 10**6))
-    pace = more.pop("pace", Pace(None))
-    return Planner(shop, limits, Bar("accuracy", 0.9, floor), pace), shop  # type: ignore[arg-type]
+from tests.compress.shrinking.pretended import Shop, planner
 
 
 def test_each_format_gets_a_net_of_its_own_for_a_time() -> None:
@@ -177,95 +75,6 @@ def test_what_repair_leaves_far_outside_the_bar_is_not_trained() -> None:
     made, shop = planner({"latency": "0.5x"}, {"latency": 1.0}, 0.89, lambda _: 14.9)
     made.run()
     assert len(shop.epochs) == 2
-
-
-class TestLonger:
-    @pytest.fixture(autouse=True)
-    def patient(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(longer, "SECONDS", 1e6)
-
-    def made(self, loss: float, **flat: Any) -> tuple[Planner, Shop, list[Net]]:
-        # ten steps an epoch: a hundred epochs are the recipe's thousand steps
-        given = {"latency": "0.5x", "max_drop": 0.5, "epochs": None, "batch_size": 100}
-        made, shop = planner({**given, **flat}, {"latency": 1.0}, 0.895, lambda _: loss)
-        return made, shop, made.run()
-
-    def test_the_best_net_is_trained_anew_where_none_is_good_enough(self) -> None:
-        # repair loses 4 points, training leaves 1, four times as long 0.5
-        made, shop, nets = self.made(4.0)
-        name = "m-latency0_5x-float32-400epochs"
-        assert [net.name for net in nets][2:] == [name]
-        assert shop.epochs == {
-            "m-latency0_5x-float32": 100, "m-latency0_5x-int8": 100, name: 400
-        }  # fmt: skip
-        assert nets[-1].best("accuracy") == pytest.approx(0.895)
-        assert made.notes == [
-            "m-latency0_5x-float32 loses 1.00 points of validation accuracy after 100 epochs, "
-            "where 0.5 may be lost; trained anew for 400 it loses 0.50"
-        ]
-
-    def test_and_again_while_it_helps(self) -> None:
-        # 6 points, 1.5, 0.75, 0.375
-        made, shop, nets = self.made(6.0)
-        assert list(shop.epochs.values()) == [100, 100, 400, 1600]
-        assert [net.name for net in nets][2:] == ["m-latency0_5x-float32-1600epochs"]
-        assert nets[-1].best("accuracy") == pytest.approx(0.9 - 0.00375)
-        assert len(made.notes) == 2
-
-    def test_what_would_take_long_is_left_to_the_user(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        # ten seconds an epoch, and twenty before
-        monkeypatch.setattr(longer, "SECONDS", 4 * 1020.0 - 1)
-        made, _, nets = self.made(4.0)
-        assert len(nets) == 2
-        assert made.notes == [
-            "m-latency0_5x-float32 loses 1.00 points of validation accuracy after 100 epochs, "
-            "where 0.5 may be lost; more may bring it there, which would take about 68 min "
-            "(estimated): --epochs 400"
-        ]
-
-    @pytest.mark.parametrize(
-        ("loss", "flat"),
-        [
-            (2.0, {}),  # good enough
-            (12.1, {}),  # 3.03 points: more than 4 x 0.5 + 1
-            (4.0, {"epochs": 100}),  # the user says how long
-            (4.0, {"no_train": True}),
-        ],
-    )
-    def test_not_where_it_need_not_or_could_not(self, loss: float, flat: dict[str, Any]) -> None:
-        _, shop, nets = self.made(loss, **flat)
-        assert len(nets) == 2
-        assert not any(name.endswith("epochs") for name in shop.epochs)
-
-    def test_a_net_that_longer_training_makes_no_better_is_left_out(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def worse(self: Shop, net: Net, epochs: int | None = None) -> Net:
-            quality = 0.88 if net.name.endswith("epochs") else 0.89
-            val = {kind: {"accuracy": quality} for kind in net.formats}
-            return replace(net, stage=TRAINED, epochs=epochs or 0, val=val)
-
-        monkeypatch.setattr(Shop, "trained", worse)
-        made, _, nets = self.made(4.0)
-        assert len(nets) == 2
-        assert "trained anew for 400 it loses 2.00" in made.notes[0]
-
-    def test_a_training_that_fails_leaves_the_recipes_nets(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        own = Shop.trained
-
-        def fails(self: Shop, net: Net, epochs: int | None = None) -> Net:
-            if net.name.endswith("epochs"):
-                raise TrainingDiverged("it diverged")
-            return own(self, net, epochs)
-
-        monkeypatch.setattr(Shop, "trained", fails)
-        made, _, nets = self.made(4.0)
-        assert len(nets) == 2
-        assert "could not be trained for 400 epochs: it diverged" in made.notes[0]
 
 
 def test_no_training_where_none_is_asked_for() -> None:

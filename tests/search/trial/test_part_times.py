@@ -22,6 +22,7 @@ from compress.prune.channels.selection.allowed import allowed_for
 from compress.prune.channels.selection.timed_calls import TimedCalls
 from search.folder.directory import SearchFolder
 from search.folder.records import COMPLETE, REJECTED
+from search.pipeline import run_search
 from search.plan import SearchPlan
 from search.spaces import Around
 from search.spaces._subnetworks import OPTIONS
@@ -150,3 +151,20 @@ def test_a_damaged_record_is_refused(space: Around, timings: list[int], tmp_path
     part_times.write_json(folder.part_times, {**record, "whole": [1.0]})
     with pytest.raises(InputError, match="as many nets"):
         latency_of(plan.search, folder)
+
+
+def test_a_search_times_its_model_before_its_workers_start(
+    space: Around, timings: list[int], digits: Dataset, tmp_path: Path
+) -> None:
+    report = run_search(
+        "digits", space=space.name, objectives=("accuracy", "latency_ms"), no_train=True, trials=3,
+        workers=1, final_models=0, normalize="unit", out=tmp_path / "run",
+    )  # fmt: skip
+    assert len(timings) == 1
+    assert len(report.candidates) == 3
+    # the worker is another process, where nothing is invented
+    for item in report.candidates:
+        model = space.assemble(item.choices, digits)
+        assert item.latency_ms == pytest.approx(by_its_calls(model))
+        assert item.estimated == ("latency_ms",)
+    assert "Latency, estimated" in (tmp_path / "run" / "report.html").read_text("utf-8")
