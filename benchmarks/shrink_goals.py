@@ -6,9 +6,9 @@
 Each run is `shrink(net, data, <goal>)` with no other option but the seed. The file that it ships is
 then timed against the net's own float32 file by `paretune bench`, three times, each in a process
 of its own; the median of the three ratios is held against the goal. Only the first goal is run with
-every seed. Nets: ResNet-20 from benchmarks/nets, families of repair_nets.py, and of any_model.py
-those whose inputs or outputs are several. A front's figures are those of all its files. Shares of a
-time are of the machine that ran the row.
+every seed. Nets: ResNet-20 from benchmarks/nets, MobileNetV2 at 64 x 64 pixels (mobilenet64.py),
+families of repair_nets.py, and of any_model.py those whose inputs or outputs are several. A front's
+figures are those of all its files. Shares of a time are of the machine that ran the row.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ FIRST = "half"
 """The goal that is run with every seed."""
 FAMILIES = ("mobilenet", "densenet", "lstm")
 SEVERAL = ("unet", "heads")
-NETS = ("resnet20", *FAMILIES, *SEVERAL)
+NETS = ("resnet20", "mobilenet64", *FAMILIES, *SEVERAL)
 BENCHES = 3
 
 
@@ -70,6 +70,10 @@ def net_of(name: str) -> Given:
     # data are split as the nets have learnt them, whatever the seed
     if name == "resnet20":
         return Given(ROOT / "benchmarks" / "nets" / "resnet20.keras", load_fashion(), {})
+    if name == "mobilenet64":
+        from benchmarks import mobilenet64
+
+        return Given(*mobilenet64.trained(), {})
     if name in FAMILIES:
         from benchmarks.repair_nets import trained
 
