@@ -3,12 +3,14 @@
     python -m benchmarks.quantize_nets [--nets separable,resnet20,...] [--seeds 0,1,2]
         [--epochs 2] [--resume FILE]
 
-Of each trained net (repair_nets.py, and the stored ResNet-20) five files are judged by the 10,000
+Of each trained net (repair_nets.py, and the stored ResNet-20) six files are judged by the 10,000
 test images: float32; int8 by TensorFlow's converter (200 examples calibrate it); int8 with our
-ranges and no training; the net trained on for two epochs in floats; and trained for two epochs as
-its file of whole numbers computes. Both trainings have the net itself as teacher, the same recipe
-and the same batches. A seed draws what calibrates and the order of the batches. The autoencoder is
-judged by the share of the inputs' variance that it explains.
+ranges and no training; the same of the net with its channels equalized; the net trained on for two
+epochs in floats; and trained for two epochs as its file of whole numbers computes. Both trainings
+have the net itself as teacher, the same recipe and the same batches. A seed draws what calibrates
+and the order of the batches. The autoencoder is judged by the share of the inputs' variance that it
+explains. Files of the first seed are timed against float32, those of a runtime together, on one
+thread.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,25 +26,28 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks._common import Benchmark, Mean, seed_list, table
+from benchmarks._latency import told_latency
+from benchmarks._quantized_files import WAYS, Files
 from benchmarks._stored import ROOT, Stored
 from benchmarks.repair_models import explained
 from benchmarks.repair_nets import RECIPES, trained
 from benchmarks.resnet20 import load_fashion
-from compress.core.device import Device, quiet_tensorflow, setup
+from compress.core.device import quiet_tensorflow
 from compress.core.errors import ParetuneError
 from compress.data import Dataset
 from compress.data.parts import Split
-from compress.plan import QuantizeOptions, TrainSettings
+from compress.plan import LatencyOptions
 
 NETS = ("separable", "resnet20", "mobilenet", "vit", "lstm", "autoencoder")
+BUDGET = 30.0
+"""Seconds of timing a net and runtime."""
 RESNET = ROOT / "benchmarks" / "nets" / "resnet20.keras"
-WAYS = {
-    "float32": "float32",
-    "int8": "int8, the converter's",
-    "calibrated": "int8, our ranges",
-    "float32-2": "float32 after two more epochs",
-    "int8-qat": "int8-qat after two epochs",
+TIMED = {
+    "litert": {"float32": "float32", "int8": "int8", "int8-qat": "int8-qat"},
+    "onnx": {"float32": "onnx", "int8": "onnx_int8", "int8-qat": "onnx_int8-qat"},
+    "openvino": {"float32": "onnx", "int8": "onnx_int8", "int8-qat": "onnx_int8-qat"},
 }
+"""By runtime, the format of each way."""
 
 
 def net_of(name: str) -> tuple[Any, bool]:
@@ -72,69 +76,56 @@ def judged(model: Any, path: Path, data: Dataset, labelled: bool) -> float:
     return explained(data.inputs("test"), made)
 
 
-def _tuned(model: Any, data: Dataset, epochs: int, seed: int, device: Device) -> Any:
-    """Trains a copy in floats, taught by the net itself."""
-    from compress.distillation import distill
-    from compress.model.copies import copy_model
-
-    student = copy_model(model)
-    recipe = TrainSettings(epochs=epochs, learning_rate=QuantizeOptions().learning_rate)
-    distill(student, model, data, finetune=recipe, device=device, seed=seed)
-    return student
-
-
-def files_of(
-    model: Any, data: Dataset, epochs: int, seed: int, device: Device, folder: Path
-) -> dict[str, Callable[[], Path]]:
-    """Returns what makes each file of a seed."""
-    from compress import export, quantize
-
-    def plain(kind: str, of: Any) -> Path:
-        return export(of, folder / f"{kind}.tflite", format=kind, data=data, seed=seed)[0].path
-
-    def whole(count: int) -> Path:
-        made = quantize(model, data, epochs=count, device=device, seed=seed)
-        return made.export(folder / f"whole{count}.tflite")[0].path
-
-    return {
-        "int8": lambda: plain("int8", model),
-        "calibrated": lambda: whole(0),
-        "float32-2": lambda: plain("float32", _tuned(model, data, epochs, seed, device)),
-        "int8-qat": lambda: whole(epochs),
-    }
-
-
 def examine(name: str, given: argparse.Namespace, stored: Stored, data: Dataset) -> None:
-    """Makes and judges the files of one net that are missing."""
-    from compress import export
-
+    """Makes, judges and times the files of one net that are missing."""
     model, labelled = net_of(name)
     data = data if labelled else returned(data)
-    device = setup("cpu")
     runs = stored.result.setdefault("runs", {})
+    stored.save(params={**stored.result.get("params", {}), name: model.count_params()})
     for seed in given.seeds:
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place)
-            makers = files_of(model, data, given.epochs, seed, device, folder)
-            if seed == given.seeds[0]:
-                makers["float32"] = lambda folder=folder: (
-                    export(model, folder / "f.tflite", format="float32", data=data)[0].path
-                )
-            for way, make in makers.items():
+        with tempfile.TemporaryDirectory() as folder:
+            files = Files(model, data, given.epochs, seed, Path(folder))
+            for way in WAYS:
                 key = f"{name}, {way}, seed {seed}"
-                if key in runs:
+                if key in runs or (way == "float32" and seed != given.seeds[0]):
                     continue
                 try:
-                    path = make()
+                    path = files.of(way)
                     runs[key] = {
                         "quality": judged(model, path, data, labelled),
                         "bytes": path.stat().st_size,
                     }
+                    if way == "equalized":
+                        runs[key]["notes"] = list(files.whole(way).notes)
                 except ParetuneError as error:
                     runs[key] = {"not run": str(error)}
                 print(key, json.dumps(runs[key]), flush=True)
-                stored.save(runs=runs, params={**stored.result.get("params", {}),
-                                               name: model.count_params()})  # fmt: skip
+                stored.save(runs=runs)
+            times = stored.result.setdefault("times", {})
+            if seed == given.seeds[0] and name not in times:
+                times[name] = {runtime: timed(files, runtime) for runtime in TIMED}
+                stored.save(times=times)
+
+
+def timed(files: Files, runtime: str) -> dict[str, Any]:
+    """Times the files of a runtime against float32; by way, the latency or why there is none."""
+    from compress.measure import measure_latency
+
+    found: dict[str, Any] = {}
+    paths: dict[str, Path] = {}
+    for way, format in TIMED[runtime].items():
+        try:
+            path = files.timed(format)
+            measure_latency({way: path}, LatencyOptions(budget=0.2), runtime=runtime)
+            paths[way] = path
+        except ParetuneError as error:
+            found[way] = {"not run": str(error).replace(f"{files.folder}/", "")}
+    if paths:
+        options = LatencyOptions(precision=0.01, budget=BUDGET)
+        made = measure_latency(paths, options, runtime=runtime)
+        found |= {way: latency.to_json() for way, latency in made.items()}
+    print(runtime, {way: item.get("median_ms") for way, item in found.items()}, flush=True)
+    return found
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -190,9 +181,29 @@ def sizes(result: dict[str, Any]) -> str:
     return table(["net", *WAYS.values()], rows)
 
 
+def times(result: dict[str, Any]) -> str | None:
+    """What the files of the first seed take, by runtime."""
+    rows = []
+    for name, runtimes in result.get("times", {}).items():
+        for found in runtimes.values():
+            cells = [cell for way in TIMED["litert"] for cell in _timed_cells(found[way], way)]
+            described = next((one["runtime"] for one in found.values() if "runtime" in one), "")
+            rows.append([name, described, *cells])
+    head = ["net", "runtime", "float32", "int8, the converter's", "faster", "int8-qat", "faster"]
+    return table(head, rows) if rows else None
+
+
+def _timed_cells(latency: dict[str, Any], way: str) -> list[str]:
+    if "not run" in latency:
+        made = [f"not run: {latency['not run'].split(':')[0].split('. ')[0]}", ""]
+    else:
+        made = told_latency(latency)
+    return made[:1] if way == "float32" else made
+
+
 BENCHMARK = Benchmark(
-    "quantize_nets", __doc__, run, {"qualities": qualities, "sizes": sizes}, arguments,
-    resumable=True, grows=("seeds", "nets"), anywhere=True,
+    "quantize_nets", __doc__, run, {"qualities": qualities, "sizes": sizes, "times": times},
+    arguments, resumable=True, grows=("seeds", "nets"), anywhere=True,
 )  # fmt: skip
 
 

@@ -34,6 +34,11 @@ class QuantizeOptions:
         512, "--qat-examples", "training examples that ranges begin with", least=1, most=1_000_000,
         why="a few hundred tell the ranges",
     )  # fmt: skip
+    equalize: bool = option(
+        False,
+        "--qat-equalize",
+        "scale channels first so that large and small ones use a grid alike; outputs stay",
+    )
     correct_biases: bool = option(
         False,
         "--qat-correct-biases",

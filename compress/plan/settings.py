@@ -423,6 +423,10 @@ class QuantizeSettings(TypedDict, total=False):
     examples: Count
     """training examples that ranges begin with. Default: 512."""
 
+    equalize: bool
+    """scale channels first so that large and small ones use a grid alike; outputs stay. Default:
+    False."""
+
     correct_biases: bool
     """shift biases by what rounding moved the means of channels, before any training. Default:
     False."""
@@ -706,6 +710,10 @@ class CompressModelSettings(TypedDict, total=False):
     qat_examples: Count
     """training examples that ranges begin with. Default: 512."""
 
+    qat_equalize: bool
+    """scale channels first so that large and small ones use a grid alike; outputs stay. Default:
+    False."""
+
     qat_correct_biases: bool
     """shift biases by what rounding moved the means of channels, before any training. Default:
     False."""
@@ -979,6 +987,10 @@ class ShrinkSettings(TypedDict, total=False):
 
     qat_examples: Count
     """training examples that ranges begin with. Default: 512."""
+
+    qat_equalize: bool
+    """scale channels first so that large and small ones use a grid alike; outputs stay. Default:
+    False."""
 
     qat_correct_biases: bool
     """shift biases by what rounding moved the means of channels, before any training. Default:

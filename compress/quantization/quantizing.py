@@ -118,8 +118,9 @@ def quantize(
         device: "auto", "cpu", "gpu", or from `compress.core.device.setup`.
         seed: Of the batch order, of what calibrates and of the split, at least 0.
         **settings: Fields of `QuantizeOptions` (epochs, learning_rate, calibration,
-            examples, correct_biases, learned_ranges), of `DistillOptions`, of `TrainSettings`
-            (optimizer, batch_size, ...), and how data by name or path are split and scaled.
+            examples, equalize, correct_biases, learned_ranges), of `DistillOptions`, of
+            `TrainSettings` (optimizer, batch_size, ...), and how data by name or path are split
+            and scaled.
 
     Shapes:
         x: (n, ...), as the model takes them, sizes known; y: see `as_dataset`.
@@ -190,6 +191,7 @@ class Quantizing:
         from compress.model.ports import listed
         from compress.quantization.calibration import calibrate
         from compress.quantization.correction import correct_biases
+        from compress.quantization.equalizing import equalize
         from compress.quantization.twin import twin_of
 
         check_shapes(dense, data)
@@ -197,7 +199,6 @@ class Quantizing:
         self.dense, self.data, self.options, self.seed = dense, data, options, seed
         sized = sized_model(float32_model(dense), sizes_for(dense, data.input_shapes))
         self.student = with_indices(copy_model(sized))
-        self.twin: Twin = twin_of(self.student, learned=options.learned_ranges)
         self.training: TrainResult | None = None
         self.notes: list[str] = []
         inputs = self._inputs = listed(self.student, drawn_inputs(data, options.examples, seed))
@@ -206,6 +207,9 @@ class Quantizing:
             if on_progress is not None:
                 on_progress("calibrating ranges", share)
 
+        if options.equalize:
+            self.notes.append(equalize(self.student, inputs, told).told())
+        self.twin: Twin = twin_of(self.student, learned=options.learned_ranges)
         calibrate(self.twin, inputs, options.calibration, told)
         if options.correct_biases:
             count = correct_biases(self.twin, inputs, told)

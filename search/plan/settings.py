@@ -266,6 +266,10 @@ class RunSettings(TypedDict, total=False):
     qat_examples: Count
     """training examples that ranges begin with. Default: 512."""
 
+    qat_equalize: bool
+    """scale channels first so that large and small ones use a grid alike; outputs stay. Default:
+    False."""
+
     qat_correct_biases: bool
     """shift biases by what rounding moved the means of channels, before any training. Default:
     False."""
