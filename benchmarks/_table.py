@@ -52,6 +52,7 @@ TABLE = (
     Entry("repair_cost", 70),
     Entry("quantize_speed", 5),
     Entry("quantize_nets", 150),
+    Entry("quantize_pruned", 40),
     Entry("quantize_mixed", 60),
     Entry("quantize_four_bits", 20),
     Entry("any_model", 120),

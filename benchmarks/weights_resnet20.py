@@ -82,9 +82,15 @@ class Variants:
             train(student, self.flipped, RECIPE, device=self.device, seed=seed, hooks=[pruner])
         return student, pruner.strip().sparsity
 
-    def theirs(self, options: WeightOptions, seed: int, folder: Path) -> tuple[Any, float]:
-        """Lets tfmot prune the same weights by the same schedule, and judges what comes out."""
-        from compress.model.copies import copy_model
+    def handed_over(self, options: WeightOptions, seed: int, folder: Path, **more: float) -> None:
+        """Writes what a peer in tf_keras begins with: weights, data, recipe, schedule.
+
+        Args:
+            options: Sparsity and times.
+            seed: Of the recipe.
+            folder: Of the files.
+            **more: Numbers of the recipe.
+        """
         from compress.prune.weights.schedules import planned, update_times
 
         steps = len(self.flipped.train) // RECIPE.batch_size
@@ -92,7 +98,7 @@ class Variants:
         record = {
             "schedule": schedule.get_config()["config"],
             "learning_rate": RECIPE.learning_rate, "batch": RECIPE.batch_size,
-            "seed": seed,
+            "seed": seed, **more,
         }  # fmt: skip
         (folder / "recipe.json").write_text(json.dumps(record), "utf-8")
         weights = {
@@ -103,6 +109,12 @@ class Variants:
         np.savez(folder / "weights.npz", **weights)
         inputs = self.flipped.preprocess(self.flipped.train.x)
         np.savez(folder / "data.npz", x=inputs, y=self.flipped.train.y)
+
+    def theirs(self, options: WeightOptions, seed: int, folder: Path) -> tuple[Any, float]:
+        """Lets tfmot prune the same weights by the same schedule, and judges what comes out."""
+        from compress.model.copies import copy_model
+
+        self.handed_over(options, seed, folder)
         subprocess.run([sys.executable, str(PEER), str(folder)], check=True)
         model = copy_model(self.dense)
         with np.load(folder / "pruned.npz") as stored:
