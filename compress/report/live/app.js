@@ -75,7 +75,7 @@ function start() {
 // The file that stands out, to begin with; of none the first.
 function bestOf() {
   const rows = data.sets[0].rows;
-  return rows.find((row) => row.tags.some((tag) => tag !== "on the front")) || rows[0];
+  return rows.find((row) => row.tags.some((tag) => !tag.endsWith(" front"))) || rows[0];
 }
 
 start();

@@ -35,6 +35,25 @@ function spread(rows, axis) {
   return known.length > 1 && Math.max(...known) / Math.min(...known) >= 4;
 }
 
+const PREFIXES = [[1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""], [1e-3, "m"], [1e-6, "\u00b5"], [1e-9, "n"]];
+
+function ticked(value, suffix) {
+  const [size, prefix] = PREFIXES.find(([least]) => value >= 0.999 * least) || PREFIXES.at(-1);
+  return `${Number((value / size).toPrecision(2))}${prefix}${suffix}`;
+}
+
+// Plotly's own ticks of a logarithmic axis show the unit at powers of ten alone.
+function logTicks(rows, axis, suffix) {
+  const known = rows.map((row) => row.values[axis.key]).filter((value) => isNumber(value) && value > 0).map((value) => scaled(value, axis));
+  if (!known.length) return {};
+  const [low, high] = [Math.floor(Math.log10(Math.min(...known))), Math.ceil(Math.log10(Math.max(...known)))];
+  const tickvals = [];
+  for (let power = low - 1; power <= high; power += 1) {
+    for (const digit of high - low > 3 ? [1] : [1, 2, 5]) tickvals.push(digit * 10 ** power);
+  }
+  return { tickmode: "array", tickvals, ticktext: tickvals.map((value) => ticked(value, suffix)) };
+}
+
 function ends(rows, axis) {
   if (!axis.low) return undefined;
   const away = (row, key) =>
@@ -71,10 +90,13 @@ function scattered(set, state) {
       hovertemplate: `%{customdata[0]}\n${safe(y.title)}: %{customdata[2]}\n${safe(x.title)}: %{customdata[1]}\n%{customdata[3]}`,
     });
   }
-  const axisOf = (axis, log) => ({
-    title: { text: axis.title }, type: log ? "log" : "linear", tickformat: axis.tick, tickangle: 0,
-    ticksuffix: { ms: "s", B: "B" }[axis.unit.trim()] || "", ...(log ? { dtick: "D2" } : { nticks: 8 }),
-  });
+  const axisOf = (axis, log) => {
+    const suffix = { ms: "s", B: "B" }[axis.unit.trim()] || "";
+    return {
+      title: { text: axis.title }, type: log ? "log" : "linear", tickformat: axis.tick, tickangle: 0,
+      ...(log ? logTicks(rows, axis, suffix) : { ticksuffix: suffix, nticks: 8 }),
+    };
+  };
   return {
     traces,
     layout: { xaxis: axisOf(x, state.logX), yaxis: axisOf(y, false), height: 420, showlegend: true },

@@ -25,6 +25,8 @@ OTHERS = (
 )
 """Marks of groups that the plot has none for, in the order in which they come."""
 TICKS = {"B": "~s", "ms": "~s", "x": ".3~r"}
+SEARCHED = "on the search's front"
+"""Of files of its models: they may not be on the front of all files."""
 SHOWN = ("macs", "size_bytes", "gzip_bytes", "latency_ms", "speedup")
 """Columns that the table begins with, beside the main quality."""
 _ENDS = {
@@ -112,7 +114,7 @@ def _row(
     texts = {column.key: _text(report, row, column) for column in of_files}
     texts[validated] = formats.quality(report.main, values[validated])
     texts["format"] = f"{item.variant} {item.format}"
-    tags = [*stand.get(item.id, ()), *(["on the front"] if item.model in front else [])]
+    tags = [*stand.get(item.id, ()), *([SEARCHED] if item.model in front else [])]
     return {
         "id": item.id,
         "model": item.model,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,6 +195,9 @@ def test_other_axes_columns_and_scales(browser: Any, many: SearchFolder, tmp_pat
     )
     part.get_by_label("log scale").set_checked(True)
     page.wait_for_function("document.querySelector('#plot-files').layout.xaxis.type === 'log'")
+    shown = part.locator("#plot-files .xtick text").all_text_contents()
+    assert len(shown) >= 2, shown
+    assert all(re.fullmatch(r"[125]0{0,2}[kMG]?B", text) for text in shown), shown
     part.get_by_label("intervals").set_checked(False)
     page.wait_for_function(
         "document.querySelector('#plot-files').data.every((trace) => !trace.error_y)"
