@@ -174,8 +174,10 @@ def passed(call: Call) -> Made:
 )  # fmt: skip
 def spatial(call: Call) -> Made:
     """Over positions alone."""
-    if call.layer.data_format != "channels_last" or len(call.inputs) > 1:
+    if call.layer.data_format != "channels_last":
         return call.fixed(FIRST)
+    if len(call.inputs) > 1:
+        return call.fixed("it is called with a mask")
     return call.inputs[0]
 
 
