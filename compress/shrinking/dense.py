@@ -34,10 +34,11 @@ class DenseFiles(Record):
         sizes: Bytes by format.
         memory: Bytes of LiteRT's arena by format, where they can be read off.
         beside: For each format, by how many bytes a file that is shipped is larger than one that
-            is made for timing (names of inputs and outputs), where a size is the goal.
+            is made for timing (names of tensors), where a size is the goal.
         val: Validation quality by format, then by name.
         refused: For each format that could not be made the reason.
         checks: How the files agree with the Keras model, see `compress.shrinking.judging`.
+        weights: Tensors of weights that the model has; 0: older records do not tell.
     """
 
     first: str
@@ -49,6 +50,19 @@ class DenseFiles(Record):
     val: dict[str, dict[str, float]]
     refused: dict[str, str]
     checks: dict[str, dict[str, float]] = field(default_factory=dict)
+    weights: int = 0
+
+    def beside_of(self, format: str, weights: int) -> float:
+        """Returns by how many bytes a net's shipped file is larger than its file for timing.
+
+        Names are as many as tensors.
+
+        Args:
+            format: Of the file.
+            weights: Tensors of weights that the net has.
+        """
+        share = weights / self.weights if self.weights else 1.0
+        return share * self.beside.get(format, 0)
 
     def costs(self, format: str, counted: Analysis) -> dict[str, float]:
         """Returns what the file of a format costs: milliseconds, bytes, counts.
@@ -113,6 +127,7 @@ def dense_files(case: Case, folder: ShrinkFolder) -> DenseFiles:
         found.val,
         found.refused,
         found.checks,
+        len(model.weights),
     )
     write_json(folder.dense, record.to_json())
     return record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +36,15 @@ class Choice:
     def of(cls, coupling: Coupling, mask: Mask, dropped: tuple[Block, ...] = ()) -> Choice:
         """Counts kept units; what lies in a block that leaves is gone with it."""
         kept = np.array([np.count_nonzero(mask[group.units]) for group in coupling.groups])
-        if not dropped:
-            return cls(kept, None)
-        present = np.ones(len(blocks_of(coupling)), np.int64)
-        for block in dropped:
-            present[[block.index, *block.inner]] = 0
-        return cls(kept, present)
+        return cls(kept, presence(coupling, dropped) if dropped else None)
+
+
+def presence(coupling: Coupling, dropped: Sequence[Block]) -> npt.NDArray[np.int64]:
+    """Returns 1 for each block that stays, (blocks,); what lies in one that leaves is gone too."""
+    present = np.ones(len(blocks_of(coupling)), np.int64)
+    for block in dropped:
+        present[[block.index, *block.inner]] = 0
+    return present
 
 
 @dataclass(frozen=True, eq=False)

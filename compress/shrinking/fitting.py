@@ -100,13 +100,13 @@ class Fitter:
                 found["macs"] = costs.macs
             options, seed = self.plan.channels, self.plan.seed
             allowed = allowed_for(self.coupling, options, ladder(options)[-1])
+            blocks = blocks_of(self.coupling) if options.blocks else ()
             goals = self.plan.goal
             if goals.size is not None:
                 found["size"] = file_sizes_of(
-                    self.coupling, allowed, convert_for(format), format,
-                    self.meter.dense.sizes[format], seed,
+                    self.coupling, allowed, blocks, convert_for(format), format,
+                    self.meter.dense, seed,
                 )  # fmt: skip
-            blocks = blocks_of(self.coupling) if options.blocks else ()
             if goals.peak_memory is not None:
                 found["peak_memory"] = working_sets(self.coupling, allowed, blocks)
             if (device := self.meter.device) is not None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.core.errors import RunFailed
 from compress.measure.arena import arena_bytes
 from compress.measure.counting import count_macs
 from compress.measure.latency import Entry, time_entries
 from compress.plan import LatencyOptions
-from compress.shrinking.converts import convert_for
+from compress.plan.output import ONNX_FORMATS
+from compress.shrinking.converts import file_for
 from compress.shrinking.dense import DenseFiles
 from compress.shrinking.goals import FILES
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 PRECISION = 0.01
 """Relative half-width at which the timing of one file ends."""
 SECONDS = 15.0
+ONNX_SPREAD = 0.005
+"""By which ONNX files of one net differ in size: their names hold counters."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,9 @@ class Meter:
             found = {"macs": float(counted.macs), "params": float(counted.params)}
         if FILES & set(names):
             with tempfile.TemporaryDirectory() as folder:
-                (file,) = convert_for(format)([model], Path(folder), format)
-                if isinstance(file, str):
-                    raise RunFailed(f"A thinner net could not be converted to {format}: {file}")
-                found["size"] = float(file.stat().st_size + self.dense.beside.get(format, 0))
+                file = file_for(model, format, Path(folder), shipped="size" in names)
+                spread = ONNX_SPREAD if format in ONNX_FORMATS else 0.0
+                found["size"] = (1 + spread) * file.stat().st_size
                 if "peak_memory" in names:
                     found["peak_memory"] = float(arena_bytes(file))
                 if "latency" in names:

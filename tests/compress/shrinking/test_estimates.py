@@ -13,8 +13,9 @@ from compress.exporting.side_by_side import litert_files
 from compress.plan import ChannelOptions
 from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.selection.allowed import allowed_for
-from compress.prune.channels.selection.measured_times import thinner_nets
-from compress.shrinking.estimates import Choice, Estimates
+from compress.prune.channels.selection.measured_times import some_choices, thinner_nets
+from compress.shrinking.dense import DenseFiles
+from compress.shrinking.estimates import Choice, Estimates, presence
 from compress.shrinking.sizes import file_sizes_of
 from compress.shrinking.working_sets import working_sets
 
@@ -25,6 +26,11 @@ def first(kept: Any, present: Any) -> Any:
 
 def second(kept: Any, present: Any) -> Any:
     return np.asarray(kept, float)[..., 0] ** 2
+
+
+def dense_of(format: str, size: int, beside: int) -> DenseFiles:
+    """Returns the record of a model's own file: of its size, and how much of it are names."""
+    return DenseFiles(format, "m", {format: 1.0}, {format: size}, {}, {format: beside}, {}, {})
 
 
 BOTH = Estimates({"latency": first, "macs": second})
@@ -79,7 +85,9 @@ def test_sizes_of_files_are_foretold(
     (whole,) = litert_files([model], tmp_path, format)
     assert isinstance(whole, Path)
     shipped = whole.stat().st_size + 64
-    size = file_sizes_of(coupling, allowed, litert_files, format, shipped, seed=0)
+    size = file_sizes_of(
+        coupling, allowed, (), litert_files, format, dense_of(format, shipped, 64), seed=0
+    )
     assert float(size(coupling.whole)) == pytest.approx(shipped)
     kept = np.array([[4, 8, 20], [6, 12, 10]])[:, : len(coupling.groups)]
     nets = thinner_nets(coupling, kept)
@@ -87,6 +95,42 @@ def test_sizes_of_files_are_foretold(
     real = [Path(item).stat().st_size + 64 for item in files]
     # what is not proportional (alignment, tables) is much of files of 4 kB
     np.testing.assert_allclose(size(kept), real, rtol=0.05)
+
+
+@pytest.mark.parametrize("format", ["float32", "int8"])
+def test_sizes_know_what_leaves_with_a_block(tmp_path: Path, format: str) -> None:
+    """Tensors of a block are in the file however narrow they are, and gone when it leaves."""
+    import keras
+
+    from compress.prune.channels.coupling.blocks import blocks_of
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(8, 3, padding="same")(inputs)
+    for _ in range(6):
+        inner = keras.layers.Conv2D(16, 1, use_bias=False)(x)
+        inner = keras.layers.ReLU()(keras.layers.BatchNormalization()(inner))
+        x = keras.layers.Add()([x, keras.layers.Conv2D(8, 3, padding="same")(inner)])
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+    coupling = coupling_of(model)
+    blocks = blocks_of(coupling)
+    allowed = allowed_for(coupling, ChannelOptions(round_to=2), 2)
+    (whole,) = litert_files([model], tmp_path, format)
+    assert isinstance(whole, Path)
+    dense = dense_of(format, whole.stat().st_size, 0)
+    kept = some_choices(allowed, 3, 5)
+    dropped = [blocks[:2], blocks[1:5], blocks]
+    files = litert_files(thinner_nets(coupling, kept, dropped), tmp_path, format)
+    real = np.array([Path(item).stat().st_size for item in files])
+    present = np.stack([presence(coupling, left) for left in dropped])
+
+    def errors(known: Any) -> Any:
+        size = file_sizes_of(coupling, allowed, known, litert_files, format, dense, seed=0)
+        return np.abs(size(kept, present) / real - 1)
+
+    # what is not proportional is much of files of 4 kB
+    assert errors(blocks).max() < 0.1
+    assert errors(()).max() > 0.2
 
 
 def test_the_largest_working_set_of_a_call() -> None:

@@ -36,6 +36,15 @@ def test_shares_are_of_the_model_itself_and_amounts_are_taken_as_they_are() -> N
     assert cost_limits(GoalOptions(latency="250us"), DENSE, COUNTED) == {"latency": 0.25}
 
 
+def test_names_in_a_file_are_as_many_as_its_tensors() -> None:
+    dense = replace(DENSE, beside={"int8": 100}, weights=40)
+    assert dense.beside_of("int8", 10) == 25.0
+    assert dense.beside_of("int8", 40) == 100.0
+    assert dense.beside_of("float32", 10) == 0.0
+    # records of before do not tell how many there are
+    assert replace(dense, weights=0).beside_of("int8", 10) == 100.0
+
+
 def test_folders_are_called_by_the_goal() -> None:
     assert GoalOptions(latency=0.5, max_drop=1).label == "latency0_5x-drop1"
     assert GoalOptions(peak_memory="64KB", no_train=True).label == "memory64kB-untrained"

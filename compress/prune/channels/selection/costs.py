@@ -62,13 +62,19 @@ class CostModel:
         columns: What terms are products of.
         macs: The multiply-accumulates of convolution, dense and attention products; why they
             cannot be counted, where that is so.
-        params: The parameters, all weights together.
+        weights: What each weight counts, of how many axes it is.
     """
 
-    def __init__(self, columns: _Columns, macs: Products | str, params: Products) -> None:
+    def __init__(
+        self, columns: _Columns, macs: Products | str, weights: Sequence[tuple[_Term, int]]
+    ) -> None:
         self._columns = columns
         self._products = macs
-        self._params = params
+        self._params = columns.products([term for term, _ in weights])
+        self._vectors = columns.products([term for term, rank in weights if rank == 1])
+        self._variables = columns.products(
+            [(1.0, (), needs, layer) for (_, _, needs, layer), _ in weights]
+        )
 
     @property
     def has_macs(self) -> bool:
@@ -91,9 +97,9 @@ class CostModel:
     @classmethod
     def _collected(cls, coupling: Coupling) -> CostModel:
         columns = _Columns(coupling)
-        params = columns.products(_parameter_terms(coupling))
+        weights = _weight_terms(coupling)
         if coupling.program.open_sizes and coupling.input_shape is None:
-            return cls(columns, _unsized(coupling.program), params)
+            return cls(columns, _unsized(coupling.program), weights)
         program, given = coupling.program, coupling.input_shape
         differs = given is not None or _batch_differs(coupling)
         steps = walked(program, given) if differs else []
@@ -109,7 +115,7 @@ class CostModel:
         )
         if differs:
             macs = _calibrated(macs, columns(coupling.whole, None), steps)
-        return cls(columns, macs, params)
+        return cls(columns, macs, weights)
 
     def macs(self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None = None) -> Numbers:
         """Returns the MACs at batch 1.
@@ -130,6 +136,14 @@ class CostModel:
     def params(self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None = None) -> Numbers:
         """Returns the number of parameters; arguments as `macs` takes them."""
         return self._params(self._columns(kept, present))
+
+    def vectors(self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None = None) -> Numbers:
+        """Returns the entries of weights with one axis; arguments as `macs` takes them."""
+        return self._vectors(self._columns(kept, present))
+
+    def variables(self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None = None) -> Numbers:
+        """Returns the number of weights, as tensors; arguments as `macs` takes them."""
+        return self._variables(self._columns(kept, present))
 
     def macs_by_layer(
         self, kept: npt.NDArray[Any], present: npt.NDArray[Any] | None = None
@@ -248,21 +262,24 @@ def _calibrated(products: Products, whole: Numbers, steps: list[Step]) -> Produc
     return Products(products.coefficients * np.array(scales), products.factors, products.layers)
 
 
-def _parameter_terms(coupling: Coupling) -> list[_Term]:
+def _weight_terms(coupling: Coupling) -> list[tuple[_Term, int]]:
+    """Returns the entries of each weight, and the number of its axes."""
     depth = depth_of(coupling)
     tracked: dict[int, tuple[Any, dict[int, Ids], str]] = {}
     for binding in coupling.bindings:
         entry = tracked.setdefault(id(binding.variable), (binding.variable, {}, binding.layer))
         entry[1][binding.axis] = binding.ids
-    terms: list[_Term] = []
+    terms: list[tuple[_Term, int]] = []
     for variable, axes, layer in tracked.values():
         fixed = [size for axis, size in enumerate(variable.shape) if axis not in axes]
         needs = depth.needs_of(variable)
-        terms.append((float(np.prod(fixed)), list(axes.values()), needs, layer))
-    rest: dict[int, _Term] = {}
+        term = (float(np.prod(fixed)), list(axes.values()), needs, layer)
+        terms.append((term, len(variable.shape)))
+    rest: dict[int, tuple[_Term, int]] = {}
     for node in coupling.program.walk():
         for weight in getattr(node.operation, "weights", ()):
             if id(weight) not in tracked:
                 count = float(np.prod(weight.shape))
-                rest[id(weight)] = (count, [], depth.needs_of(weight), node.name)
+                own = (count, [], depth.needs_of(weight), node.name)
+                rest[id(weight)] = (own, len(weight.shape))
     return [*terms, *rest.values()]

@@ -25,6 +25,7 @@ from compress.prune.channels.surgery import sliced_model
 if TYPE_CHECKING:
     import keras
 
+    from compress.prune.channels.coupling.blocks import Block
     from compress.prune.channels.coupling.groups import Coupling
 
 NETS = 8
@@ -201,19 +202,22 @@ def some_choices(allowed: Allowed, count: int, seed: int) -> Counts:
     return np.asarray(totals - allowed.fixed)
 
 
-def thinner_nets(coupling: Coupling, kept: Counts) -> list[keras.Model]:
+def thinner_nets(
+    coupling: Coupling, kept: Counts, dropped: Sequence[tuple[Block, ...]] = ()
+) -> list[keras.Model]:
     """Returns models of some widths, whichever units they keep.
 
     Args:
         coupling: Of the original.
         kept: Removable units kept in each group, (nets, groups); the first ones of each.
+        dropped: The blocks that leave each; default: none of any.
     """
     nets = []
-    for row in kept:
+    for row, blocks in zip(kept, dropped or [()] * len(kept), strict=True):
         mask = np.ones(coupling.units, bool)
         for group, count in zip(coupling.groups, row, strict=True):
             mask[group.units[count:]] = False
-        nets.append(sliced_model(coupling, mask))
+        nets.append(sliced_model(coupling, mask, blocks))
     return nets
 
 
