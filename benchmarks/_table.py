@@ -71,6 +71,7 @@ TABLE = (
     Entry("search_front", 37),
     Entry("search_front", 37, ("--space", "own")),
     Entry("search_front", 37, ("--own-first",)),
+    Entry("search_left_out", 110),
     Entry("search_samplers", 26),
     Entry("search_transfer", 25),
     Entry("search_faults", 15),

@@ -1,6 +1,6 @@
 """Quality by kilobyte of LiteRT files on Fashion-MNIST: one precision, and a precision a layer.
 
-    python -m benchmarks.quantize_mixed [--nets separable,mobilenet,vit] [--seeds 0,1,2]
+    python -m benchmarks.quantize_mixed [--nets separable,mobilenet,vit,lstm] [--seeds 0,1,2]
         [--resume FILE]
 
 Nothing is trained. Of each trained net (repair_nets.py) files are judged by the 10,000 test images
@@ -33,7 +33,7 @@ from compress.core.errors import ParetuneError
 from compress.data import Dataset
 from compress.plan import ExportOptions, LatencyOptions
 
-NETS = ("separable", "mobilenet", "vit")
+NETS = ("separable", "mobilenet", "vit", "lstm")
 STATIC = "static_wi8_ai8"
 CONVERTED, SMALLER = "int8, the converter's", "int8-mixed, four bits too"
 FOUR = ("int4", "dynamic4", "int8", "dynamic", "float16")
