@@ -76,6 +76,20 @@ PEERS = {
             "pip install tensorflow-model-optimization tf_keras",
         ),
         Peer("keras-hub", "keras-hub", ("keras_hub",), None, "pip install keras-hub"),
+        *(
+            Peer(
+                name,
+                package,
+                modules,
+                "SAMPLERS_PYTHON",
+                f"SAMPLERS_PYTHON names a Python with {' and '.join(modules)}",
+            )
+            for name, package, modules in (
+                ("optuna-gp", "optuna", ("optuna", "torch")),
+                ("smac", "smac", ("smac", "ConfigSpace")),
+                ("ax", "ax-platform", ("ax",)),
+            )
+        ),
         Peer("keras Distiller", "keras", ("keras",), None, "pip install 'keras>=3.13'"),
     )
 }

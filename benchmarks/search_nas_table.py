@@ -12,13 +12,15 @@ hypervolume of what it tried as a share of the whole table's, by mean accuracy a
 FLOPs below the largest. `pareto` is given the FLOPs of all networks beforehand, as a search gives
 it those of its own; no first trials are queued. "-without-" something: _ablated.py. Several workers
 are as many trials that are asked for before the oldest of them is told, as searches do it whose
-trials take equally long.
+trials take equally long. Other packages' samplers, by name "optuna-gp", "smac" or "ax", run by the
+Python that SAMPLERS_PYTHON names (benchmarks/peers/nas_table_samplers.py), one trial at a time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -30,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._common import Benchmark, seed_list, table
+from benchmarks._peers import PEERS, not_run
 from benchmarks._stored import Stored
 from compress.core.pareto import hypervolume
 
@@ -39,6 +42,10 @@ AT = (25, 50, 100, 200)
 FLOOR = 80.0
 LAYERS, KINDS = 8, ("0", "1", "2")
 """Identity, MobileNet blocks of expansion 3 and kernel 3, and of 6 and 5."""
+
+PEER = Path(__file__).parent / "peers" / "nas_table_samplers.py"
+THEIRS = {"optuna-gp": "gp", "smac": "smac", "ax": "ax"}
+"""Peers, and what the script that runs them calls their samplers."""
 
 Networks = Mapping[str, Mapping[str, Any]]
 
@@ -65,13 +72,20 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
     runs: dict[str, dict[str, Any]] = stored.result.setdefault("runs", {})
     for reads, name, workers in product(given.reads, given.samplers, given.workers):
         said = name if workers == 1 else f"{name} with {workers} workers"
+        if name in THEIRS and (state := stored.provenance["peers"][name]).startswith("not run"):
+            stored.save(missing={**stored.result.get("missing", {}), name: not_run(state)})
+            print(f"{name}: {state}", flush=True)
+            continue
         found = runs.setdefault(f"{said}, {reads}", {})
         for seed in given.seeds:
             if str(seed) in found:
                 continue
-            began = time.perf_counter()
-            tried = searched(networks, name, seed, given.trials, reads, workers)
-            seconds = (time.perf_counter() - began) / given.trials
+            if name in THEIRS:
+                tried, seconds = by_peer(given.table, name, seed, given.trials, reads)
+            else:
+                began = time.perf_counter()
+                tried = searched(networks, name, seed, given.trials, reads, workers)
+                seconds = (time.perf_counter() - began) / given.trials
             found[str(seed)] = {"shares": shares(networks, tried), "ask": seconds}
             stored.save(runs=runs)
         print(f"{said}, {reads}: {_medians(found)}", flush=True)
@@ -109,6 +123,16 @@ def searched(
         study.tell(trial, [network["mean_acc"] if reads == "mean" else once, network["flops"]])
         tried.append(key)
     return tried
+
+
+def by_peer(file: Path, name: str, seed: int, trials: int, reads: str) -> tuple[list[str], float]:
+    """Returns what another package's sampler tries, and seconds an ask."""
+    words = [str(file), THEIRS[name], str(seed), str(trials), reads]
+    done = subprocess.run(
+        [PEERS[name].python(), str(PEER), *words], check=True, capture_output=True, text=True
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    return found["tried"], found["seconds"]
 
 
 def key_of(chosen: Mapping[str, Any]) -> str:
@@ -149,13 +173,19 @@ def told(result: dict[str, Any]) -> str | None:
         ]
         asks = [1000 * run["ask"] for run in found.values()]
         rows.append([f"`{name}`", READS[reads], str(len(found)), *cells, f"{median(asks):.0f} ms"])
+    measured = {key.partition(", ")[0] for key in result["runs"]}
+    for name, missing in result.get("missing", {}).items():
+        if name not in measured:
+            told_why = f"not run: {missing['not run']}"
+            rows.append([f"`{name}`", told_why, *[""] * (len(counts) + 2)])
     head = ["sampler", "told", "seeds", *(f"after {count} trials" for count in counts)]
     return table([*head, "an ask, mean"], rows)
 
 
 BENCHMARK = Benchmark(
     "search_nas_table", __doc__, run, {"shares": told}, arguments,
-    resumable=True, grows=("seeds", "samplers", "reads", "workers"), seeds=tuple(range(20)),
+    peers=tuple(THEIRS), resumable=True, grows=("seeds", "samplers", "reads", "workers"),
+    seeds=tuple(range(20)),
 )  # fmt: skip
 
 
