@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.core.errors import FeasibleError
 from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels.coupling.blocks import blocks_of
 from compress.prune.channels.criteria import Context, named
@@ -25,8 +24,8 @@ from compress.run.directory import LOG
 from compress.shrinking.converts import convert_for
 from compress.shrinking.elsewhere import time_model
 from compress.shrinking.estimates import Choice, Estimates
-from compress.shrinking.goals import cost_text
 from compress.shrinking.meter import Meter
+from compress.shrinking.out_of_reach import out_of_reach
 from compress.shrinking.sizes import file_sizes_of
 from compress.shrinking.variations import RECIPE, Variation
 from compress.shrinking.working_sets import working_sets
@@ -40,18 +39,17 @@ NEAR = 0.03
 AIM = 0.99
 """Share of a goal that a choice aims at once its estimate is known to be right: times spread."""
 ROUNDS = 5
+MORE_ROUNDS = 7
+"""As long as no file has met the goal."""
 
 
-class OutOfReach(FeasibleError):
-    """No choice comes to a goal.
+def _aim(missed: int) -> float:
+    """Returns the share of a goal that is aimed at after so many files above it.
 
-    Attributes:
-        used: What the nearest one takes, as a share of the goal: above 1.
+    Estimates that are put right by a factor come near too slowly where much of a cost does not
+    leave with the widths: each further miss asks for less.
     """
-
-    def __init__(self, message: str, used: float) -> None:
-        super().__init__(message)
-        self.used = used
+    return AIM * (1 - NEAR) ** max(0, missed - 1)
 
 
 @dataclass(frozen=True)
@@ -190,7 +188,7 @@ class Fitter:
             variation: How the choice departs from the fixed recipe.
 
         Raises:
-            FeasibleError: No choice comes to the goals.
+            OutOfReach: No choice comes to the goals.
             RunFailed: A thinner net could not be converted, or no call could be timed.
         """
         estimates = self.estimates(format)
@@ -198,13 +196,20 @@ class Fitter:
         best: Fitted | None = None
         least: dict[str, float] | None = None
         measured: set[tuple[bytes, tuple[int, ...]]] = set()
-        aim = 1.0
-        for count in range(1, ROUNDS + 1):
-            self.work.progress(f"choosing for {format}, file {count}", count / ROUNDS)
+        aim, missed, thinnest, nearest = 1.0, 0, False, np.inf
+        for count in range(1, ROUNDS + MORE_ROUNDS + 1):
+            if count > ROUNDS and best is not None:
+                break
+            self.work.progress(f"choosing for {format}, file {count}", min(1.0, count / ROUNDS))
             selection = chooser.choose(aim, estimates.share_of(goals))
-            if (key := selection.key) in measured:
-                break  # widths come in steps: no other choice is nearer
-            measured.add(key)
+            thinnest = selection.choice.cost > aim * (1 + TOLERANCE)
+            if selection.key in measured:
+                if best is not None or thinnest:
+                    break  # widths come in steps: no other choice is nearer
+                missed += 1
+                aim = _aim(missed)
+                continue
+            measured.add(selection.key)
             small = sliced_model(self.coupling, selection.mask, selection.dropped)
             choice = Choice.of(self.coupling, selection.mask, selection.dropped)
             costs = self.meter.costs(small, format, goals.keys() - self._elsewhere)
@@ -215,29 +220,14 @@ class Fitter:
             if 1 - NEAR <= used <= 1.0:
                 break
             if used > 1.0:
-                least = costs
-                if selection.choice.cost > aim * (1 + TOLERANCE):
-                    break  # nothing thinner is allowed
-            estimates, aim = estimates.put_right(choice, costs), AIM
+                if least is None or used < nearest:
+                    least, nearest = costs, used
+                if thinnest:
+                    break
+                missed += 1
+            estimates, aim = estimates.put_right(choice, costs), _aim(missed)
         if best is None:
             assert least is not None
-            raise self._infeasible(format, goals, least)
+            tried = None if thinnest else len(measured)
+            raise out_of_reach(format, goals, least, self.plan.channels, tried)
         return replace(best, rounds=len(measured))
-
-    def _infeasible(
-        self, format: str, goals: Mapping[str, float], costs: Mapping[str, float]
-    ) -> FeasibleError:
-        missed = [key for key, goal in goals.items() if costs[key] > goal]
-        each = ", ".join(
-            f"{cost_text(key, costs[key])} (asked for {cost_text(key, goals[key])})"
-            for key in missed
-        )
-        options = self.plan.channels
-        article = "An" if format[0] in "aeio" else "A"
-        return OutOfReach(
-            f"{article} {format} file must be able to meet the goal. Received: at least {each}, "
-            f"where every layer is thinned as far as min_kept={options.min_kept:g} and multiples "
-            f"of {ladder(options)[-1]} let it. Ask for more, lower min_kept or round_to, or name "
-            "other formats.",
-            max(costs[key] / goal for key, goal in goals.items()),
-        )

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from compress.core.errors import FeasibleError, TrainingDiverged
-from compress.shrinking.fitting import OutOfReach
 from compress.shrinking.net import REPAIRED, TRAINED, Net
+from compress.shrinking.out_of_reach import OutOfReach
 from compress.shrinking.pace import Pace
 from compress.shrinking.planner import FRONT, Planner
 from compress.shrinking.variations import Sampler, Variation

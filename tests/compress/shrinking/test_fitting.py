@@ -1,0 +1,104 @@
+"""Choices that are put right by their files: costs are pretended, so that what fits is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from compress.plan.fields import from_flat
+from compress.plan.shrink import ShrinkPlan
+from compress.prune.channels.analysis import coupling_of
+from compress.shrinking.estimates import Estimates
+from compress.shrinking.fitting import Fitter
+from compress.shrinking.out_of_reach import OutOfReach
+
+WIDTH, LEAST = 64, 4
+
+
+class Pretended(Fitter):
+    """Chooses the widest layer whose estimate is within the aim; files cost what a law says."""
+
+    def __init__(self, law: Callable[[int], float]) -> None:
+        inputs = keras.Input((3,))
+        hidden = keras.layers.Dense(WIDTH)(inputs)
+        model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
+        super().__init__(
+            coupling_of(model),
+            SimpleNamespace(progress=lambda text, share: None),  # type: ignore[arg-type]
+            from_flat(ShrinkPlan, {}),
+            SimpleNamespace(costs=self._costs, device=None),  # type: ignore[arg-type]
+        )
+        self.law = law
+        self.tried: list[int] = []
+
+    def _costs(self, model: Any, format: str, names: Any) -> dict[str, float]:
+        width = int(model.layers[1].units)
+        self.tried.append(width)
+        return {"latency": self.law(width)}
+
+    def estimates(self, format: str) -> Estimates:
+        return Estimates({"latency": lambda kept, present: np.asarray(kept, float)[..., 0] / WIDTH})
+
+    def chooser(self, goals: Any, estimates: Any, variation: Any) -> Any:
+        def choose(aim: float, share: Any) -> Any:
+            widths = np.arange(LEAST, WIDTH + 1, 4)
+            costs = share(widths[:, None], None)
+            place = max(0, int(np.searchsorted(costs, aim, "right")) - 1)
+            mask = np.ones(self.coupling.units, bool)
+            mask[self.coupling.groups[0].units[widths[place] :]] = False
+            return SimpleNamespace(
+                mask=mask, dropped=(), key=(mask.tobytes(), ()),
+                choice=SimpleNamespace(cost=float(costs[place])),
+            )  # fmt: skip
+
+        return SimpleNamespace(choose=choose)
+
+
+def kept(fitter: Pretended, goal: float) -> int:
+    found = fitter.fitted("float32", {"latency": goal})
+    assert found.rounds == len(fitter.tried)
+    units = fitter.coupling.groups[0].units
+    return int(np.count_nonzero(found.selection.mask[units]))
+
+
+def test_an_estimate_that_is_right_needs_one_file() -> None:
+    fitter = Pretended(lambda width: width / WIDTH)
+    assert kept(fitter, 0.5) == 32
+    assert fitter.tried == [32]
+
+
+def test_one_that_is_wrong_by_a_factor_needs_two() -> None:
+    fitter = Pretended(lambda width: 1.6 * width / WIDTH)
+    assert kept(fitter, 0.5) == 16  # 20 is the widest that is within, 19.8 is aimed at
+    assert fitter.tried == [32, 16]
+
+
+def test_much_that_does_not_leave_with_the_widths_is_found_all_the_same() -> None:
+    """0.48 + 0.1 w / 64 is within 0.5 from 12 on; factors alone come there in nine steps."""
+    fitter = Pretended(lambda width: 0.48 + 0.1 * width / WIDTH)
+    assert kept(fitter, 0.5) <= 12
+    assert len(fitter.tried) <= 7
+    assert fitter.tried == sorted(set(fitter.tried), reverse=True)
+
+
+def test_what_nothing_comes_to_says_what_holds_it() -> None:
+    fitter = Pretended(lambda width: 0.6 + 0.1 * width / WIDTH)
+    with pytest.raises(OutOfReach, match="every layer is thinned as far as") as caught:
+        fitter.fitted("float32", {"latency": 0.5})
+    assert min(fitter.tried) == LEAST
+    assert caught.value.used == pytest.approx((0.6 + 0.1 * LEAST / WIDTH) / 0.5)
+
+
+def test_files_that_never_come_near_are_not_said_to_be_as_thin_as_can_be() -> None:
+    # as slow as ever until the last step, which is not tried within so many files
+    fitter = Pretended(lambda width: 0.5 * (1.0 + 1e-3 * (1 + width / WIDTH)))
+    with pytest.raises(OutOfReach) as caught:
+        fitter.fitted("float32", {"latency": 0.5})
+    thinnest = min(fitter.tried) == LEAST
+    assert thinnest == ("every layer is thinned" in str(caught.value))
+    assert thinnest or f"none of {len(fitter.tried)} files came to it" in str(caught.value)
