@@ -12,11 +12,16 @@ from compress.plan.output import MIXED, QAT
 from compress.plan.target import SizeTarget, TimeTarget
 from compress.run.compressed import Artifact
 from compress.run.directory import RunFolder
+from compress.shrinking.goals import Bar
 from compress.shrinking.net import Net
 
 if TYPE_CHECKING:
     from compress.shrinking.planner import Planner
 
+LOST = 1.0
+"""Points that rounding alone may take before it is told,"""
+TOLD = 3
+"""and of how many nets."""
 STARTS_FROM = "int8"
 """The format whose file says which net is worth it: both cost the same."""
 
@@ -37,10 +42,37 @@ def whole_number_files(planner: Planner, nets: Sequence[Net], folder: RunFolder)
     if plan.qat:
         for net in _worth_it(planner, nets, QAT):
             found += _trained(planner, net, folder)
+    elif note := lost_to_rounding(planner.bar, nets, planner.first):
+        planner.notes.append(note)
     if MIXED in plan.export.formats:
         for net in _worth_it(planner, nets, MIXED):
             found += _mixed(planner, net, folder)
     return found
+
+
+def lost_to_rounding(bar: Bar, nets: Sequence[Net], first: str) -> str:
+    """Says of which nets rounding alone takes more than a point, and what can be done; or nothing.
+
+    Args:
+        bar: By what nets are judged.
+        nets: At their last stage.
+        first: The format without rounding.
+    """
+    found = [
+        (bar.drop(net.quality(STARTS_FROM, bar.metric)) - bar.drop(net.quality(first, bar.metric)),
+         net.name)
+        for net in nets
+        if {STARTS_FROM, first} <= net.val.keys()
+    ]  # fmt: skip
+    lost = sorted((item for item in found if item[0] > LOST), reverse=True)
+    if not lost:
+        return ""
+    each = ", ".join(f"{name} ({points:.1f} points)" for points, name in lost[:TOLD])
+    more = f" and {len(lost) - TOLD} more" if len(lost) > TOLD else ""
+    return (
+        f"rounding alone makes {STARTS_FROM} files worse by validation {bar.metric}: {each}{more}. "
+        f"--qat trains the best net as its {STARTS_FROM} file computes"
+    )
 
 
 def _worth_it(planner: Planner, nets: Sequence[Net], format: str) -> list[Net]:

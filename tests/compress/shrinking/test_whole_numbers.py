@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from compress.data import Dataset
+from compress.shrinking.goals import Bar
 from compress.shrinking.shrink import shrink
+from compress.shrinking.whole_numbers import lost_to_rounding
 
 QUICK: dict[str, Any] = {
     "round_to": 2, "latency_budget": 0.5, "seed": 1, "min_kept": 0.2, "channel_tries": 2,
 }  # fmt: skip
+
+
+def test_what_rounding_alone_takes_is_told_with_what_can_be_done() -> None:
+    def net(name: str, plain: float, whole: float | None) -> Any:
+        val = {"float32": {"accuracy": plain}}
+        val |= {} if whole is None else {"int8": {"accuracy": whole}}
+        return SimpleNamespace(name=name, val=val, quality=lambda kind, metric: val[kind][metric])
+
+    bar = Bar("accuracy", 0.9, None)
+    some = [net("a", 0.83, 0.70), net("b", 0.88, 0.875), net("c", 0.9, None), net("d", 0.9, 0.88)]
+    told = lost_to_rounding(bar, some, "float32")
+    assert "validation accuracy: a (13.0 points), d (2.0 points). --qat" in told
+    assert lost_to_rounding(bar, some[1:3], "float32") == ""
+    # the file may be better than the net's floats: nothing is lost
+    assert lost_to_rounding(bar, [net("e", 0.8, 0.85)], "float32") == ""
+    many = [net(str(place), 0.9, 0.85) for place in range(5)]
+    assert "and 2 more. --qat" in lost_to_rounding(bar, many, "float32")
 
 
 @pytest.mark.slow
