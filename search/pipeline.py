@@ -26,6 +26,7 @@ from compress.pipeline.logged import logged
 from compress.pipeline.preflight import preflight
 from compress.pipeline.teachers import load_teachers
 from compress.pipeline.timing import measure_stage
+from compress.plan.data import AUTO
 from compress.plan.fields import command_words
 from compress.plan.keywords import Keywords
 from compress.run.data_record import write_data_record
@@ -193,10 +194,20 @@ def default_folder(plan: SearchPlan) -> str:
     return f"runs/{'-'.join(filter(None, words))}"
 
 
+def begun_with(plan: SearchPlan, folder: SearchFolder) -> SearchPlan:
+    """Returns the plan with its sampler by name: a run that is there goes on as it began."""
+    sampler = plan.search.strategy
+    if plan.search.sampler == AUTO and folder.plan_path.exists():
+        stored = folder.read_plan_record()["plan"].get("search", {})
+        sampler = str(stored.get("sampler", sampler))
+    return replace(plan, search=replace(plan.search, sampler=sampler))
+
+
 def _carried_out(
     plan: SearchPlan, command: str, display: Display, given: GivenData | None
 ) -> SearchReport:
     folder = SearchFolder(plan.out or default_folder(plan))
+    plan = begun_with(plan, folder)
     space = plan.search.made_space
     around = [space.path] if isinstance(space, Around) else []
     preflight(plan, folder, around, data=given is None, files=command == "run")
@@ -205,7 +216,7 @@ def _carried_out(
             "final_models must be at least 1 in paretune run, which compresses them. Received: 0. "
             "paretune search ends with the front."
         )
-    SAMPLERS.require_installed(plan.search.sampler)
+    SAMPLERS.require_installed(plan.search.strategy)
     ENGINES.require_installed(plan.engine.name)
     engine: Engine = ENGINES[plan.engine.name]
     demand = Demand.of(plan)

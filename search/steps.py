@@ -39,7 +39,7 @@ def search_front(
     LOG.info(
         "2 sample with %s; 3 %s and evaluate %s against %s; 4 update the strategy; "
         "5 repeat until %d candidates are %s",
-        options.sampler, "repair" if options.no_train else f"train {options.epochs} epochs",
+        options.strategy, "repair" if options.no_train else f"train {options.epochs} epochs",
         options.objectives[0], ", ".join(options.costs), options.trials,
         "judged" if options.no_train else f"trained; stopping: {plan.stopping.rule}",
     )  # fmt: skip

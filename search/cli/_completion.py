@@ -8,6 +8,7 @@ from compress import plan as plans
 from compress.core.device import DEVICES
 from compress.core.plugins import CRITERIA, HINTS, LOGIT_LOSSES, LOGS, RUNTIMES, SOURCES, TASKS
 from compress.plan.bench import BENCH_FORMATS
+from compress.plan.data import AUTO
 from compress.plan.distill import NO_LOSS
 from compress.plan.quantize import CALIBRATIONS
 from compress.task import qualities
@@ -23,7 +24,7 @@ VALUES: dict[str, Names] = {
     "task": TASKS.names,
     "normalize": lambda: plans.NORMALIZATIONS,
     "space": lambda: (*SPACES.names(), "around:"),
-    "sampler": SAMPLERS.names,
+    "sampler": lambda: (AUTO, *SAMPLERS.names()),
     "engine": ENGINES.names,
     "optimizers": lambda: plans.OPTIMIZERS,
     "objectives": lambda: (*qualities(), *COSTS),

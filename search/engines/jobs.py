@@ -85,7 +85,7 @@ class SearchJobs(JobQueue):
         }
 
     def _is_grid_over(self) -> bool:
-        return self._plan.search.sampler == "grid" and exhausted(self._study)
+        return self._plan.search.strategy == "grid" and exhausted(self._study)
 
     def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
         """Counts a candidate, or queues one again for which memory was short."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from compress.core import credentials
 from compress.core.errors import InputError
 from compress.plan import OPTIMIZERS
+from compress.plan.data import AUTO
 from compress.plan.fields import option, require, require_choice, settle
 from compress.plan.forms import Given, Names, Place
 from compress.plan.training import EPOCHS_WHY, MOST_EPOCHS
@@ -20,6 +21,9 @@ from search.plugins import SAMPLERS
 
 if TYPE_CHECKING:
     from search.spaces import Space
+
+DEFAULT_SAMPLER = "pareto"
+"""What "auto" is: the best or among the best of all that were measured, see docs/search.md."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,12 @@ class SearchOptions:
         why=EPOCHS_WHY,
     )  # fmt: skip
     sampler: str = option(
-        "tpe",
+        AUTO,
         "--sampler",
-        "search strategy: "
+        f"search strategy: {AUTO} (which is {DEFAULT_SAMPLER}), "
         + ", ".join(sorted(SAMPLERS))
         + ", or your own package.module:function(seed)",
+        left_open=AUTO,
     )
     optimizers: Names = option(
         OPTIMIZERS, "--optimizers", "optimizers of candidates to sample from, with commas"
@@ -124,7 +129,7 @@ class SearchOptions:
     def __post_init__(self) -> None:
         settle(self)
         _ = self.made_space
-        SAMPLERS.require(self.sampler)
+        SAMPLERS.require(self.strategy)
         require(bool(self.optimizers), "optimizers", "name at least one", self.optimizers)
         for name in self.optimizers:
             require_choice("optimizer", name, OPTIMIZERS)
@@ -173,6 +178,11 @@ class SearchOptions:
         from search.spaces import space_for
 
         return space_for(self.space)
+
+    @property
+    def strategy(self) -> str:
+        """The sampler's name, or where it is imported from."""
+        return DEFAULT_SAMPLER if self.sampler == AUTO else self.sampler
 
     @property
     def costs(self) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ def open_study(folder: SearchFolder, plan: SearchPlan) -> optuna.Study:
         study_name=study_name(folder, plan.search.storage),
         storage=open_storage(plan.search.storage or folder.journal, "storage", patience=PATIENCE),
         directions=directions(plan),
-        sampler=SAMPLERS[plan.search.sampler](plan.seed),
+        sampler=SAMPLERS[plan.search.strategy](plan.seed),
         load_if_exists=True,
     )
     names = list(plan.search.objectives)
@@ -267,7 +267,7 @@ def ask(
     else:
         trial_id = study._storage.create_new_trial(study._study_id)
         own = study._storage.get_trial_number_from_id(trial_id)
-    study.sampler = sampler_for(plan.search.sampler, plan.seed, own, known)
+    study.sampler = sampler_for(plan.search.strategy, plan.seed, own, known)
     trial = optuna.trial.Trial(study, trial_id)
     seen_by(trial, there)
     return trial

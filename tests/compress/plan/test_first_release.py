@@ -13,6 +13,8 @@ from compress.core.errors import InputError
 from compress.plan import Plan
 from compress.plan.fields import differing_fields, from_flat, from_nested, nest, overlay
 from compress.run.directory import RunFolder
+from search.folder.directory import SearchFolder
+from search.pipeline import begun_with
 from search.plan import SearchPlan
 from tests.compress.plan.test_values import SEARCHED
 
@@ -27,9 +29,27 @@ def plans() -> dict[str, SearchPlan]:
 @pytest.mark.parametrize("name", ["default", "rich"])
 def test_a_stored_plan_is_the_plan_that_is_given_now(name: str) -> None:
     stored, now = from_nested(SearchPlan, STORED[name]), plans()[name]
-    # the task is told from the data now, unless it is said
-    assert stored == replace(now, data=replace(now.data, task="multiclass"))
+    # the task is told from the data now, and the sampler is the best measured, unless it is said
+    assert stored == replace(
+        now,
+        data=replace(now.data, task="multiclass"),
+        search=replace(now.search, sampler="tpe"),
+    )
     assert differing_fields(stored, now) == []
+
+
+def test_a_search_goes_on_with_the_sampler_that_it_began_with(tmp_path: Path) -> None:
+    folder, plan = SearchFolder(tmp_path), SearchPlan()
+    assert begun_with(plan, folder).search.sampler == "pareto"
+    record = {"format": 1, "command": "run", "facts": {}, "shown": {}, "versions": {},
+              "plan": STORED["default"]}  # fmt: skip
+    folder.plan_path.write_text(json.dumps(record))
+    assert begun_with(plan, folder).search.sampler == "tpe"
+    # one that is named is another run, and is refused where that is checked
+    asked = from_flat(SearchPlan, {"sampler": "greedy"})
+    assert begun_with(asked, folder) == asked
+    stored = from_nested(SearchPlan, STORED["default"])
+    assert differing_fields(stored, asked) == ["search.sampler was 'tpe', now 'greedy'"]
 
 
 def test_differences_are_told_in_texts() -> None:
