@@ -129,7 +129,7 @@ class SearchOptions:
     def __post_init__(self) -> None:
         settle(self)
         _ = self.made_space
-        SAMPLERS.require(self.strategy)
+        SAMPLERS.require(self.sampler, (AUTO,))
         require(bool(self.optimizers), "optimizers", "name at least one", self.optimizers)
         for name in self.optimizers:
             require_choice("optimizer", name, OPTIMIZERS)
