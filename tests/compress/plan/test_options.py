@@ -162,7 +162,7 @@ def test_plan_refusals(values: dict[str, object], message: str) -> None:
     [
         ({"trials": 0}, "trials must be at least 1. Received: 0"),
         ({"space": "cn"}, "Unknown space 'cn'. Choices: cnn, mlp"),
-        ({"sampler": "bayes"}, "Unknown sampler 'bayes'. Choices: cmaes, evolution"),
+        ({"sampler": "bayes"}, "Unknown sampler 'bayes'. Choices: auto, cmaes, evolution"),
         ({"optimizers": "adam,lion"}, "Unknown optimizer 'lion'"),
         ({"objectives": "accuracy"}, "one quality and at least one cost"),
         ({"objectives": "macs,accuracy"}, "Unknown quality 'macs'"),

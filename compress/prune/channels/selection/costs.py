@@ -280,6 +280,6 @@ def _weight_terms(coupling: Coupling) -> list[tuple[_Term, int]]:
         for weight in getattr(node.operation, "weights", ()):
             if id(weight) not in tracked:
                 count = float(np.prod(weight.shape))
-                own = (count, [], depth.needs_of(weight), node.name)
+                own: _Term = (count, [], depth.needs_of(weight), node.name)
                 rest[id(weight)] = (own, len(weight.shape))
     return [*terms, *rest.values()]
