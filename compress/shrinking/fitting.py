@@ -201,8 +201,11 @@ class Fitter:
             if count > ROUNDS and best is not None:
                 break
             self.work.progress(f"choosing for {format}, file {count}", min(1.0, count / ROUNDS))
-            selection = chooser.choose(aim, estimates.share_of(goals))
-            thinnest = selection.choice.cost > aim * (1 + TOLERANCE)
+            share = estimates.share_of(goals)
+            selection = chooser.choose(aim, share)
+            # the nearest to the aim may lie above it where thinner ones are further below it
+            beyond = selection.choice.cost > aim * (1 + TOLERANCE)
+            thinnest = beyond and chooser.choose(aim / 2, share).key == selection.key
             if selection.key in measured:
                 if best is not None or thinnest:
                     break  # widths come in steps: no other choice is nearer

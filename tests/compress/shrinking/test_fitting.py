@@ -21,9 +21,14 @@ WIDTH, LEAST = 64, 4
 
 
 class Pretended(Fitter):
-    """Chooses the widest layer whose estimate is within the aim; files cost what a law says."""
+    """Chooses the widest layer whose estimate is within the aim; files cost what a law says.
 
-    def __init__(self, law: Callable[[int], float]) -> None:
+    Args:
+        law: Width -> cost of its file.
+        nearest: The width whose estimate is nearest to the aim is chosen instead.
+    """
+
+    def __init__(self, law: Callable[[int], float], nearest: bool = False) -> None:
         inputs = keras.Input((3,))
         hidden = keras.layers.Dense(WIDTH)(inputs)
         model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
@@ -33,7 +38,7 @@ class Pretended(Fitter):
             from_flat(ShrinkPlan, {}),
             SimpleNamespace(costs=self._costs, device=None),  # type: ignore[arg-type]
         )
-        self.law = law
+        self.law, self.nearest = law, nearest
         self.tried: list[int] = []
 
     def _costs(self, model: Any, format: str, names: Any) -> dict[str, float]:
@@ -49,6 +54,8 @@ class Pretended(Fitter):
             widths = np.arange(LEAST, WIDTH + 1, 4)
             costs = share(widths[:, None], None)
             place = max(0, int(np.searchsorted(costs, aim, "right")) - 1)
+            if self.nearest:
+                place = int(np.argmin(np.abs(costs - aim)))
             mask = np.ones(self.coupling.units, bool)
             mask[self.coupling.groups[0].units[widths[place] :]] = False
             return SimpleNamespace(
@@ -102,3 +109,10 @@ def test_files_that_never_come_near_are_not_said_to_be_as_thin_as_can_be() -> No
     thinnest = min(fitter.tried) == LEAST
     assert thinnest == ("every layer is thinned" in str(caught.value))
     assert thinnest or f"none of {len(fitter.tried)} files came to it" in str(caught.value)
+
+
+def test_a_choice_above_the_aim_need_not_be_the_thinnest() -> None:
+    """Steps are coarse where little is left: 8 of 64 is nearer to 0.1 than 4, and above it."""
+    fitter = Pretended(lambda width: width / WIDTH, nearest=True)
+    assert kept(fitter, 0.1) == LEAST
+    assert fitter.tried == [8, LEAST]
