@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,12 +204,13 @@ class Quantizing:
         self.notes: list[str] = []
         inputs = self._inputs = listed(self.student, drawn_inputs(data, options.examples, seed))
 
-        def told(share: float) -> None:
+        def told(share: float, what: str = "calibrating ranges") -> None:
             if on_progress is not None:
-                on_progress("calibrating ranges", share)
+                on_progress(what, share)
 
         if options.equalize:
-            self.notes.append(equalize(self.student, inputs, told).told())
+            found = equalize(self.student, inputs, partial(told, what="equalizing channels"))
+            self.notes.append(found.told())
         self.twin: Twin = twin_of(self.student, learned=options.learned_ranges)
         calibrate(self.twin, inputs, options.calibration, told)
         if options.correct_biases:

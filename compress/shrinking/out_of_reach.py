@@ -42,6 +42,7 @@ def out_of_reach(
     each = ", ".join(
         f"{cost_text(key, costs[key])} (asked for {cost_text(key, goals[key])})" for key in missed
     )
+    least = "at least " if tried is None else ""
     held = (
         f"every layer is thinned as far as min_kept={options.min_kept:g} and multiples of "
         f"{ladder(options)[-1]} let it"
@@ -50,7 +51,7 @@ def out_of_reach(
     )
     article = "An" if format[0] in "aeio" else "A"
     return OutOfReach(
-        f"{article} {format} file must be able to meet the goal. Received: at least {each}, "
+        f"{article} {format} file must be able to meet the goal. Received: {least}{each}, "
         f"where {held}. Ask for more, lower min_kept or round_to, or name other formats.",
         max(costs[key] / goal for key, goal in goals.items()),
     )

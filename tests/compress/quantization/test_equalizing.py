@@ -15,7 +15,6 @@ from compress.quantization.equalizing import equalize
 from compress.quantization.equalizing.call import TABLE
 
 layers = keras.layers
-RNG = np.random.default_rng(0)
 
 
 def uneven(model: keras.Model) -> keras.Model:
@@ -29,6 +28,11 @@ def uneven(model: keras.Model) -> keras.Model:
             values = values * 10.0 ** rng.uniform(-1, 1, weight.shape[-1:])
         weight.assign(values)
     return model
+
+
+def examples(*shape: int) -> Any:
+    """Returns the same numbers for a shape, whatever tests ran before."""
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
 def graph(build: Callable[[Any], Any], shape: tuple[int, ...]) -> keras.Model:
@@ -112,7 +116,7 @@ GRAPHS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
 def test_outputs_stay(name: str) -> None:
     build, shape = GRAPHS[name]
     model = graph(build, shape)
-    x = RNG.normal(size=(32, *shape)).astype(np.float32)
+    x = examples(32, *shape)
     before, weights = np.asarray(model(x)), [np.array(one) for one in model.get_weights()]
     found = equalize(model, [x])
     after = np.asarray(model(x))
@@ -145,7 +149,7 @@ def test_what_depthwise_kernels_read_gets_one_range() -> None:
     given = keras.Input((4, 4, 3))
     made = layers.Conv2D(4, 1, activation="relu", name="made")(given)
     model = uneven(keras.Model(given, layers.DepthwiseConv2D(3)(made)))
-    x = RNG.normal(size=(64, 4, 4, 3)).astype(np.float32)
+    x = examples(64, 4, 4, 3)
     equalize(model, [x])
     values = made_by(model, x, "made")
     largest = values.max(axis=(0, 1, 2))
@@ -183,7 +187,7 @@ def test_what_is_not_homogeneous_is_left_and_named(
 ) -> None:
     model = graph(lambda x: layers.Dense(2)(behind(layers.Dense(5)(x))), (3,))
     before = model.get_weights()
-    found = equalize(model, [RNG.normal(size=(16, 3)).astype(np.float32)])
+    found = equalize(model, [examples(16, 3)])
     assert (found.scaled, found.read) == (0, 8)
     assert any(reason in text and count == 5 for text, count in found.left.items()), found.left
     for old, new in zip(before, model.get_weights(), strict=True):
@@ -198,7 +202,7 @@ def test_a_layer_that_is_called_twice_is_scaled_once() -> None:
         return layers.Dense(2)(shared(shared(layers.Dense(4, activation="relu")(x))))
 
     model = graph(build, (3,))
-    x = RNG.normal(size=(16, 3)).astype(np.float32)
+    x = examples(16, 3)
     before = np.asarray(model(x))
     assert equalize(model, [x]).scaled == 3 * 4  # one scale for the three that are tied
     np.testing.assert_allclose(np.asarray(model(x)), before, rtol=1e-4)
@@ -213,7 +217,7 @@ def test_weights_that_an_unknown_call_reads_too_are_left() -> None:
             layers.Reshape((1, 3))(x))[:, 0]])  # fmt: skip
 
     model = graph(build, (3,))
-    x = RNG.normal(size=(16, 3)).astype(np.float32)
+    x = examples(16, 3)
     before = np.asarray(model(x))
     assert equalize(model, [x]).scaled == 0
     np.testing.assert_array_equal(np.asarray(model(x)), before)
@@ -224,7 +228,7 @@ def test_zeros_stay_and_dead_channels_are_left() -> None:
     kernel, bias = model.layers[1].get_weights()
     kernel[1], kernel[:, 2], bias[2] = 0.0, 0.0, -1.0
     model.layers[1].set_weights([kernel, bias])
-    found = equalize(model, [RNG.normal(size=(64, 3)).astype(np.float32)])
+    found = equalize(model, [examples(64, 3)])
     assert not model.layers[1].get_weights()[0][1].any()
     assert "they are never anything but zero" in found.left
 
@@ -233,7 +237,7 @@ def test_nested_models_are_gone_through() -> None:
     given = keras.Input((4,))
     inner = keras.Model(given, layers.Dense(3)(layers.Dense(6, activation="relu")(given)))
     model = graph(lambda x: layers.Dense(2)(inner(layers.Dense(4)(x))), (3,))
-    x = RNG.normal(size=(16, 3)).astype(np.float32)
+    x = examples(16, 3)
     before = np.asarray(model(x))
     assert equalize(model, [x]).scaled == 4 + 6 + 3
     np.testing.assert_allclose(np.asarray(model(x)), before, rtol=1e-4, atol=1e-4)
@@ -248,7 +252,7 @@ def test_whole_numbers_lose_less_of_channels_that_were_far_apart() -> None:
     last = model.layers[-1]
     kernel, bias = last.get_weights()
     last.set_weights([kernel / np.tile(10.0 ** np.linspace(-1.5, 1.5, 9), 1)[:, None], bias])
-    x = RNG.normal(size=(256, 8, 8, 3)).astype(np.float32)
+    x = examples(256, 8, 8, 3)
     wanted = np.asarray(model(x))
 
     def error(**settings: Any) -> float:
@@ -260,7 +264,7 @@ def test_whole_numbers_lose_less_of_channels_that_were_far_apart() -> None:
 
 def test_quantize_says_what_was_equalized() -> None:
     model = graph(_dense_block, (8, 8, 3))
-    x = RNG.normal(size=(64, 8, 8, 3)).astype(np.float32)
+    x = examples(64, 8, 8, 3)
     made = quantize(model, x, epochs=0, equalize=True)
     assert any("channels were equalized" in note for note in made.notes)
     np.testing.assert_allclose(made.model(x), model(x), rtol=1e-3, atol=1e-2)
