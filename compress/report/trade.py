@@ -49,7 +49,7 @@ def training(report: Report, record: Compressed) -> str:
             f"{text}Trained on for just as long, in the same way but not compressed, the Keras "
             f"model reaches test {report.main} {reached}."
         )
-    if record.finetuned == 0:
+    if _finetuned(record) == 0:
         return f"Training: {dense}; compression trained nothing."
     maybe = "training and the teacher" if record.teacher else "training"
     return (
@@ -68,10 +68,29 @@ def dense_training(report: Report, record: Compressed) -> Trained:
     return Trained(known[0]) if known else UNKNOWN
 
 
-def _more(record: Compressed) -> str:
-    """Returns how many epochs compression trained."""
-    if record.finetuned is not None:
-        count, least = record.finetuned, ""
+def _finetuned(record: Compressed, file: str = "") -> int | None:
+    """Returns the epochs of the fine-tuning of a file's net, or the most of any net's.
+
+    Args:
+        record: Of the model.
+        file: Id of the file.
+
+    Returns:
+        None: records of older versions do not tell.
+    """
+    if not record.each:
+        return record.finetuned
+    if not file:
+        return max(record.each.values())
+    return record.each.get(file.rpartition(".")[0], record.finetuned)
+
+
+def _more(record: Compressed, file: str = "") -> str:
+    """Returns how many epochs compression trained; see `_finetuned`."""
+    count, least = _finetuned(record, file), ""
+    if count is not None:
+        if not file and len(set(record.each.values())) > 1:
+            least = "up to "
     else:
         # older records hold the last fine-tuning alone, and channels may leave in several steps
         count, least = record.epochs, "at least " if record.channels else ""
@@ -94,7 +113,12 @@ def _trade(old: Row, new: Row, unpruned: Row | None, main: str, record: Compress
     if record.as_long is not None and main in record.as_long["test"]:
         longer = (new.artifact.test[main] - record.as_long["test"][main]) * 100
         against = f" ({longer:+.2f} against the dense model trained as long)"
-    trained = "without training" if record.finetuned == 0 else f"after {_more(record)} of training"
+    own = new.artifact.id
+    trained = (
+        "without training"
+        if _finetuned(record, own) == 0
+        else f"after {_more(record, own)} of training"
+    )
     text = (
         f"{' '.join(what)}: {points:+.2f} points of test {quality} {trained}{against}, "
         f"{smaller:.2f}x smaller gzipped, {time_traded(new)}"

@@ -164,6 +164,8 @@ class Compressed(Record):
         val_learnt: Model or teacher had learnt the validation part: it selected nothing, the
             last epoch was kept, and `val` says little.
         finetuned: Epochs of all fine-tunings together; None in records of older versions.
+        each: Of several nets of the model (`shrink`): epochs of each one's fine-tuning, by its
+            name; `finetuned` is then of the one that is shown.
         dense_epochs: For how many epochs the dense model had been trained before; None: unknown.
         dense_begun: That training began with weights which had been trained before.
         as_long: Qualities ("val", "test") of the dense Keras model trained on for as long,
@@ -188,6 +190,7 @@ class Compressed(Record):
     dense_epochs: int | None = None
     dense_begun: bool = False
     as_long: dict[str, dict[str, float]] | None = None
+    each: dict[str, int] = field(default_factory=dict)
 
     def flaw(self) -> str:
         """See `Record.flaw`."""

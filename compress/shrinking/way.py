@@ -114,6 +114,7 @@ def recorded(
         artifacts=tuple(item.to_json() for item in artifacts),
         dense_epochs=before.epochs,
         dense_begun=before.begun,
+        each={net.name: net.epochs for net in nets if not net.whole},
     )
     record = of_net(made, best, planner)
     folder.write_compressed(record)
@@ -134,7 +135,7 @@ def of_net(record: Compressed, net: Net, planner: Planner) -> Compressed:
     return replace(
         record,
         compressed=case.name if net.whole else net.name,
-        teacher=teachers if net.epochs else "",
+        teacher=teachers if any(record.each.values()) else "",
         val={**record.val, "pruned": net.val[format]},
         channels=net.channels,
         best_epoch=net.best_epoch,

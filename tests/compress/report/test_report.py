@@ -231,6 +231,22 @@ def lengths(folder: SearchFolder, **changes: Any) -> str:
     return training(report, report.compressed[0])
 
 
+def test_each_net_of_several_is_said_to_be_trained_as_it_was(folder: SearchFolder) -> None:
+    """The one that ships may be the model itself, where others were trained for long."""
+    path = folder.compressed / "0001.json"
+    content = read_json(path)
+    small = [item for item in content["artifacts"] if item["variant"] == "pruned"]
+    stem = small[0]["id"].rpartition(".")[0]
+    text = lengths(folder, finetuned=0, dense_epochs=40, each={stem: 112, "other": 0})
+    assert "for 40 epochs, then for up to 112 more epochs while it was compressed" in text
+    told = verdict(load_report(folder.path), "0001")
+    assert "after 112 more epochs of training" in told
+    assert "without training" not in told
+    text = lengths(folder, finetuned=112, dense_epochs=40, each={stem: 0, "other": 0})
+    assert "compression trained nothing" in text
+    assert "without training" in verdict(load_report(folder.path), "0001")
+
+
 def test_more_training_is_named_beside_what_was_gained(folder: SearchFolder) -> None:
     # a record of the first release: the candidate's history tells, the last fine-tuning at least
     path = folder.candidates / "0001.json"
