@@ -9,10 +9,12 @@ from compress.core.visible import line
 
 WIDTH = 80
 """Columns of the text."""
+LINES = 25
+"""Of a screen: of what has no room the last notes are left out first, then the last rows."""
 ROWS = 12
-"""Of the table that are shown: with what stands around it a screen holds 25 lines."""
+"""Of the table that are shown at most."""
 NOTES = 4
-"""Lines below the table that are shown."""
+"""Below the table that are shown at most; one more line says how many are left out."""
 
 _PAGE = """\
 <div class="paretune">
@@ -56,7 +58,21 @@ class Summary:
     more: str = "rows"
 
     def text(self) -> str:
-        """Returns at most a screen of text, `WIDTH` columns wide; no name is cut."""
+        """Returns at most a screen of text, `WIDTH` columns wide; no name is cut.
+
+        What stands above the table, one row and one note are always there: only names
+        of many lines make them more than `LINES`.
+        """
+        rows, notes = min(len(self.rows), ROWS), min(len(self.notes), NOTES)
+        while len(text := self._of(rows, notes)) > LINES and (rows > 1 or notes > 1):
+            if notes > 1:
+                notes -= 1
+            else:
+                rows -= 1
+        return "\n".join(text)
+
+    def _of(self, rows: int, notes: int) -> list[str]:
+        """Returns the lines of a text with so many of the first rows and notes."""
         from rich import box
         from rich.console import Console
         from rich.table import Table
@@ -75,17 +91,16 @@ class Summary:
                 table.add_column(
                     Text(line(head)), justify="right" if place else "left", overflow="fold"
                 )
-            for row in self.rows[:ROWS]:
+            for row in self.rows[:rows]:
                 table.add_row(*(Text(line(cell)) for cell in row))
             console.print(table)
-        left = len(self.rows) - ROWS
-        if left > 0:
+        if left := len(self.rows) - rows:
             console.print(Text(f"... and {left} more {self.more}"))
-        for note in self.notes[:NOTES]:
+        for note in self.notes[:notes]:
             console.print(Text(f"- {line(note)}"))
-        if len(self.notes) > NOTES:
-            console.print(Text(f"... and {len(self.notes) - NOTES} more notes"))
-        return "\n".join(text.rstrip() for text in sink.getvalue().rstrip().splitlines())
+        if left := len(self.notes) - notes:
+            console.print(Text(f"... and {left} more note{'s' * (left > 1)}"))
+        return [text.rstrip() for text in sink.getvalue().rstrip().splitlines()]
 
     def html(self) -> str:
         """Returns the whole table as HTML; what users named is text, not markup."""

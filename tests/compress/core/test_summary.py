@@ -30,6 +30,25 @@ def test_a_screen_holds_it_and_no_name_is_cut() -> None:
     assert repr(Result(3)) == "<Result: 12 of <b>\\x1b[2J>"
 
 
+def test_what_has_no_room_is_counted() -> None:
+    """Lines that are folded are lines too: notes are left out first, then rows."""
+    above = tuple("word " * 40 for _ in range(3))  # 3 lines of 80 columns each
+    notes = tuple(f"note {n} " + "word " * 40 for n in range(4))
+    rows = tuple((f"layer{n}", "1") for n in range(12))
+    text = Summary("title", above, ("Layer", "MACs"), rows, notes).text().splitlines()
+    # 1 + 9 lines above, 4 of a table but for its rows, 1 of rows that are left out,
+    # 3 of a note and 1 of those that are left out: 6 rows have room
+    assert len(text) == 25
+    assert [row.split()[0] for row in text if "layer" in row] == [f"layer{n}" for n in range(6)]
+    assert "... and 6 more rows" in text
+    assert sum(row.startswith("- note") for row in text) == 1
+    assert text[-1] == "... and 3 more notes"
+    # a screen is not torn by what cannot be shortened: one row and one note stay
+    endless = Summary("title", above * 9, ("Layer", "MACs"), rows, notes).text().splitlines()
+    assert sum("layer" in row for row in endless) == 1
+    assert sum(row.startswith("- note") for row in endless) == 1
+
+
 def test_a_notebook_gets_a_table_of_everything() -> None:
     class Reader(HTMLParser):
         def __init__(self) -> None:
