@@ -55,6 +55,7 @@ PRIVATE = {
     "_exit",  # of os: public, whatever it is called
     "_initialized",  # of TensorFlow's context: whether forks may use it
     "_storage", "_trial_id", "_study_id", "_validate", "_contains",  # of Optuna
+    "_to_proto_trial",  # of its proxy
 }  # fmt: skip
 """Names that begin with an underscore and are used on objects of other packages."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from compress.core import credentials
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 """The proxy knows neither passwords nor encryption: it listens to its own machine alone."""
-THREADS = 16
-"""Requests that are answered at once, each with a connection of its own."""
+CONNECTIONS = 16
+"""To the database."""
+THREADS = 64
+"""Requests in hand at once: those that wait for a reading of others use no connection."""
 _NONE = ("grpc", "journal")
 
 
@@ -42,7 +45,6 @@ class Proxy:
         without_fork_support()
         import grpc
         from optuna.storages._grpc.auto_generated import api_pb2_grpc
-        from optuna.storages._grpc.servicer import OptunaStorageProxyService
 
         # Optuna's `run_grpc_proxy_server` tells neither its port nor that another listens there
         self._over = threading.Event()
@@ -50,7 +52,7 @@ class Proxy:
         alone = [("grpc.so_reuseport", 0)]
         self._server = grpc.server(ThreadPoolExecutor(THREADS), options=alone)
         join: Any = api_pb2_grpc.add_StorageServiceServicer_to_server
-        join(OptunaStorageProxyService(sharing(storage)), self._server)
+        join(_service_kind()(sharing(storage)), self._server)
         try:
             self.port = int(self._server.add_insecure_port(f"{HOST}:{port}"))
         except RuntimeError:
@@ -74,6 +76,48 @@ class Proxy:
         self._over.set()
 
 
+@cache
+def _service_kind() -> Any:
+    """Returns the class of what answers: Optuna's, which writes a trial once for all that ask.
+
+    A hundred workers ask for the same trials, and to write one for the way takes as long as to
+    read it.
+    """
+    from optuna.storages._grpc import servicer
+    from optuna.storages._grpc.auto_generated import api_pb2
+
+    class Service(servicer.OptunaStorageProxyService):
+        def __init__(self, storage: Any) -> None:
+            super().__init__(storage)
+            self._written: dict[int, tuple[Any, Any]] = {}
+
+        def GetTrials(self, request: Any, context: Any) -> Any:  # noqa: N802 (the protocol's name)
+            import grpc
+
+            try:
+                trials = self._backend.get_all_trials(request.study_id, deepcopy=False)
+            except KeyError as error:
+                context.abort(code=grpc.StatusCode.NOT_FOUND, details=str(error))
+            wanted = set(request.included_trial_ids)
+            return api_pb2.GetTrialsReply(
+                trials=[
+                    self._on_the_way(trial)
+                    for trial in trials
+                    if trial._trial_id > request.trial_id_greater_than or trial._trial_id in wanted
+                ]
+            )
+
+        def _on_the_way(self, trial: Any) -> Any:
+            # a trial that has changed is another object: the storage below makes it anew
+            held, message = self._written.get(trial._trial_id, (None, None))
+            if held is not trial:
+                message = servicer._to_proto_trial(trial)
+                self._written[trial._trial_id] = trial, message
+            return message
+
+    return Service
+
+
 def make_proxy(url: str, port: int) -> Proxy:
     """Returns a proxy in front of a database.
 
@@ -94,4 +138,4 @@ def make_proxy(url: str, port: int) -> Proxy:
         )
     short = credentials.keep(url)
     open_storage(short, "storage")  # what is wrong now does not pass
-    return Proxy(open_storage(short, "storage", patience=PATIENCE, connections=THREADS), port)
+    return Proxy(open_storage(short, "storage", patience=PATIENCE, connections=CONNECTIONS), port)

@@ -2,12 +2,15 @@
 
 A proxy with many workers is busy with reading the trials of a study, which is asked for several
 times a trial. While one reading is under way all that are asked for wait, and are answered by the
-next one together: each still begins after it was asked for, so nobody sees less than before.
+next one together: each still begins after it was asked for, so nobody sees less than before. The
+next one begins when as much time has passed as the last one took: readings take at most half of
+the time, however many ask for them, and writing has the other half.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cache
@@ -26,15 +29,23 @@ class Together(Generic[T]):
     """Calls of a function from many threads, those that wait being answered by one.
 
     Args:
-        function: Runs once at a time.
+        function: Runs once at a time, and at most half of the time.
+        clock: Seconds that pass.
+        sleep: Lets so many pass.
 
     Example:
         >>> Together(lambda: 7)()
         7
     """
 
-    def __init__(self, function: Callable[[], T]) -> None:
-        self._function = function
+    def __init__(
+        self,
+        function: Callable[[], T],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._function, self._clock, self._sleep = function, clock, sleep
+        self._free_at = clock()
         self._lock, self._busy = threading.Lock(), threading.Lock()
         self._next: Future[T] | None = None
 
@@ -45,12 +56,16 @@ class Together(Generic[T]):
             found = self._next = self._next or Future()
         if first:
             with self._busy:
+                self._sleep(max(0.0, self._free_at - self._clock()))
                 with self._lock:
                     self._next = None  # who asks from here on may have to know more
+                began = self._clock()
                 try:
                     found.set_result(self._function())
                 except BaseException as error:
                     found.set_exception(error)
+                ended = self._clock()
+                self._free_at = ended + (ended - began)
         return found.result()
 
 

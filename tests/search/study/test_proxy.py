@@ -73,6 +73,26 @@ def test_what_changes_is_seen_by_who_has_read_it_before(proxy: Proxy) -> None:
         there._storage.get_all_trials(99)
 
 
+def test_a_trial_is_written_once_for_all_that_ask(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from optuna.storages._grpc import servicer
+
+    first = some_trials(open_storage(proxy.url, "storage", patience=60), 5)
+    first.ask()
+    assert len(first.trials) == 6
+    written, made = [], servicer._to_proto_trial
+    monkeypatch.setattr(
+        servicer, "_to_proto_trial", lambda trial: written.append(trial.number) or made(trial)
+    )
+    for _ in range(3):
+        there = optuna.load_study(
+            study_name="s", storage=open_storage(proxy.url, "storage", patience=60)
+        )
+        assert [trial.params for trial in there.trials] == [trial.params for trial in first.trials]
+    assert set(written) == {5}, "the one that runs alone may have changed"
+
+
 def test_it_listens_to_this_machine_alone(proxy: Proxy) -> None:
     listening = [
         item.laddr

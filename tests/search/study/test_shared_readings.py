@@ -53,6 +53,26 @@ def test_who_waits_is_answered_by_the_next_run_and_not_by_the_one_under_way() ->
     assert 2 <= held.runs < 10, "fewer than were asked for"
 
 
+def test_readings_take_at_most_half_of_the_time() -> None:
+    now, slept = [100.0], []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    def read() -> float:
+        now[0] += 3  # seconds that a reading takes
+        return now[0]
+
+    together = Together(read, clock=lambda: now[0], sleep=sleep)
+    assert [together(), together()] == [103, 109]  # 103 + 3 of waiting + 3 of reading
+    now[0] += 1
+    assert together() == 115, "of the 3 that are waited for 1 had passed"
+    now[0] += 50
+    assert together() == 168
+    assert slept == [0, 3, 2, 0]
+
+
 def test_an_error_is_everyones_and_the_next_run_is_another() -> None:
     answers = iter([KeyError("gone"), 5])
 
