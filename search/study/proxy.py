@@ -35,13 +35,19 @@ class Proxy:
 
     Args:
         storage: What it speaks to.
+        read_by: The same, opened once more: what trials are read by.
         port: Where it listens; 0: any free port.
 
     Raises:
         InputError: The port is not free.
     """
 
-    def __init__(self, storage: optuna.storages.BaseStorage, port: int) -> None:
+    def __init__(
+        self,
+        storage: optuna.storages.BaseStorage,
+        read_by: optuna.storages.BaseStorage,
+        port: int,
+    ) -> None:
         without_fork_support()
         import grpc
         from optuna.storages._grpc.auto_generated import api_pb2_grpc
@@ -52,7 +58,7 @@ class Proxy:
         alone = [("grpc.so_reuseport", 0)]
         self._server = grpc.server(ThreadPoolExecutor(THREADS), options=alone)
         join: Any = api_pb2_grpc.add_StorageServiceServicer_to_server
-        join(_service_kind()(sharing(storage)), self._server)
+        join(_service_kind()(sharing(storage, read_by)), self._server)
         try:
             self.port = int(self._server.add_insecure_port(f"{HOST}:{port}"))
         except RuntimeError:
@@ -138,4 +144,7 @@ def make_proxy(url: str, port: int) -> Proxy:
         )
     short = credentials.keep(url)
     open_storage(short, "storage")  # what is wrong now does not pass
-    return Proxy(open_storage(short, "storage", patience=PATIENCE, connections=CONNECTIONS), port)
+    storage = open_storage(
+        short, "storage", patience=PATIENCE, connections=CONNECTIONS, cached=False
+    )
+    return Proxy(storage, open_storage(short, "storage", patience=PATIENCE), port)

@@ -69,12 +69,18 @@ class Together(Generic[T]):
         return found.result()
 
 
-def sharing(storage: optuna.storages.BaseStorage) -> optuna.storages.BaseStorage:
+def sharing(
+    storage: optuna.storages.BaseStorage, read_by: optuna.storages.BaseStorage | None = None
+) -> optuna.storages.BaseStorage:
     """Returns a storage whose readings of a study's trials are shared by threads that wait.
 
     Only those that ask for no copies: what is shared is not to be changed.
+
+    Args:
+        storage: What is written to, and read for everything else.
+        read_by: The same, opened once more; default: `storage`.
     """
-    made: optuna.storages.BaseStorage = _kind()(storage)
+    made: optuna.storages.BaseStorage = _kind()(storage, read_by or storage)
     return made
 
 
@@ -82,15 +88,15 @@ def sharing(storage: optuna.storages.BaseStorage) -> optuna.storages.BaseStorage
 def _kind() -> Any:
     """Returns the class: Optuna is imported when it is needed."""
 
-    def made(self: Any, storage: Any) -> None:
-        self._inner, self._readings = storage, {}
+    def made(self: Any, storage: Any, read_by: Any) -> None:
+        self._inner, self._read_by, self._readings = storage, read_by, {}
 
     def call(self: Any, name: str, *args: Any, **kwargs: Any) -> Any:
         whole = kwargs.get("states") is None and not kwargs.get("deepcopy", True)
         if name != READING or not whole or len(args) != 1:
             return getattr(self._inner, name)(*args, **kwargs)
         if args not in self._readings:
-            reading = Together(lambda: self._inner.get_all_trials(*args, deepcopy=False))
+            reading = Together(lambda: self._read_by.get_all_trials(*args, deepcopy=False))
             self._readings.setdefault(args, reading)
         return self._readings[args]()
 

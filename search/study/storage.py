@@ -40,7 +40,12 @@ def study_name(folder: SearchFolder, url: str) -> str:
 
 
 def open_storage(
-    where: str | Path, option: str, *, patience: float = 0.0, connections: int = 1
+    where: str | Path,
+    option: str,
+    *,
+    patience: float = 0.0,
+    connections: int = 1,
+    cached: bool = True,
 ) -> optuna.storages.BaseStorage:
     """Opens what studies are kept in.
 
@@ -51,6 +56,8 @@ def open_storage(
         patience: Seconds for which this and every later call wait for a database that does not
             answer.
         connections: How many threads ask at once.
+        cached: Whether trials of a database that have ended are kept in memory. What keeps them
+            lets one thread write at a time.
 
     Raises:
         InputError: The URL is malformed or cannot be reached, or the journal is damaged.
@@ -73,9 +80,12 @@ def open_storage(
     url = credentials.whole(where)
     try:
         if not patience:
-            return _opened(url, connections)
+            return _opened(url, connections, cached)
         opened = patiently(
-            lambda: _opened(url, connections), f"the storage '{where}'", is_passing, patience
+            lambda: _opened(url, connections, cached),
+            f"the storage '{where}'",
+            is_passing,
+            patience,
         )
         return patient(opened, patience)
     except ParetuneError:
@@ -88,18 +98,19 @@ def open_storage(
         ) from None
 
 
-def _opened(url: str, connections: int) -> optuna.storages.BaseStorage:
+def _opened(url: str, connections: int, cached: bool) -> optuna.storages.BaseStorage:
     import optuna
 
     scheme = url.partition(":")[0]
     if scheme == "grpc":
         return _proxy(url)
     if scheme == "sqlite":
-        return optuna.storages.get_storage(url)
-    # a connection that broke is found out before it is used
-    pool = {"pool_size": connections, "max_overflow": 1, "pool_pre_ping": True}
-    made = optuna.storages.RDBStorage(_with_driver(url), engine_kwargs=pool)
-    return optuna.storages.get_storage(made)
+        made = optuna.storages.RDBStorage(url)
+    else:
+        # a connection that broke is found out before it is used
+        pool = {"pool_size": connections, "max_overflow": 1, "pool_pre_ping": True}
+        made = optuna.storages.RDBStorage(_with_driver(url), engine_kwargs=pool)
+    return optuna.storages.get_storage(made) if cached else made
 
 
 def _with_driver(url: str) -> str:

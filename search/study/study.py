@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,13 +133,19 @@ def try_again(
 
 
 def tell(study: optuna.Study, number: int, candidate: Candidate, plan: SearchPlan) -> None:
-    """Ends a trial in the study as its candidate ended; one that has ended stays as it is."""
+    """Ends a trial in the study as its candidate ended; one that has ended stays as it is.
+
+    Written to the storage at once: `study.tell` reads the trial before, and of a database that
+    costs several times as much.
+    """
     from optuna.exceptions import UpdateFinishedTrialError
 
     state, values = outcome(candidate, plan)
+    storage = study._storage
+    trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
     # told by a worker whose node was lost then, or by a call that the storage seemed to lose
     with suppress(UpdateFinishedTrialError):
-        study.tell(number, values, None if values else state, skip_if_finished=True)
+        storage.set_trial_state_values(trial_id, state, values)
 
 
 def outcome(
@@ -148,7 +155,10 @@ def outcome(
     from optuna.trial import TrialState
 
     if candidate.state in (COMPLETE, DUPLICATE) and candidate.val:
-        return TrialState.COMPLETE, objective_values(candidate, plan)
+        values = objective_values(candidate, plan)
+        if not any(map(math.isnan, values)):  # no storage takes them
+            return TrialState.COMPLETE, values
+        return TrialState.FAIL, None
     if candidate.state == FAILED:
         # no sampler looks at failed trials: a crash says nothing about the choices
         return TrialState.FAIL, None
@@ -263,14 +273,35 @@ def ask(
     wanted = sorted(queue, key=lambda trial: trial.number != number)
     taken = next((item for item in wanted if _taken(study, item._trial_id)), None)
     if taken is not None:
-        trial_id, own = taken._trial_id, taken.number
+        trial_id = taken._trial_id
     else:
         trial_id = study._storage.create_new_trial(study._study_id)
-        own = study._storage.get_trial_number_from_id(trial_id)
-    study.sampler = sampler_for(plan.search.strategy, plan.seed, own, known)
+    make = partial(sampler_for, plan.search.strategy, plan.seed, known=known)
+    study.sampler = _by_number()(make)
     trial = optuna.trial.Trial(study, trial_id)
     seen_by(trial, there)
     return trial
+
+
+@cache
+def _by_number() -> Any:
+    """Returns a class of samplers that make way for that of a trial, once its number is known.
+
+    A trial reads itself from the storage when it is made: to ask for its number before that would
+    read it twice.
+    """
+    import optuna
+
+    class ByNumber(optuna.samplers.RandomSampler):
+        def __init__(self, make: Callable[[int], optuna.samplers.BaseSampler]) -> None:
+            super().__init__()
+            self._make = make
+
+        def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+            study.sampler = self._make(trial.number)
+            study.sampler.before_trial(study, trial)
+
+    return ByNumber
 
 
 def _taken(study: optuna.Study, trial_id: int) -> bool:
