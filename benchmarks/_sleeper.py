@@ -29,6 +29,7 @@ from search.plan import SearchPlan
 from search.spaces import SPACES
 from search.spaces._choices import choose
 from search.study import study as studies
+from search.study.asking import ask
 from search.trial import optimizers
 from search.trial.objective import candidate_id, same_choices, trial_seed
 from search.trial.pruners import Stopper, make_rule
@@ -53,7 +54,7 @@ def trial_of(
     study: Any, plan: SearchPlan, data: Dataset, seconds: float, rng: random.Random
 ) -> None:
     """One trial, from its ask to its tell."""
-    trial = studies.ask(study, plan)
+    trial = ask(study, plan)
     trial.set_user_attr("seed", trial_seed(plan, trial))
     choose(trial, SPACES["cnn"].choices(data))
     optimizers.sample(trial, plan, data)

@@ -171,6 +171,7 @@ def sampling(place: str, url: str, count: int) -> dict[str, Any]:
     from search.spaces import SPACES
     from search.spaces._choices import choose
     from search.study import study as studies
+    from search.study.asking import ask
     from search.trial import optimizers
 
     folder, found = SearchFolder(place), {}
@@ -196,7 +197,7 @@ def sampling(place: str, url: str, count: int) -> dict[str, Any]:
         study, times = studies.open_study(folder, plan), []
         for _ in range(1 + ASKED):
             began = time.perf_counter()
-            trial = studies.ask(study, plan, data=data, folder=folder)
+            trial = ask(study, plan, data=data, folder=folder)
             choose(trial, SPACES["cnn"].choices(data))
             optimizers.sample(trial, plan, data)
             times.append(time.perf_counter() - began)

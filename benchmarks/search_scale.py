@@ -122,6 +122,7 @@ def timed(part: str) -> None:
     from search.report import render
     from search.spaces._choices import choose
     from search.study import study as studies
+    from search.study.asking import ask
     from search.study.recovery import recover
     from search.trial import optimizers
 
@@ -148,7 +149,7 @@ def timed(part: str) -> None:
     seconds: list[float] = []
     for _ in range(ASKS + 1):
         begun = time.perf_counter() if seconds else began
-        trial = studies.ask(study, plan, data=data)
+        trial = ask(study, plan, data=data)
         choose(trial, choices)
         optimizers.sample(trial, plan, data)
         seconds.append(time.perf_counter() - begun)

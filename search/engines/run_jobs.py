@@ -43,11 +43,12 @@ class RunWorker(Worker):
         from search.folder.directory import TrialGivenUp
         from search.folder.records import FAILED, Candidate
         from search.study import study as studies
+        from search.study.asking import ask
         from search.trial.objective import candidate_id, evaluate, trial_seed
 
         if self._study is None:
             self._study = studies.open_study(self.folder, self.plan)
-        trial = studies.ask(self._study, self.plan, number, self.data, self.folder)
+        trial = ask(self._study, self.plan, number, self.data, self.folder)
         if self.folder.read_candidate(candidate_id(trial.number)) is not None:
             raise RunFailed(
                 f"The study has lost candidate {candidate_id(trial.number)}, which is finished: "

@@ -209,7 +209,7 @@ def _inherited(
 def same_choices(trial: optuna.Trial) -> int | None:
     """Returns the earliest trial with these choices that has ended with a result, by its number.
 
-    Looked for in what was read when the trial was asked for (`search.study.study.ask`).
+    Looked for in what was read when the trial was asked for (`search.study.asking.ask`).
     """
     from optuna.trial import TrialState
 

@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search.samplers import SAMPLERS
-from search.study.study import sampler_for
+from search.study.asking import sampler_for
 
 KINDS = ("a", "b", None)
 SIZES = (8, 16, 32)

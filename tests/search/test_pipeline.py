@@ -20,6 +20,7 @@ from search.folder.records import Candidate
 from search.pipeline import default_folder
 from search.plan import SearchPlan
 from search.study import study as studies
+from search.study.asking import ask
 from tests.search.test_run import paretune
 
 
@@ -70,7 +71,7 @@ def test_a_dead_worker_is_a_failed_candidate(folder: SearchFolder) -> None:
     jobs = SearchJobs(folder, plan, study, NoDisplay())
     job = jobs.next_job()
     assert job is not None
-    trial = studies.ask(study, plan)
+    trial = ask(study, plan)
     trial.suggest_float("x", 0, 1)
     jobs.on_death(0, job, {"number": trial.number, "seed": 3}, "signal SIGSEGV")
     (record,) = folder.read_candidates()
@@ -86,7 +87,7 @@ def test_a_worker_that_dies_after_its_work_loses_nothing(folder: SearchFolder) -
     jobs = SearchJobs(folder, plan, study, NoDisplay())
     job = jobs.next_job()
     assert job is not None
-    trial = studies.ask(study, plan)
+    trial = ask(study, plan)
     done = Candidate("0000", "complete", {}, 3, macs=500, params=50, val={"accuracy": 0.5})
     folder.write_candidate(done)
     jobs.on_death(0, job, {"number": trial.number, "seed": 3}, "signal SIGKILL")

@@ -24,6 +24,7 @@ from search.folder.directory import SearchFolder
 from search.folder.records import Candidate
 from search.plan import SearchPlan
 from search.study import study as studies
+from search.study.asking import ask
 from search.trial.objective import trial_seed
 from tests.search.test_run import paretune, records, study
 
@@ -96,7 +97,7 @@ class Pool:
         job = self.jobs.next_job()
         if job is None:
             return None
-        trial = studies.ask(self.study, self.plan, job.get("number"))
+        trial = ask(self.study, self.plan, job.get("number"))
         trial.set_user_attr("seed", trial_seed(self.plan, trial))
         trial.suggest_float("x", 0.0, 1.0)
         return job, trial
@@ -175,9 +176,9 @@ def test_a_queued_trial_that_is_gone_is_replaced_by_the_next(folder: SearchFolde
     pool = Pool(folder, 3)
     pool.study.enqueue_trial({"x": 0.25})
     pool.study.enqueue_trial({"x": 0.75})
-    assert studies.ask(pool.study, pool.plan, 1).suggest_float("x", 0, 1) == 0.75
-    assert studies.ask(pool.study, pool.plan, 1).suggest_float("x", 0, 1) == 0.25
-    assert studies.ask(pool.study, pool.plan, 1).number == 2
+    assert ask(pool.study, pool.plan, 1).suggest_float("x", 0, 1) == 0.75
+    assert ask(pool.study, pool.plan, 1).suggest_float("x", 0, 1) == 0.25
+    assert ask(pool.study, pool.plan, 1).number == 2
 
 
 def test_a_log_that_cannot_be_written_ends_the_run(folder: SearchFolder) -> None:

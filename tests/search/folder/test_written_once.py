@@ -17,6 +17,7 @@ from compress.data import Dataset
 from search.folder.directory import SearchFolder, TrialGivenUp
 from search.folder.records import Candidate
 from search.study import study as studies
+from search.study.asking import ask
 from search.study.recovery import recover
 from tests.search.study.test_recovery import PLAN, begin, end
 
@@ -88,7 +89,7 @@ def test_its_number_is_not_given_out_again(folder: SearchFolder, digits: Dataset
     assert recover(folder, PLAN, digits)
     found = studies.open_study(folder, PLAN)
     assert [item.state.name for item in found.trials] == ["COMPLETE", "FAIL"]
-    assert studies.ask(found, PLAN).number == 2
+    assert ask(found, PLAN).number == 2
 
 
 def test_trials_of_workers_that_outlived_their_run(folder: SearchFolder, digits: Dataset) -> None:

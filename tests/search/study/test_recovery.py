@@ -26,6 +26,7 @@ from search.plan import SearchPlan
 from search.spaces import SPACES, space_for
 from search.spaces._choices import choose
 from search.study import study as studies
+from search.study.asking import ask
 from search.study.recovery import recover
 from search.study.storage import open_storage
 from search.study.study import FIXED
@@ -47,7 +48,7 @@ PLAN = plan_of()
 
 def begin(study: optuna.Study, plan: SearchPlan, data: Dataset) -> optuna.Trial:
     """Asks for a trial and all its choices, as a worker does."""
-    trial = studies.ask(study, plan)
+    trial = ask(study, plan)
     trial.set_user_attr("seed", trial_seed(plan, trial))
     choose(trial, SPACES["cnn"].choices(data))
     optimizers.sample(trial, plan, data)
@@ -328,7 +329,7 @@ def test_the_users_space_is_asked_again(tmp_path: Path, blobs: Dataset) -> None:
     folder = SearchFolder(tmp_path / "r")
     folder.claim("run", plan)
     study = studies.open_study(folder, plan)
-    trial = studies.ask(study, plan)
+    trial = ask(study, plan)
     trial.set_user_attr("seed", 1)
     space_for(OWN).build(trial, blobs)
     optimizers.sample(trial, plan, blobs)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -19,6 +21,7 @@ from search.folder.records import Candidate
 from search.plan import SearchPlan
 from search.spaces import SPACES, space_for
 from search.study import study as studies
+from search.study.asking import ask
 from search.study.recovery import recover
 from search.study.storage import JournalLock
 from search.trial import optimizers
@@ -35,7 +38,7 @@ def folder(tmp_path: Path) -> SearchFolder:
 
 
 def start(study: optuna.Study) -> optuna.Trial:
-    trial = studies.ask(study, PLAN)
+    trial = ask(study, PLAN)
     trial.suggest_float("x", 0.0, 1.0)
     return trial
 
@@ -82,6 +85,33 @@ def test_trials_are_read_once_an_ask(folder: SearchFolder, monkeypatch: pytest.M
     assert len(read) == 2
     assert (same_choices(first), same_choices(second)) == (0, None)
     assert len(read) == 2
+
+
+def test_a_trial_is_read_once_and_told_unread(
+    folder: SearchFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading a trial takes a database several queries."""
+    study = studies.open_study(folder, PLAN)
+    read, known = [], type(study._storage).get_trial
+    monkeypatch.setattr(
+        type(study._storage), "get_trial", lambda self, id: read.append(id) or known(self, id)
+    )
+    for number in range(2):
+        trial = ask(study, PLAN)
+        assert trial.number == number
+        assert 0 < trial.suggest_float("x", 0.0, 1.0) < 1
+        studies.tell(study, number, finished(number), PLAN)
+        assert len(read) == number + 1
+    assert [trial.values for trial in study.trials] == [[0.5, 7.0]] * 2
+    studies.tell(study, 0, replace(finished(0), macs=9), PLAN)
+    assert study.trials[0].values == [0.5, 7.0], "one that has ended stays as it is"
+
+
+def test_a_quality_that_is_no_number_is_not_told(folder: SearchFolder) -> None:
+    study = studies.open_study(folder, PLAN)
+    start(study)
+    studies.tell(study, 0, replace(finished(0), val={"accuracy": math.nan}), PLAN)
+    assert [(trial.state, trial.values) for trial in study.trials] == [(TrialState.FAIL, None)]
 
 
 def test_workers_that_ask_at_once_draw_their_own_choices(folder: SearchFolder) -> None:
@@ -146,13 +176,13 @@ def test_the_baseline_is_tried_first(folder: SearchFolder, digits: Dataset) -> N
     studies.enqueue_first(study, PLAN, digits)
     studies.enqueue_first(study, PLAN, digits)  # a second start adds nothing
     assert len(study.trials) == 1 + studies.LADDER
-    trial = studies.ask(study, PLAN)
+    trial = ask(study, PLAN)
     SPACES["cnn"].build(trial, digits)
     settings = optimizers.sample(trial, PLAN, digits)
     assert trial.params == {**SPACES["cnn"].baseline(digits), **optimizers.baseline(PLAN, digits)}
     assert (settings.optimizer, settings.epochs) == ("adam", PLAN.search.epochs)
     # then the smallest, with the same settings
-    trial = studies.ask(study, PLAN)
+    trial = ask(study, PLAN)
     SPACES["cnn"].build(trial, digits)
     assert trial.params == SPACES["cnn"].smallest(digits)
     assert optimizers.sample(trial, PLAN, digits) == settings

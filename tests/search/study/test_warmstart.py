@@ -18,6 +18,7 @@ from search.folder.directory import SearchFolder
 from search.folder.records import Candidate
 from search.plan import SearchPlan
 from search.study import study as studies
+from search.study.asking import ask
 from search.study.warm_start import ABOUT_ATTR, about, distance, find_sources, meta_features
 from search.trial.objective import candidate_id
 
@@ -54,7 +55,7 @@ def finished_run(path: Path, data: Dataset, values: list[tuple[float, int]], **f
     study.set_user_attr(ABOUT_ATTR, about(plan.search.space, plan.search.objectives, data))
     for number, (accuracy, macs) in enumerate(values):
         study.enqueue_trial({"x": number})
-        trial = studies.ask(study, plan)
+        trial = ask(study, plan)
         trial.suggest_int("x", 0, 99)
         done = Candidate(candidate_id(number), "complete", {}, 1, macs=macs, params=2,
                          val={"accuracy": accuracy})  # fmt: skip
