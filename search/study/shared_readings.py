@@ -3,8 +3,8 @@
 A proxy with many workers is busy with reading the trials of a study, which is asked for several
 times a trial. While one reading is under way all that are asked for wait, and are answered by the
 next one together: each still begins after it was asked for, so nobody sees less than before. The
-next one begins when as much time has passed as the last one took: readings take at most half of
-the time, however many ask for them, and writing has the other half.
+next one begins when as much time has passed as the last one took (`LONGEST` at most): readings
+take half of the time, however many ask for them, and writing has the other half.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 READING = "get_all_trials"
+LONGEST = 0.5
+"""Seconds between two readings at most: the first one of a long study takes many."""
 
 
 class Together(Generic[T]):
     """Calls of a function from many threads, those that wait being answered by one.
 
     Args:
-        function: Runs once at a time, and at most half of the time.
+        function: Runs once at a time, with pauses as long as its runs, `LONGEST` at most.
         clock: Seconds that pass.
         sleep: Lets so many pass.
 
@@ -65,7 +67,7 @@ class Together(Generic[T]):
                 except BaseException as error:
                     found.set_exception(error)
                 ended = self._clock()
-                self._free_at = ended + (ended - began)
+                self._free_at = ended + min(ended - began, LONGEST)
         return found.result()
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import optuna
 import pytest
 
-from search.study.shared_readings import Together, sharing
+from search.study.shared_readings import LONGEST, Together, sharing
 
 
 class Held:
@@ -53,24 +53,26 @@ def test_who_waits_is_answered_by_the_next_run_and_not_by_the_one_under_way() ->
     assert 2 <= held.runs < 10, "fewer than were asked for"
 
 
-def test_readings_take_at_most_half_of_the_time() -> None:
-    now, slept = [100.0], []
+def test_readings_take_half_of_the_time() -> None:
+    now, slept, took = [100.0], [], [0.25]
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
         now[0] += seconds
 
     def read() -> float:
-        now[0] += 3  # seconds that a reading takes
+        now[0] += took[0]
         return now[0]
 
     together = Together(read, clock=lambda: now[0], sleep=sleep)
-    assert [together(), together()] == [103, 109]  # 103 + 3 of waiting + 3 of reading
-    now[0] += 1
-    assert together() == 115, "of the 3 that are waited for 1 had passed"
+    assert [together(), together()] == [100.25, 100.75]  # 0.25 of waiting, 0.25 of reading
+    now[0] += 0.125
+    assert together() == 101.25, "half of what is waited for had passed"
     now[0] += 50
-    assert together() == 168
-    assert slept == [0, 3, 2, 0]
+    took[0] = 8
+    assert together() == 159.25
+    assert together() == 167.75, "nobody waits for as long as a long study takes"
+    assert slept == [0, 0.25, 0.125, 0, LONGEST]
 
 
 def test_an_error_is_everyones_and_the_next_run_is_another() -> None:
