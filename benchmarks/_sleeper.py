@@ -3,7 +3,7 @@
     python -m benchmarks._sleeper FOLDER --storage URL --seconds 10 --trials 2000 --start TIME
         --end TIME
 
-What it asks of the storage is what a worker of ours asks: `search.study.study.ask` with its
+What it asks of the storage is what a worker of ours asks: `search.study.asking.ask` with its
 sampler, all choices of the space `cnn`, seed, costs, a report at two rungs, the look for the same
 choices among finished trials, and `tell`. It ends when the study has enough finished trials or
 the time is over, and prints what it did as JSON.

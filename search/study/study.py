@@ -152,7 +152,7 @@ def outcome(
 
     if candidate.state in (COMPLETE, DUPLICATE) and candidate.val:
         values = objective_values(candidate, plan)
-        if not any(map(math.isnan, values)):  # no storage takes them
+        if not any(map(math.isnan, values)):  # Optuna takes none of them
             return TrialState.COMPLETE, values
         return TrialState.FAIL, None
     if candidate.state == FAILED:

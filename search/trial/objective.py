@@ -20,7 +20,6 @@ from compress.train.starting import StartingPoint
 from search.folder.directory import SearchFolder
 from search.folder.records import COMPLETE, DUPLICATE, FAILED, REJECTED, STOPPED, Candidate
 from search.plan import SearchPlan
-from search.samplers import NOTE_ATTR
 from search.trial import optimizers
 from search.trial.costs import find_costs, over_limit, report_excess, report_preferences
 from search.trial.early_stopping import Following
@@ -179,8 +178,8 @@ def _few_judge(data: Dataset, seed: int) -> Dataset:
 
 def _sampled(trial: optuna.Trial) -> tuple[str, ...]:
     """Returns what the sampler has to say of the trial's choices."""
-    told = trial.study._storage.get_trial(trial._trial_id).system_attrs.get(NOTE_ATTR)
-    return () if told is None else (str(told),)
+    told = getattr(trial.study.sampler, "note", "")  # the trial's own: `search.study.asking`
+    return (told,) if told else ()
 
 
 def _written(folder: SearchFolder, candidate: Candidate) -> Candidate:
@@ -260,4 +259,4 @@ def model_policy(name: str) -> Iterator[None]:
 def objective_values(candidate: Candidate, plan: SearchPlan) -> list[float]:
     """Returns a trained candidate's objectives: quality (up), costs (down)."""
     quality, *costs = plan.search.objectives
-    return [candidate.val[quality], *(float(getattr(candidate, cost)) for cost in costs)]
+    return [float(candidate.val[quality]), *(float(getattr(candidate, cost)) for cost in costs)]

@@ -55,6 +55,9 @@ class ParetoSampler(StatelessSampler):
         costs: Of complete choices; default: they are predicted as the quality is.
         curves: What is known of trials on the way; default: what they report to Optuna.
 
+    Attributes:
+        note: What is to be said of the choices that were made last; "": nothing.
+
     Example:
         >>> import optuna
         >>> kinds = {"kind": optuna.distributions.CategoricalDistribution(["a", "b", "c"])}
@@ -81,6 +84,7 @@ class ParetoSampler(StatelessSampler):
         super().__init__(seed)
         self._space = space if isinstance(space, Mapping) else tuple(space or ())
         self._costs, self._curves = costs, curves
+        self.note = ""
         self._read: tuple[int, History, Questions] | None = None
 
     def infer_relative_search_space(
@@ -106,11 +110,11 @@ class ParetoSampler(StatelessSampler):
         (_, history, questions), self._read = self._read, None
         rng = self._generator(trial)
         if len(history.told) < STARTUP or len(history.ended) < FEWEST:
-            ranked = self._spread(questions, history, trial.number, rng)
+            ranked, self.note = self._spread(questions, history, trial.number, rng), ""
         else:
-            ranked, note = self._promising(questions, history, rng)
-            if note:
-                study._storage.set_trial_system_attr(trial._trial_id, NOTE_ATTR, note)
+            ranked, self.note = self._promising(questions, history, rng)
+            if self.note:
+                study._storage.set_trial_system_attr(trial._trial_id, NOTE_ATTR, self.note)
         chosen = claimed(study, trial, ranked or [questions.drawn(rng)])
         return {name: value for name, value in chosen.items() if name in search_space}
 

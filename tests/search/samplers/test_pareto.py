@@ -276,6 +276,8 @@ def test_it_says_what_it_did_not_know() -> None:
     study, _ = searched(12, 0)
     notes = [trial.system_attrs.get(NOTE_ATTR, "") for trial in study.trials]
     assert notes[-1] == "costs that nothing tells beforehand were predicted from other trials'"
+    assert isinstance(study.sampler, ParetoSampler)
+    assert study.sampler.note == notes[-1]
     assert notes[0] == ""
 
 

@@ -99,7 +99,7 @@ def test_a_trial_is_read_once_and_told_unread(
     for number in range(2):
         trial = ask(study, PLAN)
         assert trial.number == number
-        assert 0 < trial.suggest_float("x", 0.0, 1.0) < 1
+        trial.suggest_float("x", 0.0, 1.0)
         studies.tell(study, number, finished(number), PLAN)
         assert len(read) == number + 1
     assert [trial.values for trial in study.trials] == [[0.5, 7.0]] * 2

@@ -125,6 +125,21 @@ def test_sampled_settings_stay_in_their_ranges(digits: Dataset) -> None:
     assert seen == set(plan.search.optimizers)
 
 
+@pytest.mark.parametrize("note", ["drawn by lot", ""])
+def test_what_the_sampler_says_is_in_the_record(
+    note: str, digits: Dataset, cpu: Device, tmp_path: Path
+) -> None:
+    plan = from_flat(SearchPlan, {"epochs": 1, "space": "mlp"})
+    folder = SearchFolder(tmp_path / "run")
+    folder.claim("run", plan)
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    sampler.note = note  # type: ignore[attr-defined]
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    study.enqueue_trial({**SPACES["mlp"].baseline(digits), **optimizers.baseline(plan, digits)})
+    found = evaluate(study.ask(), digits, plan, folder, cpu, lambda text, share: None)
+    assert found.notes == ((note,) if note else ())
+
+
 def test_inherited_weights_are_said(digits: Dataset, cpu: Device, tmp_path: Path) -> None:
     """The second starts where the first ended: with the same choices, better at once."""
     plan = from_flat(SearchPlan, {"epochs": 1, "space": "mlp", "inherit_weights": True})
