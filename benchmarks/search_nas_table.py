@@ -1,7 +1,8 @@
 """Samplers on NAS-Bench-Macro, where the whole front is known: nothing is trained here.
 
     python -m benchmarks.search_nas_table --table nas-bench-macro_cifar10.json
-        [--seeds 0,1,...,19] [--trials 200] [--reads mean,one] [--workers 1] [--resume FILE]
+        [--seeds 0,1,...,19] [--trials 200] [--reads mean,one] [--workers 1] [--at-once 1]
+        [--resume FILE]
         [pareto tpe greedy evolution nsga2 random pareto-without-costs ...]
 
 6,561 networks of eight layers, each trained three times on CIFAR-10 by the table's authors (Su et
@@ -13,7 +14,8 @@ FLOPs below the largest. `pareto` is given the FLOPs of all networks beforehand,
 it those of its own; no first trials are queued. "-without-" something: _ablated.py. Several workers
 are as many trials that are asked for before the oldest of them is told, as searches do it whose
 trials take equally long. Other packages' samplers, by name "optuna-gp", "smac" or "ax", run by the
-Python that SAMPLERS_PYTHON names (benchmarks/peers/nas_table_samplers.py), one trial at a time.
+Python that SAMPLERS_PYTHON names (benchmarks/peers/nas_table_samplers.py), one trial at a time;
+several searches at once with --at-once.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -59,6 +62,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--workers", type=lambda text: tuple(map(int, text.split(","))), default=(1,),
         help="trials at work at once, with commas",
     )  # fmt: skip
+    parser.add_argument(
+        "--at-once", type=int, default=1,
+        help="searches of other packages at the same time; an ask takes longer then",
+    )  # fmt: skip
     seed_list(parser, range(20))
 
 
@@ -77,15 +84,20 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
             print(f"{name}: {state}", flush=True)
             continue
         found = runs.setdefault(f"{said}, {reads}", {})
-        for seed in given.seeds:
-            if str(seed) in found:
-                continue
-            if name in THEIRS:
-                tried, seconds = by_peer(given.table, name, seed, given.trials, reads)
-            else:
-                began = time.perf_counter()
-                tried = searched(networks, name, seed, given.trials, reads, workers)
-                seconds = (time.perf_counter() - began) / given.trials
+        missing = [seed for seed in given.seeds if str(seed) not in found]
+        if name in THEIRS:
+            with ThreadPoolExecutor(given.at_once) as pool:
+                words = (given.table, name, given.trials, reads)
+                asked = {pool.submit(by_peer, *words, seed): seed for seed in missing}
+                for done in as_completed(asked):
+                    tried, seconds = done.result()
+                    found[str(asked[done])] = {"shares": shares(networks, tried), "ask": seconds}
+                    stored.save(runs=runs)
+            missing = []
+        for seed in missing:
+            began = time.perf_counter()
+            tried = searched(networks, name, seed, given.trials, reads, workers)
+            seconds = (time.perf_counter() - began) / given.trials
             found[str(seed)] = {"shares": shares(networks, tried), "ask": seconds}
             stored.save(runs=runs)
         print(f"{said}, {reads}: {_medians(found)}", flush=True)
@@ -125,7 +137,7 @@ def searched(
     return tried
 
 
-def by_peer(file: Path, name: str, seed: int, trials: int, reads: str) -> tuple[list[str], float]:
+def by_peer(file: Path, name: str, trials: int, reads: str, seed: int) -> tuple[list[str], float]:
     """Returns what another package's sampler tries, and seconds an ask."""
     words = [str(file), THEIRS[name], str(seed), str(trials), reads]
     done = subprocess.run(
