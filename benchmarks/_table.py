@@ -60,6 +60,9 @@ TABLE = (
     Entry("shrink_goals", 240),
     Entry("shrink_peers", 180),
     Entry("around_rates", 10),
+    Entry(
+        "around_front", 40, ("--beside", "benchmarks/results/shrink_peers/2026-11-28-2a7388f.json")
+    ),
     Entry("search_curves", 25),
     Entry("search_stopping", 1),
     Entry("search_strategies", 10),
