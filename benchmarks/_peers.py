@@ -88,6 +88,7 @@ PEERS = {
                 ("optuna-gp", "optuna", ("optuna", "torch")),
                 ("smac", "smac", ("smac", "ConfigSpace")),
                 ("ax", "ax-platform", ("ax",)),
+                ("syne-tune", "syne-tune", ("syne_tune",)),
             )
         ),
         Peer("keras Distiller", "keras", ("keras",), None, "pip install 'keras>=3.13'"),

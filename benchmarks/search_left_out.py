@@ -28,7 +28,7 @@ from compress.core.errors import unknown_name
 VARIANTS = {
     "stopping": ("every trial trained to its end", ("--stopping", "none")),
     "inherit": ("weights inherited", ("--inherit-weights",)),
-    "costs": ("costs not known before training", ("--sampler", "tpe")),
+    "costs": ("`tpe`, which knows no costs before training", ("--sampler", "tpe")),
 }
 
 

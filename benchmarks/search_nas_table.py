@@ -13,9 +13,9 @@ hypervolume of what it tried as a share of the whole table's, by mean accuracy a
 FLOPs below the largest. `pareto` is given the FLOPs of all networks beforehand, as a search gives
 it those of its own; no first trials are queued. "-without-" something: _ablated.py. Several workers
 are as many trials that are asked for before the oldest of them is told, as searches do it whose
-trials take equally long. Other packages' samplers, by name "optuna-gp", "smac" or "ax", run by the
-Python that SAMPLERS_PYTHON names (benchmarks/peers/nas_table_samplers.py), one trial at a time;
-several searches at once with --at-once.
+trials take equally long. Other packages' samplers, by name "optuna-gp", "smac", "ax" or
+"syne-tune", run by the Python that SAMPLERS_PYTHON names (benchmarks/peers/nas_table_samplers.py),
+one trial at a time; several searches at once with --at-once.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ LAYERS, KINDS = 8, ("0", "1", "2")
 """Identity, MobileNet blocks of expansion 3 and kernel 3, and of 6 and 5."""
 
 PEER = Path(__file__).parent / "peers" / "nas_table_samplers.py"
-THEIRS = {"optuna-gp": "gp", "smac": "smac", "ax": "ax"}
+THEIRS = {"optuna-gp": "gp", "smac": "smac", "ax": "ax", "syne-tune": "syne-tune"}
 """Peers, and what the script that runs them calls their samplers."""
 
 Networks = Mapping[str, Mapping[str, Any]]

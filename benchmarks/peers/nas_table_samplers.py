@@ -4,8 +4,10 @@
 
 Prints what was tried, in its order, and seconds an ask, as JSON. NAME: "gp" is Optuna's
 `GPSampler`, which needs torch; "smac" is SMAC3 with ParEGO over its random forest; "ax" is Ax's
-default for two objectives. All are told accuracy (negated where they minimize) and FLOPs, and none
-knows FLOPs beforehand: their interfaces have no place for it.
+default for two objectives; "syne-tune" is Syne Tune's evolution for several objectives (its EHVI
+has a fixed reference point of 2, whatever the objectives measure). All are told accuracy (negated
+where they minimize) and FLOPs, and none knows FLOPs beforehand: their interfaces have no place for
+it.
 """
 
 from __future__ import annotations
@@ -93,7 +95,22 @@ def ax(seed: int, trials: int, told: Told) -> Iterator[str]:
         yield key
 
 
-SAMPLERS = {"gp": gp, "smac": smac, "ax": ax}
+def syne_tune(seed: int, trials: int, told: Told) -> Iterator[str]:
+    from syne_tune.config_space import choice
+    from syne_tune.optimizer.schedulers.multiobjective import MultiObjectiveRegularizedEvolution
+
+    searcher = MultiObjectiveRegularizedEvolution(
+        {name: choice(list(KINDS)) for name in NAMES}, random_seed=seed
+    )
+    for number in range(trials):
+        chosen = searcher.suggest()
+        key = "".join(chosen[name] for name in NAMES)
+        accuracy, flops = told(key)
+        searcher.on_trial_complete(number, chosen, [100.0 - accuracy, flops])
+        yield key
+
+
+SAMPLERS = {"gp": gp, "smac": smac, "ax": ax, "syne-tune": syne_tune}
 
 
 def main() -> None:
