@@ -72,7 +72,8 @@ def body(benchmark: Renders, name: str, stored: Stored | None) -> str:
     if stored is None:
         return f"Not measured yet: `python -m benchmarks.{benchmark.name}`.\n"
     told = stored.provenance
-    source = f"`{told['command']}`, {stored.origin()}; {_told_seeds(told['seeds'])}"
+    typed = ", then ".join(f"`{command}`" for command in stored.commands)
+    source = f"{typed}, {stored.origin()}; {_told_seeds(told['seeds'])}"
     return f"{benchmark.tables[name](stored.result)}\n\n{source}.\n"
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -43,6 +44,7 @@ KEYS = (
     "resumed",
 )  # fmt: skip
 """What every file's provenance holds."""
+_RESUME = re.compile(r" --resume[ =]('[^']*'|\S+)")
 
 
 @dataclass
@@ -81,6 +83,13 @@ class Stored:
     def short_commit(self) -> str:
         """The first seven digits of the commit, or "unknown"."""
         return str(self.provenance["commit"] or "unknown")[:7]
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """What was typed, each once, as it would be typed to measure anew."""
+        typed = [self.provenance, *self.provenance["resumed"]]
+        found = [_RESUME.sub("", item["command"]) for item in typed if item.get("command")]
+        return tuple(dict.fromkeys(found))
 
     def origin(self) -> str:
         """Returns date, commit and machine in one line."""

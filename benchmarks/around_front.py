@@ -6,17 +6,16 @@
 benchmarks/nets (Fashion-MNIST); what goes on from its front is fine-tuned for as many steps as
 `shrink` trains a net, as often as asked, with seeds of their own. Each is held against nets of at
 most its MACs from a stored result of `shrink_peers` (RESULT): the best of `shrink` on validation
-data and the best of torch-pruning, of each seed there. Test data are read once a training. The run
-lies in runs/benchmarks/around_front until it is stored, and goes on from there.
+data and the best of torch-pruning, of each seed there. Test data are read once a training.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,35 +30,35 @@ from benchmarks.shrink_peers import DENSE, NET
 from compress.core.atomic_files import read_json
 from compress.core.errors import InputError
 
-PLACE = ROOT / "runs" / "benchmarks" / "around_front"
 EPOCHS = 3
 """Of 399 steps: what `shrink` makes of its 1,000 steps."""
 THEIRS = ("shrink", "torch-pruning")
 
 
-def searched(trainings: int, trials: int, models: int) -> float:
-    """Runs the command, or goes on with it; returns seconds of this call.
+def searched(place: Path, trainings: int, trials: int, models: int) -> float:
+    """Runs the command; returns its seconds.
 
     Args:
+        place: Folder of the run.
         trainings: Final ones of each model.
         trials: Sub-networks that are judged.
         models: That are fine-tuned.
     """
     began = time.perf_counter()
-    words = ["--resume", str(PLACE)] if PLACE.exists() else [
+    words = [
         "--data", "fashion_mnist", "--space", f"around:{NET.relative_to(ROOT)}", "--no-train",
         "--trials", str(trials), "--final-models", str(models), "--final-epochs", str(EPOCHS),
-        "--final-seeds", str(trainings), "--out", str(PLACE),
+        "--final-seeds", str(trainings), "--out", str(place),
     ]  # fmt: skip
     subprocess.run([sys.executable, "-m", "paretune", "search", *words], check=True, cwd=ROOT)
     return time.perf_counter() - began
 
 
-def found_there() -> dict[str, Any]:
-    """Returns what the folder says of the models that were fine-tuned, and of the search."""
+def found_there(place: Path) -> dict[str, Any]:
+    """Returns what a run's folder says of the models that were fine-tuned, and of the search."""
     from search.folder.directory import SearchFolder
 
-    folder = SearchFolder(PLACE)
+    folder = SearchFolder(place)
     candidates = {item.id: item for item in folder.read_candidates()}
     models: dict[str, Any] = {}
     for final in folder.read_finals():
@@ -73,7 +72,7 @@ def found_there() -> dict[str, Any]:
             "seconds": final.seconds, "best_epoch": final.best_epoch,
         })  # fmt: skip
     done = [item for item in candidates.values() if item.state == "complete"]
-    seconds = read_json(PLACE / "search_seconds.json")["seconds"]
+    seconds = read_json(place / "search_seconds.json")["seconds"]
     return {"models": models, "judged": len(done), "search_seconds": seconds}
 
 
@@ -102,9 +101,10 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
     if given.beside is None:
         raise InputError("--beside must name a stored result of benchmarks.shrink_peers.")
     theirs = beside(given.beside)
-    seconds = searched(given.trainings, given.trials, given.models)
-    stored.save(**found_there(), seconds=seconds, beside=theirs)
-    shutil.rmtree(PLACE)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "run"
+        seconds = searched(place, given.trainings, given.trials, given.models)
+        stored.save(**found_there(place), seconds=seconds, beside=theirs)
 
 
 def best_within(nets: Mapping[str, Mapping[str, float]], way: str, macs: float) -> str | None:
@@ -123,18 +123,16 @@ def best_within(nets: Mapping[str, Mapping[str, float]], way: str, macs: float) 
     return max(fit, key=lambda name: fit[name]) if fit else None
 
 
-def front(result: dict[str, Any]) -> str | None:
+def front(result: dict[str, Any]) -> str:
     """Each fine-tuned sub-network beside the others' best of at most its MACs."""
-    if "models" not in result:
-        return None
     by_seed: Sequence[Mapping[str, Any]] = list(result["beside"]["nets"].values())
     rows = []
     for item in sorted(result["models"].values(), key=lambda item: float(item["macs"])):
         ours = Mean.of([final["test"] for final in item["finals"]])
         row = [f"{item['macs'] / 1e6:.2f} M", f"{100 * item['untrained']:.2f} %", ours.percent()]
         for way in THEIRS:
-            best = [(nets, best_within(nets, way, item["macs"])) for nets in by_seed]
-            found = [nets[name] for nets, name in best if name]
+            found = [nets[name] for nets in by_seed
+                     if (name := best_within(nets, way, item["macs"]))]  # fmt: skip
             if len(found) < len(by_seed):
                 row += ["none", "", ""]
                 continue
@@ -144,7 +142,7 @@ def front(result: dict[str, Any]) -> str | None:
         rows.append(row)
     head = ["MACs", "as cut and repaired, validation", "fine-tuned, test"]
     for way in THEIRS:
-        head += [f"{way}: MACs", "test", "points, around against it"]
+        head += [f"{way}: MACs", f"{way}: test", "points, around against it"]
     return table(head, rows)
 
 

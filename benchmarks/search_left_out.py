@@ -6,9 +6,9 @@
 Both sides are `paretune search` over the space `cnn` as `search_front.py` runs it: 10,000 training
 and 5,000 validation images of Fashion-MNIST, 8 epochs, the same seed, the same wall time, a core
 each at the same time (which has which alternates by seed). One is as it is; of the other one part
-is left out (stopping; knowing the costs before training) or put in (candidates begin with weights
-of the nearest finished one). Shown: hypervolume of validation accuracy and log10 MACs in the end,
-in the same box as there, paired by seed.
+is left out (stopping; what the default sampler knows and `tpe` does not) or put in (candidates
+begin with weights of the nearest finished one). Shown: hypervolume of validation accuracy and log10
+MACs in the end, in the same box as there, paired by seed.
 """
 
 from __future__ import annotations

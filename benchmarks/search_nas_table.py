@@ -27,6 +27,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -85,28 +86,26 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
             continue
         found = runs.setdefault(f"{said}, {reads}", {})
         missing = [seed for seed in given.seeds if str(seed) not in found]
-        if name in THEIRS:
-            with ThreadPoolExecutor(given.at_once) as pool:
-                words = (given.table, name, given.trials, reads)
-                asked = {pool.submit(by_peer, *words, seed): seed for seed in missing}
+        with ThreadPoolExecutor(given.at_once if name in THEIRS else 1) as pool:
+            if name in THEIRS:
+                one = partial(by_peer, given.table, name, given.trials, reads)
+            else:
+                one = partial(searched, networks, name, given.trials, reads, workers)
+            asked = {pool.submit(one, seed): seed for seed in missing}
+            try:
                 for done in as_completed(asked):
                     tried, seconds = done.result()
                     found[str(asked[done])] = {"shares": shares(networks, tried), "ask": seconds}
                     stored.save(runs=runs)
-            missing = []
-        for seed in missing:
-            began = time.perf_counter()
-            tried = searched(networks, name, seed, given.trials, reads, workers)
-            seconds = (time.perf_counter() - began) / given.trials
-            found[str(seed)] = {"shares": shares(networks, tried), "ask": seconds}
-            stored.save(runs=runs)
+            finally:  # after an error or Ctrl-C nothing more begins
+                pool.shutdown(cancel_futures=True)
         print(f"{said}, {reads}: {_medians(found)}", flush=True)
 
 
 def searched(
-    networks: Networks, name: str, seed: int, trials: int, reads: str, workers: int = 1
-) -> list[str]:
-    """Returns the networks that a sampler tries, in the order in which they are told."""
+    networks: Networks, name: str, trials: int, reads: str, workers: int, seed: int
+) -> tuple[list[str], float]:
+    """Returns the networks that a sampler tries, as they are told, and seconds an ask."""
     import optuna
 
     from benchmarks._ablated import made
@@ -122,6 +121,7 @@ def searched(
     known = {"space": space, "costs": cost}
     rng = np.random.default_rng(seed)
     tried, running = [], deque[Any]()
+    began = time.perf_counter()
     for number in range(trials + workers - 1):
         if number < trials:
             study.sampler = made(name, seed, number, known)
@@ -134,7 +134,7 @@ def searched(
         once = network["test_acc"][int(rng.integers(3))]
         study.tell(trial, [network["mean_acc"] if reads == "mean" else once, network["flops"]])
         tried.append(key)
-    return tried
+    return tried, (time.perf_counter() - began) / trials
 
 
 def by_peer(file: Path, name: str, trials: int, reads: str, seed: int) -> tuple[list[str], float]:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.around_front import BENCHMARK, best_within, front
+from benchmarks._stored import KEYS
+from benchmarks.around_front import BENCHMARK, beside, best_within, front
 from benchmarks.shrink_peers import DENSE
+from compress.core.atomic_files import write_json
 
 FIRST = {
     DENSE: {"macs": 100.0, "val": 0.94, "test": 0.93},
@@ -40,8 +42,7 @@ def test_sub_networks_stand_by_macs_beside_means_of_the_others() -> None:
         "beside": {"nets": {"seed 0": FIRST, "seed 1": SECOND}},
     }
     rows = [
-        [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in (front(result) or "").splitlines()[2:]
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in front(result).splitlines()[2:]
     ]
     # 91 and 93 %: 92 with a standard error of 1; 96 with one of 1 is 4 above it, beyond 2 x 1.41
     assert rows[0] == [
@@ -49,7 +50,32 @@ def test_sub_networks_stand_by_macs_beside_means_of_the_others() -> None:
         "",
     ]  # fmt: skip
     assert rows[1][3:] == ["0.00 M", "93.00 +- 0.00 %", "+3.00"] * 2
-    assert front({}) is None
+
+
+def test_float32_nets_of_a_stored_result_are_read_by_seed(tmp_path: Path) -> None:
+    def files(*names: str) -> dict[str, Any]:
+        kept = {"macs": 5, "val": 0.9, "test": 0.8, "bytes": 1, "file": "x"}
+        return {"files": {name: {**kept, "format": name.split()[-1]} for name in names}}
+
+    file = tmp_path / "stored.json"
+    write_json(file, {
+        "benchmark": "shrink_peers",
+        "provenance": {
+            **dict.fromkeys(KEYS, ""), "date": "2026-11-28", "resumed": [], "complete": True,
+            "machine": {"cpu": "a", "cores": 2},
+        },
+        "result": {"runs": {
+            "int8, seed 0": files(DENSE, "int8, itself, int8"),
+            "shrink, seed 0": files("shrink, a float32", "shrink, a int8"),
+            "narrower, as long, seed 0": files("narrower, as long, 0.5x, float32"),
+            "torch-pruning, seed 1": files("torch-pruning, 0.5x, float32"),
+        }},
+    })  # fmt: skip
+    net = {"macs": 5, "val": 0.9, "test": 0.8}
+    assert beside(file)["nets"] == {
+        "seed 0": {DENSE: net, "shrink, a float32": net},
+        "seed 1": {"torch-pruning, 0.5x, float32": net},
+    }
 
 
 def test_it_asks_for_what_to_stand_beside(

@@ -109,6 +109,23 @@ def test_a_file_says_where_it_comes_from(results: Path, monkeypatch: pytest.Monk
     assert all(told["machine"].values())
 
 
+def test_commands_measure_anew_all_that_a_file_holds() -> None:
+    """Of a file that was gone on with: what was typed, each once, without the file itself."""
+    typed = [
+        "python -m benchmarks.this --nets a",
+        "python -m benchmarks.this --nets a --resume some/file.json",
+        "python -m benchmarks.this --resume 'a file.json' --nets a,b",
+        "python -m benchmarks.this --resume=file.json --nets c d",
+    ]
+    first, *again = ({"command": command} for command in typed)
+    stored = Stored("this", {**first, "resumed": again}, {})
+    assert stored.commands == (
+        typed[0],
+        "python -m benchmarks.this --nets a,b",
+        "python -m benchmarks.this --nets c d",
+    )
+
+
 def test_commit_and_changes_are_those_of_the_tree(tmp_path: Path) -> None:
     def git(*words: str) -> str:
         command = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words]
