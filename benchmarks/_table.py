@@ -55,6 +55,7 @@ TABLE = (
     Entry("quantize_pruned", 40),
     Entry("quantize_mixed", 60),
     Entry("quantize_four_bits", 20),
+    Entry("quantize_attention", 8),
     Entry("any_model", 120),
     Entry("large_data", 40),
     Entry("shrink_goals", 240),

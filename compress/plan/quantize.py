@@ -49,6 +49,11 @@ class QuantizeOptions:
         "--qat-learned-ranges",
         "ranges are trained with the weights; else they move with what passes",
     )
+    integer_products: bool = option(
+        False,
+        "--qat-integer-products",
+        "multiply activations (attention) in whole numbers too, for hardware that has no others",
+    )
 
     def recipe(self, finetune: TrainSettings) -> TrainSettings:
         """Returns how a model is trained: as it was fine-tuned, with epochs and rate of its own."""

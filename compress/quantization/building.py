@@ -31,12 +31,14 @@ class Building:
     Attributes:
         state: Of the model's layers.
         learned: Ranges are trained.
+        integer_products: Activations are multiplied by each other in whole numbers too.
         placed: One record a call, in their order.
         ranges: All layers of ranges, in the order in which they were made.
     """
 
     state: State
     learned: bool = False
+    integer_products: bool = False
     placed: list[Placed] = field(default_factory=list)
     ranges: list[FakeQuant] = field(default_factory=list)
     _names: set[str] = field(default_factory=set)

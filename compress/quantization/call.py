@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from compress.quantization.kernels import Affine, AffineKernel
 from compress.quantization.layers.kernels import QuantizedKernel
 from compress.quantization.layers.leaky import LeakySlopes
-from compress.quantization.layers.others import Applied, Inside, WithConstant
+from compress.quantization.layers.others import Applied, Inside, OffGrid, WithConstant
+from compress.quantization.products import made_loose
 from compress.quantization.values import Sum, Value
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ class Call:
             return value
         if value.sum is not None:
             self.on_grid(value)
-        return Value(self.path, function(value.tensor), value.range,
+        return Value(self.path, function(value.tensor), value.range, loose=value.loose,
                      whole=value.whole)  # fmt: skip
 
     def step_in_float(self, function: Function, value: Value, reason: str) -> Value:
@@ -191,18 +192,19 @@ class Call:
             reason: Why it is not computed in whole numbers.
         """
         self.building.note(self.path, self.layer, reason)
-        return Value(self.path, function(self.settled(value).tensor))
+        return Value(self.path, function(self._off_grid(value)))
 
     def in_float(self, reason: str) -> list[Value]:
         """Makes the call as it is, in floats, and says why."""
         import keras
 
         self.building.note(self.path, self.layer, reason)
-        tensors = [
-            value.tensor if value.whole else self.settled(value).tensor for value in self.inputs
+        made = keras.tree.flatten(self.itself(*map(self._off_grid, self.inputs)))
+        loose = made_loose(self)
+        return [
+            Value(self.path, tensor, loose=loose and _is_real(tensor), whole=not _is_real(tensor))
+            for tensor in made
         ]
-        made = keras.tree.flatten(self.itself(*tensors))
-        return [Value(self.path, tensor, whole=not _is_real(tensor)) for tensor in made]
 
     def whole_numbers(self) -> list[Value]:
         """Makes the call as it is: it computes shapes, indices or booleans."""
@@ -238,6 +240,15 @@ class Call:
     def settled(self, value: Value) -> Value:
         """Brings a sum to its grid; a float stays one."""
         return self.on_grid(value) if value.sum is not None else value
+
+    def _off_grid(self, value: Value) -> Any:
+        """Returns the tensor of a value that operations in floats read."""
+        if value.whole:
+            return value.tensor
+        settled = self.settled(value)
+        if settled.range is None:
+            return settled.tensor
+        return OffGrid(name=self.building.name(f"{self.path}_float"))(settled.tensor)
 
     def on_grid(self, value: Value) -> Value:
         """Brings a value to a grid of its own, unless it is on one."""

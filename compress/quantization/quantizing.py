@@ -119,9 +119,9 @@ def quantize(
         device: "auto", "cpu", "gpu", or from `compress.core.device.setup`.
         seed: Of the batch order, of what calibrates and of the split, at least 0.
         **settings: Fields of `QuantizeOptions` (epochs, learning_rate, calibration,
-            examples, equalize, correct_biases, learned_ranges), of `DistillOptions`, of
-            `TrainSettings` (optimizer, batch_size, ...), and how data by name or path are split
-            and scaled.
+            examples, equalize, correct_biases, learned_ranges, integer_products), of
+            `DistillOptions`, of `TrainSettings` (optimizer, batch_size, ...), and how data by name
+            or path are split and scaled.
 
     Shapes:
         x: (n, ...), as the model takes them, sizes known; y: see `as_dataset`.
@@ -211,7 +211,11 @@ class Quantizing:
         if options.equalize:
             found = equalize(self.student, inputs, partial(told, what="equalizing channels"))
             self.notes.append(found.told())
-        self.twin: Twin = twin_of(self.student, learned=options.learned_ranges)
+        self.twin: Twin = twin_of(
+            self.student,
+            learned=options.learned_ranges,
+            integer_products=options.integer_products,
+        )
         calibrate(self.twin, inputs, options.calibration, told)
         if options.correct_biases:
             count = correct_biases(self.twin, inputs, told)

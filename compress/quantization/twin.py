@@ -18,6 +18,7 @@ from compress.quantization.building import Building, Placed
 from compress.quantization.call import Call, brought
 from compress.quantization.layers.ranges import FakeQuant
 from compress.quantization.layers.state import State
+from compress.quantization.products import READS_ONE, reads_loose
 from compress.quantization.rules import rule_for
 from compress.quantization.rules._base import KeptInFloats
 from compress.quantization.values import Value
@@ -49,29 +50,29 @@ class Twin:
     placed: tuple[Placed, ...]
 
 
-def twin_of(model: keras.Model, *, learned: bool = False) -> Twin:
+def twin_of(model: keras.Model, *, learned: bool = False, integer_products: bool = False) -> Twin:
     """Builds the twin of a model.
 
     Args:
         model: Functional or Sequential, in float32, of known sizes. Its layers are in both: what
             trains the twin trains it.
         learned: Ranges are trained, not moved.
+        integer_products: Activations are multiplied by each other in whole numbers too.
     """
     import keras
 
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")  # a training's may be of half floats
     try:
-        return _built(model, learned)
+        return _built(model, Building(State(), learned, integer_products))
     finally:
         keras.config.set_dtype_policy(before)
 
 
-def _built(model: keras.Model, learned: bool) -> Twin:
+def _built(model: keras.Model, building: Building) -> Twin:
     import keras
 
     program = record(model, opens)
-    building = Building(State(), learned)
     inputs = [
         keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=maker_of(own).name)
         for tensor, own in zip(program.inputs, model.inputs, strict=True)
@@ -134,6 +135,8 @@ def _called(call: Call) -> list[Value]:
     real = any("float" in str(tensor.dtype) for tensor in call.node.outputs)
     if not real:
         return call.whole_numbers()
+    if reads_loose(call):
+        return call.in_float(READS_ONE)
     rule = rule_for(call.layer)
     if rule is None:
         return call.in_float(NO_RULE)

@@ -41,6 +41,7 @@ class Value:
         range: The layer that brought it to its grid; None: it is a float, or no real number.
         sum: What it is before it is brought to a grid.
         plain: The tensor before a range that the runtime prescribes; None: it has no such.
+        loose: A float behind a product of activations (`products.py`).
         whole: Whole numbers or booleans, such as indices: never on a grid.
         users: How many calls read it, each of the model's outputs counted as one. What a call makes
             on its way it reads itself, once.
@@ -51,6 +52,7 @@ class Value:
     range: FakeQuant | None = None
     sum: Sum | None = None
     plain: Any = None
+    loose: bool = False
     whole: bool = False
     users: int = 1
 

@@ -277,6 +277,10 @@ class RunSettings(TypedDict, total=False):
     qat_learned_ranges: bool
     """ranges are trained with the weights; else they move with what passes. Default: False."""
 
+    qat_integer_products: bool
+    """multiply activations (attention) in whole numbers too, for hardware that has no others.
+    Default: False."""
+
     formats: Iterable[str]
     """LiteRT: float32, float16, dynamic, int8, int8-qat, int16x8, int8-mixed, int4-weights, sparse;
     ONNX: onnx, onnx_int8, onnx_int8-qat (pip install 'paretune[mixed,onnx]'). Default:

@@ -81,6 +81,8 @@ INT4_WEIGHTS: Recipe = [
 ]
 
 
+WHOLE = ("int4", INT8, "int16")
+"""Levels at which what passes is whole numbers."""
 IN_LOOPS = ("dynamic4", "dynamic", "float16", FLOAT32)
 """Levels that loops may have."""
 BITS = {"int4": 4, "dynamic4": 4, INT8: 8, "dynamic": 8, "int16": 8, "float16": 16, FLOAT32: 32}
@@ -88,10 +90,19 @@ BITS = {"int4": 4, "dynamic4": 4, INT8: 8, "dynamic": 8, "int16": 8, "float16": 
 
 
 def recipe_of(levels: Mapping[Unit, str]) -> Recipe:
-    """Returns the recipe of a file whose units have these levels; other operations are as given."""
+    """Returns the recipe of a file whose units have these levels.
+
+    Other operations are as given, and those that are slow in whole numbers.
+    """
     recipe: Recipe = []
     for level, entries in ENTRIES.items():
-        scopes = [scope for unit, own in levels.items() if own == level for scope in unit.scopes]
+        scopes = [
+            scope
+            for unit, own in levels.items()
+            if own == level
+            for scope in unit.scopes
+            if level not in WHOLE or scope not in unit.slow
+        ]
         for place, (algorithm, configuration) in enumerate(entries if scopes else ()):
             # entries of one expression replace each other: each is written its own way
             recipe.append(_entry(_any_of(scopes, place), algorithm, configuration))

@@ -25,7 +25,7 @@ class LayerPrecision:
         alone: By precision: how far the outputs move where this layer alone has it; see
             `compress.measure.divergence`.
         floats: Kinds of its operations that are computed in floats although its precision is one
-            of whole numbers: LiteRT Quantizer has none for them.
+            of whole numbers: LiteRT Quantizer has none for them, or CPUs are slower with them.
     """
 
     layer: str
@@ -84,6 +84,6 @@ def told(layers: Sequence[LayerPrecision], found: Found, examples: int) -> tuple
     if kinds:
         lines.append(
             f"{MIXED}: {', '.join(kinds)} stay in floats: LiteRT Quantizer has no whole numbers "
-            "for them"
+            "for them, or CPUs are slower with them (products of activations, statistics)"
         )
     return (*lines, *found.notes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,10 @@ LAST = ("SOFTMAX", "LOGISTIC")
 """What stays in float32 as the last operation: probabilities in 256 steps would hide which layer
 costs what, and it takes no time."""
 
+IN_FLOATS = ("BATCH_MATMUL", "RSQRT", "SOFTMAX", "SQUARED_DIFFERENCE")
+"""What is faster in floats, on CPUs several times (products of activations, what weighs them, and
+each example's own statistics): where it begins, the rest of a unit is computed in floats."""
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -34,6 +38,7 @@ class Unit:
         kinds: Of its operations.
         macs: Multiply-accumulates that are counted; others count as none.
         weights: Numbers in its kernels.
+        slow: Those of `scopes` that stay in floats where the unit computes in whole numbers.
         loops: Whether it is a loop or a branch: of one round what passes is fed to the next, so
             that it stays in floats.
     """
@@ -43,6 +48,7 @@ class Unit:
     kinds: tuple[str, ...]
     macs: int
     weights: int
+    slow: frozenset[str] = frozenset()
     loops: bool = False
 
     @property
@@ -117,8 +123,25 @@ def _unit(operators: list[Operator], layers: Mapping[str, bool]) -> Unit:
         tuple(item.kind for item in operators),
         sum(TFLITE.macs(item)[0] or 0 for item in operators),
         sum(kernel.elements for kernel in kernels),
+        frozenset(map(scope_of, _slow(operators))),
         bool(first.bodies),
     )
+
+
+def _slow(operators: Sequence[Operator]) -> list[Operator]:
+    """Returns the operations of a unit that stay in floats: `IN_FLOATS`, and what reads them."""
+    seeds = {id(item) for item in operators if item.kind in IN_FLOATS}
+    squared = {id(tensor) for item in operators if item.kind == "SQUARED_DIFFERENCE"
+               for tensor in item.given}  # fmt: skip
+    made: set[int] = set()
+    found = []
+    for item in operators:
+        outputs = set(map(id, item.outputs))
+        centre = item.kind == "MEAN" and outputs & squared
+        if id(item) in seeds or centre or any(id(tensor) in made for tensor in item.given):
+            found.append(item)
+            made |= outputs
+    return found
 
 
 def _all_of(operator: Operator) -> list[Operator]:

@@ -10,6 +10,9 @@ import tensorflow as tf
 
 from compress.quantization.layers.ranges import FakeQuant
 
+_NOTHING = 1e-30
+"""Less than any difference of two values on a grid."""
+
 
 class Inside(keras.layers.Layer):  # type: ignore[misc]
     """Calls a layer under another name: nested models may hold layers of equal names.
@@ -59,6 +62,28 @@ class Applied(keras.layers.Layer):  # type: ignore[misc]
         shapes = [tuple(tensor.shape) for tensor in inputs]
         made = shapes[0] if self.shape is None else self.shape(*shapes)
         return keras.KerasTensor(made, inputs[0].dtype)
+
+
+class OffGrid(keras.layers.Layer):  # type: ignore[misc]
+    """Hands a value of a grid to operations in floats.
+
+    The converter computes the mean of a value that lies on a grid in whole numbers, on that same
+    grid, whatever reads it: the mean of a layer normalization would be rounded. So a file adds
+    a number that changes nothing, and that no converter takes for 0.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.for_file = False
+        self.built = True
+
+    def call(self, inputs: Any) -> Any:
+        """Returns them; for a file, by an operation in floats."""
+        return inputs + _NOTHING if self.for_file else inputs
+
+    def compute_output_spec(self, inputs: Any) -> Any:
+        """Says that shapes stay."""
+        return keras.KerasTensor(inputs.shape, inputs.dtype)
 
 
 class WithConstant(keras.layers.Layer):  # type: ignore[misc]

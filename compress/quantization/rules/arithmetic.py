@@ -6,6 +6,7 @@ from typing import Any
 
 from compress.quantization.call import Call
 from compress.quantization.kernels import Affine
+from compress.quantization.products import FASTER
 from compress.quantization.rules._base import KeptInFloats, operation_rule
 from compress.quantization.values import Value
 
@@ -56,9 +57,11 @@ def with_constant(call: Call) -> Made:
 
 @operation_rule("Matmul")
 def product(call: Call) -> Made:
-    """Two activations multiplied, with a range of their own."""
+    """Two activations multiplied; in whole numbers with a range of their own."""
     if len(call.inputs) != 2 or any(value.whole for value in call.inputs):
         raise KeptInFloats("one operand is a constant")
+    if not call.building.integer_products:
+        raise KeptInFloats(FASTER)
     return call.summed(call.itself, *call.inputs, fuses=False)
 
 

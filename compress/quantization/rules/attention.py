@@ -8,6 +8,7 @@ from typing import Any
 
 from compress.quantization.call import Call
 from compress.quantization.kernels import Affine
+from compress.quantization.products import FASTER
 from compress.quantization.rules._activation import UNIT
 from compress.quantization.rules._base import KeptInFloats, operation_rule
 from compress.quantization.values import Value
@@ -26,6 +27,8 @@ def dot_product(call: Call) -> Value | list[Value]:
         raise KeptInFloats("scores with a mask or a bias have no integer kernel")
     if layer.attn_logits_soft_cap:
         raise KeptInFloats("capped scores have no integer kernel")
+    if not call.building.integer_products:
+        raise KeptInFloats(FASTER)
     query, key, value = call.inputs
     width = call.node.inputs[0].shape[-1]
     scale = given.get("scale")

@@ -52,9 +52,11 @@ def inputs_for(model: Any, count: int = 24, seed: int = 0) -> list[Any]:
     ]
 
 
-def made_twin(model: Any, method: str = "minmax") -> tuple[Twin, list[Any]]:
+def made_twin(
+    model: Any, method: str = "minmax", *, integer_products: bool = True
+) -> tuple[Twin, list[Any]]:
     copied = with_indices(copy_model(model))
-    twin = twin_of(copied)
+    twin = twin_of(copied, integer_products=integer_products)
     inputs = inputs_for(copied)
     calibrate(twin, inputs, method)
     return twin, inputs

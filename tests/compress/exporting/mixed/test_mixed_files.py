@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,37 @@ def _run(session: Any, one: Any) -> Any:
     session.set_inputs([one[None]])
     session.invoke()
     return session.results()[0]
+
+
+def test_what_is_slow_in_whole_numbers_stays_in_floats(tmp_path: Path) -> None:
+    pytest.importorskip("litert_quantizer")
+    import keras
+
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((12, 16))
+    x = layers.Dense(16, name="embed")(inputs)
+    y = layers.LayerNormalization(name="norm")(x)
+    x = layers.Add(name="sum")([x, layers.MultiHeadAttention(2, 8, name="attention")(y, y)])
+    x = layers.Dense(32, activation="gelu", name="wide")(x)
+    model = keras.Model(inputs, layers.Dense(4, activation="softmax", name="head")(x))
+    x = np.random.default_rng(0).normal(size=(16, 12, 16)).astype(np.float32)
+    with Traced(model) as traced:
+        source = plain_file(traced)
+        units = units_of(file_graph(source), kernels_of(model))
+        files = Files(source, tmp_path, [x], traced.ports, units, 8)
+        made = file_graph(files.made(dict.fromkeys(units, "int8"))).operators
+        half = file_graph(files.made(dict.fromkeys(units, "float16"))).operators
+    kinds = Counter(f"{op.kind} {op.outputs[0].dtype}" for op in made)
+    assert kinds["BATCH_MATMUL float32"] == 2
+    assert kinds["SOFTMAX float32"] == 2  # that of the attention, and the last
+    assert (kinds["MEAN float32"], kinds["SQUARED_DIFFERENCE float32"]) == (2, 1)
+    assert (kinds["RSQRT float32"], kinds["BATCH_MATMUL int8"], kinds["MEAN int8"]) == (1, 0, 0)
+    # kernels, the sum, and the activation are whole numbers
+    assert kinds["FULLY_CONNECTED int8"] == 7
+    assert (kinds["ADD int8"], kinds["GELU int8"]) == (1, 1)
+    # halves are not kept from any operation
+    assert not any(tensor.quantized for op in half for tensor in op.outputs)
 
 
 def test_precisions_are_as_they_are_said(net: Any, x: Any, tmp_path: Path) -> None:
