@@ -15,6 +15,8 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from compress.core.errors import InputError
 from compress.model import walk
 from compress.model.internals import layers_inside, maker_of, uncompiled
@@ -34,7 +36,8 @@ def float32_model(model: keras.Model) -> keras.Model:
     """Returns the model with every layer computing in float32.
 
     A model trained in mixed precision keeps float32 weights; exports and files should
-    not carry the training card's compute type.
+    not carry the training card's compute type. Nor that of a constant: `x / np.sqrt(8)` is
+    computed in float64 by Keras, because NumPy's scalar is, and converters refuse that.
 
     Args:
         model: A functional or Sequential model.
@@ -44,9 +47,35 @@ def float32_model(model: keras.Model) -> keras.Model:
         weights.
     """
     layers = layers_inside(model)
-    if all(layer.compute_dtype == "float32" for layer in layers):
+    single = all(layer.compute_dtype == "float32" for layer in layers)
+    if single and not _holds_doubles(model):
         return model
     return _cloned(model, "float32")
+
+
+def _holds_doubles(model: keras.Model) -> bool:
+    """Tells whether an operation is given a constant of double precision."""
+    import keras
+
+    return any(
+        _is_double(item)
+        for node in record(model).walk()
+        for item in keras.tree.flatten((node.args, node.kwargs))
+    )
+
+
+def _is_double(item: Any) -> bool:
+    return isinstance(item, np.ndarray | np.generic) and item.dtype == np.float64
+
+
+def _called_in_single(operation: Any, *args: Any, **kwargs: Any) -> Any:
+    """Calls an operation with constants in single precision."""
+    import keras
+
+    args, kwargs = keras.tree.map_structure(
+        lambda item: np.float32(item) if _is_double(item) else item, (args, kwargs)
+    )
+    return operation(*args, **kwargs)
 
 
 def copy_model(model: keras.Model) -> keras.Model:
@@ -181,7 +210,12 @@ def clone(
     )
     # Keras would compile the clone from a config, in which functions of the user's own are names
     with uncompiled(model):
-        cloned = keras.models.clone_model(model, inputs, clone_function=again)
+        cloned = keras.models.clone_model(
+            model,
+            inputs,
+            clone_function=again,
+            call_function=_called_in_single if dtype == "float32" and not sequential else None,
+        )
     cloned.set_weights(model.get_weights())
     walk.weights_changed(cloned)
     return cloned

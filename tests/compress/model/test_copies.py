@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from keras import layers
 
+from compress import export
 from compress.core.errors import InputError
 from compress.model.copies import copy_model, float32_model
 from compress.model.io import save_model
 from compress.model.rebuild import why_not_rebuildable
+from compress.model.recording import record
 from compress.plan import WeightOptions
 from compress.prune.channels import prune_channels, register_rule
 from compress.prune.channels.rules.dense import dense
@@ -194,6 +196,26 @@ def test_float32_of_mixed_precision() -> None:
     np.testing.assert_allclose(
         outputs_of(plain, batch())[0], outputs_of(original, batch())[0], atol=0.02
     )
+
+
+def test_float32_of_constants_in_double_precision(tmp_path: Path) -> None:
+    given = keras.Input((5,))
+    inner = keras.Model(given, (given - np.float64(0.3)) / np.linspace(1.0, 2.0, 5), name="inner")
+    inputs = keras.Input((5,))
+    x = keras.layers.Dense(4)(inner(inputs)) / np.sqrt(8.0)
+    original = keras.Model(inputs, keras.layers.Dense(2)(x))
+    assert str(x.dtype) == "float64"
+    plain = float32_model(original)
+    tensors = [t for node in record(plain).walk() for t in (*node.inputs, *node.outputs)]
+    assert {str(tensor.dtype) for tensor in tensors} == {"float32"}
+    rows = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
+    first, second = (layer.get_weights() for layer in original.layers if layer.weights)
+    hidden = ((rows - 0.3) / np.linspace(1.0, 2.0, 5)) @ first[0] + first[1]
+    wanted = hidden / np.sqrt(8.0) @ second[0] + second[1]
+    np.testing.assert_allclose(plain(rows), wanted, rtol=1e-5, atol=1e-6)
+    assert float32_model(plain) is plain
+    (file,) = export(original, tmp_path / "m.tflite", data=rows)  # no file has doubles
+    assert file.agreement > 0.999
 
 
 @pytest.mark.parametrize("shared", [False, True])
