@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[np.float32]
 
-FUSED = ("float32", "float16", "dynamic")
-"""Formats that have it: in int8 the weights that shut the gates would widen the range, and its
-sparse weights are not stored as such."""
+FUSED = ("float32", "float16", "dynamic", "int8-qat")
+"""Formats that have it: in int8 what shuts the gates would widen the range of the input, and sparse
+weights are not stored as such in it."""
 SHUT = 40.0
 """A gate at minus this lets 4e-18 pass."""
 MOST = 1e4

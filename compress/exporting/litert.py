@@ -10,6 +10,7 @@ from compress.core.atomic_files import replacing
 from compress.core.errors import InputError
 from compress.exporting.conversions import convert
 from compress.exporting.fused_lstm import FUSED
+from compress.exporting.hybrid_lstm import with_whole_lstms
 from compress.exporting.refusals import explained
 from compress.exporting.traced import Convertible, Examples, Traced, read_examples
 from compress.plan.output import INT16, QAT
@@ -113,7 +114,8 @@ def convert_litert(saved: str, path: str, kind: str, calibration: str | None) ->
     if examples and len(examples[0]) == 1:
         # by name TensorFlow goes another way, and warns of it
         examples = [list(one.values()) for one in examples]
-    Path(path).write_bytes(configured(converter, kind, examples).convert())
+    content = configured(converter, kind, examples).convert()
+    Path(path).write_bytes(with_whole_lstms(content) if kind == QAT else content)
 
 
 def configured(converter: Any, kind: str, examples: Sequence[Any]) -> Any:

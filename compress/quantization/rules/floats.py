@@ -10,7 +10,10 @@ from compress.quantization.values import Value
 @layer_rule("LSTM", "GRU", "SimpleRNN", "Bidirectional", "RNN", "ConvLSTM1D", "ConvLSTM2D")
 def recurrent(call: Call) -> list[Value]:
     """Steps that feed each other."""
-    return call.in_float("its steps feed each other: the converter has no integer kernel for it")
+    why = "its steps feed each other: the converter has no integer kernel for it"
+    if type(call.layer).__name__ == "LSTM":
+        why += " (LiteRT's own operation has weights of 8 bits, rounded when the file is made)"
+    return call.in_float(why)
 
 
 @layer_rule("LayerNormalization", "GroupNormalization", "RMSNormalization", "UnitNormalization")

@@ -11,7 +11,9 @@ import keras
 import numpy as np
 import pytest
 
+from compress import quantize
 from compress.exporting.fused_lstm import MOST, SHUT, shutting
+from compress.exporting.hybrid_lstm import with_whole_lstms
 from compress.exporting.litert import export_litert, plain_file
 from compress.exporting.onnx import export_onnx
 from compress.exporting.side_by_side import litert_files
@@ -114,6 +116,70 @@ def test_weights_in_int8_lose_nothing_by_what_shuts_the_gates(tmp_path: Path) ->
     found = ran(tmp_path / "m.tflite", x)
     # with weights of -100 beside those of 0.1 it is above 0.04
     assert np.abs(found - model.predict(x, verbose=0)).max() < 0.02
+
+
+def constants(path: Path) -> list[tuple[Any, float]]:
+    """The int8 matrices of the file's LSTMs, with their scales, in the order of its inputs."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    (graph,) = model.subgraphs
+    found = []
+    for operator in graph.operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        if code.builtinCode == schema.BuiltinOperator.UNIDIRECTIONAL_SEQUENCE_LSTM:
+            assert operator.builtinOptions.asymmetricQuantizeInputs
+            assert code.version >= 3
+            for place in operator.inputs[1:9]:
+                tensor = graph.tensors[place]
+                assert tensor.type == schema.TensorType.INT8
+                values = np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.int8)
+                found.append((values.reshape(tensor.shape), float(tensor.quantization.scale[0])))
+    return found
+
+
+def test_what_is_trained_for_whole_numbers_has_weights_of_8_bits(tmp_path: Path) -> None:
+    # wide enough for the converter, which leaves small weights as they are
+    model = net(keras.layers.LSTM(180, return_sequences=True), keras.layers.LSTM(40))
+    zeros = model.layers[1].cell.recurrent_kernel
+    zeros.assign(np.where(np.arange(720) % 2, zeros.numpy(), 0.0))
+    x = examples(30)
+    export_litert(model, tmp_path / "by_weights.tflite", "dynamic")
+    made = quantize(model, x, epochs=0, examples=30)
+    (file,) = made.export(tmp_path / "m.tflite")
+    assert "weights of 8 bits" in " ".join(call.reason for call in made.placed)
+    wanted, found = constants(tmp_path / "by_weights.tflite"), constants(file.path)
+    assert len(found) == len(wanted) == 16
+    for (values, scale), (theirs, their_scale) in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(scale, their_scale, rtol=1e-6)
+        # one may lie between two steps
+        assert np.abs(values.astype(int) - theirs).max() <= 1
+        assert (values == theirs).mean() > 0.999
+    assert np.all(found[4][0][::2] == 0)
+    assert operations(file.path)["WHILE"] == 0
+    # nor do the floats stay in the file beside them
+    assert file.path.stat().st_size < 1.1 * (tmp_path / "by_weights.tflite").stat().st_size
+    alone = [ran(file.path, x[place : place + 1])[0] for place in range(6)]
+    np.testing.assert_allclose(ran(file.path, x[:6]), alone, atol=1e-6)
+
+
+def test_weights_that_layers_share_are_rounded_once(tmp_path: Path) -> None:
+    lstm = keras.layers.LSTM(4)
+    inputs = keras.Input((STEPS, FEATURES))
+    model = keras.Model(inputs, keras.layers.Concatenate()([lstm(inputs), lstm(2.0 * inputs)]))
+    (file,) = quantize(model, examples(), epochs=0, examples=20).export(tmp_path / "m.tflite")
+    found = constants(file.path)
+    assert len(found) == 16
+    for (one, scale), (two, same) in zip(found[:8], found[8:], strict=True):
+        assert scale == same
+        np.testing.assert_array_equal(one, two)
+    assert file.agreement > 0.9
+
+
+def test_files_without_lstms_are_left_as_they_are(tmp_path: Path) -> None:
+    export_litert(net(keras.layers.GRU(4)), tmp_path / "m.tflite")
+    content = (tmp_path / "m.tflite").read_bytes()
+    assert with_whole_lstms(content) is content
 
 
 LOOPS: dict[str, Callable[[], keras.Model]] = {
