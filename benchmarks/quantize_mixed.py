@@ -50,35 +50,24 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def stock(model: Any, data: Dataset, seed: int, path: Path) -> None:
-    """Writes LiteRT Quantizer's own file of whole numbers, in a process of its own.
+def stock(source: Path, data: Dataset, seed: int, path: Path) -> None:
+    """Writes LiteRT Quantizer's own file of whole numbers, with ranges of its own."""
+    from litert_quantizer import quantizer, recipe
 
-    Raises:
-        ConversionFailed: It refuses the net.
-    """
-    from litert_quantizer import recipe
-
-    from compress.exporting.conversions import convert
-    from compress.exporting.litert import plain_file
-    from compress.exporting.traced import Traced, write_examples
-
-    ranges, examples = path.with_suffix(".json"), path.with_suffix(".npz")
     picks = np.random.default_rng(seed).permutation(len(data.train))[:200]
-    entries = json.loads(json.dumps(recipe.static_wi8_ai8()))
-    with Traced(model) as traced:
-        source = plain_file(traced)
-        write_examples(examples, [data.preprocess(data.train.x[picks])], traced.ports)
-        convert("mixed_ranges", source=str(source), path=str(ranges), examples=str(examples),
-                recipe=entries)  # fmt: skip
-        convert("mixed", source=str(source), path=str(path), ranges=str(ranges), recipe=entries)
+    given = [{"input": example[None]} for example in data.preprocess(data.train.x[picks])]
+    theirs = quantizer.Quantizer(str(source), recipe.static_wi8_ai8())
+    ranges = theirs.calibrate({"serving_default": given}, num_threads=2)
+    path.write_bytes(bytes(theirs.quantize(ranges).quantized_model))
 
 
 def made(
-    model: Any, data: Dataset, way: str, seed: int, folder: Path, most: float
+    model: Any, data: Dataset, way: str, seed: int, whole: Path, folder: Path, most: float
 ) -> tuple[Path, dict[str, int]]:
     """Makes one file; returns it, and how many layers have which precision.
 
     Args:
+        whole: The float32 file.
         most: Bytes of a file that has a limit.
     """
     from compress import export
@@ -88,7 +77,7 @@ def made(
         settings = {**settings, "mixed_size": f"{most:.0f}B"}
     path = folder / f"{list(WAYS).index(way)}.tflite"
     if way == STATIC:
-        stock(model, data, seed, path)
+        stock(whole, data, seed, path)
         return path, {}
     options = ExportOptions(formats=(format,), **settings)
     (item,) = export(model, path, options=options, data=data, seed=seed)
@@ -99,13 +88,14 @@ def record_of(
     model: Any, data: Dataset, way: str, seed: int, whole: Path, labelled: bool, most: float
 ) -> dict[str, Any]:
     """Makes, judges and times one file; or says why there is none."""
-    from compress.exporting.conversions import ConversionFailed
     from compress.measure.latency import measure_latency
 
+    if way == SMALLER and not most:
+        return {"not run": "no int8 file of the converter that sets its limit"}
     with tempfile.TemporaryDirectory() as place:
         try:
-            path, levels = made(model, data, way, seed, Path(place), most)
-        except (ParetuneError, ConversionFailed) as error:
+            path, levels = made(model, data, way, seed, whole, Path(place), most)
+        except (ParetuneError, ValueError, RuntimeError) as error:  # LiteRT Quantizer's, too
             return {"not run": str(error).replace(f"{place}/", "")}
         times = measure_latency({"float32": whole, "way": path}, TIMING, seed=seed)
         return {

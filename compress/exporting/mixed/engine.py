@@ -19,21 +19,47 @@ def observe_ranges(source: str, path: str, examples: str, recipe: Recipe) -> Non
         examples: See `compress.exporting.traced.read_examples`.
         recipe: Whose whole numbers need ranges.
     """
-    from litert_quantizer.calibrator import CalibrationMode
+    from litert_quantizer.calibrator import CalibrationMode, Calibrator
+    from litert_quantizer.recipe_manager import RecipeManager
 
-    ranges = _quantizer(source, recipe).calibrate(
-        {_signature(source): read_examples(examples)},
+    recipes = RecipeManager()
+    recipes.load_quantization_recipe(recipe)
+    observed = Calibrator(
+        source,
         num_threads=1,
         # the other way, by tensors that the interpreter keeps, knows none inside loops
         mode=CalibrationMode.CALIBRATION_PROFILER_BASED,
+        # its own is a moving average of each example's ends, which cuts off what few have
+        qsv_update_func=widest,
     )
+    observed.calibrate({_signature(source): read_examples(examples)}, recipes)
     write_json(
         Path(path),
         {
             name: {end: _listed(value) for end, value in found.items()}
-            for name, found in ranges.items()
+            for name, found in observed.get_model_qsvs().items()
         },
     )
+
+
+def widest(range: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Returns the range that holds two: of the examples so far, and of the next.
+
+    Args:
+        range: "min" and "max" of a tensor; empty before the first example.
+        other: The same.
+
+    Example:
+        >>> widest({"min": -1.0, "max": 2.0}, {"min": 0.0, "max": 3.0})
+        {'min': -1.0, 'max': 3.0}
+    """
+    import numpy as np
+
+    if not range:
+        return other
+    ends = {"min": np.minimum(range["min"], other["min"]),
+            "max": np.maximum(range["max"], other["max"])}  # fmt: skip
+    return {end: value if np.ndim(value) else float(value) for end, value in ends.items()}
 
 
 def convert_mixed(source: str, path: str, ranges: str | None, recipe: Recipe) -> None:

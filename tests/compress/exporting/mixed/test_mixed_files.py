@@ -111,6 +111,24 @@ def _run(session: Any, one: Any) -> Any:
     return session.results()[0]
 
 
+def test_ranges_are_the_smallest_and_the_largest_of_all_examples(
+    net: Any, x: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("litert_quantizer")
+    import keras
+
+    with Traced(net) as traced:
+        source = plain_file(traced)
+        graph = file_graph(source)
+        Files(source, tmp_path, [x], traced.ports, units_of(graph, kernels_of(net)), 8)
+    ranges = json.loads((tmp_path / "ranges.json").read_text())
+    inner = keras.Model(net.input, net.get_layer("sum").output).predict(x, verbose=0)
+    (made,) = [op.outputs[0].name for op in graph.operators if op.kind == "ADD"]
+    for name, values in ((graph.inputs[0].name, x), (made, inner)):
+        assert np.ravel(ranges[name]["min"]) == pytest.approx(values.min(), rel=1e-4)
+        assert np.ravel(ranges[name]["max"]) == pytest.approx(values.max(), rel=1e-4)
+
+
 def test_what_is_slow_in_whole_numbers_stays_in_floats(tmp_path: Path) -> None:
     pytest.importorskip("litert_quantizer")
     import keras
