@@ -90,6 +90,20 @@ def test_nothing_is_raised_where_all_may_be_lost(stub: Stub) -> None:
     assert set(chosen(stub)[0].values()) == {"int8"}
 
 
+def test_nothing_is_raised_for_a_loss_that_changes_no_answer(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for unit, loss in dict(LOSSES).items():
+        monkeypatch.setitem(LOSSES, unit, loss * 0.8e-5)  # 9.6e-5 in int8
+    levels, found = chosen(stub, mixed_loss=0.25)
+    assert set(levels.values()) == {"int8"}
+    assert found.notes == ()
+    assert set(chosen(stub, mixed_loss=0.0)[0].values()) == {"float32"}
+    for unit, loss in dict(LOSSES).items():
+        monkeypatch.setitem(LOSSES, unit, loss * 1.1)  # 10.6e-5: c alone need not be raised
+    assert chosen(stub, mixed_loss=0.25)[0] == {"a": "int16", "b": "int8", "c": "int8"}
+
+
 def test_limits_hold_and_what_they_cost_is_said(stub: Stub) -> None:
     # all int8 takes 3 of 12: one layer of int16 is within 5, two are not
     levels, found = chosen(stub, mixed_loss=0.0, mixed_latency="0.42x")
