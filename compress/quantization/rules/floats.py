@@ -12,7 +12,7 @@ def recurrent(call: Call) -> list[Value]:
     """Steps that feed each other."""
     why = "its steps feed each other: the converter has no integer kernel for it"
     if type(call.layer).__name__ == "LSTM":
-        why += " (LiteRT's own operation has weights of 8 bits, rounded when the file is made)"
+        why += " (where LiteRT has one operation for it, its weights have 8 bits in the file)"
     return call.in_float(why)
 
 

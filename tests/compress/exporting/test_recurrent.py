@@ -147,7 +147,7 @@ def test_what_is_trained_for_whole_numbers_has_weights_of_8_bits(tmp_path: Path)
     export_litert(model, tmp_path / "by_weights.tflite", "dynamic")
     made = quantize(model, x, epochs=0, examples=30)
     (file,) = made.export(tmp_path / "m.tflite")
-    assert "weights of 8 bits" in " ".join(call.reason for call in made.placed)
+    assert "weights have 8 bits" in " ".join(call.reason for call in made.placed)
     wanted, found = constants(tmp_path / "by_weights.tflite"), constants(file.path)
     assert len(found) == len(wanted) == 16
     for (values, scale), (theirs, their_scale) in zip(found, wanted, strict=True):
