@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from compress.core.device import Device, setup
 from compress.data import Dataset
 from compress.plan import QuantizeOptions, TrainSettings
@@ -25,6 +27,22 @@ WAYS = {
 def suffix(format: str) -> str:
     """Returns what a format's files end in."""
     return ".onnx" if format.startswith("onnx") else ".tflite"
+
+
+def drawn(data: Dataset, seed: int) -> Any:
+    """Returns the 200 training examples that calibrate LiteRT Quantizer's own files."""
+    picks = np.random.default_rng(seed).permutation(len(data.train))[:200]
+    return data.preprocess(data.train.x[picks])
+
+
+def by_quantizer(source: Path, path: Path, recipe: Any, examples: Any) -> None:
+    """Writes a file by LiteRT Quantizer, with ranges of its own."""
+    from litert_quantizer import quantizer
+
+    made = quantizer.Quantizer(str(source), recipe)
+    given = [{"input": example[None]} for example in examples]
+    ranges = made.calibrate({"serving_default": given}, num_threads=2)
+    path.write_bytes(bytes(made.quantize(ranges).quantized_model))
 
 
 @dataclass

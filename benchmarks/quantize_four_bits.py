@@ -25,6 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from benchmarks._common import Benchmark, Mean, seed_list, table
+from benchmarks._quantized_files import by_quantizer, drawn
 from benchmarks._stored import Stored
 from benchmarks.quantize_nets import judged, net_of
 from benchmarks.resnet20 import load_fashion
@@ -46,17 +47,12 @@ ONCE = (FLOATS, NEAREST, "LiteRT Quantizer's MSE")
 
 def theirs(source: Path, path: Path, algorithm: str, examples: Sequence[Any]) -> None:
     """Writes the same file by LiteRT Quantizer's other algorithms."""
-    from litert_quantizer import quantizer
-
     last = len(INT4_WEIGHTS) - 1
     recipe = [
         {**entry, "algorithm_key": algorithm} if place == last else entry
         for place, entry in enumerate(INT4_WEIGHTS)
     ]
-    made = quantizer.Quantizer(str(source), recipe)
-    given = [{"input": example[None]} for example in examples]
-    ranges = made.calibrate({"serving_default": given}, num_threads=2)
-    path.write_bytes(bytes(made.quantize(ranges).quantized_model))
+    by_quantizer(source, path, recipe, examples)
 
 
 def made(
@@ -66,8 +62,7 @@ def made(
     from compress import export
 
     if way in THEIRS:
-        picks = np.random.default_rng(seed).permutation(len(data.train))[:200]
-        theirs(source, path, THEIRS[way], data.preprocess(data.train.x[picks]))
+        theirs(source, path, THEIRS[way], drawn(data, seed))
         return ()
     if way == FLOATS:
         path.write_bytes(source.read_bytes())

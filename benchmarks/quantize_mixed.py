@@ -25,6 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from benchmarks._common import Benchmark, Mean, seed_list, table
+from benchmarks._quantized_files import by_quantizer, drawn
 from benchmarks._stored import Stored
 from benchmarks.quantize_nets import judged, net_of
 from benchmarks.resnet20 import load_fashion
@@ -52,13 +53,9 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def stock(source: Path, data: Dataset, seed: int, path: Path) -> None:
     """Writes LiteRT Quantizer's own file of whole numbers, with ranges of its own."""
-    from litert_quantizer import quantizer, recipe
+    from litert_quantizer import recipe
 
-    picks = np.random.default_rng(seed).permutation(len(data.train))[:200]
-    given = [{"input": example[None]} for example in data.preprocess(data.train.x[picks])]
-    theirs = quantizer.Quantizer(str(source), recipe.static_wi8_ai8())
-    ranges = theirs.calibrate({"serving_default": given}, num_threads=2)
-    path.write_bytes(bytes(theirs.quantize(ranges).quantized_model))
+    by_quantizer(source, path, recipe.static_wi8_ai8(), drawn(data, seed))
 
 
 def made(

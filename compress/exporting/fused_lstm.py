@@ -18,13 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.exporting.recurrent import LayerWeights, Weights, has_recurrent, lstm_of, recurrent_as
+from compress.plan.output import QAT
 
 if TYPE_CHECKING:
     import keras
 
     Array = npt.NDArray[np.float32]
 
-FUSED = ("float32", "float16", "dynamic", "int8-qat")
+FUSED = ("float32", "float16", "dynamic", QAT)
 """Formats that have it: in int8 what shuts the gates would widen the range of the input, and sparse
 weights are not stored as such in it."""
 SHUT = 40.0

@@ -24,17 +24,25 @@ _VERSION = 3
 def with_whole_lstms(content: bytes) -> bytes:
     """Returns a file whose LSTMs have weights of 8 bits, each matrix with one scale.
 
+    A weight w becomes round(w / s), in [-127, 127], where s is the largest weight of its matrix by
+    127: as TensorFlow's converter has them where it is given no examples (`Optimize.DEFAULT`).
+
     Args:
         content: A `.tflite` file; one without LSTMs of constant weights is returned as it is.
     """
     from ai_edge_litert import schema_py_generated as schema
 
+    told = schema.Model.GetRootAsModel(content, 0)
+    codes = map(told.OperatorCodes, range(told.OperatorCodesLength()))
+    if all(code.BuiltinCode() != _lstm() for code in codes):
+        return content  # unpacked, a large file takes its time
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     found = [
         (graph, operator)
         for graph in model.subgraphs
         for operator in graph.operators
-        if _is_lstm(model, operator) and _has_constant_weights(model, graph, operator)
+        if model.operatorCodes[operator.opcodeIndex].builtinCode == _lstm()
+        and _has_constant_weights(model, graph, operator)
     ]
     if not found:
         return content
@@ -54,11 +62,10 @@ def with_whole_lstms(content: bytes) -> bytes:
     return packed(model)
 
 
-def _is_lstm(model: Any, operator: Any) -> bool:
+def _lstm() -> int:
     from ai_edge_litert import schema_py_generated as schema
 
-    code = model.operatorCodes[operator.opcodeIndex].builtinCode
-    return bool(code == schema.BuiltinOperator.UNIDIRECTIONAL_SEQUENCE_LSTM)
+    return int(schema.BuiltinOperator.UNIDIRECTIONAL_SEQUENCE_LSTM)
 
 
 def _has_constant_weights(model: Any, graph: Any, operator: Any) -> bool:

@@ -30,7 +30,7 @@ def observe_ranges(source: str, path: str, examples: str, recipe: Recipe) -> Non
         # the other way, by tensors that the interpreter keeps, knows none inside loops
         mode=CalibrationMode.CALIBRATION_PROFILER_BASED,
         # its own is a moving average of each example's ends, which cuts off what few have
-        qsv_update_func=widest,
+        qsv_update_func=_widest,
     )
     observed.calibrate({_signature(source): read_examples(examples)}, recipes)
     write_json(
@@ -42,24 +42,14 @@ def observe_ranges(source: str, path: str, examples: str, recipe: Recipe) -> Non
     )
 
 
-def widest(range: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Returns the range that holds two: of the examples so far, and of the next.
-
-    Args:
-        range: "min" and "max" of a tensor; empty before the first example.
-        other: The same.
-
-    Example:
-        >>> widest({"min": -1.0, "max": 2.0}, {"min": 0.0, "max": 3.0})
-        {'min': -1.0, 'max': 3.0}
-    """
+def _widest(held: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Returns the range of a tensor over the examples so far and the next: "min" and "max"."""
     import numpy as np
 
-    if not range:
-        return other
-    ends = {"min": np.minimum(range["min"], other["min"]),
-            "max": np.maximum(range["max"], other["max"])}  # fmt: skip
-    return {end: value if np.ndim(value) else float(value) for end, value in ends.items()}
+    return {
+        "min": np.minimum(held["min"], other["min"]),
+        "max": np.maximum(held["max"], other["max"]),
+    }
 
 
 def convert_mixed(source: str, path: str, ranges: str | None, recipe: Recipe) -> None:

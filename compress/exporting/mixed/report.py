@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from compress.exporting.mixed.levels import WHOLE
 from compress.exporting.mixed.search import Found
 from compress.exporting.mixed.units import Unit, file_graph, scope_of
 from compress.plan.output import LEVELS, MIXED
@@ -48,7 +49,7 @@ def layers_of(found: Found) -> tuple[LayerPrecision, ...]:
 
 
 def _floats(unit: Unit, level: str, floats: dict[str, str]) -> tuple[str, ...]:
-    if not level.startswith("int"):
+    if level not in WHOLE:
         return ()
     return tuple(sorted({floats[scope] for scope in unit.scopes if scope in floats}))
 

@@ -21,8 +21,7 @@ from compress.measure.latency import measure_latency
 from compress.plan.output import ExportOptions
 
 NEGLIGIBLE = 1e-4
-"""A loss that is always allowed, unless none is: of four classifiers' files with less none answered
-otherwise than in float32 on more than four in a thousand validation examples (Fashion-MNIST)."""
+"""A loss that is always allowed, unless none is: it hardly changes an answer of a classifier."""
 TINY = 1e-6
 """What time counts beside bytes, where bytes are what is short."""
 Told = Callable[[float], None]
