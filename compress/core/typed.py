@@ -22,8 +22,8 @@ def conform(value: Any, hint: Any, name: str) -> Any:
     Args:
         value: As `json` gives it.
         hint: The type: int, float, str, bool, None, Any, a union with None, tuple[X, ...],
-            tuple[X, X], list[X], dict[str, X] or a TypedDict, whose further keys stay as they
-            are.
+            tuple[X, X], list[X], dict[str, X], a TypedDict, whose further keys stay as they
+            are, or a class with a `from_json` of its own.
         name: What errors call the value.
 
     Raises:
@@ -33,6 +33,8 @@ def conform(value: Any, hint: Any, name: str) -> Any:
         return value
     if typing.is_typeddict(hint):
         return _conform_keys(value, hint, name)
+    if hasattr(hint, "from_json"):
+        return hint.from_json(value, name)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         (kind,) = (item for item in arguments if item is not types.NoneType)

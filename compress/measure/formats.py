@@ -36,6 +36,22 @@ def quality(name: str, value: float | None) -> str:
     return share(value)
 
 
+def change(name: str, value: float, *, unit: bool = True, short: bool = False) -> str:
+    """Return a difference of a quality: "-0.25 pp" (percentage points), of errors in their unit.
+
+    Args:
+        name: Of the quality.
+        value: The difference, new minus old.
+        unit: Whether the unit is written.
+        short: Whether zeros at the end are left out: "-1 pp".
+    """
+    value += 0.0  # no minus before a zero
+    if in_units(name):
+        return f"{value:+.4g}"
+    number = f"{100 * value:+g}" if short else f"{100 * value:+.2f}"
+    return f"{number} pp" if unit else number
+
+
 def percent(value: float) -> str:
     """Returns a share as whole per cent, below 1 % with one decimal: "80 %", "0.4 %"."""
     return f"{value * 100:.0f} %" if value == 0 or value >= 0.00995 else f"{value * 100:.1f} %"

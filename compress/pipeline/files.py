@@ -8,10 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from compress.core.columns import count, taken
+from compress.core.statistics import Floats, bound_mean
 from compress.measure import count_macs
 from compress.model.heads import counted_at, decides_at
 from compress.pipeline.context import Work
@@ -20,7 +17,7 @@ from compress.plan import Plan
 from compress.plan.output import TRAINED
 from compress.run.compressed import Artifact, LayerRow
 from compress.run.directory import LOG, RunFolder
-from compress.task import Task
+from compress.run.example_values import write_example_values
 
 if TYPE_CHECKING:
     import keras
@@ -115,26 +112,42 @@ def made_files(
 
 
 class FileJudge:
-    """Judges files of a model by parts of the data.
+    """Evaluation of files of a model on parts of the data.
 
     Args:
         model: That the files were made of.
         work: Data.
+        folder: Of the run; what files are compared by is kept there.
     """
 
-    def __init__(self, model: keras.Model, work: Work) -> None:
-        self._model, self._work = model, work
+    def __init__(self, model: keras.Model, work: Work, folder: RunFolder) -> None:
+        self._model, self._work, self._folder = model, work, folder
         self.threshold = decides_at(model, work.data.task)
 
-    def quality(self, part: str, scores: Any) -> dict[str, float]:
-        """Returns the qualities of what a file answers, the one that judges first."""
-        data = self._work.data
-        found = data.task.quality(data.labels(data.split(part)), scores, threshold=self.threshold)
-        main = data.task.qualities[0]
-        return {main: found[main], **found}
+    def evaluate(self, path: Path, file: str, part: str) -> tuple[dict[str, float], Floats]:
+        """Evaluate a file on a part of the data.
 
-    def answers(self, path: Path, part: str) -> Any:
-        """Returns what a file answers to a part ("test" or "val")."""
+        Args:
+            path: The file.
+            file: Its id, under which its values by example are kept.
+            part: "test" or "val".
+
+        Returns:
+            The qualities by name, the one that selects first; and the latter by example, see
+            `compress.task.Task.example_values`.
+        """
+        data = self._work.data
+        labels, scores = data.labels(data.split(part)), self._answer(path, part)
+        found = data.task.quality(labels, scores, threshold=self.threshold)
+        values = data.task.example_values(labels, scores, threshold=self.threshold)
+        write_example_values(self._folder, file, part, values)
+        if part == "test":
+            keep_scores(self._folder, file, scores, data, self.threshold)
+        main = data.task.qualities[0]
+        return {main: found[main], **found}, values
+
+    def _answer(self, path: Path, part: str) -> Any:
+        """Return a file's outputs for a part."""
         from compress.exporting.files import answered_part
         from compress.measure.quality import sessions_for
 
@@ -158,18 +171,17 @@ def artifacts_of(
     from compress.measure.arena import known_arena
     from compress.measure.size import file_sizes
 
-    model, stem, data, plan = variant.model, variant.stem, work.data, work.plan
+    model, stem, data = variant.model, variant.stem, work.data
     analysis = count_macs(model, counted_at(model, data.input_shapes))
-    judge, labels = FileJudge(model, work), data.labels(data.test)
-    artifacts = []
+    judge, artifacts = FileJudge(model, work, folder), []
     for made in files:
-        scores = judge.answers(made.path, "test")
-        keep_scores(folder, f"{stem}.{made.format}", scores, data, judge.threshold)
-        val = variant.val.get(made.format) or judge.quality("val", judge.answers(made.path, "val"))
+        file = f"{stem}.{made.format}"
+        test, values = judge.evaluate(made.path, file, "test")
+        val = variant.val.get(made.format) or judge.evaluate(made.path, file, "val")[0]
         sizes = file_sizes(made.path)
         artifacts.append(
             Artifact(
-                id=f"{stem}.{made.format}",
+                id=file,
                 model=variant.of,
                 variant=variant.kind,
                 format=made.format,
@@ -182,7 +194,7 @@ def artifacts_of(
                 unsupported=analysis.unsupported,
                 size_bytes=sizes.size,
                 gzip_bytes=sizes.gzip,
-                test=judge.quality("test", scores),
+                test=test,
                 max_difference=made.max_difference,
                 agreement=made.agreement,
                 checked=made.checked,
@@ -195,7 +207,7 @@ def artifacts_of(
                 # a share of right examples needs no more than their number
                 test_interval=None
                 if data.task.qualities[0] in data.task.shares
-                else _interval(data.task, labels, scores, judge.threshold, plan.seed),
+                else bound_mean(values),
             )
         )
     return artifacts
@@ -206,22 +218,6 @@ def _row(layer: LayerPrecision) -> LayerRow:
     losses = {f"alone in {level}": loss for level, loss in layer.alone.items()}
     floats = f"{', '.join(layer.floats)} in floats" if layer.floats else ""
     return {"layer": layer.layer, "precision": layer.precision, "losses": losses, "why": floats}
-
-
-def _interval(
-    task: Task, labels: Any, scores: Any, threshold: Any, seed: int
-) -> tuple[float, float] | None:
-    """Returns the 95 % interval of the main quality on the test part."""
-    from compress.measure.sampling import resampled
-
-    tallies = task.tallies(labels, scores, threshold=threshold)
-
-    def quality(picked: npt.NDArray[np.int64]) -> dict[str, float]:
-        if tallies is not None:
-            return task.of_tallies(tallies[picked].sum(0))
-        return task.quality(taken(labels, picked), taken(scores, picked), threshold=threshold)
-
-    return resampled(count(scores), quality, task.qualities[0], seed=seed)
 
 
 def with_baseline(artifacts: list[Artifact], plan: Plan) -> list[Artifact]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.console import RenderableType
 
+from compress.measure.verdict import Outcome
 from compress.report.sections import Section, Tile
-from compress.run.outcome import Outcome
 
 
 class GoalSection(Section):
@@ -20,6 +20,7 @@ class GoalSection(Section):
     def __init__(self, outcome: Outcome) -> None:
         self._outcome = outcome
         self.shipped, self.shipped_file = outcome.chosen, outcome.file
+        self.verdict = outcome.verdict
 
     def to_json(self) -> dict[str, Any]:
         """See `Section.to_json`."""
@@ -34,5 +35,5 @@ class GoalSection(Section):
     def tiles(self) -> list[Tile]:
         """See `Section.tiles`."""
         found = self._outcome
-        head = "Goal met" if found.met else "Goal missed"
-        return [Tile(head, f"{'; '.join(found.lines)}. Ship {found.file}")]
+        head = found.title.partition(":")[0]
+        return [Tile(head[:1].upper() + head[1:], f"{'; '.join(found.lines)}. Ship {found.file}")]

@@ -18,7 +18,7 @@ from compress.report.models_section import models_section
 from compress.report.plot import plot_svg
 from compress.report.rows import Report
 from compress.report.sections import Tile
-from compress.report.standouts import Standout, Standouts, standouts
+from compress.report.standouts import BEST, Standout, Standouts, standouts
 from compress.report.trade import time_traded
 from compress.report.words import learnt_lines, tested
 from compress.task import TASKS
@@ -109,7 +109,7 @@ def _examples(counts: list[int], kind: str) -> str:
 def _tile(report: Report, found: Standouts, item: Standout) -> Tile:
     file, val = item.row.artifact.id, formats.quality(found.quality, item.val)
     title, judged = item.title(found.quality), tested(report, item.row)
-    if item.what == "best":
+    if item.what == BEST:
         # the largest figure of a page is one that nothing was chosen by
         value, mark, count = judged.partition(", n")
         return Tile(value, f"test {found.quality} of {file}{mark}{count}. {title}: {val}")
@@ -129,7 +129,10 @@ def _answer(report: Report, found: Standouts) -> str:
         smaller = base.artifact.gzip_bytes / item.gzip_bytes
         gains = [f"{smaller:.2f}x smaller gzipped", time_traded(row)]
     against = f"; against {item.baseline}: {', '.join(gains)}" if gains else ""
-    return f"Ship {place or item.file}: test {found.quality} {tested(report, row)}{against}."
+    judged = f"test {found.quality} {tested(report, row)}"
+    if found.verdict is not None:
+        judged = found.verdict.line
+    return f"Ship {place or item.file}: {judged}{against}."
 
 
 def _split(tile: Tile) -> dict[str, str]:
@@ -140,7 +143,7 @@ def _split(tile: Tile) -> dict[str, str]:
 
 def _chosen_by(found: Standouts) -> str:
     if found.missing:
-        return f"No file is named best, smallest or fastest: {found.missing}."
+        return f"No file is chosen to ship: {found.missing}."
     return f"Chosen by the validation {found.quality} of {found.by}, never by test data."
 
 

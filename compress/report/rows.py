@@ -10,15 +10,15 @@ from typing import Any
 from compress.core.atomic_files import read_json
 from compress.core.errors import InputError
 from compress.core.plugins import RUNTIMES
+from compress.core.statistics import wilson
 from compress.core.summary import Readable, Summary
 from compress.core.typed import conform
 from compress.measure.latency_record import Latency
-from compress.measure.sampling import wilson
+from compress.measure.verdict import Outcome
 from compress.report.goal_section import GoalSection
 from compress.report.sections import Section
 from compress.run.compressed import VARIANTS, Artifact, Compressed
 from compress.run.directory import RunFolder
-from compress.run.outcome import Outcome
 from compress.run.records import read_record
 from compress.task import MEAN, TASKS
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from compress.core.summary import Summary
 from compress.measure import formats
+from compress.report.standouts import standouts
 
 if TYPE_CHECKING:
     from compress.report.rows import Report
@@ -14,10 +15,14 @@ if TYPE_CHECKING:
 def files_screen(report: Report) -> Summary:
     """Returns one row a file, dense and compressed, with its qualities and costs."""
     main = report.main
+    verdict = standouts(report).verdict
     models = ", ".join(f"'{record.model}'" for record in report.compressed)
     return Summary(
         f"{len(report.rows)} files of {models or 'no model'} in '{report.folder}'",
-        (f"report, with intervals: {report.folder / 'report.html'}",),
+        (
+            *((verdict.line,) if verdict is not None else ()),
+            f"report, with intervals: {report.folder / 'report.html'}",
+        ),
         ("File", f"test {main}", "MACs", "size", "latency", "speed-up"),
         tuple(
             (

@@ -12,6 +12,7 @@ from rich.console import RenderableType
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from compress.measure.verdict import Verdict
     from compress.report.live.charts import Chart
     from compress.report.live.points import Points
 
@@ -54,6 +55,7 @@ class Section:
         devices: On what models were trained.
         shipped: Id of the file that a goal has chosen to be shipped.
         shipped_file: Where it lies ready to be used, in the run's folder.
+        verdict: That file beside the original, on test data; None: not on record.
     """
 
     front: tuple[str, ...] = ()
@@ -62,6 +64,7 @@ class Section:
     devices: tuple[str, ...] = ()
     shipped: str = ""
     shipped_file: str = ""
+    verdict: Verdict | None = None
 
     def known(self, model: str) -> Known:
         """Returns what is known of a model that was compressed."""

@@ -1,23 +1,27 @@
-"""The files that stand out: validation data choose them, test data say how good they are."""
+"""The file to ship and the best one: validation data choose them, test data judge them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from compress.measure import formats
+from compress.measure.file_choice import FileCandidate, select_file
+from compress.measure.verdict import TEST, Verdict, judge_file
 from compress.report.rows import Report, Row
+from compress.run.directory import RunFolder
+from compress.run.example_values import read_example_values
+from compress.task import in_units
 
-NEAR = 0.01
-"""The smallest and the fastest file may validate this much worse than the best: one point."""
 EXACT = ("float32", "sparse", "onnx")
 """Formats that compute what the Keras model does, but for rounding."""
+GOAL, SHIPPED, BEST = "goal", "shipped", "best"
 TITLES = {
-    "shipped": "Chosen for the goal",
-    "best": "Best validation {quality}",
-    "smallest": "Smallest within 1 point of it",
-    "fastest": "Fastest within 1 point of it",
+    GOAL: "Chosen for the goal",
+    SHIPPED: "Cheapest that cannot be told apart from the best",
+    BEST: "Best validation {quality}",
 }
 
 
@@ -41,11 +45,11 @@ class Standout:
 
     def figure(self, quality: str) -> str:
         """Returns what it stands out by."""
-        if self.what == "smallest":
-            return f"{formats.size(self.row.artifact.gzip_bytes)} gzipped"
-        if self.what == "fastest" and self.row.latency:
-            return formats.time(self.row.latency.median_ms)
-        return formats.quality(quality, self.val)
+        if self.what == BEST:
+            return formats.quality(quality, self.val)
+        if self.row.latency is None:
+            return formats.size(self.row.artifact.size_bytes)
+        return formats.time(self.row.latency.median_ms)
 
 
 @dataclass(frozen=True)
@@ -55,26 +59,27 @@ class Standouts:
     Attributes:
         quality: Name of the quality.
         by: Whose validation quality decided.
-        chosen: What a goal has chosen, the best, the smallest near it and, where times were
-            measured, the fastest.
+        chosen: The file to ship, by a goal or by the rule of
+            `compress.measure.file_choice.select_file`, and the best.
         missing: Why nothing was chosen; empty otherwise.
+        verdict: The file to ship beside its original, on test data; None: none was chosen.
     """
 
     quality: str
     by: str = ""
     chosen: tuple[Standout, ...] = ()
     missing: str = ""
+    verdict: Verdict | None = None
 
     @property
     def to_ship(self) -> Standout | None:
-        """The file to ship: the goal's, else the smallest near the best; None: none was chosen."""
-        by_what = {item.what: item for item in self.chosen}
-        return by_what.get("shipped", by_what.get("smallest"))
+        """The file to ship; None: none was chosen."""
+        return next((item for item in self.chosen if item.what in (GOAL, SHIPPED)), None)
 
     @property
     def best(self) -> Standout:
         """The file of the best validation quality."""
-        return next(item for item in self.chosen if item.what == "best")
+        return next(item for item in self.chosen if item.what == BEST)
 
     def to_json(self, report: Report) -> dict[str, Any]:
         """Returns the record as dictionaries, lists and numbers."""
@@ -83,6 +88,7 @@ class Standouts:
         return {
             "quality": self.quality,
             "by": self.by,
+            "verdict": None if self.verdict is None else self.verdict.to_json(),
             **{item.what: dict(_facts(report, self.quality, item)) for item in self.chosen},
         }
 
@@ -97,7 +103,7 @@ def _facts(report: Report, quality: str, item: Standout) -> Iterator[tuple[str, 
 
 
 def standouts(report: Report) -> Standouts:
-    """Chooses the files that stand out, by validation quality alone.
+    """Select the file to ship and the best one, by validation data alone.
 
     A file's own validation quality decides; where records of an older version have none, that
     of the Keras model which it was made of and computes alike. Nothing is chosen where validation
@@ -121,27 +127,57 @@ def standouts(report: Report) -> Standouts:
     # of equals the smaller file
     ranked = sorted(
         (row for row in report.rows if row.artifact.id in values),
-        key=lambda row: (-values[row.artifact.id], row.artifact.gzip_bytes, row.artifact.id),
+        key=lambda row: (-values[row.artifact.id], row.artifact.size_bytes, row.artifact.id),
     )
-    best = ranked[0]
-    near = [row for row in ranked if values[row.artifact.id] >= values[best.artifact.id] - NEAR]
-    found = {"best": best, "smallest": min(near, key=lambda row: row.artifact.gzip_bytes)}
-    shipped = {section.shipped for section in report.sections}
-    for row in ranked:
-        if row.artifact.id in shipped:
-            found = {"shipped": row, **found}
-    timed = [row for row in near if row.latency]
-    if timed:
-        found["fastest"] = min(timed, key=_time)
-    return Standouts(
-        quality,
-        by,
-        tuple(Standout(what, row, values[row.artifact.id]) for what, row in found.items()),
+    by_goal = {section.shipped for section in report.sections if section.shipped}
+    named = [row for row in ranked if row.artifact.id in by_goal]
+    what, ship = (GOAL, named[0]) if named else (SHIPPED, _select(report, ranked, values))
+    chosen = tuple(
+        Standout(key, row, values[row.artifact.id])
+        for key, row in ((what, ship), (BEST, ranked[0]))
     )
+    verdicts = [section.verdict for section in report.sections if section.verdict is not None]
+    verdict = verdicts[0] if named and verdicts else _judge(report, ship)
+    return Standouts(quality, by, chosen, verdict=verdict)
 
 
-def _time(row: Row) -> float:
-    return row.latency.median_ms if row.latency else float("inf")
+def _select(report: Report, rows: list[Row], values: Mapping[str, float]) -> Row:
+    """Return the file to ship where no goal has chosen one."""
+    folder = RunFolder(report.folder)
+    candidates = [
+        FileCandidate(
+            row.artifact.id,
+            values[row.artifact.id],
+            {
+                "latency": row.latency.median_ms if row.latency else math.inf,
+                "size": float(row.artifact.size_bytes),
+            },
+            read_example_values(folder, row.artifact.id, "val"),
+        )
+        for row in rows
+    ]
+    unit = math.inf if in_units(report.main) else 1.0
+    found = select_file(candidates, unit=unit)
+    return next(row for row in rows if row.artifact.id == found.id)
+
+
+def _judge(report: Report, row: Row) -> Verdict | None:
+    """Judge a file beside its original on test data; None where the original is not on record."""
+    item, folder = row.artifact, RunFolder(report.folder)
+    base = next(
+        (other.artifact for other in report.rows if other.artifact.id == item.baseline), None
+    )
+    if base is None:
+        return None
+    original = read_example_values(folder, base.id, TEST)
+    return judge_file(
+        report.main,
+        item.test[report.main],
+        base.test[report.main],
+        values=original if item is base else read_example_values(folder, item.id, TEST),
+        original=original,
+        examples=report.tested(row) or 0,
+    )
 
 
 def _values(report: Report, quality: str) -> tuple[str, Mapping[str, float]]:

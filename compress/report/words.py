@@ -5,7 +5,7 @@ from __future__ import annotations
 from compress.core.counts import threads_text
 from compress.measure import formats
 from compress.report.rows import Report, Row
-from compress.report.standouts import Standouts
+from compress.report.standouts import BEST, GOAL, Standouts
 from compress.run.compressed import Compressed
 from compress.task import TASKS
 
@@ -50,7 +50,7 @@ def judged(report: Report) -> str:
     if report.interval(first, report.main) is None:
         return f"{text}; there is no interval of {report.main} on record."
     how = (
-        "a 95 % interval by resampling the examples"
+        "a 95 % interval by a jackknife over the examples"
         if report.main not in TASKS[report.kind].shares
         else "Wilson's 95 % interval (1927)"
     )
@@ -60,20 +60,20 @@ def judged(report: Report) -> str:
 def chosen_lines(report: Report, found: Standouts) -> list[str]:
     """Says which files stand out, and how good they are on the test part."""
     if found.missing:
-        return [f"No file is named best, smallest or fastest: {found.missing}."]
+        return [f"No file is chosen to ship: {found.missing}."]
     lines = []
     for item in found.chosen:
         val = formats.quality(found.quality, item.val)
         figures = (
-            f"({val})"
-            if item.what == "best"
-            else f"{item.figure(found.quality)} (validation {val})"
+            f"({val})" if item.what == BEST else f"{item.figure(found.quality)} (validation {val})"
         )
-        comma = " " if item.what == "best" else ", "
+        comma = " " if item.what == BEST else ", "
         lines.append(
             f"{item.title(found.quality)}: {item.row.artifact.id}{comma}{figures}; "
             f"test {tested(report, item.row)}"
         )
+    if found.verdict is not None and found.chosen[0].what != GOAL:  # a goal has said it
+        lines.insert(0, f"{found.verdict.line}.")
     return lines
 
 

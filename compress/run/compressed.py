@@ -89,7 +89,7 @@ class Artifact(Record):
             records of older versions.
         tested: How many examples `test` is of; None in records of older versions.
         test_interval: 95 % interval of the main quality, where it is no share of right
-            examples, by resampling them; None otherwise.
+            examples, by a jackknife over them; None otherwise.
         arena_bytes: That LiteRT's built-in kernels set aside for activations, measured; None where
             it cannot be read off, of other formats and in records of older versions.
         layers: How each layer is computed and what that loses, where a precision was chosen or

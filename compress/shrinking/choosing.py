@@ -1,18 +1,23 @@
-"""Which of the files that were made is the one to ship, and whether it meets the goal."""
+"""Which of the files that were made is the one to ship, and whether it meets the goals of cost."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from compress.core.statistics import Floats
+from compress.measure import formats
+from compress.measure.file_choice import FileCandidate, select_file
 from compress.measure.latency_record import Latency
+from compress.measure.verdict import MET, MISSED, WITHIN_NOISE, worst_state
 from compress.run.compressed import Artifact
 from compress.shrinking.goals import TITLES, Bar, cost_text
+from compress.task import in_units
 
 SLACK = 0.03
-"""A goal of time that is passed by less than this is met: times spread by as much."""
-WITHIN = 1.0
-"""Points that the file of a front may lose that is shipped: the fastest of them."""
+"""By which a latency may exceed a target that is a share of the original's: ratios spread by as
+much. A target in milliseconds has none."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +26,13 @@ class Judgement:
 
     Attributes:
         chosen: The file.
-        met: Whether costs and quality are what was asked for.
-        lines: What was asked for and what came of it, one a goal.
+        state: Whether its costs are what was asked for, see `compress.measure.verdict`.
+        lines: What was asked for and what came of it, one a goal of cost.
         used: The largest share of a goal of cost that the file uses; 1 where there is none.
     """
 
     chosen: Artifact
-    met: bool
+    state: str
     lines: tuple[str, ...]
     used: float = 1.0
 
@@ -41,26 +46,30 @@ class Elsewhere:
         own_ms: Of the model's own float32 file, measured there.
         ms: Of files by id: the model's own measured, the others estimated.
         own: Ids of those that were measured.
+        error: Mean relative error of estimates on whole models that the table had not seen; None:
+            it was compared with none.
     """
 
     device: str
     own_ms: float
     ms: Mapping[str, float]
     own: frozenset[str]
+    error: float | None = None
 
-    def told(self, file: str) -> str:
-        """Returns the time of a file, and where it comes from."""
-        how = "measured" if file in self.own else "estimated"
-        return f"{cost_text('latency', self.ms[file])} on {self.device}, {how}"
+    def describe_time(self, file: str) -> str:
+        """Return the time of a file, and where it comes from."""
+        how = "estimated, not compared with whole models"
+        if file in self.own:
+            how = "measured"
+        elif self.error is not None:
+            how = f"estimated, {100 * self.error:.1f} % off on held-out models"
+        return f"{cost_text('latency', self.ms[file])} on {self.device} ({how})"
 
-    def text(self, file: str, limit: float, relative: bool) -> str:
-        """Returns the time of a file beside what was asked for."""
-        if relative:
-            share = self.ms[file] / self.own_ms
-            own = f"{share:.3g}x of the model's own ({self.told(file)})"
-            return f"latency: {own}, asked for at most {limit:.3g}x"
-        asked = cost_text("latency", limit)
-        return f"latency: {self.told(file)}, asked for at most {asked}"
+    def worst_ms(self, file: str) -> float:
+        """Return what a file may take there: an estimate and its error; infinity: not known."""
+        if file in self.own:
+            return self.ms[file]
+        return math.inf if self.error is None else self.ms[file] * (1 + self.error)
 
 
 @dataclass(frozen=True)
@@ -73,12 +82,14 @@ class Measured:
         relative: Whether a time is asked for as a share of that file's: then paired ratios
             decide, which the clock of the processor does not move.
         elsewhere: Times on the device that a latency is of; None: it is of this machine.
+        values: The validation metric of files by example, those that are known.
     """
 
     times: Mapping[str, Latency]
     memory: Mapping[str, int]
     relative: bool
     elsewhere: Elsewhere | None = None
+    values: Mapping[str, Floats] = field(default_factory=dict)
 
     def costs(self, artifact: Artifact) -> dict[str, float]:
         """Returns what a file costs: milliseconds (or the share of them), bytes, counts."""
@@ -98,65 +109,92 @@ class Measured:
             found["latency"] = 1.0 / time.ratio if self.relative else time.median_ms
         return found
 
-    def text(self, name: str, artifact: Artifact, limit: float) -> str:
-        """Returns a cost beside what was asked for."""
-        value = self.costs(artifact)[name]
-        if name == "latency" and self.elsewhere is not None:
-            return self.elsewhere.text(artifact.id, limit, self.relative)
-        if name == "latency" and self.relative:
-            ms = cost_text(name, self.times[artifact.id].median_ms)
-            own, asked = f"{value:.3g}x of the model's own ({ms})", f"{limit:.3g}x"
-        else:
-            own, asked = cost_text(name, value), cost_text(name, limit)
-        return f"{TITLES[name]}: {own}, asked for at most {asked}"
+    def cost_state(self, name: str, artifact: Artifact, limit: float) -> str:
+        """Return whether a cost is "met", "met within noise" or "missed".
+
+        Args:
+            name: Of the cost.
+            artifact: The file.
+            limit: What was asked for: of a time a share or milliseconds, bytes, counts.
+        """
+        value = self.costs(artifact).get(name, math.inf)
+        if name != "latency":
+            return MET if value <= limit else MISSED
+        if self.relative:
+            return MET if value <= limit * (1 + SLACK) else MISSED
+        if value > limit:
+            return MISSED
+        where = self.elsewhere
+        worst = self.times[artifact.id].high_ms if where is None else where.worst_ms(artifact.id)
+        return MET if worst <= limit else WITHIN_NOISE
+
+    def cost_line(self, name: str, artifact: Artifact, limit: float) -> str:
+        """Return a cost beside what was asked for, and whether that was met."""
+        value = self.costs(artifact).get(name)
+        if value is None:
+            return f"{TITLES[name]}: not known, {MISSED}"
+        asked = cost_text(name, limit)
+        shown = cost_text(name, value)
+        if name == "latency":
+            if self.elsewhere is not None:
+                shown = self.elsewhere.describe_time(artifact.id)
+            else:
+                shown = formats.latency(self.times[artifact.id])
+            if self.relative:
+                shown, asked = f"{value:.3g}x of the original's ({shown})", f"{limit:.3g}x"
+        state = self.cost_state(name, artifact, limit)
+        return f"{TITLES[name]}: {shown}, limit {asked}: {state}"
 
 
-def chosen_file(
-    files: Sequence[Artifact], measured: Measured, limits: Mapping[str, float], bar: Bar
+def choose_file(
+    files: Sequence[Artifact],
+    original: Artifact,
+    measured: Measured,
+    limits: Mapping[str, float],
+    bar: Bar,
 ) -> Judgement:
-    """Chooses by validation quality and measured costs.
+    """Choose the file to ship by validation data and measured costs.
 
-    With goals of cost: the best file that meets them; where none does the nearest. Without: the
-    fastest that is good enough, for a front within a point of the model.
+    Among the files that meet the goals of cost (where none does, the one that comes nearest) the
+    rule of `compress.measure.file_choice.select_file` decides.
 
     Args:
         files: Of the model and of all nets.
+        original: The file that drops are measured from.
         measured: On them.
         limits: What costs may come to; of a time that is asked for as a share, the share.
         bar: How good a file must stay.
     """
     metric = bar.metric
-    costs = {item.id: measured.costs(item) for item in files}
+    order = tuple(dict.fromkeys((*limits, "latency", "size")))
+
+    def candidate(item: Artifact) -> FileCandidate:
+        costs = measured.costs(item)
+        known = {name: costs.get(name, math.inf) for name in order}
+        return FileCandidate(item.id, item.val[metric], known, measured.values.get(item.id))
 
     def used(item: Artifact) -> float:
-        own = costs[item.id]
-        return max(own.get(name, float("inf")) / limit for name, limit in limits.items())
+        costs = measured.costs(item)
+        return max(costs.get(name, math.inf) / limit for name, limit in limits.items())
 
-    def within(item: Artifact) -> bool:
-        own = costs[item.id]
-        return all(
-            own.get(name, float("inf")) <= limit * (1 + (SLACK if name == "latency" else 0.0))
-            for name, limit in limits.items()
+    states = {
+        item.id: worst_state(
+            [measured.cost_state(name, item, limit) for name, limit in limits.items()]
         )
-
-    def speed(item: Artifact) -> float:
-        return costs[item.id].get("latency", float("inf"))
-
-    if limits:
-        fitting = [item for item in files if within(item)]
+        for item in files
+    }
+    for wanted in (MET, WITHIN_NOISE):
+        fitting = [item for item in files if states[item.id] == wanted]
         if fitting:
-            chosen = max(fitting, key=lambda item: (item.val[metric], -used(item)))
-        else:
-            chosen = min(files, key=used)
+            break
     else:
-        floor = bar.floor if bar.floor is not None else bar.dense - WITHIN * bar.point_of(metric)
-        good = [item for item in files if item.val[metric] >= floor - 1e-9]
-        chosen = min(good, key=speed) if good else max(files, key=lambda item: item.val[metric])
-    lines = [measured.text(name, chosen, limit) for name, limit in limits.items()]
-    val = chosen.val[metric]
-    gained = -bar.drop(val) + 0.0  # no minus before a zero
-    told = f"validation {metric}: {bar.dense:.4f} -> {val:.4f} ({gained:+.2f} points)"
-    if bar.floor is not None:
-        told += f", asked for at least {bar.floor:.4f}"
-    met = (not limits or within(chosen)) and bar.holds(val)
-    return Judgement(chosen, met, (*lines, told), used(chosen) if limits else 1.0)
+        fitting = [min(files, key=used)]
+    found = select_file(
+        [candidate(item) for item in fitting],
+        original=candidate(original),
+        limit=bar.limit,
+        unit=math.inf if in_units(metric) else 1.0,
+    )
+    (chosen,) = (item for item in fitting if item.id == found.id)
+    lines = [measured.cost_line(name, chosen, limit) for name, limit in limits.items()]
+    return Judgement(chosen, states[chosen.id], tuple(lines), used(chosen) if limits else 1.0)

@@ -47,3 +47,12 @@ def time_model(device: DeviceTimes, plan: ShrinkPlan, coupling: Coupling, format
     options = plan.channels
     allowed = allowed_for(coupling, options, ladder(options)[-1])
     return device.times(coupling, allowed, blocks_of(coupling) if options.blocks else (), format)
+
+
+def device_error(device: DeviceTimes, plan: ShrinkPlan, coupling: Coupling) -> float | None:
+    """Return the mean relative error of estimates on whole models that a table had not seen.
+
+    None where no whole models were timed on the device.
+    """
+    found = time_model(device, plan, coupling, plan.first).calibration
+    return found.error if found.nets else None

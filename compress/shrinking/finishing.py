@@ -10,12 +10,13 @@ from compress.core.errors import RunFailed
 from compress.measure.arena import known_arena
 from compress.measure.latency_record import Latency
 from compress.measure.resident import known_resident
+from compress.measure.verdict import MET, TEST, Outcome, Verdict, judge_file, worst_state
 from compress.pipeline.timing import measure_stage
 from compress.plan import QAT
 from compress.run.compressed import Artifact
-from compress.run.outcome import Outcome
-from compress.shrinking.choosing import Elsewhere, Judgement, Measured, chosen_file
-from compress.shrinking.elsewhere import time_model
+from compress.run.example_values import read_example_values
+from compress.shrinking.choosing import Elsewhere, Measured, choose_file
+from compress.shrinking.elsewhere import device_error
 from compress.shrinking.goals import goals_text
 from compress.shrinking.net import Net
 from compress.shrinking.ship import Shipped, ship
@@ -45,29 +46,65 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
     measure_stage(folder, work.plan, work.progress)
     (record,) = (item for item in folder.read_compressed() if item.model == name)
     files = record.files()
+    original = next(
+        item for item in files if item.variant == "dense" and item.format == planner.first
+    )
     measured = _measured(planner, files, nets)
     goal, limits = shop.plan.goal, dict(planner.limits)
-    if measured.relative:
-        limits["latency"] = goal.costs["latency"].amount
-    found = chosen_file(files, measured, limits, planner.bar)
+    if goal.latency is not None:  # nets were aimed a little below it
+        limits["latency"] = goal.latency.amount
+    found = choose_file(files, original, measured, limits, planner.bar)
+    verdict = _judge(planner, found.chosen, original)
+    state = worst_state([found.state, verdict.state])
     net = _net_of(found.chosen, nets)
-    if (device := shop.meter.device) is not None:
-        times = time_model(device, shop.plan, shop.fitter.coupling, planner.first)
-        notes = (*notes, _of_device(device, times.calibration.error))
+    if (elsewhere := measured.elsewhere) is not None:
+        notes = (*notes, _of_device(elsewhere, shop.meter.device))
     if found.used < 1 - UNUSED:
         notes = (*notes, _unused(found.used, net))
+    notes = (*notes, *_describe_few_examples(planner, found.chosen, original))
+    lines = (verdict.line, *found.lines)
     folder.write_compressed(of_net(record, net or shop.whole(name, planner.formats), planner))
-    path = ship(folder.ship, _shipped(planner, found, net, files, measured, notes), work.data, name)
+    shipped = _shipped(planner, found.chosen, original, net, measured, lines, notes)
+    path = ship(folder.ship, shipped, work.data, name)
     outcome = Outcome(
         goals_text(goal, planner.limits, planner.bar),
-        found.met,
+        state == MET,
         found.chosen.id,
-        found.lines,
+        lines,
         folder.relative(path),
         notes,
+        verdict,
+        state,
     )
     write_json(folder.outcome, outcome.to_json())
     return outcome
+
+
+def _judge(planner: Planner, chosen: Artifact, original: Artifact) -> Verdict:
+    """Judge the chosen file on the test part, which has chosen nothing."""
+    folder, bar = planner.shop.folder, planner.bar
+    before = read_example_values(folder, original.id, TEST)
+    after = before if chosen.id == original.id else read_example_values(folder, chosen.id, TEST)
+    return judge_file(
+        bar.metric,
+        chosen.test[bar.metric],
+        original.test[bar.metric],
+        values=after,
+        original=before,
+        examples=chosen.tested or 0,
+        limit=bar.limit,
+    )
+
+
+def _describe_few_examples(planner: Planner, chosen: Artifact, original: Artifact) -> list[str]:
+    """Say that validation data are too few to show that any smaller file is inside the limit."""
+    bar, own = planner.bar, planner.shop.original_values()
+    if bar.limit is None or chosen.id == original.id or bar.limit.can_be_shown(bar.dense, own):
+        return []
+    return [
+        f"{len(planner.shop.case.work.data.val):,} validation examples are too few to show that a "
+        "smaller file stays inside the limit: the best of those that come into question ships"
+    ]
 
 
 def _measured(planner: Planner, files: Sequence[Artifact], nets: Sequence[Net]) -> Measured:
@@ -80,11 +117,13 @@ def _measured(planner: Planner, files: Sequence[Artifact], nets: Sequence[Net]) 
     times = {key: Latency.from_json(value, path) for key, value in timed.items()}
     sizes = {item.id: known_arena(folder.path / item.file) for item in files}
     latency = planner.shop.plan.goal.latency
+    values = {item.id: read_example_values(folder, item.id, "val") for item in files}
     return Measured(
         times,
         {key: size for key, size in sizes.items() if size is not None},
         latency is not None and latency.relative,
         _elsewhere(planner, nets),
+        {key: known for key, known in values.items() if known is not None},
     )
 
 
@@ -99,15 +138,22 @@ def _elsewhere(planner: Planner, nets: Sequence[Net]) -> Elsewhere | None:
         for net in nets if not net.whole
         for kind, ms in net.device_ms.items()
     }  # fmt: skip
-    return Elsewhere(meter.device.device, meter.dense.ms, {**small, **own}, frozenset(own))
+    error = device_error(meter.device, planner.shop.plan, planner.shop.fitter.coupling)
+    return Elsewhere(meter.device.device, meter.dense.ms, {**small, **own}, frozenset(own), error)
 
 
-def _of_device(device: DeviceTimes, error: float) -> str:
-    """Says what times on a device are made of, and how far off they may be."""
+def _of_device(elsewhere: Elsewhere, device: DeviceTimes | None) -> str:
+    """Say what times on a device are made of, and how far off they may be."""
+    assert device is not None
+    error = "no whole model was timed there to compare with"
+    if elsewhere.error is not None:
+        error = (
+            f"for whole models that were held out the estimate was {100 * elsewhere.error:.1f} % "
+            "off on average"
+        )
     return (
         f"times on {device.device} ({device.tool}, {device.date}) are estimated from files of "
-        f"single calls; whole nets that the estimate had not seen were {100 * error:.1f} % off on "
-        "the average. Time the file there before you rely on them"
+        f"single calls; {error}. Time the file there before you rely on it"
     )
 
 
@@ -130,14 +176,14 @@ def _net_of(artifact: Artifact, nets: Sequence[Net]) -> Net | None:
 
 def _shipped(
     planner: Planner,
-    found: Judgement,
+    chosen: Artifact,
+    original: Artifact,
     net: Net | None,
-    files: Sequence[Artifact],
     measured: Measured,
+    lines: tuple[str, ...],
     notes: tuple[str, ...],
 ) -> Shipped:
-    shop, chosen = planner.shop, found.chosen
-    dense = next(item for item in files if item.variant == "dense" and item.format == planner.first)
+    shop = planner.shop
     steps = ["nothing was removed: the format alone does it"]
     if net is not None and not net.whole:
         report = net.channels or {}
@@ -163,9 +209,9 @@ def _shipped(
     model = shop.model if net is None else shop.model_of(net)
     kind, threads = shop.plan.runtime, shop.plan.latency.threads
     before, after = (
-        known_resident(shop.folder.path / item.file, kind, threads) for item in (dense, chosen)
+        known_resident(shop.folder.path / item.file, kind, threads) for item in (original, chosen)
     )
     return Shipped(
-        shop.folder.path / chosen.file, model, dense, chosen, measured, (before, after),
-        found.lines, tuple(steps), notes,
+        shop.folder.path / chosen.file, model, original, chosen, measured,
+        (before, after), lines, tuple(steps), notes,
     )  # fmt: skip

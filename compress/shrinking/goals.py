@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from compress.core.errors import FeasibleError
 from compress.measure import formats
+from compress.measure.verdict import QualityLimit
 from compress.plan.goal import GoalOptions
 from compress.shrinking.dense import DenseFiles
 from compress.task import in_units, is_share
@@ -26,21 +27,30 @@ TITLES = {
 }
 FILES = frozenset({"latency", "size", "peak_memory"})
 """Costs that files of one net differ in by their format."""
+LATENCY_MARGIN = 0.03
+"""A net is aimed so far below a latency in milliseconds: the upper end of its measured interval
+must lie below it too."""
 
 
-def cost_limits(goal: GoalOptions, dense: DenseFiles, counted: Analysis) -> dict[str, float]:
-    """Returns what costs may come to: milliseconds, bytes, counts.
+def cost_limits(
+    goal: GoalOptions, dense: DenseFiles, counted: Analysis, margin: float = LATENCY_MARGIN
+) -> dict[str, float]:
+    """Return what the costs of nets are aimed at: milliseconds, bytes, counts.
 
     Args:
         goal: What was asked for; shares are of the model's float32 file.
         dense: The model's own files.
         counted: The model's own MACs and parameters.
+        margin: Share by which a latency in milliseconds is aimed below what was asked for.
     """
     own = dense.costs(dense.first, counted)
-    return {
+    limits = {
         name: target.amount * own[name] if target.relative else target.amount
         for name, target in goal.costs.items()
     }
+    if goal.latency is not None and not goal.latency.relative:
+        limits["latency"] /= 1 + margin
+    return limits
 
 
 def cost_text(name: str, value: float) -> str:
@@ -60,11 +70,13 @@ class Bar:
         metric: That judges.
         dense: Of the model's own float32 file.
         floor: The least; None: nothing was asked for.
+        max_drop: How many points below `dense` that is, where it was asked for so.
     """
 
     metric: str
     dense: float
     floor: float | None
+    max_drop: float | None = None
 
     @classmethod
     def of(cls, goal: GoalOptions, dense: DenseFiles, data: Dataset) -> Bar:
@@ -85,7 +97,8 @@ class Bar:
             return cls(metric, own, goal.min_quality)
         if goal.max_drop is None:
             return cls(metric, own, None)
-        return cls(metric, own, own - goal.max_drop * cls.point_of(metric))
+        floor = own - goal.max_drop * cls.point_of(metric)
+        return cls(metric, own, floor, goal.max_drop)
 
     @staticmethod
     def point_of(metric: str) -> float:
@@ -95,6 +108,15 @@ class Bar:
     def drop(self, quality: float) -> float:
         """Returns how many points of the model's own quality are lost."""
         return (self.dense - quality) / self.point_of(self.metric)
+
+    @property
+    def limit(self) -> QualityLimit | None:
+        """What was asked for, in the metric's unit; None: nothing was."""
+        if self.floor is None:
+            return None
+        if self.max_drop is None:
+            return QualityLimit(floor=self.floor)
+        return QualityLimit(max_drop=self.max_drop * self.point_of(self.metric))
 
     @property
     def allowed(self) -> float | None:
@@ -132,6 +154,9 @@ def goals_text(goal: GoalOptions, limits: Mapping[str, float], bar: Bar) -> str:
         shown = target.relative and name != "latency"
         told = f" ({cost_text(name, limit)})" if shown else ""
         parts.append(f"{TITLES[name]} {target}{told}")
-    if bar.floor is not None:
-        parts.append(f"validation {bar.metric} at least {bar.floor:.4f}")
+    if bar.max_drop is not None:
+        drop = formats.change(bar.metric, bar.max_drop * bar.point_of(bar.metric), short=True)
+        parts.append(f"{bar.metric} drop at most {drop.removeprefix('+')}")
+    elif bar.floor is not None:
+        parts.append(f"{bar.metric} at least {bar.floor:.4f}")
     return ", ".join(parts) or "a front from 1x to 0.1x of the time"

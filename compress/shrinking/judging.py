@@ -82,6 +82,8 @@ def judged(
         formats: Of the files.
     """
     files, refused = made_files(model, name, work, folder, formats)
-    judge = FileJudge(model, work)
-    val = {made.format: judge.quality("val", judge.answers(made.path, "val")) for made in files}
+    judge = FileJudge(model, work, folder)
+    val = {
+        made.format: judge.evaluate(made.path, f"{name}.{made.format}", "val")[0] for made in files
+    }
     return Judged(list(files), val, refused)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from compress.core.errors import FeasibleError, ParetuneError
+from compress.measure.file_choice import FileCandidate, is_inside
 from compress.shrinking.goals import FILES, Bar
 from compress.shrinking.longer import trained_longer
 from compress.shrinking.net import TRAINED, Net
@@ -122,7 +123,7 @@ class Planner:
                 low = share
             else:
                 nets += self.trained([net])
-                if self.bar.holds(nets[-1].best(self.bar.metric)):
+                if self.is_good(nets[-1]):
                     high = share
                 else:
                     low = share
@@ -130,6 +131,22 @@ class Planner:
                 break
         whole = self._at(1.0)
         return [*nets, *([whole] if whole is not None else [])]
+
+    def is_good(self, net: Net) -> bool:
+        """Return whether a file of a net stays inside the quality asked for.
+
+        Validation data must show it, by the interval that the choice of the file goes by. Where
+        they are too few to show it of any file, the estimate decides.
+        """
+        limit, metric = self.bar.limit, self.bar.metric
+        original = FileCandidate("", self.bar.dense, values=self.shop.original_values())
+        if limit is None or not limit.can_be_shown(original.quality, original.values):
+            return self.bar.holds(net.best(metric))
+        files = (
+            FileCandidate(kind, net.quality(kind, metric), {}, self.shop.example_values(net, kind))
+            for kind in net.val
+        )
+        return any(is_inside(file, original, limit) for file in files)
 
     def front(self) -> list[Net]:
         """Makes nets from the model's own time to a tenth of it."""

@@ -14,11 +14,11 @@ import numpy as np
 from compress._version import __version__
 from compress.core.atomic_files import write_text
 from compress.core.columns import taken
+from compress.core.statistics import wilson
 from compress.core.templates import filled
 from compress.data import Preprocessing
 from compress.measure import formats
 from compress.measure.runtimes import session_for
-from compress.measure.sampling import wilson
 from compress.model.io import save_model
 from compress.model.ports import input_names, listed
 from compress.run.compressed import Artifact
@@ -181,7 +181,7 @@ def _card(shipped: Shipped, data: Dataset, name: str, keras_file: Path) -> dict[
     if shipped.resident[1] is not None:
         how.append("Resident memory is measured: a process's, above one that runs nothing.")
     if (elsewhere := measured.elsewhere) is not None:
-        before, after = (elsewhere.told(item.id) for item in (dense, small))
+        before, after = (elsewhere.describe_time(item.id) for item in (dense, small))
         share = elsewhere.ms[dense.id] / elsewhere.ms[small.id]
         rows.append(("latency elsewhere", before, after, f"{share:.2f}"))
     return {

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from compress.core.errors import InputError
 from compress.core.progress import OnProgress, silent
 from compress.core.summary import Readable, Summary
+from compress.measure.verdict import Outcome
 from compress.model.io import load_model
 from compress.pipeline.compression import command_line
 from compress.pipeline.given import UserData, given_model
@@ -24,7 +25,6 @@ from compress.plan.fields import from_nested
 from compress.plan.keywords import SHRINK
 from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels.selection.feasible import check_feasible
-from compress.run.outcome import Outcome
 from compress.run.records import read_record
 from compress.shrinking.case import Case, refuse_learnt
 from compress.shrinking.crew import Brief, Crew, Trainers
@@ -52,7 +52,8 @@ class ShrinkResult(Readable):
     Attributes:
         model: The smaller Keras model whose file is shipped.
         file: The file to use, in `folder / "ship"`.
-        met: Whether the goal was met.
+        met: Whether the goal was met, beyond noise: on test data the whole interval of the drop is
+            inside the limit. `outcome.state` tells "met within noise" from "missed".
         folder: Where all nets, files, records and the report lie.
         report: Rows of every file, the original's among them.
         files: Format -> file of the shipped model, those that were made.
@@ -75,7 +76,7 @@ class ShrinkResult(Readable):
         return replace(
             found,
             title=self.outcome.title,
-            lines=(*self.outcome.lines, f"ship this: {self.file}", *found.lines),
+            lines=(*self.outcome.lines, f"ship this: {self.file}", found.lines[-1]),
         )
 
     def save_recipe(self, path: str | Path) -> None:

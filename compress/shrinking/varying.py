@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from compress.core.errors import FeasibleError, RunFailed
+from compress.core.statistics import compare_examples
 from compress.run.directory import LOG
 from compress.shrinking.net import TRAINED, Net
 from compress.shrinking.variations import Asked, Sampler, Variation
-from compress.task import is_share
 
 if TYPE_CHECKING:
     from compress.shrinking.planner import Planner
+    from compress.shrinking.workshop import Workshop
 
 MOST = 50
 SLACK = 1.3
@@ -42,8 +42,8 @@ def varied(planner: Planner, nets: Sequence[Net], label: str, formats: Sequence[
         formats: Among which files are chosen.
 
     Returns:
-        The best of them, where it is better than the recipe's nets by more than chance: one
-        standard error of a share.
+        The best of them, where validation data tell it apart from the recipe's best net: by a
+        paired test, corrected for how many variations there were.
 
     Reference:
         Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization", section 4 (TPE).
@@ -66,13 +66,15 @@ def varied(planner: Planner, nets: Sequence[Net], label: str, formats: Sequence[
         return []
     best = max(found, key=lambda net: net.best(metric))
     before = max(net.best(metric) for net in nets)
-    chance = _chance(metric, before, len(shop.case.work.data.val))
+    recipe = max(nets, key=lambda net: net.best(metric))
     planner.notes.append(
         f"the budget left time for {len(found)} variation(s) of the recipe: the best one's "
         f"validation {metric} is {best.best(metric):.4f}, the recipe's {before:.4f}"
     )
-    if best.best(metric) <= before + chance:
-        planner.notes[-1] += ", which chance may do: the recipe's stay"
+    if not _is_better(shop, best, recipe, metric, len(found)):
+        planner.notes[-1] += (
+            f", which chance may do (the best of {len(found)} is compared): the recipe's stay"
+        )
         return []
     planner.notes[-1] += f" ({Variation.from_json(best.variation)})"
     return [best]
@@ -174,8 +176,12 @@ class _Series:
         return self.planner.epochs > 0 and net.stage != TRAINED
 
 
-def _chance(metric: str, quality: float, count: int) -> float:
-    """Returns the standard error of a share of so many examples; 0 of other qualities."""
-    if not is_share(metric):
-        return 0.0
-    return math.sqrt(max(0.0, quality * (1 - quality)) / max(1, count))
+def _is_better(shop: Workshop, best: Net, recipe: Net, metric: str, comparisons: int) -> bool:
+    """Return whether validation data tell the best of several nets apart from the recipe's."""
+    one, other = (
+        shop.example_values(net, max(net.val, key=lambda kind: net.quality(kind, metric)))
+        for net in (best, recipe)
+    )
+    if one is None or other is None or one.shape != other.shape:
+        return False
+    return compare_examples(one, other, comparisons=comparisons).low > 0

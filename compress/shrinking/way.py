@@ -18,8 +18,9 @@ from compress.run.trained import trained_for
 from compress.shrinking.case import Case
 from compress.shrinking.crew import Trainers
 from compress.shrinking.dense import dense_files
+from compress.shrinking.elsewhere import device_error
 from compress.shrinking.folder import ShrinkFolder
-from compress.shrinking.goals import Bar, cost_limits, goals_text
+from compress.shrinking.goals import LATENCY_MARGIN, Bar, cost_limits, goals_text
 from compress.shrinking.judging import exported
 from compress.shrinking.meter import Meter
 from compress.shrinking.net import Net
@@ -72,7 +73,11 @@ def planner_for(
     bar = Bar.of(plan.goal, dense, case.work.data)
     if plan.goal.peak_memory is not None:
         arena_bytes(folder.path / dense.file)  # raises where it cannot be read off
-    limits = cost_limits(plan.goal, dense, shop.counted)
+    margin = LATENCY_MARGIN
+    if case.device is not None:
+        error = device_error(case.device, plan, shop.fitter.coupling)
+        margin = LATENCY_MARGIN if error is None else error
+    limits = cost_limits(plan.goal, dense, shop.counted, margin)
     LOG.info("goal: %s", goals_text(plan.goal, limits, bar))
     if plan.goal.budget is not None and not plan.goal.no_train:
         pace.probe(case.model, case.work)

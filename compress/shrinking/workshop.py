@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from compress.core.atomic_files import read_file, write_bytes, write_json
 from compress.core.errors import ParetuneError, RunFailed, TrainingDiverged
+from compress.core.statistics import Floats
 from compress.measure.counting import count_macs
 from compress.model.copies import float32_model
 from compress.model.io import load_model, save_model
@@ -19,6 +20,7 @@ from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels import prune_channels
 from compress.run.directory import LOG
 from compress.run.epochs import note_epoch
+from compress.run.example_values import read_example_values
 from compress.shrinking.case import Case
 from compress.shrinking.crew import Trainers, Training
 from compress.shrinking.fitting import Fitter
@@ -241,6 +243,16 @@ class Workshop:
     def model_of(self, net: Net) -> keras.Model:
         """Returns a net's model at its last stage."""
         return load_model(self._file(net.name, net.stage) if not net.whole else self.case.file)
+
+    def example_values(self, net: Net, format: str) -> Floats | None:
+        """Return the validation metric of a net's file by example; None: it was not kept."""
+        name = self.case.name if net.whole else net.name
+        return read_example_values(self.folder, f"{name}.{format}", "val")
+
+    def original_values(self) -> Floats | None:
+        """Return the same of the model's own file without rounding."""
+        name = f"{self.case.name}.{self.meter.dense.first}"
+        return read_example_values(self.folder, name, "val")
 
     def _judged(self, model: keras.Model, name: str, formats: tuple[str, ...]) -> Judged:
         """Returns a net's files, judged.

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.columns import count, taken
+from compress.core.statistics import jackknife_values
 from compress.task.labels import check_rows, numbers
 
 Array = npt.NDArray[Any]
@@ -174,6 +176,43 @@ class Task(ABC):
     def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
         """Returns the qualities of sums over examples of `tallies`."""
         raise NotImplementedError("this task's qualities are no sums over examples")
+
+    def is_right(
+        self, labels: Array, scores: Floats, *, threshold: float = 0.0
+    ) -> npt.NDArray[np.bool_] | None:
+        """Return which examples are right, (n,); None where the main metric is no share of these.
+
+        Args:
+            labels, scores, threshold: See `quality`.
+        """
+        return None
+
+    def example_values(
+        self, labels: Array, scores: Floats, *, threshold: float = 0.0
+    ) -> npt.NDArray[np.float64]:
+        """Return values whose mean is the main metric, to compare models on the same examples.
+
+        Args:
+            labels, scores, threshold: See `quality`.
+
+        Returns:
+            (n,): 1 for an example that is right, else 0. Where the main metric is no share of right
+            examples pseudo-values of a jackknife, at most one for each of
+            `compress.core.statistics.GROUPS` groups of examples.
+        """
+        right = self.is_right(labels, scores, threshold=threshold)
+        if right is not None:
+            return right.astype(np.float64)
+        main = self.qualities[0]
+        tallies = self.tallies(labels, scores, threshold=threshold)
+
+        def evaluate(index: npt.NDArray[np.int64]) -> float:
+            if tallies is not None:
+                return self.of_tallies(tallies[index].sum(0))[main]
+            few = taken(labels, index), taken(scores, index)
+            return self.quality(*few, threshold=threshold)[main]
+
+        return jackknife_values(count(scores), evaluate)
 
     @abstractmethod
     def chance(self) -> float:

@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from compress.task._base import Array, Floats
 from compress.task.of_classes import OfClasses
 
@@ -71,6 +74,15 @@ class MultiClass(OfClasses):
             "precision_macro": float(precision),
             "recall_macro": float(recall),
         }
+
+    def is_right(
+        self, labels: Array, scores: Floats, *, threshold: float = 0.0
+    ) -> npt.NDArray[np.bool_] | None:
+        """Return where the largest score is that of the label, (n,); see `Task.is_right`."""
+        if self.qualities[0] != "accuracy":
+            return None
+        right: npt.NDArray[np.bool_] = scores.argmax(axis=-1) == labels
+        return right
 
     def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
         """Returns the share of examples with the same largest score."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from compress.task._base import Array, Floats, Task, per_example
 from compress.task.multiclass import MultiClass
@@ -80,6 +81,20 @@ class Answers(Task):
     def chance(self) -> float:
         """Returns what it is for labels of the plain task."""
         return self.plain.chance()
+
+    def example_values(
+        self, labels: Array, scores: Floats, *, threshold: float = 0.0
+    ) -> npt.NDArray[np.float64]:
+        """Return the share of equal decisions of each example, (n,); of numbers see `Task`."""
+        if self.activation == "linear":
+            return super().example_values(labels, scores, threshold=threshold)
+        scores = scores.reshape(labels.shape)
+        if self.activation == "sigmoid":
+            same = (scores > threshold) == (labels > 0.5)
+        else:
+            same = scores.argmax(-1) == labels.argmax(-1)
+        shares: npt.NDArray[np.float64] = same.reshape(len(same), -1).mean(1)
+        return shares
 
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
         """Returns the agreement with the answers, at least 0; see `agreement`."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from compress.core.errors import InputError
 from compress.task._base import Array, Floats, Task, per_example
@@ -92,6 +93,15 @@ class Binary(OfClasses, YesNo):
             found["roc_auc"] = float(roc_auc_score(labels, scores[:, 0]))
         return found
 
+    def is_right(
+        self, labels: Array, scores: Floats, *, threshold: float = 0.0
+    ) -> npt.NDArray[np.bool_] | None:
+        """Return where the decision is that of the label, (n,); see `Task.is_right`."""
+        if self.qualities[0] != "accuracy":
+            return None
+        right: npt.NDArray[np.bool_] = (scores[:, 0] > threshold) == labels.astype(bool)
+        return right
+
 
 @dataclass(frozen=True)
 class MultiLabel(YesNo):
@@ -168,3 +178,12 @@ class MultiLabel(YesNo):
             "accuracy": float(right.mean()),
             "exact_match": float(right.all(axis=-1).mean()),
         }
+
+    def is_right(
+        self, labels: Array, scores: Floats, *, threshold: float = 0.0
+    ) -> npt.NDArray[np.bool_] | None:
+        """Return where all labels of an example are right, (n,); see `Task.is_right`."""
+        if self.qualities[0] != "exact_match":
+            return None
+        right: npt.NDArray[np.bool_] = ((scores > threshold) == labels.astype(bool)).all(axis=-1)
+        return right

@@ -23,8 +23,8 @@ def written(paths: Iterable[Path]) -> str:
 def outcome(report: Report) -> str:
     """Says where a run's report lies and which of its files to ship.
 
-    Validation data choose: the smallest file within one point of the best, as the report names
-    it. Of a search alone it is the best model of the front, which is not compressed yet.
+    Validation data choose, as `compress.measure.file_choice` says. Of a search alone it is the
+    best model of the front, which is not compressed yet.
     """
     from search.report import SearchReport
 
@@ -38,15 +38,15 @@ def outcome(report: Report) -> str:
 
 def _file(report: Report) -> str:
     from compress.measure import formats
-    from compress.report.standouts import standouts
+    from compress.report.standouts import GOAL, standouts
 
     found = standouts(report)
     if found.to_ship is None:
         place = line(RunFolder(report.folder).exports)
         return f"ship: a file of your choice in {place} (none is chosen: {found.missing})"
     artifact = found.to_ship.row.artifact
-    why = "smallest within 1 point of the best"
-    if found.to_ship.what == "shipped":
+    why = "cheapest that cannot be told apart from the best"
+    if found.to_ship.what == GOAL:
         why = "for the goal"
     elif found.to_ship.row is found.best.row:
         why = "the best"

@@ -16,12 +16,12 @@ from compress.core.counts import MORE_THREADS, MOST_THREADS, whole
 from compress.core.device import cpu_name
 from compress.core.errors import RunFailed
 from compress.core.progress import OnProgress
+from compress.core.statistics import Z
 from compress.measure.latency import Entry, time_entries
 from compress.measure.latency_table.calls import CallItem, batches, empty_model, estimated
 from compress.measure.latency_table.key import CallKey
 from compress.measure.latency_table.record import CallTime, LatencyTable
 from compress.measure.runtimes import RUNTIMES
-from compress.measure.sampling import Z
 from compress.plan.fields import require
 
 if TYPE_CHECKING:

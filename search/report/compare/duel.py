@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from compress.core.pareto import Losses, front_mask, hypervolume, log_costs
+from compress.core.statistics import Difference
 from compress.report.live.points import Axis
 from search.study.hypervolume import MARGIN
 
@@ -49,21 +50,40 @@ class Duel:
     stretches: tuple[Stretch, ...]
 
 
+Compare = Callable[[str, str, int], Difference | None]
+"""(id of a point of the first run, of the second, how many pairs are compared) -> the difference of
+their qualities, first minus second; None: its error is not known."""
+
+
+@dataclass(frozen=True, order=True)
+class Point:
+    """A point of a front.
+
+    Attributes:
+        cost: Above 0.
+        quality: By which it is on the front.
+        id: Of the file or candidate.
+    """
+
+    cost: float
+    quality: float
+    id: str = ""
+
+
 def duel(
     rows: tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]],
     quality: Axis,
     cost: Axis,
-    examples: tuple[int, int] | None,
+    compare: Compare | None = None,
 ) -> Duel | None:
-    """Compares two runs.
+    """Compare two runs.
 
     Args:
-        rows: `values` of the points of each run.
+        rows: `values` of the points of each run, and "id" of each.
         quality: What is better the higher it is.
         cost: What is better the lower it is, above 0.
-        examples: How many judged the quality of each run, where it is a share of them: what
-            differs by less than one standard error of the difference is a tie. None: only equal
-            ones are.
+        compare: Compares two points; what it cannot tell apart is a tie. None: only equal
+            qualities are.
 
     Returns:
         The comparison; None where one of them has no point with both figures.
@@ -72,31 +92,34 @@ def duel(
         Zitzler & Thiele 1999, "Multiobjective Evolutionary Algorithms" (hypervolume). Costs count
         as logarithms; the reference lies a tenth of the range beyond the worst of both fronts.
     """
-    first, second = (_front(part, quality.key, cost.key) for part in rows)
+    first, second = (_select_front(part, quality.key, cost.key) for part in rows)
     if not first or not second:
         return None
-    shares = _shares(first, second)
-    return Duel(quality, cost, shares, (first, second), _stretches(first, second, examples))
+    shares = _measure_shares(first, second)
+    fronts = tuple(tuple((point.cost, point.quality) for point in part) for part in (first, second))
+    stretches = _find_stretches(first, second, compare)
+    return Duel(quality, cost, shares, (fronts[0], fronts[1]), stretches)
 
 
-def _front(
-    rows: Sequence[Mapping[str, Any]], quality: str, cost: str
-) -> tuple[tuple[float, float], ...]:
+def _select_front(rows: Sequence[Mapping[str, Any]], quality: str, cost: str) -> tuple[Point, ...]:
     known = {
-        (float(row[cost]), float(row[quality]))
+        Point(float(row[cost]), float(row[quality]), str(row.get("id", "")))
         for row in rows
         if row.get(cost) is not None and row.get(quality) is not None and row[cost] > 0
     }
     if not known:
         return ()
     points = sorted(known)
-    kept = front_mask(np.array([(c, -q) for c, q in points]))
-    return tuple(point for point, keep in zip(points, kept, strict=True) if keep)
+    kept = front_mask(np.array([(point.cost, -point.quality) for point in points]))
+    front, seen = [], set()
+    for point, keep in zip(points, kept, strict=True):
+        if keep and (point.cost, point.quality) not in seen:  # of equal ones one is enough
+            seen.add((point.cost, point.quality))
+            front.append(point)
+    return tuple(front)
 
 
-def _shares(
-    first: Sequence[tuple[float, float]], second: Sequence[tuple[float, float]]
-) -> tuple[float, float]:
+def _measure_shares(first: Sequence[Point], second: Sequence[Point]) -> tuple[float, float]:
     each = [_losses(part) for part in (first, second)]
     both = np.concatenate(each)
     best, spread = both.min(0), np.ptp(both, axis=0)
@@ -106,21 +129,20 @@ def _shares(
     return found[0], found[1]
 
 
-def _losses(front: Sequence[tuple[float, float]]) -> Losses:
-    costs = log_costs([cost for cost, _ in front])
-    return np.stack([costs, [-quality for _, quality in front]], axis=1)
+def _losses(front: Sequence[Point]) -> Losses:
+    costs = log_costs([point.cost for point in front])
+    return np.stack([costs, [-point.quality for point in front]], axis=1)
 
 
-def _stretches(
-    first: Sequence[tuple[float, float]],
-    second: Sequence[tuple[float, float]],
-    examples: tuple[int, int] | None,
+def _find_stretches(
+    first: Sequence[Point], second: Sequence[Point], compare: Compare | None
 ) -> tuple[Stretch, ...]:
-    edges = sorted({cost for cost, _ in (*first, *second)})
+    edges = sorted({point.cost for point in (*first, *second)})
+    pairs = [(_find_best(first, low), _find_best(second, low)) for low in edges]
+    comparisons = len({pair for pair in pairs if None not in pair})
     found: list[Stretch] = []
-    for low, high in zip(edges, [*edges[1:], math.inf], strict=True):
-        a, b = (_reached(front, low) for front in (first, second))
-        better, most = _better(a, b, examples)
+    for low, high, (a, b) in zip(edges, [*edges[1:], math.inf], pairs, strict=True):
+        better, most = _find_better(a, b, compare, comparisons)
         if found and (found[-1].better, math.isinf(found[-1].most)) == (better, math.isinf(most)):
             found[-1] = Stretch(found[-1].low, high, better, max(found[-1].most, most))
         else:
@@ -128,19 +150,21 @@ def _stretches(
     return tuple(found)
 
 
-def _reached(front: Sequence[tuple[float, float]], cost: float) -> float:
-    """Returns the best quality for a cost; minus infinity where nothing costs so little."""
-    return max((quality for own, quality in front if own <= cost), default=-math.inf)
+def _find_best(front: Sequence[Point], cost: float) -> Point | None:
+    """Return the best point for a cost; None where nothing costs so little."""
+    reached = [point for point in front if point.cost <= cost]
+    return max(reached, key=lambda point: point.quality, default=None)
 
 
-def _better(a: float, b: float, examples: tuple[int, int] | None) -> tuple[int | None, float]:
-    if math.isinf(a) or math.isinf(b):
-        return (0 if a > b else 1), math.inf
-    gap = abs(a - b)
-    error = 0.0
-    if examples is not None:
-        spreads = (q * (1 - q) / max(1, n) for q, n in zip((a, b), examples, strict=True))
-        error = math.sqrt(sum(spreads))
-    if gap <= error:
-        return None, gap
-    return (0 if a > b else 1), gap
+def _find_better(
+    a: Point | None, b: Point | None, compare: Compare | None, comparisons: int
+) -> tuple[int | None, float]:
+    if a is None or b is None:
+        return (1 if a is None else 0), math.inf
+    found = compare(a.id, b.id, comparisons) if compare is not None else None
+    if found is None:
+        gap = a.quality - b.quality
+        found = Difference(gap, gap, gap)
+    if found.is_tie:
+        return None, abs(found.estimate)
+    return (0 if found.low > 0 else 1), abs(found.estimate)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,15 +11,19 @@ from typing import Any
 
 from compress.core.atomic_files import write_text
 from compress.core.errors import InputError
+from compress.core.statistics import Difference, compare_examples, compare_shares
 from compress.measure import formats
+from compress.measure.verdict import TEST
 from compress.report.html import policy
 from compress.report.live.files import file_points
 from compress.report.live.page import alive
 from compress.report.live.points import COST, Axis, Points
 from compress.report.markup import filled, style_sheet, templates
+from compress.run.directory import RunFolder
+from compress.run.example_values import read_example_values
 from compress.task import TASKS, is_share
 from search.report import SearchReport, load_report
-from search.report.compare.duel import Duel, Stretch, duel
+from search.report.compare.duel import Compare, Duel, Stretch, duel
 from search.report.live import candidate_points
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -175,17 +179,76 @@ def _verdicts(runs: Sequence[_Run], sets: Sequence[Points]) -> Iterator[dict[str
                     "title": f"{points.title}: {first.label} and {other.label}",
                     "quality": axes[points.y].title,
                     "labels": (first.label, other.label),
-                    "tie": _tie((first, other), points.y),
+                    "tie": _describe_ties((first, other), points),
                     "rows": [_told(item, (first.label, other.label)) for item in found],
                 }
 
 
 def _duel(points: Points, pair: tuple[_Run, _Run], quality: Axis, cost: Axis) -> Duel | None:
     rows = tuple(
-        [row["values"] for row in points.rows if row["group"] == run.label and row["counts"]]
+        [
+            {**row["values"], "id": str(row["id"]).removeprefix(f"{run.label}: ")}
+            for row in points.rows
+            if row["group"] == run.label and row["counts"]
+        ]
         for run in pair
     )
-    return duel((rows[0], rows[1]), quality, cost, _examples(pair, quality.key))
+    compare = _Files(pair) if points.id == "files" else _candidates(pair, quality.key, rows)
+    return duel((rows[0], rows[1]), quality, cost, compare)
+
+
+class _Files:
+    """Comparison of files by test data, which put none of them on a front.
+
+    Args:
+        pair: Both runs.
+    """
+
+    def __init__(self, pair: tuple[_Run, _Run]) -> None:
+        self._reports = [run.report for run in pair]
+        self._rows = [{row.artifact.id: row for row in report.rows} for report in self._reports]
+        facts = [report.record["facts"].get("data") for report in self._reports]
+        self._paired = facts[0] is not None and facts[0] == facts[1]
+
+    def __call__(self, first: str, second: str, comparisons: int) -> Difference | None:
+        """Compare a file of either run; see `compress.core.statistics`."""
+        if self._paired:
+            one, other = (
+                read_example_values(RunFolder(report.folder), name, TEST)
+                for report, name in zip(self._reports, (first, second), strict=True)
+            )
+            if one is not None and other is not None and one.shape == other.shape:
+                return compare_examples(one, other, comparisons=comparisons)
+        main = self._reports[0].main
+        rows = [known[name] for known, name in zip(self._rows, (first, second), strict=True)]
+        counts = [report.tested(row) for report, row in zip(self._reports, rows, strict=True)]
+        if main not in TASKS[self._reports[0].kind].shares or not all(counts):
+            return None
+        return compare_shares(
+            rows[0].artifact.test[main], counts[0] or 0, rows[1].artifact.test[main],
+            counts[1] or 0, comparisons=comparisons,
+        )  # fmt: skip
+
+
+def _candidates(
+    pair: tuple[_Run, _Run], quality: str, rows: Sequence[Sequence[Mapping[str, Any]]]
+) -> Compare | None:
+    """Return what compares candidates by validation data; None: the error is not known.
+
+    The same data put the best of many on the front: the level is corrected for all pairs.
+    """
+    counts = _examples(pair, quality)
+    if counts is None:
+        return None
+    values = [{row["id"]: float(row[quality]) for row in part if row.get(quality) is not None}
+              for part in rows]  # fmt: skip
+    choices = len(values[0]) * len(values[1])
+
+    def compare(first: str, second: str, _: int) -> Difference:
+        one, other = values[0][first], values[1][second]
+        return compare_shares(one, counts[0], other, counts[1], comparisons=choices)
+
+    return compare
 
 
 def _examples(pair: tuple[_Run, _Run], quality: str) -> tuple[int, int] | None:
@@ -198,13 +261,20 @@ def _examples(pair: tuple[_Run, _Run], quality: str) -> tuple[int, int] | None:
     return (first, second) if first and second else None
 
 
-def _tie(pair: tuple[_Run, _Run], quality: str) -> str:
-    counts = _examples(pair, quality)
+def _describe_ties(pair: tuple[_Run, _Run], points: Points) -> str:
+    if points.id == "files":
+        return (
+            "Fronts are by validation data. Which file is better is by test data: what a 95 % "
+            "interval of the difference cannot tell apart, corrected for the number of pairs, "
+            "is called a tie; the examples are paired where both runs have the same."
+        )
+    counts = _examples(pair, points.y)
     if counts is None:
         return "Only equal qualities are called a tie: the error of this one is not known."
     return (
-        "What differs by less than one standard error of the difference of two shares, of "
-        f"{counts[0]:,} and {counts[1]:,} examples, is called a tie."
+        "What a 95 % interval of the difference of two shares cannot tell apart, of "
+        f"{counts[0]:,} and {counts[1]:,} examples, is called a tie; it is corrected for the "
+        "number of candidates, of which the best are compared."
     )
 
 
@@ -227,5 +297,5 @@ def _stretch(part: Stretch, item: Duel, labels: tuple[str, str]) -> str:
     if math.isinf(part.most):
         return f"{where}: {name} alone reaches so low"
     name_of = item.quality.key.removeprefix("val_")
-    gap = f"{part.most * 100:.2f} points" if is_share(name_of) else f"{part.most:.4g}"
+    gap = f"{part.most * 100:.2f} pp" if is_share(name_of) else f"{part.most:.4g}"
     return f"{where}: {name}, by up to {gap}"

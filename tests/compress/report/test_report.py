@@ -17,7 +17,6 @@ from compress.core.atomic_files import read_json, write_json
 from compress.measure import Latency, formats
 from compress.plan import Plan
 from compress.report import render_tables
-from compress.report.standouts import standouts
 from compress.report.trade import training, verdict
 from compress.run.compressed import Artifact, Compressed
 from search.folder.directory import SearchFolder
@@ -172,18 +171,22 @@ def test_html_is_self_contained_and_escaped(folder: SearchFolder) -> None:
 
 
 def test_the_first_line_says_what_to_ship_and_nothing_that_is_not_so(folder: SearchFolder) -> None:
-    """Of the smallest file within a point of the best: slower is called slower, a tie a tie."""
+    """Slower is called slower, and a tie a tie."""
     report = load_report(folder.path)
-    shipped = standouts(report).to_ship
-    assert shipped is not None
-    name = shipped.row.artifact.id
+    row = next(row for row in report.rows if row.artifact.id != row.artifact.baseline)
+    name = row.artifact.id
+    for path in folder.compressed.iterdir():  # whatever its time, no other is good enough
+        content = read_json(path)
+        for item in content["artifacts"]:
+            item["val"] = {"accuracy": 0.9 if item["id"] == name else 0.7}
+        write_json(path, content)
     timed = read_json(folder.latency)
     for ratio, told in ((2.0, "2.00x faster"), (0.25, "4.00x slower"), (1.0, "no difference in")):
         write_json(folder.latency, {**timed, name: latency(ratio).to_json()})
         render(folder.path)
         page = (folder.path / "report.html").read_text("utf-8")
         (answer,) = re.findall(r'<p class="answer">(.*?)</p>', page, re.DOTALL)
-        assert answer.startswith(f"Ship {shipped.row.artifact.file}: test accuracy ")
+        assert answer.startswith(f"Ship {row.artifact.file}: test accuracy: ")
         assert told in answer
 
 

@@ -44,6 +44,7 @@ class Shop:
         self.variations: dict[str, Variation] = {}
         self.made: dict[str, Net] = {}
         self.folder: Any = SimpleNamespace(read_net=self.made.get)
+        self.examples = examples
         self.clock = [0.0]
         self.epochs: dict[str, int] = {}
         self.places, self.batches = 1, list[tuple[str, ...]]()
@@ -71,6 +72,14 @@ class Shop:
             val, val, seconds=20.0, variation={} if variation == RECIPE else variation.to_json(),
         )  # fmt: skip
         return self.made[name]
+
+    def example_values(self, net: Net, format: str) -> Any:
+        """Wrong on the first examples: models that differ least."""
+        wrong = round((1 - net.quality(format, "accuracy")) * self.examples)
+        return np.where(np.arange(self.examples) < wrong, 0.0, 1.0)
+
+    def original_values(self) -> Any:
+        return np.where(np.arange(self.examples) < round(0.1 * self.examples), 0.0, 1.0)
 
     def repaired_again(self, net: Net, name: str) -> Net:
         again = replace(net, name=name, stage=REPAIRED, val=net.repaired)

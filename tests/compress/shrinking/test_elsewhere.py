@@ -68,14 +68,15 @@ def test_a_share_of_the_time_of_a_phone(
     assert result.met
     share = (EMPTY_US + 1e-3 * operations(result.model)) / (EMPTY_US + 1e-3 * operations(trained))
     assert 0.3 < share <= 0.412  # three hundredths of slack
-    (line, _) = result.outcome.lines
+    (_, line) = result.outcome.lines
     assert line.startswith("latency: 0.")
-    assert "on a phone, estimated)" in line
-    assert line.endswith("asked for at most 0.4x")
+    assert "on a phone (estimated, " in line
+    assert "% off on held-out models)" in line
+    assert line.endswith("limit 0.4x: met")
     assert any("estimated from files of single calls" in note for note in result.outcome.notes)
     card = (result.file.parent / "README.md").read_text()
     assert "latency elsewhere" in card
-    assert "on a phone, measured" in card
+    assert "on a phone (measured)" in card
 
 
 @pytest.mark.slow
@@ -91,7 +92,7 @@ def test_where_integers_alone_are_fast_enough(
     )  # fmt: skip
     assert result.met
     assert result.outcome.chosen == "net.int8"
-    assert "us on a phone, measured" in result.outcome.lines[0]
+    assert "us on a phone (measured)" in result.outcome.lines[1]
     assert session_for(result.file).inputs
 
 

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
+from compress.core.statistics import compare_examples, compare_shares
 from compress.report.live.points import COST, QUALITY, Axis
+from compress.run.example_values import write_example_values
 from search.folder.directory import SearchFolder
 from search.report.compare import compare_runs
 from search.report.compare.duel import Stretch, duel
@@ -28,20 +30,28 @@ MACS = Axis("macs", "MACs", COST, "")
 
 
 def rows(*points: tuple[float | None, float | None]) -> list[dict[str, Any]]:
-    return [{"macs": cost, "accuracy": quality} for cost, quality in points]
+    return [{"macs": cost, "accuracy": quality, "id": f"{cost}"} for cost, quality in points]
+
+
+def shares(a: Any, b: Any, count_a: int, count_b: int) -> Any:
+    """Compares points as shares of so many examples."""
+    values = [{row["id"]: row["accuracy"] for row in part} for part in (a, b)]
+    return lambda one, other, pairs: compare_shares(
+        values[0][one], count_a, values[1][other], count_b, comparisons=pairs
+    )
 
 
 def test_which_run_is_better_where() -> None:
     # a: 70 % at 10, 80 % at 100; b: 75 % at 20, 79.9 % at 100, 60 % at 50 (beaten)
     a = rows((10, 0.70), (100, 0.80), (None, 0.99))
     b = rows((20, 0.75), (100, 0.799), (50, 0.60))
-    found = duel((a, b), GOOD, MACS, (1000, 1000))
+    found = duel((a, b), GOOD, MACS, shares(a, b, 1000, 1000))
     assert found is not None
     assert found.fronts == (((10, 0.70), (100, 0.80)), ((20, 0.75), (100, 0.799)))
-    # from 10 a is alone; from 20 b is 5 points better, where the error is 2 points; from 100 the
-    # difference of a tenth of a point is less than the error of 1.8
+    # from 10 a is alone; from 20 b is 5 points better, where two pairs make z = 2.24 and the
+    # error is 2 points; from 100 the difference of a tenth of a point is less than that
     error = math.sqrt(0.7 * 0.3 / 1000 + 0.75 * 0.25 / 1000)
-    assert error < 0.05
+    assert 2.24 * error < 0.05
     assert found.stretches == (
         Stretch(10.0, 20.0, 0, math.inf),
         Stretch(20.0, 100.0, 1, pytest.approx(0.05)),  # type: ignore[arg-type]
@@ -67,11 +77,12 @@ def test_where_one_is_alone_is_told_apart_from_where_it_is_better() -> None:
 
 
 def test_each_run_has_its_own_number_of_examples() -> None:
-    sizes = (100, 10_000)
-    error = math.sqrt(0.8 * 0.2 / 100 + 0.76 * 0.24 / 10_000)
-    assert 0.04 < error < 0.041
-    tie = duel((rows((1, 0.80)), rows((1, 0.76))), GOOD, MACS, sizes)
-    told = duel((rows((1, 0.80)), rows((1, 0.755))), GOOD, MACS, sizes)
+    # 80 of 100: 81 / 102 = .794, of 10,000 next to nothing changes; 1.96 times the error
+    error = 1.96 * math.sqrt(0.794 * 0.206 / 102 + 0.72 * 0.28 / 10_002)
+    assert 0.0785 < error < 0.0792
+    one, near, far = rows((1, 0.80)), rows((1, 0.72)), rows((1, 0.71))
+    tie = duel((one, near), GOOD, MACS, shares(one, near, 100, 10_000))
+    told = duel((one, far), GOOD, MACS, shares(one, far, 100, 10_000))
     assert tie is not None
     assert told is not None
     assert (tie.stretches[0].better, told.stretches[0].better) == (None, 0)
@@ -186,3 +197,61 @@ def test_the_command(folder: SearchFolder, tmp_path: Path) -> None:  # noqa: F81
     light = paretune("report", folder.path, "--light", cwd=tmp_path)
     assert light.returncode == 0
     assert "<script" not in (folder.path / "report.html").read_text()
+
+
+def put_values(run: Path, file: str, values: Any) -> None:
+    write_example_values(SearchFolder(run), file, "test", np.asarray(values, np.float64))
+
+
+def test_files_of_the_same_data_are_compared_example_by_example(
+    folder: SearchFolder,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    plan = read_json(folder.plan_path)
+    write_json(folder.plan_path, {**plan, "facts": {"data": "same"}})
+    other = tmp_path / "other"
+    shutil.copytree(folder.path, other)
+    files = [item["id"] for item in read_json(folder.compressed / "0001.json")["artifacts"]]
+    right = np.arange(400) < 360
+    for file in files:
+        put_values(folder.path, file, right)
+        # the same share, of other examples; then ten more are wrong
+        put_values(other, file, right[::-1])
+    page = unescape(compare_runs([folder.path, other], tmp_path / "c.html").read_text())
+    bare = " ".join(re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL).split())
+    assert "a tie" in bare[bare.index("MACs") :]
+    assert "the examples are paired where both runs have the same" in bare
+    for file in files:
+        put_values(other, file, np.arange(400) < 350)
+    page = unescape(compare_runs([folder.path, other], tmp_path / "c.html").read_text())
+    bare = " ".join(re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL).split())
+    assert "run, by up to 2.50 pp" in bare
+
+
+def test_equal_runs_differ_in_at_most_seven_of_a_hundred_draws() -> None:
+    """Files whose models are equally good, on the front by validation, compared by test data."""
+    random, false = np.random.default_rng(0), 0
+    for _ in range(1000):
+        chance = np.clip(random.normal(0.9, 0.1, 400), 0, 1)
+        runs, known = [], []
+        for _ in range(2):
+            values = random.random((6, 400)) < chance
+            known.append({str(place): item.astype(float) for place, item in enumerate(values)})
+            validation = random.binomial(400, 0.9, 6) / 400
+            runs.append(
+                [
+                    {"macs": 2.0**place, "accuracy": float(share), "id": str(place)}
+                    for place, share in enumerate(validation)
+                ]
+            )
+        found = duel(
+            (runs[0], runs[1]), GOOD, MACS,
+            lambda one, other, pairs, known=known: compare_examples(  # type: ignore[misc]
+                known[0][one], known[1][other], comparisons=pairs
+            ),
+        )  # fmt: skip
+        assert found is not None
+        false += any(
+            part.better is not None and math.isfinite(part.most) for part in found.stretches
+        )
+    assert false <= 70

@@ -1,0 +1,239 @@
+"""Whether a smaller model is good enough: a verdict on test data, by an interval of the change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from compress.core.statistics import Difference, Floats, bound_mean, compare_examples
+from compress.measure import formats
+from compress.run.records import Record, unknown_value
+
+MET, WITHIN_NOISE, MISSED = "met", "met within noise", "missed"
+STATES = (MET, WITHIN_NOISE, MISSED)
+TEST, VALIDATION = "test", "validation"
+
+
+@dataclass(frozen=True)
+class QualityLimit:
+    """How good a file must stay: so much below the original at most, or at least so good.
+
+    Attributes:
+        max_drop: What the metric may lose, in its own unit (0.01: one percentage point); None:
+            `floor` counts.
+        floor: The least value of the metric; None: `max_drop` counts.
+    """
+
+    max_drop: float | None = None
+    floor: float | None = None
+
+    def margins(
+        self, after: float, values: Floats | None, change: Difference | None
+    ) -> Difference | None:
+        """Return by how much a file is better than the limit asks, with the 95 % interval.
+
+        Args:
+            after: The metric of the file.
+            values: The same by example, see `compare_examples`; None: not known.
+            change: See `compare_files`.
+
+        Returns:
+            None where the interval is not known.
+        """
+        if self.floor is not None:
+            ends = bound_mean(values) if values is not None else None
+            if ends is None:
+                return None
+            return Difference(after - self.floor, ends[0] - self.floor, ends[1] - self.floor)
+        allowed = self.max_drop or 0.0
+        if change is None:
+            return None
+        return Difference(change.estimate + allowed, change.low + allowed, change.high + allowed)
+
+    def can_be_shown(self, before: float, original: Floats | None) -> bool:
+        """Return whether there are examples enough to show that any other file is inside.
+
+        Args:
+            before: The metric of the original.
+            original: The same by example; None: not known.
+        """
+        if original is None:
+            return False
+        alike = compare_examples(original, original)
+        margins = self.margins(before, original, alike)
+        return margins is not None and margins.low >= -_ROUNDING
+
+    def state(self, after: float, before: float, margins: Difference | None) -> str:
+        """Return "met", "met within noise" or "missed".
+
+        Args:
+            after, before: The metric of the file and of the original.
+            margins: See `margins`; None: nothing can be said for sure.
+        """
+        if margins is not None and margins.low >= -_ROUNDING:
+            return MET
+        least = self.floor if self.floor is not None else before - (self.max_drop or 0.0)
+        return WITHIN_NOISE if after >= least - _ROUNDING else MISSED
+
+    def text(self, metric: str) -> str:
+        """Return the limit as results show it: "limit -1 pp", "at least 92.00 %"."""
+        if self.floor is not None:
+            return f"at least {formats.quality(metric, self.floor)}"
+        return f"limit {formats.change(metric, 0.0 - (self.max_drop or 0.0), short=True)}"
+
+
+_ROUNDING = 1e-9
+
+
+def compare_files(values: Floats | None, original: Floats | None) -> Difference | None:
+    """Compare a file's metric with the original's on the same examples.
+
+    Args:
+        values, original: By example, see `compress.core.statistics.compare_examples`. The same
+            object: the file is the original, and nothing changed.
+
+    Returns:
+        None where values are not known, or are of other examples.
+    """
+    if values is None or original is None or values.shape != original.shape:
+        return None
+    return Difference(0.0, 0.0, 0.0) if values is original else compare_examples(values, original)
+
+
+@dataclass(frozen=True)
+class Verdict(Record):
+    """The main metric of a file beside that of the original, on data that chose neither.
+
+    Attributes:
+        metric: Its name.
+        part: "test"; or "validation", where there are no test data: then it is an estimate.
+        examples: How many there are of the part.
+        before, after: The metric of the original's file and of this one.
+        low, high: 95 % interval of after - before on the same examples; None: not known.
+        limit: What was asked for, as text; empty: nothing was.
+        state: One of `STATES`; empty where nothing was asked for.
+    """
+
+    metric: str
+    part: str
+    examples: int
+    before: float
+    after: float
+    low: float | None = None
+    high: float | None = None
+    limit: str = ""
+    state: str = ""
+
+    def flaw(self) -> str:
+        """See `Record.flaw`."""
+        return unknown_value("part", self.part, (TEST, VALIDATION)) or (
+            unknown_value("state", self.state, STATES) if self.state else ""
+        )
+
+    @property
+    def line(self) -> str:
+        """The verdict in one line, the same wherever it is shown."""
+        change = formats.change(self.metric, self.after - self.before)
+        if self.low is not None and self.high is not None:
+            low, high = (
+                formats.change(self.metric, end, unit=False) for end in (self.low, self.high)
+            )
+            change += f" [{low}, {high}]"
+        texts = [
+            f"{self.part} {self.metric}: {formats.quality(self.metric, self.before)} -> "
+            f"{formats.quality(self.metric, self.after)}, {change}"
+        ]
+        if self.state:
+            texts.append(f"{self.limit}: {self.state}")
+        if self.part == VALIDATION:
+            texts.append("an estimate: the same examples selected the model")
+        return ", ".join(texts)
+
+
+def judge_file(
+    metric: str,
+    after: float,
+    before: float,
+    *,
+    values: Floats | None,
+    original: Floats | None,
+    examples: int,
+    limit: QualityLimit | None = None,
+    part: str = TEST,
+) -> Verdict:
+    """Judge a file by the difference of its metric from the original's.
+
+    Args:
+        metric: Name of the main metric.
+        after, before: The metric of the file and of the original's.
+        values, original: The same by example, see `compare_files`; None where they are not known:
+            nothing is then met for sure.
+        examples: Of the part.
+        limit: What was asked for.
+        part: Of the data: "test" or "validation".
+
+    Example:
+        >>> import numpy as np
+        >>> original = np.ones(1000)
+        >>> values = np.where(np.arange(1000) < 4, 0.0, 1.0)
+        >>> verdict = judge_file(
+        ...     "accuracy", 0.996, 1.0, values=values, original=original, examples=1000,
+        ...     limit=QualityLimit(max_drop=0.01),
+        ... )
+        >>> verdict.line
+        'test accuracy: 100.00 % -> 99.60 %, -0.40 pp [-0.87, +0.07], limit -1 pp: met'
+    """
+    change = compare_files(values, original)
+    low, high = (change.low, change.high) if change is not None else (None, None)
+    state = shown = ""
+    if limit is not None:
+        state = limit.state(after, before, limit.margins(after, values, change))
+        shown = limit.text(metric)
+    return Verdict(metric, part, examples, before, after, low, high, shown, state)
+
+
+@dataclass(frozen=True)
+class Outcome(Record):
+    """What came of a goal, as `shrink` writes it and reports show it.
+
+    Attributes:
+        goal: What was asked for.
+        met: Whether all of it was met beyond noise.
+        chosen: Id of the file that is shipped.
+        lines: What was asked for and what came of it, one a goal.
+        file: The file to use, in the run's folder.
+        notes: What there is to know.
+        verdict: The metric before and after; None in records of older versions.
+        state: One of `STATES`: of all goals together; empty in records of older versions.
+    """
+
+    goal: str
+    met: bool
+    chosen: str
+    lines: tuple[str, ...]
+    file: str
+    notes: tuple[str, ...] = ()
+    verdict: Verdict | None = field(default=None)
+    state: str = ""
+
+    def flaw(self) -> str:
+        """See `Record.flaw`."""
+        if self.state and (wrong := unknown_value("state", self.state, STATES)):
+            return wrong
+        return "" if self.lines else "lines must say what came of the goal; received: none"
+
+    @property
+    def title(self) -> str:
+        """The goal, and whether it was met."""
+        state = self.state or (MET if self.met else MISSED)
+        head = "GOAL MISSED" if state == MISSED else f"goal {state}"
+        return f"{head}: {self.goal}"
+
+
+def worst_state(states: list[str]) -> str:
+    """Return the worst of several states; "met" where there are none.
+
+    Example:
+        >>> worst_state(["met", "missed", "met within noise"])
+        'missed'
+    """
+    return max((state for state in states if state), key=STATES.index, default=MET)
