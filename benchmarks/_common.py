@@ -28,6 +28,7 @@ from benchmarks._peers import PEERS
 from benchmarks._stored import Stored
 from compress.core.atomic_files import replacing
 from compress.core.errors import InputError
+from compress.core.statistics import Difference, compare_means
 from compress.measure.stats import median_spread
 
 if TYPE_CHECKING:
@@ -251,6 +252,14 @@ class Mean:
         error = float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else None
         return cls(float(np.mean(values)), error, count)
 
+    def compare(self, old: Mean | None = None) -> Difference | None:
+        """Compare with another mean, or with zero; None where one is of a single value."""
+        if self.error is None or (old is not None and old.error is None):
+            return None
+        if old is None or old.error is None:
+            return compare_means(self.mean, self.error, self.count, 0.0, 0.0, 0)
+        return compare_means(self.mean, self.error, self.count, old.mean, old.error, old.count)
+
     def percent(self) -> str:
         """Returns "91.09 +- 0.01 %", or "91.09 % (one seed)"."""
         if self.error is None:
@@ -267,11 +276,10 @@ class Mean:
 def verdict(new: Mean, old: Mean) -> str:
     """Says by how many points `new` differs from `old`, and whether that is a tie.
 
-    A tie is a difference within two standard errors of it, sqrt(e1^2 + e2^2); of single values
-    no verdict is given.
+    A tie is a difference whose 95 % interval, by Welch's t test over the seeds, holds zero; of
+    single values no verdict is given.
     """
-    points = 100 * (new.mean - old.mean)
-    if new.error is None or old.error is None:
+    points, found = 100 * (new.mean - old.mean), new.compare(old)
+    if found is None:
         return f"{points:+.2f}, one seed"
-    tie = abs(points) <= 200 * math.hypot(new.error, old.error)
-    return f"{points:+.2f}" + (", a tie" if tie else "")
+    return f"{points:+.2f}" + (", a tie" if found.is_tie else "")

@@ -220,12 +220,11 @@ def front(result: dict[str, Any]) -> str:
 
 
 def difference(ours: Mean, other: Mean) -> str:
-    """Says whether two means differ by more than two standard errors."""
-    if ours.error is None or other.error is None:
+    """Return the difference of two means, and whether it is a tie."""
+    found = ours.compare(other)
+    if found is None:
         return "no verdict of one seed"
-    gap = ours.mean - other.mean
-    tie = abs(gap) <= 2 * (ours.error**2 + other.error**2) ** 0.5
-    return f"difference {gap:+.3f}" + (", a tie" if tie else "")
+    return f"difference {found.estimate:+.3f}" + (", a tie" if found.is_tie else "")
 
 
 def same_first(result: dict[str, Any]) -> str | None:

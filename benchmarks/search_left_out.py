@@ -90,7 +90,8 @@ def ends(result: dict[str, Any]) -> str:
         }
         gaps = [changed - plain for plain, changed in zip(*sides.values(), strict=True)]
         mean = Mean.of(gaps)
-        tie = mean.error is not None and abs(mean.mean) <= 2 * mean.error
+        change = mean.compare()
+        tie = change is not None and change.is_tie
         trials = [f"{sum(row[side]['trials'] for row in found) / len(found):.0f}" for side in sides]
         rows.append([
             text, *(Mean.of(values).number() for values in sides.values()),

@@ -311,10 +311,18 @@ def test_means_and_ties_by_hand() -> None:
     assert mean.error == pytest.approx(0.01 / 3**0.5)
     assert mean.percent() == "2.00 +- 0.58 %"
     assert Mean.of([0.5]).percent() == "50.00 % (one seed)"
-    # the difference's standard error is 1 / sqrt(3) * sqrt(2) = 0.816 points; twice that: 1.633
-    assert verdict(Mean(0.0363, mean.error, 3), mean) == "+1.63, a tie"
-    assert verdict(Mean(0.0364, mean.error, 3), mean) == "+1.64"
-    assert verdict(Mean(0.0036, mean.error, 3), mean) == "-1.64"
+    # the difference's standard error is 1 / sqrt(3) * sqrt(2) = 0.816 points; Student's t of four
+    # degrees of freedom is 2.776 (Welch: both spread alike), which makes 2.267
+    assert verdict(Mean(0.0426, mean.error, 3), mean) == "+2.26, a tie"
+    assert verdict(Mean(0.0427, mean.error, 3), mean) == "+2.27"
+    assert verdict(Mean(-0.0027, mean.error, 3), mean) == "-2.27"
+    # a single mean against zero: t of two degrees of freedom is 4.303, 2.48 points
+    zero = Mean(0.0248, mean.error, 3).compare()
+    above = Mean(0.0249, mean.error, 3).compare()
+    assert zero is not None
+    assert above is not None
+    assert (zero.is_tie, above.is_tie) == (True, False)
+    assert mean.compare(Mean(0.5, None, 1)) is None
     assert verdict(Mean(0.5, None, 1), mean) == "+48.00, one seed"
 
 
