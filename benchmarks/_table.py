@@ -60,6 +60,7 @@ TABLE = (
     Entry("large_data", 40),
     Entry("shrink_goals", 240),
     Entry("shrink_peers", 180),
+    Entry("verdicts", 12),
     Entry("around_rates", 10),
     Entry(
         "around_front", 40, ("--beside", "benchmarks/results/shrink_peers/2026-11-28-2a7388f.json")
