@@ -75,7 +75,7 @@ def _allocate(sizes: Indices, count: int) -> Indices:
         shares = np.minimum(shares, sizes)
     while shares.sum() > count:
         shares[np.argmax(np.where(shares > 1, shares - exact, -np.inf))] -= 1
-    return shares
+    return np.asarray(shares)
 
 
 def _draw_evenly(places: Indices, count: int, random: np.random.Generator) -> Indices:

@@ -37,7 +37,9 @@ def agreement_lines(report: Report) -> list[str]:
         rule = "it ships because no other format was asked for"
     shown = [f"{line}: {rule}" for line in lines[:MOST]]
     if more := len(lines) - len(shown):
-        shown.append(f"warning: {more} more file(s) agree as little with their Keras models")
+        counted = "file agrees" if more == 1 else "files agree"
+        models = "its Keras model" if more == 1 else "their Keras models"
+        shown.append(f"warning: {more} more {counted} as little with {models}")
     return shown
 
 

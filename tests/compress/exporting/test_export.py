@@ -12,7 +12,7 @@ import pytest
 
 from compress import export
 from compress.core.errors import InputError, MissingDependency, RunFailed
-from compress.data import Dataset
+from compress.data import Dataset, draw_stratified
 from compress.exporting.litert import export_litert
 from compress.exporting.mnn import export_mnn
 from compress.exporting.onnx import export_onnx, quantize_onnx
