@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
+from compress.core.typed import conform
 from compress.measure.agreement import can_ship_unasked, describe_low_agreement
 
 if TYPE_CHECKING:
@@ -13,19 +14,34 @@ MOST = 3
 """Files that have a warning of their own; more are counted."""
 
 
+class _Export(TypedDict, total=False):
+    formats: tuple[str, ...]
+
+
+class _Plan(TypedDict, total=False):
+    export: _Export
+
+
 def can_ship(report: Report, row: Row) -> bool:
     """Return whether a file may be chosen to ship; see `can_ship_unasked`.
 
     Args:
         report: Whose plan says which formats were asked for.
         row: The file.
+
+    Raises:
+        InputError: The plan on record is damaged.
     """
     item = row.artifact
     return can_ship_unasked(report.kind, item.agreement, item.checked, _formats(report))
 
 
 def agreement_lines(report: Report) -> list[str]:
-    """Return a warning for each file that disagrees with its model, the worst first."""
+    """Return a warning for each file that disagrees with its model, the worst first.
+
+    Raises:
+        InputError: The plan on record is damaged.
+    """
     by_agreement = sorted(report.rows, key=lambda row: row.artifact.agreement)
     lines = [
         warning
@@ -44,5 +60,7 @@ def agreement_lines(report: Report) -> list[str]:
 
 
 def _formats(report: Report) -> tuple[str, ...]:
-    """Return the formats that the plan asks for; () where an older record does not say it."""
-    return tuple(report.record.get("plan", {}).get("export", {}).get("formats", ()))
+    """Return the formats that the plan asks for; () where the record does not say it."""
+    name = f"'{report.folder / 'plan.json'}': plan"
+    plan: _Plan = conform(report.record["plan"], _Plan, name)
+    return plan.get("export", {}).get("formats", ())
