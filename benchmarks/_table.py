@@ -38,6 +38,7 @@ TABLE = (
     Entry("latency_runtimes", 6),
     Entry("latency_table", 24),
     Entry("recurrent_files", 5),
+    Entry("file_agreement", 4),
     Entry("applications_macs", 20),
     Entry("applications_channels", 60),
     Entry("prune_resnet20", 70),

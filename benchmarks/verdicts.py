@@ -3,9 +3,9 @@
     python -m benchmarks.verdicts [--draws 1000] [--resume FILE]
 
 Six trained models (benchmarks/nets) and smaller versions of each (int8 by post-training
-quantization; 0.9x, 0.8x, 0.65x and 0.5x of the MACs, reconstructed without training) predict the 10,000
-test images of Fashion-MNIST, which trained and selected none of them. Which of these predictions
-are right is stored; everything else is drawn from that:
+quantization; 0.9x, 0.8x, 0.65x and 0.5x of the MACs, reconstructed without training) predict the
+10,000 test images of Fashion-MNIST, which trained and selected none of them. Which of these
+predictions are right is stored; everything else is drawn from that:
 
 - Verdicts: the images are split into validation, test and fresh ones. Validation selects a file
   for a limit of the drop, the test part gives the verdict, the fresh ones say whether it is true.

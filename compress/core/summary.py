@@ -18,6 +18,9 @@ NOTES = 4
 
 _PAGE = """\
 <div class="paretune">
+{%- for warning in warnings %}
+<p><b>{{ warning }}</b></p>
+{%- endfor %}
 <p><b>{{ title }}</b>{% for line in lines %}<br>{{ line }}{% endfor %}</p>
 {%- if rows %}
 <table>
@@ -48,6 +51,7 @@ class Summary:
         rows: Its cells, as text.
         notes: What the reader should know.
         more: What rows are called where not all are shown: "groups".
+        warnings: What stands before everything else, and is always shown.
     """
 
     title: str
@@ -56,11 +60,12 @@ class Summary:
     rows: tuple[tuple[str, ...], ...] = ()
     notes: tuple[str, ...] = ()
     more: str = "rows"
+    warnings: tuple[str, ...] = ()
 
     def text(self) -> str:
         """Returns at most a screen of text, `WIDTH` columns wide; no name is cut.
 
-        What stands above the table, one row and one note are always there: only names
+        Warnings, what stands above the table, one row and one note are always there: only names
         of many lines make them more than `LINES`.
         """
         rows, notes = min(len(self.rows), ROWS), min(len(self.notes), NOTES)
@@ -82,7 +87,7 @@ class Summary:
         console = Console(
             file=sink, width=WIDTH, markup=False, emoji=False, highlight=False, no_color=True
         )
-        for text in (self.title, *self.lines):
+        for text in (*self.warnings, self.title, *self.lines):
             console.print(Text(line(text)))
         if self.rows:
             table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -108,6 +113,7 @@ class Summary:
 
         page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
         return page.from_string(_PAGE).render(
+            warnings=[line(text) for text in self.warnings],
             title=line(self.title),
             lines=[line(text) for text in self.lines],
             heads=[line(text) for text in self.heads],
@@ -130,7 +136,9 @@ class Readable:
         return self.screen().text()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}: {line(self.screen().title)}>"
+        screen = self.screen()
+        first = next(iter(screen.warnings), screen.title)
+        return f"<{type(self).__name__}: {line(first)}>"
 
     def _repr_html_(self) -> str:
         return self.screen().html()

@@ -13,6 +13,7 @@ from compress.data.kinds import Asked
 from compress.data.meaning import Head, Heads
 from compress.data.parts import RawData, Split
 from compress.data.preprocessing import Preprocessing
+from compress.data.sampling import draw_stratified
 from compress.data.settled import settled
 from compress.data.sources import check_source
 from compress.data.unlabelled import Unlabelled, drawn_inputs
@@ -28,6 +29,7 @@ __all__ = [
     "Split",
     "Unlabelled",
     "check_source",
+    "draw_stratified",
     "drawn_inputs",
     "load_data",
 ]

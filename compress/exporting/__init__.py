@@ -64,6 +64,7 @@ class ExportedFiles(Readable, tuple[Exported, ...]):
                 *(note for item in self for note in item.notes),
             ),
             "files",
+            tuple(item.warning for item in self if item.warning),
         )
 
 
@@ -95,10 +96,10 @@ def export(
             (a precision a layer), "int4-weights", "sparse" (float32 without the zeros), "onnx",
             "onnx_int8" or "onnx_int8-qat"; default: `formats`, or what the suffix says.
         data: Examples that calibrate int8 and check the files: x alone is enough; of a data set
-            training examples calibrate and validation examples check. None: files that need no
-            calibration are checked on random inputs.
+            training examples calibrate and validation examples, of every class, check. None:
+            files that need no calibration are checked on random inputs.
         options: The plan's section; keywords go over it.
-        seed: Of the choice of calibration examples.
+        seed: Of the choice of calibration examples, and of those that check.
         on_refusal: Called with (format, reason) where a format cannot be had; default: an error
             tells of all of them when the other files are written.
         on_progress: Called with (text, share that is done) while precisions are chosen.
@@ -110,7 +111,8 @@ def export(
 
     Returns:
         One record a file: path, format, agreement with the Keras model in [0, 1], largest
-        difference of an output.
+        difference of an output. What is printed of them begins with a warning where a file agrees
+        too little with the model (`warning` of the record).
 
     Raises:
         InputError: An input size is unknown, a format does not go with the suffix, or int8

@@ -15,8 +15,9 @@ import numpy.typing as npt
 from compress.core.atomic_files import read_json, write_bytes, write_json
 from compress.core.columns import arrays, count, joined, taken
 from compress.core.errors import InputError, RunFailed
-from compress.data import Dataset, Preprocessing, Unlabelled
+from compress.data import Dataset, Preprocessing, Unlabelled, draw_stratified
 from compress.data.meaning import Head, Heads
+from compress.measure.agreement import describe_low_agreement
 from compress.model.copies import sized_model
 from compress.model.heads import check_shapes, decides_at, head_of, sizes_for
 from compress.model.inference import left_out
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from compress.measure.runtimes import Session
 
 CHECKED_EXAMPLES = 200
+"""Validation examples on which a file is compared with its model, every class among them."""
 AT_A_TIME = 2000
 """Examples whose inputs are in memory at a time while a file is judged."""
 
@@ -50,6 +52,7 @@ class Exported:
         about: The record of how to feed it.
         layers: The precision of each layer, of int8-mixed.
         notes: What is worth a note.
+        task: Kind of the task whose decisions were compared.
     """
 
     format: str
@@ -60,6 +63,12 @@ class Exported:
     about: Path
     layers: tuple[LayerPrecision, ...] = ()
     notes: tuple[str, ...] = ()
+    task: str = ""
+
+    @property
+    def warning(self) -> str:
+        """That the file agrees too little with its model to ship unasked; "" where it does not."""
+        return describe_low_agreement(self.path.name, self.task, self.agreement, self.checked)
 
 
 def write_files(
@@ -81,11 +90,12 @@ def write_files(
 
     Args:
         model: For this data; open sizes become the data's.
-        data: Training examples calibrate whole numbers, validation examples check the files.
+        data: Training examples calibrate whole numbers, validation examples, drawn from each class
+            in proportion, check the files.
         paths: Of the file of each format.
         about: Of the record of how to feed them.
         options: Number of calibration examples, opset.
-        seed: Seed of the choice of calibration examples.
+        seed: Seed of the choice of calibration examples, and of those that check.
         on_refusal: Called with (format, reason) where a format cannot be had; default: an error
             tells of all of them when the other files are written.
         on_progress: Called with (text, share that is done) while precisions are chosen.
@@ -105,7 +115,8 @@ def write_files(
     model = sized_model(model, sizes_for(model, data.input_shapes))
     picks = np.random.default_rng(seed).permutation(len(data.train))[: options.calibration]
     representative = listed(model, data.preprocess(taken(data.train.x, picks)))
-    probe = data.preprocess(taken(data.val.x, slice(CHECKED_EXAMPLES)))
+    probed = draw_stratified(data.val, CHECKED_EXAMPLES, seed)
+    probe = data.preprocess(taken(data.val.x, probed))
     expected = Predictor(partial(answers_of, model), Preprocessing())(probe)
     task, names = _task(model, data)
     threshold = decides_at(model, task)
@@ -131,6 +142,7 @@ def write_files(
                     about,
                     layers,
                     notes,
+                    task.name,
                 )
             )
             feeding[path.name] = _feeding(session)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from compress.measure import formats
+from compress.report.agreement import agreement_lines
 from compress.report.columns import columns
 from compress.report.files_section import files_section
 from compress.report.live import live
@@ -92,7 +93,7 @@ def _head(report: Report) -> dict[str, Any]:
         "Training data trained, validation data selected, test data judged "
         f"{' and '.join(judged)} once.",
         "answer": _answer(report, found),
-        "warnings": learnt_lines(report),
+        "warnings": [*agreement_lines(report), *learnt_lines(report)],
         "tiles": [_split(tile) for tile in tiles],
         "chosen_by": _chosen_by(found) if report.rows else "",
         "notes": data.get("notes", ()),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from compress.core.summary import Summary
 from compress.measure import formats
+from compress.report.agreement import agreement_lines
 from compress.report.standouts import standouts
 
 if TYPE_CHECKING:
@@ -37,4 +38,5 @@ def files_screen(report: Report) -> Summary:
         ),
         tuple(f"{record.model}: {note}" for record in report.compressed for note in record.notes),
         "files",
+        tuple(agreement_lines(report)),
     )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compress.measure import formats
 from compress.measure.file_choice import FileCandidate, select_file
 from compress.measure.verdict import TEST, Verdict, judge_file
-from compress.report.rows import Report, Row
+from compress.report.agreement import can_ship
 from compress.run.directory import RunFolder
 from compress.run.example_values import read_example_values
 from compress.task import in_units
+
+if TYPE_CHECKING:
+    from compress.report.rows import Report, Row
 
 EXACT = ("float32", "sparse", "onnx")
 """Formats that compute what the Keras model does, but for rounding."""
@@ -126,7 +129,7 @@ def standouts(report: Report) -> Standouts:
         )
     # of equals the smaller file
     ranked = sorted(
-        (row for row in report.rows if row.artifact.id in values),
+        (row for row in _select_agreeing(report) if row.artifact.id in values),
         key=lambda row: (-values[row.artifact.id], row.artifact.size_bytes, row.artifact.id),
     )
     by_goal = {section.shipped for section in report.sections if section.shipped}
@@ -139,6 +142,11 @@ def standouts(report: Report) -> Standouts:
     verdicts = [section.verdict for section in report.sections if section.verdict is not None]
     verdict = verdicts[0] if named and verdicts else _judge(report, ship)
     return Standouts(quality, by, chosen, verdict=verdict)
+
+
+def _select_agreeing(report: Report) -> Sequence[Row]:
+    """Return the files that agree with their Keras models, or all where none does."""
+    return [row for row in report.rows if can_ship(report, row)] or report.rows
 
 
 def _select(report: Report, rows: list[Row], values: Mapping[str, float]) -> Row:

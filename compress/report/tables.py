@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 
 from compress.measure import formats
+from compress.report.agreement import agreement_lines
 from compress.report.rows import Report
 from compress.report.standouts import standouts
 from compress.report.terminal import Grid, said
@@ -18,7 +19,7 @@ ELSEWHERE = "A wider terminal, report.html and candidates.csv have them."
 
 def render_tables(report: Report) -> RenderableType:
     """Returns the terminal's report: sections, the exported files, how they were measured."""
-    parts: list[RenderableType] = []
+    parts: list[RenderableType] = [said(line, "bold") for line in agreement_lines(report)]
     for section in report.sections:
         parts += section.tables()
     if report.rows:

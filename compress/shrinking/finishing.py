@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import RunFailed
+from compress.measure.agreement import can_ship_unasked
 from compress.measure.arena import known_arena
 from compress.measure.latency_record import Latency
 from compress.measure.resident import known_resident
@@ -53,7 +54,11 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
     goal, limits = shop.plan.goal, dict(planner.limits)
     if goal.latency is not None:  # nets were aimed a little below it
         limits["latency"] = goal.latency.amount
-    found = choose_file(files, original, measured, limits, planner.bar)
+    kind, formats = work.data.task.name, shop.plan.export.formats
+    agreeing = [
+        item for item in files if can_ship_unasked(kind, item.agreement, item.checked, formats)
+    ]
+    found = choose_file(agreeing or files, original, measured, limits, planner.bar)
     verdict = _judge(planner, found.chosen, original)
     state = worst_state([found.state, verdict.state])
     net = _net_of(found.chosen, nets)

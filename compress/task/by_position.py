@@ -171,6 +171,7 @@ class Segmentation(_ByPosition):
 
     name = "segmentation"
     qualities = ("mean_iou", "dice", "accuracy")
+    least_agreement = 0.95
 
     def chance(self) -> float:
         """Returns the mean IoU of always saying the most frequent class."""

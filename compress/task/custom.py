@@ -48,6 +48,7 @@ class Custom(Task):
     name = "custom"
     activation = "linear"
     noun = "outputs"
+    agrees_by_r2 = True
 
     @classmethod
     def for_labels(cls, names: int, labels: Array | None) -> Custom:

@@ -35,6 +35,7 @@ class Regression(Task):
     noun = "targets"
     activation = "linear"
     qualities = ("r2",)
+    agrees_by_r2 = True
 
     @classmethod
     def of(cls, labels: Array) -> Regression:

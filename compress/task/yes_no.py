@@ -34,6 +34,7 @@ class YesNo(Task):
     """What decisions between yes and no share."""
 
     activation = "sigmoid"
+    least_agreement = 0.95
 
     def chance_loss(self) -> float:
         """Returns log 2."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from compress.core.summary import Summary
@@ -16,8 +17,7 @@ def search_screen(report: SearchReport) -> Summary:
     """Returns one row a file where there are files, else one a candidate of the front."""
     told = (report.summary(), f"report, with intervals: {report.folder / 'report.html'}")
     if report.rows:
-        files = files_screen(report)
-        return Summary(files.title, told, files.heads, files.rows, files.notes, files.more)
+        return replace(files_screen(report), lines=told)
     quality, *costs = report.objectives
     by_id = {candidate.id: candidate for candidate in report.candidates}
     front = [by_id[name] for name in report.front]

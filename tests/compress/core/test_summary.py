@@ -49,6 +49,21 @@ def test_what_has_no_room_is_counted() -> None:
     assert sum(row.startswith("- note") for row in endless) == 1
 
 
+def test_a_warning_comes_first_and_is_never_left_out() -> None:
+    many = tuple((f"layer{n}", "1") for n in range(40))
+    screen = Summary("title", (), ("Layer", "MACs"), many, ("note",) * 9, "rows", ("<i>\x1b",))
+    lines = screen.text().splitlines()
+    assert lines[:2] == ["<i>\\x1b", "title"]
+    assert len(lines) <= 25
+    assert screen.html().index("&lt;i&gt;\\x1b") < screen.html().index("title")
+
+    class Warned(Result):
+        def screen(self) -> Summary:
+            return screen
+
+    assert repr(Warned(1)) == "<Warned: <i>\\x1b>"
+
+
 def test_a_notebook_gets_a_table_of_everything() -> None:
     class Reader(HTMLParser):
         def __init__(self) -> None:

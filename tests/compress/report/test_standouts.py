@@ -223,3 +223,14 @@ def test_jackknife_covers_what_other_samples_give() -> None:
     # 95 % of 60, less three standard errors
     assert hits >= 52
     assert bound_mean(np.zeros(9)) is None
+
+
+def test_a_file_that_disagrees_with_its_model_is_not_chosen(tmp_path: Path) -> None:
+    folder = run_with(tmp_path / "run", [("m.float32", 0.9, 0.9, 9000, 1.0),
+                                         ("m.int8", 0.9, 0.9, 2000, 4.0)])  # fmt: skip
+    assert standouts(load_report(folder.path)).to_ship.row.artifact.id == "m.int8"  # type: ignore[union-attr]
+    path = folder.compressed / "m.json"
+    content = read_json(path)
+    content["artifacts"][1] |= {"agreement": 0.6, "checked": 200}
+    write_json(path, content)
+    assert standouts(load_report(folder.path)).to_ship.row.artifact.id == "m.float32"  # type: ignore[union-attr]

@@ -1,0 +1,85 @@
+"""Examples drawn from a part of a data set so that a few of them stand for all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from compress.data.parts import Split
+
+Indices = npt.NDArray[np.int64]
+
+
+def draw_stratified(split: Split, count: int, seed: int = 0) -> Indices:
+    """Draw examples of a part, each class in proportion, and return their indices.
+
+    Data are often sorted, by class above all, so the first examples stand for none but
+    themselves. Classes have shares of the draw by largest remainders, and one example at least
+    where there are no more classes than examples to draw. Within a class, and where labels are no
+    classes (numbers, several labels, labels at positions, several outputs, none), the examples are
+    cut into as many stretches of equal length as are to be drawn, and one of each is taken at
+    random: what is sorted otherwise is covered evenly too.
+
+    Args:
+        split: The part; labels that are one array of whole numbers, (n,), are classes.
+        count: Number of examples to draw, at least 1; all of the part where it has no more.
+        seed: Seed of the draw.
+
+    Returns:
+        (min(count, n),), in rising order, each index once.
+
+    Example:
+        >>> split = Split(np.zeros((90, 2)), np.repeat([0, 1, 2], [60, 20, 10]))
+        >>> np.bincount(split.y[draw_stratified(split, 9)]).tolist()
+        [6, 2, 1]
+
+    Reference:
+        Cochran 1977, "Sampling Techniques", sections 5.5 (proportional allocation) and 8.1 (one
+        unit drawn of each stretch).
+    """
+    total = len(split)
+    if count >= total:
+        return np.arange(total)
+    random = np.random.default_rng(seed)
+    classes = _classes(split.y)
+    if classes is None:
+        return _draw_evenly(np.arange(total), count, random)
+    order = np.argsort(classes, kind="stable")
+    sizes = np.unique(classes, return_counts=True)[1]
+    if len(sizes) > count:  # classes beside each other share a stretch
+        return np.sort(_draw_evenly(order, count, random))
+    members = np.split(order, np.cumsum(sizes)[:-1])
+    shares = _allocate(sizes, count)
+    drawn = [
+        _draw_evenly(part, int(share), random) for part, share in zip(members, shares, strict=True)
+    ]
+    return np.sort(np.concatenate(drawn))
+
+
+def _classes(labels: Any) -> npt.NDArray[Any] | None:
+    """Return the class of each example; None where labels are no classes."""
+    is_class = isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu"
+    return labels if is_class else None
+
+
+def _allocate(sizes: Indices, count: int) -> Indices:
+    """Return how many examples each class gets: proportional, one at least, `count` in all."""
+    exact = sizes * (count / sizes.sum())
+    shares = np.clip(np.floor(exact).astype(np.int64), 1, sizes)
+    while (missing := count - int(shares.sum())) > 0:
+        remainder = np.where(shares < sizes, exact - shares, -np.inf)
+        shares[np.argsort(-remainder, kind="stable")[:missing]] += 1
+        shares = np.minimum(shares, sizes)
+    while shares.sum() > count:
+        shares[np.argmax(np.where(shares > 1, shares - exact, -np.inf))] -= 1
+    return np.asarray(shares)
+
+
+def _draw_evenly(places: Indices, count: int, random: np.random.Generator) -> Indices:
+    """Return one place at random of each of `count` stretches of equal length."""
+    edges = np.arange(count + 1) * len(places) // count
+    drawn: Indices = places[random.integers(edges[:-1], edges[1:])]
+    return drawn
