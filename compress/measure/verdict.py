@@ -10,7 +10,7 @@ from compress.run.records import Record, unknown_value
 
 MET, WITHIN_NOISE, MISSED = "met", "met within noise", "missed"
 STATES = (MET, WITHIN_NOISE, MISSED)
-TEST, VALIDATION = "test", "validation"
+TEST = "test"
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,11 @@ def compare_files(values: Floats | None, original: Floats | None) -> Difference 
 
 @dataclass(frozen=True)
 class Verdict(Record):
-    """The main metric of a file beside that of the original, on data that chose neither.
+    """The main metric of a file beside that of the original, on test data, which selected neither.
 
     Attributes:
         metric: Its name.
-        part: "test"; or "validation", where there are no test data: then it is an estimate.
-        examples: How many there are of the part.
+        examples: Test examples.
         before, after: The metric of the original's file and of this one.
         low, high: 95 % interval of after - before on the same examples; None: not known.
         limit: What was asked for, as text; empty: nothing was.
@@ -114,7 +113,6 @@ class Verdict(Record):
     """
 
     metric: str
-    part: str
     examples: int
     before: float
     after: float
@@ -125,9 +123,7 @@ class Verdict(Record):
 
     def flaw(self) -> str:
         """See `Record.flaw`."""
-        return unknown_value("part", self.part, (TEST, VALIDATION)) or (
-            unknown_value("state", self.state, STATES) if self.state else ""
-        )
+        return unknown_value("state", self.state, STATES) if self.state else ""
 
     @property
     def line(self) -> str:
@@ -139,13 +135,11 @@ class Verdict(Record):
             )
             change += f" [{low}, {high}]"
         texts = [
-            f"{self.part} {self.metric}: {formats.quality(self.metric, self.before)} -> "
+            f"test {self.metric}: {formats.quality(self.metric, self.before)} -> "
             f"{formats.quality(self.metric, self.after)}, {change}"
         ]
         if self.state:
             texts.append(f"{self.limit}: {self.state}")
-        if self.part == VALIDATION:
-            texts.append("an estimate: the same examples selected the model")
         return ", ".join(texts)
 
 
@@ -158,7 +152,6 @@ def judge_file(
     original: Floats | None,
     examples: int,
     limit: QualityLimit | None = None,
-    part: str = TEST,
 ) -> Verdict:
     """Judge a file by the difference of its metric from the original's.
 
@@ -167,9 +160,8 @@ def judge_file(
         after, before: The metric of the file and of the original's.
         values, original: The same by example, see `compare_files`; None where they are not known:
             nothing is then met for sure.
-        examples: Of the part.
+        examples: Test examples.
         limit: What was asked for.
-        part: Of the data: "test" or "validation".
 
     Example:
         >>> import numpy as np
@@ -188,7 +180,7 @@ def judge_file(
     if limit is not None:
         state = limit.state(after, before, limit.margins(after, values, change))
         shown = limit.text(metric)
-    return Verdict(metric, part, examples, before, after, low, high, shown, state)
+    return Verdict(metric, examples, before, after, low, high, shown, state)
 
 
 @dataclass(frozen=True)

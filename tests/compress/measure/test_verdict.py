@@ -88,15 +88,12 @@ def test_without_examples_nothing_is_met_for_sure() -> None:
         assert (verdict.low, verdict.state) == (None, WITHIN_NOISE)
 
 
-def test_validation_data_give_an_estimate() -> None:
+def test_errors_have_their_own_unit() -> None:
     verdict = judge_file(
-        "rmse", -2.0, -1.5, values=None, original=None, examples=10, part="validation",
+        "rmse", -2.0, -1.5, values=None, original=None, examples=10,
         limit=QualityLimit(max_drop=1.0),
     )  # fmt: skip
-    assert verdict.line == (
-        "validation rmse: -1.5 -> -2, -0.5, limit -1: met within noise, an estimate: the same "
-        "examples selected the model"
-    )
+    assert verdict.line == "test rmse: -1.5 -> -2, -0.5, limit -1: met within noise"
 
 
 def test_the_worst_state_counts() -> None:
