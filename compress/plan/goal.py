@@ -56,12 +56,12 @@ class GoalOptions:
     max_drop: float | None = option(
         None,
         "--max-drop",
-        "points of the judging metric that may be lost on validation data: 1 is from 93 % to 92 %",
+        "maximum drop of the metric, in percentage points, at least 0: 1 is from 93 % to 92 %",
     )
     min_quality: float | None = option(
         None,
         "--min-quality",
-        "what the judging metric must still be on validation data, as the metric counts: 0.92",
+        "least value of the metric, as the metric counts: 0.92",
     )
     budget: Given[float | None, float | str | None] = option(
         None,

@@ -1095,10 +1095,10 @@ class ShrinkSettings(TypedDict, total=False):
     """parameters: 0.5x or 200k."""
 
     max_drop: float | None
-    """points of the judging metric that may be lost on validation data: 1 is from 93 % to 92 %."""
+    """maximum drop of the metric, in percentage points, at least 0: 1 is from 93 % to 92 %."""
 
     min_quality: float | None
-    """what the judging metric must still be on validation data, as the metric counts: 0.92."""
+    """least value of the metric, as the metric counts: 0.92."""
 
     budget: float | str | None
     """seconds (or 30m) within which all is to be done; default: as long as it takes."""

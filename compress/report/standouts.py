@@ -91,7 +91,7 @@ class Standouts:
         return {
             "quality": self.quality,
             "by": self.by,
-            "verdict": None if self.verdict is None else self.verdict.to_json(),
+            "verdict": self.verdict and {**self.verdict.to_json(), "line": self.verdict.line},
             **{item.what: dict(_facts(report, self.quality, item)) for item in self.chosen},
         }
 
