@@ -14,6 +14,7 @@ from compress.pipeline.files import Variant, artifacts_of, with_baseline
 from compress.pipeline.graphs import keep_graphs
 from compress.run.compressed import Artifact, Compressed
 from compress.run.directory import LOG, RunFolder
+from compress.run.example_values import read_example_values, write_example_values
 from compress.run.trained import trained_for
 from compress.shrinking.case import Case
 from compress.shrinking.crew import Trainers
@@ -160,6 +161,10 @@ def _artifacts(planner: Planner, nets: Sequence[Net], folder: RunFolder) -> list
             small = Variant(shop.model_of(net), net.name, name, "pruned", val=net.val)
             files = exported(net.name, net.checks, shop.folder)
             found += artifacts_of(small, files, work, folder)
+    for item in found:  # of a run, whose folder is another one
+        values = read_example_values(shop.folder, item.id, "val")
+        if values is not None and folder.path != shop.folder.path:
+            write_example_values(folder, item.id, "val", values)
     found += whole_number_files(planner, nets, folder)
     found = with_baseline(found, work.plan)
     write_decisions(folder, found, work.data)

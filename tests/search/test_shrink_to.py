@@ -9,6 +9,8 @@ import pytest
 
 from compress.data import load_data
 from compress.model.io import load_model
+from compress.run.directory import RunFolder
+from compress.run.example_values import read_example_values
 from search import run
 
 
@@ -35,6 +37,12 @@ def test_each_model_of_the_front_gets_the_goal(tmp_path: Path) -> None:
         assert small.latency is not None
         assert small.artifact.baseline == dense.artifact.id
         assert (report.folder / small.artifact.file).is_file()
+        # files of all models are compared on the same examples
+        for row in (dense, small):
+            for part, own in (("val", row.artifact.val), ("test", row.artifact.test)):
+                values = read_example_values(RunFolder(report.folder), row.artifact.id, part)
+                assert values is not None
+                assert values.mean() == own["accuracy"]
         record = json.loads((report.folder / "compressed" / f"{name}.json").read_text())
         assert "paretune shrink" in record["command"]
         assert "--macs 0.5x" in record["command"]
