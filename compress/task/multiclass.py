@@ -77,7 +77,7 @@ class MultiClass(OfClasses):
             self.quality(labels, classes[random.permutation(labels)])[main]
             for _ in range(_SHUFFLES)
         ]
-        return float(max(0.0, np.mean(drawn) - self.chance(labels)) + np.std(drawn))
+        return max(0.0, float(np.mean(drawn)) - self.chance(labels)) + float(np.std(drawn))
 
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
         """Returns accuracy, and the unweighted means over classes of precision, recall and F1.
