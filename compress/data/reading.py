@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from compress.core.columns import count
 from compress.core.errors import InputError
 from compress.data.examples import Array, as_examples
 from compress.data.kinds import Asked
+from compress.data.marks import Marks
 from compress.data.meaning import Head, Heads, Meaning, meaning_of
 from compress.data.parts import RawData, Split
 from compress.data.several import (
@@ -24,8 +25,23 @@ from compress.data.several import (
 from compress.plan.data import AUTO
 from compress.task import has_classes
 
-Held = tuple[Any, Any, Array | None]
-"""Examples, labels (None: they are not looked at) and weights of a part, as they lie in a file."""
+
+class Held(NamedTuple):
+    """What a file holds of a part.
+
+    Attributes:
+        x: Examples.
+        y: Labels; None: they are not looked at.
+        weight: One number an example; None: they count alike.
+        groups: What is kept in one part, (n,); None: nothing is.
+        times: What parts are split by, (n,): numbers, dates or texts of dates; None: nothing.
+    """
+
+    x: Any
+    y: Any
+    weight: Array | None = None
+    groups: Array | None = None
+    times: Array | None = None
 
 
 def raw_data(
@@ -50,7 +66,7 @@ def raw_data(
     found = given["train"]
     assert found is not None, "whoever reads a source looks for it"
     task, head = asked.options.task, asked.head
-    meaning, several = _meaning(found[1], task, head)
+    meaning, several = _meaning(found.y, task, head)
 
     def labels(y: Any, name: str) -> Any:
         if several is not None:
@@ -121,7 +137,8 @@ def _split(
     found: Held, part: str, labels: Callable[[Any, str], Any], ranks: dict[str, int], source: str
 ) -> Split:
     """Makes a part of what lies in the file."""
-    given, y, weight = found
+    given, y, weight = found.x, found.y, found.weight
+    marks = Marks(found.groups, found.times)
     if isinstance(given, dict):
         x: Any = {
             name: as_examples(values, f"x_{part}/{name}", ranks.get(name))
@@ -130,7 +147,7 @@ def _split(
     else:
         x = as_examples(given, f"x_{part}", ranks.get(""))
     if y is None:
-        return Split.unlabelled(x)
+        return marks.put_on(Split.unlabelled(x), part, source)
     read = labels(y, f"y_{part}")
     if count(x) != count(read):
         raise InputError(
@@ -141,7 +158,8 @@ def _split(
         raise InputError(
             f"weight_{part} of '{source}' must be numbers. Received: type {weight.dtype}."
         )
-    return Split(x, read, None if weight is None else weight.astype(np.float32))
+    weights = None if weight is None else weight.astype(np.float32)
+    return marks.put_on(Split(x, read, weights), part, source)
 
 
 def _numbers_or_names(labels: Any, name: str) -> Array:

@@ -7,6 +7,7 @@ from compress.data._base import Dataset
 from compress.data.answers import Answering, answered
 from compress.data.examples import check_split
 from compress.data.kinds import Asked
+from compress.data.leaks import check_parts
 from compress.data.meaning import Head, Heads, meaning_of
 from compress.data.parts import RawData, Split
 from compress.data.preprocessing import Preprocessing, fit_preprocessing
@@ -67,7 +68,7 @@ def settled(
             classes = tuple(item.name for item in outputs)
         else:
             classes = tuple(str(column) for column in range(train.y.shape[-1]))
-    return Dataset(
+    data = Dataset(
         options.source,
         train,
         val,
@@ -79,6 +80,8 @@ def settled(
         raw.max_value,
         outputs,
     )
+    handed_over = [part for part in ("val", "test") if getattr(raw, part) is not None]
+    return check_parts(data, handed_over)
 
 
 def _kind(raw: RawData, asked: Asked) -> tuple[str, tuple[str, ...]]:

@@ -15,12 +15,11 @@ from compress.core.arrays import opened
 from compress.core.atomic_files import read_json, replacing
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing
+from compress.data.leaks import TOLERATED
 from compress.plan import DataOptions
 from compress.run.directory import RunFolder
 
 Keys = npt.NDArray[np.uint64]
-TOLERATED = 0.01
-"""Share of a part that a model may have learnt: chance duplicates of other data."""
 KINDS = ("train", "val", "before", "taught")
 """What `examples.npz` holds: the run's parts, what its models had learnt before they came, and
 what the teachers of its compressed models had learnt."""
@@ -60,6 +59,8 @@ class Origin:
         words = ["--data", self.data.get("source", ""), "--seed", plan.get("seed", 0)]
         for name in ("val_fraction", "test_fraction"):
             words += [f"--{name.replace('_', '-')}", data.get(name, getattr(DataOptions, name))]
+        for name in ("group_column", "time_column"):
+            words += [f"--{name.replace('_', '-')}", data[name]] if data.get(name) else []
         return shlex.join(str(word) for word in words)
 
     def _plan(self) -> dict[str, Any]:

@@ -9,8 +9,9 @@ import numpy as np
 
 from compress.core.errors import InputError
 from compress.data import Dataset
+from compress.data.leaks import compare_with_learned
 from compress.run.directory import RunFolder
-from compress.run.origin import KINDS, TOLERATED, Keys, Origin, origin_of
+from compress.run.origin import KINDS, Origin, origin_of
 
 
 @dataclass(frozen=True)
@@ -57,19 +58,19 @@ def check_unlearnt(path: Path, data: Dataset, what: str) -> Judged:
         return _validation(what) if on_purpose and same else Judged()
     notes: list[str] = []
     for part, name in (("test", "test"), ("val", "validation")):
-        count, allowed = overlap(data, part, learnt)
-        if count > allowed and part == "val" and on_purpose:
+        shared = compare_with_learned(data, part, learnt)
+        if shared.is_leak and part == "val" and on_purpose:
             found = _validation(what)
             return Judged(True, (*notes, *found.notes))
-        if count > allowed:
+        if shared.is_leak:
             raise _refusal(
-                origin, what, f"{count:,} of the {len(data.split(part)):,} {name} examples are "
-                "among those that it has learnt",
+                origin, what, f"{shared.count:,} of the {shared.single:,} {name} examples that "
+                "occur once in the data are among those that it has learnt",
             )  # fmt: skip
-        if count:
+        if shared.count:
             notes.append(
-                f"{count:,} of the {len(data.split(part)):,} {name} examples occur among those "
-                f"that {_low(what)} has learnt (chance duplicates)"
+                f"{shared.count:,} of the {shared.single:,} {name} examples that occur once in "
+                f"the data are among those that {_low(what)} has learnt (chance duplicates)"
             )
     return Judged(False, tuple(notes))
 
@@ -95,33 +96,12 @@ def check_choices(folder: RunFolder, data: Dataset, what: str) -> None:
         _check_fingerprint(origin, data, what)
         return
     seen = np.unique(np.concatenate([stored[name] for name in KINDS]))
-    count, allowed = overlap(data, "test", seen)
-    if count > allowed:
+    shared = compare_with_learned(data, "test", seen)
+    if shared.is_leak:
         raise _refusal(
-            origin, what, f"{count:,} of the {len(data.test):,} test examples are among those "
-            "that it has trained on or chosen by",
+            origin, what, f"{shared.count:,} of the {shared.single:,} test examples that occur "
+            "once in the data are among those that it has trained on or chosen by",
         )  # fmt: skip
-
-
-def overlap(data: Dataset, part: str, learnt: Keys) -> tuple[int, float]:
-    """Counts the examples of a part that were learnt, and says how many chance explains.
-
-    Examples that the data's own training part holds too are left out: they are duplicates in
-    the data itself.
-
-    Args:
-        data: With parts of its own.
-        part: "val" or "test".
-        learnt: Keys.
-
-    Returns:
-        The count, and the largest count that is tolerated: `TOLERATED` of the part, or as
-        large a share as duplicates are of it.
-    """
-    keys = data.keys[part]
-    fresh = keys[~np.isin(keys, data.keys["train"])]
-    allowed = max(TOLERATED * len(keys), len(keys) - len(fresh))
-    return int(np.isin(fresh, learnt).sum()), float(allowed)
 
 
 def check_scaling(path: Path, data: Dataset, what: str) -> tuple[str, ...]:

@@ -77,6 +77,8 @@ def prune_weights(
     options: WeightOptions | None = None,
     *,
     val: Any = None,
+    groups: Any = None,
+    time: Any = None,
     task: str | None = None,
     schedule: Any = None,
     repair: bool | int = False,
@@ -96,6 +98,8 @@ def prune_weights(
         options: Pattern, scope, sparsity in [0, 1) and its times; keywords go over it. Default:
             80 % of each kernel, unstructured.
         val: The validation part beside arrays or a stream; default: split off by `seed`.
+        groups: What is kept in one part, (n,): persons, recordings; see `as_dataset`.
+        time: What parts are split by, (n,); see `as_dataset`.
         task: What labels mean, where they do not tell; see `as_dataset`.
         schedule: "polynomial" or "constant"; or tfmot's `ConstantSparsity` or `PolynomialDecay`
             in place of the plan's, whose first step is 1.
@@ -147,7 +151,10 @@ def prune_weights(
         return PruneWeightsResult(*pruned_at_once(dense, examples, options, repair, seed), None)
     if data is not None:
         how = PRUNE_WEIGHTS.sorted(settings).get("data", {})
-        data = dataset_for(dense, data, path=path, val=val, task=task, seed=seed, **how)
+        data = dataset_for(
+            dense, data, path=path, val=val, task=task, seed=seed, groups=groups,
+            time=time, **how,
+        )  # fmt: skip
     student = copy_model(dense)
     pruner = WeightPruner(options, schedule=schedule)
     if data is None:
