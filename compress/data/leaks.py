@@ -12,11 +12,13 @@ import numpy.typing as npt
 
 from compress.core.columns import arrays, count
 from compress.core.errors import InputError
+from compress.data.scaled_rows import RowSketch, as_rows, is_identity
 
 if TYPE_CHECKING:
     from compress.data._base import Dataset
 
 Keys = npt.NDArray[np.uint64]
+Mask = npt.NDArray[np.bool_]
 TOLERATED = 0.01
 """Share of a part that may be in another part, or among what a model has learned: it moves an
 accuracy by less than one percentage point."""
@@ -47,14 +49,14 @@ class Overlap:
         return self.count > self.allowed
 
 
-def is_single(keys: Keys) -> npt.NDArray[np.bool_]:
+def is_single(keys: Keys) -> Mask:
     """Return which examples occur once, (n,)."""
     _, place, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    single: npt.NDArray[np.bool_] = counts[place] == 1
+    single: Mask = counts[place] == 1
     return single
 
 
-def compare_parts(part: Keys, other: Keys) -> Overlap:
+def compare_parts(part: Keys, other: Keys, known: Mask | None = None) -> Overlap:
     """Count the examples of a part that another part holds too.
 
     Natural duplicates of a data set that was split at random are within its parts as often as
@@ -65,13 +67,18 @@ def compare_parts(part: Keys, other: Keys) -> Overlap:
     Args:
         part: Keys of the part that evaluates, at least one.
         other: Keys of the other one, at least one.
+        known: Which examples of the part are in the other one in another scale.
     """
     single = is_single(part)
-    found = int(np.isin(part[single], other).sum())
-    in_other = _most_twins(other) / len(other)
-    # a part of half the size has twins of its own half as often
-    in_part = _most_twins(part) / len(part) * len(other) / len(part)
-    expected = single.sum() * min(1.0, in_other, in_part)
+    shared = np.isin(part, other)
+    found = int((single & (shared if known is None else shared | known)).sum())
+    in_other = min(1.0, _most_twins(other) / len(other))
+    # seldom twins are half as often among half as many examples; frequent ones saturate
+    twins, ratio = min(1.0, _most_twins(part) / len(part)), len(other) / len(part)
+    rate = min(in_other, max(twins * ratio, 1 - (1 - twins) ** ratio))
+    # what is found varies around what is expected, where there are duplicates at all
+    noise = 3 * math.sqrt(single.sum() * min(rate, 1 - is_single(other).mean()) * (1 - rate))
+    expected = math.ceil(single.sum() * rate + noise)
     return Overlap(found, int(single.sum()), max(TOLERATED * single.sum(), expected))
 
 
@@ -82,7 +89,9 @@ def _most_twins(keys: Keys) -> float:
     return twins + 3 * math.sqrt(2 * twins) + 6
 
 
-def compare_with_learned(data: Dataset, part: str, learned: Keys) -> Overlap:
+def compare_with_learned(
+    data: Dataset, part: str, learned: Keys, known: Mask | None = None, chance: float = 0.0
+) -> Overlap:
     """Count the examples of a part that a model has learned.
 
     Only examples that occur once in all of the data count. Of tables with few different rows,
@@ -93,19 +102,27 @@ def compare_with_learned(data: Dataset, part: str, learned: Keys) -> Overlap:
         data: With parts of its own.
         part: "val" or "test".
         learned: Keys of what the model has learned, each once.
+        known: Which examples of the part it has learned in another scale.
+        chance: How likely two different examples are taken for each other in another scale.
     """
-    pool = np.concatenate([data.keys[name] for name in ("train", "val", "test")])
-    lengths = [len(data.keys[name]) for name in ("train", "val", "test")]
-    start = {"val": lengths[0], "test": lengths[0] + lengths[1]}[part]
-    fresh = pool[start : start + len(data.keys[part])][
-        is_single(pool)[start : start + len(data.keys[part])]
-    ]
-    found, allowed = int(np.isin(fresh, learned).sum()), TOLERATED * len(fresh)
+    keys = data.keys
+    pool = np.concatenate([keys["train"], keys["val"], keys["test"]])
+    start = len(keys["train"]) + (len(keys["val"]) if part == "test" else 0)
+    single = is_single(pool)[start : start + len(keys[part])]
+    shared = np.isin(keys[part], learned)
+    if known is None or known.sum() <= shared.sum():
+        chance = 0.0
+    else:
+        shared = shared | known
+    found, allowed = int((single & shared).sum()), TOLERATED * single.sum()
     if found > allowed:
-        by_count = _most_twins(pool) / len(pool) * len(learned) / len(pool)
+        # what was learned is known without copies, so the data are counted without them too
+        by_count = _most_twins(pool) / len(pool) * len(learned) / len(np.unique(pool))
         by_value = len(learned) * collision_probability(data.train.x)
-        allowed = max(allowed, len(fresh) * min(1.0, by_count, by_value))
-    return Overlap(found, len(fresh), float(allowed))
+        by_chance = max(min(by_count, by_value), len(learned) * chance)
+        expected = single.sum() * min(1.0, by_chance)
+        allowed = max(allowed, expected + 3 * math.sqrt(expected))
+    return Overlap(found, int(single.sum()), float(allowed))
 
 
 def collision_probability(x: Any) -> float:
@@ -164,6 +181,10 @@ def _note_parts(data: Dataset, handed_over: Collection[str]) -> Iterator[str]:
         _check_groups(data, part, other)
         keys, others = data.keys[part], data.keys[other]
         shared = compare_parts(keys, others)
+        known = None
+        if not shared.is_leak:
+            known = _recognize(data, part, other)
+            shared = compare_parts(keys, others, known)
         name, of = _NAMES[part], _NAMES[other]
         is_handed = part in handed_over or (
             (part, other) == ("test", "val") and other in handed_over
@@ -176,12 +197,32 @@ def _note_parts(data: Dataset, handed_over: Collection[str]) -> Iterator[str]:
                 f"{int(shared.allowed):,}. Remove them from one of the two, or give all examples "
                 "in one part: others are split off from it."
             )
-        copies = int(np.isin(keys, others).sum())
+        copied = np.isin(keys, others)
+        copies = int((copied if known is None else copied | known).sum())
         if copies:
             yield (
                 f"{copies:,} of the {len(keys):,} {name} examples are in the {of} part too "
                 "(duplicates): figures flatter a model that remembers them"
             )
+
+
+def _recognize(data: Dataset, part: str, other: str) -> Mask | None:
+    """Return which rows of a table are in another part in another scale; None: none is found.
+
+    Parts that were standardized each by itself share no value.
+    """
+    rows, others = as_rows(data.split(part).x), as_rows(data.split(other).x)
+    if rows is None or others is None:
+        return None
+    # the smaller part is searched for in the larger one: most of it may be there
+    sketch = RowSketch.of(rows)
+    scale = sketch.find_scale(others)
+    if scale is None or is_identity(scale, sketch):
+        return None
+    if sketch.collision_probability() * len(others[0]) > TOLERATED:
+        return None
+    own, its = sketch.keys(rows), sketch.keys(others, scale)
+    return np.isin(own[0], its[0]) | np.isin(own[1], its[1])
 
 
 def _check_groups(data: Dataset, part: str, other: str) -> None:

@@ -16,13 +16,17 @@ from compress.core.atomic_files import read_json, replacing
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing
 from compress.data.leaks import TOLERATED
+from compress.data.scaled_rows import KnownRows, RowSketch, as_rows
 from compress.plan import DataOptions
 from compress.run.directory import RunFolder
 
 Keys = npt.NDArray[np.uint64]
 KINDS = ("train", "val", "before", "taught")
+SKETCH = ("rows", "centre", "spread", "low", "high")
+SCALED = ("scaled_train", "scaled_val")
 """What `examples.npz` holds: the run's parts, what its models had learnt before they came, and
-what the teachers of its compressed models had learnt."""
+what the teachers of its compressed models had learnt; of tables also some of the training rows and
+keys by which rows are recognized under other scales of the columns (older records have none)."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,32 @@ class Origin:
         fresh = stored["val"][~np.isin(stored["val"], stored["train"])]
         return bool(np.isin(fresh, learnt).sum() > TOLERATED * len(stored["val"]))
 
+    def learned_rows(self) -> KnownRows | None:
+        """Return the rows of the run's table that the model has learned; None: not recorded.
+
+        Raises:
+            InputError: The record cannot be read.
+        """
+        return self._rows(SCALED if self._on_validation else SCALED[:1])
+
+    def rows(self) -> KnownRows | None:
+        """Return all rows that the run has trained on or chosen by; None: not recorded.
+
+        Raises:
+            InputError: The record cannot be read.
+        """
+        return self._rows(SCALED)
+
+    def _rows(self, names: Sequence[str]) -> KnownRows | None:
+        if not self.folder.examples.is_file():
+            return None
+        with opened(self.folder.examples) as archive:
+            stored = archive.read((*SKETCH, *SCALED))
+        if not {*SKETCH, *SCALED} <= stored.keys():
+            return None
+        sketch = RowSketch(**{name: stored[name] for name in SKETCH})
+        return KnownRows(sketch, np.concatenate([stored[name] for name in names], axis=1))
+
     def examples(self) -> dict[str, Keys] | None:
         """Returns what `examples.npz` holds, or None where the run kept none.
 
@@ -154,13 +184,26 @@ def write_examples(
         taught: Files of teachers from elsewhere.
     """
     with replacing(folder.examples) as temporary:
-        np.savez(
-            temporary,
-            train=np.unique(data.keys["train"]),
-            val=np.unique(data.keys["val"]),
-            before=past_of(before),
-            taught=past_of(taught),
-        )
+        record: dict[str, Any] = {
+            "train": np.unique(data.keys["train"]),
+            "val": np.unique(data.keys["val"]),
+            "before": past_of(before),
+            "taught": past_of(taught),
+            **_scaled_record(data),
+        }
+        np.savez(temporary, **record)
+
+
+def _scaled_record(data: Dataset) -> dict[str, npt.NDArray[Any]]:
+    """Return by what rows of a table are recognized in other scales; {}: these are no tables."""
+    rows = {part: as_rows(data.split(part).x) for part in ("train", "val")}
+    if rows["train"] is None or rows["val"] is None:
+        return {}
+    sketch = RowSketch.of(rows["train"])
+    return {
+        **{name: getattr(sketch, name) for name in SKETCH},
+        **{f"scaled_{part}": sketch.keys(held) for part, held in rows.items() if held is not None},
+    }
 
 
 def past_of(paths: Sequence[Path]) -> Keys:

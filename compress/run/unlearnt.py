@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.data.leaks import compare_with_learned
+from compress.data.scaled_rows import KnownRows
 from compress.run.directory import RunFolder
 from compress.run.origin import KINDS, Origin, origin_of
 
@@ -57,8 +59,9 @@ def check_unlearnt(path: Path, data: Dataset, what: str) -> Judged:
         same = _same_source(str(origin.data.get("source")), data.name)
         return _validation(what) if on_purpose and same else Judged()
     notes: list[str] = []
+    known, chance = _recognize(origin.learned_rows(), data)
     for part, name in (("test", "test"), ("val", "validation")):
-        shared = compare_with_learned(data, part, learnt)
+        shared = compare_with_learned(data, part, learnt, known.get(part), chance)
         if shared.is_leak and part == "val" and on_purpose:
             found = _validation(what)
             return Judged(True, (*notes, *found.notes))
@@ -96,12 +99,23 @@ def check_choices(folder: RunFolder, data: Dataset, what: str) -> None:
         _check_fingerprint(origin, data, what)
         return
     seen = np.unique(np.concatenate([stored[name] for name in KINDS]))
-    shared = compare_with_learned(data, "test", seen)
+    known, chance = _recognize(origin.rows(), data)
+    shared = compare_with_learned(data, "test", seen, known.get("test"), chance)
     if shared.is_leak:
         raise _refusal(
             origin, what, f"{shared.count:,} of the {shared.single:,} test examples that occur "
             "once in the data are among those that it has trained on or chosen by",
         )  # fmt: skip
+
+
+def _recognize(
+    rows: KnownRows | None, data: Dataset
+) -> tuple[dict[str, npt.NDArray[np.bool_]], float]:
+    """Return which examples are known rows in another scale, by part, and what chance finds."""
+    if rows is None:
+        return {}, 0.0
+    parts = {name: data.split(name).x for name in ("train", "val", "test") if data.split(name)}
+    return rows.recognize(parts), rows.sketch.collision_probability()
 
 
 def check_scaling(path: Path, data: Dataset, what: str) -> tuple[str, ...]:
