@@ -31,7 +31,7 @@ from compress.data.several import (
     outputs_of,
     read_with,
 )
-from compress.data.splitting import split_off
+from compress.data.splitting import note_copies, split_off
 from compress.data.unlabelled import Unlabelled
 from compress.plan import DataOptions
 from compress.plan.data import AUTO
@@ -241,7 +241,9 @@ def _divided(
     )
     assert train is not None, "it is where the others are split off"
     handed_over = [part for part, held in (("val", held), ("test", tested)) if held is not None]
-    kind = meaning.kind
+    kind, notes = meaning.kind, meaning.notes
+    if held is None or (tested is None and test_fraction is not None):
+        notes = (*notes, *note_copies(train))
     if tested is None and test_fraction is not None:
         train, tested = split_off(
             train, test_fraction, seed, part="test", name=name, kind=kind, outputs=outputs
@@ -257,7 +259,7 @@ def _divided(
         tested if tested is not None else held.take(np.arange(0)),
         tuple(item.name for item in outputs) or meaning.classes or tuple(map(str, range(names))),
         Preprocessing(),
-        meaning.notes,
+        notes,
         kind,
         outputs=outputs,
     )

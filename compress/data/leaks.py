@@ -141,15 +141,17 @@ def collision_probability(x: Any) -> float:
     chosen = np.linspace(0, rows.shape[1] - 1, min(_COLUMNS, rows.shape[1])).astype(np.int64)
     codes = [np.unique(rows[:, column], return_inverse=True)[1] for column in chosen]
     together, probability = np.zeros(len(rows), np.int64), 1.0
-    different = 1
+    different, pairs = 1, len(rows) * (len(rows) - 1)
+    # copies are no draws; where most rows have equal ones these are no copies
+    whole = np.unique(rows, axis=0, return_counts=True)[1].astype(np.float64)
+    copied = float((whole * (whole - 1)).sum()) if len(whole) > 0.5 * len(rows) else 0.0
     for code in sorted(codes, key=lambda held: -int(held.max())):
         _, finer = np.unique(together * (int(code.max()) + 1) + code, return_inverse=True)
         if int(finer.max()) + 1 == different:
             continue
         together, different = finer.astype(np.int64), int(finer.max()) + 1
         counts = np.bincount(code).astype(np.float64)
-        pairs = len(rows) * (len(rows) - 1)
-        probability *= float((counts * (counts - 1)).sum()) / max(1, pairs)
+        probability *= (float((counts * (counts - 1)).sum()) - copied) / max(1.0, pairs - copied)
         if not probability:
             break
     return probability

@@ -62,7 +62,10 @@ class Split:
             None if values is None else values[index]
             for values in (self.weight, self.groups, self.times)
         )
-        return Split(taken(self.x, index), taken(self.y, index), weight, groups, times)
+        chosen = Split(taken(self.x, index), taken(self.y, index), weight, groups, times)
+        if "keys" in vars(self):  # hashing takes time
+            vars(chosen)["keys"] = self.keys[index]
+        return chosen
 
 
 @dataclass(frozen=True)

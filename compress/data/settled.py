@@ -12,7 +12,7 @@ from compress.data.meaning import Head, Heads, meaning_of
 from compress.data.parts import RawData, Split
 from compress.data.preprocessing import Preprocessing, fit_preprocessing
 from compress.data.several import answers_of
-from compress.data.splitting import split_off
+from compress.data.splitting import note_copies, split_off
 from compress.plan.data import AUTO
 from compress.task import TASKS, UNLABELLED, has_classes, has_positions
 
@@ -42,6 +42,8 @@ def settled(
     # checked before splitting: a stray label would fail there, and less clearly
     check_split(raw.train, "train", options.source, len(classes), kind, raw.outputs)
     train, test, val = raw.train, raw.test, raw.val
+    if test is None or val is None:
+        notes = (*notes, *note_copies(train))
     if test is None:
         share = options.test_fraction
         train, test = split_off(

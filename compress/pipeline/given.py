@@ -138,6 +138,9 @@ class UserData:
 
 
 def _other_than_default(options: DataOptions) -> dict[str, Any]:
-    names = ("task", "label", "metric", "normalize", "val_fraction", "test_fraction")
+    names = (
+        "task", "label", "metric", "normalize", "val_fraction", "test_fraction", "group_column",
+        "time_column",
+    )  # fmt: skip
     values = {name: getattr(options, name) for name in names}
     return {name: value for name, value in values.items() if value != getattr(DataOptions, name)}

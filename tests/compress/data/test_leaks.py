@@ -33,8 +33,8 @@ def test_parts_of_one_call_are_compared() -> None:
     train, val, test = parts(X, 700, 100, 200)
     assert copies(compress.as_dataset(train, val=val, test=test)) == []
     message = (
-        r"The validation part of 'arrays' must hold examples that the training part does not hold\. "
-        r"Received: 100 of the 100 validation examples that occur once are in the training part too"
+        r"The validation part of 'arrays' must hold examples that the training part does not "
+        r"hold\. Received: 100 of the 100 validation examples that occur once are in the training "
     )
     inside = (train[0][50:150], train[1][50:150])
     with pytest.raises(InputError, match=message):
