@@ -201,7 +201,7 @@ def _note_parts(data: Dataset, handed_over: Collection[str]) -> Iterator[str]:
             )
         copied = np.isin(keys, others)
         copies = int((copied if known is None else copied | known).sum())
-        if copies:
+        if copies and other == "train":
             yield (
                 f"{copies:,} of the {len(keys):,} {name} examples are in the {of} part too "
                 "(duplicates): figures flatter a model that remembers them"

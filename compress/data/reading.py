@@ -45,7 +45,7 @@ class Held(NamedTuple):
 
 
 def raw_data(
-    given: Mapping[str, Held | None],
+    given: Mapping[str, Held | tuple[Any, Any, Array | None] | None],
     source: str,
     asked: Asked,
     class_names: tuple[str, ...] | None = None,
@@ -54,7 +54,8 @@ def raw_data(
     """Makes a source's data of arrays.
 
     Args:
-        given: Parts by name: "train", and where they are there "val" and "test".
+        given: Parts by name: "train", and where they are there "val" and "test"; tuples are taken
+            as the first fields of `Held`.
         source: For errors.
         asked: What they are read for.
         class_names: One name a class, where the file tells them.
@@ -63,7 +64,8 @@ def raw_data(
     Raises:
         InputError: Lengths disagree, arrays are of another kind or shape, or do not fit the head.
     """
-    found = given["train"]
+    held = {part: None if item is None else Held(*item) for part, item in given.items()}
+    found = held["train"]
     assert found is not None, "whoever reads a source looks for it"
     task, head = asked.options.task, asked.head
     meaning, several = _meaning(found.y, task, head)
@@ -75,7 +77,7 @@ def raw_data(
 
     splits = {
         part: None if item is None else _split(item, part, labels, _ranks(head), source)
-        for part, item in given.items()
+        for part, item in held.items()
     }
     train = splits["train"]
     assert train is not None, "it was looked for"

@@ -33,6 +33,8 @@ _EXACT, _NEAR = 1e-3, 3e-2
 alike by chance differ by up to the second and beyond."""
 _TENTHS = 2.5631
 """The normal's 90 % quantile minus its 10 % quantile, in standard deviations."""
+_INDEPENDENT = 1e-3
+"""Singular values below this share of the largest one are rounding."""
 _ROUNDS = 12
 _NUMBERS = 2**24
 _SAMPLE = 20_000
@@ -122,16 +124,23 @@ class RowSketch:
         return both
 
     def collision_probability(self) -> float:
-        """Return about how likely two different rows have one key, were columns independent."""
-        steps = np.floor(self._standardized(self.rows, None)[:, self.varies] * GRID)
-        probability = 1.0
-        for column in steps.T:
+        """Return about how likely two different rows have one key.
+
+        The product over as many columns as are independent, of those that tell least: rows that lie
+        on a line have the keys of others once they are shifted along it.
+        """
+        values = self._standardized(self.rows, None)[:, self.varies]
+        if not values.size:
+            return 1.0
+        # of a column without equal values among so few rows, as likely as of a normal one
+        least = 1 / (2 * math.sqrt(math.pi) * GRID)
+        pairs = max(1, len(values) * (len(values) - 1))
+        likely = []
+        for column in np.floor(values * GRID).T:
             counts = np.unique(column, return_counts=True)[1].astype(np.float64)
-            # of a column without equal values among so few rows, as likely as of a normal one
-            least = 1 / (2 * math.sqrt(math.pi) * GRID)
-            pairs = len(column) * (len(column) - 1)
-            probability *= max(least, float((counts * (counts - 1)).sum()) / max(1, pairs))
-        return min(1.0, len(OFFSETS) * probability)
+            likely.append(max(least, float((counts * (counts - 1)).sum()) / pairs))
+        rank = int(np.linalg.matrix_rank(values - values.mean(0), rtol=_INDEPENDENT))
+        return min(1.0, len(OFFSETS) * math.prod(sorted(likely, reverse=True)[:rank]))
 
     def find_scale(self, rows: list[Rows]) -> tuple[Floats, Floats] | None:
         """Return gain and offset of each column that make other rows those of this table.
