@@ -23,7 +23,6 @@ from compress.run.directory import RunFolder
 Keys = npt.NDArray[np.uint64]
 KINDS = ("train", "val", "before", "taught")
 SKETCH = ("rows", "centre", "spread", "low", "high")
-SCALED = ("scaled_train", "scaled_val")
 """What `examples.npz` holds: the run's parts, what its models had learnt before they came, and
 what the teachers of its compressed models had learnt; of tables also some of the training rows and
 keys by which rows are recognized under other scales of the columns (older records have none)."""
@@ -111,31 +110,41 @@ class Origin:
         fresh = stored["val"][~np.isin(stored["val"], stored["train"])]
         return bool(np.isin(fresh, learnt).sum() > TOLERATED * len(stored["val"]))
 
-    def learned_rows(self) -> KnownRows | None:
-        """Return the rows of the run's table that the model has learned; None: not recorded.
+    def learned_rows(self) -> list[KnownRows]:
+        """Return the rows of tables that the model has learned; none where none is recorded.
 
         Raises:
             InputError: The record cannot be read.
         """
-        return self._rows(SCALED if self._on_validation else SCALED[:1])
+        kinds = ["train", "before"]
+        kinds += ["taught"] if self._compressed else []
+        return self.rows([*kinds, "val"] if self._on_validation else kinds)
 
-    def rows(self) -> KnownRows | None:
-        """Return all rows that the run has trained on or chosen by; None: not recorded.
+    def rows(self, kinds: Sequence[str] = KINDS) -> list[KnownRows]:
+        """Return the rows of tables that the run has to do with.
+
+        Args:
+            kinds: Of `KINDS`, those that are wanted.
 
         Raises:
             InputError: The record cannot be read.
         """
-        return self._rows(SCALED)
-
-    def _rows(self, names: Sequence[str]) -> KnownRows | None:
         if not self.folder.examples.is_file():
-            return None
+            return []
         with opened(self.folder.examples) as archive:
-            stored = archive.read((*SKETCH, *SCALED))
-        if not {*SKETCH, *SCALED} <= stored.keys():
-            return None
-        sketch = RowSketch(**{name: stored[name] for name in SKETCH})
-        return KnownRows(sketch, np.concatenate([stored[name] for name in names], axis=1))
+            # one table after the other: "train/0/rows", "before/0/rows", ...
+            tables = [name.removesuffix("/keys") for name in archive.names if "/keys" in name]
+            wanted = [table for table in tables if table.partition("/")[0] in kinds]
+            stored = archive.read(
+                f"{table}/{name}" for table in wanted for name in (*SKETCH, "keys")
+            )
+        return [
+            KnownRows(
+                RowSketch(**{name: stored[f"{table}/{name}"] for name in SKETCH}),
+                stored[f"{table}/keys"],
+            )
+            for table in wanted
+        ]
 
     def examples(self) -> dict[str, Keys] | None:
         """Returns what `examples.npz` holds, or None where the run kept none.
@@ -189,20 +198,31 @@ def write_examples(
             "val": np.unique(data.keys["val"]),
             "before": past_of(before),
             "taught": past_of(taught),
-            **_scaled_record(data),
+            **_record_rows(data, before, taught),
         }
         np.savez(temporary, **record)
 
 
-def _scaled_record(data: Dataset) -> dict[str, npt.NDArray[Any]]:
-    """Return by what rows of a table are recognized in other scales; {}: these are no tables."""
-    rows = {part: as_rows(data.split(part).x) for part in ("train", "val")}
-    if rows["train"] is None or rows["val"] is None:
-        return {}
-    sketch = RowSketch.of(rows["train"])
+def _record_rows(
+    data: Dataset, before: Sequence[Path], taught: Sequence[Path]
+) -> dict[str, npt.NDArray[Any]]:
+    """Return by what rows of tables are recognized in other scales; {}: there are no tables."""
+    kinds: dict[str, list[KnownRows]] = {"train": [], "val": []}
+    train = as_rows(data.train.x)
+    if train is not None:
+        sketch = RowSketch.of(train)
+        for part in kinds:
+            rows = as_rows(data.split(part).x)
+            assert rows is not None, "parts have one shape"
+            kinds[part].append(KnownRows(sketch, sketch.keys(rows)))
+    for kind, paths in (("before", before), ("taught", taught)):
+        origins = [origin for path in paths if (origin := origin_of(path)) is not None]
+        kinds[kind] = [known for origin in origins for known in origin.learned_rows()]
     return {
-        **{name: getattr(sketch, name) for name in SKETCH},
-        **{f"scaled_{part}": sketch.keys(held) for part, held in rows.items() if held is not None},
+        f"{kind}/{place}/{name}": known.keys if name == "keys" else getattr(known.sketch, name)
+        for kind, tables in kinds.items()
+        for place, known in enumerate(tables)
+        for name in (*SKETCH, "keys")
     }
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.data.leaks import compare_with_learned
+from compress.data.leaks import Mask, compare_with_learned
 from compress.data.scaled_rows import KnownRows
 from compress.run.directory import RunFolder
 from compress.run.origin import KINDS, Origin, origin_of
@@ -108,14 +108,16 @@ def check_choices(folder: RunFolder, data: Dataset, what: str) -> None:
         )  # fmt: skip
 
 
-def _recognize(
-    rows: KnownRows | None, data: Dataset
-) -> tuple[dict[str, npt.NDArray[np.bool_]], float]:
+def _recognize(tables: Sequence[KnownRows], data: Dataset) -> tuple[dict[str, Mask], float]:
     """Return which examples are known rows in another scale, by part, and what chance finds."""
-    if rows is None:
-        return {}, 0.0
-    parts = {name: data.split(name).x for name in ("train", "val", "test") if data.split(name)}
-    return rows.recognize(parts), rows.sketch.collision_probability()
+    parts = {name: data.split(name).x for name in ("train", "val", "test") if len(data.split(name))}
+    masks: dict[str, Mask] = {}
+    chance = 0.0
+    for known in tables:
+        for name, found in known.recognize(parts).items():
+            masks[name] = masks[name] | found if name in masks else found
+            chance = max(chance, known.sketch.collision_probability())
+    return masks, chance
 
 
 def check_scaling(path: Path, data: Dataset, what: str) -> tuple[str, ...]:

@@ -250,6 +250,12 @@ def test_tables_and_sequences_are_recognized_in_another_scale(
         return
     with pytest.raises(InputError, match=r"(29\d|28\d) of the 700 test examples that occur once"):
         check_unlearnt(model, other, "Model 'm'")
+    # a model that was made of this one on other data has learned them too
+    stranger = table(random.normal(size=(1000, *shape)), np.arange(1000) % 2, tuple(parts))
+    second = run_of(tmp_path / "second", stranger)
+    write_examples(second, stranger, [model])
+    with pytest.raises(InputError, match=r"(29\d|28\d) of the 700 test examples that occur once"):
+        check_unlearnt(second.model_file("0003"), other, "Model 'm'")
     # a record of before does not tell: it is read as it was
     with np.load(folder.examples) as stored:
         old = {name: stored[name] for name in ("train", "val", "before", "taught")}
