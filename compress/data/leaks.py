@@ -79,7 +79,8 @@ def compare_parts(part: Keys, other: Keys, known: Mask | None = None) -> Overlap
     # what is found varies around what is expected, where there are duplicates at all
     noise = 3 * math.sqrt(single.sum() * min(rate, 1 - is_single(other).mean()) * (1 - rate))
     expected = math.ceil(single.sum() * rate + noise)
-    return Overlap(found, int(single.sum()), max(TOLERATED * single.sum(), expected))
+    allowed = max(TOLERATED * float(single.sum()), float(expected))
+    return Overlap(found, int(single.sum()), allowed)
 
 
 def _most_twins(keys: Keys) -> float:

@@ -11,6 +11,12 @@ import pytest
 import compress
 from compress.core.errors import InputError
 from compress.data import DataOptions, Dataset, load_data
+from compress.plan import Plan
+from compress.plan.fields import from_flat, to_nested
+from compress.run.data_record import write_data_record
+from compress.run.directory import RunFolder
+from compress.run.origin import write_examples
+from compress.run.unlearnt import check_unlearnt
 
 RANDOM = np.random.default_rng(0)
 ROWS = 600
@@ -225,3 +231,21 @@ def test_copies_are_kept_in_one_part() -> None:
     data = compress.as_dataset((few, np.arange(1000) % 2), testing=True)
     assert len(data.test) == 200
     assert np.isin(data.keys["test"], data.keys["train"]).all()
+
+
+def test_columns_are_options_of_plans_and_runs_say_them(tmp_path: Path) -> None:
+    """What a refused model's run was split by is among the options that the message names."""
+    plan = from_flat(Plan, {"data": "t.csv", "group_column": "person"})
+    assert to_nested(plan)["data"]["group_column"] == "person"
+    folder = RunFolder(tmp_path / "run")
+    folder.claim("compress", plan)
+    path = tmp_path / "d.npz"
+    np.savez(path, x_train=X, y_train=Y, person_train=PERSON)
+    data = load_data(str(path), group_column="person")
+    write_data_record(folder, data)
+    write_examples(folder, data)
+    model = folder.models / "m.keras"
+    model.parent.mkdir(exist_ok=True)
+    model.write_text("model")
+    with pytest.raises(InputError, match="--test-fraction 0.2 --group-column person"):
+        check_unlearnt(model, load_data(str(path), seed=1), "Model 'm'")
