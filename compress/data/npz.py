@@ -5,6 +5,7 @@ Of models with several inputs or outputs an array each, behind a slash: x_train/
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def load(source: str, asked: Asked) -> RawData:
             marked = {
                 name: _mark(arrays, column, part) for name, column in columns.items() if column
             }
-            given[part] = held._replace(**marked)
+            given[part] = replace(held, **marked)
     if given["train"] is None:
         raise InputError(f"'{source}' must hold x_train. Received: {', '.join(names)}.")
     return raw_data(given, source, asked, _class_names(arrays, source))

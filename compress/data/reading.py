@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,8 @@ from compress.plan.data import AUTO
 from compress.task import has_classes
 
 
-class Held(NamedTuple):
+@dataclass(frozen=True)
+class Held:
     """What a file holds of a part.
 
     Attributes:
@@ -64,7 +66,7 @@ def raw_data(
     Raises:
         InputError: Lengths disagree, arrays are of another kind or shape, or do not fit the head.
     """
-    held = {part: None if item is None else Held(*item) for part, item in given.items()}
+    held = {part: Held(*item) if isinstance(item, tuple) else item for part, item in given.items()}
     found = held["train"]
     assert found is not None, "whoever reads a source looks for it"
     task, head = asked.options.task, asked.head

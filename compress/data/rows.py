@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -164,8 +165,8 @@ def _shaped(held: Held, head: Head | Heads | None) -> Held:
     shapes = head.inputs if isinstance(head, Heads) else {"": head.input_shape}
     x = held.x
     if isinstance(x, dict):
-        return held._replace(x={name: _as(values, shapes[name]) for name, values in x.items()})
-    return held._replace(x=_as(x, next(iter(shapes.values()))))
+        return replace(held, x={name: _as(values, shapes[name]) for name, values in x.items()})
+    return replace(held, x=_as(x, next(iter(shapes.values()))))
 
 
 def _as(values: Array, shape: tuple[int | None, ...]) -> Array:

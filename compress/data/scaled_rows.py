@@ -39,7 +39,7 @@ _ROUNDS = 12
 _NUMBERS = 2**24
 _SAMPLE = 20_000
 """Rows that quantiles are of."""
-_WORK = 5e8
+_WORK = 5e7
 """Multiplications a round: of larger tables some rows are looked at."""
 
 
