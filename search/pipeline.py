@@ -68,6 +68,8 @@ def run_search(
     *,
     val: Any = None,
     test: Any = None,
+    groups: Any = None,
+    time: Any = None,
     display: Display | None = None,
     **settings: Unpack[RunSettings],
 ) -> SearchReport:
@@ -79,6 +81,8 @@ def run_search(
         plan: What is searched; keywords go over it.
         val: The validation part beside arrays or a stream; default: split off by seed.
         test: The test part, likewise.
+        groups: What is kept in one part, (n,): persons, recordings; see `as_dataset`.
+        time: What parts are split by, (n,); see `as_dataset`.
         display: Shows progress.
         **settings: Every option of `paretune search` by its name there: space, trials, epochs,
             max_macs, objectives, out (default `runs/<data>-<space>`), ...
@@ -106,7 +110,8 @@ def run_search(
     Reference:
         docs/search.md says what each sampler and rule is, and what it was measured to save.
     """
-    return _run(RUN_SEARCH, "search", data, plan, {"val": val, "test": test}, display, settings)
+    parts = {"val": val, "test": test, "groups": groups, "time": time}
+    return _run(RUN_SEARCH, "search", data, plan, parts, display, settings)
 
 
 def run(
@@ -115,6 +120,8 @@ def run(
     *,
     val: Any = None,
     test: Any = None,
+    groups: Any = None,
+    time: Any = None,
     display: Display | None = None,
     **settings: Unpack[RunSettings],
 ) -> SearchReport:
@@ -125,6 +132,8 @@ def run(
         plan: What is searched and how it is compressed; keywords go over it.
         val: The validation part beside arrays or a stream; default: split off by seed.
         test: The test part, likewise.
+        groups: What is kept in one part, (n,): persons, recordings; see `as_dataset`.
+        time: What parts are split by, (n,); see `as_dataset`.
         display: Shows progress.
         **settings: Every option of `paretune run` by its name there: space, trials, max_macs,
             channels, sparsity, formats, out, ...
@@ -150,7 +159,8 @@ def run(
     Reference:
         docs/howto/search.md, "A whole run".
     """
-    return _run(RUN, "run", data, plan, {"val": val, "test": test}, display, settings)
+    parts = {"val": val, "test": test, "groups": groups, "time": time}
+    return _run(RUN, "run", data, plan, parts, display, settings)
 
 
 def _run(
@@ -175,8 +185,9 @@ def _run(
         data = given.name
     elif any(part is not None for part in parts.values()):
         raise InputError(
-            "val and test must come with arrays or a stream. Received: data by name or path, which "
-            "has parts of its own."
+            "val, test, groups and time must come with arrays or a stream. Received: data by name "
+            "or path, which has parts of its own. Groups and times are named there: group_column, "
+            "time_column."
         )
     if data is not None:
         plan = replace(plan, data=replace(plan.data, source=str(data)))

@@ -192,8 +192,9 @@ def jackknife_values(
     """Return values whose mean is a metric of all examples and whose spread is its error.
 
     Args:
-        count: Of examples, n, at least 2.
-        evaluate: Indices of examples, (m,) -> the metric of these.
+        count: Of examples, n, at least 1.
+        evaluate: Indices of examples, (m,) -> the metric of these; not finite where it is not
+            defined, which then tells nothing.
         seed: Of the groups in which examples are left out; metrics that shall be compared must
             have the same.
 
@@ -207,7 +208,10 @@ def jackknife_values(
     groups = min(count, GROUPS)
     member = np.random.default_rng(seed).permutation(count) % groups
     whole = evaluate(np.arange(count))
+    if groups < 2:
+        return np.array([whole])
     others = np.array([evaluate(np.flatnonzero(member != group)) for group in range(groups)])
+    others = np.where(np.isfinite(others), others, whole)
     values = groups * whole - (groups - 1) * others
     shifted: Floats = values - values.mean() + whole
     return shifted

@@ -43,6 +43,8 @@ def load_data(
     val_fraction: float = DataOptions.val_fraction,
     test_fraction: float = DataOptions.test_fraction,
     task: str = DataOptions.task,
+    group_column: str = DataOptions.group_column,
+    time_column: str = DataOptions.time_column,
     seed: int = 0,
     preprocess: Preprocessing | None = None,
     answers: Answering | None = None,
@@ -70,6 +72,9 @@ def load_data(
             "multilabel", "regression", "segmentation", "tagging" or "masks". Or there are none, or
             they are not looked at: "reconstruction" (the input is what is wanted), "unlabelled"
             (what a model answers is). "auto": labels and head tell.
+        group_column: Column of a table, or name of arrays of an .npz file, whose equal values
+            stay in one part.
+        time_column: Likewise, of times that parts are split by: the latest are tested on.
         seed: Seed of the splits, at least 0.
         preprocess: A stored scaling to use instead of learning one.
         answers: Of data without labels: what a model answers to inputs, which stands for them.
@@ -103,6 +108,8 @@ def load_data(
             normalize=normalize,
             val_fraction=val_fraction,
             test_fraction=test_fraction,
+            group_column=group_column,
+            time_column=time_column,
         )
     )
     kind, asked = check_source(options), Asked(options, head)

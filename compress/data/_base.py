@@ -14,7 +14,6 @@ import numpy.typing as npt
 from compress.core.columns import named, taken
 from compress.core.errors import InputError
 from compress.data.examples import check_split
-from compress.data.keys import example_keys
 from compress.data.parts import Split, only_shape, shapes_of, shapes_text
 from compress.data.preprocessing import Preprocessing
 from compress.data.several import Output
@@ -185,10 +184,10 @@ class Dataset:
         task = TASKS[self.kind]
         return {part: task.counts(self.split(part).y, self.num_classes) for part in SPLITS}
 
-    @cached_property
+    @property
     def keys(self) -> dict[str, npt.NDArray[np.uint64]]:
         """One 64-bit hash an example, by part; see `compress.data.keys`."""
-        return {part: example_keys(self.split(part).x) for part in SPLITS}
+        return {part: self.split(part).keys for part in SPLITS}
 
     def fingerprint(self) -> str:
         """Returns a hash of all examples, labels and scaling: equal data, equal hash."""

@@ -6,7 +6,7 @@ found for data that are read by name or path alone (`compress.data.load_data`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,8 @@ from compress.data._base import Dataset
 from compress.data.answers import Answering, answered
 from compress.data.handed_over import arrays_of, name_of, pass_notes
 from compress.data.hugging_face import about, is_hugging_face, parts_of
+from compress.data.leaks import check_parts
+from compress.data.marks import Marks, marks_by_part
 from compress.data.meaning import Head, Heads, Meaning, meaning_of
 from compress.data.parts import Split
 from compress.data.preprocessing import Preprocessing
@@ -29,7 +31,7 @@ from compress.data.several import (
     outputs_of,
     read_with,
 )
-from compress.data.splitting import split_off
+from compress.data.splitting import note_copies, split_off
 from compress.data.unlabelled import Unlabelled
 from compress.plan import DataOptions
 from compress.plan.data import AUTO
@@ -47,6 +49,8 @@ def labelled(
     seed: int = 0,
     val_fraction: float = DataOptions.val_fraction,
     test_fraction: float | None = None,
+    groups: Any = None,
+    time: Any = None,
 ) -> Dataset:
     """Makes a data set of arrays, a stream or a Hugging Face data set.
 
@@ -62,6 +66,8 @@ def labelled(
         seed: Of the splits.
         val_fraction: Share of the training part, in (0, 1).
         test_fraction: Share of everything that is split off for the test; None: no test part.
+        groups: What is kept in one part, (n,), or such arrays by part; see `Marks`.
+        time: What parts are split by, likewise.
 
     Returns:
         The data set. Models are fed with the numbers as they are.
@@ -75,8 +81,11 @@ def labelled(
         test_fraction=test_fraction or DataOptions.test_fraction,
     )
     data, val, test = parts_of(data, val, test)
+    marks = marks_by_part(groups, time)
     if task is not None and "=" not in task and TASKS[task].of_inputs:
-        return _given_back(data, val, test, task, label, head, seed, val_fraction, test_fraction)
+        return _given_back(
+            data, val, test, task, label, head, seed, val_fraction, test_fraction, marks
+        )
     x, y, weight, name = arrays_of(data, head, label=label, needed=True)
     if y is None:
         raise InputError(
@@ -87,7 +96,7 @@ def labelled(
     if isinstance(y, dict):
         return _of_outputs(
             (x, y, weight), name, (val, test), task, label, head, seed, val_fraction, test_fraction,
-            pass_notes(data, x, head),
+            pass_notes(data, x, head), marks,
         )  # fmt: skip
     one = next(iter(head.outputs.values())) if isinstance(head, Heads) else head
     meaning = meaning_of(y, one, task)
@@ -106,7 +115,9 @@ def labelled(
         classes=classes if len(classes) == names else (),
         notes=(*notes, *meaning.notes),
     )
-    return _divided((train, held, tested), name, told, names, seed, val_fraction, test_fraction)
+    return _divided(
+        (train, held, tested), name, told, names, seed, val_fraction, test_fraction, marks
+    )
 
 
 def _of_outputs(
@@ -120,6 +131,7 @@ def _of_outputs(
     val_fraction: float,
     test_fraction: float | None,
     notes: tuple[str, ...],
+    marks: Mapping[str, Marks],
 ) -> Dataset:
     """Makes a data set of labels for several outputs."""
     x, y, weight = given
@@ -138,7 +150,7 @@ def _of_outputs(
     held, tested = (_part(part, read, label, head) for part in others)
     meaning = Meaning("several", notes=(*notes_of(meanings), *notes))
     return _divided(
-        (train, held, tested), name, meaning, 0, seed, val_fraction, test_fraction, outputs
+        (train, held, tested), name, meaning, 0, seed, val_fraction, test_fraction, marks, outputs
     )
 
 
@@ -152,6 +164,7 @@ def _given_back(
     seed: int,
     val_fraction: float,
     test_fraction: float | None,
+    marks: Mapping[str, Marks],
 ) -> Dataset:
     """Makes a data set of examples that are their own labels; others are not looked at."""
 
@@ -165,7 +178,7 @@ def _given_back(
         raise InputError(f"A {task} task must be of one input. Received: {', '.join(train.x)}.")
     return _divided(
         (train, part(val), part(test)), name_of(data), Meaning(task), train.x.shape[-1],
-        seed, val_fraction, test_fraction,
+        seed, val_fraction, test_fraction, marks,
     )  # fmt: skip
 
 
@@ -180,6 +193,8 @@ def answered_by(
     seed: int = 0,
     val_fraction: float = DataOptions.val_fraction,
     test_fraction: float | None = None,
+    groups: Any = None,
+    time: Any = None,
 ) -> Dataset:
     """Makes a data set of examples whose labels are what a model answers.
 
@@ -187,7 +202,7 @@ def answered_by(
         answers: Of the model.
         data, val, test: What `arrays_of` takes; labels that there are are not looked at.
         head: Of the model.
-        label, seed, val_fraction, test_fraction: See `labelled`.
+        label, seed, val_fraction, test_fraction, groups, time: See `labelled`.
     """
     data, val, test = parts_of(data, val, test)
 
@@ -204,7 +219,7 @@ def answered_by(
     return _divided(
         (train, part(val), part(test)), name_of(data),
         Meaning("several" if outputs else UNLABELLED), 0 if outputs else train.y.shape[-1],
-        seed, val_fraction, test_fraction, outputs,
+        seed, val_fraction, test_fraction, marks_by_part(groups, time), outputs,
     )  # fmt: skip
 
 
@@ -216,11 +231,19 @@ def _divided(
     seed: int,
     val_fraction: float,
     test_fraction: float | None,
+    marks: Mapping[str, Marks],
     outputs: tuple[Output, ...] = (),
 ) -> Dataset:
     """Splits off the parts that are not there."""
-    train, held, tested = parts
-    kind = meaning.kind
+    train, held, tested = (
+        None if split is None else marks[part].put_on(split, part, name)
+        for part, split in zip(("train", "val", "test"), parts, strict=True)
+    )
+    assert train is not None, "it is where the others are split off"
+    handed_over = [part for part, held in (("val", held), ("test", tested)) if held is not None]
+    kind, notes = meaning.kind, meaning.notes
+    if held is None or (tested is None and test_fraction is not None):
+        notes = (*notes, *note_copies(train))
     if tested is None and test_fraction is not None:
         train, tested = split_off(
             train, test_fraction, seed, part="test", name=name, kind=kind, outputs=outputs
@@ -229,17 +252,18 @@ def _divided(
         train, held = split_off(
             train, val_fraction, seed, part="validation", name=name, kind=kind, outputs=outputs
         )
-    return Dataset(
+    data = Dataset(
         name,
         train,
         held,
         tested if tested is not None else held.take(np.arange(0)),
         tuple(item.name for item in outputs) or meaning.classes or tuple(map(str, range(names))),
         Preprocessing(),
-        meaning.notes,
+        notes,
         kind,
         outputs=outputs,
     )
+    return check_parts(data, handed_over)
 
 
 def unlabelled(data: Any, *, head: Head | Heads | None = None) -> Unlabelled:

@@ -183,5 +183,5 @@ def _explained(path: str) -> Iterator[None]:
         ) from None
 
 
-KIND = Kind(load, ("label",))
+KIND = Kind(load, ("label", "group_column", "time_column"))
 """What reads files that end in .csv."""

@@ -81,6 +81,8 @@ class Roles:
             are not looked at.
         weight: Field of the weights; "": none.
         split: Field of the parts; "": none.
+        group: Field of what is kept in one part; "": none.
+        time: Field of what parts are split by; "": none.
         notes: What a report must say.
     """
 
@@ -88,17 +90,26 @@ class Roles:
     labels: Mapping[str, tuple[str, ...]]
     weight: str = ""
     split: str = ""
+    group: str = ""
+    time: str = ""
     notes: tuple[str, ...] = ()
 
     @property
     def read(self) -> tuple[str, ...]:
         """Every field that is read, once."""
-        groups = (*self.inputs.values(), *self.labels.values(), (self.weight,), (self.split,))
+        others = (self.weight, self.split, self.group, self.time)
+        groups = (*self.inputs.values(), *self.labels.values(), others)
         return tuple(dict.fromkeys(name for group in groups for name in group if name))
 
 
 def roles_of(
-    layout: Layout, label: Iterable[str], head: Head | Heads | None, *, bare: bool
+    layout: Layout,
+    label: Iterable[str],
+    head: Head | Heads | None,
+    *,
+    bare: bool,
+    group: str = "",
+    time: str = "",
 ) -> Roles:
     """Tells what becomes of a source's fields.
 
@@ -111,6 +122,7 @@ def roles_of(
         label: Names that the user gives.
         head: Of the model that is fed, where there is one.
         bare: Whether labels are not looked at: what would be one is left out.
+        group, time: Names of what is kept in one part, and of what parts are split by; "": none.
 
     Raises:
         InputError: There is no label, a name is not there, or an input is nothing to feed.
@@ -122,7 +134,14 @@ def roles_of(
         name if name in layout.fields and name not in (*labels, *wanted) else ""
         for name in (layout.weight, layout.split)
     )
-    others = [name for name in layout.fields if name not in (*labels, weight, split)]
+    for option, name in (("group_column", group), ("time_column", time)):
+        if name and (name not in layout.fields or name in labels):
+            raise InputError(
+                f"{option} must name a {layout.noun} of {layout.where} that is no label: "
+                f"{_listed(layout.fields)}. Received: '{name}'."
+            )
+    used = (*labels, weight, split, group, time)
+    others = [name for name in layout.fields if name not in used]
     inputs = _by_name(layout, others, wanted) if wanted else {"": _together(layout, others)}
     fed = {name for group in inputs.values() for name in group}
     notes = []
@@ -132,11 +151,15 @@ def roles_of(
         notes.append(f"{layout.noun} '{weight}' of {layout.where} says how much examples count")
     if split:
         notes.append(f"{layout.noun} '{split}' of {layout.where} says which part is which")
+    if group:
+        notes.append(f"no {layout.noun} '{group}' of one value is in two parts")
+    if time:
+        notes.append(f"parts are split by {layout.noun} '{time}': the latest are the test part")
     if bare:
         told: dict[str, tuple[str, ...]] = {}
     else:
         told = {name: (name,) for name in labels} if answers else {"": labels}
-    return Roles(inputs, told, "" if bare else weight, split, tuple(notes))
+    return Roles(inputs, told, "" if bare else weight, split, group, time, tuple(notes))
 
 
 def _labels(

@@ -108,7 +108,7 @@ def read(
     # arrays as they lie in the data set; images as Pillow has them: their modes tell the colours
     chosen = chosen.with_format(None) if pictures else chosen.with_format("numpy", dtype=None)
     held = parts_of_rows(_batches(chosen, layout), layout, roles, head, remedy=_ONE_SIZE)
-    x, y, _ = held["train"]
+    x, y = held["train"].x, held["train"].y
     return (x,) if y is None else (x, y)
 
 

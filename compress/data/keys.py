@@ -47,7 +47,7 @@ def example_keys(x: Columns) -> npt.NDArray[np.uint64]:
     for start in range(0, len(x), size):
         part = np.asarray(x[start : start + size]).astype(np.float32)
         rows = part.reshape(len(part), -1) + 0.0  # -0.0 is 0.0
-        steps = _steps(part) if part.ndim >= 3 and part[0, ..., 0].size >= LEAST_VALUES else None
+        steps = _steps(part) if has_steps(part.shape[1:]) else None
         for place, row in enumerate(rows):
             # of an image of one colour nothing would be left
             plain = steps is None or not steps[place].any()
@@ -55,6 +55,15 @@ def example_keys(x: Columns) -> npt.NDArray[np.uint64]:
             digest = hashlib.blake2b(content, digest_size=8).digest()
             keys[start + place] = int.from_bytes(digest, "little")
     return keys
+
+
+def has_steps(shape: tuple[int, ...]) -> bool:
+    """Tell whether examples are recognized in any scale of their channels.
+
+    Args:
+        shape: Of one example.
+    """
+    return len(shape) >= 2 and int(np.prod(shape[:-1])) >= LEAST_VALUES
 
 
 def _steps(part: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

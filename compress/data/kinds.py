@@ -36,7 +36,8 @@ class Kind:
 
     Attributes:
         load: (source, what it is read for) -> what it holds.
-        takes: Options of the plan that go with it and not with every source: "label", "resize".
+        takes: Options of the plan that go with it and not with every source: "label", "resize",
+            "group_column", "time_column".
         of_classes: Its labels are classes, whatever is asked for.
         holds: Of folders: tells whether one is of this kind.
     """

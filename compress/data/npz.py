@@ -5,6 +5,7 @@ Of models with several inputs or outputs an array each, behind a slash: x_train/
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,21 @@ def load(source: str, asked: Asked) -> RawData:
         InputError: Not an .npz file, pickled objects inside, a part is half there, lengths
             disagree, or the arrays do not fit into memory.
     """
+    options = asked.options
+    columns = {"groups": options.group_column, "times": options.time_column}
+    marks = {name for column in columns.values() if column for name in _marks_of(column)}
     with opened(Path(source)) as archive:
         names = archive.names
-        arrays = archive.read(name for name in names if name.partition("/")[0] in _WANTED)
+        arrays = archive.read(
+            name for name in names if name.partition("/")[0] in _WANTED or name in marks
+        )
+    for option, column in (("group", options.group_column), ("time", options.time_column)):
+        if column and not set(_marks_of(column)).intersection(names):
+            raise InputError(
+                f"{option}_column must name an array of '{source}': {column}_train (and "
+                f"{column}_val, {column}_test where these parts are there). Received: "
+                f"'{column}', where there are {', '.join(names)}."
+            )
     wanted = ("x_train",) if asked.bare else ("x_train", "y_train")
     if not {name.partition("/")[0] for name in names}.intersection(wanted):
         raise InputError(
@@ -43,9 +56,26 @@ def load(source: str, asked: Asked) -> RawData:
             f"{', '.join(names) or 'nothing'}."
         )
     given = {part: _part(arrays, part, source, asked.bare) for part in _PARTS}
+    for part, held in given.items():
+        if held is not None:
+            marked = {
+                name: _mark(arrays, column, part) for name, column in columns.items() if column
+            }
+            given[part] = replace(held, **marked)
     if given["train"] is None:
         raise InputError(f"'{source}' must hold x_train. Received: {', '.join(names)}.")
     return raw_data(given, source, asked, _class_names(arrays, source))
+
+
+def _marks_of(column: str) -> list[str]:
+    """Return what arrays of groups or times may be called."""
+    return [column, *(f"{column}_{part}" for part in _PARTS)]
+
+
+def _mark(arrays: dict[str, Array], column: str, part: str) -> Array | None:
+    """Return the groups or times of a part; the name alone is that of the training part."""
+    found = arrays.get(f"{column}_{part}")
+    return arrays.get(column) if found is None and part == "train" else found
 
 
 def _class_names(arrays: dict[str, Array], source: str) -> tuple[str, ...] | None:
@@ -68,7 +98,7 @@ def _part(arrays: dict[str, Array], part: str, source: str, bare: bool) -> Held 
     if x is None and y is None:
         return None
     if bare and x is not None:
-        return x, None, None
+        return Held(x, None)
     if x is None or y is None:
         there = f"y_{part}" if x is None else f"x_{part}"
         remedy = "" if x is None else (
@@ -78,7 +108,7 @@ def _part(arrays: dict[str, Array], part: str, source: str, bare: bool) -> Held 
         raise InputError(
             f"'{source}' must hold both x_{part} and y_{part}. Received: {there}.{remedy}"
         )
-    return x, y, arrays.get(f"weight_{part}")
+    return Held(x, y, arrays.get(f"weight_{part}"))
 
 
 def _columns(arrays: dict[str, Array], name: str) -> Any:
@@ -90,5 +120,5 @@ def _columns(arrays: dict[str, Array], name: str) -> Any:
     return found or None
 
 
-KIND = Kind(load)
+KIND = Kind(load, ("group_column", "time_column"))
 """What reads files that end in .npz."""

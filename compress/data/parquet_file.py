@@ -90,6 +90,8 @@ class _Parquet:
         if kind == NAMES:
             names: Array = column.cast(pa.string()).to_numpy(zero_copy_only=False)
             return names.astype(object)
+        if kind == DATES:
+            return _times(column)
         return self._lists(column, name, row, 0)
 
     def _lists(self, column: Any, name: str, row: int, depth: int) -> Array:
@@ -137,6 +139,20 @@ def _numbers(column: Any) -> Array:
     return values
 
 
+def _times(column: Any) -> Array:
+    """Return dates and times as (n,) objects: texts in ISO 8601, or None."""
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+        moments = column.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False)
+        texts = np.datetime_as_string(moments.astype("datetime64[us]")).astype(object)
+    else:  # a time of the day, or a duration
+        numbers = column.cast(pa.int64() if column.type.bit_width == 64 else pa.int32())
+        texts = numbers.to_numpy(zero_copy_only=False).astype(object)
+    texts[~column.is_valid().to_numpy(zero_copy_only=False)] = None
+    return np.asarray(texts)
+
+
 def _field(kind: Any) -> Field:
     """Returns what a column of an Arrow type holds."""
     from pyarrow import types
@@ -182,5 +198,5 @@ def _explained(path: str) -> Iterator[None]:
         raise InputError(f"'{path}' must be a complete Parquet file. Received: {reason}.") from None
 
 
-KIND = Kind(load, ("label",))
+KIND = Kind(load, ("label", "group_column", "time_column"))
 """What reads files that end in .parquet."""

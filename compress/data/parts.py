@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from compress.core.columns import Columns, count, named, taken
 from compress.core.errors import InputError
+from compress.data.keys import example_keys
 from compress.data.several import Output
 
 
@@ -27,24 +29,43 @@ class Split:
             such array an output, by its name.
         weight: How many examples each one counts for in training, (n,), at least 0, not all
             0; None: one each.
+        groups: What is kept in one part, (n,): persons, recordings; None: nothing is.
+        times: What parts are split by, (n,), increasing with time; None: not by time.
     """
 
     x: Any
     y: Any
     weight: npt.NDArray[np.float32] | None = None
+    groups: npt.NDArray[Any] | None = field(default=None, repr=False)
+    times: npt.NDArray[Any] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return count(self.y)
+
+    @cached_property
+    def keys(self) -> npt.NDArray[np.uint64]:
+        """One 64-bit hash an example, see `compress.data.keys`; kept, as hashing takes time."""
+        return example_keys(self.x)
 
     @classmethod
     def unlabelled(cls, x: Columns) -> Split:
         """Makes one of examples without labels: rows without columns."""
         return cls(x, np.empty((count(x), 0), np.float32))
 
+    def without_labels(self) -> Split:
+        """Return the same examples alone; weights are of labels."""
+        return replace(Split.unlabelled(self.x), groups=self.groups, times=self.times)
+
     def take(self, index: npt.NDArray[np.int64]) -> Split:
         """Returns the examples at `index`, in that order."""
-        weight = None if self.weight is None else self.weight[index]
-        return Split(taken(self.x, index), taken(self.y, index), weight)
+        weight, groups, times = (
+            None if values is None else values[index]
+            for values in (self.weight, self.groups, self.times)
+        )
+        chosen = Split(taken(self.x, index), taken(self.y, index), weight, groups, times)
+        if "keys" in vars(self):  # hashing takes time
+            vars(chosen)["keys"] = self.keys[index]
+        return chosen
 
 
 @dataclass(frozen=True)
@@ -74,9 +95,9 @@ class RawData:
     def without_labels(self) -> RawData:
         """Returns the same examples alone; weights are of labels."""
         val, test = (
-            None if part is None else Split.unlabelled(part.x) for part in (self.val, self.test)
+            None if part is None else part.without_labels() for part in (self.val, self.test)
         )
-        train = Split.unlabelled(self.train.x)
+        train = self.train.without_labels()
         return replace(self, train=train, val=val, test=test, class_names=None)
 
 

@@ -12,6 +12,7 @@ from compress.data._base import Dataset
 from compress.data.adapters import answered_by, labelled
 from compress.data.answers import Answering
 from compress.data.kinds import Asked
+from compress.data.leaks import check_parts
 from compress.plan.data import AUTO
 from compress.task import UNLABELLED
 
@@ -28,9 +29,15 @@ def load(asked: Asked, seed: int, answers: Answering | None) -> Dataset:
         InputError: See `call`; or the function returns something else.
     """
     options = asked.options
+    for name in ("group_column", "time_column"):
+        if getattr(options, name):
+            raise InputError(
+                f"{name} goes with tables and .npz files. Received: {getattr(options, name)} for "
+                f"'{options.source}'. Return a compress.data.Dataset of parts that are split so."
+            )
     result = call(options.source)
     if isinstance(result, Dataset):
-        return result
+        return check_parts(result, ("val", "test"))
     if options.normalize not in ("auto", "none"):
         raise InputError(
             "normalize goes with files and names: what a function returns is fed as it is. "

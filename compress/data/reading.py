@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from compress.core.columns import count
 from compress.core.errors import InputError
 from compress.data.examples import Array, as_examples
 from compress.data.kinds import Asked
+from compress.data.marks import Marks
 from compress.data.meaning import Head, Heads, Meaning, meaning_of
 from compress.data.parts import RawData, Split
 from compress.data.several import (
@@ -24,12 +26,28 @@ from compress.data.several import (
 from compress.plan.data import AUTO
 from compress.task import has_classes
 
-Held = tuple[Any, Any, Array | None]
-"""Examples, labels (None: they are not looked at) and weights of a part, as they lie in a file."""
+
+@dataclass(frozen=True)
+class Held:
+    """What a file holds of a part.
+
+    Attributes:
+        x: Examples.
+        y: Labels; None: they are not looked at.
+        weight: One number an example; None: they count alike.
+        groups: What is kept in one part, (n,); None: nothing is.
+        times: What parts are split by, (n,): numbers, dates or texts of dates; None: nothing.
+    """
+
+    x: Any
+    y: Any
+    weight: Array | None = None
+    groups: Array | None = None
+    times: Array | None = None
 
 
 def raw_data(
-    given: Mapping[str, Held | None],
+    given: Mapping[str, Held | tuple[Any, Any, Array | None] | None],
     source: str,
     asked: Asked,
     class_names: tuple[str, ...] | None = None,
@@ -38,7 +56,8 @@ def raw_data(
     """Makes a source's data of arrays.
 
     Args:
-        given: Parts by name: "train", and where they are there "val" and "test".
+        given: Parts by name: "train", and where they are there "val" and "test"; tuples are taken
+            as the first fields of `Held`.
         source: For errors.
         asked: What they are read for.
         class_names: One name a class, where the file tells them.
@@ -47,10 +66,11 @@ def raw_data(
     Raises:
         InputError: Lengths disagree, arrays are of another kind or shape, or do not fit the head.
     """
-    found = given["train"]
+    held = {part: Held(*item) if isinstance(item, tuple) else item for part, item in given.items()}
+    found = held["train"]
     assert found is not None, "whoever reads a source looks for it"
     task, head = asked.options.task, asked.head
-    meaning, several = _meaning(found[1], task, head)
+    meaning, several = _meaning(found.y, task, head)
 
     def labels(y: Any, name: str) -> Any:
         if several is not None:
@@ -59,7 +79,7 @@ def raw_data(
 
     splits = {
         part: None if item is None else _split(item, part, labels, _ranks(head), source)
-        for part, item in given.items()
+        for part, item in held.items()
     }
     train = splits["train"]
     assert train is not None, "it was looked for"
@@ -121,7 +141,8 @@ def _split(
     found: Held, part: str, labels: Callable[[Any, str], Any], ranks: dict[str, int], source: str
 ) -> Split:
     """Makes a part of what lies in the file."""
-    given, y, weight = found
+    given, y, weight = found.x, found.y, found.weight
+    marks = Marks(found.groups, found.times)
     if isinstance(given, dict):
         x: Any = {
             name: as_examples(values, f"x_{part}/{name}", ranks.get(name))
@@ -130,7 +151,7 @@ def _split(
     else:
         x = as_examples(given, f"x_{part}", ranks.get(""))
     if y is None:
-        return Split.unlabelled(x)
+        return marks.put_on(Split.unlabelled(x), part, source)
     read = labels(y, f"y_{part}")
     if count(x) != count(read):
         raise InputError(
@@ -141,7 +162,8 @@ def _split(
         raise InputError(
             f"weight_{part} of '{source}' must be numbers. Received: type {weight.dtype}."
         )
-    return Split(x, read, None if weight is None else weight.astype(np.float32))
+    weights = None if weight is None else weight.astype(np.float32)
+    return marks.put_on(Split(x, read, weights), part, source)
 
 
 def _numbers_or_names(labels: Any, name: str) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ class _Examples:
         self._labels: dict[str, list[Array]] = {name: [] for name in roles.labels}
         self._names = {column for column, held in layout.fields.items() if held.kind == NAMES}
         self._weights: list[Array] = []
+        self._marks: dict[str, list[Array]] = {}
         self.count = 0
 
     def add(self, batch: Batch, rows: Sequence[str]) -> None:
@@ -53,16 +55,20 @@ class _Examples:
             self._labels[name].append(held[0] if len(held) == 1 else np.stack(held, axis=1))
         if self._roles.weight:
             self._weights.append(np.asarray(batch[self._roles.weight]).astype(np.float32))
+        for what, column in (("groups", self._roles.group), ("times", self._roles.time)):
+            if column:
+                self._marks.setdefault(what, []).append(np.asarray(batch[column]))
 
     def whole(self) -> Held:
         """Returns all of it; nothing can be added then."""
         x = {name: piece.whole() for name, piece in self.inputs.items()}
         y = {name: np.concatenate(parts) for name, parts in self._labels.items()}
         weight = np.concatenate(self._weights) if self._weights else None
-        return (
+        return Held(
             x[""] if list(x) == [""] else x,
             (y[""] if list(y) == [""] else y) if y else None,
             weight,
+            **{what: np.concatenate(values) for what, values in self._marks.items()},
         )
 
     def close(self) -> None:
@@ -157,10 +163,10 @@ def _shaped(held: Held, head: Head | Heads | None) -> Held:
     if head is None:
         return held
     shapes = head.inputs if isinstance(head, Heads) else {"": head.input_shape}
-    x, y, weight = held
+    x = held.x
     if isinstance(x, dict):
-        return {name: _as(values, shapes[name]) for name, values in x.items()}, y, weight
-    return _as(x, next(iter(shapes.values()))), y, weight
+        return replace(held, x={name: _as(values, shapes[name]) for name, values in x.items()})
+    return replace(held, x=_as(x, next(iter(shapes.values()))))
 
 
 def _as(values: Array, shape: tuple[int | None, ...]) -> Array:

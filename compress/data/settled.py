@@ -7,11 +7,12 @@ from compress.data._base import Dataset
 from compress.data.answers import Answering, answered
 from compress.data.examples import check_split
 from compress.data.kinds import Asked
+from compress.data.leaks import check_parts
 from compress.data.meaning import Head, Heads, meaning_of
 from compress.data.parts import RawData, Split
 from compress.data.preprocessing import Preprocessing, fit_preprocessing
 from compress.data.several import answers_of
-from compress.data.splitting import split_off
+from compress.data.splitting import note_copies, split_off
 from compress.plan.data import AUTO
 from compress.task import TASKS, UNLABELLED, has_classes, has_positions
 
@@ -41,6 +42,8 @@ def settled(
     # checked before splitting: a stray label would fail there, and less clearly
     check_split(raw.train, "train", options.source, len(classes), kind, raw.outputs)
     train, test, val = raw.train, raw.test, raw.val
+    if test is None or val is None:
+        notes = (*notes, *note_copies(train))
     if test is None:
         share = options.test_fraction
         train, test = split_off(
@@ -67,7 +70,7 @@ def settled(
             classes = tuple(item.name for item in outputs)
         else:
             classes = tuple(str(column) for column in range(train.y.shape[-1]))
-    return Dataset(
+    data = Dataset(
         options.source,
         train,
         val,
@@ -79,6 +82,8 @@ def settled(
         raw.max_value,
         outputs,
     )
+    handed_over = [part for part in ("val", "test") if getattr(raw, part) is not None]
+    return check_parts(data, handed_over)
 
 
 def _kind(raw: RawData, asked: Asked) -> tuple[str, tuple[str, ...]]:

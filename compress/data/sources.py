@@ -13,7 +13,13 @@ from compress.plan import DataOptions
 from compress.task import has_classes, needs_labels
 
 _OF_CLASSES = (digits.load, keras_datasets.load)
-_TAKERS = {"resize": "folders of images, TFRecords and tfds:NAME", "label": "tables and TFRecords"}
+_MARKED = "tables and .npz files (in Python, with arrays, {}=)"
+_TAKERS = {
+    "resize": "folders of images, TFRecords and tfds:NAME",
+    "label": "tables and TFRecords",
+    "group_column": _MARKED.format("groups"),
+    "time_column": _MARKED.format("time"),
+}
 """Options that go with some kinds of sources alone, and with which."""
 
 
@@ -42,9 +48,8 @@ def check_source(options: DataOptions) -> Kind | None:
     for name, takers in _TAKERS.items():
         value = getattr(options, name)
         if value and name not in kind.takes:
-            raise InputError(
-                f"{name} goes with {takers}. Received: {','.join(map(str, value))} for '{source}'."
-            )
+            shown = value if isinstance(value, str) else ",".join(map(str, value))
+            raise InputError(f"{name} goes with {takers}. Received: {shown} for '{source}'.")
     return kind
 
 

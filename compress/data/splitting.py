@@ -1,17 +1,29 @@
-"""Parts that a source lacks are split off: by seed alone, stratified where there are classes."""
+"""Parts that a source lacks are split off: by seed alone, stratified where there are classes.
+
+Where groups are known, none is in two parts, nor are copies of one example; where times are known,
+the latest examples leave.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
+from compress.data.leaks import TOLERATED, collision_probability, is_single
 from compress.data.parts import Split
 from compress.data.several import Output
 from compress.task import has_classes
+
+_FEW_GROUPS = 500
+"""More groups are drawn as examples are: folds of equal classes take too long, and matter less."""
+_FOLDS = 10
+"""Most folds of groups, of which some are joined to a part: few large ones have equal classes."""
 
 
 def split_off(
@@ -47,16 +59,108 @@ def split_off(
     alike = split.y if has_classes(kind) else None
     if outputs:
         alike = _several(split.y, outputs, fraction)
+    if split.times is not None:
+        return _split_by_time(split, split.times, fraction, part=part, name=name)
+    units = split.groups if split.groups is not None else find_copies(split)
+    if split.groups is not None:
+        _require_groups(split.groups, part, name)
     try:
-        stay, leave = train_test_split(
-            np.arange(len(split)), test_size=fraction, random_state=seed, stratify=alike
-        )
+        if units is None:
+            places = np.arange(len(split))
+            stay, leave = train_test_split(
+                places, test_size=fraction, random_state=seed, stratify=alike
+            )
+        elif split.groups is not None and len(np.unique(units)) <= _FEW_GROUPS:
+            stay, leave = _split_few_groups(units, fraction, seed, alike)
+        else:
+            _, first, place = np.unique(units, return_index=True, return_inverse=True)
+            one, two = train_test_split(
+                np.arange(len(first)), test_size=fraction, random_state=seed,
+                stratify=None if alike is None else alike[first],
+            )  # fmt: skip
+            stay, leave = (np.flatnonzero(np.isin(place, chosen)) for chosen in (one, two))
     except ValueError as error:
         raise InputError(
             f"'{name}' must have enough examples of each class to split off a {part} "
             f"part of {fraction:.0%} ({error})."
         ) from None
     return split.take(np.sort(stay)), split.take(np.sort(leave))
+
+
+def find_copies(split: Split) -> npt.NDArray[np.uint64] | None:
+    """Return what equal examples are known by, where copies of them must be kept in one part.
+
+    Returns:
+        Keys, (n,); None where at most `TOLERATED` of the examples have a copy, or where equal rows
+        are different examples, which have few values: a random split is right for these.
+    """
+    shared = float(np.mean(~is_single(split.keys)))
+    if shared <= TOLERATED or len(split) * collision_probability(split.x) > TOLERATED:
+        return None
+    return split.keys
+
+
+def note_copies(split: Split) -> tuple[str, ...]:
+    """Return a note where copies of examples are kept in one part of those that are split off."""
+    if split.groups is not None or split.times is not None or find_copies(split) is None:
+        return ()
+    count = int((~is_single(split.keys)).sum())
+    return (
+        f"{count:,} of {len(split):,} examples have a copy among them (duplicates): all copies of "
+        "one are in one part of those that are split off",
+    )
+
+
+def _require_groups(groups: npt.NDArray[Any], part: str, name: str) -> None:
+    names = np.unique(groups)
+    if len(names) < 2:
+        raise InputError(
+            f"Groups of '{name}' must be two at least to split off a {part} part. Received: "
+            f"{len(names)} ('{names[0]}'). Give parts of your own, or leave groups out."
+        )
+
+
+def _split_few_groups(
+    groups: npt.NDArray[Any], fraction: float, seed: int, alike: npt.NDArray[Any] | None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return who stays and who leaves: about that share of the examples, of about the same classes.
+
+    Reference:
+        scikit-learn's StratifiedGroupKFold makes the folds, of which some are joined.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    most = min(len(np.unique(groups)), _FOLDS)
+    share = Fraction(fraction).limit_denominator(most)
+    wanted, folds = max(1, share.numerator), share.denominator if share else most
+    if wanted == folds:
+        wanted, folds = most - 1, most
+    labels = np.zeros(len(groups), np.int64) if alike is None else alike
+    maker = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # of classes with fewer examples than folds
+        warnings.simplefilter("ignore", UserWarning)
+        made = [leave for _, leave in maker.split(labels, labels, groups)]
+    made = [leave for leave in made if len(leave)]  # folds of few groups may be empty
+    leave = np.concatenate(made[: min(wanted, len(made) - 1)])
+    return np.setdiff1d(np.arange(len(groups)), leave), leave
+
+
+def _split_by_time(
+    split: Split, times: npt.NDArray[Any], fraction: float, *, part: str, name: str
+) -> tuple[Split, Split]:
+    """Split off the latest examples; those of one time are in one part."""
+    order = np.sort(times)
+    first = order[min(len(order) - 1, len(order) - max(1, round(fraction * len(order))))]
+    late = times >= first
+    if late.all():
+        late = times > first
+    if not late.any():
+        raise InputError(
+            f"Times of '{name}' must differ to split off a {part} part. Received: one time alone. "
+            "Give parts of your own, or leave the times out."
+        )
+    return split.take(np.flatnonzero(~late)), split.take(np.flatnonzero(late))
 
 
 def _several(y: Any, outputs: Sequence[Output], fraction: float) -> npt.NDArray[Any] | None:

@@ -56,7 +56,11 @@ def read(table: Table, source: str, asked: Asked) -> RawData:
             another name.
     """
     layout = table.layout
-    roles = roles_of(layout, asked.options.label, asked.head, bare=asked.bare)
+    options = asked.options
+    roles = roles_of(
+        layout, options.label, asked.head, bare=asked.bare, group=options.group_column,
+        time=options.time_column,
+    )  # fmt: skip
     _check_special(layout, roles)
     held = parts_of_rows(_by_part(table, roles), layout, roles, asked.head)
     return raw_data(held, source, asked, notes=roles.notes)

@@ -168,14 +168,15 @@ def _judged(
             return found if len(found) > 1 else next(iter(found.values()))
 
         logits = Predictor(view, data.preprocess)(data.val.x)
-    found = task.quality(data.labels(data.val), logits)
-    name, chance = task.qualities[0], task.chance()
+    labels = data.labels(data.val)
+    found = task.quality(labels, logits)
+    name, chance = task.qualities[0], task.chance(labels)
     if found[name] > chance:
         return found, []
     who = ", ".join(f"'{model.name}'" for model in models)
     return found, [
         f"the teacher {who} predicts no better than chance on validation data ({name} "
-        f"{found[name]:.3f}, chance {chance:.3f}): is it fed with this scaling?"
+        f"{found[name]:.3f}, the best constant answer {chance:.3f}): is it fed with this scaling?"
     ]
 
 

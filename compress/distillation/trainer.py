@@ -81,6 +81,8 @@ def distill(
     options: DistillOptions | None = None,
     *,
     val: Any = None,
+    groups: Any = None,
+    time: Any = None,
     task: str | None = None,
     finetune: TrainSettings | None = None,
     device: Device | str | None = None,
@@ -110,6 +112,8 @@ def distill(
             is fed then); see `as_dataset`.
         options: Losses, temperature (above 0), weights, layer pairs, cache; keywords go over it.
         val: The validation part beside arrays or a stream; default: split off by `seed`.
+        groups: What is kept in one part, (n,): persons, recordings; see `as_dataset`.
+        time: What parts are split by, (n,); see `as_dataset`.
         task: What labels mean, where they do not tell; see `as_dataset`.
         finetune: How to train; keywords go over it.
         device: "auto", "cpu", "gpu", or from `compress.core.device.setup`.
@@ -158,7 +162,10 @@ def distill(
     models = [as_model(item) for item in named]
     student = as_model(student)
     how = DISTILL.sorted(settings).get("data", {})
-    data = dataset_for(models[0], data, path=paths[0], val=val, task=task, seed=seed, **how)
+    data = dataset_for(
+        models[0], data, path=paths[0], val=val, task=task, seed=seed, groups=groups,
+        time=time, **how,
+    )  # fmt: skip
     device = as_device(device)
     runs = [None if path is None else origin_of(path) for path in paths]
     if teacher_classes is None:

@@ -60,6 +60,8 @@ def compress_model(
     *,
     val: Any = None,
     test: Any = None,
+    groups: Any = None,
+    time: Any = None,
     on_progress: OnProgress = silent,
     **settings: Unpack[CompressModelSettings],
 ) -> CompressResult:
@@ -76,6 +78,8 @@ def compress_model(
         plan: Everything else; keywords go over it.
         val: The validation part beside arrays or a stream; default: split off by seed.
         test: The test part, likewise.
+        groups: What is kept in one part, (n,): persons, recordings; see `as_dataset`.
+        time: What parts are split by, (n,); see `as_dataset`.
         on_progress: Called with (what is done, share of it in [0, 1]).
         **settings: Every option of `paretune compress` by its name there: channels, sparsity,
             epochs, teacher, formats, out, seed, ...
@@ -111,7 +115,9 @@ def compress_model(
     how = COMPRESS_MODEL.sorted(settings).get("data", {})
     with tempfile.TemporaryDirectory() as place:
         given = given_model(model, plan, Path(place), "runs/compress-{}")
-        return _compressed(opened(given, UserData(data, val, test, how), plan, on_progress))
+        return _compressed(
+            opened(given, UserData(data, val, test, how, groups, time), plan, on_progress)
+        )
 
 
 def _by_own_step(plan: Plan) -> Plan:

@@ -19,7 +19,7 @@ from compress.model.walk import weights_hash
 from compress.plan import Plan
 from compress.run.directory import RunFolder
 from compress.task import CUSTOM, UNLABELLED
-from compress.train.given import dataset_for
+from compress.train.given import dataset_for, refuse_marks
 from compress.train.scaling import load_for_model
 
 if TYPE_CHECKING:
@@ -100,12 +100,15 @@ class UserData:
         data: None: what the plan names.
         val, test: Parts beside it; None: split off.
         how: Options of data that were given as keywords.
+        groups, time: Of the examples, beside them.
     """
 
     data: Any
     val: Any = None
     test: Any = None
     how: Mapping[str, Any] | None = None
+    groups: Any = None
+    time: Any = None
 
     def dataset(self, given: Given, original: keras.Model, plan: Plan) -> Dataset:
         """Returns the data set for a model.
@@ -120,11 +123,13 @@ class UserData:
         """
         compiled = given.compiled(plan)
         if self.data is None:
+            refuse_marks(self.groups, self.time)
             return load_for_model(given.path, plan.data, original, plan.seed, compiled)
         how = dict(self.how or {})
         if not isinstance(self.data, Dataset):
             how = {**_other_than_default(plan.data), **how}
-        parts = {"val": self.val, "test": self.test, **how}
+        marks = {"groups": self.groups, "time": self.time}
+        parts = {"val": self.val, "test": self.test, **marks, **how}
         if "task" not in parts and is_bare(self.data):
             parts["task"] = UNLABELLED
         return dataset_for(
@@ -133,6 +138,9 @@ class UserData:
 
 
 def _other_than_default(options: DataOptions) -> dict[str, Any]:
-    names = ("task", "label", "metric", "normalize", "val_fraction", "test_fraction")
+    names = (
+        "task", "label", "metric", "normalize", "val_fraction", "test_fraction", "group_column",
+        "time_column",
+    )  # fmt: skip
     values = {name: getattr(options, name) for name in names}
     return {name: value for name, value in values.items() if value != getattr(DataOptions, name)}

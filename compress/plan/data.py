@@ -57,6 +57,18 @@ class DataOptions:
     test_fraction: float = option(
         0.2, "--test-fraction", "share to hold out for the test where the source has no test part"
     )
+    group_column: str = option(
+        "",
+        "--group-column",
+        "the column of a table (or NAME_train of an .npz) whose equal values stay in one part: a "
+        "person, a recording, a site; it is no input",
+    )
+    time_column: str = option(
+        "",
+        "--time-column",
+        "the column of a table (or NAME_train of an .npz) to split by time: the latest examples "
+        "are the test part, those before them the validation part; it is no input",
+    )
     metric: str = option(
         "",
         "--metric",
@@ -91,6 +103,12 @@ class DataOptions:
             sizes = all(size >= 1 for size in self.resize)
             require(len(self.resize) == 2 and sizes, "resize", "be height,width", self.resize)
         require(0 <= self.skip_damaged < 1, "skip_damaged", "be in [0, 1)", self.skip_damaged)
+        require(
+            not (self.group_column and self.time_column),
+            "group_column",
+            "be left out beside time_column: parts are split by groups or by time",
+            self.group_column,
+        )
         for name in ("val_fraction", "test_fraction"):
             value = getattr(self, name)
             require(0 < value < 1, name, "be in (0, 1)", value)

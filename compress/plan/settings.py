@@ -74,6 +74,14 @@ class PruneWeightsSettings(TypedDict, total=False):
     val_fraction: float
     """share of the training part to hold out where there is no validation part. Default: 0.15."""
 
+    group_column: str
+    """the column of a table (or NAME_train of an .npz) whose equal values stay in one part: a
+    person, a recording, a site; it is no input."""
+
+    time_column: str
+    """the column of a table (or NAME_train of an .npz) to split by time: the latest examples are
+    the test part, those before them the validation part; it is no input."""
+
     metric: str
     """the quality that judges; default: the task's first (accuracy, mean_iou, r2, ...); of several
     outputs like box.r2; of a compiled model's metrics -NAME where less is better."""
@@ -241,6 +249,14 @@ class DistillSettings(TypedDict, total=False):
     val_fraction: float
     """share of the training part to hold out where there is no validation part. Default: 0.15."""
 
+    group_column: str
+    """the column of a table (or NAME_train of an .npz) whose equal values stay in one part: a
+    person, a recording, a site; it is no input."""
+
+    time_column: str
+    """the column of a table (or NAME_train of an .npz) to split by time: the latest examples are
+    the test part, those before them the validation part; it is no input."""
+
     metric: str
     """the quality that judges; default: the task's first (accuracy, mean_iou, r2, ...); of several
     outputs like box.r2; of a compiled model's metrics -NAME where less is better."""
@@ -338,6 +354,14 @@ class QuantizeSettings(TypedDict, total=False):
 
     val_fraction: float
     """share of the training part to hold out where there is no validation part. Default: 0.15."""
+
+    group_column: str
+    """the column of a table (or NAME_train of an .npz) whose equal values stay in one part: a
+    person, a recording, a site; it is no input."""
+
+    time_column: str
+    """the column of a table (or NAME_train of an .npz) to split by time: the latest examples are
+    the test part, those before them the validation part; it is no input."""
 
     metric: str
     """the quality that judges; default: the task's first (accuracy, mean_iou, r2, ...); of several
@@ -488,6 +512,14 @@ class CompressModelSettings(TypedDict, total=False):
 
     test_fraction: float
     """share to hold out for the test where the source has no test part. Default: 0.2."""
+
+    group_column: str
+    """the column of a table (or NAME_train of an .npz) whose equal values stay in one part: a
+    person, a recording, a site; it is no input."""
+
+    time_column: str
+    """the column of a table (or NAME_train of an .npz) to split by time: the latest examples are
+    the test part, those before them the validation part; it is no input."""
 
     metric: str
     """the quality that judges; default: the task's first (accuracy, mean_iou, r2, ...); of several
@@ -851,6 +883,14 @@ class ShrinkSettings(TypedDict, total=False):
 
     test_fraction: float
     """share to hold out for the test where the source has no test part. Default: 0.2."""
+
+    group_column: str
+    """the column of a table (or NAME_train of an .npz) whose equal values stay in one part: a
+    person, a recording, a site; it is no input."""
+
+    time_column: str
+    """the column of a table (or NAME_train of an .npz) to split by time: the latest examples are
+    the test part, those before them the validation part; it is no input."""
 
     metric: str
     """the quality that judges; default: the task's first (accuracy, mean_iou, r2, ...); of several

@@ -93,6 +93,8 @@ def quantize(
     options: QuantizeOptions | None = None,
     *,
     val: Any = None,
+    groups: Any = None,
+    time: Any = None,
     task: str | None = None,
     distill: DistillOptions | bool | None = None,
     finetune: TrainSettings | None = None,
@@ -113,6 +115,8 @@ def quantize(
             nothing is trained (`epochs=0`).
         options: Epochs, learning rate, calibration, ranges; keywords go over it.
         val: The validation part beside arrays or a stream; default: split off by `seed`.
+        groups: What is kept in one part, (n,): persons, recordings; see `as_dataset`.
+        time: What parts are split by, (n,); see `as_dataset`.
         task: What labels mean, where they do not tell; see `as_dataset`.
         distill: How the float model teaches; keywords go over it. False: labels alone.
         finetune: How to train otherwise; keywords go over it.
@@ -155,7 +159,10 @@ def quantize(
     dense = as_model(model)
     if options.epochs:
         how = QUANTIZE.sorted(settings).get("data", {})
-        data = dataset_for(dense, data, path=path, val=val, task=task, seed=seed, **how)
+        data = dataset_for(
+            dense, data, path=path, val=val, task=task, seed=seed, groups=groups,
+            time=time, **how,
+        )  # fmt: skip
     else:
         data = as_examples(data, model=dense, path=path, seed=seed)
     made = Quantizing(dense, data, options, seed=seed)

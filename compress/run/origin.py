@@ -15,15 +15,17 @@ from compress.core.arrays import opened
 from compress.core.atomic_files import read_json, replacing
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing
+from compress.data.leaks import TOLERATED
+from compress.data.scaled_rows import KnownRows, RowSketch, as_rows
 from compress.plan import DataOptions
 from compress.run.directory import RunFolder
 
 Keys = npt.NDArray[np.uint64]
-TOLERATED = 0.01
-"""Share of a part that a model may have learnt: chance duplicates of other data."""
 KINDS = ("train", "val", "before", "taught")
+SKETCH = ("rows", "centre", "spread", "low", "high")
 """What `examples.npz` holds: the run's parts, what its models had learnt before they came, and
-what the teachers of its compressed models had learnt."""
+what the teachers of its compressed models had learnt; of tables also some of the training rows and
+keys by which rows are recognized under other scales of the columns (older records have none)."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Origin:
         words = ["--data", self.data.get("source", ""), "--seed", plan.get("seed", 0)]
         for name in ("val_fraction", "test_fraction"):
             words += [f"--{name.replace('_', '-')}", data.get(name, getattr(DataOptions, name))]
+        for name in ("group_column", "time_column"):
+            words += [f"--{name.replace('_', '-')}", data[name]] if data.get(name) else []
         return shlex.join(str(word) for word in words)
 
     def _plan(self) -> dict[str, Any]:
@@ -105,6 +109,42 @@ class Origin:
             return self._on_validation
         fresh = stored["val"][~np.isin(stored["val"], stored["train"])]
         return bool(np.isin(fresh, learnt).sum() > TOLERATED * len(stored["val"]))
+
+    def learned_rows(self) -> list[KnownRows]:
+        """Return the rows of tables that the model has learned; none where none is recorded.
+
+        Raises:
+            InputError: The record cannot be read.
+        """
+        kinds = ["train", "before"]
+        kinds += ["taught"] if self._compressed else []
+        return self.rows([*kinds, "val"] if self._on_validation else kinds)
+
+    def rows(self, kinds: Sequence[str] = KINDS) -> list[KnownRows]:
+        """Return the rows of tables that the run has to do with.
+
+        Args:
+            kinds: Of `KINDS`, those that are wanted.
+
+        Raises:
+            InputError: The record cannot be read.
+        """
+        if not self.folder.examples.is_file():
+            return []
+        with opened(self.folder.examples) as archive:
+            # one table after the other: "train/0/rows", "before/0/rows", ...
+            tables = [name.removesuffix("/keys") for name in archive.names if "/keys" in name]
+            wanted = [table for table in tables if table.partition("/")[0] in kinds]
+            stored = archive.read(
+                f"{table}/{name}" for table in wanted for name in (*SKETCH, "keys")
+            )
+        return [
+            KnownRows(
+                RowSketch(**{name: stored[f"{table}/{name}"] for name in SKETCH}),
+                stored[f"{table}/keys"],
+            )
+            for table in wanted
+        ]
 
     def examples(self) -> dict[str, Keys] | None:
         """Returns what `examples.npz` holds, or None where the run kept none.
@@ -153,13 +193,37 @@ def write_examples(
         taught: Files of teachers from elsewhere.
     """
     with replacing(folder.examples) as temporary:
-        np.savez(
-            temporary,
-            train=np.unique(data.keys["train"]),
-            val=np.unique(data.keys["val"]),
-            before=past_of(before),
-            taught=past_of(taught),
-        )
+        record: dict[str, Any] = {
+            "train": np.unique(data.keys["train"]),
+            "val": np.unique(data.keys["val"]),
+            "before": past_of(before),
+            "taught": past_of(taught),
+            **_record_rows(data, before, taught),
+        }
+        np.savez(temporary, **record)
+
+
+def _record_rows(
+    data: Dataset, before: Sequence[Path], taught: Sequence[Path]
+) -> dict[str, npt.NDArray[Any]]:
+    """Return by what rows of tables are recognized in other scales; {}: there are no tables."""
+    kinds: dict[str, list[KnownRows]] = {"train": [], "val": []}
+    train = as_rows(data.train.x)
+    if train is not None:
+        sketch = RowSketch.of(train)
+        for part in kinds:
+            rows = as_rows(data.split(part).x)
+            assert rows is not None, "parts have one shape"
+            kinds[part].append(KnownRows(sketch, sketch.keys(rows)))
+    for kind, paths in (("before", before), ("taught", taught)):
+        origins = [origin for path in paths if (origin := origin_of(path)) is not None]
+        kinds[kind] = [known for origin in origins for known in origin.learned_rows()]
+    return {
+        f"{kind}/{place}/{name}": known.keys if name == "keys" else getattr(known.sketch, name)
+        for kind, tables in kinds.items()
+        for place, known in enumerate(tables)
+        for name in (*SKETCH, "keys")
+    }
 
 
 def past_of(paths: Sequence[Path]) -> Keys:

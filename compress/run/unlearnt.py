@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import numpy as np
 
 from compress.core.errors import InputError
 from compress.data import Dataset
+from compress.data.leaks import Mask, compare_with_learned
+from compress.data.scaled_rows import KnownRows
 from compress.run.directory import RunFolder
-from compress.run.origin import KINDS, TOLERATED, Keys, Origin, origin_of
+from compress.run.origin import KINDS, Origin, origin_of
 
 
 @dataclass(frozen=True)
@@ -56,20 +59,21 @@ def check_unlearnt(path: Path, data: Dataset, what: str) -> Judged:
         same = _same_source(str(origin.data.get("source")), data.name)
         return _validation(what) if on_purpose and same else Judged()
     notes: list[str] = []
+    known, chance = _recognize(origin.learned_rows(), data)
     for part, name in (("test", "test"), ("val", "validation")):
-        count, allowed = overlap(data, part, learnt)
-        if count > allowed and part == "val" and on_purpose:
+        shared = compare_with_learned(data, part, learnt, known.get(part), chance)
+        if shared.is_leak and part == "val" and on_purpose:
             found = _validation(what)
             return Judged(True, (*notes, *found.notes))
-        if count > allowed:
+        if shared.is_leak:
             raise _refusal(
-                origin, what, f"{count:,} of the {len(data.split(part)):,} {name} examples are "
-                "among those that it has learnt",
+                origin, what, f"{shared.count:,} of the {shared.single:,} {name} examples that "
+                "occur once in the data are among those that it has learnt",
             )  # fmt: skip
-        if count:
+        if shared.count:
             notes.append(
-                f"{count:,} of the {len(data.split(part)):,} {name} examples occur among those "
-                f"that {_low(what)} has learnt (chance duplicates)"
+                f"{shared.count:,} of the {shared.single:,} {name} examples that occur once in "
+                f"the data are among those that {_low(what)} has learnt (chance duplicates)"
             )
     return Judged(False, tuple(notes))
 
@@ -95,33 +99,25 @@ def check_choices(folder: RunFolder, data: Dataset, what: str) -> None:
         _check_fingerprint(origin, data, what)
         return
     seen = np.unique(np.concatenate([stored[name] for name in KINDS]))
-    count, allowed = overlap(data, "test", seen)
-    if count > allowed:
+    known, chance = _recognize(origin.rows(), data)
+    shared = compare_with_learned(data, "test", seen, known.get("test"), chance)
+    if shared.is_leak:
         raise _refusal(
-            origin, what, f"{count:,} of the {len(data.test):,} test examples are among those "
-            "that it has trained on or chosen by",
+            origin, what, f"{shared.count:,} of the {shared.single:,} test examples that occur "
+            "once in the data are among those that it has trained on or chosen by",
         )  # fmt: skip
 
 
-def overlap(data: Dataset, part: str, learnt: Keys) -> tuple[int, float]:
-    """Counts the examples of a part that were learnt, and says how many chance explains.
-
-    Examples that the data's own training part holds too are left out: they are duplicates in
-    the data itself.
-
-    Args:
-        data: With parts of its own.
-        part: "val" or "test".
-        learnt: Keys.
-
-    Returns:
-        The count, and the largest count that is tolerated: `TOLERATED` of the part, or as
-        large a share as duplicates are of it.
-    """
-    keys = data.keys[part]
-    fresh = keys[~np.isin(keys, data.keys["train"])]
-    allowed = max(TOLERATED * len(keys), len(keys) - len(fresh))
-    return int(np.isin(fresh, learnt).sum()), float(allowed)
+def _recognize(tables: Sequence[KnownRows], data: Dataset) -> tuple[dict[str, Mask], float]:
+    """Return which examples are known rows in another scale, by part, and what chance finds."""
+    parts = {name: data.split(name).x for name in ("train", "val", "test") if len(data.split(name))}
+    masks: dict[str, Mask] = {}
+    chance = 0.0
+    for known in tables:
+        for name, found in known.recognize(parts).items():
+            masks[name] = masks[name] | found if name in masks else found
+            chance = max(chance, known.sketch.collision_probability())
+    return masks, chance
 
 
 def check_scaling(path: Path, data: Dataset, what: str) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from compress.measure import formats
 from compress.measure.verdict import QualityLimit
 from compress.plan.goal import GoalOptions
 from compress.shrinking.dense import DenseFiles
-from compress.task import in_units, is_share
+from compress.task import in_units
 
 if TYPE_CHECKING:
     from compress.data import Dataset
@@ -30,6 +29,8 @@ FILES = frozenset({"latency", "size", "peak_memory"})
 LATENCY_MARGIN = 0.03
 """A net is aimed so far below a latency in milliseconds: the upper end of its measured interval
 must lie below it too."""
+ONE_SIDED = 1.6448536269514722
+"""The standard normal's 95 % quantile."""
 
 
 def cost_limits(
@@ -129,20 +130,31 @@ class Bar:
 
 
 def _check_learnt(metric: str, own: float, data: Dataset) -> None:
-    """Refuses a model at chance: whatever is cut off it, nothing would be lost.
+    """Refuse a model that is no better than a constant answer: any smaller one would do as well.
+
+    One-sided, at 5 %: half of the models that have learned nothing are above chance by noise.
+
+    Args:
+        metric: The main quality of the data's task.
+        own: The model's, on the validation part.
+        data: Whose validation labels the best constant answer is found on.
 
     Raises:
-        FeasibleError: It is.
+        FeasibleError: It is no better.
     """
-    chance = data.task.chance()
-    # three standard errors of a share: a model that guesses is above chance half of the time
-    spread = 3 * math.sqrt(max(0.0, chance * (1 - chance)) / max(1, len(data.val)))
-    if own <= chance + (spread if is_share(metric) else 0.0):
-        raise FeasibleError(
-            f"The model must be better than guessing to be shrunk. Received: validation {metric} "
-            f"{own:.4f} on {len(data.val):,} examples, where guessing comes to {chance:.4f}. Check "
-            "the data, their scaling and the order of their classes, or train the model first."
-        )
+    labels = data.labels(data.val)
+    chance = data.task.chance(labels)
+    noise = ONE_SIDED * data.task.chance_error(labels, own)
+    if own > chance + noise:
+        return
+    beyond = f", and differences up to {noise:.4f} are noise" if own > chance else ""
+    raise FeasibleError(
+        f"The model must be better than the best constant answer to be shrunk. Received: "
+        f"validation {metric} {own:.4f} on {len(data.val):,} examples, where the best constant "
+        f"answer has {metric} {chance:.4f}{beyond}. Check the data, their scaling and the order "
+        "of their classes, train the model first, or give more validation examples or another "
+        "--metric (metric=)."
+    )
 
 
 def goals_text(goal: GoalOptions, limits: Mapping[str, float], bar: Bar) -> str:

@@ -107,6 +107,8 @@ def shrink(
     *,
     val: Any = None,
     test: Any = None,
+    groups: Any = None,
+    time: Any = None,
     recipe: str | Path | None = None,
     crew: Crew | None = None,
     on_progress: OnProgress = silent,
@@ -124,6 +126,8 @@ def shrink(
         plan: Everything else; keywords go over it.
         val: The validation part beside arrays or a stream; default: split off by seed.
         test: The test part, likewise.
+        groups: What is kept in one part, (n,): persons, recordings; see `as_dataset`.
+        time: What parts are split by, (n,); see `as_dataset`.
         recipe: Name of a recipe ("mobile-int8", "twice-as-fast", "untrained"), or a TOML file
             that `ShrinkResult.save_recipe` wrote: what no keyword says; not beside a plan.
         crew: Who trains nets beside each other: `paretune.Workers(4)`, or of a Ray cluster;
@@ -179,7 +183,7 @@ def shrink(
         given = replace(given, folder=ShrinkFolder(given.folder.path))
         if crew is not None:
             crew.check(plan)
-        found = opened(given, UserData(data, val, test, how), plan, on_progress)
+        found = opened(given, UserData(data, val, test, how, groups, time), plan, on_progress)
         return _shrunk(found, crew, data is not None)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -148,8 +150,7 @@ class Task(ABC):
         """
         other = copy.copy(self)
         names = (quality, *(name for name in self.qualities if name != quality))
-        # of a frozen dataclass; what a guess reaches in it is not known
-        vars(other).update(qualities=names, chance=lambda: 0.0)
+        vars(other).update(qualities=names)  # of a frozen dataclass
         return other
 
     @property
@@ -215,13 +216,67 @@ class Task(ABC):
             if tallies is not None:
                 return self.of_tallies(tallies[index].sum(0))[main]
             few = taken(labels, index), taken(scores, index)
-            return self.quality(*few, threshold=threshold)[main]
+            # a quality may be undefined where one class alone occurs
+            return self.quality(*few, threshold=threshold).get(main, math.nan)
 
         return jackknife_values(count(scores), evaluate)
 
     @abstractmethod
-    def chance(self) -> float:
-        """Returns the main quality of a guess that looks at no input."""
+    def constants(self, labels: Array) -> Iterator[Array]:
+        """Yield constant answers, the best one in each of the qualities among them.
+
+        Args:
+            labels: As the data set holds them, at least one.
+
+        Yields:
+            Scores (n, *output_shape) whose rows are equal: logits, or numbers of a linear output.
+        """
+
+    def chance(self, labels: Array) -> float:
+        """Return the main quality of the best constant answer to these labels.
+
+        Args:
+            labels: As the data set holds them, at least one.
+
+        Example:
+            >>> MultiClass(2).chance(np.array([0] * 9 + [1]))
+            0.9
+        """
+        return self._best_constant(labels)[0]
+
+    def _best_constant(self, labels: Array) -> tuple[float, Array]:
+        """Return the main quality of the best constant answer, and its scores."""
+        main = self.qualities[0]
+        results = []
+        for scores in self.constants(labels):
+            # a quality may be undefined where one class alone occurs
+            value = self.quality(labels, scores).get(main, 0.0)
+            # rounding errors of an exact 0 would be printed with a sign
+            results.append((round(value, 12) + 0.0 if math.isfinite(value) else -math.inf, scores))
+        return max(results, key=lambda result: result[0])
+
+    def chance_error(self, labels: Array, quality: float) -> float:
+        """Return the standard error of a model's main quality minus `chance`.
+
+        Both are of the same examples. For a share of right answers, this is McNemar's error with
+        the largest number of examples that the two answer differently, as only the two shares are
+        known. For other qualities, it is that of two answers which vary like the constant one.
+
+        Args:
+            labels: As the data set holds them, at least one.
+            quality: The model's main quality on these labels.
+
+        Reference:
+            McNemar 1947, "Note on the sampling error of the difference between correlated
+            proportions or percentages".
+        """
+        chance, scores = self._best_constant(labels)
+        if self.qualities[0] not in self.shares:
+            values = self.example_values(labels, scores)
+            return math.sqrt(2.0 / len(values)) * float(values.std())
+        gain = quality - chance
+        discordant = abs(gain) + 2 * max(0.0, min(1 - quality, chance))
+        return math.sqrt(max(0.0, discordant - gain**2) / len(labels))
 
     @abstractmethod
     def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
@@ -250,6 +305,12 @@ class Task(ABC):
 
 _NUMBERS = 2**22
 """Of logits that are compared at a time."""
+
+
+def repeat_row(row: Any, labels: Array, positions: tuple[int, ...] = ()) -> Array:
+    """Return one answer for every example and position, (n, *positions, width), as a view."""
+    values = np.asarray(row, np.float64)
+    return np.broadcast_to(values, (len(labels), *positions, values.shape[-1]))
 
 
 def per_example(values: Any) -> Any:

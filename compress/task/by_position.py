@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.task._base import Array, Floats, Task
+from compress.task._base import Array, Floats, Task, repeat_row
 from compress.task.labels import check_range, indices_by_position
 
 VOID = -1
@@ -22,7 +23,6 @@ class _ByPosition(Task):
     num_classes: int
     label_smoothing: float = 0.0
     positions: tuple[int, ...] = field(default=(), repr=False)
-    most_frequent: float = field(default=0.0, repr=False)  # the repr says which training it is
 
     activation = "softmax"
     classes = True
@@ -30,12 +30,8 @@ class _ByPosition(Task):
 
     @classmethod
     def for_labels(cls, names: int, labels: Array | None) -> Self:
-        """Returns the task of so many classes; labels say where, and how frequent they are."""
-        if labels is None:
-            return cls(names)
-        counts = np.bincount(labels[labels != VOID].ravel(), minlength=names)
-        share = float(counts.max() / max(1, counts.sum()))
-        return cls(names, positions=tuple(labels.shape[1:]), most_frequent=share)
+        """Returns the task of so many classes; labels say of which positions."""
+        return cls(names, positions=() if labels is None else tuple(labels.shape[1:]))
 
     @classmethod
     def read(cls, labels: Array, name: str, shape: tuple[int | None, ...] = ()) -> Array:
@@ -98,6 +94,12 @@ class _ByPosition(Task):
     def chance_loss(self) -> float:
         """Returns log K: the cross-entropy of a uniform guess with any target."""
         return math.log(self.num_classes)
+
+    def constants(self, labels: Array) -> Iterator[Array]:
+        """Yield the most frequent class: no other constant answer is better in any quality."""
+        counts = np.bincount(labels[labels != VOID].ravel(), minlength=self.num_classes)
+        row = np.eye(self.num_classes)[counts.argmax()]
+        yield repeat_row(row, labels, tuple(labels.shape[1:]))
 
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
         """Returns the qualities over all positions of all examples together; see `of_tallies`."""
@@ -173,10 +175,6 @@ class Segmentation(_ByPosition):
     qualities = ("mean_iou", "dice", "accuracy")
     least_agreement = 0.95
 
-    def chance(self) -> float:
-        """Returns the mean IoU of always saying the most frequent class."""
-        return self.most_frequent / self.num_classes
-
 
 class Tagging(_ByPosition):
     """Which of `num_classes` classes each place of a sequence is of; labels (n, length).
@@ -186,7 +184,3 @@ class Tagging(_ByPosition):
 
     name = "tagging"
     qualities = ("accuracy", "f1_macro")
-
-    def chance(self) -> float:
-        """Returns the accuracy of always saying the most frequent class."""
-        return self.most_frequent

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from compress.core.errors import InputError
-from compress.task._base import Array, Floats, Task, per_example
+from compress.task._base import Array, Floats, Task, per_example, repeat_row
 from compress.task.labels import check_rows
 from compress.task.regression import Regression
 
@@ -111,9 +112,29 @@ class Custom(Task):
         """Returns what answers to other examples cost."""
         return self.guess
 
-    def chance(self) -> float:
-        """Returns what answers to other examples reach."""
-        return self.level
+    def constants(self, labels: Array) -> Iterator[Array]:
+        """Yield the labels' mean and median, or their most frequent class, where they fit outputs.
+
+        What else labels mean is known to the loss alone.
+        """
+        if labels.shape[1:] == self.shape:
+            for middle in (np.mean, np.median):
+                row = middle(labels.astype(np.float32), axis=0)
+                yield np.broadcast_to(row, labels.shape).astype(np.float32)
+        elif labels.shape[1:] in ((), (1,)) and len(self.shape) == 1 and labels.dtype.kind in "iu":
+            most = int(np.bincount(np.clip(labels.reshape(-1), 0, None)).argmax())
+            if most < self.shape[0]:
+                yield repeat_row(np.eye(self.shape[0])[most], labels).astype(np.float32)
+
+    def chance(self, labels: Array) -> float:
+        """Return what the best constant answer or answers to other examples reach."""
+        values = [self.quality(labels, scores)[self.qualities[0]]
+                  for scores in self.constants(labels)]  # fmt: skip
+        return max([self.level, *(value for value in values if np.isfinite(value))])
+
+    def chance_error(self, labels: Array, quality: float) -> float:
+        """Return 0: how metrics of the user's own vary is not known."""
+        return 0.0
 
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
         """Returns the metrics and `skill`, the one that selects first."""

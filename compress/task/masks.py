@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.task._base import Array, Floats
+from compress.task._base import Array, Floats, repeat_row
 from compress.task.labels import yes_or_no_by_position
 from compress.task.yes_no import YesNo, sigmoid_loss
 
@@ -59,9 +60,11 @@ class Masks(YesNo):
         """Returns the mean over positions and masks of the binary cross-entropy, (batch,)."""
         return sigmoid_loss(labels, logits, self.label_smoothing)
 
-    def chance(self) -> float:
-        """Returns 0: the IoU of a guess depends on how large masks are."""
-        return 0.0
+    def constants(self, labels: Array) -> Iterator[Array]:
+        """Yield yes everywhere of the masks that occur, and the more frequent answer of each."""
+        shares = labels.reshape(-1, self.num_masks).mean(axis=0)
+        for yes in (shares > 0, shares > 0.5):
+            yield repeat_row(np.where(yes, 1.0, -1.0), labels, tuple(labels.shape[1:-1]))
 
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
         """Returns the qualities over all positions of all examples together; see `of_tallies`."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.task._base import Array, Floats
+from compress.task._base import Array, Floats, repeat_row
 from compress.task.of_classes import OfClasses
+
+_SHUFFLES = 40
+"""Unrelated answers whose spread is looked at: it is known within 11 %."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,30 @@ class MultiClass(OfClasses):
         """Returns log K: the cross-entropy of a uniform guess with any target."""
         return math.log(self.num_classes)
 
-    def chance(self) -> float:
-        """Returns 1 / K."""
-        return 1.0 / self.num_classes
+    def constants(self, labels: Array) -> Iterator[Array]:
+        """Yield the most frequent class: no other constant answer is better in any quality."""
+        most = np.bincount(labels, minlength=self.num_classes).argmax()
+        yield repeat_row(np.eye(self.num_classes)[most], labels)
+
+    def chance_error(self, labels: Array, quality: float) -> float:
+        """Return what `Task.chance_error` says; of means over classes that of unrelated answers.
+
+        A constant answer hardly varies in these, and answers drawn at random have a better F1.
+        """
+        main = self.qualities[0]
+        if main == "accuracy":
+            return super().chance_error(labels, quality)
+        if main == "recall_macro":  # of a uniform guess, which varies most
+            counts = np.bincount(labels)
+            occurring = counts[counts > 0]
+            share = 1 / len(occurring)
+            return float(np.sqrt((share * (1 - share) / occurring).sum()) * share)
+        random, classes = np.random.default_rng(0), np.eye(self.num_classes, dtype=np.float32)
+        drawn = [
+            self.quality(labels, classes[random.permutation(labels)])[main]
+            for _ in range(_SHUFFLES)
+        ]
+        return max(0.0, float(np.mean(drawn)) - self.chance(labels)) + float(np.std(drawn))
 
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
         """Returns accuracy, and the unweighted means over classes of precision, recall and F1.

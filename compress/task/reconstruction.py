@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,11 @@ class Reconstruction(Regression):
     @classmethod
     def check(cls, labels: Array, part: str, name: str, names: int) -> None:
         """Checks nothing: labels are the examples, which are checked."""
+
+    def constants(self, labels: Array) -> Iterator[Array]:
+        """Yield the mean example: its R^2 is 0."""
+        mean = labels.astype(np.float64).mean(axis=0)
+        yield np.broadcast_to(mean, (len(labels), *mean.shape))
 
     @property
     def tally_shape(self) -> tuple[int, ...]:

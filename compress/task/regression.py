@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.task._base import Array, Floats, Task, per_example
+from compress.task._base import Array, Floats, Task, per_example, repeat_row
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,18 @@ class Regression(Task):
         """Returns the mean square of the labels: the cost of guessing 0, as untrained nets do."""
         return self.variance + sum(mean**2 for mean in self.means) / self.num_targets
 
-    def chance(self) -> float:
-        """Returns 0: the R^2 of guessing the mean."""
-        return 0.0
+    def constants(self, labels: Array) -> Iterator[Array]:
+        """Yield the mean of each target: its R^2 is 0, or 1 where the target does not vary."""
+        exact = labels.reshape(-1, labels.shape[-1]).astype(np.float64)
+        yield repeat_row(exact.mean(axis=0), labels, tuple(labels.shape[1:-1]))
+
+    def chance_error(self, labels: Array, quality: float) -> float:
+        """Return 1.645 / n: a line through unrelated answers rarely reaches 1.645 of these.
+
+        Its R^2 is the square of a correlation whose standard error is 1 / sqrt(n); in one case of
+        ten it exceeds 1.645^2 / n.
+        """
+        return 1.645 / len(labels)
 
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
         """Returns R^2 (mean over targets, at most 1), mean absolute and root mean squared error.

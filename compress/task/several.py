@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,11 +82,35 @@ class Several(Task):
         """Returns the weighted sum of what guessing costs."""
         return sum(self.loss_weights[name] * task.chance_loss() for name, task in self.each)
 
-    def chance(self) -> float:
-        """Returns the mean over outputs of what guessing reaches."""
-        chances = ({task.qualities[0]: task.chance(), "skill": 0.0} for _, task in self.each)
-        each = zip(self.each, chances, strict=True)
-        return float(np.mean([task.share(chance) for (_, task), chance in each]))
+    def constants(self, labels: Any) -> Iterator[Any]:
+        """Yield nothing: the best constant answer is found for each output, see `chance`."""
+        yield from ()
+
+    def chance(self, labels: Any) -> float:
+        """Return what the best constant answer of each output reaches together."""
+        chosen = self._chosen()
+        if chosen is not None:
+            return chosen[1].chance(labels[chosen[0]])
+        return float(np.mean([
+            task.share({task.qualities[0]: task.chance(labels[name]), "skill": 0.0})
+            for name, task in self.each
+        ]))  # fmt: skip
+
+    def chance_error(self, labels: Any, quality: float) -> float:
+        """Return the standard error of the chosen output, or of the mean over outputs."""
+        chosen = self._chosen()
+        if chosen is not None:
+            return chosen[1].chance_error(labels[chosen[0]], quality)
+        errors = [task.chance_error(labels[name], quality) for name, task in self.each]
+        return math.sqrt(sum(error**2 for error in errors)) / len(errors)
+
+    def _chosen(self) -> tuple[str, Task] | None:
+        """Return the output whose quality selects, judged by that; None: the mean selects."""
+        for name, task in self.each:
+            metric = self.main.removeprefix(f"{name}.")
+            if metric != self.main and metric in task.qualities:
+                return name, task if metric == task.qualities[0] else task.judged_by(metric)
+        return None
 
     def quality(self, labels: Any, scores: Any, *, threshold: Any = 0.0) -> dict[str, float]:
         """Returns `mean_quality` and the qualities of each output behind its name."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.task._base import Array, Floats, Task, per_example
+from compress.task._base import Array, Floats, Task, per_example, repeat_row
 from compress.task.multiclass import MultiClass
 from compress.task.regression import Regression
 from compress.task.yes_no import MultiLabel, sigmoid_loss
@@ -78,9 +79,17 @@ class Answers(Task):
         """Returns what it is for labels of the plain task."""
         return self.plain.chance_loss()
 
-    def chance(self) -> float:
-        """Returns what it is for labels of the plain task."""
-        return self.plain.chance()
+    def constants(self, labels: Array) -> Iterator[Array]:
+        """Yield the decision, or for linear outputs the mean, that agrees most often."""
+        flat = labels.reshape(-1, self.num_outputs)
+        if self.activation == "softmax":
+            most = np.bincount(flat.argmax(-1), minlength=self.num_outputs).argmax()
+            row = np.eye(self.num_outputs)[most]
+        elif self.activation == "sigmoid":
+            row = np.where((flat > 0.5).mean(axis=0) > 0.5, 1.0, -1.0)
+        else:
+            row = flat.astype(np.float64).mean(axis=0)
+        yield repeat_row(row, labels, tuple(labels.shape[1:-1]))
 
     def example_values(
         self, labels: Array, scores: Floats, *, threshold: float = 0.0

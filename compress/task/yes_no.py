@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.task._base import Array, Floats, Task, per_example
+from compress.task._base import Array, Floats, Task, per_example, repeat_row
 from compress.task.labels import check_rows, yes_or_no
 from compress.task.of_classes import OfClasses
 
@@ -69,9 +70,23 @@ class Binary(OfClasses, YesNo):
         """Returns the binary cross-entropy, (batch,)."""
         return sigmoid_loss(labels, logits, self.label_smoothing)
 
-    def chance(self) -> float:
-        """Returns 1/2."""
-        return 0.5
+    def constants(self, labels: Array) -> Iterator[Array]:
+        """Yield no and yes."""
+        yield repeat_row([-1.0], labels)
+        yield repeat_row([1.0], labels)
+
+    def chance_error(self, labels: Array, quality: float) -> float:
+        """Return what `Task.chance_error` says; of an area that of scores without information.
+
+        Reference:
+            Mann & Whitney 1947, "On a test of whether one of two random variables is
+            stochastically larger than the other": the variance of their U.
+        """
+        if self.qualities[0] != "roc_auc":
+            return super().chance_error(labels, quality)
+        yes = int(np.sum(labels == 1))
+        no = len(labels) - yes
+        return math.sqrt((len(labels) + 1) / (12 * yes * no)) if yes and no else 0.0
 
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
         """Returns accuracy; precision, recall and F1 of class 1; area under the ROC curve.
@@ -154,9 +169,20 @@ class MultiLabel(YesNo):
         """Returns the mean binary cross-entropy of the labels, (batch,)."""
         return sigmoid_loss(labels, logits, self.label_smoothing)
 
-    def chance(self) -> float:
-        """Returns 0: the F1 of a guess depends on how frequent labels are."""
-        return 0.0
+    def constants(self, labels: Array) -> Iterator[Array]:
+        """Yield the best rows of yes and no: by label, pooled, by decision and by example."""
+        counts = labels.sum(axis=0, dtype=np.int64)
+        yield repeat_row(np.where(counts > 0, 1.0, -1.0), labels)
+        # pooled F1 is best with the k most frequent labels, for some k
+        order = np.argsort(-counts, kind="stable")
+        said = len(labels) * np.arange(1, len(counts) + 1)
+        best = int((np.cumsum(counts[order]) / (said + counts.sum())).argmax())
+        pooled = np.full(len(counts), -1.0)
+        pooled[order[: best + 1]] = 1.0
+        yield repeat_row(pooled, labels)
+        yield repeat_row(np.where(2 * counts > len(labels), 1.0, -1.0), labels)
+        rows, times = np.unique(labels, axis=0, return_counts=True)
+        yield repeat_row(np.where(rows[times.argmax()] > 0, 1.0, -1.0), labels)
 
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
         """Returns F1 (mean over labels, and pooled), the share of right yes/no decisions and

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from compress.core.errors import InputError
 from compress.data import DataOptions, Dataset, Unlabelled, load_data
 from compress.data.adapters import answered_by, labelled, unlabelled
+from compress.data.leaks import check_parts
 from compress.model.compiled import CompiledOutput, compiled_outputs
 from compress.model.graphs import as_graph
 from compress.model.heads import answering, head_of
@@ -38,6 +39,10 @@ def as_dataset(
     val_fraction: float | None = None,
     test_fraction: float | None = None,
     metric: str | None = None,
+    group_column: str | None = None,
+    time_column: str | None = None,
+    groups: Any = None,
+    time: Any = None,
     seed: int = 0,
     testing: bool = False,
 ) -> Dataset:
@@ -62,6 +67,11 @@ def as_dataset(
             "unlabelled": what the model answers stands for labels.
         label: Columns of a table, of records or of a Hugging Face data set that are labels.
         normalize: Of data by name or path; see `load_data`.
+        groups: What is kept in one part, (n,): the person, recording or site of each example;
+            where parts are handed over a mapping by part, {"train": ..., "test": ...}.
+        time: What parts are split by, likewise: numbers or dates, of which the latest are tested
+            on and those before them validate.
+        group_column, time_column: The same for data by path: the column's name.
         val_fraction: Share of the training part that is split off, in (0, 1); default 0.15.
         test_fraction: Share of everything that is split off, in (0, 1); default 0.2.
         metric: The quality that judges; default: the task's first.
@@ -94,6 +104,8 @@ def as_dataset(
         "val_fraction": val_fraction,
         "test_fraction": test_fraction,
         "metric": metric,
+        "group_column": group_column,
+        "time_column": time_column,
     }
     return dataset_for(
         None if model is None else as_model(model),
@@ -104,6 +116,8 @@ def as_dataset(
         task=task,
         seed=seed,
         testing=testing,
+        groups=groups,
+        time=time,
         **{name: value for name, value in given.items() if value is not None},
     )
 
@@ -119,13 +133,15 @@ def dataset_for(
     seed: int = 0,
     testing: bool = False,
     compiled: Mapping[str, CompiledOutput] | None = None,
+    groups: Any = None,
+    time: Any = None,
     **options: Any,
 ) -> Dataset:
     """Does what `as_dataset` does, for a model that is loaded.
 
     Args:
         model: What the data are for, or None.
-        data, val, test, task, seed, testing: See `as_dataset`.
+        data, val, test, task, seed, testing, groups, time: See `as_dataset`.
         path: The model's file, where it comes from one.
         compiled: What the model was compiled with; default: what it tells itself.
         **options: Of `DataOptions`, those that were given: `normalize` and fractions.
@@ -134,6 +150,7 @@ def dataset_for(
     if model is not None:
         model, compiled = _seen(model, compiled)
     if isinstance(data, (str, Path)):
+        refuse_marks(groups, time)
         _alone("of data by name or path", val=val, test=test)
         if task is not None:
             options["task"] = task
@@ -145,17 +162,26 @@ def dataset_for(
             "normalize goes with data by name or path: arrays and streams are fed as they are. "
             f"Received: {normalize}. Scale them before, or save them as an .npz file."
         )
+    for name, keyword in (("group_column", "groups"), ("time_column", "time")):
+        if options.pop(name, ""):
+            raise InputError(
+                f"{name} goes with tables and .npz files. Received: {name} of arrays or a stream. "
+                f"Give the values themselves: {keyword}=."
+            )
     if isinstance(data, Dataset):
-        _alone("of a Dataset, which has parts of its own", val=val, test=test, task=task, **options)
+        given = {"val": val, "test": test, "task": task, "groups": groups, "time": time}
+        _alone("of a Dataset, which has parts of its own", **given, **options)
         if testing:
             data.require_test()
-        return judged_by(data, metric)
+        return judged_by(check_parts(data, ("val", "test")), metric)
     if isinstance(data, Unlabelled):
         raise InputError("data must hold labels here. Received: examples alone.")
     parts = {
         "label": DataOptions(label=options.pop("label", ())).label,
         "val": val,
         "test": test,
+        "groups": groups,
+        "time": time,
         "head": None if model is None else head_of(model, compiled),
         "seed": seed,
         "val_fraction": options.get("val_fraction", DataOptions.val_fraction),
@@ -216,6 +242,20 @@ def _loaded(
     if model is None:
         return judged_by(load_data(options, seed=seed), options.metric)
     return load_for_model(path, options, model, seed, compiled or None)
+
+
+def refuse_marks(groups: Any, time: Any) -> None:
+    """Refuse groups and times beside data by name or path.
+
+    Raises:
+        InputError: There are some.
+    """
+    for name, values, option in (("groups", groups, "group"), ("time", time, "time")):
+        if values is not None:
+            raise InputError(
+                f"{name} goes with arrays and streams. Received: {name} of data by name or path. "
+                f"Name the column: {option}_column= (--{option}-column)."
+            )
 
 
 def _alone(what: str, **others: Any) -> None:

@@ -39,6 +39,14 @@ class RunSettings(TypedDict, total=False):
     test_fraction: float
     """share to hold out for the test where the source has no test part. Default: 0.2."""
 
+    group_column: str
+    """the column of a table (or NAME_train of an .npz) whose equal values stay in one part: a
+    person, a recording, a site; it is no input."""
+
+    time_column: str
+    """the column of a table (or NAME_train of an .npz) to split by time: the latest examples are
+    the test part, those before them the validation part; it is no input."""
+
     metric: str
     """the quality that judges; default: the task's first (accuracy, mean_iou, r2, ...); of several
     outputs like box.r2; of a compiled model's metrics -NAME where less is better."""

@@ -25,12 +25,15 @@ class GivenData:
         data: What `compress.as_dataset` takes.
         val, test: Parts beside it.
         options: Of `DataOptions`, those that were given.
+        groups, time: Of the examples, beside them.
     """
 
     data: Any
     val: Any
     test: Any
     options: Mapping[str, Any]
+    groups: Any = None
+    time: Any = None
 
     @property
     def name(self) -> str:
@@ -48,7 +51,8 @@ class GivenData:
             InputError: See `compress.as_dataset`; or it is a data set of a class of one's own,
                 which cannot be handed on to other processes.
         """
-        parts = {"val": self.val, "test": self.test, **self.options}
+        marks = {"groups": self.groups, "time": self.time}
+        parts = {"val": self.val, "test": self.test, **marks, **self.options}
         made = dataset_for(model, self.data, seed=seed, testing=True, **parts)
         if type(made) is not Dataset:
             raise InputError(

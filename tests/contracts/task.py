@@ -98,8 +98,23 @@ class TaskContract:
         for name in task.qualities:
             assert best[name] == 1.0
             assert other[name] < 1.0
-        assert task.chance() < 1.0
+        assert task.chance(labels) < 1.0
         assert set(task.shares) <= set(task.qualities)
+
+    def test_chance_is_the_best_of_all_constant_answers(self) -> None:
+        """No random constant answer beats it, in whatever quality judges."""
+        task, labels, random = self.task(), self.labels(), np.random.default_rng(6)
+        rows = random.normal(size=(50, task.outputs)).astype(np.float32)
+        constants = (np.broadcast_to(row, (COUNT, *task.output_shape)) for row in rows)
+        qualities = [task.quality(labels, scores) for scores in constants]
+        for name in task.qualities:
+            judge = task if name == task.qualities[0] else task.judged_by(name)
+            best = judge.chance(labels)
+            reached = [judge.quality(labels, np.asarray(scores, np.float32))[name]
+                       for scores in judge.constants(labels)]  # fmt: skip
+            assert best == pytest.approx(max(reached, default=best), abs=1e-6), name
+            assert max(found[name] for found in qualities) <= best + 1e-6, name
+            assert judge.chance_error(labels, 1.0) >= 0.0
 
     def test_agreement_is_with_itself(self) -> None:
         task = self.task()

@@ -77,6 +77,8 @@ def prune_weights(
     options: WeightOptions | None = None,
     *,
     val: Any = None,
+    groups: Any = None,
+    time: Any = None,
     task: str | None = None,
     schedule: Any = None,
     repair: bool | int = False,
@@ -96,6 +98,8 @@ def prune_weights(
         options: Pattern, scope, sparsity in [0, 1) and its times; keywords go over it. Default:
             80 % of each kernel, unstructured.
         val: The validation part beside arrays or a stream; default: split off by `seed`.
+        groups: What is kept in one part, (n,): persons, recordings; see `as_dataset`.
+        time: What parts are split by, (n,); see `as_dataset`.
         task: What labels mean, where they do not tell; see `as_dataset`.
         schedule: "polynomial" or "constant"; or tfmot's `ConstantSparsity` or `PolynomialDecay`
             in place of the plan's, whose first step is 1.
@@ -139,19 +143,20 @@ def prune_weights(
         options, schedule = replace(options, schedule=schedule), None
     path = Path(model) if isinstance(model, (str, Path)) else None
     dense = as_model(model)
+    parts = {"val": val, "groups": groups, "time": time}
     if repair or options.saliency != "magnitude":
-        _without_training(settings, finetune, val, options)
+        _without_training(settings, finetune, parts, options)
         if data is None:
             raise InputError("repair and saliency must have data to look at. Give data=.")
         examples = as_examples(data, model=dense, path=path, seed=seed)
         return PruneWeightsResult(*pruned_at_once(dense, examples, options, repair, seed), None)
     if data is not None:
         how = PRUNE_WEIGHTS.sorted(settings).get("data", {})
-        data = dataset_for(dense, data, path=path, val=val, task=task, seed=seed, **how)
+        data = dataset_for(dense, data, path=path, task=task, seed=seed, **parts, **how)
     student = copy_model(dense)
     pruner = WeightPruner(options, schedule=schedule)
     if data is None:
-        _without_data(settings, options, finetune, val)
+        _without_data(settings, options, finetune, parts)
         return PruneWeightsResult(student, pruner.once(student), None)
     from compress.core.device import as_device
     from compress.prune.recalibrate import recalibrate
@@ -247,7 +252,10 @@ def _check_left(targets: Sequence[Target], options: WeightOptions) -> None:
 
 
 def _without_training(
-    settings: Mapping[str, Any], finetune: TrainSettings | None, val: Any, options: WeightOptions
+    settings: Mapping[str, Any],
+    finetune: TrainSettings | None,
+    parts: Mapping[str, Any],
+    options: WeightOptions,
 ) -> None:
     """Refuses options of a training where weights are pruned at once.
 
@@ -256,7 +264,7 @@ def _without_training(
     """
     names = [*PRUNE_WEIGHTS.sorted(settings).get("finetune", {})]
     names += ["finetune"] if finetune is not None else []
-    names += ["val"] if val is not None else []
+    names += [name for name, given in parts.items() if given is not None]
     names += ["prune_recalibrate"] if options.recalibrate else []
     if names:
         raise InputError(
@@ -266,7 +274,10 @@ def _without_training(
 
 
 def _without_data(
-    settings: Mapping[str, Any], options: WeightOptions, finetune: TrainSettings | None, val: Any
+    settings: Mapping[str, Any],
+    options: WeightOptions,
+    finetune: TrainSettings | None,
+    parts: Mapping[str, Any],
 ) -> None:
     """Refuses what pruning at once has no use for.
 
@@ -278,7 +289,7 @@ def _without_data(
     found = PRUNE_WEIGHTS.sorted(settings)
     names = [*found.get("finetune", {}), *found.get("data", {})]
     names += ["finetune"] if finetune is not None else []
-    names += ["val"] if val is not None else []
+    names += [name for name, given in parts.items() if given is not None]
     if names:
         raise InputError(
             f"{names[0]} must come with data to train on. Received: no data, which prunes at once. "

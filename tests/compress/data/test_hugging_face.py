@@ -113,9 +113,9 @@ def picture(row: int, mode: str = "L", height: int = 6) -> Any:
     return Pillow.fromarray(values)
 
 
-def pictures(count: int = ROWS, **features: Any) -> Dataset:
+def pictures(count: int = ROWS, first: int = 0, **features: Any) -> Dataset:
     columns = {
-        "image": [picture(row) for row in range(count)],
+        "image": [picture(row) for row in range(first, first + count)],
         "path": [f"{row}.png" for row in range(count)],
         "kind": (np.arange(count) % 2).tolist(),
     }
@@ -166,7 +166,9 @@ def test_images_are_in_colour_where_one_is() -> None:
 
 
 def test_parts_of_a_dictionary() -> None:
-    parts = DatasetDict(train=pictures(), validation=pictures(10), test=pictures(6), other=3)
+    parts = DatasetDict(
+        train=pictures(), validation=pictures(10, 60), test=pictures(6, 70), other=3
+    )
     data = labelled(parts)
     assert [len(data.split(part)) for part in ("train", "val", "test")] == [60, 10, 6]
     np.testing.assert_array_equal(data.test.y, [0, 1, 0, 1, 0, 1])
@@ -174,7 +176,9 @@ def test_parts_of_a_dictionary() -> None:
     arrays = np.zeros((8, 6, 5, 1)), np.arange(8) % 2
     data = labelled(DatasetDict(train=pictures()), val=arrays, label=("kind",))
     assert [len(data.split(part)) for part in ("train", "val", "test")] == [60, 8, 0]
-    given = as_dataset(DatasetDict(train=pictures(), test=pictures(6)), testing=True, label="kind")
+    given = as_dataset(
+        DatasetDict(train=pictures(), test=pictures(6, 70)), testing=True, label="kind"
+    )
     assert [len(given.split(part)) for part in ("train", "val", "test")] == [51, 9, 6]
     assert len(unlabelled(parts).train) == 60
 
@@ -305,7 +309,7 @@ def test_a_module_of_the_users_own_of_this_name(monkeypatch: pytest.MonkeyPatch)
 
 def test_what_a_function_returns(monkeypatch: pytest.MonkeyPatch) -> None:
     module: Any = ModuleType("made_here")
-    module.make = lambda: DatasetDict(train=pictures(), test=pictures(6))
+    module.make = lambda: DatasetDict(train=pictures(), test=pictures(6, 70))
     module.two = lambda: numbers(a=REAL, b=COUNT, c=COUNT)
     monkeypatch.setitem(sys.modules, "made_here", module)
     data = load_data("made_here:make")

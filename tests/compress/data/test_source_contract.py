@@ -29,9 +29,9 @@ class TestIdx(SourceContract):
 
     @pytest.fixture
     def source(self, tmp_path: Path) -> str:
-        for name, count in (("train", 60), ("t10k", 20)):
-            write_idx(tmp_path / f"{name}-images-idx3-ubyte.gz", pixels(count))
-            write_idx(tmp_path / f"{name}-labels-idx1-ubyte", np.arange(count) % 3)
+        for name, rows in (("train", slice(60)), ("t10k", slice(60, 80))):
+            write_idx(tmp_path / f"{name}-images-idx3-ubyte.gz", pixels(80)[rows])
+            write_idx(tmp_path / f"{name}-labels-idx1-ubyte", np.arange(80)[rows] % 3)
         return str(tmp_path)
 
 
@@ -87,6 +87,7 @@ class TestTFRecords(SourceContract):
 
     @pytest.fixture
     def source(self, tmp_path: Path) -> str:
-        for part in ("train", "test"):
-            write(tmp_path / f"{part}.tfrecord", pictures())
+        records = pictures(120)
+        for part, own in (("train", records[:60]), ("test", records[60:])):
+            write(tmp_path / f"{part}.tfrecord", own)
         return str(tmp_path)

@@ -136,8 +136,8 @@ def test_npz_with_all_parts(tmp_path: Path) -> None:
     x = np.arange(240, dtype=np.float64).reshape(60, 4)
     y = np.arange(60) % 2
     path = save_npz(
-        tmp_path / "d.npz", x_train=x, y_train=y, x_val=x[:10], y_val=y[:10], x_test=x[:6],
-        y_test=y[:6], class_names=np.array(["cat", "dog"]),
+        tmp_path / "d.npz", x_train=x, y_train=y, x_val=x[:10] ** 2 + 0.5, y_val=y[:10],
+        x_test=x[:6] ** 3 + 0.1, y_test=y[:6], class_names=np.array(["cat", "dog"]),
     )  # fmt: skip
     data = load_data(path)
     assert (len(data.train), len(data.val), len(data.test)) == (60, 10, 6)
@@ -250,9 +250,9 @@ def test_image_folder(tmp_path: Path) -> None:
 
 
 def test_image_folder_with_parts_in_colour(tmp_path: Path) -> None:
-    for part, count in (("train", 8), ("test", 3)):
-        save_images(tmp_path / part / "a", count, 10, "RGB")
-        save_images(tmp_path / part / "b", count, 99, "RGB")
+    for part, count, value in (("train", 8, 10), ("test", 3, 40)):
+        save_images(tmp_path / part / "a", count, value, "RGB")
+        save_images(tmp_path / part / "b", count, value + 89, "RGB")
     data = load_data(str(tmp_path))
     assert data.input_shape == (6, 4, 3)
     assert len(data.test) == 6

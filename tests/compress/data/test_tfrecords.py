@@ -67,8 +67,11 @@ def encoded(image: np.ndarray, kind: str = "PNG", **how: Any) -> bytes:
     return stream.getvalue()
 
 
-def pictures(count: int = ROWS, **how: Any) -> list[dict[str, Any]]:
-    return [{"image": encoded(pixels(row, **how)), "label": row % 2} for row in range(count)]
+def pictures(count: int = ROWS, first: int = 0, **how: Any) -> list[dict[str, Any]]:
+    return [
+        {"image": encoded(pixels(row, **how)), "label": row % 2}
+        for row in range(first, first + count)
+    ]
 
 
 @pytest.mark.parametrize("name", ["a.tfrecord", "a.tfrecords.gz", "a.tfrecord-00000-of-00001"])
@@ -125,8 +128,9 @@ def test_images(tmp_path: Path) -> None:
 
 def test_images_are_in_colour_where_one_is(tmp_path: Path) -> None:
     """In whatever part; transparency is left out; what describes an image is no input."""
-    records = {part: pictures(20) for part in ("train", "validation", "test")}
-    records["test"][7]["image"] = encoded(pixels(7, channels=4))
+    firsts = {"train": 0, "validation": 20, "test": 40}
+    records = {part: pictures(20, first) for part, first in firsts.items()}
+    records["test"][7]["image"] = encoded(pixels(47, channels=4))
     records["train"][9]["image"] = encoded(pixels(9, channels=3), "JPEG", quality=95)
     for part, listed in records.items():
         described = [{**item, "image/format": "PNG", "image/height": 6} for item in listed]
@@ -135,8 +139,8 @@ def test_images_are_in_colour_where_one_is(tmp_path: Path) -> None:
     assert [len(data.split(part)) for part in ("train", "val", "test")] == [20, 20, 20]
     assert data.input_shape == (6, 4, 3)
     np.testing.assert_array_equal(data.train.x[3], np.repeat(pixels(3), 3, axis=-1))
-    np.testing.assert_array_equal(data.val.x[7], np.repeat(pixels(7), 3, axis=-1))
-    np.testing.assert_array_equal(data.test.x[7], pixels(7, channels=4)[..., :3])
+    np.testing.assert_array_equal(data.val.x[7], np.repeat(pixels(27), 3, axis=-1))
+    np.testing.assert_array_equal(data.test.x[7], pixels(47, channels=4)[..., :3])
     jpeg = tf.io.decode_jpeg(records["train"][9]["image"]).numpy()
     np.testing.assert_array_equal(data.train.x[9], jpeg)
     assert data.notes[0] == f"left out of '{tmp_path}': image/format, image/height"
@@ -173,8 +177,12 @@ def test_images_are_resized_where_it_is_asked(tmp_path: Path) -> None:
 def test_parts_are_told_by_the_files_names(
     names: tuple[str, ...], parts: dict[str, int] | None, tmp_path: Path
 ) -> None:
-    for name in names:
-        write(tmp_path / f"{name}.tfrecord", rows())
+    for number, name in enumerate(names):
+        records = [
+            {**row, "x": np.random.default_rng([number, place]).normal(size=5).astype(np.float32)}
+            for place, row in enumerate(rows())
+        ]
+        write(tmp_path / f"{name}.tfrecord", records)
     (tmp_path / "README.md").write_text("no record")
     data = load_data(str(tmp_path))
     counts = {part: len(data.split(part)) for part in ("train", "val", "test")}

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from compress.core.errors import InputError
-from compress.data import Dataset, Preprocessing, load_data
+from compress.data import Dataset, Preprocessing, Split, load_data
 from compress.plan.fields import from_flat, to_nested
 from compress.run.data_record import write_data_record
 from compress.run.origin import origin_of, past_of, write_examples
-from compress.run.unlearnt import Judged, check_choices, check_scaling, check_unlearnt, overlap
+from compress.run.unlearnt import Judged, check_choices, check_scaling, check_unlearnt
 from search.folder.directory import SearchFolder
 from search.plan import SearchPlan
 
@@ -160,22 +160,107 @@ def test_duplicates_are_chance_and_said(digits: Dataset, blobs: Dataset, tmp_pat
     folder = run_of(tmp_path / "run", blobs)
     x = blobs.test.x.copy()
     x[:1] = blobs.train.x[:1]
-    few = np.repeat(x, 2, axis=0)
-    test = replace(blobs.test, x=few, y=np.repeat(blobs.test.y, 2))
-    # one example of the other run, twice among 120: above 1 %
-    other = replace(blobs, train=blobs.train.take(np.arange(1, 240)), test=test)
-    assert overlap(other, "test", np.unique(blobs.keys["train"])) == (2, pytest.approx(1.2))
-    with pytest.raises(InputError, match="2 of the 120 test examples"):
+    # one example of the other run among 60: above 1 %
+    other = replace(blobs, train=blobs.train.take(np.arange(1, 240)), test=replace(blobs.test, x=x))
+    with pytest.raises(InputError, match="1 of the 60 test examples that occur once in the data"):
         check_unlearnt(folder.model_file("0003"), other, "Model 'm'")
-    # where as many are double in the data itself, that is what these data are like
-    doubles = few.copy()
-    doubles[10:12] = blobs.train.x[1]
-    like = replace(other, test=replace(test, x=doubles))
-    judged = check_unlearnt(folder.model_file("0003"), like, "Model 'm'")
+    # among 240 it is below
+    more = np.random.default_rng(5).normal(size=(180, 4)).astype(np.float32)
+    test = replace(other.test, x=np.concatenate([x, more]), y=np.arange(240) % 3)
+    judged = check_unlearnt(folder.model_file("0003"), replace(other, test=test), "Model 'm'")
     assert judged.notes == (
-        "2 of the 120 test examples occur among those that model 'm' has learnt (chance "
-        "duplicates)",
+        "1 of the 240 test examples that occur once in the data are among those that model 'm' "
+        "has learnt (chance duplicates)",
     )
+    # what is twice in the data does not count
+    twice = replace(other.test, x=np.concatenate([x, x]), y=np.arange(120) % 3)
+    assert (
+        check_unlearnt(folder.model_file("0003"), replace(other, test=twice), "Model 'm'")
+        == Judged()
+    )
+
+
+def table(rows: Any, y: Any, parts: tuple[Any, Any, Any]) -> Dataset:
+    """A data set of rows of a table, by their places."""
+    train, val, test = (Split(rows[part].astype(np.float32), y[part]) for part in parts)
+    return Dataset("table", train, val, test, ("a", "b"), Preprocessing())
+
+
+def test_natural_duplicates_do_not_hide_a_leak(tmp_path: Path) -> None:
+    """30 % of the rows are copies, and the model was trained on 290 of the 700 test rows."""
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(2000, 8))
+    copies = random.choice(2000, 600, replace=False)
+    rows[copies] = rows[random.integers(2000, size=600)]
+    y, places = np.arange(2000) % 2, random.permutation(2000)
+    test, rest = places[:700], places[700:]
+    folder = run_of(
+        tmp_path / "run", table(rows, y, (np.r_[rest[:800], test[:290]], rest[800:900], rest[900:]))
+    )
+    fresh = table(rows, y, (rest[:1000], rest[1000:], test))
+    once = dict(zip(*np.unique(rows[:, 0], return_counts=True), strict=True))
+    single = sum(once[value] == 1 for value in rows[test, 0])
+    learned = sum(once[value] == 1 for value in rows[test[:290], 0])
+    message = f"{learned} of the {single} test examples that occur once in the data are among"
+    with pytest.raises(InputError, match=message):
+        check_unlearnt(folder.model_file("0003"), fresh, "Model 'm'")
+    with pytest.raises(InputError, match=message):
+        check_choices(folder, fresh, "Warm start 'r'")
+    # the run's own parts are no leak, however many copies there are
+    own = run_of(tmp_path / "own", fresh)
+    assert check_unlearnt(own.model_file("0003"), fresh, "Model 'm'") == Judged()
+
+
+def test_rows_of_few_values_are_equal_by_chance(tmp_path: Path) -> None:
+    """Eight columns of yes and no: another sample holds the same rows, and is another one."""
+    random = np.random.default_rng(0)
+    rows = (random.random((4000, 8)) < 0.2).astype(float)
+    y = np.arange(4000) % 2
+    parts = np.split(np.arange(2000), [1200, 1500])
+    folder = run_of(tmp_path / "run", table(rows, y, tuple(part + 2000 for part in parts)))
+    judged = check_unlearnt(folder.model_file("0003"), table(rows, y, tuple(parts)), "Model 'm'")
+    assert not judged.validation
+
+
+@pytest.mark.parametrize("scaled", ["standardized", "min-max", "no overlap"])
+@pytest.mark.parametrize("shape", [(20,), (12, 3)])
+def test_tables_and_sequences_are_recognized_in_another_scale(
+    scaled: str, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    """A run learned raw rows; others, each column in another scale, must not be tested on."""
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(3000, *shape)) * random.uniform(1, 50, shape[-1]) + 100
+    parts = np.split(np.arange(1000), [600, 700])
+    folder = run_of(tmp_path / "run", table(rows, np.arange(3000) % 2, tuple(parts)))
+    places = np.r_[
+        np.arange(2000, 2600), np.arange(1000, 1100), np.arange(290), np.arange(1200, 1610)
+    ]
+    if scaled == "no overlap":
+        places = np.arange(1100, 2500)
+    pool = rows[places]
+    axes = tuple(range(pool.ndim - 1))
+    if scaled == "min-max":
+        pool = (pool - pool.min(axes)) / (pool.max(axes) - pool.min(axes))
+    else:
+        pool = (pool - pool[:600].mean(axes)) / pool[:600].std(axes)
+    other = table(pool, np.arange(1400) % 2, tuple(np.split(np.arange(1400), [600, 700])))
+    model = folder.model_file("0003")
+    if scaled == "no overlap":
+        assert check_unlearnt(model, other, "Model 'm'") == Judged()
+        return
+    with pytest.raises(InputError, match=r"(29\d|28\d) of the 700 test examples that occur once"):
+        check_unlearnt(model, other, "Model 'm'")
+    # a model that was made of this one on other data has learned them too
+    stranger = table(random.normal(size=(1000, *shape)), np.arange(1000) % 2, tuple(parts))
+    second = run_of(tmp_path / "second", stranger)
+    write_examples(second, stranger, [model])
+    with pytest.raises(InputError, match=r"(29\d|28\d) of the 700 test examples that occur once"):
+        check_unlearnt(second.model_file("0003"), other, "Model 'm'")
+    # a record of before does not tell: it is read as it was
+    with np.load(folder.examples) as stored:
+        old = {name: stored[name] for name in ("train", "val", "before", "taught")}
+    np.savez(folder.examples, **old)
+    assert check_unlearnt(model, other, "Model 'm'") == Judged()
 
 
 def test_choices_are_tested_on_what_did_not_make_them(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from compress.core.errors import FeasibleError, InputError
-from compress.data import Dataset
+from compress.data import Dataset, Preprocessing, Split
 from compress.measure.latency_record import Latency
 from compress.measure.verdict import MET, MISSED, WITHIN_NOISE
 from compress.plan.goal import GoalOptions
@@ -78,12 +78,40 @@ def test_a_quality_above_the_models_own_is_refused(blobs: Dataset) -> None:
 
 
 def test_a_model_at_chance_is_refused(blobs: Dataset) -> None:
-    # three classes, 60 examples: 1/3 + 3 * sqrt(1/3 * 2/3 / 60) = 0.516
-    guessing = replace(DENSE, val={"float32": {"accuracy": 0.51}})
-    with pytest.raises(FeasibleError, match="better than guessing"):
+    # three classes, 60 examples, 1/3 right by chance. Of 0.52 the gain is 0.187, and as many as
+    # 0.187 + 2/3 of the examples may be decided otherwise: 1.645 sqrt((0.853 - 0.187^2) / 60)
+    # = 0.192. Of 0.53: 0.197 > 1.645 sqrt((0.863 - 0.197^2) / 60) = 0.193
+    guessing = replace(DENSE, val={"float32": {"accuracy": 0.52}})
+    with pytest.raises(FeasibleError, match="better than the best constant answer"):
         Bar.of(GoalOptions(), guessing, blobs)
-    better = replace(DENSE, val={"float32": {"accuracy": 0.52}})
-    assert Bar.of(GoalOptions(), better, blobs).dense == 0.52
+    better = replace(DENSE, val={"float32": {"accuracy": 0.53}})
+    assert Bar.of(GoalOptions(), better, blobs).dense == 0.53
+
+
+@pytest.mark.parametrize(
+    ("metric", "constant", "learnt"),
+    [("accuracy", 0.9, 0.95), ("f1_macro", 0.9 / 1.9, 0.7), ("recall_macro", 0.5, 0.7)],
+)
+def test_a_constant_answer_has_learned_nothing(metric: str, constant: float, learnt: float) -> None:
+    """90 % are of one class: always to say that class is 90 % right, and no goal is met by it."""
+
+    def part(count: int) -> Split:
+        y = (np.arange(count) % 10 == 0).astype(np.int64)
+        return Split(np.random.default_rng(count).normal(size=(count, 4)).astype(np.float32), y)
+
+    parts = part(700), part(300), part(200)
+    data = Dataset("d", *parts, ("a", "b"), Preprocessing(), metric=metric)
+    goal = GoalOptions(max_drop=1.0)
+    for value in (constant, constant + 0.005):
+        dense = replace(DENSE, val={"float32": {metric: value}})
+        with pytest.raises(
+            FeasibleError,
+            match=rf"{metric} {value:.4f} on 300 .* constant answer has {metric} {constant:.4f}"
+            ".* train the model first",
+        ):
+            Bar.of(goal, dense, data)
+    good = replace(DENSE, val={"float32": {metric: learnt}})
+    assert Bar.of(goal, good, data).dense == learnt
 
 
 def test_goals_in_words() -> None:

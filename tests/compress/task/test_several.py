@@ -75,6 +75,14 @@ def test_qualities_stand_behind_the_outputs_names() -> None:
     assert found[MEAN] == pytest.approx(np.mean(main))
     assert task.agreement(scores, scores) == pytest.approx(1.0)
     assert meaning("box.r2")[0] == "R2 (box)"
+    # chance is that of each output: the mean over them, or that of the output which judges
+    chances = {name: part.chance(y) for name, (part, y, _) in parts().items()}
+    assert chances["box"] == 0.0
+    assert task.chance(labels) == pytest.approx(np.mean(list(chances.values())))
+    dice = parts()["mask"][0].judged_by("dice")
+    judge = Several(task.each, main="mask.dice")
+    assert judge.chance(labels) == dice.chance(labels["mask"]) > 0.3
+    assert judge.chance_error(labels, 1.0) == dice.chance_error(labels["mask"], 1.0)
 
 
 def test_tallies_add_up_to_the_qualities() -> None:

@@ -288,3 +288,52 @@ def test_check_head_names_what_is_wrong(
         "labels", rows, rows, rows, tuple("abcdefghij"), Preprocessing(), (), "multilabel"
     )
     check_head(model, labels)
+
+
+def test_chance_by_hand() -> None:
+    """The best constant answer on the labels, in the quality that judges."""
+    labels = np.array([0] * 9 + [1])
+    assert MultiClass(2).chance(labels) == 0.9
+    # F1 of class 0 is 2 * 9 / (9 + 10), that of class 1 is 0
+    assert MultiClass(2).judged_by("f1_macro").chance(labels) == pytest.approx(18 / 19 / 2)
+    assert MultiClass(3).judged_by("recall_macro").chance(labels) == 0.5
+    assert Binary().chance(labels) == 0.9
+    # yes to all: precision 0.1, recall 1
+    assert Binary().judged_by("f1").chance(labels) == pytest.approx(2 * 0.1 / 1.1)
+    assert Binary().judged_by("roc_auc").chance(labels) == 0.5
+    rows = np.array([[1, 0, 0], [1, 0, 0], [1, 1, 0], [0, 0, 0]])
+    task = MultiLabel(3)
+    # yes to the first two: 2 * 3/7, 2 * 1/5
+    assert task.chance(rows) == pytest.approx((6 / 7 + 2 / 5) / 2)
+    assert task.judged_by("f1_micro").chance(rows) == pytest.approx(2 * 3 / (4 + 4))
+    assert task.judged_by("accuracy").chance(rows) == pytest.approx(10 / 12)
+    assert task.judged_by("exact_match").chance(rows) == 0.5
+    numbers = np.random.default_rng(0).normal(3, 2, (50, 2)).astype(np.float32)
+    assert Regression.of(numbers).chance(numbers) == 0.0
+    assert Regression(1).chance(np.full((5, 1), 0.3, np.float32)) == 1.0
+
+
+def test_errors_of_chance_against_repeated_draws() -> None:
+    """Models without information: few are above chance by 1.645 errors, on labels of 90 to 10."""
+    random = np.random.default_rng(0)
+    beyond = {"accuracy": 0, "f1_macro": 0, "recall_macro": 0, "roc_auc": 0, "r2": 0}
+    draws = 80
+    for _ in range(draws):
+        labels = (random.random(300) < 0.1).astype(np.int64)
+        guess = random.normal(size=(300, 2)).astype(np.float32)
+        guess[:, 0] += random.uniform(0, 3)  # from one half of each class to one class alone
+        value = MultiClass(2).quality(labels, guess)
+        value |= {"roc_auc": Binary().quality(labels, guess[:, :1])["roc_auc"]}
+        numbers = random.normal(size=(300, 1)).astype(np.float32)
+        line = np.polyfit(guess[:, 0], numbers[:, 0], 1)  # as well as unrelated answers can do
+        value |= {"r2": Regression(1).quality(numbers, np.polyval(line, guess[:, :1]))["r2"]}
+        for name in beyond:
+            task: Any = Binary() if name == "roc_auc" else MultiClass(2)
+            task = Regression(1) if name == "r2" else task.judged_by(name)
+            truth = numbers if name == "r2" else labels
+            bar = task.chance(truth) + 1.645 * task.chance_error(truth, value[name])
+            beyond[name] += value[name] > bar
+    # 5 % (of a fitted R2, which has two sides, 10 %) and three standard errors of that
+    for name, count in beyond.items():
+        expected = 0.1 if name == "r2" else 0.05
+        assert count / draws < expected + 3 * (expected * (1 - expected) / draws) ** 0.5, name

@@ -86,7 +86,7 @@ def test_loss_and_metrics_are_the_users(own: Any) -> None:
     assert given["loss"] == pytest.approx(expected.mean(), rel=1e-5)
     assert given["close"] == pytest.approx(found["compiled:close"], rel=1e-5)
     # a guess: the answers to other examples
-    assert 0.0 <= task.chance() < found["compiled:close"]
+    assert 0.0 <= task.chance(data.val.y) < found["compiled:close"]
     assert task.guess > 3 * expected.mean()
 
 

@@ -33,6 +33,13 @@ CASES: dict[str, tuple[list[str], list[str], str]] = {
         ["compress", "m.keras", "--data", "t.csv"], ["pandas"], INSTALL.format("tables"),
     ),
     "compress: label": ([*COMPRESS, "--label", "a"], [], "label goes with tables and TFRecords"),
+    "compress: groups": (
+        [*COMPRESS, "--group-column", "person"], [], "group_column goes with tables and .npz files",
+    ),
+    "shrink: both columns": (
+        [*SHRINK, "--group-column", "a", "--time-column", "b"], [], "left out beside time_column",
+    ),
+    "run: time": (["run", "--time-column", "day"], [], "time_column goes with tables and .npz"),
     "compress: teacher": ([*COMPRESS, "--teacher", "no.keras"], [], NO_MODEL),
     "compress: value": ([*COMPRESS, "--sparsity", "2"], [], "sparsity must be in [0, 1)"),
     "compress: plan": ([*COMPRESS, "--plan", "no.toml"], [], NO_PLAN),
