@@ -117,12 +117,12 @@ def draw_verdicts(versions: Mapping[str, Bits], limit: float, draws: int, seed: 
         state = _judge(chosen, original, test, asked)
         truth = original[fresh].mean() - chosen[fresh].mean()
         counts["met"] += state == MET
-        counts["false"] += state == MET and truth > limit
+        counts["false"] += int(state == MET and truth > limit)
         # the rule of before: the cheapest whose validation metric is inside is called met
         inside = [file for file in files if file.quality >= files[0].quality - limit - 1e-9]
         old = versions[inside[-1].id]
         counts["old met"] += 1
-        counts["old false"] += original[fresh].mean() - old[fresh].mean() > limit
+        counts["old false"] += int(original[fresh].mean() - old[fresh].mean() > limit)
     return counts
 
 
@@ -145,7 +145,7 @@ def draw_single(original: Bits, small: Bits, limit: float, draws: int, seed: int
         state = _judge(small, original, test, asked)
         truth = original[fresh].mean() - small[fresh].mean()
         counts["met"] += state == MET
-        counts["false"] += state == MET and truth > limit
+        counts["false"] += int(state == MET and truth > limit)
         counts["missed"] += state == MISSED
     return counts
 
@@ -190,7 +190,7 @@ def draw_ties(versions: Mapping[str, Bits], draws: int, seed: int) -> dict[str, 
             for offset, new in ((0, chance[index]), (2, worse[index])):
                 counts[offset] += rule(random, new, chance[index])
                 counts[offset + 1] += before(random, new, chance[index])
-        rates = counts / repeats
+        rates = [float(value) for value in counts / repeats]
         found[place] = {
             "false": rates[0], "false before": rates[1], "power": rates[2],
             "power before": rates[3], "draws": repeats,

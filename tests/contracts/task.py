@@ -116,6 +116,16 @@ class TaskContract:
             assert max(found[name] for found in qualities) <= best + 1e-6, name
             assert judge.chance_error(labels, 1.0) >= 0.0
 
+    def test_values_by_example_have_the_quality_as_their_mean(self) -> None:
+        task, labels, scores = self.task(), self.labels(), self.logits(5)
+        for name in task.qualities:
+            judge = task if name == task.qualities[0] else task.judged_by(name)
+            values = judge.example_values(labels, scores)
+            assert values.shape == (COUNT,)
+            assert values.mean() == pytest.approx(judge.quality(labels, scores)[name])
+            if name in task.shares:
+                assert set(values) <= {0.0, 1.0}
+
     def test_agreement_is_with_itself(self) -> None:
         task = self.task()
         assert task.agreement(self.logits(3), self.logits(3)) == 1.0
