@@ -90,6 +90,14 @@ class Answers(Task):
             row = flat.astype(np.float64).mean(axis=0)
         yield repeat_row(row, labels, tuple(labels.shape[1:-1]))
 
+    def chance_error(self, labels: Array, quality: float) -> float:
+        """Return 0: answers are compared with those of the model itself, which is no sample.
+
+        Whether a model has learned is not known without labels, but one that always answers the
+        same has not.
+        """
+        return 0.0
+
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
         """Returns the agreement with the answers, at least 0; see `agreement`."""
         scores = scores.reshape(labels.shape)
