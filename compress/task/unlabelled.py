@@ -105,6 +105,14 @@ class Answers(Task):
         shares: npt.NDArray[np.float64] = same.reshape(len(same), -1).mean(1)
         return shares
 
+    def chance_error(self, labels: Array, quality: float) -> float:
+        """Return 0: answers are compared with those of the model itself, which is no sample.
+
+        Whether a model has learned is not known without labels, but one that always answers the
+        same has not.
+        """
+        return 0.0
+
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
         """Returns the agreement with the answers, at least 0; see `agreement`."""
         scores = scores.reshape(labels.shape)

@@ -114,6 +114,19 @@ def test_a_constant_answer_has_learned_nothing(metric: str, constant: float, lea
     assert Bar.of(goal, good, data).dense == learnt
 
 
+def test_without_labels_only_constant_answers_are_refused() -> None:
+    """A model agrees with its own answers: with ten of twelve alike there is something to keep."""
+    answers = np.eye(3, dtype=np.float32)[[0] * 10 + [1, 2]]
+    x = np.random.default_rng(0).normal(size=(36, 4)).astype(np.float32)
+    parts = [Split(piece, answers) for piece in np.split(x, 3)]
+    data = Dataset("d", *parts, ("a", "b", "c"), Preprocessing(), kind="unlabelled")
+    dense = replace(DENSE, val={"float32": {"agreement": 1.0}})
+    assert Bar.of(GoalOptions(), dense, data).dense == 1.0
+    same = replace(data, val=replace(parts[1], y=np.eye(3, dtype=np.float32)[[0] * 12]))
+    with pytest.raises(FeasibleError, match="best constant answer has agreement 1.0000"):
+        Bar.of(GoalOptions(), dense, same)
+
+
 def test_goals_in_words() -> None:
     goal = GoalOptions(latency=0.5, max_drop=1)
     text = goals_text(goal, {"latency": 1.0}, Bar("accuracy", 0.9, 0.89))
