@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.core.memory import require_room
+from compress.core.memory_budget import require_room
 from compress.core.spool import LEAST, mapped_file
 
 Array = npt.NDArray[Any]

@@ -106,7 +106,7 @@ def write_files(
     picks = np.random.default_rng(seed).permutation(len(data.train))[: options.calibration]
     representative = listed(model, data.preprocess(taken(data.train.x, picks)))
     probe = data.preprocess(taken(data.val.x, slice(CHECKED_EXAMPLES)))
-    expected = Predictor(partial(answers_of, model), Preprocessing())(probe)
+    expected = Predictor(partial(answers_of, model), Preprocessing(), model)(probe)
     task, names = _task(model, data)
     threshold = decides_at(model, task)
     results, feeding, refused = [], {}, []

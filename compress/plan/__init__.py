@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from compress.core.counts import MORE_THREADS, MOST_SEED, MOST_THREADS, SEED_BITS
 from compress.core.device import DEVICES
+from compress.core.memory_budget import LEAST, gigabytes
 from compress.core.plugins import LOGS
 from compress.core.user_code import import_plugins
 from compress.plan.channels import (
@@ -127,6 +128,15 @@ class Plan:
         most=MOST_THREADS,
         why=MORE_THREADS,
     )
+    memory: int | None = option(
+        None,
+        "--memory",
+        "memory that all processes of a run may occupy together, like 4GB; batches are as large as "
+        "it allows; default: 90 % of what the machine or container has free",
+        extendable=True,
+        unit="bytes",
+        like="a size, like 4GB",
+    )
     out: Place = option(
         None, "--out", "folder for the results; default: one in runs/", extendable=True
     )
@@ -166,6 +176,12 @@ class Plan:
         for name in self.log:
             LOGS.require(name)
         require_choice("device", self.device, DEVICES)
+        require(
+            self.memory is None or self.memory >= LEAST,
+            "memory",
+            f"be at least {gigabytes(LEAST)}, which TensorFlow alone takes about",
+            self.memory,
+        )
         require(
             not (self.finetune.own_train_step and self.distill.teacher.files),
             "teacher",

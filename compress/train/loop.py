@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from compress.plan import TrainSettings
 from compress.train import checkpoint as checkpoints
 from compress.train.augment import check_augment
 from compress.train.context import TrainContext
+from compress.train.micro_batches import fit_batch
 from compress.train.objective import LabelObjective, Objective
 from compress.train.own_step import own_objective
 from compress.train.records import EpochRecord, Hook, TrainResult
@@ -82,6 +84,10 @@ def train(
         raise unknown_name("quality", select_by, data.task.qualities)
     if not model.trainable_variables:
         raise InputError(f"Model '{model.name}' must have trainable weights. Received: none.")
+    settings, note = fit_batch(
+        settings, model, len(data.train), sizes=list(data.input_shapes.values()),
+        teachers=getattr(objective, "models", ()),
+    )  # fmt: skip
     context = TrainContext(data, settings, objective, hooks, device, seed, select_by)
     training = Training(model, context)
     with (
@@ -97,4 +103,5 @@ def train(
                 on_epoch(epoch, context.epochs, record)
             if should_stop and epoch < context.epochs and should_stop(record):
                 break
-    return training.result()
+    result = training.result()
+    return replace(result, notes=(note, *result.notes)) if note else result

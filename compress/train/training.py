@@ -89,7 +89,7 @@ class Training:
         self.yardstick = self._yardstick(stored)
         feature_layers = bool(objective.feature_layers)
         logits = (lambda x, training: view(x, training=training)[0]) if feature_layers else view
-        self.predict = Predictor(logits, context.data.preprocess)
+        self.predict = Predictor(logits, context.data.preprocess, self.model)
 
     def _yardstick(self, stored: checkpoints.Checkpoint | None) -> float:
         """Returns what a training that has learnt nothing costs: the start's, where it goes on.
