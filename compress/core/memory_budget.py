@@ -99,6 +99,15 @@ class MemoryBudget:
         """
         return most if most <= UNASKED * self.bytes else min(most, int(part * self.free()))
 
+    def holds(self, needed: int, part: float) -> bool:
+        """Tell whether bytes are at most a part of what is free.
+
+        Args:
+            needed: Bytes.
+            part: In (0, 1].
+        """
+        return needed <= part * UNASKED * self.bytes or needed <= part * self.free()
+
     def require(self, needed: int, what: str) -> None:
         """Refuse what does not fit into what is free.
 

@@ -18,10 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
+from compress.core.memory_budget import current_budget
 from compress.core.platform import host
 
 LEAST = 256 * 2**20
-"""Bytes from which an array is mapped; smaller ones are held."""
+"""Bytes from which an array is mapped; smaller ones are held, where the memory budget allows."""
+HELD = 1 / 16
+"""Share of what is free that one array may take."""
 CHUNK = 16 * 2**20
 """Bytes that are copied at a time."""
 FULL = 0.8
@@ -44,16 +47,21 @@ def folder() -> Path:
     return Path.home() / ".cache" / "paretune" if host().in_memory(usual) else usual
 
 
+def mapped_from() -> int:
+    """Return the bytes from which an array is mapped."""
+    return current_budget().share(HELD, LEAST)
+
+
 class Growing:
     """An array that grows by batches: in memory while it is small, then in a file.
 
     Args:
         what: It is part of, for the error.
-        least: Bytes from which it goes to a file.
+        least: Bytes from which it goes to a file; default: what `mapped_from` says.
     """
 
-    def __init__(self, what: str, least: int = LEAST) -> None:
-        self._what, self._least = what, least
+    def __init__(self, what: str, least: int | None = None) -> None:
+        self._what, self._least = what, mapped_from() if least is None else least
         self._parts: list[npt.NDArray[Any]] = []
         self._file: Any = None
         self._rows = 0
@@ -123,7 +131,7 @@ def converted(
 def rows_of(values: npt.NDArray[Any], index: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Returns the rows at an index; many of a mapped array become a mapped one."""
     size = int(np.prod(values.shape[1:])) * values.dtype.itemsize
-    if not is_mapped(values) or size * len(index) < LEAST:
+    if not is_mapped(values) or size * len(index) < mapped_from():
         found: npt.NDArray[Any] = values[index]
         return found
     made = Growing("examples")

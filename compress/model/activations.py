@@ -192,10 +192,10 @@ def _inside(node: Node, given: Sequence[_Tensor]) -> int:
     if kind.endswith("Attention") and shapes:
         batch, queries = shapes[0][0], math.prod(shapes[0][1:-1])
         keys = math.prod(shapes[min(1, len(shapes) - 1)][1:-1])
-        heads = int(getattr(operation, "num_heads", None) or getattr(operation, "_num_heads", 1))
-        width = heads * int(getattr(operation, "key_dim", None) or shapes[0][-1])
+        heads: Any = getattr(operation, "num_heads", None) or getattr(operation, "_num_heads", 1)
+        width: Any = heads * (getattr(operation, "key_dim", None) or shapes[0][-1])
         # scores before and behind the softmax; queries, keys, values and what comes of them
-        return 4 * batch * (2 * heads * queries * keys + 2 * width * (queries + keys))
+        return int(4 * batch * (2 * heads * queries * keys + 2 * width * (queries + keys)))
     units = getattr(getattr(operation, "cell", operation), "units", None)
     if hasattr(operation, "return_sequences") and isinstance(units, int) and shapes:
         # gates and states of every step

@@ -105,7 +105,7 @@ def test_a_repair_is_the_same(digits: Dataset, small_cnn: Any, budget_of: Budget
     made = []
     for size in (10**10, 2**21):
         budget_of(size)
-        pruned = prune_channels(model, channels=0.5, round_to=2, repair=False)
+        pruned = prune_channels(model, macs=0.5, round_to=2, repair=False)
         report = repair(pruned.model, model, x, kept=pruned.kept, joint=False)
         made.append((np.asarray(pruned.model(x)), report.output_error[0][1]))
     (whole, error), (found, other) = made
