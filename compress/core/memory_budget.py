@@ -25,7 +25,7 @@ UNASKED = 1 / 64
 """Share of the budget up to which work is done without asking what is free."""
 UNBOUNDED = 1 << 200
 """Bytes of a machine that does not say what it has."""
-LEAST = 2**29
+LEAST = 500_000_000
 """Bytes that a budget must have: an interpreter with TensorFlow takes about as much."""
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from compress.core.counts import MORE_THREADS, MOST_SEED, MOST_THREADS, SEED_BITS
 from compress.core.device import DEVICES
-from compress.core.memory_budget import LEAST, gigabytes
+from compress.core.memory_budget import LEAST
 from compress.core.plugins import LOGS
 from compress.core.user_code import import_plugins
 from compress.plan.channels import (
@@ -134,6 +134,9 @@ class Plan:
         "memory that all processes of a run may occupy together, like 4GB; batches are as large as "
         "it allows; default: 90 % of what the machine or container has free",
         extendable=True,
+        least=LEAST,
+        most=10**15,
+        why="no machine has more",
         unit="bytes",
         like="a size, like 4GB",
     )
@@ -176,12 +179,6 @@ class Plan:
         for name in self.log:
             LOGS.require(name)
         require_choice("device", self.device, DEVICES)
-        require(
-            self.memory is None or self.memory >= LEAST,
-            "memory",
-            f"be at least {gigabytes(LEAST)}, which TensorFlow alone takes about",
-            self.memory,
-        )
         require(
             not (self.finetune.own_train_step and self.distill.teacher.files),
             "teacher",

@@ -110,7 +110,7 @@ def test_a_repair_is_the_same(digits: Dataset, small_cnn: Any, budget_of: Budget
         made.append((np.asarray(pruned.model(x)), report.output_error[0][1]))
     (whole, error), (found, other) = made
     np.testing.assert_allclose(found, whole, atol=1e-3)
-    assert other == pytest.approx(error, rel=1e-2)
+    assert other == pytest.approx(error, rel=0.05)
 
 
 def test_quantization_is_the_same(digits: Dataset, small_cnn: Any, budget_of: Budget) -> None:
