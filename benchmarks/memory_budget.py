@@ -34,11 +34,9 @@ ALLOWED = 1.1
 """Times the budget: what must not be exceeded."""
 QUANTIZE = """
 import sys
-import numpy as np
 import paretune
-with np.load(sys.argv[2]) as held:
-    data = held["x_train"], held["y_train"]
-paretune.quantize(sys.argv[1], data, epochs=1, memory=sys.argv[3], normalize="symmetric")
+model, data, memory = sys.argv[1:]
+paretune.quantize(model, data, epochs=1, memory=memory, normalize="symmetric")
 """
 
 

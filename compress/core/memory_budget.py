@@ -76,11 +76,10 @@ class MemoryBudget:
         Raises:
             InputError: Not even `least` fit; the message names the amount that would do.
         """
-        if fixed + most * each <= UNASKED * self.bytes and card_bytes() is None:
+        card = card_bytes()
+        if card is None and fixed + most * each <= UNASKED * self.bytes:
             return most
-        room = card_bytes()
-        if room is None:
-            room = self.free()
+        room = self.free() if card is None else card
         fitting = int(SHARE * room - fixed) // max(1, each)
         if fitting >= most:
             return most
@@ -106,7 +105,7 @@ class MemoryBudget:
             needed: Bytes.
             part: In (0, 1].
         """
-        return needed <= part * UNASKED * self.bytes or needed <= part * self.free()
+        return needed <= UNASKED * self.bytes or needed <= part * self.free()
 
     def require(self, needed: int, what: str) -> None:
         """Refuse what does not fit into what is free.

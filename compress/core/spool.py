@@ -47,9 +47,9 @@ def folder() -> Path:
     return Path.home() / ".cache" / "paretune" if host().in_memory(usual) else usual
 
 
-def mapped_from() -> int:
-    """Return the bytes from which an array is mapped."""
-    return current_budget().share(HELD, LEAST)
+def is_large(size: int) -> bool:
+    """Tell whether an array of so many bytes is mapped."""
+    return size >= LEAST or not current_budget().holds(size, HELD)
 
 
 class Growing:
@@ -57,11 +57,11 @@ class Growing:
 
     Args:
         what: It is part of, for the error.
-        least: Bytes from which it goes to a file; default: what `mapped_from` says.
+        least: Bytes from which it goes to a file; default: what the memory budget allows.
     """
 
     def __init__(self, what: str, least: int | None = None) -> None:
-        self._what, self._least = what, mapped_from() if least is None else least
+        self._what, self._least = what, least
         self._parts: list[npt.NDArray[Any]] = []
         self._file: Any = None
         self._rows = 0
@@ -76,7 +76,10 @@ class Growing:
         self._rows += len(batch)
         self.bytes += batch.nbytes
         self._parts.append(batch)
-        if self.bytes >= self._least:
+        if self._least is None and self.bytes >= min(CHUNK, LEAST):
+            # asked once: it takes longer than adding a small batch
+            self._least = current_budget().share(HELD, LEAST)
+        if self._least is not None and self.bytes >= self._least:
             self._flush()
 
     def whole(self) -> npt.NDArray[Any]:
@@ -131,7 +134,7 @@ def converted(
 def rows_of(values: npt.NDArray[Any], index: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Returns the rows at an index; many of a mapped array become a mapped one."""
     size = int(np.prod(values.shape[1:])) * values.dtype.itemsize
-    if not is_mapped(values) or size * len(index) < mapped_from():
+    if not is_mapped(values) or not is_large(size * len(index)):
         found: npt.NDArray[Any] = values[index]
         return found
     made = Growing("examples")

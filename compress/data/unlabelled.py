@@ -10,7 +10,7 @@ import numpy as np
 
 from compress.core.columns import Columns, arrays, named, taken
 from compress.core.errors import InputError
-from compress.core.spool import CHUNK, Growing, mapped_from
+from compress.core.spool import CHUNK, Growing, is_large
 from compress.data.examples import is_finite
 from compress.data.parts import Split, only_shape, shapes_of
 from compress.data.preprocessing import Preprocessing
@@ -80,9 +80,8 @@ def drawn_inputs(data: Dataset | Unlabelled, count: int, seed: int) -> Any:
     order = np.random.default_rng(seed).permutation(len(data.train))[:count]
     x = data.train.x
     each = sum(4 * int(np.prod(values.shape[1:])) for values in arrays(x))
-    if each * len(order) < mapped_from():
+    if not is_large(each * len(order)):
         return data.preprocess(taken(x, order))
-    # a file is grown by some examples at a time, for each array
     step = max(1, CHUNK // each)
     grown: dict[str, Growing] = {}
     for start in range(0, len(order), step):
