@@ -84,7 +84,7 @@ class MemoryBudget:
         if fitting >= most:
             return most
         if fitting >= least:
-            return max(least, 1 << (fitting.bit_length() - 1))
+            return max(least, _power_of_two(fitting))
         if fixed + least * each <= room:
             return least
         raise self.refused(fixed + least * each, room, what)
@@ -92,11 +92,16 @@ class MemoryBudget:
     def share(self, part: float, most: int) -> int:
         """Return bytes that work may hold for a while: a part of what is free, at most `most`.
 
+        Below `most` it is a power of two, as numbers of examples are.
+
         Args:
             part: In (0, 1].
             most: Bytes.
         """
-        return most if most <= UNASKED * self.bytes else min(most, int(part * self.free()))
+        if most <= UNASKED * self.bytes:
+            return most
+        held = int(part * self.free())
+        return most if held >= most else _power_of_two(held)
 
     def holds(self, needed: int, part: float) -> bool:
         """Tell whether bytes are at most a part of what is free.
@@ -129,6 +134,11 @@ class MemoryBudget:
         if self.given and enough <= MemoryBudget.of_machine().bytes:
             return InputError(f"{rule}. {received} Give --memory {gigabytes(enough, '')}.")
         return InputError(f"{rule}. {received} Use a machine with more memory, or smaller inputs.")
+
+
+def _power_of_two(number: int) -> int:
+    """Return the largest power of two up to a number, at least 1."""
+    return 1 << max(0, number.bit_length() - 1)
 
 
 def require_room(needed: int, what: str) -> None:

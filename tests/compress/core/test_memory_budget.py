@@ -66,6 +66,14 @@ def test_batches_follow_from_what_is_free(machine: Any) -> None:
     assert budget.batch_size(600_000_000, most=1024, what="work", least=4) == 4
 
 
+def test_shares_of_what_is_free(machine: Any) -> None:
+    budget = MemoryBudget(4 * GB, given=True)
+    assert budget.share(0.5, 10**9) == 10**9
+    assert budget.share(0.25, 10**9) == 2**29  # 750 MB, as a power of two
+    assert budget.holds(3 * 10**8, 0.1)
+    assert not budget.holds(3 * 10**8 + 1, 0.1)
+
+
 def test_small_work_asks_nobody(machine: Any) -> None:
     machine.available, machine.occupied = 0, 4 * GB
     assert MemoryBudget(4 * GB, given=True).batch_size(60_000, most=1024, what="work") == 1024
