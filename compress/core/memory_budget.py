@@ -85,9 +85,16 @@ class MemoryBudget:
             return most
         if fitting >= least:
             return max(least, _power_of_two(fitting))
-        if fixed + least * each <= room:
+        needed = fixed + least * each
+        # what is next to nothing is not refused hours after the work began
+        if needed <= max(room, UNASKED * self.bytes):
             return least
-        raise self.refused(fixed + least * each, room, what)
+        if card is not None:
+            raise InputError(
+                f"The GPU's memory must hold {gigabytes(needed)} for {what}. Received: "
+                f"{gigabytes(card)} that are free. Use --device cpu, or another card."
+            )
+        raise self.refused(needed, room, what)
 
     def share(self, part: float, most: int) -> int:
         """Return bytes that work may hold for a while: a part of what is free, at most `most`.

@@ -76,7 +76,9 @@ def test_shares_of_what_is_free(machine: Any) -> None:
 
 def test_small_work_asks_nobody(machine: Any) -> None:
     machine.available, machine.occupied = 0, 4 * GB
-    assert MemoryBudget(4 * GB, given=True).batch_size(60_000, most=1024, what="work") == 1024
+    budget = MemoryBudget(4 * GB, given=True)
+    assert budget.batch_size(60_000, most=1024, what="work") == 1024
+    assert budget.batch_size(10**7, most=1024, what="work") == 1  # not refused hours later
 
 
 def test_what_does_not_fit_is_refused_with_what_would_do(machine: Any) -> None:
@@ -103,6 +105,8 @@ def test_the_amount_that_is_named_suffices(machine: Any) -> None:
 def test_a_card_counts_in_place_of_memory(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_budget, "card_bytes", lambda: 2 * GB)
     assert MemoryBudget(64 * GB).batch_size(10**8, most=1024, what="work") == 8
+    with pytest.raises(InputError, match=r"The GPU's memory must hold 3\.0 GB for work"):
+        MemoryBudget(64 * GB).batch_size(3 * GB, most=1024, what="work")
 
 
 def test_use_holds_for_a_while_and_inside(machine: Any) -> None:
