@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from compress.core.memory_budget import current_budget, gigabytes
 from compress.model.activations import OVERHEAD, activation_bytes
@@ -47,10 +47,13 @@ def fit_batch(
     """
     batch = min(settings.batch_size, examples)
     each = _bytes_of_a_step(model, sizes, teachers)
-    weights = 4 * sum(int(weight.shape.num_elements() or 1) for weight in _values(model))
     least = min(batch, LEAST_NORMALIZED if _is_normalized(model) else 1)
     size = current_budget().batch_size(
-        each, most=batch, what=f"training model '{model.name}'", fixed=COPIES * weights, least=least
+        each,
+        most=batch,
+        what=f"training model '{model.name}'",
+        fixed=COPIES * 4 * model.count_params(),
+        least=least,
     )
     if size >= batch:
         return settings, ""
@@ -74,10 +77,6 @@ def _bytes_of_a_step(
     """Return the bytes that a step takes for each example."""
     live = sum(activation_bytes(teacher, sizes).live for teacher in teachers)
     return int(BACKWARD * activation_bytes(model, sizes).total + OVERHEAD * live)
-
-
-def _values(model: keras.Model) -> list[Any]:
-    return [variable.value for variable in model.variables]
 
 
 def _is_normalized(model: keras.Model) -> bool:
