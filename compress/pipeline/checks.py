@@ -21,7 +21,7 @@ from compress.plan import LayerPair, LayerShare, Plan
 from compress.prune.channels import check_channels
 from compress.prune.channels.criteria import CRITERIA
 from compress.train.augment import check_augment
-from compress.train.micro_batches import fit_batch
+from compress.train.micro_batches import parts_of_a_batch
 
 if TYPE_CHECKING:
     import keras
@@ -96,7 +96,7 @@ def check_memory(plan: Plan, data: Dataset, model: keras.Model) -> None:
     needed = CONVERTER + COPIES * weights + int(OVERHEAD * activation_bytes(model, sizes).live)
     current_budget().require(needed, f"work on model '{model.name}'")
     if plan.finetune.epochs != 0:
-        fit_batch(plan.finetune, model, len(data.train), sizes=sizes)
+        parts_of_a_batch(model, min(plan.finetune.batch_size, len(data.train)), sizes=sizes)
 
 
 Run = Callable[[Subject], None]

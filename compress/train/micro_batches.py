@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from compress.core.memory_budget import current_budget, gigabytes
+from compress.core.memory_budget import current_budget
 from compress.model.activations import OVERHEAD, activation_bytes
 from compress.model.internals import layers_inside
-from compress.plan import TrainSettings
 
 if TYPE_CHECKING:
     import keras
@@ -22,30 +20,27 @@ LEAST_NORMALIZED = 4
 """Examples that batch normalization must have at least: of fewer the statistics are noise."""
 
 
-def fit_batch(
-    settings: TrainSettings,
+def parts_of_a_batch(
     model: keras.Model,
-    examples: int,
+    batch: int,
     *,
     sizes: Sequence[tuple[int, ...]] | None = None,
     teachers: Sequence[keras.Model] = (),
-) -> tuple[TrainSettings, str]:
-    """Return settings whose batches fit into memory, and a note on what was changed.
+) -> int:
+    """Return into how many parts a batch is cut, so that a part fits into memory.
 
-    A batch that does not fit is cut into equal parts whose gradients are averaged into one step of
-    the optimizer. Batch normalization sees the parts; everything else computes the same.
+    The gradients of the parts are averaged into one step of the optimizer. Batch normalization sees
+    the parts; everything else computes the same.
 
     Args:
-        settings: How to train.
         model: What is trained.
-        examples: Of the training part.
+        batch: Examples.
         sizes: Of one example, an input each.
         teachers: What runs in every step, in inference mode.
 
     Raises:
         InputError: Not even the smallest part fits; the message names the memory that would do.
     """
-    batch = min(settings.batch_size, examples)
     each = _bytes_of_a_step(model, sizes, teachers)
     least = min(batch, LEAST_NORMALIZED if _is_normalized(model) else 1)
     size = current_budget().batch_size(
@@ -55,20 +50,15 @@ def fit_batch(
         fixed=COPIES * 4 * model.count_params(),
         least=least,
     )
-    if size >= batch:
-        return settings, ""
-    parts = -(-batch // size)
-    size = -(-batch // parts)
-    note = (
-        f"batches of {batch} were trained in {parts} parts of {size} examples: a whole one takes "
-        f"about {gigabytes(batch * each)}"
-    )
+    return -(-batch // size)
+
+
+def note_on_parts(model: keras.Model, batch: int, parts: int) -> str:
+    """Return what a report says of batches that were cut."""
+    note = f"memory holds no batch of {batch}: it was trained in {parts} parts"
     if _is_normalized(model):
-        note += "; batch normalization used the statistics of the parts"
-    epochs = settings.epochs_for(max(1, examples // batch))
-    accumulate = settings.accumulate * parts
-    changed = replace(settings, batch_size=size, accumulate=accumulate, epochs=epochs)
-    return changed, note
+        note += ", whose statistics batch normalization used"
+    return note
 
 
 def _bytes_of_a_step(

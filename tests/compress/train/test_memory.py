@@ -21,7 +21,7 @@ from compress.data import Dataset
 from compress.model.activations import activation_bytes
 from compress.plan import TrainSettings
 from compress.train import train
-from compress.train.micro_batches import BACKWARD, COPIES, fit_batch
+from compress.train.micro_batches import BACKWARD, COPIES, parts_of_a_batch
 from compress.train.predict import predict_logits
 
 Budget = Callable[[int], None]
@@ -131,18 +131,13 @@ def test_a_batch_that_does_not_fit_is_cut(small_cnn: Any, budget_of: Budget) -> 
     model = small_cnn()
     each = int(BACKWARD * activation_bytes(model).total)
     weights = COPIES * 4 * model.count_params()
-    settings = TrainSettings(batch_size=100, accumulate=3)
     budget_of(10**9)
-    assert fit_batch(settings, model, 500) == (settings, "")
+    assert parts_of_a_batch(model, 100) == 1
     budget_of(2 * (weights + 30 * each))  # 30 fit into the half: 16, so seven parts of 15
-    changed, note = fit_batch(settings, model, 500)
-    assert (changed.batch_size, changed.accumulate) == (15, 21)
-    assert changed.epochs == settings.epochs_for(5)  # as many as of whole batches
-    assert "batches of 100 were trained in 7 parts of 15 examples" in note
-    assert "batch normalization used the statistics of the parts" in note
+    assert parts_of_a_batch(model, 100) == 7
     budget_of(weights + 3 * each)  # batch normalization wants four
     with pytest.raises(InputError, match="for training model 'small_cnn'"):
-        fit_batch(settings, model, 500)
+        parts_of_a_batch(model, 100)
 
 
 def test_parts_of_a_batch_make_its_step(blobs: Dataset, cpu: Device, budget_of: Budget) -> None:
@@ -160,9 +155,38 @@ def test_parts_of_a_batch_make_its_step(blobs: Dataset, cpu: Device, budget_of: 
             epochs=1, batch_size=240, optimizer="sgd", learning_rate=0.1, schedule="constant"
         )
         result = train(model, blobs, settings, device=cpu)
-        assert bool(result.notes) == (size < 10**9)
+        assert any("trained in" in note for note in result.notes) == (size < 10**9)
         kernels.append(model.weights[0].numpy())
     np.testing.assert_allclose(kernels[1], kernels[0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_training_that_goes_on_keeps_its_parts(
+    blobs: Dataset, cpu: Device, budget_of: Budget, tmp_path: Path
+) -> None:
+    """The second half of it may find another amount of memory free."""
+    import keras
+
+    settings = TrainSettings(epochs=4, batch_size=240, schedule="cosine")
+    kernels = []
+    for sizes in ((22_000,), (22_000, 10**9)):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((4,))
+        hidden = keras.layers.Dense(16, activation="relu")(inputs)
+        model = keras.Model(inputs, keras.layers.Dense(3)(hidden))
+        for place, size in enumerate(sizes):
+            budget_of(size)
+            half = place == 0 and len(sizes) == 2
+
+            def stops(record: Any, half: bool = half) -> bool:
+                return half and record.epoch == 2
+
+            result = train(
+                model, blobs, settings, device=cpu, should_stop=stops,
+                checkpoint=tmp_path / f"run{len(sizes)}",
+            )  # fmt: skip
+        assert len(result.history) == 4
+        kernels.append(model.weights[0].numpy())
+    np.testing.assert_array_equal(kernels[1], kernels[0])
 
 
 def test_work_that_cannot_fit_is_refused_before_it_begins(
