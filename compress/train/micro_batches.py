@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 BACKWARD = 1.3
 """Memory of a step over that of the tensors that its backward pass needs."""
 COPIES = 5
-"""Copies of the weights that a training makes: gradients, their sum over parts, the optimizer's two,
-the best epoch's."""
+"""Copies of the weights that a training makes: gradients, their sum over the parts, the two of the
+optimizer, and the best epoch's."""
 LEAST_NORMALIZED = 4
 """Examples that batch normalization must have at least: of fewer the statistics are noise."""
 
