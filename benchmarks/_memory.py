@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -96,3 +99,53 @@ def limited(mebibytes: int) -> Iterator[Any]:
     finally:
         with suppress(OSError):  # a process may still be on its way out
             group.rmdir()
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and all that it has started, at any depth."""
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            # behind the name in brackets: state and parent, see proc_pid_stat(5)
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            children.setdefault(int(fields[1]), []).append(int(folder.name))
+    found = [pid]
+    for process in found:
+        found += children.get(process, [])
+    return found
+
+
+def family_pss(pid: int) -> float:
+    """Return what a process and all that it has started occupy, MiB: shared pages count once."""
+    total = 0.0
+    for process in family(pid):
+        with suppress(OSError, ValueError):  # it has just ended
+            total += pss(process)
+    return total
+
+
+def watch_command(command: Sequence[str], limit: float, log: Path, **how: Any) -> dict[str, Any]:
+    """Run a command and return the most that its processes occupied together.
+
+    Args:
+        command: To be run.
+        limit: MiB; where the processes occupy more they are killed.
+        log: Takes what they print.
+        **how: Of `subprocess.Popen`.
+
+    Returns:
+        "peak" in MiB, "seconds", and "ended": "exit code 0", or that it was killed.
+    """
+    began, peak, ended = time.perf_counter(), 0.0, ""
+    with log.open("w") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, **how)
+        while process.poll() is None:
+            peak = max(peak, family_pss(process.pid))
+            if peak > limit:
+                for one in family(process.pid):
+                    with suppress(OSError):
+                        os.kill(one, signal.SIGKILL)
+                ended = f"killed beyond {limit:,.0f} MiB"
+            time.sleep(0.2)
+    seconds = time.perf_counter() - began
+    return {"peak": peak, "seconds": seconds, "ended": ended or f"exit code {process.returncode}"}

@@ -59,6 +59,7 @@ TABLE = (
     Entry("quantize_attention", 8),
     Entry("any_model", 120),
     Entry("large_data", 40),
+    Entry("memory_budget", 150),
     Entry("shrink_goals", 240),
     Entry("shrink_peers", 180),
     Entry("verdicts", 12),

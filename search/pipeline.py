@@ -19,6 +19,7 @@ from compress.core import credentials
 from compress.core.device import gpu_count
 from compress.core.errors import InputError, RunFailed
 from compress.core.faults import explained
+from compress.core.memory_budget import use_budget
 from compress.core.platform import host
 from compress.data.shared import shared
 from compress.pipeline.checks import check_training, told
@@ -191,7 +192,8 @@ def _run(
         )
     if data is not None:
         plan = replace(plan, data=replace(plan.data, source=str(data)))
-    return _carried_out(plan, command, display or NoDisplay(), given)
+    with use_budget(plan.memory):
+        return _carried_out(plan, command, display or NoDisplay(), given)
 
 
 def default_folder(plan: SearchPlan) -> str:

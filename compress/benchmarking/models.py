@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from compress.benchmarking.files import of_file
 from compress.core.errors import InputError, MissingDependency, RunFailed
-from compress.core.memory import require_room
+from compress.core.memory_budget import require_room
 from compress.core.plugins import RUNTIMES
 from compress.core.registry import loaded
 from compress.exporting.saved_model import TracedSavedModel

@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.core.memory import require_room
-from compress.core.spool import LEAST, mapped_file
+from compress.core.memory_budget import require_room
+from compress.core.spool import is_large, mapped_file
 
 Array = npt.NDArray[Any]
 
@@ -105,7 +105,7 @@ class Archive:
     def _mappable(self, info: zipfile.ZipInfo) -> bool:
         """Tells whether an array is large, and lies in the file as it is."""
         plain = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
-        return plain and self._path.is_file() and info.file_size >= LEAST
+        return plain and self._path.is_file() and is_large(info.file_size)
 
     def _read(self, name: str) -> Array:
         info = self._archive.getinfo(self._members[name])

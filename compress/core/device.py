@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import platform
 import subprocess
+import sys
 from dataclasses import dataclass
+from functools import cache
 
 from compress.core.counts import MORE_THREADS, MOST_THREADS, threads_text, whole
 from compress.core.errors import InputError
@@ -162,6 +164,36 @@ def memory_share(sharers: int) -> int | None:
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
     return max(1, int(USABLE * smallest / sharers) - CONTEXT_MIB)
+
+
+def card_bytes() -> int | None:
+    """Return the bytes that TensorFlow may still take of a GPU's memory.
+
+    Returns:
+        Of the card that computes; None where it computes on the CPU, or has not started yet.
+    """
+    tf = sys.modules.get("tensorflow")
+    # asking TensorFlow for its devices would start it
+    if tf is None or host().has_gpu_driver() is False or not tf.executing_eagerly():
+        return None
+    cards = tf.config.list_logical_devices("GPU")
+    bound = _card_bound() if cards else None
+    if bound is None:
+        return None
+    return max(0, bound - int(tf.config.experimental.get_memory_info("GPU:0")["current"]))
+
+
+@cache
+def _card_bound() -> int | None:
+    """Return the bytes of a card that this process may take; None: the driver does not tell."""
+    import tensorflow as tf
+
+    for card in tf.config.list_physical_devices("GPU"):
+        for part in tf.config.get_logical_device_configuration(card) or ():
+            if part.memory_limit is not None:
+                return int(part.memory_limit) * 2**20
+    share = memory_share(1)
+    return None if share is None else share * 2**20
 
 
 def quiet_tensorflow() -> None:

@@ -18,10 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
+from compress.core.memory_budget import current_budget
 from compress.core.platform import host
 
 LEAST = 256 * 2**20
-"""Bytes from which an array is mapped; smaller ones are held."""
+"""Bytes from which an array is mapped; smaller ones are held, where the memory budget allows."""
+HELD = 1 / 16
+"""Share of what is free that one array may take."""
 CHUNK = 16 * 2**20
 """Bytes that are copied at a time."""
 FULL = 0.8
@@ -44,15 +47,20 @@ def folder() -> Path:
     return Path.home() / ".cache" / "paretune" if host().in_memory(usual) else usual
 
 
+def is_large(size: int) -> bool:
+    """Tell whether an array of so many bytes is mapped."""
+    return size >= LEAST or not current_budget().holds(size, HELD)
+
+
 class Growing:
     """An array that grows by batches: in memory while it is small, then in a file.
 
     Args:
         what: It is part of, for the error.
-        least: Bytes from which it goes to a file.
+        least: Bytes from which it goes to a file; default: what the memory budget allows.
     """
 
-    def __init__(self, what: str, least: int = LEAST) -> None:
+    def __init__(self, what: str, least: int | None = None) -> None:
         self._what, self._least = what, least
         self._parts: list[npt.NDArray[Any]] = []
         self._file: Any = None
@@ -68,7 +76,10 @@ class Growing:
         self._rows += len(batch)
         self.bytes += batch.nbytes
         self._parts.append(batch)
-        if self.bytes >= self._least:
+        if self._least is None and self.bytes >= min(CHUNK, LEAST):
+            # asked once: it takes longer than adding a small batch
+            self._least = current_budget().share(HELD, LEAST)
+        if self._least is not None and self.bytes >= self._least:
             self._flush()
 
     def whole(self) -> npt.NDArray[Any]:
@@ -123,7 +134,7 @@ def converted(
 def rows_of(values: npt.NDArray[Any], index: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Returns the rows at an index; many of a mapped array become a mapped one."""
     size = int(np.prod(values.shape[1:])) * values.dtype.itemsize
-    if not is_mapped(values) or size * len(index) < LEAST:
+    if not is_mapped(values) or not is_large(size * len(index)):
         found: npt.NDArray[Any] = values[index]
         return found
     made = Growing("examples")

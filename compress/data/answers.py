@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from compress.core.columns import count, joined, mapped, taken
+from compress.core.columns import arrays, count, joined, mapped, taken
 from compress.data.parts import Split
 from compress.data.preprocessing import Preprocessing
 
-Answering = Callable[[Any], Any]
-"""Inputs (n, ...) -> a model's outputs (n, ..., outputs); of several an array each, by name."""
-BATCH = 1024
-"""Examples that are answered at a time."""
+
+class Answering(Protocol):
+    """What a model answers: inputs (n, ...) -> outputs (n, ..., outputs), of several by name."""
+
+    def __call__(self, inputs: Any) -> Any:
+        """Return the answers to inputs."""
+        ...
+
+    def most(self, sizes: Sequence[tuple[int, ...]]) -> int:
+        """Return how many examples of these sizes may be answered at a time."""
+        ...
 
 
 def answered(split: Split, preprocess: Preprocessing, answers: Answering) -> Split:
@@ -26,6 +33,7 @@ def answered(split: Split, preprocess: Preprocessing, answers: Answering) -> Spl
         preprocess: Raw examples -> model inputs.
         answers: Of the model.
     """
-    starts = range(0, count(split.x), BATCH)
-    found = [answers(preprocess(taken(split.x, slice(at, at + BATCH)))) for at in starts]
+    size = answers.most([values.shape[1:] for values in arrays(split.x)])
+    starts = range(0, count(split.x), size)
+    found = [answers(preprocess(taken(split.x, slice(at, at + size)))) for at in starts]
     return replace(split, y=mapped(lambda made: made.astype(np.float32), joined(found)))

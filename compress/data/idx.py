@@ -13,7 +13,7 @@ from typing import IO
 import numpy as np
 
 from compress.core.errors import InputError
-from compress.core.memory import require_room
+from compress.core.memory_budget import require_room
 from compress.data.examples import Array, as_examples, as_labels
 from compress.data.kinds import Kind
 from compress.data.parts import RawData, Split

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.core.errors import InputError
-from compress.core.memory import require_room
+from compress.core.memory_budget import require_room
 from compress.data.examples import Array
 
 if TYPE_CHECKING:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.core.columns import Columns, arrays, taken
+from compress.core.columns import Columns, arrays, named, taken
 from compress.core.errors import InputError
+from compress.core.spool import CHUNK, Growing, is_large
 from compress.data.examples import is_finite
 from compress.data.parts import Split, only_shape, shapes_of
 from compress.data.preprocessing import Preprocessing
@@ -76,4 +78,15 @@ def drawn_inputs(data: Dataset | Unlabelled, count: int, seed: int) -> Any:
         (n, ...), or such arrays by name; see `Dataset.inputs`.
     """
     order = np.random.default_rng(seed).permutation(len(data.train))[:count]
-    return data.preprocess(taken(data.train.x, order))
+    x = data.train.x
+    each = sum(4 * int(np.prod(values.shape[1:])) for values in arrays(x))
+    if not is_large(each * len(order)):
+        return data.preprocess(taken(x, order))
+    step = max(1, CHUNK // each)
+    grown: dict[str, Growing] = {}
+    for start in range(0, len(order), step):
+        part = data.preprocess(taken(x, order[start : start + step]))
+        for name, values in named(part):
+            grown.setdefault(name, Growing("examples that are drawn")).add(values)
+    whole = {name: made.whole() for name, made in grown.items()}
+    return whole if isinstance(x, Mapping) else next(iter(whole.values()))

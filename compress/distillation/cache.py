@@ -20,13 +20,16 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.atomic_files import read_json, write_json
+from compress.core.columns import arrays as arrays_of
 from compress.core.columns import named, taken
 from compress.core.errors import InputError
 from compress.core.typed import conform
 from compress.data import Dataset
 from compress.distillation.teachers import Teachers
+from compress.model.activations import examples_at_once
 
 BATCH = 256
+"""Examples at a time, where the memory budget allows."""
 META = "cache.json"
 MIB = 1 << 20
 NOTE_EVERY = 64
@@ -148,7 +151,8 @@ def _fill(
     import tensorflow as tf
 
     total = len(data.train)
-    size = min(BATCH, total)
+    sizes = [values.shape[1:] for values in arrays_of(data.train.x)]
+    size = min(examples_at_once(teachers.models, BATCH, sizes=sizes), total)
     scaled = data.preprocess.in_graph()
     with teachers.running():
         outputs = tf.function(lambda x: teachers.outputs(scaled(x)), autograph=False)

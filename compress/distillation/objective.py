@@ -61,6 +61,11 @@ class DistillObjective:
         )
         self.identity = f"{labels.identity}, {identity}"
 
+    @property
+    def models(self) -> Sequence[Any]:
+        """The teachers that run in every step."""
+        return () if self._teachers is None else self._teachers.models
+
     def variables(self) -> list[Any]:
         """Returns the hints' projections."""
         return [variable for hint in self._hints for variable in hint.variables]

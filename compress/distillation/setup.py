@@ -167,7 +167,7 @@ def _judged(
             }
             return found if len(found) > 1 else next(iter(found.values()))
 
-        logits = Predictor(view, data.preprocess)(data.val.x)
+        logits = Predictor(view, data.preprocess, list(models))(data.val.x)
     labels = data.labels(data.val)
     found = task.quality(labels, logits)
     name, chance = task.qualities[0], task.chance(labels)

@@ -46,7 +46,8 @@ class Teachers:
         orders: Sequence[np.ndarray[Any, Any] | None],
         scalings: Sequence[Preprocessing | None] | None = None,
     ) -> None:
-        self._models, self._task, self._hints, self._orders = models, task, hints, orders
+        self.models = list(models)
+        self._task, self._hints, self._orders = task, hints, orders
         self._scalings = scalings or [None] * len(models)
         self._views: list[Any] = []
 
@@ -55,7 +56,7 @@ class Teachers:
         """Makes `outputs` usable: heads are found, normalization is fused."""
         feature_layers = tuple(dict.fromkeys(hint.pair.teacher for hint in self._hints))
         with ExitStack() as stack:
-            for place, model in enumerate(self._models):
+            for place, model in enumerate(self.models):
                 wanted = feature_layers if place == 0 else ()
                 stack.enter_context(fused_normalization(model))
                 view = stack.enter_context(logits_view(model, self._task, wanted))
@@ -94,7 +95,7 @@ class Teachers:
     def fingerprint(self) -> str:
         """Returns a hash of architectures, weights and of what is taken from them."""
         digest = hashlib.sha256()
-        for model, order in zip(self._models, self._orders, strict=True):
+        for model, order in zip(self.models, self._orders, strict=True):
             digest.update(structure(record(model)).encode())
             for variable in model.variables:
                 digest.update(np.ascontiguousarray(variable.numpy()).tobytes())

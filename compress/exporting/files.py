@@ -15,6 +15,7 @@ import numpy.typing as npt
 from compress.core.atomic_files import read_json, write_bytes, write_json
 from compress.core.columns import arrays, count, joined, taken
 from compress.core.errors import InputError, RunFailed
+from compress.core.memory_budget import current_budget
 from compress.data import Dataset, Preprocessing, Unlabelled, draw_stratified
 from compress.data.meaning import Head, Heads
 from compress.measure.agreement import describe_low_agreement
@@ -117,7 +118,7 @@ def write_files(
     representative = listed(model, data.preprocess(taken(data.train.x, picks)))
     probed = draw_stratified(data.val, CHECKED_EXAMPLES, seed)
     probe = data.preprocess(taken(data.val.x, probed))
-    expected = Predictor(partial(answers_of, model), Preprocessing())(probe)
+    expected = Predictor(partial(answers_of, model), Preprocessing(), model)(probe)
     task, names = _task(model, data)
     threshold = decides_at(model, task)
     results, feeding, refused = [], {}, []
@@ -204,8 +205,10 @@ def answered_part(
     Inputs are made some at a time: all of them may not fit into memory.
     """
     x, total, found = data.split(part).x, len(data.split(part)), []
-    for start in range(0, total, AT_A_TIME):
-        given = data.preprocess(taken(x, slice(start, start + AT_A_TIME)))
+    each = sum(8 * int(np.prod(values.shape[1:])) for values in arrays(x))
+    size = current_budget().batch_size(each, most=AT_A_TIME, what="the inputs of a file")
+    for start in range(0, total, size):
+        given = data.preprocess(taken(x, slice(start, start + size)))
 
         def told(share: float, start: int = start, size: int = count(given)) -> None:
             if on_progress is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from compress.core.columns import mapped
 from compress.core.errors import InputError
 from compress.data.meaning import Head, Heads
+from compress.model.activations import examples_at_once
 from compress.model.compiled import CompiledOutput, compiled_outputs
 from compress.model.internals import maker_of
 from compress.model.ports import answers_of, input_names, output_names, packed
@@ -132,8 +134,33 @@ def counted_at(model: keras.Model, shapes: Mapping[str, tuple[int, ...]]) -> Any
     return sizes[0] if len(sizes) == 1 else sizes
 
 
-def answering(model: keras.Model) -> Callable[[Any], Any]:
-    """Returns what a model answers to inputs, (n, ..., outputs), in inference mode.
+ANSWERED = 1024
+"""Examples that are answered at a time, where the memory budget allows."""
+
+
+@dataclass(frozen=True)
+class ModelAnswers:
+    """What a model answers in inference mode; see `compress.data.answers.Answering`.
+
+    Attributes:
+        model: That answers.
+    """
+
+    model: keras.Model
+
+    def __call__(self, inputs: Any) -> Any:
+        """Return the answers to inputs, (n, ..., outputs); of several outputs by name."""
+        made = answers_of(self.model, inputs)
+        return mapped(lambda values: np.asarray(values, np.float32), made)
+
+    def most(self, sizes: Sequence[tuple[int, ...]]) -> int:
+        """Return how many examples of these sizes may be answered at a time."""
+        # the model is called as it is: it holds every tensor until it returns
+        return examples_at_once(self.model, ANSWERED, sizes=sizes, holds_all=True)
+
+
+def answering(model: keras.Model) -> ModelAnswers:
+    """Return what a model answers to inputs, (n, ..., outputs), in inference mode.
 
     Of several outputs an array each, by name.
 
@@ -146,10 +173,7 @@ def answering(model: keras.Model) -> Callable[[Any], Any]:
             f"Model '{model.name}' must output (batch, ..., outputs) for its answers to stand for "
             f"labels. Received: {shapes}."
         )
-
-    return lambda inputs: mapped(
-        lambda made: np.asarray(made, np.float32), answers_of(model, inputs)
-    )
+    return ModelAnswers(model)
 
 
 def producer(model: keras.Model) -> Any:

@@ -13,12 +13,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from compress.core.errors import FeasibleError, InputError
+from compress.core.memory_budget import current_budget
 from compress.data import Dataset
+from compress.model.activations import OVERHEAD, activation_bytes
 from compress.pipeline.prepared import Subject
 from compress.plan import LayerPair, LayerShare, Plan
 from compress.prune.channels import check_channels
 from compress.prune.channels.criteria import CRITERIA
 from compress.train.augment import check_augment
+from compress.train.micro_batches import parts_of_a_batch
 
 if TYPE_CHECKING:
     import keras
@@ -74,6 +77,26 @@ def check_by_data(plan: Plan, data: Dataset) -> None:
     if plan.weights.sparsity > 0:
         steps = max(1, len(data.train) // plan.finetune.batch_size)
         update_times(plan.weights, plan.finetune.epochs_for(steps) * steps, steps)
+
+
+COPIES = 6
+"""Copies of a model's weights that are held at a time: the model, pruned ones, what files hold."""
+CONVERTER = 450_000_000
+"""Bytes of the process that converts models, with its TensorFlow."""
+
+
+def check_memory(plan: Plan, data: Dataset, model: keras.Model) -> None:
+    """Check that the memory budget holds the work on a model, one example at a time.
+
+    Raises:
+        InputError: It does not; the message names the memory that would do.
+    """
+    sizes = list(data.input_shapes.values())
+    weights = 4 * model.count_params()
+    needed = CONVERTER + COPIES * weights + int(OVERHEAD * activation_bytes(model, sizes).live)
+    current_budget().require(needed, f"work on model '{model.name}'")
+    if plan.finetune.epochs != 0:
+        parts_of_a_batch(model, min(plan.finetune.batch_size, len(data.train)), sizes=sizes)
 
 
 Run = Callable[[Subject], None]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
+from compress.core.memory_budget import use_budget
 from compress.core.progress import OnProgress, silent
 from compress.core.summary import Readable, Summary
 from compress.model.io import load_model
@@ -113,7 +114,7 @@ def compress_model(
     if isinstance(data, (str, Path)):
         plan, data = replace(plan, data=replace(plan.data, source=str(data))), None
     how = COMPRESS_MODEL.sorted(settings).get("data", {})
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, use_budget(plan.memory):
         given = given_model(model, plan, Path(place), "runs/compress-{}")
         return _compressed(
             opened(given, UserData(data, val, test, how, groups, time), plan, on_progress)

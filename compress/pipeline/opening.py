@@ -13,7 +13,7 @@ from compress.model.graphs import as_graph
 from compress.model.heads import check_head
 from compress.model.io import load_model
 from compress.model.own_step import own_step_of
-from compress.pipeline.checks import check_by_data, check_by_models, told
+from compress.pipeline.checks import check_by_data, check_by_models, check_memory, told
 from compress.pipeline.context import Work
 from compress.pipeline.given import Given, UserData
 from compress.pipeline.preflight import preflight
@@ -93,6 +93,7 @@ def opened(given: Given, data: UserData, plan: Plan, on_progress: OnProgress) ->
     past += unlearnt_teachers(plan, examples)
     fed = list(check_scaling(path, examples, f"Model '{path}'"))
     check_by_data(plan, examples)
+    check_memory(plan, examples, original)
     own = _own_step(given, original, examples, plan)
     work = Work(examples, plan, device, on_progress, own_step=own)
     if work.own_step is not None:

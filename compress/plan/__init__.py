@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from compress.core.counts import MORE_THREADS, MOST_SEED, MOST_THREADS, SEED_BITS
 from compress.core.device import DEVICES
+from compress.core.memory_budget import LEAST
 from compress.core.plugins import LOGS
 from compress.core.user_code import import_plugins
 from compress.plan.channels import (
@@ -126,6 +127,18 @@ class Plan:
         least=1,
         most=MOST_THREADS,
         why=MORE_THREADS,
+    )
+    memory: int | None = option(
+        None,
+        "--memory",
+        "memory that all processes of a run may occupy together, like 4GB; batches are as large as "
+        "it allows; default: 90 % of what the machine or container has free",
+        extendable=True,
+        least=LEAST,
+        most=10**15,
+        why="no machine has more",
+        unit="bytes",
+        like="a size, like 4GB",
     )
     out: Place = option(
         None, "--out", "folder for the results; default: one in runs/", extendable=True

@@ -810,6 +810,10 @@ class CompressModelSettings(TypedDict, total=False):
     threads: Count | None
     """CPU threads of a training; default: every core, shared among a run's workers."""
 
+    memory: Count | None
+    """memory that all processes of a run may occupy together, like 4GB; batches are as large as it
+    allows; default: 90 % of what the machine or container has free."""
+
     out: str | Path | None
     """folder for the results; default: one in runs/."""
 
@@ -1099,6 +1103,10 @@ class ShrinkSettings(TypedDict, total=False):
 
     threads: Count | None
     """CPU threads of a training; default: every core, shared among a run's workers."""
+
+    memory: Count | None
+    """memory that all processes of a run may occupy together, like 4GB; batches are as large as it
+    allows; default: 90 % of what the machine or container has free."""
 
     out: str | Path | None
     """folder for the results; default: one in runs/."""

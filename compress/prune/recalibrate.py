@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.model.activations import examples_at_once
 from compress.model.ports import listed
 from compress.model.recording import record
 from compress.train.given import as_examples
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import keras
 
 BATCH = 256
+"""Examples at a time, where the memory budget allows."""
 
 
 def recalibrate(model: keras.Model, data: Any, batches: int, *, seed: int = 0) -> None:
@@ -26,7 +28,8 @@ def recalibrate(model: keras.Model, data: Any, batches: int, *, seed: int = 0) -
         model: A graph.
         data: Its training part is read: x alone, (x, y), a stream, a `Dataset`, or what `--data`
             takes; see `as_dataset`.
-        batches: Number of batches of 256 examples (fewer where there are not as many).
+        batches: Number of batches of 256 examples (fewer where there are not as many); of smaller
+            batches as many more where the memory budget does not hold so many.
         seed: Of the order.
 
     Raises:
@@ -53,11 +56,12 @@ def recalibrate(model: keras.Model, data: Any, batches: int, *, seed: int = 0) -
     momenta = {key: layer.momentum for key, layer in layers.items()}
     frozen = {key: layer.trainable for key, layer in layers.items()}
     order = np.random.default_rng(seed).permutation(len(data.train))
+    size = examples_at_once(program, BATCH)
     try:
         for layer in layers.values():
             layer.trainable = True  # a frozen layer would not use the batch
-        for index in range(batches):
-            part = order[index * BATCH : (index + 1) * BATCH]
+        for index in range(batches * (BATCH // size)):
+            part = order[index * size : (index + 1) * size]
             if not len(part):
                 break
             for layer in layers.values():

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from compress.core.columns import count, taken
 from compress.core.errors import InputError
+from compress.model.activations import examples_at_once
 from compress.model.ports import packed
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 BATCH = 32
+"""Examples at a time, where the memory budget allows."""
 BINS = 2048
 CANDIDATES = 64
 """Ends of a range that are tried on each side, from the extreme inwards."""
@@ -131,6 +133,7 @@ def calibrate(
     """
     seen: dict[int, _Seen] = {id(layer): _Seen() for layer in twin.ranges}
     total = 1 if method == "minmax" else 2
+    size = examples_at_once(twin.served, BATCH, holds_all=True)
     for round_ in range(total):
 
         def watch(layer: FakeQuant, values: Any, round_: int = round_) -> None:
@@ -147,7 +150,7 @@ def calibrate(
             seen[id(layer)].extend(array)
 
         with twin.state.watched(watch):
-            for share, batch in batches(inputs):
+            for share, batch in batches(inputs, size):
                 twin.served(packed(twin.served, batch), training=False)
                 if on_progress is not None:
                     on_progress((round_ + share) / total)
@@ -157,7 +160,7 @@ def calibrate(
 
 
 def batches(
-    inputs: Sequence[npt.NDArray[Any]], size: int = BATCH
+    inputs: Sequence[npt.NDArray[Any]], size: int
 ) -> Iterator[tuple[float, list[npt.NDArray[Any]]]]:
     """Yields examples some at a time, with the share that is done after them."""
     total = count(inputs[0])

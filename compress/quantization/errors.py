@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.model.activations import examples_at_once
 from compress.model.program import Node
 from compress.model.recording import record
-from compress.quantization.correction import made_by
+from compress.quantization.correction import Chunks, in_chunks, made_in_chunks
 from compress.quantization.layers.ranges import FakeQuant
+from compress.reconstruction.values import Store
 
 if TYPE_CHECKING:
     from compress.quantization.twin import Twin
 
 EXAMPLES = 64
+Three = tuple[Chunks, Chunks, Chunks]
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,14 @@ def layer_errors(twin: Twin, inputs: Sequence[npt.NDArray[Any]]) -> tuple[LayerE
         twin: Its ranges are set.
         inputs: Of the model (n, ...), one array an input, in its order; 64 are looked at.
     """
-    import tensorflow as tf
-
     found: list[LayerError] = []
+    store = Store()
 
-    def thrice(node: Node, values: list[tuple[Any, Any, Any]]) -> list[tuple[Any, Any, Any]]:
+    def thrice(node: Node, values: list[Three]) -> list[Three]:
         with twin.state.in_floats():
-            plain = made_by(node, [value[0] for value in values])
-        whole = made_by(node, [value[1] for value in values])
-        own = made_by(node, [value[2] for value in values])
+            plain = made_in_chunks(node, [value[0] for value in values], store)
+        whole = made_in_chunks(node, [value[1] for value in values], store)
+        own = made_in_chunks(node, [value[2] for value in values], store)
         layer = node.operation
         if isinstance(layer, FakeQuant):
             if layer.rounds:
@@ -63,12 +65,22 @@ def layer_errors(twin: Twin, inputs: Sequence[npt.NDArray[Any]]) -> tuple[LayerE
             own = plain  # what comes next begins anew
         return list(zip(plain, whole, own, strict=True))
 
-    given = [tf.convert_to_tensor(part[:EXAMPLES]) for part in inputs]
-    record(twin.served).interpret(thrice, [(part, part, part) for part in given])
+    program = record(twin.served)
+    size = examples_at_once(program, EXAMPLES, copies=3)
+    given = [in_chunks(part[:EXAMPLES], size, store) for part in inputs]
+    try:
+        program.interpret(thrice, [(part, part, part) for part in given])
+    finally:
+        store.close()
     return tuple(found)
 
 
-def _error(made: Any, wanted: Any) -> float:
-    target = np.asarray(wanted, np.float64)
-    spread = float(np.square(target - target.mean()).sum())
-    return float(np.square(np.asarray(made, np.float64) - target).sum()) / (spread or 1.0)
+def _error(made: Chunks, wanted: Chunks) -> float:
+    targets = [np.asarray(value.array, np.float64) for value in wanted]
+    mean = sum(target.sum() for target in targets) / sum(target.size for target in targets)
+    spread = sum(float(np.square(target - mean).sum()) for target in targets)
+    error = sum(
+        float(np.square(np.asarray(value.array, np.float64) - target).sum())
+        for value, target in zip(made, targets, strict=True)
+    )
+    return error / (spread or 1.0)

@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.core.counts import whole
 from compress.core.errors import InputError
+from compress.core.memory_budget import use_budget
 from compress.core.summary import Readable, Summary
 from compress.data import Dataset, Unlabelled
 from compress.data.unlabelled import drawn_inputs
@@ -99,6 +101,7 @@ def quantize(
     distill: DistillOptions | bool | None = None,
     finetune: TrainSettings | None = None,
     device: Device | str | None = None,
+    memory: int | str | None = None,
     seed: int = 0,
     **settings: Unpack[QuantizeSettings],
 ) -> QuantizeResult:
@@ -121,6 +124,8 @@ def quantize(
         distill: How the float model teaches; keywords go over it. False: labels alone.
         finetune: How to train otherwise; keywords go over it.
         device: "auto", "cpu", "gpu", or from `compress.core.device.setup`.
+        memory: Bytes that this process may occupy, or a text like "4GB"; default: what the machine
+            has.
         seed: Of the batch order, of what calibrates and of the split, at least 0.
         **settings: Fields of `QuantizeOptions` (epochs, learning_rate, calibration,
             examples, equalize, correct_biases, learned_ranges, integer_products), of
@@ -156,19 +161,21 @@ def quantize(
     given = None if isinstance(distill, bool) else distill
     teaching = QUANTIZE.section("distill", given, DistillOptions, settings)
     path = Path(model) if isinstance(model, (str, Path)) else None
-    dense = as_model(model)
-    if options.epochs:
-        how = QUANTIZE.sorted(settings).get("data", {})
-        data = dataset_for(
-            dense, data, path=path, val=val, task=task, seed=seed, groups=groups,
-            time=time, **how,
-        )  # fmt: skip
-    else:
-        data = as_examples(data, model=dense, path=path, seed=seed)
-    made = Quantizing(dense, data, options, seed=seed)
-    if options.epochs:
-        made.train(recipe, teaching if distill is not False else None, as_device(device))
-    return made.result()
+    limit = None if memory is None else whole(memory, "memory", least=1, unit="bytes")
+    with use_budget(limit):
+        dense = as_model(model)
+        if options.epochs:
+            how = QUANTIZE.sorted(settings).get("data", {})
+            data = dataset_for(
+                dense, data, path=path, val=val, task=task, seed=seed, groups=groups, time=time,
+                **how,
+            )  # fmt: skip
+        else:
+            data = as_examples(data, model=dense, path=path, seed=seed)
+        made = Quantizing(dense, data, options, seed=seed)
+        if options.epochs:
+            made.train(recipe, teaching if distill is not False else None, as_device(device))
+        return made.result()
 
 
 class Quantizing:

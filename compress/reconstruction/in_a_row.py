@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.memory_budget import current_budget
 from compress.model.program import Node
 from compress.reconstruction.attention import Scores
 from compress.reconstruction.between import Between, between
@@ -30,7 +31,9 @@ WINDOW = 9
 MULTIPLIES = 2e9
 """Of one product with the Jacobian, at most."""
 BYTES = 96 * 2**20
-"""Of the rows of the first kernel, at most."""
+"""Of the rows of the first kernel, at most, where the memory budget allows."""
+HELD = 1 / 20
+"""Share of what is free that these rows may take: some of them are held in several forms."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,4 +305,5 @@ def _most(first: Part, second: Part, shared: float) -> int:
     one, two = first.weights(), second.weights()
     products = shared * one.size + two.size
     held = 4 * shared * one.shape[0] * one.shape[1]
-    return int(min(SAMPLES, MULTIPLIES // products, BYTES // held))
+    room = current_budget().share(HELD, BYTES)
+    return int(min(SAMPLES, MULTIPLIES // products, room // held))

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.blas import one_blas_thread
+from compress.core.memory_budget import current_budget
 from compress.model.program import Node, Program
 from compress.reconstruction.kinds import Part, has_parts, parts_of
 from compress.reconstruction.paths import Absorber, Graph, absorbers
@@ -21,6 +22,8 @@ from compress.reconstruction.values import chunk_size
 SAMPLES = 20_000
 WIDEST = 12_000
 """Columns; the moments of wider inputs (1.2 GB and more) are not taken."""
+HELD = 1 / 10
+"""Share of what is free that the moments of one kernel may take: solving with them makes copies."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +109,8 @@ def observe(
             made = part.blank_output(x.shape)
             systems, columns, _ = part.matrix(np.empty(part.kernel.shape, np.int8)).shape
             if systems != 1 or columns > WIDEST:
+                continue
+            if id(part.kernel) not in found and not current_budget().holds(8 * columns**2, HELD):
                 continue
             positions = part.positions(x, made)
             share = -(-samples // (count * graph.calls[id(node.operation)]))

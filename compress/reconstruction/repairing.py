@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
+from compress.core.spool import rows_of
 from compress.model.flattening import flat
 from compress.model.io import as_model
 from compress.model.ports import input_names, listed
@@ -221,7 +222,8 @@ def _checked(x: Any, dense: Program, examples: int, seed: int) -> tuple[npt.NDAr
     order = np.random.default_rng(seed).permutation(min(counts))[:examples]
     # programs do not cast what they are given, as models do
     return tuple(
-        part[order].astype(np.dtype(tensor.dtype), copy=False) if part.dtype.kind in "fiub"
+        rows_of(part, order).astype(np.dtype(tensor.dtype), copy=False)
+        if part.dtype.kind in "fiub"
         else part[order]
         for part, tensor in zip(arrays, dense.inputs, strict=True)
     )  # fmt: skip

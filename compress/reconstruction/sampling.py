@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.memory_budget import current_budget
 from compress.model.program import Node
 from compress.reconstruction.kinds import Kept, Part, Places
 from compress.reconstruction.matching import Match
@@ -21,7 +22,9 @@ Chunks = list[Value]
 """A tensor for all examples, chunk by chunk."""
 SAMPLES = 20_000
 BYTES = 512 * 2**20
-"""Of the rows of one layer, at most."""
+"""Of the rows of one layer, at most, where the memory budget allows."""
+HELD = 1 / 12
+"""Share of what is free that these rows may take: they are copied while they are solved for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +79,7 @@ class Sampler:
         self.known, self.kept, self.batches = known, kept, batches
         self.rng = np.random.default_rng(seed)
         self.samples = samples
+        self.bytes = current_budget().share(HELD, BYTES)
 
     def of_layer(
         self,
@@ -87,7 +91,7 @@ class Sampler:
     ) -> tuple[list[Sample], list[Sample]]:
         """Samples rows and targets of all calls; those held back call by call."""
         columns = part.weights().shape[:2]
-        most = max(1, int(BYTES // (4 * columns[0] * columns[1])))
+        most = max(1, int(self.bytes // (4 * columns[0] * columns[1])))
         kept = twin.channels(self.kept)
         train: list[Sample] = []
         held: list[Sample] = []
@@ -159,7 +163,7 @@ class Sampler:
 
     def drawn(self, part: Part, x: Value, made: npt.NDArray[Any]) -> Places:
         """Draws as many positions as a layer of one system is looked at."""
-        return self.places(part, x, made, max(1, BYTES // (4 * part.weights().shape[1])))
+        return self.places(part, x, made, max(1, self.bytes // (4 * part.weights().shape[1])))
 
     def places(self, part: Part, x: Value, made: npt.NDArray[Any], most: int) -> Places:
         """Draws positions of every example of a chunk; those that a mask leaves out are none."""

@@ -11,36 +11,44 @@ from typing import Any
 
 import numpy as np
 
+from compress.core.memory_budget import current_budget
+from compress.model.activations import examples_at_once
 from compress.model.internals import mask_of, set_mask
 from compress.model.program import Program
 from compress.reconstruction.kinds import Array
 
 LIMIT = 3 * 2**30
-"""Bytes of values that are held in memory at one time."""
+"""Bytes of values that are held in memory at one time, where the memory budget allows."""
+HELD = 0.25
+"""Share of what is free that they may take."""
 CHUNK = 64 * 2**20
 """Bytes of the largest tensor that are computed at one time."""
+MOST = 256
+"""Examples that are run at a time."""
 
 
 def chunk_size(programs: Sequence[Program]) -> int:
-    """Returns how many examples are run at a time: the largest tensor of all stays small."""
+    """Return how many examples are run at a time: the largest tensor of all stays small."""
     largest = max(
         math.prod(size or 1 for size in tuple(tensor.shape)[1:]) * 4
         for program in programs
         for node in program.nodes
         for tensor in node.outputs
     )
-    return int(min(256, max(1, CHUNK // largest)))
+    most = int(min(MOST, max(1, CHUNK // largest)))
+    return min(examples_at_once(program, most) for program in programs)
 
 
 class Store:
     """Holds what tensors hold.
 
     Args:
-        limit: Bytes in memory; more lies in a folder of its own that `close` removes.
+        limit: Bytes in memory; more lies in a folder of its own that `close` removes. Default:
+            what the memory budget allows.
     """
 
-    def __init__(self, limit: int = LIMIT) -> None:
-        self.limit = limit
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = current_budget().share(HELD, LIMIT) if limit is None else limit
         self.used = 0
         self.spilled = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None

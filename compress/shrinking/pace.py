@@ -100,7 +100,7 @@ class Pace:
 
         few = taken(work.data.val.x, slice(PROBED))
         with logits_view(model, work.data.task) as view:
-            run = Predictor(view, work.data.preprocess)
+            run = Predictor(view, work.data.preprocess, model)
             run(few)
             began = time.perf_counter()
             run(few)

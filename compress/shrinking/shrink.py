@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
+from compress.core.memory_budget import use_budget
 from compress.core.progress import OnProgress, silent
 from compress.core.summary import Readable, Summary
 from compress.measure.verdict import Outcome
@@ -177,7 +178,7 @@ def shrink(
     timing = dict.fromkeys((plan.runtime, *plan.latency.runtimes))
     plan = replace(plan, latency=replace(plan.latency, runtimes=tuple(timing)))
     how: Mapping[str, Any] = SHRINK.sorted(settings).get("data", {})
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, use_budget(plan.memory):
         default = f"runs/shrink-{{}}-{plan.goal.label}"
         given = given_model(model, plan, Path(place), default)
         given = replace(given, folder=ShrinkFolder(given.folder.path))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from compress.core.errors import InputError
+from compress.core.memory_budget import current_budget
 from compress.task._base import Array, Floats, Task, per_example, repeat_row
 from compress.task.labels import check_rows
 from compress.task.regression import Regression
@@ -18,6 +19,7 @@ COMPILED = "compiled:"
 SKILL = "skill"
 """1 - loss / (loss of answers to other examples): 1 is perfect, 0 looks at no input."""
 BATCH = 1024
+"""Examples that metrics are given at a time, where the memory budget allows."""
 
 
 @dataclass(frozen=True)
@@ -139,10 +141,13 @@ class Custom(Task):
     def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
         """Returns the metrics and `skill`, the one that selects first."""
         found = {}
+        # metrics make a few arrays of the outputs' size
+        each = 4 * (labels[:1].nbytes + scores[:1].nbytes)
+        size = current_budget().batch_size(each, most=BATCH, what="the metrics of a custom task")
         for name, metric in self.metrics:
             metric.reset_state()
-            for start in range(0, len(labels), BATCH):
-                part = slice(start, start + BATCH)
+            for start in range(0, len(labels), size):
+                part = slice(start, start + size)
                 metric.update_state(labels[part], scores[part])
             found[f"{COMPILED}{name}"] = float(metric.result())
         found[SKILL] = 1.0 - self.error(labels, scores) / self.guess

@@ -77,21 +77,38 @@ def load(path: Path, identity: str) -> Checkpoint | None:
     path = path.with_suffix(".npz")
     if not path.exists():
         return None
-    try:
-        with opened(path) as archive:
-            arrays = archive.read(archive.names)
-        about = json.loads(str(arrays.pop("about")))
-        found = about.pop("identity")
-    except (InputError, ValueError, KeyError, AttributeError) as error:
-        raise InputError(
-            f"A checkpoint must be written by train(). Received: '{path}' ({error!r}). Remove it."
-        ) from None
+    arrays, about = _read(path)
+    found = about.pop("identity")
     if found != identity:
         raise InputError(
             f"A checkpoint must belong to the training that is continued. Received: '{path}', of a "
             f"training with {_difference(found, identity)}. Remove it to start over."
         )
     return Checkpoint(identity, about, arrays)
+
+
+def parts_of(path: Path) -> int | None:
+    """Return into how many parts a training cuts its batches; None: it has not begun.
+
+    Raises:
+        InputError: The file is no checkpoint.
+    """
+    path = path.with_suffix(".npz")
+    return int(_read(path, ["about"])[1].get("parts", 1)) if path.exists() else None
+
+
+def _read(path: Path, names: Sequence[str] | None = None) -> tuple[Arrays, dict[str, Any]]:
+    """Return a checkpoint's arrays and what it says of the training."""
+    try:
+        with opened(path) as archive:
+            arrays = archive.read(archive.names if names is None else names)
+        about: dict[str, Any] = json.loads(str(arrays.pop("about")))
+        about["identity"]
+    except (InputError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"A checkpoint must be written by train(). Received: '{path}' ({error!r}). Remove it."
+        ) from None
+    return arrays, about
 
 
 def _plain(arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:

@@ -47,7 +47,7 @@ def with_compiled(
         return data
     index = np.linspace(0, len(data.train) - 1, min(LOOKED_AT, len(data.train))).astype(np.int64)
     part = data.train.take(index)
-    made = Predictor(partial(answers_of, model), data.preprocess)(part.x)
+    made = Predictor(partial(answers_of, model), data.preprocess, model)(part.x)
     tasks = {}
     for name in custom:
         own = name or output_names(model)[0]

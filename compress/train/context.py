@@ -24,6 +24,7 @@ class TrainContext:
         device: What computes.
         seed: Of the batch order and of augmentation.
         select_by: The validation quality that selects the best epoch.
+        parts: Into how many a batch is cut; see `compress.train.micro_batches`.
     """
 
     data: Dataset
@@ -33,21 +34,32 @@ class TrainContext:
     device: Device
     seed: int
     select_by: str
+    parts: int = 1
 
     @property
-    def batch(self) -> int:
-        """Examples of a step."""
+    def whole_batch(self) -> int:
+        """Examples that are asked for in a step."""
         return min(self.settings.batch_size, len(self.data.train))
 
     @property
+    def batch(self) -> int:
+        """Examples of a step: a part of a batch."""
+        return -(-self.whole_batch // self.parts)
+
+    @property
+    def accumulate(self) -> int:
+        """Steps whose gradients are averaged."""
+        return self.settings.accumulate * self.parts
+
+    @property
     def steps_per_epoch(self) -> int:
-        """Full batches of an epoch."""
+        """Full steps of an epoch."""
         return len(self.data.train) // self.batch
 
     @property
     def epochs(self) -> int:
-        """Epochs of the training."""
-        return self.settings.epochs_for(self.steps_per_epoch)
+        """Epochs of the training: as many as of whole batches."""
+        return self.settings.epochs_for(len(self.data.train) // self.whole_batch)
 
     @property
     def total_steps(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from compress.plan import TrainSettings
 from compress.train import checkpoint as checkpoints
 from compress.train.augment import check_augment
 from compress.train.context import TrainContext
+from compress.train.micro_batches import note_on_parts, parts_of_a_batch
 from compress.train.objective import LabelObjective, Objective
 from compress.train.own_step import own_objective
 from compress.train.records import EpochRecord, Hook, TrainResult
@@ -83,6 +85,13 @@ def train(
     if not model.trainable_variables:
         raise InputError(f"Model '{model.name}' must have trainable weights. Received: none.")
     context = TrainContext(data, settings, objective, hooks, device, seed, select_by)
+    parts = checkpoints.parts_of(checkpoint) if checkpoint else None
+    if parts is None:
+        parts = parts_of_a_batch(
+            model, context.whole_batch, sizes=list(data.input_shapes.values()),
+            teachers=getattr(objective, "models", ()),
+        )  # fmt: skip
+    context = replace(context, parts=parts)
     training = Training(model, context)
     with (
         logits_view(model, data.task, objective.feature_layers) as view,
@@ -97,4 +106,7 @@ def train(
                 on_epoch(epoch, context.epochs, record)
             if should_stop and epoch < context.epochs and should_stop(record):
                 break
-    return training.result()
+    result = training.result()
+    if parts == 1:
+        return result
+    return replace(result, notes=(note_on_parts(model, context.whole_batch, parts), *result.notes))

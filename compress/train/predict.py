@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.columns import Columns, count, joined, mapped, taken
+from compress.core.columns import Columns, arrays, count, joined, mapped, taken
 from compress.data import Dataset, Preprocessing
+from compress.model.activations import examples_at_once
 from compress.model.heads import check_head
 from compress.model.logits import logits_view
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import keras
 
 EVALUATION_BATCH = 1024
+"""Examples at a time, where the memory budget allows."""
 
 
 class Predictor:
@@ -26,12 +28,16 @@ class Predictor:
     Args:
         view: (x, training) -> logits, as `compress.model.logits.logits_view` gives it.
         preprocess: Raw examples -> model inputs.
+        model: What the view runs; of several models a list. Its activations decide how many
+            examples are run at a time.
     """
 
-    def __init__(self, view: Callable[..., Any], preprocess: Preprocessing) -> None:
+    def __init__(self, view: Callable[..., Any], preprocess: Preprocessing, model: Any) -> None:
         import tensorflow as tf
 
         scaled = preprocess.in_graph()
+        self._model = model
+        self._most = 0
         self._call = tf.function(lambda x: view(scaled(x), training=False), autograph=False)
 
     def __call__(self, x: Columns) -> Any:
@@ -42,7 +48,7 @@ class Predictor:
         import tensorflow as tf
 
         total = count(x)
-        size = min(EVALUATION_BATCH, total)
+        size = min(self.most(x), total)
         spec = mapped(lambda values: tf.TensorSpec((size, *values.shape[1:]), values.dtype), x)
         # what is traced is called itself: TensorFlow warns of functions that are seldom reused
         run = self._call.get_concrete_function(spec)
@@ -54,6 +60,16 @@ class Predictor:
             made = run(mapped(partial(_padded, size), part))
             outputs.append(mapped(partial(_first, held), made))
         return joined(outputs)
+
+    def most(self, x: Columns) -> int:
+        """Return how many examples like these are run at a time.
+
+        It is found once: another number would trace the model again.
+        """
+        if not self._most:
+            sizes = [values.shape[1:] for values in arrays(x)]
+            self._most = examples_at_once(self._model, EVALUATION_BATCH, sizes=sizes)
+        return self._most
 
 
 def _first(size: int, made: Any) -> npt.NDArray[np.float32]:
@@ -79,7 +95,7 @@ def predict_logits(model: keras.Model, data: Dataset, part: str) -> Any:
     """
     check_head(model, data)
     with logits_view(model, data.task) as view:
-        return Predictor(view, data.preprocess)(data.split(part).x)
+        return Predictor(view, data.preprocess, model)(data.split(part).x)
 
 
 def quality_of(model: keras.Model, data: Dataset, part: str) -> dict[str, float]:

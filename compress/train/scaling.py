@@ -20,7 +20,7 @@ from compress.plan import DataOptions
 from compress.run.origin import origin_of
 from compress.task import CUSTOM, UNLABELLED
 from compress.train.compiled import judged_by, with_compiled
-from compress.train.predict import EVALUATION_BATCH, Predictor
+from compress.train.predict import Predictor
 from compress.train.scaling_comparison import (
     BOLD,
     Tried,
@@ -135,7 +135,7 @@ def find_scaling(model: keras.Model, data: Dataset, what: str) -> FoundScaling:
     known = scalings(data.train.x, data.max_value or 1.0)
     left = list(known)
     with logits_view(model, data.task) as view:
-        predict = Predictor(view, Preprocessing())
+        predict = Predictor(view, Preprocessing(), model)
         for look in _looks(data):
             part, examples = look
             tried = [_tried(name, known[name], predict, part, data) for name in left]
@@ -193,5 +193,5 @@ def _logits(
     predict: Predictor, scaling: Preprocessing, x: npt.NDArray[Any]
 ) -> npt.NDArray[np.float32]:
     """Predicts in batches: all examples as float32 at once may not fit into memory."""
-    starts = range(0, len(x), EVALUATION_BATCH)
-    return np.concatenate([predict(scaling(x[i : i + EVALUATION_BATCH])) for i in starts])
+    size = predict.most(x)
+    return np.concatenate([predict(scaling(x[i : i + size])) for i in range(0, len(x), size)])

@@ -114,7 +114,7 @@ class Steps:
                 [float(compared(given, output, tf.constant(share)) + added) for share in SHARES]
             )
 
-        self._costs, self._batch = costs, settings.batch_size
+        self._costs, self._batch = costs, context.batch
         self._gather, self._update = gather, update
         self._run = self._trace()
 

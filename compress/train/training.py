@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +58,8 @@ class Training:
             stored.assign("model", self.model.variables)
         context, objective = self.context, self.context.objective
         variables = [*self.model.trainable_variables, *objective.variables()]
-        optimizer: Any = build_optimizer(context.settings, context.total_steps, variables)
+        settings = replace(context.settings, accumulate=context.accumulate)
+        optimizer: Any = build_optimizer(settings, context.total_steps, variables)
         if context.device.policy == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
             optimizer.build(variables)
@@ -89,7 +90,7 @@ class Training:
         self.yardstick = self._yardstick(stored)
         feature_layers = bool(objective.feature_layers)
         logits = (lambda x, training: view(x, training=training)[0]) if feature_layers else view
-        self.predict = Predictor(logits, context.data.preprocess)
+        self.predict = Predictor(logits, context.data.preprocess, self.model)
 
     def _yardstick(self, stored: checkpoints.Checkpoint | None) -> float:
         """Returns what a training that has learnt nothing costs: the start's, where it goes on.
@@ -181,6 +182,7 @@ class Training:
             "best": self.best[1] if self.best else None,
             "step": int(self.step.numpy()),
             "yardstick": self.yardstick,
+            "parts": self.context.parts,
         }
         made = checkpoints.Checkpoint(self._identity(), about)
         made.put("model", self.model.variables)

@@ -61,6 +61,7 @@ class Crew:
         threads: CPU threads of each.
         place: What they run on, for the log ("CPU, 2 cores").
         gpus: How many GPUs of this machine they are spread over.
+        memory: Bytes that each may occupy; None: what its machine has.
         cpus, cards: Cores and GPUs that each takes of a cluster.
     """
 
@@ -70,6 +71,13 @@ class Crew:
     gpus: int = 0
     cpus: int = 1
     cards: float = 0.0
+    memory: int | None = None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Arguments of a worker process that say what it may take."""
+        memory = () if self.memory is None else ("--memory", str(self.memory))
+        return ("--threads", str(self.threads), *memory)
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,14 @@ import threading
 from typing import IO
 
 from compress.core.device import available_cores, gpu_count
+from compress.core.errors import InputError
 from compress.core.interpreter import module_command, module_environment
+from compress.core.memory_budget import current_budget, gigabytes
 from compress.core.platform import host
 from search.engines import messages
 from search.engines._base import Crew, Demand, Job, Order
 from search.engines.gpu_assignment import card_of, sharers
+from search.engines.memory import LEAST_OF_A_WORKER, memory_of_each, workers_fitting
 from search.engines.pool import Pool, Tell
 
 MAX_WORKERS = 8
@@ -33,9 +36,17 @@ class LocalEngine:
         worker a core (8 at most; each holds TensorFlow).
         """
         gpus, cores = gpu_count(demand.device), available_cores()
-        count = demand.workers or gpus or min(cores, MAX_WORKERS, demand.most)
+        budget, fitting = current_budget(), workers_fitting()
+        if budget.given and demand.workers is not None and demand.workers > fitting:
+            raise InputError(
+                f"workers must be at most {fitting} with {gigabytes(budget.bytes)} of "
+                f"memory: each takes at least {gigabytes(LEAST_OF_A_WORKER)}. Received: "
+                f"{demand.workers}. Give fewer workers, or more memory."
+            )
+        count = demand.workers or gpus or min(cores, MAX_WORKERS, demand.most, fitting)
         threads = demand.threads or max(1, cores // count)
-        return Crew(count, threads, f"{gpus} GPU(s)" if gpus else f"CPU, {cores} cores", gpus)
+        place = f"{gpus} GPU(s)" if gpus else f"CPU, {cores} cores"
+        return Crew(count, threads, place, gpus, memory=memory_of_each(count))
 
     def pool(self, order: Order) -> LocalPool:
         """Returns the workers; each is started when there is a job for it."""
@@ -75,7 +86,7 @@ class LocalPool(Pool):
             shared = sharers(index, crew.count, crew.gpus)
         words = (
             str(self._folder.path), "--device", self._order.demand.device,
-            "--threads", str(crew.threads), "--sharers", str(shared),
+            *crew.words, "--sharers", str(shared),
         )  # fmt: skip
         return ProcessLink(words, environment, self._log, tell)
 

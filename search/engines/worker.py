@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from compress.core.errors import ParetuneError
 from compress.core.faults import ended_by, fault_of
+from compress.core.memory_budget import use_budget
 from compress.core.platform import host
 from search.engines import forking, messages
 
@@ -91,10 +92,17 @@ def main() -> None:
     parser.add_argument("--device", required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--sharers", type=int, default=1)
+    parser.add_argument("--memory", type=int)
     parser.add_argument("--shared", type=Path)
     parser.add_argument("--files", default="")
     parser.add_argument("--known-as", type=Path)
     arguments = parser.parse_args()
+    with use_budget(arguments.memory):
+        _work(arguments)
+
+
+def _work(arguments: argparse.Namespace) -> None:
+    """Does what the command line says, within its memory budget."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     # held until this process ends: a resumed run waits for it before touching the journal

@@ -338,6 +338,10 @@ class RunSettings(TypedDict, total=False):
     threads: Count | None
     """CPU threads of a training; default: every core, shared among a run's workers."""
 
+    memory: Count | None
+    """memory that all processes of a run may occupy together, like 4GB; batches are as large as it
+    allows; default: 90 % of what the machine or container has free."""
+
     out: str | Path | None
     """folder for the results; default: one in runs/."""
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
+LIBRARIES = 400 * 2**20
+"""Bytes of mapped files that count as memory of a process, at most."""
+
 
 class Lock(Protocol):
     """A lock that this process holds; it falls with the process, however that ends."""
@@ -101,6 +104,18 @@ class Host(Protocol):
 
     def resident_bytes(self) -> int:
         """Returns the bytes of memory that this process occupies."""
+        ...
+
+    def family_bytes(self) -> int:
+        """Returns the bytes of memory that this process and those it has started occupy.
+
+        Pages that several processes share count once. Of mapped files only as much counts as
+        libraries take: the system drops the pages of data when others need the memory.
+        """
+        ...
+
+    def trim(self) -> None:
+        """Gives memory back that was freed and is held for later; nothing where none can be."""
         ...
 
     def core_seconds(self) -> tuple[float, float]:

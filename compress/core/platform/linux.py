@@ -13,19 +13,19 @@ import threading
 from pathlib import Path
 from typing import IO, Any
 
-from compress.core.platform._base import Lock
+from compress.core.platform._base import LIBRARIES, Lock
 from compress.core.platform.lifeline import KERNEL, WATCH
 
 FORKS = True
 _PROC = Path("/proc")
 # what a container may use, and uses: of version 2 and 1 of Linux's control groups
 _CGROUPS = (
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (Path("/sys/fs/cgroup"), "", "memory.max", "memory.current", "inactive_file"),
     (
-        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+        Path("/sys/fs/cgroup/memory"), "memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
+        "total_inactive_file",
     ),
-)
+)  # fmt: skip
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _GPU_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 """Of NVIDIA's driver, of WSL's and of AMD's."""
@@ -135,17 +135,76 @@ def available_bytes() -> int | None:
     for line in _lines(_PROC / "meminfo"):
         if line.startswith("MemAvailable:"):
             rooms.append(int(line.split()[1]) * 1024)
-    for limit, usage in _CGROUPS:
-        # without a limit there stands "max", or a number beyond all memory
-        values = [*_lines(limit), *_lines(usage)]
-        if len(values) == 2 and all(value.isdigit() for value in values):
-            rooms.append(max(0, int(values[0]) - int(values[1])))
+    for root, controller, limit, usage, cached in _CGROUPS:
+        for group in _groups(root, controller):
+            # without a limit there stands "max", or a number beyond all memory
+            values = [*_lines(group / limit), *_lines(group / usage)]
+            if len(values) == 2 and all(value.isdigit() for value in values):
+                # pages of files that nobody has read for a while are given up first
+                dropped = [line.split() for line in _lines(group / "memory.stat")]
+                spare = sum(int(words[1]) for words in dropped if words[0] == cached)
+                rooms.append(max(0, int(values[0]) - int(values[1]) + spare))
     return min(rooms, default=None)
+
+
+def _groups(root: Path, controller: str) -> list[Path]:
+    """Returns the control group of this process and those around it, up to the root.
+
+    Each of them may have a limit. In a container the root is often the process's own group, and
+    the path that the kernel tells is not there.
+
+    Args:
+        root: Where the groups are mounted.
+        controller: As `/proc/self/cgroup` names it: "memory"; "": version 2.
+    """
+    groups = [root]
+    for line in _lines(_PROC / "self/cgroup"):
+        _, names, path = line.split(":", 2)
+        if controller in names.split(","):
+            group = root
+            for part in Path(path.lstrip("/")).parts:
+                group /= part
+                groups.append(group)
+    return groups
 
 
 def resident_bytes() -> int:
     """See `Host.resident_bytes`."""
     return int(_lines(_PROC / "self/statm")[0].split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def family_bytes() -> int:
+    """See `Host.family_bytes`."""
+    children: dict[int, list[int]] = {}
+    for folder in _PROC.glob("[0-9]*"):
+        lines = _lines(folder / "stat")
+        if lines:  # behind the name in brackets: state and parent, see proc_pid_stat(5)
+            parent = int(lines[-1].rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(folder.name))
+    family = [os.getpid()]
+    for process in family:
+        family += children.get(process, [])
+    return sum(map(_occupied, family))
+
+
+def _occupied(process: int) -> int:
+    """Returns the bytes that a process occupies; 0 where it has just ended."""
+    sizes = {
+        words[0]: 1024 * int(words[1])
+        for line in _lines(_PROC / str(process) / "smaps_rollup")
+        if (words := line.split())[0] in ("Pss:", "Pss_File:")
+    }
+    if "Pss:" in sizes:  # of what several processes share each counts its part
+        files = sizes.get("Pss_File:", 0)
+        return sizes["Pss:"] - max(0, files - LIBRARIES)
+    status = (line.split() for line in _lines(_PROC / str(process) / "status"))
+    return sum(1024 * int(words[1]) for words in status if words[0] in ("RssAnon:", "RssShmem:"))
+
+
+def trim() -> None:
+    """See `Host.trim`."""
+    with contextlib.suppress(AttributeError, OSError):  # musl has none
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def core_seconds() -> tuple[float, float]:

@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from compress.core.platform._base import Lock
+from compress.core.platform._base import LIBRARIES, Lock
 from compress.core.platform.lifeline import ASK
 
 FORKS = False
@@ -154,6 +154,23 @@ def resident_bytes() -> int:
     import psutil
 
     return int(psutil.Process().memory_info().rss)
+
+
+def family_bytes() -> int:
+    """See `Host.family_bytes`: what processes have for themselves, and their libraries roughly."""
+    import psutil
+
+    first = psutil.Process()
+    total = 0
+    for process in (first, *first.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            memory = process.memory_full_info()
+            total += memory.uss + min(max(0, memory.rss - memory.uss), LIBRARIES)
+    return total
+
+
+def trim() -> None:
+    """See `Host.trim`."""
 
 
 def core_seconds() -> tuple[float, float]:

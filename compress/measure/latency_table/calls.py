@@ -10,14 +10,20 @@ from typing import Any
 import numpy as np
 
 from compress.core.errors import InputError, RunFailed
+from compress.core.memory_budget import current_budget
 from compress.measure.counting import count_macs
 from compress.measure.latency_table.key import CallKey
 from compress.measure.latency_table.record import CallTime
 from compress.measure.runtimes import RUNTIMES
+from compress.model.activations import activation_bytes
 
 AT_ONCE = 256
 BYTES_AT_ONCE = 2**28
 """Calls in one conversion, and bytes of their weights: files are timed while all are in memory."""
+CONVERTED = 1 / 16
+"""Share of what is free that these weights may take: a conversion makes many copies of them."""
+TIMED = 1 / 4
+"""Share of what is free that the inputs and outputs of the timed files may take."""
 
 
 @dataclass(eq=False)
@@ -29,6 +35,7 @@ class CallItem:
         model: Of the call alone; None where there is none, or it is needed no more.
         ops: MACs and elementwise operations.
         weight_bytes: Of its weights, as float32.
+        activations: Bytes of its inputs and outputs.
         reason: Why it cannot be timed; empty: nothing is known against it.
         file: Of the model.
     """
@@ -37,6 +44,7 @@ class CallItem:
     model: Any
     ops: int = 0
     weight_bytes: int = 0
+    activations: int = 0
     reason: str = ""
     file: Path | None = None
 
@@ -48,7 +56,10 @@ class CallItem:
             costs = count_macs(model)
         except InputError as error:
             return cls(key, None, reason=str(error))
-        found = cls(key, model, costs.macs + costs.other_ops, 4 * costs.params)
+        found = cls(
+            key, model, costs.macs + costs.other_ops, 4 * costs.params,
+            activation_bytes(model).total,
+        )  # fmt: skip
         kinds = [str(tensor.dtype) for tensor in model.inputs if "float" not in str(tensor.dtype)]
         if kinds:
             found.model = None
@@ -78,14 +89,18 @@ def batches(models: Mapping[CallKey, Callable[[], Any]]) -> Iterator[list[CallIt
         models: Makes a small model of each call alone.
     """
     batch: list[CallItem] = []
-    held = 0
+    held = live = 0
+    budget = current_budget()
+    weights, activations = budget.share(CONVERTED, BYTES_AT_ONCE), TIMED * budget.free()
     for key, make in models.items():
         item = CallItem.made(key, make)
-        if batch and (len(batch) == AT_ONCE or held + item.weight_bytes > BYTES_AT_ONCE):
+        full = held + item.weight_bytes > weights or live + item.activations > activations
+        if batch and (len(batch) == AT_ONCE or full):
             yield batch
-            batch, held = [], 0
+            batch, held, live = [], 0, 0
         batch.append(item)
         held += item.weight_bytes
+        live += item.activations
     yield batch
 
 

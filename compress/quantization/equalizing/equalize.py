@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.model.activations import examples_at_once
 from compress.model.program import Node, Program
 from compress.model.recording import record
 from compress.quantization.calibration import batches
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 MOST = 64.0
 """A scale goes no further, up or down: what differs more is next to dead."""
 AT_ONCE = 256
+"""Examples that are run at a time, where the memory budget allows."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,9 @@ def _largest_values(
             np.maximum.at(found, ids, rows.max(axis=0))
         return made_by(node, values)
 
-    for share, batch in batches(inputs, AT_ONCE):
+    # the values that a kernel reads are looked at in a copy
+    size = examples_at_once(program, AT_ONCE, copies=1.5)
+    for share, batch in batches(inputs, size):
         program.interpret(handler, [tf.convert_to_tensor(part) for part in batch])
         if on_progress is not None:
             on_progress(share)

@@ -15,7 +15,9 @@ from compress.plan.forms import plain
 from compress.plan.shrink import ShrinkPlan
 
 FOLDER = Path(__file__).parent
-PLACES = frozenset({"data.source", "device", "goal.latency_table", "out", "seed", "threads"})
+PLACES = frozenset(
+    {"data.source", "device", "goal.latency_table", "memory", "out", "seed", "threads"}
+)
 """Options that are of one model, its data and one machine: no recipe holds them."""
 
 

@@ -10,7 +10,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from compress.core.errors import InputError, one_line
+from compress.core.memory_budget import current_budget
 from search.engines._base import Crew, Demand, Order
+from search.engines.memory import memory_of_each
 from search.engines.ray.link import quiet
 from search.engines.ray.pool import RayPool
 from search.folder.store import Files
@@ -55,7 +57,10 @@ class RayEngine:
         place = f"a Ray cluster of {len(alive)} node(s), {_told(total)}"
         if count > places:
             place += f" ({count - places} workers wait until there is room)"
-        return Crew(count, demand.threads or cpus, place, cards=cards, cpus=cpus)
+        # whose amount nobody has named: each node has its own memory
+        memory = memory_of_each(count) if current_budget().given else None
+        threads = demand.threads or cpus
+        return Crew(count, threads, place, cards=cards, cpus=cpus, memory=memory)
 
     def pool(self, order: Order) -> RayPool:
         """Returns the workers; all are asked for at once."""

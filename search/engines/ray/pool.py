@@ -78,7 +78,7 @@ class RayPool(Pool):
             versions=node.versions(),
             words=(
                 "--device", self._order.demand.device if crew.cards else "cpu",
-                "--threads", str(crew.threads), "--sharers", str(shared),
+                *crew.words, "--sharers", str(shared),
             ),
             modules=tuple(filter(None, (current_folder(), *sys.path))),
             fingerprint=str(read_json(folder.data)["fingerprint"]),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.core import arrays, columns, spool
+from compress.core import columns, spool
 from compress.core.errors import InputError
 from compress.data import Dataset, load_data
 from compress.data.preprocessing import fit_preprocessing
@@ -21,9 +21,7 @@ SMALL = 4096
 @pytest.fixture
 def mapping(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Lets arrays of 4 KiB count as large; returns where they go."""
-    for module in (spool, arrays):
-        monkeypatch.setattr(module, "LEAST", SMALL)
-    monkeypatch.setattr(spool.Growing.__init__, "__defaults__", (SMALL,))
+    monkeypatch.setattr(spool, "LEAST", SMALL)
     monkeypatch.setattr(spool, "CHUNK", 1024)
     monkeypatch.setenv(spool.FOLDER, str(tmp_path / "spool"))
     return tmp_path / "spool"
@@ -106,8 +104,6 @@ def both(mapping: Path, monkeypatch: pytest.MonkeyPatch, load: Any) -> tuple[Dat
     """Loads data mapped, and in memory."""
     mapped = load()
     monkeypatch.setattr(spool, "LEAST", 2**40)
-    monkeypatch.setattr(arrays, "LEAST", 2**40)
-    monkeypatch.setattr(spool.Growing.__init__, "__defaults__", (2**40,))
     return mapped, load()
 
 

@@ -324,7 +324,6 @@ def test_what_a_function_returns(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_does_not_grow_with_the_data(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = arrays_of(pictures())[0]
     monkeypatch.setattr(spool, "LEAST", 256)
-    monkeypatch.setattr(spool.Growing.__init__, "__defaults__", (256,))
     monkeypatch.setattr("compress.data.hugging_face.AT_A_TIME", 7)
     monkeypatch.setenv(spool.FOLDER, str(tmp_path))
     x = arrays_of(pictures())[0]

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compress.core import memory
 from compress.core.errors import InputError
+from compress.core.memory_budget import require_room
 from compress.core.platform import linux
 from compress.data import DataOptions, Dataset, load_data
 from compress.plan import Plan
@@ -222,13 +222,13 @@ def test_memory_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (tmp_path / name).write_text(text)
     (tmp_path / "meminfo").write_text("MemAvailable:   2 kB\n")
     monkeypatch.setattr(linux, "_PROC", tmp_path)
-    monkeypatch.setattr(linux, "_CGROUPS", ((tmp_path / "limit", tmp_path / "usage"),))
+    monkeypatch.setattr(linux, "_CGROUPS", ((tmp_path, "", "limit", "usage", "none"),))
     assert linux.available_bytes() == 600
-    monkeypatch.setattr(linux, "_CGROUPS", ((tmp_path / "none", tmp_path / "usage"),))
+    monkeypatch.setattr(linux, "_CGROUPS", ((tmp_path, "", "none", "usage", "none"),))
     assert linux.available_bytes() == 2048
     monkeypatch.setattr(linux, "_PROC", tmp_path / "absent")
     assert linux.available_bytes() is None
-    memory.require_room(10**30, "anything")
+    require_room(10**30, "anything")
 
 
 @pytest.mark.parametrize("kind", ["pipe", "loop", "dangling"])

@@ -407,7 +407,6 @@ def test_memory_does_not_grow_with_the_file(
     path = write(tmp_path / name, COLUMNS)
     held = load_data(path)
     monkeypatch.setattr(spool, "LEAST", 128)
-    monkeypatch.setattr(spool.Growing.__init__, "__defaults__", (128,))
     monkeypatch.setattr(spool, "CHUNK", 256)  # a few rows at a time
     monkeypatch.setenv(spool.FOLDER, str(tmp_path / "spool"))
     data = load_data(path)

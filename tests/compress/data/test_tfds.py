@@ -197,7 +197,6 @@ def test_memory_does_not_grow_with_the_data(
     hub("insects")
     held = load_data("tfds:insects")
     monkeypatch.setattr(spool, "LEAST", 256)
-    monkeypatch.setattr(spool.Growing.__init__, "__defaults__", (256,))
     monkeypatch.setattr("compress.data.tfds.AT_A_TIME", 7)
     monkeypatch.setenv(spool.FOLDER, str(tmp_path))
     data = load_data("tfds:insects")

@@ -285,7 +285,6 @@ def test_memory_does_not_grow_with_the_file(
     path = write(tmp_path / "a.tfrecord", records)
     held = load_data(path)
     monkeypatch.setattr(spool, "LEAST", 256)
-    monkeypatch.setattr(spool.Growing.__init__, "__defaults__", (256,))
     monkeypatch.setattr(spool, "CHUNK", 128)
     monkeypatch.setattr("compress.data.tfrecords.AT_A_TIME", 7)
     monkeypatch.setenv(spool.FOLDER, str(tmp_path / "spool"))

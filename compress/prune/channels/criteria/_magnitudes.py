@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.model.activations import examples_at_once
 from compress.model.ports import listed
 from compress.model.program import Node
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 Scores = npt.NDArray[np.float64]
 BATCH = 128
+"""Examples at a time, where the memory budget allows."""
 
 
 def magnitudes(context: Context) -> tuple[Scores, Scores]:
@@ -42,8 +44,10 @@ def magnitudes(context: Context) -> tuple[Scores, Scores]:
                 sums[:] += np.bincount(units, array.mean(others), minlength=coupling.units)
                 seen[:] += np.bincount(units, minlength=coupling.units)
 
-    for start in range(0, len(order), BATCH):
-        part = data.train.take(order[start : start + BATCH])
+    # the values that a layer reads are looked at in a copy
+    size = examples_at_once(coupling.program, BATCH, copies=1.5)
+    for start in range(0, len(order), size):
+        part = data.train.take(order[start : start + size])
         given = listed(coupling.program.model, data.preprocess(part.x))
         coupling.program.run(given, watch)
     return sums, seen

@@ -11,6 +11,8 @@ from compress.prune.channels.coupling.groups import Group
 from compress.prune.channels.criteria._base import Context, Scores
 
 BATCH = 128
+BACKWARD = 1.3
+"""Memory of a backward pass over that of the tensors that it needs."""
 
 
 def taylor(group: Group, context: Context) -> Scores:
@@ -30,6 +32,7 @@ def _all_units(context: Context) -> Scores:
     import tensorflow as tf
 
     from compress.data import Dataset
+    from compress.model.activations import examples_at_once
     from compress.model.heads import check_head
     from compress.model.logits import logits_view
 
@@ -48,17 +51,38 @@ def _all_units(context: Context) -> Scores:
     order = rng.permutation(len(data.train))[: context.examples]
     scores = np.zeros(coupling.units)
     batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+    size = examples_at_once(model, BATCH, holds_all=True, copies=BACKWARD)
     with logits_view(model, data.task) as view:
-        for index in batches:
+
+        def gradients(index: Any) -> list[Any]:
+            """Return the share of some examples in the gradients of their batch's mean loss."""
             part = data.train.take(index)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 for variable in variables:
                     tape.watch(variable.value)
                 logits = view(data.preprocess(part.x), training=False)
                 loss = tf.reduce_mean(data.task.loss(data.labels(part), logits))
-            gradients = tape.gradient(loss, [variable.value for variable in variables])
-            scores += _squared(context, variables, gradients)
+            made: list[Any] = tape.gradient(loss, [variable.value for variable in variables])
+            return made
+
+        for index in batches:
+            total: list[Any] = []
+            for start in range(0, len(index), size):
+                part = index[start : start + size]
+                share = len(part) / len(index)
+                found = [
+                    None if item is None else share * np.asarray(item) for item in gradients(part)
+                ]
+                total = _summed(total, found) if total else found
+            scores += _squared(context, variables, total)
     return scores / len(batches)
+
+
+def _summed(first: list[Any], second: list[Any]) -> list[Any]:
+    return [
+        two if one is None else one if two is None else one + two
+        for one, two in zip(first, second, strict=True)
+    ]
 
 
 def _squared(context: Context, variables: list[Any], gradients: list[Any]) -> Scores:

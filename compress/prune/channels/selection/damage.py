@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.memory_budget import current_budget
 from compress.measure.divergence import distance, spread
+from compress.model.activations import OVERHEAD, activation_bytes
 from compress.model.program import Node, Program
 from compress.prune.channels.coupling.groups import Coupling, Group
 from compress.prune.channels.criteria import Context, Criterion, Scores
@@ -20,7 +23,7 @@ Numbers = npt.NDArray[np.float64]
 SHARES = (0.25, 0.5, 0.625, 0.75, 0.875)
 """Of a group's units that are removed, where its damage is measured."""
 CHUNK = 256
-"""Examples that are run at a time."""
+"""Examples that are run at a time, where the memory budget allows."""
 Change = tuple[Any, npt.NDArray[Any]]
 """A weight and the value that it has for a time."""
 
@@ -65,8 +68,8 @@ def measured(
     program: Program,
     inputs: Sequence[npt.NDArray[Any]],
     trials: Sequence[Trial],
-    on_trial: Callable[[int], None] | None = None,
-    chunk: int = CHUNK,
+    on_trial: Callable[[float], None] | None = None,
+    chunk: int | None = None,
 ) -> Numbers:
     """Measures how far each trial moves the outputs: one pass, and a partial one a trial.
 
@@ -74,8 +77,8 @@ def measured(
         program: A flat program; its weights are as before when this returns.
         inputs: One array an input, (examples, ...).
         trials: What is changed, one at a time.
-        on_trial: Told how many trials are done, chunk by chunk.
-        chunk: Examples that are run at a time.
+        on_trial: Told the share of the trials that is done, chunk by chunk.
+        chunk: Examples that are run at a time; default: what memory allows, at most 256.
 
     Returns:
         The damage of each, (trials,); see `Damage`.
@@ -86,6 +89,8 @@ def measured(
     for index, trial in enumerate(trials):
         by_place.setdefault(trial.place, []).append(index)
     tails = {place: program.tail(place) for place in by_place}
+    chunk = chunk or _chunk(program, inputs, list(tails.values()))
+    chunks = -(-count // chunk)
     for start in range(0, count, chunk):
         given = [x[start : start + chunk] for x in inputs]
         wanted = [np.asarray(y) for y in program.run(given)]
@@ -101,8 +106,18 @@ def measured(
                 sums[index] += sum(distance(y, np.asarray(z)) for y, z in pairs)
                 done += 1
                 if on_trial is not None:
-                    on_trial(done)
+                    on_trial(done / (chunks * len(trials)))
     return np.asarray(sums / max(unit, 1e-30))
+
+
+def _chunk(program: Program, inputs: Sequence[Any], tails: Sequence[Program]) -> int:
+    """Return how many examples are run at a time: what all tails begin with is held meanwhile."""
+    held = {id(tensor): tensor for tail in tails for tensor in tail.inputs}
+    begin = sum(4 * math.prod(size or 1 for size in tensor.shape[1:]) for tensor in held.values())
+    live = activation_bytes(program, [x.shape[1:] for x in inputs]).live
+    return current_budget().batch_size(
+        int(OVERHEAD * live) + begin, most=CHUNK, what=f"the damage of model '{program.model.name}'"
+    )
 
 
 class changed:  # noqa: N801 - reads as a statement
@@ -145,10 +160,9 @@ def damages(
         told(f"solving behind {group.name}", group.index / len(coupling.groups))
         plans.append(trials_of(coupling, program, group, own, context, criterion))
     trials = [trial for _, some, _ in plans for trial in some]
-    chunks = -(-len(inputs[0]) // CHUNK)
 
-    def done(count: int) -> None:
-        told("damage of thinner layers", count / (chunks * max(1, len(trials))))
+    def done(share: float) -> None:
+        told("damage of thinner layers", share)
 
     found = measured(program, inputs, trials, done)
     ends = np.cumsum([len(some) for _, some, _ in plans])

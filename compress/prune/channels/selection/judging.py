@@ -11,6 +11,7 @@ from compress.core.columns import taken
 from compress.core.errors import InputError
 from compress.data import drawn_inputs
 from compress.measure.divergence import divergence
+from compress.model.activations import outputs_of
 from compress.model.flattening import flat
 from compress.model.ports import listed
 from compress.model.recording import record
@@ -51,7 +52,7 @@ class Judge:
         self.x = drawn_inputs(context.data, context.examples, context.seed)
         model = coupling.program.model
         self.judged: list[npt.NDArray[Any]] = listed(model, taken(self.x, slice(JUDGED)))
-        self._wanted = self.program.run(self.judged)
+        self._wanted = outputs_of(self.program, self.judged)
 
     def damage(self, mask: Mask, blocks: Sequence[Block] = ()) -> float:
         """Returns how far the outputs are when only this is kept, all layers repaired.
@@ -71,4 +72,4 @@ class Judge:
             joint=False,
             seed=self.seed,
         )
-        return divergence(self._wanted, record(small).run(self.judged))
+        return divergence(self._wanted, outputs_of(record(small), self.judged))

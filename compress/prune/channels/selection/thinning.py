@@ -115,7 +115,7 @@ def sensitivity_map(
     program = flat(record(copy, opens))
     rows, labels = [], data.labels(part)
     with logits_view(copy, data.task) as view:
-        predict = Predictor(view, data.preprocess)
+        predict = Predictor(view, data.preprocess, copy)
 
         def accuracy() -> float:
             found: float = data.task.quality(labels, predict(part.x))[data.task.qualities[0]]

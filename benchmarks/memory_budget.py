@@ -1,0 +1,171 @@
+"""Peak memory under `--memory`: what all processes of a command occupy, sampled every 0.2 s.
+
+    python -m benchmarks.memory_budget [--models mobilenetv2,vit] [--commands shrink,quantize]
+        [--memory 4GB] [--macs] [--resume FILE]
+
+Models of 224 x 224 x 3 with random weights, and 400 random images. shrink: `paretune shrink
+--latency 0.5x --no-train --formats float32` without labels (with --macs the goal is --macs 0.5x,
+which measures no latency table). compress: `paretune compress --channels 0.5x`, one epoch, on
+random labels. quantize: `paretune.quantize` with one epoch. Figures are sums of proportional set
+sizes (PSS): pages that processes share count once. What occupies twice the budget is killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+from benchmarks._common import Benchmark, table
+from benchmarks._memory import MIB, watch_command
+from benchmarks._stored import ROOT, Stored
+from compress.core.counts import whole
+
+SIZE, CLASSES, IMAGES = 224, 10, 400
+ALLOWED = 1.1
+"""Times the budget: what must not be exceeded."""
+QUANTIZE = """
+import sys
+import paretune
+model, data, memory = sys.argv[1:]
+paretune.quantize(model, data, epochs=1, memory=memory, normalize="symmetric")
+"""
+
+
+def vit(patch: int = 16, width: int = 384, depth: int = 12, heads: int = 6) -> Any:
+    """Return a ViT-S/16 of Keras's layers, with mean pooling in place of a class token."""
+    import keras
+
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Conv2D(width, patch, patch)(inputs)
+    x = keras.layers.Reshape(((SIZE // patch) ** 2, width))(x)
+    for _ in range(depth):
+        y = keras.layers.LayerNormalization(epsilon=1e-6)(x)
+        y = keras.layers.MultiHeadAttention(heads, width // heads)(y, y)
+        x = keras.layers.Add()([x, y])
+        y = keras.layers.LayerNormalization(epsilon=1e-6)(x)
+        y = keras.layers.Dense(4 * width, activation="gelu")(y)
+        x = keras.layers.Add()([x, keras.layers.Dense(width)(y)])
+    x = keras.layers.LayerNormalization(epsilon=1e-6)(x)
+    x = keras.layers.GlobalAveragePooling1D()(x)
+    return keras.Model(inputs, keras.layers.Dense(CLASSES, activation="softmax")(x), name="vit")
+
+
+def _application(name: str) -> Callable[[], Any]:
+    def make() -> Any:
+        import keras
+
+        return getattr(keras.applications, name)(weights=None, classes=CLASSES)
+
+    return make
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "mobilenetv2": _application("MobileNetV2"),
+    "resnet50": _application("ResNet50"),
+    "efficientnetv2b0": _application("EfficientNetV2B0"),
+    "vit": vit,
+}
+COMMANDS = ("shrink", "compress", "quantize")
+
+
+def command_of(name: str, folder: Path, memory: str, macs: bool) -> list[str]:
+    """Return the command that is watched.
+
+    Args:
+        name: "vit shrink".
+        folder: Holds the model and the images; results go there.
+        memory: Of the budget.
+        macs: The goal of `shrink` is one of MACs.
+    """
+    model, kind = name.split()
+    file, data = str(folder / f"{model}.keras"), str(folder / "images.npz")
+    if kind == "quantize":
+        return [sys.executable, "-c", QUANTIZE, file, data, memory]
+    words = [
+        sys.executable, "-m", "paretune", kind, file, "--data", data, "--normalize", "symmetric",
+        "--formats", "float32", "--memory", memory, "--out", str(folder / f"{model}-{kind}"),
+    ]  # fmt: skip
+    if kind == "shrink":
+        goal = ["--macs", "0.5x", "--latency-budget", "0.5"] if macs else ["--latency", "0.5x"]
+        return [*words, "--task", "unlabelled", "--no-train", *goal]
+    return [*words, "--channels", "0.5x", "--epochs", "1", "--latency-budget", "0.5"]
+
+
+def _prepare(folder: Path, model: str) -> None:
+    """Write a model with random weights, and the images."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    MODELS[model]().save(folder / f"{model}.keras")
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (IMAGES, SIZE, SIZE, 3), dtype=np.uint8)
+    np.savez(folder / "images.npz", x_train=x, y_train=rng.integers(0, CLASSES, IMAGES))
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("--models", default=",".join(MODELS), help="with commas")
+    parser.add_argument("--commands", default=",".join(COMMANDS), help="with commas")
+    parser.add_argument("--memory", default="4GB")
+    parser.add_argument("--macs", action="store_true", help="shrink to a goal of MACs")
+
+
+def measure(given: argparse.Namespace, stored: Stored) -> None:
+    """Watch each command on each model."""
+    budget = whole(given.memory, "memory", least=1, unit="bytes")
+    rows: dict[str, Any] = stored.result.setdefault("rows", {})
+    for model in given.models.split(","):
+        names = [f"{model} {kind}" for kind in given.commands.split(",")]
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            for name in names:
+                if name in rows:
+                    continue
+                if not (folder / f"{model}.keras").exists():
+                    _prepare(folder, model)
+                command, log = command_of(name, folder, given.memory, given.macs), folder / "log"
+                rows[name] = watch_command(command, 2 * budget / MIB, log, cwd=ROOT)
+                lines = log.read_text(errors="replace").splitlines()
+                if rows[name]["ended"] != "exit code 0":
+                    rows[name]["said"] = "\n".join(lines[-5:])
+                print(f"{name}: {rows[name]}", flush=True)
+                stored.save(rows=rows, budget=budget)
+
+
+def memory_table(result: dict[str, Any]) -> str | None:
+    """Return the table of peaks."""
+    most = ALLOWED * result["budget"]
+    rows = []
+    for name, row in result["rows"].items():
+        peak = row["peak"] * MIB
+        verdict = "" if row["ended"] == "exit code 0" and peak <= most else "no"
+        rows.append([
+            *name.split(), f"{peak / 1e9:.2f} GB", f"{row['seconds']:,.0f}",
+            row["ended"].replace("exit code 0", "done"), verdict or "yes",
+        ])  # fmt: skip
+    head = ["model", "command", "peak", "seconds", "end", f"at most {most / 1e9:.1f} GB"]
+    return table(head, rows)
+
+
+BENCHMARK = Benchmark(
+    "memory_budget", __doc__, measure, {"peaks": memory_table}, arguments, resumable=True,
+    grows=("models", "commands"), anywhere=True,
+)  # fmt: skip
+
+
+def main() -> None:
+    """Run the benchmark."""
+    BENCHMARK.run()
+
+
+if __name__ == "__main__":
+    main()

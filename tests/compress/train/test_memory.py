@@ -1,0 +1,226 @@
+"""Predictions, criteria, repair, quantization and training under budgets of a few megabytes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import compress.train.predict
+from compress.core import memory_budget
+from compress.core.device import Device
+from compress.core.errors import InputError
+from compress.core.memory_budget import MemoryBudget
+from compress.data import Dataset
+from compress.model.activations import activation_bytes
+from compress.plan import TrainSettings
+from compress.train import train
+from compress.train.micro_batches import BACKWARD, COPIES, parts_of_a_batch
+from compress.train.predict import predict_logits
+
+Budget = Callable[[int], None]
+
+
+@pytest.fixture
+def budget_of(monkeypatch: pytest.MonkeyPatch) -> Budget:
+    """Sets the budget, of which nothing is occupied."""
+
+    def use(size: int) -> None:
+        monkeypatch.setattr(memory_budget, "_current", MemoryBudget(size, given=True))
+        monkeypatch.setattr(MemoryBudget, "free", lambda self: self.bytes)
+
+    return use
+
+
+def test_predictions_in_smaller_batches_are_the_same(
+    digits: Dataset, small_cnn: Any, budget_of: Budget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    padded = compress.train.predict._padded
+
+    def noted(size: int, part: Any) -> Any:
+        sizes.append(size)
+        return padded(size, part)
+
+    monkeypatch.setattr(compress.train.predict, "_padded", noted)
+    model = small_cnn()
+    budget_of(10**10)
+    whole = predict_logits(model, digits, "val")
+    assert set(sizes) == {len(digits.val)}
+    sizes.clear()
+    budget_of(2**18)
+    found = predict_logits(model, digits, "val")
+    # 1.5 x the bytes of an example, in half of the budget
+    fitting = 2**17 // int(1.5 * activation_bytes(model).live)
+    assert set(sizes) == {1 << (fitting.bit_length() - 1)}
+    np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-5)
+
+
+def test_answers_that_stand_for_labels_are_the_same(
+    digits: Dataset, small_cnn: Any, budget_of: Budget
+) -> None:
+    from compress.data.answers import answered
+    from compress.model.heads import answering
+
+    answers = answering(small_cnn())
+    budget_of(10**10)
+    whole = answered(digits.val, digits.preprocess, answers).y
+    budget_of(2**19)
+    assert answers.most([(8, 8, 1)]) < 20
+    found = answered(digits.val, digits.preprocess, answers).y
+    np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "activation"])
+def test_scores_are_the_same(
+    criterion: str, digits: Dataset, small_cnn: Any, budget_of: Budget
+) -> None:
+    from compress.prune.channels.analysis import coupling_of
+    from compress.prune.channels.criteria import CRITERIA, Context
+
+    coupling = coupling_of(small_cnn())
+
+    def scores() -> Any:
+        context = Context(coupling, data=digits, seed=0)
+        return np.concatenate([CRITERIA[criterion](group, context) for group in coupling.groups])
+
+    budget_of(10**10)
+    whole = scores()
+    budget_of(2**20)
+    # of batches of 128 examples 32 fit or fewer; the last batch of all weighs as much as others
+    np.testing.assert_allclose(scores(), whole, rtol=1e-4 if criterion == "taylor" else 0.05)
+
+
+def test_a_repair_is_the_same(digits: Dataset, small_cnn: Any, budget_of: Budget) -> None:
+    from compress import prune_channels, repair
+
+    model = small_cnn()
+    x = digits.preprocess(digits.train.x)[:400]
+    made = []
+    for size in (10**10, 2**21):
+        budget_of(size)
+        pruned = prune_channels(model, macs=0.5, round_to=2, repair=False)
+        report = repair(pruned.model, model, x, kept=pruned.kept, joint=False)
+        made.append((np.asarray(pruned.model(x)), report.output_error[0][1]))
+    (whole, error), (found, other) = made
+    np.testing.assert_allclose(found, whole, atol=1e-3)
+    assert other == pytest.approx(error, rel=0.05)
+
+
+def test_quantization_is_the_same(digits: Dataset, small_cnn: Any, budget_of: Budget) -> None:
+    from compress import quantize
+
+    model, x = small_cnn(), digits.preprocess(digits.train.x)[:200]
+    made = []
+    for size in (10**10, 2**21):
+        budget_of(size)
+        found = quantize(model, x, epochs=0, correct_biases=True, equalize=True)
+        made.append((np.asarray(found.quantized(x)), [item.total for item in found.errors]))
+    (whole, errors), (found, others) = made
+    np.testing.assert_allclose(found, whole, atol=0.02)  # a few steps of the output's grid
+    assert others == pytest.approx(errors, rel=0.05, abs=1e-4)
+
+
+def test_a_batch_that_does_not_fit_is_cut(small_cnn: Any, budget_of: Budget) -> None:
+    model = small_cnn()
+    each = int(BACKWARD * activation_bytes(model).total)
+    weights = COPIES * 4 * model.count_params()
+    budget_of(10**9)
+    assert parts_of_a_batch(model, 100) == 1
+    budget_of(2 * (weights + 30 * each))  # 30 fit into the half: 16, so seven parts of 15
+    assert parts_of_a_batch(model, 100) == 7
+    budget_of(weights + 3 * each)  # batch normalization wants four
+    with pytest.raises(InputError, match="for training model 'small_cnn'"):
+        parts_of_a_batch(model, 100)
+
+
+def test_parts_of_a_batch_make_its_step(blobs: Dataset, cpu: Device, budget_of: Budget) -> None:
+    """Without batch normalization the mean of the parts' gradients is that of the batch."""
+    import keras
+
+    kernels = []
+    for size in (10**9, 22_000):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((4,))
+        hidden = keras.layers.Dense(16, activation="relu")(inputs)
+        model = keras.Model(inputs, keras.layers.Dense(3)(hidden))
+        budget_of(size)
+        settings = TrainSettings(
+            epochs=1, batch_size=240, optimizer="sgd", learning_rate=0.1, schedule="constant"
+        )
+        result = train(model, blobs, settings, device=cpu)
+        assert any("trained in" in note for note in result.notes) == (size < 10**9)
+        kernels.append(model.weights[0].numpy())
+    np.testing.assert_allclose(kernels[1], kernels[0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_training_that_goes_on_keeps_its_parts(
+    blobs: Dataset, cpu: Device, budget_of: Budget, tmp_path: Path
+) -> None:
+    """The second half of it may find another amount of memory free."""
+    import keras
+
+    settings = TrainSettings(epochs=4, batch_size=240, schedule="cosine")
+    kernels = []
+    for sizes in ((22_000,), (22_000, 10**9)):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((4,))
+        hidden = keras.layers.Dense(16, activation="relu")(inputs)
+        model = keras.Model(inputs, keras.layers.Dense(3)(hidden))
+        for place, size in enumerate(sizes):
+            budget_of(size)
+            half = place == 0 and len(sizes) == 2
+
+            def stops(record: Any, half: bool = half) -> bool:
+                return half and record.epoch == 2
+
+            result = train(
+                model, blobs, settings, device=cpu, should_stop=stops,
+                checkpoint=tmp_path / f"run{len(sizes)}",
+            )  # fmt: skip
+        assert len(result.history) == 4
+        kernels.append(model.weights[0].numpy())
+    np.testing.assert_array_equal(kernels[1], kernels[0])
+
+
+def test_work_that_cannot_fit_is_refused_before_it_begins(
+    digits: Dataset, small_cnn: Any, budget_of: Budget, tmp_path: Path
+) -> None:
+    from compress import compress_model
+
+    budget_of(2 * 10**8)
+    with pytest.raises(
+        InputError, match="memory must be at least .* for work on model 'small_cnn'"
+    ):
+        compress_model(small_cnn(), digits, channels=0.5, out=tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.slow
+def test_the_peak_of_a_process_stays_below_its_budget(tmp_path: Path) -> None:
+    """MobileNetV2 at 96 pixels with 400 images: without a budget 1024 would be run at a time."""
+    from benchmarks._memory import MIB, watch_command
+
+    make = (
+        "import keras, numpy as np\n"
+        "model = keras.applications.MobileNetV2((96, 96, 3), weights=None, classes=10)\n"
+        "model.save('m.keras')\n"
+        "x = np.random.default_rng(0).integers(0, 256, (400, 96, 96, 3), dtype=np.uint8)\n"
+        "np.savez('x.npz', x_train=x)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", make], cwd=tmp_path, env=environment, check=True)
+    command = [
+        sys.executable, "-m", "paretune", "compress", "m.keras", "--data", "x.npz", "--task",
+        "unlabelled", "--normalize", "symmetric", "--channels", "0.5x", "--epochs", "0",
+        "--formats", "float32", "--latency-budget", "0.5", "--memory", "1.6GB", "--out", "made",
+    ]  # fmt: skip
+    found = watch_command(command, 4000, tmp_path / "log", cwd=tmp_path, env=environment)
+    assert found["ended"] == "exit code 0", (tmp_path / "log").read_text()[-2000:]
+    assert found["peak"] * MIB < 1.1 * 1.6e9
