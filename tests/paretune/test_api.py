@@ -244,7 +244,7 @@ def test_run(kind: str, tmp_path: Path) -> None:
 def test_what_run_refuses(tmp_path: Path) -> None:
     with pytest.raises(pt.InputError, match="must be given a plan by its keyword"):
         pt.run(pt.SearchPlan())
-    with pytest.raises(pt.InputError, match="val and test must come with arrays or a stream"):
+    with pytest.raises(pt.InputError, match="val, test, groups and time must come with arrays or"):
         pt.run("digits", val=(X, Y))
     with pytest.raises(pt.InputError, match="must hold labels here"):
         pt.run(X, space="mlp", out=tmp_path / "run")

@@ -73,7 +73,7 @@ def test_around_a_candidate_has_its_scaling_and_parts(run: SearchFolder, tmp_pat
     assert data.preprocess == load_data("digits", normalize="symmetric").preprocess
     assert check_past(plan, data, space) == Past(before=(run.model_file("0000"),))
     for flat, message in (
-        ({"seed": 1}, "must be judged on examples .* test examples are .* --seed 0"),
+        ({"seed": 1}, "must be judged on examples .* test examples that occur once .* --seed 0"),
         ({"test_fraction": 0.4}, "must be judged on examples .* --test-fraction 0.2"),
         ({"normalize": "standardize"}, "must be fed in the scaling of its run"),
     ):
