@@ -55,7 +55,8 @@ class MemoryBudget:
         Of an amount that the user named, what our processes occupy is taken off, models and data
         among it. The system may have less than that: other programs take memory, too.
         """
-        host().trim()
+        if self.given:
+            host().trim()  # what was freed would count as occupied
         available = host().available_bytes()
         free = UNBOUNDED if available is None else int(MARGIN * available)
         if self.given:
