@@ -17,7 +17,7 @@ from compress.core.errors import InputError
 from compress.core.platform import host
 
 MARGIN = 0.9
-"""Share of the memory that the system offers which is used where nobody names an amount."""
+"""Share of an amount that is planned with: estimates err, and processes that convert come later."""
 SHARE = 0.5
 """Share of what is free that one piece of work plans to take: its estimate leaves out what
 libraries take beside the tensors, and what is freed is not given back at once."""
@@ -55,10 +55,13 @@ class MemoryBudget:
         Of an amount that the user named, what our processes occupy is taken off, models and data
         among it. The system may have less than that: other programs take memory, too.
         """
-        host().trim()
+        if self.given:
+            host().trim()  # what was freed would count as occupied
         available = host().available_bytes()
         free = UNBOUNDED if available is None else int(MARGIN * available)
-        return max(0, min(free, self.bytes - host().family_bytes()) if self.given else free)
+        if self.given:
+            free = min(free, int(MARGIN * self.bytes) - host().family_bytes())
+        return max(0, free)
 
     def batch_size(self, each: int, *, most: int, what: str, fixed: int = 0, least: int = 1) -> int:
         """Return how many examples may be worked on at a time.
@@ -135,7 +138,8 @@ class MemoryBudget:
 
     def refused(self, needed: int, free: int, what: str) -> InputError:
         """Return the error of work that needs more bytes than are free."""
-        enough = self.bytes - free + needed
+        planned = MARGIN * self.bytes if self.given else self.bytes
+        enough = int((planned - free + needed) / MARGIN)
         rule = f"memory must be at least {gigabytes(enough)} for {what}"
         received = f"Received: {gigabytes(self.bytes)}, of which {gigabytes(free)} are free."
         if self.given and enough <= MemoryBudget.of_machine().bytes:
