@@ -55,13 +55,21 @@ class MemoryBudget:
         Of an amount that the user named, what our processes occupy is taken off, models and data
         among it. The system may have less than that: other programs take memory, too.
         """
-        if self.given:
-            host().trim()  # what was freed would count as occupied
+        self.give_back()
         available = host().available_bytes()
         free = UNBOUNDED if available is None else int(MARGIN * available)
         if self.given:
             free = min(free, int(MARGIN * self.bytes) - host().family_bytes())
         return max(0, free)
+
+    def give_back(self) -> None:
+        """Give memory back that was freed: it would count as occupied. It takes milliseconds.
+
+        To be called after work that held much, and before other processes begin to work. Where
+        nobody named an amount, nothing is done: what is held is used again.
+        """
+        if self.given:
+            host().trim()
 
     def batch_size(self, each: int, *, most: int, what: str, fixed: int = 0, least: int = 1) -> int:
         """Return how many examples may be worked on at a time.

@@ -122,6 +122,7 @@ def write_files(
     task, names = _task(model, data)
     threshold = decides_at(model, task)
     results, feeding, refused = [], {}, []
+    current_budget().give_back()
     with Traced(model) as traced:
         for name, path in paths.items():
             try:

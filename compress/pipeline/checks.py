@@ -81,8 +81,8 @@ def check_by_data(plan: Plan, data: Dataset) -> None:
 
 COPIES = 6
 """Copies of a model's weights that are held at a time: the model, pruned ones, what files hold."""
-CONVERTER = 450_000_000
-"""Bytes of the process that converts models, with its TensorFlow."""
+CONVERTER = 800_000_000
+"""Bytes of the process that converts models and of its fork that works, each with TensorFlow."""
 
 
 def check_memory(plan: Plan, data: Dataset, model: keras.Model) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.blas import one_blas_thread
+from compress.core.memory_budget import current_budget
 from compress.model.internals import takes_training
 from compress.model.program import Node, Program
 from compress.reconstruction.ahead import Ahead
@@ -94,6 +95,7 @@ class Lockstep:
             return [self._held(made) for made in mine], [self._held(made) for made in theirs]
         finally:
             self.store.close()
+            current_budget().give_back()
 
     def _held(self, made: Chunks) -> npt.NDArray[Any]:
         parts = zip(made, self.batches.held, strict=True)

@@ -219,8 +219,8 @@ def test_the_peak_of_a_process_stays_below_its_budget(tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "paretune", "compress", "m.keras", "--data", "x.npz", "--task",
         "unlabelled", "--normalize", "symmetric", "--channels", "0.5x", "--epochs", "0",
-        "--formats", "float32", "--latency-budget", "0.5", "--memory", "1.6GB", "--out", "made",
+        "--formats", "float32", "--latency-budget", "0.5", "--memory", "2GB", "--out", "made",
     ]  # fmt: skip
     found = watch_command(command, 4000, tmp_path / "log", cwd=tmp_path, env=environment)
     assert found["ended"] == "exit code 0", (tmp_path / "log").read_text()[-2000:]
-    assert found["peak"] * MIB < 1.1 * 1.6e9
+    assert found["peak"] * MIB < 1.1 * 2e9
