@@ -209,8 +209,7 @@ def test_the_peak_of_a_process_stays_below_its_budget(tmp_path: Path) -> None:
 
     make = (
         "import keras, numpy as np\n"
-        "model = keras.applications.MobileNetV2(\n"
-        "    (96, 96, 3), alpha=0.35, weights=None, classes=10)\n"
+        "model = keras.applications.MobileNetV2((96, 96, 3), weights=None, classes=10)\n"
         "model.save('m.keras')\n"
         "x = np.random.default_rng(0).integers(0, 256, (300, 96, 96, 3), dtype=np.uint8)\n"
         "np.savez('x.npz', x_train=x)\n"
@@ -219,9 +218,10 @@ def test_the_peak_of_a_process_stays_below_its_budget(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", make], cwd=tmp_path, env=environment, check=True)
     command = [
         sys.executable, "-m", "paretune", "compress", "m.keras", "--data", "x.npz", "--task",
-        "unlabelled", "--normalize", "symmetric", "--channels", "0.5x", "--epochs", "0", "--repair", "64",
-        "--formats", "float32", "--latency-budget", "0.5", "--memory", "2GB", "--out", "made",
+        "unlabelled", "--normalize", "symmetric", "--channels", "0.5x", "--epochs", "0",
+        "--repair", "100", "--formats", "float32", "--latency-budget", "0.5", "--memory", "3GB",
+        "--out", "made",
     ]  # fmt: skip
-    found = watch_command(command, 4000, tmp_path / "log", cwd=tmp_path, env=environment)
+    found = watch_command(command, 5000, tmp_path / "log", cwd=tmp_path, env=environment)
     assert found["ended"] == "exit code 0", (tmp_path / "log").read_text()[-2000:]
-    assert found["peak"] * MIB < 1.1 * 2e9
+    assert found["peak"] * MIB < 1.1 * 3e9
