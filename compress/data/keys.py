@@ -57,6 +57,13 @@ def example_keys(x: Columns) -> npt.NDArray[np.uint64]:
     return keys
 
 
+def is_among(keys: npt.NDArray[np.uint64], others: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """Return which keys are among others, (n,)."""
+    # its other way overflows for large numbers in NumPy 2.0
+    among: npt.NDArray[np.bool_] = np.isin(keys, others, kind="sort")
+    return among
+
+
 def has_steps(shape: tuple[int, ...]) -> bool:
     """Tell whether examples are recognized in any scale of their channels.
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from compress.core.columns import arrays, count
 from compress.core.errors import InputError
+from compress.data.keys import is_among
 from compress.data.scaled_rows import RowSketch, as_rows, is_identity
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def compare_parts(part: Keys, other: Keys, known: Mask | None = None) -> Overlap
         known: Which examples of the part are in the other one in another scale.
     """
     single = is_single(part)
-    shared = np.isin(part, other)
+    shared = is_among(part, other)
     found = int((single & (shared if known is None else shared | known)).sum())
     in_other = min(1.0, _most_twins(other) / len(other))
     # seldom twins are half as often among half as many examples; frequent ones saturate
@@ -110,7 +111,7 @@ def compare_with_learned(
     pool = np.concatenate([keys["train"], keys["val"], keys["test"]])
     start = len(keys["train"]) + (len(keys["val"]) if part == "test" else 0)
     single = is_single(pool)[start : start + len(keys[part])]
-    shared = np.isin(keys[part], learned)
+    shared = is_among(keys[part], learned)
     if known is None or known.sum() <= shared.sum():
         chance = 0.0
     else:
@@ -200,7 +201,7 @@ def _note_parts(data: Dataset, handed_over: Collection[str]) -> Iterator[str]:
                 f"{int(shared.allowed):,}. Remove them from one of the two, or give all examples "
                 "in one part: others are split off from it."
             )
-        copied = np.isin(keys, others)
+        copied = is_among(keys, others)
         copies = int((copied if known is None else copied | known).sum())
         if copies and other == "train":
             yield (
@@ -225,7 +226,7 @@ def _recognize(data: Dataset, part: str, other: str) -> Mask | None:
     if sketch.collision_probability() * len(others[0]) > TOLERATED:
         return None
     own, its = sketch.keys(rows), sketch.keys(others, scale)
-    return np.isin(own[0], its[0]) | np.isin(own[1], its[1])
+    return is_among(own[0], its[0]) | is_among(own[1], its[1])
 
 
 def _check_groups(data: Dataset, part: str, other: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.columns import Columns, arrays, count
-from compress.data.keys import has_steps
+from compress.data.keys import has_steps, is_among
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[Any]
@@ -270,7 +270,7 @@ class KnownRows:
             if scale is None or is_identity(scale, self.sketch):
                 continue
             first, second = self.sketch.keys(rows, scale)
-            known[name] = np.isin(first, self.keys[0]) | np.isin(second, self.keys[1])
+            known[name] = is_among(first, self.keys[0]) | is_among(second, self.keys[1])
         return known
 
 

@@ -15,6 +15,7 @@ from compress.core.arrays import opened
 from compress.core.atomic_files import read_json, replacing
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing
+from compress.data.keys import is_among
 from compress.data.leaks import TOLERATED
 from compress.data.scaled_rows import KnownRows, RowSketch, as_rows
 from compress.plan import DataOptions
@@ -107,8 +108,8 @@ class Origin:
         stored, learnt = self.examples(), self.learnt()
         if stored is None or learnt is None:
             return self._on_validation
-        fresh = stored["val"][~np.isin(stored["val"], stored["train"])]
-        return bool(np.isin(fresh, learnt).sum() > TOLERATED * len(stored["val"]))
+        fresh = stored["val"][~is_among(stored["val"], stored["train"])]
+        return bool(is_among(fresh, learnt).sum() > TOLERATED * len(stored["val"]))
 
     def learned_rows(self) -> list[KnownRows]:
         """Return the rows of tables that the model has learned; none where none is recorded.

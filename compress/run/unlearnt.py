@@ -10,6 +10,7 @@ import numpy as np
 
 from compress.core.errors import InputError
 from compress.data import Dataset
+from compress.data.keys import is_among
 from compress.data.leaks import Mask, compare_with_learned
 from compress.data.scaled_rows import KnownRows
 from compress.run.directory import RunFolder
@@ -142,7 +143,7 @@ def check_scaling(path: Path, data: Dataset, what: str) -> tuple[str, ...]:
     if learnt is None:
         same = _same_source(str(origin.data.get("source")), data.name)
     else:
-        same = bool(np.isin(data.keys["train"], learnt).mean() > 0.5)
+        same = bool(is_among(data.keys["train"], learnt).mean() > 0.5)
     if same:
         raise InputError(
             f"{what} must be fed in the scaling of its run '{origin.folder.path}'. Received: "
