@@ -171,7 +171,9 @@ def require_room(needed: int, what: str) -> None:
         InputError: More is needed than there is.
     """
     budget = current_budget()
-    room = max(budget.free(), int(UNASKED * budget.bytes))  # next to nothing is never refused
+    room = budget.free()
+    if budget.given:  # what is next to nothing is not refused hours after the work began
+        room = max(room, int(UNASKED * budget.bytes))
     if needed > room:
         raise InputError(
             f"{what} must fit into memory. Received: {gigabytes(needed)} where {gigabytes(room)} "

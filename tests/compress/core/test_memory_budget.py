@@ -190,3 +190,13 @@ def test_a_child_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         child.communicate(b"\n")
     assert during - before > 190_000_000
     assert host().family_bytes() < during - 150_000_000
+
+
+def test_small_arrays_are_read_whatever_an_amount_has_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(linux, "family_bytes", lambda: 10**12)  # all of it is taken
+    monkeypatch.setattr(memory_budget, "_current", MemoryBudget(2 * 10**9, given=True))
+    require_room(10**6, "Arrays of 'a.npz'")
+    with pytest.raises(InputError, match="Arrays of 'a.npz' must fit into memory"):
+        require_room(10**9, "Arrays of 'a.npz'")
