@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from compress.core.statistics import Difference, Floats, bound_mean, compare_examples
 from compress.measure import formats
+from compress.run.compressed import Artifact
+from compress.run.directory import RunFolder
+from compress.run.example_values import read_example_values
 from compress.run.records import Record, unknown_value
 
 MET, WITHIN_NOISE, MISSED = "met", "met within noise", "missed"
@@ -181,6 +184,30 @@ def judge_file(
         state = limit.state(after, before, limit.margins(after, values, change))
         shown = limit.text(metric)
     return Verdict(metric, examples, before, after, low, high, shown, state)
+
+
+def judge_artifact(
+    folder: RunFolder, after: Artifact, before: Artifact, metric: str, limit: QualityLimit | None
+) -> Verdict:
+    """Judge an exported file of a run beside the original's, on the test part.
+
+    Args:
+        folder: The run's, in which the metric by example is kept.
+        after, before: The file, and that of the original; the same one where it is the original.
+        metric: Name of the main metric.
+        limit: What was asked for; None: nothing was.
+    """
+    original = read_example_values(folder, before.id, TEST)
+    same = after.id == before.id
+    return judge_file(
+        metric,
+        after.test[metric],
+        before.test[metric],
+        values=original if same else read_example_values(folder, after.id, TEST),
+        original=original,
+        examples=after.tested or 0,
+        limit=limit,
+    )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.measure import formats
 from compress.measure.file_choice import FileCandidate, select_file
-from compress.measure.verdict import TEST, Verdict, judge_file
+from compress.measure.verdict import Verdict, judge_artifact
 from compress.report.agreement import can_ship
 from compress.run.directory import RunFolder
 from compress.run.example_values import read_example_values
@@ -177,15 +177,7 @@ def _judge(report: Report, row: Row) -> Verdict | None:
     )
     if base is None:
         return None
-    original = read_example_values(folder, base.id, TEST)
-    return judge_file(
-        report.main,
-        item.test[report.main],
-        base.test[report.main],
-        values=original if item is base else read_example_values(folder, item.id, TEST),
-        original=original,
-        examples=report.tested(row) or 0,
-    )
+    return judge_artifact(folder, item, base, report.main, None)
 
 
 def _values(report: Report, quality: str) -> tuple[str, Mapping[str, float]]:

@@ -11,7 +11,7 @@ from compress.measure.agreement import can_ship_unasked
 from compress.measure.arena import known_arena
 from compress.measure.latency_record import Latency
 from compress.measure.resident import known_resident
-from compress.measure.verdict import MET, TEST, Outcome, Verdict, judge_file, worst_state
+from compress.measure.verdict import MET, Outcome, judge_artifact, worst_state
 from compress.pipeline.timing import measure_stage
 from compress.plan import QAT
 from compress.run.compressed import Artifact
@@ -59,7 +59,8 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
         item for item in files if can_ship_unasked(kind, item.agreement, item.checked, formats)
     ]
     found = choose_file(agreeing or files, original, measured, limits, planner.bar)
-    verdict = _judge(planner, found.chosen, original)
+    bar = planner.bar
+    verdict = judge_artifact(folder, found.chosen, original, bar.metric, bar.limit)
     state = worst_state([found.state, verdict.state])
     net = _net_of(found.chosen, nets)
     if (elsewhere := measured.elsewhere) is not None:
@@ -83,22 +84,6 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
     )
     write_json(folder.outcome, outcome.to_json())
     return outcome
-
-
-def _judge(planner: Planner, chosen: Artifact, original: Artifact) -> Verdict:
-    """Judge the chosen file on the test part, which has chosen nothing."""
-    folder, bar = planner.shop.folder, planner.bar
-    before = read_example_values(folder, original.id, TEST)
-    after = before if chosen.id == original.id else read_example_values(folder, chosen.id, TEST)
-    return judge_file(
-        bar.metric,
-        chosen.test[bar.metric],
-        original.test[bar.metric],
-        values=after,
-        original=before,
-        examples=chosen.tested or 0,
-        limit=bar.limit,
-    )
 
 
 def _describe_few_examples(planner: Planner, chosen: Artifact, original: Artifact) -> list[str]:
