@@ -3,7 +3,8 @@
     python -m benchmarks.memory_budget [--models mobilenetv2,vit] [--commands shrink,quantize]
         [--memory 4GB] [--macs] [--resume FILE]
 
-Models of 224 x 224 x 3 with random weights, and 400 random images. shrink: `paretune shrink
+Models of 224 x 224 x 3 with random weights and a last layer fitted to random labels (a model that
+gives all images one answer is refused), and 400 images of random fields. shrink: `paretune shrink
 --latency 0.5x --no-train --formats float32` without labels (with --macs the goal is --macs 0.5x,
 which measures no latency table). compress: `paretune compress --channels 0.5x`, one epoch, on
 random labels. quantize: `paretune.quantize` with one epoch. Figures are sums of proportional set
@@ -101,14 +102,38 @@ def command_of(name: str, folder: Path, memory: str, macs: bool) -> list[str]:
 
 
 def _prepare(folder: Path, model: str) -> None:
-    """Write a model with random weights, and the images."""
+    """Write a model with random weights and a fitted head, and the images."""
     import keras
 
     keras.utils.set_random_seed(0)
-    MODELS[model]().save(folder / f"{model}.keras")
     rng = np.random.default_rng(0)
-    x = rng.integers(0, 256, (IMAGES, SIZE, SIZE, 3), dtype=np.uint8)
-    np.savez(folder / "images.npz", x_train=x, y_train=rng.integers(0, CLASSES, IMAGES))
+    # patterns of seven by seven fields: pure noise gives all images the same features
+    fields = rng.integers(0, 256, (IMAGES, 7, 7, 3), dtype=np.uint8)
+    x = fields.repeat(SIZE // 7, 1).repeat(SIZE // 7, 2)
+    y = rng.permutation(IMAGES) % CLASSES
+    network = MODELS[model]()
+    _fit_head(network, x, y)
+    network.save(folder / f"{model}.keras")
+    np.savez(folder / "images.npz", x_train=x, y_train=y)
+
+
+def _fit_head(network: Any, x: Any, y: Any) -> None:
+    """Fit the last layer to labels by least squares: no model may answer all images alike."""
+    import keras
+
+    head = network.layers[-1]
+    features = keras.Model(network.input, head.input)
+    values = np.concatenate([
+        np.asarray(features(part.astype(np.float32) / 127.5 - 1, training=False))
+        for part in np.array_split(x, len(x) // 20)
+    ]).astype(np.float64)  # fmt: skip
+    mean, spread = values.mean(0), values.std(0) + 1e-12
+    scaled = (values - mean) / spread
+    wanted = np.eye(CLASSES)[y] - 1 / CLASSES
+    # by the examples' products: they are fewer than the features
+    products = scaled @ scaled.T + 1e-2 * scaled.shape[1] * np.eye(len(x))
+    kernel = 10 * scaled.T @ np.linalg.solve(products, wanted) / spread[:, None]
+    head.set_weights([kernel, -mean @ kernel])
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
