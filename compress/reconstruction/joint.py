@@ -4,10 +4,12 @@ With rows P of the first kernel, h = f(P W1 + c1) between the kernels, rows R(h)
 targets T and the activation behind (what it cuts off is free, as in `Clip`):
 
     r = R(h) W2 + c2 - T,   J v = R(f' (P v1 + d1)) W2 + R(h) v2 + d2
-    (J'J + l D) v = -J'r,   D near diag(J'J)                (Levenberg-Marquardt)
+    (J'J + N + l D) v = -J'r - N (W - W0),   D near diag(J'J)     (Levenberg-Marquardt)
 
-by conjugate gradients, with products of J alone, preconditioned by the curvature of each kernel
-alone. Steps that do not help on examples held back are taken back.
+N is the curvature of the error that int8 files make by rounding P and h, W0 the weights that both
+began with: without N weights grow without bounds on inputs that are nearly always zero. Solved by conjugate gradients, with products
+of J alone, preconditioned by the curvature of each kernel alone. Steps that do not help on examples
+held back are taken back.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from compress.reconstruction.kinds import Part
 from compress.reconstruction.kronecker import Curvature
 from compress.reconstruction.least_squares import Flags
 from compress.reconstruction.rows import Numbers, Singles, across, back, products
-from compress.reconstruction.samples import Clip, Sample
+from compress.reconstruction.samples import Clip, Sample, rounding_noise
 
 STEPS = 2
 """Of Gauss-Newton, at most; each on positions of its own."""
@@ -148,13 +150,34 @@ class Pair:
 
     def sample(self, places: Places, kernels: Kernels) -> Sample:
         """Returns places as the second kernel's rows and targets."""
-        return Sample(self.made(places, kernels).rows, places.targets, places.base)
+        rows = self.made(places, kernels).rows
+        return Sample(rows, places.targets, places.base, rounding_noise(rows))
 
     def error(self, places: Places, kernels: Kernels) -> float:
-        """Returns the squared error behind the activation relative to the targets' spread."""
-        judge = self.clip or Clip(-np.inf, np.inf)
-        sample = self.sample(places, kernels)
-        return judge.error(sample, kernels.second, kernels.shifts[1])
+        """Return the squared error behind the activation relative to the targets' spread.
+
+        With what rounding the inputs of both kernels to int8 adds to it.
+        """
+        made = self.made(places, kernels)
+        noise = rounding_noise(places.rows), rounding_noise(made.rows)
+        residual, active = self.residual(places, made)
+        hidden = (kernels.first**2).sum(1).reshape(-1).astype(np.float32)
+        passed = np.square(made.slope) * hidden
+        read = products(self._read(places, passed), kernels.second**2)
+        own = (kernels.second**2).sum(1).reshape(-1)
+        added = noise[0] * float((read * active).sum(dtype=np.float64))
+        added += noise[1] * float(active.sum(0, dtype=np.float64) @ own)
+        error = float(np.square(residual * active).sum(dtype=np.float64)) + added
+        return error / self.spread(places)
+
+    def spread(self, places: Places) -> float:
+        """Return the squares of what is wanted behind the activation about its mean."""
+        wanted = places.targets
+        if self.clip is not None:
+            if places.base is not None:
+                wanted = wanted + places.base
+            wanted = np.clip(wanted, self.clip.low, self.clip.high)
+        return float(((wanted - wanted.mean(0)) ** 2).sum(dtype=np.float64)) or 1.0
 
     def residual(self, places: Places, made: _Made) -> tuple[Singles, Singles]:
         """Returns what outputs are off by, and where they count: 0 where that is cut off."""
@@ -183,8 +206,8 @@ class Pair:
         """Returns the curvature of both kernels, each alone, as if offsets did not overlap."""
         hidden = self._back(places, kernels.second**2, active)
         return (
-            Curvature.of(places.rows, hidden * made.slope**2, damping),
-            Curvature.of(made.rows, active, damping),
+            Curvature.of(places.rows, hidden * made.slope**2, damping, rounding_noise(places.rows)),
+            Curvature.of(made.rows, active, damping, rounding_noise(made.rows)),
         )
 
     def _back(self, places: Places, kernel: Numbers, u: Singles) -> Singles:
@@ -244,7 +267,7 @@ def jointly(pair: Pair, train: Sequence[Places], held: Places, start: Kernels) -
     before = error = pair.error(held, start)
     kernels, damping, steps = start, DAMPING, 0
     for places in train:
-        trial = kernels.plus(_step(pair, places, kernels, damping))
+        trial = kernels.plus(_step(pair, places, kernels, start, damping))
         found = pair.error(held, trial)
         if not found < error:
             damping *= 30
@@ -256,18 +279,23 @@ def jointly(pair: Pair, train: Sequence[Places], held: Places, start: Kernels) -
     return Joint(kernels, before, error, steps)
 
 
-def _step(pair: Pair, places: Places, kernels: Kernels, damping: float) -> Numbers:
+def _step(
+    pair: Pair, places: Places, kernels: Kernels, start: Kernels, damping: float
+) -> Numbers:
     """Returns the change that one damped step makes."""
     made = pair.made(places, kernels)
     residual, active = pair.residual(places, made)
     first, second = pair.curvature(places, made, kernels, active, damping)
-    left = -pair.backward(places, made, kernels, residual)
+    away = kernels.plus(-start.flat())
+    pull = pair.held(_by_kernel(first.times_noise, second.times_noise, away))
+    left = -pair.backward(places, made, kernels, residual) - pull
 
     def product(v: Numbers) -> Numbers:
         change = kernels.like(v)
         moved = pair.forward(places, made, kernels, change) * active
-        held = _by_kernel(first.scaled, second.scaled, change)
-        return np.asarray(pair.backward(places, made, kernels, moved) + damping * held.flat())
+        held = damping * _by_kernel(first.scaled, second.scaled, change).flat()
+        noise = pair.held(_by_kernel(first.times_noise, second.times_noise, change))
+        return np.asarray(pair.backward(places, made, kernels, moved) + held + noise)
 
     def nearer(v: Numbers) -> Numbers:
         return pair.held(_by_kernel(first.solved, second.solved, kernels.like(v)))

@@ -23,6 +23,7 @@ class Curvature:
         inverse: (systems, columns + 1, columns + 1).
         diagonal: Of the moments, (systems, columns + 1).
         weights: Of the outputs, (systems, outputs).
+        noise: Sum over rows of the variance of noise in each of their numbers.
 
     Reference:
         Martens & Grosse 2015, "Optimizing Neural Networks with Kronecker-factored Approximate
@@ -32,27 +33,30 @@ class Curvature:
     inverse: Numbers
     diagonal: Numbers
     weights: Numbers
+    noise: float
 
     @classmethod
-    def of(cls, rows: Singles, weights: Singles, damping: float) -> Curvature:
-        """Measures it.
+    def of(cls, rows: Singles, weights: Singles, damping: float, noise: float) -> Curvature:
+        """Measure it.
 
         Args:
             rows: (systems, rows, columns).
             weights: Of each row in each output, (rows, channels), at least 0.
             damping: Share of the diagonal that is added to it.
+            noise: Variance of independent noise in each number of the rows.
         """
         systems, count, columns = rows.shape
         moments = np.empty((systems, columns + 1, columns + 1))
         moments[:, :-1, :-1] = gram(rows)
         moments[:, :-1, -1] = moments[:, -1, :-1] = rows.sum(1, dtype=np.float64)
         moments[:, -1, -1] = count
+        np.einsum("sdd->sd", moments)[:, :-1] += count * noise
         diagonal = np.einsum("sdd->sd", moments).copy()
         diagonal += LEAST * diagonal.mean() + 1e-30
         np.einsum("sdd->sd", moments)[:] = (1 + damping) * diagonal
         each = weights.mean(0, dtype=np.float64).reshape(systems, -1)
         each = np.maximum(each, 1e-3 * each.mean() + 1e-30)
-        return cls(np.linalg.inv(moments), diagonal, each)
+        return cls(np.linalg.inv(moments), diagonal, each, count * noise)
 
     def solved(self, kernel: Numbers, shift: Numbers) -> tuple[Numbers, Numbers]:
         """Returns what curvature makes these of: kernel (systems, columns, outputs), shift."""
@@ -64,3 +68,7 @@ class Curvature:
         """Returns them times the diagonal of the curvature."""
         by = self.diagonal[:, :, None] * self.weights[:, None]
         return kernel * by[:, :-1], shift * by[:, -1].reshape(-1)
+
+    def times_noise(self, kernel: Numbers, shift: Numbers) -> tuple[Numbers, Numbers]:
+        """Return them times the curvature of the error that noise in the rows makes."""
+        return self.noise * kernel * self.weights[:, None], np.zeros_like(shift)

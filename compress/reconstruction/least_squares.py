@@ -69,13 +69,14 @@ class Problem:
             else:
                 targets = targets - self.shift[:, None]
             left = targets - rows @ self.before
+            noise = sums.count * sums.noise
             change = [
-                _by_rows(p, t, ridge, None if self.support is None else self.support[system])
+                _by_rows(p, t, ridge, noise, None if self.support is None else self.support[system])
                 for system, (p, t) in enumerate(zip(rows, left, strict=True))
             ]
             return self.before + np.stack(change)
         a, b, _ = sums.centred() if self.shift is None else sums.raw(self.shift)
-        left = b - a @ self.before
+        left = b - a @ self.before + sums.count * sums.noise * self.before
         regular = _regular(a, ridge)
         if self.support is None:
             return self.before + _solve(regular, left)
@@ -103,6 +104,7 @@ class Factored:
 
         self.rows, self.problem = rows, problem
         self.means = sums.means[0]
+        self.noise = sums.count * sums.noise
         free = problem.shift is None
         self.a = (sums.centred() if free else sums.raw(np.zeros_like(sums.sums[1])))[0]
         regular = _regular(self.a, ridge)
@@ -129,6 +131,7 @@ class Factored:
         # sums of single precision: of what is about zero, or large means eat small spreads
         shaped = (shaped - mean).astype(targets.dtype)
         left = across(self.rows, shaped.reshape(targets.shape)) - self.a @ before
+        left += self.noise * before
         if shift is None:
             rest = shaped.sum(0, dtype=np.float64)
             left -= self.means[:, :, None] * rest[:, None]
@@ -213,12 +216,13 @@ def _on_support(regular: Numbers, left: Numbers, support: Flags) -> Numbers:
     return found
 
 
-def _by_rows(p: Numbers, left: Numbers, ridge: float, support: Flags | None) -> Numbers:
-    """Returns the change of one system's weights, by the rows' own products."""
-    norms = np.sqrt((p**2).sum(0))
-    scale = np.where(norms > DEAD * max(float(norms.max()), 1e-140), 1, 0) / np.where(
-        norms > 0, norms, 1
-    )
+def _by_rows(
+    p: Numbers, left: Numbers, ridge: float, noise: float, support: Flags | None
+) -> Numbers:
+    """Return the change of one system's weights, by the rows' own products."""
+    squares = (p**2).sum(0)
+    alive = squares > DEAD**2 * max(float(squares.max()), 1e-280)
+    scale = alive / np.sqrt(np.where(alive, squares + noise / ridge, 1))
     scaled = p * scale
     if support is None:
         products = scaled @ scaled.T
@@ -229,7 +233,7 @@ def _by_rows(p: Numbers, left: Numbers, ridge: float, support: Flags | None) -> 
     def product(x: Numbers) -> Numbers:
         return np.asarray((scaled.T @ (scaled @ x)) * support + ridge * x)
 
-    return scale[:, None] * _conjugate(product, (scaled.T @ left) * support, COLD)
+    return np.asarray(scale[:, None] * _conjugate(product, (scaled.T @ left) * support, COLD))
 
 
 def _conjugate(product: Callable[[Numbers], Numbers], residual: Numbers, most: int) -> Numbers:

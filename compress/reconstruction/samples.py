@@ -12,6 +12,8 @@ from compress.reconstruction.sums import Moments, Rows, Sums
 
 FIRST = 8192
 """Rows whose mean is the offset of all."""
+STEPS = 255
+"""Between the least and the largest number of an int8 tensor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +24,13 @@ class Sample:
         rows: (systems, rows, columns).
         targets: (rows, channels).
         base: What is added before the activation, (rows, channels); None: nothing.
+        noise: Variance of the error that int8 files make in each number of the rows.
     """
 
     rows: Singles
     targets: Singles
     base: Singles | None = None
+    noise: float = 0.0
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -41,6 +45,7 @@ class Sample:
             np.concatenate([part.rows for part in parts], 1),
             np.concatenate([part.targets for part in parts]),
             np.concatenate(bases) if bases else None,
+            max(part.noise for part in parts),
         )
 
     def sums(self, like: Sums | None = None) -> Sums:
@@ -52,14 +57,16 @@ class Sample:
         systems, count, columns = self.rows.shape
         shaped = _by_system(self.targets, systems)
         if isinstance(like, Rows) or (like is None and systems == 1 and count <= columns):
-            found = Rows()
+            found = Rows(noise=self.noise if like is None else like.noise)
             found.add(self.rows, shaped)
             return found
         moments = (
             like.fresh()
             if like is not None
             else Moments.empty(
-                self.rows[:, :FIRST].astype(np.float64), shaped[:, :FIRST].astype(np.float64)
+                self.rows[:, :FIRST].astype(np.float64),
+                shaped[:, :FIRST].astype(np.float64),
+                self.noise,
             )
         )
         moments.add(self.rows, shaped)
@@ -68,6 +75,20 @@ class Sample:
     def predicted(self, weights: Numbers, shift: Numbers) -> Singles:
         """Returns rows x weights + shift, (rows, channels)."""
         return products(self.rows, weights) + shift.reshape(-1).astype(np.float32)
+
+
+def rounding_noise(rows: Singles) -> float:
+    """Return the variance of the error that rounding to int8 makes in each number.
+
+    Args:
+        rows: Numbers of one tensor; their steps reach from the least to the largest, and to 0.
+
+    Example:
+        >>> rounding_noise(np.float32([0, 255])) * 12
+        1.0
+    """
+    step = (max(0.0, float(rows.max())) - min(0.0, float(rows.min()))) / STEPS
+    return step**2 / 12
 
 
 def _by_system(targets: Singles, systems: int) -> Singles:
@@ -88,7 +109,11 @@ class Clip:
             made, wanted = made + sample.base, wanted + sample.base
         made, wanted = (np.clip(part, self.low, self.high) for part in (made, wanted))
         spread = float(((wanted - wanted.mean(0)) ** 2).sum(dtype=np.float64))
-        return float(((made - wanted) ** 2).sum(dtype=np.float64)) / (spread or 1.0)
+        error = float(((made - wanted) ** 2).sum(dtype=np.float64))
+        if sample.noise:
+            open_rows = ((made > self.low) & (made < self.high)).sum(0, dtype=np.float64)
+            error += sample.noise * float(open_rows @ (weights**2).sum(1).reshape(-1))
+        return error / (spread or 1.0)
 
     def targets(self, sample: Sample, weights: Numbers, shift: Numbers) -> Singles:
         """Returns the targets nearest to what weights make that look the same when cut off."""

@@ -15,7 +15,7 @@ from compress.reconstruction.kinds import Kept, Part, Places
 from compress.reconstruction.matching import Match
 from compress.reconstruction.paths import Way
 from compress.reconstruction.rows import products
-from compress.reconstruction.samples import Sample
+from compress.reconstruction.samples import Sample, rounding_noise
 from compress.reconstruction.values import Value
 
 Chunks = list[Value]
@@ -111,7 +111,8 @@ class Sampler:
                         targets = self._dense_outputs(part, twin, dense_node, index, places, kept)
                     rows = rows.astype(np.float32, copy=False)
                     targets, base = self._wanted(way, part, targets, index, places)
-                    (own if hold else train).append(Sample(rows, targets, base))
+                    noise = 0.0 if part.guided else rounding_noise(rows)
+                    (own if hold else train).append(Sample(rows, targets, base, noise))
             if own:
                 held.append(Sample.joined(own))
         return train, held

@@ -120,6 +120,7 @@ def _statistics(sums: Sums, kernel: Numbers) -> tuple[Numbers, Numbers]:
     if isinstance(sums, Moments):
         a = sums.centred()[0]
         square = np.einsum("sdm,sdm->sm", kernel, a @ kernel)
+        square -= sums.count * sums.noise * (kernel**2).sum(1)
     else:
         rows = sums.stacked[0]
         square = (((rows - p[:, None]) @ kernel) ** 2).sum(1)

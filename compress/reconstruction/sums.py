@@ -27,6 +27,7 @@ class Moments:
         pp: Products of rows, (systems, columns, columns).
         pt: Of rows and targets, (systems, columns, outputs).
         tt: Squares of targets, (systems, outputs).
+        noise: Variance of independent noise in each number of the rows; `pp` holds its share.
     """
 
     count: int
@@ -35,10 +36,11 @@ class Moments:
     pp: Numbers
     pt: Numbers
     tt: Numbers
+    noise: float = 0.0
 
     @classmethod
-    def empty(cls, rows: Numbers, targets: Numbers) -> Moments:
-        """Returns sums over nothing, with offsets from some rows and targets."""
+    def empty(cls, rows: Numbers, targets: Numbers, noise: float = 0.0) -> Moments:
+        """Return sums over nothing, with offsets from some rows and targets."""
         systems, _, columns = rows.shape
         outputs = targets.shape[2]
         zeros = np.zeros
@@ -49,12 +51,14 @@ class Moments:
             zeros((systems, columns, columns)),
             zeros((systems, columns, outputs)),
             zeros((systems, outputs)),
+            noise,
         )
 
     def fresh(self) -> Moments:
         """Returns sums over nothing with the same offsets."""
         arrays = [np.zeros_like(part) for part in (*self.sums, self.pp, self.pt, self.tt)]
-        return Moments(0, self.offsets, (arrays[0], arrays[1]), *arrays[2:])
+        pp, pt, tt = arrays[2:]
+        return Moments(0, self.offsets, (arrays[0], arrays[1]), pp, pt, tt, self.noise)
 
     def add(self, rows: npt.NDArray[Any], targets: npt.NDArray[Any]) -> None:
         """Adds rows (systems, rows, columns) and targets (systems, rows, outputs)."""
@@ -72,6 +76,7 @@ class Moments:
             self.pp += gram(p)
             self.pt += across(p, t.transpose(1, 0, 2).reshape(p.shape[1], -1))
             self.tt += np.einsum("srm,srm->sm", t, t)
+        np.einsum("sdd->sd", self.pp)[:] += count * self.noise
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(
@@ -81,6 +86,7 @@ class Moments:
             self.pp + other.pp,
             self.pt + other.pt,
             self.tt + other.tt,
+            self.noise,
         )
 
     @property
@@ -129,17 +135,18 @@ class Rows:
     """Rows themselves, where they are fewer than columns; answers as `Moments` does."""
 
     parts: list[tuple[Numbers, Numbers]] = field(default_factory=list)
+    noise: float = 0.0
 
     def fresh(self) -> Rows:
-        """Returns no rows."""
-        return Rows()
+        """Return no rows."""
+        return Rows(noise=self.noise)
 
     def add(self, rows: npt.NDArray[Any], targets: npt.NDArray[Any]) -> None:
         """Adds rows (systems, rows, columns) and targets (systems, rows, outputs)."""
         self.parts.append((rows.astype(np.float64), targets.astype(np.float64)))
 
     def __add__(self, other: Rows) -> Rows:
-        return Rows([*self.parts, *other.parts])
+        return Rows([*self.parts, *other.parts], self.noise)
 
     @property
     def count(self) -> int:
@@ -163,7 +170,8 @@ class Rows:
     def errors(self, weights: Numbers, shift: Numbers) -> Numbers:
         """Returns the sum over rows of (rows x weights + shift - targets)^2, by output."""
         rows, targets = self.stacked
-        return np.asarray(((rows @ weights + shift[:, None] - targets) ** 2).sum(1))
+        squares = ((rows @ weights + shift[:, None] - targets) ** 2).sum(1)
+        return np.asarray(squares + self.count * self.noise * (weights**2).sum(1))
 
     def spread(self) -> Numbers:
         """Returns the sum of squares of targets about their means, by output."""

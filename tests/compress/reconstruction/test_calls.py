@@ -6,10 +6,13 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 
 from compress.reconstruction import repair
 from tests.compress.reconstruction.broken import Break, normal, pair
 from tests.compress.reconstruction.dependent import make_dependent, off, pruned
+
+pytestmark = pytest.mark.usefixtures("unrounded")
 
 L = keras.layers
 

@@ -11,6 +11,8 @@ from compress.reconstruction.least_squares import Problem
 from compress.reconstruction.ridge import fitted
 from compress.reconstruction.samples import Clip, Sample
 
+pytestmark = pytest.mark.usefixtures("unrounded")
+
 RELU, RELU6 = Clip(0.0, np.inf), Clip(0.0, 6.0)
 
 

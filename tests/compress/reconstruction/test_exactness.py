@@ -18,6 +18,8 @@ from tests.compress.reconstruction.dependent import (
     smooth,
 )
 
+pytestmark = pytest.mark.usefixtures("unrounded")
+
 # ruff: noqa: E501 - a table
 
 L = keras.layers

@@ -13,13 +13,15 @@ import pytest
 from compress.model.flattening import flat
 from compress.model.recording import record
 from compress.prune.channels import prune_channels
-from compress.reconstruction import joint, repair
+from compress.reconstruction import joint, repair, samples
 from compress.reconstruction.between import between
 from compress.reconstruction.joint import Kernels, Pair, Places
 from compress.reconstruction.kinds import parts_of
 from compress.reconstruction.matching import opens
 from compress.reconstruction.paths import Graph
 from compress.reconstruction.samples import Clip
+
+pytestmark = pytest.mark.usefixtures("unrounded")
 
 L = keras.layers
 Numbers = npt.NDArray[np.float64]
@@ -141,11 +143,15 @@ def test_slopes_are_those_of_differences_and_products_are_each_others_transposes
     assert float((forward * u).sum()) == pytest.approx(float(back @ change.flat()), rel=1e-3)
 
 
-def test_a_step_solves_the_damped_normal_equations(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("steps", [float("inf"), 5.0])
+def test_a_step_solves_the_damped_normal_equations(
+    monkeypatch: pytest.MonkeyPatch, steps: float
+) -> None:
+    monkeypatch.setattr(samples, "STEPS", steps)
     monkeypatch.setattr(joint, "PRODUCTS", 400)
     monkeypatch.setattr(joint, "NEAR", 1e-16)
     pair, places, kernels = paired(*built("dense", 40))
-    kernels = moved(kernels, 0.2)
+    start, kernels = kernels, moved(kernels, 0.2)
     made = pair.made(places, kernels)
     residual, active = pair.residual(places, made)
     first, second = pair.curvature(places, made, kernels, active, 0.1)
@@ -157,9 +163,17 @@ def test_a_step_solves_the_damped_normal_equations(monkeypatch: pytest.MonkeyPat
     weights = Kernels(*(lambda a, b: (a[0], b[0], (a[1], b[1])))(
         first.scaled(ones.first, ones.shifts[0]), second.scaled(ones.second, ones.shifts[1])
     )).flat()  # fmt: skip
-    damped = jacobian.T @ jacobian + 0.1 * np.diag(weights)
-    expected = np.linalg.solve(damped, -jacobian.T @ residual.ravel())
-    found = joint._step(pair, places, kernels, 0.1)
+    # noise in the rows of each kernel, by the mean over rows of what its outputs weigh
+    hidden = (active @ (kernels.second[0] ** 2).T) * made.slope**2
+    pulls = [
+        len(rows) * samples.rounding_noise(rows) * np.tile(weigh.mean(0), (rows.shape[1], 1))
+        for rows, weigh in ((places.rows[0], hidden), (made.rows[0], active))
+    ]
+    noise = Kernels(pulls[0][None], pulls[1][None], tuple(0 * part for part in start.shifts)).flat()
+    damped = jacobian.T @ jacobian + 0.1 * np.diag(weights) + np.diag(noise)
+    away = kernels.flat() - start.flat()
+    expected = np.linalg.solve(damped, -jacobian.T @ residual.ravel() - noise * away)
+    found = joint._step(pair, places, kernels, start, 0.1)
     np.testing.assert_allclose(found, expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max())
 
 

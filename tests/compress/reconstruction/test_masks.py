@@ -12,6 +12,8 @@ from compress.model.copies import copy_model
 from compress.reconstruction import repair
 from tests.compress.reconstruction.dependent import off, smooth
 
+pytestmark = pytest.mark.usefixtures("unrounded")
+
 L = keras.layers
 SHAPE = (7, 7, 3)
 

@@ -15,6 +15,8 @@ from compress.reconstruction import lockstep, repair
 from compress.reconstruction.values import Store
 from tests.compress.reconstruction.dependent import make_dependent, off, pruned, smooth
 
+pytestmark = pytest.mark.usefixtures("unrounded")
+
 L = keras.layers
 
 

@@ -7,9 +7,12 @@ from typing import Any
 import keras
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from compress.reconstruction import repair
 from tests.compress.reconstruction.broken import pair
+
+pytestmark = pytest.mark.usefixtures("unrounded")
 
 L = keras.layers
 STEPS = 9

@@ -12,6 +12,8 @@ from compress.reconstruction import RepairReport, repair
 from tests.compress.reconstruction.broken import Break, normal, pair
 from tests.compress.reconstruction.dependent import off
 
+pytestmark = pytest.mark.usefixtures("unrounded")
+
 L = keras.layers
 X = normal((6,))
 FRESH = normal((6,), 100, seed=2)

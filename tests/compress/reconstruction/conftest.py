@@ -1,0 +1,13 @@
+"""What the tests of reconstruction share."""
+
+from __future__ import annotations
+
+import pytest
+
+from compress.reconstruction import samples
+
+
+@pytest.fixture
+def unrounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Solve without the noise of int8 rounding, as if its steps were infinitely small."""
+    monkeypatch.setattr(samples, "STEPS", float("inf"))
