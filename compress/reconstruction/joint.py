@@ -7,9 +7,9 @@ targets T and the activation behind (what it cuts off is free, as in `Clip`):
     (J'J + N + l D) v = -J'r - N (W - W0),   D near diag(J'J)     (Levenberg-Marquardt)
 
 N is the curvature of the error that int8 files make by rounding P and h, W0 the weights that both
-began with: without N weights grow without bounds on inputs that are nearly always zero. Solved by conjugate gradients, with products
-of J alone, preconditioned by the curvature of each kernel alone. Steps that do not help on examples
-held back are taken back.
+began with: without N weights grow without bounds on inputs that are nearly always zero. Solved by
+conjugate gradients, with products of J alone, preconditioned by the curvature of each kernel alone.
+Steps that do not help on examples held back are taken back.
 """
 
 from __future__ import annotations
@@ -279,9 +279,7 @@ def jointly(pair: Pair, train: Sequence[Places], held: Places, start: Kernels) -
     return Joint(kernels, before, error, steps)
 
 
-def _step(
-    pair: Pair, places: Places, kernels: Kernels, start: Kernels, damping: float
-) -> Numbers:
+def _step(pair: Pair, places: Places, kernels: Kernels, start: Kernels, damping: float) -> Numbers:
     """Returns the change that one damped step makes."""
     made = pair.made(places, kernels)
     residual, active = pair.residual(places, made)
