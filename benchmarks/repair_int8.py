@@ -11,6 +11,8 @@ half without its labels repairs and calibrates, the other half is evaluated, and
 round. Channels are removed by l2 over all layers down to a share of the MACs; 1,000 unlabelled
 training images repair the model, and 200 calibrate its LiteRT int8 file. A seed draws both. Test
 images evaluate the model and its file; the autoencoder by the share of variance that it explains.
+Of the small nets two more files are evaluated: int8 with our ranges and no training, with and
+without cross-layer equalization.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ if TYPE_CHECKING:
 
 RANDOM = tuple(f"random{number}" for number in range(1, 11))
 MOBILE = "vww"
-NETS = ("small", *RANDOM, *REPAIRED, MOBILE)
+SMALL = ("small", *RANDOM)
+NETS = (*SMALL, *REPAIRED, MOBILE)
 TRAINED = 8_000
 """Images that the small nets are trained on."""
 Case = tuple[Any, Dataset, bool]
@@ -133,10 +136,18 @@ def evaluated(model: Any, data: Dataset, labelled: bool) -> float:
     return qualities(data.inputs("test"), data.test.y, made, labelled)[0]
 
 
-def examine(case: Case, target: float, seed: int) -> dict[str, float]:
-    """Prune and repair a model, and evaluate it and its int8 file."""
+def examine(case: Case, target: float, seed: int, ranges: bool) -> dict[str, float]:
+    """Prune and repair a model, and evaluate it and its int8 files.
+
+    Args:
+        case: The model and its data.
+        target: Share of the MACs to keep.
+        seed: Of the examples.
+        ranges: Also make files with our ranges, with and without equalization.
+    """
     from compress.exporting import export
     from compress.prune.channels import prune_channels
+    from compress.quantization import quantize
 
     model, data, labelled = case
     x = drawn_inputs(data, EXAMPLES, seed)
@@ -150,14 +161,21 @@ def examine(case: Case, target: float, seed: int) -> dict[str, float]:
         if len(weight.shape) > 1 and old is not None:
             most = float(np.abs(np.asarray(old)).max())
             grown = max(grown, float(np.abs(np.asarray(weight)).max()) / (most or 1.0))
+    figures = {
+        "original": evaluated(model, data, labelled),
+        "float32": evaluated(found.model, data, labelled), "growth": grown,
+    }  # fmt: skip
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "pruned.int8.tflite"
         export(found.model, path, format="int8", data=x, seed=seed)
-        file = judged(found.model, path, data, labelled)
-    return {
-        "original": evaluated(model, data, labelled),
-        "float32": evaluated(found.model, data, labelled), "int8": file, "growth": grown,
-    }  # fmt: skip
+        figures["int8"] = judged(found.model, path, data, labelled)
+        if ranges:
+            for name, equalize in (("ranges", False), ("equalized", True)):
+                path = Path(place) / f"{name}.tflite"
+                own = quantize(found.model, x, epochs=0, equalize=equalize, seed=seed)
+                own.export(path)
+                figures[name] = judged(found.model, path, data, labelled)
+    return figures
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -185,7 +203,7 @@ def measure(given: argparse.Namespace, stored: Stored) -> None:
         parts = list(cases(name, data, plain, given.mlperf))
         for key, seed in zip(keys, given.seeds, strict=True):
             if key not in runs:
-                rows = [examine(case, given.target, seed) for case in parts]
+                rows = [examine(case, given.target, seed, name in SMALL) for case in parts]
                 runs[key] = {
                     figure: float(
                         (max if figure == "growth" else np.mean)([r[figure] for r in rows])
@@ -213,9 +231,30 @@ def files_table(result: dict[str, Any]) -> str:
     return table(head, rows)
 
 
+def equalization_table(result: dict[str, Any]) -> str | None:
+    """Return the table of files with our ranges, with and without equalization."""
+    names = list(dict.fromkeys(key.partition(",")[0] for key in result["runs"]))
+    rows = []
+    for name in names:
+        runs = [run for key, run in result["runs"].items() if key.startswith(f"{name},")]
+        if all("equalized" in run for run in runs):
+            sides = (Mean.of([run[side] for run in runs]) for side in ("ranges", "equalized"))
+            off = Mean.of([run["equalized"] - run["ranges"] for run in runs])
+            tie = off.compare()
+            word = "" if tie is None else ", a tie" if tie.is_tie else ""
+            rows.append([name, *(mean.percent() for mean in sides), f"{100 * off.mean:+.2f}{word}"])
+    head = [
+        "model, pruned and repaired",
+        "int8 with our ranges",
+        "also equalized",
+        "difference, pp",
+    ]
+    return table(head, rows) if rows else None
+
+
 BENCHMARK = Benchmark(
-    "repair_int8", __doc__, measure, {"files": files_table}, arguments, resumable=True,
-    grows=("nets", "seeds", "mlperf"), anywhere=True,
+    "repair_int8", __doc__, measure, {"files": files_table, "equalization": equalization_table},
+    arguments, resumable=True, grows=("nets", "seeds", "mlperf"), anywhere=True,
 )  # fmt: skip
 
 

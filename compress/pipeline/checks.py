@@ -60,7 +60,7 @@ def check_by_data(plan: Plan, data: Dataset) -> None:
     from compress.prune.weights import update_times
 
     check_training(plan, data)
-    CRITERIA[plan.channels.criterion]
+    CRITERIA[plan.channels.ranking]
     maps = plan.channels.sensitivity
     if maps is not None and maps.exists() and not maps.is_dir():
         raise InputError(f"channel_sensitivity must be a folder. Received: the file '{maps}'.")

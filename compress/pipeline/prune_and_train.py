@@ -206,7 +206,7 @@ def _sensitivity(dense: Prepared, work: Work) -> tuple[SensitivityMap | None, li
         return None, []
     path = options.sensitivity / f"{dense.name}.json"
     how: dict[str, Any] = {
-        "criterion": options.criterion, "aggregate": options.aggregate, "seed": work.seed,
+        "criterion": options.ranking, "aggregate": options.aggregate, "seed": work.seed,
         "repair": work.plan.repair > 0,
     }  # fmt: skip
     notes = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compress.core.plugins import CRITERIA
 from compress.plan.fields import option, require, require_choice, settle
@@ -12,7 +12,8 @@ from compress.plan.layers import LayerShare
 from compress.plan.target import Target
 
 CHANNEL_COSTS = ("macs", "params", "amount")
-CHANNEL_SCOPES = ("global", "layer", "damage")
+AUTO = "auto"
+CHANNEL_SCOPES = (AUTO, "global", "layer", "damage")
 AGGREGATES = ("mean", "sum", "max", "norm")
 SCORE_SCALES = ("mean", "max", "none")
 MOST_STEPS = 10_000
@@ -44,15 +45,19 @@ class ChannelOptions:
         was="of",
     )
     criterion: str = option(
-        "l2",
+        AUTO,
         "--channel-criterion",
-        "how channels are ranked: " + ", ".join(CRITERIA) + ", or your own package.module:function",
+        "how channels are ranked: auto (l2, or reconstruction with scope damage), "
+        + ", ".join(CRITERIA)
+        + ", or your own package.module:function",
     )
     scope: str = option(
-        "global",
+        AUTO,
         "--channel-scope",
-        "global: one ranking of all layers; layer: the same share of every layer; damage: widths "
-        "by what the outputs lose, measured on training examples with the layers behind repaired",
+        "how channel counts are chosen: global (one ranking of all layers), layer (the same share "
+        "of every layer), damage (by measured output error, downstream layers reconstructed) or "
+        "auto (with data, the best of the three on held-back examples; else, or with a criterion, "
+        "global)",
     )
     aggregate: str = option(
         "mean",
@@ -93,13 +98,13 @@ class ChannelOptions:
     blocks: bool = option(
         False,
         "--blocks",
-        "let whole residual blocks leave too, where they cost least; with --channel-scope damage",
+        "also remove whole residual blocks (depth pruning); with --channel-scope damage or auto",
     )
     tries: int = option(
         16,
         "--channel-tries",
-        "choices near the first one that are repaired and judged too: the best is taken; with "
-        "--channel-scope damage",
+        "number of neighbouring configurations to reconstruct and evaluate, the best one is kept; "
+        "with --channel-scope damage or auto",
         least=0,
         most=10_000,
         why="each is a repair",
@@ -116,7 +121,8 @@ class ChannelOptions:
     def __post_init__(self) -> None:
         settle(self)
         require_choice("channel target", self.target_metric, CHANNEL_COSTS)
-        CRITERIA.require(self.criterion)
+        if self.criterion != AUTO:
+            CRITERIA.require(self.criterion)
         require_choice("channel scope", self.scope, CHANNEL_SCOPES)
         require_choice("channel aggregation", self.aggregate, AGGREGATES)
         require_choice("channel normalization", self.normalize, SCORE_SCALES)
@@ -124,9 +130,10 @@ class ChannelOptions:
         if self.target is not None:
             object.__setattr__(self, "target", self._checked(self.target))
         require(
-            not self.blocks or self.scope == "damage",
+            not self.blocks or self.scope == "damage" or self.compares,
             "channel scope",
-            "be damage where blocks may leave: they are weighed against widths by it",
+            "be damage, or auto without a criterion, where blocks may be removed: their output "
+            "error is weighed against that of channels",
             self.scope,
         )
         require(
@@ -146,6 +153,30 @@ class ChannelOptions:
     def active(self) -> bool:
         """Whether any channel is to be removed."""
         return self.target is not None
+
+    @property
+    def compares(self) -> bool:
+        """Whether methods are compared on held-back examples where there are data."""
+        return (
+            self.scope == self.criterion == AUTO
+            and self.target_metric != "amount"
+            and self.sensitivity is None
+            and not self.cost_aware
+        )
+
+    @property
+    def ranking(self) -> str:
+        """The criterion that orders the channels of a layer."""
+        if self.criterion != AUTO:
+            return self.criterion
+        return "reconstruction" if self.scope == "damage" or self.compares else "l2"
+
+    def without_comparison(self) -> ChannelOptions:
+        """Return the same with the one method that is used where none are compared."""
+        scope = self.scope if self.scope != AUTO else "damage" if self.blocks else "global"
+        usual = "reconstruction" if scope == "damage" else "l2"
+        criterion = usual if self.criterion == AUTO else self.criterion
+        return replace(self, scope=scope, criterion=criterion)
 
     def _checked(self, target: Target) -> Target:
         """Returns a target that is in its range.

@@ -17,10 +17,8 @@ _OF_WEIGHTS = {item.name: item for item in fields(WeightOptions)}
 
 @dataclass(frozen=True)
 class ShrinkChannels(ChannelOptions):
-    """How channels leave on the way to a goal: by what the outputs lose, blocks too."""
+    """How channels are removed on the way to a goal: by the best method, whole blocks too."""
 
-    criterion: str = field(default="reconstruction", metadata=_OF_CHANNELS["criterion"].metadata)
-    scope: str = field(default="damage", metadata=_OF_CHANNELS["scope"].metadata)
     blocks: bool = field(default=True, metadata=_OF_CHANNELS["blocks"].metadata)
     # half of what a single pruning tries: the files of several choices are measured here
     tries: int = field(default=8, metadata=_OF_CHANNELS["tries"].metadata)
@@ -68,9 +66,9 @@ class ShrinkPlan(Plan):
             "Give --macs, --params, --size or --latency.",
         )
         require(
-            self.channels.scope == "damage",
+            self.channels.scope == "damage" or self.channels.compares,
             "channel scope",
-            "be damage: a goal is met by what single layers are worth",
+            "be damage, or auto without a criterion: a goal is met by what single layers are worth",
             self.channels.scope,
         )
         require(

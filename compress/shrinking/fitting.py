@@ -161,7 +161,7 @@ class Fitter:
 
         A variation by another criterion takes its choice as it comes: its net tells its worth.
         """
-        name = variation.criterion or self.plan.channels.criterion
+        name = variation.criterion or self.plan.channels.ranking
         if name not in self._choosers:
             work, options = self.work, self.plan.channels
             context = Context(
@@ -169,12 +169,12 @@ class Fitter:
             )
             criterion = named(name)[1]
             first = Chooser.measured(self.coupling, options, criterion, context, work.progress)
-            if name == self.plan.channels.criterion:
+            if name == self.plan.channels.ranking:
                 first = first.refined(1.0, estimates.share_of(goals), work.progress)
             self._choosers[name] = first
         found = self._choosers[name]
         if variation.temperature != 1.0:
-            found = replace(found, weights=found.weights.tempered(variation.temperature), told=())
+            found = found.tempered(variation.temperature)
         return found
 
     def fitted(

@@ -54,7 +54,7 @@ def varied(planner: Planner, nets: Sequence[Net], label: str, formats: Sequence[
         return []
     formats = [name for name in formats if name in {net.format for net in smaller}]
     sampler = Sampler(
-        formats, shop.plan.channels.criterion, planner.epochs > 0, shop.plan.seed, shop.places
+        formats, shop.plan.channels.ranking, planner.epochs > 0, shop.plan.seed, shop.places
     )
     for net in smaller:
         sampler.began(net.format, net.best(metric))

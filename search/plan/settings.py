@@ -118,13 +118,15 @@ class RunSettings(TypedDict, total=False):
     Default: macs."""
 
     channel_criterion: str
-    """how channels are ranked: l1, l2, bn_scale, fpgm, taylor, activation, reconstruction, random,
-    or your own package.module:function. Default: l2."""
+    """how channels are ranked: auto (l2, or reconstruction with scope damage), l1, l2, bn_scale,
+    fpgm, taylor, activation, reconstruction, random, or your own package.module:function. Default:
+    auto."""
 
     channel_scope: str
-    """global: one ranking of all layers; layer: the same share of every layer; damage: widths by
-    what the outputs lose, measured on training examples with the layers behind repaired. Default:
-    global."""
+    """how channel counts are chosen: global (one ranking of all layers), layer (the same share of
+    every layer), damage (by measured output error, downstream layers reconstructed) or auto (with
+    data, the best of the three on held-back examples; else, or with a criterion, global). Default:
+    auto."""
 
     channel_aggregate: str
     """how the scores of a channel's weights are combined: mean, sum, max, norm. Default: mean."""
@@ -153,12 +155,12 @@ class RunSettings(TypedDict, total=False):
     model."""
 
     blocks: bool
-    """let whole residual blocks leave too, where they cost least; with --channel-scope damage.
+    """also remove whole residual blocks (depth pruning); with --channel-scope damage or auto.
     Default: False."""
 
     channel_tries: Count
-    """choices near the first one that are repaired and judged too: the best is taken; with
-    --channel-scope damage. Default: 16."""
+    """number of neighbouring configurations to reconstruct and evaluate, the best one is kept; with
+    --channel-scope damage or auto. Default: 16."""
 
     channel_steps: Count
     """prune in this many steps, with fine-tuning after each. Default: 1."""

@@ -63,7 +63,7 @@ class Subnetworks:
     def __init__(self, coupling: Coupling) -> None:
         self.coupling = coupling
         context = Context(self.coupling, aggregate=OPTIONS.aggregate)
-        score = CRITERIA[OPTIONS.criterion]
+        score = CRITERIA[OPTIONS.ranking]
         groups = self.coupling.groups
         self._scores = [context.scored(score, group) for group in groups]
         self._allowed = allowed_for(self.coupling, OPTIONS, OPTIONS.round_to)

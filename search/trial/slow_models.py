@@ -12,7 +12,6 @@ from compress.core.counts import threads_text
 from compress.core.errors import InputError, RunFailed, one_line
 from compress.measure import formats
 from compress.measure.latency import Entry, time_entries
-from compress.plan import ChannelOptions
 from compress.plan.target import Target
 from compress.run.records import Record, read_record
 
@@ -28,9 +27,6 @@ GAIN = 0.9
 """At most this share of a model's time is left without half of its MACs where that pays: on some
 processors calls of int8 files take about as long whatever their widths."""
 KEPT = Target(0.5, relative=True)
-WAY: dict[str, Any] = {"criterion": "reconstruction", "scope": "damage"}
-"""How channels are chosen where the plan leaves that to us: 1.1 points better than by l2 with 80 %
-zeros behind it, in the time of l2 (one candidate of 5.9 M MACs, Fashion-MNIST, validation)."""
 PRECISION, SECONDS = 0.05, 2.0
 
 
@@ -109,9 +105,7 @@ def halved_if_slow(
 def _halved(plan: SearchPlan) -> SearchPlan:
     """Returns the plan with the target; what the plan says of the way stays."""
     own, weights = plan.channels, plan.weights
-    usual = all(getattr(own, name) == getattr(ChannelOptions, name) for name in WAY)
-    way = WAY if usual and own.sensitivity is None else {}
-    channels = replace(own, target=KEPT, target_metric="macs", **way)
+    channels = replace(own, target=KEPT, target_metric="macs")
     if weights.pattern.kind == "n:m" or weights.overrides:
         return replace(plan, channels=channels)
     zeros = round(max(0.0, 1.0 - (1.0 - weights.sparsity) / KEPT.amount), 4)
@@ -162,7 +156,9 @@ def _measured(subject: Subject, plan: SearchPlan, data: Dataset) -> RunCost:
             return cost
         # by l2 at once: the widths that damages allocate are known only after the work is done, and
         # may take another time
-        quick = replace(plan.channels, criterion="l2", scope="global", sensitivity=None, steps=1)
+        quick = replace(
+            plan.channels, criterion="l2", scope="global", blocks=False, sensitivity=None, steps=1
+        )
         half = prune_channels(subject.model, quick, coupling=subject.coupling).model
         found = timed({"own": own, "half": exported(half, "half")})
         return replace(cost, own_ms=found["own"].quiet_ms, half_ms=found["half"].quiet_ms)

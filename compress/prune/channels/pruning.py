@@ -16,6 +16,7 @@ from compress.data.streams import is_stream
 from compress.model.io import as_model
 from compress.model.walk import variable_paths
 from compress.plan import ChannelOptions
+from compress.plan.channels import AUTO
 from compress.plan.keywords import PRUNE_CHANNELS
 from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.coupling.blocks import blocks_of
@@ -116,10 +117,15 @@ def prune_channels(
             do, in the orders of `coupling_of(model)`; it returns (...). `channel_times` measures
             one: milliseconds on this machine.
         share: Of `cost` to keep, in (0, 1].
-        criterion: Name, or a function (group, context) -> (units,) scores, higher = keep.
-        data: For repair, for the scope damage, for the criteria reconstruction, activation and
-            taylor (which needs labels), and for `recalibrate`: x alone, (x, y), a stream, a
-            `Dataset`, or what `--data` takes; see `as_dataset`. Training examples are looked at.
+        criterion: Name, or a function (group, context) -> (units,) scores, higher = keep. Default
+            ("auto"), with data: three methods are compared (l2 over all layers, uniform channel
+            counts, output error), each configuration is reconstructed and evaluated on held-back
+            examples, and the best one is kept; l2 over all layers where that would take more than
+            5 minutes or half of the free memory, which the report says, and without data.
+        data: For repair, for the comparison of methods, for the scope damage, for the criteria
+            reconstruction, activation and taylor (which needs labels), and for `recalibrate`: x
+            alone, (x, y), a stream, a `Dataset`, or what `--data` takes; see `as_dataset`.
+            Calibration examples are training examples.
         sensitivity: From `sensitivity_map` of this model with the same criterion: ranks by
             predicted loss of quality; the criterion then only orders units within a group.
         finetune: Called as `finetune(model, step, steps)` between steps; trains in place.
@@ -177,7 +183,18 @@ def prune_channels(
             f"{options.steps} steps."
         )
     priced = of_widths(cost)
-    ranked_by = options.criterion if criterion is None else criterion
+    compares = (
+        options.compares
+        and criterion in (None, AUTO)
+        and selection is None
+        and sensitivity is None
+        and data is not None
+        and repair not in (False, 0)
+    )
+    if not compares:
+        options = options.without_comparison()
+    ranked_by = options.ranking if criterion in (None, AUTO) else criterion
+    assert ranked_by is not None
     name, score = _criterion(ranked_by, data)
     source = Path(model) if isinstance(model, (str, Path)) else None
     model = as_model(model)
@@ -186,6 +203,9 @@ def prune_channels(
     if repair is None:
         repair = data is not None and len(data.train) >= FEWEST
     count = repaired_on(repair, data)
+    if compares and not count:
+        options, compares = options.without_comparison(), False
+        name, score = _criterion(options.ranking, data)
     if options.scope == "damage" and data is None:
         raise InputError("Channel scope 'damage' must have data to look at. Give data=.")
     if sensitivity is not None:
@@ -239,7 +259,8 @@ def prune_channels(
     notes = (*chosen.notes, *dict.fromkeys(context.notes), *_copied(original, coupling))
     if few:
         notes += (f"nothing was repaired: that takes at least {FEWEST} examples",)
-    report = _report(original, kept, options, goal, chosen, name, notes, priced is not None)
+    how = chosen.method or name
+    report = _report(original, kept, options, goal, chosen, how, notes, priced is not None)
     return PruneResult(current, replace(report, repair=repaired), kept)
 
 

@@ -1,9 +1,11 @@
-"""Widths and blocks by damage, for any cost and target: what they are worth is measured once."""
+"""Channel counts and blocks by output error, or by the best of several methods; for any cost."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from compress.core.errors import FeasibleError
+from compress.core.plugins import CRITERIA
 from compress.core.progress import OnProgress
 from compress.plan import ChannelOptions
 from compress.prune.channels.coupling.groups import Coupling
@@ -11,29 +13,53 @@ from compress.prune.channels.criteria import Context, Criterion
 from compress.prune.channels.selection.allocation import Priced
 from compress.prune.channels.selection.allowed import step_text
 from compress.prune.channels.selection.chosen import Selection, notes_on, of_widths
+from compress.prune.channels.selection.effort import estimate_effort
 from compress.prune.channels.selection.judging import Judge
+from compress.prune.channels.selection.ranked import select_by_rank
 from compress.prune.channels.selection.refining import refined
+from compress.prune.channels.selection.solver import TOLERANCE
 from compress.prune.channels.selection.weighed import Weighed, Weights, by_damage, weigh
+
+
+@dataclass(frozen=True)
+class RankMethod:
+    """A way to choose channel counts without measuring what each layer is worth.
+
+    Attributes:
+        name: As reports call it.
+        criterion, scope: Its options.
+    """
+
+    name: str
+    criterion: str
+    scope: str
+
+
+OUTPUT_ERROR = "output error"
+GLOBAL = RankMethod("l2 over all layers", "l2", "global")
+RANKED = (GLOBAL, RankMethod("uniform channel counts", "reconstruction", "layer"))
 
 
 @dataclass(frozen=True, eq=False)
 class Chooser:
-    """Chooses what of a model stays, by what its outputs lose.
+    """Chooses what of a model is kept.
 
     Attributes:
         coupling: Of the model.
         options: Steps, floors, limits, blocks, tries.
-        judge: Repairs and judges choices.
-        weights: What groups and blocks are worth.
-        seed: Of what is drawn.
-        told: What choices near a target came to.
+        judge: Reconstructs and evaluates configurations.
+        context: Data and what criteria see.
+        weights: What groups and blocks are worth; None: that was not measured.
+        method: How channel counts are chosen; None: by output error.
+        told: What there is to say about the choice.
     """
 
     coupling: Coupling
     options: ChannelOptions
     judge: Judge
-    weights: Weights
-    seed: int
+    context: Context
+    weights: Weights | None
+    method: RankMethod | None = None
     told: tuple[str, ...] = ()
 
     @classmethod
@@ -45,11 +71,14 @@ class Chooser:
         context: Context,
         on_progress: OnProgress | None = None,
     ) -> Chooser:
-        """Measures what groups and blocks are worth.
+        """Measure what groups and blocks are worth.
+
+        Where methods are compared and that takes too long or too much memory, nothing is
+        measured, and the chooser ranks by l2 over all layers.
 
         Args:
             coupling: Of the model, whose weights are as before when this returns.
-            options: With scope damage.
+            options: With scope damage, or auto.
             criterion: Chooses units within a group.
             context: Data and what the criterion sees.
             on_progress: Called with (text, share that is done).
@@ -58,15 +87,22 @@ class Chooser:
             InputError: There are no data.
         """
         judge = Judge(coupling, context)
+        if options.compares:
+            effort = estimate_effort(coupling, options, judge)
+            few = f"methods were not compared, because {judge.examples} examples are too few"
+            reason = effort.refusal if judge.holds_back else few
+            if reason:
+                return cls(coupling, options, judge, context, None, GLOBAL, (reason,))
+            options = replace(options, tries=effort.affordable(options.tries))
         weights = weigh(
             coupling, context, criterion, judge, blocks=options.blocks, on_progress=on_progress
         )
-        return cls(coupling, options, judge, weights, context.seed)
+        return cls(coupling, options, judge, context, weights)
 
     def refined(
         self, target: float, own: Priced | None = None, on_progress: OnProgress | None = None
     ) -> Chooser:
-        """Judges choices near a target whole, and returns a chooser that knows what came of it.
+        """Evaluate configurations near a target, and return a chooser that knows the best.
 
         Args:
             target: What the cost comes to.
@@ -74,23 +110,56 @@ class Chooser:
             on_progress: Called with (text, share that is done).
 
         Returns:
-            One whose damages lead to the best of them, here and at costs nearby; this one where
-            the options try none.
+            One whose damages, or whose method, lead to the best of them, here and at costs
+            nearby; this one where the options try none.
         """
-        if not self.options.tries:
+        if self.weights is None or not (self.options.tries or self.options.compares):
             return self
         best = refined(
             self.weights,
             lambda scaled: self._nearest(scaled, target, own),
             self.judge,
             self.options.tries,
-            self.seed,
+            self.context.seed,
             on_progress,
         )
-        return replace(self, weights=best.weights, told=(best.note(),))
+        found = replace(self, weights=best.weights, told=(best.note(),) if best.tried else ())
+        if not self.options.compares:
+            return found
+        return found._compared(best.found, target, own)
+
+    def _compared(self, found: Weighed, target: float, own: Priced | None) -> Chooser:
+        """Return a chooser with the method whose configuration has the least output error.
+
+        Args:
+            found: The configuration chosen by output error.
+            target, own: See `choose`.
+        """
+        damages: dict[RankMethod | None, float] = {
+            None: self.judge.damage(found.mask, found.dropped, thorough=True)
+        }
+        off = abs(found.choice.error)
+        for method in RANKED:
+            try:
+                selection = self._ranked(method, target, own)
+            except FeasibleError:
+                continue
+            # what misses the target keeps another number of MACs: it is not compared
+            if abs(selection.choice.error) <= max(TOLERANCE, off):
+                damages[method] = self.judge.damage(selection.mask, thorough=True)
+        best = min(damages, key=lambda method: damages[method])
+        shown = ", ".join(
+            f"{OUTPUT_ERROR if method is None else method.name} {value:.3g}"
+            for method, value in damages.items()
+        )
+        note = (
+            f"output error on {len(self.judge.judged[0])} held-back examples by method of choosing "
+            f"channel counts: {shown}"
+        )
+        return replace(self, method=best, told=(*self.told, note) if best is None else (note,))
 
     def choose(self, target: float, own: Priced | None = None) -> Selection:
-        """Chooses widths and blocks for a target.
+        """Choose channel counts and blocks for a target.
 
         Args:
             target: What the cost comes to.
@@ -99,13 +168,34 @@ class Chooser:
         Raises:
             FeasibleError: The target is below what is feasible.
         """
+        if self.method is not None:
+            selection = self._ranked(self.method, target, own)
+            notes = (*self.told, *selection.notes)
+            return replace(selection, notes=notes, method=self.method.name)
+        assert self.weights is not None, "without a method, damages were measured"
         found = self._nearest(self.weights, target, own)
-        notes = [*(f"block '{block.name}' left" for block in found.dropped), *self.told]
-        notes += notes_on(
-            self.coupling, self.options, found.choice, found.round_to, target, of_widths(own)
+        notes = (
+            *(f"block '{block.name}' was removed" for block in found.dropped),
+            *self.told,
+            *notes_on(
+                self.coupling, self.options, found.choice, found.round_to, target, of_widths(own)
+            ),
         )
         words = step_text(found.round_to)
-        return Selection(found.mask, found.choice, words, tuple(notes), found.dropped)
+        return Selection(found.mask, found.choice, words, notes, found.dropped, OUTPUT_ERROR)
+
+    def tempered(self, power: float) -> Chooser:
+        """Return one that chooses by output errors to a power, where they were measured."""
+        if self.weights is None:
+            return self
+        return replace(self, weights=self.weights.tempered(power), method=None, told=())
+
+    def _ranked(self, method: RankMethod, target: float, own: Priced | None) -> Selection:
+        options = replace(
+            self.options, criterion=method.criterion, scope=method.scope, blocks=False
+        )
+        criterion = CRITERIA[method.criterion]
+        return select_by_rank(self.coupling, options, criterion, self.context, target, own=own)
 
     def _nearest(self, weights: Weights, target: float, own: Priced | None) -> Weighed:
         return by_damage(self.coupling, self.options, weights, target, own)

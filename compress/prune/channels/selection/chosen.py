@@ -24,7 +24,8 @@ class Selection:
         choice: Totals per group, cost, error against the target.
         round_to: The step of kept numbers, in words.
         notes: What the user should know.
-        dropped: Blocks that leave.
+        dropped: Blocks that are removed.
+        method: How channel counts were chosen, where that was decided by comparison.
     """
 
     mask: Mask
@@ -32,6 +33,7 @@ class Selection:
     round_to: str
     notes: tuple[str, ...] = ()
     dropped: tuple[Block, ...] = ()
+    method: str = ""
 
     @property
     def key(self) -> tuple[bytes, tuple[int, ...]]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from compress.core.progress import OnProgress
 from compress.plan import ChannelOptions
 from compress.prune.channels.coupling.groups import Coupling
-from compress.prune.channels.criteria import Context, Criterion, Scores
+from compress.prune.channels.criteria import Context, Criterion
 from compress.prune.channels.selection.allocation import Priced
-from compress.prune.channels.selection.allowed import allowed_for, cost_of, ladder, step_text
 from compress.prune.channels.selection.chooser import Chooser
-from compress.prune.channels.selection.chosen import Selection, notes_on, of_widths
+from compress.prune.channels.selection.chosen import Selection
 from compress.prune.channels.selection.feasible import nothing_removable
-from compress.prune.channels.selection.ranks import by_loss, by_score, keep_best
+from compress.prune.channels.selection.ranked import select_by_rank
 from compress.prune.channels.selection.sensitivity import SensitivityMap
-from compress.prune.channels.selection.solver import Choice, Cost, by_rank, by_share
 
 
 def select(
@@ -26,7 +24,7 @@ def select(
     on_progress: OnProgress | None = None,
     own: Priced | None = None,
 ) -> Selection:
-    """Chooses what to keep.
+    """Select what to keep.
 
     Args:
         coupling: Of the model.
@@ -43,49 +41,9 @@ def select(
         InputError: A pattern matches nothing, or the criterion returned something else than
             one finite number a unit.
     """
-    if options.scope == "damage" and coupling.groups:
-        chooser = Chooser.measured(coupling, options, criterion, context, on_progress)
-        return chooser.refined(target, own, on_progress).choose(target, own)
-    scores = [context.scored(criterion, group) for group in coupling.groups]
     if not coupling.groups:
         raise nothing_removable(coupling)
-    if options.target_metric == "amount":
-        allowed = allowed_for(coupling, options, options.round_to)
-        totals = by_share(allowed, 1.0 - target)
-        cost = float(cost_of(coupling, options)(totals - allowed.fixed))
-        choice, words = Choice(totals, cost, 0.0), step_text(options.round_to)
-        notes: tuple[str, ...] = ()
-    else:
-        ranks = (
-            by_score(coupling, options, scores)
-            if sensitivity is None
-            else by_loss(coupling, sensitivity, scores)
-        )
-        choice, words, notes = _to_target(coupling, options, ranks, target, of_widths(own))
-        allowed = allowed_for(coupling, options, options.round_to)
-    mask = keep_best(coupling, scores, choice.totals - allowed.fixed)
-    return Selection(mask, choice, words, notes)
-
-
-def _to_target(
-    coupling: Coupling,
-    options: ChannelOptions,
-    scores: list[Scores],
-    target: float,
-    own: Cost | None,
-) -> tuple[Choice, str, tuple[str, ...]]:
-    """Tries coarse steps first, finer ones where they cannot meet the target."""
-    cost = cost_of(coupling, options, own)
-    steps = ladder(options)
-    best: tuple[Choice, int] | None = None
-    for round_to in steps:
-        allowed = allowed_for(coupling, options, round_to)
-        choice = by_rank(scores, allowed, cost, target, uniform=options.scope == "layer")
-        if best is None or abs(choice.error) < abs(best[0].error):
-            best = choice, round_to
-        if choice.met:
-            break
-    assert best is not None
-    choice, round_to = best
-    notes = notes_on(coupling, options, choice, round_to, target, own)
-    return choice, step_text(round_to), tuple(notes)
+    if options.scope == "damage" or options.compares:
+        chooser = Chooser.measured(coupling, options, criterion, context, on_progress)
+        return chooser.refined(target, own, on_progress).choose(target, own)
+    return select_by_rank(coupling, options, criterion, context, target, sensitivity, own)

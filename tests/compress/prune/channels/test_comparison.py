@@ -1,0 +1,139 @@
+"""The default with data: three methods on the same held-back examples, the best one is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from compress.core.memory_budget import use_budget
+from compress.plan import ChannelOptions
+from compress.prune.channels import prune_channels
+from compress.prune.channels.analysis import coupling_of
+from compress.prune.channels.criteria import Context
+from compress.prune.channels.selection import chooser, effort
+from compress.prune.channels.selection.effort import Effort, estimate_effort
+from compress.prune.channels.selection.judging import Judge
+from compress.train.given import as_examples
+
+L = keras.layers
+SINGLE = {
+    "l2 over all layers": {"criterion": "l2", "scope": "global"},
+    "uniform channel counts": {"criterion": "reconstruction", "scope": "layer"},
+    "output error": {"criterion": "reconstruction", "scope": "damage"},
+}
+CALM: dict[str, Any] = {"round_to": 4, "tries": 2, "macs": 0.4}
+
+
+def deceptive(seed: int = 0) -> keras.Model:
+    """Return a model whose layers' weights say nothing about what the layers are worth."""
+    keras.utils.set_random_seed(seed)
+    x = inputs = keras.Input((8, 8, 2))
+    for index, (width, scale) in enumerate([(16, 0.01), (32, 30.0), (16, 1.0)]):
+        x = L.Conv2D(width, 3, padding="same", name=f"conv{index}")(x)
+        x = L.ReLU()(x)
+        x = L.Rescaling(1 / scale)(x)
+    outputs = L.Dense(5, name="head")(L.GlobalAveragePooling2D()(x))
+    model = keras.Model(inputs, outputs)
+    for index, scale in enumerate([0.01, 30.0, 1.0]):
+        layer = model.get_layer(f"conv{index}")
+        layer.set_weights([scale * part for part in layer.get_weights()])
+    return model
+
+
+def images(count: int, seed: int = 1) -> Any:
+    x = np.random.default_rng(seed).normal(size=(count, 4, 4, 2)).astype(np.float32)
+    return x.repeat(2, 1).repeat(2, 2)
+
+
+def error(model: Any, small: Any, x: Any) -> float:
+    """Return the squared error of outputs relative to their spread, written down here."""
+    wanted, made = (np.asarray(net(x), np.float64) for net in (model, small))
+    return float(((made - wanted) ** 2).sum() / ((wanted - wanted.mean(0)) ** 2).sum())
+
+
+def notes_on_methods(notes: Sequence[str]) -> list[str]:
+    return [note for note in notes if note.startswith("output error on")]
+
+
+def test_the_default_is_as_good_as_the_best_method_alone() -> None:
+    model, x, fresh = deceptive(), images(400), images(500, 2)
+    small = prune_channels(model, data=x, **CALM)
+    alone = {
+        name: error(model, prune_channels(model, data=x, **CALM, **how).model, fresh)
+        for name, how in SINGLE.items()
+    }
+    assert max(alone.values()) > 1.2 * min(alone.values()), "the methods must differ"
+    assert error(model, small.model, fresh) < 1.1 * min(alone.values())
+    (note,) = notes_on_methods(small.report.notes)
+    assert note.startswith("output error on 200 held-back examples")
+    assert all(name in note for name in SINGLE)
+    assert small.report.criterion in SINGLE
+
+
+def test_a_criterion_or_a_scope_is_taken_at_its_word() -> None:
+    model, x = deceptive(), images(60)
+    for how in ({"criterion": "l1"}, {"scope": "layer"}, {"criterion": "l2", "scope": "global"}):
+        notes = prune_channels(model, data=x, **CALM, **how).report.notes
+        assert not notes_on_methods(notes)
+    # without data, and where nothing is reconstructed, there is nothing to compare by
+    for how in ({}, {"data": x, "repair": False}):
+        report = prune_channels(model, **CALM, **how).report
+        assert (report.criterion, notes_on_methods(report.notes)) == ("l2", [])
+
+
+def test_too_long_or_too_large_a_comparison_is_l2_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x = deceptive(), images(60)
+    usual = prune_channels(model, data=x, **CALM, criterion="l2", scope="global")
+    with monkeypatch.context() as patch:
+        patch.setattr(effort, "LONGEST", 1e-6)
+        long = prune_channels(model, data=x, **CALM)
+    assert any("more than 0: channels are ranked by l2" in note for note in long.report.notes)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            chooser, "estimate_effort", lambda *_: Effort(seconds=1.0, each=0.1, bytes=10**13)
+        )
+        large = prune_channels(model, data=x, **CALM)
+    assert any("10,000.0 GB of memory (estimated)" in note for note in large.report.notes)
+    for found in (long, large):
+        assert found.report.criterion == "l2 over all layers"
+        for path, axes in usual.kept.items():
+            for one, other in zip(axes, found.kept[path], strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+def test_few_examples_are_not_held_back() -> None:
+    report = prune_channels(deceptive(), data=images(39), **CALM).report
+    assert "methods were not compared, because 39 examples are too few" in report.notes
+
+
+def test_what_evaluates_is_not_what_reconstructs() -> None:
+    model, x = deceptive(), images(100)
+    data = as_examples(x, model=model, path=None, seed=0)
+    judge = Judge(coupling_of(model), Context(coupling_of(model), data=data))
+    (held,) = judge.judged
+    rows = [{row.tobytes() for row in part} for part in (held, judge.x)]
+    assert (len(rows[0]), len(rows[1]), rows[0] & rows[1]) == (50, 50, set())
+
+
+def test_bytes_of_a_comparison_by_hand() -> None:
+    """Second moments, their covariance and inverse; and kernels at five shares, in two forms."""
+    model = keras.Sequential([keras.Input((30,)), L.Dense(20), L.ReLU(), L.Dense(4)])
+    coupling = coupling_of(model)
+    data = as_examples(np.ones((50, 30), np.float32), model=model, path=None, seed=0)
+    judge = Judge(coupling, Context(coupling, data=data))
+    found = estimate_effort(coupling, ChannelOptions(), judge)
+    assert found.bytes == 24 * (30**2 + 20**2) + 12 * 5 * (30 * 20 + 20 * 4)
+
+
+def test_tries_are_as_many_as_the_time_allows() -> None:
+    assert Effort(seconds=200.0, each=30.0, bytes=0).affordable(16) == 3
+    assert Effort(seconds=200.0, each=1.0, bytes=0).affordable(16) == 16
+    assert Effort(seconds=299.0, each=30.0, bytes=0).affordable(16) == 0
+    with use_budget(None):
+        assert Effort(seconds=299.0, each=30.0, bytes=10**6).refusal == ""
