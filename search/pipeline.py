@@ -208,12 +208,20 @@ def default_folder(plan: SearchPlan) -> str:
 
 
 def begun_with(plan: SearchPlan, folder: SearchFolder) -> SearchPlan:
-    """Returns the plan with its sampler by name: a run that is there goes on as it began."""
+    """Return the plan with its sampler by name: an existing run is resumed as it began.
+
+    The same holds for how channels are ranked and their numbers chosen.
+    """
+    stored = folder.read_plan_record()["plan"] if folder.plan_path.exists() else {}
     sampler = plan.search.strategy
-    if plan.search.sampler == AUTO and folder.plan_path.exists():
-        stored = folder.read_plan_record()["plan"].get("search", {})
-        sampler = str(stored.get("sampler", sampler))
-    return replace(plan, search=replace(plan.search, sampler=sampler))
+    if plan.search.sampler == AUTO:
+        sampler = str(stored.get("search", {}).get("sampler", sampler))
+    channels, before = plan.channels, stored.get("channels", {})
+    if channels.criterion == AUTO:
+        channels = replace(channels, criterion=before.get("criterion", AUTO))
+    if channels.scope == AUTO:
+        channels = replace(channels, scope=before.get("scope", AUTO))
+    return replace(plan, search=replace(plan.search, sampler=sampler), channels=channels)
 
 
 def _carried_out(

@@ -50,6 +50,7 @@ class ChannelOptions:
         "how channels are ranked: auto (l2, or reconstruction with scope damage), "
         + ", ".join(CRITERIA)
         + ", or your own package.module:function",
+        left_open=AUTO,
     )
     scope: str = option(
         AUTO,
@@ -58,6 +59,7 @@ class ChannelOptions:
         "of every layer), damage (by measured output error, downstream layers reconstructed) or "
         "auto (with data, the best of the three on held-back examples; else, or with a criterion, "
         "global)",
+        left_open=AUTO,
     )
     aggregate: str = option(
         "mean",

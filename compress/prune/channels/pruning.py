@@ -193,6 +193,8 @@ def prune_channels(
     )
     if not compares:
         options = options.without_comparison()
+    if options.scope == "damage" and data is None:
+        raise InputError("Channel scope 'damage' must have data to look at. Give data=.")
     ranked_by = options.ranking if criterion in (None, AUTO) else criterion
     assert ranked_by is not None
     name, score = _criterion(ranked_by, data)
@@ -206,8 +208,6 @@ def prune_channels(
     if compares and not count:
         options, compares = options.without_comparison(), False
         name, score = _criterion(options.ranking, data)
-    if options.scope == "damage" and data is None:
-        raise InputError("Channel scope 'damage' must have data to look at. Give data=.")
     if sensitivity is not None:
         sensitivity.check(model, name, data if isinstance(data, Dataset) else None)
     _check_weights(model)

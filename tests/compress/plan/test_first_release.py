@@ -29,11 +29,13 @@ def plans() -> dict[str, SearchPlan]:
 @pytest.mark.parametrize("name", ["default", "rich"])
 def test_a_stored_plan_is_the_plan_that_is_given_now(name: str) -> None:
     stored, now = from_nested(SearchPlan, STORED[name]), plans()[name]
-    # the task is told from the data now, and the sampler is the best measured, unless it is said
+    # the task is told from the data now, and the sampler and the method that chooses channel
+    # counts are the best measured, unless they are said
     assert stored == replace(
         now,
         data=replace(now.data, task="multiclass"),
         search=replace(now.search, sampler="tpe"),
+        channels=replace(now.channels, criterion="l2", scope="global"),
     )
     assert differing_fields(stored, now) == []
 
@@ -44,10 +46,12 @@ def test_a_search_goes_on_with_the_sampler_that_it_began_with(tmp_path: Path) ->
     record = {"format": 1, "command": "run", "facts": {}, "shown": {}, "versions": {},
               "plan": STORED["default"]}  # fmt: skip
     folder.plan_path.write_text(json.dumps(record))
-    assert begun_with(plan, folder).search.sampler == "tpe"
+    resumed = begun_with(plan, folder)
+    assert resumed.search.sampler == "tpe"
+    assert (resumed.channels.criterion, resumed.channels.scope) == ("l2", "global")
     # one that is named is another run, and is refused where that is checked
     asked = from_flat(SearchPlan, {"sampler": "greedy"})
-    assert begun_with(asked, folder) == asked
+    assert begun_with(asked, folder).search == asked.search
     stored = from_nested(SearchPlan, STORED["default"])
     assert differing_fields(stored, asked) == ["search.sampler was 'tpe', now 'greedy'"]
 

@@ -57,7 +57,8 @@ def test_a_runs_plan_holds_it() -> None:
     assert goal.goal == GoalOptions(macs="0.5x", no_train=True)
     # what was given goes over a goal's own defaults
     assert (goal.channels.min_kept, goal.channels.exclude) == (0.3, ("a",))
-    assert (goal.channels.scope, goal.channels.blocks) == ("damage", True)
+    assert (goal.channels.scope, goal.channels.blocks) == ("auto", True)
+    assert goal.channels.compares
     assert (goal.weights.sparsity, goal.finetune.epochs, goal.seed) == (0.0, 0, 4)
     assert SearchPlan().to_goal([]) is None
 

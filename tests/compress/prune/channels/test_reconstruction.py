@@ -230,7 +230,7 @@ def test_widths_and_blocks_by_damage(resnet: Any, x: Any, blocks: bool) -> None:
         np.testing.assert_array_equal(weight.numpy(), value)
     assert any(text.startswith("damage of thinner") for text in told)
     assert any(text.startswith("damage without") for text in told) == blocks
-    left = [note for note in small.report.notes if note.endswith("' left")]
+    left = [note for note in small.report.notes if note.endswith("' was removed")]
     names = {layer.name for layer in resnet.layers} - {layer.name for layer in small.model.layers}
     assert bool(names) == bool(left)
     loaded = np.asarray(small.model(x[:4]))
@@ -258,7 +258,7 @@ def test_sensitivity_with_repair_is_no_lower(resnet: Any, x: Any) -> None:
         ({"repair": True}, "repair must have data to look at"),
         ({"scope": "damage"}, "Channel scope 'damage' must have data"),
         ({"repair": 5, "data": np.zeros((40, 12, 12, 1), np.float32)}, "at least 20 examples"),
-        ({"blocks": True}, "channel scope must be damage where blocks may leave"),
+        ({"blocks": True}, "Channel scope 'damage' must have data"),
     ],
 )
 def test_refusals(resnet: Any, settings: dict[str, Any], message: str) -> None:
@@ -266,3 +266,5 @@ def test_refusals(resnet: Any, settings: dict[str, Any], message: str) -> None:
         prune_channels(resnet, macs=0.5, **settings)
     with pytest.raises(InputError, match="be global or layer where an amount"):
         ChannelOptions(target=0.5, target_metric="amount", scope="damage")
+    with pytest.raises(InputError, match="channel scope must be damage, or auto without a crit"):
+        ChannelOptions(target=0.5, blocks=True, criterion="l2")
