@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.atomic_files import replacing
 from compress.core.errors import InputError
+from compress.exporting.byte_inputs import with_byte_inputs
 from compress.exporting.conversions import convert
 from compress.exporting.fused_lstm import FUSED
 from compress.exporting.hybrid_lstm import with_whole_lstms
@@ -114,7 +115,7 @@ def convert_litert(saved: str, path: str, kind: str, calibration: str | None) ->
     if examples and len(examples[0]) == 1:
         # by name TensorFlow goes another way, and warns of it
         examples = [list(one.values()) for one in examples]
-    content = configured(converter, kind, examples).convert()
+    content = with_byte_inputs(configured(converter, kind, examples).convert())
     Path(path).write_bytes(with_whole_lstms(content) if kind == QAT else content)
 
 
