@@ -15,18 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.atomic_files import write_bytes
-from compress.core.errors import RunFailed, one_line
+from compress.core.errors import InputError, RunFailed, one_line
 from compress.core.native_output import captured_stderr, quiet_logger
 from compress.exporting.byte_inputs import with_byte_inputs
 from compress.exporting.conversions import ConversionFailed, convert
 from compress.exporting.fused_lstm import FUSED, fused_lstms
-from compress.exporting.hybrid_lstm import with_whole_lstms
-from compress.exporting.litert import configured
+from compress.exporting.litert import calibrated_file, configured
 from compress.exporting.tflite_parts import parts_of
 from compress.exporting.traced import Port
 from compress.model.copies import float32_model
 from compress.model.inference import inference_alone
-from compress.plan.output import QAT
 
 if TYPE_CHECKING:
     import keras
@@ -87,6 +85,8 @@ def _converted(models: list[Any], folder: Path, kind: str, joined: Joined) -> li
         return list(joined(models, folder, kind))
     except (ConversionFailed, RunFailed) as error:
         if len(models) == 1:
+            if kind == "int8" and (own := _calibrated(models[0], folder)) is not None:
+                return [own]
             reason = error.reason if isinstance(error, ConversionFailed) else str(error)
             return [one_line(reason.strip().splitlines()[0] if reason.strip() else "no reason")]
     half = len(models) // 2
@@ -94,6 +94,22 @@ def _converted(models: list[Any], folder: Path, kind: str, joined: Joined) -> li
         *_converted(models[:half], folder, kind, joined),
         *_converted(models[half:], folder, kind, joined),
     ]
+
+
+def _calibrated(model: Any, folder: Path) -> bytes | None:
+    """Return the int8 file of a model that the converter does not calibrate; None: there is none.
+
+    See `compress.exporting.litert.write_int8`.
+    """
+    ports = [(item.name, (1, *item.shape[1:]), str(item.dtype)) for item in model.inputs]
+    path = folder / "calibrated.tflite"
+    try:
+        calibrated_file(model, path, random_examples(ports))
+        return path.read_bytes()
+    except (InputError, RunFailed):
+        return None
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _joined(models: list[Any], folder: Path, kind: str) -> list[bytes]:
@@ -193,8 +209,7 @@ def convert_litert_graph(
     )
     columns = random_examples(inputs)
     examples = [[column[at : at + 1] for column in columns] for at in range(EXAMPLES)]
-    content = with_byte_inputs(configured(converter, kind, examples).convert())
-    Path(path).write_bytes(with_whole_lstms(content) if kind == QAT else content)
+    Path(path).write_bytes(with_byte_inputs(configured(converter, kind, examples).convert()))
 
 
 def random_examples(inputs: Sequence[Port]) -> list[npt.NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""Models whose input is uint8 or int8 pixels, in every format and from Python and the command line."""
+"""Models that take uint8 or int8 pixels: every format, from Python and the command line."""
 
 from __future__ import annotations
 
