@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from compress.model.fused_batchnorm import fused_normalization
 from compress.model.heads import check_head, check_shapes
 from compress.model.logits import logits_view
 from compress.model.program import Node, Program
+from compress.model.rebuild import config_of
 from compress.model.recording import record
 from compress.task import UNLABELLED, Task
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     import keras
 
     from compress.distillation.hints import Hint
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 class Teachers:
@@ -123,7 +127,7 @@ def structure(program: Program) -> str:
         operation = node.operation
         config = {}
         if node.body is None and isinstance(operation, keras.layers.Layer):
-            config = {k: v for k, v in operation.get_config().items() if k != "name"}
+            config = {k: v for k, v in _settings(operation).items() if k != "name"}
         inside = "" if node.body is None else f"({structure(node.body)})"
         called = " ".join(map(repr, keras.tree.flatten(node.arguments(given))))
         lines.append(f"{type(operation).__name__} {config} {called} {inside}")
@@ -131,6 +135,18 @@ def structure(program: Program) -> str:
 
     program.interpret(call, [_Place(next(numbers)) for _ in program.inputs], nested=call)
     return "\n".join(lines)
+
+
+def _settings(layer: Any) -> dict[str, Any]:
+    """Return a layer's config, or its public attributes where it has none.
+
+    Keras serializes no activation that is an object or a `functools.partial`.
+    """
+    try:
+        return config_of(layer)
+    except (NotImplementedError, TypeError):
+        plain = {name: value for name, value in vars(layer).items() if not name.startswith("_")}
+        return {name: _ADDRESS.sub("", repr(value)) for name, value in sorted(plain.items())}
 
 
 @dataclass(frozen=True, repr=False)

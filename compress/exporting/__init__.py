@@ -211,8 +211,8 @@ def _random(model: keras.Model, seed: int) -> Unlabelled:
     import numpy as np
 
     from compress.data import Unlabelled
-    from compress.model.copies import with_indices
-    from compress.model.ports import input_names, is_index
+    from compress.model.copies import read_by_embeddings
+    from compress.model.ports import BYTES, input_names, is_index
 
     shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs or []]
     if not shapes or any(None in shape for shape in shapes):
@@ -221,12 +221,18 @@ def _random(model: keras.Model, seed: int) -> Unlabelled:
             f"Received: {shapes}. Give data=, x alone is enough."
         )
     random = np.random.default_rng(seed)
-    indices = [is_index(tensor) for tensor in with_indices(model).inputs]
-    drawn = [
+    indices = read_by_embeddings(model)
+
+    def one(place: int, tensor: Any) -> Any:
+        size = (RANDOM_EXAMPLES, *shapes[place])
+        if str(tensor.dtype) in BYTES and place not in indices:
+            low, high = BYTES[str(tensor.dtype)]
+            return random.integers(low, high, size=size, endpoint=True)
         # whatever the indices are of has two entries at least
-        (random.integers(2, size=size) if index else random.normal(size=size)).astype(np.float32)
-        for size, index in zip(((RANDOM_EXAMPLES, *s) for s in shapes), indices, strict=True)
-    ]
+        whole = place in indices or is_index(tensor)
+        return random.integers(2, size=size) if whole else random.normal(size=size)
+
+    drawn = [one(place, tensor).astype(np.float32) for place, tensor in enumerate(model.inputs)]
     if len(drawn) == 1:
         return Unlabelled.of("random inputs", drawn[0])
     return Unlabelled.of("random inputs", dict(zip(input_names(model), drawn, strict=True)))

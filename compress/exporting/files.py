@@ -148,6 +148,8 @@ def write_files(
                 )
             )
             feeding[path.name] = _feeding(session)
+            if notes:
+                feeding[path.name]["notes"] = list(notes)
             if layers:
                 feeding[path.name]["precisions"] = [asdict(layer) for layer in layers]
     shapes = data.input_shapes
@@ -303,7 +305,7 @@ def _write(
     Raises:
         RunFailed: The converter made none.
     """
-    from compress.exporting.litert import write_litert
+    from compress.exporting.litert import write_int8, write_litert
     from compress.exporting.mixed.writing import write_int4, write_mixed
     from compress.exporting.onnx import plain_file, quantize_onnx, write_onnx
 
@@ -323,6 +325,8 @@ def _write(
             write_bytes(path, plain.read_bytes())
         else:
             quantize_onnx(plain, path, representative)
+    elif name == "int8":
+        return (), write_int8(traced, path, representative)
     else:
         write_litert(traced, path, name, representative=representative)
     return (), ()

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from compress.core.atomic_files import replacing
-from compress.core.errors import InputError
+from compress.core.errors import InputError, RunFailed
+from compress.core.plugins import CALIBRATORS
+from compress.exporting.byte_inputs import with_byte_inputs
 from compress.exporting.conversions import convert
 from compress.exporting.fused_lstm import FUSED
 from compress.exporting.hybrid_lstm import with_whole_lstms
@@ -83,10 +87,66 @@ def write_litert(
         )
 
 
+def write_int8(traced: Convertible, path: Path, representative: Examples) -> tuple[str, ...]:
+    """Write an int8 file, by the converter's calibration or else by that of `quantize`.
+
+    The converter crashes on loops, and so on most recurrent layers: ranges come from the rules of
+    `compress.quantization` then, as in an int8-qat file without training.
+
+    Args:
+        traced: The model.
+        path: Ends in `.tflite`.
+        representative: Model inputs (n, ...), one array an input.
+
+    Returns:
+        Notes: none where the converter made the file, else that it did not, and what is in floats.
+
+    Raises:
+        RunFailed: Neither way makes a file; the message says why.
+    """
+    try:
+        write_litert(traced, path, "int8", representative=representative)
+        return ()
+    except RunFailed as error:
+        if isinstance(traced.model, str):
+            raise  # of a SavedModel nothing tells the layers
+        try:
+            notes = calibrated_file(traced.model, path, representative)
+        except (InputError, RunFailed) as other:
+            raise RunFailed(
+                f"{error} Ranges of paretune's own make no file either: {other}"
+            ) from error
+        return (
+            f"int8: {error}; the file was calibrated by paretune's own rules instead, as int8-qat "
+            "without training",
+            *(f"int8: {note}" for note in notes),
+        )
+
+
+def calibrated_file(model: keras.Model, path: Path, representative: Examples) -> tuple[str, ...]:
+    """Write an int8 file of the ranges that `quantize` calibrates; see `write_int8`.
+
+    Returns:
+        Notes on what stays in floats.
+
+    Raises:
+        InputError: Nothing of the model is computed in integers.
+        RunFailed: The converter does not take it.
+    """
+    given = [representative] if isinstance(representative, np.ndarray) else list(representative)
+    rounding, notes = CALIBRATORS["int8"](model, given)
+    with Traced(rounding) as traced:
+        write_litert(traced, path, QAT)
+    return tuple(notes)
+
+
 def file_for(traced: Convertible, kind: str, stem: Path, inputs: Examples) -> Path:
     """Writes the file that a runtime of `.tflite` files is given; see `Runtime.maker`."""
     path = Path(f"{stem}.tflite")
-    write_litert(traced, path, kind, representative=inputs)
+    if kind == "int8":
+        write_int8(traced, path, inputs)
+    else:
+        write_litert(traced, path, kind, representative=inputs)
     return path
 
 
@@ -114,7 +174,7 @@ def convert_litert(saved: str, path: str, kind: str, calibration: str | None) ->
     if examples and len(examples[0]) == 1:
         # by name TensorFlow goes another way, and warns of it
         examples = [list(one.values()) for one in examples]
-    content = configured(converter, kind, examples).convert()
+    content = with_byte_inputs(configured(converter, kind, examples).convert())
     Path(path).write_bytes(with_whole_lstms(content) if kind == QAT else content)
 
 

@@ -172,9 +172,8 @@ def convert_onnx_int8(source: str, path: str, examples: str) -> None:
     from onnxruntime import quantization
 
     rows = iter(read_examples(examples))
-    kinds = {1: np.float32, 6: np.int32, 7: np.int64}  # of onnx.TensorProto
     inputs = [
-        (item.name, kinds[item.type.tensor_type.elem_type])
+        (item.name, onnx.helper.tensor_dtype_to_np_dtype(item.type.tensor_type.elem_type))
         for item in onnx.load(source).graph.input
     ]
 

@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from compress.core.atomic_files import write_bytes
-from compress.core.errors import RunFailed, one_line
+from compress.core.errors import InputError, RunFailed, one_line
 from compress.core.native_output import captured_stderr, quiet_logger
+from compress.exporting.byte_inputs import with_byte_inputs
 from compress.exporting.conversions import ConversionFailed, convert
 from compress.exporting.fused_lstm import FUSED, fused_lstms
-from compress.exporting.litert import configured
+from compress.exporting.litert import calibrated_file, configured
 from compress.exporting.tflite_parts import parts_of
+from compress.exporting.traced import Port
 from compress.model.copies import float32_model
 from compress.model.inference import inference_alone
 
@@ -82,6 +85,8 @@ def _converted(models: list[Any], folder: Path, kind: str, joined: Joined) -> li
         return list(joined(models, folder, kind))
     except (ConversionFailed, RunFailed) as error:
         if len(models) == 1:
+            if kind == "int8" and (own := _calibrated(models[0], folder)) is not None:
+                return [own]
             reason = error.reason if isinstance(error, ConversionFailed) else str(error)
             return [one_line(reason.strip().splitlines()[0] if reason.strip() else "no reason")]
     half = len(models) // 2
@@ -89,6 +94,22 @@ def _converted(models: list[Any], folder: Path, kind: str, joined: Joined) -> li
         *_converted(models[:half], folder, kind, joined),
         *_converted(models[half:], folder, kind, joined),
     ]
+
+
+def _calibrated(model: Any, folder: Path) -> bytes | None:
+    """Return the int8 file of a model that the converter does not calibrate; None: there is none.
+
+    See `compress.exporting.litert.write_int8`.
+    """
+    ports = [(item.name, (1, *item.shape[1:]), str(item.dtype)) for item in model.inputs]
+    path = folder / "calibrated.tflite"
+    try:
+        calibrated_file(model, path, random_examples(ports))
+        return path.read_bytes()
+    except (InputError, RunFailed):
+        return None
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _joined(models: list[Any], folder: Path, kind: str) -> list[bytes]:
@@ -112,9 +133,7 @@ def _joined(models: list[Any], folder: Path, kind: str) -> list[bytes]:
         path.unlink(missing_ok=True)
 
 
-def traced_graph(
-    models: Sequence[keras.Model], file: Path
-) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+def traced_graph(models: Sequence[keras.Model], file: Path) -> tuple[list[Port], list[str]]:
     """Writes a graph of all models, weights as constants.
 
     Args:
@@ -122,7 +141,7 @@ def traced_graph(
         file: For the serialized GraphDef.
 
     Returns:
-        Shapes of its inputs by name, and names of its outputs, model by model.
+        Name, shape and type of each of its inputs, and names of its outputs, model by model.
 
     Raises:
         RunFailed: A model cannot be traced.
@@ -168,29 +187,37 @@ def traced_graph(
             lines = (str(error).strip() or written().strip() or repr(error)).splitlines()
             raise RunFailed(f"could not be traced for export: {lines[0]}") from error
     file.write_bytes(traced.graph.as_graph_def().SerializeToString())
-    return {spec.name: tuple(spec.shape) for spec in specs}, outputs
+    return [(spec.name, tuple(spec.shape), spec.dtype.name) for spec in specs], outputs
 
 
 def convert_litert_graph(
-    graph: str, path: str, inputs: dict[str, tuple[int, ...]], outputs: list[str], kind: str
+    graph: str, path: str, inputs: list[Port], outputs: list[str], kind: str
 ) -> None:
     """Converts a graph without variables, in the converter's process.
 
     Args:
         graph: The file of a serialized GraphDef.
         path: The file to write.
-        inputs: Shapes of its inputs by name.
+        inputs: Name, shape and type of each of its inputs.
         outputs: Names.
         kind: See `litert_files`.
     """
     import tensorflow as tf
 
     converter: Any = tf.compat.v1.lite.TFLiteConverter.from_frozen_graph(
-        graph, list(inputs), list(outputs)
+        graph, [name for name, _, _ in inputs], list(outputs)
     )
+    columns = random_examples(inputs)
+    examples = [[column[at : at + 1] for column in columns] for at in range(EXAMPLES)]
+    Path(path).write_bytes(with_byte_inputs(configured(converter, kind, examples).convert()))
+
+
+def random_examples(inputs: Sequence[Port]) -> list[npt.NDArray[Any]]:
+    """Return random examples (EXAMPLES, ...) for inputs: integers of 0 and 1, or normal floats."""
     rng = np.random.default_rng(0)
-    examples = [
-        [rng.normal(size=shape).astype(np.float32) for shape in inputs.values()]
-        for _ in range(EXAMPLES)
-    ]
-    Path(path).write_bytes(configured(converter, kind, examples).convert())
+    drawn = []
+    for _, shape, kind in inputs:
+        size = (EXAMPLES, *shape[1:])
+        values = rng.normal(size=size) if "float" in kind else rng.integers(2, size=size)
+        drawn.append(values.astype(kind))
+    return drawn

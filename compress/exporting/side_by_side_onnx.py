@@ -11,13 +11,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from compress.core.requirements import FORMATS, require_packages
 from compress.exporting.conversions import convert
 from compress.exporting.onnx import quantize_onnx
 from compress.exporting.recurrent import LOOPS, recurrent_as
-from compress.exporting.side_by_side import EXAMPLES, each_converted, traced_graph
+from compress.exporting.side_by_side import each_converted, random_examples, traced_graph
 from compress.model.copies import float32_model
 from compress.model.internals import prepare_tf2onnx
 
@@ -56,19 +54,13 @@ def _joined(models: list[Any], folder: Path, kind: str) -> list[bytes]:
         for model in models:
             stack.enter_context(recurrent_as(model, LOOPS))
         inputs, outputs = traced_graph(models, graph)
+        names = [name for name, _, _ in inputs]
     try:
-        convert(
-            "onnx_graph", graph=str(graph), path=str(path), inputs=list(inputs), outputs=outputs
-        )
+        convert("onnx_graph", graph=str(graph), path=str(path), inputs=names, outputs=outputs)
         if kind == "onnx_int8":
-            rng = np.random.default_rng(0)
-            examples = [
-                rng.normal(size=(EXAMPLES, *shape[1:])).astype(np.float32)
-                for shape in inputs.values()
-            ]
-            quantize_onnx(path, whole, examples)
+            quantize_onnx(path, whole, random_examples(inputs))
             path = whole
-        return _parts(path, models, list(inputs), outputs)
+        return _parts(path, models, names, outputs)
     finally:
         for file in (graph, folder / "joined.onnx", whole):
             file.unlink(missing_ok=True)

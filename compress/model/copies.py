@@ -126,6 +126,14 @@ def with_indices(model: keras.Model) -> keras.Model:
     Returns:
         The model itself where no input is such, else a copy.
     """
+    indices = {
+        place for place in read_by_embeddings(model) if "float" in str(model.inputs[place].dtype)
+    }
+    return clone(model, Copier(), indices=indices) if indices else model
+
+
+def read_by_embeddings(model: keras.Model) -> set[int]:
+    """Return the places of the inputs that embeddings read, and nothing else."""
     import keras
 
     program = record(model)
@@ -134,14 +142,12 @@ def with_indices(model: keras.Model) -> keras.Model:
         for tensor in node.inputs:
             if id(tensor) in readers:
                 readers[id(tensor)].append(node.operation)
-    indices = {
+    return {
         place
-        for place, (tensor, own) in enumerate(zip(program.inputs, model.inputs, strict=True))
+        for place, tensor in enumerate(program.inputs)
         if readers[id(tensor)]
         and all(isinstance(layer, keras.layers.Embedding) for layer in readers[id(tensor)])
-        and "float" in str(own.dtype)
     }
-    return clone(model, Copier(), indices=indices) if indices else model
 
 
 def _cloned(model: keras.Model, dtype: str | None) -> keras.Model:

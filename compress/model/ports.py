@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import keras
 
 NAMES = "paretune_output_names"
+BYTES = {"uint8": (0, 255), "int8": (-128, 127)}
+"""Types of pixels, and their smallest and largest numbers."""
 Described = list[tuple[str, tuple[int, ...], str]]
 
 
@@ -96,7 +98,13 @@ def _whole(value: Any, tensor: Any) -> Any:
     if not is_index(tensor) or "float" not in kind or wanted == "string":
         return value
     if isinstance(value, np.ndarray):
-        return value.astype(wanted)
+        made = value.astype(wanted)
+        if np.any(other := made != value):
+            raise InputError(
+                f"Input '{tensor.name}' takes {wanted}: integers of this type. Received: "
+                f"{value[other][0]:g}. Feed the examples unscaled (normalize none)."
+            )
+        return made
     import keras
 
     return keras.ops.cast(value, wanted)

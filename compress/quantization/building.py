@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from compress.quantization.layers.ranges import FakeQuant
 from compress.quantization.layers.state import State
+
+_NOT_IN_SCOPES = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,11 @@ class Building:
     _names: set[str] = field(default_factory=set)
 
     def name(self, wanted: str) -> str:
-        """Returns a name that no other layer has."""
-        found = wanted = wanted.replace("/", "_")
+        """Return a layer name that no other layer has, and that TensorFlow takes as a scope.
+
+        Names come from users' layers and functions: "<lambda>" or "größe" are no scopes.
+        """
+        found = wanted = _NOT_IN_SCOPES.sub("_", wanted).lstrip("_-") or "call"
         number = 0
         while found in self._names:
             number += 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from compress.model.ports import BYTES
 from compress.quantization.kernels import Affine, AffineKernel
 from compress.quantization.layers.kernels import QuantizedKernel
 from compress.quantization.layers.leaky import LeakySlopes
@@ -178,10 +179,9 @@ class Call:
         """
         if function is None:
             return value
-        if value.sum is not None:
-            self.on_grid(value)
-        return Value(self.path, function(value.tensor), value.range, loose=value.loose,
-                     whole=value.whole)  # fmt: skip
+        if value.sum is not None or value.whole:
+            value = self.on_grid(value)
+        return Value(self.path, function(value.tensor), value.range, loose=value.loose)
 
     def step_in_float(self, function: Function, value: Value, reason: str) -> Value:
         """Returns what a function makes of a value in floats, and says why.
@@ -251,8 +251,16 @@ class Call:
         return OffGrid(name=self.building.name(f"{self.path}_float"))(settled.tensor)
 
     def on_grid(self, value: Value) -> Value:
-        """Brings a value to a grid of its own, unless it is on one."""
-        return brought(self.building, value)
+        """Brings a value to a grid of its own, unless it is on one.
+
+        Integers that are read as numbers (pixels) are values on a grid from then on.
+        """
+        if not value.whole:
+            return brought(self.building, value)
+        if value.real is None:
+            grid = self.building.range(value.name, BYTES.get(str(value.tensor.dtype)))
+            value.real = Value(value.name, grid(value.tensor), grid)
+        return value.real
 
     def _own_range(self, value: Value) -> Value:
         """Returns a value whose range can be tied: one that is prescribed is brought to another.

@@ -43,6 +43,7 @@ class Value:
         plain: The tensor before a range that the runtime prescribes; None: it has no such.
         loose: A float behind a product of activations (`products.py`).
         whole: Whole numbers or booleans, such as indices: never on a grid.
+        real: Of whole numbers that some call reads as real ones: the same on a grid.
         users: How many calls read it, each of the model's outputs counted as one. What a call makes
             on its way it reads itself, once.
     """
@@ -54,6 +55,7 @@ class Value:
     plain: Any = None
     loose: bool = False
     whole: bool = False
+    real: Value | None = None
     users: int = 1
 
     @property

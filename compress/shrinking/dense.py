@@ -39,6 +39,7 @@ class DenseFiles(Record):
         refused: For each format that could not be made the reason.
         checks: How the files agree with the Keras model, see `compress.shrinking.judging`.
         weights: Tensors of weights that the model has; 0: older records do not tell.
+        notes: How files were made that were not made as usual, and which were not made and why.
     """
 
     first: str
@@ -51,6 +52,7 @@ class DenseFiles(Record):
     refused: dict[str, str]
     checks: dict[str, dict[str, float]] = field(default_factory=dict)
     weights: int = 0
+    notes: tuple[str, ...] = ()
 
     def beside_of(self, format: str, weights: int) -> float:
         """Returns by how many bytes a net's shipped file is larger than its file for timing.
@@ -128,6 +130,10 @@ def dense_files(case: Case, folder: ShrinkFolder) -> DenseFiles:
         found.refused,
         found.checks,
         len(model.weights),
+        (
+            *(f"{name}: {note}" for made in found.files for note in made.notes),
+            *(f"{name}.{kind} was not made: {why}" for kind, why in found.refused.items()),
+        ),
     )
     write_json(folder.dense, record.to_json())
     return record

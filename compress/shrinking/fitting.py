@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.core.errors import MissingDependency, RunFailed
+from compress.plan.output import ONNX_FORMATS
 from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels.coupling.blocks import blocks_of
 from compress.prune.channels.criteria import Context, named
@@ -41,6 +44,10 @@ AIM = 0.99
 ROUNDS = 5
 MORE_ROUNDS = 7
 """As long as no file has met the goal."""
+OTHERS = ("float16", "dynamic", "int8")
+"""Formats that are tried where one does not come to a size: those that are made in a second,"""
+OTHERS_ONNX = ("onnx_int8",)
+"""and those among ONNX files."""
 
 
 def _aim(missed: int) -> float:
@@ -224,7 +231,7 @@ class Fitter:
                 break
             if used > 1.0:
                 if least is None or used < nearest:
-                    least, nearest = costs, used
+                    least, nearest, net = costs, used, small
                 if thinnest:
                     break
                 missed += 1
@@ -232,5 +239,31 @@ class Fitter:
         if best is None:
             assert least is not None
             tried = None if thinnest else len(measured)
-            raise out_of_reach(format, goals, least, self.plan.channels, tried)
+            others = self._in_other_formats(net, format, goals, least)
+            raise out_of_reach(format, goals, least, self.plan.channels, tried, others)
         return replace(best, rounds=len(measured))
+
+    def _in_other_formats(
+        self, net: Any, format: str, goals: Mapping[str, float], costs: Mapping[str, float]
+    ) -> dict[str, dict[str, float]]:
+        """Return what a net that misses the goals costs in files of other formats.
+
+        Args:
+            net: The nearest one.
+            format: Of its file.
+            goals: Which that missed.
+            costs: Of its file.
+
+        Returns:
+            The missed costs by format; {} where a format makes no difference to one of them, or a
+            time is among them, which would have to be measured.
+        """
+        missed = [key for key, goal in goals.items() if costs[key] > goal]
+        if not set(missed) <= {"size", "peak_memory"}:
+            return {}
+        found = {}
+        for other in OTHERS_ONNX if format in ONNX_FORMATS else OTHERS:
+            if other != format:
+                with suppress(RunFailed, MissingDependency):
+                    found[other] = self.meter.costs(net, other, missed)
+        return found

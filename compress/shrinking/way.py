@@ -82,7 +82,7 @@ def planner_for(
     LOG.info("goal: %s", goals_text(plan.goal, limits, bar))
     if plan.goal.budget is not None and not plan.goal.no_train:
         pace.probe(case.model, case.work)
-    return Planner(shop, limits, bar, pace, list(case.notes))
+    return Planner(shop, limits, bar, pace, [*case.notes, *dense.notes])
 
 
 def recorded(

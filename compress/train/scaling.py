@@ -16,6 +16,7 @@ from compress.data.preprocessing import scalings
 from compress.model.compiled import CompiledOutput, compiled_of, compiled_outputs
 from compress.model.heads import answering, check_head, head_of
 from compress.model.logits import logits_view
+from compress.model.ports import is_index
 from compress.plan import DataOptions
 from compress.run.origin import origin_of
 from compress.task import CUSTOM, UNLABELLED
@@ -102,6 +103,9 @@ def _loaded(path: Path | None, options: DataOptions, model: keras.Model, seed: i
     # a data set of the user's own code comes scaled
     if stored is not None or data.max_value is None:
         return data
+    if len(model.inputs) == 1 and is_index(model.inputs[0]):
+        note = f"inputs of model '{path or model.name}' are integers: examples are fed as they are"
+        return replace(data, preprocess=Preprocessing(), notes=(*data.notes, note))
     found = find_scaling(model, data, f"Model '{path or model.name}'")
     return replace(data, preprocess=found.preprocess, notes=(*data.notes, found.note))
 

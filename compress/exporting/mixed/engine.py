@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.core.atomic_files import read_json, write_bytes, write_json
+from compress.exporting.byte_inputs import with_byte_inputs
 from compress.exporting.mixed.levels import Recipe
 from compress.exporting.traced import read_examples
 
@@ -68,7 +69,7 @@ def convert_mixed(source: str, path: str, ranges: str | None, recipe: Recipe) ->
         for name, found in (read_json(Path(ranges)) if ranges else {}).items()
     }
     made = _quantizer(source, recipe).quantize(held).quantized_model
-    write_bytes(Path(path), bytes(made))
+    write_bytes(Path(path), with_byte_inputs(bytes(made)))
 
 
 def _quantizer(source: str, recipe: Recipe) -> Any:

@@ -28,6 +28,8 @@ class _Tie:
 class FakeQuant(keras.layers.Layer):  # type: ignore[misc]
     """Rounds values to 256 steps between a minimum and a maximum, as integers would hold them.
 
+    Integers, such as pixels, become floats first.
+
     The range always holds 0, which is one of the steps exactly. Ranges that have to be equal, of
     the parts of a concatenation, say, are tied: the smallest minimum and the largest maximum of
     all count.
@@ -85,7 +87,7 @@ class FakeQuant(keras.layers.Layer):  # type: ignore[misc]
     def bounds(self) -> tuple[Any, Any]:
         """Returns minimum and maximum: at most 0, and at least 0."""
         if self.fixed is not None:
-            return tf.constant(self.fixed[0]), tf.constant(self.fixed[1])
+            return tf.constant(self.fixed[0], tf.float32), tf.constant(self.fixed[1], tf.float32)
         parts = self.ties.layers
         low = tf.reduce_min([tf.convert_to_tensor(part.low.value) for part in parts])
         high = tf.reduce_max([tf.convert_to_tensor(part.high.value) for part in parts])
@@ -101,6 +103,7 @@ class FakeQuant(keras.layers.Layer):  # type: ignore[misc]
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Rounds; in training the range moves with what passes."""
+        inputs = tf.cast(inputs, self.compute_dtype)
         watch = self.state.watch
         if watch is not None and self.rounds and self.fixed is None:
             watch(self, inputs)
@@ -117,7 +120,7 @@ class FakeQuant(keras.layers.Layer):  # type: ignore[misc]
 
     def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
         """Says that shapes stay; nothing is observed when a model is built."""
-        return keras.KerasTensor(inputs.shape, inputs.dtype)
+        return keras.KerasTensor(inputs.shape, self.compute_dtype)
 
     def _follow(self, inputs: Any) -> None:
         for bound, seen in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from compress.model.ports import BYTES
 from compress.quantization.call import Call
 from compress.quantization.kernels import Affine
 from compress.quantization.products import FASTER
@@ -44,6 +45,10 @@ def with_constant(call: Call) -> Made:
     if None in sizes or np.broadcast_shapes(shape, number.shape) != shape:
         raise KeptInFloats("its constant is larger than its tensor")
     name = type(call.layer).__name__
+    if name in ("Divide", "TrueDivide"):
+        if place == 0 or not number.all():
+            raise KeptInFloats("a quotient by a tensor, or by 0, has no integer kernel")
+        name, number = "Multiply", np.float32(1.0) / number
     if number.size == 1 and name == "Multiply":
         scale = np.full(shape[-1], float(number.reshape(())), np.float32)
         return call.scaled(call.inputs[0], Affine(None, lambda: (tf.constant(scale), None)))
@@ -53,6 +58,23 @@ def with_constant(call: Call) -> Made:
         return combine(held, x) if place == 0 else combine(x, held)
 
     return call.with_constant(combined, call.inputs[0], lambda: tf.constant(number))
+
+
+@operation_rule("Divide", "TrueDivide")
+def quotient(call: Call) -> Made:
+    """By a constant: times its reciprocal."""
+    if len(call.inputs) > 1:
+        raise KeptInFloats("a quotient of two tensors has no integer kernel")
+    return with_constant(call)
+
+
+@operation_rule("Cast")
+def cast(call: Call) -> Value:
+    """Bytes lie on a grid as they are; of what size other integers are nothing tells."""
+    value, made = call.inputs[0], str(call.node.outputs[0].dtype)
+    if made != "float32" or str(value.tensor.dtype if value.whole else made) not in (*BYTES, made):
+        raise KeptInFloats("what it makes floats of may be of any size")
+    return call.on_grid(value) if value.whole else value
 
 
 @operation_rule("Matmul")

@@ -1,0 +1,83 @@
+"""Activations that are functions of the user's own, whatever they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import compress
+from compress.distillation.teachers import structure
+from compress.model.recording import record
+
+ops = keras.ops
+
+
+def my_function(x: Any) -> Any:
+    return x * ops.sigmoid(1.7 * x)
+
+
+def größe(x: Any) -> Any:
+    return ops.tanh(x)
+
+
+def _private(x: Any) -> Any:
+    return ops.relu(x)
+
+
+class Doubled:
+    def __init__(self, factor: float = 2.0) -> None:
+        self.factor = factor
+
+    def __call__(self, x: Any) -> Any:
+        return self.factor * ops.relu(x)
+
+
+FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    "function": my_function,
+    "lambda": lambda x: 2.0 * ops.relu(x),
+    "no ASCII": größe,
+    "private": _private,
+    "object": Doubled(),
+    "partial": partial(keras.activations.leaky_relu, negative_slope=0.3),
+}
+
+
+def net(function: Any) -> Any:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    x = keras.layers.Dense(8, activation=function, name="hidden")(inputs)
+    x = keras.layers.Activation(function, name="again")(x)
+    return keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(x))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_it_stays_in_floats_and_the_file_is_made(name: str, tmp_path: Path) -> None:
+    function = FUNCTIONS[name]
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 6)).astype(np.float32)
+    y = np.arange(120) % 3
+    model = net(function)
+    trains = name == "object"
+    made = compress.quantize(model, (x, y) if trains else x, epochs=1 if trains else 0)
+    floats = {call.layer for call in made.placed if call.reason}
+    assert floats == {"hidden", "again"}
+    files = [*made.export(tmp_path / "m.tflite"), *made.export(tmp_path / "m.onnx")]
+    assert min(file.agreement for file in files) > 0.999
+    # beside the model itself: rounding moves probabilities by no more than some steps of 1/256
+    moved = np.abs(np.asarray(made.quantized(x)) - np.asarray(made.model(x))).max()
+    assert moved < 0.05
+
+
+def test_what_keras_cannot_serialize_tells_two_teachers_apart() -> None:
+    one, same, other = (structure(record(net(Doubled(f)))) for f in (2.0, 2.0, 2.0))
+    assert one == same == other
+    slopes = [partial(keras.activations.leaky_relu, negative_slope=s) for s in (0.3, 0.3, 0.1)]
+    one, same, other = (structure(record(net(slope))) for slope in slopes)
+    assert one == same
+    assert one != other
