@@ -425,7 +425,7 @@ def check_channels(coupling: Coupling, options: ChannelOptions) -> None:
             what holds it).
         InputError: An unknown criterion, NaN weights, or a pattern that matches nothing.
     """
-    CRITERIA[options.criterion]
+    CRITERIA[options.ranking]
     _check_weights(coupling.program.model)
     check_feasible(coupling, options)
     Goal.of_options(options, coupling)
