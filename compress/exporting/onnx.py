@@ -72,7 +72,7 @@ def write_onnx(
     kind, step = (ONNX_QAT, "onnx_qat") if whole_numbers else ("onnx", "onnx")
     require_packages(MAKING_ONNX, f"format {kind}")
     _check_opset(opset)
-    saved = traced.saved_plain()
+    saved = traced.saved_reduced() if whole_numbers else traced.saved_plain()
     with replacing(path) as temporary, explained(CONVERTER, kind, traced.model):
         convert(step, saved=str(saved), path=str(temporary), ports=traced.ports, opset=opset)
 
