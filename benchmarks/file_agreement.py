@@ -175,7 +175,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
 def _row(model: keras.Model, data: Dataset, seed: int) -> dict[str, Any]:
     """Returns the model's own quality, and what each file agrees on, or why there is none."""
     from compress import export
-    from compress.exporting.files import answered_by_file
+    from compress.exporting.answering import answered_by_file
     from compress.measure.runtimes import session_for
 
     drawn = draw_stratified(data.val, EXAMPLES, seed)

@@ -67,7 +67,7 @@ def returned(data: Dataset) -> Dataset:
 
 def judged(model: Any, path: Path, data: Dataset, labelled: bool) -> float:
     """Returns the quality of a file on the test part."""
-    from compress.exporting.files import answered_part
+    from compress.exporting.answering import answered_part
     from compress.measure.quality import sessions_for
 
     made = answered_part(model, sessions_for(path, 2), data, "test")

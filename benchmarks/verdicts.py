@@ -56,7 +56,7 @@ def predict_versions(name: str) -> dict[str, Bits]:
     from benchmarks.quantize_nets import net_of
     from benchmarks.resnet20 import load_fashion
     from compress.exporting import export
-    from compress.exporting.files import answered_part
+    from compress.exporting.answering import answered_part
     from compress.measure.quality import sessions_for
     from compress.plan import ExportOptions
     from compress.prune.channels import prune_channels

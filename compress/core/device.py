@@ -68,6 +68,12 @@ def cpu_name() -> str:
     return host().cpu_name() or platform.machine()
 
 
+def lacks_vnni() -> bool:
+    """Tells whether this is an x86 processor known to have no instruction for int8 products."""
+    instructions = host().x86_instructions()
+    return instructions is not None and not instructions & {"avx_vnni", "avx512_vnni"}
+
+
 def setup(choice: str = "auto", threads: int | None = None, sharers: int = 1) -> Device:
     """Prepares TensorFlow for a device; call it before anything is computed.
 

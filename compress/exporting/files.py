@@ -13,15 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.atomic_files import read_json, write_bytes, write_json
-from compress.core.columns import arrays, count, joined, taken
+from compress.core.columns import arrays, count, taken
 from compress.core.errors import InputError, RunFailed
 from compress.core.memory_budget import current_budget
 from compress.data import Dataset, Preprocessing, Unlabelled, draw_stratified
 from compress.data.meaning import Head, Heads
+from compress.exporting.answering import HeldBack, answered_by_file
 from compress.measure.agreement import describe_low_agreement
 from compress.model.copies import sized_model
 from compress.model.heads import check_shapes, decides_at, head_of, sizes_for
-from compress.model.inference import left_out
+from compress.model.inference import left_out, reduce_range
 from compress.model.ports import answers_of, input_names, listed, output_names
 from compress.plan import ONNX_FORMATS, ExportOptions
 from compress.plan.output import INT4, MIXED, ONNX_QAT
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
 
 CHECKED_EXAMPLES = 200
 """Validation examples on which a file is compared with its model, every class among them."""
-AT_A_TIME = 2000
-"""Examples whose inputs are in memory at a time while a file is judged."""
+REDUCED = (
+    f"the weights of {ONNX_QAT} files have 7 bits, and these were quantized with 8 before: "
+    f'quantize(..., format="{ONNX_QAT}") trains them for 7'
+)
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,6 @@ def write_files(
         RunFailed: A converter refused the model, crashed or hung, and there is no `on_refusal`.
     """
     from compress.exporting.traced import Traced
-    from compress.train.predict import Predictor
 
     check_shapes(model, data)
     model = sized_model(model, sizes_for(model, data.input_shapes))
@@ -118,28 +120,36 @@ def write_files(
     representative = listed(model, data.preprocess(taken(data.train.x, picks)))
     probed = draw_stratified(data.val, CHECKED_EXAMPLES, seed)
     probe = data.preprocess(taken(data.val.x, probed))
-    expected = Predictor(partial(answers_of, model), Preprocessing(), model)(probe)
+    expected = _answers(model, probe)
     task, names = _task(model, data)
     threshold = decides_at(model, task)
+    held_back = HeldBack(model, data, task, picks, seed)
     results, feeding, refused = [], {}, []
     current_budget().give_back()
     with Traced(model) as traced:
         for name, path in paths.items():
             try:
-                layers, notes = _write(traced, path, name, representative, options, on_progress)
+                layers, notes = _write(
+                    traced, path, name, representative, options, held_back, on_progress
+                )
                 session = _run(path, name, representative)
             except RunFailed as error:
                 refused.append(str(error))
                 if on_refusal is not None:
                     on_refusal(name, str(error))
                 continue
+            wanted = expected
+            if name == ONNX_QAT:
+                with reduce_range(model) as changed:
+                    if changed:
+                        wanted, notes = _answers(model, probe), (*notes, REDUCED)
             got = answered_by_file(model, session, probe)
             results.append(
                 Exported(
                     name,
                     path,
-                    _furthest(got, expected),
-                    task.agreement(got, expected, threshold=threshold),
+                    _furthest(got, wanted),
+                    task.agreement(got, wanted, threshold=threshold),
                     count(probe),
                     about,
                     layers,
@@ -168,57 +178,11 @@ def write_files(
     return results
 
 
-def answered_by_file(
-    model: keras.Model,
-    session: Session | Sequence[Session],
-    x: Any,
-    on_progress: Callable[[float], None] | None = None,
-) -> Any:
-    """Returns what a model's file answers to inputs, shaped as the model's own answers.
+def _answers(model: keras.Model, probe: Any) -> Any:
+    """Returns what a model answers to model inputs now."""
+    from compress.train.predict import Predictor
 
-    Args:
-        model: That the file was made of.
-        session: Of the file; several share the examples.
-        x: Model inputs (n, ...), or such arrays by name.
-        on_progress: Called now and then with the share that is done.
-
-    Returns:
-        (n, ...), or such arrays by the outputs' names.
-    """
-    from compress.measure.quality import outputs_of
-
-    made = outputs_of(session, listed(model, x), on_progress)
-    shaped = [
-        # sizes that the model leaves open are the file's
-        part if None in output.shape[1:] else part.reshape(len(part), *output.shape[1:])
-        for part, output in zip(made, model.outputs, strict=True)
-    ]
-    return shaped[0] if len(shaped) == 1 else dict(zip(output_names(model), shaped, strict=True))
-
-
-def answered_part(
-    model: keras.Model,
-    session: Session | Sequence[Session],
-    data: Dataset,
-    part: str,
-    on_progress: Callable[[float], None] | None = None,
-) -> Any:
-    """Returns what a model's file answers to a part of the data; see `answered_by_file`.
-
-    Inputs are made some at a time: all of them may not fit into memory.
-    """
-    x, total, found = data.split(part).x, len(data.split(part)), []
-    each = sum(8 * int(np.prod(values.shape[1:])) for values in arrays(x))
-    size = current_budget().batch_size(each, most=AT_A_TIME, what="the inputs of a file")
-    for start in range(0, total, size):
-        given = data.preprocess(taken(x, slice(start, start + size)))
-
-        def told(share: float, start: int = start, size: int = count(given)) -> None:
-            if on_progress is not None:
-                on_progress((start + share * size) / total)
-
-        found.append(answered_by_file(model, session, given, told))
-    return joined(found)
+    return Predictor(partial(answers_of, model), Preprocessing(), model)(probe)
 
 
 def _made_before(about: Path, fed: Mapping[str, Any]) -> dict[str, Any]:
@@ -295,6 +259,7 @@ def _write(
     name: str,
     representative: list[npt.NDArray[np.float32]],
     options: ExportOptions,
+    held_back: HeldBack,
     on_progress: Callable[[str, float], None] | None,
 ) -> tuple[tuple[LayerPrecision, ...], tuple[str, ...]]:
     """Writes one file.
@@ -314,7 +279,7 @@ def _write(
             on_progress(f"choosing precisions of {path.name}", share)
 
     if name == MIXED:
-        return write_mixed(traced, path, representative, options, told)
+        return write_mixed(traced, path, representative, options, told, held_back.confirm_as_good)
     if name == INT4:
         return (), write_int4(traced, path, representative)
     if name == ONNX_QAT:

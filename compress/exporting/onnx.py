@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +72,7 @@ def write_onnx(
     kind, step = (ONNX_QAT, "onnx_qat") if whole_numbers else ("onnx", "onnx")
     require_packages(MAKING_ONNX, f"format {kind}")
     _check_opset(opset)
-    saved = traced.saved_plain()
+    saved = traced.saved_reduced() if whole_numbers else traced.saved_plain()
     with replacing(path) as temporary, explained(CONVERTER, kind, traced.model):
         convert(step, saved=str(saved), path=str(temporary), ports=traced.ports, opset=opset)
 
@@ -141,7 +141,7 @@ def convert_onnx(saved: str, path: str, ports: list[Port], opset: int | None) ->
         try:
             loaded = tf.saved_model.load(saved)  # held: its functions do not hold its variables
             tf2onnx.convert.from_function(loaded.serve, signature, opset=opset, output_path=path)
-            _check(Path(path))
+            _check(Path(path), [name for name, *_ in ports])
         except Exception as error:  # tf2onnx and onnx raise many kinds
             if problems:
                 raise RuntimeError(problems[0]) from error
@@ -210,11 +210,17 @@ def _check_opset(opset: int | None) -> None:
         raise InputError(f"opset must be in [{low}, {high}]. Received: {opset}.")
 
 
-def _check(path: Path) -> None:
-    """Checks a file and takes out what differs between two exports of one model."""
+def _check(path: Path, inputs: Sequence[str]) -> None:
+    """Check a file and take out what differs between two exports of one model.
+
+    Args:
+        path: Of the file.
+        inputs: The names of the model's inputs.
+    """
     import onnx
 
     model = onnx.load(path)
+    _drop_unread_inputs(model.graph, inputs)
     # tf2onnx numbers names by a counter of the process, and notes TensorFlow's own counter
     numbers: dict[str, str] = {}
 
@@ -237,6 +243,29 @@ def _check(path: Path) -> None:
     rename(model.graph)
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _drop_unread_inputs(graph: Any, inputs: Sequence[str]) -> None:
+    """Remove inputs that are not the model's: constants that were folded into what read them."""
+    read = _names_read(graph)
+    for item in list(graph.input):
+        name = item.name
+        if name.partition(":")[0] in inputs:
+            continue
+        if name in read:
+            raise RuntimeError(f"the graph reads a tensor that no input gives: {name}")
+        graph.input.remove(item)
+
+
+def _names_read(graph: Any) -> set[str]:
+    """Return the names of all tensors that nodes read, in loops and branches too."""
+    found = {item.name for item in graph.output}
+    for node in graph.node:
+        found.update(node.input)
+        for attribute in node.attribute:
+            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                found |= _names_read(inner)
+    return found
 
 
 @contextmanager

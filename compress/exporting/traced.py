@@ -19,7 +19,7 @@ from compress.core.native_output import captured_stderr, quiet_logger
 from compress.exporting.fused_lstm import fused_lstms, has_lstms
 from compress.exporting.recurrent import LOOPS, recurrent_as
 from compress.model.copies import float32_model, with_indices
-from compress.model.inference import inference_alone
+from compress.model.inference import inference_alone, reduce_range
 from compress.model.internals import layers_inside
 from compress.model.ports import packed
 
@@ -80,6 +80,14 @@ class Convertible:
             RunFailed: The model cannot be traced.
         """
         raise NotImplementedError
+
+    def saved_reduced(self) -> Path:
+        """Returns the folder of such a SavedModel whose kernels lie on the grids of ONNX files.
+
+        Raises:
+            RunFailed: The model cannot be traced.
+        """
+        return self.saved_plain()
 
     def saved_fused(self) -> Path:
         """Returns the folder of a SavedModel whose LSTMs are those of LiteRT.
@@ -147,10 +155,18 @@ class Traced(Convertible):
 
     def saved_plain(self) -> Path:
         """Returns the folder of a SavedModel of plain operations; see `Convertible`."""
-        if "plain" not in self._made:
+        return self._plain("plain")
+
+    def saved_reduced(self) -> Path:
+        """Returns the folder of one with kernels of 7 bits; see `Convertible`."""
+        with reduce_range(self._float32):
+            return self._plain("reduced")
+
+    def _plain(self, name: str) -> Path:
+        if name not in self._made:
             with _plain_operations(self._float32), recurrent_as(self._float32, LOOPS):
-                self._made["plain"] = self._export("plain")
-        return self._made["plain"]
+                self._made[name] = self._export(name)
+        return self._made[name]
 
     def saved_fused(self) -> Path:
         """Returns the folder of a SavedModel for LiteRT's converter; see `Convertible`."""

@@ -11,14 +11,14 @@ import gc
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from compress.core.counts import MORE_THREADS, MOST_THREADS, whole
-from compress.core.device import cpu_name
+from compress.core.device import cpu_name, lacks_vnni
 from compress.core.platform import host
 from compress.measure.latency_record import Latency
 from compress.measure.load import LoadMeter
@@ -166,7 +166,7 @@ def time_entries(
     finally:
         if collecting:
             gc.enable()
-    warnings = _warnings(meter.others())
+    warnings = _warnings(meter.others(), [entry.path for entry in entries.values()])
     return {
         name: _summary(timers, name, against[name], entries[name], stopped_by, warnings, seed)
         for name in names
@@ -224,8 +224,13 @@ def _summary(
     )
 
 
-def _warnings(busy: float | None) -> tuple[str, ...]:
+def _warnings(busy: float | None, files: Sequence[Path]) -> tuple[str, ...]:
     found = []
+    if lacks_vnni() and any(map(_has_integers, files)):
+        found.append(
+            "this processor has no VNNI instructions: int8 .onnx files take longer here than on "
+            "processors that have them"
+        )
     governor = host().governor()
     if governor not in ("", "performance"):
         found.append(f"the CPU's frequency governor is '{governor}', not 'performance'")
@@ -233,3 +238,9 @@ def _warnings(busy: float | None) -> tuple[str, ...]:
         return tuple(found)
     found.append(f"{BUSY} {busy:.1f} of {os.cpu_count()} cores busy during the timing")
     return tuple(found)
+
+
+def _has_integers(path: Path) -> bool:
+    """Tells whether a file is an `.onnx` file that quantizes values."""
+    # operators are named in it as text: the onnx package is not needed to run a file
+    return path.suffix == ".onnx" and b"QuantizeLinear" in path.read_bytes()

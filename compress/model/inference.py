@@ -67,6 +67,27 @@ def rounds_itself(model: keras.Model) -> bool:
     return any(getattr(layer, "is_range", False) for layer in layers_inside(model))
 
 
+@contextmanager
+def reduce_range(model: keras.Model) -> Iterator[bool]:
+    """Give the weights of a model that rounds its values 7 bits, while the context lasts.
+
+    Two products of 8-bit weights overflow where a processor without VNNI adds them in 16 bits, as
+    ONNX Runtime and OpenVINO do there.
+
+    Yields:
+        Whether that changes the model: it was trained, or calibrated, with weights of 8 bits.
+    """
+    layers = [layer for layer in layers_inside(model) if hasattr(layer, "reduced_range")]
+    wide = [layer for layer in layers if not layer.reduced_range]
+    for layer in wide:
+        layer.reduced_range = True
+    try:
+        yield bool(wide)
+    finally:
+        for layer in wide:
+            layer.reduced_range = False
+
+
 def left_out(model: keras.Model) -> tuple[str, ...]:
     """Returns a note on the layers that are no part of exported files, where there are any."""
     names = ", ".join(

@@ -148,7 +148,7 @@ class FileJudge:
 
     def _answer(self, path: Path, part: str) -> Any:
         """Return a file's outputs for a part."""
-        from compress.exporting.files import answered_part
+        from compress.exporting.answering import answered_part
         from compress.measure.quality import sessions_for
 
         doing = {"test": "testing", "val": "validating"}[part]

@@ -49,8 +49,9 @@ def quantized_files(
     how = "was calibrated, not trained"
     try:
         made = Quantizing(
-            variant.model, work.data, options, seed=work.seed, on_progress=work.progress
-        )
+            variant.model, work.data, options,
+            formats=wanted, seed=work.seed, on_progress=work.progress,
+        )  # fmt: skip
         if options.epochs:
             own = replace(plan, finetune=options.recipe(plan.finetune))
             tuner = Tuner(

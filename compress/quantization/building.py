@@ -35,6 +35,7 @@ class Building:
         state: Of the model's layers.
         learned: Ranges are trained.
         integer_products: Activations are multiplied by each other in whole numbers too.
+        reduced_range: Weights have 7 bits; see `QuantizedKernel`.
         placed: One record a call, in their order.
         ranges: All layers of ranges, in the order in which they were made.
     """
@@ -42,6 +43,7 @@ class Building:
     state: State
     learned: bool = False
     integer_products: bool = False
+    reduced_range: bool = False
     placed: list[Placed] = field(default_factory=list)
     ranges: list[FakeQuant] = field(default_factory=list)
     _names: set[str] = field(default_factory=set)

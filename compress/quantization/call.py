@@ -69,7 +69,12 @@ class Call:
 
         def made(behind: tuple[Affine, ...]) -> Any:
             layer = QuantizedKernel(
-                building.state, kernel, settled.grid, behind, name=building.name(name)
+                building.state,
+                kernel,
+                settled.grid,
+                behind,
+                reduced_range=building.reduced_range,
+                name=building.name(name),
             )
             return layer(settled.tensor)
 

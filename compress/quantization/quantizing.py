@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,9 @@ from compress.data import Dataset, Unlabelled
 from compress.data.unlabelled import drawn_inputs
 from compress.model.io import as_model
 from compress.plan import DistillOptions, TrainSettings
+from compress.plan.fields import require_choice
 from compress.plan.keywords import QUANTIZE
-from compress.plan.output import ONNX_QAT, QAT
+from compress.plan.output import ONNX_QAT, QAT, TRAINED
 from compress.plan.quantize import QuantizeOptions
 from compress.quantization import report
 from compress.quantization.building import Placed
@@ -43,7 +44,7 @@ class QuantizeResult(Readable):
     Attributes:
         model: The plain model with the weights that were learnt, in floats.
         quantized: Computes as its file does, a step of the output's grid apart at most; `export`
-            it as "int8-qat".
+            it as "int8-qat", or as "onnx_int8-qat" where that was quantized for.
         placed: How each call of a layer is computed, in the model's order.
         training: How it went; None: ranges were calibrated alone.
         errors: What rounding costs behind each layer, on 64 training examples.
@@ -65,7 +66,8 @@ class QuantizeResult(Readable):
 
         Args:
             path: Ends in .tflite, or in .onnx: then kernels are quantize/dequantize nodes with the
-                same ranges, for ONNX Runtime and OpenVINO.
+                same ranges, for ONNX Runtime and OpenVINO. Weights of .onnx files have 7 bits:
+                `format="onnx_int8-qat"` of `quantize` trains them for that.
 
         Raises:
             RunFailed: The converter refused the model or crashed.
@@ -94,6 +96,7 @@ def quantize(
     data: Any,
     options: QuantizeOptions | None = None,
     *,
+    format: str = QAT,
     val: Any = None,
     groups: Any = None,
     time: Any = None,
@@ -117,6 +120,8 @@ def quantize(
         data: (x, y), a stream, a `Dataset` or what `--data` takes, see `as_dataset`; x alone where
             nothing is trained (`epochs=0`).
         options: Epochs, learning rate, calibration, ranges; keywords go over it.
+        format: Of the file that is trained for: "int8-qat", or "onnx_int8-qat", whose weights have
+            7 bits (those of depthwise convolutions 8).
         val: The validation part beside arrays or a stream; default: split off by `seed`.
         groups: What is kept in one part, (n,): persons, recordings; see `as_dataset`.
         time: What parts are split by, (n,); see `as_dataset`.
@@ -140,7 +145,7 @@ def quantize(
 
     Raises:
         InputError: The model does not fit the data, is no graph or of open sizes, rounds its
-            values already, or makes NaN of the examples.
+            values already, or makes NaN of the examples; or no such format is trained for.
         TrainingDiverged: The loss became NaN or infinite.
 
     Example:
@@ -156,6 +161,7 @@ def quantize(
     """
     from compress.core.device import as_device
 
+    require_choice("quantization format", format, TRAINED)
     options = QUANTIZE.section("quantize", options, QuantizeOptions, settings)
     recipe = QUANTIZE.section("finetune", finetune, TrainSettings, settings)
     given = None if isinstance(distill, bool) else distill
@@ -172,7 +178,7 @@ def quantize(
             )  # fmt: skip
         else:
             data = as_examples(data, model=dense, path=path, seed=seed)
-        made = Quantizing(dense, data, options, seed=seed)
+        made = Quantizing(dense, data, options, formats=(format,), seed=seed)
         if options.epochs:
             made.train(recipe, teaching if distill is not False else None, as_device(device))
         return made.result()
@@ -185,6 +191,7 @@ class Quantizing:
         dense: It stays as it is.
         data: Its training part calibrates and trains.
         options: Epochs, calibration, ranges.
+        formats: Of the files that it is quantized for.
         seed: Of what calibrates, and of the batch order.
         on_progress: Called with (text, share that is done).
 
@@ -198,6 +205,7 @@ class Quantizing:
         data: Dataset | Unlabelled,
         options: QuantizeOptions,
         *,
+        formats: Sequence[str] = (QAT,),
         seed: int = 0,
         on_progress: Callable[[str, float], None] | None = None,
     ) -> None:
@@ -229,6 +237,8 @@ class Quantizing:
             self.student,
             learned=options.learned_ranges,
             integer_products=options.integer_products,
+            # LiteRT's files hold the same weights then: rounded to 8 bits they would lose the most
+            reduced_range=ONNX_QAT in formats,
         )
         calibrate(self.twin, inputs, options.calibration, told)
         if options.correct_biases:

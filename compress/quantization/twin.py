@@ -50,7 +50,13 @@ class Twin:
     placed: tuple[Placed, ...]
 
 
-def twin_of(model: keras.Model, *, learned: bool = False, integer_products: bool = False) -> Twin:
+def twin_of(
+    model: keras.Model,
+    *,
+    learned: bool = False,
+    integer_products: bool = False,
+    reduced_range: bool = False,
+) -> Twin:
     """Builds the twin of a model.
 
     Args:
@@ -58,13 +64,14 @@ def twin_of(model: keras.Model, *, learned: bool = False, integer_products: bool
             trains the twin trains it.
         learned: Ranges are trained, not moved.
         integer_products: Activations are multiplied by each other in whole numbers too.
+        reduced_range: Weights have 7 bits, as `.onnx` files hold them; see `QuantizedKernel`.
     """
     import keras
 
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")  # a training's may be of half floats
     try:
-        return _built(model, Building(State(), learned, integer_products))
+        return _built(model, Building(State(), learned, integer_products, reduced_range))
     finally:
         keras.config.set_dtype_policy(before)
 

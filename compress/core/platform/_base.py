@@ -137,6 +137,13 @@ class Host(Protocol):
         """Returns the processor's name, which tells generations apart; empty: not known."""
         ...
 
+    def x86_instructions(self) -> frozenset[str] | None:
+        """Returns the instruction sets of an x86 processor, as Linux names them ("avx_vnni").
+
+        None: it is another one, or they are not known.
+        """
+        ...
+
     def governor(self) -> str:
         """Returns the rule by which the CPU's frequency changes; empty: not known."""
         ...

@@ -234,18 +234,30 @@ def cores() -> int:
 
 def cpu_name() -> str:
     """See `Host.cpu_name`."""
-    fields: dict[str, str] = {}
-    for line in _lines(_PROC / "cpuinfo"):
-        name, colon, value = line.partition(":")
-        if not colon:
-            break  # the next processor begins
-        fields[name.strip()] = value.strip()
+    fields = _first_processor()
     name = fields.get("model name", "")
     family, model = fields.get("cpu family"), fields.get("model")
     # clouds say "AMD EPYC" of generations that differ twofold: times of one are not another's
     if name and not any(letter.isdigit() for letter in name) and family and model:
         return f"{name} (family {family}, model {model})"
     return name
+
+
+def x86_instructions() -> frozenset[str] | None:
+    """See `Host.x86_instructions`; of other processors Linux calls them "Features"."""
+    flags = _first_processor().get("flags")
+    return None if flags is None else frozenset(flags.split())
+
+
+def _first_processor() -> dict[str, str]:
+    """Returns what the kernel tells of the first processor, by name."""
+    fields: dict[str, str] = {}
+    for line in _lines(_PROC / "cpuinfo"):
+        name, colon, value = line.partition(":")
+        if not colon:
+            break  # the next processor begins
+        fields[name.strip()] = value.strip()
+    return fields
 
 
 def governor() -> str:

@@ -206,6 +206,11 @@ def cpu_name() -> str:
     return platform.processor()
 
 
+def x86_instructions() -> frozenset[str] | None:
+    """See `Host.x86_instructions`."""
+    return None
+
+
 def governor() -> str:
     """See `Host.governor`."""
     return ""

@@ -13,18 +13,21 @@ import numpy.typing as npt
 from compress.core.errors import RunFailed
 from compress.exporting.conversions import ConversionFailed
 from compress.exporting.mixed.candidates import Files
-from compress.exporting.mixed.levels import BITS, FLOAT32, IN_LOOPS
+from compress.exporting.mixed.levels import BITS, FLOAT32, IN_LOOPS, INT8
 from compress.exporting.mixed.path import Choice, path_of_choices
 from compress.exporting.mixed.times import TIMING, unit_times
 from compress.exporting.mixed.units import Unit
 from compress.measure.latency import measure_latency
-from compress.plan.output import ExportOptions
+from compress.plan.output import MIXED, ExportOptions
 
 NEGLIGIBLE = 1e-4
 """A loss that is always allowed, unless none is: it hardly changes an answer of a classifier."""
 TINY = 1e-6
 """What time counts beside bytes, where bytes are what is short."""
 Told = Callable[[float], None]
+AsGood = Callable[[Path, Path, Path], str]
+"""Called with a cheaper file, a dearer one and the float32 file: the figures by which the first is
+as good as the second; "": it is not."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,14 @@ class Search:
         files: Of one float32 file.
         options: Levels, loss and limits.
         told: Called with the share that is done.
+        as_good: Decides whether int8 throughout serves as well, on examples that chose nothing.
+            None: that is not asked.
     """
 
     files: Files
     options: ExportOptions
     told: Told
+    as_good: AsGood | None = None
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -83,16 +89,19 @@ class Search:
             losses = np.c_[losses, np.where(had.any(axis=1), np.inf, 0.0)]
             had = np.isfinite(losses)
         sizes, times = self._sizes(levels), unit_times(self.files, levels, had)
-        choices = path_of_choices(losses, np.where(had, sizes + times, np.inf))
+        costs = np.where(had, sizes + times, np.inf)
+        choices = path_of_choices(losses, costs)
         if self._too_large(choices[0]):
-            choices = path_of_choices(losses, np.where(had, sizes + TINY * times, np.inf))
+            costs = np.where(had, sizes + TINY * times, np.inf)
+            choices = path_of_choices(losses, costs)
         self.told(0.8)
         most = self._within(choices)
         reference = self.files.loss(self._lowest(had[:, 0]) or self._path(choices, 0))
         share = self.options.mixed_loss
         allowed = max(share * reference, NEGLIGIBLE) if share else 0.0
         place = self._reaching(choices[: most + 1], allowed)
-        chosen = self._levels_of(choices[place])
+        choice = self._or_int8(choices[place], costs) if share else choices[place]
+        chosen = self._levels_of(choice)
         path = self.files.made(chosen)
         return Found(
             path,
@@ -110,6 +119,31 @@ class Search:
             reference,
             tuple(self.notes),
         )
+
+    def _or_int8(self, choice: Choice, costs: npt.NDArray[np.float64]) -> Choice:
+        """Returns int8 throughout where that is cheaper and as good, else the choice."""
+        if self.as_good is None or INT8 not in self.levels:
+            return choice
+        plain = (self.levels.index(INT8),) * len(choice)
+        units = np.arange(len(choice))
+        if not costs[units, plain].sum() < costs[units, choice].sum():
+            return choice
+        try:
+            fits = self._fits([plain], 0)
+        except ConversionFailed:  # its units have int8 one by one, not together
+            return choice
+        if not fits:
+            return choice
+        cheaper, dearer = (self.files.made(self._levels_of(one)) for one in (plain, choice))
+        figures = self.as_good(cheaper, dearer, self.files.source)
+        if not figures:
+            return choice
+        raised = sum(level != plain[0] for level in choice)
+        self.notes.append(
+            f"{MIXED}: all layers are int8, which is as good as {raised} of them in more precision "
+            f"and costs less: {figures}"
+        )
+        return plain
 
     def _alone(self, levels: Sequence[str]) -> Any:
         """Returns the loss of each unit at each level, the others in float32."""

@@ -17,7 +17,7 @@ from compress.exporting.mixed.candidates import Files, observe, running
 from compress.exporting.mixed.four_bits import round_together
 from compress.exporting.mixed.levels import INT4_WEIGHTS, recipe_of
 from compress.exporting.mixed.report import LayerPrecision, layers_of, told
-from compress.exporting.mixed.search import Search
+from compress.exporting.mixed.search import AsGood, Search
 from compress.exporting.mixed.units import Unit, file_graph, kernels_of, units_of
 from compress.exporting.refusals import explained
 from compress.exporting.traced import Traced
@@ -34,6 +34,7 @@ def write_mixed(
     inputs: Sequence[npt.NDArray[Any]],
     options: ExportOptions,
     on_progress: Callable[[float], None],
+    as_good: AsGood | None = None,
 ) -> tuple[tuple[LayerPrecision, ...], tuple[str, ...]]:
     """Writes a `.tflite` file whose layers have precisions of their own, in one atomic step.
 
@@ -50,6 +51,7 @@ def write_mixed(
             measure the losses. No labels are needed.
         options: `mixed_levels`, `mixed_loss`, `mixed_size`, `mixed_latency`.
         on_progress: Called with the share that is done.
+        as_good: See `Search`.
 
     Returns:
         The precision of each layer, and what is worth a note.
@@ -67,7 +69,7 @@ def write_mixed(
     folder.mkdir(exist_ok=True)
     with explained(ENGINE, MIXED, traced.model):
         files = Files(source, folder, inputs, traced.ports, units, SENSED)
-        found = Search(files, options, on_progress).found()
+        found = Search(files, options, on_progress, as_good).found()
         write_bytes(path, found.path.read_bytes())
 
         def again(other: Traced, units: Sequence[Unit], path: Path) -> None:

@@ -75,6 +75,11 @@ class Kernel(ABC):
         """How many channels its output has."""
         return int(self.value().shape[-1])
 
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether each output channel reads one input channel, which no other reads."""
+        return False
+
     @abstractmethod
     def value(self) -> Any:
         """Returns the kernel, (height, width, inputs, channels) (graph code)."""

@@ -40,6 +40,12 @@ class OfImages(Kernel):
 class ImageKernel(OfImages):
     """Of `Conv1D` and `Conv2D`, grouped ones too."""
 
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether its groups have a channel each."""
+        inputs, channels = tuple(self.layer.kernel.shape)[-2:]
+        return bool(inputs == 1 and channels == self.layer.groups)
+
     def value(self) -> Any:
         """Returns the kernel, as one of images."""
         return of_images(tensor_of(self.layer.kernel), self.layer.rank)
@@ -71,6 +77,11 @@ class DepthwiseKernel(OfImages):
     def __init__(self, layer: Any, name: str = "kernel") -> None:
         super().__init__(layer)
         self.name = name
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether each input channel makes one output channel."""
+        return bool(self.layer.depth_multiplier == 1)
 
     def value(self) -> Any:
         """Returns the kernel, (height, width, 1, channels)."""

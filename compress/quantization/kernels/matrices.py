@@ -88,6 +88,11 @@ class AffineKernel(Kernel):
         self._offset = affine.offset
 
     @property
+    def is_depthwise(self) -> bool:
+        """Always."""
+        return True
+
+    @property
     def offset(self) -> Any:
         """The offset as a weight, or None."""
         return self._offset

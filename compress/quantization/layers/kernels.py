@@ -15,6 +15,8 @@ from compress.quantization.layers.state import State
 
 LEVELS = 127
 """Whole numbers of a weight on either side of 0."""
+REDUCED_LEVELS = 64
+"""The same where two products with 0 to 255 are added in 16 bits: 2 x 255 x 64 < 2**15."""
 SMALLEST = 1e-9
 """Largest weight of a channel at least: a channel of zeros needs a scale too."""
 
@@ -32,6 +34,8 @@ class QuantizedKernel(keras.layers.Layer):  # type: ignore[misc]
         kernel: Of a layer.
         source: Range of the input: with the kernel's scales it gives the bias its steps.
         behind: What is folded into it: scales and offsets by channel, in their order.
+        reduced_range: Weights have 7 bits, where a runtime of `.onnx` files may add two products
+            in 16 bits; a depthwise convolution has none to add.
 
     Shapes:
         As the layer's.
@@ -47,6 +51,8 @@ class QuantizedKernel(keras.layers.Layer):  # type: ignore[misc]
         kernel: Kernel,
         source: FakeQuant,
         behind: Sequence[Affine] = (),
+        *,
+        reduced_range: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -55,6 +61,7 @@ class QuantizedKernel(keras.layers.Layer):  # type: ignore[misc]
         self.layers = [part for part in (kernel.layer, *(one.layer for one in behind)) if part]
         self._source = (source,)  # its owner is the model: a layer of this one it is not
         self.for_file = False
+        self.reduced_range = reduced_range
         self.built = True
 
     def folded(self) -> tuple[Any, Any]:
@@ -89,29 +96,35 @@ class QuantizedKernel(keras.layers.Layer):  # type: ignore[misc]
             return None
         return tf.tile(part, (self.kernel_of.channels // int(part.shape[0]),))
 
-    def largest(self, kernel: Any) -> Any:
-        """Returns the largest weight of each channel, (channels,), or of all, ()."""
+    def bound(self, kernel: Any) -> Any:
+        """Returns what 127 steps of each channel's grid are, (channels,), or of all, ().
+
+        They are the channel's largest weight; of a reduced range 64 steps are.
+        """
         sizes = tf.abs(tf.stop_gradient(kernel))
         if self.kernel_of.scale_by_channel:
             sizes = tf.reduce_max(tf.reshape(sizes, (-1, kernel.shape[-1])), axis=0)
         else:
             sizes = tf.reduce_max(sizes)
-        return tf.maximum(sizes, SMALLEST)
+        sizes = tf.maximum(sizes, SMALLEST)
+        if self.reduced_range and not self.kernel_of.is_depthwise:
+            return sizes * (LEVELS / REDUCED_LEVELS)
+        return sizes
 
-    def rounded(self, kernel: Any, largest: Any) -> Any:
-        """Returns a kernel on the grids of its channels."""
+    def rounded(self, kernel: Any, bound: Any) -> Any:
+        """Returns a kernel on the grids of its channels; see `bound`."""
         if self.kernel_of.scale_by_channel:
             return tf.quantization.fake_quant_with_min_max_vars_per_channel(
-                kernel, -largest, largest, narrow_range=True
+                kernel, -bound, bound, narrow_range=True
             )
         return tf.quantization.fake_quant_with_min_max_vars(
-            kernel, -largest, largest, narrow_range=True
+            kernel, -bound, bound, narrow_range=True
         )
 
-    def rounded_bias(self, bias: Any, largest: Any) -> Any:
+    def rounded_bias(self, bias: Any, bound: Any) -> Any:
         """Returns a bias in steps of input scale times kernel scale, as 32 bits hold it."""
         low, high = self._source[0].bounds()
-        step = (high - low) / 255.0 * largest / LEVELS
+        step = (high - low) / 255.0 * bound / LEVELS
         return bias + tf.stop_gradient(tf.round(bias / step) * step - bias)
 
     def call(self, inputs: Any) -> Any:
@@ -119,13 +132,13 @@ class QuantizedKernel(keras.layers.Layer):  # type: ignore[misc]
         kernel, bias = self.folded()
         image = self.kernel_of.image(inputs)
         if self.state.quantizes:
-            largest = self.largest(kernel)
-            kernel = self.rounded(kernel, largest)
+            bound = self.bound(kernel)
+            kernel = self.rounded(kernel, bound)
             if self.for_file:
                 # said again: what brings an input into this shape may be shared with others
                 image = self._source[0](image)
             elif bias is not None:
-                bias = self.rounded_bias(bias, largest)
+                bias = self.rounded_bias(bias, bound)
         made = self.kernel_of.convolved(image, kernel, for_file=self.for_file)
         if bias is not None:
             made = tf.nn.bias_add(made, bias)

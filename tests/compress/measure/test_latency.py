@@ -108,6 +108,27 @@ def test_known_times_give_the_known_ratio(fake: FakeRuntime) -> None:
     assert (fast.runtime, fast.threads) == ("fake 1.0", 1)
 
 
+@pytest.mark.parametrize("lacks", [False, True])
+def test_int8_files_are_told_what_a_processor_lacks(
+    lacks: bool, fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(latency, "lacks_vnni", lambda: lacks)
+    for name, operator in {
+        "float32.onnx": b"DequantizeLinear",
+        "int8.onnx": b"QuantizeLinear",
+    }.items():
+        (tmp_path / name).write_bytes(b"\x0a\x12" + operator)
+        fake.times[name] = 1e-3
+
+    def warned(*names: str) -> bool:
+        files = {name: tmp_path / name for name in names}
+        times = measure_latency(files, LatencyOptions(budget=0.1), runtime="fake")
+        return any("no VNNI instructions" in text for text in times[names[0]].warnings)
+
+    assert warned("float32.onnx", "int8.onnx") == lacks
+    assert not warned("float32.onnx")
+
+
 def test_budget_ends_a_noisy_run(fake: FakeRuntime) -> None:
     fake.noise = 0.2
     options = LatencyOptions(budget=0.5, precision=1e-6)

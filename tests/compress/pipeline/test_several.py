@@ -16,7 +16,7 @@ from compress import bench, compress_model, count_macs, distill, prune_channels,
 from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data import Dataset, load_data
-from compress.exporting.files import answered_by_file
+from compress.exporting.answering import answered_by_file
 from compress.measure.runtimes import session_for
 from compress.model.copies import copy_model
 from compress.model.heads import head_of

@@ -12,6 +12,7 @@ import pytest
 from compress import compress_model
 from compress.data import Dataset
 from compress.measure.runtimes import session_for
+from tests.compress.quantization.saturating import INT16, kernels_of, worst_pairs
 from tests.compress.shrinking.conftest import learnt
 
 QUICK: dict[str, Any] = {
@@ -50,6 +51,27 @@ def test_a_file_is_trained_for_beside_the_others(net: Any, digits: Dataset, tmp_
     assert "net-p75.int8-qat was trained for 1 more epochs as the file computes" in record.notes
     page = (result.folder / "report.html").read_text()
     assert "int8-qat" in page
+
+
+@pytest.mark.slow
+def test_onnx_files_are_trained_for_with_their_grid(
+    net: Any, digits: Dataset, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("tf2onnx")
+    result = compress_model(
+        net, digits, out=tmp_path / "out", formats=["int8-qat", "onnx_int8-qat"], **QUICK
+    )
+    rows = {row.artifact.format: row.artifact for row in result.report.rows}
+    for kernel, _ in kernels_of(result.folder / rows["onnx_int8-qat"].file):
+        low, high = worst_pairs(kernel)
+        assert INT16.min <= low < high <= INT16.max
+    # one model, quantized for both: its files give the same decisions
+    assert rows["int8-qat"].agreement == rows["onnx_int8-qat"].agreement == 1.0
+    assert rows["int8-qat"].test["accuracy"] == pytest.approx(
+        rows["onnx_int8-qat"].test["accuracy"], abs=0.005
+    )
 
 
 @pytest.mark.slow

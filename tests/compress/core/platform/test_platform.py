@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from compress.core.device import lacks_vnni
 from compress.core.errors import InputError
 from compress.core.platform import CHOICE, NAMES, Host, host, linux
 from compress.core.processes import ProcessEnded, ProcessOverdue, Server
@@ -321,3 +322,25 @@ def test_a_name_that_many_processors_share_gets_their_family(
     assert linux.cpu_name() == told
     (tmp_path / "cpuinfo").write_text("Processor: ARMv8\n")
     assert linux.cpu_name() == ""
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "lacks"),
+    [
+        ("flags\t\t: fpu avx2 avx512_vnni\n", False),
+        ("flags\t\t: fpu avx2 avx_vnni\n", False),
+        ("flags\t\t: fpu avx2 avx512f\n", True),
+        ("Features\t: fp asimd asimddp\n", False),  # an ARM processor
+        (None, False),  # none is known
+    ],
+)
+def test_what_a_processor_lacks(
+    cpuinfo: str | None, lacks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cpuinfo is not None:
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{cpuinfo}\nprocessor\t: 1\n")
+    monkeypatch.setattr(linux, "_PROC", tmp_path)
+    monkeypatch.setenv(CHOICE, "linux")
+    assert lacks_vnni() == lacks
+    monkeypatch.setenv(CHOICE, "portable")
+    assert not lacks_vnni()

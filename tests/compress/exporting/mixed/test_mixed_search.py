@@ -66,10 +66,10 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:
     return made
 
 
-def chosen(stub: Stub, **settings: Any) -> tuple[dict[str, str], Any]:
-    levels = ("int8", "int16", "float32")
-    options = ExportOptions(formats=("int8-mixed",), mixed_levels=levels, **settings)
-    found = Search(stub, options, lambda share: None).found()  # type: ignore[arg-type]
+def chosen(stub: Stub, as_good: Any = None, **settings: Any) -> tuple[dict[str, str], Any]:
+    settings = {"mixed_levels": ("int8", "int16", "float32"), **settings}
+    options = ExportOptions(formats=("int8-mixed",), **settings)
+    found = Search(stub, options, lambda share: None, as_good).found()  # type: ignore[arg-type]
     return {unit.name: level for unit, level in found.levels.items()}, found
 
 
@@ -102,6 +102,32 @@ def test_nothing_is_raised_for_a_loss_that_changes_no_answer(
     for unit, loss in dict(LOSSES).items():
         monkeypatch.setitem(LOSSES, unit, loss * 1.1)  # 10.6e-5: c alone need not be raised
     assert chosen(stub, mixed_loss=0.25)[0] == {"a": "int16", "b": "int8", "c": "int8"}
+
+
+def test_int8_is_taken_where_it_is_as_good_and_cheaper(stub: Stub) -> None:
+    asked: list[list[dict[str, str]]] = []
+
+    def as_good(*files: Path) -> str:
+        asked.append([stub.levels[file] for file in files])
+        return "accuracy -0.001 (-0.003 to +0.001)"
+
+    levels, found = chosen(stub, as_good, mixed_loss=0.5)
+    assert levels == dict.fromkeys("abc", "int8")
+    raised = {"a": "int16", "b": "int8", "c": "int8"}
+    assert asked == [[levels, raised, dict.fromkeys("abc", "float32")]]
+    assert found.loss == pytest.approx(12.0)
+    assert found.notes == (
+        "int8-mixed: all layers are int8, which is as good as 1 of them in more precision and "
+        "costs less: accuracy -0.001 (-0.003 to +0.001)",
+    )
+    # it is not as good; nothing may be lost; int8 is none of the levels; it is taken already
+    assert chosen(stub, lambda *files: "", mixed_loss=0.5)[0] == raised
+    asked.clear()
+    assert set(chosen(stub, as_good, mixed_loss=0.0)[0].values()) == {"float32"}
+    chosen(stub, as_good, mixed_levels=("int16", "float32"))
+    stub.loss = lambda path: 0.0  # type: ignore[method-assign]
+    chosen(stub, as_good)
+    assert asked == []
 
 
 def test_limits_hold_and_what_they_cost_is_said(stub: Stub) -> None:
