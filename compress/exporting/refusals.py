@@ -25,6 +25,8 @@ _NODES = (
 )
 _RULE = re.compile(r"'tfl\.\w+' op [^\n]*")
 """What LiteRT's own operations must obey: said where no operation is unknown."""
+_NO_RANGE = re.compile(r"Max and min for dynamic tensors should be recorded.*tensor (\S+)")
+"""Of tensors that calibration sees no range of: integers, which nothing quantizes."""
 _MLIR = re.compile(r"\s*<?unknown>?:0: error: .*", re.DOTALL)
 
 
@@ -62,6 +64,12 @@ def _refusal(text: str, model: keras.Model | None = None) -> str:
             kinds = found.setdefault(layer, [])
             if match["kind"] not in kinds:
                 kinds.append(match["kind"])
+    unseen = _NO_RANGE.search(text)
+    if unseen is not None and not found:
+        return (
+            f"calibration gives no range for tensor '{unseen[1]}': integers that index a table are "
+            "not quantized, and this format takes no others"
+        )
     if not found:
         lines = _MLIR.sub("", text).strip().splitlines()
         broken = _RULE.search(text)

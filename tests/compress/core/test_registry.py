@@ -80,7 +80,7 @@ def test_what_a_place_looks_like(name: str, expected: bool) -> None:
 def test_every_line_of_every_table_leads_somewhere() -> None:
     tables = [item for module in (plugins, of_search) for item in vars(module).values()
               if isinstance(item, Registry)]  # fmt: skip
-    assert len(tables) == 14
+    assert len(tables) == 15
     for table in tables:
         assert table.names()
         for name in table:

@@ -45,19 +45,21 @@ def sequences() -> Dataset:
     return Dataset("sequences", part(30), part(12), part(12), ("a", "b", "c"), Preprocessing())
 
 
-def test_int8_of_an_lstm_crashes_the_converter_alone(
+def test_int16x8_of_an_lstm_crashes_the_converter_alone(
     lstm: Any, sequences: Dataset, tmp_path: Path
 ) -> None:
     """LiteRT's converter dies of SIGSEGV on it, which took the whole process with it."""
-    options = ExportOptions(formats=("int8", "float32"))
+    options = ExportOptions(formats=("int16x8", "float32"))
     refused: dict[str, str] = {}
     made = export(
         lstm, tmp_path / "m", data=sequences, options=options, on_refusal=refused.__setitem__
     )
     assert [item.format for item in made] == ["float32"]
     assert made[0].max_difference < 1e-5
-    line = "LiteRT's converter crashed on model 'tiny_lstm' (int8): segmentation fault (signal 11)"
-    assert refused == {"int8": line}
+    line = (
+        "LiteRT's converter crashed on model 'tiny_lstm' (int16x8): segmentation fault (signal 11)"
+    )
+    assert refused == {"int16x8": line}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.float32.tflite", "m.json"]
     with pytest.raises(RunFailed) as caught:
         export(lstm, tmp_path / "n", data=sequences, options=options)
@@ -170,7 +172,7 @@ def test_the_reason_of_a_crash_reaches_the_record_and_the_report(
     plan = Plan(
         finetune=TrainSettings(epochs=1, batch_size=8),
         distill=DistillOptions(teacher="none"),
-        export=ExportOptions(formats=("int8", "float32"), calibration=8),
+        export=ExportOptions(formats=("int16x8", "float32"), calibration=8),
     )
     folder = RunFolder(tmp_path / "run")
     folder.claim("compress", plan)
@@ -182,12 +184,12 @@ def test_the_reason_of_a_crash_reaches_the_record_and_the_report(
     made = record.files()
     assert [item.format for item in made] == ["float32", "float32"]
     assert {item.baseline for item in made} == {"m.float32"}
-    crash = "was not made: LiteRT's converter crashed on model 'tiny_lstm' (int8): segmentation"
-    assert [f"m.int8 {crash}" in note for note in record.notes] == [True, False]
-    assert f"m-p80.int8 {crash}" in record.notes[1]
+    crash = "was not made: LiteRT's converter crashed on model 'tiny_lstm' (int16x8): segmentation"
+    assert [f"m.int16x8 {crash}" in note for note in record.notes] == [True, False]
+    assert f"m-p80.int16x8 {crash}" in record.notes[1]
     render(folder.path)
     page = (folder.path / "report.html").read_text("utf-8")
-    assert "m.int8 was not made: LiteRT&#39;s converter crashed on model" in page
+    assert "m.int16x8 was not made: LiteRT&#39;s converter crashed on model" in page
 
 
 def test_a_model_without_any_file_is_an_error(lstm: Any, tmp_path: Path) -> None:
