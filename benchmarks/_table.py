@@ -51,6 +51,7 @@ TABLE = (
     Entry("repair_weights", 130, ("--finetune",)),
     Entry("repair_models", 120),
     Entry("repair_int8", 90),
+    Entry("channel_methods", 120),
     Entry("repair_cost", 70),
     Entry("quantize_speed", 5),
     Entry("quantize_nets", 150),
