@@ -135,18 +135,20 @@ class Chooser:
             found: The configuration chosen by output error.
             target, own: See `choose`.
         """
-        damages: dict[RankMethod | None, float] = {
-            None: self.judge.damage(found.mask, found.dropped, thorough=True)
-        }
-        off = abs(found.choice.error)
+        found_by: dict[RankMethod | None, Weighed | Selection] = {None: found}
         for method in RANKED:
             try:
-                selection = self._ranked(method, target, own)
+                found_by[method] = self._ranked(method, target, own)
             except FeasibleError:
                 continue
-            # what misses the target keeps another number of MACs: it is not compared
-            if abs(selection.choice.error) <= max(TOLERANCE, off):
-                damages[method] = self.judge.damage(selection.mask, thorough=True)
+        # what misses the target keeps another number of MACs: it is compared where all do
+        errors = {method: abs(item.choice.error) for method, item in found_by.items()}
+        bound = max(TOLERANCE, min(errors.values()))
+        damages = {
+            method: self.judge.damage(item.mask, item.dropped, thorough=True)
+            for method, item in found_by.items()
+            if errors[method] <= bound
+        }
         best = min(damages, key=lambda method: damages[method])
         shown = ", ".join(
             f"{OUTPUT_ERROR if method is None else method.name} {value:.3g}"
