@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SHARES = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 MAX_WIDTHS = 24
 """Above this many widths groups are tied: tens of trials say nothing of more."""
-OPTIONS = ChannelOptions()
+OPTIONS = ChannelOptions().without_comparison()
 """The engine's defaults: what ranks channels, and which numbers of them may be kept."""
 
 

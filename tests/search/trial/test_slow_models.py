@@ -66,7 +66,7 @@ def test_half_of_the_macs_leave_where_a_file_takes_three_times_an_empty_one(
     known = tmp_path / "unfinished" / "0000" / "times.json"
     plan, (note,) = halved_if_slow(SearchPlan(), subject(256, 64), DATA, known)
     assert plan.channels.target == KEPT
-    assert (plan.channels.criterion, plan.channels.scope) == ("reconstruction", "damage")
+    assert plan.channels.compares
     assert plan.weights.sparsity == 0.6  # a fifth of all is two fifths of a half
     assert str(KEPT) == "0.5x"
     assert note == (
@@ -90,21 +90,21 @@ def test_half_of_the_macs_leave_where_a_file_takes_three_times_an_empty_one(
 @pytest.mark.parametrize(
     ("given", "zeros", "way"),
     [
-        ({"sparsity": 0.9, "initial_sparsity": 0.85}, 0.8, ("reconstruction", "damage")),
-        ({"sparsity": 0.4}, 0.0, ("reconstruction", "damage")),
-        ({"prune_pattern": "2:4"}, 0.8, ("reconstruction", "damage")),
-        ({"prune_overrides": "a=0.5"}, 0.8, ("reconstruction", "damage")),
-        ({"channel_scope": "layer"}, 0.6, ("l2", "layer")),
-        ({"channel_sensitivity": "maps"}, 0.6, ("l2", "global")),
+        ({"sparsity": 0.9, "initial_sparsity": 0.85}, 0.8, ("reconstruction", True)),
+        ({"sparsity": 0.4}, 0.0, ("reconstruction", True)),
+        ({"prune_pattern": "2:4"}, 0.8, ("reconstruction", True)),
+        ({"prune_overrides": "a=0.5"}, 0.8, ("reconstruction", True)),
+        ({"channel_scope": "layer"}, 0.6, ("l2", False)),
+        ({"channel_sensitivity": "maps"}, 0.6, ("l2", False)),
     ],
     ids=["more zeros", "few zeros", "n:m", "by layer", "own scope", "own maps"],
 )
 def test_what_a_plan_says_of_the_way_stays(
-    given: dict[str, Any], zeros: float, way: tuple[str, str]
+    given: dict[str, Any], zeros: float, way: tuple[str, bool]
 ) -> None:
     plan = _halved(from_flat(SearchPlan, given))
     assert (plan.channels.target, plan.weights.sparsity) == (KEPT, zeros)
-    assert (plan.channels.criterion, plan.channels.scope) == way
+    assert (plan.channels.ranking, plan.channels.compares) == way
     assert plan.weights.initial_sparsity <= zeros
 
 
