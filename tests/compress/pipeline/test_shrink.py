@@ -69,7 +69,12 @@ def compressed(
         ((), {"channels": "0.5x", "sparsity": 0.0}, "m-p0", "Received: none; held are 3 units"),
         # the only layer is the first and the last one: its weights stay
         ((), {"sparsity": 0.5}, "m-p0", "no layer was pruned"),
-        ((64, 64), {"channels": "0.5x", "sparsity": 0.5}, "m-c0_5x-p50", ""),
+        (
+            (64, 64),
+            {"channels": "0.5x", "sparsity": 0.5, "channel_criterion": "l2"},
+            "m-c0_5x-p50",
+            "",
+        ),
     ],
 )
 def test_the_name_says_what_was_done(

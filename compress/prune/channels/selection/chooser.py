@@ -141,8 +141,8 @@ class Chooser:
                 found_by[method] = self._ranked(method, target, own)
             except FeasibleError:
                 continue
-        # what misses the target keeps another number of MACs: it is compared where all do
-        errors = {method: abs(item.choice.error) for method, item in found_by.items()}
+        # what costs more than the target is compared only where all do; less is no advantage
+        errors = {method: item.choice.error for method, item in found_by.items()}
         bound = max(TOLERANCE, min(errors.values()))
         damages = {
             method: self.judge.damage(item.mask, item.dropped, thorough=True)
