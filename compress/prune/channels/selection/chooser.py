@@ -36,6 +36,8 @@ class RankMethod:
 
 
 OUTPUT_ERROR = "output error"
+BELOW = 0.05
+"""Share of the target by which a configuration that is compared may cost less."""
 GLOBAL = RankMethod("l2 over all layers", "l2", "global")
 RANKED = (GLOBAL, RankMethod("uniform channel counts", "reconstruction", "layer"))
 
@@ -141,13 +143,14 @@ class Chooser:
                 found_by[method] = self._ranked(method, target, own)
             except FeasibleError:
                 continue
-        # what costs more than the target is compared only where all do; less is no advantage
+        # what costs more than the target has an advantage; what costs far less wastes the budget
         errors = {method: item.choice.error for method, item in found_by.items()}
-        bound = max(TOLERANCE, min(errors.values()))
+        nearest = min(abs(error) for error in errors.values())
+        low, high = -max(BELOW, nearest), max(TOLERANCE, nearest)
         damages = {
             method: self.judge.damage(item.mask, item.dropped, thorough=True)
             for method, item in found_by.items()
-            if errors[method] <= bound
+            if low <= errors[method] <= high
         }
         best = min(damages, key=lambda method: damages[method])
         shown = ", ".join(
