@@ -70,7 +70,7 @@ def measure(name: str) -> dict[str, float]:
     from compress.plan import ChannelOptions
     from compress.prune.channels.analysis import coupling_of
     from compress.prune.channels.criteria import CRITERIA, Context
-    from compress.prune.channels.selection.targets import select
+    from compress.prune.channels.selection.chooser import select
     from compress.prune.channels.surgery import sliced_model
 
     found: dict[str, float] = {}
@@ -90,7 +90,7 @@ def measure(name: str) -> dict[str, float]:
         "amount", lambda: select(coupling, options, CRITERIA["l2"], Context(coupling), 0.5)
     )
     goal = float(CostModel.of(coupling).macs(np.array([len(g.units) for g in coupling.groups]))) / 2
-    by_macs = ChannelOptions(target="0.5x")
+    by_macs = ChannelOptions(target="0.5x", criterion="l2")
     timed("selection", lambda: select(coupling, by_macs, CRITERIA["l2"], Context(coupling), goal))
     smaller = timed("surgery", lambda: sliced_model(coupling, selection.mask))
     found["total"] = found["coupling"] + found["amount"] + found["surgery"]

@@ -128,7 +128,7 @@ class Variants:
         """Removes channels at once."""
         from compress.prune.channels import prune_channels
 
-        options = ChannelOptions(**settings)
+        options = ChannelOptions(**{"criterion": "l2", **settings})
         return prune_channels(self.dense.model, options, macs=TARGET, data=self.data).model
 
     def in_steps(self, seed: int, **settings: Any) -> Any:
@@ -140,7 +140,7 @@ class Variants:
         def finetune(model: Any, step: int, steps: int) -> None:
             self.taught(model, seed, self.eighths(step - 1, step, seed), between)
 
-        options = ChannelOptions(steps=STEPS, **settings)
+        options = ChannelOptions(steps=STEPS, **{"criterion": "l2", **settings})
         result = prune_channels(
             self.dense.model, options, macs=TARGET, data=self.data, finetune=finetune
         )

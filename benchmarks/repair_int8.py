@@ -124,7 +124,7 @@ def cases(name: str, data: Dataset, plain: Dataset, folder: Path | None) -> Iter
         yield model, data if labelled else returned(data), labelled
     else:
         yield (
-            small_net(plain, int(name.removeprefix("random") or 0) if name != "small" else 0),
+            small_net(plain, 0 if name == "small" else int(name.removeprefix("random"))),
             (plain),
             True,
         )

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from compress.core.plugins import CRITERIA
+from compress.plan.data import AUTO
 from compress.plan.fields import option, require, require_choice, settle
 from compress.plan.forms import Given, Names, Place
 from compress.plan.layers import LayerShare
 from compress.plan.target import Target
 
 CHANNEL_COSTS = ("macs", "params", "amount")
-AUTO = "auto"
 CHANNEL_SCOPES = (AUTO, "global", "layer", "damage")
 AGGREGATES = ("mean", "sum", "max", "norm")
 SCORE_SCALES = ("mean", "max", "none")
@@ -55,10 +55,8 @@ class ChannelOptions:
     scope: str = option(
         AUTO,
         "--channel-scope",
-        "how channel counts are chosen: global (one ranking of all layers), layer (the same share "
-        "of every layer), damage (by measured output error, downstream layers reconstructed) or "
-        "auto (with data, the best of the three on held-back examples; else, or with a criterion, "
-        "global)",
+        "how channel counts are chosen: global (one ranking), layer (the same share of each), "
+        "damage (measured output error) or auto (with data the best of the three, else global)",
         left_open=AUTO,
     )
     aggregate: str = option(
@@ -123,8 +121,7 @@ class ChannelOptions:
     def __post_init__(self) -> None:
         settle(self)
         require_choice("channel target", self.target_metric, CHANNEL_COSTS)
-        if self.criterion != AUTO:
-            CRITERIA.require(self.criterion)
+        CRITERIA.require(self.criterion, (AUTO,))
         require_choice("channel scope", self.scope, CHANNEL_SCOPES)
         require_choice("channel aggregation", self.aggregate, AGGREGATES)
         require_choice("channel normalization", self.normalize, SCORE_SCALES)
@@ -175,10 +172,11 @@ class ChannelOptions:
 
     def without_comparison(self) -> ChannelOptions:
         """Return the same with the one method that is used where none are compared."""
-        scope = self.scope if self.scope != AUTO else "damage" if self.blocks else "global"
-        usual = "reconstruction" if scope == "damage" else "l2"
-        criterion = usual if self.criterion == AUTO else self.criterion
-        return replace(self, scope=scope, criterion=criterion)
+        if self.scope != AUTO:
+            return replace(self, criterion=self.ranking)
+        # blocks can be weighed by output error alone
+        single = replace(self, scope="damage" if self.blocks else "global")
+        return replace(single, criterion=single.ranking)
 
     def _checked(self, target: Target) -> Target:
         """Returns a target that is in its range.

@@ -21,9 +21,8 @@ class PruneChannelsSettings(TypedDict, total=False):
     """Keywords of `prune_channels`."""
 
     scope: str
-    """how channel counts are chosen: global (one ranking of all layers), layer (the same share of
-    every layer), damage (by measured output error, downstream layers reconstructed) or auto (with
-    data, the best of the three on held-back examples; else, or with a criterion, global). Default:
+    """how channel counts are chosen: global (one ranking), layer (the same share of each), damage
+    (measured output error) or auto (with data the best of the three, else global). Default:
     auto."""
 
     aggregate: str
@@ -601,9 +600,8 @@ class CompressModelSettings(TypedDict, total=False):
     auto."""
 
     channel_scope: str
-    """how channel counts are chosen: global (one ranking of all layers), layer (the same share of
-    every layer), damage (by measured output error, downstream layers reconstructed) or auto (with
-    data, the best of the three on held-back examples; else, or with a criterion, global). Default:
+    """how channel counts are chosen: global (one ranking), layer (the same share of each), damage
+    (measured output error) or auto (with data the best of the three, else global). Default:
     auto."""
 
     channel_aggregate: str

@@ -30,7 +30,7 @@ VALUES: dict[str, Names] = {
     "objectives": lambda: (*qualities(), *COSTS),
     "stopping": lambda: RULES,
     "channels_of": lambda: plans.CHANNEL_COSTS,
-    "channel_criterion": CRITERIA.names,
+    "channel_criterion": lambda: (AUTO, *CRITERIA.names()),
     "channel_scope": lambda: plans.CHANNEL_SCOPES,
     "channel_aggregate": lambda: plans.AGGREGATES,
     "channel_normalize": lambda: plans.SCORE_SCALES,

@@ -123,9 +123,8 @@ class RunSettings(TypedDict, total=False):
     auto."""
 
     channel_scope: str
-    """how channel counts are chosen: global (one ranking of all layers), layer (the same share of
-    every layer), damage (by measured output error, downstream layers reconstructed) or auto (with
-    data, the best of the three on held-back examples; else, or with a criterion, global). Default:
+    """how channel counts are chosen: global (one ranking), layer (the same share of each), damage
+    (measured output error) or auto (with data the best of the three, else global). Default:
     auto."""
 
     channel_aggregate: str

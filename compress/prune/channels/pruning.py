@@ -16,7 +16,7 @@ from compress.data.streams import is_stream
 from compress.model.io import as_model
 from compress.model.walk import variable_paths
 from compress.plan import ChannelOptions
-from compress.plan.channels import AUTO
+from compress.plan.data import AUTO
 from compress.plan.keywords import PRUNE_CHANNELS
 from compress.prune.channels.analysis import coupling_of
 from compress.prune.channels.coupling.blocks import blocks_of
@@ -33,11 +33,11 @@ from compress.prune.channels.criteria import (
 from compress.prune.channels.report import ChannelReport, row_of, unknown_layers
 from compress.prune.channels.selection.allocation import Priced
 from compress.prune.channels.selection.allowed import cost_of
+from compress.prune.channels.selection.chooser import select
 from compress.prune.channels.selection.chosen import Selection, of_widths
 from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.selection.feasible import check_feasible
 from compress.prune.channels.selection.goal import Goal, aimed
-from compress.prune.channels.selection.targets import select
 from compress.prune.channels.surgery import (
     KeptIndices,
     indices_by_weight,
@@ -183,20 +183,12 @@ def prune_channels(
             f"{options.steps} steps."
         )
     priced = of_widths(cost)
-    compares = (
-        options.compares
-        and criterion in (None, AUTO)
-        and selection is None
-        and sensitivity is None
-        and data is not None
-        and repair not in (False, 0)
-    )
-    if not compares:
+    decided = selection is not None or sensitivity is not None or criterion not in (None, AUTO)
+    if decided or data is None or repair in (False, 0):
         options = options.without_comparison()
     if options.scope == "damage" and data is None:
         raise InputError("Channel scope 'damage' must have data to look at. Give data=.")
-    ranked_by = options.ranking if criterion in (None, AUTO) else criterion
-    assert ranked_by is not None
+    ranked_by = options.ranking if criterion is None or criterion == AUTO else criterion
     name, score = _criterion(ranked_by, data)
     source = Path(model) if isinstance(model, (str, Path)) else None
     model = as_model(model)
@@ -205,9 +197,6 @@ def prune_channels(
     if repair is None:
         repair = data is not None and len(data.train) >= FEWEST
     count = repaired_on(repair, data)
-    if compares and not count:
-        options, compares = options.without_comparison(), False
-        name, score = _criterion(options.ranking, data)
     if sensitivity is not None:
         sensitivity.check(model, name, data if isinstance(data, Dataset) else None)
     _check_weights(model)

@@ -14,11 +14,14 @@ from compress.prune.channels.selection.allocation import Priced
 from compress.prune.channels.selection.allowed import step_text
 from compress.prune.channels.selection.chosen import Selection, notes_on, of_widths
 from compress.prune.channels.selection.effort import estimate_effort
+from compress.prune.channels.selection.feasible import nothing_removable
 from compress.prune.channels.selection.judging import Judge
-from compress.prune.channels.selection.ranked import select_by_rank
+from compress.prune.channels.selection.ranks import select_by_rank
 from compress.prune.channels.selection.refining import refined
+from compress.prune.channels.selection.sensitivity import SensitivityMap
 from compress.prune.channels.selection.solver import TOLERANCE
 from compress.prune.channels.selection.weighed import Weighed, Weights, by_damage, weigh
+from compress.reconstruction.repairing import FEWEST
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,10 @@ GLOBAL = RankMethod("l2 over all layers", "l2", "global")
 RANKED = (GLOBAL, RankMethod("uniform channel counts", "reconstruction", "layer"))
 
 
+def _name(method: RankMethod | None) -> str:
+    return OUTPUT_ERROR if method is None else method.name
+
+
 @dataclass(frozen=True, eq=False)
 class Chooser:
     """Chooses what of a model is kept.
@@ -53,7 +60,7 @@ class Chooser:
         context: Data and what criteria see.
         weights: What groups and blocks are worth; None: that was not measured.
         method: How channel counts are chosen; None: by output error.
-        told: What there is to say about the choice.
+        notes: What the user should know of the choice.
     """
 
     coupling: Coupling
@@ -62,7 +69,7 @@ class Chooser:
     context: Context
     weights: Weights | None
     method: RankMethod | None = None
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def measured(
@@ -91,7 +98,10 @@ class Chooser:
         judge = Judge(coupling, context)
         if options.compares:
             effort = estimate_effort(coupling, options, judge)
-            few = f"methods were not compared, because {judge.examples} examples are too few"
+            few = (
+                f"methods were not compared: that takes at least {2 * FEWEST} examples, and there "
+                f"are {judge.examples}; channels are ranked by l2 over all layers"
+            )
             reason = effort.refusal if judge.holds_back else few
             if reason:
                 return cls(coupling, options, judge, context, None, GLOBAL, (reason,))
@@ -125,7 +135,7 @@ class Chooser:
             self.context.seed,
             on_progress,
         )
-        found = replace(self, weights=best.weights, told=(best.note(),) if best.tried else ())
+        found = replace(self, weights=best.weights, notes=(best.note(),) if best.tried else ())
         if not self.options.compares:
             return found
         return found._compared(best.found, target, own)
@@ -138,30 +148,28 @@ class Chooser:
             target, own: See `choose`.
         """
         found_by: dict[RankMethod | None, Weighed | Selection] = {None: found}
+        unmet = []
         for method in RANKED:
             try:
                 found_by[method] = self._ranked(method, target, own)
             except FeasibleError:
-                continue
+                unmet.append(method.name)
         # what costs more than the target has an advantage; what costs far less wastes the budget
         errors = {method: item.choice.error for method, item in found_by.items()}
         nearest = min(abs(error) for error in errors.values())
         low, high = -max(BELOW, nearest), max(TOLERANCE, nearest)
+        near = {key: item for key, item in found_by.items() if low <= errors[key] <= high}
+        unmet += [_name(method) for method in found_by if method not in near]
         damages = {
             method: self.judge.damage(item.mask, item.dropped, thorough=True)
-            for method, item in found_by.items()
-            if low <= errors[method] <= high
+            for method, item in near.items()
         }
         best = min(damages, key=lambda method: damages[method])
-        shown = ", ".join(
-            f"{OUTPUT_ERROR if method is None else method.name} {value:.3g}"
-            for method, value in damages.items()
-        )
-        note = (
-            f"output error on {len(self.judge.judged[0])} held-back examples by method of choosing "
-            f"channel counts: {shown}"
-        )
-        return replace(self, method=best, told=(*self.told, note) if best is None else (note,))
+        note = f"divergence from the original on {len(self.judge.judged[0])} held-back examples: "
+        note += ", ".join(f"{_name(method)} {value:.3g}" for method, value in damages.items())
+        if unmet:
+            note += f"; not compared, because they miss the target: {', '.join(unmet)}"
+        return replace(self, method=best, notes=(*self.notes, note) if best is None else (note,))
 
     def choose(self, target: float, own: Priced | None = None) -> Selection:
         """Choose channel counts and blocks for a target.
@@ -175,13 +183,13 @@ class Chooser:
         """
         if self.method is not None:
             selection = self._ranked(self.method, target, own)
-            notes = (*self.told, *selection.notes)
+            notes = (*self.notes, *selection.notes)
             return replace(selection, notes=notes, method=self.method.name)
         assert self.weights is not None, "without a method, damages were measured"
         found = self._nearest(self.weights, target, own)
         notes = (
             *(f"block '{block.name}' was removed" for block in found.dropped),
-            *self.told,
+            *self.notes,
             *notes_on(
                 self.coupling, self.options, found.choice, found.round_to, target, of_widths(own)
             ),
@@ -193,7 +201,7 @@ class Chooser:
         """Return one that chooses by output errors to a power, where they were measured."""
         if self.weights is None:
             return self
-        return replace(self, weights=self.weights.tempered(power), method=None, told=())
+        return replace(self, weights=self.weights.tempered(power), method=None, notes=())
 
     def _ranked(self, method: RankMethod, target: float, own: Priced | None) -> Selection:
         options = replace(
@@ -204,3 +212,38 @@ class Chooser:
 
     def _nearest(self, weights: Weights, target: float, own: Priced | None) -> Weighed:
         return by_damage(self.coupling, self.options, weights, target, own)
+
+
+def select(
+    coupling: Coupling,
+    options: ChannelOptions,
+    criterion: Criterion,
+    context: Context,
+    target: float,
+    sensitivity: SensitivityMap | None = None,
+    on_progress: OnProgress | None = None,
+    own: Priced | None = None,
+) -> Selection:
+    """Select what to keep.
+
+    Args:
+        coupling: Of the model.
+        options: Scope, rounding, floors, limits.
+        criterion: Scores units.
+        context: What it sees.
+        target: MACs or parameters to come to; with `target_metric="amount"` the share removed.
+        sensitivity: Ranks groups against each other by predicted loss of quality.
+        on_progress: Called with (text, share) while damages are measured.
+        own: What a kept set and present blocks cost, in place of what `options` name.
+
+    Raises:
+        FeasibleError: The target is below what is feasible, or nothing can be removed.
+        InputError: A pattern matches nothing, or the criterion returned something else than
+            one finite number a unit.
+    """
+    if not coupling.groups:
+        raise nothing_removable(coupling)
+    if options.scope == "damage" or options.compares:
+        chooser = Chooser.measured(coupling, options, criterion, context, on_progress)
+        return chooser.refined(target, own, on_progress).choose(target, own)
+    return select_by_rank(coupling, options, criterion, context, target, sensitivity, own)

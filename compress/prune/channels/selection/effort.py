@@ -1,4 +1,4 @@
-"""What measuring output errors takes: estimated before it begins."""
+"""Estimate of the time and memory that a comparison of methods takes."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ THOROUGH = 4
 
 @dataclass(frozen=True)
 class Effort:
-    """What the comparison of methods takes.
+    """Time and memory of a comparison of methods.
 
     Attributes:
         seconds: Estimated, without neighbouring configurations.
-        each: Seconds of one configuration that is reconstructed and evaluated.
+        trial_seconds: Of one configuration that is reconstructed and evaluated.
         bytes: Of second moments and of kernels that are tried.
     """
 
     seconds: float
-    each: float
+    trial_seconds: float
     bytes: int
 
     def affordable(self, tries: int) -> int:
         """Return how many neighbouring configurations the time allows, at most `tries`."""
-        return max(0, min(tries, int((LONGEST - self.seconds) / max(self.each, 1e-9))))
+        return max(0, min(tries, int((LONGEST - self.seconds) / max(self.trial_seconds, 1e-9))))
 
     @property
     def refusal(self) -> str:
