@@ -67,8 +67,8 @@ def _refusal(text: str, model: keras.Model | None = None) -> str:
     unseen = _NO_RANGE.search(text)
     if unseen is not None and not found:
         return (
-            f"calibration gives no range for tensor '{unseen[1]}': integers that index a table are "
-            "not quantized, and this format takes no others"
+            f"calibration gives no range for tensor '{unseen[1]}', and this format quantizes all: "
+            "integers such as indices of tokens have none"
         )
     if not found:
         lines = _MLIR.sub("", text).strip().splitlines()

@@ -159,25 +159,12 @@ class Pair:
         With what rounding the inputs of both kernels to int8 adds to it.
         """
         made = self.made(places, kernels)
-        noise = rounding_noise(places.rows), rounding_noise(made.rows)
-        residual, active = self.residual(places, made)
-        hidden = (kernels.first**2).sum(1).reshape(-1).astype(np.float32)
-        passed = np.square(made.slope) * hidden
-        read = products(self._read(places, passed), kernels.second**2)
-        own = (kernels.second**2).sum(1).reshape(-1)
-        added = noise[0] * float((read * active).sum(dtype=np.float64))
-        added += noise[1] * float(active.sum(0, dtype=np.float64) @ own)
-        error = float(np.square(residual * active).sum(dtype=np.float64)) + added
-        return error / self.spread(places)
-
-    def spread(self, places: Places) -> float:
-        """Return the squares of what is wanted behind the activation about its mean."""
-        wanted = places.targets
-        if self.clip is not None:
-            if places.base is not None:
-                wanted = wanted + places.base
-            wanted = np.clip(wanted, self.clip.low, self.clip.high)
-        return float(((wanted - wanted.mean(0)) ** 2).sum(dtype=np.float64)) or 1.0
+        sample = Sample(made.rows, places.targets, places.base, rounding_noise(made.rows))
+        hidden = np.square(made.slope) * np.square(kernels.first).sum(1).ravel().astype(np.float32)
+        passed = products(self._read(places, hidden), np.square(kernels.second))
+        clip = self.clip or Clip(-np.inf, np.inf)
+        variance = rounding_noise(places.rows) * passed
+        return clip.error(sample, kernels.second, kernels.shifts[1], variance)
 
     def residual(self, places: Places, made: _Made) -> tuple[Singles, Singles]:
         """Returns what outputs are off by, and where they count: 0 where that is cut off."""

@@ -102,17 +102,28 @@ class Clip:
     low: float
     high: float
 
-    def error(self, sample: Sample, weights: Numbers, shift: Numbers) -> float:
-        """Returns the squared error behind the activation relative to the targets' spread."""
+    def error(
+        self, sample: Sample, weights: Numbers, shift: Numbers, variance: Singles | float = 0.0
+    ) -> float:
+        """Return the squared error behind the activation relative to the targets' spread.
+
+        Args:
+            sample: Rows and targets; the noise of the rows adds to the error.
+            weights: (systems, columns, outputs).
+            shift: By output.
+            variance: Of other noise in what is made, (rows, channels).
+        """
         made, wanted = sample.predicted(weights, shift), sample.targets
         if sample.base is not None:
             made, wanted = made + sample.base, wanted + sample.base
         made, wanted = (np.clip(part, self.low, self.high) for part in (made, wanted))
         spread = float(((wanted - wanted.mean(0)) ** 2).sum(dtype=np.float64))
         error = float(((made - wanted) ** 2).sum(dtype=np.float64))
-        if sample.noise:
-            open_rows = ((made > self.low) & (made < self.high)).sum(0, dtype=np.float64)
-            error += sample.noise * float(open_rows @ (weights**2).sum(1).reshape(-1))
+        if sample.noise or np.any(variance):
+            own = sample.noise * np.square(weights).sum(1).ravel()
+            # what is cut off passes no noise on
+            open_rows = (made > self.low) & (made < self.high)
+            error += float(((own + variance) * open_rows).sum(dtype=np.float64))
         return error / (spread or 1.0)
 
     def targets(self, sample: Sample, weights: Numbers, shift: Numbers) -> Singles:

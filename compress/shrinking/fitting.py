@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -264,6 +263,8 @@ class Fitter:
         found = {}
         for other in OTHERS_ONNX if format in ONNX_FORMATS else OTHERS:
             if other != format:
-                with suppress(RunFailed, MissingDependency):
+                try:
                     found[other] = self.meter.costs(net, other, missed)
+                except (RunFailed, MissingDependency) as error:
+                    LOG.info("note: no %s file of the nearest net: %s", other, error)
         return found
