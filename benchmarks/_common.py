@@ -121,7 +121,7 @@ class Benchmark:
 
     def _measure(self, given: argparse.Namespace) -> None:
         settings = {
-            name: str(value) if isinstance(value, Path) else value
+            name: _stored.shown_path(str(value)) if isinstance(value, Path) else value
             for name, value in vars(given).items()
             if name not in _OURS and not name.startswith("_")
         }

@@ -266,7 +266,15 @@ def was_run(row: Any) -> bool:
 
 
 def _command(benchmark: str) -> str:
-    return shlex.join(["python", "-m", f"benchmarks.{benchmark}", *sys.argv[1:]])
+    words = map(shown_path, sys.argv[1:])
+    return shlex.join(["python", "-m", f"benchmarks.{benchmark}", *words])
+
+
+def shown_path(word: str) -> str:
+    """Return a word as it is recorded: of a path outside the repository its last name alone."""
+    path = Path(word)
+    outside = path.exists() and not path.resolve().is_relative_to(ROOT.resolve())
+    return path.name if outside else word
 
 
 def _now() -> str:

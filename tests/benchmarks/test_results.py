@@ -353,3 +353,12 @@ def test_ratios_say_what_their_ends_are() -> None:
     assert told_ratio({**old, "rounds": 40, "low": 0.99}) == "1.41x [0.99, 1.43] (a tie)"
     assert told_ratio(_peers.not_run("not run: gone")) == "not run: gone"
     assert told_ratio(None) == ""
+
+
+def test_a_path_outside_the_repository_is_recorded_by_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "mlperf-tiny"
+    folder.mkdir()
+    assert _stored.shown_path(str(folder)) == "mlperf-tiny"
+    # what lies inside, and what is no path, stay as they were typed
+    assert _stored.shown_path("benchmarks/nets") == "benchmarks/nets"
+    assert _stored.shown_path("--mlperf") == "--mlperf"
