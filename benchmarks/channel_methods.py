@@ -3,7 +3,8 @@
     python -m benchmarks.channel_methods [--nets resnet20,lstm,vww] [--targets 0.5,0.25,0.125]
         [--seeds 0,1,2] [--mlperf FOLDER] [--resume FILE]
 
-The nets of repair_nets.py, the stored ResNet-20, and MLPerf Tiny's person detector (see
+The nets of repair_nets.py, the stored ResNet-20 and two that were trained otherwise (AdamW; neither
+flips nor much weight decay), and MLPerf Tiny's person detector (see
 repair_int8.py). Channels are removed down to a share of the MACs by l2 over all layers, uniformly
 (the same share of every layer, ordered by the criterion reconstruction), by measured output error,
 and by the default, which compares the three on held-back examples. The smaller model is
@@ -33,7 +34,8 @@ from compress.core.device import quiet_tensorflow
 from compress.core.errors import FeasibleError
 from compress.data import drawn_inputs
 
-NETS = ("resnet20", *REPAIRED, MOBILE)
+RESNETS = ("resnet20", "resnet20_adamw", "resnet20_plain")
+NETS = (*RESNETS, *REPAIRED, MOBILE)
 METHODS: dict[str, dict[str, Any]] = {
     "l2 over all layers": {"criterion": "l2", "scope": "global"},
     "uniform channel counts": {"criterion": "reconstruction", "scope": "layer"},

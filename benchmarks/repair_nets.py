@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import _small_nets
 from benchmarks._stored import ROOT
-from benchmarks.resnet20 import Dense, load_fashion
+from benchmarks.resnet20 import Dense, build, load_fashion
 from compress.core.device import Device, setup
 from compress.core.errors import TrainingDiverged, unknown_name
 from compress.data import Dataset
@@ -80,8 +80,13 @@ RECIPES = {
     "separable": Recipe(
         _small_nets.separable, TrainSettings(epochs=12, optimizer="adam", learning_rate=4e-3)
     ),
+    "resnet20_adamw": Recipe(build, _adamw(6, 3e-3)),
+    "resnet20_plain": Recipe(
+        build,
+        TrainSettings(epochs=6, optimizer="momentum", learning_rate=0.05, weight_decay=5e-4),
+    ),
 }
-"""By name, which is the model's too."""
+"""By name, which is the model's too; the ResNet-20s are all called resnet20."""
 REPAIRED = ("mobilenet", "convnext", "vit", "densenet", "lstm", "autoencoder")
 """Those that the benchmarks of repair prune."""
 

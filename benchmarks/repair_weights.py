@@ -3,14 +3,15 @@
     python -m benchmarks.repair_weights [--dense MODEL.keras] [--sparsities 0.8,0.9,0.95]
         [--seeds 0,1,2] [--resume FILE]
     ... --finetune    two epochs of training after it, zeros held, beside tfmot
-        [--ways labels,tfmot]    some of: labels, taught, not repaired, tfmot
+        [--ways labels,tfmot]    some of: labels, taught, not repaired, gradual, tfmot
 
 All kernels but the first and the last of one trained dense net (benchmarks.resnet20) are pruned at
 once: by magnitude, in each layer or over all together, by |w| times the norm of its input (wanda),
 or by what least squares lose (obs). What is left is solved for on 1,000 unlabelled training
 images, or stays. A seed draws the images and what is held back of them. With `--finetune` the nets
 of the magnitudes over all layers are trained as in weights_resnet20, whose side of tfmot stands
-beside. Test data are read once a variant and seed.
+beside; gradual: the unpruned net is pruned during the same training, its schedule polynomial. Test
+data are read once a variant and seed.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ TRAINED = {
     "labels": "repaired, labels",
     "taught": "repaired, taught by the dense net",
     "not repaired": "not repaired, labels",
+    "gradual": "pruned while training, labels",
     "tfmot": "tfmot while training, labels",
 }
 
@@ -155,6 +157,9 @@ def _one(variants: Variants, name: str, sparsity: float, x: Any, seed: int) -> t
     if name == "tfmot":
         with tempfile.TemporaryDirectory() as folder:
             return variants.theirs(WeightOptions(sparsity=sparsity), seed, Path(folder))
+    if name == "gradual":
+        options = WeightOptions(sparsity=sparsity, scope="global")
+        return variants.ours(options, seed, taught=False)
     way = WAYS["global" if name.startswith("not") else "global repaired"]
     start, _ = pruned(variants.dense, way, sparsity, x, seed)
     # the masks of the first step: what is zero is smallest, and stays so
@@ -193,10 +198,10 @@ def untrained(result: dict[str, Any]) -> str | None:
 
 
 def trained(result: dict[str, Any]) -> str | None:
-    """Test accuracy after two epochs, beside tfmot."""
-    if not result.get("trained", False) or "tfmot" not in result:
+    """Test accuracy after two epochs, by what was done before and meanwhile."""
+    if not result.get("trained", False):
         return None
-    tests, peer = by_name(result["runs"], "test"), result["tfmot"]
+    tests = by_name(result["runs"], "test")
     shares = _shares(tests)
     seeds = max(map(len, tests.values()))
     # one that was trained with fewer seeds than others is no column beside them
@@ -205,15 +210,16 @@ def trained(result: dict[str, Any]) -> str | None:
         for name in TRAINED
         if all(len(tests.get(f"{name}, {share}", ())) == seeds for share in shares)
     ]
+    others = [name for name in names if name != "labels"]
     rows = []
     for share in shares:
         own = {name: Mean.of(tests[f"{name}, {share}"]) for name in names}
-        against = (verdict(own["labels"], own["tfmot"]) if "tfmot" in own
-                   else f"tfmot not run: {peer.get('not run')}")  # fmt: skip
-        rows.append([f"{100 * float(share):g} %", *(mean.percent() for mean in own.values()),
-                     against])  # fmt: skip
+        rows.append([
+            f"{100 * float(share):g} %", *(mean.percent() for mean in own.values()),
+            *(verdict(own["labels"], own[name]) for name in others),
+        ])  # fmt: skip
     head = ["zeros in the pruned kernels", *(TRAINED[name] for name in names),
-            "points of `repaired, labels` against tfmot"]  # fmt: skip
+            *(f"`{TRAINED['labels']}` less `{TRAINED[name]}`, pp" for name in others)]  # fmt: skip
     return table(head, rows)
 
 
