@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -81,3 +84,40 @@ def test_what_keras_cannot_serialize_tells_two_teachers_apart() -> None:
     one, same, other = (structure(record(net(slope))) for slope in slopes)
     assert one == same
     assert one != other
+
+
+def test_the_command_line_takes_a_model_with_a_function_of_a_module(tmp_path: Path) -> None:
+    (tmp_path / "my_activations.py").write_text(
+        "import keras\n\n\n"
+        "@keras.saving.register_keras_serializable()\n"
+        "def my_function(x):\n"
+        "    return x * keras.ops.sigmoid(1.7 * x)\n"
+    )
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 6)).astype(np.float32)
+    np.savez(tmp_path / "rows.npz", x_train=x, y_train=x[:, :3].argmax(-1))
+    make = (
+        "import keras, numpy, my_activations\n"
+        "dense = keras.layers.Dense(8, activation=my_activations.my_function)\n"
+        "layers = [keras.Input((6,)), dense, keras.layers.Dense(3, activation='softmax')]\n"
+        "net, rows = keras.Sequential(layers), numpy.load('rows.npz')\n"
+        "net.compile(keras.optimizers.Adam(0.02), 'sparse_categorical_crossentropy')\n"
+        "net.fit(rows['x_train'], rows['y_train'], epochs=10, verbose=0)\n"
+        "net.save('net.keras')\n"
+    )
+    command = (
+        "compress", "net.keras", "--data", "rows.npz", "--plugins", "my_activations",
+        "--sparsity", "0", "--finetune-epochs", "0", "--formats", "float32,int8-qat",
+        "--qat-epochs", "0", "--latency-budget", "0.5", "--device", "cpu", "--out", "out",
+    )  # fmt: skip
+    for words in (("-c", make), ("-m", "paretune", *command)):
+        done = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    (about,) = (
+        json.loads(p.read_text()) for p in (tmp_path / "out" / "exports").glob("net-*.json")
+    )
+    assert {name.rpartition(".")[0].rpartition(".")[2] for name in about["files"]} == {
+        "float32", "int8-qat",
+    }  # fmt: skip
