@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks._common import Benchmark, table
 from benchmarks._memory import MIB, watch_command
 from benchmarks._stored import ROOT, Stored
-from compress.core.counts import whole
+from compress.core.quantities import whole
 
 SIZE, CLASSES, IMAGES = 224, 10, 400
 ALLOWED = 1.1

@@ -13,8 +13,8 @@ from typing import Any
 
 from compress.benchmarking.models import BenchModel, Skipped
 from compress.core.atomic_files import write_bytes, write_json, write_text
-from compress.core.counts import threads_text
 from compress.core.device import available_cores, cpu_name
+from compress.core.quantities import threads_text
 from compress.core.summary import Readable, Summary
 from compress.core.visible import short
 from compress.measure import Latency, formats

@@ -8,10 +8,10 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 
-from compress.core.counts import MORE_THREADS, MOST_THREADS, threads_text, whole
 from compress.core.errors import InputError
 from compress.core.native_output import captured_stderr, quiet_tensorflow_here
 from compress.core.platform import host
+from compress.core.quantities import MORE_THREADS, MOST_THREADS, threads_text, whole
 
 DEVICES = ("auto", "cpu", "gpu")
 USABLE = 0.95

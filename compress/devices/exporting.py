@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.atomic_files import write_json, write_text
-from compress.core.counts import MORE_THREADS, MOST_THREADS, whole
 from compress.core.errors import InputError, RunFailed
 from compress.core.progress import OnProgress, silent
+from compress.core.quantities import MORE_THREADS, MOST_THREADS, whole
 from compress.core.templates import filled
 from compress.devices.manifest import EMPTY, FILES, MANIFEST, RESULTS, CallFile, Manifest
 from compress.exporting.side_by_side import litert_files

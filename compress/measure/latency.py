@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.core.counts import MORE_THREADS, MOST_THREADS, whole
 from compress.core.device import cpu_name, lacks_vnni
 from compress.core.platform import host
+from compress.core.quantities import MORE_THREADS, MOST_THREADS, whole
 from compress.measure.latency_record import Latency
 from compress.measure.load import LoadMeter
 from compress.measure.runtimes import RUNTIMES

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from compress.core.counts import MORE_THREADS, MOST_SEED, MOST_THREADS, SEED_BITS
 from compress.core.errors import InputError
 from compress.core.plugins import RUNTIMES
+from compress.core.quantities import MORE_THREADS, MOST_SEED, MOST_THREADS, SEED_BITS
 from compress.core.user_code import import_plugins
 from compress.plan.fields import option, require, require_choice, settle
 from compress.plan.forms import Given, Names, Place
@@ -43,7 +43,10 @@ class BenchPlan:
         "", "--signature", "of SavedModels that have several: the one that is timed"
     )
     precision: float = option(
-        0.02, "--precision", "stop when each ratio's 95 % half-width is below this share"
+        0.02,
+        "--precision",
+        "stop when each ratio's 95 % half-width is below this share",
+        unit="share",
     )
     budget: Given[float, float | str] = option(
         120.0, "--budget", "seconds (or 2m) after which timing stops in any case", unit="seconds"

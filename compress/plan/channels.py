@@ -80,7 +80,9 @@ class ChannelOptions:
         most=MOST_ROUND_TO,
         why="no layer has as many channels",
     )
-    min_kept: float = option(0.1, "--min-kept", "smallest share of a layer's channels to keep")
+    min_kept: float = option(
+        0.1, "--min-kept", "smallest share of a layer's channels to keep", unit="share"
+    )
     limits: Shares = option(
         (),
         "--channel-limits",

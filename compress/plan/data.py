@@ -53,9 +53,13 @@ class DataOptions:
         0.15,
         "--val-fraction",
         "share of the training part to hold out where there is no validation part",
+        unit="share",
     )
     test_fraction: float = option(
-        0.2, "--test-fraction", "share to hold out for the test where the source has no test part"
+        0.2,
+        "--test-fraction",
+        "share to hold out for the test where the source has no test part",
+        unit="share",
     )
     group_column: str = option(
         "",
@@ -90,7 +94,7 @@ class DataOptions:
     )
     skip_damaged: float = option(
         0.0, "--skip-damaged", "share of a folder's images that may be skipped, where they are "
-        "damaged; they are named",
+        "damaged; they are named", unit="share",
     )  # fmt: skip
 
     def __post_init__(self) -> None:

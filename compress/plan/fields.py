@@ -43,8 +43,8 @@ def option(
         extendable: A run that goes on may be given another value (a budget, say).
         least, most: Bounds of a whole number, both included; `settle` checks them.
         why: Reason of `most`.
-        unit: Of a whole number that is a size: "bytes" or "MiB"; of a time: "minutes" or
-            "seconds"; see `compress.core.counts`.
+        unit: What a bare number counts: of a size "bytes" or "MiB"; of a duration "minutes" or
+            "seconds"; of a latency "ms"; of a share "share"; see `compress.core.quantities`.
         like: What errors say that a whole number must be, where examples help.
         was: The field's name in plans of earlier versions, as TOML and run folders hold them.
         left_open: A value that leaves it to the data and the model: no other than what they tell.

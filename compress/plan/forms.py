@@ -17,12 +17,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from compress.core.counts import number_text, span, whole
 from compress.core.errors import InputError, one_line
+from compress.core.quantities import number_text, parse_number, received, whole
 
 ValueT = TypeVar("ValueT", covariant=True)
 FormT = TypeVar("FormT", contravariant=True)
 MOST = 2**63
+_LIKE = {
+    "minutes": " of minutes, or a duration like 30m or 1h",
+    "seconds": " of seconds, or a duration like 90s or 2m",
+    "ms": " of milliseconds, or a latency like 3ms or 250us",
+    "share": " like 0.5, or a share like 50 %",
+}
+"""What errors say that a number with a unit may be."""
 
 
 class Given(Generic[ValueT, FormT]):
@@ -121,8 +128,8 @@ def typed(value: Any, hint: Any, name: str, *, unit: str = "", **bounds: Any) ->
         hint: int, float, bool, str, Path, a class with `parse` (`Written`), tuple[X, ...], or one
             of these or None.
         name: What errors call it.
-        unit: Of numbers, see `compress.core.counts`.
-        bounds: Of whole numbers, see `compress.core.counts.whole`.
+        unit: Of numbers, see `compress.core.quantities`.
+        bounds: Of whole numbers, see `compress.core.quantities.whole`.
 
     Raises:
         InputError: It is none of them, or out of its bounds.
@@ -170,10 +177,9 @@ def _items(value: Any, item: Any, name: str) -> list[Any]:
 
 
 def _number(value: Any, name: str, unit: str) -> float:
-    number = span(value, unit) if isinstance(value, str) else real(value)
+    number = parse_number(value, unit) if isinstance(value, str) else real(value)
     if number is None:
-        like = {"minutes": ", or a time like 30m or 1h", "seconds": ", or a time like 90s or 2m"}
-        raise _refused(name, f"be a number{like.get(unit, '')}", value)
+        raise _refused(name, f"be a number{_LIKE.get(unit, '')}", value)
     if isinstance(value, int) and abs(value) >= MOST:
         raise _refused(name, "be a number of at most 63 bits", value)
     if not math.isfinite(number):
@@ -225,5 +231,4 @@ def listed(text: str) -> tuple[str, ...]:
 
 def _refused(name: str, rule: str, value: object) -> InputError:
     """Builds the error; texts are shown in quotes, so that their type can be seen."""
-    shown = one_line(repr(value) if isinstance(value, str) else value)
-    return InputError(f"{name} must {rule}. Received: {shown}.")
+    return InputError(f"{name} must {rule}. Received: {received(value)}.")

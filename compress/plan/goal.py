@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compress.core.counts import number_text
+from compress.core.quantities import number_text
 from compress.plan.fields import option, require, settle
 from compress.plan.forms import Given, Place
 from compress.plan.output import ONNX_FORMATS

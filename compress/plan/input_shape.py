@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from compress.core.counts import whole
 from compress.core.errors import InputError, one_line
+from compress.core.quantities import whole
 from compress.plan.forms import Written
 
 MOST_SIZE = 2**31 - 1

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Self
 
-from compress.core.counts import number_text
 from compress.core.errors import InputError, one_line
+from compress.core.quantities import number_text, parse_number
 from compress.plan.forms import Written
 
 
@@ -29,17 +28,14 @@ class LayerShare(Written):
 
     @classmethod
     def parse(cls, text: str, name: str = "a share of layers") -> Self:
-        """Reads "pattern=0.3".
+        """Reads "pattern=0.3" or "pattern=30%".
 
         Raises:
             InputError: There is no pattern, or the share is not in [0, 1].
         """
         pattern, _, digits = text.rpartition("=")
-        try:
-            share = float(digits)
-        except ValueError:
-            share = math.nan
-        if not pattern or not 0 <= share <= 1:
+        share = parse_number(digits, "share")
+        if not pattern or share is None or not 0 <= share <= 1:
             raise InputError(
                 f"{name} must be pattern=share, a share in [0, 1], like conv1*=0.3. "
                 f"Received: {one_line(text)}."

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compress.core.counts import MORE_THREADS, MOST_THREADS
 from compress.core.plugins import RUNTIMES
+from compress.core.quantities import MORE_THREADS, MOST_THREADS
 from compress.plan.fields import option, require, require_choice, settle
 from compress.plan.forms import Given, Names
 from compress.plan.target import SizeTarget, TimeTarget
@@ -53,6 +53,7 @@ class ExportOptions:
         "--mixed-loss",
         "share of what the outputs lose where all layers have the lowest of these precisions that "
         "int8-mixed may leave",
+        unit="share",
     )
     mixed_size: Given[SizeTarget | None, SizeTarget | str | float | None] = option(
         None, "--mixed-size", "limit of int8-mixed: 0.3x (of the float32 file) or 200KB"
@@ -102,6 +103,7 @@ class LatencyOptions:
         0.02,
         "--latency-precision",
         "stop timing when each ratio's 95 % half-width is below this share",
+        unit="share",
     )
     budget: Given[float, float | str] = option(
         60.0,

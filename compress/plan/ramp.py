@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
-from compress.core.counts import number_text
 from compress.core.errors import InputError, one_line
+from compress.core.quantities import number_text, parse_number
 from compress.plan.forms import Written, real
 from compress.plan.train_time import percent_text
 
@@ -43,7 +43,8 @@ class Ramp(Written):
         try:
             values, _, until = text.partition("@")
             start, _, end = values.partition(":")
-            ramp = cls(float(start), float(end or start), _share(until))
+            share = parse_number(until, "share") if until else 1.0
+            ramp = cls(float(start), float(end or start), 0.0 if share is None else share)
         except ValueError:
             ramp = cls(0.0, 0.0, 0.0)
         if not 0 < ramp.until <= 1 or not abs(ramp.start) + abs(ramp.end) <= 1e30:
@@ -89,12 +90,4 @@ class Ramp(Written):
         text = f"{number_text(self.start)}:{number_text(self.end)}"
         if self.until == 1.0:
             return text
-        percent = percent_text(self.until)
-        exact = _share(percent) == self.until
-        return f"{text}@{percent if exact else number_text(self.until)}"
-
-
-def _share(text: str) -> float:
-    if not text:
-        return 1.0
-    return float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+        return f"{text}@{percent_text(self.until) or number_text(self.until)}"

@@ -7,8 +7,11 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from compress.core.errors import InputError, one_line, unknown_name
+from compress.core.quantities import number_text
+from compress.plan.fields import plan_fields, value_of
 from compress.plan.forms import Written, listed, text_of
 from compress.plan.goal import GoalOptions
+from compress.plan.target import TimeTarget
 
 NAMES = tuple(item.name for item in fields(GoalOptions))
 
@@ -86,3 +89,20 @@ class ShrinkTo(Written):
             if value != item.default:
                 parts.append(item.name if value is True else f"{item.name}={text_of(value)}")
         return ",".join(parts)
+
+
+def explain_bare_latencies(plan: Any) -> tuple[str, ...]:
+    """Return a sentence for each latency that was given as a text without a unit.
+
+    Such a text was milliseconds before; a share of the original's latency is meant today.
+    """
+    values = {leaf.flags[0]: value_of(plan, leaf) for leaf in plan_fields(type(plan))}
+    for flag, value in tuple(values.items()):
+        if isinstance(value, ShrinkTo):
+            values[f"latency of {flag}"] = value.goal.latency
+    return tuple(
+        f"{name} {number_text(value.amount)} is read as {value}, a share of the original's "
+        f"latency. It meant milliseconds before: write {number_text(value.amount)}ms for these."
+        for name, value in values.items()
+        if isinstance(value, TimeTarget) and value.bare
+    )

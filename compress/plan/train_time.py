@@ -6,14 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from compress.core.counts import number_text
-from compress.core.errors import InputError, one_line
+from compress.core.errors import InputError
+from compress.core.quantities import number_text, parse_number, received
 from compress.plan.forms import Written, real
 
 Unit = Literal["share", "epochs", "steps"]
 MOST_TIME = 1e9
 _SIGNS: dict[Unit, str] = {"share": "%", "epochs": "e", "steps": ""}
-_UNITS: dict[str, Unit] = {"%": "share", "e": "epochs"}
 
 
 @dataclass(frozen=True)
@@ -34,22 +33,22 @@ class TrainTime(Written):
 
     @classmethod
     def parse(cls, text: str, name: str = "a pruning time") -> Self:
-        """Reads "50%", "2e" or "400".
+        """Read a share of training ("50%", "0.5" or "0.5x"), epochs ("2e") or steps ("400").
 
         Raises:
             InputError: It is none of these, or out of range.
         """
-        unit = _UNITS.get(text[-1:], "steps")
-        try:
-            value = float(text.removesuffix(_SIGNS[unit]))
-        except ValueError:
-            value = math.nan
-        if not 0 <= value <= (100 if unit == "share" else MOST_TIME):
+        words = text.strip()
+        unit: Unit = "epochs" if words.endswith("e") else "steps"
+        value = parse_number(words.removesuffix(_SIGNS[unit]), "share")
+        if unit == "steps" and value is not None and (words[-1:] in "%xX" or 0 < value < 1):
+            unit = "share"
+        if value is None or not 0 <= value <= (1 if unit == "share" else MOST_TIME):
             raise InputError(
                 f"{name} must be a share of training (50%), epochs (2e) or steps (400). "
-                f"Received: {one_line(repr(text))}."
+                f"Received: {received(text)}."
             )
-        return cls(value / 100 if unit == "share" else value, unit)
+        return cls(value, unit)
 
     @classmethod
     def of(cls, value: object, name: str = "a pruning time") -> Self:
@@ -57,18 +56,18 @@ class TrainTime(Written):
         number = real(value)
         if number is None:
             return super().of(value, name)
-        return cls.parse((percent_text if 0 < number < 1 else number_text)(number), name)
+        return cls.parse(number_text(number), name)
 
     def __str__(self) -> str:
         """Returns "50%", "2e" or "400"."""
         if self.unit != "share":
             return f"{number_text(self.value)}{_SIGNS[self.unit]}"
-        return percent_text(self.value)
+        return percent_text(self.value) or f"{number_text(self.value)}x"
 
 
 def percent_text(share: float) -> str:
-    """Returns the shortest percentage that is read as this share: of 0.07 "7%"."""
+    """Return the shortest percentage that is read as exactly this share, of 0.07 "7%"; "": none."""
     percent = share * 100
     near = (round(percent, 9), percent, math.nextafter(percent, 0), math.nextafter(percent, 101))
-    exact = (number for number in near if number / 100 == share)
-    return f"{number_text(next(exact, percent))}%"
+    texts = (f"{number_text(number)}%" for number in near)
+    return next((text for text in texts if parse_number(text, "share") == share), "")

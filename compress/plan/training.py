@@ -69,6 +69,7 @@ class TrainSettings:
         0.0,
         "--label-smoothing",
         "share of each label that is moved to the other classes, in fine-tuning",
+        unit="share",
     )
     class_weights: str = option(
         "none", "--class-weights", "none, or balanced: rare classes weigh more, in every training"

@@ -24,7 +24,7 @@ class WeightOptions:
     """Magnitude pruning of single weights, of N:M groups or of blocks."""
 
     sparsity: float = option(
-        0.8, "--sparsity", "share of each pruned kernel to set to zero; 0: none"
+        0.8, "--sparsity", "share of each pruned kernel to set to zero; 0: none", unit="share"
     )
     pattern: Given[PatternSpec, PatternSpec | str] = option(
         PatternSpec(),
@@ -60,7 +60,9 @@ class WeightOptions:
     schedule: str = option(
         "polynomial", "--prune-schedule", "how sparsity grows: " + ", ".join(WEIGHT_SCHEDULES)
     )
-    initial_sparsity: float = option(0.0, "--initial-sparsity", "sparsity at the first update")
+    initial_sparsity: float = option(
+        0.0, "--initial-sparsity", "sparsity at the first update", unit="share"
+    )
     begin: Time = option(
         TrainTime(0.0, "share"),
         "--prune-begin",

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.core.counts import whole
 from compress.core.errors import InputError
 from compress.core.memory_budget import use_budget
+from compress.core.quantities import whole
 from compress.core.summary import Readable, Summary
 from compress.data import Dataset, Unlabelled
 from compress.data.unlabelled import drawn_inputs

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from compress.core.counts import threads_text
+from compress.core.quantities import threads_text
 from compress.core.visible import short
 from compress.report.canvas import GREY, INK, as_png, as_svg, drawing, finish
 from compress.report.rows import Report, Row

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compress.core.counts import threads_text
+from compress.core.quantities import threads_text
 from compress.measure import formats
 from compress.report.rows import Report, Row
 from compress.report.standouts import BEST, GOAL, Standouts

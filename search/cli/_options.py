@@ -18,6 +18,7 @@ from compress.plan.bench import BenchPlan
 from compress.plan.fields import PlanField, from_nested, nest, overlay, plan_fields
 from compress.plan.forms import kind_of
 from compress.plan.input_shape import InputShape
+from compress.plan.shrink_to import explain_bare_latencies
 from search.cli._completion import Names, completer
 from search.cli._console import note, reporting_errors
 from search.cli._help import GENERAL, SECTIONS
@@ -109,6 +110,8 @@ def plan_command(
             made = from_nested(plan, overlay(stored, nest(plan, chosen)))
         for name, new in renamed.items():
             note(f"{_flag(name)} is the old name of {_flag(new)} in this command.")
+        for text in explain_bare_latencies(made):
+            note(text)
         body(*given.values(), plan=made)
 
     leaves = plan_fields(plan)

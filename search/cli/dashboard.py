@@ -10,8 +10,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import typer
 
-from compress.core.counts import whole
 from compress.core.errors import InputError, MissingDependency
+from compress.core.quantities import whole
 from compress.plan.fields import require
 from search.cli._console import reporting_errors, show
 from search.folder.directory import SearchFolder

@@ -54,7 +54,7 @@ def inspect(
     from compress.benchmarking.models import fixed
     from compress.benchmarking.profile import profiled
     from compress.core.atomic_files import write_json
-    from compress.core.counts import MORE_THREADS, MOST_THREADS, threads_text, whole
+    from compress.core.quantities import MORE_THREADS, MOST_THREADS, threads_text, whole
     from compress.core.requirements import FORMATS, require_packages
     from compress.core.user_code import import_plugins
     from compress.measure import count_macs

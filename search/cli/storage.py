@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from compress.core.counts import whole
+from compress.core.quantities import whole
 from search.cli._console import reporting_errors, show
 from search.cli._help import add_command, command_group
 

@@ -7,13 +7,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from compress.core.counts import amount, amount_text
 from compress.core.errors import InputError, one_line
+from compress.core.quantities import amount_text, describe_quantity, parse_number
 from compress.plan.fields import require_choice
 from compress.plan.forms import Given, Written
 from compress.task import qualities
 
-COSTS = ("macs", "params", "size_bytes", "latency_ms")
+COSTS = {
+    "macs": ("count", "a count like 2M"),
+    "params": ("count", "a count like 200k"),
+    "size_bytes": ("bytes", "a size like 200KB"),
+    "latency_ms": ("ms", "a latency like 3ms"),
+}
+"""What a bare number counts, and what errors say of one, by cost."""
+_QUALITY = ("share", "a number like 0.92")
 
 
 @dataclass(frozen=True)
@@ -42,13 +49,20 @@ class Condition(Written):
             InputError: It is no comparison of a quality or cost with a number.
         """
         parts = re.fullmatch(r"\s*(\w+)\s*(>=|<=)\s*(\S+)\s*", text)
-        number = amount(parts[3]) if parts else None
-        if parts is None or number is None:
+        if parts is None:
             raise InputError(
                 f"{name} must be comparisons like accuracy>=0.92,macs<=2M. "
                 f"Received: '{one_line(text)}'."
             )
         require_choice("quality or cost", parts[1], (*qualities(), *COSTS))
+        unit, like = COSTS.get(parts[1], _QUALITY)
+        number = parse_number(parts[3], unit)
+        if number is None:
+            kind = describe_quantity(parts[3])
+            raise InputError(
+                f"{name} must compare {parts[1]} with {like}. "
+                f"Received: '{one_line(text)}'{f', with {kind}' if kind else ''}."
+            )
         return cls(parts[1], ">=" if parts[2] == ">=" else "<=", number)
 
     def violation(self, value: float) -> float:

@@ -81,7 +81,9 @@ class SearchOptions:
     max_latency: float | None = option(
         None,
         "--max-latency",
-        "milliseconds on LiteRT with one thread: reject slower candidates without training them",
+        "milliseconds (or 3ms, 250us) on LiteRT with one thread: reject slower candidates without "
+        "training them",
+        unit="ms",
     )
     prefer: Conditions = option(
         (),
@@ -140,7 +142,7 @@ class SearchOptions:
             )
         require_choice("quality", self.objectives[0], qualities())
         for name in self.objectives[1:]:
-            require_choice("cost", name, COSTS)
+            require_choice("cost", name, tuple(COSTS))
         require(
             len(set(self.objectives)) == len(self.objectives),
             "objectives", "name each cost once", ",".join(self.objectives),

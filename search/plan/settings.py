@@ -391,7 +391,8 @@ class RunSettings(TypedDict, total=False):
     them."""
 
     max_latency: float | None
-    """milliseconds on LiteRT with one thread: reject slower candidates without training them."""
+    """milliseconds (or 3ms, 250us) on LiteRT with one thread: reject slower candidates without
+    training them."""
 
     prefer: Iterable[str | Condition]
     """soft limits, macs<=1e6,accuracy>=0.8: candidates beyond one are trained, but the sampler is

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from compress.core.counts import MOST_SEED, SEED_BITS, whole
+from compress.core.quantities import MOST_SEED, SEED_BITS, whole
 from compress.data import Dataset
 from compress.measure import count_macs
 from search.spaces._base import DeclaredSpace, Space

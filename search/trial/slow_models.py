@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.atomic_files import write_json
-from compress.core.counts import threads_text
 from compress.core.errors import InputError, RunFailed, one_line
+from compress.core.quantities import threads_text
 from compress.measure import formats
 from compress.measure.latency import Entry, time_entries
 from compress.plan.target import Target

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.core.counts import MORE_THREADS, MOST_THREADS, whole
 from compress.core.device import cpu_name
 from compress.core.errors import RunFailed
 from compress.core.progress import OnProgress
+from compress.core.quantities import MORE_THREADS, MOST_THREADS, whole
 from compress.core.statistics import Z
 from compress.measure.latency import Entry, time_entries
 from compress.measure.latency_table.calls import CallItem, batches, empty_model, estimated

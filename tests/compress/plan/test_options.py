@@ -131,7 +131,10 @@ def test_values_that_no_message_could_show(values: dict[str, object], message: s
         ({"sparsity": 1.0}, r"sparsity must be in \[0, 1\). Received: 1.0"),
         ({"sparsity": -0.1}, "sparsity must be in"),
         ({"sparsity": float("nan")}, "must be finite"),
-        ({"sparsity": "a"}, "sparsity must be a number. Received: 'a'"),
+        (
+            {"sparsity": "a"},
+            "sparsity must be a number like 0.5, or a share like 50 %. Received: 'a'",
+        ),
         ({"initial_sparsity": 0.9}, "initial_sparsity must be at most sparsity"),
         ({"prune_begin": "60%"}, "begin < end"),
         ({"epochs": -1}, "epochs must be at least 0"),

@@ -30,7 +30,7 @@ COUNTED: Any = SimpleNamespace(macs=4_000, params=200)
 
 
 def test_shares_are_of_the_model_itself_and_amounts_are_taken_as_they_are() -> None:
-    goal = GoalOptions(latency=0.25, size="200", macs="0.5x", params=120, peak_memory=0.5)
+    goal = GoalOptions(latency=0.25, size="200B", macs="0.5x", params=120, peak_memory=0.5)
     found = cost_limits(goal, DENSE, COUNTED)
     assert found == {
         "latency": 0.5, "size": 200.0, "peak_memory": 400.0, "macs": 2000.0, "params": 120.0

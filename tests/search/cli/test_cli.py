@@ -60,7 +60,7 @@ CASES = {
     "replay": (["search", "--replay", "no.json"], "Cannot read 'no.json'"),
     "report": (["report", "nowhere"], "must be the folder of a run"),
     "channels": (["compress", "m.keras", "--channels", "0x"], "keep a share in (0, 1]"),
-    "channel words": (["run", "--channels", "half"], "a count like 12M. Received: half"),
+    "channel words": (["run", "--channels", "half"], "a count like 12M. Received: 'half'"),
     "round to": (["compress", "m.keras", "--round-to", "-1"], "round_to must be at least 0"),
     "task": (["compress", "m.keras", "--task", "ranking"], "Unknown task 'ranking'"),
     "temperature": (["compress", "m.keras", "--temperature", "0"], "temperature must be above 0"),

@@ -66,7 +66,7 @@ CASES: dict[str, tuple[list[str], list[str], str]] = {
     "shrink: search": ([*SHRINK, "--max-size", "2MB"], [], "Give --size."),
     "shrink: recipe": ([*SHRINK, "--recipe", "none"], [], "Unknown recipe"),
     "shrink: file": ([*SHRINK, "--save-recipe", "a.json"], [], "ending in .toml"),
-    "shrink: budget": ([*SHRINK, "--budget", "soon"], [], "a time like 90s"),
+    "shrink: budget": ([*SHRINK, "--budget", "soon"], [], "a duration like 90s"),
     "run: data": (["run", "--data", "nowhere"], [], NO_DATA),
     "run: table": (["run", "--data", "t.parquet"], ["pyarrow"], INSTALL.format("tables")),
     "run: hub": (["run", "--data", "tfds:mnist"], ["tensorflow_datasets"], INSTALL.format("tfds")),

@@ -1,4 +1,4 @@
-"""Counts as people write them, bounds with reasons, and hints at what was meant."""
+"""Quantities as people write them, bounds with reasons, and hints at what was meant."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from compress.core.counts import amount, whole
 from compress.core.errors import InputError, unknown_name
+from compress.core.quantities import parse_number, parse_quantity, whole
 from compress.data import Dataset, Preprocessing, Split
 from compress.data.examples import as_labels
 from compress.plan import ChannelOptions, LatencyOptions, Plan, Target, TrainSettings
 from compress.plan.bench import BenchPlan
-from compress.plan.fields import from_flat, from_nested, plan_fields, to_nested
+from compress.plan.fields import from_flat, from_nested, plan_fields, to_nested, value_of
+from compress.plan.goal import GoalOptions
+from compress.plan.keywords import SHRINK
+from compress.plan.shrink import ShrinkPlan
+from compress.plan.target import SizeTarget, TimeTarget
 from search.cli._options import plan_command
 from search.plan import SearchPlan
 
@@ -58,8 +62,163 @@ def test_sizes_in_mebibytes_and_amounts() -> None:
     assert whole("512", "n", unit="MiB") == 512
     assert whole("2GiB", "n", unit="MiB") == 2048
     assert whole("1MB", "n", unit="MiB") == 1  # 0.95, rounded up
-    assert (amount("0.92"), amount("2M"), amount("1.5MiB")) == (0.92, 2e6, 1.5 * 2**20)
-    assert amount("much") is None
+    assert parse_number("1.5MiB", "bytes") == 1.5 * 2**20
+    assert parse_number("much", "bytes") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "dimension", "expected"),
+    [
+        ("3ms", "latency", 3), ("250us", "latency", 0.25), ("250 µs", "latency", 0.25),
+        ("0.1s", "latency", 100), ("1e-3s", "latency", 1), (".5ms", "latency", 0.5),
+        ("3m", "latency", None), ("12M", "latency", None), ("200KB", "latency", None),
+        ("3", "latency", None), ("0.5x", "latency", None),
+        ("90s", "duration", 90), ("30m", "duration", 1800), ("1h30m", "duration", 5400),
+        ("1.5h", "duration", 5400), ("2 d", "duration", 172_800), ("3ms", "duration", None),
+        ("200KB", "size", 200_000), ("1.5MiB", "size", 1.5 * 2**20), ("7B", "size", 7),
+        ("4G", "size", 4e9), ("3ms", "size", None), ("2x", "size", None), ("200", "size", None),
+        ("200k", "count", 200_000), ("2M", "count", 2e6), ("200KB", "count", None),
+        ("0.5x", "share", 0.5), ("50 %", "share", 0.5), ("50%", "share", 0.5),
+        ("0.5", "share", None), ("5k", "share", None), ("", "size", None), ("x", "share", None),
+    ],
+)  # fmt: skip
+def test_each_dimension_has_its_own_units(
+    text: str, dimension: Any, expected: float | None
+) -> None:
+    assert parse_quantity(text, dimension) == expected
+
+
+GOOD_GOALS = [
+    ("latency", "0.5x", TimeTarget(0.5, True)), ("latency", "0.5", TimeTarget(0.5, True)),
+    ("latency", "50 %", TimeTarget(0.5, True)), ("latency", "2x faster", TimeTarget(0.5, True)),
+    ("latency", "250us", TimeTarget(0.25, False)), ("latency", "0.1s", TimeTarget(100, False)),
+    ("size", "0.25", SizeTarget(0.25, True)), ("size", "200KB", SizeTarget(200_000, False)),
+    ("size", "1.5MiB", SizeTarget(1.5 * 2**20, False)), ("size", "25%", SizeTarget(0.25, True)),
+    ("peak_memory", "64kB", SizeTarget(64_000, False)),
+    ("macs", "0.5", Target(0.5, True)), ("macs", "2x smaller", Target(0.5, True)),
+    ("macs", "12M", Target(12e6, False)), ("params", "200000", Target(200_000, False)),
+    ("budget", "90", 90.0), ("budget", "30m", 1800.0),
+]  # fmt: skip
+BAD_GOALS = [
+    ("latency", "200KB", "latency must be a share .*a time like 3ms.*'200KB', which is a size"),
+    ("latency", "12M", "'12M', which is a count"),
+    ("latency", "3m", "'3m', which is a duration"),
+    ("latency", "3", r"latency must have a unit. Received: 3. Write 3ms, or '3x faster'"),
+    ("latency", "2x smaller", "latency must be '2x faster', not smaller"),
+    ("size", "200000", "size must have a unit. Received: 200000. Write 200000B, or '200000x small"),
+    ("size", "3ms", "a size like 200KB.*'3ms', which is a latency"),
+    ("size", "2x faster", "size must be '2x smaller', not faster"),
+    ("peak_memory", "64", "peak_memory must have a unit. Received: 64"),
+    ("macs", "200KB", "a count like 12M. Received: '200KB', which is a size"),
+    ("macs", "3ms", "'3ms', which is a latency"),
+    ("params", "120%", "params must be above 0; a share at most 1"),
+    ("macs", "0", "macs must be above 0"),
+    ("budget", "3ms", "a duration like 90s or 2m. Received: '3ms', which is a latency"),
+    ("budget", "200KB", "'200KB', which is a size"),
+]
+
+
+def goal_of(way: str, name: str, text: str, folder: Path) -> Any:
+    """Read a goal from Python, a TOML file or the command line."""
+    if way == "python":
+        return getattr(SHRINK.over(ShrinkPlan(), {name: text}).goal, name)
+    seen: list[Any] = []
+
+    def noted(plan: Any) -> None:
+        """Note the plan."""
+        seen.append(plan)
+
+    app = typer.Typer()
+    app.command("shrink")(plan_command(ShrinkPlan, noted, values={}))
+    words = [f"--{name.replace('_', '-')}", text]
+    if way == "toml":
+        (folder / "plan.toml").write_text(f'[goal]\n{name} = "{text}"\n')
+        words = ["--plan", str(folder / "plan.toml")]
+    done = CliRunner().invoke(app, words)
+    if done.exit_code:
+        assert done.exit_code == 2
+        raise InputError(done.output.replace("paretune: error: ", "").strip())
+    return getattr(seen[0].goal, name)
+
+
+@pytest.mark.parametrize("way", ["python", "toml", "command line"])
+@pytest.mark.parametrize(("name", "text", "expected"), GOOD_GOALS)
+def test_goals_are_read_alike_everywhere(
+    way: str, name: str, text: str, expected: Any, tmp_path: Path
+) -> None:
+    assert goal_of(way, name, text, tmp_path) == expected
+
+
+@pytest.mark.parametrize("way", ["python", "toml", "command line"])
+@pytest.mark.parametrize(("name", "text", "message"), BAD_GOALS)
+def test_goals_of_another_dimension_are_refused_everywhere(
+    way: str, name: str, text: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        goal_of(way, name, text, tmp_path)
+
+
+def test_numbers_of_python_above_one_need_a_unit_too() -> None:
+    assert GoalOptions(latency=0.5, size=1).latency == TimeTarget(0.5, True)
+    for wrong in ({"latency": 3}, {"size": 200_000}, {"peak_memory": 2.5}):
+        with pytest.raises(InputError, match="must have a unit"):
+            GoalOptions(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("sparsity", "80%", 0.8),
+        ("sparsity", "80 %", 0.8),
+        ("min_kept", "0.2x", 0.2),
+        ("val_fraction", "20%", 0.2),
+        ("label_smoothing", "10%", 0.1),
+        ("max_latency", "250us", 0.25),
+        ("max_latency", "3", 3.0),
+    ],
+)
+def test_options_take_their_units(name: str, text: str, expected: float) -> None:
+    plan = from_flat(SearchPlan, {name: text})
+    (leaf,) = (leaf for leaf in plan_fields(SearchPlan) if leaf.flat == name)
+    assert value_of(plan, leaf) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("max_latency", "200KB", "a latency like 3ms.*which is a size"),
+        ("max_minutes", "3ms", "a duration like 30m.*which is a latency"),
+        ("sparsity", "3ms", "a share like 50 %.*which is a latency"),
+        ("max_macs", "200KB", "max_macs must be a whole number.*which is a size"),
+        ("max_size", "3ms", "max_size must be a whole number.*which is a latency"),
+        ("prefer", "macs<=200KB", "prefer must compare macs with a count like 2M.*with a size"),
+        ("prefer", "latency_ms<=12M", "latency_ms with a latency like 3ms.*with a count"),
+        ("target", "accuracy>=3ms", "accuracy with a number like 0.92.*with a latency"),
+    ],
+)
+def test_options_refuse_other_units(name: str, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_flat(SearchPlan, {name: text})
+
+
+def test_conditions_take_units() -> None:
+    plan = from_flat(SearchPlan, {"prefer": "latency_ms<=250us,size_bytes<=200KB,accuracy>=92%"})
+    assert [condition.number for condition in plan.search.prefer] == [0.25, 200_000, 0.92]
+
+
+def test_a_latency_that_changed_its_meaning_is_told() -> None:
+    app = typer.Typer()
+    app.command("shrink")(plan_command(ShrinkPlan, lambda plan: None, values={}))
+    done = CliRunner().invoke(app, ["--latency", "0.5"])
+    assert done.exit_code == 0
+    assert "--latency 0.5 is read as 0.5x, a share" in done.stderr
+    assert "write 0.5ms" in done.stderr
+    app = typer.Typer()
+    app.command("run")(plan_command(SearchPlan, lambda plan: None, values={}))
+    done = CliRunner().invoke(app, ["--shrink-to", "latency=0.5"])
+    assert "latency of --shrink-to 0.5 is read as 0.5x" in done.stderr
+    done = CliRunner().invoke(app, ["--shrink-to", "latency=0.5x"])
+    assert done.stderr == ""
 
 
 COUNTS = {"trials": "2k", "max_macs": "2M", "max_params": "200_000", "max_size": "1.5MiB",

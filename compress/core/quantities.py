@@ -1,0 +1,219 @@
+"""Quantities with a dimension: counts (200k, 2M), sizes (2MB), latencies (3ms), durations (30m),
+shares (0.5x, 50 %).
+
+Every text that stands for a number is read here; each dimension has its own units, so that a size
+is never taken for a time.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Literal
+
+from compress.core.errors import InputError, one_line
+
+Dimension = Literal["count", "size", "latency", "duration", "share"]
+Unit = Literal["", "count", "bytes", "MiB", "ms", "seconds", "minutes", "share"]
+"""What a bare number of an option counts; "": nothing that has units."""
+
+MOST_THREADS = 1024
+MORE_THREADS = "no machine runs more threads at once"
+MOST_SEED = 2**31 - 1
+"""TensorFlow's seeds are signed numbers of 32 bits."""
+SEED_BITS = "seeds have 31 bits"
+
+_LIMIT = 2**63
+_LONGEST = 60
+_DIGITS = r"\d+(?:_\d+)*"
+_FORM = re.compile(
+    rf"([+-]?(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:e(?:\+?\d{{1,2}}|-\d{{1,3}}))?)\s*([a-z\u00b5\u03bc%]*)",
+    re.ASCII | re.I,
+)
+_MIB = 1024**2
+_SUFFIXES = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_COUNTS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_UNITS: dict[Dimension, dict[str, Fraction]] = {
+    "count": {suffix: Fraction(scale) for suffix, scale in _COUNTS.items()},
+    "size": {
+        "b": Fraction(1),
+        **{suffix: Fraction(scale) for suffix, scale in _COUNTS.items()},
+        **{f"{suffix}b": Fraction(scale) for suffix, scale in _COUNTS.items()},
+        **{f"{suffix}ib": Fraction(1024 ** (place + 1)) for place, suffix in enumerate(_COUNTS)},
+    },
+    "latency": {
+        **dict.fromkeys(("us", "\u00b5s", "\u03bcs"), Fraction(1, 1000)), "ms": Fraction(1),
+        "s": Fraction(1000),
+    },
+    "share": {"x": Fraction(1), "%": Fraction(1, 100)},
+}  # fmt: skip
+"""Scale of each unit, in small letters, into counts, bytes, milliseconds and shares."""
+_PART = r"(\d+(?:\.\d+)?)\s*"
+_DURATION = re.compile(
+    rf"(?:{_PART}d)?\s*(?:{_PART}h)?\s*(?:{_PART}m(?:in)?)?\s*(?:{_PART}s)?", re.ASCII
+)
+_BARE: dict[str, tuple[Dimension, Fraction]] = {
+    "count": ("count", Fraction(1)),
+    "bytes": ("size", Fraction(1)),
+    "MiB": ("size", Fraction(_MIB)),
+    "ms": ("latency", Fraction(1)),
+    "seconds": ("duration", Fraction(1)),
+    "minutes": ("duration", Fraction(60)),
+    "share": ("share", Fraction(1)),
+}
+"""Dimension of an option by what its bare number counts, and that in the dimension's own unit."""
+
+
+def parse_quantity(text: str, dimension: Dimension) -> Fraction | None:
+    """Return a number with a unit as a count, in bytes, milliseconds or seconds, or as a share.
+
+    Args:
+        text: "2M", "1.5MiB" (also "200k" of bytes), "3ms", "1h30m", "0.5x" or "50 %"; upper and
+            lower case count alike.
+        dimension: Whose units are taken.
+
+    Returns:
+        The exact number; None where the text has no unit, or one of another dimension.
+
+    Example:
+        >>> parse_quantity("250us", "latency"), parse_quantity("200KB", "latency")
+        (Fraction(1, 4), None)
+    """
+    if len(text) > _LONGEST:
+        return None
+    if dimension == "duration":
+        return _parse_duration(text)
+    match = _FORM.fullmatch(text.strip())
+    scale = _UNITS[dimension].get(match[2].lower()) if match else None
+    if match is None or scale is None:
+        return None
+    return Fraction(match[1].replace("_", "")) * scale
+
+
+def parse_number(text: str, unit: Unit | str = "") -> float | None:
+    """Return a number that may have a unit, in the unit of its option; None: it is none.
+
+    Args:
+        text: "0.5", "2e-3"; of an option with a unit a quantity of its dimension too.
+        unit: What a bare number counts.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        if not unit:
+            return None
+        dimension, scale = _BARE[unit]
+        number = parse_quantity(text, dimension)
+        return None if number is None else float(number / scale)
+
+
+def describe_quantity(text: str) -> str:
+    """Return what a text with a unit is: "a size", "a latency", "a duration", ...; "": nothing.
+
+    For errors: which unit was given where another was due.
+    """
+    # 3m is minutes, 3M millions
+    minutes: tuple[Dimension, ...] = ("duration",) if text == text.lower() else ()
+    dimensions: tuple[Dimension, ...] = ("latency", "share", *minutes, "count", "size", "duration")
+    kinds = (kind for kind in dimensions if parse_quantity(text, kind) is not None)
+    return next((f"a {kind}" for kind in kinds), "")
+
+
+def received(value: object) -> str:
+    """Return what errors show of a value: of a text its quotes, and what kind of quantity it is."""
+    if not isinstance(value, str):
+        return one_line(value)
+    kind = describe_quantity(value)
+    return one_line(repr(value)) + (f", which is {kind}" if kind else "")
+
+
+def whole(
+    value: object,
+    name: str,
+    *,
+    least: int | None = None,
+    most: int | None = None,
+    why: str = "",
+    unit: str = "",
+    like: str = "",
+) -> int:
+    """Returns a whole number, however it is written, within its bounds.
+
+    Args:
+        value: A number without a fraction, or a text: digits with underscores between, a
+            fraction or exponent that makes a whole number with its suffix k, M, G or T
+            (powers of 1000; upper or lower case).
+        name: What it is, for the error.
+        least, most: Bounds, both included.
+        why: Reason of `most`.
+        unit: "bytes" takes KB, MB, GB and KiB, MiB, GiB too; "MiB" takes all suffixes as bytes
+            and rounds up; "": a plain count.
+        like: What errors say that it must be; default: a whole number, with examples.
+
+    Raises:
+        InputError: It is no such number, or out of bounds.
+    """
+    number = _number(value, unit)
+    if number is None:
+        examples = "200k, 2MB or 2MiB" if unit else "200000, 200k or 2M"
+        rule = like or f"a whole number, like {examples}"
+        raise InputError(f"{name} must be {rule}. Received: {received(value)}.")
+    reason = f" ({why})" if why else ""
+    shown = one_line(value)
+    if least is not None and number < least:
+        raise InputError(f"{name} must be at least {least}. Received: {shown}.")
+    if most is not None and number > most:
+        raise InputError(f"{name} must be at most {most:,}{reason}. Received: {shown}.")
+    if abs(number) >= _LIMIT:
+        raise InputError(f"{name} must be a number of at most 63 bits. Received: {shown}.")
+    return number
+
+
+def number_text(number: float) -> str:
+    """Returns the shortest plain text of a number: "8", "0.7", "1e-05"."""
+    return repr(float(number)).removesuffix(".0")
+
+
+def amount_text(number: float) -> str:
+    """Returns the shortest text of a count: "0.5", "12M", "1234567"."""
+    if not number.is_integer() or abs(number) >= _LIMIT:
+        return number_text(number)
+    texts = [str(int(number))]
+    for suffix, scale in _SUFFIXES.items():
+        units, rest = divmod(int(abs(number)), scale)
+        digits = f"{units}.{rest:0{len(str(scale)) - 1}}".rstrip("0").rstrip(".")
+        texts += [f"{'-' if number < 0 else ''}{digits}{suffix}"] if units else []
+    return min(texts, key=len)
+
+
+def threads_text(count: int) -> str:
+    """Returns "1 thread", "4 threads"."""
+    return f"{count} thread{'' if count == 1 else 's'}"
+
+
+def _number(value: object, unit: str) -> int | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if hasattr(value, "__index__"):
+        return int(value.__index__())
+    if not isinstance(value, str):
+        return None
+    number = parse_quantity(value, "size" if unit else "count")
+    if number is None:
+        bare = _FORM.fullmatch(value.strip()) if len(value) <= _LONGEST else None
+        number = Fraction(bare[1].replace("_", "")) if bare and not bare[2] else None
+    elif unit == "MiB":
+        return -int(-number // _MIB)
+    return int(number) if number is not None and number.denominator == 1 else None
+
+
+def _parse_duration(text: str) -> Fraction | None:
+    """Return seconds: of "90s", "30m", "1.5h", "2d", "1h30m"."""
+    parts = _DURATION.fullmatch(text.strip().lower())
+    if parts is None or not any(parts.groups()):
+        return None
+    scales = (86400, 3600, 60, 1)
+    numbers = (Fraction(part or 0) for part in parts.groups())
+    return sum((n * scale for n, scale in zip(numbers, scales, strict=True)), Fraction(0))
