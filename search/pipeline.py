@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core import credentials
+from compress.core.arguments import check_arguments
 from compress.core.device import gpu_count
 from compress.core.errors import InputError, RunFailed
 from compress.core.faults import explained
@@ -31,7 +32,7 @@ from compress.plan.data import AUTO
 from compress.plan.fields import command_words
 from compress.plan.keywords import Keywords
 from compress.run.data_record import write_data_record
-from compress.run.directory import LOG
+from compress.run.directory import LOG, in_first_own_folder
 from compress.run.origin import write_examples
 from compress.shrinking.case import refuse_learnt
 from search.engines import Demand, Engine, Order
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
 ORPHAN_SECONDS = 30.0
 
 
+@check_arguments(keywords=("trials", "epochs"), labels="plan", options=RUN_SEARCH)
 def run_search(
     data: Any = None,
     plan: SearchPlan | None = None,
@@ -115,6 +117,7 @@ def run_search(
     return _run(RUN_SEARCH, "search", data, plan, parts, display, settings)
 
 
+@check_arguments(keywords=("trials", "epochs"), labels="plan", options=RUN)
 def run(
     data: Any = None,
     plan: SearchPlan | None = None,
@@ -193,11 +196,22 @@ def _run(
     if data is not None:
         plan = replace(plan, data=replace(plan.data, source=str(data)))
     with use_budget(plan.memory):
-        return _carried_out(plan, command, display or NoDisplay(), given)
+
+        def work(out: Path) -> SearchReport:
+            folder = SearchFolder(out)
+            with folder.dropping_refused():
+                own = begun_with(plan, folder)
+                if plan.out is None and folder.plan_path.exists():
+                    folder.check(command, own, untried=partial(untried, folder))
+                return _carried_out(own, folder, command, display or NoDisplay(), given)
+
+        if plan.out is not None:
+            return work(Path(plan.out))
+        return in_first_own_folder(default_folder(plan), work)
 
 
 def default_folder(plan: SearchPlan) -> str:
-    """Returns the folder of a run that names none: the same for the same data and space."""
+    """Return the folder of a run that names none, without a number: by its data and space."""
     source = plan.data.source
     known = Path(source).exists()
     name = Path(source).resolve().stem if known else re.sub("[:/]", "-", source)
@@ -225,10 +239,12 @@ def begun_with(plan: SearchPlan, folder: SearchFolder) -> SearchPlan:
 
 
 def _carried_out(
-    plan: SearchPlan, command: str, display: Display, given: GivenData | None
+    plan: SearchPlan,
+    folder: SearchFolder,
+    command: str,
+    display: Display,
+    given: GivenData | None,
 ) -> SearchReport:
-    folder = SearchFolder(plan.out or default_folder(plan))
-    plan = begun_with(plan, folder)
     space = plan.search.made_space
     around = [space.path] if isinstance(space, Around) else []
     preflight(plan, folder, around, data=given is None, files=command == "run")

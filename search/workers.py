@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from compress.core.device import gpu_count
 from compress.core.errors import InputError, ParetuneError, RunFailed
+from compress.core.quantities import whole
 from compress.data.shared import files_of, shared
 from compress.run.directory import LOG
 from compress.shrinking.crew import Brief, Training
@@ -60,8 +61,8 @@ class Workers:
     _crew: Crew | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        if self.count is not None and self.count < 1:
-            raise InputError(f"workers must be at least 1. Received: {self.count}.")
+        if self.count is not None:
+            self.count = whole(self.count, "workers", least=1, most=1024)
         self._options = EngineOptions(
             self.engine, self.address, self.cpus_per_worker, self.gpus_per_worker
         )

@@ -20,6 +20,7 @@ from compress.benchmarking.models import (
     require_a_runtime,
 )
 from compress.benchmarking.result import BenchResult, Timed, key_of, write_result
+from compress.core.arguments import check_arguments
 from compress.core.atomic_files import new_folder
 from compress.core.errors import InputError
 from compress.measure import Entry, time_entries
@@ -36,10 +37,10 @@ if TYPE_CHECKING:
 __all__ = ["BenchPlan", "BenchResult", "Skipped", "BenchModel", "Timed", "bench"]
 
 
+@check_arguments(options=BENCH)
 def bench(
-    models: ModelOrFile | Sequence[ModelOrFile],
+    *models: ModelOrFile | Sequence[ModelOrFile] | BenchPlan,
     plan: BenchPlan | None = None,
-    *,
     on_progress: Callable[[str, float], None] | None = None,
     **settings: Unpack[BenchSettings],
 ) -> BenchResult:
@@ -52,8 +53,8 @@ def bench(
     ratios are against its first configuration.
 
     Args:
-        models: Keras models (named as they are in Keras), files and folders of SavedModels, or
-            one of them.
+        *models: Keras models (named as they are in Keras), files and folders of SavedModels, or
+            a list of them; a plan may stand behind them.
         plan: Runtimes, formats, threads, precision, budget; keywords go over it.
         on_progress: Called with (what is done, share of it).
         **settings: Fields of `BenchPlan`: runtimes, formats, threads, compare, budget, ...
@@ -66,16 +67,18 @@ def bench(
             name of `compare` is none of the models, or nothing is left to be timed.
 
     Example:
-        >>> result = bench([model, folder / "model.keras"], threads=[1, 2], budget=0.5)
+        >>> result = bench(model, folder / "model.keras", threads=[1, 2], budget=0.5)
         >>> len(result.timed), result.timed[0].latency.median_ms > 0
         (4, True)
 
     Reference:
         Paired blocks in random order, bootstrap over rounds: see docs/latency.md.
     """
+    if models and isinstance(models[-1], BenchPlan):
+        plan, models = models[-1], models[:-1]
     plan = BENCH.over(plan or BenchPlan(), settings)
     with tempfile.TemporaryDirectory() as place:
-        given = models_of(models, Path(place))
+        given = models_of(models[0] if len(models) == 1 else models, Path(place))
         return _bench(given, plan, on_progress, Path(place))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.core.arguments import check_arguments
 from compress.exporting.side_by_side import litert_files
 from compress.model.io import as_model
 from compress.plan import ChannelOptions
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from compress.prune.channels.selection.times import TimeModel
 
 
+@check_arguments()
 def channel_times(
     model: keras.Model | str | Path,
     options: ChannelOptions | None = None,

@@ -14,7 +14,7 @@ from typing import Any
 
 from compress.core.errors import InputError
 
-_REMEDY = "Choose another folder with --out."
+_REMEDY = "Choose another output folder."
 _UNFINISHED = re.compile(r"\..+-[a-z0-9_]{8}\.part(\.[^.]+)?")
 """What `replacing` calls a file that is being written."""
 LARGEST = 2**27

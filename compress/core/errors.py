@@ -94,13 +94,19 @@ def unknown_name(kind: str, name: object, choices: Iterable[str]) -> InputError:
         choices: Every valid name.
 
     Returns:
-        The error to raise; its message lists all choices.
+        The error to raise; its message lists all choices behind what may be meant.
     """
     names, shown = sorted(choices), one_line(name)
-    meant = [other for other in SYNONYMS.get(shown.lower(), ()) if other in names]
-    near = meant or difflib.get_close_matches(shown, names, n=1)
+    near = nearest(shown, names)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    return InputError(f"Unknown {kind} '{shown}'. Choices: {', '.join(names)}.{hint}")
+    return InputError(f"Unknown {kind} '{shown}'.{hint} Choices: {', '.join(names)}.")
+
+
+def nearest(name: str, names: Iterable[str]) -> list[str]:
+    """Return the name that may be meant by another one, alone in a list; none: an empty list."""
+    known = list(names)
+    meant = [other for other in SYNONYMS.get(name.lower(), ()) if other in known]
+    return meant[:1] or difflib.get_close_matches(name, known, n=1)
 
 
 def one_line(value: object, limit: int = LONGEST_VALUE) -> str:

@@ -197,7 +197,10 @@ def _number(value: object, unit: str) -> int | None:
     if isinstance(value, float):
         return int(value) if value.is_integer() else None
     if hasattr(value, "__index__"):
-        return int(value.__index__())
+        try:
+            return int(value.__index__())
+        except TypeError:  # an array of several
+            return None
     if not isinstance(value, str):
         return None
     number = parse_quantity(value, "size" if unit else "count")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
 from compress.core.plugins import SOURCES
 from compress.data import python
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 
+@check_arguments()
 def load_data(
     source: str | DataOptions = "digits",
     *,

@@ -6,6 +6,7 @@ found for data that are read by name or path alone (`compress.data.load_data`).
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.errors import InputError
+from compress.core.errors import InputError, one_line
 from compress.data._base import Dataset
 from compress.data.answers import Answering, answered
 from compress.data.handed_over import arrays_of, name_of, pass_notes
@@ -282,6 +283,11 @@ def _part(
         return None
     # parts beside a data set with columns may be arrays
     own = label if is_hugging_face(data) else ()
+    if isinstance(data, numbers.Number):
+        raise InputError(
+            f"val and test must be (x, y), a stream or a Dataset. Received: {one_line(data)}. "
+            "A share to hold out is val_fraction= or test_fraction=."
+        )
     x, y, weight, _ = arrays_of(data, head, label=own, needed=True)
     if y is None:
         raise InputError("val and test must hold labels. Received: examples alone. Give (x, y).")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from compress.core.errors import InputError
+from compress.core.errors import InputError, nearest
 from compress.core.plugins import FILES, FOLDERS, HUBS, SOURCES
 from compress.data import digits, folder, keras_datasets
 from compress.data.kinds import Asked, Kind, ending
@@ -70,6 +70,7 @@ def _kind(source: str) -> Kind | None:
             f"data must be a path that exists, a known name ({', '.join(SOURCES)}), "
             f"{', '.join(f'{name}:NAME' for name in HUBS)} or module:function. "
             f"Received: '{source}'."
+            + "".join(f" Did you mean '{name}'?" for name in nearest(source, SOURCES))
         )
     if path.is_dir():
         return _of_folder(path)

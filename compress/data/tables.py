@@ -70,10 +70,13 @@ def _check_special(layout: Layout, roles: Roles) -> None:
     for name, kind in ((roles.weight, NUMBER), (roles.split, NAMES)):
         held = layout.fields.get(name)
         if held is not None and held.kind != kind:
-            what = "numbers" if kind == NUMBER else "the names train, val and test"
+            rule = (
+                "holds the weights of examples and must be numbers" if kind == NUMBER
+                else "says which part a row belongs to and must hold train, val or test"
+            )  # fmt: skip
             raise InputError(
-                f"Column '{name}' of {layout.where} must hold {what}. Received: {held.kind}. "
-                "Give it another name where it is an input."
+                f"Column '{name}' of {layout.where} {rule}. Received: {held.kind}. Rename the "
+                "column where it is an input."
             )
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.core.arguments import check_arguments
 from compress.core.atomic_files import write_json, write_text
 from compress.core.errors import InputError, RunFailed
 from compress.core.progress import OnProgress, silent
@@ -33,6 +34,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("measure.sh", "measure.py")
 
 
+@check_arguments()
 def export_latency_table(
     model: keras.Model | str | Path,
     folder: str | Path,

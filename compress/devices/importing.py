@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+from compress.core.arguments import check_arguments
 from compress.core.errors import InputError, RunFailed
 from compress.devices.manifest import EMPTY, CallFile, Manifest, read_manifest
 from compress.devices.record import DeviceTimes
@@ -14,6 +15,7 @@ from compress.measure.latency_table.calls import estimated
 from compress.plan.fields import require
 
 
+@check_arguments()
 def import_latency_table(
     folder: str | Path, device: str, out: str | Path | None = None
 ) -> DeviceTimes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.core.arguments import check_arguments
 from compress.core.summary import Readable, Summary
 from compress.data import Preprocessing
 from compress.distillation.setup import teaching
@@ -74,6 +75,7 @@ class DistillResult(Readable):
         )
 
 
+@check_arguments(labels="options", options=DISTILL)
 def distill(
     student: keras.Model | str | Path,
     teacher: keras.Model | str | Path | Sequence[keras.Model | str | Path],

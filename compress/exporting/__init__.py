@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
 from compress.core.summary import Readable, Summary
 from compress.exporting.files import Exported, write_files
@@ -68,6 +69,7 @@ class ExportedFiles(Readable, tuple[Exported, ...]):
         )
 
 
+@check_arguments(options=EXPORT)
 def export(
     model: keras.Model | str | Path,
     path: str | Path,

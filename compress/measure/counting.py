@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.core.arguments import check_arguments
 from compress.measure.call_shapes import CallShapes, Sized, Uncountable
 from compress.measure.graph_files import read_graph_file
 from compress.measure.layer_costs import Analysis, LayerCost
@@ -29,6 +30,7 @@ NO_RULE = "no counting rule for this class"
 UNKNOWN = "an input size is unknown; give input_shape (--input-shape), or build the model with it"
 
 
+@check_arguments()
 def count_macs(model: keras.Model | str | Path, input_shape: InputShape | None = None) -> Analysis:
     """Counts the costs of one forward pass at batch size 1; nothing is run.
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from compress.core.arguments import check_arguments
 from compress.core.device import cpu_name, lacks_vnni
 from compress.core.platform import host
 from compress.core.quantities import MORE_THREADS, MOST_THREADS, whole
@@ -51,6 +52,7 @@ class Entry:
     threads: int
 
 
+@check_arguments()
 def measure_latency(
     files: Mapping[str, str | Path],
     options: LatencyOptions | None = None,

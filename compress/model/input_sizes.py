@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, TypeAlias
 
 from compress.core.errors import InputError, one_line
+from compress.plan import input_shape as shapes
 
 InputShape: TypeAlias = Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 """Sizes of one example: of the only input, of each input in a list, or by the inputs' names."""
@@ -19,8 +21,8 @@ def sizes_of(what: str, own: Sequence[tuple[str, Sizes]], given: InputShape | No
     Args:
         what: Whose inputs they are, for errors: "model 'm'".
         own: Name and sizes of each input without its batch axis; None where one is open.
-        given: With or without the batch axis. By name, inputs may be left out; where one input
-            alone is open, its sizes may stand alone.
+        given: With or without the batch axis, or a text ("224,224,3"). By name, inputs may be left
+            out; where one input alone is open, its sizes may stand alone.
 
     Returns:
         The sizes in the order of `own`; open ones that nothing was given for stay open.
@@ -30,20 +32,47 @@ def sizes_of(what: str, own: Sequence[tuple[str, Sizes]], given: InputShape | No
     """
     if given is None:
         return [sizes for _, sizes in own]
+    given = _checked(given)
     if isinstance(given, Mapping):
         return _by_name(what, own, given)
     several = len(given) > 0 and isinstance(given[0], (list, tuple))
-    shapes: list[Any] = list(given) if several else [given]
+    listed: list[Any] = list(given) if several else [given]
     open_places = [place for place, (_, sizes) in enumerate(own) if None in sizes]
     if not several and len(own) > 1 and len(open_places) == 1:
-        shapes = [sizes for _, sizes in own]
-        shapes[open_places[0]] = given
-    if len(shapes) != len(own):
+        listed = [sizes for _, sizes in own]
+        listed[open_places[0]] = given
+    if len(listed) != len(own):
         raise InputError(
             f"input_shape must have one shape for each of the {len(own)} inputs of {what}: "
             f"{described(own)}. Received: {one_line(given)}. {_FORM}"
         )
-    return [_fitted(what, *each, len(own) > 1) for each in zip(own, shapes, strict=True)]
+    return [_fitted(what, *each, len(own) > 1) for each in zip(own, listed, strict=True)]
+
+
+def _checked(given: Any) -> Any:
+    """Return sizes as tuples of whole numbers, alone, in a list or by name.
+
+    Raises:
+        InputError: They are something else.
+    """
+    if isinstance(given, str):
+        return shapes.InputShape.parse(given).given
+    if isinstance(given, Mapping):
+        return {str(name): _whole_sizes(sizes, given) for name, sizes in given.items()}
+    if isinstance(given, (list, tuple)) and given and isinstance(given[0], (list, tuple)):
+        return [_whole_sizes(sizes, given) for sizes in given]
+    return _whole_sizes(given, given)
+
+
+def _whole_sizes(sizes: Any, given: Any) -> tuple[int | None, ...]:
+    if isinstance(sizes, Iterable) and not isinstance(sizes, (str, Mapping)):
+        found = tuple(sizes)
+        if all(
+            size is None or (isinstance(size, Integral) and not isinstance(size, bool))
+            for size in found
+        ):
+            return tuple(None if size is None else int(size) for size in found)
+    raise InputError(f"input_shape must be {shapes.LIKE}. Received: {one_line(given)}.")
 
 
 def _by_name(

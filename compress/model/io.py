@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.core.arguments import check_arguments
 from compress.core.atomic_files import replacing
 from compress.core.errors import InputError
 from compress.model import keras2_files, walk
@@ -50,6 +51,7 @@ def as_model(model: keras.Model | str | Path) -> keras.Model:
     )
 
 
+@check_arguments()
 def load_model(path: str | Path) -> keras.Model:
     """Loads a model from a `.keras` or `.h5` file, without its training state.
 
@@ -81,8 +83,8 @@ def load_model(path: str | Path) -> keras.Model:
         with keras2_files.readable(path) as file:
             model = _read(file)
     except Exception as error:  # keras raises many kinds here, from zipfile to TypeError
-        reason = keras2_files.why_unreadable(path, " ".join(str(error).split())[:300])
-        raise InputError(f"Keras 3 must be able to read '{path}'. Received: {reason}.") from None
+        reason = " ".join(str(error).split())[:300]
+        raise keras2_files.explain_unreadable(path, reason) from None
     _check_inputs(model, path)
     _check_weights(model, path)
     # a class of the user's own is wanted for what it answers; one that cannot be traced stays

@@ -1,15 +1,18 @@
-"""Files of Keras 2 (tf_keras): what stands between them and Keras 3, layer by layer.
+"""Files of Keras 2 (tf_keras): known differences of their configurations, layer by layer.
 
-Keras 3 reads most `.h5` files of Keras 2 but stumbles over arguments that it dropped, even at
-their defaults, and over slashes in layer names. Those are taken out of a copy of the file. What
-remains unreadable is named by layer.
+Keras 3 reads most `.h5` files of Keras 2, but not arguments that it dropped, even at their
+defaults, older spellings, and slashes in layer names. One table of such differences is applied to a
+copy of the file. What remains unreadable is named by layer and key; so are classes of users that
+are not registered, in files of any version.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import struct
+import sys
 import tempfile
 import zipfile
 import zlib
@@ -18,13 +21,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from compress.core.errors import InputError
+
 # what zipfile, json and h5py raise over damaged files
 _DAMAGED = (
     OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile,
     zlib.error, struct.error,
 )  # fmt: skip
 
-# arguments that Keras 3 dropped, by class, and the one value at which they change nothing
+# the known differences. Arguments that Keras 3 dropped, by class, and the one value at which they
+# change nothing
 _ANY = object()
 _GROUPS: dict[str, Any] = {"groups": 1}
 _TIME: dict[str, Any] = {"time_major": False}
@@ -37,6 +43,22 @@ _DROPPED: dict[str, dict[str, Any]] = {
     "Conv1DTranspose": _GROUPS, "Conv2DTranspose": _GROUPS, "Conv3DTranspose": _GROUPS,
     "LSTM": _TIME, "GRU": _TIME, "SimpleRNN": _TIME, "RNN": _TIME,
 }  # fmt: skip
+_OF_INITIALIZERS: dict[str, Any] = {"dtype": _ANY}
+_RENAMED_KEYS = {"LeakyReLU": {"alpha": "negative_slope"}}
+_RENAMED_VALUES = {"softmax_v2": "softmax", "leaky-relu": "leaky_relu", "lrelu": "leaky_relu"}
+"""Spellings of activations."""
+_CALLS = ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer")
+"""Layers that are raw calls of TensorFlow."""
+_UNKNOWN_KEY = re.compile(
+    r"unexpected keyword argument '(\w+)'|[Uu]nrecognized keyword arguments[^{]*\{'(\w+)'"
+)
+_DISTRIBUTIONS = {"normal": "truncated_normal"}
+"""Of VarianceScaling."""
+_OTHER_FUNCTIONS = {
+    "hard_sigmoid": "Keras 2's is 0.2 x + 0.5 between 0 and 1, Keras 3's x / 6 + 0.5. Train the "
+    "model with another one",
+}  # fmt: skip
+"""Activations that are another function in Keras 3: read, they would answer otherwise."""
 
 
 def keras_version(path: Path) -> str:
@@ -62,7 +84,10 @@ def readable(path: Path) -> Iterator[Path]:
         yield path
         return
     before = json.dumps(config)
+    _begin_with_inputs(config)
     for layer in _layers(config):
+        if other := _other_function(layer["config"]):
+            raise InputError(other)  # Keras would read it, and compute something else
         _modernize(layer)
     _rename(config)
     if json.dumps(config) == before:
@@ -78,8 +103,36 @@ def readable(path: Path) -> Iterator[Path]:
         yield copy
 
 
-def why_unreadable(path: Path, reason: str) -> str:
-    """Says which layer of a file Keras 3 cannot read, and why; else repeats `reason`."""
+def explain_unreadable(path: Path, reason: str) -> InputError:
+    """Return the error of a file that Keras cannot read: which layer it is, and why.
+
+    Args:
+        path: The file.
+        reason: Keras's own, which is told where no layer is found.
+    """
+    config = _any_config(path)
+    for layer in _listed_layers(config):
+        kind, name = layer["class_name"], layer["config"].get("name", "?")
+        if kind == "Lambda" and path.suffix == ".keras":
+            return InputError(
+                f"Layer '{name}' of '{path}' must not hold Python code, which is not run from a "
+                "file. Received: a Lambda. For the command line make it a class, registered with "
+                "keras.saving.register_keras_serializable() in a module that --plugins names; in "
+                "Python hand over the model of keras.saving.load_model(path, safe_mode=False)."
+            )
+        if re.fullmatch(r"[\w>]+", kind) and not _is_registered(layer):
+            return InputError(
+                f"Class {kind.rpartition('>')[2]} of layer '{name}' must be registered with Keras: "
+                "name the module that registers it with --plugins (in Python import it). Received: "
+                f"'{path}', which needs it."
+            )
+    return InputError(
+        f"Keras 3 must be able to read '{path}'. Received: {_why_unreadable(path, reason)}."
+    )
+
+
+def _why_unreadable(path: Path, reason: str) -> str:
+    """Return which layer of a file Keras 3 cannot read, and why; else `reason`."""
     version = keras_version(path)
     if path.suffix == ".keras" and version.startswith("2."):
         return (
@@ -117,6 +170,44 @@ def _config(path: Path) -> dict[str, Any] | None:
     return config if isinstance(config, dict) else None
 
 
+def _any_config(path: Path) -> Any:
+    """Return the config of a file of any version of Keras; None: there is none."""
+    try:
+        if path.suffix == ".keras":
+            with zipfile.ZipFile(path) as archive:
+                return json.loads(archive.read("config.json"))
+        return json.loads(_attribute(path, "model_config"))
+    except (*_DAMAGED, RecursionError):
+        return None
+
+
+def _listed_layers(config: Any) -> Iterator[dict[str, Any]]:
+    """Yield the configs of the layers that models list, those of nested models too."""
+    inner = config.get("config") if isinstance(config, dict) else None
+    layers = inner.get("layers") if isinstance(inner, dict) else None
+    for layer in layers if isinstance(layers, list) else ():
+        known = isinstance(layer, dict) and isinstance(layer.get("config"), dict)
+        if known and isinstance(layer.get("class_name"), str):
+            yield from _listed_layers(layer) if "layers" in layer["config"] else (layer,)
+
+
+def _is_registered(layer: dict[str, Any]) -> bool:
+    """Tell whether Keras knows the class of a layer of a user's own."""
+    import keras
+
+    module, kind = layer.get("module") or "", layer["class_name"]
+    registered = layer.get("registered_name") or kind
+    foreign = not module.startswith("keras")
+    if not module:  # of an .h5 file
+        foreign = not hasattr(keras.layers, kind) and kind not in _CALLS
+    importable = getattr(sys.modules.get(module), kind, None)
+    return (
+        not foreign
+        or importable is not None
+        or keras.saving.get_registered_object(registered) is not None
+    )
+
+
 def _layers(config: Any) -> Iterator[dict[str, Any]]:
     """Yields the configs of all layers, those of nested models and wrapped layers too."""
     if isinstance(config, dict):
@@ -131,11 +222,43 @@ def _layers(config: Any) -> Iterator[dict[str, Any]]:
             yield from _layers(value)
 
 
+def _begin_with_inputs(config: dict[str, Any]) -> None:
+    """Give a Sequential an input layer where only its first layer has the shape of the inputs."""
+    inner = config.get("config")
+    if config.get("class_name") != "Sequential":
+        return
+    layers = inner.get("layers") if isinstance(inner, dict) else inner  # in 2.2 a list alone
+    if not isinstance(layers, list) or not layers or not isinstance(layers[0], dict):
+        return
+    own = layers[0].get("config")
+    if isinstance(own, dict) and layers[0].get("class_name") != "InputLayer":
+        shape = own.get("batch_input_shape")
+        if shape is not None:
+            values = {"batch_input_shape": shape, "dtype": own.get("dtype", "float32"),
+                      "name": f"{own.get('name', 'first')}_input"}  # fmt: skip
+            layers.insert(0, {"class_name": "InputLayer", "config": values})
+
+
 def _modernize(layer: dict[str, Any]) -> None:
-    config = layer["config"]
-    for name, harmless in _DROPPED.get(layer["class_name"], {}).items():
+    """Apply the known differences to the config of a layer or an initializer."""
+    import keras
+
+    config, kind = layer["config"], layer["class_name"]
+    is_initializer = isinstance(kind, str) and hasattr(keras.initializers, kind)
+    dropped = _OF_INITIALIZERS if is_initializer else _DROPPED.get(kind, {})
+    for name, harmless in dropped.items():
         if name in config and (harmless is _ANY or config[name] == harmless):
             del config[name]
+    if kind != "InputLayer":
+        config.pop("batch_input_shape", None)
+    for old, new in _RENAMED_KEYS.get(kind, {}).items():
+        if old in config:
+            config[new] = config.pop(old)
+    if is_initializer and "distribution" in config:
+        config["distribution"] = _DISTRIBUTIONS.get(config["distribution"], config["distribution"])
+    for key, value in config.items():
+        if key.endswith("activation") and isinstance(value, str):
+            config[key] = _RENAMED_VALUES.get(value, value)
 
 
 def _rename(config: Any) -> None:
@@ -165,24 +288,36 @@ def _referred(value: Any) -> Any:
     return [_referred(item) for item in value]
 
 
+def _other_function(config: dict[str, Any]) -> str:
+    """Return which activation Keras 3 computes otherwise; empty: none."""
+    for key, value in config.items():
+        if key.endswith("activation") and isinstance(value, str) and value in _OTHER_FUNCTIONS:
+            return f"{key} {value} is another function in Keras 3: {_OTHER_FUNCTIONS[value]}"
+    return ""
+
+
 def _failure(layer: dict[str, Any]) -> str:
     """Returns why Keras 3 cannot make a layer; empty where it can."""
     import keras
     from keras.src.legacy.saving import saving_utils
 
     kind = layer["class_name"]
-    if kind in ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"):
+    if kind in _CALLS:
         function = layer["config"].get("function", "a TensorFlow operation")
         return f"Keras 3 has no such layer (a raw TensorFlow call: {function})"
     if kind != "Lambda" and not hasattr(keras.layers, kind):
         return ""  # an initializer, a policy, a custom object
     if kind == "Lambda":
         return "it holds Python code, which is not run. Replace it by a layer"
+    if other := _other_function(layer["config"]):
+        return other
     copy = json.loads(json.dumps(layer))
     _modernize(copy)
     _rename(copy)
     try:
         saving_utils.model_from_config(copy)
     except Exception as error:  # Keras raises many kinds here
-        return " ".join(str(error).split("Exception encountered:")[-1].split())[:200]
+        reason = " ".join(str(error).split("Exception encountered:")[-1].split())
+        key = _UNKNOWN_KEY.search(reason)
+        return f"Keras 3 does not know its key '{key[1] or key[2]}'" if key else reason[:200]
     return ""

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
 from compress.core.memory_budget import use_budget
 from compress.core.progress import OnProgress, silent
 from compress.core.summary import Readable, Summary
 from compress.model.io import load_model
-from compress.pipeline.given import UserData, given_model
+from compress.pipeline.given import UserData, given_model, in_output_folder
 from compress.pipeline.logged import logged
 from compress.pipeline.opening import Opened, opened
 from compress.pipeline.stages import compress_stage
@@ -21,6 +22,7 @@ from compress.pipeline.timing import measure_stage
 from compress.plan import Plan, TeacherChoice
 from compress.plan.fields import command_words
 from compress.plan.keywords import COMPRESS_MODEL
+from compress.run.directory import RunFolder
 from compress.run.trained import trained_for
 from compress.task import CUSTOM
 
@@ -54,6 +56,7 @@ class CompressResult(Readable):
         return self.report.screen()
 
 
+@check_arguments(keywords=("channels", "sparsity"), labels="plan", options=COMPRESS_MODEL)
 def compress_model(
     model: keras.Model | str | Path,
     data: Any = None,
@@ -114,11 +117,17 @@ def compress_model(
     if isinstance(data, (str, Path)):
         plan, data = replace(plan, data=replace(plan.data, source=str(data))), None
     how = COMPRESS_MODEL.sorted(settings).get("data", {})
+    handed_over = UserData(data, val, test, how, groups, time)
     with tempfile.TemporaryDirectory() as place, use_budget(plan.memory):
-        given = given_model(model, plan, Path(place), "runs/compress-{}")
-        return _compressed(
-            opened(given, UserData(data, val, test, how, groups, time), plan, on_progress)
-        )
+
+        def work(out: Path) -> CompressResult:
+            folder = RunFolder(out)
+            folder.check(plan.command, plan)
+            given = given_model(model, folder, Path(place))
+            with folder.dropping_refused():
+                return _compressed(opened(given, handed_over, plan, on_progress))
+
+        return in_output_folder(model, plan, work)
 
 
 def _by_own_step(plan: Plan) -> Plan:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from compress.core.atomic_files import write_bytes
 from compress.data import DataOptions, Dataset
@@ -17,13 +17,15 @@ from compress.model.io import as_model, save_model
 from compress.model.kinds import refuse_graphs
 from compress.model.walk import weights_hash
 from compress.plan import Plan
-from compress.run.directory import RunFolder
+from compress.run.directory import RunFolder, in_first_own_folder
 from compress.task import CUSTOM, UNLABELLED
 from compress.train.given import dataset_for, refuse_marks
 from compress.train.scaling import load_for_model
 
 if TYPE_CHECKING:
     import keras
+
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,14 +68,30 @@ class Given:
             write_bytes(self.path, self.file.read_bytes())
 
 
-def given_model(model: keras.Model | str | Path, plan: Plan, place: Path, default: str) -> Given:
+def in_output_folder(
+    model: keras.Model | str | Path, plan: Plan, work: Callable[[Path], ResultT]
+) -> ResultT:
+    """Do a run's work in the folder that the plan names, or in the first own default one.
+
+    Args:
+        model: The user's, which default folders are called by.
+        plan: Says where results go, and what is done.
+        work: See `compress.run.directory.in_first_own_folder`.
+    """
+    if plan.out is not None:
+        return work(plan.out)
+    is_path = isinstance(model, (str, Path))
+    name = Path(model).stem if is_path else as_model(model).name
+    return in_first_own_folder(f"runs/{plan.command}-{name}", work)
+
+
+def given_model(model: keras.Model | str | Path, folder: RunFolder, place: Path) -> Given:
     """Takes a model as users hand it over.
 
     Args:
         model: A Keras model, or a path.
-        plan: Says where results go.
+        folder: Of the results.
         place: Where a file of a model may lie for the time being.
-        default: Of the folder of results, with {} for the model's name.
 
     Raises:
         InputError: It is no model, or one that cannot be pruned.
@@ -81,10 +99,8 @@ def given_model(model: keras.Model | str | Path, plan: Plan, place: Path, defaul
     if isinstance(model, (str, Path)):
         path = Path(model)
         refuse_graphs(path)  # before data are asked for, which would not help
-        folder = RunFolder(plan.out or default.format(path.stem))
         return Given(path, path, folder, {"model": str(model)})
     model = as_model(model)
-    folder = RunFolder(plan.out or default.format(model.name))
     file = place / f"{model.name}.keras"
     graph = as_graph(model)
     save_model(graph, file)

@@ -116,7 +116,7 @@ class Plan:
     latency: LatencyOptions = field(default_factory=LatencyOptions)
     seed: int = option(
         0, "--seed", "seeds splits, initial weights, shuffling and sampling", least=0,
-        most=MOST_SEED, why=SEED_BITS,
+        most=MOST_SEED, why=SEED_BITS, like="a whole number, like 0",
     )  # fmt: skip
     device: str = option("auto", "--device", "auto, cpu or gpu", extendable=True)
     threads: int | None = option(

@@ -52,7 +52,13 @@ class BenchPlan:
         120.0, "--budget", "seconds (or 2m) after which timing stops in any case", unit="seconds"
     )
     seed: int = option(
-        0, "--seed", "seeds inputs, order and bootstrap", least=0, most=MOST_SEED, why=SEED_BITS
+        0,
+        "--seed",
+        "seeds inputs, order and bootstrap",
+        least=0,
+        most=MOST_SEED,
+        why=SEED_BITS,
+        like="a whole number, like 0",
     )
     out: Place = option(
         None, "--out", "folder for the converted files, bench.json, bench.csv and bench.png"

@@ -137,11 +137,11 @@ def typed(value: Any, hint: Any, name: str, *, unit: str = "", **bounds: Any) ->
     kind, optional = kind_of(hint)
     if isinstance(value, str) and "\0" in value:
         raise InputError(f"{name} must hold no NUL character. Received: {one_line(repr(value))}.")
-    if optional and (value is None or (value == "" and kind not in (int, float))):
+    if optional and (value is None or (_is_empty(value) and kind not in (int, float))):
         return None
     if typing.get_origin(kind) is tuple:
         item = typing.get_args(kind)[0]
-        given = [each for each in _items(value, item, name) if each != ""]
+        given = [each for each in _items(value, item, name) if not _is_empty(each)]
         return tuple(typed(each, item, name, unit=unit, **bounds) for each in given)
     if isinstance(kind, type) and issubclass(kind, Written):
         return kind.of(value, name)
@@ -160,6 +160,10 @@ def typed(value: Any, hint: Any, name: str, *, unit: str = "", **bounds: Any) ->
     if not isinstance(value, kind):
         raise _refused(name, "be true or false" if kind is bool else "be a text", value)
     return value
+
+
+def _is_empty(value: object) -> bool:
+    return isinstance(value, str) and not value
 
 
 def _items(value: Any, item: Any, name: str) -> list[Any]:

@@ -6,7 +6,7 @@ the classes from it that tell editors, type checkers and the documentation (`set
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
@@ -73,6 +73,21 @@ class Keywords:
             home[leaf.name] = value
         return found
 
+    def require_known(self, names: Iterable[str], own: Iterable[str]) -> None:
+        """Refuse keywords that a function does not take.
+
+        Args:
+            names: Of keywords that are no arguments by name.
+            own: The function's arguments by name, which may be meant too.
+
+        Raises:
+            InputError: One is unknown (the nearest is named first), or of another function.
+        """
+        leaves = self.leaves()
+        for name in names:
+            if name not in leaves:
+                raise self._unknown(name, (*own, *leaves))
+
     def over(self, plan: PlanT, settings: Mapping[str, Any]) -> PlanT:
         """Returns a plan with keywords put over it.
 
@@ -114,7 +129,7 @@ class Keywords:
             return (self.renamed.get(leaf.path, leaf.name),)
         return tuple(flag.lstrip("-").replace("-", "_") for flag in leaf.flags)
 
-    def _unknown(self, name: str, leaves: Mapping[str, PlanField]) -> InputError:
+    def _unknown(self, name: str, choices: Iterable[str]) -> InputError:
         takers = [
             other.function for other in FUNCTIONS if other is not self and name in other.leaves()
         ]
@@ -124,7 +139,7 @@ class Keywords:
                 f"{self.function}() must be given options of its own. Received: '{name}', which "
                 f"{functions} takes."
             )
-        return unknown_name(f"option of {self.function}()", name, leaves)
+        return unknown_name(f"option of {self.function}()", name, choices)
 
 
 TRAINING = {"finetune.schedule": "learning_rate_schedule"}

@@ -47,7 +47,15 @@ class ShrinkTo(Written):
                 raise unknown_name(f"goal of {name}", key, NAMES)
             if not sign and key != "no_train":
                 raise InputError(f"{name} must give {key} a value. Received: {one_line(text)}.")
-            values[key] = value if sign else True
+            if key == "no_train" and sign:
+                if value.lower() not in ("true", "false"):
+                    raise InputError(
+                        f"{name} must hold no_train alone, without a value. Received: "
+                        f"{one_line(item)}."
+                    )
+                if value.lower() == "false":
+                    continue
+            values[key] = True if key == "no_train" else value
         return cls._checked(values, name)
 
     @classmethod

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.core.arguments import check_arguments
 from compress.model.activations import examples_at_once
 from compress.model.ports import listed
 from compress.model.recording import record
@@ -18,6 +19,7 @@ BATCH = 256
 """Examples at a time, where the memory budget allows."""
 
 
+@check_arguments()
 def recalibrate(model: keras.Model, data: Any, batches: int, *, seed: int = 0) -> None:
     """Sets moving means and variances to those of training batches, in place.
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
 from compress.core.memory_budget import use_budget
 from compress.core.quantities import whole
@@ -91,6 +92,7 @@ class QuantizeResult(Readable):
         )
 
 
+@check_arguments(keywords=("epochs", "examples"), labels="options", options=QUANTIZE)
 def quantize(
     model: keras.Model | str | Path,
     data: Any,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
 from compress.core.spool import rows_of
 from compress.model.flattening import flat
@@ -38,6 +39,7 @@ EXAMPLES = 1000
 """Of more, so many are drawn."""
 
 
+@check_arguments()
 def repair(
     pruned: keras.Model,
     dense: keras.Model | str | Path,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
+from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from compress.core.atomic_files import (
     check_folder,
@@ -27,6 +29,11 @@ from compress.run.compressed import Compressed, read_compressed
 from compress.run.stored import FORMAT, PlanRecord, read_data, read_plan
 
 LOG = logging.getLogger("paretune")
+ResultT = TypeVar("ResultT")
+
+
+class OtherRun(InputError):
+    """A folder is another run's, or holds files that are no run's."""
 
 
 class _Above(logging.Handler):
@@ -35,6 +42,24 @@ class _Above(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Hands one on."""
         logging.getLogger().handle(record)
+
+
+def in_first_own_folder(default: str, work: Callable[[Path], ResultT]) -> ResultT:
+    """Do a run's work in the first of its default folders that is no other run's.
+
+    The same call, unfinished, is resumed there, and finished its result is shown; another one gets
+    the next number: "runs/shrink-model", then "runs/shrink-model-2".
+
+    Args:
+        default: The folder without a number.
+        work: Called with the folder; raises `OtherRun` before it writes to another's.
+    """
+    for number in count(1):
+        try:
+            return work(Path(default if number == 1 else f"{default}-{number}"))
+        except OtherRun:
+            continue
+    raise AssertionError("numbers have no end")
 
 
 class _LogFile(logging.FileHandler):
@@ -78,6 +103,7 @@ class RunFolder:
         self.outcome = self.path / "outcome.json"
         self.log = self.path / "log.txt"
         self.lock = self.path / "run.lock"
+        self._is_claimed = False
 
     def latency_of(self, runtime: str) -> Path:
         """Where the times of a runtime stand."""
@@ -119,7 +145,7 @@ class RunFolder:
         """
         record: dict[str, Any] = {"command": command, "facts": facts or {}}
         if self.check(command, plan, facts, untried):
-            with self.locked():  # whoever claimed it may be about to begin
+            with self.locked(OtherRun):  # whoever claimed it may be about to begin
                 if forget is not None:
                     forget()
                 self._claimed(record, plan, shown or {})
@@ -163,10 +189,43 @@ class RunFolder:
             return False
         if self._without_results() and (untried or self._holds_no_more)():
             return True
-        raise InputError(
+        raise OtherRun(
             f"Output folder '{self.path}' belongs to another run: "
-            f"{'; '.join(differences)}. Choose another folder with --out."
+            f"{'; '.join(differences)}. Choose another output folder."
         )
+
+    @contextmanager
+    def dropping_refused(self) -> Iterator[None]:
+        """Removes what lies in the folder where its work is refused before it has a result.
+
+        So a target that cannot be met leaves nothing, and the corrected call may take the folder.
+        """
+        missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        try:
+            yield
+        except InputError:
+            if self._is_claimed and not self._holds_models():
+                self._drop(missing)
+            raise
+
+    def _holds_models(self) -> bool:
+        """Tells whether something lies in the folder that took training or repair."""
+        places = [place for place in self._places if place != self.exports]
+        return (
+            any(place.is_dir() and any(place.iterdir()) for place in places)
+            or (self.path / "unfinished").exists()
+        )
+
+    def _drop(self, missing: list[Path]) -> None:
+        """Removes everything in the folder, and those folders that were not there before."""
+        for path in self.path.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        for folder in missing:
+            with suppress(OSError):  # something else lies in it by now
+                folder.rmdir()
 
     def _without_results(self) -> bool:
         """Tells whether nothing of a result lies in the folder."""
@@ -213,6 +272,7 @@ class RunFolder:
                 "versions": versions,
             },
         )
+        self._is_claimed = True
 
     def check_usable(self) -> None:
         """Checks, without writing anything, that results may be written here.
@@ -222,9 +282,9 @@ class RunFolder:
         """
         check_folder(self.path)
         if not self.plan_path.exists() and self.path.is_dir() and any(self.path.iterdir()):
-            raise InputError(
+            raise OtherRun(
                 f"Output folder '{self.path}' must be empty or an earlier run's. Received: a "
-                "folder with other files. Choose another folder with --out."
+                "folder with other files. Choose another output folder."
             )
 
     def read_plan_record(self) -> dict[str, Any]:
@@ -244,17 +304,20 @@ class RunFolder:
         return read_data(self.data)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, refusal: type[InputError] = InputError) -> Iterator[None]:
         """Keeps the folder to one writing process.
+
+        Args:
+            refusal: What is raised where another process holds it.
 
         Raises:
             InputError: Another process holds it.
         """
         held = host().lock(self.lock, wait=False)
         if held is None:
-            raise InputError(
+            raise refusal(
                 f"Output folder '{self.path}' is in use by another paretune process. Wait "
-                "for it, or choose another folder with --out."
+                "for it, or choose another output folder."
             )
         try:
             yield

@@ -62,7 +62,7 @@ def read_plan(path: Path, kind: Any = PlanRecord) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(
             f"'{path.parent}' must be the folder of a run (it has no plan.json). "
-            "Give the --out folder of paretune run, search or compress."
+            "Give the output folder of paretune run, search, shrink or compress."
         )
     record = read_json(path)
     if record.get("format") != FORMAT:

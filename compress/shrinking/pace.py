@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from compress.pipeline.context import Work
 
 PROBED = 512
-EVERY = 5.0
+EVERY = 1.0
 """Seconds between two notes of the time that was spent."""
 BACKWARD = 3.0
 """Time of a step of training over that of a forward pass, before one was measured."""

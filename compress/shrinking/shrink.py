@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
 from compress.core.memory_budget import use_budget
 from compress.core.progress import OnProgress, silent
@@ -19,7 +20,7 @@ from compress.core.summary import Readable, Summary
 from compress.measure.verdict import Outcome
 from compress.model.io import load_model
 from compress.pipeline.compression import command_line
-from compress.pipeline.given import UserData, given_model
+from compress.pipeline.given import UserData, given_model, in_output_folder
 from compress.pipeline.logged import logged
 from compress.pipeline.opening import Opened, opened
 from compress.plan.fields import from_nested
@@ -101,6 +102,9 @@ class ShrinkResult(Readable):
         return place / self.file.name
 
 
+@check_arguments(
+    keywords=("latency", "size", "peak_memory", "macs", "params"), labels="plan", options=SHRINK
+)
 def shrink(
     model: keras.Model | str | Path,
     data: Any = None,
@@ -178,14 +182,20 @@ def shrink(
     timing = dict.fromkeys((plan.runtime, *plan.latency.runtimes))
     plan = replace(plan, latency=replace(plan.latency, runtimes=tuple(timing)))
     how: Mapping[str, Any] = SHRINK.sorted(settings).get("data", {})
+    handed_over = UserData(data, val, test, how, groups, time)
     with tempfile.TemporaryDirectory() as place, use_budget(plan.memory):
-        default = f"runs/shrink-{{}}-{plan.goal.label}"
-        given = given_model(model, plan, Path(place), default)
-        given = replace(given, folder=ShrinkFolder(given.folder.path))
         if crew is not None:
             crew.check(plan)
-        found = opened(given, UserData(data, val, test, how, groups, time), plan, on_progress)
-        return _shrunk(found, crew, data is not None)
+
+        def work(out: Path) -> ShrinkResult:
+            folder = ShrinkFolder(out)
+            folder.check(plan.command, plan)
+            given = given_model(model, folder, Path(place))
+            with folder.dropping_refused():
+                found = opened(given, handed_over, plan, on_progress)
+                return _shrunk(found, crew, data is not None)
+
+        return in_output_folder(model, plan, work)
 
 
 def _shrunk(found: Opened, crew: Crew | None, handed_over: bool) -> ShrinkResult:
@@ -197,7 +207,7 @@ def _shrunk(found: Opened, crew: Crew | None, handed_over: bool) -> ShrinkResult
     assert isinstance(plan, ShrinkPlan)
     assert isinstance(folder, ShrinkFolder)
     refuse_learnt(found.val_learnt)
-    pace = Pace(plan.goal.budget)
+    pace = Pace.resumed(plan.goal.budget, folder.spent)
     coupling = found.dense.subject.coupling
     check_feasible(coupling, plan.channels)
     device = device_times(plan, coupling)

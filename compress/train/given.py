@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
 from compress.data import DataOptions, Dataset, Unlabelled, load_data
 from compress.data.adapters import answered_by, labelled, unlabelled
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import keras
 
 
+@check_arguments()
 def as_dataset(
     data: Any,
     *,
@@ -99,7 +101,7 @@ def as_dataset(
     """
     path = Path(model) if isinstance(model, (str, Path)) else None
     given: dict[str, Any] = {
-        "label": label or None,
+        "label": DataOptions(label=label).label or None,
         "normalize": normalize,
         "val_fraction": val_fraction,
         "test_fraction": test_fraction,
@@ -147,6 +149,8 @@ def dataset_for(
         **options: Of `DataOptions`, those that were given: `normalize` and fractions.
     """
     task = None if task == AUTO else task
+    checked = DataOptions(**options)
+    options = {name: getattr(checked, name) for name in options}
     if model is not None:
         model, compiled = _seen(model, compiled)
     if isinstance(data, (str, Path)):

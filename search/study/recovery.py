@@ -118,7 +118,7 @@ def _recover_shared(folder: SearchFolder, plan: SearchPlan, writer: _Writer, cou
             raise InputError(
                 f"The study '{study.study_name}' in the storage must hold the candidates of "
                 f"'{folder.path}'. Received: trial {number} with other choices than candidate "
-                f"{record.id}. Bring the storage back, or choose another folder with --out."
+                f"{record.id}. Bring the storage back, or choose another output folder."
             )
     missing = range(len(trials), count)
     study.add_trials(writer.settled(number, None) for number in missing)
@@ -277,6 +277,6 @@ def asked(record: Candidate, plan: SearchPlan, data: Dataset) -> dict[str, BaseD
         raise InputError(
             f"Space '{plan.search.space}' must offer what candidate {record.id} chose: the "
             f"study has lost it. Received: {problem}. Bring the study back, or choose another "
-            "folder with --out."
+            "output folder."
         )
     return found

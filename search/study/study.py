@@ -184,7 +184,7 @@ def enqueue_first(study: optuna.Study, plan: SearchPlan, data: Dataset, lost: bo
         if stored is not None and stored[key] != own:
             raise InputError(
                 f"Study '{study.study_name}' in the storage must be of the same {key} ({own}). "
-                f"Received: {stored[key]}. Choose another folder with --out."
+                f"Received: {stored[key]}. Choose another output folder."
             )
     study.set_user_attr(ABOUT_ATTR, about(options.space, options.objectives, data))
     there = study.get_trials(deepcopy=False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.core.arguments import check_arguments
 from compress.model.io import as_model
 from compress.plan import ChannelOptions
 from compress.prune.channels.analysis import coupling_of
@@ -70,6 +71,7 @@ class Coupled:
         return asdict(self)
 
 
+@check_arguments()
 def coupled_groups(model: keras.Model | str | Path, *, input_shape: Any = None) -> Coupled:
     """Analyses which channels of a model must be kept or removed together.
 

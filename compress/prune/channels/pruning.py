@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
 from compress.core.summary import Readable, Summary
 from compress.data import Dataset, Unlabelled, drawn_inputs
@@ -38,6 +39,7 @@ from compress.prune.channels.selection.chosen import Selection, of_widths
 from compress.prune.channels.selection.costs import CostModel
 from compress.prune.channels.selection.feasible import check_feasible
 from compress.prune.channels.selection.goal import Goal, aimed
+from compress.prune.channels.selection.sensitivity import SensitivityMap
 from compress.prune.channels.surgery import (
     KeptIndices,
     indices_by_weight,
@@ -54,7 +56,6 @@ if TYPE_CHECKING:
     import keras
 
     from compress.plan.settings import PruneChannelsSettings
-    from compress.prune.channels.selection.sensitivity import SensitivityMap
 
 Finetune = Callable[[Any, int, int], None]
 
@@ -80,6 +81,7 @@ class PruneResult(Readable):
         return replace(found, title=f"'{self.model.name}': {found.title}")
 
 
+@check_arguments(keywords=("macs", "params", "amount"), options=PRUNE_CHANNELS)
 def prune_channels(
     model: keras.Model | str | Path,
     options: ChannelOptions | None = None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
 from compress.core.summary import Readable, Summary
 from compress.data import Dataset, Unlabelled, drawn_inputs
@@ -71,6 +72,9 @@ class PruneWeightsResult(Readable):
         return replace(found, title=title, lines=(*found.lines, *told))
 
 
+@check_arguments(
+    labels="options", number={"data": "sparsity", "options": "sparsity"}, options=PRUNE_WEIGHTS
+)
 def prune_weights(
     model: keras.Model | str | Path,
     data: Any = None,

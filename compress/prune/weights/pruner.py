@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
 from compress.plan import WeightOptions
 from compress.plan.keywords import WEIGHT_PRUNER
@@ -39,7 +40,32 @@ BEGUN = 0.01
 """A kernel with a larger share of zeros than this has been pruned before."""
 
 
-class WeightPruner:
+class _KerasCallback:
+    """The hooks of a Keras callback, which do nothing here; Keras is not imported for them."""
+
+    async_safe = True
+    """None of the hooks looks at a batch: Keras need not wait for it."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        """Return a hook that does nothing."""
+        if name.startswith("on_") and name.endswith(("_begin", "_end")):
+            return _do_nothing
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+
+    def set_model(self, model: Any) -> None:
+        """Take the model that `fit` trains."""
+        self._fitted = model
+
+    def set_params(self, params: Mapping[str, Any]) -> None:
+        """Take the length of the training."""
+        self._params = params
+
+
+def _do_nothing(*_: Any, **__: Any) -> None:
+    """Be a hook of a callback that does nothing."""
+
+
+class WeightPruner(_KerasCallback):
     """Prunes weights while something trains them, and holds them at zero.
 
     A Keras optimizer applies a variable's constraint after each step. The constraints set
@@ -47,6 +73,9 @@ class WeightPruner:
     the schedule says so, makes new masks from the magnitudes as the optimizer left them. So
     nothing depends on the loop around: `fit`, a custom loop, accumulated gradients, mixed
     precision. A constraint that the user set acts first and is given back by `strip`.
+
+    As a callback of `fit` it attaches itself to the model and strips it at the end of the training;
+    anywhere else call `attach`.
 
     Args:
         options: Pattern, scope, sparsity, times; keywords go over it.
@@ -57,10 +86,8 @@ class WeightPruner:
 
     Example:
         >>> model.compile("adam", "sparse_categorical_crossentropy")
-        >>> with WeightPruner(sparsity=0.5, include=["ends"]).attach(
-        ...     model, steps_per_epoch=4, epochs=2
-        ... ) as pruner:
-        ...     history = model.fit(x, y, batch_size=25, epochs=2, verbose=0)
+        >>> pruner = WeightPruner(sparsity=0.5, include=["ends"])
+        >>> history = model.fit(x, y, batch_size=25, epochs=2, verbose=0, callbacks=[pruner])
         >>> 0.49 < pruner.report.sparsity < 0.51
         True
 
@@ -69,6 +96,7 @@ class WeightPruner:
         computes them: masks may take weights back until the schedule ends.
     """
 
+    @check_arguments(number={"options": "sparsity"})
     def __init__(
         self,
         options: WeightOptions | None = None,
@@ -128,6 +156,25 @@ class WeightPruner:
         self._begin(model, total, steps_per_epoch, state)
         return self
 
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Attach to the model that `fit` trains, for Keras.
+
+        Raises:
+            InputError: The number of steps is not known and there is no schedule; see `attach`.
+        """
+        params = self._params
+        if params.get("steps") is None and self.schedule is None:
+            raise InputError(
+                "fit() must know how many steps an epoch has for a WeightPruner. Received: data "
+                "without a length. Give fit(steps_per_epoch=), or WeightPruner(schedule=)."
+            )
+        self.attach(self._fitted, steps_per_epoch=params.get("steps"), epochs=params["epochs"])
+        self._fitted.make_train_function()  # the one that fit() has made knows no constraints
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Strip the model, for Keras."""
+        self.strip()
+
     def start(
         self,
         model: keras.Model,
@@ -141,6 +188,11 @@ class WeightPruner:
         """Does what `attach` does, for the training loop of `compress.train`."""
         self._jit = jit
         self._begin(model, total_steps, steps_per_epoch, state)
+
+    @property
+    def attached(self) -> bool:
+        """Whether it prunes, or has pruned, a model that something trains."""
+        return self._model is not None
 
     def may_select(self, step: int) -> bool:
         """Allows weights only after the last mask update."""

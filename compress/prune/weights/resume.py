@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.core.arguments import check_arguments
 from compress.core.arrays import opened
 from compress.core.atomic_files import replacing
 from compress.core.errors import InputError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 MEMBER = "paretune_pruning.npz"
 
 
+@check_arguments()
 def save_pruning(model: keras.Model, pruner: WeightPruner, path: str | Path) -> None:
     """Saves a training in the middle: an ordinary `.keras` file with the masks beside.
 
@@ -35,7 +37,7 @@ def save_pruning(model: keras.Model, pruner: WeightPruner, path: str | Path) -> 
         path: Ends in `.keras`; written in one atomic step.
 
     Raises:
-        InputError: The folder cannot be written to.
+        InputError: The pruner is not attached, or the folder cannot be written to.
 
     Example:
         >>> model.compile("adam", "sparse_categorical_crossentropy")
@@ -46,6 +48,11 @@ def save_pruning(model: keras.Model, pruner: WeightPruner, path: str | Path) -> 
         >>> (folder / "half.keras").is_file()
         True
     """
+    if not pruner.attached:
+        raise InputError(
+            "pruner must be attached to the model whose training is saved. Received: one that is "
+            "not. Save inside `with pruner.attach(...)` or a fit(callbacks=[pruner])."
+        )
     schedule: Any = pruner.schedule
     config = schedule.get_config() if hasattr(schedule, "get_config") else None
     about = {"options": to_nested(pruner.options), "schedule": config}
@@ -58,6 +65,7 @@ def save_pruning(model: keras.Model, pruner: WeightPruner, path: str | Path) -> 
             archive.writestr(MEMBER, content.getvalue())
 
 
+@check_arguments()
 def resume_pruning(
     path: str | Path, *, schedule: Any = None, custom_objects: dict[str, Any] | None = None
 ) -> tuple[keras.Model, WeightPruner]:

@@ -89,12 +89,12 @@ def _check_files(demand: Demand) -> None:
     if demand.reads:
         raise InputError(
             f"files must be left out for {demand.reads}: workers read files of the run's machine. "
-            f"Received: {files}. Put --out, and those files, where all see them."
+            f"Received: {files}. Put the output folder, and those files, where all see them."
         )
     if demand.journal:
         raise InputError(
-            "files must come with a storage that workers reach: the run's journal lies in --out. "
-            "Received: none. Give --storage."
+            "files must come with a storage that workers reach: the run's journal lies in its "
+            "folder. Received: none. Give --storage."
         )
     Files(files).check()
 

@@ -24,8 +24,8 @@ from compress.core.platform import Lock, host
 from search.folder.directory import SearchFolder
 
 REMEDY_FOLDER = (
-    "Put it, by --out, on a file system that all nodes mount at the same place, and that they may "
-    "write to"
+    "Put the output folder on a file system that all nodes mount at the same place, and that they "
+    "may write to"
 )
 
 

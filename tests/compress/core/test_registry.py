@@ -20,7 +20,9 @@ def test_lookup_and_refusal() -> None:
     colours.add("blue", 2)
     assert colours["red"] == 1
     assert colours.names() == ("red", "blue")
-    with pytest.raises(InputError, match="Unknown colour 'bleu'. Choices: blue, red. Did you mean"):
+    with pytest.raises(
+        InputError, match="Unknown colour 'bleu'. Did you mean 'blue'. Choices: blue, red"
+    ):
         colours["bleu"]
     with pytest.raises(ValueError, match="already registered"):
         colours.add("red", 3)

@@ -301,7 +301,7 @@ NO = [None] * 3
         ({**GOOD, "flag": [*NO, *FLAG[3:].tolist()]}, "missing 3 in column 'flag'"),
         ({**GOOD, "split": [*NO, *["train"] * 57]}, "missing 3 in column 'split'"),
         ({**GOOD, "split": ["train", "tset"] * 30}, "train, val or test. Received: 'tset'"),
-        ({**GOOD, "split": B}, "'split' of .* must hold the names train, val and test. Rec"),
+        ({**GOOD, "split": B}, "'split' of .* must hold train, val or test. Rec"),
         ({**GOOD, "split": ["test"] * ROWS}, "examples of the training part. Received: test"),
         ({**GOOD, "weight": ["much"] * ROWS}, "'weight' of .* must hold numbers. Received: names"),
         ({**GOOD, "weight": -B}, "Weights of .* must be one finite number an example"),

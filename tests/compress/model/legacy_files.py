@@ -32,6 +32,17 @@ def net(kind: str) -> keras.Model:
         x = tf.nn.relu(x)
     elif kind == "lambda":
         x = layers.Lambda(lambda t: t * 2, name="doubled")(x)
+    elif kind == "sequential":
+        return keras.Sequential([
+            layers.Conv2D(4, 3, input_shape=(8, 8, 3), name="conv"),
+            layers.LeakyReLU(alpha=0.2, name="leaky"),
+            layers.Flatten(name="flat"),
+            layers.Dense(4, activation="softmax", name="out"),
+        ])  # fmt: skip
+    elif kind == "hard":
+        x = layers.LSTM(4, recurrent_activation="hard_sigmoid", name="cells")(
+            layers.Reshape((-1, 8))(x)
+        )
     elif kind == "attention":
         x = layers.Reshape((-1, 8))(x)
         x = layers.MultiHeadAttention(2, 4, name="heads")(x, x)
@@ -42,7 +53,9 @@ def main() -> None:
     folder = Path(sys.argv[1])
     x = np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype(np.float32)
     outputs = {"x": x}
-    for kind in ("convolutions", "recurrent", "operation", "lambda", "attention"):
+    for kind in (
+        "convolutions", "recurrent", "sequential", "operation", "lambda", "hard", "attention",
+    ):  # fmt: skip
         model = net(kind)
         model.save(folder / f"{kind}.h5")
         outputs[kind] = model.predict(x, verbose=0)

@@ -75,6 +75,6 @@ def test_unknown_names_list_the_choices() -> None:
     with pytest.raises(InputError) as caught:
         space_for("resnett")
     assert str(caught.value) == (
-        "Unknown space 'resnett'. Choices: cnn, mlp, mobilenet, resnet. Did you mean 'resnet'? "
+        "Unknown space 'resnett'. Did you mean 'resnet'? Choices: cnn, mlp, mobilenet, resnet. "
         "Or around:model.keras, or your own build(trial, data): package.module:function."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compress.core.errors import FeasibleError
 from compress.plan import ChannelOptions
@@ -85,8 +85,8 @@ def infeasible(
             f"cost must be at least {least.cost:.4g} ({least.share:g}x of {least.full:.4g}): that "
             "much is left when every layer is thinned to its minimum "
             f"(min_kept={options.min_kept:g}, multiples of {ladder(options)[-1]}). Received: "
-            f"{target:.4g} ({target / least.full:.3g}x). Ask for more, or lower min_kept or "
-            "round_to."
+            f"{target:.4g} ({target / least.full:.3g}x). Ask for more, or "
+            f"{_relaxed(coupling, options, least, own)}lower min_kept or round_to."
         )
     shares = (
         CostModel.of(coupling).params_by_layer(least.kept)
@@ -100,8 +100,22 @@ def infeasible(
         f"{least.full:,.0f}): that much is left when every layer is thinned to its minimum "
         f"(min_kept={options.min_kept:g}, multiples of {ladder(options)[-1]}); most of it lies "
         f"in {layers}; {_holders(coupling)} Received: {target:,.0f} ({target / least.full:.3g}x). "
-        "Ask for more, or lower min_kept or round_to."
+        f"Ask for more, or {_relaxed(coupling, options, least, own)}lower min_kept or round_to."
     )
+
+
+def _relaxed(coupling: Coupling, options: ChannelOptions, least: Smallest, own: Cost | None) -> str:
+    """Return what the user's own limits are worth: "relax *=0, ... (0.2x without), or "; or ""."""
+    if not options.limits and not options.exclude:
+        return ""
+    freer = smallest(coupling, replace(options, limits=(), exclude=()), own)
+    if freer.cost >= least.cost:
+        return ""
+    names = {"channel_limits": options.limits, "channel_exclude": options.exclude}
+    texts = " and ".join(
+        f"{name} {','.join(map(str, values))}" for name, values in names.items() if values
+    )
+    return f"relax {texts} (without: {freer.share:g}x), or "
 
 
 def nothing_removable(coupling: Coupling) -> FeasibleError:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.core.arguments import check_arguments
 from compress.data import Dataset, drawn_inputs
 from compress.model.flattening import flat
 from compress.model.io import as_model
 from compress.model.ports import listed
 from compress.model.recording import record
 from compress.plan.fields import require
-from compress.prune.channels.criteria import Context, named
+from compress.prune.channels.criteria import Context, Criterion, named
 from compress.prune.channels.criteria.reconstruction import Reader, readers_of
 from compress.prune.channels.selection.damage import changed, without
 from compress.prune.channels.selection.sensitivity import (
@@ -31,9 +32,8 @@ from compress.train.given import dataset_for
 if TYPE_CHECKING:
     import keras
 
-    from compress.prune.channels.criteria import Criterion
 
-
+@check_arguments()
 def sensitivity_map(
     model: keras.Model | str | Path,
     data: Any,
@@ -87,6 +87,7 @@ def sensitivity_map(
     from compress.prune.channels.surgery import sliced_model
     from compress.train.predict import Predictor
 
+    require(examples > 0, "examples", "be at least 1", examples)
     rising = all(a < b for a, b in pairwise(amounts))
     valid = bool(amounts) and rising and all(0 < amount < 1 for amount in amounts)
     require(valid, "amounts", "rise and be in (0, 1)", tuple(amounts))

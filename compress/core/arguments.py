@@ -1,0 +1,276 @@
+"""Checks what the public functions are called with, before any work.
+
+Annotations of a function say what its arguments may be; `check_arguments` refuses everything else
+with the house's error, and reads two natural calls: labels behind examples, and one number.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import functools
+import inspect
+import numbers
+import os
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from compress.core.errors import InputError, one_line
+from compress.core.quantities import MOST_SEED, SEED_BITS, whole
+
+ParamT = ParamSpec("ParamT")
+ReturnT = TypeVar("ReturnT")
+_KEYWORD, _FURTHER = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD
+_MODEL = "keras.Model"
+"""A type that is known by name, as Keras is not imported for it. Where a path may stand for a
+model, whoever loads it checks both."""
+_WORDS: dict[Any, str] = {
+    str: "a text", Path: "a path", bool: "true or false", int: "a whole number",
+    float: "a number", dict: "a dictionary", list: "a list", tuple: "a tuple",
+    _MODEL: "a Keras model", collections.abc.Callable: "a function",
+    collections.abc.Mapping: "a dictionary",
+    collections.abc.Sequence: "a list", collections.abc.Iterable: "a list",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Function:
+    """The type of functions that can be called with so many arguments."""
+
+    arguments: int
+
+    @property
+    def __name__(self) -> str:
+        return f"function of {self.arguments} argument{'' if self.arguments == 1 else 's'}"
+
+    def fits(self, value: object) -> bool:
+        """Tell whether a value can be called so, as far as its signature is known."""
+        if not callable(value):
+            return False
+        try:
+            signature = inspect.signature(value)
+        except (TypeError, ValueError):  # of some built-in functions
+            return not isinstance(value, type)
+        try:
+            signature.bind(*range(self.arguments))
+        except TypeError:
+            return False
+        return True
+
+
+class Options(Protocol):
+    """The names of keywords that a function takes beside its arguments."""
+
+    def require_known(self, names: Iterable[str], own: Iterable[str]) -> None:
+        """Refuse names that the function does not take; `own` are its arguments by name."""
+
+
+def check_arguments(
+    *,
+    keywords: Sequence[str] = (),
+    labels: str = "",
+    number: Mapping[str, str] | None = None,
+    options: Options | None = None,
+) -> Callable[[Callable[ParamT, ReturnT]], Callable[ParamT, ReturnT]]:
+    """Return a decorator that refuses arguments of a type that no annotation allows.
+
+    Types that a module imports for type checkers alone are not checked.
+
+    Args:
+        keywords: Which of the function's keywords a bare number in place of a record may mean.
+        labels: Argument behind `data` in which labels are taken: `f(model, x, y)` is
+            `f(model, (x, y))`.
+        number: Argument -> keyword that a number in it stands for: `f(model, 0.8)` is
+            `f(model, sparsity=0.8)`.
+        options: Checks the names of further keywords.
+
+    Example:
+        >>> @check_arguments()
+        ... def scale(factor: float, name: str | None = None) -> float:
+        ...     return factor
+        >>> scale("2")
+        Traceback (most recent call last):
+        compress.core.errors.InputError: factor must be a number. Received: '2'.
+    """
+
+    def decorate(function: Callable[ParamT, ReturnT]) -> Callable[ParamT, ReturnT]:
+        signature = inspect.signature(function)
+        allowed: dict[str, tuple[Any, ...] | None] = {}
+
+        @functools.wraps(function)
+        def checked(*args: ParamT.args, **kwargs: ParamT.kwargs) -> ReturnT:
+            try:
+                bound = signature.bind(*args, **kwargs)
+            except TypeError:
+                return function(*args, **kwargs)  # Python's own error names the function
+            values = bound.arguments
+            if labels:
+                _join_labels(values, labels)
+            for argument, keyword in (number or {}).items():
+                _name_number(values, signature, argument, keyword)
+            if options is not None:
+                rest = {p.name: p.kind for p in signature.parameters.values()}
+                own = [name for name, kind in rest.items() if kind is _KEYWORD]
+                further = next(name for name, kind in rest.items() if kind is _FURTHER)
+                options.require_known(values.get(further, {}), own)
+            for name, value in values.items():
+                parameter = signature.parameters[name]
+                if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+                    continue
+                if name not in allowed:
+                    allowed[name] = _allowed(parameter.annotation, function.__globals__)
+                kinds = allowed[name]
+                if kinds is not None and not any(_is(value, kind) for kind in kinds):
+                    raise _refused(name, value, kinds, keywords)
+                if name == "seed":
+                    whole(value, name, least=0, most=MOST_SEED, why=SEED_BITS)
+            return function(*bound.args, **bound.kwargs)
+
+        return checked
+
+    return decorate
+
+
+def describe(value: object) -> str:
+    """Return what errors show of any value: numbers and texts as they are, others by their type."""
+    if value is None or isinstance(value, (bool, str, bytes, numbers.Number)):
+        return one_line(repr(value))
+    shape = getattr(value, "shape", None)
+    kind = type(value).__name__
+    if isinstance(shape, tuple):
+        return f"{_with_article(kind)} of shape {shape}"
+    if isinstance(value, (list, tuple, dict, set)):
+        return one_line(repr(value), 100)
+    return _with_article(kind)
+
+
+def is_examples(value: object) -> bool:
+    """Tell whether a value holds examples or labels: an array, tensor, column or list."""
+    if isinstance(value, list):
+        return True
+    return hasattr(value, "shape") and (hasattr(value, "__array__") or hasattr(value, "__len__"))
+
+
+def _join_labels(values: dict[str, Any], argument: str) -> None:
+    """Make `(x, y)` of examples in `data` and labels in the argument behind it."""
+    if is_examples(values.get(argument)) and is_examples(values.get("data")):
+        values["data"] = (values["data"], values.pop(argument))
+
+
+def _name_number(
+    values: dict[str, Any], signature: inspect.Signature, argument: str, keyword: str
+) -> None:
+    """Give a number that stands in another argument's place to the keyword that it means."""
+    value = values.get(argument)
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return
+    rest = next(p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD)
+    given = values.setdefault(rest, {})
+    if keyword in given:
+        raise InputError(
+            f"{keyword} must be given once. Received: {value} and {keyword}={given[keyword]}."
+        )
+    given[keyword] = values.pop(argument)
+
+
+def _allowed(annotation: Any, names: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """Return the types that an annotation allows; None: any.
+
+    Args:
+        annotation: As written, a text.
+        names: Of the function's module.
+    """
+    kinds: list[Any] = []
+    if annotation is inspect.Parameter.empty:
+        return None
+    words = _members(str(annotation))
+    for word in words:
+        if word == _MODEL and "str" not in words:
+            kinds.append(_MODEL)
+            continue
+        try:
+            kind = eval(word, dict(names))
+        except (NameError, AttributeError):
+            return None
+        for member in _parts(kind):
+            if member is Any or isinstance(member, (str, typing.ForwardRef, TypeVar)):
+                return None
+            kinds.append(member)
+    return tuple(dict.fromkeys(kinds))
+
+
+def _members(text: str) -> list[str]:
+    """Split "A | B[C | D]" into "A" and "B[C | D]"."""
+    members, depth = [""], 0
+    for letter in text:
+        depth += (letter in "[(") - (letter in "])")
+        if letter == "|" and not depth:
+            members.append("")
+        else:
+            members[-1] += letter
+    return [member.strip() for member in members]
+
+
+def _parts(kind: Any) -> tuple[Any, ...]:
+    """Return the classes behind a type: of a union its members, of a generic its origin."""
+    origin = typing.get_origin(kind)
+    if origin in (types.UnionType, typing.Union):
+        return tuple(part for member in typing.get_args(kind) for part in _parts(member))
+    if origin is collections.abc.Callable and isinstance(typing.get_args(kind)[0], list):
+        return (_Function(len(typing.get_args(kind)[0])),)
+    if origin is not None:
+        return (origin,)
+    if kind is None or kind is types.NoneType:
+        return (types.NoneType,)
+    if isinstance(kind, type) and getattr(kind, "_is_protocol", False):
+        return (Any,)
+    return (kind,)
+
+
+def _is(value: object, kind: Any) -> bool:
+    """Tell whether a value is of a type, as Python's callers mean it."""
+    if kind == _MODEL:
+        bases = type(value).__mro__
+        return any(b.__name__ == "Model" and b.__module__.startswith("keras.") for b in bases)
+    if kind is bool:
+        return isinstance(value, bool) or type(value).__name__ in ("bool_", "bool")
+    if kind in (int, float):
+        number = numbers.Integral if kind is int else numbers.Real
+        return isinstance(value, number) and not isinstance(value, bool)
+    if kind is Path:
+        return isinstance(value, os.PathLike)
+    if isinstance(kind, _Function):
+        return kind.fits(value)
+    return isinstance(value, kind)
+
+
+def _refused(
+    name: str, value: object, kinds: tuple[Any, ...], keywords: Sequence[str]
+) -> InputError:
+    """Build the error of an argument."""
+    words = [
+        _WORDS.get(kind) or _with_article(kind.__name__)
+        for kind in kinds
+        if kind is not types.NoneType
+    ]
+    words = list(dict.fromkeys(words))
+    rule = " or ".join(words) if words else "left out"
+    if types.NoneType in kinds and words:
+        rule += ", or left out"
+    remedy = ""
+    record = any(isinstance(kind, type) and hasattr(kind, "__dataclass_fields__") for kind in kinds)
+    number = isinstance(value, (numbers.Real, str)) and not isinstance(value, bool)
+    if record and keywords and number:
+        choices = ", ".join(f"{keyword}=" for keyword in keywords[:-1])
+        choices += f" or {keywords[-1]}=" if choices else f"{keywords[-1]}="
+        remedy = f" Say by a keyword what it is of: {choices}."
+    elif record:
+        remedy = " Its fields can be given as keywords, too."
+    return InputError(f"{name} must be {rule}. Received: {describe(value)}.{remedy}")
+
+
+def _with_article(name: str) -> str:
+    return f"{'an' if name[:1] in 'AEIOUaeiou' else 'a'} {name}"
