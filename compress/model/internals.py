@@ -139,3 +139,8 @@ def uncompiled(model: Any) -> Iterator[None]:
         yield
     finally:
         model.compiled = compiled
+
+
+def set_shape(tensor: Any, shape: Any) -> None:
+    """Correct the shape of a symbolic tensor, which Keras holds to be immutable."""
+    tensor._shape = tuple(shape)

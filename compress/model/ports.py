@@ -20,8 +20,11 @@ Described = list[tuple[str, tuple[int, ...], str]]
 
 
 def input_names(model: keras.Model) -> list[str]:
-    """Returns the names of a model's inputs, as Keras takes them in dictionaries, in its order."""
-    return [tensor.name for tensor in model.inputs]
+    """Returns the names of a model's inputs, as Keras takes them in dictionaries, in its order.
+
+    A class of the user's own has none.
+    """
+    return [tensor.name for tensor in getattr(model, "inputs", None) or ()]
 
 
 def output_names(model: keras.Model) -> list[str]:
@@ -69,11 +72,17 @@ def listed(model: keras.Model, values: Any) -> list[Any]:
 
     Args:
         model: Any.
-        values: One array or tensor; a mapping by the inputs' names; a list in the model's order.
+        values: One array or tensor; a mapping by the inputs' names; a list in the model's order. Of
+            a class of the user's own, whose inputs have no names, in the structure that it takes.
 
     Raises:
         InputError: The names or the number are others.
     """
+    if getattr(model, "inputs", None) is None:
+        import keras
+
+        structure: list[Any] = keras.tree.flatten(values)
+        return structure
     names = input_names(model)
     if isinstance(values, Mapping):
         if set(values) != set(names):

@@ -6,11 +6,12 @@ again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from compress.model.internals import layers_inside, own_variables, takes_training
+from compress.model.internals import layers_inside, own_variables, set_shape, takes_training
 
 
 class Untraceable(Exception):
@@ -45,6 +46,7 @@ def trace(layer: Any, args: Any, kwargs: Any) -> tuple[Any, list[Any]]:
             _, training = _run(layer, args, {**kwargs, "training": True}, sources)
             if [_identity(node) for node in nodes] != [_identity(node) for node in training]:
                 raise Untraceable("its call does something else in training")
+    _leave_batches_open(nodes)
     held = {id(variable) for node in nodes for variable in getattr(node.operation, "weights", [])}
     missing = [variable for variable in layer.weights if id(variable) not in held]
     if missing:
@@ -93,6 +95,53 @@ def _between(sources: list[Any], outputs: list[Any]) -> list[Any]:
         stack.append((tensor, True))
         stack.extend((parent, False) for parent in reversed(node.input_tensors))
     return order
+
+
+def _leave_batches_open(nodes: list[Any]) -> None:
+    """Put -1 for symbolic batch sizes in reshapes, and correct the shapes behind them."""
+    import keras
+
+    corrected: set[int] = set()
+    for node in nodes:
+        operation, before = node.operation, node.operation
+        if type(operation).__name__ == "Reshape" and not isinstance(operation, keras.layers.Layer):
+            operation = _with_open_batch(operation, tuple(node.input_tensors[0].shape))
+            node.operation = operation
+        if operation is before and not any(id(x) in corrected for x in node.input_tensors):
+            continue
+        arguments = node.arguments
+        try:
+            specs = operation.compute_output_spec(*arguments.args, **arguments.kwargs)
+        except Exception:  # of any layer: what was traced stands
+            continue
+        for old, new in zip(node.outputs, keras.tree.flatten(specs), strict=True):
+            if tuple(old.shape) != tuple(new.shape):
+                set_shape(old, new.shape)
+                corrected.add(id(old))
+
+
+def _with_open_batch(reshape: Any, shape: tuple[int | None, ...]) -> Any:
+    """Return a reshape with -1 for the symbolic batch size of `ops.shape(x)[0]`, which is None.
+
+    With a -1 beside it, that one is computed from the sizes that are known.
+
+    Args:
+        reshape: The operation, recorded a moment ago.
+        shape: Of its input.
+
+    Raises:
+        Untraceable: Another size is not known.
+    """
+    target = reshape.newshape
+    if not isinstance(target, (tuple, list)) or None not in target:
+        return reshape
+    sizes = list(target)
+    if sizes[0] is None and -1 in sizes and None not in (*shape[1:], *sizes[1:]):
+        known = math.prod(size for size in sizes[1:] if size != -1)
+        sizes[sizes.index(-1)] = math.prod(size or 1 for size in shape[1:]) // known
+    if sizes[0] is not None or -1 in sizes or None in sizes[1:]:
+        raise Untraceable(f"it reshapes {shape} to {tuple(target)}, sizes that are not known")
+    return type(reshape)((-1, *sizes[1:]), name=reshape.name)
 
 
 def _identity(node: Any) -> Any:

@@ -42,6 +42,7 @@ from compress.prune.channels.selection.goal import Goal, aimed
 from compress.prune.channels.selection.sensitivity import SensitivityMap
 from compress.prune.channels.surgery import (
     KeptIndices,
+    call_once,
     indices_by_weight,
     sliced_with_weights,
 )
@@ -230,6 +231,7 @@ def prune_channels(
             on_choice(chosen)
         indices = indices_by_weight(coupling, chosen.mask, chosen.dropped)
         current, new = sliced_with_weights(coupling, chosen.mask, chosen.dropped)
+        call_once(current, coupling)
         for path, variable in place.items():
             kept[path] = _composed(kept[path], indices[id(variable)])
             since[path] = _composed(since[path], indices[id(variable)])

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.core.errors import InputError
+from compress.core.errors import InputError, RunFailed
+from compress.measure.counting import given_shapes
 from compress.model import walk
 from compress.model.copies import Copier
 from compress.model.internals import freeze_as, maker_of
@@ -60,6 +61,38 @@ def sliced_with_weights(
     gone = indices_of(coupling, dropped)
     surgeon = _Surgeon(coupling.graph, coupling.kept(mask), depth_of(coupling), gone)
     return surgeon.build(coupling.program), surgeon.weights
+
+
+def call_once(small: keras.Model, coupling: Coupling) -> None:
+    """Call a smaller model on zeros: one that cannot be called is never returned.
+
+    Open sizes are those that the coupling counts at, else 64; what fails in the original too says
+    nothing of the smaller model.
+
+    Raises:
+        RunFailed: The original can be called, and the smaller model cannot.
+    """
+    import keras
+
+    program = coupling.program
+    sizes = given_shapes(program, coupling.input_shape)
+    zeros = [
+        keras.ops.zeros([64 if size is None else size for size in shape], tensor.dtype)
+        for shape, tensor in zip(sizes, program.inputs, strict=True)
+    ]
+    try:
+        small(keras.tree.pack_sequence_as(small.input, zeros), training=False)
+    except Exception as error:  # of any layer
+        try:
+            program.model(keras.tree.pack_sequence_as(program.input_structure, zeros))
+        except Exception:
+            return
+        reason = " ".join(str(error).split())
+        raise RunFailed(
+            f"The pruned model of '{program.model.name}' must be callable as the original is. "
+            f"Received: {reason[:300]} Exclude the layer's channels (--channel-exclude, in Python "
+            "exclude=), and report it."
+        ) from error
 
 
 def kept_indices(coupling: Coupling, mask: Mask, dropped: Collection[Block] = ()) -> KeptIndices:

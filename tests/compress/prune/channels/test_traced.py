@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
-from compress.core.errors import InputError
+from compress.core.errors import InputError, RunFailed
 from compress.model.recording import record
 from compress.prune.channels import prune_channels
 from compress.prune.channels.analysis import coupling_of
@@ -237,3 +237,86 @@ def test_tracing_leaves_no_nodes_behind() -> None:
     record(model, lambda layer: isinstance(layer, Block))
     assert sum(len(layer._outbound_nodes) for layer in model._flatten_layers()) == 0
     coupling_of(model)
+
+
+class Patches(layers.Layer):
+    """Folds the pixels of images, by the batch size that `ops.shape` tells, and unfolds them."""
+
+    def __init__(self, way: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.way = way
+        self.up = layers.Dense(24, activation="relu", name="up")
+        self.down = layers.Dense(16, name="down")
+
+    def build(self, shape: Any) -> None:
+        self.up.build((None, None, shape[-1]))
+        self.down.build((None, None, 24))
+
+    def call(self, x: Any) -> Any:
+        batch, rows, columns, channels = ops.shape(x)
+        pixels = -1 if self.way == "computed" else rows * columns
+        x = self.down(self.up(ops.reshape(x, (batch, pixels, channels))))
+        return ops.reshape(x, (batch, rows, columns, 16))
+
+
+class Subclassed(keras.Model):
+    """The same in a class of its own, flattened in the end."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.stem = layers.Conv2D(16, 3, padding="same", activation="relu", name="stem")
+        self.patches = Patches(way, name="patches")
+        self.last = layers.Conv2D(8, 3, name="last")
+        self.head = layers.Dense(3, name="head")
+
+    def call(self, x: Any) -> Any:
+        x = self.last(self.patches(self.stem(x)))
+        return self.head(ops.reshape(x, (ops.shape(x)[0], -1)))
+
+
+def folded(way: str) -> Any:
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(16, 3, padding="same", activation="relu", name="stem")(inputs)
+    x = layers.Conv2D(8, 3, name="last")(Patches(way, name="patches")(x))
+    return keras.Model(inputs, layers.Dense(3, name="head")(layers.Flatten()(x)))
+
+
+@pytest.mark.parametrize("way", ["told", "computed"])
+@pytest.mark.parametrize("build", [folded, Subclassed])
+def test_reshapes_by_the_batch_size_of_shape(build: Any, way: str) -> None:
+    x = np.random.default_rng(0).normal(size=(5, 6, 6, 3)).astype(np.float32)
+    model = build(way)
+    model(x)
+    coupling, small, _ = check(model, inputs=x, keep=0.5)
+    names = {name for group in coupling.groups for name in group.makers}
+    # the sum behind "down" is read by "last", its inner layer by itself
+    assert {"stem", "patches_up", "patches_down", "last"} <= names
+    for count in (1, 5):
+        assert small(x[:count]).shape == (count, 3)
+    assert small.predict(x, verbose=0).shape == (5, 3)
+
+
+def test_a_model_of_a_class_is_pruned_with_data() -> None:
+    x = np.random.default_rng(0).normal(size=(64, 6, 6, 3)).astype(np.float32)
+    model = Subclassed("told")
+    model(x[:2])
+    result = prune_channels(model, macs=0.5, data=x, round_to=2)
+    assert result.report.repair is not None
+    assert result.model.predict(x, verbose=0).shape == (64, 3)
+
+
+def test_a_size_that_nobody_knows_keeps_the_layer_whole() -> None:
+    inputs = keras.Input((None, 6, 3))
+    x = layers.Conv2D(16, 3, padding="same", activation="relu", name="stem")(inputs)
+    outputs = layers.Conv2D(8, 3, name="last")(Patches("computed", name="patches")(x))
+    frozen = coupling_of(keras.Model(inputs, outputs)).frozen_report()
+    assert any("it reshapes (None, None, 6, 16) to (None, -1, 16)" in row.reason for row in frozen)
+
+
+def test_a_smaller_model_that_cannot_be_called_is_never_returned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = folded("told")
+    monkeypatch.setattr("compress.model.trace._with_open_batch", lambda reshape, _: reshape)
+    with pytest.raises(RunFailed, match=r"must be callable as the original is. .*Reshape"):
+        prune_channels(model, macs=0.5)
