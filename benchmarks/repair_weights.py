@@ -3,15 +3,16 @@
     python -m benchmarks.repair_weights [--dense MODEL.keras] [--sparsities 0.8,0.9,0.95]
         [--seeds 0,1,2] [--resume FILE]
     ... --finetune    two epochs of training after it, zeros held, beside tfmot
-        [--ways labels,tfmot]    some of: labels, taught, not repaired, gradual, tfmot
+        [--ways labels,tfmot]    some of: labels, taught, not repaired, gradual,
+                             gradual in each layer, tfmot
 
 All kernels but the first and the last of one trained dense net (benchmarks.resnet20) are pruned at
 once: by magnitude, in each layer or over all together, by |w| times the norm of its input (wanda),
 or by what least squares lose (obs). What is left is solved for on 1,000 unlabelled training
 images, or stays. A seed draws the images and what is held back of them. With `--finetune` the nets
 of the magnitudes over all layers are trained as in weights_resnet20, whose side of tfmot stands
-beside; gradual: the unpruned net is pruned during the same training, its schedule polynomial. Test
-data are read once a variant and seed.
+beside; gradual: the unpruned net is pruned during the same training, its schedule polynomial, by one
+ranking of all layers or the same share of each. Test data are read once a variant and seed.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ TRAINED = {
     "taught": "repaired, taught by the dense net",
     "not repaired": "not repaired, labels",
     "gradual": "pruned while training, labels",
+    "gradual in each layer": "pruned while training, the same share of each layer, labels",
     "tfmot": "tfmot while training, labels",
 }
 
@@ -157,8 +159,9 @@ def _one(variants: Variants, name: str, sparsity: float, x: Any, seed: int) -> t
     if name == "tfmot":
         with tempfile.TemporaryDirectory() as folder:
             return variants.theirs(WeightOptions(sparsity=sparsity), seed, Path(folder))
-    if name == "gradual":
-        options = WeightOptions(sparsity=sparsity, scope="global")
+    if name.startswith("gradual"):
+        scope = "layer" if name.endswith("layer") else "global"
+        options = WeightOptions(sparsity=sparsity, scope=scope)
         return variants.ours(options, seed, taught=False)
     way = WAYS["global" if name.startswith("not") else "global repaired"]
     start, _ = pruned(variants.dense, way, sparsity, x, seed)
