@@ -11,8 +11,8 @@ once: by magnitude, in each layer or over all together, by |w| times the norm of
 or by what least squares lose (obs). What is left is solved for on 1,000 unlabelled training
 images, or stays. A seed draws the images and what is held back of them. With `--finetune` the nets
 of the magnitudes over all layers are trained as in weights_resnet20, whose side of tfmot stands
-beside; gradual: the unpruned net is pruned during the same training, its schedule polynomial, by one
-ranking of all layers or the same share of each. Test data are read once a variant and seed.
+beside; gradual: the unpruned net is pruned during the same training, its schedule polynomial, by
+one ranking of all layers or the same share of each. Test data are read once a variant and seed.
 """
 
 from __future__ import annotations
