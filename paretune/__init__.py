@@ -11,10 +11,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import compress
-import search
-from compress._version import __version__
-from compress.core.lazy import lazily
+from paretune._own_packages import load_own_packages
+
+load_own_packages()
+
+import compress  # noqa: E402
+import search  # noqa: E402
+from compress._version import __version__  # noqa: E402
+from compress.core.lazy import lazily  # noqa: E402
 
 if TYPE_CHECKING:
     from compress import (

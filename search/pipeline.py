@@ -224,18 +224,23 @@ def default_folder(plan: SearchPlan) -> str:
 def begun_with(plan: SearchPlan, folder: SearchFolder) -> SearchPlan:
     """Return the plan with its sampler by name: an existing run is resumed as it began.
 
-    The same holds for how channels are ranked and their numbers chosen.
+    The same holds for its metric, and for how channels are ranked and their numbers chosen.
     """
     stored = folder.read_plan_record()["plan"] if folder.plan_path.exists() else {}
     sampler = plan.search.strategy
     if plan.search.sampler == AUTO:
         sampler = str(stored.get("search", {}).get("sampler", sampler))
+    objectives = plan.search.objectives
+    stored_objectives = stored.get("search", {}).get("objectives")
+    if objectives[0] == AUTO and stored_objectives:
+        objectives = (str(stored_objectives[0]), *objectives[1:])
     channels, before = plan.channels, stored.get("channels", {})
     if channels.criterion == AUTO:
         channels = replace(channels, criterion=before.get("criterion", AUTO))
     if channels.scope == AUTO:
         channels = replace(channels, scope=before.get("scope", AUTO))
-    return replace(plan, search=replace(plan.search, sampler=sampler), channels=channels)
+    search = replace(plan.search, sampler=sampler, objectives=objectives)
+    return replace(plan, search=search, channels=channels)
 
 
 def _carried_out(
@@ -269,6 +274,9 @@ def _carried_out(
             f"Received: task {plan.data.task}. Give --task."
         )
     plan = told(plan, data)
+    if plan.search.objectives[0] == AUTO:
+        objectives = (data.task.qualities[0], *plan.search.objectives[1:])
+        plan = replace(plan, search=replace(plan.search, objectives=objectives))
     find_sources(plan.search.warm_start, plan.search.space, plan.search.objectives, data)
     # before teachers start TensorFlow
     crew = engine.crew(demand)

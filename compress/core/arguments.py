@@ -148,9 +148,14 @@ def describe(value: object) -> str:
 
 
 def is_examples(value: object) -> bool:
-    """Tell whether a value holds examples or labels: an array, tensor, column or list."""
+    """Tell whether a value holds examples or labels: an array, tensor, column or list.
+
+    Of several inputs or outputs a dictionary of these.
+    """
     if isinstance(value, list):
         return True
+    if isinstance(value, dict):
+        return bool(value) and all(map(is_examples, value.values()))
     return hasattr(value, "shape") and (hasattr(value, "__array__") or hasattr(value, "__len__"))
 
 

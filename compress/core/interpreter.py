@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from compress.core.platform import host, lifeline
@@ -64,4 +65,7 @@ def module_environment() -> dict[str, str]:
     """Returns an environment in which such a process finds the modules that this one finds."""
     here = current_folder()
     paths = [path or here for path in sys.path]
+    own = [PathFinder.find_spec(name, paths) for name in ("compress", "search")]
+    if any(spec is not None and not str(spec.origin).startswith(_HOME) for spec in own):
+        paths.insert(0, _HOME)  # before files of the user's that bear these names
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}

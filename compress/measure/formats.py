@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from compress.measure.latency_record import Latency
 from compress.measure.stats import FEWEST, INTERVAL
-from compress.task import in_units
+from compress.task import is_share
 
 
 def count(value: float | None) -> str:
@@ -30,14 +30,14 @@ def share(value: float | None) -> str:
 
 
 def quality(name: str, value: float | None) -> str:
-    """Returns a quality as a percentage, an error in its own unit."""
-    if in_units(name) and value is not None:
+    """Return a metric in [0, 1] as a percentage; an error in its own unit, R2 as a number."""
+    if not is_share(name) and value is not None:
         return f"{value:.4g}"
     return share(value)
 
 
 def change(name: str, value: float, *, unit: bool = True, short: bool = False) -> str:
-    """Return a difference of a quality: "-0.25 pp" (percentage points), of errors in their unit.
+    """Return a difference of a quality: "-0.25 pp" (percentage points) of shares.
 
     Args:
         name: Of the quality.
@@ -46,7 +46,7 @@ def change(name: str, value: float, *, unit: bool = True, short: bool = False) -
         short: Whether zeros at the end are left out: "-1 pp".
     """
     value += 0.0  # no minus before a zero
-    if in_units(name):
+    if not is_share(name):
         return f"{value:+.4g}"
     number = f"{100 * value:+g}" if short else f"{100 * value:+.2f}"
     return f"{number} pp" if unit else number
@@ -61,7 +61,7 @@ def interval(name: str, ends: tuple[float, float] | None) -> str:
     """Returns a quality's interval, "[91.05, 96.01]" in per cent; empty where there is none."""
     if ends is None:
         return ""
-    low, high = (f"{end:.4g}" if in_units(name) else f"{end * 100:.2f}" for end in ends)
+    low, high = (f"{end * 100:.2f}" if is_share(name) else f"{end:.4g}" for end in ends)
     return f"[{low}, {high}]"
 
 

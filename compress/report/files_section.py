@@ -6,6 +6,7 @@ from typing import Any
 
 from compress.measure import formats
 from compress.report.cells import Cell, two_lines
+from compress.report.outputs import TITLE, outputs_table
 from compress.report.rows import Report, Row
 from compress.report.words import conditions, judged, other_runtimes
 from compress.task import meaning
@@ -25,6 +26,8 @@ def files_section(report: Report) -> dict[str, Any] | None:
         "rows": [_cells(report, row) for row in report.rows],
         "first": [place for place in range(1, len(models)) if models[place] != models[place - 1]],
         "others": other_runtimes(report),
+        "outputs": outputs_table(report),
+        "outputs_title": TITLE,
     }  # fmt: skip
 
 

@@ -39,8 +39,8 @@ def _card(report: Report, record: Compressed, place: int) -> dict[str, Any]:
         "choices": [item.choices for item in known if item.choices],
         "finetuning": f"{_repair(record)}{tuned}{record.seconds:.0f} s in all on {record.device}; "
         "validation "
-        f"{report.main} {formats.share(record.val['dense'][report.main])} before, "
-        f"{formats.share(record.val['pruned'][report.main])} after.",
+        f"{report.main} {formats.quality(report.main, record.val['dense'][report.main])} before, "
+        f"{formats.quality(report.main, record.val['pruned'][report.main])} after.",
         "notes": record.notes,
         "depths": list(_depths(record, f"depth{place}")),
         "layers": [*_channels(record), *_weights(record)],

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 
 from compress.measure import formats
 from compress.report.agreement import agreement_lines
+from compress.report.outputs import TITLE, outputs_table
 from compress.report.rows import Report
 from compress.report.standouts import standouts
 from compress.report.terminal import Grid, said
@@ -23,7 +24,7 @@ def render_tables(report: Report) -> RenderableType:
     for section in report.sections:
         parts += section.tables()
     if report.rows:
-        parts += [_files(report), said(conditions(report), "dim")]
+        parts += [_files(report), said(conditions(report), "dim"), *_outputs(report)]
     parts += map(said, other_runtimes(report))
     for record in report.compressed:
         parts.append(said(f"{record.model}: {verdict(report, record.model)}"))
@@ -33,6 +34,17 @@ def render_tables(report: Report) -> RenderableType:
         parts.append(said(judged(report), "dim"))
         parts += map(said, chosen_lines(report, standouts(report)))
     return Group(*parts)
+
+
+def _outputs(report: Report) -> list[Grid]:
+    found = outputs_table(report)
+    if found is None:
+        return []
+    heads, rows = found
+    grid = Grid(TITLE, heads, heads[:1], elsewhere=ELSEWHERE, drop=heads[:0:-1])
+    for row in rows:
+        grid.put(row)
+    return [grid]
 
 
 def _files(report: Report) -> Grid:

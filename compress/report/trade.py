@@ -99,7 +99,7 @@ def _more(record: Compressed, file: str = "") -> str:
 
 def _trade(old: Row, new: Row, unpruned: Row | None, main: str, record: Compressed) -> str:
     """Compares a pruned file with the dense baseline; says what the format alone gives."""
-    points = (new.artifact.test[main] - old.artifact.test[main]) * 100
+    gained = formats.change(main, new.artifact.test[main] - old.artifact.test[main])
     quality = main if main == "accuracy" else meaning(main)[0]
     smaller = old.artifact.gzip_bytes / new.artifact.gzip_bytes
     what = [new.artifact.format]
@@ -111,8 +111,8 @@ def _trade(old: Row, new: Row, unpruned: Row | None, main: str, record: Compress
         what.append("(nothing was removed)")
     against = ""
     if record.as_long is not None and main in record.as_long["test"]:
-        longer = (new.artifact.test[main] - record.as_long["test"][main]) * 100
-        against = f" ({longer:+.2f} against the dense model trained as long)"
+        longer = formats.change(main, new.artifact.test[main] - record.as_long["test"][main])
+        against = f" ({longer} against the dense model trained as long)"
     own = new.artifact.id
     trained = (
         "without training"
@@ -120,7 +120,7 @@ def _trade(old: Row, new: Row, unpruned: Row | None, main: str, record: Compress
         else f"after {_more(record, own)} of training"
     )
     text = (
-        f"{' '.join(what)}: {points:+.2f} points of test {quality} {trained}{against}, "
+        f"{' '.join(what)}: {gained} of test {quality} {trained}{against}, "
         f"{smaller:.2f}x smaller gzipped, {time_traded(new)}"
     )
     if unpruned is not None and unpruned is not old and unpruned.latency is not None:

@@ -19,6 +19,7 @@ from compress.task.text import (
     is_quality,
     is_share,
     meaning,
+    output_of,
 )
 from compress.task.unlabelled import Answers
 from compress.task.yes_no import Binary, MultiLabel
@@ -51,6 +52,7 @@ __all__ = [
     "in_units",
     "is_quality",
     "is_share",
+    "output_of",
     "make_task",
     "meaning",
     "needs_labels",

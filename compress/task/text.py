@@ -41,7 +41,7 @@ _COMPILED = "compiled:"
 
 def meaning(name: str) -> tuple[str, str]:
     """Returns title and sentence of a quality; of an output's ("box.r2") with the output."""
-    output, own = _parted(name)
+    output, own = output_of(name)
     if own.startswith(_COMPILED):
         metric = own.removeprefix(_COMPILED)
         title, sentence = metric, f"Metric '{metric}' that the model was compiled with"
@@ -52,8 +52,8 @@ def meaning(name: str) -> tuple[str, str]:
     return f"{title} ({output})", f"{sentence}; of output '{output}'"
 
 
-def _parted(name: str) -> tuple[str, str]:
-    """Returns the output, "" where there is one, and the quality."""
+def output_of(name: str) -> tuple[str, str]:
+    """Return the output that a metric is of, "" where there is one, and the metric's own name."""
     before, sign, metric = name.partition(_COMPILED)
     if sign:
         return before.removesuffix("."), sign + metric
@@ -63,17 +63,17 @@ def _parted(name: str) -> tuple[str, str]:
 
 def is_quality(name: str) -> bool:
     """Tells whether some task gives a quality of this name, of an output too."""
-    own = _parted(name)[1]
+    own = output_of(name)[1]
     return own in MEANING or own.startswith(_COMPILED)
 
 
 def in_units(name: str) -> bool:
     """Tells whether a quality has a unit of its own: it is no share to be shown in per cent."""
-    own = _parted(name)[1]
+    own = output_of(name)[1]
     return own in ERRORS or own.startswith(_COMPILED)
 
 
 def is_share(name: str) -> bool:
     """Tells whether a quality lies in [0, 1]."""
-    own = _parted(name)[1]
+    own = output_of(name)[1]
     return own not in UNBOUNDED and not own.startswith(_COMPILED)

@@ -56,9 +56,10 @@ class SearchOptions:
         OPTIMIZERS, "--optimizers", "optimizers of candidates to sample from, with commas"
     )
     objectives: Names = option(
-        ("accuracy", "macs"),
+        (AUTO, "macs"),
         "--objectives",
-        f"a quality ({', '.join(qualities())}) and one cost or more ({', '.join(COSTS)})",
+        f"a metric ({AUTO}: the task's first; {', '.join(qualities())}) and one cost or more "
+        f"({', '.join(COSTS)})",
     )
     max_macs: int | None = option(
         None,
@@ -140,7 +141,7 @@ class SearchOptions:
                 "objectives must be one quality and at least one cost. "
                 f"Received: {','.join(self.objectives)}."
             )
-        require_choice("quality", self.objectives[0], qualities())
+        require_choice("quality", self.objectives[0], (AUTO, *qualities()))
         for name in self.objectives[1:]:
             require_choice("cost", name, tuple(COSTS))
         require(

@@ -50,7 +50,7 @@ def _cells(item: Candidate, quality: str) -> list[str]:
     return [
         item.id,
         "; ".join([ending, *item.notes]),
-        formats.share(item.val.get(quality)),
+        formats.quality(quality, item.val.get(quality)),
         formats.count(item.macs),
         formats.count(item.params),
         f"{item.seconds:.1f}",

@@ -123,7 +123,7 @@ def _volume(report: SearchReport, found: Progress | None) -> str:
 def _amount(name: str, value: float) -> str:
     if name in _NOUNS:
         return f"{formats.cost(name, value)} {_NOUNS[name]}"
-    return f"{name} {formats.share(value)}"
+    return f"{name} {formats.quality(name, value)}"
 
 
 def _growth(found: Progress) -> str:

@@ -66,12 +66,15 @@ def _cells(report: SearchReport, item: Candidate) -> list[str | Cell]:
     made = [files.get(key) for key in _SHOWN]
     return [
         item.id,
-        formats.share(item.val[report.objectives[0]]),
+        formats.quality(report.objectives[0], item.val[report.objectives[0]]),
         formats.count(item.macs),
         formats.count(item.params),
         *_measured_cells(report, item),
         *(
-            Cell(formats.share(file.test[report.main]), beside=formats.size(file.gzip_bytes))
+            Cell(
+                formats.quality(report.main, file.test[report.main]),
+                beside=formats.size(file.gzip_bytes),
+            )
             if file
             else "-"
             for file in made
@@ -96,7 +99,7 @@ def front_table(report: SearchReport) -> Grid:
         grid.put(
             (
                 name,
-                formats.share(candidate.val[quality]),
+                formats.quality(quality, candidate.val[quality]),
                 formats.count(candidate.macs),
                 formats.count(candidate.params),
                 *_measured_cells(report, candidate),

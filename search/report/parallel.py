@@ -92,7 +92,7 @@ def parallel_coordinates(
         for place, item in enumerate(chosen):
             _label(axes, place, item)
         ends = (reached.min(), reached.max())
-        _ends(axes, len(chosen), [formats.share(float(end)) for end in ends])
+        _ends(axes, len(chosen), [formats.quality(quality, float(end)) for end in ends])
         for place, cost in enumerate(costs, start=len(chosen) + 1):
             values = [getattr(item, cost) for item in candidates]
             _ends(axes, place, [formats.cost(cost, end) for end in (min(values), max(values))])

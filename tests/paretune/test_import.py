@@ -79,10 +79,7 @@ def test_python_m_is_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     import tomllib
 
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    module, _, name = scripts["paretune"].partition(":")
-    main = ast.parse((ROOT / "paretune" / "__main__.py").read_text())
-    (imported,) = (node for node in ast.walk(main) if isinstance(node, ast.ImportFrom))
-    assert (imported.module, imported.names[0].name) == (module, name)
+    assert scripts["paretune"] == "paretune.__main__:main"
     done = subprocess.run(
         [sys.executable, "-m", "paretune", "--help"],
         capture_output=True, text=True, cwd=ROOT, check=True,
@@ -91,3 +88,48 @@ def test_python_m_is_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     from search.cli import app
 
     assert "inspect" in CliRunner().invoke(app, ["--help"], prog_name="paretune").output
+
+
+@pytest.mark.parametrize("name", ["search.py", "compress.py", "search/__init__.py"])
+@pytest.mark.parametrize("words", [("script.py",), ("-c", "import paretune"), ("-m", "paretune")])
+def test_files_of_users_that_bear_our_names(
+    name: str, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    mine = tmp_path / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("raise SystemExit('this is mine')\n")
+    (tmp_path / "script.py").write_text(
+        "import paretune as pt\nassert pt.WeightOptions().sparsity == 0.8\n"
+        "assert pt.SearchPlan().search.space == 'cnn'\n"
+    )
+    further = ("--version",) if words[0] == "-m" else ()
+    done = subprocess.run(
+        [sys.executable, *words, *further], cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_module_that_was_imported_before_is_named(tmp_path: Path) -> None:
+    (tmp_path / "search.py").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-c", "import search, paretune"], cwd=tmp_path, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: paretune must import its own package 'search'. Received: ")
+    assert str(tmp_path / "search.py") in last
+
+
+@pytest.mark.slow
+def test_workers_are_ours_beside_files_of_users(tmp_path: Path) -> None:
+    (tmp_path / "search.py").write_text("raise SystemExit('this is mine')\n")
+    (tmp_path / "script.py").write_text(
+        "import paretune as pt\n"
+        "pt.run_search('digits', space='mlp', trials=1, epochs=1, workers=1, out='out')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "out" / "report.html").exists()

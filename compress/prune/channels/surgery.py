@@ -81,7 +81,8 @@ def call_once(small: keras.Model, coupling: Coupling) -> None:
         for shape, tensor in zip(sizes, program.inputs, strict=True)
     ]
     try:
-        small(keras.tree.pack_sequence_as(small.input, zeros), training=False)
+        structure = walk.functional(small)._inputs_struct
+        small(keras.tree.pack_sequence_as(structure, zeros), training=False)
     except Exception as error:  # of any layer
         try:
             program.model(keras.tree.pack_sequence_as(program.input_structure, zeros))
