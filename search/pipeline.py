@@ -42,6 +42,7 @@ from search.folder.directory import SearchFolder
 from search.folder.events import search_sources
 from search.plan import BudgetOptions, FinalOptions, SearchPlan
 from search.plan.keywords import RUN, RUN_SEARCH
+from search.plan.search import DEFAULT_OBJECTIVES
 from search.plugins import ENGINES, SAMPLERS
 from search.report import SearchReport, render
 from search.spaces import Around
@@ -232,8 +233,8 @@ def begun_with(plan: SearchPlan, folder: SearchFolder) -> SearchPlan:
         sampler = str(stored.get("search", {}).get("sampler", sampler))
     objectives = plan.search.objectives
     stored_objectives = stored.get("search", {}).get("objectives")
-    if objectives[0] == AUTO and stored_objectives:
-        objectives = (str(stored_objectives[0]), *objectives[1:])
+    if objectives == DEFAULT_OBJECTIVES and stored_objectives:
+        objectives = tuple(stored_objectives)
     channels, before = plan.channels, stored.get("channels", {})
     if channels.criterion == AUTO:
         channels = replace(channels, criterion=before.get("criterion", AUTO))
@@ -274,8 +275,8 @@ def _carried_out(
             f"Received: task {plan.data.task}. Give --task."
         )
     plan = told(plan, data)
-    if plan.search.objectives[0] == AUTO:
-        objectives = (data.task.qualities[0], *plan.search.objectives[1:])
+    if plan.search.objectives == DEFAULT_OBJECTIVES and "accuracy" not in data.task.qualities:
+        objectives = (data.task.qualities[0], *DEFAULT_OBJECTIVES[1:])
         plan = replace(plan, search=replace(plan.search, objectives=objectives))
     find_sources(plan.search.warm_start, plan.search.space, plan.search.objectives, data)
     # before teachers start TensorFlow

@@ -230,8 +230,8 @@ def _parts(kind: Any) -> tuple[Any, ...]:
         return (origin,)
     if kind is None or kind is types.NoneType:
         return (types.NoneType,)
-    if isinstance(kind, type) and getattr(kind, "_is_protocol", False):
-        return (Any,)
+    if isinstance(kind, type) and Protocol in kind.__mro__:
+        return (Any,)  # whatever has its methods
     return (kind,)
 
 

@@ -131,6 +131,14 @@ def one_line(value: object, limit: int = LONGEST_VALUE) -> str:
     return f"{shown[:head]} ... ({len(text):,} characters in all) ... {end}"
 
 
+def reason_of(error: BaseException, limit: int = 300) -> str:
+    """Return what a library's error says, on one line: without colours and Keras's frame."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    text = text.split("Arguments received by")[0].split("Exception encountered when calling")[-1]
+    words = " ".join(re.sub(r"^ *(layer )?\S+\.call\(\)\.", "", text).split())
+    return one_line(words or type(error).__name__, limit)
+
+
 def printable(text: str) -> str:
     """Spells out every character that would not be seen as itself: `\\n`, `\\x1b`, `\\u202e`.
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from compress.core.errors import InputError, reason_of
 from compress.measure.call_shapes import Shape
 from compress.model.program import Node, Program
 
@@ -83,7 +84,10 @@ class Walk:
             # a nested model may be built for open sizes and be called with known ones
             known = all(tensor.known is not None for tensor in inputs)
             if reshape or (known and (_open(node.outputs) or _folded(node, inputs))):
-                made = _specs(node, inputs)
+                try:
+                    made = _specs(node, inputs)
+                except ValueError as error:
+                    raise _refused(f"{prefix}{node.name}", inputs, error) from None
                 outputs = tuple(self._tensor(tensor.shape, tensor.dtype) for tensor in made)
             else:
                 outputs = tuple(self._stored(tensor) for tensor in node.outputs)
@@ -115,6 +119,22 @@ class Walk:
             for key in [key for key in alive if last.get(key, place) <= place]:
                 del alive[key]
         return peak
+
+
+def _refused(name: str, inputs: Sequence[SizedTensor], error: ValueError) -> InputError:
+    """Build the error of a call that takes no inputs of these sizes."""
+    shapes = ", ".join(str(tensor.shape) for tensor in inputs)
+    reason = reason_of(error, 160)
+    remedy = (
+        " The input is too small for the layers in front of it: give a larger one (--input-shape, "
+        "in Python input_shape=)."
+        if "zero or negative" in reason or "egative dimension" in reason
+        else ""
+    )
+    return InputError(
+        f"Layer '{name}' must take inputs of the shape that it has for this input size. Received: "
+        f"{shapes} ({reason}).{remedy}"
+    )
 
 
 def _open(tensors: Sequence[Any]) -> bool:

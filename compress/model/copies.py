@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.core.errors import InputError
+from compress.core.errors import InputError, reason_of
 from compress.model import walk
 from compress.model.internals import layers_inside, maker_of, uncompiled
 from compress.model.ports import packed
@@ -101,6 +101,9 @@ def sized_model(model: keras.Model, shapes: Sequence[Sequence[int]]) -> keras.Mo
 
     Returns:
         The model itself where it says its sizes already, else one around it.
+
+    Raises:
+        InputError: A size is too small, or another one that a layer does not take.
     """
     import keras
 
@@ -111,7 +114,17 @@ def sized_model(model: keras.Model, shapes: Sequence[Sequence[int]]) -> keras.Mo
         for shape, tensor in zip(shapes, model.inputs, strict=True)
     ]
     given = packed(model, inputs)
-    return keras.Model(given, model(given), name=model.name)
+    try:
+        outputs = model(given)
+    except ValueError as error:
+        reason = reason_of(error)
+        sizes = ", ".join(str(tuple(shape)) for shape in shapes)
+        small = "Is the input too small for its layers? " if "negative" in reason else ""
+        raise InputError(
+            f"Model '{model.name}' must take inputs of the size that it is given. Received: "
+            f"{sizes}: {reason} {small}Give another size."
+        ) from None
+    return keras.Model(given, outputs, name=model.name)
 
 
 def with_indices(model: keras.Model) -> keras.Model:

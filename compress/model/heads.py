@@ -11,8 +11,10 @@ import numpy as np
 from compress.core.columns import mapped
 from compress.core.errors import InputError
 from compress.data.meaning import Head, Heads
+from compress.data.parts import shapes_of
 from compress.model.activations import examples_at_once
 from compress.model.compiled import CompiledOutput, compiled_outputs
+from compress.model.copies import sized_model
 from compress.model.internals import maker_of
 from compress.model.ports import answers_of, input_names, output_names, packed
 from compress.model.walk import is_graph
@@ -90,7 +92,22 @@ def check_shapes(model: keras.Model, data: Dataset | Unlabelled) -> None:
     """
     if not (model.inputs and model.outputs):
         raise InputError(f"Model '{model.name}' must be built. Received: one without inputs.")
-    names, shapes = input_names(model), data.input_shapes
+    check_input_shapes(model, data.input_shapes)
+    # of open sizes some are too small for what the model does with them
+    sized_model(model, _in_order(model, data.input_shapes))
+
+
+def _in_order(model: keras.Model, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
+    return list(shapes.values()) if len(shapes) == 1 else [shapes[n] for n in input_names(model)]
+
+
+def check_input_shapes(model: keras.Model, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Check the shapes of one example of each input, by its name; of one input under any name.
+
+    Raises:
+        InputError: The model takes others.
+    """
+    names = input_names(model)
     if len(names) != len(shapes) or (len(shapes) > 1 and set(names) != set(shapes)):
         received = ", ".join(shapes) if len(shapes) > 1 else "one array"
         raise InputError(
@@ -149,7 +166,12 @@ class ModelAnswers:
     model: keras.Model
 
     def __call__(self, inputs: Any) -> Any:
-        """Return the answers to inputs, (n, ..., outputs); of several outputs by name."""
+        """Return the answers to inputs, (n, ..., outputs); of several outputs by name.
+
+        Raises:
+            InputError: The model takes inputs of other shapes.
+        """
+        check_input_shapes(self.model, shapes_of(inputs))
         made = answers_of(self.model, inputs)
         return mapped(lambda values: np.asarray(values, np.float32), made)
 

@@ -141,3 +141,8 @@ def functional(model: keras.Model) -> Any:
             f"Received: {type(model).__name__}. Build it with keras.Input."
         )
     return model if hasattr(model, "_nodes_by_depth") else model._functional
+
+
+def input_structure(model: keras.Model) -> Any:
+    """Return the symbolic inputs of a graph as it takes them: alone, in a list or by name."""
+    return functional(model)._inputs_struct

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from compress.core.summary import Readable, Summary
@@ -118,13 +119,19 @@ class RepairReport(Readable):
 def repair_of(record: dict[str, Any]) -> RepairReport:
     """Returns the report that `to_json` wrote."""
     return RepairReport(
-        tuple(LayerRepair(**layer) for layer in record["layers"]),
+        tuple(LayerRepair(**_known(layer)) for layer in record["layers"]),
         record["examples"],
         record["held_back"],
         record["seconds"],
         tuple((before, after) for before, after in record["output_error"]),
         tuple(record["notes"]),
     )
+
+
+def _known(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what today's record has of a layer's; keys of other versions are left out."""
+    names = {item.name for item in fields(LayerRepair)}
+    return {name: value for name, value in layer.items() if name in names}
 
 
 def _error(value: float | None) -> str:

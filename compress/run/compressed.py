@@ -26,9 +26,29 @@ class _KeptLayer(TypedDict):
     reason: str
 
 
+class _LayerRepair(TypedDict):
+    name: str
+    kind: str
+    state: str
+    before: float | None
+    after: float | None
+    rows: int
+    reason: str
+
+
+class _Repair(TypedDict):
+    layers: list[_LayerRepair]
+    examples: int
+    held_back: int
+    seconds: float
+    output_error: list[list[float]]
+    notes: list[str]
+
+
 class _Weights(TypedDict):
     pruned: list[_PrunedLayer]
     kept: list[_KeptLayer]
+    repair: NotRequired[_Repair | None]
 
 
 class LayerRow(TypedDict):
@@ -63,6 +83,7 @@ class _Channels(TypedDict):
     groups: list[_Group]
     frozen: list[_Frozen]
     unknown: list[list[str]]
+    repair: NotRequired[_Repair | None]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from compress.data.adapters import answered_by, labelled, unlabelled
 from compress.data.leaks import check_parts
 from compress.model.compiled import CompiledOutput, compiled_outputs
 from compress.model.graphs import as_graph
-from compress.model.heads import answering, head_of
+from compress.model.heads import answering, check_shapes, head_of
 from compress.model.io import as_model
 from compress.plan.data import AUTO
 from compress.task import UNLABELLED
@@ -195,7 +195,10 @@ def dataset_for(
     }
     if model is not None and task == UNLABELLED:
         return answered_by(answering(model), data, **parts)
-    return judged_by(_compiled(labelled(data, task=task, **parts), model, compiled), metric)
+    found = labelled(data, task=task, **parts)
+    if model is not None and getattr(model, "inputs", None):
+        check_shapes(model, found)
+    return judged_by(_compiled(found, model, compiled), metric)
 
 
 def _seen(
@@ -233,7 +236,10 @@ def as_examples(
         return data
     if isinstance(data, (str, Path)):
         return _loaded(DataOptions(str(data)), model, path, seed)
-    return unlabelled(data, head=head_of(model))
+    examples = unlabelled(data, head=head_of(model))
+    if getattr(model, "inputs", None):
+        check_shapes(model, examples)
+    return examples
 
 
 def _loaded(

@@ -26,6 +26,9 @@ DEFAULT_SAMPLER = "pareto"
 """What "auto" is: the best or among the best of all that were measured, see docs/search.md."""
 
 
+DEFAULT_OBJECTIVES = ("accuracy", "macs")
+
+
 @dataclass(frozen=True)
 class SearchOptions:
     """What is searched, how, for how long and within which limits."""
@@ -56,10 +59,10 @@ class SearchOptions:
         OPTIMIZERS, "--optimizers", "optimizers of candidates to sample from, with commas"
     )
     objectives: Names = option(
-        (AUTO, "macs"),
+        DEFAULT_OBJECTIVES,
         "--objectives",
-        f"a metric ({AUTO}: the task's first; {', '.join(qualities())}) and one cost or more "
-        f"({', '.join(COSTS)})",
+        f"a metric ({', '.join(qualities())}) and one cost or more ({', '.join(COSTS)}); of tasks "
+        "without accuracy their first metric and macs",
     )
     max_macs: int | None = option(
         None,
@@ -141,7 +144,7 @@ class SearchOptions:
                 "objectives must be one quality and at least one cost. "
                 f"Received: {','.join(self.objectives)}."
             )
-        require_choice("quality", self.objectives[0], (AUTO, *qualities()))
+        require_choice("quality", self.objectives[0], qualities())
         for name in self.objectives[1:]:
             require_choice("cost", name, tuple(COSTS))
         require(

@@ -376,9 +376,10 @@ class RunSettings(TypedDict, total=False):
     sgd,momentum,nesterov,adagrad,rmsprop,adam,adamw."""
 
     objectives: Iterable[str]
-    """a metric (auto: the task's first; accuracy, f1_macro, precision_macro, recall_macro, f1,
-    precision, recall, roc_auc, f1_micro, exact_match, r2, mean_iou, dice, agreement, mean_quality,
-    skill) and one cost or more (macs, params, size_bytes, latency_ms). Default: auto,macs."""
+    """a metric (accuracy, f1_macro, precision_macro, recall_macro, f1, precision, recall, roc_auc,
+    f1_micro, exact_match, r2, mean_iou, dice, agreement, mean_quality, skill) and one cost or more
+    (macs, params, size_bytes, latency_ms); of tasks without accuracy their first metric and macs.
+    Default: accuracy,macs."""
 
     max_macs: Count | None
     """reject candidates above this without training them; 2M is 2,000,000."""

@@ -266,7 +266,7 @@ def test_count_macs(model: Any, tmp_path: Path) -> None:
         (lambda m: pt.distill(m, m, (X, Y), temprature=3), "Did you mean 'temperature'"),
         (lambda m: pt.compress_model(m, (X, Y), chanels=0.5), "Did you mean 'channels'"),
         (lambda m: pt.bench([m], thread=2), "Did you mean 'threads'"),
-        (lambda m: pt.export(m, "m", formt="int8"), "Did you mean 'formats'"),
+        (lambda m: pt.export(m, "m", formt="int8"), "Did you mean 'format'"),
         (lambda m: pt.run("digits", trial=3), "Did you mean 'trials'"),
         (lambda m: pt.count_macs(3), "must be a Keras model or the path of its file"),
         (lambda m: pt.count_macs("nowhere.keras"), "A model file must exist"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.core.errors import InputError, RunFailed
+from compress.core.errors import InputError, RunFailed, reason_of
 from compress.measure.counting import given_shapes
 from compress.model import walk
 from compress.model.copies import Copier
@@ -81,18 +81,16 @@ def call_once(small: keras.Model, coupling: Coupling) -> None:
         for shape, tensor in zip(sizes, program.inputs, strict=True)
     ]
     try:
-        structure = walk.functional(small)._inputs_struct
-        small(keras.tree.pack_sequence_as(structure, zeros), training=False)
+        small(keras.tree.pack_sequence_as(walk.input_structure(small), zeros), training=False)
     except Exception as error:  # of any layer
         try:
             program.model(keras.tree.pack_sequence_as(program.input_structure, zeros))
         except Exception:
             return
-        reason = " ".join(str(error).split())
         raise RunFailed(
             f"The pruned model of '{program.model.name}' must be callable as the original is. "
-            f"Received: {reason[:300]} Exclude the layer's channels (--channel-exclude, in Python "
-            "exclude=), and report it."
+            f"Received: {reason_of(error)} Exclude the layer's channels (--channel-exclude, in "
+            "Python exclude=), and report it."
         ) from error
 
 

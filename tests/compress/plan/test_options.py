@@ -143,7 +143,7 @@ def test_values_that_no_message_could_show(values: dict[str, object], message: s
         ({"distill_weight": 1.5}, r"distill_weight must be in \[0, 1\]"),
         (
             {"formats": "int4"},
-            "Unknown export format 'int4'. Choices: dynamic, float16, float32, int16x8, int4-",
+            "Unknown export format 'int4'. Did you mean 'int4-weights'. Choices: dynamic, float16",
         ),
         ({"formats": ""}, "name at least one format"),
         ({"optimizer": "lion"}, "Unknown optimizer 'lion'. Choices: adagrad"),
@@ -164,8 +164,8 @@ def test_plan_refusals(values: dict[str, object], message: str) -> None:
     ("values", "message"),
     [
         ({"trials": 0}, "trials must be at least 1. Received: 0"),
-        ({"space": "cn"}, "Unknown space 'cn'. Choices: cnn, mlp"),
-        ({"sampler": "bayes"}, "Unknown sampler 'bayes'. Choices: auto, cmaes, evolution"),
+        ({"space": "cn"}, "Unknown space 'cn'. Did you mean 'cnn'. Choices: cnn, mlp"),
+        ({"sampler": "bayes"}, "Unknown sampler 'bayes'. Did you mean 'tpe'. Choices: auto, cmaes"),
         ({"optimizers": "adam,lion"}, "Unknown optimizer 'lion'"),
         ({"objectives": "accuracy"}, "one quality and at least one cost"),
         ({"objectives": "macs,accuracy"}, "Unknown quality 'macs'"),

@@ -43,7 +43,7 @@ CASES = {
     "label range": (["run", "--data", "range.npz"], "in [0, 3) (3 classes). Received: 9"),
     "space": (
         ["run", "--space", "rnn"],
-        "Unknown space 'rnn'. Choices: cnn, mlp, mobilenet, resnet. ",
+        "Unknown space 'rnn'. Did you mean 'cnn'? Choices: cnn, mlp, mobilenet, resnet. ",
     ),
     "sampler": (
         ["run", "--sampler", "x"],

@@ -95,7 +95,7 @@ def test_the_list_of_commands_cuts_no_sentence() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["serch"], "Unknown command 'serch'. Choices: bench, compress, "),
+        (["serch"], "Unknown command 'serch'. Did you mean 'search'? Choices: bench, compress, "),
         (["serch"], "Did you mean 'search'?"),
         (["space", "describ", "cnn"], "Did you mean 'describe'?"),
         (["run", "--trails", "3"], "Unknown option '--trails' of `paretune run`. Did you mean"),

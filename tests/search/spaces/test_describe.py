@@ -199,7 +199,7 @@ def test_command(tmp_path: Path, digits: Dataset) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["rnn"], "Unknown space 'rnn'. Choices: cnn, mlp, mobilenet, resnet."),
+        (["rnn"], "Unknown space 'rnn'. Did you mean 'cnn'? Choices: cnn, mlp, mobilenet, resnet."),
         (["cnn", "--data", "nowhere"], "data must be a path that exists"),
         (["cnn", "--task", "ranking"], "Unknown task 'ranking'"),
         ([f"{OWN}:number", "--samples", "1"], "Received: int."),
