@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import json
 import re
 import shlex
@@ -209,3 +210,13 @@ def test_write_refuses_parts_and_pages_without_a_block(root: Path) -> None:
         _docs.write(root / "nowhere.md", fake(), whole)
     assert document.read_text() == TEXT
     assert json.loads(whole.path.read_text())["result"] == {"seconds": 1} if whole.path else False
+
+
+def test_every_module_that_a_page_runs_is_there() -> None:
+    """A command in the documents names a module that there is."""
+    named = re.compile(r"python -m ((?:benchmarks|tests|compress|search|paretune)[\w.]*)")
+    pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    modules = {found for page in pages for found in named.findall(page.read_text("utf-8"))}
+    assert len(modules) > 20
+    gone = [name for name in modules if importlib.util.find_spec(name.rstrip(".")) is None]
+    assert gone == []
