@@ -26,6 +26,8 @@ PASSWORD_FILE = "PARETUNE_STORAGE_PASSWORD_FILE"
 _USER = re.compile(r"^([A-Za-z][\w+.\-]*://[^:/@?]*):([^@]*(?:@[^/?@]*(?=@))*)@")
 _IN_TEXT = re.compile(r"([A-Za-z][\w+.\-]*://[^:/@?\s'\",]*):[^\s'\",]*@")
 _SECRET_KEY = r"(?:ssl)?(?:password|passwd|passphrase|pwd|secret|token)"
+# a user, a password and a host without a scheme; a ramp ("0:0.7@20%") has no host behind the @
+_BARE = re.compile(r"(?<![\w/:])([^\s:/@?'\",=]+):[^\s'\",/@]+@(?=[A-Za-z\[]|\d+\.\d+\.)")
 _IN_QUERY = re.compile(rf"([?&]){_SECRET_KEY}=[^&\s'\",]*(&?)", re.IGNORECASE)
 
 _known: dict[str, str] = {}
@@ -49,7 +51,7 @@ def hidden(text: str, url: str = "") -> str:
     if found and found[2]:
         for secret in (found[2], unquote(found[2])):
             text = text.replace(secret, "...")
-    return _without_secrets(_IN_TEXT.sub(r"\1@", text))
+    return _without_secrets(_BARE.sub(r"\1@", _IN_TEXT.sub(r"\1@", text)))
 
 
 def hidden_in(content: Any) -> Any:

@@ -162,7 +162,8 @@ class _Recorder:
         aliases.update(outer)
         self._append(program, nodes, f"{node.name}_", aliases)
         program.opened[node.name] = len(program.nodes) - before
-        for old, new in zip(node.outputs, keras.tree.flatten(outputs), strict=True):
+        made = [output for output in keras.tree.flatten(outputs) if output is not None]
+        for old, new in zip(node.outputs, made, strict=True):
             aliases[id(old)] = aliases.get(id(new), new)
         return ""
 

@@ -6,11 +6,12 @@ again.
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from compress.core.errors import reason_of
 from compress.model.internals import layers_inside, own_variables, set_shape, takes_training
 
 
@@ -61,15 +62,50 @@ def trace(layer: Any, args: Any, kwargs: Any) -> tuple[Any, list[Any]]:
 def _run(layer: Any, args: Any, kwargs: Any, sources: list[Any]) -> tuple[Any, list[Any]]:
     import keras
 
-    try:
-        outputs = layer.call(*args, **kwargs)
-    except Exception as error:  # user code on symbolic tensors may raise anything
-        text = " ".join(str(error).split())
-        raise Untraceable(f"its call fails on symbolic tensors ({text[:160]})") from None
-    flat = keras.tree.flatten(outputs)
+    inlined: set[type] = set()
+    while True:
+        try:
+            with _calling_through(inlined):
+                outputs = layer.call(*args, **kwargs)
+            break
+        except Exception as error:  # user code on symbolic tensors may raise anything
+            kind = _returns_no_tensor(error, layer)
+            if kind is None or kind in inlined:
+                text = reason_of(error, 160)
+                raise Untraceable(f"its call fails on symbolic tensors ({text})") from None
+            inlined.add(kind)
+    flat = [output for output in keras.tree.flatten(outputs) if output is not None]
     if not flat or not all(isinstance(tensor, keras.KerasTensor) for tensor in flat):
         raise Untraceable("its call does not return tensors that depend on its inputs alone")
     return outputs, _between(sources, flat)
+
+
+def _returns_no_tensor(error: Exception, layer: Any) -> type | None:
+    """Return the class of an inner layer that returns None beside its tensors, which Keras refuses.
+
+    Args:
+        error: Raised by a trace.
+        layer: That was traced.
+    """
+    found = re.search(r"Operation <(\w+) .* returned a non-tensor", str(error))
+    kinds = (type(part) for part in layers_inside(layer) if part is not layer)
+    return next((kind for kind in kinds if found and kind.__name__ == found[1]), None)
+
+
+@contextmanager
+def _calling_through(kinds: set[type]) -> Iterator[None]:
+    """Let layers of some classes run their `call` as a part of the layer that calls them."""
+    own = {kind: kind.__dict__.get("__call__") for kind in kinds}
+    for kind in kinds:
+        kind.__call__ = lambda self, *args, **kwargs: self.call(*args, **kwargs)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for kind, before in own.items():
+            if before is None:
+                del kind.__call__
+            else:
+                kind.__call__ = before  # type: ignore[method-assign]
 
 
 def _between(sources: list[Any], outputs: list[Any]) -> list[Any]:
@@ -121,9 +157,9 @@ def _leave_batches_open(nodes: list[Any]) -> None:
 
 
 def _with_open_batch(reshape: Any, shape: tuple[int | None, ...]) -> Any:
-    """Return a reshape with -1 for the symbolic batch size of `ops.shape(x)[0]`, which is None.
+    """Return a layer for a reshape by the symbolic batch size of `ops.shape(x)[0]`, which is None.
 
-    With a -1 beside it, that one is computed from the sizes that are known.
+    A Reshape layer leaves the batch as it is; the operation cannot be called with None.
 
     Args:
         reshape: The operation, recorded a moment ago.
@@ -132,16 +168,14 @@ def _with_open_batch(reshape: Any, shape: tuple[int | None, ...]) -> Any:
     Raises:
         Untraceable: Another size is not known.
     """
+    import keras
+
     target = reshape.newshape
     if not isinstance(target, (tuple, list)) or None not in target:
         return reshape
-    sizes = list(target)
-    if sizes[0] is None and -1 in sizes and None not in (*shape[1:], *sizes[1:]):
-        known = math.prod(size for size in sizes[1:] if size != -1)
-        sizes[sizes.index(-1)] = math.prod(size or 1 for size in shape[1:]) // known
-    if sizes[0] is not None or -1 in sizes or None in sizes[1:]:
+    if target[0] is not None or None in target[1:]:
         raise Untraceable(f"it reshapes {shape} to {tuple(target)}, sizes that are not known")
-    return type(reshape)((-1, *sizes[1:]), name=reshape.name)
+    return keras.layers.Reshape(tuple(target[1:]), name=reshape.name)
 
 
 def _identity(node: Any) -> Any:

@@ -7,7 +7,9 @@ import errno
 import io
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -27,10 +29,11 @@ from rich.text import Text
 
 from compress.core.credentials import hidden
 from compress.core.errors import LONGEST, ParetuneError, one_line
+from compress.core.faults import SPACE, fault_of
 from compress.core.visible import line
 from compress.run.directory import LOG
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 GOES_ON = "The same command continues: what is finished is kept, what was in progress runs again."
 """What an interruption of a run means."""
 _PATHS = {
@@ -42,23 +45,68 @@ _PATHS = {
 
 @contextmanager
 def reporting_errors(resume: str) -> Iterator[None]:
-    """Turns errors into one line and an exit code, and Ctrl-C into a word on how to go on.
+    """Turn errors into one line and an exit code, and an interruption into how to resume.
+
+    Ctrl-C and SIGTERM end the work in order, with its workers. What the machine lacks (a full disk)
+    is told with what to do then.
 
     Args:
         resume: Printed after an interruption.
     """
     try:
-        yield
+        with _raising_terminated():
+            yield
     except ParetuneError as error:
         complain(error)
         raise typer.Exit(error.exit_code) from None
     except OSError as error:
+        if fault_of(error) is not None:
+            raise _failed_machine(error, resume) from None
         complain(error)
         of_path = error.filename is not None and error.errno in _PATHS
         raise typer.Exit(2 if of_path else 1) from None
     except KeyboardInterrupt:
         _tell(f"\nparetune: interrupted. {resume}".rstrip())
         raise typer.Exit(INTERRUPTED) from None
+    except _Terminated:
+        _tell(f"paretune: terminated by SIGTERM. {resume}".rstrip())
+        raise typer.Exit(TERMINATED) from None
+    except Exception as error:
+        # libraries raise kinds of their own where a disk is full
+        fault = fault_of(error)
+        if fault is None or fault.kind != SPACE:
+            raise
+        raise _failed_machine(error, resume) from None
+
+
+class _Terminated(BaseException):
+    """The process was asked to end, by SIGTERM."""
+
+
+@contextmanager
+def _raising_terminated() -> Iterator[None]:
+    """Raise `_Terminated` in the work where SIGTERM comes, as Ctrl-C raises KeyboardInterrupt."""
+
+    def terminate(*_: object) -> None:
+        raise _Terminated
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _failed_machine(error: BaseException, resume: str) -> typer.Exit:
+    """Tell what the machine lacks and how to resume; return what ends the command."""
+    fault = fault_of(error)
+    text = fault.text if fault is not None else str(error)
+    complain(f"The machine failed: {text}. Fix that, then resume. {resume}".rstrip())
+    return typer.Exit(1)
 
 
 def complain(what: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from socketserver import ThreadingMixIn
@@ -18,6 +19,9 @@ from search.folder.directory import SearchFolder
 from search.study.artifacts import PLACE
 
 HOST = "127.0.0.1"
+HOSTS = (HOST, "localhost")
+MOST_READ = 2**20
+"""Bytes of a refused request's body that are read."""
 INSTALL = "optuna-dashboard is not installed. Install it with: pip install 'paretune[dashboard]'"
 READING = ("GET", "HEAD")
 
@@ -84,7 +88,7 @@ def make_dashboard(path: Path, port: int) -> Server:
     more: dict[str, Any] = {}
     if artifacts.is_dir():
         more["artifact_store"] = FileSystemArtifactStore(base_path=artifacts)
-    application = read_only(wsgi(storage, **more))
+    application = for_this_machine(read_only(wsgi(storage, **more)))
     try:
         server = make_server(HOST, port, application, Server, _Quiet)
     except OSError as error:
@@ -116,14 +120,35 @@ def _study(folder: SearchFolder, url: str) -> tuple[Any, int]:
         raise missing from None
 
 
+def _refused(start: Callable[..., Any], status: str, reason: str) -> Iterable[bytes]:
+    start(status, [("Content-Type", "application/json")])
+    return [json.dumps({"reason": reason}).encode()]
+
+
+def for_this_machine(application: App) -> App:
+    """Refuse requests to another host: a page of a stranger's that had its name point here."""
+
+    def guarded(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        host = environ.get("HTTP_HOST", "")
+        name, _, port = host.rpartition(":") if host.count(":") == 1 else (host, "", "")
+        if name not in HOSTS or (port and not port.isdigit()):
+            return _refused(start, "403 Forbidden", f"Host must be {' or '.join(HOSTS)}")
+        return application(environ, start)
+
+    return guarded
+
+
 def read_only(application: App) -> App:
     """Refuses every request that could change the study: a run may be writing to it."""
 
     def guarded(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] in READING:
             return application(environ, start)
+        length = environ.get("CONTENT_LENGTH") or "0"
+        if not length.isascii() or not length.isdigit():
+            return _refused(start, "400 Bad Request", "Content-Length must be a number")
         # the body is read: a connection closed before would hide the answer
-        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"].read(min(int(length), MOST_READ))
         start("405 Method Not Allowed", [("Content-Type", "application/json"), ("Allow", "GET")])
         return [b'{"reason": "paretune shows this study read-only"}']
 

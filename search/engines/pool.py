@@ -19,6 +19,8 @@ MAX_GROWTH = 2**30
 """A worker whose memory has grown by this many bytes is renewed (TensorFlow gives none back)."""
 MAX_JOBS = 40
 POLL_SECONDS = 0.5
+KILLED_STARTS = 3
+"""A worker that is killed while it starts is replaced so many times in a row."""
 
 Tell = Callable[[dict[str, Any] | None], None]
 """Takes a worker's message; None: it has ended."""
@@ -60,6 +62,7 @@ class Slot:
     first_memory: int = 0
     memory: int = 0
     jobs: int = 0
+    killed_starts: int = 0
 
 
 class Pool:
@@ -132,6 +135,7 @@ class Pool:
             self._died(slot, handler)
         elif message["kind"] == messages.READY:
             slot.started = slot.ready = True
+            slot.killed_starts = 0
             slot.first_memory, slot.jobs = message["memory"], 0
             if message["device"] != self.device_text:
                 self.device_text = message["device"]
@@ -219,6 +223,12 @@ class Pool:
         if slot.overdue:
             how = f"{OVERDUE} of {(slot.job or {}).get('seconds', 0):g} s"
         slot.deadline, slot.overdue = math.inf, False
+        if not was_ready and how.startswith("signal ") and slot.killed_starts < KILLED_STARTS:
+            # somebody has killed it, the machine's memory manager say: its job waits for the next
+            slot.killed_starts += 1
+            LOG.info("worker %d died while it started (%s); it is replaced", slot.index, how)
+            self._start(slot)
+            return
         if not was_ready and how != LOST:
             raise RunFailed(
                 f"A worker process could not start ({how}). See '{self._log_of(slot.index)}'."

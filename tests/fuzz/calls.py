@@ -39,7 +39,7 @@ WRONG: dict[str, Callable[[], Any]] = {
     "latency": lambda: "3ms", "size": lambda: "200KB", "NUL": lambda: "a\0b",
     "bytes": lambda: b"x", "empty list": list, "numbers": lambda: [1, 2], "texts": lambda: ["a"],
     "nested": lambda: [[1], "a"], "tuple": lambda: (1, 2, 3, 4), "empty dict": dict,
-    "dict": lambda: {"a": 1}, "set": lambda: {1}, "object": object, "function": lambda: len,
+    "dict": lambda: {"a": 1}, "set": lambda: {1}, "object": object, "function": lambda: lambda: None,
     "array": lambda: np.zeros(3), "matrix": lambda: np.ones((2, 3)),
     "NaN array": lambda: np.full(4, np.nan), "path": lambda: Path("/nowhere/at/all"),
     "complex": lambda: 1j, "range": lambda: range(3), "class": lambda: dict,
@@ -129,7 +129,7 @@ class Things:
         parts = ("val", "test", "groups", "time")
         searched: dict[str, Any] = {
             "data": data, "space": "mlp", "trials": 2, "epochs": 1, "workers": 1, "out": "run",
-            **fast,
+            "finetune_epochs": 0, **fast,
         }  # fmt: skip
         return [
             Target("shrink", {"model": model, "data": data, "macs": 0.6, "no_train": True,

@@ -416,8 +416,96 @@ def options(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
     return [*words, *(["--compare", "m,n"] if command == "bench" else ["--data", "nowhere"])]
 
 
+QUANTITIES = (
+    "3", "0.5", "0", "-1", "1e3", "1e-3", "nan", "inf", "1e400", "3m", "12M", "200KB", "1.5MiB",
+    "3ms", "250us", "0.1s", "90s", "1h30m", "2d", "0.5x", "2x", "0x", "-2x", "2x smaller",
+    "2x faster", "2x slower", "half", "50%", "50 %", "120%", "-5%", "5 0%", "%", "x", "ms", "1,5ms",
+    "1_000", "1__0", "9" * 40, "9" * 5000, "3 ms", " 3ms ", "3Ms", "3µs", "٣ms", "1e99G", ".5x",
+    "5.", "+3ms", "3e2ms", "0.5xx", "0.5 x smaller", "", " ", "None", "{}",
+)  # fmt: skip
+"""What people write for numbers with a unit, and what nobody should."""
+
+
+def units(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
+    """Numbers with units of any dimension, on the command line, in TOML and in goals of a run."""
+    (folder / "m.keras").write_bytes(shelf.models["small.keras"])
+    names = ("latency", "size", "peak-memory", "macs", "params", "budget", "max-drop", "memory",
+             "val-fraction", "mixed-size", "mixed-latency", "latency-budget")  # fmt: skip
+    searched = ("max-macs", "max-size", "max-latency", "max-minutes", "trial-minutes", "sparsity",
+                "min-kept", "channels", "prune-begin", "prune-frequency", "temperature",
+                "channel-limits")  # fmt: skip
+    text = pick(rng, QUANTITIES)
+    kind = int(rng.integers(4))
+    if kind == 0:
+        return ["shrink", "m.keras", "--data", "nowhere", f"--{pick(rng, names)}", text]
+    if kind == 1:
+        goal = f"{pick(rng, names[:7]).replace('-', '_')}={text}"
+        return ["run", "--data", "nowhere", "--shrink-to", goal]
+    if kind == 2:
+        section, name = pick(rng, (("goal", "latency"), ("goal", "size"), ("goal", "budget"),
+                                   ("latency", "budget"), ("weights", "sparsity")))  # fmt: skip
+        value = pick(rng, (_toml(text), _toml([text]), text or "3"))
+        (folder / "p.toml").write_text(f"[{section}]\n{name} = {value}\n")
+        return ["shrink", "m.keras", "--data", "nowhere", "--plan", "p.toml"]
+    condition = f"{pick(rng, ('macs', 'latency_ms', 'size_bytes', 'accuracy'))}<={text}"
+    words = pick(rng, (("--prefer", condition), ("--target", condition),
+                       (f"--{pick(rng, searched)}", text)))  # fmt: skip
+    return ["search", "--data", "nowhere", *words]
+
+
+def folders(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
+    """Output folders that are files, loops, others' runs, damaged or not there; refused goals."""
+    (folder / "m.keras").write_bytes(shelf.models["small.keras"])
+    place = pick(rng, ("out", "runs/shrink-m", "runs", "a/b/c", ".", "..", "m.keras", "out/", "~x"))
+    kind = int(rng.integers(6))
+    target = folder / place
+    if kind == 0 and place not in (".", "..", "m.keras"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text("a file")
+    elif kind == 1 and place not in (".", "..", "m.keras", "runs"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(target.name)
+    elif kind == 2 and place != "m.keras":
+        target.mkdir(parents=True, exist_ok=True)
+        (target / "mine.txt").write_text("mine")
+    elif kind == 3 and place not in ("m.keras", "..", "."):
+        target.mkdir(parents=True, exist_ok=True)
+        (target / "plan.json").write_bytes(damaged(rng, b'{"format": 1, "command": "shrink"}'))
+    elif kind == 4 and place not in ("m.keras", "..", "."):
+        target.mkdir(parents=True, exist_ok=True)
+        target.chmod(0o555)
+    words = [] if rng.random() < 0.3 else ["--out", place]
+    goal = pick(rng, (("--macs", "1"), ("--macs", "0.00001x"), ("--params", "1")))
+    return ["shrink", "m.keras", "--data", "digits", *goal, "--no-train", *words]
+
+
+def recipes(rng: Rng, folder: Path, shelf: Shelf) -> list[str]:
+    """Recipes: by names that there are not, and TOML that is damaged, nested or of other types."""
+    (folder / "m.keras").write_bytes(shelf.models["small.keras"])
+    good = b'[goal]\nlatency = "0.5x"\nmax_drop = 1.0\n[export]\nformats = ["int8"]\n'
+    kind = int(rng.integers(5))
+    name = "r.toml"
+    if kind == 0:
+        (folder / name).write_bytes(damaged(rng, good))
+    elif kind == 1:
+        content = swapped(rng, {"goal": {"latency": "0.5x", "max_drop": 1.0},
+                                "export": {"formats": ["int8"]}})  # fmt: skip
+        (folder / name).write_text(_toml(content) if isinstance(content, dict) else str(content))
+    elif kind == 2:
+        name = pick(rng, ("mobile-int8", "untrained", "none", "", "../x", "a.json", "m.keras", "."))
+    elif kind == 3:
+        key, text = pick(rng, ("latency", "size", "macs", "nope")), pick(rng, QUANTITIES)
+        (folder / name).write_text(f"[goal]\n{key} = {_toml(text)}\n")
+    else:
+        (folder / name).mkdir()
+    words = ["--recipe", name]
+    if rng.random() < 0.3:
+        words += ["--save-recipe", pick(rng, ("s.toml", "s", "x/s.toml", "/", "m.keras"))]
+    return ["shrink", "m.keras", "--data", "nowhere", *words]
+
+
 FAMILIES: dict[str, Family] = {
     family.__name__: family
     for family in (npz_members, npz_arrays, npz_files, idx, images, functions, paths, plans,
-                   records, models, options, graphs)
+                   records, models, options, graphs, units, folders, recipes)
 }  # fmt: skip

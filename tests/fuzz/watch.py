@@ -56,7 +56,8 @@ def classify(code: int, errors: str, unexpected: BaseException | None) -> tuple[
     if code == 0:
         return ACCEPTED, ""
     # advice may stand above the error
-    errors = re.sub(r"\Aparetune: --\S+ is the old name of [^\n]*\n", "", errors)
+    advice = r"\A(paretune: [^\n]*(is the old name of|is read as) [^\n]*\n)+"
+    errors = re.sub(advice, "", errors)
     if not (errors.startswith("paretune: error: ") and errors.count("\n") == 1):
         return LINES, errors[:300]
     return (REFUSED, errors.strip()) if code == 2 else (EXIT_1, errors.strip())

@@ -9,6 +9,7 @@ import socket
 from typing import Any
 from urllib.parse import urlsplit
 
+from compress.core.credentials import hidden
 from compress.core.errors import InputError, one_line
 from compress.core.memory_budget import current_budget
 from search.engines._base import Crew, Demand, Order
@@ -141,7 +142,7 @@ def _connect(address: str) -> bool:
         with quiet():
             ray.init(address, namespace="paretune", **options)
     except Exception as error:  # of many kinds, by what it tried
-        reason = one_line(str(error), 200)
+        reason, address = hidden(one_line(str(error), 200)), hidden(address)
         way = "ray status" + ("" if address == AUTO else f" --address {address}")
         raise InputError(
             f"address must be of a Ray cluster that runs. Received: '{address}' ({reason}). Check "

@@ -143,7 +143,7 @@ def test_values_that_no_message_could_show(values: dict[str, object], message: s
         ({"distill_weight": 1.5}, r"distill_weight must be in \[0, 1\]"),
         (
             {"formats": "int4"},
-            "Unknown export format 'int4'. Did you mean 'int4-weights'. Choices: dynamic, float16",
+            "Unknown export format 'int4'. Did you mean 'int8'. Choices: dynamic, float16",
         ),
         ({"formats": ""}, "name at least one format"),
         ({"optimizer": "lion"}, "Unknown optimizer 'lion'. Choices: adagrad"),

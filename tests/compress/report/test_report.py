@@ -219,7 +219,7 @@ def test_verdicts_say_what_zeros_change(folder: SearchFolder) -> None:
     text = verdict(load_report(folder.path), "0001")
     # of the kernels that were pruned, and of all parameters: 300 of 1000 are not zero
     assert (
-        "float32 (80 % of the pruned kernels, 70 % of all parameters are zero): -1.00 points of "
+        "float32 (80 % of the pruned kernels, 70 % of all parameters are zero): -1.00 pp of "
         "test accuracy after 5 more epochs of training, 3.00x smaller gzipped" in text
     )
     assert "no difference in time that this run can detect" in text
@@ -275,7 +275,7 @@ def test_more_training_is_named_beside_what_was_gained(folder: SearchFolder) -> 
     for item in content["artifacts"][2:]:
         item["test"] = dict.fromkeys(item["test"], 0.96)
     write_json(folder.compressed / "0001.json", content)
-    assert "+5.00 points of test accuracy after 112 more epochs of training, 3" in verdict(
+    assert "+5.00 pp of test accuracy after 112 more epochs of training, 3" in verdict(
         load_report(folder.path), "0001"
     )
     # the dense model trained as long: 0.96 against 0.97
@@ -283,7 +283,7 @@ def test_more_training_is_named_beside_what_was_gained(folder: SearchFolder) -> 
     assert "not compressed, the Keras model reaches test accuracy 97.00 %" in text
     assert "may come from" not in text
     told = verdict(load_report(folder.path), "0001")
-    assert "+5.00 points of test accuracy after 112 more epochs of training" in told
+    assert "+5.00 pp of test accuracy after 112 more epochs of training" in told
     assert "(-1.00 against the dense model trained as long)" in told
     render(folder.path)
     assert text in (folder.path / "report.html").read_text("utf-8").replace("&#39;", "'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import threading
 import urllib.error
@@ -160,3 +161,28 @@ def test_one_line_on_the_command_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("paretune: error: 'nowhere' must be the folder of a run")
     assert done.stderr.count("\n") == 1
+
+
+def raw_status(port: int, *lines: str) -> int:
+    """Send a request as it is written; return the status of the answer."""
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as wire:
+        wire.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        return int(wire.recv(1000).split()[1])
+
+
+def test_other_hosts_and_bad_lengths_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_package(monkeypatch)
+    folder, _ = made_run(tmp_path / "run")
+    with serving(folder) as url:
+        port = int(url.rpartition(":")[2])
+        for host, status in (
+            (f"127.0.0.1:{port}", 200), (f"localhost:{port}", 200), ("evil.example", 403),
+            (f"evil.example:{port}", 403), ("", 403), ("127.0.0.1:x", 403),
+        ):  # fmt: skip
+            assert raw_status(port, "GET /api/studies/0 HTTP/1.0", f"Host: {host}") == status
+        assert raw_status(port, "GET /api/studies/0 HTTP/1.0") == 403
+        for length in ("x", "-1", "1e3"):
+            own = (f"Host: localhost:{port}", f"Content-Length: {length}")
+            assert raw_status(port, "DELETE /api/studies/0 HTTP/1.0", *own) == 400

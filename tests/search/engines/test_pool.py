@@ -10,7 +10,7 @@ import pytest
 
 from compress.core.errors import RunFailed
 from search.engines import LOST, messages
-from search.engines.pool import MAX_JOBS, Link, Pool, Tell
+from search.engines.pool import KILLED_STARTS, MAX_JOBS, Link, Pool, Tell
 from tests.search.engines.orders import order
 
 READY = {"kind": messages.READY, "memory": 1, "device": "CPU"}
@@ -145,3 +145,30 @@ def test_a_worker_that_ends_by_itself_before_it_is_ready(tmp_path: Path) -> None
 
     with pytest.raises(RunFailed, match=r"could not start \(exit code 3\)"):
         Broken(tmp_path, 1).run(Jobs(1))
+
+
+class KilledAtStart(Made):
+    """The first workers are killed while they start."""
+
+    def __init__(self, folder: Path, killed: int) -> None:
+        super().__init__(folder, 1)
+        self.killed = killed
+
+    def _open(self, index: int, tell: Tell) -> Link:
+        if len(self.made) >= self.killed:
+            return super()._open(index, tell)
+        worker = Worker(tell, False, False)
+        worker.how = lambda: "signal SIGKILL"  # type: ignore[method-assign]
+        self.made.append(worker)
+        tell(None)
+        return worker
+
+
+def test_a_worker_that_is_killed_while_it_starts_is_replaced(tmp_path: Path) -> None:
+    pool, jobs = KilledAtStart(tmp_path, KILLED_STARTS), Jobs(5)
+    pool.run(jobs)
+    # no job is lost: none was begun
+    assert (jobs.done, jobs.lost) == (list(range(5)), [])
+    assert len(pool.made) == KILLED_STARTS + 1
+    with pytest.raises(RunFailed, match=r"could not start \(signal SIGKILL\)"):
+        KilledAtStart(tmp_path, KILLED_STARTS + 1).run(Jobs(1))

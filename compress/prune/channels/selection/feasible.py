@@ -128,4 +128,17 @@ def nothing_removable(coupling: Coupling) -> FeasibleError:
 def _holders(coupling: Coupling) -> str:
     held = [f"{row.units} units by {row.reason}" for row in coupling.frozen_report()]
     more = f" and {len(held) - 5} reasons more" if len(held) > 5 else ""
-    return f"held are {', '.join(held[:5]) or 'no units'}{more}."
+    return f"held are {', '.join(held[:5]) or 'no units'}{more}.{_closed(coupling)}"
+
+
+def _closed(coupling: Coupling) -> str:
+    """Return which layers stay whole, with what is in them, and why: a reason once a class."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for name, (kind, reason) in coupling.graph.unknown.items():
+        by_reason.setdefault((kind, reason), []).append(name)
+    texts = [
+        f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} ({kind}): {reason}"
+        for (kind, reason), names in by_reason.items()
+    ]
+    more = f"; and {len(texts) - 5} reasons more" if len(texts) > 5 else ""
+    return f" Layers that stay whole: {'; '.join(texts[:5])}{more}." if texts else ""

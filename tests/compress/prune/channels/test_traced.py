@@ -305,12 +305,57 @@ def test_a_model_of_a_class_is_pruned_with_data() -> None:
     assert result.model.predict(x, verbose=0).shape == (64, 3)
 
 
+class Folded(layers.Layer):
+    """Folds an axis of open size into another by its symbolic size."""
+
+    def call(self, x: Any) -> Any:
+        return ops.reshape(x, (-1, ops.shape(x)[1], 2, 8))
+
+
 def test_a_size_that_nobody_knows_keeps_the_layer_whole() -> None:
-    inputs = keras.Input((None, 6, 3))
-    x = layers.Conv2D(16, 3, padding="same", activation="relu", name="stem")(inputs)
-    outputs = layers.Conv2D(8, 3, name="last")(Patches("computed", name="patches")(x))
-    frozen = coupling_of(keras.Model(inputs, outputs)).frozen_report()
-    assert any("it reshapes (None, None, 6, 16) to (None, -1, 16)" in row.reason for row in frozen)
+    inputs = keras.Input((None, 3))
+    x = layers.Dense(16, name="stem")(inputs)
+    frozen = coupling_of(keras.Model(inputs, Folded(name="folded")(x))).frozen_report()
+    assert any("it reshapes (None, None, 16) to (-1, None, 2, 8)" in row.reason for row in frozen)
+
+
+class Two(layers.Layer):
+    """Returns None beside its tensor, as attention without weights does."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.inner = layers.Dense(16, activation="relu", name="inner")
+
+    def build(self, shape: Any) -> None:
+        self.inner.build(shape)
+
+    def call(self, x: Any) -> Any:
+        return self.inner(x), None
+
+
+class Wrapped(layers.Layer):
+    """Uses such a layer."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.two = Two(name="two")
+        self.down = layers.Dense(4, name="down")
+
+    def build(self, shape: Any) -> None:
+        self.two.build(shape)
+        self.down.build((*shape[:-1], 16))
+
+    def call(self, x: Any) -> Any:
+        return self.down(self.two(x)[0])
+
+
+def test_inner_layers_that_return_none_beside_a_tensor_are_opened() -> None:
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, layers.Dense(3)(Wrapped(name="wrapped")(inputs)))
+    coupling, _, _ = check(model, keep=0.5)
+    assert ("wrapped_inner",) in [group.makers for group in coupling.groups]
+    # the class is called as ever
+    assert "__call__" not in Two.__dict__
 
 
 def test_a_smaller_model_that_cannot_be_called_is_never_returned(
@@ -318,5 +363,5 @@ def test_a_smaller_model_that_cannot_be_called_is_never_returned(
 ) -> None:
     model = folded("told")
     monkeypatch.setattr("compress.model.trace._with_open_batch", lambda reshape, _: reshape)
-    with pytest.raises(RunFailed, match=r"must be callable as the original is. .*Reshape"):
+    with pytest.raises(RunFailed, match=r"must be callable as the original is. .*None"):
         prune_channels(model, macs=0.5)
