@@ -6,6 +6,7 @@ with the house's error, and reads two natural calls: labels behind examples, and
 
 from __future__ import annotations
 
+import builtins
 import collections.abc
 import functools
 import inspect
@@ -59,6 +60,25 @@ class _Function:
         except TypeError:
             return False
         return True
+
+
+@dataclass(frozen=True)
+class _Dictionary:
+    """The type of mappings whose values are of some types; (): of any."""
+
+    values: tuple[Any, ...]
+
+    @property
+    def __name__(self) -> str:
+        words = [_WORDS.get(kind) or _with_article(kind.__name__) for kind in self.values]
+        return f"dictionary of {' or '.join(word for word in words)}" if words else "dictionary"
+
+    def fits(self, value: object) -> bool:
+        """Tell whether a value is such a mapping."""
+        return isinstance(value, Mapping) and (
+            not self.values
+            or all(any(_is(item, kind) for kind in self.values) for item in value.values())
+        )
 
 
 class Options(Protocol):
@@ -197,14 +217,24 @@ def _allowed(annotation: Any, names: Mapping[str, Any]) -> tuple[Any, ...] | Non
             kinds.append(_MODEL)
             continue
         try:
-            kind = eval(word, dict(names))
-        except (NameError, AttributeError):
+            kind = eval(word, {}, _Names(names))
+        except AttributeError:  # of a module that is imported for type checkers alone
             return None
         for member in _parts(kind):
             if member is Any or isinstance(member, (str, typing.ForwardRef, TypeVar)):
                 return None
             kinds.append(member)
     return tuple(dict.fromkeys(kinds))
+
+
+class _Names(dict[str, Any]):
+    """The names of a module; those that are imported for type checkers alone stand for any type."""
+
+    def __init__(self, names: Mapping[str, Any]) -> None:
+        super().__init__(vars(builtins) | dict(names))
+
+    def __missing__(self, name: str) -> Any:
+        return Any
 
 
 def _members(text: str) -> list[str]:
@@ -226,6 +256,10 @@ def _parts(kind: Any) -> tuple[Any, ...]:
         return tuple(part for member in typing.get_args(kind) for part in _parts(member))
     if origin is collections.abc.Callable and isinstance(typing.get_args(kind)[0], list):
         return (_Function(len(typing.get_args(kind)[0])),)
+    if origin is collections.abc.Mapping and len(typing.get_args(kind)) == 2:
+        values = _parts(typing.get_args(kind)[1])
+        checked = all(isinstance(item, type) for item in values)
+        return (_Dictionary(values if checked else ()),)
     if origin is not None:
         return (origin,)
     if kind is None or kind is types.NoneType:
@@ -247,7 +281,7 @@ def _is(value: object, kind: Any) -> bool:
         return isinstance(value, number) and not isinstance(value, bool)
     if kind is Path:
         return isinstance(value, os.PathLike)
-    if isinstance(kind, _Function):
+    if isinstance(kind, (_Function, _Dictionary)):
         return kind.fits(value)
     return isinstance(value, kind)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from compress.core.errors import InputError
 from compress.core.native_output import captured_stderr, quiet_tensorflow_here
@@ -129,9 +130,18 @@ def setup(choice: str = "auto", threads: int | None = None, sharers: int = 1) ->
     return Device("gpu", name, len(gpus), wanted, policy, True, sharers, share)
 
 
-def as_device(device: Device | str | None) -> Device:
-    """Returns a device that is given as it is, by name ("cpu"), or not at all ("auto")."""
-    return device if isinstance(device, Device) else setup(device or "auto")
+def as_device(device: Any) -> Device:
+    """Returns a device that is given as it is, by name ("cpu"), or not at all ("auto").
+
+    Raises:
+        InputError: It is something else, or there is none.
+    """
+    if isinstance(device, Device):
+        return device
+    if device is not None and not isinstance(device, str):
+        kind = type(device).__name__
+        raise InputError(f"device must be {', '.join(DEVICES)} or a Device. Received: a {kind}.")
+    return setup(device or "auto")
 
 
 def check_device(choice: str) -> None:

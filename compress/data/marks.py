@@ -79,8 +79,16 @@ def marks_by_part(groups: Any, time: Any) -> dict[str, Marks]:
     return {part: Marks(held["groups"].get(part), held["time"].get(part)) for part in _PARTS}
 
 
+def _as_array(values: Any) -> Array:
+    """Return values as an array; what is none has no axis and is refused where it is counted."""
+    try:
+        return np.asarray(values)
+    except ValueError:  # nested values of other lengths
+        return np.empty((), object)
+
+
 def _read_groups(values: Any, part: str, name: str) -> Array:
-    array = np.asarray(values)
+    array = _as_array(values)
     if array.dtype == object:
         missing = np.array([value is None or value != value for value in array.flat], bool)
         _require_all(missing, "groups", part, name)
@@ -92,7 +100,7 @@ def _read_groups(values: Any, part: str, name: str) -> Array:
 
 def _read_times(values: Any, part: str, name: str) -> Array:
     """Return times as numbers that increase with time."""
-    array = np.asarray(values)
+    array = _as_array(values)
     if array.dtype.kind in "OUS":
         try:
             array = array.astype("datetime64[us]")
