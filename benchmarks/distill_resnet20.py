@@ -92,7 +92,7 @@ def one(student: str, method: str, seed: int, data: Any, dense: Any, device: Any
     elif student == "channels":
         model = prune_channels(dense, ChannelOptions(target="0.25x")).model
     else:
-        model, hooks = copy_model(dense), [WeightPruner(WeightOptions(sparsity=0.9))]
+        model, hooks = copy_model(dense), [WeightPruner(WeightOptions(sparsity=0.9, scope="layer"))]
     began = time.perf_counter()
     options = METHODS[method]
     common: dict[str, Any] = {"device": device, "seed": seed, "hooks": hooks}

@@ -60,7 +60,7 @@ class Maker:
 
     def __init__(self, variants: Variants) -> None:
         self.variants = variants
-        self.options = WeightOptions(sparsity=SPARSITY)
+        self.options = WeightOptions(sparsity=SPARSITY, scope="layer")
 
     def file(self, way: str, seed: int, folder: Path) -> Path:
         """Returns the file of a way."""

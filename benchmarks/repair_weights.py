@@ -158,7 +158,9 @@ def _one(variants: Variants, name: str, sparsity: float, x: Any, seed: int) -> t
     """Trains one variant; returns it and its share of zeros."""
     if name == "tfmot":
         with tempfile.TemporaryDirectory() as folder:
-            return variants.theirs(WeightOptions(sparsity=sparsity), seed, Path(folder))
+            return variants.theirs(
+                WeightOptions(sparsity=sparsity, scope="layer"), seed, Path(folder)
+            )
     if name.startswith("gradual"):
         scope = "layer" if name.endswith("layer") else "global"
         options = WeightOptions(sparsity=sparsity, scope=scope)

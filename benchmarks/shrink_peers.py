@@ -154,7 +154,7 @@ class Nets:
 
     def _sparse(self, seed: int) -> Iterable[tuple[str, keras.Model]]:
         with tempfile.TemporaryDirectory() as folder:
-            options = WeightOptions(sparsity=SPARSITY)
+            options = WeightOptions(sparsity=SPARSITY, scope="layer")
             yield "80 %", self._variants.theirs(options, seed, Path(folder))[0]
 
 

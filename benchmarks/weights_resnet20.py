@@ -200,7 +200,8 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
         runs["dense, seed 0"] = variants.record(variants.dense, 0.0)
     for seed in given.seeds:
         for place, sparsity in enumerate(given.sparsities):
-            options = WeightOptions(sparsity=sparsity)
+            # as tfmot prunes: the same share of each layer
+            options = WeightOptions(sparsity=sparsity, scope="layer")
             for how in ("labels", "taught", "tfmot"):
                 # what a teacher adds is shown once
                 if (how == "taught" and place) or (how == "tfmot" and not was_run(state)):

@@ -95,7 +95,7 @@ def steps_of(case: Case) -> dict[str, Callable[[], Any]]:
         )
         if frequency:
             schedule = tfmot_bridge.constant_schedule(SPARSITY, 1, -1, frequency)
-            options = WeightOptions(include=("ends",))
+            options = WeightOptions(scope="layer", include=("ends",))
             WeightPruner(options, schedule=schedule).attach(model)
         found[variant] = compiled(model, case)
     return found

@@ -225,7 +225,7 @@ def default_folder(plan: SearchPlan) -> str:
 def begun_with(plan: SearchPlan, folder: SearchFolder) -> SearchPlan:
     """Return the plan with its sampler by name: an existing run is resumed as it began.
 
-    The same holds for its metric, and for how channels are ranked and their numbers chosen.
+    The same holds for its metric, and for how channels and weights are ranked.
     """
     stored = folder.read_plan_record()["plan"] if folder.plan_path.exists() else {}
     sampler = plan.search.strategy
@@ -240,8 +240,11 @@ def begun_with(plan: SearchPlan, folder: SearchFolder) -> SearchPlan:
         channels = replace(channels, criterion=before.get("criterion", AUTO))
     if channels.scope == AUTO:
         channels = replace(channels, scope=before.get("scope", AUTO))
+    weights = plan.weights
+    if weights.scope == AUTO:
+        weights = replace(weights, scope=stored.get("weights", {}).get("scope", AUTO))
     search = replace(plan.search, sampler=sampler, objectives=objectives)
-    return replace(plan, search=search, channels=channels)
+    return replace(plan, search=search, channels=channels, weights=weights)
 
 
 def _carried_out(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compress.plan.channels import Shares
+from compress.plan.data import AUTO
 from compress.plan.fields import option, require, require_choice, settle
 from compress.plan.forms import Given, Names
 from compress.plan.pattern import PatternSpec
@@ -36,9 +37,11 @@ class WeightOptions:
         "avg", "--prune-pooling", "how the weights of a block are combined: avg or max"
     )
     scope: str = option(
-        "layer",
+        AUTO,
         "--prune-scope",
-        "layer: the same sparsity everywhere; global: one ranking of all kernels; erk: by shape",
+        "global: one ranking of all kernels; layer: the same sparsity everywhere; erk: by shape; "
+        "auto: global of single weights, layer of N:M and blocks",
+        left_open=AUTO,
     )
     saliency: str = option(
         "magnitude",
@@ -106,10 +109,10 @@ class WeightOptions:
             f"be at most sparsity ({self.sparsity})",
             self.initial_sparsity,
         )
-        require_choice("pruning scope", self.scope, WEIGHT_SCOPES)
+        require_choice("pruning scope", self.scope, (AUTO, *WEIGHT_SCOPES))
         require_choice("weight saliency", self.saliency, SALIENCIES)
         require(
-            self.pattern.kind != "n:m" or self.scope == "layer",
+            self.pattern.kind != "n:m" or self.ranking == "layer",
             "pruning scope",
             "be layer for an N:M pattern, which fixes the sparsity of every layer",
             self.scope,
@@ -135,6 +138,13 @@ class WeightOptions:
             "be above 0 where overrides prune: they grow with it",
             self.sparsity,
         )
+
+    @property
+    def ranking(self) -> str:
+        """The scope that is used: of `WEIGHT_SCOPES`."""
+        if self.scope != AUTO:
+            return self.scope
+        return "global" if self.pattern.kind == "unstructured" else "layer"
 
     @property
     def label(self) -> str:

@@ -183,8 +183,8 @@ class RunSettings(TypedDict, total=False):
     """how the weights of a block are combined: avg or max. Default: avg."""
 
     prune_scope: str
-    """layer: the same sparsity everywhere; global: one ranking of all kernels; erk: by shape.
-    Default: layer."""
+    """global: one ranking of all kernels; layer: the same sparsity everywhere; erk: by shape; auto:
+    global of single weights, layer of N:M and blocks. Default: auto."""
 
     prune_saliency: str
     """how weights are ranked where they are pruned at once (0 epochs): magnitude; wanda: |w| times

@@ -75,7 +75,7 @@ def test_a_pruner_is_a_callback_of_fit(model: Any, rows: Any) -> None:
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
     copy.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    pruner = pt.WeightPruner(sparsity=0.5, include=["ends"])
+    pruner = pt.WeightPruner(sparsity=0.5, scope="layer", include=["ends"])
     stop = keras.callbacks.EarlyStopping("loss", patience=9)
     copy.fit(x, y, 60, 3, verbose=0, validation_split=0.2, callbacks=[pruner, stop])
     kernels = [layer.kernel for layer in copy.layers]

@@ -100,7 +100,7 @@ def prune_weights(
         data: (x, y), a stream, a `Dataset` or what `--data` takes, see `as_dataset`; None:
             one-shot, without training.
         options: Pattern, scope, sparsity in [0, 1) and its times; keywords go over it. Default:
-            80 % of each kernel, unstructured.
+            80 % of all kernels together, unstructured.
         val: The validation part beside arrays or a stream; default: split off by `seed`.
         groups: What is kept in one part, (n,): persons, recordings; see `as_dataset`.
         time: What parts are split by, (n,); see `as_dataset`.
@@ -250,7 +250,7 @@ def _check_left(targets: Sequence[Target], options: WeightOptions) -> None:
     if empty:
         raise InputError(
             f"sparsity must leave each kernel at least one weight to be repaired. Received: "
-            f"{options.sparsity:g} ({options.scope}), which leaves none in '{empty[0]}'. Give "
+            f"{options.sparsity:g} ({options.ranking}), which leaves none in '{empty[0]}'. Give "
             "scope='layer', or less."
         )
 

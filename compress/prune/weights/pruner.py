@@ -273,7 +273,7 @@ class WeightPruner(_KerasCallback):
             [self._floor(target) for target in self.targets] if floors is None else floors
         )
         self._ranking = Ranking(
-            self.targets, self.pattern, self.options.scope, self._final, self._floors
+            self.targets, self.pattern, self.options.ranking, self._final, self._floors
         )
 
     def _floor(self, target: Target) -> float:
@@ -403,7 +403,7 @@ class WeightPruner(_KerasCallback):
             for target in self.targets
         )
         return WeightReport(
-            pruned, tuple(self.kept), self.pattern.name, self.options.scope, tuple(self.notes)
+            pruned, tuple(self.kept), self.pattern.name, self.options.ranking, tuple(self.notes)
         )
 
 

@@ -70,16 +70,18 @@ def test_from_a_file_to_a_report(trained: Path, tmp_path: Path, digits: Dataset)
     dense, pruned = rows["mine.float32"].artifact, rows["mine-p80.float32"].artifact
     assert dense.test["accuracy"] > 0.93
     assert pruned.test["accuracy"] > dense.test["accuracy"] - 0.05
-    # mid: 9 * 16 * 32 = 4608 and hidden: 32 * 64 = 2048 weights, 80 % of each zero
+    # mid: 9 * 16 * 32 = 4608 and hidden: 32 * 64 = 2048 weights, 80 % of both together zero
     assert dense.nonzero - pruned.nonzero == pytest.approx(3686 + 1638, abs=60)
     assert pruned.gzip_bytes < 0.6 * dense.gzip_bytes
     kernel = result.model.get_layer("mid").kernel.numpy()
-    assert (kernel == 0).mean() == pytest.approx(0.8, abs=0.001)
+    hidden = result.model.get_layer("hidden").kernel.numpy()
+    zeros = np.count_nonzero(kernel == 0) + np.count_nonzero(hidden == 0)
+    assert zeros / (4608 + 2048) == pytest.approx(0.8, abs=0.001)
     # distilled, exported, quantized: in the files they are zeros still
     for name, dtype in (("float32", np.float32), ("int8", np.int8)):
         content = (result.folder / rows[f"mine-p80.{name}"].artifact.file).read_bytes()
-        assert zeros_in(content, (32, 3, 3, 16), dtype) >= 3686
-        assert zeros_in(content, (64, 32), dtype) >= 1638
+        assert zeros_in(content, (32, 3, 3, 16), dtype) >= np.count_nonzero(kernel == 0)
+        assert zeros_in(content, (64, 32), dtype) >= np.count_nonzero(hidden == 0)
     assert any(text.startswith("fine-tuning") for text in seen)
     assert any(text.startswith("testing") for text in seen)
     # measured accuracy is the file's own, computed again from the Keras model

@@ -36,6 +36,7 @@ def test_a_stored_plan_is_the_plan_that_is_given_now(name: str) -> None:
         data=replace(now.data, task="multiclass"),
         search=replace(now.search, sampler="tpe"),
         channels=replace(now.channels, criterion="l2", scope="global"),
+        weights=replace(now.weights, scope="layer"),
     )
     assert differing_fields(stored, now) == []
 
@@ -49,6 +50,7 @@ def test_a_search_goes_on_with_the_sampler_that_it_began_with(tmp_path: Path) ->
     resumed = begun_with(plan, folder)
     assert resumed.search.sampler == "tpe"
     assert (resumed.channels.criterion, resumed.channels.scope) == ("l2", "global")
+    assert resumed.weights.scope == "layer"
     # one that is named is another run, and is refused where that is checked
     asked = from_flat(SearchPlan, {"sampler": "greedy"})
     assert begun_with(asked, folder).search == asked.search

@@ -47,7 +47,7 @@ def x() -> Any:
 @pytest.mark.parametrize("saliency", ["magnitude", "wanda", "obs"])
 def test_zeros_stay_and_outputs_come_near(model: Any, x: Any, pattern: str, saliency: str) -> None:
     sparsity = 0.75 if pattern == "unstructured" else 0.5
-    options = {"sparsity": sparsity, "pattern": pattern}
+    options = {"sparsity": sparsity, "pattern": pattern, "scope": "layer"}
     if saliency == "magnitude":
         broken = prune_weights(model, **options)
     else:

@@ -46,7 +46,7 @@ def test_fit_within_a_block(jit: bool) -> None:
     model.fit(X, Y, batch_size=32, epochs=1, verbose=0)  # its step is traced by now
     before = [variable.constraint for variable in model.trainable_variables]
     begun = model.evaluate(X, Y, verbose=0)
-    with WeightPruner(sparsity=0.75, include=["ends"]).attach(
+    with WeightPruner(sparsity=0.75, scope="layer", include=["ends"]).attach(
         model, steps_per_epoch=4, epochs=8
     ) as pruner:
         model.fit(X, Y, batch_size=32, epochs=8, verbose=0)

@@ -67,7 +67,7 @@ def test_training_reaches_the_sparsity_and_holds_it(
 ) -> None:
     model = small_cnn()
     before = [w.copy() for w in model.get_weights()]
-    options = WeightOptions(sparsity=0.8)
+    options = WeightOptions(sparsity=0.8, scope="layer")
     result = prune_weights(
         model, digits, options, finetune=TrainSettings(epochs=6, batch_size=64), device=cpu
     )
