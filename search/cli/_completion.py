@@ -37,7 +37,7 @@ VALUES: dict[str, Names] = {
     "prune_pattern": lambda: ("unstructured", "2:4", "1x4"),
     "prune_pooling": lambda: plans.POOLINGS,
     "prune_saliency": lambda: plans.SALIENCIES,
-    "prune_scope": lambda: plans.WEIGHT_SCOPES,
+    "prune_scope": lambda: (AUTO, *plans.WEIGHT_SCOPES),
     "prune_also": lambda: plans.PRUNED_TOO,
     "prune_schedule": lambda: plans.WEIGHT_SCHEDULES,
     "finetune_optimizer": lambda: plans.OPTIMIZERS,

@@ -58,7 +58,7 @@ CASES = {
         "Unknown layer",
     ),
     "opset": (["--opset", "-1"], "opset must be at least 1. Received: -1"),
-    "too small": (["--channels", "1"], "macs must be at least"),
+    "too small": (["--channels", "2"], "macs must be at least"),
     "too large": (["--channels", "100G"], "macs must be at most the model's own"),
     "no share": (["--channels", "0.0001x"], "macs must be at least"),
     "late": (

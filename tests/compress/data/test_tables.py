@@ -303,7 +303,7 @@ NO = [None] * 3
         ({**GOOD, "split": ["train", "tset"] * 30}, "train, val or test. Received: 'tset'"),
         ({**GOOD, "split": B}, "'split' of .* must hold train, val or test. Rec"),
         ({**GOOD, "split": ["test"] * ROWS}, "examples of the training part. Received: test"),
-        ({**GOOD, "weight": ["much"] * ROWS}, "'weight' of .* must hold numbers. Received: names"),
+        ({**GOOD, "weight": ["much"] * ROWS}, "'weight' of .* must be numbers. Received: names"),
         ({**GOOD, "weight": -B}, "Weights of .* must be one finite number an example"),
         ({**GOOD, "a": np.where(B == 5, np.inf, A)}, "must be finite"),
         ({name: values[:0] for name, values in GOOD.items()}, "the training part. Received: none"),

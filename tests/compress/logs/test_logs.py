@@ -240,7 +240,9 @@ def test_what_a_search_and_a_compression_tell(folder: SearchFolder) -> None:  # 
 
 
 def test_names_are_checked_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="Unknown log .tensorbord.. Choices: .*tensorboard"):
+    with pytest.raises(
+        InputError, match="Unknown log .tensorbord.. Did you mean 'tensorboard'. Choices: mlflow"
+    ):
         from_flat(Plan, {"log": "tensorbord"})
     assert from_flat(Plan, {"log": "tensorboard,mlflow"}).log == ("tensorboard", "mlflow")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -307,7 +307,7 @@ def test_a_config_that_fails_only_when_it_is_built() -> None:
 
 def test_weights_are_pruned_in_a_copy() -> None:
     original = model()
-    result = prune_weights(original, options=WeightOptions(sparsity=0.5))
+    result = prune_weights(original, options=WeightOptions(sparsity=0.5, scope="layer"))
     zeros = result.model.get_layer("nested").get_layer("back").kernel.numpy() == 0
     assert zeros.mean() == 0.5
     assert not (original.get_layer("nested").get_layer("back").kernel.numpy() == 0).any()

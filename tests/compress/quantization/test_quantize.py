@@ -87,7 +87,7 @@ def test_examples_alone_calibrate(learnt: Any, blobs: Dataset) -> None:
 
 
 def test_zeros_of_a_pruned_model_stay(learnt: Any, blobs: Dataset, tmp_path: Path) -> None:
-    small = compress.prune_weights(learnt, sparsity=0.75, include=["ends"]).model
+    small = compress.prune_weights(learnt, sparsity=0.75, scope="layer", include=["ends"]).model
     zeros = {
         weight.path: weight.numpy() == 0 for weight in small.weights if "kernel" in weight.path
     }

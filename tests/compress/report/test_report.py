@@ -284,7 +284,7 @@ def test_more_training_is_named_beside_what_was_gained(folder: SearchFolder) -> 
     assert "may come from" not in text
     told = verdict(load_report(folder.path), "0001")
     assert "+5.00 pp of test accuracy after 112 more epochs of training" in told
-    assert "(-1.00 against the dense model trained as long)" in told
+    assert "(-1.00 pp against the dense model trained as long)" in told
     render(folder.path)
     assert text in (folder.path / "report.html").read_text("utf-8").replace("&#39;", "'")
     console = Console(width=400, record=True, file=StringIO())

@@ -120,7 +120,7 @@ def test_limits_that_nothing_meets(digits: Dataset) -> None:
         ({"objectives": "accuracy"}, "one quality and at least one cost"),
         (
             {"objectives": "accuracy,flops"},
-            "Unknown cost 'flops'. Choices: latency_ms, macs, params",
+            "Unknown cost 'flops'. Did you mean 'macs'. Choices: latency_ms, macs, params",
         ),
         ({"objectives": "accuracy,macs,macs"}, "objectives must name each cost once"),
         ({"prefer": "macs<3"}, "prefer must be comparisons like"),

@@ -98,7 +98,7 @@ def test_rungs() -> None:
         ({"trial_minutes": 0.0}, "trial_minutes must be above 0"),
         ({"max_minutes": -1.0}, "max_minutes must be above 0"),
         ({"target": "accuracy=0.9"}, "target must be comparisons like"),
-        ({"target": "accuracy>=high"}, "target must be comparisons like"),
+        ({"target": "accuracy>=high"}, "target must compare accuracy with a number like"),
         ({"target": "flops<=3"}, "Unknown quality or cost 'flops'"),
         ({"converged_after": -1}, "converged_after must be at least 0"),
     ],

@@ -137,7 +137,7 @@ def test_limits_hold_and_what_they_cost_is_said(stub: Stub) -> None:
     assert found.notes == (
         "int8-mixed cannot lose as little as was asked for within a latency of 0.42x",
     )
-    levels, found = chosen(stub, mixed_loss=0.0, mixed_size=8)
+    levels, found = chosen(stub, mixed_loss=0.0, mixed_size="8B")
     assert found.path.stat().st_size <= 8
     assert list(levels.values()).count("float32") == 1
 
