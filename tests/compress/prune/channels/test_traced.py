@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
-from compress.core.errors import InputError, RunFailed
+from compress.core.errors import FeasibleError, InputError, RunFailed
 from compress.model.recording import record
 from compress.prune.channels import prune_channels
 from compress.prune.channels.analysis import coupling_of
@@ -365,3 +365,15 @@ def test_a_smaller_model_that_cannot_be_called_is_never_returned(
     monkeypatch.setattr("compress.model.trace._with_open_batch", lambda reshape, _: reshape)
     with pytest.raises(RunFailed, match=r"must be callable as the original is. .*None"):
         prune_channels(model, macs=0.5)
+
+
+def test_what_stays_whole_is_named_layer_by_layer() -> None:
+    inputs = keras.Input((None, 6))
+    x = Raw(name="raw1")(Raw(name="raw0")(inputs))
+    x = Folded(name="folded")(layers.Dense(16, name="dense")(x))
+    with pytest.raises(FeasibleError) as caught:
+        prune_channels(keras.Model(inputs, x), amount=0.5)
+    said = str(caught.value)
+    assert "Layers that stay whole: raw0 and 1 more (Raw): no rule for this class" in said
+    assert "folded (Folded): no rule for this class, and it cannot be opened: it reshapes " in said
+    assert "(None, None, 16) to (-1, None, 2, 8), sizes that are not known" in said
