@@ -313,7 +313,7 @@ def test_three_objectives_and_a_negative_quality(tmp_path: Path) -> None:
     folder = SearchFolder(tmp_path / "run")
     folder.claim("search", SearchPlan(search=SearchOptions(objectives=objectives)))
     text = write(folder, made)
-    assert "(r2 -26.50 %, " in text  # -0.2 - 0.1 x 0.65
+    assert "(r2 -0.265, " in text  # -0.2 - 0.1 x 0.65
     assert "latency)" in text
     assert 'aria-label="latency_ms"' in text
 
