@@ -167,11 +167,11 @@ def test_compress_model(
         model, data, channels=0.5, sparsity=0.8, epochs=4, formats=["float32", "int8"], **how
     )
     assert {path: path.stat().st_mtime_ns for path in again.files.values()} == before
-    # another model of this name has another folder
+    # another model of this name has another folder: a named one is refused, else it is numbered
     with pytest.raises(pt.InputError, match="belongs to another run: weights was"):
         pt.compress_model(
             network(seed=5), data, channels=0.5, sparsity=0.8, epochs=4,
-            formats=["float32", "int8"], **how,
+            formats=["float32", "int8"], out="runs/compress-big", **how,
         )  # fmt: skip
 
 

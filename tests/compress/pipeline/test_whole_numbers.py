@@ -98,7 +98,13 @@ def test_zeros_are_counted_in_the_file(net: Any, digits: Dataset, tmp_path: Path
     from compress import count_macs
 
     result = compress_model(
-        net, digits, out=tmp_path / "out", qat=True, formats=["float32"], **QUICK
+        net,
+        digits,
+        out=tmp_path / "out",
+        qat=True,
+        formats=["float32"],
+        prune_scope="layer",
+        **QUICK,
     )
     (file,) = (
         result.folder / row.artifact.file for row in result.report.rows
