@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks._common import Benchmark, table
 from benchmarks._memory import MIB, watch_command
 from benchmarks._stored import ROOT, Stored
-from compress.core.quantities import whole
+from compress.core.quantities import parse_whole_number
 
 SIZE, CLASSES, IMAGES = 224, 10, 400
 ALLOWED = 1.1
@@ -146,7 +146,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(given: argparse.Namespace, stored: Stored) -> None:
     """Watch each command on each model."""
-    budget = whole(given.memory, "memory", least=1, unit="bytes")
+    budget = parse_whole_number(given.memory, "memory", least=1, unit="bytes")
     rows: dict[str, Any] = stored.result.setdefault("rows", {})
     for model in given.models.split(","):
         names = [f"{model} {kind}" for kind in given.commands.split(",")]

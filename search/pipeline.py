@@ -28,11 +28,10 @@ from compress.pipeline.logged import logged
 from compress.pipeline.preflight import preflight
 from compress.pipeline.teachers import load_teachers
 from compress.pipeline.timing import measure_stage
-from compress.plan.data import AUTO
-from compress.plan.fields import command_words
+from compress.plan.fields import command_words, fill_open_fields, from_nested
 from compress.plan.keywords import Keywords
 from compress.run.data_record import write_data_record
-from compress.run.directory import LOG, in_first_own_folder
+from compress.run.directory import LOG, run_in_own_folder
 from compress.run.origin import write_examples
 from compress.shrinking.case import refuse_learnt
 from search.engines import Demand, Engine, Order
@@ -206,9 +205,7 @@ def _run(
                     folder.check(command, own, untried=partial(untried, folder))
                 return _carried_out(own, folder, command, display or NoDisplay(), given)
 
-        if plan.out is not None:
-            return work(Path(plan.out))
-        return in_first_own_folder(default_folder(plan), work)
+        return run_in_own_folder(plan.out, default_folder(plan), work)
 
 
 def default_folder(plan: SearchPlan) -> str:
@@ -225,26 +222,16 @@ def default_folder(plan: SearchPlan) -> str:
 def begun_with(plan: SearchPlan, folder: SearchFolder) -> SearchPlan:
     """Return the plan with its sampler by name: an existing run is resumed as it began.
 
-    The same holds for its metric, and for how channels and weights are ranked.
+    What the plan leaves open stays what it was: the metric, say, and how channels are ranked.
     """
-    stored = folder.read_plan_record()["plan"] if folder.plan_path.exists() else {}
-    sampler = plan.search.strategy
-    if plan.search.sampler == AUTO:
-        sampler = str(stored.get("search", {}).get("sampler", sampler))
     objectives = plan.search.objectives
-    stored_objectives = stored.get("search", {}).get("objectives")
-    if objectives == DEFAULT_OBJECTIVES and stored_objectives:
-        objectives = tuple(stored_objectives)
-    channels, before = plan.channels, stored.get("channels", {})
-    if channels.criterion == AUTO:
-        channels = replace(channels, criterion=before.get("criterion", AUTO))
-    if channels.scope == AUTO:
-        channels = replace(channels, scope=before.get("scope", AUTO))
-    weights = plan.weights
-    if weights.scope == AUTO:
-        weights = replace(weights, scope=stored.get("weights", {}).get("scope", AUTO))
-    search = replace(plan.search, sampler=sampler, objectives=objectives)
-    return replace(plan, search=search, channels=channels, weights=weights)
+    if folder.plan_path.exists():
+        stored = from_nested(SearchPlan, folder.read_plan_record()["plan"])
+        plan = fill_open_fields(plan, stored)
+        if objectives == DEFAULT_OBJECTIVES:
+            objectives = stored.search.objectives
+    search = replace(plan.search, sampler=plan.search.strategy, objectives=objectives)
+    return replace(plan, search=search)
 
 
 def _carried_out(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from compress.core.device import gpu_count
 from compress.core.errors import InputError, ParetuneError, RunFailed
-from compress.core.quantities import whole
+from compress.core.quantities import parse_whole_number
 from compress.data.shared import files_of, shared
 from compress.run.directory import LOG
 from compress.shrinking.crew import Brief, Training
@@ -62,7 +62,7 @@ class Workers:
 
     def __post_init__(self) -> None:
         if self.count is not None:
-            self.count = whole(self.count, "workers", least=1, most=1024)
+            self.count = parse_whole_number(self.count, "workers", least=1, most=1024)
         self._options = EngineOptions(
             self.engine, self.address, self.cpus_per_worker, self.gpus_per_worker
         )

@@ -1,7 +1,8 @@
 """Checks what the public functions are called with, before any work.
 
-Annotations of a function say what its arguments may be; `check_arguments` refuses everything else
-with the house's error, and reads two natural calls: labels behind examples, and one number.
+The annotations of a function say what its arguments may be. `check_arguments` refuses everything
+else with one clear error, and understands two shorter calls: labels behind examples, and one
+number in place of a record.
 """
 
 from __future__ import annotations
@@ -20,20 +21,17 @@ from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from compress.core.errors import InputError, one_line
-from compress.core.quantities import MOST_SEED, SEED_BITS, whole
+from compress.core.quantities import MOST_SEED, SEED_BITS, parse_whole_number, show_received
 
 ParamT = ParamSpec("ParamT")
 ReturnT = TypeVar("ReturnT")
-_KEYWORD, _FURTHER = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD
 _MODEL = "keras.Model"
 """A type that is known by name, as Keras is not imported for it. Where a path may stand for a
 model, whoever loads it checks both."""
 _WORDS: dict[Any, str] = {
     str: "a text", Path: "a path", bool: "true or false", int: "a whole number",
     float: "a number", dict: "a dictionary", list: "a list", tuple: "a tuple",
-    _MODEL: "a Keras model", collections.abc.Callable: "a function",
-    collections.abc.Mapping: "a dictionary",
-    collections.abc.Sequence: "a list", collections.abc.Iterable: "a list",
+    _MODEL: "a Keras model", collections.abc.Sequence: "a list", collections.abc.Iterable: "a list",
 }  # fmt: skip
 
 
@@ -70,14 +68,14 @@ class _Dictionary:
 
     @property
     def __name__(self) -> str:
-        words = [_WORDS.get(kind) or _with_article(kind.__name__) for kind in self.values]
-        return f"dictionary of {' or '.join(word for word in words)}" if words else "dictionary"
+        kinds = " or ".join(map(_name_type, self.values))
+        return f"dictionary of {kinds}" if kinds else "dictionary"
 
     def fits(self, value: object) -> bool:
         """Tell whether a value is such a mapping."""
         return isinstance(value, Mapping) and (
             not self.values
-            or all(any(_is(item, kind) for kind in self.values) for item in value.values())
+            or all(any(_fits(item, kind) for kind in self.values) for item in value.values())
         )
 
 
@@ -118,10 +116,19 @@ def check_arguments(
 
     def decorate(function: Callable[ParamT, ReturnT]) -> Callable[ParamT, ReturnT]:
         signature = inspect.signature(function)
+        own = [
+            parameter.name
+            for parameter in signature.parameters.values()
+            if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        ]
+        further = next(
+            (p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD), ""
+        )
+        # read when it is first needed: annotations may name what a module defines further down
         allowed: dict[str, tuple[Any, ...] | None] = {}
 
         @functools.wraps(function)
-        def checked(*args: ParamT.args, **kwargs: ParamT.kwargs) -> ReturnT:
+        def call_checked(*args: ParamT.args, **kwargs: ParamT.kwargs) -> ReturnT:
             try:
                 bound = signature.bind(*args, **kwargs)
             except TypeError:
@@ -130,33 +137,30 @@ def check_arguments(
             if labels:
                 _join_labels(values, labels)
             for argument, keyword in (number or {}).items():
-                _name_number(values, signature, argument, keyword)
+                _name_number(values, further, argument, keyword)
             if options is not None:
-                rest = {p.name: p.kind for p in signature.parameters.values()}
-                own = [name for name, kind in rest.items() if kind is _KEYWORD]
-                further = next(name for name, kind in rest.items() if kind is _FURTHER)
                 options.require_known(values.get(further, {}), own)
-            for name, value in values.items():
-                parameter = signature.parameters[name]
-                if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-                    continue
+            for name in filter(values.__contains__, own):
                 if name not in allowed:
-                    allowed[name] = _allowed(parameter.annotation, function.__globals__)
+                    annotation = signature.parameters[name].annotation
+                    allowed[name] = _read_annotation(annotation, function.__globals__)
                 kinds = allowed[name]
-                if kinds is not None and not any(_is(value, kind) for kind in kinds):
-                    raise _refused(name, value, kinds, keywords)
+                if kinds is not None and not any(_fits(values[name], kind) for kind in kinds):
+                    raise _build_error(name, values[name], kinds, keywords)
                 if name == "seed":
-                    whole(value, name, least=0, most=MOST_SEED, why=SEED_BITS)
+                    parse_whole_number(values[name], name, least=0, most=MOST_SEED, why=SEED_BITS)
             return function(*bound.args, **bound.kwargs)
 
-        return checked
+        return call_checked
 
     return decorate
 
 
 def describe(value: object) -> str:
-    """Return what errors show of any value: numbers and texts as they are, others by their type."""
-    if value is None or isinstance(value, (bool, str, bytes, numbers.Number)):
+    """Show any value as errors do: numbers and texts as they are, others by their type."""
+    if isinstance(value, str):
+        return show_received(value)
+    if value is None or isinstance(value, (bool, bytes, numbers.Number)):
         return one_line(repr(value))
     shape = getattr(value, "shape", None)
     kind = type(value).__name__
@@ -185,15 +189,18 @@ def _join_labels(values: dict[str, Any], argument: str) -> None:
         values["data"] = (values["data"], values.pop(argument))
 
 
-def _name_number(
-    values: dict[str, Any], signature: inspect.Signature, argument: str, keyword: str
-) -> None:
-    """Give a number that stands in another argument's place to the keyword that it means."""
+def _name_number(values: dict[str, Any], further: str, argument: str, keyword: str) -> None:
+    """Give a number that stands in another argument's place to the keyword that it means.
+
+    Args:
+        values: Of the arguments by name; changed.
+        further: The argument that takes further keywords.
+        argument, keyword: Where the number stands, and what it means.
+    """
     value = values.get(argument)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return
-    rest = next(p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD)
-    given = values.setdefault(rest, {})
+    given = values.setdefault(further, {})
     if keyword in given:
         raise InputError(
             f"{keyword} must be given once. Received: {value} and {keyword}={given[keyword]}."
@@ -201,8 +208,8 @@ def _name_number(
     given[keyword] = values.pop(argument)
 
 
-def _allowed(annotation: Any, names: Mapping[str, Any]) -> tuple[Any, ...] | None:
-    """Return the types that an annotation allows; None: any.
+def _read_annotation(annotation: Any, names: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """Read from an annotation which types it allows; None: any.
 
     Args:
         annotation: As written, a text.
@@ -211,7 +218,7 @@ def _allowed(annotation: Any, names: Mapping[str, Any]) -> tuple[Any, ...] | Non
     kinds: list[Any] = []
     if annotation is inspect.Parameter.empty:
         return None
-    words = _members(str(annotation))
+    words = _split_union(str(annotation))
     for word in words:
         if word == _MODEL and "str" not in words:
             kinds.append(_MODEL)
@@ -220,7 +227,7 @@ def _allowed(annotation: Any, names: Mapping[str, Any]) -> tuple[Any, ...] | Non
             kind = eval(word, {}, _Names(names))
         except AttributeError:  # of a module that is imported for type checkers alone
             return None
-        for member in _parts(kind):
+        for member in _list_classes(kind):
             if member is Any or isinstance(member, (str, typing.ForwardRef, TypeVar)):
                 return None
             kinds.append(member)
@@ -237,7 +244,7 @@ class _Names(dict[str, Any]):
         return Any
 
 
-def _members(text: str) -> list[str]:
+def _split_union(text: str) -> list[str]:
     """Split "A | B[C | D]" into "A" and "B[C | D]"."""
     members, depth = [""], 0
     for letter in text:
@@ -249,17 +256,17 @@ def _members(text: str) -> list[str]:
     return [member.strip() for member in members]
 
 
-def _parts(kind: Any) -> tuple[Any, ...]:
-    """Return the classes behind a type: of a union its members, of a generic its origin."""
+def _list_classes(kind: Any) -> tuple[Any, ...]:
+    """List the classes behind a type: of a union its members, of a generic its origin."""
     origin = typing.get_origin(kind)
     if origin in (types.UnionType, typing.Union):
-        return tuple(part for member in typing.get_args(kind) for part in _parts(member))
+        return tuple(part for member in typing.get_args(kind) for part in _list_classes(member))
     if origin is collections.abc.Callable and isinstance(typing.get_args(kind)[0], list):
         return (_Function(len(typing.get_args(kind)[0])),)
     if origin is collections.abc.Mapping and len(typing.get_args(kind)) == 2:
-        values = _parts(typing.get_args(kind)[1])
-        checked = all(isinstance(item, type) for item in values)
-        return (_Dictionary(values if checked else ()),)
+        values = _list_classes(typing.get_args(kind)[1])
+        are_classes = all(isinstance(item, type) for item in values)
+        return (_Dictionary(values if are_classes else ()),)
     if origin is not None:
         return (origin,)
     if kind is None or kind is types.NoneType:
@@ -269,7 +276,7 @@ def _parts(kind: Any) -> tuple[Any, ...]:
     return (kind,)
 
 
-def _is(value: object, kind: Any) -> bool:
+def _fits(value: object, kind: Any) -> bool:
     """Tell whether a value is of a type, as Python's callers mean it."""
     if kind == _MODEL:
         bases = type(value).__mro__
@@ -286,16 +293,17 @@ def _is(value: object, kind: Any) -> bool:
     return isinstance(value, kind)
 
 
-def _refused(
+def _build_error(
     name: str, value: object, kinds: tuple[Any, ...], keywords: Sequence[str]
 ) -> InputError:
-    """Build the error of an argument."""
-    words = [
-        _WORDS.get(kind) or _with_article(kind.__name__)
-        for kind in kinds
-        if kind is not types.NoneType
-    ]
-    words = list(dict.fromkeys(words))
+    """Build the error of an argument whose value fits none of the types.
+
+    Args:
+        name, value: Of the argument.
+        kinds: The types.
+        keywords: Which keywords of the function a bare number may mean.
+    """
+    words = list(dict.fromkeys(_name_type(kind) for kind in kinds if kind is not types.NoneType))
     rule = " or ".join(words) if words else "left out"
     if types.NoneType in kinds and words:
         rule += ", or left out"
@@ -309,6 +317,10 @@ def _refused(
     elif record:
         remedy = " Its fields can be given as keywords, too."
     return InputError(f"{name} must be {rule}. Received: {describe(value)}.{remedy}")
+
+
+def _name_type(kind: Any) -> str:
+    return _WORDS.get(kind) or _with_article(kind.__name__)
 
 
 def _with_article(name: str) -> str:

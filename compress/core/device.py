@@ -12,7 +12,7 @@ from typing import Any
 from compress.core.errors import InputError
 from compress.core.native_output import captured_stderr, quiet_tensorflow_here
 from compress.core.platform import host
-from compress.core.quantities import MORE_THREADS, MOST_THREADS, threads_text, whole
+from compress.core.quantities import MORE_THREADS, MOST_THREADS, parse_whole_number, threads_text
 
 DEVICES = ("auto", "cpu", "gpu")
 USABLE = 0.95
@@ -106,7 +106,7 @@ def setup(choice: str = "auto", threads: int | None = None, sharers: int = 1) ->
     if choice == "gpu" and not gpus:
         raise _no_gpu()
     if threads is not None:
-        whole(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
+        parse_whole_number(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
     wanted = threads or available_cores()
     share = memory_share(sharers) if gpus and choice != "cpu" and sharers > 1 else None
     try:

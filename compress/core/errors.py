@@ -134,9 +134,19 @@ def one_line(value: object, limit: int = LONGEST_VALUE) -> str:
 def reason_of(error: BaseException, limit: int = 300) -> str:
     """Return what a library's error says, on one line: without colours and Keras's frame."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    text = text.split("Arguments received by")[0].split("Exception encountered when calling")[-1]
+    text = text.split("Arguments received by")[0]
+    text = re.split("Exception encountered(?: when calling|:)", text)[-1]
     words = " ".join(re.sub(r"^ *(layer )?\S+\.call\(\)\.", "", text).split())
     return one_line(words or type(error).__name__, limit)
+
+
+def is_too_small(error: BaseException) -> bool:
+    """Tell whether a layer refuses its input because nothing would be left of it.
+
+    Keras and TensorFlow say of such a convolution or pooling that a dimension comes out as zero or
+    negative.
+    """
+    return "zero or negative" in str(error) or "egative dimension" in str(error)
 
 
 def printable(text: str) -> str:

@@ -26,13 +26,11 @@ SEED_BITS = "seeds have 31 bits"
 _LIMIT = 2**63
 _LONGEST = 60
 _DIGITS = r"\d+(?:_\d+)*"
-_FORM = re.compile(
-    rf"([+-]?(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:e(?:\+?\d{{1,2}}|-\d{{1,3}}))?)\s*([a-z\u00b5\u03bc%]*)",
-    re.ASCII | re.I,
-)
+_NUMBER = rf"[+-]?(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:e(?:\+?\d{{1,2}}|-\d{{1,3}}))?"
+_FORM = re.compile(rf"({_NUMBER})\s*([a-z\u00b5\u03bc%]*)", re.ASCII | re.I)
 _MIB = 1024**2
 _SUFFIXES = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_COUNTS = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_COUNTS = {suffix.lower(): scale for suffix, scale in _SUFFIXES.items()}
 _UNITS: dict[Dimension, dict[str, Fraction]] = {
     "count": {suffix: Fraction(scale) for suffix, scale in _COUNTS.items()},
     "size": {
@@ -96,6 +94,10 @@ def parse_number(text: str, unit: Unit | str = "") -> float | None:
     Args:
         text: "0.5", "2e-3"; of an option with a unit a quantity of its dimension too.
         unit: What a bare number counts.
+
+    Example:
+        >>> parse_number("250us", "ms"), parse_number("50%", "share"), parse_number("many")
+        (0.25, 0.5, None)
     """
     try:
         return float(text)
@@ -119,15 +121,15 @@ def describe_quantity(text: str) -> str:
     return next((f"a {kind}" for kind in kinds), "")
 
 
-def received(value: object) -> str:
-    """Return what errors show of a value: of a text its quotes, and what kind of quantity it is."""
+def show_received(value: object) -> str:
+    """Show a value as errors do: a text in quotes, with the kind of quantity that it is."""
     if not isinstance(value, str):
         return one_line(value)
     kind = describe_quantity(value)
     return one_line(repr(value)) + (f", which is {kind}" if kind else "")
 
 
-def whole(
+def parse_whole_number(
     value: object,
     name: str,
     *,
@@ -137,12 +139,12 @@ def whole(
     unit: str = "",
     like: str = "",
 ) -> int:
-    """Returns a whole number, however it is written, within its bounds.
+    """Return an integer, however it is written, within its bounds.
 
     Args:
         value: A number without a fraction, or a text: digits with underscores between, a
-            fraction or exponent that makes a whole number with its suffix k, M, G or T
-            (powers of 1000; upper or lower case).
+            fraction or exponent that makes an integer with its suffix k, M, G or T (powers of
+            1000; upper or lower case).
         name: What it is, for the error.
         least, most: Bounds, both included.
         why: Reason of `most`.
@@ -153,11 +155,11 @@ def whole(
     Raises:
         InputError: It is no such number, or out of bounds.
     """
-    number = _number(value, unit)
+    number = _read_integer(value, unit)
     if number is None:
         examples = "200k, 2MB or 2MiB" if unit else "200000, 200k or 2M"
         rule = like or f"a whole number, like {examples}"
-        raise InputError(f"{name} must be {rule}. Received: {received(value)}.")
+        raise InputError(f"{name} must be {rule}. Received: {show_received(value)}.")
     reason = f" ({why})" if why else ""
     shown = one_line(value)
     if least is not None and number < least:
@@ -191,7 +193,8 @@ def threads_text(count: int) -> str:
     return f"{count} thread{'' if count == 1 else 's'}"
 
 
-def _number(value: object, unit: str) -> int | None:
+def _read_integer(value: object, unit: str) -> int | None:
+    """Read an integer from a number or a text; None: it is none."""
     if isinstance(value, bool):
         return None
     if isinstance(value, float):

@@ -12,7 +12,7 @@ from compress.core.arguments import check_arguments
 from compress.core.atomic_files import write_json, write_text
 from compress.core.errors import InputError, RunFailed
 from compress.core.progress import OnProgress, silent
-from compress.core.quantities import MORE_THREADS, MOST_THREADS, whole
+from compress.core.quantities import MORE_THREADS, MOST_THREADS, parse_whole_number
 from compress.core.templates import filled
 from compress.devices.manifest import EMPTY, FILES, MANIFEST, RESULTS, CallFile, Manifest
 from compress.exporting.side_by_side import litert_files
@@ -87,7 +87,7 @@ def export_latency_table(
     wanted = tuple(dict.fromkeys((TIMED[0], *formats)))
     for name in wanted:
         require_choice("format", name, TIMED)
-    whole(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
+    parse_whole_number(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
     options = ShrinkChannels(round_to=round_to, min_kept=min_kept)
     net = as_model(model)
     coupling = coupling_of(net, input_shape)

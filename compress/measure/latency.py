@@ -20,7 +20,7 @@ import numpy as np
 from compress.core.arguments import check_arguments
 from compress.core.device import cpu_name, lacks_vnni
 from compress.core.platform import host
-from compress.core.quantities import MORE_THREADS, MOST_THREADS, whole
+from compress.core.quantities import MORE_THREADS, MOST_THREADS, parse_whole_number
 from compress.measure.latency_record import Latency
 from compress.measure.load import LoadMeter
 from compress.measure.runtimes import RUNTIMES
@@ -135,7 +135,9 @@ def time_entries(
     names = list(entries)
     against = {name: (baselines or {}).get(name, names[0]) for name in names}
     for name, entry in entries.items():
-        whole(entry.threads, f"threads of '{name}'", least=1, most=MOST_THREADS, why=MORE_THREADS)
+        parse_whole_number(
+            entry.threads, f"threads of '{name}'", least=1, most=MOST_THREADS, why=MORE_THREADS
+        )
     for name, base in against.items():
         require(base in entries, f"baseline of '{name}'", "be among the files", base)
     timers = {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compress.core.errors import InputError, reason_of
+from compress.core.errors import InputError, is_too_small, reason_of
 from compress.measure.call_shapes import Shape
 from compress.model.program import Node, Program
 
@@ -87,7 +87,7 @@ class Walk:
                 try:
                     made = _specs(node, inputs)
                 except ValueError as error:
-                    raise _refused(f"{prefix}{node.name}", inputs, error) from None
+                    raise _build_error(f"{prefix}{node.name}", inputs, error) from None
                 outputs = tuple(self._tensor(tensor.shape, tensor.dtype) for tensor in made)
             else:
                 outputs = tuple(self._stored(tensor) for tensor in node.outputs)
@@ -121,14 +121,14 @@ class Walk:
         return peak
 
 
-def _refused(name: str, inputs: Sequence[SizedTensor], error: ValueError) -> InputError:
+def _build_error(name: str, inputs: Sequence[SizedTensor], error: ValueError) -> InputError:
     """Build the error of a call that takes no inputs of these sizes."""
     shapes = ", ".join(str(tensor.shape) for tensor in inputs)
     reason = reason_of(error, 160)
     remedy = (
         " The input is too small for the layers in front of it: give a larger one (--input-shape, "
         "in Python input_shape=)."
-        if "zero or negative" in reason or "egative dimension" in reason
+        if is_too_small(error)
         else ""
     )
     return InputError(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.core.errors import InputError, reason_of
+from compress.core.errors import InputError, is_too_small, reason_of
 from compress.model import walk
 from compress.model.internals import layers_inside, maker_of, uncompiled
 from compress.model.ports import packed
@@ -119,7 +119,7 @@ def sized_model(model: keras.Model, shapes: Sequence[Sequence[int]]) -> keras.Mo
     except ValueError as error:
         reason = reason_of(error)
         sizes = ", ".join(str(tuple(shape)) for shape in shapes)
-        small = "Is the input too small for its layers? " if "negative" in reason else ""
+        small = "Is the input too small for its layers? " if is_too_small(error) else ""
         raise InputError(
             f"Model '{model.name}' must take inputs of the size that it is given. Received: "
             f"{sizes}: {reason} {small}Give another size."

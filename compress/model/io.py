@@ -83,8 +83,7 @@ def load_model(path: str | Path) -> keras.Model:
         with keras2_files.readable(path) as file:
             model = _read(file)
     except Exception as error:  # keras raises many kinds here, from zipfile to TypeError
-        reason = " ".join(str(error).split())[:300]
-        raise keras2_files.explain_unreadable(path, reason) from None
+        raise keras2_files.explain_unreadable(path, error) from None
     _check_inputs(model, path)
     _check_weights(model, path)
     # a class of the user's own is wanted for what it answers; one that cannot be traced stays

@@ -1,9 +1,9 @@
-"""Files of Keras 2 (tf_keras): known differences of their configurations, layer by layer.
+"""Reads what Keras 3 alone does not: `.h5` files of Keras 2 (tf_keras), through a converted copy.
 
-Keras 3 reads most `.h5` files of Keras 2, but not arguments that it dropped, even at their
-defaults, older spellings, and slashes in layer names. One table of such differences is applied to a
-copy of the file. What remains unreadable is named by layer and key; so are classes of users that
-are not registered, in files of any version.
+Keras 3 reads most of them, but not arguments that it dropped, even at their defaults, older
+spellings, and slashes in layer names. One table of such differences is applied to a copy of the
+file. `explain_unreadable` names the layer and the reason where a file, of any version, remains
+unreadable.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from compress.core.errors import InputError
+from compress.core.errors import InputError, reason_of
 
 # what zipfile, json and h5py raise over damaged files
 _DAMAGED = (
@@ -69,7 +69,7 @@ def keras_version(path: Path) -> str:
                 return str(json.loads(archive.read("metadata.json"))["keras_version"])
         except _DAMAGED:
             return ""
-    return _attribute(path, "keras_version")
+    return _read_attribute(path, "keras_version")
 
 
 @contextmanager
@@ -79,8 +79,9 @@ def readable(path: Path) -> Iterator[Path]:
     Args:
         path: A model file.
     """
-    config = _config(path)
-    if config is None:
+    of_keras2 = path.suffix != ".keras" and keras_version(path).startswith("2.")
+    config = _read_config(path) if of_keras2 else None
+    if not isinstance(config, dict):
         yield path
         return
     before = json.dumps(config)
@@ -103,14 +104,14 @@ def readable(path: Path) -> Iterator[Path]:
         yield copy
 
 
-def explain_unreadable(path: Path, reason: str) -> InputError:
-    """Return the error of a file that Keras cannot read: which layer it is, and why.
+def explain_unreadable(path: Path, error: Exception) -> InputError:
+    """Build the error of a file that Keras cannot read: which layer it is, and why.
 
     Args:
-        path: The file.
-        reason: Keras's own, which is told where no layer is found.
+        path: A model file.
+        error: Keras's own, whose reason is told where no layer is found.
     """
-    config = _any_config(path)
+    config = _read_config(path)
     for layer in _listed_layers(config):
         kind, name = layer["class_name"], layer["config"].get("name", "?")
         if kind == "Lambda" and path.suffix == ".keras":
@@ -127,28 +128,30 @@ def explain_unreadable(path: Path, reason: str) -> InputError:
                 f"'{path}', which needs it."
             )
     return InputError(
-        f"Keras 3 must be able to read '{path}'. Received: {_why_unreadable(path, reason)}."
+        f"Keras 3 must be able to read '{path}'. Received: "
+        f"{_explain_keras2(path, config) or reason_of(error)}."
     )
 
 
-def _why_unreadable(path: Path, reason: str) -> str:
-    """Return which layer of a file Keras 3 cannot read, and why; else `reason`."""
+def _explain_keras2(path: Path, config: Any) -> str:
+    """Return which layer of a file of Keras 2 cannot be read, and why; empty: none is known."""
     version = keras_version(path)
-    if path.suffix == ".keras" and version.startswith("2."):
+    if not version.startswith("2."):
+        return ""
+    if path.suffix == ".keras":
         return (
             f"it was written by Keras {version}, whose .keras files Keras 3 does not read. Load "
             "it with tf_keras and save it as .h5"
         )
-    config = _config(path)
-    for layer in _layers(config) if config is not None else ():
-        failure = _failure(layer)
+    for layer in _layers(config):
+        failure = _find_failure(layer)
         if failure:
             name, kind = layer["config"].get("name", "?"), layer["class_name"]
             return f"layer '{name}' ({kind}): {failure}"
-    return reason
+    return ""
 
 
-def _attribute(path: Path, name: str) -> str:
+def _read_attribute(path: Path, name: str) -> str:
     import h5py
 
     try:
@@ -159,24 +162,13 @@ def _attribute(path: Path, name: str) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _config(path: Path) -> dict[str, Any] | None:
-    """Returns the config of an `.h5` file of Keras 2."""
-    if path.suffix == ".keras" or not _attribute(path, "keras_version").startswith("2."):
-        return None
-    try:
-        config = json.loads(_attribute(path, "model_config"))
-    except (ValueError, RecursionError):
-        return None
-    return config if isinstance(config, dict) else None
-
-
-def _any_config(path: Path) -> Any:
-    """Return the config of a file of any version of Keras; None: there is none."""
+def _read_config(path: Path) -> Any:
+    """Read a model's config from its file; None: there is none."""
     try:
         if path.suffix == ".keras":
             with zipfile.ZipFile(path) as archive:
                 return json.loads(archive.read("config.json"))
-        return json.loads(_attribute(path, "model_config"))
+        return json.loads(_read_attribute(path, "model_config"))
     except (*_DAMAGED, RecursionError):
         return None
 
@@ -296,8 +288,8 @@ def _other_function(config: dict[str, Any]) -> str:
     return ""
 
 
-def _failure(layer: dict[str, Any]) -> str:
-    """Returns why Keras 3 cannot make a layer; empty where it can."""
+def _find_failure(layer: dict[str, Any]) -> str:
+    """Return why Keras 3 cannot make a layer; empty where it can."""
     import keras
     from keras.src.legacy.saving import saving_utils
 
@@ -317,7 +309,6 @@ def _failure(layer: dict[str, Any]) -> str:
     try:
         saving_utils.model_from_config(copy)
     except Exception as error:  # Keras raises many kinds here
-        reason = " ".join(str(error).split("Exception encountered:")[-1].split())
-        key = _UNKNOWN_KEY.search(reason)
-        return f"Keras 3 does not know its key '{key[1] or key[2]}'" if key else reason[:200]
+        key = _UNKNOWN_KEY.search(str(error))
+        return f"Keras 3 does not know its key '{key[1] or key[2]}'" if key else reason_of(error)
     return ""

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import shlex
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
-from compress.core.memory_budget import use_budget
 from compress.core.progress import OnProgress, silent
 from compress.core.summary import Readable, Summary
 from compress.model.io import load_model
-from compress.pipeline.given import UserData, given_model, in_output_folder
+from compress.pipeline.given import Given, UserData, run_on_model
 from compress.pipeline.logged import logged
 from compress.pipeline.opening import Opened, opened
 from compress.pipeline.stages import compress_stage
@@ -118,16 +116,11 @@ def compress_model(
         plan, data = replace(plan, data=replace(plan.data, source=str(data))), None
     how = COMPRESS_MODEL.sorted(settings).get("data", {})
     handed_over = UserData(data, val, test, how, groups, time)
-    with tempfile.TemporaryDirectory() as place, use_budget(plan.memory):
 
-        def work(out: Path) -> CompressResult:
-            folder = RunFolder(out)
-            folder.check(plan.command, plan)
-            given = given_model(model, folder, Path(place))
-            with folder.dropping_refused():
-                return _compressed(opened(given, handed_over, plan, on_progress))
+    def work(given: Given) -> CompressResult:
+        return _compressed(opened(given, handed_over, plan, on_progress))
 
-        return in_output_folder(model, plan, work)
+    return run_on_model(model, plan, RunFolder, work)
 
 
 def _by_own_step(plan: Plan) -> Plan:

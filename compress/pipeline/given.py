@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from compress.core.atomic_files import write_bytes
+from compress.core.memory_budget import use_budget
 from compress.data import DataOptions, Dataset
 from compress.data.handed_over import is_bare
 from compress.model.compiled import CompiledOutput, compiled_model, compiled_outputs
@@ -17,7 +19,7 @@ from compress.model.io import as_model, save_model
 from compress.model.kinds import refuse_graphs
 from compress.model.walk import weights_hash
 from compress.plan import Plan
-from compress.run.directory import RunFolder, in_first_own_folder
+from compress.run.directory import RunFolder, run_in_own_folder
 from compress.task import CUSTOM, UNLABELLED
 from compress.train.given import dataset_for, refuse_marks
 from compress.train.scaling import load_for_model
@@ -68,21 +70,38 @@ class Given:
             write_bytes(self.path, self.file.read_bytes())
 
 
-def in_output_folder(
-    model: keras.Model | str | Path, plan: Plan, work: Callable[[Path], ResultT]
+def run_on_model(
+    model: keras.Model | str | Path,
+    plan: Plan,
+    folder_type: type[RunFolder],
+    work: Callable[[Given], ResultT],
 ) -> ResultT:
-    """Do a run's work in the folder that the plan names, or in the first own default one.
+    """Run on a model in the run's own folder; a run that is refused leaves no files there.
 
     Args:
-        model: The user's, which default folders are called by.
+        model: A Keras model, or a path; default folders are named after it.
         plan: Says where results go, and what is done.
-        work: See `compress.run.directory.in_first_own_folder`.
+        folder_type: `RunFolder`, or a class that adds files to it.
+        work: Called with the model and its folder.
+
+    Returns:
+        What `work` returns.
+
+    Raises:
+        InputError: It is no model, or the folder is another run's; or `work` raises it.
     """
-    if plan.out is not None:
-        return work(plan.out)
-    is_path = isinstance(model, (str, Path))
-    name = Path(model).stem if is_path else as_model(model).name
-    return in_first_own_folder(f"runs/{plan.command}-{name}", work)
+    with tempfile.TemporaryDirectory() as place, use_budget(plan.memory):
+
+        def run(out: Path) -> ResultT:
+            folder = folder_type(out)
+            folder.check(plan.command, plan)
+            given = given_model(model, folder, Path(place))
+            with folder.dropping_refused():
+                return work(given)
+
+        is_path = isinstance(model, (str, Path))
+        name = Path(model).stem if is_path else as_model(model).name
+        return run_in_own_folder(plan.out, f"runs/{plan.command}-{name}", run)
 
 
 def given_model(model: keras.Model | str | Path, folder: RunFolder, place: Path) -> Given:

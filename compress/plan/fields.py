@@ -251,6 +251,16 @@ def differing_fields(old: PlanT, new: PlanT) -> list[str]:
     return differences
 
 
+def fill_open_fields(plan: PlanT, stored: PlanT) -> PlanT:
+    """Return a plan whose fields that are left open hold what the plan of an earlier run holds."""
+    nested = to_nested(plan)
+    for leaf in plan_fields(type(plan)):
+        if leaf.left_open is not None and value_of(plan, leaf) == leaf.left_open:
+            home = nested[leaf.section] if leaf.section else nested
+            home[leaf.name] = plain(value_of(stored, leaf))
+    return from_nested(type(plan), nested)
+
+
 def value_of(plan: Any, leaf: PlanField) -> Any:
     """Returns the value that `plan` holds at `leaf`."""
     home = getattr(plan, leaf.section) if leaf.section else plan

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from compress.core.errors import InputError, one_line
-from compress.core.quantities import number_text, parse_number, received, whole
+from compress.core.quantities import number_text, parse_number, parse_whole_number, show_received
 
 ValueT = TypeVar("ValueT", covariant=True)
 FormT = TypeVar("FormT", contravariant=True)
@@ -129,7 +129,7 @@ def typed(value: Any, hint: Any, name: str, *, unit: str = "", **bounds: Any) ->
             of these or None.
         name: What errors call it.
         unit: Of numbers, see `compress.core.quantities`.
-        bounds: Of whole numbers, see `compress.core.quantities.whole`.
+        bounds: Of whole numbers, see `compress.core.quantities.parse_whole_number`.
 
     Raises:
         InputError: It is none of them, or out of its bounds.
@@ -148,7 +148,7 @@ def typed(value: Any, hint: Any, name: str, *, unit: str = "", **bounds: Any) ->
     if value is None:
         raise _refused(name, "have a value", value)
     if kind is int:
-        return whole(value, name, unit=unit, **bounds)
+        return parse_whole_number(value, name, unit=unit, **bounds)
     if kind is float:
         return _number(value, name, unit)
     if kind is Path:
@@ -235,4 +235,4 @@ def listed(text: str) -> tuple[str, ...]:
 
 def _refused(name: str, rule: str, value: object) -> InputError:
     """Builds the error; texts are shown in quotes, so that their type can be seen."""
-    return InputError(f"{name} must {rule}. Received: {received(value)}.")
+    return InputError(f"{name} must {rule}. Received: {show_received(value)}.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from compress.core.errors import InputError, one_line
-from compress.core.quantities import whole
+from compress.core.quantities import parse_whole_number
 from compress.plan.forms import Written
 
 MOST_SIZE = 2**31 - 1
@@ -76,7 +76,7 @@ class InputShape(Written):
                     f"{name} must name an input once. Received: {one_line(key)} twice."
                 )
             found[key] = tuple(
-                whole(
+                parse_whole_number(
                     size, name, least=1, most=MOST_SIZE, why="arrays have no longer axes", like=LIKE
                 )
                 for size in sizes

@@ -12,7 +12,7 @@ from compress.core.quantities import (
     amount_text,
     number_text,
     parse_quantity,
-    received,
+    show_received,
 )
 from compress.plan.forms import Written, real
 
@@ -120,7 +120,7 @@ class Target(Written):
     def _refused(cls, name: str, value: object) -> InputError:
         return InputError(
             f"{name} must be a share to keep like 0.5x, 50 % or '2x {cls.word}', or {cls.like}. "
-            f"Received: {received(value)}."
+            f"Received: {show_received(value)}."
         )
 
     def __str__(self) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from compress.core.errors import InputError
-from compress.core.quantities import number_text, parse_number, received
+from compress.core.quantities import number_text, parse_number, show_received
 from compress.plan.forms import Written, real
 
 Unit = Literal["share", "epochs", "steps"]
@@ -46,7 +46,7 @@ class TrainTime(Written):
         if value is None or not 0 <= value <= (1 if unit == "share" else MOST_TIME):
             raise InputError(
                 f"{name} must be a share of training (50%), epochs (2e) or steps (400). "
-                f"Received: {received(text)}."
+                f"Received: {show_received(text)}."
             )
         return cls(value, unit)
 

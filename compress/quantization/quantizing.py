@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
 from compress.core.memory_budget import use_budget
-from compress.core.quantities import whole
+from compress.core.quantities import parse_whole_number
 from compress.core.summary import Readable, Summary
 from compress.data import Dataset, Unlabelled
 from compress.data.unlabelled import drawn_inputs
@@ -169,7 +169,7 @@ def quantize(
     given = None if isinstance(distill, bool) else distill
     teaching = QUANTIZE.section("distill", given, DistillOptions, settings)
     path = Path(model) if isinstance(model, (str, Path)) else None
-    limit = None if memory is None else whole(memory, "memory", least=1, unit="bytes")
+    limit = None if memory is None else parse_whole_number(memory, "memory", least=1, unit="bytes")
     with use_budget(limit):
         dense = as_model(model)
         if options.epochs:

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
-from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -44,22 +43,34 @@ class _Above(logging.Handler):
         logging.getLogger().handle(record)
 
 
-def in_first_own_folder(default: str, work: Callable[[Path], ResultT]) -> ResultT:
-    """Do a run's work in the first of its default folders that is no other run's.
+def run_in_own_folder(
+    out: str | Path | None, default: str, work: Callable[[Path], ResultT]
+) -> ResultT:
+    """Run in the folder that the user names, or in the first default one that is no other run's.
 
-    The same call, unfinished, is resumed there, and finished its result is shown; another one gets
-    the next number: "runs/shrink-model", then "runs/shrink-model-2".
+    The same call, unfinished, is resumed in its default folder, and finished its result is shown;
+    another one gets the next number: "runs/shrink-model", then "runs/shrink-model-2".
 
     Args:
-        default: The folder without a number.
-        work: Called with the folder; raises `OtherRun` before it writes to another's.
+        out: The folder that the user names; None: a default one.
+        default: The default folder, without a number.
+        work: Called with the folder; raises `OtherRun` before it writes to another run's.
+
+    Returns:
+        What `work` returns.
+
+    Raises:
+        OtherRun: `out` is another run's.
     """
-    for number in count(1):
+    if out is not None:
+        return work(Path(out))
+    folder, number = Path(default), 1
+    while True:
         try:
-            return work(Path(default if number == 1 else f"{default}-{number}"))
+            return work(folder)
         except OtherRun:
-            continue
-    raise AssertionError("numbers have no end")
+            number += 1
+            folder = Path(f"{default}-{number}")
 
 
 class _LogFile(logging.FileHandler):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
-from compress.core.memory_budget import use_budget
 from compress.core.progress import OnProgress, silent
 from compress.core.summary import Readable, Summary
 from compress.measure.verdict import Outcome
 from compress.model.io import load_model
 from compress.pipeline.compression import command_line
-from compress.pipeline.given import UserData, given_model, in_output_folder
+from compress.pipeline.given import Given, UserData, run_on_model
 from compress.pipeline.logged import logged
 from compress.pipeline.opening import Opened, opened
 from compress.plan.fields import from_nested
@@ -183,19 +181,14 @@ def shrink(
     plan = replace(plan, latency=replace(plan.latency, runtimes=tuple(timing)))
     how: Mapping[str, Any] = SHRINK.sorted(settings).get("data", {})
     handed_over = UserData(data, val, test, how, groups, time)
-    with tempfile.TemporaryDirectory() as place, use_budget(plan.memory):
-        if crew is not None:
-            crew.check(plan)
+    if crew is not None:
+        crew.check(plan)
 
-        def work(out: Path) -> ShrinkResult:
-            folder = ShrinkFolder(out)
-            folder.check(plan.command, plan)
-            given = given_model(model, folder, Path(place))
-            with folder.dropping_refused():
-                found = opened(given, handed_over, plan, on_progress)
-                return _shrunk(found, crew, data is not None)
+    def work(given: Given) -> ShrinkResult:
+        found = opened(given, handed_over, plan, on_progress)
+        return _shrunk(found, crew, data is not None)
 
-        return in_output_folder(model, plan, work)
+    return run_on_model(model, plan, ShrinkFolder, work)
 
 
 def _shrunk(found: Opened, crew: Crew | None, handed_over: bool) -> ShrinkResult:

@@ -12,7 +12,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import typer
 
 from compress.core.errors import InputError, MissingDependency
-from compress.core.quantities import whole
+from compress.core.quantities import parse_whole_number
 from compress.plan.fields import require
 from search.cli._console import reporting_errors, show
 from search.folder.directory import SearchFolder
@@ -40,7 +40,7 @@ def dashboard(
     """
     with (
         reporting_errors(""),
-        make_dashboard(folder, whole(port, "port")) as server,
+        make_dashboard(folder, parse_whole_number(port, "port")) as server,
     ):
         url = f"http://{HOST}:{server.server_port}{server.start}"
         show(f"{url} (Ctrl-C ends it)")

@@ -54,7 +54,12 @@ def inspect(
     from compress.benchmarking.models import fixed
     from compress.benchmarking.profile import profiled
     from compress.core.atomic_files import write_json
-    from compress.core.quantities import MORE_THREADS, MOST_THREADS, threads_text, whole
+    from compress.core.quantities import (
+        MORE_THREADS,
+        MOST_THREADS,
+        parse_whole_number,
+        threads_text,
+    )
     from compress.core.requirements import FORMATS, require_packages
     from compress.core.user_code import import_plugins
     from compress.measure import count_macs
@@ -72,7 +77,7 @@ def inspect(
     with reporting_errors("The same command starts again."):
         import_plugins(listed(plugins))
         shape = given(BenchPlan(input_shape=input_shape).input_shape)
-        count = whole(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
+        count = parse_whole_number(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
         graph = require_inspectable(model, profile=profile)
         if graph is not None:
             _inspect_graph(model, json, shape, signature)

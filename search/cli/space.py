@@ -64,7 +64,7 @@ def describe(
 ) -> None:
     """Show a space's parameters, its size and what its networks cost."""
     from compress.core.atomic_files import write_json
-    from compress.core.quantities import MOST_SEED, SEED_BITS, whole
+    from compress.core.quantities import MOST_SEED, SEED_BITS, parse_whole_number
     from compress.core.user_code import import_plugins
     from compress.data import load_data
     from compress.model.kinds import check_model_file
@@ -77,8 +77,8 @@ def describe(
     with reporting_errors("The same command starts again."):
         import_plugins(listed(plugins))
         options = DataOptions(data, task, label=listed(label))
-        number = whole(seed, "seed", least=0, most=MOST_SEED, why=SEED_BITS)
-        count = whole(samples or SAMPLES, "samples", least=1)
+        number = parse_whole_number(seed, "seed", least=0, most=MOST_SEED, why=SEED_BITS)
+        count = parse_whole_number(samples or SAMPLES, "samples", least=1)
         chosen = space_for(name)
         if isinstance(chosen, Around):
             check_model_file(chosen.path)

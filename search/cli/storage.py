@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from compress.core.quantities import whole
+from compress.core.quantities import parse_whole_number
 from search.cli._console import reporting_errors, show
 from search.cli._help import add_command, command_group
 
@@ -35,7 +35,7 @@ def serve(
     from search.study.proxy import make_proxy, serve_only
 
     with reporting_errors("The same command starts it again: the database has everything."):
-        proxy = make_proxy(url, whole(port, "port"))
+        proxy = make_proxy(url, parse_whole_number(port, "port"))
         serve_only()
         show(f"--storage {proxy.url} (Ctrl-C ends it)")
         try:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from compress.core.quantities import MOST_SEED, SEED_BITS, whole
+from compress.core.quantities import MOST_SEED, SEED_BITS, parse_whole_number
 from compress.data import Dataset
 from compress.measure import count_macs
 from search.spaces._base import DeclaredSpace, Space
@@ -109,8 +109,8 @@ def describe(space: Space, data: Dataset, seed: int = 0, samples: int = SAMPLES)
     Raises:
         InputError: The space cannot serve the data, or no sample gives a model.
     """
-    whole(samples, "samples", least=1, most=1_000_000, why="each builds a model")
-    whole(seed, "seed", least=0, most=MOST_SEED, why=SEED_BITS)
+    parse_whole_number(samples, "samples", least=1, most=1_000_000, why="each builds a model")
+    parse_whole_number(seed, "seed", least=0, most=MOST_SEED, why=SEED_BITS)
     space.check(data)
     if isinstance(space, DeclaredSpace):
         return _declared(space, data)

@@ -15,7 +15,7 @@ import numpy as np
 from compress.core.device import cpu_name
 from compress.core.errors import RunFailed
 from compress.core.progress import OnProgress
-from compress.core.quantities import MORE_THREADS, MOST_THREADS, whole
+from compress.core.quantities import MORE_THREADS, MOST_THREADS, parse_whole_number
 from compress.core.statistics import Z
 from compress.measure.latency import Entry, time_entries
 from compress.measure.latency_table.calls import CallItem, batches, empty_model, estimated
@@ -82,7 +82,7 @@ def measure_calls(
     require(bool(models), "models", "hold at least one call", "none")
     require(0 < error < 1, "error", "be in (0, 1)", error)
     require(budget is None or budget > 0, "budget", "be above 0 seconds", budget)
-    whole(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
+    parse_whole_number(threads, "threads", least=1, most=MOST_THREADS, why=MORE_THREADS)
     described = RUNTIMES[runtime].describe()
     seconds = SECONDS_A_CALL * len(models) if budget is None else budget
     parts: list[_Measured] = []

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from compress.core.errors import InputError, unknown_name
-from compress.core.quantities import parse_number, parse_quantity, whole
+from compress.core.quantities import parse_number, parse_quantity, parse_whole_number
 from compress.data import Dataset, Preprocessing, Split
 from compress.data.examples import as_labels
 from compress.plan import ChannelOptions, LatencyOptions, Plan, Target, TrainSettings
@@ -36,7 +36,7 @@ from search.plan import SearchPlan
     ],
 )  # fmt: skip
 def test_counts_are_read(text: object, expected: int) -> None:
-    assert whole(text, "n") == expected
+    assert parse_whole_number(text, "n") == expected
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_counts_are_read(text: object, expected: int) -> None:
 )  # fmt: skip
 def test_what_is_no_count_is_refused(text: object) -> None:
     with pytest.raises(InputError, match=r"n must be a whole number, like 200000, 200k or 2M"):
-        whole(text, "n")
+        parse_whole_number(text, "n")
 
 
 @pytest.mark.parametrize(
@@ -55,13 +55,13 @@ def test_what_is_no_count_is_refused(text: object) -> None:
      ("7", 7), ("7B", 7), ("1GiB", 2**30)],
 )  # fmt: skip
 def test_sizes_are_read(text: str, expected: int) -> None:
-    assert whole(text, "n", unit="bytes") == expected
+    assert parse_whole_number(text, "n", unit="bytes") == expected
 
 
 def test_sizes_in_mebibytes_and_amounts() -> None:
-    assert whole("512", "n", unit="MiB") == 512
-    assert whole("2GiB", "n", unit="MiB") == 2048
-    assert whole("1MB", "n", unit="MiB") == 1  # 0.95, rounded up
+    assert parse_whole_number("512", "n", unit="MiB") == 512
+    assert parse_whole_number("2GiB", "n", unit="MiB") == 2048
+    assert parse_whole_number("1MB", "n", unit="MiB") == 1  # 0.95, rounded up
     assert parse_number("1.5MiB", "bytes") == 1.5 * 2**20
     assert parse_number("much", "bytes") is None
 
