@@ -1,4 +1,4 @@
-"""Failures that are the machine's, not a candidate's: no space, no files, no memory left."""
+"""Failures of the machine, not of a model or a candidate: no space, no files, no memory left."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from compress.core.credentials import hidden
 from compress.core.errors import RunFailed, one_line
 
 SPACE, MEMORY = "space", "memory"
-GO_ON = "Fix that, then give the same command: what was in progress is tried again."
+_REMEDY = {SPACE: "Fix that", MEMORY: "Free memory"}
 
 _SPACE_ERRORS = {
     errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO, errno.EROFS,
@@ -71,9 +71,17 @@ def _kind(error: BaseException) -> str:
     return MEMORY if _MEMORY_WORDS.search(text) else ""
 
 
-def ended_by(fault: Fault, place: str = "") -> RunFailed:
-    """Returns the error that ends a run."""
-    return RunFailed(f"The machine failed, not a candidate{place}: {fault.text}. {GO_ON}")
+def explain_fault(fault: Fault, place: str = "") -> RunFailed:
+    """Build the error that ends a run for what the machine lacks.
+
+    Args:
+        fault: What it lacks.
+        place: Where that was met: " (0007)" of a candidate.
+    """
+    return RunFailed(
+        f"The machine failed{place}: {fault.text}. {_REMEDY[fault.kind]}, then give the same "
+        "command: what was in progress is tried again."
+    )
 
 
 @contextmanager
@@ -89,4 +97,4 @@ def explained() -> Iterator[None]:
         fault = fault_of(error)
         if fault is None:
             raise
-        raise ended_by(fault) from None
+        raise explain_fault(fault) from None

@@ -79,16 +79,8 @@ def marks_by_part(groups: Any, time: Any) -> dict[str, Marks]:
     return {part: Marks(held["groups"].get(part), held["time"].get(part)) for part in _PARTS}
 
 
-def _as_array(values: Any) -> Array:
-    """Return values as an array; what is none has no axis and is refused where it is counted."""
-    try:
-        return np.asarray(values)
-    except ValueError:  # nested values of other lengths
-        return np.empty((), object)
-
-
 def _read_groups(values: Any, part: str, name: str) -> Array:
-    array = _as_array(values)
+    array = _convert(values, "groups", part, name)
     if array.dtype == object:
         missing = np.array([value is None or value != value for value in array.flat], bool)
         _require_all(missing, "groups", part, name)
@@ -100,7 +92,7 @@ def _read_groups(values: Any, part: str, name: str) -> Array:
 
 def _read_times(values: Any, part: str, name: str) -> Array:
     """Return times as numbers that increase with time."""
-    array = _as_array(values)
+    array = _convert(values, "times", part, name)
     if array.dtype.kind in "OUS":
         try:
             array = array.astype("datetime64[us]")
@@ -120,6 +112,21 @@ def _read_times(values: Any, part: str, name: str) -> Array:
     if array.dtype.kind == "f":
         _require_all(~np.isfinite(array), "times", part, name)
     return array
+
+
+def _convert(values: Any, what: str, part: str, name: str) -> Array:
+    """Convert values to an array.
+
+    Raises:
+        InputError: They are lists of different lengths.
+    """
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise InputError(
+            f"{what} of '{name}' must be one value an example. Received: lists of different "
+            f"lengths in the {part} part."
+        ) from None
 
 
 def _require_all(missing: npt.NDArray[np.bool_], what: str, part: str, name: str) -> None:

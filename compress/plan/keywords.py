@@ -59,10 +59,9 @@ class Keywords:
             InputError: One is unknown (the nearest is named), or of another function (which is
                 named).
         """
+        self.require_known(settings)
         leaves, found = self.leaves(), dict[str | None, dict[str, Any]]()
         for name, value in settings.items():
-            if name not in leaves:
-                raise self._unknown(name, leaves)
             leaf = leaves[name]
             home = found.setdefault(leaf.section, {})
             if leaf.name in home:
@@ -73,7 +72,7 @@ class Keywords:
             home[leaf.name] = value
         return found
 
-    def require_known(self, names: Iterable[str], own: Iterable[str]) -> None:
+    def require_known(self, names: Iterable[str], own: Iterable[str] = ()) -> None:
         """Refuse keywords that a function does not take.
 
         Args:
@@ -86,7 +85,7 @@ class Keywords:
         leaves = self.leaves()
         for name in names:
             if name not in leaves:
-                raise self._unknown(name, (*own, *leaves))
+                raise self._build_unknown_error(name, (*own, *leaves))
 
     def over(self, plan: PlanT, settings: Mapping[str, Any]) -> PlanT:
         """Returns a plan with keywords put over it.
@@ -129,7 +128,7 @@ class Keywords:
             return (self.renamed.get(leaf.path, leaf.name),)
         return tuple(flag.lstrip("-").replace("-", "_") for flag in leaf.flags)
 
-    def _unknown(self, name: str, choices: Iterable[str]) -> InputError:
+    def _build_unknown_error(self, name: str, choices: Iterable[str]) -> InputError:
         takers = [
             other.function for other in FUNCTIONS if other is not self and name in other.leaves()
         ]

@@ -36,7 +36,7 @@ def as_dataset(
     val: Any = None,
     test: Any = None,
     task: str | None = None,
-    label: Iterable[str] = (),
+    label: Iterable[str] | None = None,
     normalize: str | None = None,
     val_fraction: float | None = None,
     test_fraction: float | None = None,
@@ -101,7 +101,7 @@ def as_dataset(
     """
     path = Path(model) if isinstance(model, (str, Path)) else None
     given: dict[str, Any] = {
-        "label": DataOptions(label=label).label or None,
+        "label": label,
         "normalize": normalize,
         "val_fraction": val_fraction,
         "test_fraction": test_fraction,
@@ -181,7 +181,7 @@ def dataset_for(
     if isinstance(data, Unlabelled):
         raise InputError("data must hold labels here. Received: examples alone.")
     parts = {
-        "label": DataOptions(label=options.pop("label", ())).label,
+        "label": options.pop("label", ()),
         "val": val,
         "test": test,
         "groups": groups,

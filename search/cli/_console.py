@@ -29,7 +29,7 @@ from rich.text import Text
 
 from compress.core.credentials import hidden
 from compress.core.errors import LONGEST, ParetuneError, one_line
-from compress.core.faults import SPACE, fault_of
+from compress.core.faults import SPACE, explain_fault, fault_of
 from compress.core.visible import line
 from compress.run.directory import LOG
 
@@ -59,12 +59,6 @@ def reporting_errors(resume: str) -> Iterator[None]:
     except ParetuneError as error:
         complain(error)
         raise typer.Exit(error.exit_code) from None
-    except OSError as error:
-        if fault_of(error) is not None:
-            raise _failed_machine(error, resume) from None
-        complain(error)
-        of_path = error.filename is not None and error.errno in _PATHS
-        raise typer.Exit(2 if of_path else 1) from None
     except KeyboardInterrupt:
         _tell(f"\nparetune: interrupted. {resume}".rstrip())
         raise typer.Exit(INTERRUPTED) from None
@@ -74,9 +68,14 @@ def reporting_errors(resume: str) -> Iterator[None]:
     except Exception as error:
         # libraries raise kinds of their own where a disk is full
         fault = fault_of(error)
-        if fault is None or fault.kind != SPACE:
+        if fault is not None and (isinstance(error, OSError) or fault.kind == SPACE):
+            complain(explain_fault(fault))
+            raise typer.Exit(1) from None
+        if not isinstance(error, OSError):
             raise
-        raise _failed_machine(error, resume) from None
+        complain(error)
+        of_path = error.filename is not None and error.errno in _PATHS
+        raise typer.Exit(2 if of_path else 1) from None
 
 
 class _Terminated(BaseException):
@@ -99,14 +98,6 @@ def _raising_terminated() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _failed_machine(error: BaseException, resume: str) -> typer.Exit:
-    """Tell what the machine lacks and how to resume; return what ends the command."""
-    fault = fault_of(error)
-    text = fault.text if fault is not None else str(error)
-    complain(f"The machine failed: {text}. Fix that, then resume. {resume}".rstrip())
-    return typer.Exit(1)
 
 
 def complain(what: object) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from compress.core.credentials import hidden
-from compress.core.faults import SPACE, ended_by, fault_of
+from compress.core.faults import SPACE, explain_fault, fault_of
 from compress.core.patience import NoAnswer
 from search.engines import messages
 
@@ -107,7 +107,7 @@ def failed(error: Exception) -> str:
         raise error
     fault = fault_of(error)
     if fault is not None and fault.kind == SPACE:
-        raise ended_by(fault) from error
+        raise explain_fault(fault) from error
     return short(error)
 
 

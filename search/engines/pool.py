@@ -218,20 +218,22 @@ class Pool:
 
     def _died(self, slot: Slot, handler: Handler) -> None:
         how = slot.link.how() if slot.link is not None else ""
-        was_ready = slot.started
         slot.link, slot.ready = None, False
         if slot.overdue:
             how = f"{OVERDUE} of {(slot.job or {}).get('seconds', 0):g} s"
         slot.deadline, slot.overdue = math.inf, False
-        if not was_ready and how.startswith("signal ") and slot.killed_starts < KILLED_STARTS:
-            # somebody has killed it, the machine's memory manager say: its job waits for the next
+        was_killed = how.startswith("signal ")
+        if not slot.started and was_killed and slot.killed_starts < KILLED_STARTS:
+            # by the machine's memory manager, say: its job waits for the next worker
             slot.killed_starts += 1
             LOG.info("worker %d died while it started (%s); it is replaced", slot.index, how)
             self._start(slot)
             return
-        if not was_ready and how != LOST:
+        if not slot.started and how != LOST:
+            remedy = " If memory ran out, give fewer --workers." if was_killed else ""
             raise RunFailed(
-                f"A worker process could not start ({how}). See '{self._log_of(slot.index)}'."
+                f"A worker process could not start ({how}).{remedy} See "
+                f"'{self._log_of(slot.index)}'."
             )
         self._lost(slot, how, handler)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.credentials import hidden
 from compress.core.errors import RunFailed
-from compress.core.faults import MEMORY, ended_by, fault_of
+from compress.core.faults import MEMORY, explain_fault, fault_of
 from compress.core.patience import NoAnswer
 from search.engines import messages
 from search.engines.at_work import Worker, failed, short
@@ -78,7 +78,7 @@ class RunWorker(Worker):
                 return {"fault": fault.text, "number": trial.number, "seed": seed}
             if fault is not None:
                 # neither told nor recorded: the next start finds it running, and queues it again
-                raise ended_by(fault, f" ({candidate_id(trial.number)})") from error
+                raise explain_fault(fault, f" ({candidate_id(trial.number)})") from error
             ended = Candidate(
                 candidate_id(trial.number),
                 FAILED,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from compress.core.errors import ParetuneError
-from compress.core.faults import ended_by, fault_of
+from compress.core.faults import explain_fault, fault_of
 from compress.core.memory_budget import use_budget
 from compress.core.platform import host
 from search.engines import forking, messages
@@ -64,7 +64,7 @@ def _serve(worker: Worker, out: TextIO, forked: bool) -> int:
             if not isinstance(error, ParetuneError):
                 if fault is None:
                     raise
-                error = ended_by(fault)
+                error = explain_fault(fault)
             messages.send(out, messages.FATAL, reason=str(error))
             return 0
         memory = host().resident_bytes()
@@ -132,7 +132,7 @@ def _work(arguments: argparse.Namespace) -> None:
         fault = fault_of(error)
         if fault is None:
             raise
-        messages.send(out, messages.FATAL, reason=str(ended_by(fault)))
+        messages.send(out, messages.FATAL, reason=str(explain_fault(fault)))
         sys.exit(1)
     # a GPU's driver is in use by now, and does not survive a fork
     if worker.device.kind == "gpu" or not forking.can_fork():

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.core.errors import ParetuneError, one_line
-from compress.core.faults import ended_by, fault_of
+from compress.core.faults import explain_fault, fault_of
 from compress.run.directory import LOG
 from search.engines import messages
 from search.engines._base import KILLED, LOST, Job
@@ -163,7 +163,7 @@ def _reason(error: Exception) -> str:
     """Says why a worker's files could not be fetched; the same command fetches them again."""
     fault = fault_of(error)
     if fault is not None:
-        return str(ended_by(fault))
+        return str(explain_fault(fault))
     if isinstance(error, ParetuneError):
         return str(error)
     return one_line(

@@ -1,9 +1,13 @@
-"""How commands end that are stopped from outside: in order, with a word on how to resume."""
+"""Ends of commands that are stopped, or that the machine fails: in order, and resumable."""
 
 from __future__ import annotations
 
 import errno
+import os
 import signal
+import subprocess
+import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -12,10 +16,12 @@ import typer
 
 from compress.core.credentials import hidden
 from search.cli._console import reporting_errors
+from search.engines.pool import KILLED_STARTS
 from tests.search.engines.test_faults import processes
 from tests.search.test_run import paretune, records, start, wait_for
 
 RESUME = "The same command continues."
+REMEDY = "Fix that, then give the same command: what was in progress is tried again."
 
 
 def test_sigterm_ends_a_search_with_its_workers_and_the_same_command_resumes(
@@ -43,6 +49,64 @@ def _has_one(folder: Path) -> bool:
     return bool(records(folder))
 
 
+def test_a_disk_that_fills_up_ends_a_search_that_the_same_command_resumes(tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+
+    def search(trials: int) -> subprocess.CompletedProcess[str]:
+        return paretune(
+            "search", "--data", "digits", "--space", "mlp", "--trials", trials, "--epochs", 1,
+            "--workers", 1, "--out", folder, cwd=tmp_path,
+        )  # fmt: skip
+
+    assert search(1).returncode == 0
+    before, log = records(folder), folder / "log.txt"
+    log.rename(tmp_path / "log.txt")
+    log.symlink_to("/dev/full")  # every write to it fails as on a full disk
+    full = search(2)
+    assert full.returncode == 1
+    assert "Traceback" not in full.stderr
+    last = full.stderr.strip().splitlines()[-1]
+    assert last.startswith("paretune: error: The machine failed: ")
+    assert "No space left on device" in last
+    assert last.endswith(REMEDY)
+    assert records(folder) == before
+    assert not processes(f"search.engines.worker {folder} ")
+    log.unlink()
+    done = search(2)
+    assert done.returncode == 0, done.stderr
+    after = records(folder)
+    assert len(after) == 2
+    assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.parametrize("kills", [1, 100])
+def test_a_worker_that_is_killed_while_it_starts_is_replaced_some_times(
+    kills: int, tmp_path: Path
+) -> None:
+    folder, killed = tmp_path / "r", set[int]()
+    process = start("search", "--data", "digits", "--space", "mlp", "--trials", 1, "--epochs", 1,
+                    "--workers", 1, "--out", folder, cwd=tmp_path)  # fmt: skip
+    while process.poll() is None and len(killed) < kills:
+        for number in processes(f"search.engines.worker {folder} "):
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+            killed.add(number)
+        time.sleep(0.05)
+    said, _ = process.communicate()
+    assert "Traceback" not in said
+    assert not processes(f"search.engines.worker {folder} ")
+    if kills == 1:
+        assert process.returncode == 0, said
+        assert len(records(folder)) == 1
+    else:
+        assert process.returncode == 1
+        assert len(killed) == 1 + KILLED_STARTS
+        assert said.strip().splitlines()[-1] == (
+            "paretune: error: A worker process could not start (signal SIGKILL). If memory ran "
+            f"out, give fewer --workers. See '{folder / 'workers.log'}'."
+        )
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -59,7 +123,7 @@ def test_a_full_disk_says_how_to_resume(
     said = capsys.readouterr().err
     assert said.startswith("paretune: error: The machine failed: ")
     assert "No space left on device" in said
-    assert said.endswith(f"Fix that, then resume. {RESUME}\n")
+    assert said.endswith(f"{REMEDY}\n")
     assert said.count("\n") == 1
 
 

@@ -151,7 +151,7 @@ def test_how_actors_die(text: str, how: str, scene: Scene, killed: list[Any]) ->
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "The machine failed, not a candidate"),
+        (OSError(errno.ENOSPC, "No space left on device"), "The machine failed"),
         (ValueError("broken"), r"could not be fetched \(ValueError: broken\)"),
     ],
 )
