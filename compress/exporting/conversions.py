@@ -18,6 +18,8 @@ from compress.core.processes import ProcessEnded, ProcessOverdue, Server
 HANG_SECONDS = 3600.0
 """A conversion that takes longer hangs: large networks calibrated on 200 images take minutes."""
 DONE, MISSING, REFUSED, CRASHED = "done", "missing", "refused", "crashed"
+NO_SPACE = "no space"
+"""The disk is full, say: no fault of the converter or the model."""
 
 
 class ConversionFailed(Exception):
@@ -89,6 +91,7 @@ def convert(step: str, **given: Any) -> None:
     Raises:
         ConversionFailed: The converter refused, crashed or hung.
         MissingDependency: The step needs a package that is not installed.
+        OSError: The machine has no space left, or no more files.
     """
     try:
         answer, text = _CONVERTER.ask(step, given)
@@ -98,6 +101,8 @@ def convert(step: str, **given: Any) -> None:
         raise ConversionFailed("crashed on", str(error)) from None
     if answer == MISSING:
         raise MissingDependency(text)
+    if answer == NO_SPACE:
+        raise OSError(text)
     if answer in (REFUSED, CRASHED):
         raise ConversionFailed("refused" if answer == REFUSED else "crashed on", text)
 

@@ -14,10 +14,11 @@ import tempfile
 from typing import IO, Any
 
 from compress.core.errors import MissingDependency
+from compress.core.faults import SPACE, fault_of
 from compress.core.platform import host
 from compress.core.plugins import STEPS
 from compress.core.processes import Server, how_it_ended, last_line, receive, send, serving
-from compress.exporting.conversions import CRASHED, DONE, MISSING, REFUSED, use
+from compress.exporting.conversions import CRASHED, DONE, MISSING, NO_SPACE, REFUSED, use
 
 IDLE_SECONDS = 600.0
 """Without a question for so long it ends, and gives its memory back."""
@@ -29,7 +30,7 @@ _RENEW = 75
 
 
 def serve(questions: int, answers: int) -> None:
-    """Answers (step, arguments) with (DONE, MISSING, REFUSED or CRASHED, text) until told to end.
+    """Answers (step, arguments) with (DONE, MISSING, ..., text) until told to end.
 
     Args:
         questions: Where they come from; its end is the asking process's end.
@@ -88,6 +89,9 @@ def _run(step: str, given: dict[str, Any], said: IO[bytes]) -> tuple[str, str]:
     except MissingDependency as error:
         return MISSING, str(error)
     except Exception as error:  # converters raise many kinds, bare ones from C++ among them
+        fault = fault_of(error)
+        if fault is not None and fault.kind == SPACE:
+            return NO_SPACE, str(error)
         reason = str(error).strip() or last_line(said) or repr(error)
         return REFUSED, reason[:LONGEST]
     return DONE, ""

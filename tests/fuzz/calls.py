@@ -73,13 +73,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Called:
-    """What came of a call."""
+    """What came of a call; `outcome` is "returned", "refused", "slow" or "traceback"."""
 
     function: str
     argument: str
     value: str
     outcome: str
-    """"returned", "refused", "slow" or "traceback"."""
     detail: str = ""
 
 
@@ -193,10 +192,6 @@ class Things:
         ]  # fmt: skip
 
 
-SLOW = ("shrink", "compress_model", "run", "run_search", "channel_times", "export_latency_table")
-"""Functions whose calls take seconds where a value is taken by chance."""
-
-
 def try_calls(
     calls: int, seed: int, functions: tuple[str, ...] = (), first: int = 0
 ) -> Iterator[Called]:
@@ -220,10 +215,10 @@ def try_calls(
             argument = arguments[rng.integers(len(arguments))]
             name = tuple(WRONG)[rng.integers(len(WRONG))]
             with tempfile.TemporaryDirectory(prefix="call-") as folder:
-                yield _tried(target, argument, name, Path(folder))
+                yield _try_call(target, argument, name, Path(folder))
 
 
-def _tried(target: Target, argument: str, name: str, folder: Path) -> Called:
+def _try_call(target: Target, argument: str, name: str, folder: Path) -> Called:
     """Make one call in a folder of its own."""
 
     def give_up(*_: Any) -> None:

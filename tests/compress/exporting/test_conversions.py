@@ -14,6 +14,7 @@ import pytest
 
 from compress import export
 from compress.core.errors import MissingDependency, RunFailed
+from compress.core.faults import SPACE, fault_of
 from compress.core.processes import Server
 from compress.data import Dataset
 from compress.exporting import conversions, converter
@@ -87,7 +88,12 @@ def steps(tmp: Path) -> dict[str, Callable[..., None]]:
     def hang() -> None:
         time.sleep(1000)
 
-    return {"abort": abort, "missing": missing, "pid": pid, "refuse": refuse, "hang": hang}
+    def fill() -> None:
+        Path("/dev/full").write_bytes(b"a file")
+
+    return {
+        "abort": abort, "missing": missing, "pid": pid, "refuse": refuse, "hang": hang, "fill": fill
+    }  # fmt: skip
 
 
 @pytest.fixture
@@ -120,6 +126,17 @@ def test_a_crash_is_followed_by_a_fresh_fork(served: Path) -> None:
     assert (caught.value.verb, caught.value.reason) == ("refused", "said by C++")
     with pytest.raises(MissingDependency, match="something must be installed"):
         convert("missing")
+
+
+def test_a_full_disk_is_no_refusal(served: Path) -> None:
+    """No format is given up for it: the run ends, and its next start converts again."""
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        convert("fill")
+    fault = fault_of(caught.value)
+    assert fault is not None
+    assert fault.kind == SPACE
 
 
 def test_memory_comes_back(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:

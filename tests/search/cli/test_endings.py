@@ -24,6 +24,7 @@ RESUME = "The same command continues."
 REMEDY = "Fix that, then give the same command: what was in progress is tried again."
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_search_with_its_workers_and_the_same_command_resumes(
     tmp_path: Path,
 ) -> None:
@@ -49,6 +50,7 @@ def _has_one(folder: Path) -> bool:
     return bool(records(folder))
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_ends_a_search_that_the_same_command_resumes(tmp_path: Path) -> None:
     folder = tmp_path / "r"
 
