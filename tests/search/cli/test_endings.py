@@ -6,7 +6,6 @@ import errno
 import os
 import signal
 import subprocess
-import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -88,12 +87,15 @@ def test_a_worker_that_is_killed_while_it_starts_is_replaced_some_times(
     folder, killed = tmp_path / "r", set[int]()
     process = start("search", "--data", "digits", "--space", "mlp", "--trials", 1, "--epochs", 1,
                     "--workers", 1, "--out", folder, cwd=tmp_path)  # fmt: skip
-    while process.poll() is None and len(killed) < kills:
+
+    def kill_workers() -> bool:
         for number in processes(f"search.engines.worker {folder} "):
             with suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
             killed.add(number)
-        time.sleep(0.05)
+        return process.poll() is not None or len(killed) >= kills
+
+    wait_for(kill_workers, "workers to start")
     said, _ = process.communicate()
     assert "Traceback" not in said
     assert not processes(f"search.engines.worker {folder} ")
