@@ -102,6 +102,17 @@ def unknown_name(kind: str, name: object, choices: Iterable[str]) -> InputError:
     return InputError(f"Unknown {kind} '{shown}'.{hint} Choices: {', '.join(names)}.")
 
 
+def removed_name(kind: str, name: object, instead: str) -> InputError:
+    """Build the error for a name that earlier versions took.
+
+    Args:
+        kind: What the name stands for, as the user knows it ("sampler").
+        name: What was received.
+        instead: A sentence or two: why it was removed, and what to use instead.
+    """
+    return InputError(f"{kind[:1].upper()}{kind[1:]} '{one_line(name)}' was removed. {instead}")
+
+
 def nearest(name: str, names: Iterable[str]) -> list[str]:
     """Return the name that may be meant by another one, alone in a list; none: an empty list."""
     known = list(names)

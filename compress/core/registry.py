@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
-from compress.core.errors import unknown_name
+from compress.core.errors import InputError, removed_name, unknown_name
 from compress.core.requirements import require_packages
 from compress.core.user_code import resolve
 
@@ -40,6 +40,7 @@ class Registry(Generic[T]):
     Args:
         kind: What a member is, as the user knows it ("sampler"); used in errors.
         table: Names and places.
+        removed: Name of an earlier version -> a sentence that says what to use instead.
 
     Example:
         >>> table = Registry("colour", {"red": "colorsys:rgb_to_hsv"})
@@ -49,8 +50,14 @@ class Registry(Generic[T]):
         (0.0, 1.0, 1.0)
     """
 
-    def __init__(self, kind: str, table: Mapping[str, str | Entry] | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        table: Mapping[str, str | Entry] | None = None,
+        removed: Mapping[str, str] | None = None,
+    ) -> None:
         self.kind = kind
+        self._removed = removed or {}
         self._entries: dict[str, Entry] = {
             name: entry if isinstance(entry, Entry) else Entry(entry)
             for name, entry in (table or {}).items()
@@ -113,7 +120,7 @@ class Registry(Generic[T]):
             InputError: It is none of them.
         """
         if name not in self._entries and name not in choices and not is_place(name):
-            raise unknown_name(self.kind, name, (*self._entries, *choices))
+            raise self._build_unknown_error(name, choices)
 
     def require_installed(self, name: str) -> None:
         """Checks that the packages which a member needs are installed.
@@ -129,11 +136,16 @@ class Registry(Generic[T]):
         """The kind as a sentence begins with it."""
         return self.kind[:1].upper() + self.kind[1:]
 
+    def _build_unknown_error(self, name: str, choices: tuple[str, ...] = ()) -> InputError:
+        if name in self._removed:
+            return removed_name(self.kind, name, self._removed[name])
+        return unknown_name(self.kind, name, (*self._entries, *choices))
+
     def _found(self, name: str) -> Any:
         if name not in self._entries:
             if is_place(name):
                 return resolve(name, self._title)
-            raise unknown_name(self.kind, name, self._entries)
+            raise self._build_unknown_error(name)
         place = self._entries[name].place
         return loaded(place) if isinstance(place, str) else place
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
-from compress.core.errors import InputError, one_line, unknown_name
+from compress.core.errors import InputError, one_line, removed_name, unknown_name
 from compress.core.user_code import import_plugins
 from compress.plan.forms import hints_of, plain, text_of, typed
 
@@ -58,6 +59,30 @@ def option(
         "count": count, "left_open": left_open,
     }  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class RemovedOption:
+    """An option of an earlier version; a section's `REMOVED` holds them by field name.
+
+    Attributes:
+        flag: Its name on the command line.
+        instead: A sentence or two: why it was removed, and what to use instead.
+        off: The value that did not use it: plans that hold this value are still read.
+    """
+
+    flag: str
+    instead: str
+    off: Any
+
+    @property
+    def flat(self) -> str:
+        """The flag as a Python name."""
+        return self.flag.lstrip("-").replace("-", "_")
+
+    def build_error(self, name: str) -> InputError:
+        """Build the error for the name under which it was given."""
+        return InputError(f"Option '{name}' was removed. {self.instead}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +141,20 @@ def plan_fields(plan: type[Any]) -> tuple[PlanField, ...]:
     )
 
 
+def list_removed(plan: type[Any]) -> dict[str, RemovedOption]:
+    """List the options that earlier versions of a plan had, by their paths: "quantize.equalize"."""
+    removed = dict(_removed_of(plan))
+    for field in dataclasses.fields(plan):
+        if "flags" not in field.metadata:
+            section = hints_of(plan)[field.name]
+            removed |= {f"{field.name}.{name}": item for name, item in _removed_of(section).items()}
+    return removed
+
+
+def _removed_of(section: type[Any]) -> Mapping[str, RemovedOption]:
+    return getattr(section, "REMOVED", {})
+
+
 def _leaf(section: str | None, field: dataclasses.Field[Any], hint: Any) -> PlanField:
     meta = field.metadata
     return PlanField(
@@ -159,8 +198,11 @@ def nest(plan: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
         for leaf in plan_fields(plan)
         for flag in leaf.flags
     }
+    removed = {item.flat: item for item in list_removed(plan).values()}
     nested: dict[str, Any] = {}
     for name, value in values.items():
+        if name in removed:
+            raise removed[name].build_error(name)
         if name not in by_name:
             raise unknown_name("plan option", name, by_name)
         leaf = by_name[name]
@@ -196,8 +238,14 @@ def _keys(section: type[Any], values: Mapping[str, Any], what: str) -> dict[str,
     """Returns the values under the names that fields have now.
 
     Raises:
-        InputError: A key is unknown, or stands there under its old name too.
+        InputError: A key is unknown, stands there under its old name too, or is of an option that
+            was removed and used.
     """
+    removed = _removed_of(section)
+    for key, item in removed.items():
+        if values.get(key, item.off) != item.off:
+            raise item.build_error(key)
+    values = {key: value for key, value in values.items() if key not in removed}
     fields = dataclasses.fields(section)
     names = {field.name: field.name for field in fields}
     old = {field.metadata["was"]: field.name for field in fields if field.metadata.get("was")}
@@ -296,8 +344,22 @@ def require(holds: bool, name: str, rule: str, received: object, remedy: str = "
         )
 
 
-def require_choice(kind: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises an error that lists `choices` unless `value` is one of them."""
+def require_choice(
+    kind: str,
+    value: str,
+    choices: tuple[str, ...],
+    removed: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Raise an error that lists `choices` unless `value` is one of them.
+
+    Args:
+        kind: What is chosen, as errors name it.
+        value: What was given.
+        choices: What it may be.
+        removed: Choice of an earlier version -> a sentence that says what to use instead.
+    """
+    if value in removed:
+        raise removed_name(kind, value, removed[value])
     if value not in choices:
         raise unknown_name(kind, value, choices)
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from compress.core.errors import InputError, unknown_name
 from compress.plan import Plan, WeightOptions
 from compress.plan.bench import BenchPlan
-from compress.plan.fields import PlanField, plan_fields
+from compress.plan.fields import PlanField, RemovedOption, list_removed, plan_fields
 from compress.plan.shrink import ShrinkPlan
 
 SectionT = TypeVar("SectionT")
@@ -128,7 +128,21 @@ class Keywords:
             return (self.renamed.get(leaf.path, leaf.name),)
         return tuple(flag.lstrip("-").replace("-", "_") for flag in leaf.flags)
 
+    def _list_removed(self) -> dict[str, RemovedOption]:
+        """Lists the options that the function took in earlier versions, by keyword."""
+        removed = {}
+        for path, item in list_removed(self.plan).items():
+            section, _, name = path.rpartition(".")
+            if not self.sections:
+                removed[item.flat] = item
+            elif section in self.sections:
+                removed[name] = item
+        return removed
+
     def _build_unknown_error(self, name: str, choices: Iterable[str]) -> InputError:
+        removed = self._list_removed()
+        if name in removed:
+            return removed[name].build_error(name)
         takers = [
             other.function for other in FUNCTIONS if other is not self and name in other.leaves()
         ]

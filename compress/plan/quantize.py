@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
-from compress.plan.fields import option, require, require_choice, settle
+from compress.plan.fields import RemovedOption, option, require, require_choice, settle
 from compress.plan.training import EPOCHS_WHY, MOST_EPOCHS, TrainSettings
 
 CALIBRATIONS = ("mse", "minmax", "percentile")
@@ -13,6 +14,14 @@ CALIBRATIONS = ("mse", "minmax", "percentile")
 @dataclass(frozen=True)
 class QuantizeOptions:
     """How a model learns to compute in whole numbers, and where its ranges begin."""
+
+    REMOVED: ClassVar[dict[str, RemovedOption]] = {
+        "correct_biases": RemovedOption(
+            "--qat-correct-biases",
+            "No figure showed that correcting biases before training gains anything. Leave it out.",
+            off=False,
+        ),
+    }
 
     qat: bool = option(
         False,
@@ -38,11 +47,6 @@ class QuantizeOptions:
         False,
         "--qat-equalize",
         "scale channels first so that large and small ones use a grid alike; outputs stay",
-    )
-    correct_biases: bool = option(
-        False,
-        "--qat-correct-biases",
-        "shift biases by what rounding moved the means of channels, before any training",
     )
     learned_ranges: bool = option(
         False,

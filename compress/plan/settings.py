@@ -451,10 +451,6 @@ class QuantizeSettings(TypedDict, total=False):
     """scale channels first so that large and small ones use a grid alike; outputs stay. Default:
     False."""
 
-    correct_biases: bool
-    """shift biases by what rounding moved the means of channels, before any training. Default:
-    False."""
-
     learned_ranges: bool
     """ranges are trained with the weights; else they move with what passes. Default: False."""
 
@@ -751,10 +747,6 @@ class CompressModelSettings(TypedDict, total=False):
     """scale channels first so that large and small ones use a grid alike; outputs stay. Default:
     False."""
 
-    qat_correct_biases: bool
-    """shift biases by what rounding moved the means of channels, before any training. Default:
-    False."""
-
     qat_learned_ranges: bool
     """ranges are trained with the weights; else they move with what passes. Default: False."""
 
@@ -1044,10 +1036,6 @@ class ShrinkSettings(TypedDict, total=False):
 
     qat_equalize: bool
     """scale channels first so that large and small ones use a grid alike; outputs stay. Default:
-    False."""
-
-    qat_correct_biases: bool
-    """shift biases by what rounding moved the means of channels, before any training. Default:
     False."""
 
     qat_learned_ranges: bool

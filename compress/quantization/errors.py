@@ -12,14 +12,15 @@ import numpy.typing as npt
 from compress.model.activations import examples_at_once
 from compress.model.program import Node
 from compress.model.recording import record
-from compress.quantization.correction import Chunks, in_chunks, made_in_chunks
 from compress.quantization.layers.ranges import FakeQuant
-from compress.reconstruction.values import Store
+from compress.reconstruction.values import Store, Value
 
 if TYPE_CHECKING:
     from compress.quantization.twin import Twin
 
 EXAMPLES = 64
+Chunks = list[Value]
+"""A tensor for all examples, some at a time; what memory does not hold lies in files."""
 Three = tuple[Chunks, Chunks, Chunks]
 
 
@@ -84,3 +85,31 @@ def _error(made: Chunks, wanted: Chunks) -> float:
         for value, target in zip(made, targets, strict=True)
     )
     return error / (spread or 1.0)
+
+
+def in_chunks(x: npt.NDArray[Any], size: int, store: Store) -> Chunks:
+    """Return examples as tensors of some each."""
+    import tensorflow as tf
+
+    starts = range(0, len(x), size)
+    return [store.keep(tf.convert_to_tensor(x[start : start + size])) for start in starts]
+
+
+def made_in_chunks(node: Node, values: Sequence[Chunks], store: Store) -> list[Chunks]:
+    """Return what a call makes of values, output by output."""
+    made: list[Chunks] = [[] for _ in node.outputs]
+    for parts in zip(*values, strict=True):
+        for chunks, result in zip(
+            made, made_by(node, [part.tensor for part in parts]), strict=True
+        ):
+            chunks.append(store.keep(result))
+    return made
+
+
+def made_by(node: Node, values: Sequence[Any]) -> list[Any]:
+    """Returns what a call makes of values."""
+    import keras
+
+    args, kwargs = node.arguments(list(values))
+    made: list[Any] = keras.tree.flatten(node.operation(*args, **kwargs))
+    return made

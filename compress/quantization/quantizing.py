@@ -135,7 +135,7 @@ def quantize(
             has.
         seed: Of the batch order, of what calibrates and of the split, at least 0.
         **settings: Fields of `QuantizeOptions` (epochs, learning_rate, calibration,
-            examples, equalize, correct_biases, learned_ranges, integer_products), of
+            examples, equalize, learned_ranges, integer_products), of
             `DistillOptions`, of `TrainSettings` (optimizer, batch_size, ...), and how data by name
             or path are split and scaled.
 
@@ -215,7 +215,6 @@ class Quantizing:
         from compress.model.heads import check_shapes, sizes_for
         from compress.model.ports import listed
         from compress.quantization.calibration import calibrate
-        from compress.quantization.correction import correct_biases
         from compress.quantization.equalizing import equalize
         from compress.quantization.twin import twin_of
 
@@ -243,9 +242,6 @@ class Quantizing:
             reduced_range=ONNX_QAT in formats,
         )
         calibrate(self.twin, inputs, options.calibration, told)
-        if options.correct_biases:
-            count = correct_biases(self.twin, inputs, told)
-            self.notes.append(f"the biases of {count} kernels were corrected")
 
     def train(self, recipe: TrainSettings, teaching: DistillOptions | None, device: Device) -> None:
         """Trains the twin, and with it the student.

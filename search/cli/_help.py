@@ -11,8 +11,12 @@ from typing import Annotated, Any, ClassVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from compress.core.errors import ParetuneError, unknown_name
+from compress.core.errors import InputError, ParetuneError, unknown_name
+from compress.plan.bench import BenchPlan
+from compress.plan.fields import list_removed
+from compress.plan.shrink import ShrinkPlan
 from search.cli._console import complain
+from search.plan import SearchPlan
 
 GENERAL = "General"
 SECTIONS = {
@@ -47,6 +51,14 @@ SYNONYMS = {
     "--prune": "--sparsity",
 }
 """What options are called elsewhere, with our names for them."""
+
+REMOVED = {
+    flag: item
+    for plan in (SearchPlan, ShrinkPlan, BenchPlan)
+    for item in list_removed(plan).values()
+    for flag in (item.flag, item.flag.replace("--", "--no-", 1))
+}
+"""Options of earlier versions."""
 
 _ALL = "paretune.help_all"
 _FIRST_COLUMN = 28
@@ -191,6 +203,9 @@ def _told(error: Any) -> int:
     path = error.ctx.command_path if error.ctx is not None else ""
     if path and hasattr(error, "possibilities"):
         name = error.option_name
+        if name in REMOVED:
+            complain(REMOVED[name].build_error(name))
+            return InputError.exit_code
         near = _nearest(name, error.ctx.command.get_params(error.ctx))
         hint = f" Did you mean '{near}'?" if near else ""
         complain(f"Unknown option '{name}' of `{path}`.{hint} `{path} --help-all` lists them.")

@@ -279,10 +279,6 @@ class RunSettings(TypedDict, total=False):
     """scale channels first so that large and small ones use a grid alike; outputs stay. Default:
     False."""
 
-    qat_correct_biases: bool
-    """shift biases by what rounding moved the means of channels, before any training. Default:
-    False."""
-
     qat_learned_ranges: bool
     """ranges are trained with the weights; else they move with what passes. Default: False."""
 

@@ -14,10 +14,10 @@ from compress.model.activations import examples_at_once
 from compress.model.program import Node, Program
 from compress.model.recording import record
 from compress.quantization.calibration import batches
-from compress.quantization.correction import made_by
 from compress.quantization.equalizing import rules  # noqa: F401  (fills the table)
 from compress.quantization.equalizing.call import TABLE, Call, width
 from compress.quantization.equalizing.channels import Channels, Floats, Ids, Scaled, Settled
+from compress.quantization.errors import made_by
 from compress.reconstruction.matching import opens
 
 if TYPE_CHECKING:

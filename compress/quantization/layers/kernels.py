@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from compress.quantization.kernels import Affine, Kernel
@@ -77,20 +76,6 @@ class QuantizedKernel(keras.layers.Layer):  # type: ignore[misc]
                 bias = offset if bias is None else bias + offset
         return kernel, bias
 
-    def shift(self, moved: Any) -> bool:
-        """Moves the outputs' means; False: there is no weight that does so by channel.
-
-        Args:
-            moved: By how much, (channels,).
-        """
-        for affine in reversed(self.behind):
-            if affine.offset is not None:
-                return added(affine.offset, moved)
-            scale = np.asarray(self._by_channel(affine.terms()[0]))
-            moved = np.divide(moved, scale, out=np.zeros_like(moved), where=scale != 0)
-        offset = self.kernel_of.offset
-        return offset is not None and added(offset, moved)
-
     def _by_channel(self, part: Any) -> Any:
         if part is None:
             return None
@@ -148,11 +133,3 @@ class QuantizedKernel(keras.layers.Layer):  # type: ignore[misc]
         """Says what the layer itself would make."""
         shape = self.kernel_of.output_shape(tuple(inputs.shape))
         return keras.KerasTensor(shape, inputs.dtype)
-
-
-def added(variable: Any, values: Any) -> bool:
-    """Adds values of channels to a weight; False: it is not one a channel."""
-    if int(np.prod(variable.shape)) != len(values):
-        return False
-    variable.assign(variable.numpy() + values.reshape(variable.shape))
-    return True

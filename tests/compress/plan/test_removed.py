@@ -1,0 +1,61 @@
+"""Options and names of earlier versions: one line says what to use instead, old plans are read."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import paretune as pt
+from compress.plan import Plan
+from compress.plan.fields import from_flat, from_nested, list_removed, plan_fields
+from compress.plan.shrink import ShrinkPlan
+from search.plan import SearchPlan
+from tests.search.test_run import paretune
+
+REMOVED = {
+    path: item for plan in (SearchPlan, ShrinkPlan) for path, item in list_removed(plan).items()
+}
+
+
+@pytest.mark.parametrize("path", REMOVED)
+def test_a_removed_option_says_what_to_use_instead(path: str) -> None:
+    item = REMOVED[path]
+    plan = SearchPlan if path in list_removed(SearchPlan) else ShrinkPlan
+    assert path not in {leaf.path for leaf in plan_fields(plan)}
+    with pytest.raises(pt.InputError) as caught:
+        from_flat(plan, {item.flat: item.off})
+    assert str(caught.value) == f"Option '{item.flat}' was removed. {item.instead}"
+    assert item.instead.endswith(".")
+    section, _, name = path.rpartition(".")
+    assert from_nested(plan, {section: {name: item.off}} if section else {name: item.off}) == plan()
+
+
+def test_a_plan_that_used_a_removed_option_is_refused() -> None:
+    with pytest.raises(pt.InputError, match="^Option 'correct_biases' was removed. No figure"):
+        from_nested(Plan, {"quantize": {"correct_biases": True}})
+
+
+def test_the_command_line_names_what_to_use_instead(tmp_path: Path) -> None:
+    def read(*words: str) -> subprocess.CompletedProcess[str]:
+        return paretune("compress", "m.keras", "--data", "digits", *words, cwd=tmp_path)
+
+    for flag in ("--qat-correct-biases", "--no-qat-correct-biases"):
+        done = read(flag)
+        assert done.returncode == 2
+        assert done.stderr == (
+            f"paretune: error: Option '{flag}' was removed. No figure showed that correcting "
+            "biases before training gains anything. Leave it out.\n"
+        )
+    (tmp_path / "plan.toml").write_text("[quantize]\ncorrect_biases = true\n")
+    done = read("--plan", "plan.toml")
+    assert done.returncode == 2
+    assert "Option 'correct_biases' was removed. No figure" in done.stderr
+
+
+def test_python_names_what_to_use_instead() -> None:
+    with pytest.raises(pt.InputError, match="^Option 'correct_biases' was removed. No figure"):
+        pt.quantize("m.keras", [[0.0]], epochs=0, correct_biases=True)  # type: ignore[call-arg]
+    with pytest.raises(pt.InputError, match="^Option 'qat_correct_biases' was removed. No figure"):
+        pt.shrink("m.keras", "digits", qat_correct_biases=True)  # type: ignore[call-arg]
