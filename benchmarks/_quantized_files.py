@@ -18,7 +18,6 @@ WAYS = {
     "float32": "float32",
     "int8": "int8, the converter's",
     "calibrated": "int8, our ranges",
-    "equalized": "int8, channels equalized",
     "float32-2": "float32 after two more epochs",
     "int8-qat": "int8-qat after two epochs",
 }
@@ -107,6 +106,6 @@ class Files:
         if way not in self._whole:
             self._whole[way] = quantize(
                 self.model, self.data, epochs=self.epochs if way == QAT else 0,
-                equalize=way == "equalized", device=self.device, seed=self.seed,
+                device=self.device, seed=self.seed,
             )  # fmt: skip
         return self._whole[way]

@@ -3,14 +3,13 @@
     python -m benchmarks.quantize_nets [--nets separable,resnet20,...] [--seeds 0,1,2]
         [--epochs 2] [--resume FILE]
 
-Of each trained net (repair_nets.py, and the stored ResNet-20) six files are judged by the 10,000
+Of each trained net (repair_nets.py, and the stored ResNet-20) five files are judged by the 10,000
 test images: float32; int8 by TensorFlow's converter (200 examples calibrate it); int8 with our
-ranges and no training; the same of the net with its channels equalized; the net trained on for two
-epochs in floats; and trained for two epochs as its file of whole numbers computes. Both trainings
-have the net itself as teacher, the same recipe and the same batches. A seed draws what calibrates
-and the order of the batches. The autoencoder is judged by the share of the inputs' variance that it
-explains. Files of the first seed are timed against float32, those of a runtime together, on one
-thread.
+ranges and no training; the net trained on for two epochs in floats; and trained for two epochs as
+its file of whole numbers computes. Both trainings have the net itself as teacher, the same recipe
+and the same batches. A seed draws what calibrates and the order of the batches. The autoencoder is
+judged by the share of the inputs' variance that it explains. Files of the first seed are timed
+against float32, those of a runtime together, on one thread.
 """
 
 from __future__ import annotations
@@ -95,8 +94,6 @@ def examine(name: str, given: argparse.Namespace, stored: Stored, data: Dataset)
                         "quality": judged(model, path, data, labelled),
                         "bytes": path.stat().st_size,
                     }
-                    if way == "equalized":
-                        runs[key]["notes"] = list(files.whole(way).notes)
                 except ParetuneError as error:
                     runs[key] = {"not run": str(error)}
                 print(key, json.dumps(runs[key]), flush=True)

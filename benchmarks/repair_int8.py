@@ -11,8 +11,7 @@ half without its labels repairs and calibrates, the other half is evaluated, and
 round. Channels are removed by l2 over all layers down to a share of the MACs; 1,000 unlabelled
 training images repair the model, and 200 calibrate its LiteRT int8 file. A seed draws both. Test
 images evaluate the model and its file; the autoencoder by the share of variance that it explains.
-Of the small nets two more files are evaluated: int8 with our ranges and no training, with and
-without cross-layer equalization.
+Of the small nets one more file is evaluated: int8 with our ranges and no training.
 """
 
 from __future__ import annotations
@@ -143,7 +142,7 @@ def examine(case: Case, target: float, seed: int, ranges: bool) -> dict[str, flo
         case: The model and its data.
         target: Share of the MACs to keep.
         seed: Of the examples.
-        ranges: Also make files with our ranges, with and without equalization.
+        ranges: Also make a file with our ranges.
     """
     from compress.exporting import export
     from compress.prune.channels import prune_channels
@@ -170,11 +169,9 @@ def examine(case: Case, target: float, seed: int, ranges: bool) -> dict[str, flo
         export(found.model, path, format="int8", data=x, seed=seed)
         figures["int8"] = judged(found.model, path, data, labelled)
         if ranges:
-            for name, equalize in (("ranges", False), ("equalized", True)):
-                path = Path(place) / f"{name}.tflite"
-                own = quantize(found.model, x, epochs=0, equalize=equalize, seed=seed)
-                own.export(path)
-                figures[name] = judged(found.model, path, data, labelled)
+            path = Path(place) / "ranges.tflite"
+            quantize(found.model, x, epochs=0, seed=seed).export(path)
+            figures["ranges"] = judged(found.model, path, data, labelled)
     return figures
 
 
@@ -231,29 +228,8 @@ def files_table(result: dict[str, Any]) -> str:
     return table(head, rows)
 
 
-def equalization_table(result: dict[str, Any]) -> str | None:
-    """Return the table of files with our ranges, with and without equalization."""
-    names = list(dict.fromkeys(key.partition(",")[0] for key in result["runs"]))
-    rows = []
-    for name in names:
-        runs = [run for key, run in result["runs"].items() if key.startswith(f"{name},")]
-        if all("equalized" in run for run in runs):
-            sides = (Mean.of([run[side] for run in runs]) for side in ("ranges", "equalized"))
-            off = Mean.of([run["equalized"] - run["ranges"] for run in runs])
-            tie = off.compare()
-            word = "" if tie is None else ", a tie" if tie.is_tie else ""
-            rows.append([name, *(mean.percent() for mean in sides), f"{100 * off.mean:+.2f}{word}"])
-    head = [
-        "model, pruned and repaired",
-        "int8 with our ranges",
-        "also equalized",
-        "difference, pp",
-    ]
-    return table(head, rows) if rows else None
-
-
 BENCHMARK = Benchmark(
-    "repair_int8", __doc__, measure, {"files": files_table, "equalization": equalization_table},
+    "repair_int8", __doc__, measure, {"files": files_table},
     arguments, resumable=True, grows=("nets", "seeds", "mlperf"), anywhere=True,
 )  # fmt: skip
 

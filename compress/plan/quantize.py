@@ -16,6 +16,12 @@ class QuantizeOptions:
     """How a model learns to compute in whole numbers, and where its ranges begin."""
 
     REMOVED: ClassVar[dict[str, RemovedOption]] = {
+        "equalize": RemovedOption(
+            "--qat-equalize",
+            "Cross-layer equalization changed no int8 file by more than noise (-0.10 to +0.04 pp "
+            "on 17 models). Leave it out.",
+            off=False,
+        ),
         "correct_biases": RemovedOption(
             "--qat-correct-biases",
             "No figure showed that correcting biases before training gains anything. Leave it out.",
@@ -43,11 +49,6 @@ class QuantizeOptions:
         512, "--qat-examples", "training examples that ranges begin with", least=1, most=1_000_000,
         why="a few hundred tell the ranges",
     )  # fmt: skip
-    equalize: bool = option(
-        False,
-        "--qat-equalize",
-        "scale channels first so that large and small ones use a grid alike; outputs stay",
-    )
     learned_ranges: bool = option(
         False,
         "--qat-learned-ranges",

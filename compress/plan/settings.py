@@ -447,10 +447,6 @@ class QuantizeSettings(TypedDict, total=False):
     examples: Count
     """training examples that ranges begin with. Default: 512."""
 
-    equalize: bool
-    """scale channels first so that large and small ones use a grid alike; outputs stay. Default:
-    False."""
-
     learned_ranges: bool
     """ranges are trained with the weights; else they move with what passes. Default: False."""
 
@@ -743,10 +739,6 @@ class CompressModelSettings(TypedDict, total=False):
     qat_examples: Count
     """training examples that ranges begin with. Default: 512."""
 
-    qat_equalize: bool
-    """scale channels first so that large and small ones use a grid alike; outputs stay. Default:
-    False."""
-
     qat_learned_ranges: bool
     """ranges are trained with the weights; else they move with what passes. Default: False."""
 
@@ -1033,10 +1025,6 @@ class ShrinkSettings(TypedDict, total=False):
 
     qat_examples: Count
     """training examples that ranges begin with. Default: 512."""
-
-    qat_equalize: bool
-    """scale channels first so that large and small ones use a grid alike; outputs stay. Default:
-    False."""
 
     qat_learned_ranges: bool
     """ranges are trained with the weights; else they move with what passes. Default: False."""

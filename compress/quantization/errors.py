@@ -100,13 +100,13 @@ def made_in_chunks(node: Node, values: Sequence[Chunks], store: Store) -> list[C
     made: list[Chunks] = [[] for _ in node.outputs]
     for parts in zip(*values, strict=True):
         for chunks, result in zip(
-            made, made_by(node, [part.tensor for part in parts]), strict=True
+            made, _made_by(node, [part.tensor for part in parts]), strict=True
         ):
             chunks.append(store.keep(result))
     return made
 
 
-def made_by(node: Node, values: Sequence[Any]) -> list[Any]:
+def _made_by(node: Node, values: Sequence[Any]) -> list[Any]:
     """Returns what a call makes of values."""
     import keras
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,7 +134,7 @@ def quantize(
             has.
         seed: Of the batch order, of what calibrates and of the split, at least 0.
         **settings: Fields of `QuantizeOptions` (epochs, learning_rate, calibration,
-            examples, equalize, learned_ranges, integer_products), of
+            examples, learned_ranges, integer_products), of
             `DistillOptions`, of `TrainSettings` (optimizer, batch_size, ...), and how data by name
             or path are split and scaled.
 
@@ -215,7 +214,6 @@ class Quantizing:
         from compress.model.heads import check_shapes, sizes_for
         from compress.model.ports import listed
         from compress.quantization.calibration import calibrate
-        from compress.quantization.equalizing import equalize
         from compress.quantization.twin import twin_of
 
         check_shapes(dense, data)
@@ -227,13 +225,10 @@ class Quantizing:
         self.notes: list[str] = []
         inputs = self._inputs = listed(self.student, drawn_inputs(data, options.examples, seed))
 
-        def told(share: float, what: str = "calibrating ranges") -> None:
+        def told(share: float) -> None:
             if on_progress is not None:
-                on_progress(what, share)
+                on_progress("calibrating ranges", share)
 
-        if options.equalize:
-            found = equalize(self.student, inputs, partial(told, what="equalizing channels"))
-            self.notes.append(found.told())
         self.twin: Twin = twin_of(
             self.student,
             learned=options.learned_ranges,

@@ -275,10 +275,6 @@ class RunSettings(TypedDict, total=False):
     qat_examples: Count
     """training examples that ranges begin with. Default: 512."""
 
-    qat_equalize: bool
-    """scale channels first so that large and small ones use a grid alike; outputs stay. Default:
-    False."""
-
     qat_learned_ranges: bool
     """ranges are trained with the weights; else they move with what passes. Default: False."""
 

@@ -127,7 +127,7 @@ def test_onnx_files_take_pixels(learnt: Any, tmp_path: Path) -> None:
 def test_quantize_takes_pixels(learnt: Any, tmp_path: Path, epochs: int) -> None:
     x, y = pixels()
     expected = learnt.predict(x, verbose=0)
-    made = compress.quantize(learnt, (x, y) if epochs else x, epochs=epochs, equalize=not epochs)
+    made = compress.quantize(learnt, (x, y) if epochs else x, epochs=epochs)
     assert [call.reason for call in made.placed if call.reason] == []
     (file,) = made.export(tmp_path / "m.tflite")
     (other,) = made.export(tmp_path / "m.onnx")

@@ -120,7 +120,7 @@ def test_quantization_is_the_same(digits: Dataset, small_cnn: Any, budget_of: Bu
     made = []
     for size in (10**10, 2**21):
         budget_of(size)
-        found = quantize(model, x, epochs=0, equalize=True)
+        found = quantize(model, x, epochs=0)
         made.append((np.asarray(found.quantized(x)), [item.total for item in found.errors]))
     (whole, errors), (found, others) = made
     np.testing.assert_allclose(found, whole, atol=0.02)  # a few steps of the output's grid
