@@ -74,11 +74,11 @@ def _held(coupled: Coupled) -> Grid:
 
 
 def _blocks(coupled: Coupled) -> Grid:
-    nested = any(row.inner for row in coupled.blocks)
+    nested = ("Blocks inside",) if any(row.inner for row in coupled.blocks) else ()
     table = _table(
         "Residual branches that could leave as a whole",
-        ("Added by", "MACs", "Parameters", "Layers", *(("Blocks inside",) if nested else ())),
-        drop=("Blocks inside", "Parameters", "Layers"),
+        ("Added by", "MACs", "Parameters", "Layers", *nested),
+        drop=(*nested, "Parameters", "Layers"),
     )
     for row in coupled.blocks:
         macs = "" if row.macs_share is None else f"{row.macs_share * 100:.1f} %"
