@@ -39,12 +39,11 @@ LOGIT_LOSSES: Registry[Any] = Registry(
 
 HINTS: Registry[Any] = Registry(
     "hint",
-    {
-        "fitnets": f"{_LOSSES}.fitnets:FitNets",
-        "attention": f"{_LOSSES}.attention:AttentionTransfer",
-        "similarity": f"{_LOSSES}.similarity:SimilarityPreserving",
-        "relational": f"{_LOSSES}.relational:Relational",
-    },
+    {"fitnets": f"{_LOSSES}.fitnets:FitNets"},
+    removed=dict.fromkeys(
+        ("attention", "similarity", "relational"),
+        "No figure showed that it gains anything. Use fitnets, or a loss of your own.",
+    ),
 )
 """Classes of `compress.distillation.losses.FeatureLoss`, made without arguments."""
 

@@ -326,7 +326,7 @@ class DistillSettings(TypedDict, total=False):
     Default: 0.7."""
 
     hints: Iterable[str]
-    """distillation losses on features: fitnets, attention, similarity, relational."""
+    """distillation losses on features: fitnets."""
 
     hint_weight: Ramp | float | str
     """factor on each hint's own usual weight. Default: 1."""
@@ -418,7 +418,7 @@ class QuantizeSettings(TypedDict, total=False):
     Default: 0.7."""
 
     hints: Iterable[str]
-    """distillation losses on features: fitnets, attention, similarity, relational."""
+    """distillation losses on features: fitnets."""
 
     hint_weight: Ramp | float | str
     """factor on each hint's own usual weight. Default: 1."""
@@ -710,7 +710,7 @@ class CompressModelSettings(TypedDict, total=False):
     Default: 0.7."""
 
     hints: Iterable[str]
-    """distillation losses on features: fitnets, attention, similarity, relational."""
+    """distillation losses on features: fitnets."""
 
     hint_weight: Ramp | float | str
     """factor on each hint's own usual weight. Default: 1."""
@@ -1001,7 +1001,7 @@ class ShrinkSettings(TypedDict, total=False):
     Default: 0.7."""
 
     hints: Iterable[str]
-    """distillation losses on features: fitnets, attention, similarity, relational."""
+    """distillation losses on features: fitnets."""
 
     hint_weight: Ramp | float | str
     """factor on each hint's own usual weight. Default: 1."""

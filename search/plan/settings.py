@@ -242,7 +242,7 @@ class RunSettings(TypedDict, total=False):
     Default: 0.7."""
 
     hints: Iterable[str]
-    """distillation losses on features: fitnets, attention, similarity, relational."""
+    """distillation losses on features: fitnets."""
 
     hint_weight: Ramp | float | str
     """factor on each hint's own usual weight. Default: 1."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import paretune as pt
-from compress.plan import Plan
+from compress.plan import DistillOptions, Plan
 from compress.plan.fields import from_flat, from_nested, list_removed, plan_fields
 from compress.plan.shrink import ShrinkPlan
 from search.plan import SearchPlan
@@ -59,3 +59,13 @@ def test_python_names_what_to_use_instead() -> None:
         pt.quantize("m.keras", [[0.0]], epochs=0, correct_biases=True)  # type: ignore[call-arg]
     with pytest.raises(pt.InputError, match="^Option 'qat_correct_biases' was removed. No figure"):
         pt.shrink("m.keras", "digits", qat_correct_biases=True)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("name", ["attention", "similarity", "relational"])
+def test_removed_hints(name: str) -> None:
+    with pytest.raises(pt.InputError) as caught:
+        DistillOptions(hints=("fitnets", name))
+    assert str(caught.value) == (
+        f"Hint '{name}' was removed. No figure showed that it gains anything. Use fitnets, or a "
+        "loss of your own."
+    )

@@ -95,7 +95,7 @@ CASES = {
     "paretune run --trial-": ["--trial-minutes"],
     "paretune run --space m": ["mlp", "mobilenet"],
     "paretune search --sampler gr": ["grid", "greedy"],
-    "paretune compress m.keras --hints at": ["attention"],
+    "paretune compress m.keras --hints fi": ["fitnets"],
     "paretune compress m.keras --distill-loss d": ["dkd", "dist"],
     "paretune compress m.keras --formats onnx,int8-": ["onnx,int8-qat", "onnx,int8-mixed"],
     "paretune compress m.keras --channel-criterion fp": ["fpgm"],
