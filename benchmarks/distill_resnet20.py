@@ -34,7 +34,6 @@ METHODS: dict[str, DistillOptions | None] = {
     "labels": None,
     "kd": DistillOptions(),
     "dkd": DistillOptions(loss="dkd"),
-    "dist": DistillOptions(loss="dist"),
     "fitnets + kd": DistillOptions(hints=("fitnets",)),
 }
 STUDENTS = ("half width", "channels", "weights")

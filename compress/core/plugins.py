@@ -32,7 +32,10 @@ LOGIT_LOSSES: Registry[Any] = Registry(
     {
         "kd": f"{_LOSSES}.hinton:HintonKD",
         "dkd": f"{_LOSSES}.dkd:DKD",
-        "dist": f"{_LOSSES}.dist:DIST",
+    },
+    removed={
+        "dist": "It gained nothing over labels alone (0.31 pp below them for a student from "
+        "scratch, 0.52 pp for a pruned one). Use kd.",
     },
 )
 """Classes of `compress.distillation.losses.LogitLoss`."""

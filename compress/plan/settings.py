@@ -316,7 +316,7 @@ class DistillSettings(TypedDict, total=False):
     """weights of several teachers, with commas; default: all equal."""
 
     loss: str
-    """distillation loss on logits: kd, dkd, dist, none. Default: kd."""
+    """distillation loss on logits: kd, dkd, none. Default: kd."""
 
     temperature: Ramp | float | str
     """softens both distributions; 8:2 goes from 8 to 2 during the training. Default: 4."""
@@ -408,7 +408,7 @@ class QuantizeSettings(TypedDict, total=False):
     """batches whose gradients are averaged into one optimizer step. Default: 1."""
 
     loss: str
-    """distillation loss on logits: kd, dkd, dist, none. Default: kd."""
+    """distillation loss on logits: kd, dkd, none. Default: kd."""
 
     temperature: Ramp | float | str
     """softens both distributions; 8:2 goes from 8 to 2 during the training. Default: 4."""
@@ -700,7 +700,7 @@ class CompressModelSettings(TypedDict, total=False):
     """weights of several teachers, with commas; default: all equal."""
 
     distill_loss: str
-    """distillation loss on logits: kd, dkd, dist, none. Default: kd."""
+    """distillation loss on logits: kd, dkd, none. Default: kd."""
 
     temperature: Ramp | float | str
     """softens both distributions; 8:2 goes from 8 to 2 during the training. Default: 4."""
@@ -991,7 +991,7 @@ class ShrinkSettings(TypedDict, total=False):
     """weights of several teachers, with commas; default: all equal."""
 
     distill_loss: str
-    """distillation loss on logits: kd, dkd, dist, none. Default: kd."""
+    """distillation loss on logits: kd, dkd, none. Default: kd."""
 
     temperature: Ramp | float | str
     """softens both distributions; 8:2 goes from 8 to 2 during the training. Default: 4."""

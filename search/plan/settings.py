@@ -232,7 +232,7 @@ class RunSettings(TypedDict, total=False):
     """weights of several teachers, with commas; default: all equal."""
 
     distill_loss: str
-    """distillation loss on logits: kd, dkd, dist, none. Default: kd."""
+    """distillation loss on logits: kd, dkd, none. Default: kd."""
 
     temperature: Ramp | float | str
     """softens both distributions; 8:2 goes from 8 to 2 during the training. Default: 4."""

@@ -5,14 +5,12 @@ from __future__ import annotations
 from compress.core.errors import InputError
 from compress.core.plugins import HINTS, LOGIT_LOSSES
 from compress.distillation.losses._base import FeatureLoss, LogitLoss, by_position
-from compress.distillation.losses.dist import DIST
 from compress.distillation.losses.dkd import DKD
 from compress.distillation.losses.fitnets import FitNets
 from compress.distillation.losses.hinton import HintonKD
 from compress.task import Task
 
 __all__ = [
-    "DIST",
     "DKD",
     "FeatureLoss",
     "FitNets",

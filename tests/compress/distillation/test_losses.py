@@ -11,7 +11,6 @@ from scipy.special import expit, log_softmax, rel_entr, softmax
 
 from compress.core.errors import InputError
 from compress.distillation.losses import (
-    DIST,
     DKD,
     FitNets,
     HintonKD,
@@ -20,6 +19,7 @@ from compress.distillation.losses import (
 )
 from compress.distillation.losses.fitnets import pool_features
 from compress.task import VOID, Binary, MultiClass, MultiLabel, Regression
+from tests.compress.distillation.own_losses import Centred
 from tests.contracts.distill_loss import FeatureLossContract, LogitLossContract
 
 T = LogitLossContract.temperature
@@ -98,26 +98,6 @@ def _log_two(logits: Any, label: int, others: Any) -> Any:
     """Log-probabilities of (target, not target)."""
     whole = np.logaddexp.reduce(logits)
     return np.array([logits[label] - whole, np.logaddexp.reduce(logits[others]) - whole])
-
-
-class TestDIST(LogitLossContract):
-    def make(self) -> Any:
-        return DIST(beta=1.5, gamma=0.5)
-
-    def closed_form(self, student: Any, teacher: Any, weights: Any, labels: Any) -> float:
-        q, p = softmax(student / T, axis=-1), softmax(teacher / T, axis=-1)
-        even = np.ones(q.shape[1])
-        inter = np.array([1 - correlation(a, b, even) for a, b in zip(q, p, strict=True)])
-        intra = 1 - np.mean([correlation(a, b, weights) for a, b in zip(q.T, p.T, strict=True)])
-        return T * T * (1.5 * mean(inter, weights) + 0.5 * float(intra))
-
-
-def correlation(a: Any, b: Any, weights: Any) -> float:
-    """Pearson's, with NumPy's own covariance; 0 where a side is constant."""
-    if any(np.ptp(x) <= 1e-6 * np.abs(x).max() for x in (a, b)):
-        return 0.0
-    covariance = np.cov(a, b, aweights=weights)
-    return float(covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]))
 
 
 class TestFitNets(FeatureLossContract):
@@ -228,7 +208,7 @@ def test_void_positions_are_void_to_the_teacher_too() -> None:
     # what stands at void positions changes nothing, in losses over the batch too
     other = teacher.copy()
     other[labels == VOID] = 9.0
-    for loss in (HintonKD(), DIST()):
+    for loss in (HintonKD(), Centred()):
         one, two = (
             by_position(loss, student, given, **how, known=labels != VOID).numpy()
             for given in (teacher, other)

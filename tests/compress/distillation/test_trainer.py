@@ -22,9 +22,9 @@ from compress.train.steps import PROBE
 from tests.same import same_arrays
 
 ONE = TrainSettings(epochs=1, batch_size=64)
-OWN = "tests.compress.distillation.own_losses:Spread"
-"""A loss of a user's own, over the batch."""
-TWO_HINTS = DistillOptions(hints=("fitnets", OWN), hint_weight=0.01)
+OWN_LOSS = "tests.compress.distillation.own_losses:Centred"
+OWN_HINT = "tests.compress.distillation.own_losses:Spread"
+TWO_HINTS = DistillOptions(hints=("fitnets", OWN_HINT), hint_weight=0.01)
 
 
 def mlp(data: Dataset, seed: int = 0, width: int = 12, activation: str | None = None) -> Any:
@@ -119,8 +119,8 @@ def test_the_student_stays_a_plain_model(
     np.testing.assert_array_equal(again(x), student(x))
 
 
-@pytest.mark.parametrize("loss", ["kd", "dkd", "dist"])
-@pytest.mark.parametrize("hints", [(), ("fitnets",), (OWN,)])
+@pytest.mark.parametrize("loss", ["kd", "dkd", OWN_LOSS])
+@pytest.mark.parametrize("hints", [(), ("fitnets",), (OWN_HINT,)])
 def test_an_example_of_weight_two_counts_like_two(
     blobs: Dataset, cpu: Device, loss: str, hints: tuple[str, ...]
 ) -> None:
@@ -305,7 +305,7 @@ def test_mixed_precision(blobs: Dataset, cpu: Device, policy: str) -> None:
     x = keras.layers.Dense(8, activation="relu", dtype=policy, name="hidden")(inputs)
     student = keras.Model(inputs, keras.layers.Dense(3, dtype="float32")(x))
     settings = TrainSettings(epochs=30, optimizer="adam", learning_rate=0.01, batch_size=32)
-    options = DistillOptions(hints=("fitnets", OWN), weight=0.1)
+    options = DistillOptions(hints=("fitnets", OWN_HINT), weight=0.1)
     result = distill(
         student, mlp(blobs, 1, 20), blobs, options,
         finetune=settings, device=replace(cpu, policy=policy),
@@ -315,7 +315,7 @@ def test_mixed_precision(blobs: Dataset, cpu: Device, policy: str) -> None:
 
 @pytest.mark.slow
 def test_xla_gives_the_same(blobs: Dataset, cpu: Device) -> None:
-    options = DistillOptions(loss="dist", hints=("fitnets", OWN))
+    options = DistillOptions(loss=OWN_LOSS, hints=("fitnets", OWN_HINT))
     students = []
     for jit in (False, True):
         students.append(mlp(blobs))

@@ -61,6 +61,11 @@ def test_python_names_what_to_use_instead() -> None:
         pt.shrink("m.keras", "digits", qat_correct_biases=True)  # type: ignore[call-arg]
 
 
+def test_a_removed_distillation_loss() -> None:
+    with pytest.raises(pt.InputError, match="^Distillation loss 'dist' was removed. .* Use kd.$"):
+        DistillOptions(loss="dist")
+
+
 @pytest.mark.parametrize("name", ["attention", "similarity", "relational"])
 def test_removed_hints(name: str) -> None:
     with pytest.raises(pt.InputError) as caught:

@@ -96,7 +96,7 @@ CASES = {
     "paretune run --space m": ["mlp", "mobilenet"],
     "paretune search --sampler gr": ["grid", "greedy"],
     "paretune compress m.keras --hints fi": ["fitnets"],
-    "paretune compress m.keras --distill-loss d": ["dkd", "dist"],
+    "paretune compress m.keras --distill-loss d": ["dkd"],
     "paretune compress m.keras --formats onnx,int8-": ["onnx,int8-qat", "onnx,int8-mixed"],
     "paretune compress m.keras --channel-criterion fp": ["fpgm"],
     "paretune compress m.keras --epo": [],
