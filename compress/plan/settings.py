@@ -151,10 +151,6 @@ class PruneWeightsSettings(TypedDict, total=False):
     """global: one ranking of all kernels; layer: the same sparsity everywhere; erk: by shape; auto:
     global of single weights, layer of N:M and blocks. Default: auto."""
 
-    saliency: str
-    """how weights are ranked where they are pruned at once (0 epochs): magnitude; wanda: |w| times
-    the norm of its input; obs: what least squares lose without it. Default: magnitude."""
-
     overrides: Iterable[str | LayerShare] | Mapping[str, float]
     """sparsity by layer name pattern: conv1*=0.5,head=0 (0 leaves a layer alone)."""
 
@@ -203,10 +199,6 @@ class WeightPrunerSettings(TypedDict, total=False):
     scope: str
     """global: one ranking of all kernels; layer: the same sparsity everywhere; erk: by shape; auto:
     global of single weights, layer of N:M and blocks. Default: auto."""
-
-    saliency: str
-    """how weights are ranked where they are pruned at once (0 epochs): magnitude; wanda: |w| times
-    the norm of its input; obs: what least squares lose without it. Default: magnitude."""
 
     overrides: Iterable[str | LayerShare] | Mapping[str, float]
     """sparsity by layer name pattern: conv1*=0.5,head=0 (0 leaves a layer alone)."""
@@ -653,10 +645,6 @@ class CompressModelSettings(TypedDict, total=False):
     prune_scope: str
     """global: one ranking of all kernels; layer: the same sparsity everywhere; erk: by shape; auto:
     global of single weights, layer of N:M and blocks. Default: auto."""
-
-    prune_saliency: str
-    """how weights are ranked where they are pruned at once (0 epochs): magnitude; wanda: |w| times
-    the norm of its input; obs: what least squares lose without it. Default: magnitude."""
 
     prune_overrides: Iterable[str | LayerShare] | Mapping[str, float]
     """sparsity by layer name pattern: conv1*=0.5,head=0 (0 leaves a layer alone)."""

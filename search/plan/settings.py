@@ -186,10 +186,6 @@ class RunSettings(TypedDict, total=False):
     """global: one ranking of all kernels; layer: the same sparsity everywhere; erk: by shape; auto:
     global of single weights, layer of N:M and blocks. Default: auto."""
 
-    prune_saliency: str
-    """how weights are ranked where they are pruned at once (0 epochs): magnitude; wanda: |w| times
-    the norm of its input; obs: what least squares lose without it. Default: magnitude."""
-
     prune_overrides: Iterable[str | LayerShare] | Mapping[str, float]
     """sparsity by layer name pattern: conv1*=0.5,head=0 (0 leaves a layer alone)."""
 
