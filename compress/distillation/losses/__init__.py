@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compress.core.errors import InputError
-from compress.core.plugins import HINTS, LOGIT_LOSSES
+from compress.core.plugins import LOGIT_LOSSES
 from compress.distillation.losses._base import FeatureLoss, LogitLoss, by_position
 from compress.distillation.losses.dkd import DKD
 from compress.distillation.losses.fitnets import FitNets
@@ -14,9 +14,7 @@ __all__ = [
     "DKD",
     "FeatureLoss",
     "FitNets",
-    "HINTS",
     "HintonKD",
-    "LOGIT_LOSSES",
     "LogitLoss",
     "by_position",
     "logit_losses",

@@ -10,7 +10,7 @@ from benchmarks.resnet20 import build
 from compress.core.errors import InputError
 from compress.core.plugins import HINTS
 from compress.data import Dataset
-from compress.distillation.pairs import chosen_pairs, named_pairs
+from compress.distillation.hints import chosen_pairs, named_pairs
 from compress.plan import Ramp
 from compress.task import MultiClass
 from tests.compress.distillation.own_losses import Spread
