@@ -34,11 +34,7 @@ METHODS: dict[str, DistillOptions | None] = {
     "labels": None,
     "kd": DistillOptions(),
     "dkd": DistillOptions(loss="dkd"),
-    "dist": DistillOptions(loss="dist"),
     "fitnets + kd": DistillOptions(hints=("fitnets",)),
-    "attention + kd": DistillOptions(hints=("attention",)),
-    "similarity + kd": DistillOptions(hints=("similarity",)),
-    "relational + kd": DistillOptions(hints=("relational",)),
 }
 STUDENTS = ("half width", "channels", "weights")
 
@@ -48,8 +44,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         return tuple(text.split(","))
 
     parser.add_argument("--dense", type=Path, help="a trained net of benchmarks.resnet20")
-    # what docs/measured.md shows; the others can be added by --resume
-    parser.add_argument("--methods", type=names, default=tuple(METHODS)[:5])
+    parser.add_argument("--methods", type=names, default=tuple(METHODS))
     parser.add_argument("--students", type=names, default=STUDENTS[:2])
     seed_list(parser)
 

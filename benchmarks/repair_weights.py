@@ -7,12 +7,12 @@
                              gradual in each layer, tfmot
 
 All kernels but the first and the last of one trained dense net (benchmarks.resnet20) are pruned at
-once: by magnitude, in each layer or over all together, by |w| times the norm of its input (wanda),
-or by what least squares lose (obs). What is left is solved for on 1,000 unlabelled training
-images, or stays. A seed draws the images and what is held back of them. With `--finetune` the nets
-of the magnitudes over all layers are trained as in weights_resnet20, whose side of tfmot stands
-beside; gradual: the unpruned net is pruned during the same training, its schedule polynomial, by
-one ranking of all layers or the same share of each. Test data are read once a variant and seed.
+once, by magnitude, in each layer or over all together. What is left is solved for on 1,000
+unlabelled training images, or stays. A seed draws the images and what is held back of them. With
+`--finetune` the nets of the magnitudes over all layers are trained as in weights_resnet20, whose
+side of tfmot stands beside; gradual: the unpruned net is pruned during the same training, its
+schedule polynomial, by one ranking of all layers or the same share of each. Test data are read once
+a variant and seed.
 """
 
 from __future__ import annotations
@@ -37,21 +37,18 @@ from compress.plan import WeightOptions
 
 
 class Way(NamedTuple):
-    """How weights are ranked, and whether the others are solved for."""
+    """Where weights are ranked, and whether the others are solved for."""
 
     label: str
     scope: str
-    saliency: str
     repair: bool
 
 
 WAYS = {
-    "layer": Way("magnitude in each layer", "layer", "magnitude", False),
-    "global": Way("magnitude over all layers", "global", "magnitude", False),
-    "layer repaired": Way("magnitude in each layer, repaired", "layer", "magnitude", True),
-    "global repaired": Way("magnitude over all layers, repaired", "global", "magnitude", True),
-    "wanda repaired": Way("wanda over all layers, repaired", "global", "wanda", True),
-    "obs repaired": Way("obs over all layers, repaired", "global", "obs", True),
+    "layer": Way("magnitude in each layer", "layer", False),
+    "global": Way("magnitude over all layers", "global", False),
+    "layer repaired": Way("magnitude in each layer, repaired", "layer", True),
+    "global repaired": Way("magnitude over all layers, repaired", "global", True),
 }
 TRAINED = {
     "labels": "repaired, labels",
@@ -71,11 +68,10 @@ def pruned(dense: Any, way: Way, sparsity: float, x: Any, seed: int) -> tuple[An
     """
     from compress.prune.weights import prune_weights
 
-    options = WeightOptions(sparsity=sparsity, scope=way.scope, saliency=way.saliency)
-    looks = way.repair or way.saliency != "magnitude"
+    options = WeightOptions(sparsity=sparsity, scope=way.scope)
     began = time.perf_counter()
     found = prune_weights(
-        dense, x if looks else None, options, repair=len(x) if way.repair else False, seed=seed
+        dense, x if way.repair else None, options, repair=len(x) if way.repair else False, seed=seed
     )
     seconds, repair = time.perf_counter() - began, found.report.repair
     return found.model, {

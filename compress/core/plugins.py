@@ -32,19 +32,21 @@ LOGIT_LOSSES: Registry[Any] = Registry(
     {
         "kd": f"{_LOSSES}.hinton:HintonKD",
         "dkd": f"{_LOSSES}.dkd:DKD",
-        "dist": f"{_LOSSES}.dist:DIST",
+    },
+    removed={
+        "dist": "It gained nothing over labels alone (0.31 pp below them for a student from "
+        "scratch, 0.52 pp for a pruned one). Use kd.",
     },
 )
 """Classes of `compress.distillation.losses.LogitLoss`."""
 
 HINTS: Registry[Any] = Registry(
     "hint",
-    {
-        "fitnets": f"{_LOSSES}.fitnets:FitNets",
-        "attention": f"{_LOSSES}.attention:AttentionTransfer",
-        "similarity": f"{_LOSSES}.similarity:SimilarityPreserving",
-        "relational": f"{_LOSSES}.relational:Relational",
-    },
+    {"fitnets": f"{_LOSSES}.fitnets:FitNets"},
+    removed=dict.fromkeys(
+        ("attention", "similarity", "relational"),
+        "No figure showed that it gains anything. Use fitnets, or a loss of your own.",
+    ),
 )
 """Classes of `compress.distillation.losses.FeatureLoss`, made without arguments."""
 

@@ -69,11 +69,6 @@ def check_by_data(plan: Plan, data: Dataset) -> None:
         teacher_shares(plan.distill, len(teacher.files) or 1)
     if plan.finetune.epochs == 0:
         return
-    if plan.weights.saliency != "magnitude":
-        raise InputError(
-            "prune_saliency must be magnitude where weights are pruned while the model is "
-            f"fine-tuned. Received: {plan.weights.saliency}. Give epochs=0 to prune at once."
-        )
     if plan.weights.sparsity > 0:
         steps = max(1, len(data.train) // plan.finetune.batch_size)
         update_times(plan.weights, plan.finetune.epochs_for(steps) * steps, steps)

@@ -49,7 +49,6 @@ from compress.plan.training import (
 from compress.plan.weights import (
     POOLINGS,
     PRUNED_TOO,
-    SALIENCIES,
     WEIGHT_SCHEDULES,
     WEIGHT_SCOPES,
     WeightOptions,
@@ -86,7 +85,6 @@ __all__ = [
     "Plan",
     "QuantizeOptions",
     "Ramp",
-    "SALIENCIES",
     "SCHEDULES",
     "SCORE_SCALES",
     "Target",

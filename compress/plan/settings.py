@@ -151,10 +151,6 @@ class PruneWeightsSettings(TypedDict, total=False):
     """global: one ranking of all kernels; layer: the same sparsity everywhere; erk: by shape; auto:
     global of single weights, layer of N:M and blocks. Default: auto."""
 
-    saliency: str
-    """how weights are ranked where they are pruned at once (0 epochs): magnitude; wanda: |w| times
-    the norm of its input; obs: what least squares lose without it. Default: magnitude."""
-
     overrides: Iterable[str | LayerShare] | Mapping[str, float]
     """sparsity by layer name pattern: conv1*=0.5,head=0 (0 leaves a layer alone)."""
 
@@ -203,10 +199,6 @@ class WeightPrunerSettings(TypedDict, total=False):
     scope: str
     """global: one ranking of all kernels; layer: the same sparsity everywhere; erk: by shape; auto:
     global of single weights, layer of N:M and blocks. Default: auto."""
-
-    saliency: str
-    """how weights are ranked where they are pruned at once (0 epochs): magnitude; wanda: |w| times
-    the norm of its input; obs: what least squares lose without it. Default: magnitude."""
 
     overrides: Iterable[str | LayerShare] | Mapping[str, float]
     """sparsity by layer name pattern: conv1*=0.5,head=0 (0 leaves a layer alone)."""
@@ -316,7 +308,7 @@ class DistillSettings(TypedDict, total=False):
     """weights of several teachers, with commas; default: all equal."""
 
     loss: str
-    """distillation loss on logits: kd, dkd, dist, none. Default: kd."""
+    """distillation loss on logits: kd, dkd, none. Default: kd."""
 
     temperature: Ramp | float | str
     """softens both distributions; 8:2 goes from 8 to 2 during the training. Default: 4."""
@@ -326,7 +318,7 @@ class DistillSettings(TypedDict, total=False):
     Default: 0.7."""
 
     hints: Iterable[str]
-    """distillation losses on features: fitnets, attention, similarity, relational."""
+    """distillation losses on features: fitnets."""
 
     hint_weight: Ramp | float | str
     """factor on each hint's own usual weight. Default: 1."""
@@ -408,7 +400,7 @@ class QuantizeSettings(TypedDict, total=False):
     """batches whose gradients are averaged into one optimizer step. Default: 1."""
 
     loss: str
-    """distillation loss on logits: kd, dkd, dist, none. Default: kd."""
+    """distillation loss on logits: kd, dkd, none. Default: kd."""
 
     temperature: Ramp | float | str
     """softens both distributions; 8:2 goes from 8 to 2 during the training. Default: 4."""
@@ -418,7 +410,7 @@ class QuantizeSettings(TypedDict, total=False):
     Default: 0.7."""
 
     hints: Iterable[str]
-    """distillation losses on features: fitnets, attention, similarity, relational."""
+    """distillation losses on features: fitnets."""
 
     hint_weight: Ramp | float | str
     """factor on each hint's own usual weight. Default: 1."""
@@ -650,10 +642,6 @@ class CompressModelSettings(TypedDict, total=False):
     """global: one ranking of all kernels; layer: the same sparsity everywhere; erk: by shape; auto:
     global of single weights, layer of N:M and blocks. Default: auto."""
 
-    prune_saliency: str
-    """how weights are ranked where they are pruned at once (0 epochs): magnitude; wanda: |w| times
-    the norm of its input; obs: what least squares lose without it. Default: magnitude."""
-
     prune_overrides: Iterable[str | LayerShare] | Mapping[str, float]
     """sparsity by layer name pattern: conv1*=0.5,head=0 (0 leaves a layer alone)."""
 
@@ -696,7 +684,7 @@ class CompressModelSettings(TypedDict, total=False):
     """weights of several teachers, with commas; default: all equal."""
 
     distill_loss: str
-    """distillation loss on logits: kd, dkd, dist, none. Default: kd."""
+    """distillation loss on logits: kd, dkd, none. Default: kd."""
 
     temperature: Ramp | float | str
     """softens both distributions; 8:2 goes from 8 to 2 during the training. Default: 4."""
@@ -706,7 +694,7 @@ class CompressModelSettings(TypedDict, total=False):
     Default: 0.7."""
 
     hints: Iterable[str]
-    """distillation losses on features: fitnets, attention, similarity, relational."""
+    """distillation losses on features: fitnets."""
 
     hint_weight: Ramp | float | str
     """factor on each hint's own usual weight. Default: 1."""
@@ -983,7 +971,7 @@ class ShrinkSettings(TypedDict, total=False):
     """weights of several teachers, with commas; default: all equal."""
 
     distill_loss: str
-    """distillation loss on logits: kd, dkd, dist, none. Default: kd."""
+    """distillation loss on logits: kd, dkd, none. Default: kd."""
 
     temperature: Ramp | float | str
     """softens both distributions; 8:2 goes from 8 to 2 during the training. Default: 4."""
@@ -993,7 +981,7 @@ class ShrinkSettings(TypedDict, total=False):
     Default: 0.7."""
 
     hints: Iterable[str]
-    """distillation losses on features: fitnets, attention, similarity, relational."""
+    """distillation losses on features: fitnets."""
 
     hint_weight: Ramp | float | str
     """factor on each hint's own usual weight. Default: 1."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from compress.plan.channels import Shares
 from compress.plan.data import AUTO
-from compress.plan.fields import option, require, require_choice, settle
+from compress.plan.fields import RemovedOption, option, require, require_choice, settle
 from compress.plan.forms import Given, Names
 from compress.plan.pattern import PatternSpec
 from compress.plan.train_time import TrainTime
@@ -14,7 +15,6 @@ from compress.plan.train_time import TrainTime
 WEIGHT_SCHEDULES = ("polynomial", "constant")
 POOLINGS = ("avg", "max")
 WEIGHT_SCOPES = ("layer", "global", "erk")
-SALIENCIES = ("magnitude", "wanda", "obs")
 PRUNED_TOO = ("ends", "biases", "normalization", "embeddings", "depthwise")
 Time = Given[TrainTime, TrainTime | str | float]
 """A time of training: "50%", "2e" (epochs) or 400 (steps); a number below 1 is a share."""
@@ -23,6 +23,15 @@ Time = Given[TrainTime, TrainTime | str | float]
 @dataclass(frozen=True)
 class WeightOptions:
     """Magnitude pruning of single weights, of N:M groups or of blocks."""
+
+    REMOVED: ClassVar[dict[str, RemovedOption]] = {
+        "saliency": RemovedOption(
+            "--prune-saliency",
+            "Ranking weights by their inputs gained nothing measurable over their magnitude. Leave "
+            "it out: weights are ranked by magnitude.",
+            off="magnitude",
+        ),
+    }
 
     sparsity: float = option(
         0.8, "--sparsity", "share of each pruned kernel to set to zero; 0: none", unit="share"
@@ -42,12 +51,6 @@ class WeightOptions:
         "global: one ranking of all kernels; layer: the same sparsity everywhere; erk: by shape; "
         "auto: global of single weights, layer of N:M and blocks",
         left_open=AUTO,
-    )
-    saliency: str = option(
-        "magnitude",
-        "--prune-saliency",
-        "how weights are ranked where they are pruned at once (0 epochs): magnitude; wanda: |w| "
-        "times the norm of its input; obs: what least squares lose without it",
     )
     overrides: Shares = option(
         (),
@@ -110,7 +113,6 @@ class WeightOptions:
             self.initial_sparsity,
         )
         require_choice("pruning scope", self.scope, (AUTO, *WEIGHT_SCOPES))
-        require_choice("weight saliency", self.saliency, SALIENCIES)
         require(
             self.pattern.kind != "n:m" or self.ranking == "layer",
             "pruning scope",

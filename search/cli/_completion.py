@@ -36,7 +36,6 @@ VALUES: dict[str, Names] = {
     "channel_normalize": lambda: plans.SCORE_SCALES,
     "prune_pattern": lambda: ("unstructured", "2:4", "1x4"),
     "prune_pooling": lambda: plans.POOLINGS,
-    "prune_saliency": lambda: plans.SALIENCIES,
     "prune_scope": lambda: (AUTO, *plans.WEIGHT_SCOPES),
     "prune_also": lambda: plans.PRUNED_TOO,
     "prune_schedule": lambda: plans.WEIGHT_SCHEDULES,

@@ -186,10 +186,6 @@ class RunSettings(TypedDict, total=False):
     """global: one ranking of all kernels; layer: the same sparsity everywhere; erk: by shape; auto:
     global of single weights, layer of N:M and blocks. Default: auto."""
 
-    prune_saliency: str
-    """how weights are ranked where they are pruned at once (0 epochs): magnitude; wanda: |w| times
-    the norm of its input; obs: what least squares lose without it. Default: magnitude."""
-
     prune_overrides: Iterable[str | LayerShare] | Mapping[str, float]
     """sparsity by layer name pattern: conv1*=0.5,head=0 (0 leaves a layer alone)."""
 
@@ -232,7 +228,7 @@ class RunSettings(TypedDict, total=False):
     """weights of several teachers, with commas; default: all equal."""
 
     distill_loss: str
-    """distillation loss on logits: kd, dkd, dist, none. Default: kd."""
+    """distillation loss on logits: kd, dkd, none. Default: kd."""
 
     temperature: Ramp | float | str
     """softens both distributions; 8:2 goes from 8 to 2 during the training. Default: 4."""
@@ -242,7 +238,7 @@ class RunSettings(TypedDict, total=False):
     Default: 0.7."""
 
     hints: Iterable[str]
-    """distillation losses on features: fitnets, attention, similarity, relational."""
+    """distillation losses on features: fitnets."""
 
     hint_weight: Ramp | float | str
     """factor on each hint's own usual weight. Default: 1."""

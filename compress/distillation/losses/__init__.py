@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from compress.core.errors import InputError
-from compress.core.plugins import HINTS, LOGIT_LOSSES
+from compress.core.plugins import LOGIT_LOSSES
 from compress.distillation.losses._base import FeatureLoss, LogitLoss, by_position
-from compress.distillation.losses.attention import AttentionTransfer
-from compress.distillation.losses.dist import DIST
 from compress.distillation.losses.dkd import DKD
 from compress.distillation.losses.fitnets import FitNets
 from compress.distillation.losses.hinton import HintonKD
-from compress.distillation.losses.relational import Relational
-from compress.distillation.losses.similarity import SimilarityPreserving
 from compress.task import Task
 
 __all__ = [
-    "AttentionTransfer",
-    "DIST",
     "DKD",
     "FeatureLoss",
     "FitNets",
-    "HINTS",
     "HintonKD",
-    "LOGIT_LOSSES",
     "LogitLoss",
-    "Relational",
-    "SimilarityPreserving",
     "by_position",
     "logit_losses",
 ]

@@ -136,19 +136,3 @@ class FeatureLoss(ABC):
         Returns:
             (batch,), float32.
         """
-
-
-def rows(features: Any) -> Any:
-    """Returns features as float32 rows, (batch, everything else)."""
-    import tensorflow as tf
-
-    features = tf.cast(features, tf.float32)
-    size = int(np.prod(features.shape[1:]))
-    return tf.reshape(features, (-1, size))
-
-
-def weighted_mean(values: Any, weights: Any) -> Any:
-    """Returns sum(w v) / sum(w) over the last axis."""
-    import tensorflow as tf
-
-    return tf.reduce_sum(values * weights, axis=-1) / tf.reduce_sum(weights)

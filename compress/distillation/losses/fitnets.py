@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from compress.core.errors import InputError
 from compress.distillation.losses._base import FeatureLoss, Shape
-from compress.distillation.losses._shapes import averaged, pooled, smaller
 
 
 class FitNets(FeatureLoss):
@@ -32,7 +34,7 @@ class FitNets(FeatureLoss):
         """Makes the projection: Glorot uniform, no bias at the start."""
         import keras
 
-        self._sizes = smaller(student, teacher)
+        self._sizes = _find_common_sizes(student, teacher)
         wide, narrow = int(teacher[-1] or 0), int(student[-1] or 0)
         reach = np.sqrt(6.0 / (wide + narrow))
         kernel = rng.uniform(-reach, reach, (narrow, wide)).astype(np.float32)
@@ -46,8 +48,8 @@ class FitNets(FeatureLoss):
 
     def _common(self, features: Any) -> Any:
         if self._sizes is None:
-            return averaged(features)
-        return pooled(features, self._sizes)
+            return _average_positions(features)
+        return pool_features(features, self._sizes)
 
     def __call__(self, student: Any, teacher: Any, *, weights: Any = None) -> Any:
         """Returns the loss per example; see `FeatureLoss`."""
@@ -65,3 +67,64 @@ def _rows(features: Any) -> Any:
     import tensorflow as tf
 
     return tf.reshape(features, (-1, features.shape[-1]))
+
+
+def _find_common_sizes(student: Shape, teacher: Shape) -> tuple[int, ...] | None:
+    """Return the smaller size of each position axis of two shapes, (batch, ..., channels).
+
+    None where the ranks differ: positions then have to be averaged away.
+
+    Raises:
+        InputError: A size is unknown while the model is built.
+    """
+    if len(student) != len(teacher):
+        return None
+    for shape in (student, teacher):
+        if any(size is None for size in shape[1:]):
+            raise InputError(
+                "Layers of a hint pair must have known output shapes. Received: "
+                f"{tuple(shape)}. Build the model with a fixed input shape."
+            )
+    pairs = zip(student[1:-1], teacher[1:-1], strict=True)
+    return tuple(min(int(a or 0), int(b or 0)) for a, b in pairs)
+
+
+def pool_features(features: Any, sizes: Sequence[int]) -> Any:
+    """Return features averaged to `sizes` positions, float32.
+
+    Window i of an axis of n positions covers floor(i n / m) to ceil((i + 1) n / m), as
+    adaptive average pooling does.
+
+    Args:
+        features: (batch, positions ..., channels).
+        sizes: m for every position axis.
+    """
+    import tensorflow as tf
+
+    features = tf.cast(features, tf.float32)
+    for axis, size in enumerate(sizes, start=1):
+        if features.shape[axis] != size:
+            matrix = tf.constant(_build_pooling_matrix(int(features.shape[axis]), size))
+            moved = tf.tensordot(features, matrix, axes=([axis], [1]))
+            last = len(features.shape) - 1
+            order = [*range(axis), last, *range(axis, last)]
+            features = tf.transpose(moved, order)
+    return features
+
+
+def _average_positions(features: Any) -> Any:
+    """Return features averaged over all positions, (batch, channels), float32."""
+    import tensorflow as tf
+
+    axes = list(range(1, len(features.shape) - 1))
+    features = tf.cast(features, tf.float32)
+    return tf.reduce_mean(features, axis=axes) if axes else features
+
+
+def _build_pooling_matrix(size: int, target: int) -> npt.NDArray[np.float32]:
+    """Return the matrix (target, size) whose rows average windows."""
+    matrix = np.zeros((target, size), np.float32)
+    for row in range(target):
+        low, high = row * size // target, -(-(row + 1) * size // target)
+        matrix[row, low:high] = 1.0 / (high - low)
+    return matrix

@@ -21,7 +21,6 @@ from compress.plan.keywords import PRUNE_WEIGHTS
 from compress.prune.weights.pruner import WeightPruner
 from compress.prune.weights.report import PrunedLayer, WeightReport
 from compress.prune.weights.resume import resume_pruning, save_pruning
-from compress.prune.weights.saliency import saliencies
 from compress.prune.weights.schedules import update_times
 from compress.prune.weights.targets import SkippedLayer, Target, find_targets
 from compress.reconstruction import repair as solve
@@ -148,10 +147,10 @@ def prune_weights(
     path = Path(model) if isinstance(model, (str, Path)) else None
     dense = as_model(model)
     parts = {"val": val, "groups": groups, "time": time}
-    if repair or options.saliency != "magnitude":
+    if repair:
         _without_training(settings, finetune, parts, options)
         if data is None:
-            raise InputError("repair and saliency must have data to look at. Give data=.")
+            raise InputError("repair must have data to look at. Give data=.")
         examples = as_examples(data, model=dense, path=path, seed=seed)
         return PruneWeightsResult(*pruned_at_once(dense, examples, options, repair, seed), None)
     if data is not None:
@@ -195,7 +194,7 @@ def pruned_at_once(
     Args:
         dense: It stays as it is.
         data: Training examples are looked at; labels are not.
-        options: What is pruned, and by which saliency.
+        options: What is pruned.
         repair: Examples to solve on; True: 1,000; False or 0: none.
         seed: Of what is drawn.
         on_progress: Called with (text, share that is done).
@@ -203,17 +202,13 @@ def pruned_at_once(
     from compress.model.copies import copy_model
 
     count = repaired_on(repair, data)
-    x = drawn_inputs(data, max(count, EXAMPLES), seed)
+    x = drawn_inputs(data, max(count, EXAMPLES), seed) if count else None
     student = copy_model(dense)
     report = WeightReport((), ())
-
-    def rank(targets: Sequence[Target]) -> tuple[list[Any], list[str]]:
-        return saliencies(student, targets, options.saliency, x, seed)
-
     steps = _steps(options, bool(count))
     for step in steps:
         pruner = WeightPruner(step)
-        report = pruner.once(student, rank)
+        report = pruner.once(student)
         if not count or not report.pruned:
             continue
         _check_left(pruner.targets, options)
@@ -272,8 +267,8 @@ def _without_training(
     names += ["prune_recalibrate"] if options.recalibrate else []
     if names:
         raise InputError(
-            f"{names[0]} must come without repair and saliency, which prune at once. To train on, "
-            "call prune_weights again on the model that is returned."
+            f"{names[0]} must come without repair, which prunes at once. To train on, call "
+            "prune_weights again on the model that is returned."
         )
 
 

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from compress.plan.settings import WeightPrunerSettings
 
 Constraint = Callable[[Any], Any]
-Rank = Callable[[Sequence[Target]], tuple[list[Any], list[str]]]
-"""Weights to prune -> numbers by which they are ranked, and notes."""
 State = dict[str, npt.NDArray[Any]]
 BEGUN = 0.01
 """A kernel with a larger share of zeros than this has been pruned before."""
@@ -198,21 +196,14 @@ class WeightPruner(_KerasCallback):
         """Allows weights only after the last mask update."""
         return not self.targets or self._last_update is None or step >= self._last_update
 
-    def once(self, model: keras.Model, rank: Rank | None = None) -> WeightReport:
+    def once(self, model: keras.Model) -> WeightReport:
         """Prunes to the final sparsity now, without training; holds nothing afterwards.
 
         Args:
             model: Its weights are changed in place.
-            rank: Returns numbers by which weights are ranked, and notes; default: their sizes.
         """
         self._find(model)
-        if rank is None:
-            masks = self._new_masks(self._final)
-        else:
-            values, notes = rank(self.targets)
-            self.notes += notes
-            masks = self._ranking.masks(values, self._final, jit=False)
-        for target, mask in zip(self.targets, masks, strict=True):
+        for target, mask in zip(self.targets, self._new_masks(self._final), strict=True):
             target.variable.assign(target.variable.value * _as(mask, target.variable.value))
         return self.report
 
@@ -300,11 +291,6 @@ class WeightPruner(_KerasCallback):
 
         if self._model is not None:
             raise InputError("A WeightPruner must be used for one training. Make a new one.")
-        if self.options.saliency != "magnitude":
-            raise InputError(
-                "saliency must be magnitude where weights are pruned in a training. Received: "
-                f"{self.options.saliency}. prune_weights(..., repair=True) prunes at once."
-            )
         if self.schedule is not None:
             self.schedule = checked(self.schedule, total_steps)
         else:

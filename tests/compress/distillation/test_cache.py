@@ -20,9 +20,10 @@ from compress.distillation.cache import cache_key, teacher_cache
 from compress.distillation.hints import make_hints
 from compress.distillation.teachers import Teachers
 from compress.plan import DistillOptions, TrainSettings
+from tests.compress.distillation.test_trainer import OWN_HINT
 from tests.same import same_arrays
 
-OPTIONS = DistillOptions(hints=("fitnets", "attention"), hint_weight=0.1)
+OPTIONS = DistillOptions(hints=("fitnets", OWN_HINT), hint_weight=0.1)
 TWO = TrainSettings(epochs=2, batch_size=64)
 
 

@@ -11,18 +11,15 @@ from scipy.special import expit, log_softmax, rel_entr, softmax
 
 from compress.core.errors import InputError
 from compress.distillation.losses import (
-    DIST,
     DKD,
-    AttentionTransfer,
     FitNets,
     HintonKD,
-    Relational,
-    SimilarityPreserving,
     by_position,
     logit_losses,
 )
-from compress.distillation.losses._shapes import pooled
+from compress.distillation.losses.fitnets import pool_features
 from compress.task import VOID, Binary, MultiClass, MultiLabel, Regression
+from tests.compress.distillation.own_losses import Centred
 from tests.contracts.distill_loss import FeatureLossContract, LogitLossContract
 
 T = LogitLossContract.temperature
@@ -103,26 +100,6 @@ def _log_two(logits: Any, label: int, others: Any) -> Any:
     return np.array([logits[label] - whole, np.logaddexp.reduce(logits[others]) - whole])
 
 
-class TestDIST(LogitLossContract):
-    def make(self) -> Any:
-        return DIST(beta=1.5, gamma=0.5)
-
-    def closed_form(self, student: Any, teacher: Any, weights: Any, labels: Any) -> float:
-        q, p = softmax(student / T, axis=-1), softmax(teacher / T, axis=-1)
-        even = np.ones(q.shape[1])
-        inter = np.array([1 - correlation(a, b, even) for a, b in zip(q, p, strict=True)])
-        intra = 1 - np.mean([correlation(a, b, weights) for a, b in zip(q.T, p.T, strict=True)])
-        return T * T * (1.5 * mean(inter, weights) + 0.5 * float(intra))
-
-
-def correlation(a: Any, b: Any, weights: Any) -> float:
-    """Pearson's, with NumPy's own covariance; 0 where a side is constant."""
-    if any(np.ptp(x) <= 1e-6 * np.abs(x).max() for x in (a, b)):
-        return 0.0
-    covariance = np.cov(a, b, aweights=weights)
-    return float(covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]))
-
-
 class TestFitNets(FeatureLossContract):
     def make(self) -> Any:
         return FitNets()
@@ -167,75 +144,11 @@ class TestFitNets(FeatureLossContract):
 
 def test_pooling_takes_means_of_windows() -> None:
     x = np.arange(2 * 4 * 6 * 1, dtype=np.float32).reshape(2, 4, 6, 1)
-    got = pooled(x, (2, 3)).numpy()
+    got = pool_features(x, (2, 3)).numpy()
     np.testing.assert_allclose(got, x.reshape(2, 2, 2, 3, 2, 1).mean((2, 4)))
     # 5 to 3: windows 0-1, 1-3, 3-4, as adaptive average pooling
     line = np.array([[1.0, 2.0, 4.0, 8.0, 16.0]], np.float32)[..., None]
-    np.testing.assert_allclose(pooled(line, (3,))[0, :, 0], [1.5, 14 / 3, 12.0])
-
-
-class TestAttention(FeatureLossContract):
-    def make(self) -> Any:
-        return AttentionTransfer()
-
-    def closed_form(self, student: Any, teacher: Any, weights: Any, labels: Any) -> float:
-        maps = []
-        for features in (student, teacher):
-            flat = (features**2).sum(-1).reshape(len(features), -1)
-            maps.append(flat / np.linalg.norm(flat, axis=1, keepdims=True))
-        return mean(((maps[0] - maps[1]) ** 2).mean(1), weights)
-
-    def test_vectors_are_refused(self) -> None:
-        with pytest.raises(InputError, match="must have layers with positions"):
-            AttentionTransfer().build((None, 6), (None, 6), np.random.default_rng(0))
-
-
-class TestSimilarity(FeatureLossContract):
-    def make(self) -> Any:
-        return SimilarityPreserving()
-
-    def closed_form(self, student: Any, teacher: Any, weights: Any, labels: Any) -> float:
-        grams = []
-        for features in (student, teacher):
-            flat = features.reshape(len(features), -1)
-            gram = flat @ flat.T
-            grams.append(gram / np.sqrt((gram**2 * weights).sum(1, keepdims=True)))
-        squares = (grams[0] - grams[1]) ** 2
-        # by hand: 1 / b^2 of the Frobenius norm where all weights are 1
-        return float((weights[:, None] * weights * squares).sum() / weights.sum() ** 2)
-
-
-class TestRelational(FeatureLossContract):
-    def make(self) -> Any:
-        return Relational(distance=1.5, angle=0.5)
-
-    def closed_form(self, student: Any, teacher: Any, weights: Any, labels: Any) -> float:
-        s, t = (x.reshape(len(x), -1) for x in (student, teacher))
-        total = weights.sum()
-        distances = huber(relative(s, weights) - relative(t, weights))
-        first = (weights[:, None] * weights * distances).sum() / total**2
-        second = 0.0
-        for i in range(len(s)):
-            for j in range(len(s)):
-                for k in range(len(s)):
-                    apart = cosine(s[j] - s[i], s[k] - s[i]) - cosine(t[j] - t[i], t[k] - t[i])
-                    second += weights[i] * weights[j] * weights[k] * huber(apart) / total**3
-        return float(1.5 * first + 0.5 * second)
-
-
-def relative(features: Any, weights: Any) -> Any:
-    distances = np.sqrt(((features[:, None] - features) ** 2).sum(-1))
-    both = weights[:, None] * weights * (distances > 0)
-    return distances / ((distances * both).sum() / both.sum())
-
-
-def cosine(a: Any, b: Any) -> float:
-    lengths = np.linalg.norm(a) * np.linalg.norm(b)
-    return float(a @ b / lengths) if lengths > 0 else 0.0
-
-
-def huber(x: Any) -> Any:
-    return np.where(np.abs(x) < 1, 0.5 * x * x, np.abs(x) - 0.5)
+    np.testing.assert_allclose(pool_features(line, (3,))[0, :, 0], [1.5, 14 / 3, 12.0])
 
 
 def test_hinton_by_hand() -> None:
@@ -295,7 +208,7 @@ def test_void_positions_are_void_to_the_teacher_too() -> None:
     # what stands at void positions changes nothing, in losses over the batch too
     other = teacher.copy()
     other[labels == VOID] = 9.0
-    for loss in (HintonKD(), DIST()):
+    for loss in (HintonKD(), Centred()):
         one, two = (
             by_position(loss, student, given, **how, known=labels != VOID).numpy()
             for given in (teacher, other)

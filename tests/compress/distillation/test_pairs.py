@@ -10,16 +10,17 @@ from benchmarks.resnet20 import build
 from compress.core.errors import InputError
 from compress.core.plugins import HINTS
 from compress.data import Dataset
-from compress.distillation.pairs import chosen_pairs, named_pairs
+from compress.distillation.hints import chosen_pairs, named_pairs
 from compress.plan import Ramp
 from compress.task import MultiClass
+from tests.compress.distillation.own_losses import Spread
 from tests.compress.distillation.test_trainer import mlp
 
 TASK = MultiClass(10)
 
 
-def pairs_of(hint: str, student: Any, teacher: Any) -> list[tuple[str, str]]:
-    found = chosen_pairs(student, teacher, HINTS[hint](), TASK)
+def pairs_of(where: str, student: Any, teacher: Any) -> list[tuple[str, str]]:
+    found = chosen_pairs(student, teacher, Spread(where), TASK)
     return [(pair.student, pair.teacher) for pair in found]
 
 
@@ -35,9 +36,9 @@ def last_relus(model: Any) -> list[str]:
 def test_stages_of_a_resnet() -> None:
     student, teacher = build(widths=(8, 16, 32)), build()
     stages = list(zip(last_relus(student), last_relus(teacher), strict=True))
-    assert pairs_of("attention", student, teacher) == stages
-    assert pairs_of("fitnets", student, teacher) == [stages[1]]
-    ((ours, theirs),) = pairs_of("relational", student, teacher)
+    assert pairs_of("stages", student, teacher) == stages
+    assert pairs_of("middle", student, teacher) == [stages[1]]
+    ((ours, theirs),) = pairs_of("embedding", student, teacher)
     for model, name in ((student, ours), (teacher, theirs)):
         assert model.get_layer("logits").input is model.get_layer(name).output
     (pair,) = chosen_pairs(student, teacher, HINTS["fitnets"](), TASK)
@@ -46,8 +47,8 @@ def test_stages_of_a_resnet() -> None:
 
 def test_hidden_layers_of_perceptrons(blobs: Dataset) -> None:
     student, teacher = mlp(blobs), mlp(blobs, 1, 20)
-    for hint in ("fitnets", "similarity", "relational"):
-        assert pairs_of(hint, student, teacher) == [("hidden", "hidden")]
+    for where in ("stages", "middle", "embedding"):
+        assert pairs_of(where, student, teacher) == [("hidden", "hidden")]
 
 
 def test_other_resolutions_pair_by_depth() -> None:
@@ -61,10 +62,10 @@ def test_other_resolutions_pair_by_depth() -> None:
         return keras.Model(inputs, x)
 
     # 24: 12, 6, 3; 20: 10, 5, 3 -> one resolution in common
-    assert pairs_of("attention", model(24, (4, 4, 4)), model(20, (8, 8, 8))) == [("c2", "c2")]
+    assert pairs_of("stages", model(24, (4, 4, 4)), model(20, (8, 8, 8))) == [("c2", "c2")]
     # 24: 12, 6; 20: 10, 5 -> none in common: by depth
     both = [("c0", "c0"), ("c1", "c1")]
-    assert pairs_of("attention", model(24, (4, 4)), model(20, (8, 8))) == both
+    assert pairs_of("stages", model(24, (4, 4)), model(20, (8, 8))) == both
 
 
 def test_named_pairs(blobs: Dataset) -> None:

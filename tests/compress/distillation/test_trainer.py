@@ -22,9 +22,9 @@ from compress.train.steps import PROBE
 from tests.same import same_arrays
 
 ONE = TrainSettings(epochs=1, batch_size=64)
-EVERY_HINT = DistillOptions(
-    hints=("fitnets", "attention", "similarity", "relational"), hint_weight=0.01
-)
+OWN_LOSS = "tests.compress.distillation.own_losses:Centred"
+OWN_HINT = "tests.compress.distillation.own_losses:Spread"
+TWO_HINTS = DistillOptions(hints=("fitnets", OWN_HINT), hint_weight=0.01)
 
 
 def mlp(data: Dataset, seed: int = 0, width: int = 12, activation: str | None = None) -> Any:
@@ -70,7 +70,7 @@ def counted(small_cnn: Callable[..., Any]) -> tuple[Any, Counting]:
     return keras.Model(inputs, x), counting
 
 
-@pytest.mark.parametrize("options", [DistillOptions(), EVERY_HINT], ids=["kd", "hints"])
+@pytest.mark.parametrize("options", [DistillOptions(), TWO_HINTS], ids=["kd", "hints"])
 def test_one_student_forward_a_step_and_one_teacher_pass_in_all(
     digits: Dataset, cpu: Device, small_cnn: Callable[..., Any], options: DistillOptions
 ) -> None:
@@ -92,7 +92,7 @@ def test_live_teachers_run_once_a_step(
 ) -> None:
     student, students = counted(small_cnn)
     teacher, teachers = counted(small_cnn)
-    options = replace(EVERY_HINT, cache="off")
+    options = replace(TWO_HINTS, cache="off")
     result = distill(student, teacher, digits, options, finetune=ONE, device=cpu)
     steps = result.training.steps
     assert result.cache == "off"
@@ -110,7 +110,7 @@ def test_the_student_stays_a_plain_model(
     student, teacher = small_cnn(0), small_cnn(1)
     shape = [(v.path, tuple(v.shape)) for v in student.variables]
     config = student.to_json()
-    distill(student, teacher, digits, EVERY_HINT, finetune=ONE, device=cpu)
+    distill(student, teacher, digits, TWO_HINTS, finetune=ONE, device=cpu)
     assert [(v.path, tuple(v.shape)) for v in student.variables] == shape
     assert student.to_json() == config
     student.save(tmp_path / "student.keras")
@@ -119,8 +119,8 @@ def test_the_student_stays_a_plain_model(
     np.testing.assert_array_equal(again(x), student(x))
 
 
-@pytest.mark.parametrize("loss", ["kd", "dkd", "dist"])
-@pytest.mark.parametrize("hints", [(), ("fitnets",), ("similarity", "relational")])
+@pytest.mark.parametrize("loss", ["kd", "dkd", OWN_LOSS])
+@pytest.mark.parametrize("hints", [(), ("fitnets",), (OWN_HINT,)])
 def test_an_example_of_weight_two_counts_like_two(
     blobs: Dataset, cpu: Device, loss: str, hints: tuple[str, ...]
 ) -> None:
@@ -264,7 +264,7 @@ def test_distillation_goes_on_with_masks_and_projections(
     """Interrupted after epoch 2 of 4 while masks are updated: the same to the last bit."""
     settings = TrainSettings(epochs=4, batch_size=64)
     weights = WeightOptions(sparsity=0.6, scope="layer", frequency="5")
-    options = replace(EVERY_HINT, temperature="8:2", weight="0:0.7@50%")
+    options = replace(TWO_HINTS, temperature="8:2", weight="0:0.7@50%")
 
     def run(student: Any, **given: Any) -> Any:
         pruner = WeightPruner(weights)
@@ -305,7 +305,7 @@ def test_mixed_precision(blobs: Dataset, cpu: Device, policy: str) -> None:
     x = keras.layers.Dense(8, activation="relu", dtype=policy, name="hidden")(inputs)
     student = keras.Model(inputs, keras.layers.Dense(3, dtype="float32")(x))
     settings = TrainSettings(epochs=30, optimizer="adam", learning_rate=0.01, batch_size=32)
-    options = DistillOptions(hints=("fitnets", "relational"), weight=0.1)
+    options = DistillOptions(hints=("fitnets", OWN_HINT), weight=0.1)
     result = distill(
         student, mlp(blobs, 1, 20), blobs, options,
         finetune=settings, device=replace(cpu, policy=policy),
@@ -315,7 +315,7 @@ def test_mixed_precision(blobs: Dataset, cpu: Device, policy: str) -> None:
 
 @pytest.mark.slow
 def test_xla_gives_the_same(blobs: Dataset, cpu: Device) -> None:
-    options = DistillOptions(loss="dist", hints=("fitnets", "similarity", "relational"))
+    options = DistillOptions(loss=OWN_LOSS, hints=("fitnets", OWN_HINT))
     students = []
     for jit in (False, True):
         students.append(mlp(blobs))
@@ -371,7 +371,7 @@ def test_bad_models(
     digits: Dataset, blobs: Dataset, cpu: Device, small_cnn: Callable[..., Any]
 ) -> None:
     student, teacher = small_cnn(0), small_cnn(1)
-    pairs = replace(EVERY_HINT, pairs=("rely=relu",))
+    pairs = replace(TWO_HINTS, pairs=("rely=relu",))
     with pytest.raises(
         InputError, match="Unknown layer of model 'small_cnn' 'rely'.*Did you mean 'relu'"
     ):
@@ -382,6 +382,3 @@ def test_bad_models(
         distill(student, student, digits, device=cpu)
     with pytest.raises(InputError, match="one entry a teacher. Received: 2 for 1"):
         distill(student, teacher, digits, device=cpu, teacher_classes=[None, None])
-    vectors = DistillOptions(hints=("attention",))
-    with pytest.raises(InputError, match="must have layers with positions"):
-        distill(mlp(blobs), mlp(blobs, 1, 20), blobs, vectors, device=cpu)

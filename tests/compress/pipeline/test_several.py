@@ -135,7 +135,7 @@ def test_each_output_is_taught(taught: tuple[Any, Dataset]) -> None:
     teacher = by_hand(model, data.val.x, data.val.y)
     assert result.teacher_val["class.accuracy"] == pytest.approx(teacher["class.accuracy"])
     # a loss of classes teaches the classes; the box has the usual one
-    result = distill(copy_model(model), model, data, epochs=1, batch_size=32, loss="dist")
+    result = distill(copy_model(model), model, data, epochs=1, batch_size=32, loss="dkd")
     assert result.training.val["mean_quality"] > 0.4
 
 

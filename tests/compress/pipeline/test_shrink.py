@@ -13,7 +13,6 @@ from compress.core.errors import FeasibleError, InputError
 from compress.core.progress import silent
 from compress.data import Dataset
 from compress.model.io import load_model
-from compress.pipeline.checks import check_by_data
 from compress.pipeline.context import Work
 from compress.pipeline.prepared import prepare
 from compress.pipeline.prune_and_train import prune_and_train
@@ -231,9 +230,6 @@ def test_nothing_is_trained_and_all_is_repaired(
     assert page.compressed[0].finetuned == 0
 
 
-def test_options_of_a_training_without_one(blobs: Dataset) -> None:
+def test_options_of_a_training_without_one() -> None:
     with pytest.raises(InputError, match="as_long must go with fine-tuning"):
         from_flat(Plan, {"epochs": 0, "as_long": True})
-    with pytest.raises(InputError, match="prune_saliency must be magnitude"):
-        check_by_data(from_flat(Plan, {"epochs": 1, "prune_saliency": "obs"}), blobs)
-    check_by_data(from_flat(Plan, {"epochs": 0, "prune_saliency": "obs"}), blobs)

@@ -18,7 +18,8 @@ from search.pipeline import begun_with
 from search.plan import SearchPlan
 from tests.compress.plan.test_values import SEARCHED
 
-# plans of SearchPlan() and of SEARCHED, as the first release wrote them into plan.json
+# plans of SearchPlan() and of SEARCHED, as the first release wrote them into plan.json; the second
+# hint is a user's own
 STORED: dict[str, Any] = json.loads(Path(__file__).with_name("first_release.json").read_text())
 
 
@@ -113,7 +114,7 @@ def test_a_training_that_the_first_release_began_goes_on() -> None:
     )
     rich = (
         "{'teacher_weights': '2,1', 'loss': 'kd', 'temperature': '8:2', 'weight': '0:0.7@20%', "
-        "'hints': ('fitnets', 'attention'), 'hint_weight': 0.5, "
+        "'hints': ('fitnets', 'mine:Loss'), 'hint_weight': 0.5, "
         "'pairs': ('conv2=conv3', 'head=top')}"
     )
     assert str(_taught(plans()["default"].distill)) == default

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import paretune as pt
-from compress.plan import Plan
+from compress.plan import DistillOptions, Plan, WeightOptions
 from compress.plan.fields import from_flat, from_nested, list_removed, plan_fields
 from compress.plan.shrink import ShrinkPlan
 from search.plan import SearchPlan
@@ -59,3 +59,27 @@ def test_python_names_what_to_use_instead() -> None:
         pt.quantize("m.keras", [[0.0]], epochs=0, correct_biases=True)  # type: ignore[call-arg]
     with pytest.raises(pt.InputError, match="^Option 'qat_correct_biases' was removed. No figure"):
         pt.shrink("m.keras", "digits", qat_correct_biases=True)  # type: ignore[call-arg]
+
+
+def test_a_pruning_of_an_earlier_version_is_read_where_it_ranked_by_magnitude() -> None:
+    stored = {"weights": {"sparsity": 0.9, "saliency": "magnitude"}}
+    assert from_nested(Plan, stored).weights == WeightOptions(sparsity=0.9)
+    with pytest.raises(pt.InputError, match="^Option 'saliency' was removed. .* by magnitude.$"):
+        from_nested(Plan, {"weights": {"saliency": "obs"}})
+    with pytest.raises(pt.InputError, match="^Option 'saliency' was removed. Ranking weights"):
+        pt.prune_weights("m.keras", saliency="wanda")  # type: ignore[call-arg]
+
+
+def test_a_removed_distillation_loss() -> None:
+    with pytest.raises(pt.InputError, match="^Distillation loss 'dist' was removed. .* Use kd.$"):
+        DistillOptions(loss="dist")
+
+
+@pytest.mark.parametrize("name", ["attention", "similarity", "relational"])
+def test_removed_hints(name: str) -> None:
+    with pytest.raises(pt.InputError) as caught:
+        DistillOptions(hints=("fitnets", name))
+    assert str(caught.value) == (
+        f"Hint '{name}' was removed. No figure showed that it gains anything. Use fitnets, or a "
+        "loss of your own."
+    )

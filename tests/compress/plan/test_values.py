@@ -49,7 +49,7 @@ RICH = {
     "prune_pattern": "1x4", "prune_overrides": "a=0.5,b=0", "prune_also": "ends,biases",
     "prune_begin": "10%", "prune_end": "2e", "prune_frequency": "100",
     "teacher": 'a.keras,"b,c.keras"', "teacher_weights": "2,1", "temperature": "8:2",
-    "distill_weight": "0:0.7@20%", "hint_weight": "0.5", "hints": "fitnets,attention",
+    "distill_weight": "0:0.7@20%", "hint_weight": "0.5", "hints": "fitnets,mine:Loss",
     "hint_pairs": "conv2=conv3,head=top", "formats": "float32,int8,sparse", "opset": "17",
     "latency_threads": "2", "latency_budget": "2m", "seed": "7", "threads": "2", "out": "runs/x",
 }  # fmt: skip
@@ -96,7 +96,7 @@ teacher_weights = [2, 1]
 temperature = "8:2"
 weight = "0:0.7@20%"
 hint_weight = 0.5
-hints = ["fitnets", "attention"]
+hints = ["fitnets", "mine:Loss"]
 pairs = {conv2 = "conv3", head = "top"}
 [export]
 formats = ["float32", "int8", "sparse"]

@@ -1,4 +1,4 @@
-"""Weights pruned at once and repaired: masks hold, errors fall, saliencies are what they say."""
+"""Weights pruned at once and repaired: masks hold, errors fall."""
 
 from __future__ import annotations
 
@@ -10,12 +10,7 @@ import pytest
 
 import compress
 from compress.core.errors import InputError
-from compress.model.flattening import flat
-from compress.model.recording import record
-from compress.prune.weights import WeightPruner, prune_weights
-from compress.prune.weights.saliency import saliencies
-from compress.prune.weights.targets import find_targets
-from compress.reconstruction.observing import observe
+from compress.prune.weights import prune_weights
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +39,10 @@ def x() -> Any:
 
 
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
-@pytest.mark.parametrize("saliency", ["magnitude", "wanda", "obs"])
-def test_zeros_stay_and_outputs_come_near(model: Any, x: Any, pattern: str, saliency: str) -> None:
+def test_zeros_stay_and_outputs_come_near(model: Any, x: Any, pattern: str) -> None:
     sparsity = 0.75 if pattern == "unstructured" else 0.5
     options = {"sparsity": sparsity, "pattern": pattern, "scope": "layer"}
-    if saliency == "magnitude":
-        broken = prune_weights(model, **options)
-    else:
-        options["saliency"] = saliency
-        broken = prune_weights(model, x[:200], **options)
+    broken = prune_weights(model, **options)
     mended = prune_weights(model, x[:200], repair=200, **options)
     assert mended.report.sparsity == broken.report.sparsity == pytest.approx(sparsity, abs=0.01)
     for name in ("middle", "hidden"):
@@ -71,48 +61,13 @@ def test_zeros_stay_and_outputs_come_near(model: Any, x: Any, pattern: str, sali
     assert "layers repaired on 200 examples" in str(mended)
 
 
-def test_saliencies_are_what_they_say(model: Any, x: Any) -> None:
-    targets, _ = find_targets(model)
-    hidden = next(target for target in targets if target.layer == "hidden")
-    (wanda,), _ = saliencies(model, [hidden], "wanda", x, 0)
-    (obs,), _ = saliencies(model, [hidden], "obs", x, 0)
-    before = keras.Model(model.inputs[0], model.get_layer("hidden").input)
-    rows = before(x).numpy().astype(np.float64)
-    kernel = model.get_layer("hidden").kernel.numpy().astype(np.float64)
-    centred = rows - rows.mean(0)
-    spread = np.sqrt((centred @ kernel).var(0).sum())
-    norms = centred.std(0)
-    np.testing.assert_allclose(wanda, np.abs(kernel) * norms[:, None] / spread, rtol=1e-3)
-    covariance = centred.T @ centred / len(rows)
-    alive = norms > 0
-    regular = covariance + np.diag(1e-3 * norms**2 + 1e-9 * (norms**2).max())
-    inverse = np.diag(np.linalg.inv(regular))
-    expected = np.abs(kernel) / np.sqrt(inverse)[:, None] / spread
-    np.testing.assert_allclose(obs[alive], expected[alive], rtol=1e-2, atol=1e-6)
-
-
-def test_what_kernels_read_is_seen_once(model: Any, x: Any) -> None:
-    seen = observe(flat(record(model)), [x], samples=10**6)
-    middle = seen[id(model.get_layer("middle").kernel)]
-    given = keras.Model(model.inputs[0], model.get_layer("first").output)(x).numpy()
-    assert middle.moments.count == len(x) * 4 * 4
-    # the centre of a 3 x 3 patch runs over all positions but the outer ones
-    centre = given[:, 1:-1, 1:-1].reshape(-1, 8).astype(np.float64)
-    columns = slice(4 * 8, 5 * 8)
-    np.testing.assert_allclose(
-        middle.covariance()[columns, columns], np.cov(centre.T, bias=True), rtol=1e-4, atol=1e-7
-    )
-
-
 def test_what_prunes_at_once_takes_no_options_of_training(model: Any, x: Any) -> None:
-    with pytest.raises(InputError, match="epochs must come without repair and saliency"):
+    with pytest.raises(InputError, match="epochs must come without repair, which prunes"):
         prune_weights(model, x, repair=True, epochs=2)
     with pytest.raises(InputError, match="must have data to look at"):
         prune_weights(model, repair=True)
     with pytest.raises(InputError, match="at least 20 examples. Received: 3"):
         prune_weights(model, x, repair=3)
-    with pytest.raises(InputError, match="saliency must be magnitude"):
-        WeightPruner(saliency="obs").attach(model, steps_per_epoch=4, epochs=1).__enter__()
     with pytest.raises(InputError, match="epochs must be at least 1 to train"):
         compress.prune_weights(model, (x, np.arange(len(x)) % 3), epochs=0)
 

@@ -1,0 +1,35 @@
+"""What kernels read: the moments of one pass equal those of the layer's own inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from compress.model.flattening import flat
+from compress.model.recording import record
+from compress.reconstruction.observing import observe
+
+
+def test_what_kernels_read_is_seen_once() -> None:
+    keras.utils.set_random_seed(0)
+    model: Any = keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            keras.layers.Conv2D(8, 3, activation="relu", name="first"),
+            keras.layers.Conv2D(12, 3, use_bias=False, name="middle"),
+            keras.layers.BatchNormalization(),
+        ]
+    )
+    x = np.random.default_rng(0).normal(size=(300, 8, 8, 2)).astype(np.float32)
+    seen = observe(flat(record(model)), [x], samples=10**6)
+    middle = seen[id(model.get_layer("middle").kernel)]
+    given = keras.Model(model.inputs[0], model.get_layer("first").output)(x).numpy()
+    assert middle.moments.count == len(x) * 4 * 4
+    # the centre of a 3 x 3 patch runs over all positions but the outer ones
+    centre = given[:, 1:-1, 1:-1].reshape(-1, 8).astype(np.float64)
+    columns = slice(4 * 8, 5 * 8)
+    np.testing.assert_allclose(
+        middle.covariance()[columns, columns], np.cov(centre.T, bias=True), rtol=1e-4, atol=1e-7
+    )
