@@ -32,7 +32,10 @@ SAMPLERS: Registry[Any] = Registry(
         "nsga3": "search.samplers._optuna:nsga3",
         "tpe": "search.samplers._optuna:tpe",
         "pareto": "search.samplers.pareto:ParetoSampler",
-        "cmaes": Entry("search.samplers.cmaes:ParetoCmaEsSampler", ("cmaes",)),
+    },
+    removed={
+        "cmaes": "No measurement supports it, and Optuna's CMA-ES has one objective only. Use "
+        "'pareto', the default, or 'tpe'.",
     },
 )
 """`make(seed) -> optuna.samplers.BaseSampler`, for several objectives."""

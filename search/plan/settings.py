@@ -364,8 +364,8 @@ class RunSettings(TypedDict, total=False):
     """epochs of a candidate's training. Default: 12."""
 
     sampler: str
-    """search strategy: auto (which is pareto), cmaes, evolution, greedy, grid, nsga2, nsga3,
-    pareto, qmc, random, tpe, or your own package.module:function(seed). Default: auto."""
+    """search strategy: auto (which is pareto), evolution, greedy, grid, nsga2, nsga3, pareto, qmc,
+    random, tpe, or your own package.module:function(seed). Default: auto."""
 
     optimizers: Iterable[str]
     """optimizers of candidates to sample from, with commas. Default:

@@ -37,6 +37,16 @@ def test_a_plan_that_used_a_removed_option_is_refused() -> None:
         from_nested(Plan, {"quantize": {"correct_biases": True}})
 
 
+@pytest.mark.parametrize(("values", "message"), [
+    ({"sampler": "cmaes"}, "Sampler 'cmaes' was removed. No measurement supports it, and Optuna's "
+     "CMA-ES has one objective only. Use 'pareto', the default, or 'tpe'."),
+])  # fmt: skip
+def test_a_removed_choice_says_what_to_use_instead(values: dict[str, str], message: str) -> None:
+    with pytest.raises(pt.InputError) as caught:
+        from_flat(SearchPlan, values)
+    assert str(caught.value) == message
+
+
 def test_the_command_line_names_what_to_use_instead(tmp_path: Path) -> None:
     def read(*words: str) -> subprocess.CompletedProcess[str]:
         return paretune("compress", "m.keras", "--data", "digits", *words, cwd=tmp_path)
