@@ -25,7 +25,7 @@ SAMPLERS: Registry[Any] = Registry(
     {
         "random": "search.samplers._optuna:random",
         "grid": "search.samplers.grid:GridSampler",
-        "qmc": "search.samplers.qmc:QMCSampler",
+        "qmc": "search.samplers._optuna:qmc",
         "greedy": "search.samplers.greedy:GreedySampler",
         "evolution": "search.samplers.evolution:EvolutionSampler",
         "nsga2": "search.samplers._optuna:nsga2",
