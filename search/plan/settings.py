@@ -418,14 +418,11 @@ class RunSettings(TypedDict, total=False):
     front are trained when the search is over (--final-epochs, --final-models). Default: False."""
 
     stopping: str
-    """which trials end early. dominance: another is better at no more cost; halving: outside the
-    best 1/eta; none. Default: dominance."""
+    """early-stopping rule: dominance (stop a trial when another is better at no more cost) or none.
+    Default: dominance."""
 
     stop_margin: float
     """dominance: by how much the other trial's quality must be higher. Default: 0.02."""
-
-    eta: float
-    """halving: the best 1/eta of the trials at a rung go on. Default: 3."""
 
     rungs: Iterable[Count] | str
     """epochs after which a trial may be stopped: 2,4; default: set by the rule."""
