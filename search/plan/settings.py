@@ -409,10 +409,6 @@ class RunSettings(TypedDict, total=False):
     warm_start: Iterable[str | Path]
     """folders of finished runs or storage URLs, with commas: their fronts are tried first."""
 
-    inherit_weights: bool
-    """start candidates from the weights of the nearest finished one; units of wider layers are
-    copies. Default: False."""
-
     no_train: bool
     """with around: judge sub-networks as they are, cut and repaired, in seconds each; some of the
     front are trained when the search is over (--final-epochs, --final-models). Default: False."""

@@ -39,6 +39,8 @@ def test_a_plan_that_used_a_removed_option_is_refused() -> None:
         from_nested(SearchPlan, {"stopping": {"rule": "dominance", "eta": 2.0}})
     with pytest.raises(pt.InputError, match="^Stopping rule 'halving' was removed. It lost 0.3"):
         from_nested(SearchPlan, {"stopping": {"rule": "halving", "eta": 3.0}})
+    with pytest.raises(pt.InputError, match="^Option 'inherit' was removed. Candidates that began"):
+        from_nested(SearchPlan, {"search": {"inherit": True}})
 
 
 @pytest.mark.parametrize(("values", "message"), [
