@@ -10,7 +10,7 @@ PYTEST := -m pytest --numprocesses=auto --maxprocesses=4
 CORE := $(addprefix tests/compress/, core/platform plan task train/test_train.py \
 	train/test_added_losses.py prune/weights/test_masks.py prune/weights/test_pruner.py \
 	prune/channels/test_pruning.py exporting/test_export.py) \
-	$(addprefix tests/search/, samplers/test_cmaes.py samplers/test_samplers.py study/test_study.py)
+	$(addprefix tests/search/, samplers/test_samplers.py study/test_study.py)
 
 .PHONY: demo test test-slow test-lowest test-313 check docs bench clean
 

@@ -60,7 +60,7 @@ def trial_of(
     optimizers.sample(trial, plan, data)
     same_choices(trial)
     macs, quality = rng.randrange(10**5, 10**7), rng.random()
-    stopper = Stopper(trial, make_rule("dominance", 9.0, 3.0), plan.rungs(), [macs])
+    stopper = Stopper(trial, make_rule("dominance", 9.0), plan.rungs(), [macs])
     time.sleep(seconds * rng.uniform(0.8, 1.2))
     for rung in plan.rungs()[:2]:
         stopper.stops(rung, quality)

@@ -1,14 +1,13 @@
-"""What a part of the search is worth in searches that train: each left out, or put in.
+"""What a part of the search is worth in searches that train: each left out.
 
-    python -m benchmarks.search_left_out [--variants stopping,inherit,costs] [--seeds 0,1,2]
+    python -m benchmarks.search_left_out [--variants stopping,costs] [--seeds 0,1,2]
         [--minutes 12] [--sampler pareto] [--resume FILE]
 
 Both sides are `paretune search` over the space `cnn` as `search_front.py` runs it: 10,000 training
 and 5,000 validation images of Fashion-MNIST, 8 epochs, the same seed, the same wall time, a core
 each at the same time (which has which alternates by seed). One is as it is; of the other one part
-is left out (stopping; what the default sampler knows and `tpe` does not) or put in (candidates
-begin with weights of the nearest finished one). Shown: hypervolume of validation accuracy and log10
-MACs in the end, in the same box as there, paired by seed.
+is left out (stopping; what the default sampler knows and `tpe` does not). Shown: hypervolume of
+validation accuracy and log10 MACs in the end, in the same box as there, paired by seed.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ from compress.core.errors import unknown_name
 
 VARIANTS = {
     "stopping": ("every trial trained to its end", ("--stopping", "none")),
-    "inherit": ("weights inherited", ("--inherit-weights",)),
     "costs": ("`tpe`, which knows no costs before training", ("--sampler", "tpe")),
 }
 

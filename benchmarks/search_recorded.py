@@ -76,7 +76,7 @@ def tried(records: Sequence[Record], data: Dataset, name: str, seed: int) -> lis
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     plan = from_flat(SearchPlan, {"space": "cnn", "epochs": EPOCHS})
     known, options = free_knowledge(plan, data), plan.stopping
-    rule = make_rule(options.rule, options.margin, options.eta)
+    rule = make_rule(options.rule, options.margin)
     at: dict[int, list[tuple[float, float]]] = {epoch: [] for epoch in plan.rungs()}
     choices, all_names = SPACES["cnn"].choices(data), declared(plan, data)
     study = optuna.create_study(directions=["maximize", "minimize"])

@@ -1,7 +1,7 @@
-"""What stopping rules save and lose, replayed on recorded learning curves: nothing is trained.
+"""What stopping trials saves and loses, replayed on recorded learning curves: nothing is trained.
 
 The candidates of a result of benchmarks.search_curves (the newest, or `--curves FILE`) arrive one
-after another, in random orders; a rule judges each at its rungs against those before it. Shown:
+after another, in random orders; the rule judges each at its rungs against those before it. Shown:
 epochs of all / epochs trained, and the hypervolume that the finished candidates lose (accuracy in
 [0.5, 1], log10 MACs in [4, 8], as shares of that box).
 
@@ -23,7 +23,7 @@ from benchmarks._stored import ROOT, Stored, newest, read
 from compress.core.pareto import hypervolume
 from search.plan import StoppingOptions
 from search.plan.stopping import rungs
-from search.trial.pruners import Rule, make_rule
+from search.trial.pruners import Dominance
 
 ORDERS = 200
 LOWEST, REFERENCE = np.array([-1.0, 4.0]), np.array([-0.5, 8.0])
@@ -38,7 +38,7 @@ def volume(losses: Sequence[tuple[float, float]] | npt.NDArray[np.float64]) -> f
 
 
 def replay(
-    curves: Sequence[dict[str, Any]], rule: Rule | None, epochs: Sequence[int]
+    curves: Sequence[dict[str, Any]], rule: Dominance | None, epochs: Sequence[int]
 ) -> tuple[int, float]:
     """Runs the candidates in this order; returns epochs trained and the front's hypervolume."""
     at: dict[int, list[tuple[float, float]]] = {epoch: [] for epoch in epochs}
@@ -58,7 +58,10 @@ def replay(
 
 
 def judge(
-    curves: Sequence[dict[str, Any]], rule: Rule | None, epochs: Sequence[int], orders: int = ORDERS
+    curves: Sequence[dict[str, Any]],
+    rule: Dominance | None,
+    epochs: Sequence[int],
+    orders: int = ORDERS,
 ) -> dict[str, float]:
     """Returns medians over random orders, with 5th and 95th percentiles of the loss."""
     rng = np.random.default_rng(0)
@@ -80,27 +83,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--curves", type=Path, help="a result of benchmarks.search_curves")
 
 
-def run(given: argparse.Namespace, stored: Stored) -> None:
-    """Judges every rule."""
-    source = read(given.curves, "search_curves") if given.curves else newest("search_curves")
+def run(options: argparse.Namespace, stored: Stored) -> None:
+    """Judges every margin and every choice of rungs."""
+    source = read(options.curves, "search_curves") if options.curves else newest("search_curves")
     print(f"replayed: curves stored of {source.origin()}", flush=True)
     content = source.result
     curves, full = content["candidates"], content["epochs"]
     defaults = StoppingOptions()
     rows: dict[str, dict[str, float]] = {}
-    settings: list[tuple[str, str, float, float, tuple[int, ...]]] = [
-        ("default", defaults.rule, defaults.margin, defaults.eta, ()),
-        *(("dominance", "dominance", margin, 3.0, chosen)
+    settings: list[tuple[str, float, tuple[int, ...]]] = [
+        ("default", defaults.margin, ()),
+        *(("dominance", margin, chosen)
           for margin in (0.0, 0.01, 0.02, 0.03) for chosen in ((2, 4), (1, 2, 4), (4,), (2,))),
-        *(("halving", "halving", 0.0, eta, chosen)
-          for eta in (2.0, 3.0, 4.0) for chosen in ((1, 2, 4), (2, 4), (2, 4, 6))),
     ]  # fmt: skip
-    for label, name, margin, eta, given in settings:
-        chosen = rungs(name, full, given)
-        found = judge(curves, make_rule(name, margin, eta), chosen)
-        detail = f"margin {margin:g}" if name == "dominance" else f"eta {eta:g}"
-        key = f"{label}: {name}, {detail}, rungs {','.join(map(str, chosen))}"
-        rows[key] = found
+    for label, margin, given in settings:
+        chosen = rungs("dominance", full, given)
+        key = f"{label}: dominance, margin {margin:g}, rungs {','.join(map(str, chosen))}"
+        rows[key] = judge(curves, Dominance(margin), chosen)
     path = (source.path or Path()).resolve()
     stored.save(
         candidates=len(curves), orders=ORDERS, rules=rows,
@@ -109,7 +108,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
 
 
 def rules(result: dict[str, Any]) -> str:
-    """What each rule saves and loses."""
+    """What each setting saves and loses."""
     rows = []
     for key, row in result["rules"].items():
         label, _, rest = key.partition(": ")

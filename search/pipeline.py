@@ -363,7 +363,7 @@ def _shown_commands(
 ) -> dict[str, str]:
     words = command_words(plan)
     # one candidate alone: nothing to start from, nothing to stop it, nothing after it
-    search = replace(plan.search, trials=1, replay=None, workers=1, warm_start=(), inherit=False)
+    search = replace(plan.search, trials=1, replay=None, workers=1, warm_start=())
     final = FinalOptions(models=0) if search.no_train else FinalOptions()
     one = replace(plan, search=search, threads=threads, budget=BudgetOptions(), final=final)
     again = ["paretune", "search", "--replay", f"{folder.candidates}/{{id}}.json"]

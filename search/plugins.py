@@ -25,14 +25,17 @@ SAMPLERS: Registry[Any] = Registry(
     {
         "random": "search.samplers._optuna:random",
         "grid": "search.samplers.grid:GridSampler",
-        "qmc": "search.samplers.qmc:QMCSampler",
+        "qmc": "search.samplers._optuna:qmc",
         "greedy": "search.samplers.greedy:GreedySampler",
         "evolution": "search.samplers.evolution:EvolutionSampler",
         "nsga2": "search.samplers._optuna:nsga2",
         "nsga3": "search.samplers._optuna:nsga3",
         "tpe": "search.samplers._optuna:tpe",
         "pareto": "search.samplers.pareto:ParetoSampler",
-        "cmaes": Entry("search.samplers.cmaes:ParetoCmaEsSampler", ("cmaes",)),
+    },
+    removed={
+        "cmaes": "No measurement supports it, and Optuna's CMA-ES has one objective only. Use "
+        "'pareto', the default, or 'tpe'.",
     },
 )
 """`make(seed) -> optuna.samplers.BaseSampler`, for several objectives."""

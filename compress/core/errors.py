@@ -78,7 +78,6 @@ SYNONYMS = {
     **dict.fromkeys(("standard", "zscore", "z-score", "standardise"), ("standardize",)),
     **dict.fromkeys(("rescale", "0-1", "[0,1]", "minmax"), ("unit",)),
     **dict.fromkeys(("hinton", "kl"), ("kd",)),
-    "asha": ("halving",),
     **dict.fromkeys(("bayes", "bayesian"), ("tpe",)),
     **dict.fromkeys(("magnitude", "l2_norm"), ("l2",)),
 }

@@ -105,39 +105,6 @@ def crowding_distance(losses: Losses) -> Losses:
     return distance
 
 
-def epsilon_net_order(losses: Losses) -> npt.NDArray[np.int64]:
-    """Orders rows so that each next one is as far as possible from those before it.
-
-    The first is the best in the first objective (of equals the best in the next ones). Ties
-    later on go to the row that stands first. Objectives are scaled to [0, 1] beforehand.
-
-    Args:
-        losses: (n, objectives), finite, lower is better.
-
-    Returns:
-        (n,) indices of all rows, in order.
-
-    Reference:
-        Schmucker, Donini, Zafar, Salinas & Archambeau 2021, "Multi-objective Asynchronous
-        Successive Halving" (arXiv 2106.12639), section 3: the greedy epsilon net
-        (Euclidean). The first point is free there; here it follows from the data.
-    """
-    if len(losses) == 0:
-        return np.zeros(0, np.int64)
-    low = losses.min(axis=0)
-    spread = losses.max(axis=0) - low
-    scaled = (losses - low) / np.where(spread > 0, spread, 1.0)
-    order = np.zeros(len(losses), np.int64)
-    order[0] = np.lexsort(losses.T[::-1])[0]  # lexsort's last key counts most
-    nearest = np.full(len(losses), np.inf)
-    for place in range(1, len(losses)):
-        last = order[place - 1]
-        nearest = np.minimum(nearest, ((scaled - scaled[last]) ** 2).sum(axis=1))
-        nearest[last] = -1.0  # below every distance: chosen rows are not chosen again
-        order[place] = np.argmax(nearest)
-    return order
-
-
 def hypervolume(losses: Losses, reference: npt.ArrayLike) -> float:
     """Measures the space that the rows dominate, up to the reference point; exact.
 

@@ -21,7 +21,7 @@ MAKING_ONNX = ("onnx", "tf2onnx")
 EXTRAS = {
     "MNN": "'paretune[mnn]'", "onnx": "'paretune[onnx]'", "tf2onnx": "'paretune[onnx]'",
     "onnxruntime": "'paretune[onnx]'", "openvino": "'paretune[openvino]'",
-    "cmaes": "'paretune[cmaes]'", "litert_quantizer": "'paretune[mixed]'",
+    "litert_quantizer": "'paretune[mixed]'",
     "pandas": "'paretune[tables]'", "pyarrow": "'paretune[tables]'",
     "tensorflow_datasets": "'paretune[tfds]'",
     "ray": "'paretune[ray]'", "psycopg": "'paretune[postgresql]'", "pymysql": "'paretune[mysql]'",

@@ -47,7 +47,10 @@ class _TrainedAnew(TypedDict):
 
 
 class _Beginning(TypedDict, total=False):
-    """The part of a run's plan that says with what weights its models begin."""
+    """The part of a run's plan that says with what weights its models begin.
+
+    Earlier versions could begin a candidate with another's weights: "inherit".
+    """
 
     space: str
     inherit: bool

@@ -109,8 +109,6 @@ class Demand:
 
         search = plan.search
         reads = "a search around a model" if isinstance(search.made_space, Around) else ""
-        if search.inherit and search.warm_start:
-            reads = "weights of earlier runs"
         return cls(
             plan.engine, search.workers, search.trials, plan.threads, plan.device, reads,
             not search.storage,

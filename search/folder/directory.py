@@ -94,10 +94,6 @@ class SearchFolder(RunFolder):
     def _record(self, name: str) -> Path:
         return self.candidates / f"{name}.json"
 
-    def candidate_models(self) -> dict[str, Path]:
-        """Returns the models of candidates, by id."""
-        return {path.stem: path for path in whole_files(self.candidates, ".keras")}
-
     def brought(self, path: Path) -> Path:
         """Returns a file of the run as this machine has it."""
         return path

@@ -42,15 +42,6 @@ class RemoteFolder(SearchFolder):
         self._fetch(f"{RECORDS}/{name}.json")
         return super().read_candidate(name)
 
-    def candidate_models(self) -> dict[str, Path]:
-        """Returns the models of all candidates that have one; see `brought`."""
-        names = self._files.names(RECORDS)
-        return {
-            name.removesuffix(".keras"): self.candidates / name
-            for name in names
-            if name.endswith(".keras")
-        }
-
     def shipped_file(self, name: str) -> Path:
         """Returns the file that goes on, with what says how it was trained."""
         for folder in (self.candidates, self.final):

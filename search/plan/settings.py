@@ -356,8 +356,8 @@ class RunSettings(TypedDict, total=False):
     """epochs of a candidate's training. Default: 12."""
 
     sampler: str
-    """search strategy: auto (which is pareto), cmaes, evolution, greedy, grid, nsga2, nsga3,
-    pareto, qmc, random, tpe, or your own package.module:function(seed). Default: auto."""
+    """search strategy: auto (which is pareto), evolution, greedy, grid, nsga2, nsga3, pareto, qmc,
+    random, tpe, or your own package.module:function(seed). Default: auto."""
 
     optimizers: Iterable[str]
     """optimizers of candidates to sample from, with commas. Default:
@@ -401,23 +401,16 @@ class RunSettings(TypedDict, total=False):
     warm_start: Iterable[str | Path]
     """folders of finished runs or storage URLs, with commas: their fronts are tried first."""
 
-    inherit_weights: bool
-    """start candidates from the weights of the nearest finished one; units of wider layers are
-    copies. Default: False."""
-
     no_train: bool
     """with around: judge sub-networks as they are, cut and repaired, in seconds each; some of the
     front are trained when the search is over (--final-epochs, --final-models). Default: False."""
 
     stopping: str
-    """which trials end early. dominance: another is better at no more cost; halving: outside the
-    best 1/eta; none. Default: dominance."""
+    """early-stopping rule: dominance (stop a trial when another is better at no more cost) or none.
+    Default: dominance."""
 
     stop_margin: float
     """dominance: by how much the other trial's quality must be higher. Default: 0.02."""
-
-    eta: float
-    """halving: the best 1/eta of the trials at a rung go on. Default: 3."""
 
     rungs: Iterable[Count] | str
     """epochs after which a trial may be stopped: 2,4; default: set by the rule."""

@@ -25,6 +25,20 @@ def random(seed: int) -> BaseSampler:
     return RandomSampler(seed=seed)
 
 
+def qmc(seed: int) -> BaseSampler:
+    """Sobol points over the parameters of the study's first trial; others uniform.
+
+    The points are not scrambled: Optuna scrambles by the sampler's seed, and each trial has a
+    sampler and a seed of its own. The seed is for the first trial and the uniform parameters.
+    """
+    from optuna.exceptions import ExperimentalWarning
+    from optuna.samplers import QMCSampler
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return QMCSampler(seed=seed, warn_independent_sampling=False)
+
+
 def tpe(seed: int) -> BaseSampler:
     """Multi-objective TPE (Ozaki et al. 2022); running trials count, for parallel workers."""
     from optuna.samplers import TPESampler

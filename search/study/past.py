@@ -12,7 +12,6 @@ from compress.run.unlearnt import check_choices, check_scaling, check_unlearnt
 from compress.train.compiled import judged_by
 from compress.train.scaling import load_for_model
 from search.folder.directory import SearchFolder
-from search.folder.records import COMPLETE
 from search.plan import SearchPlan
 from search.spaces import Space
 from search.study.given_data import GivenData
@@ -81,13 +80,6 @@ def check_past(plan: SearchPlan, data: Dataset, space: Space) -> Past:
             continue
         source = SearchFolder(name)
         check_choices(source, data, f"Warm start '{name}'")
-        # around a trained model nothing is inherited: see `search.trial.objective`
-        if plan.search.inherit and whole is None:
-            models = [source.model_file(item.id) for item in source.read_candidates()
-                      if item.state == COMPLETE]  # fmt: skip
-            for file in filter(Path.exists, models[:1]):
-                _check_selectable(file, data, f"Weights of '{name}'")
-                before.append(file)
     if plan.search.replay:
         source = SearchFolder(plan.search.replay.resolve().parent.parent)
         check_choices(source, data, f"Replay '{plan.search.replay}'")

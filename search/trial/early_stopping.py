@@ -27,7 +27,7 @@ class Following:
         on_progress: Callable[[str, float], None],
     ) -> None:
         options = plan.stopping
-        rule = make_rule(options.rule, options.margin, options.eta)
+        rule = make_rule(options.rule, options.margin)
         self._stopper = Stopper(trial, rule, plan.rungs(), costs.values(plan.search.costs))
         self._quality, self._plateau = plan.search.objectives[0], options.plateau
         self._name, self._on_progress = name, on_progress

@@ -25,10 +25,8 @@ from search.trial.costs import find_costs, over_limit, report_excess, report_pre
 from search.trial.early_stopping import Following
 from search.trial.part_times import latency_of
 from search.trial.seen import others
-from search.trial.weight_inheritance import inherit, nearest
 
 if TYPE_CHECKING:
-    import keras
     import optuna
 
     from compress.core.device import Device
@@ -134,7 +132,6 @@ def evaluate(
         spent, notes = time.perf_counter() - began, (*_sampled(trial), told)
         return _written(folder, replace(candidate, val=val, seconds=spent, notes=notes))
     following = Following(trial, plan, costs, name, on_progress)
-    inherited = _inherited(model, trial, plan, folder)
     start = StartingPoint(model, data, plan.search.objectives[0]) if space.trained else None
     try:
         result = train(
@@ -163,7 +160,7 @@ def evaluate(
         best_epoch=result.best_epoch,
         history=tuple(asdict(record) for record in result.history),
         seconds=time.perf_counter() - began,
-        notes=(*_sampled(trial), *inherited, *result.notes, *following.notes),
+        notes=(*_sampled(trial), *result.notes, *following.notes),
     )
     return _written(folder, candidate)
 
@@ -184,25 +181,6 @@ def _sampled(trial: optuna.Trial) -> tuple[str, ...]:
 
 def _written(folder: SearchFolder, candidate: Candidate) -> Candidate:
     return folder.write_candidate(replace(candidate, ended=time.time()))
-
-
-def _inherited(
-    model: keras.Model, trial: optuna.Trial, plan: SearchPlan, folder: SearchFolder
-) -> tuple[str, ...]:
-    """Gives the model the weights of the nearest finished candidate, where asked to.
-
-    Models that come trained keep theirs: they are what the search is around.
-    """
-    if not plan.search.inherit or plan.search.made_space.trained:
-        return ()
-    from optuna.trial import TrialState
-
-    ended = trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    finished = {candidate_id(other.number): other.params for other in ended}
-    donor = nearest(dict(trial.params), finished, folder, plan.search.warm_start)
-    if donor is None:
-        return ("no weights inherited: none is finished",)
-    return (inherit(model, donor, trial_seed(plan, trial)),)
 
 
 def same_choices(trial: optuna.Trial) -> int | None:

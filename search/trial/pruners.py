@@ -1,4 +1,4 @@
-"""Rules that stop a trial early although there are several objectives.
+"""The rule that stops a trial early although there are several objectives.
 
 Optuna's pruners know one objective (its issue 3450). Here a trial is compared, at each rung
 (an epoch count), with all trials that reached the same rung: by quality there and by the
@@ -10,30 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compress.core.pareto import Losses, epsilon_net_order, log_costs, nondominated_ranks
+from compress.core.pareto import Losses
 
 if TYPE_CHECKING:
     import optuna
 
 COSTS_ATTR = "costs"
-
-
-class Rule(Protocol):
-    """Judges one trial at one rung."""
-
-    def stops(self, losses: Losses, own: int) -> bool:
-        """Tells whether a trial shall stop.
-
-        Args:
-            losses: (trials, 1 + costs) of all that reached the rung: -quality there, then
-                the costs; lower is better.
-            own: The row of the trial in question.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -50,51 +36,22 @@ class Dominance:
     margin: float
 
     def stops(self, losses: Losses, own: int) -> bool:
-        """See `Rule.stops`."""
+        """Tell whether a trial shall stop.
+
+        Args:
+            losses: (trials, 1 + costs) of all that reached the rung: -quality there, then
+                the costs; lower is better.
+            own: The row of the trial in question.
+        """
         better = losses[:, 0] <= losses[own, 0] - self.margin
         better[own] = False
         no_more = (losses[:, 1:] <= losses[own, 1:]).all(axis=1)
         return bool((better & no_more).any())
 
 
-@dataclass(frozen=True)
-class Halving:
-    """Stops a trial outside the best 1/eta of a rung: asynchronous successive halving.
-
-    Trials are ordered by their non-dominated rank, and within a rank by a greedy epsilon net
-    over the objectives, costs on a log scale. At least one trial of a rung goes on.
-
-    Attributes:
-        eta: The share 1/eta of the trials that reached a rung goes on; above 1.
-
-    Reference:
-        Schmucker, Donini, Zafar, Salinas & Archambeau 2021, "Multi-objective Asynchronous
-        Successive Halving", algorithm 1 with the epsilon-net scoring of section 3. There a
-        paused trial may be promoted later; here it is stopped for good, as in Optuna's
-        `SuccessiveHalvingPruner`, so no unfinished weights are kept.
-    """
-
-    eta: float
-
-    def stops(self, losses: Losses, own: int) -> bool:
-        """See `Rule.stops`."""
-        keep = max(1, int(len(losses) // self.eta))
-        scaled = losses.copy()
-        scaled[:, 1:] = log_costs(scaled[:, 1:])
-        ranks = nondominated_ranks(scaled)
-        place = int((ranks < ranks[own]).sum())
-        if place >= keep:
-            return True
-        level = np.flatnonzero(ranks == ranks[own])
-        order = level[epsilon_net_order(scaled[level])]
-        return place + int(np.flatnonzero(order == own)[0]) >= keep
-
-
-def make_rule(name: str, margin: float, eta: float) -> Rule | None:
-    """Returns the rule of a name in `search.plan.stopping.RULES`; None for "none"."""
-    if name == "none":
-        return None
-    return Dominance(margin) if name == "dominance" else Halving(eta)
+def make_rule(name: str, margin: float) -> Dominance | None:
+    """Return the rule of a name in `search.plan.stopping.RULES`; None for "none"."""
+    return Dominance(margin) if name == "dominance" else None
 
 
 class Stopper:
@@ -110,7 +67,7 @@ class Stopper:
     def __init__(
         self,
         trial: optuna.Trial,
-        rule: Rule | None,
+        rule: Dominance | None,
         epochs: Sequence[int],
         costs: Sequence[float],
     ) -> None:

@@ -14,7 +14,6 @@ from optuna.study._multi_objective import _fast_non_domination_rank
 from compress.core.pareto import (
     Frontier,
     crowding_distance,
-    epsilon_net_order,
     front_mask,
     hypervolume,
     nondominated_ranks,
@@ -92,28 +91,6 @@ def test_crowding_does_not_depend_on_order_or_scale() -> None:
     expected = crowding_distance(losses)
     np.testing.assert_allclose(crowding_distance(losses[order]), expected[order])
     np.testing.assert_allclose(crowding_distance(losses * [1e6, 1, 1e-6] + 5), expected)
-
-
-@given(grids(12))
-def test_epsilon_net_takes_the_farthest_next(losses: np.ndarray) -> None:
-    order = epsilon_net_order(losses).tolist()
-    assert sorted(order) == list(range(len(losses)))
-    assert tuple(losses[order[0]]) == min(map(tuple, losses))
-    scaled = (losses - losses.min(0)) / np.maximum(losses.max(0) - losses.min(0), 1e-300)
-
-    def gap(index: int, chosen: list[int]) -> float:
-        return min(float(((scaled[index] - scaled[other]) ** 2).sum()) for other in chosen)
-
-    for place in range(1, len(order)):
-        gaps = {index: gap(index, order[:place]) for index in order[place:]}
-        assert gaps[order[place]] == pytest.approx(max(gaps.values()))
-
-
-def test_epsilon_net_does_not_depend_on_units() -> None:
-    losses = np.random.default_rng(1).normal(size=(20, 2))
-    order = epsilon_net_order(losses)
-    np.testing.assert_array_equal(epsilon_net_order(losses * [1.0, 1e9] + [0, 3]), order)
-    assert epsilon_net_order(np.zeros((0, 2))).shape == (0,)
 
 
 def by_cells(losses: np.ndarray, size: int) -> float:

@@ -165,7 +165,7 @@ def test_plan_refusals(values: dict[str, object], message: str) -> None:
     [
         ({"trials": 0}, "trials must be at least 1. Received: 0"),
         ({"space": "cn"}, "Unknown space 'cn'. Did you mean 'cnn'. Choices: cnn, mlp"),
-        ({"sampler": "bayes"}, "Unknown sampler 'bayes'. Did you mean 'tpe'. Choices: auto, cmaes"),
+        ({"sampler": "bayes"}, "Unknown sampler 'bayes'. Did you mean 'tpe'. Choices: auto"),
         ({"optimizers": "adam,lion"}, "Unknown optimizer 'lion'"),
         ({"objectives": "accuracy"}, "one quality and at least one cost"),
         ({"objectives": "macs,accuracy"}, "Unknown quality 'macs'"),

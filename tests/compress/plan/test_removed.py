@@ -35,6 +35,26 @@ def test_a_removed_option_says_what_to_use_instead(path: str) -> None:
 def test_a_plan_that_used_a_removed_option_is_refused() -> None:
     with pytest.raises(pt.InputError, match="^Option 'correct_biases' was removed. No figure"):
         from_nested(Plan, {"quantize": {"correct_biases": True}})
+    with pytest.raises(pt.InputError, match="^Option 'eta' was removed. Only the stopping rule"):
+        from_nested(SearchPlan, {"stopping": {"rule": "dominance", "eta": 2.0}})
+    with pytest.raises(pt.InputError, match="^Stopping rule 'halving' was removed. It lost 0.3"):
+        from_nested(SearchPlan, {"stopping": {"rule": "halving", "eta": 3.0}})
+    with pytest.raises(pt.InputError, match="^Option 'inherit' was removed. Candidates that began"):
+        from_nested(SearchPlan, {"search": {"inherit": True}})
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"sampler": "cmaes"}, "Sampler 'cmaes' was removed. No measurement supports it, and Optuna's "
+     "CMA-ES has one objective only. Use 'pareto', the default, or 'tpe'."),
+    ({"stopping": "halving"}, "Stopping rule 'halving' was removed. It lost 0.3 to 34 % of the "
+     "hypervolume at 2 to 4.5 times fewer epochs. Use 'dominance', the default, which lost 0.3 % "
+     "at 2.5 times fewer; to save more, use fewer epochs, and final_epochs to train the front "
+     "longer."),
+])  # fmt: skip
+def test_a_removed_choice_says_what_to_use_instead(values: dict[str, str], message: str) -> None:
+    with pytest.raises(pt.InputError) as caught:
+        from_flat(SearchPlan, values)
+    assert str(caught.value) == message
 
 
 def test_the_command_line_names_what_to_use_instead(tmp_path: Path) -> None:

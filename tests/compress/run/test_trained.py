@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ VAL = {"dense": {"accuracy": 0.9}, "pruned": {"accuracy": 0.9}}
 WEIGHTS: dict[str, Any] = {"pruned": [], "kept": []}
 
 
-def run_at(path: Path, **options: object) -> SearchFolder:
+def run_at(path: Path, space: str = "cnn") -> SearchFolder:
     folder = SearchFolder(path)
-    folder.claim("run", SearchPlan(search=SearchOptions(**options)))  # type: ignore[arg-type]
+    folder.claim("run", SearchPlan(search=SearchOptions(space=space)))
     folder.data.write_text('{"source": "digits"}')
     history = ({"epoch": 1}, {"epoch": 2}, {"epoch": 3})
     folder.write_candidate(Candidate("0001", "complete", {}, 1, history=history))
@@ -56,7 +57,11 @@ def test_weights_that_came_trained_are_told(tmp_path: Path) -> None:
     around = run_at(tmp_path / "around", space="around:m.keras")
     assert trained_for(around.path / "candidates" / "0001.keras") == Trained(3, True)
     assert trained_for(around.path / "final" / "0001.keras") == Trained(40, True)
-    inherited = run_at(tmp_path / "inherit", inherit=True)
+    inherited = run_at(tmp_path / "inherit")
+    # as earlier versions could
+    stored = json.loads(inherited.plan_path.read_text("utf-8"))
+    stored["plan"]["search"]["inherit"] = True
+    inherited.plan_path.write_text(json.dumps(stored), "utf-8")
     assert trained_for(inherited.path / "candidates" / "0001.keras") == Trained(3, True)
     # final trainings begin anew
     assert trained_for(inherited.path / "final" / "0001.keras") == Trained(40)

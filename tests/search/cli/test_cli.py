@@ -47,7 +47,7 @@ CASES = {
     ),
     "sampler": (
         ["run", "--sampler", "x"],
-        "Unknown sampler 'x'. Choices: auto, cmaes, evolution",
+        "Unknown sampler 'x'. Choices: auto, evolution",
     ),
     "optimizer": (["run", "--optimizers", "lion"], "Unknown optimizer 'lion'. Choices: adagrad"),
     "no trials": (["run", "--trials", "0"], "trials must be at least 1. Received: 0"),

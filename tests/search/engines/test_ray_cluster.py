@@ -202,7 +202,7 @@ def test_workers_that_do_not_see_the_folder(cluster: Any, database: Server, tmp_
     """
     out, store = tmp_path / "run", tmp_path / "store"
     words: list[object] = [
-        "run", *SPACE, "--trials", 4, "--inherit-weights", "--final-epochs", 1,
+        "run", *SPACE, "--trials", 4, "--final-epochs", 1,
         "--finetune-epochs", 1, "--latency-budget", 1, "--formats", "float32",
         "--engine", "ray", "--address", cluster.address, "--workers", 2,
         "--storage", database.url, "--files", f"file://{store}", "--out", out,

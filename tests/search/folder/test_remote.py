@@ -13,7 +13,6 @@ from search.folder.records import Candidate
 from search.folder.remote import RemoteFolder, given, receive
 from search.folder.store import Files
 from search.plan import SearchPlan
-from search.trial.weight_inheritance import nearest
 
 pytest.importorskip("fsspec")
 
@@ -99,10 +98,7 @@ def test_another_worker_reads_what_it_needs(tmp_path: Path, files: Files) -> Non
     trained(one, 1)
     assert two.read_candidate("0000") == candidate(0)
     assert not (two.candidates / "0000.keras").exists()
-    donor = nearest({"x": 1}, {"0000": {"x": 0}, "0001": {"x": 1}}, two, ())
-    assert donor is not None
-    assert donor.label == "0001"
-    assert donor.file.read_bytes() == b"model 1"
+    assert two.brought(two.model_file("0001")).read_bytes() == b"model 1"
     assert two.publish() == (), "what was fetched is not put back"
 
 

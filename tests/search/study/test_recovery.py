@@ -69,7 +69,7 @@ def end(trial: optuna.Trial, state: str, plan: SearchPlan) -> Candidate:
         return replace(item, reason="because")
     if state == "duplicate":
         return replace(item, val={"accuracy": 0.25})
-    stopper = Stopper(trial, make_rule("dominance", 9.0, 3.0), plan.rungs(), [macs])
+    stopper = Stopper(trial, make_rule("dominance", 9.0), plan.rungs(), [macs])
     report_preferences(trial, vars(Costs(macs, 7)), plan.search)
     length = plan.search.epochs if state == "complete" else 2
     history = []

@@ -138,23 +138,3 @@ def test_what_the_sampler_says_is_in_the_record(
     study.enqueue_trial({**SPACES["mlp"].baseline(digits), **optimizers.baseline(plan, digits)})
     found = evaluate(study.ask(), digits, plan, folder, cpu, lambda text, share: None)
     assert found.notes == ((note,) if note else ())
-
-
-def test_inherited_weights_are_said(digits: Dataset, cpu: Device, tmp_path: Path) -> None:
-    """The second starts where the first ended: with the same choices, better at once."""
-    plan = from_flat(SearchPlan, {"epochs": 1, "space": "mlp", "inherit_weights": True})
-    folder = SearchFolder(tmp_path / "run")
-    folder.claim("run", plan)
-    choices = {**SPACES["mlp"].baseline(digits), **optimizers.baseline(plan, digits)}
-    study = optuna.create_study(directions=["maximize", "minimize"])
-    found = []
-    for dropout in (0.0, 0.1):
-        study.enqueue_trial({**choices, "dropout": dropout})
-        trial = study.ask()
-        found.append(evaluate(trial, digits, plan, folder, cpu, lambda text, share: None))
-        study.tell(trial, objective_values(found[-1], plan))
-    assert found[0].notes == ("no weights inherited: none is finished",)
-    (note,) = found[1].notes
-    assert note.startswith("weights of ")
-    assert note.endswith(" inherited from 0000")
-    assert found[1].val["accuracy"] > found[0].val["accuracy"]

@@ -14,7 +14,7 @@ from compress.core.errors import InputError
 from compress.plan.fields import from_flat
 from search.plan import SearchPlan, StoppingOptions
 from search.plan.stopping import rungs
-from search.trial.pruners import Dominance, Halving, Stopper, make_rule
+from search.trial.pruners import Dominance, Stopper, make_rule
 
 
 def losses(*rows: tuple[float, float]) -> Any:
@@ -50,36 +50,13 @@ def test_dominance_needs_every_cost_to_be_no_more() -> None:
     assert Dominance(0.02).stops(table, 1)
 
 
-def test_halving_keeps_the_best_share_by_rank() -> None:
-    # ranks 0: (0.9, 1e6), (0.8, 1e5), (0.6, 1e4); 1: (0.7, 1e5), (0.5, 1e4); 2: (0.4, 1e4)
-    table = losses((0.9, 1e6), (0.8, 1e5), (0.6, 1e4), (0.7, 1e5), (0.5, 1e4), (0.4, 1e4))
-    assert [Halving(2.0).stops(table, own) for own in range(6)] == [
-        False, False, False, True, True, True,
-    ]  # fmt: skip
-    # 6 // 3 = 2 go on: of the front the best first, then what is farthest from it
-    # scaled to [0, 1]: (0, 1), (0.33, 0.5), (1, 0); the farthest from (0, 1) is (1, 0)
-    assert [Halving(3.0).stops(table, own) for own in range(3)] == [False, True, False]
-
-
-def test_halving_tells_latencies_below_a_millisecond_apart() -> None:
-    # the second is the cheapest by far, so it is on the front with the first
-    table = losses((0.9, 0.5), (0.5, 0.05), (0.7, 0.6), (0.4, 0.6))
-    assert [Halving(2.0).stops(table, own) for own in range(4)] == [False, False, True, True]
-
-
-def test_halving_stops_nothing_alone_and_the_worse_of_two() -> None:
-    assert not Halving(3.0).stops(losses((0.1, 1e9)), 0)
-    table = losses((0.5, 1e5), (0.4, 1e5))
-    assert [Halving(3.0).stops(table, own) for own in range(2)] == [False, True]
-
-
 def test_rungs() -> None:
     assert rungs("dominance", 8) == (1, 2, 4)
-    assert rungs("halving", 12) == (2, 3, 6)
+    assert rungs("dominance", 12) == (2, 3, 6)
     assert rungs("dominance", 4) == (1, 2)
     assert rungs("dominance", 2) == (1,)
     assert rungs("dominance", 1) == ()
-    assert rungs("halving", 8, (6, 2)) == (2, 6)
+    assert rungs("dominance", 8, (6, 2)) == (2, 6)
     assert rungs("none", 8) == ()
     with pytest.raises(InputError, match=r"rungs must be in \[1, 8\).*Received: 8"):
         rungs("dominance", 8, (8,))
@@ -88,9 +65,8 @@ def test_rungs() -> None:
 @pytest.mark.parametrize(
     ("flat", "message"),
     [
-        ({"stopping": "median"}, "Unknown stopping rule 'median'. Choices: dominance, halving"),
+        ({"stopping": "median"}, "Unknown stopping rule 'median'. Choices: dominance, none"),
         ({"stop_margin": -0.1}, "stop_margin must be at least 0"),
-        ({"eta": 1.0}, "eta must be above 1"),
         ({"rungs": "2,x"}, "rungs must be a whole number, like .* Received: 'x'"),
         ({"rungs": "0"}, "rungs must be at least 1"),
         ({"rungs": "12"}, r"rungs must be in \[1, 12\)"),
@@ -143,9 +119,7 @@ def test_the_default_rule_on_recorded_curves() -> None:
     content = newest("search_curves").result
     curves, defaults = content["candidates"], StoppingOptions()
     assert len(curves) == 50
-    rule = make_rule(defaults.rule, defaults.margin, defaults.eta)
+    rule = make_rule(defaults.rule, defaults.margin)
     found = judge(curves, rule, rungs(defaults.rule, content["epochs"]), orders=60)
     assert found["epochs_ratio"] >= 2.0
     assert found["loss"] < 0.005
-    aggressive = judge(curves, Halving(3.0), rungs("halving", content["epochs"]), orders=60)
-    assert aggressive["epochs_ratio"] > found["epochs_ratio"]
