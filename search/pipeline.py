@@ -15,13 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.core import credentials
+from compress.core import credentials, linux
 from compress.core.arguments import check_arguments
 from compress.core.device import gpu_count
 from compress.core.errors import InputError, RunFailed
 from compress.core.faults import explained
 from compress.core.memory_budget import use_budget
-from compress.core.platform import host
 from compress.data.shared import shared
 from compress.pipeline.checks import check_training, told
 from compress.pipeline.logged import logged
@@ -381,7 +380,7 @@ def _wait_for_orphans(folder: SearchFolder, *, needed: bool) -> None:
         needed: Fail where they do not. Those of other machines are given up without that.
     """
     deadline = time.monotonic() + ORPHAN_SECONDS
-    while host().is_shared(folder.path / WORKERS_LOCK):
+    while linux.is_shared(folder.path / WORKERS_LOCK):
         if time.monotonic() > deadline:
             if not needed:
                 LOG.info("workers of an earlier run still run somewhere: they are given up")

@@ -12,7 +12,7 @@ import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from compress.core.platform import host, lifeline
+from compress.core import lifeline, linux
 
 _HOME = str(Path(__file__).parents[2])
 
@@ -50,14 +50,14 @@ def module_command(module: str, *words: str) -> list[str]:
     """Returns the command that runs a module in a child process of this one.
 
     To be called by the thread that starts it, for one process: it ends when this one does, from
-    its first line on (see `compress.core.platform.lifeline`).
+    its first line on (see `compress.core.lifeline`).
 
     Args:
         module: Its dotted name.
         words: Its arguments.
     """
     # -P: neither the current folder nor the file's own comes first
-    tied = [lifeline.__file__, str(os.getpid()), host().tie()]
+    tied = [lifeline.__file__, str(os.getpid()), linux.tie()]
     return [sys.executable, "-P", *tied, module, *words]
 
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core import linux
 from compress.core.errors import InputError
 from compress.core.memory_budget import current_budget
-from compress.core.platform import host
 
 LEAST = 256 * 2**20
 """Bytes from which an array is mapped; smaller ones are held, where the memory budget allows."""
@@ -44,7 +44,7 @@ def folder() -> Path:
     if named:
         return Path(named)
     usual = Path(tempfile.gettempdir())
-    return Path.home() / ".cache" / "paretune" if host().in_memory(usual) else usual
+    return Path.home() / ".cache" / "paretune" if linux.in_memory(usual) else usual
 
 
 def is_large(size: int) -> bool:
@@ -194,5 +194,5 @@ def require_disk(place: Path, needed: int, what: str, *, written: int = 0) -> No
 def _new_file() -> Any:
     place = folder()
     place.mkdir(parents=True, exist_ok=True)
-    # without a name from the first byte on, where the system has such files
+    # without a name from the first byte on
     return tempfile.TemporaryFile(prefix="paretune-data-", dir=place)

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from compress.core import linux
 from compress.core.arguments import check_arguments
 from compress.core.device import cpu_name, lacks_vnni
-from compress.core.platform import host
 from compress.core.quantities import MORE_THREADS, MOST_THREADS, parse_whole_number
 from compress.measure.latency_record import Latency
 from compress.measure.load import LoadMeter
@@ -235,7 +235,7 @@ def _warnings(busy: float | None, files: Sequence[Path]) -> tuple[str, ...]:
             "this processor has no VNNI instructions: int8 .onnx files take longer here than on "
             "processors that have them"
         )
-    governor = host().governor()
+    governor = linux.governor()
     if governor not in ("", "performance"):
         found.append(f"the CPU's frequency governor is '{governor}', not 'performance'")
     if busy is None or busy < BUSY_CORES:

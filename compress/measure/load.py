@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from compress.core.platform import host
+from compress.core import linux
 
 
 class LoadMeter:
@@ -22,15 +22,15 @@ class LoadMeter:
             children: Returns the ids of processes that work for us.
         """
         self._children = children
-        self._busy, self._total = host().core_seconds()
+        self._busy, self._total = linux.core_seconds()
         self._own = self._own_seconds()
 
     def _own_seconds(self) -> float:
-        return time.process_time() + sum(map(host().process_seconds, self._children()))
+        return time.process_time() + sum(map(linux.process_seconds, self._children()))
 
     def others(self) -> float | None:
         """Returns the mean number of cores busy with others; None where it is unknown."""
-        busy, total = host().core_seconds()
+        busy, total = linux.core_seconds()
         passed = (total - self._total) / (os.cpu_count() or 1)  # the seconds are of all cores
         if passed <= 0:
             return None

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from compress.core import linux
 from compress.core.errors import InputError, MissingDependency, ParetuneError, one_line
-from compress.core.platform import host
 from compress.core.processes import ProcessEnded, ProcessOverdue, Server, receive, send, serving
 from compress.measure.runtimes import RUNTIMES
 from compress.run.directory import LOG
@@ -62,12 +62,12 @@ def known_resident(path: str | Path, runtime: str = "litert", threads: int = 1) 
 def _measured(path: str, runtime: str, threads: int) -> int:
     own = RUNTIMES[runtime]
     importlib.import_module(own.library)  # the library's own memory is not the file's
-    before = host().resident_bytes()
+    before = linux.resident_bytes()
     session = own.prepare(Path(path), threads)
     session.set_inputs([np.zeros(info.shape) for info in session.inputs])
     for _ in range(RUNS):
         session.invoke()
-    return max(0, host().resident_bytes() - before)
+    return max(0, linux.resident_bytes() - before)
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """The report as one self-contained HTML page: no request to anywhere.
 
-What it says stands in it as text, tables and pictures. Over that lies a live half (charts, a table
-to sort and filter, a card of what is selected), which the page's own scripts make of data in it; a
-light page is without.
+What it says stands in it as text and tables. Over that lies a live half (charts, a table to sort
+and filter, a card of what is selected), which the page's own scripts make of data in it; a light
+page is without.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from compress.report.files_section import files_section
 from compress.report.live import live
 from compress.report.markup import digest, filled, style_sheet, templates
 from compress.report.models_section import models_section
-from compress.report.plot import plot_svg
+from compress.report.plot import has_plot
 from compress.report.rows import Report
 from compress.report.sections import Tile
 from compress.report.standouts import BEST, Standout, Standouts, standouts
@@ -41,7 +41,7 @@ def render_html(report: Report, *, light: bool = False) -> str:
         style=style,
         live=alive,
         head=_head(report),
-        plot=plot_svg(report),
+        plot=has_plot(report),
         above=[section.above() for section in report.sections],
         files=files_section(report),
         cards=cards,

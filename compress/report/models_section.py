@@ -7,7 +7,6 @@ from typing import Any
 
 from compress.measure import formats
 from compress.reconstruction.report import RepairReport, repair_of
-from compress.report.depth import depth_svg
 from compress.report.precisions import precisions
 from compress.report.rows import Report
 from compress.report.trade import training, verdict
@@ -19,10 +18,10 @@ def models_section(report: Report) -> list[dict[str, Any]]:
     """Returns what models.html.j2 shows, one card a model."""
     order = dict.fromkeys(row.artifact.model for row in report.rows)
     by_model = {record.model: record for record in report.compressed}
-    return [_card(report, by_model[name], place) for place, name in enumerate(order)]
+    return [_card(report, by_model[name]) for name in order]
 
 
-def _card(report: Report, record: Compressed, place: int) -> dict[str, Any]:
+def _card(report: Report, record: Compressed) -> dict[str, Any]:
     known = [section.known(record.model) for section in report.sections]
     files = [row.artifact for row in report.rows if row.artifact.model == record.model]
     taught = f"taught by {record.teacher}" if record.teacher else "labels only"
@@ -42,7 +41,6 @@ def _card(report: Report, record: Compressed, place: int) -> dict[str, Any]:
         f"{report.main} {formats.quality(report.main, record.val['dense'][report.main])} before, "
         f"{formats.quality(report.main, record.val['pruned'][report.main])} after.",
         "notes": record.notes,
-        "depths": list(_depths(record, f"depth{place}")),
         "layers": [*_channels(record), *_weights(record)],
         "precisions": [precisions(item) for item in files if item.layers],
         "uncounted": sorted({name for item in files for name in item.unsupported}),
@@ -78,12 +76,6 @@ def _repair(record: Compressed) -> str:
     return "".join(
         f"Behind {what} that left: {report.line()}. " for what, report in _repairs(record)
     )
-
-
-def _depths(record: Compressed, name: str) -> Iterator[dict[str, Any]]:
-    for what, report in _repairs(record):
-        if picture := depth_svg(report, f"{name}-{what}"):
-            yield {"title": f"Errors of layers behind {what} that left", "picture": picture}
 
 
 def _channels(record: Compressed) -> list[str]:

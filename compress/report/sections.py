@@ -99,11 +99,11 @@ class Section:
         return ()
 
     def charts(self) -> Sequence[Chart]:
-        """Returns charts of the live page; a picture of the same name gives way to one."""
+        """Return charts of the live page."""
         return ()
 
     def panels(self) -> Sequence[Callable[[Axes], None]]:
-        """Returns what draws panels of the plot, which stand first."""
+        """Return what draws panels of `pareto.png`, which stand first."""
         return ()
 
     def above(self) -> Markup:

@@ -9,11 +9,11 @@ import subprocess
 import threading
 from typing import IO
 
+from compress.core import linux
 from compress.core.device import available_cores, gpu_count
 from compress.core.errors import InputError
 from compress.core.interpreter import module_command, module_environment
 from compress.core.memory_budget import current_budget, gigabytes
-from compress.core.platform import host
 from search.engines import messages
 from search.engines._base import Crew, Demand, Job, Order
 from search.engines.gpu_assignment import card_of, sharers
@@ -117,7 +117,7 @@ class ProcessLink:
                 "KERAS_BACKEND": "tensorflow",
             },
             # Ctrl-C goes to the run's process, which ends its workers in order
-            **host().group_options(),
+            **linux.group_options(),
         )
         threading.Thread(target=self._read, args=(tell,), daemon=True).start()
 
@@ -139,7 +139,7 @@ class ProcessLink:
 
     def kill(self) -> None:
         """Kills it, and its fork with it."""
-        host().kill_group(self._process.pid)
+        linux.kill_group(self._process.pid)
 
     def how(self) -> str:
         """Returns its exit code or signal."""

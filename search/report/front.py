@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.visible import short
 from compress.measure import formats
-from compress.report.canvas import GREY, INK
 from compress.report.cells import Cell
-from compress.report.plot import LETTERS, cut_floor, scale_costs
+from compress.report.plot import GREY, INK, LETTERS, cut_floor, scale_costs
 from compress.report.tables import ELSEWHERE
 from compress.report.terminal import Grid
 from search.folder.records import COMPLETE, Candidate

@@ -99,6 +99,15 @@ def importances(candidates: Sequence[Candidate], objectives: Sequence[str]) -> l
     return found
 
 
+def rank_parameters(found: Sequence[Importance]) -> list[str]:
+    """Return the parameters by their largest share in any target."""
+    best: dict[str, float] = {}
+    for item in found:
+        for name, share in item.shares.items():
+            best[name] = max(best.get(name, share.value), share.value)
+    return sorted(best, key=lambda name: -best[name])
+
+
 def forest_shares(
     columns: Sequence[Parameter], target: Floats, seed: int = 0
 ) -> tuple[float, dict[str, Share]]:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from compress.core import credentials
+from compress.core import credentials, linux
 from compress.core.errors import InputError, ParetuneError
+from compress.core.linux import Lock
 from compress.core.patience import patiently
-from compress.core.platform import Lock, host
 from compress.core.requirements import require_packages
 from search.folder.directory import SearchFolder
 from search.study.patience import is_passing, patient
@@ -168,7 +168,7 @@ class JournalLock:
 
     def acquire(self) -> bool:
         """Waits for the lock."""
-        self._held = host().lock(self._path, wait=True)
+        self._held = linux.lock(self._path, wait=True)
         return True
 
     def release(self) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from compress.reconstruction.report import KEPT, repair_of
-from compress.report.depth import LEAST
 from compress.report.live.charts import Chart
 from compress.report.live.deciding import file_panels
 from compress.report.live.feeding import feeding
@@ -18,9 +17,12 @@ from compress.run.decisions import read_decisions
 from compress.run.directory import RunFolder
 from compress.run.graphs import read_graphs
 
+LEAST = 1e-6
+"""A smaller error is drawn here: on a logarithmic axis it would squeeze the others."""
+
 
 def cards(report: Report, told: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Returns the cards by model; pictures in them are left to the charts.
+    """Return the cards by model.
 
     Args:
         report: With the files.
@@ -32,7 +34,7 @@ def cards(report: Report, told: Sequence[Mapping[str, Any]]) -> dict[str, dict[s
         files = [row.artifact for row in report.rows if row.artifact.model == card["model"]]
         decisions = read_decisions(RunFolder(report.folder).decisions_of(card["model"]))
         found[card["model"]] = {
-            **{key: value for key, value in card.items() if key not in ("depths", "precisions")},
+            **{key: value for key, value in card.items() if key != "precisions"},
             "files": {
                 item.id: {
                     "path": item.file,
@@ -104,7 +106,8 @@ def _errors(record: Compressed, _folder: RunFolder) -> Iterator[Chart]:
             f"repair-{what}-{record.model}",
             f"Errors of layers behind {what} that left",
             "Sum of squares over that of the dense model's spread, measured on examples held "
-            "back, before and after the weights behind were solved for anew.",
+            "back, before and after the weights behind were solved for anew. A cross marks a layer "
+            "that was kept as it was.",
             [
                 {**marks, "y": [max(layer.before or 0, LEAST) for layer in layers],
                  "name": "before",

@@ -14,7 +14,7 @@ class Chart:
     """One chart.
 
     Attributes:
-        id: Different for each chart of a page; the picture of that name is not shown beside it.
+        id: Different for each chart of a page.
         title: Above it.
         caption: Below it.
         traces: plotly's, of the kinds that its basic bundle knows (scatter, bar). `meta` of a

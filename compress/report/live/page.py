@@ -16,10 +16,10 @@ from compress.report.standouts import standouts
 
 ROOM = "compress.report.live"
 PLOTLY = "plotly-basic-4.1.1.min.js"
-"""plotly.js's basic bundle as npm has it (MIT): scatter and bar, 1.2 MB, and no code made of text,
-so that the page needs no `unsafe-eval`. plotly.py's own bundle is four times as large and does; the
-strict one is as large. Parallel coordinates are lines here: the basic bundle has no kind for
-them."""
+"""plotly.js's basic bundle as npm has it (MIT, see the license beside it): scatter and bar, 1.2 MB,
+and no code made of text, so that the page needs no `unsafe-eval`. plotly.py's own bundle is four
+times as large and does; the strict one is as large. Parallel coordinates are lines here: the basic
+bundle has no kind for them."""
 OURS = ("dom.js", "plots.js", "table.js", "explorer.js", "card.js", "app.js")
 """Put together in this order."""
 

@@ -24,7 +24,7 @@ from compress.run.example_values import read_example_values
 from compress.task import TASKS, is_share
 from search.report import SearchReport, load_report
 from search.report.compare.duel import Compare, Duel, Stretch, duel
-from search.report.live import candidate_points
+from search.report.points import candidate_points
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x")

@@ -95,9 +95,8 @@ def test_a_full_disk_is_refused(mapping: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_folder_in_memory_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(spool.FOLDER, raising=False)
-    monkeypatch.setattr(spool, "host", lambda: SimpleNamespace(in_memory=lambda _: True))
+    monkeypatch.setattr(spool, "linux", SimpleNamespace(in_memory=lambda _: True))
     assert spool.folder().parts[-2:] == (".cache", "paretune")
-    assert spool.host().in_memory(Path())
 
 
 def both(mapping: Path, monkeypatch: pytest.MonkeyPatch, load: Any) -> tuple[Dataset, Dataset]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from compress.core.platform import linux
+from compress.core import linux
 from compress.measure.load import LoadMeter
 
 

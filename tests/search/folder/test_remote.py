@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -140,7 +139,6 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path, files: Files) -> None:
     assert [path for path in (tmp_path / "store").rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.skipif(os.name != "posix", reason="a file in the place of a folder")
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for url in (f"file://{tmp_path}/file/x", "nosuch://bucket/x"):

@@ -102,7 +102,7 @@ def many(folder: SearchFolder) -> SearchFolder:  # noqa: F811
 def test_a_visit(browser: Any, many: SearchFolder) -> None:
     visit = Visit(browser, many.path / "report.html")
     page = visit.page
-    # what stands on the page as a picture or a table has given way to what is alive
+    # what stands on the page as a table has given way to what is alive
     assert page.locator("[data-static='files']").is_hidden()
     assert page.locator("#plot-files .point").count() >= 4
     # hover says which file it is

@@ -1,4 +1,4 @@
-"""Linux's ways and the portable ones do the same, each forced in turn."""
+"""Locks, processes and figures of Linux, on real files and processes; psutil as the oracle."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
+from compress.core import linux
 from compress.core.device import lacks_vnni
 from compress.core.errors import InputError
-from compress.core.platform import CHOICE, NAMES, Host, host, linux
 from compress.core.processes import ProcessEnded, ProcessOverdue, Server
 from compress.exporting import conversions
 from compress.exporting.conversions import ConversionFailed, convert
@@ -23,25 +24,7 @@ from compress.run.directory import RunFolder
 from tests.compress.core.test_processes import SCRIPT, gone, wait_for_end
 from tests.patience import PATIENCE, wait_for
 
-ROOT = Path(__file__).parents[4]
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="holds both against each other")
-
-
-@pytest.fixture(params=NAMES)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Forces a way, for this process and those that it starts."""
-    monkeypatch.setenv(CHOICE, request.param)
-    return str(request.param)
-
-
-def both(monkeypatch: pytest.MonkeyPatch) -> list[Host]:
-    found = []
-    for name in NAMES:
-        monkeypatch.setenv(CHOICE, name)
-        found.append(host())
-    assert found[0] is not found[1]
-    return found
+ROOT = Path(__file__).parents[3]
 
 
 def script(text: str, *words: object) -> subprocess.Popen[str]:
@@ -54,9 +37,9 @@ def script(text: str, *words: object) -> subprocess.Popen[str]:
 HOLDER = """
 import sys, time
 from pathlib import Path
-from compress.core.platform import host
+from compress.core import linux
 path = Path(sys.argv[2])
-held = host().share(path) if sys.argv[1] == "share" else host().lock(path, wait=True)
+held = linux.share(path) if sys.argv[1] == "share" else linux.lock(path, wait=True)
 print("held", flush=True)
 time.sleep(3600)
 """
@@ -74,19 +57,24 @@ def holder(how: str, path: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_what_is_not_known_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(CHOICE, "bsd")
-    with pytest.raises(InputError, match=r"PARETUNE_PLATFORM must be one of linux, portable"):
-        host()
-    monkeypatch.setenv(CHOICE, "linux")
-    monkeypatch.setattr(sys, "platform", "darwin")
-    with pytest.raises(InputError, match=r"must be one of portable here. Received: linux"):
-        host()
-    monkeypatch.delenv(CHOICE)
-    assert not host().FORKS
+def test_another_system_is_refused_in_one_line() -> None:
+    for name in ("paretune", "compress.core.lifeline", "search"):
+        lines = f"import sys; sys.platform = 'darwin'; import {name}"
+        done = subprocess.run(
+            [sys.executable, "-c", lines],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1] == (
+            "ImportError: paretune must run on Linux. Received: darwin. Use a Linux container or "
+            "virtual machine (on Windows: WSL 2)."
+        )
 
 
-def test_a_run_folder_has_one_holder_even_after_a_kill(way: str, tmp_path: Path) -> None:
+def test_a_run_folder_has_one_holder_even_after_a_kill(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     with holder("lock", tmp_path / "run.lock") as other:
         with pytest.raises(InputError, match="in use by another paretune process"):
@@ -99,57 +87,57 @@ def test_a_run_folder_has_one_holder_even_after_a_kill(way: str, tmp_path: Path)
         pass
 
 
-def test_a_lock_is_waited_for(way: str, tmp_path: Path) -> None:
+def test_a_lock_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "a.lock"
     with holder("lock", path) as other:
         got: list[object] = []
-        waiting = threading.Thread(target=lambda: got.append(host().lock(path, wait=True)))
+        waiting = threading.Thread(target=lambda: got.append(linux.lock(path, wait=True)))
         waiting.start()
         waiting.join(0.3)
         assert got == []
         other.kill()
         waiting.join(PATIENCE)
     (lock,) = got
-    assert host().lock(path, wait=False) is None
+    assert linux.lock(path, wait=False) is None
     lock.release()  # type: ignore[attr-defined]
-    again = host().lock(path, wait=False)
+    again = linux.lock(path, wait=False)
     assert again is not None
     again.release()
     again.release()
 
 
-def test_a_file_is_shared_until_the_last_holder_ends(way: str, tmp_path: Path) -> None:
+def test_a_file_is_shared_until_the_last_holder_ends(tmp_path: Path) -> None:
     path = tmp_path / "workers.lock"
-    assert not host().is_shared(path)
+    assert not linux.is_shared(path)
     with ExitStack() as stack:
         first, second = (stack.enter_context(holder("share", path)) for _ in range(2))
-        assert host().is_shared(path)
+        assert linux.is_shared(path)
         first.kill()
         first.wait()
-        assert host().is_shared(path)
+        assert linux.is_shared(path)
         second.kill()
         second.wait()
-        assert not host().is_shared(path)
-    held = host().share(path)
-    assert host().is_shared(path)
+        assert not linux.is_shared(path)
+    held = linux.share(path)
+    assert linux.is_shared(path)
     held.release()
-    assert not host().is_shared(path)
+    assert not linux.is_shared(path)
 
 
-def test_a_pipe_is_read_within_a_time(way: str) -> None:
+def test_a_pipe_is_read_within_a_time() -> None:
     back, to = os.pipe()
     os.write(to, b"abc")
-    assert host().read(back, 2, 5.0) == b"ab"
-    assert host().read(back, 2, None) == b"c"
+    assert linux.read(back, 2, 5.0) == b"ab"
+    assert linux.read(back, 2, None) == b"c"
     os.close(to)
-    assert host().read(back, 2, 5.0) == b""
+    assert linux.read(back, 2, 5.0) == b""
     os.close(back)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        host().read(back, 2, 5.0)
+        linux.read(back, 2, 5.0)
     back, to = os.pipe()
     before = set(threading.enumerate())
     with pytest.raises(TimeoutError):
-        host().read(back, 2, 0.05)
+        linux.read(back, 2, 0.05)
     os.close(to)  # a thread that still reads ends now
     wait_for(lambda: before >= set(threading.enumerate()))
     os.close(back)
@@ -163,23 +151,21 @@ time.sleep(3600)
 """
 
 
-def test_what_a_process_has_started_is_killed_with_it(way: str) -> None:
+def test_what_a_process_has_started_is_killed_with_it() -> None:
     parent = subprocess.Popen(
-        [sys.executable, "-c", FAMILY], stdout=subprocess.PIPE, text=True, **host().group_options()
+        [sys.executable, "-c", FAMILY], stdout=subprocess.PIPE, text=True, **linux.group_options()
     )
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
     assert os.getsid(parent.pid) == parent.pid  # Ctrl-C goes to this process's session alone
-    host().kill_group(parent.pid)
+    linux.kill_group(parent.pid)
     assert parent.wait() == -signal.SIGKILL
     wait_for_end(child)
-    host().kill_group(parent.pid)  # nothing is left
+    linux.kill_group(parent.pid)  # nothing is left
     parent.stdout.close()
 
 
-def test_servers_answer_fail_and_hang_alike(
-    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_servers_answer_fail_and_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "answering.py").write_text(SCRIPT)
     monkeypatch.syspath_prepend(tmp_path)
     server = Server.started("answering")
@@ -204,7 +190,7 @@ time.sleep(3600)
 """
 
 
-def test_a_server_ends_with_who_started_it(way: str, tmp_path: Path) -> None:
+def test_a_server_ends_with_who_started_it(tmp_path: Path) -> None:
     (tmp_path / "answering.py").write_text(SCRIPT)
     with script(PARENT, tmp_path) as parent:
         assert parent.stdout is not None
@@ -232,10 +218,9 @@ def crash():
 """
 
 
-def test_a_conversion_returns_raises_and_crashes_alike(
-    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_conversion_returns_raises_and_crashes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a fork of the process that converts, or in that process itself."""
     (tmp_path / "steps.py").write_text(STEPS)
     (tmp_path / "tensorflow.py").write_text("")  # which the process imports, and these do not need
     monkeypatch.syspath_prepend(tmp_path)
@@ -256,54 +241,46 @@ def test_a_conversion_returns_raises_and_crashes_alike(
         conversions._CONVERTER.close()
 
 
-def test_memory_and_cores_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """psutil reads the same counters; only Linux's way knows a container's bound."""
-    ours, theirs = both(monkeypatch)
-    theirs.resident_bytes()  # imports psutil
-    assert theirs.resident_bytes() == pytest.approx(ours.resident_bytes(), rel=0.1)
-    first, second = ours.available_bytes(), theirs.available_bytes()
-    assert first is not None
-    assert second is not None
-    assert second > 0.8 * first
-    assert theirs.cores() == ours.cores() >= 1
+def test_memory_and_cores_are_those_that_psutil_counts() -> None:
+    """Beside a container's bound, which psutil does not know."""
+    assert linux.resident_bytes() == pytest.approx(psutil.Process().memory_info().rss, rel=0.1)
+    available = linux.available_bytes()
+    assert available is not None
+    assert psutil.virtual_memory().available > 0.8 * available
+    assert linux.cores() == len(psutil.Process().cpu_affinity())
     one = min(os.sched_getaffinity(0))
     bound = "import os; os.sched_setaffinity(0, {%d})\n" % one  # noqa: UP031
-    ask = bound + "from compress.core.platform import host; print(host().cores())"
-    with script(ask) as process:  # the portable way is still forced
+    with script(bound + "from compress.core import linux; print(linux.cores())") as process:
         assert process.communicate()[0] == "1\n"
 
 
-def test_the_load_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, theirs = both(monkeypatch)
-    own = os.getpid()
-    counted = [(*way.core_seconds(), way.process_seconds(own)) for way in (ours, theirs, ours)]
+def test_the_load_is_what_psutil_counts() -> None:
+    def count() -> tuple[float, ...]:
+        return *linux.core_seconds(), linux.process_seconds(os.getpid())
+
+    before = count()
+    cores, own = psutil.cpu_times(), psutil.Process().cpu_times()
+    after = count()
+    busy = cores.user + cores.nice + cores.system + cores.irq + cores.softirq + cores.steal
+    counted = (busy, busy + cores.idle + cores.iowait, own.user + own.system)
     tick = 0.05  # and what rounding makes of it
-    for first, second, third in zip(*counted, strict=True):
+    for first, second, third in zip(before, counted, after, strict=True):
         assert 0.0 < first - tick <= second <= third + tick
-    assert theirs.process_seconds(2**22 + 1) == ours.process_seconds(2**22 + 1) == 0.0
+    assert linux.process_seconds(2**22 + 1) == 0.0
 
 
-@pytest.mark.parametrize("name", [name for name in vars(Host) if not name.startswith("_")])
-def test_both_offer_everything(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert all(callable(getattr(way, name)) for way in both(monkeypatch))
-
-
-def test_both_know_whose_a_file_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_file_of_another_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     own = os.getuid()
-    for way in both(monkeypatch):
-        assert way.is_own(tmp_path)
-        with monkeypatch.context() as patched:
-            patched.setattr(os, "getuid", lambda: own + 1)
-            assert not way.is_own(tmp_path)
+    assert linux.is_own(tmp_path)
+    monkeypatch.setattr(os, "getuid", lambda: own + 1)
+    assert not linux.is_own(tmp_path)
 
 
-def test_both_know_what_lies_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_lies_in_memory() -> None:
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
-    in_memory = [Path(place) for place, kind in mounts if kind == "tmpfs"]
-    for way in both(monkeypatch):
-        for place in in_memory:
-            assert way.in_memory(place)
-        assert not way.in_memory(Path("/proc"))
+    for place in [Path(place) for place, kind in mounts if kind == "tmpfs"]:
+        assert linux.in_memory(place)
+    assert not linux.in_memory(Path("/proc"))
 
 
 @pytest.mark.parametrize(
@@ -340,7 +317,4 @@ def test_what_a_processor_lacks(
     if cpuinfo is not None:
         (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{cpuinfo}\nprocessor\t: 1\n")
     monkeypatch.setattr(linux, "_PROC", tmp_path)
-    monkeypatch.setenv(CHOICE, "linux")
     assert lacks_vnni() == lacks
-    monkeypatch.setenv(CHOICE, "portable")
-    assert not lacks_vnni()

@@ -1,4 +1,4 @@
-"""Linux's ways: flock, process groups, the kernel's own files. See `Host` for each function."""
+"""Functions of Linux: file locks, process groups, and the kernel's figures of memory and load."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import threading
 from pathlib import Path
 from typing import IO, Any
 
-from compress.core.platform._base import LIBRARIES, Lock
-from compress.core.platform.lifeline import KERNEL, WATCH
+from compress.core.lifeline import KERNEL, WATCH
 
-FORKS = True
+LIBRARIES = 400 * 2**20
+"""Bytes of mapped files that count as memory of a process, at most."""
 _PROC = Path("/proc")
 # what a container may use, and uses: of version 2 and 1 of Linux's control groups
 _CGROUPS = (
@@ -32,38 +32,46 @@ _GPU_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 _IDLE_FIELDS = (3, 4)  # idle, iowait; see proc_stat(5)
 
 
-class _Flock:
-    """A lock that the kernel releases with the last copy of its descriptor."""
+class Lock:
+    """A file lock of this process; the kernel releases it with the last copy of its descriptor."""
 
     def __init__(self, handle: IO[str]) -> None:
         self._handle = handle
 
     def release(self) -> None:
-        """Closes the file."""
+        """Release the lock; a second call does nothing."""
         self._handle.close()
 
 
 def lock(path: Path, *, wait: bool) -> Lock | None:
-    """See `Host.lock`."""
+    """Lock a file against every other process.
+
+    Args:
+        path: Is created if it is missing, and stays.
+        wait: Wait while another process holds the lock.
+
+    Returns:
+        The lock; None if another process holds it and `wait` is false.
+    """
     return _flock(path, fcntl.LOCK_EX, wait)
 
 
 def share(path: Path) -> Lock:
-    """See `Host.share`."""
+    """Hold a file together with other processes; `is_shared` sees it."""
     held = _flock(path, fcntl.LOCK_SH, wait=True)
     assert held is not None
     return held
 
 
 def is_shared(path: Path) -> bool:
-    """See `Host.is_shared`."""
+    """Tell whether any process holds a file with `share`."""
     held = _flock(path, fcntl.LOCK_EX, wait=False)
     if held is not None:
         held.release()
     return held is None
 
 
-def _flock(path: Path, kind: int, wait: bool) -> _Flock | None:
+def _flock(path: Path, kind: int, wait: bool) -> Lock | None:
     handle = open(path, "w")  # noqa: SIM115 - held until release
     try:
         fcntl.flock(handle, kind if wait else kind | fcntl.LOCK_NB)
@@ -72,11 +80,11 @@ def _flock(path: Path, kind: int, wait: bool) -> _Flock | None:
         if wait or not isinstance(error, OSError):
             raise
         return None
-    return _Flock(handle)
+    return Lock(handle)
 
 
 def tie() -> str:
-    """See `Host.tie`.
+    """Return how a process that this thread starts ends with it: a method of `lifeline`.
 
     To the kernel a thread is the parent: the process would end with it, and only the main
     thread is sure to stay as long as its process.
@@ -86,35 +94,47 @@ def tie() -> str:
 
 
 def group_options() -> dict[str, Any]:
-    """See `Host.group_options`."""
+    """Return options of `subprocess.Popen` that keep Ctrl-C from a child process."""
     return {"start_new_session": True}
 
 
 def kill_group(process: int) -> None:
-    """See `Host.kill_group`."""
+    """Kill a process that was started with `group_options`, and all that it has started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process, signal.SIGKILL)
 
 
 def read(stream: int, length: int, seconds: float | None) -> bytes:
-    """See `Host.read`."""
+    """Read what is available in a pipe.
+
+    Args:
+        stream: File descriptor of the pipe.
+        length: Maximum number of bytes, at least 1.
+        seconds: How long to wait for the first byte; None: no limit.
+
+    Returns:
+        At least one byte; none if the other end is closed.
+
+    Raises:
+        TimeoutError: Nothing arrived in time.
+    """
     if seconds is not None and not select.select([stream], [], [], max(0.0, seconds))[0]:
         raise TimeoutError
     return os.read(stream, length)
 
 
 def no_core_file() -> None:
-    """See `Host.no_core_file`."""
+    """Let a crash of this process leave no copy of its memory on the disk."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def flush_c() -> None:
-    """See `Host.flush_c`."""
+    """Flush the output buffers of this process's C libraries."""
     ctypes.CDLL(None).fflush(None)
 
 
 def in_memory(folder: Path) -> bool:
-    """See `Host.in_memory`."""
+    """Tell whether a folder's files take memory (tmpfs)."""
     place, best, kind = str(folder.resolve()), "", ""
     for line in _lines(_PROC / "mounts"):
         _, mount, found, *_ = line.split(" ")
@@ -125,12 +145,15 @@ def in_memory(folder: Path) -> bool:
 
 
 def is_own(path: Path) -> bool:
-    """See `Host.is_own`."""
+    """Tell whether this user owns a file or folder."""
     return path.stat().st_uid == os.getuid()
 
 
 def available_bytes() -> int | None:
-    """See `Host.available_bytes`; a container may use less than its machine has."""
+    """Return the bytes of memory that a process may still take; None: not known.
+
+    A container may use less than its machine has.
+    """
     rooms = []
     for line in _lines(_PROC / "meminfo"):
         if line.startswith("MemAvailable:"):
@@ -169,12 +192,16 @@ def _groups(root: Path, controller: str) -> list[Path]:
 
 
 def resident_bytes() -> int:
-    """See `Host.resident_bytes`."""
+    """Return the bytes of memory that this process occupies."""
     return int(_lines(_PROC / "self/statm")[0].split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def family_bytes() -> int:
-    """See `Host.family_bytes`."""
+    """Return the bytes of memory that this process and those it has started occupy.
+
+    Pages that several processes share count once. Of mapped files only `LIBRARIES` count: the
+    system drops the pages of data when others need the memory.
+    """
     children: dict[int, list[int]] = {}
     for folder in _PROC.glob("[0-9]*"):
         lines = _lines(folder / "stat")
@@ -202,13 +229,16 @@ def _occupied(process: int) -> int:
 
 
 def trim() -> None:
-    """See `Host.trim`."""
+    """Return memory to the system that was freed and is held for later use."""
     with contextlib.suppress(AttributeError, OSError):  # musl has none
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def core_seconds() -> tuple[float, float]:
-    """See `Host.core_seconds`."""
+    """Return the seconds since boot that cores were busy, and all of them; summed over cores.
+
+    Zeros if they are not known.
+    """
     lines = _lines(_PROC / "stat")
     if not lines:
         return 0.0, 0.0
@@ -218,7 +248,7 @@ def core_seconds() -> tuple[float, float]:
 
 
 def process_seconds(process: int) -> float:
-    """See `Host.process_seconds`."""
+    """Return the seconds of CPU time that a process has used; 0: not known."""
     lines = _lines(_PROC / str(process) / "stat")
     if not lines:
         return 0.0
@@ -228,12 +258,12 @@ def process_seconds(process: int) -> float:
 
 
 def cores() -> int:
-    """See `Host.cores`; the process's affinity is respected."""
+    """Return the number of cores that this process may use, by its affinity; at least 1."""
     return len(os.sched_getaffinity(0))
 
 
 def cpu_name() -> str:
-    """See `Host.cpu_name`."""
+    """Return the processor's name, which tells generations apart; empty: not known."""
     fields = _first_processor()
     name = fields.get("model name", "")
     family, model = fields.get("cpu family"), fields.get("model")
@@ -244,7 +274,10 @@ def cpu_name() -> str:
 
 
 def x86_instructions() -> frozenset[str] | None:
-    """See `Host.x86_instructions`; of other processors Linux calls them "Features"."""
+    """Return the instruction sets of an x86 processor, as Linux names them ("avx_vnni").
+
+    None: another processor (there Linux calls them "Features"), or they are not known.
+    """
     flags = _first_processor().get("flags")
     return None if flags is None else frozenset(flags.split())
 
@@ -261,12 +294,12 @@ def _first_processor() -> dict[str, str]:
 
 
 def governor() -> str:
-    """See `Host.governor`."""
+    """Return the rule by which the CPU's frequency changes; empty: not known."""
     return "".join(_lines(_GOVERNOR)).strip()
 
 
-def has_gpu_driver() -> bool | None:
-    """See `Host.has_gpu_driver`: TensorFlow sees no GPU without one of these."""
+def has_gpu_driver() -> bool:
+    """Tell whether a driver of GPUs is installed; TensorFlow sees no GPU without one."""
     return any(Path(node).exists() for node in _GPU_NODES)
 
 

@@ -1,4 +1,4 @@
-"""Forks of this process, where the system has them (`Host.FORKS`)."""
+"""Forks of this process."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
-from compress.core.platform import host, lifeline
+from compress.core import lifeline, linux
 
 
 def fork() -> int:
     """Forks as `os.fork` does; the fork ends with this process."""
     sys.stdout.flush()
     sys.stderr.flush()
-    own, how = os.getpid(), host().tie()
+    own, how = os.getpid(), linux.tie()
     # Python 3.12 warns of forks of processes with threads: libraries' idle ones, here
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

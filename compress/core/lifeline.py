@@ -1,6 +1,6 @@
 """A process of ours ends with the one that started it, from its first line on.
 
-Run as a file, not as a module: `python -P lifeline.py PARENT WAY MODULE WORDS...`. A module's
+Run as a file, not as a module: `python -P lifeline.py PARENT METHOD MODULE WORDS...`. A module's
 packages would be imported first, which takes seconds; a parent that is killed meanwhile would
 leave a process behind that nobody knows of. So this file imports nothing but what it needs,
 ties the process to its parent, and runs the module after that.
@@ -11,13 +11,9 @@ from __future__ import annotations
 import os
 import sys
 
-TYPE_CHECKING = False  # the module `typing` takes longer than all of this
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-KERNEL, WATCH, ASK = "kernel", "watch", "ask"
-"""Ways: the kernel kills the process (Linux), a thread of it looks who its parent is (where an
-orphan gets another), or asks whether its parent still runs as well (Windows keeps the number)."""
+KERNEL, WATCH = "kernel", "watch"
+"""Methods: the kernel kills the process, or a thread of it checks who its parent is (an orphan
+gets another)."""
 WATCH_SECONDS = 0.5
 _PR_SET_PDEATHSIG = 1
 
@@ -27,7 +23,7 @@ def end_with_parent(parent: int, how: str) -> None:
 
     Args:
         parent: The id of the process that started this one.
-        how: `KERNEL`, `WATCH` or `ASK`.
+        how: `KERNEL` or `WATCH`.
     """
     if how == KERNEL:
         import ctypes
@@ -37,28 +33,16 @@ def end_with_parent(parent: int, how: str) -> None:
     else:
         import threading
 
-        runs = _asking(parent) if how == ASK else None
-        threading.Thread(target=_watch, args=(parent, runs), daemon=True).start()
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     # it may have ended before
     if os.getppid() != parent:
         os._exit(1)
 
 
-def _asking(parent: int) -> Callable[[], bool]:
-    """Returns what tells whether a process runs; another with its number does not count."""
-    import psutil
-
-    try:
-        runs: Callable[[], bool] = psutil.Process(parent).is_running
-    except psutil.NoSuchProcess:
-        os._exit(1)
-    return runs
-
-
-def _watch(parent: int, runs: Callable[[], bool] | None) -> None:
+def _watch(parent: int) -> None:
     import time
 
-    while os.getppid() == parent and (runs is None or runs()):
+    while os.getppid() == parent:
         time.sleep(WATCH_SECONDS)
     os._exit(1)
 
