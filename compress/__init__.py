@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from compress.exporting import Exported, export
     from compress.measure import Analysis, count_macs, measure_latency
     from compress.model.io import load_model
-    from compress.pipeline.compression import CompressResult, compress_model
     from compress.plan import (
         ChannelOptions,
         DataOptions,
@@ -62,6 +61,7 @@ if TYPE_CHECKING:
     from compress.quantization import QuantizeResult, quantize
     from compress.reconstruction import RepairReport, repair
     from compress.report import Report
+    from compress.shrinking.compression import CompressResult, compress_model
     from compress.shrinking.shrink import ShrinkResult, shrink
     from compress.train.given import as_dataset
 
@@ -70,7 +70,7 @@ _PLACES = {
     "BenchPlan": "compress.benchmarking:BenchPlan",
     "BenchResult": "compress.benchmarking:BenchResult",
     "ChannelOptions": "compress.plan:ChannelOptions",
-    "CompressResult": "compress.pipeline.compression:CompressResult",
+    "CompressResult": "compress.shrinking.compression:CompressResult",
     "DataOptions": "compress.plan:DataOptions",
     "Dataset": "compress.data:Dataset",
     "DeviceTimes": "compress.devices.record:DeviceTimes",
@@ -103,7 +103,7 @@ _PLACES = {
     "as_dataset": "compress.train.given:as_dataset",
     "bench": "compress.benchmarking:bench",
     "channel_times": "compress.benchmarking.times:channel_times",
-    "compress_model": "compress.pipeline.compression:compress_model",
+    "compress_model": "compress.shrinking.compression:compress_model",
     "count_macs": "compress.measure:count_macs",
     "coupled_groups": "compress.prune.channels:coupled_groups",
     "distill": "compress.distillation:distill",

@@ -16,9 +16,9 @@ from compress.shrinking.crew import Brief, Training
 from search.engines import Crew, Demand, Engine, Order, Runner
 from search.engines.net_jobs import NetJobs
 from search.engines.progress import Display, NoDisplay
-from search.folder.directory import SearchFolder
 from search.plan.engine import LOCAL, EngineOptions
 from search.plugins import ENGINES
+from search.study.directory import SearchFolder
 
 if TYPE_CHECKING:
     from compress.plan.shrink import ShrinkPlan

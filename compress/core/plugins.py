@@ -102,7 +102,7 @@ HUBS: Registry[Any] = Registry(
 )
 """`compress.data.kinds.Kind`, by what stands before the colon of `tfds:mnist`."""
 
-_TASKS = "compress.task"
+_TASKS = "compress.data.tasks"
 TASKS: Registry[Any] = Registry(
     "task",
     {
@@ -119,9 +119,9 @@ TASKS: Registry[Any] = Registry(
         "custom": f"{_TASKS}.custom:Custom",
     },
 )
-"""Classes of `compress.task.Task`."""
+"""Classes of `compress.data.tasks.Task`."""
 
-_LOGS = "compress.logs"
+_LOGS = "compress.run.logs"
 LOGS: Registry[Any] = Registry(
     "log",
     {
@@ -130,7 +130,7 @@ LOGS: Registry[Any] = Registry(
         "wandb": Entry(f"{_LOGS}.wandb:WandbLog", ("wandb",)),
     },
 )
-"""`make(folder, name, plan) -> Log`, see `compress.logs.Log`."""
+"""`make(folder, name, plan) -> Log`, see `compress.run.logs.Log`."""
 
 CALIBRATORS: Registry[Any] = Registry(
     "calibrator", {"int8": "compress.quantization.calibrated:calibrate_for_file"}

@@ -17,9 +17,9 @@ from compress.data.preprocessing import Preprocessing
 from compress.data.sampling import draw_stratified
 from compress.data.settled import settled
 from compress.data.sources import check_source
+from compress.data.tasks import UNLABELLED
 from compress.data.unlabelled import Unlabelled, drawn_inputs
 from compress.plan import DataOptions
-from compress.task import UNLABELLED
 
 __all__ = [
     "DataOptions",

@@ -17,7 +17,7 @@ from compress.data.examples import check_split
 from compress.data.parts import Split, only_shape, shapes_of, shapes_text
 from compress.data.preprocessing import Preprocessing
 from compress.data.several import Output
-from compress.task import TASKS, Several, Task, has_classes, make_task
+from compress.data.tasks import TASKS, Several, Task, has_classes, make_task
 
 Labels = npt.NDArray[np.int64]
 SPLITS = ("train", "val", "test")
@@ -45,7 +45,7 @@ class Dataset:
         outputs: Of models with several outputs (kind "several"): what the labels of each mean;
             `class_names` are the outputs' names then.
         compiled: Tasks that a model was compiled with, by the outputs' names ("": the only one).
-        loss_weights: Of the outputs' losses, in their order; (): see `compress.task.Several`.
+        loss_weights: Of the outputs' losses, in their order; (): see `compress.data.tasks.Several`.
         metric: The quality that judges, where it is not the task's first.
         max_value: What "full" means in `x`, where `load_data` read a file; None: inputs are
             fed as `preprocess` says and no other scaling is thought of.

@@ -33,10 +33,10 @@ from compress.data.several import (
     read_with,
 )
 from compress.data.splitting import note_copies, split_off
+from compress.data.tasks import TASKS, UNLABELLED, has_classes
 from compress.data.unlabelled import Unlabelled
 from compress.plan import DataOptions
 from compress.plan.data import AUTO
-from compress.task import TASKS, UNLABELLED, has_classes
 
 
 def labelled(

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from compress.core.columns import arrays, count, named
 from compress.core.errors import InputError
 from compress.core.spool import converted
-from compress.task import TASKS
+from compress.data.tasks import TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +81,7 @@ def is_finite(x: Array) -> bool:
 def as_labels(
     labels: Array, name: str, kind: str = "multiclass", shape: tuple[int | None, ...] = ()
 ) -> npt.NDArray[Any]:
-    """Returns `labels` as the task wants them; see `compress.task.Task.read`.
+    """Returns `labels` as the task wants them; see `compress.data.tasks.Task.read`.
 
     Args:
         labels: As the user gives them.

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from compress.data.meaning import Head, Heads
 from compress.data.parts import RawData
+from compress.data.tasks import needs_labels
 from compress.plan import DataOptions
-from compress.task import needs_labels
 
 
 @dataclass(frozen=True)

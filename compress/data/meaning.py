@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError
 from compress.data.examples import Array, as_labels
-from compress.task import CUSTOM, TASKS, has_classes, has_positions
+from compress.data.tasks import CUSTOM, TASKS, has_classes, has_positions
 
 
 @dataclass(frozen=True)

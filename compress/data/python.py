@@ -13,8 +13,8 @@ from compress.data.adapters import answered_by, labelled
 from compress.data.answers import Answering
 from compress.data.kinds import Asked
 from compress.data.leaks import check_parts
+from compress.data.tasks import UNLABELLED
 from compress.plan.data import AUTO
-from compress.task import UNLABELLED
 
 
 def load(asked: Asked, seed: int, answers: Answering | None) -> Dataset:

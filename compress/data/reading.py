@@ -23,8 +23,8 @@ from compress.data.several import (
     outputs_of,
     read_with,
 )
+from compress.data.tasks import has_classes
 from compress.plan.data import AUTO
-from compress.task import has_classes
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from compress.data.parts import RawData, Split
 from compress.data.preprocessing import Preprocessing, fit_preprocessing
 from compress.data.several import answers_of
 from compress.data.splitting import note_copies, split_off
+from compress.data.tasks import TASKS, UNLABELLED, has_classes, has_positions
 from compress.plan.data import AUTO
-from compress.task import TASKS, UNLABELLED, has_classes, has_positions
 
 
 def settled(

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from compress.core.columns import named
 from compress.core.errors import InputError
 from compress.data.meaning import Head, Heads, Meaning, meaning_of
+from compress.data.tasks import CUSTOM, UNLABELLED
 from compress.plan.data import AUTO
-from compress.task import CUSTOM, UNLABELLED
 
 Array = npt.NDArray[Any]
 Read = Callable[[Any, str], Array]

@@ -9,8 +9,8 @@ from compress.core.plugins import FILES, FOLDERS, HUBS, SOURCES
 from compress.data import digits, folder, keras_datasets
 from compress.data.kinds import Asked, Kind, ending
 from compress.data.parts import RawData
+from compress.data.tasks import has_classes, needs_labels
 from compress.plan import DataOptions
-from compress.task import has_classes, needs_labels
 
 _OF_CLASSES = (digits.load, keras_datasets.load)
 _MARKED = "tables and .npz files (in Python, with arrays, {}=)"

@@ -18,7 +18,7 @@ from compress.core.errors import InputError
 from compress.data.leaks import TOLERATED, collision_probability, is_single
 from compress.data.parts import Split
 from compress.data.several import Output
-from compress.task import has_classes
+from compress.data.tasks import has_classes
 
 _FEW_GROUPS = 500
 """More groups are drawn as examples are: folds of equal classes take too long, and matter less."""

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
+from compress.data.tasks import VOID, Several
 from compress.distillation.hints import Hint
 from compress.distillation.losses import LogitLoss, by_position
 from compress.distillation.teachers import Teachers, blended, logits_of
 from compress.plan import Ramp
-from compress.task import VOID, Several
 from compress.train import Batch, LabelObjective
 from compress.train.objective import Step
 

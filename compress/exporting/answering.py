@@ -13,10 +13,10 @@ from compress.core.columns import arrays, count, joined, taken
 from compress.core.memory_budget import current_budget
 from compress.core.statistics import compare_examples
 from compress.data import Dataset, Preprocessing, Unlabelled, draw_stratified
+from compress.data.tasks import Task
+from compress.data.tasks.unlabelled import Answers
 from compress.model.heads import decides_at
 from compress.model.ports import listed, output_names
-from compress.task import Task
-from compress.task.unlabelled import Answers
 
 if TYPE_CHECKING:
     import keras

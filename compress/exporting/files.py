@@ -18,6 +18,7 @@ from compress.core.errors import InputError, RunFailed
 from compress.core.memory_budget import current_budget
 from compress.data import Dataset, Preprocessing, Unlabelled, draw_stratified
 from compress.data.meaning import Head, Heads
+from compress.data.tasks import Several, Task, make_task
 from compress.exporting.answering import HeldBack, answered_by_file
 from compress.measure.agreement import describe_low_agreement
 from compress.model.copies import sized_model
@@ -26,7 +27,6 @@ from compress.model.inference import left_out, reduce_range
 from compress.model.ports import answers_of, input_names, listed, output_names
 from compress.plan import ONNX_FORMATS, ExportOptions
 from compress.plan.output import INT4, MIXED, ONNX_QAT
-from compress.task import Several, Task, make_task
 
 if TYPE_CHECKING:
     import keras

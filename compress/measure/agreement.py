@@ -18,7 +18,7 @@ import math
 from collections.abc import Sequence
 
 from compress.core.statistics import wilson
-from compress.task import TASKS, Task
+from compress.data.tasks import TASKS, Task
 
 
 def has_low_agreement(kind: str, agreement: float, checked: int) -> bool:

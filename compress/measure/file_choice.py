@@ -23,7 +23,7 @@ class FileCandidate:
         quality: The main metric on validation data.
         costs: What it costs by name, the one that counts first in front; less is better. Where a
             cost is not known it is infinite.
-        values: The metric by example, see `compress.task.Task.example_values`; None: not known.
+        values: The metric by example, see `compress.data.tasks.Task.example_values`; None: unknown.
     """
 
     id: str

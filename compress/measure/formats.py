@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from compress.data.tasks import is_share
 from compress.measure.latency_record import Latency
 from compress.measure.stats import FEWEST, INTERVAL
-from compress.task import is_share
 
 
 def count(value: float | None) -> str:

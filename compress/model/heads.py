@@ -12,13 +12,13 @@ from compress.core.columns import mapped
 from compress.core.errors import InputError
 from compress.data.meaning import Head, Heads
 from compress.data.parts import shapes_of
+from compress.data.tasks import Task
 from compress.model.activations import examples_at_once
 from compress.model.compiled import CompiledOutput, compiled_outputs
 from compress.model.copies import sized_model
 from compress.model.internals import maker_of
 from compress.model.ports import answers_of, input_names, output_names, packed
 from compress.model.walk import is_graph
-from compress.task import Task
 
 if TYPE_CHECKING:
     import keras

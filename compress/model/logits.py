@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.core.errors import InputError, unknown_name
+from compress.data.tasks import Task
 from compress.model.added_losses import added_losses, forget_losses
 from compress.model.heads import ends_in, is_activation_layer, output_of, outputs_probabilities
 from compress.model.internals import maker_of
 from compress.model.ports import listed, output_names, packed
 from compress.model.program import Node, Program
 from compress.model.recording import record
-from compress.task import Task
 
 if TYPE_CHECKING:
     import keras

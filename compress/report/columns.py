@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from compress.data.tasks import meaning
 from compress.report.rows import Report, Row
-from compress.task import meaning
 
 
 @dataclass(frozen=True)

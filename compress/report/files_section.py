@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from compress.data.tasks import meaning
 from compress.measure import formats
 from compress.report.cells import Cell, two_lines
 from compress.report.outputs import TITLE, outputs_table
 from compress.report.rows import Report, Row
 from compress.report.words import conditions, judged, other_runtimes
-from compress.task import meaning
 
 
 def files_section(report: Report) -> dict[str, Any] | None:

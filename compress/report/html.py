@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from compress.data.tasks import TASKS
 from compress.measure import formats
 from compress.report.agreement import agreement_lines
 from compress.report.columns import columns
@@ -22,7 +23,6 @@ from compress.report.sections import Tile
 from compress.report.standouts import BEST, Standout, Standouts, standouts
 from compress.report.trade import time_traded
 from compress.report.words import learnt_lines, tested
-from compress.task import TASKS
 
 
 def render_html(report: Report, *, light: bool = False) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from compress.data.tasks import meaning, output_of
 from compress.measure import formats
 from compress.report.rows import Report, Row
 from compress.report.standouts import standouts
-from compress.task import meaning, output_of
 
 TITLE = "Outputs, test part: original -> chosen"
 

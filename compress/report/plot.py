@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.quantities import threads_text
 from compress.core.visible import short, visible
+from compress.data.tasks import meaning
 from compress.report.rows import Report, Row
-from compress.task import meaning
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from compress.data.tasks import in_units
 from compress.measure import formats
 from compress.measure.file_choice import FileCandidate, select_file
 from compress.measure.verdict import Verdict, judge_artifact
 from compress.report.agreement import can_ship
 from compress.run.directory import RunFolder
 from compress.run.example_values import read_example_values
-from compress.task import in_units
 
 if TYPE_CHECKING:
     from compress.report.rows import Report, Row

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Group, RenderableType
 
+from compress.data.tasks import meaning
 from compress.measure import formats
 from compress.report.agreement import agreement_lines
 from compress.report.outputs import TITLE, outputs_table
@@ -12,7 +13,6 @@ from compress.report.standouts import standouts
 from compress.report.terminal import Grid, said
 from compress.report.trade import training, verdict
 from compress.report.words import chosen_lines, conditions, judged, learnt_lines, other_runtimes
-from compress.task import meaning
 
 ELSEWHERE = "A wider terminal, report.html and candidates.csv have them."
 """Where the columns are that a narrow terminal has no room for."""

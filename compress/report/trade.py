@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from compress.data.tasks import meaning
 from compress.measure import formats
 from compress.report.rows import Report, Row
 from compress.run.compressed import Artifact, Compressed
 from compress.run.trained import UNKNOWN, Trained
-from compress.task import meaning
 
 NEGLIGIBLE = 0.02
 """Ratios closer to 1 than this are not called a gain: instances of one file differ as much."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from compress.core.quantities import threads_text
+from compress.data.tasks import TASKS
 from compress.measure import formats
 from compress.report.rows import Report, Row
 from compress.report.standouts import BEST, GOAL, Standouts
 from compress.run.compressed import Compressed
-from compress.task import TASKS
 
 
 def conditions(report: Report) -> str:

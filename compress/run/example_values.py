@@ -22,7 +22,7 @@ def write_example_values(folder: RunFolder, file: str, part: str, values: Floats
         folder: The run's.
         file: Id of the file: "0005.int8".
         part: "val" or "test".
-        values: See `compress.task.Task.example_values`, (n,).
+        values: See `compress.data.tasks.Task.example_values`, (n,).
     """
     with replacing(_path(folder, file, part)) as temporary:
         np.savez_compressed(temporary, allow_pickle=False, values=values)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.core.errors import InputError
-from compress.pipeline.context import Work
-from compress.pipeline.prepared import Prepared
 from compress.plan.shrink import ShrinkPlan
+from compress.shrinking.context import Work
+from compress.shrinking.prepared import Prepared
 
 if TYPE_CHECKING:
     import keras

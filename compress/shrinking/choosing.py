@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from compress.core.statistics import Floats
+from compress.data.tasks import in_units
 from compress.measure import formats
 from compress.measure.file_choice import FileCandidate, select_file
 from compress.measure.latency_record import Latency
 from compress.measure.verdict import MET, MISSED, WITHIN_NOISE, worst_state
 from compress.run.compressed import Artifact
 from compress.shrinking.goals import TITLES, Bar, cost_text
-from compress.task import in_units
 
 SLACK = 0.03
 """By which a latency may exceed a target that is a share of the original's: ratios spread by as

@@ -12,7 +12,6 @@ from compress.measure.arena import known_arena
 from compress.measure.latency_record import Latency
 from compress.measure.resident import known_resident
 from compress.measure.verdict import MET, Outcome, judge_artifact, worst_state
-from compress.pipeline.timing import measure_stage
 from compress.plan import QAT
 from compress.run.compressed import Artifact
 from compress.run.example_values import read_example_values
@@ -21,6 +20,7 @@ from compress.shrinking.elsewhere import device_error
 from compress.shrinking.goals import goals_text
 from compress.shrinking.net import Net
 from compress.shrinking.ship import Shipped, ship
+from compress.shrinking.timing import measure_stage
 from compress.shrinking.way import of_net, recorded
 
 if TYPE_CHECKING:

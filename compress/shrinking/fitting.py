@@ -33,8 +33,8 @@ from compress.shrinking.variations import RECIPE, Variation
 from compress.shrinking.working_sets import working_sets
 
 if TYPE_CHECKING:
-    from compress.pipeline.context import Work
     from compress.prune.channels.coupling.groups import Coupling
+    from compress.shrinking.context import Work
 
 NEAR = 0.03
 """A net whose file comes this close below its goal is near enough."""

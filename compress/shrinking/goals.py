@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compress.core.errors import FeasibleError
+from compress.data.tasks import in_units
 from compress.measure import formats
 from compress.measure.verdict import QualityLimit
 from compress.plan.goal import GoalOptions
 from compress.shrinking.dense import DenseFiles
-from compress.task import in_units
 
 if TYPE_CHECKING:
     from compress.data import Dataset

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compress.pipeline.files import FileJudge, made_files
 from compress.run.directory import RunFolder
+from compress.shrinking.files import FileJudge, made_files
 
 Checks = dict[str, dict[str, float]]
 """By format: "max_difference", "agreement" and "checked" of a file, see `Exported`."""
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import keras
 
     from compress.exporting import Exported
-    from compress.pipeline.context import Work
+    from compress.shrinking.context import Work
 
 
 @dataclass(frozen=True)

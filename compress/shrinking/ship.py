@@ -17,6 +17,7 @@ from compress.core.columns import taken
 from compress.core.statistics import wilson
 from compress.core.templates import filled
 from compress.data import Preprocessing
+from compress.data.tasks import has_classes
 from compress.measure import formats
 from compress.measure.runtimes import session_for
 from compress.model.io import save_model
@@ -24,7 +25,6 @@ from compress.model.ports import input_names, listed
 from compress.run.compressed import Artifact
 from compress.shrinking.choosing import Measured
 from compress.shrinking.hub import front_matter, metadata
-from compress.task import has_classes
 
 if TYPE_CHECKING:
     import keras

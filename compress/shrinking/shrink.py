@@ -17,20 +17,20 @@ from compress.core.progress import OnProgress, silent
 from compress.core.summary import Readable, Summary
 from compress.measure.verdict import Outcome
 from compress.model.io import load_model
-from compress.pipeline.compression import command_line
-from compress.pipeline.given import Given, UserData, run_on_model
-from compress.pipeline.logged import logged
-from compress.pipeline.opening import Opened, opened
 from compress.plan.fields import from_nested
 from compress.plan.keywords import SHRINK
 from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels.selection.feasible import check_feasible
 from compress.run.records import read_record
 from compress.shrinking.case import Case, refuse_learnt
+from compress.shrinking.compression import command_line
 from compress.shrinking.crew import Brief, Crew, Trainers
 from compress.shrinking.elsewhere import device_times
 from compress.shrinking.finishing import finished
 from compress.shrinking.folder import ShrinkFolder
+from compress.shrinking.given import Given, UserData, run_on_model
+from compress.shrinking.logged import logged
+from compress.shrinking.opening import Opened, opened
 from compress.shrinking.pace import Pace
 from compress.shrinking.recipes import read_recipe, save_recipe
 from compress.shrinking.way import planner_for

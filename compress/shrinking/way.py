@@ -9,19 +9,19 @@ from dataclasses import replace
 from compress.measure.arena import arena_bytes
 from compress.model.heads import counted_at
 from compress.model.inference import left_out
-from compress.pipeline.decisions import write_decisions
-from compress.pipeline.files import Variant, artifacts_of, with_baseline
-from compress.pipeline.graphs import keep_graphs
 from compress.run.compressed import Artifact, Compressed
 from compress.run.directory import LOG, RunFolder
 from compress.run.example_values import read_example_values, write_example_values
 from compress.run.trained import trained_for
 from compress.shrinking.case import Case
 from compress.shrinking.crew import Trainers
+from compress.shrinking.decisions import write_decisions
 from compress.shrinking.dense import dense_files
 from compress.shrinking.elsewhere import device_error
+from compress.shrinking.files import Variant, artifacts_of, with_baseline
 from compress.shrinking.folder import ShrinkFolder
 from compress.shrinking.goals import LATENCY_MARGIN, Bar, cost_limits, goals_text
+from compress.shrinking.graphs import keep_graphs
 from compress.shrinking.judging import exported
 from compress.shrinking.meter import Meter
 from compress.shrinking.net import Net

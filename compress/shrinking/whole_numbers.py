@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from compress.pipeline.files import Variant, judged_files
-from compress.pipeline.quantized import quantized_files
 from compress.plan.output import MIXED, QAT
 from compress.plan.target import SizeTarget, TimeTarget
 from compress.run.compressed import Artifact
 from compress.run.directory import RunFolder
+from compress.shrinking.files import Variant, judged_files
 from compress.shrinking.goals import Bar
 from compress.shrinking.net import Net
+from compress.shrinking.quantized import quantized_files
 
 if TYPE_CHECKING:
     from compress.shrinking.planner import Planner

@@ -15,7 +15,6 @@ from compress.core.statistics import Floats
 from compress.measure.counting import count_macs
 from compress.model.copies import float32_model
 from compress.model.io import load_model, save_model
-from compress.pipeline.finetuning import Tuner
 from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels import prune_channels
 from compress.run.directory import LOG
@@ -23,6 +22,7 @@ from compress.run.epochs import note_epoch
 from compress.run.example_values import read_example_values
 from compress.shrinking.case import Case
 from compress.shrinking.crew import Trainers, Training
+from compress.shrinking.finetuning import Tuner
 from compress.shrinking.fitting import Fitter
 from compress.shrinking.goals import cost_text
 from compress.shrinking.judging import Judged, judged

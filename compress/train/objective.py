@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
 
-from compress.task import Task
+from compress.data.tasks import Task
 
 if TYPE_CHECKING:
     import keras

@@ -13,13 +13,13 @@ import numpy.typing as npt
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, Split, load_data
 from compress.data.preprocessing import scalings
+from compress.data.tasks import CUSTOM, UNLABELLED
 from compress.model.compiled import CompiledOutput, compiled_of, compiled_outputs
 from compress.model.heads import answering, check_head, head_of
 from compress.model.logits import logits_view
 from compress.model.ports import is_index
 from compress.plan import DataOptions
 from compress.run.origin import origin_of
-from compress.task import CUSTOM, UNLABELLED
 from compress.train.compiled import judged_by, with_compiled
 from compress.train.predict import Predictor
 from compress.train.scaling_comparison import (

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.task import VOID
+from compress.data.tasks import VOID
 
 APART = 2.0
 """Standard errors that two scalings must differ by."""

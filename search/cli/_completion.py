@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from compress import plan as plans
 from compress.core.device import DEVICES
 from compress.core.plugins import CRITERIA, HINTS, LOGIT_LOSSES, LOGS, RUNTIMES, SOURCES, TASKS
+from compress.data.tasks import qualities
 from compress.plan.bench import BENCH_FORMATS
 from compress.plan.data import AUTO
 from compress.plan.distill import NO_LOSS
 from compress.plan.quantize import CALIBRATIONS
-from compress.task import qualities
 from search.plan import COSTS
 from search.plan.stopping import RULES
 from search.plugins import ENGINES, SAMPLERS, SPACES

@@ -60,7 +60,7 @@ def _file(report: Report) -> str:
 
 def _model(report: SearchReport) -> str:
     from compress.measure import formats
-    from search.folder.directory import SearchFolder
+    from search.study.directory import SearchFolder
 
     folder, quality = SearchFolder(report.folder), report.objectives[0]
     front = [item for item in report.candidates if item.id in report.front]

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from compress.pipeline.compression import command_line
 from compress.run.directory import LOG
+from compress.shrinking.compression import command_line
 from search.engines import Job, messages
 from search.engines.progress import Display, JobQueue
-from search.folder.directory import SearchFolder
 from search.plan import SearchPlan
+from search.study.directory import SearchFolder
 from search.study.past import Past
 
 _NOTHING = Past()

@@ -9,13 +9,13 @@ from compress.core.errors import RunFailed
 from compress.run.directory import LOG
 from search.engines import KILLED, LOST, OVERDUE, Job, messages
 from search.engines.progress import MAX_LOST, Display, JobQueue
-from search.folder.directory import SearchFolder
-from search.folder.records import COMPLETE, FAILED, STOPPED, Candidate
 from search.plan import SearchPlan
 from search.samplers.grid import exhausted
 from search.study import study as studies
 from search.study.budget import Budget
-from search.trial.objective import candidate_id
+from search.study.directory import SearchFolder
+from search.study.objective import candidate_id
+from search.study.records import COMPLETE, FAILED, STOPPED, Candidate
 
 if TYPE_CHECKING:
     import optuna

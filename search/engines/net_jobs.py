@@ -50,10 +50,10 @@ class NetWorker(Worker):
         """Returns what trains nets of the job's model: made once, behind the fork."""
         if self._shop is None:
             from compress.model.io import load_model
-            from compress.pipeline.context import Work
-            from compress.pipeline.prepared import prepare
             from compress.shrinking.case import Case
+            from compress.shrinking.context import Work
             from compress.shrinking.folder import ShrinkFolder
+            from compress.shrinking.prepared import prepare
             from compress.shrinking.way import workshop_for
 
             file, name = Path(job["file"]), job["model"]

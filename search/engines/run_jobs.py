@@ -40,11 +40,11 @@ class RunWorker(Worker):
         return self._final(job) if job["kind"] == messages.FINAL else self._compress(job)
 
     def _trial(self, number: int | None) -> dict[str, Any]:
-        from search.folder.directory import TrialGivenUp
-        from search.folder.records import FAILED, Candidate
         from search.study import study as studies
         from search.study.asking import ask
-        from search.trial.objective import candidate_id, evaluate, trial_seed
+        from search.study.directory import TrialGivenUp
+        from search.study.objective import candidate_id, evaluate, trial_seed
+        from search.study.records import FAILED, Candidate
 
         if self._study is None:
             self._study = studies.open_study(self.folder, self.plan)
@@ -95,7 +95,7 @@ class RunWorker(Worker):
         return {"candidate": candidate.to_json()}
 
     def _final(self, job: dict[str, Any]) -> dict[str, Any]:
-        from search.trial.retrain import retrain
+        from search.study.retrain import retrain
 
         candidate = self.folder.read_candidate(job["name"])
         assert candidate is not None, "the front is made of candidates on disk"
@@ -116,15 +116,15 @@ class RunWorker(Worker):
 
     def _compress(self, job: dict[str, Any]) -> dict[str, Any]:
         from compress.model.io import load_model
-        from compress.pipeline.checks import fitting
-        from compress.pipeline.compression import command_line
-        from compress.pipeline.context import Work
-        from compress.pipeline.prepared import prepare
-        from compress.pipeline.stages import compress_stage
         from compress.run.trained import trained_for
         from compress.shrinking.case import Case
+        from compress.shrinking.checks import fitting
+        from compress.shrinking.compression import command_line
+        from compress.shrinking.context import Work
+        from compress.shrinking.prepared import prepare
         from compress.shrinking.stage import goal_stage
-        from search.trial.slow_models import halved_if_slow
+        from compress.shrinking.stages import compress_stage
+        from search.study.slow_models import halved_if_slow
 
         name, file = job["name"], self.folder.shipped_file(job["name"])
         command = job["command"]

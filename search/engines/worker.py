@@ -24,7 +24,7 @@ from search.engines import forking, messages
 
 if TYPE_CHECKING:
     from search.engines.at_work import Worker
-    from search.folder.directory import SearchFolder
+    from search.study.directory import SearchFolder
 
 WORKERS_LOCK = "workers.lock"
 MAX_FORK_GROWTH = 48 * 2**20
@@ -107,9 +107,9 @@ def _work(arguments: argparse.Namespace) -> None:
     os.dup2(2, 1)
     # held until this process ends: a resumed run waits for it before touching the journal
     held = linux.share(arguments.folder / WORKERS_LOCK)  # noqa: F841
-    from search.folder.directory import SearchFolder
-    from search.folder.remote import RemoteFolder
-    from search.folder.store import Files
+    from search.study.directory import SearchFolder
+    from search.study.remote import RemoteFolder
+    from search.study.store import Files
 
     try:
         folder = (

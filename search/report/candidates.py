@@ -6,9 +6,9 @@ import shlex
 from typing import Any
 
 from compress.measure import formats
-from search.folder.records import Candidate
 from search.report.searched import SearchReport
 from search.study.hypervolume import epochs_trained
+from search.study.records import Candidate
 
 
 def choices_of(candidate: Candidate) -> str:

@@ -8,7 +8,6 @@ import numpy as np
 
 from compress.measure import formats
 from compress.report.live.charts import Chart, line
-from search.folder.records import STOPPED, Candidate
 from search.report.choices import Parameter
 from search.report.facts import SearchFacts
 from search.report.importance import REPEATS, rank_parameters
@@ -16,6 +15,7 @@ from search.report.parallel import crossings, drawable, shown_parameters
 from search.report.points import FRONT, GONE
 from search.report.searched import SearchReport
 from search.study.hypervolume import Progress, is_finite
+from search.study.records import STOPPED, Candidate
 
 BARS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
 SHOWN = 10

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.measure import formats
-from search.folder.records import Candidate
+from search.study.records import Candidate
 
 Floats = npt.NDArray[np.float64]
 

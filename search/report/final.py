@@ -10,8 +10,8 @@ import numpy as np
 
 from compress.measure import formats
 from compress.report.terminal import Grid
-from search.folder.records import Final
 from search.report.searched import SearchReport
+from search.study.records import Final
 
 HEADS = ("Model", "Epochs", "Trainings", "Validation", "Test")
 HOW = (

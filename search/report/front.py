@@ -10,9 +10,9 @@ from compress.report.cells import Cell
 from compress.report.plot import GREY, INK, LETTERS, cut_floor, scale_costs
 from compress.report.tables import ELSEWHERE
 from compress.report.terminal import Grid
-from search.folder.records import COMPLETE, Candidate
 from search.report.candidates import choices_of
 from search.report.searched import SearchReport
+from search.study.records import COMPLETE, Candidate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

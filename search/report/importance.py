@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from compress.core.pareto import log_costs
-from search.folder.records import COMPLETE, DUPLICATE, Candidate
 from search.report.choices import Floats, Parameter, parameters
 from search.study.hypervolume import is_finite
+from search.study.records import COMPLETE, DUPLICATE, Candidate
 
 MIN_TRIALS = 10
 """With fewer, a forest learns noise."""

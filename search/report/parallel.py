@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from compress.core.pareto import log_costs
-from search.folder.records import Candidate
 from search.report.choices import Floats, Parameter, parameters
 from search.study.hypervolume import losses_of
+from search.study.records import Candidate
 
 ABSENT = -0.14
 """Height of "not asked", below the axes."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from compress.data.tasks import is_share
 from compress.measure import formats
 from compress.report.live.points import COST, OTHER, QUALITY, Axis, Points
-from compress.task import is_share
-from search.folder.records import COMPLETE, STOPPED, Candidate
 from search.report.candidates import choices_of, replay_command, search_line
 from search.report.searched import SearchReport
+from search.study.records import COMPLETE, STOPPED, Candidate
 
 FRONT, GONE = "#0072B2", "#D55E00"
 GROUPS = {

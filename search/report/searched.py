@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from compress.core.errors import InputError
 from compress.core.summary import Summary
 from compress.report.rows import Report, read_report
-from search.folder.directory import SearchFolder
-from search.folder.records import (
+from search.study.directory import SearchFolder
+from search.study.front import front_of
+from search.study.records import (
     COMPLETE,
     DUPLICATE,
     FAILED,
@@ -17,7 +18,6 @@ from search.folder.records import (
     Candidate,
     Final,
 )
-from search.study.front import front_of
 
 
 @dataclass(frozen=True, repr=False)

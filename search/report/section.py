@@ -12,7 +12,6 @@ from rich.console import RenderableType
 from compress.report.markup import filled, templates
 from compress.report.sections import Known, Section, Tile
 from compress.report.terminal import said
-from search.folder.records import COMPLETE
 from search.report.candidates import (
     candidates_section,
     choices_of,
@@ -27,6 +26,7 @@ from search.report.final import final_section, final_table
 from search.report.front import front_panel, front_section, front_table
 from search.report.points import candidate_points
 from search.report.searched import SearchReport
+from search.study.records import COMPLETE
 
 if TYPE_CHECKING:
     from jinja2 import Environment

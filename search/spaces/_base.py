@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from compress.data import Dataset
-from compress.task import Regression, Task
+from compress.data.tasks import Regression, Task
 from search.spaces._choices import Choice, Chosen, between, choose, extreme
 from search.spaces._sketch import Sketch
 

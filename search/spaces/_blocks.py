@@ -6,7 +6,7 @@ from typing import Any
 
 from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.task import Task
+from compress.data.tasks import Task
 from search.spaces._base import head
 from search.spaces._sketch import Sketch
 

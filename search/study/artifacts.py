@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import optuna
 
-    from search.folder.directory import SearchFolder
+    from search.study.directory import SearchFolder
 
 PLACE = "artifacts"
 """Folder in a run's, in which Optuna keeps its copies."""

@@ -7,11 +7,11 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from compress.data import Dataset
-from search.folder.directory import SearchFolder
 from search.plan import SearchPlan
 from search.samplers import SAMPLERS
+from search.study.directory import SearchFolder
 from search.study.free_costs import free_knowledge
-from search.trial.seen import seen_by
+from search.study.seen import seen_by
 
 if TYPE_CHECKING:
     import optuna

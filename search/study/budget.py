@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from compress.core.atomic_files import read_json, write_json
 from compress.core.typed import conform
-from search.folder.directory import SearchFolder
-from search.folder.records import COMPLETE, Candidate
 from search.plan import SearchPlan
+from search.study.directory import SearchFolder
 from search.study.hypervolume import Course, ended_key, in_order
+from search.study.records import COMPLETE, Candidate
 
 
 class Convergence:

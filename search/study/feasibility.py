@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.pipeline.checks import check_by_data, check_by_models, checks_of
-from compress.pipeline.prepared import Subject
 from compress.run.directory import LOG
+from compress.shrinking.checks import check_by_data, check_by_models, checks_of
+from compress.shrinking.prepared import Subject
 from search.plan import SearchPlan
 from search.spaces.describe import measured
-from search.trial.costs import NAMES, Costs, excesses, limits
+from search.study.costs import NAMES, Costs, excesses, limits
 
 if TYPE_CHECKING:
     import keras

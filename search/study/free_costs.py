@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from compress.data import Dataset
-from search.folder.directory import SearchFolder
 from search.plan import SearchPlan
 from search.spaces import DeclaredSpace
-from search.trial.costs import Costs, over_limit
-from search.trial.part_times import latency_of
-from search.trial.pruners import rung_attr
+from search.study.costs import Costs, over_limit
+from search.study.directory import SearchFolder
+from search.study.part_times import latency_of
+from search.study.pruners import rung_attr
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

@@ -8,9 +8,9 @@ import numpy as np
 
 from compress.core.errors import InputError
 from compress.core.pareto import Losses, front_mask, hypervolume, log_costs
-from search.folder.records import COMPLETE, Candidate
 from search.plan import SearchPlan
 from search.study.hypervolume import MARGIN
+from search.study.records import COMPLETE, Candidate
 
 
 def front_of(candidates: Sequence[Candidate], objectives: Sequence[str]) -> list[Candidate]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from compress.core.pareto import Frontier, Losses, log_costs
-from search.folder.records import COMPLETE, STOPPED, Candidate
+from search.study.records import COMPLETE, STOPPED, Candidate
 
 MARGIN = 0.1
 """The reference lies this share of the range beyond the worst: the worst counts a little."""

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from compress.core.errors import InputError
 from compress.data import Dataset, load_data
-from compress.pipeline.opening import unlearnt_teachers
 from compress.run.unlearnt import check_choices, check_scaling, check_unlearnt
+from compress.shrinking.opening import unlearnt_teachers
 from compress.train.compiled import judged_by
 from compress.train.scaling import load_for_model
-from search.folder.directory import SearchFolder
 from search.plan import SearchPlan
 from search.spaces import Space
+from search.study.directory import SearchFolder
 from search.study.given_data import GivenData
 
 

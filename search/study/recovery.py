@@ -16,17 +16,16 @@ from compress.core.atomic_files import whole_files
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.run.directory import LOG
-from search.folder.directory import SearchFolder
-from search.folder.records import FAILED, Candidate
 from search.plan import SearchPlan
 from search.spaces import DeclaredSpace
-from search.study import journal
+from search.study import journal, optimizers
+from search.study.directory import SearchFolder
+from search.study.objective import candidate_id
+from search.study.records import FAILED, Candidate
 from search.study.storage import study_name
 from search.study.study import directions, open_study
 from search.study.trials import Replay, are_compatible, holds, is_sound
 from search.study.warm_start import ABOUT_ATTR, about
-from search.trial import optimizers
-from search.trial.objective import candidate_id
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -15,7 +15,7 @@ from compress.core.errors import InputError, ParetuneError
 from compress.core.linux import Lock
 from compress.core.patience import patiently
 from compress.core.requirements import require_packages
-from search.folder.directory import SearchFolder
+from search.study.directory import SearchFolder
 from search.study.patience import is_passing, patient
 
 if TYPE_CHECKING:

@@ -13,14 +13,14 @@ from compress.core.patience import PATIENCE
 from compress.data import Dataset
 from compress.run.directory import LOG
 from compress.run.records import read_record
-from search.folder.directory import SearchFolder
-from search.folder.records import COMPLETE, DUPLICATE, FAILED, LOST, Candidate
 from search.plan import SearchPlan
 from search.samplers import FIXED, SAMPLERS
+from search.study import optimizers
+from search.study.directory import SearchFolder
+from search.study.objective import SEED_ATTR, SEED_GIVEN, candidate_id, objective_values
+from search.study.records import COMPLETE, DUPLICATE, FAILED, LOST, Candidate
 from search.study.storage import open_storage, study_name
 from search.study.warm_start import ABOUT_ATTR, about, find_sources, first_of
-from search.trial import optimizers
-from search.trial.objective import SEED_ATTR, SEED_GIVEN, candidate_id, objective_values
 
 if TYPE_CHECKING:
     import optuna

@@ -7,13 +7,13 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from search.folder.records import COMPLETE, REJECTED, STOPPED, Candidate
 from search.plan import SearchPlan
 from search.samplers import FIXED
+from search.study.costs import Costs, report_excess, report_preferences
+from search.study.objective import SEED_ATTR, SEED_GIVEN
+from search.study.pruners import COSTS_ATTR, rung_attr
+from search.study.records import COMPLETE, REJECTED, STOPPED, Candidate
 from search.study.study import outcome
-from search.trial.costs import Costs, report_excess, report_preferences
-from search.trial.objective import SEED_ATTR, SEED_GIVEN
-from search.trial.pruners import COSTS_ATTR, rung_attr
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

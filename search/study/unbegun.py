@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from compress.core.errors import InputError
-from search.folder.directory import SearchFolder
 from search.study import journal
+from search.study.directory import SearchFolder
 from search.study.storage import open_storage, study_name
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.logs import Event, Point, following
 from compress.run.directory import RunFolder
+from compress.run.logs import Event, Point, following
 
 Figures = dict[str, list[tuple[int, float]]]
 CURVE = Event(

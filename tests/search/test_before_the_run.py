@@ -14,18 +14,18 @@ from typer.testing import CliRunner
 from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.pipeline.checks import fitting
-from compress.pipeline.prepared import Subject
 from compress.plan.fields import from_flat
+from compress.shrinking.checks import fitting
+from compress.shrinking.prepared import Subject
 from search import pipeline
 from search.cli import app
 from search.engines import local
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate
 from search.plan import SearchPlan
 from search.study import study as studies
+from search.study.directory import SearchFolder
+from search.study.records import Candidate
 from search.study.unbegun import forget, untried
-from tests.compress.pipeline.test_shrink import mlp
+from tests.compress.shrinking.test_model_names import mlp
 
 SPACE = ["--data", "digits", "--space", "mlp"]
 CASES = {
@@ -283,7 +283,7 @@ def test_a_worker_loads_its_teachers_once_and_a_plan_makes_its_space_once(
     blobs: Dataset, cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import search.spaces
-    from compress.pipeline import teachers
+    from compress.shrinking import teachers
     from search.engines.run_jobs import RunWorker
     from search.study.feasibility import check_compression, check_limits
     from search.study.study import first_choices

@@ -15,12 +15,12 @@ from search.engines import Demand, local
 from search.engines.final_jobs import CompressJobs
 from search.engines.jobs import SearchJobs
 from search.engines.progress import NoDisplay
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate
 from search.pipeline import default_folder
 from search.plan import SearchPlan
 from search.study import study as studies
 from search.study.asking import ask
+from search.study.directory import SearchFolder
+from search.study.records import Candidate
 from tests.search.test_run import paretune
 
 

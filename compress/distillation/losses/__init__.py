@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from compress.core.errors import InputError
 from compress.core.plugins import LOGIT_LOSSES
+from compress.data.tasks import Task
 from compress.distillation.losses._base import FeatureLoss, LogitLoss, by_position
 from compress.distillation.losses.dkd import DKD
 from compress.distillation.losses.fitnets import FitNets
 from compress.distillation.losses.hinton import HintonKD
-from compress.task import Task
 
 __all__ = [
     "DKD",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.task import Task
+from compress.data.tasks import Task
 
 Shape = tuple[int | None, ...]
 

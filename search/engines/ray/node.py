@@ -22,7 +22,7 @@ from compress.core import linux
 from compress.core.atomic_files import replacing, writable_folder
 from compress.core.errors import InputError
 from compress.core.linux import Lock
-from search.folder.directory import SearchFolder
+from search.study.directory import SearchFolder
 
 REMEDY_FOLDER = (
     "Put the output folder on a file system that all nodes mount at the same place, and that they "

@@ -12,6 +12,7 @@ from typing import Any
 from compress.core.atomic_files import write_text
 from compress.core.errors import InputError
 from compress.core.statistics import Difference, compare_examples, compare_shares
+from compress.data.tasks import TASKS, is_share
 from compress.measure import formats
 from compress.measure.verdict import TEST
 from compress.report.html import policy
@@ -21,7 +22,6 @@ from compress.report.live.points import COST, Axis, Points
 from compress.report.markup import filled, style_sheet, templates
 from compress.run.directory import RunFolder
 from compress.run.example_values import read_example_values
-from compress.task import TASKS, is_share
 from search.report import SearchReport, load_report
 from search.report.compare.duel import Compare, Duel, Stretch, duel
 from search.report.points import candidate_points

@@ -10,6 +10,7 @@ import tensorflow as tf
 from scipy.special import expit, log_softmax, rel_entr, softmax
 
 from compress.core.errors import InputError
+from compress.data.tasks import VOID, Binary, MultiClass, MultiLabel, Regression
 from compress.distillation.losses import (
     DKD,
     FitNets,
@@ -18,7 +19,6 @@ from compress.distillation.losses import (
     logit_losses,
 )
 from compress.distillation.losses.fitnets import pool_features
-from compress.task import VOID, Binary, MultiClass, MultiLabel, Regression
 from tests.compress.distillation.own_losses import Centred
 from tests.contracts.distill_loss import FeatureLossContract, LogitLossContract
 

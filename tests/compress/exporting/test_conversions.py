@@ -179,12 +179,12 @@ def test_the_reason_of_a_crash_reaches_the_record_and_the_report(
     lstm: Any, sequences: Dataset, tmp_path: Path, cpu: Any
 ) -> None:
     """The other formats go on; what is missing is told, and nothing refers to it."""
-    from compress.pipeline.context import Work
-    from compress.pipeline.prepared import prepare
-    from compress.pipeline.stages import compress_stage
     from compress.plan import DistillOptions, Plan, TrainSettings
     from compress.report import render
     from compress.run.directory import RunFolder
+    from compress.shrinking.context import Work
+    from compress.shrinking.prepared import prepare
+    from compress.shrinking.stages import compress_stage
 
     plan = Plan(
         finetune=TrainSettings(epochs=1, batch_size=8),

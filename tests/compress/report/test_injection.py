@@ -28,10 +28,10 @@ from compress.report import render_tables
 from compress.report.markup import embedded, templates
 from compress.report.terminal import Grid
 from search.cli._console import RichDisplay
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate, Final
 from search.report import load_report, render
 from search.report.candidates import replay_command
+from search.study.directory import SearchFolder
+from search.study.records import Candidate, Final
 from tests.compress.report.test_report import (
     folder,  # noqa: F401
     latency,

@@ -19,10 +19,10 @@ from compress.plan import Plan
 from compress.report import render_tables
 from compress.report.trade import training, verdict
 from compress.run.compressed import Artifact, Compressed
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate
 from search.plan import SearchPlan
 from search.report import load_report, render
+from search.study.directory import SearchFolder
+from search.study.records import Candidate
 
 
 def artifact(model: str, variant: str, file_format: str, accuracy: float, gzipped: int) -> Artifact:

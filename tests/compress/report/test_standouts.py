@@ -14,16 +14,16 @@ from scipy.stats import binomtest
 
 from compress.core.atomic_files import read_json, write_json
 from compress.core.statistics import bound_mean, wilson
+from compress.data.tasks import make_task
 from compress.plan import Plan
 from compress.report import render_tables
 from compress.report.standouts import standouts
 from compress.report.words import learnt_lines
 from compress.run.compressed import Artifact, Compressed
 from compress.run.example_values import write_example_values
-from compress.task import make_task
-from search.folder.directory import SearchFolder
-from search.folder.records import Final
 from search.report import load_report, render
+from search.study.directory import SearchFolder
+from search.study.records import Final
 from tests.compress.report.test_report import latency
 
 # id, validation, test, gzipped bytes, time against the baseline

@@ -19,12 +19,12 @@ from compress.run.directory import LOG
 from search.engines import KILLED
 from search.engines.jobs import SearchJobs
 from search.engines.progress import NoDisplay
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate
 from search.plan import SearchPlan
 from search.study import study as studies
 from search.study.asking import ask
-from search.trial.objective import trial_seed
+from search.study.directory import SearchFolder
+from search.study.objective import trial_seed
+from search.study.records import Candidate
 from tests.search.test_run import paretune, records, study
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate
 from search.report import render
 from search.report.compare import compare_runs
+from search.study.directory import SearchFolder
+from search.study.records import Candidate
 from tests.compress.report.test_injection import full, poison  # noqa: F401
 from tests.compress.report.test_report import folder  # noqa: F401
 

@@ -15,11 +15,11 @@ from compress.core.errors import InputError, RunFailed
 from compress.plan.fields import command_words, from_flat
 from search.cli import app
 from search.engines.local import LocalPool
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate
 from search.pipeline import _shown_commands
 from search.plan import SearchPlan
 from search.report import render
+from search.study.directory import SearchFolder
+from search.study.records import Candidate
 from search.study.storage import _with_driver, open_storage
 from search.study.warm_start import find_sources
 from tests.search.engines.orders import order

@@ -16,16 +16,16 @@ from optuna.trial import TrialState
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.plan.fields import from_flat
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate
 from search.plan import SearchPlan
 from search.spaces import SPACES, space_for
+from search.study import optimizers
 from search.study import study as studies
 from search.study.asking import ask
+from search.study.directory import SearchFolder
+from search.study.objective import candidate_id, same_choices, trial_seed
+from search.study.records import Candidate
 from search.study.recovery import recover
 from search.study.storage import JournalLock
-from search.trial import optimizers
-from search.trial.objective import candidate_id, same_choices, trial_seed
 
 PLAN = from_flat(SearchPlan, {"sampler": "random"})
 

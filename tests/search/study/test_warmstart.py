@@ -14,13 +14,13 @@ import pytest
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, Split, load_data
 from compress.plan.fields import from_flat
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate
 from search.plan import SearchPlan
 from search.study import study as studies
 from search.study.asking import ask
+from search.study.directory import SearchFolder
+from search.study.objective import candidate_id
+from search.study.records import Candidate
 from search.study.warm_start import ABOUT_ATTR, about, distance, find_sources, meta_features
-from search.trial.objective import candidate_id
 
 OBJECTIVES = ("accuracy", "macs")
 

@@ -1,0 +1,174 @@
+"""compress_model: the only orchestrator of compress. Prune, distil, export, measure, report."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.core.arguments import check_arguments
+from compress.core.errors import InputError
+from compress.core.progress import OnProgress, silent
+from compress.core.summary import Readable, Summary
+from compress.data.tasks import CUSTOM
+from compress.model.io import load_model
+from compress.plan import Plan, TeacherChoice
+from compress.plan.fields import command_words
+from compress.plan.keywords import COMPRESS_MODEL
+from compress.run.directory import RunFolder
+from compress.run.trained import trained_for
+from compress.shrinking.given import Given, UserData, run_on_model
+from compress.shrinking.logged import logged
+from compress.shrinking.opening import Opened, opened
+from compress.shrinking.stages import compress_stage
+from compress.shrinking.timing import measure_stage
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    import keras
+
+    from compress.plan.settings import CompressModelSettings
+    from compress.report import Report
+
+
+@dataclass(frozen=True, repr=False)
+class CompressResult(Readable):
+    """What `compress_model` made.
+
+    Attributes:
+        model: The compressed Keras model.
+        folder: Where its files, records and report lie.
+        report: Rows of every exported file, dense and compressed.
+        files: Format -> file of the compressed model, those that were made.
+    """
+
+    model: keras.Model
+    folder: Path
+    report: Report
+    files: dict[str, Path]
+
+    def screen(self) -> Summary:
+        """Returns what is worth a screen: every file, dense and compressed, and what it costs."""
+        return self.report.screen()
+
+
+@check_arguments(keywords=("channels", "sparsity"), labels="plan", options=COMPRESS_MODEL)
+def compress_model(
+    model: keras.Model | str | Path,
+    data: Any = None,
+    plan: Plan | None = None,
+    *,
+    val: Any = None,
+    test: Any = None,
+    groups: Any = None,
+    time: Any = None,
+    on_progress: OnProgress = silent,
+    **settings: Unpack[CompressModelSettings],
+) -> CompressResult:
+    """Prunes, distils, exports and measures a model that the user brings.
+
+    Args:
+        model: A Keras model (named as it is in Keras), or a `.keras` or `.h5` file. The scaling
+            of data by name or path is that of the run in whose folder the file lies; of another
+            model it is found on validation examples (see `compress.train.scaling`).
+        data: (x, y), a stream, a `Dataset` or what `--data` takes, see `as_dataset`; default:
+            what `plan.data` names, which must then name one. Where there is no test part one is
+            split off: files are judged by it. x alone: files are judged by whether they answer
+            as the model does.
+        plan: Everything else; keywords go over it.
+        val: The validation part beside arrays or a stream; default: split off by seed.
+        test: The test part, likewise.
+        groups: What is kept in one part, (n,): persons, recordings; see `as_dataset`.
+        time: What parts are split by, (n,); see `as_dataset`.
+        on_progress: Called with (what is done, share of it in [0, 1]).
+        **settings: Every option of `paretune compress` by its name there: channels, sparsity,
+            epochs, teacher, formats, out, seed, ...
+
+    Shapes:
+        x: (n, ...), as the model takes them; y: see `as_dataset`.
+
+    Returns:
+        The model, its files, its folder (`plan.out`, default `runs/compress-<name>`) and the
+        report. Called again with the same plan, finished work is not repeated.
+
+    Raises:
+        InputError: The model, the data, the plan or the folder break a rule, or the data
+            would judge the model by what it has learnt; nothing has been written then.
+        TrainingDiverged: Fine-tuning failed.
+
+    Example:
+        >>> result = compress_model(
+        ...     model, (x, y), channels=0.5, sparsity=0.5, epochs=2, formats=["float32", "int8"],
+        ...     round_to=2, latency_budget=0.5, out=folder / "small",
+        ... )
+        >>> sorted(result.files)
+        ['float32', 'int8']
+
+    Reference:
+        docs/methods.md says what is done in which order, and why.
+    """
+    plan = COMPRESS_MODEL.over(plan or Plan(), settings)
+    if plan.finetune.own_train_step:
+        plan = _by_own_step(plan)
+    if isinstance(data, (str, Path)):
+        plan, data = replace(plan, data=replace(plan.data, source=str(data))), None
+    how = COMPRESS_MODEL.sorted(settings).get("data", {})
+    handed_over = UserData(data, val, test, how, groups, time)
+
+    def work(given: Given) -> CompressResult:
+        return _compressed(opened(given, handed_over, plan, on_progress))
+
+    return run_on_model(model, plan, RunFolder, work)
+
+
+def _by_own_step(plan: Plan) -> Plan:
+    """Returns a plan that says what follows of a `train_step` of the user's: task, no teacher.
+
+    Raises:
+        InputError: Hints are asked for, which a teacher gives.
+    """
+    if plan.distill.hints:
+        raise InputError(
+            "hints must go with a teacher: where the model's own train_step trains there is none. "
+            f"Received: {', '.join(plan.distill.hints)}."
+        )
+    data = replace(plan.data, task=CUSTOM) if plan.data.told else plan.data
+    return replace(plan, data=data, distill=replace(plan.distill, teacher=TeacherChoice()))
+
+
+def _compressed(found: Opened) -> CompressResult:
+    """Does the work of `compress_model`."""
+    from compress.report import render
+
+    given, work, folder = found.given, found.work, found.given.folder
+    plan, name = work.plan, given.name
+    command = command_line(plan, given.path)
+    folder.claim("compress", plan, found.facts, {"command": command})
+    with folder.locked(), folder.logging():
+        found.begin(folder)
+        with logged(plan, folder):
+            if not folder.is_compressed(name):
+                compress_stage(
+                    found.dense,
+                    work,
+                    folder,
+                    command=command,
+                    before=trained_for(given.path),
+                    val_learnt=found.val_learnt,
+                    notes=found.notes,
+                )
+            measure_stage(folder, plan, work.progress)
+            report = render(folder.path)
+    (record,) = (item for item in report.compressed if item.model == name)
+    made = {
+        item.format: folder.path / item.file for item in record.files() if item.variant == "pruned"
+    }
+    small = load_model(folder.model_file(record.small))
+    return CompressResult(small, folder.path, report, made)
+
+
+def command_line(plan: Plan, model: Path) -> str:
+    """Returns the command that does to `model` what `plan` says."""
+    return shlex.join(["paretune", plan.command, str(model), *command_words(plan)])

@@ -1,0 +1,228 @@
+"""The files of a model: exported, and each judged as the file that it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.core.statistics import Floats, bound_mean
+from compress.measure import count_macs
+from compress.model.heads import counted_at, decides_at
+from compress.plan import Plan
+from compress.plan.output import TRAINED
+from compress.run.compressed import Artifact, LayerRow
+from compress.run.directory import LOG, RunFolder
+from compress.run.example_values import write_example_values
+from compress.shrinking.context import Work
+from compress.shrinking.decisions import keep_scores
+
+if TYPE_CHECKING:
+    import keras
+
+    from compress.exporting import Exported
+    from compress.exporting.mixed.report import LayerPrecision
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model to export.
+
+    Attributes:
+        model: Any Keras model.
+        stem: Begins the names of its files.
+        of: Name of the model that is compressed.
+        kind: "dense" or "pruned".
+        sparsity: Share of zeros among the weights that were pruned.
+        val: Validation quality of its files by format, where it is known: it is not asked again.
+    """
+
+    model: keras.Model
+    stem: str
+    of: str
+    kind: str
+    sparsity: float = 0.0
+    val: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+def judged_files(
+    variant: Variant, work: Work, folder: RunFolder, formats: tuple[str, ...] = ()
+) -> tuple[list[Artifact], list[str]]:
+    """Exports a model and judges every file: validation data may choose among them, test data
+    say how good they are.
+
+    Args:
+        variant: The model.
+        work: Data, plan (section export).
+        folder: The run's.
+        formats: Of the files; (): those of the plan.
+
+    Returns:
+        What was made, and what is worth a note: of each format that could not be made the reason.
+    """
+    options = work.plan.export
+    # those are made later; where nothing else is asked for, they are held against float32
+    planned = tuple(kind for kind in options.formats if kind not in options.trained)
+    formats = formats or planned or ("float32",)
+    if variant.kind == "dense" and formats != ("sparse",):
+        # nothing to leave out of a file without zeros
+        formats = tuple(kind for kind in formats if kind != "sparse")
+    made, refused = made_files(variant.model, variant.stem, work, folder, formats)
+    notes = [f"{variant.stem}: {note}" for item in made for note in item.notes]
+    notes += [f"{variant.stem}.{kind} was not made: {why}" for kind, why in refused.items()]
+    return artifacts_of(variant, made, work, folder), notes
+
+
+def made_files(
+    model: keras.Model, stem: str, work: Work, folder: RunFolder, formats: tuple[str, ...]
+) -> tuple[Sequence[Exported], dict[str, str]]:
+    """Exports a model into a run's folder; formats that cannot be had are logged.
+
+    Args:
+        model: Any Keras model.
+        stem: Begins the names of its files.
+        work: Data, plan (section export).
+        folder: The run's.
+        formats: Of the files.
+
+    Returns:
+        The files, and for each format that could not be made the reason.
+    """
+    from compress.exporting import export
+
+    refused: dict[str, str] = {}
+
+    def note(kind: str, reason: str) -> None:
+        LOG.warning("%s.%s was not made: %s", stem, kind, reason)
+        refused[kind] = reason
+
+    work.progress(f"exporting {stem}", 0.0)
+    made = export(
+        model,
+        folder.exports / stem,
+        data=work.data,
+        options=replace(work.plan.export, formats=formats),
+        seed=work.seed,
+        on_refusal=note,
+        on_progress=work.progress,
+    )
+    return made, refused
+
+
+class FileJudge:
+    """Evaluation of files of a model on parts of the data.
+
+    Args:
+        model: That the files were made of.
+        work: Data.
+        folder: Of the run; what files are compared by is kept there.
+    """
+
+    def __init__(self, model: keras.Model, work: Work, folder: RunFolder) -> None:
+        self._model, self._work, self._folder = model, work, folder
+        self.threshold = decides_at(model, work.data.task)
+
+    def evaluate(self, path: Path, file: str, part: str) -> tuple[dict[str, float], Floats]:
+        """Evaluate a file on a part of the data.
+
+        Args:
+            path: The file.
+            file: Its id, under which its values by example are kept.
+            part: "test" or "val".
+
+        Returns:
+            The qualities by name, the one that selects first; and the latter by example, see
+            `compress.data.tasks.Task.example_values`.
+        """
+        data = self._work.data
+        labels, scores = data.labels(data.split(part)), self._answer(path, part)
+        found = data.task.quality(labels, scores, threshold=self.threshold)
+        values = data.task.example_values(labels, scores, threshold=self.threshold)
+        write_example_values(self._folder, file, part, values)
+        if part == "test":
+            keep_scores(self._folder, file, scores, data, self.threshold)
+        main = data.task.qualities[0]
+        return {main: found[main], **found}, values
+
+    def _answer(self, path: Path, part: str) -> Any:
+        """Return a file's outputs for a part."""
+        from compress.exporting.answering import answered_part
+        from compress.measure.quality import sessions_for
+
+        doing = {"test": "testing", "val": "validating"}[part]
+        told = partial(self._work.progress, f"{doing} {path.name}")
+        sessions = sessions_for(path, self._work.device.threads)
+        return answered_part(self._model, sessions, self._work.data, part, told)
+
+
+def artifacts_of(
+    variant: Variant, files: Iterable[Exported], work: Work, folder: RunFolder
+) -> list[Artifact]:
+    """Judges files that were exported; see `judged_files`.
+
+    Args:
+        variant: Of which they are.
+        files: The files.
+        work: Data and seed.
+        folder: In which they lie.
+    """
+    from compress.measure.arena import known_arena
+    from compress.measure.size import file_sizes
+
+    model, stem, data = variant.model, variant.stem, work.data
+    analysis = count_macs(model, counted_at(model, data.input_shapes))
+    judge, artifacts = FileJudge(model, work, folder), []
+    for made in files:
+        file = f"{stem}.{made.format}"
+        test, values = judge.evaluate(made.path, file, "test")
+        val = variant.val.get(made.format) or judge.evaluate(made.path, file, "val")[0]
+        sizes = file_sizes(made.path)
+        artifacts.append(
+            Artifact(
+                id=file,
+                model=variant.of,
+                variant=variant.kind,
+                format=made.format,
+                file=folder.relative(made.path),
+                baseline="",
+                macs=analysis.macs,
+                params=analysis.params,
+                nonzero=analysis.nonzero,
+                sparsity=variant.sparsity,
+                unsupported=analysis.unsupported,
+                size_bytes=sizes.size,
+                gzip_bytes=sizes.gzip,
+                test=test,
+                max_difference=made.max_difference,
+                agreement=made.agreement,
+                checked=made.checked,
+                zstd_bytes=sizes.zstd,
+                sparse_macs=analysis.sparse_macs,
+                val=dict(val),
+                tested=len(data.test),
+                arena_bytes=known_arena(made.path),
+                layers=tuple(map(_row, made.layers)),
+                # a share of right examples needs no more than their number
+                test_interval=None
+                if data.task.qualities[0] in data.task.shares
+                else bound_mean(values),
+            )
+        )
+    return artifacts
+
+
+def _row(layer: LayerPrecision) -> LayerRow:
+    """Returns what a record holds of a layer whose precision was chosen."""
+    losses = {f"alone in {level}": loss for level, loss in layer.alone.items()}
+    floats = f"{', '.join(layer.floats)} in floats" if layer.floats else ""
+    return {"layer": layer.layer, "precision": layer.precision, "losses": losses, "why": floats}
+
+
+def with_baseline(artifacts: list[Artifact], plan: Plan) -> list[Artifact]:
+    """Names what each file is held against: the dense file of the first format that was made."""
+    formats = ("float32", *plan.export.formats, *TRAINED)
+    dense = [item for item in artifacts if item.variant == "dense"]
+    baseline = min(dense, key=lambda item: formats.index(item.format))
+    return [replace(item, baseline=baseline.id) for item in artifacts]
