@@ -11,8 +11,8 @@ from compress.shrinking.compression import command_line
 from search.engines import Job, messages
 from search.engines.progress import Display, JobQueue
 from search.plan import SearchPlan
+from search.study.checks import Past
 from search.study.directory import SearchFolder
-from search.study.past import Past
 
 _NOTHING = Past()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from compress.measure import formats
 from search.report.searched import SearchReport
-from search.study.hypervolume import epochs_trained
+from search.study.front import epochs_trained
 from search.study.records import Candidate
 
 

@@ -14,7 +14,7 @@ from search.report.importance import REPEATS, rank_parameters
 from search.report.parallel import crossings, drawable, shown_parameters
 from search.report.points import FRONT, GONE
 from search.report.searched import SearchReport
-from search.study.hypervolume import Progress, is_finite
+from search.study.front import Progress, is_finite
 from search.study.records import STOPPED, Candidate
 
 BARS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")

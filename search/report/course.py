@@ -10,7 +10,7 @@ from compress.report.cells import Cell
 from search.report.facts import SearchFacts
 from search.report.importance import TREES, Importance, rank_parameters
 from search.report.searched import SearchReport
-from search.study.hypervolume import Progress
+from search.study.front import Progress
 
 
 def course_section(report: SearchReport, facts: SearchFacts) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from search.report.importance import Importance, importances
 from search.report.searched import SearchReport
-from search.study.hypervolume import Progress, epochs_trained, progress
+from search.study.front import Progress, epochs_trained, progress
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from compress.core.pareto import log_costs
 from search.report.choices import Floats, Parameter, parameters
-from search.study.hypervolume import is_finite
+from search.study.front import is_finite
 from search.study.records import COMPLETE, DUPLICATE, Candidate
 
 MIN_TRIALS = 10

@@ -8,7 +8,7 @@ import numpy as np
 
 from compress.core.pareto import log_costs
 from search.report.choices import Floats, Parameter, parameters
-from search.study.hypervolume import losses_of
+from search.study.front import losses_of
 from search.study.records import Candidate
 
 ABSENT = -0.14

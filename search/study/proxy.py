@@ -2,6 +2,12 @@
 
 A database takes some hundred connections, a cluster may have more workers. The proxy holds a few
 connections and keeps finished trials in its memory; what many ask for at once it reads once.
+
+A proxy with many workers is busy with reading the trials of a study, which is asked for several
+times a trial. While one reading is under way all that are asked for wait, and are answered by the
+next one together: each still begins after it was asked for, so nobody sees less than before. The
+next one begins when as much time has passed as the last one took (`LONGEST` at most): readings
+take half of the time, however many ask for them, and writing has the other half.
 """
 
 from __future__ import annotations
@@ -9,16 +15,17 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from compress.core import credentials
 from compress.core.errors import InputError
 from compress.core.patience import PATIENCE
 from compress.plan.fields import require
-from search.study.shared_readings import sharing
-from search.study.storage import open_storage, without_fork_support
+from search.study.storage import open_storage, storage_of, without_fork_support
 
 if TYPE_CHECKING:
     import optuna
@@ -34,6 +41,36 @@ SWITCH = 0.0005
 COLLECT = (100_000, 20, 100)
 """Objects of a generation, collections of it before one of the next; Python has 700, 10, 10."""
 _NONE = ("grpc", "journal")
+T = TypeVar("T")
+READING = "get_all_trials"
+LONGEST = 0.5
+"""Seconds between two readings at most: the first one of a long study takes many."""
+
+
+def make_proxy(url: str, port: int) -> Proxy:
+    """Returns a proxy in front of a database.
+
+    Args:
+        url: Of the database.
+        port: Where it listens; 0: any free port.
+
+    Raises:
+        InputError: It is no database that a proxy serves, or does not answer; the port is not
+            free.
+    """
+    require(0 <= port <= 65535, "port", "be in [0, 65535]", port)
+    scheme = url.partition(":")[0]
+    if "://" not in url or scheme in _NONE:
+        raise InputError(
+            "storage must be the URL of a database: a proxy serves no journal, and no other proxy. "
+            f"Received: '{credentials.hidden(url)}'."
+        )
+    short = credentials.keep(url)
+    open_storage(short, "storage")  # what is wrong now does not pass
+    storage = open_storage(
+        short, "storage", patience=PATIENCE, connections=CONNECTIONS, cached=False
+    )
+    return Proxy(storage, open_storage(short, "storage", patience=PATIENCE), port)
 
 
 class Proxy:
@@ -142,27 +179,71 @@ def serve_only() -> None:
     gc.set_threshold(*COLLECT)
 
 
-def make_proxy(url: str, port: int) -> Proxy:
-    """Returns a proxy in front of a database.
+def sharing(
+    storage: optuna.storages.BaseStorage, read_by: optuna.storages.BaseStorage | None = None
+) -> optuna.storages.BaseStorage:
+    """Returns a storage whose readings of a study's trials are shared by threads that wait.
+
+    Only those that ask for no copies: what is shared is not to be changed.
 
     Args:
-        url: Of the database.
-        port: Where it listens; 0: any free port.
-
-    Raises:
-        InputError: It is no database that a proxy serves, or does not answer; the port is not
-            free.
+        storage: What is written to, and read for everything else.
+        read_by: The same, opened once more; default: `storage`.
     """
-    require(0 <= port <= 65535, "port", "be in [0, 65535]", port)
-    scheme = url.partition(":")[0]
-    if "://" not in url or scheme in _NONE:
-        raise InputError(
-            "storage must be the URL of a database: a proxy serves no journal, and no other proxy. "
-            f"Received: '{credentials.hidden(url)}'."
-        )
-    short = credentials.keep(url)
-    open_storage(short, "storage")  # what is wrong now does not pass
-    storage = open_storage(
-        short, "storage", patience=PATIENCE, connections=CONNECTIONS, cached=False
-    )
-    return Proxy(storage, open_storage(short, "storage", patience=PATIENCE), port)
+    source = read_by or storage
+    readings: dict[Any, Together[Any]] = {}
+
+    def call(name: str, *args: Any, **kwargs: Any) -> Any:
+        whole = kwargs.get("states") is None and not kwargs.get("deepcopy", True)
+        if name != READING or not whole or len(args) != 1:
+            return getattr(storage, name)(*args, **kwargs)
+        if args not in readings:
+            reading = Together(lambda: source.get_all_trials(*args, deepcopy=False))
+            readings.setdefault(args, reading)
+        return readings[args]()
+
+    return storage_of(call)
+
+
+class Together(Generic[T]):
+    """Calls of a function from many threads, those that wait being answered by one.
+
+    Args:
+        function: Runs once at a time, with pauses as long as its runs, `LONGEST` at most.
+        clock: Seconds that pass.
+        sleep: Lets so many pass.
+
+    Example:
+        >>> Together(lambda: 7)()
+        7
+    """
+
+    def __init__(
+        self,
+        function: Callable[[], T],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._function, self._clock, self._sleep = function, clock, sleep
+        self._free_at = clock()
+        self._lock, self._busy = threading.Lock(), threading.Lock()
+        self._next: Future[T] | None = None
+
+    def __call__(self) -> T:
+        """Returns what a run of the function gives that began after this call."""
+        with self._lock:
+            first = self._next is None
+            found = self._next = self._next or Future()
+        if first:
+            with self._busy:
+                self._sleep(max(0.0, self._free_at - self._clock()))
+                with self._lock:
+                    self._next = None  # who asks from here on may have to know more
+                began = self._clock()
+                try:
+                    found.set_result(self._function())
+                except BaseException as error:
+                    found.set_exception(error)
+                ended = self._clock()
+                self._free_at = ended + min(ended - began, LONGEST)
+        return found.result()

@@ -15,7 +15,7 @@ from compress.run.directory import LOG
 from compress.run.records import read_record
 from search.plan import SearchPlan
 from search.samplers import FIXED, SAMPLERS
-from search.study import optimizers
+from search.study import journal, optimizers
 from search.study.directory import SearchFolder
 from search.study.objective import SEED_ATTR, SEED_GIVEN, candidate_id, objective_values
 from search.study.records import COMPLETE, DUPLICATE, FAILED, LOST, Candidate
@@ -239,3 +239,49 @@ def read_replay(path: Path) -> Candidate:
             f"says that {found.reason}; it ran again under another number."
         )
     return found
+
+
+def untried(folder: SearchFolder) -> bool:
+    """Tells whether the study of a folder without results has begun no trial."""
+    from optuna.trial import TrialState
+
+    url = _stored_url(folder)
+    if not url:
+        found = journal.read(folder.journal, study_name(folder, ""))
+        return not found.dropped and all(
+            trial.state == TrialState.WAITING for trial in found.trials
+        )
+    study = _stored_study(folder, url)
+    # what cannot be opened, or has no such study, was never used
+    return study is None or all(
+        trial.state == TrialState.WAITING for trial in study.get_trials(deepcopy=False)
+    )
+
+
+def forget(folder: SearchFolder) -> None:
+    """Removes the study of a folder in which no trial has begun.
+
+    Queued trials follow from the plan: another plan queues others.
+    """
+    import optuna
+
+    folder.journal.unlink(missing_ok=True)
+    url = _stored_url(folder)
+    study = _stored_study(folder, url) if url else None
+    if study is not None:
+        optuna.delete_study(study_name=study.study_name, storage=study._storage)
+
+
+def _stored_url(folder: SearchFolder) -> str:
+    search = folder.read_plan_record()["plan"].get("search", {})
+    return str(search.get("storage", ""))
+
+
+def _stored_study(folder: SearchFolder, url: str) -> optuna.Study | None:
+    import optuna
+
+    try:
+        storage = open_storage(url, "storage")
+        return optuna.load_study(study_name=study_name(folder, url), storage=storage)
+    except (InputError, KeyError):
+        return None

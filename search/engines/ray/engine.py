@@ -16,7 +16,7 @@ from search.engines._base import Crew, Demand, Order
 from search.engines.memory import memory_of_each
 from search.engines.ray.link import quiet
 from search.engines.ray.pool import RayPool
-from search.study.store import Files
+from search.study.remote import Files
 
 LOCAL, AUTO = "local", "auto"
 ANSWER_SECONDS = 10.0

@@ -22,8 +22,7 @@ from search.engines.pool import Link, Pool, Slot, Tell
 from search.engines.ray import node
 from search.engines.ray.host import REFUSED, Brief, RayHost
 from search.engines.ray.link import RayLink, Watch, quiet
-from search.study.remote import given, receive
-from search.study.store import Files
+from search.study.remote import Files, given, receive
 
 LOST_SECONDS = 1.0
 MAX_BEGUN = 20

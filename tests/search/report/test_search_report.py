@@ -19,7 +19,7 @@ from search.report.choices import parameters
 from search.report.importance import forest_shares, importances
 from search.report.parallel import ABSENT, crossings, drawable, shown_parameters
 from search.study.directory import SearchFolder
-from search.study.hypervolume import epochs_trained, in_order, progress
+from search.study.front import epochs_trained, in_order, progress
 from search.study.records import Candidate
 from tests.compress.report.test_report import Page
 

@@ -27,8 +27,8 @@ from search.engines.progress import NoDisplay
 from search.pipeline import run_search
 from search.plan import SearchPlan
 from search.spaces import space_for
+from search.study.checks import Past, check_past, load_for_space
 from search.study.directory import SearchFolder
-from search.study.past import Past, check_past, load_for_space
 from search.study.records import Candidate
 
 
