@@ -15,8 +15,7 @@ from optuna.distributions import BaseDistribution
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.measure import count_macs
-from search.samplers._conditions import deciding
-from search.samplers._distributions import value_count
+from search.samplers._base import deciding, value_count
 from search.spaces._choices import Chosen
 
 if TYPE_CHECKING:

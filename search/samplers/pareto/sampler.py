@@ -10,9 +10,16 @@ import numpy.typing as npt
 
 from compress.core.pareto import front_mask
 from search.samplers._base import NOTE_ATTR, StatelessSampler
-from search.samplers.pareto.claims import choices_of, claimed, unseen
-from search.samplers.pareto.encoding import Encoding
-from search.samplers.pareto.history import FEWEST, Curves, History, reported
+from search.samplers.pareto.history import (
+    FEWEST,
+    Curves,
+    History,
+    choices_of,
+    claimed,
+    reported,
+    unseen,
+)
+from search.samplers.pareto.predictor import Encoding
 from search.samplers.pareto.promise import Priced, Told, promise
 from search.samplers.pareto.questions import Choices, Question, Questions
 

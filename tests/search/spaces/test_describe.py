@@ -14,7 +14,7 @@ from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.measure import count_macs
 from search.cli.main import app
-from search.samplers._distributions import value_count
+from search.samplers._base import value_count
 from search.spaces import CNN, SPACES, DeclaredSpace, space_for
 from search.spaces._choices import Choice, between, choose, count, pick, steps, whole
 from search.spaces._sampling import Sample, estimate
