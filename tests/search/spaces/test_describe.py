@@ -17,8 +17,7 @@ from search.cli.main import app
 from search.samplers._base import value_count
 from search.spaces import CNN, SPACES, DeclaredSpace, space_for
 from search.spaces._choices import Choice, between, choose, count, pick, steps, whole
-from search.spaces._sampling import Sample, estimate
-from search.spaces.describe import describe
+from search.spaces.describe import Sample, describe, estimate
 from tests.contracts.space import ask, few, with_shape
 
 OWN = "tests.search.spaces.own"
