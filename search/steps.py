@@ -8,8 +8,7 @@ from compress.core.errors import RunFailed
 from compress.data import Dataset
 from compress.run.directory import LOG
 from search.engines import Runner
-from search.engines.final_jobs import CompressJobs, FinalJobs
-from search.engines.jobs import SearchJobs
+from search.engines.jobs import CompressJobs, FinalJobs, SearchJobs
 from search.engines.progress import Display
 from search.plan import SearchPlan
 from search.study import study as studies
