@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 NOTE_ATTR = "paretune:sampler"
 """System attribute of a trial: what its sampler has to say of its choices."""
-FIXED = "fixed_params"
-"""System attribute of a queued trial: its choices (Optuna's `enqueue_trial`)."""
 HUGE = 1e300
 """Stands for infinity, with which distances cannot be computed."""
 Losses = npt.NDArray[np.float64]

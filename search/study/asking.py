@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from compress.data import Dataset
+from search.optuna_internals import begin_trial
 from search.plan import SearchPlan
 from search.samplers import SAMPLERS
 from search.spaces import DeclaredSpace
@@ -42,34 +43,17 @@ def ask(
         data: What the space's models are for: by them samplers know what candidates cost.
         folder: Of the run: what was measured for that is in it.
     """
-    import optuna
     from optuna.trial import TrialState
 
     known = None if data is None else partial(free_knowledge, plan, data, folder)
     there = study.get_trials(deepcopy=False)
     queue = (trial for trial in there if trial.state == TrialState.WAITING)
     wanted = sorted(queue, key=lambda trial: trial.number != number)
-    taken = next((item for item in wanted if _taken(study, item._trial_id)), None)
-    if taken is not None:
-        trial_id = taken._trial_id
-    else:
-        trial_id = study._storage.create_new_trial(study._study_id)
     make = partial(sampler_for, plan.search.strategy, plan.seed, known=known)
     study.sampler = _by_number()(make)
-    trial = optuna.trial.Trial(study, trial_id)
+    trial = begin_trial(study, wanted)
     seen_by(trial, there)
     return trial
-
-
-def _taken(study: optuna.Study, trial_id: int) -> bool:
-    """Takes a trial of the queue; returns whether nobody else had it."""
-    from optuna.exceptions import UpdateFinishedTrialError
-    from optuna.trial import TrialState
-
-    try:
-        return study._storage.set_trial_state_values(trial_id, state=TrialState.RUNNING)
-    except UpdateFinishedTrialError:  # another had it, and has ended it
-        return False
 
 
 @cache

@@ -18,13 +18,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from compress.core import credentials
 from compress.core.errors import InputError
 from compress.core.patience import PATIENCE
 from compress.plan.fields import require
+from search.optuna_internals import serve_storage
 from search.study.storage import open_storage, storage_of, without_fork_support
 
 if TYPE_CHECKING:
@@ -93,15 +93,12 @@ class Proxy:
     ) -> None:
         without_fork_support()
         import grpc
-        from optuna.storages._grpc.auto_generated import api_pb2_grpc
 
-        # Optuna's `run_grpc_proxy_server` tells neither its port nor that another listens there
         self._over = threading.Event()
         # without this two servers share a port, and each gets half of the requests
         alone = [("grpc.so_reuseport", 0)]
         self._server = grpc.server(ThreadPoolExecutor(THREADS), options=alone)
-        join: Any = api_pb2_grpc.add_StorageServiceServicer_to_server
-        join(_service_kind()(sharing(storage, read_by)), self._server)
+        serve_storage(sharing(storage, read_by), self._server)
         try:
             self.port = int(self._server.add_insecure_port(f"{HOST}:{port}"))
         except RuntimeError:
@@ -123,48 +120,6 @@ class Proxy:
         """Ends it; requests in hand have a second."""
         self._server.stop(1.0).wait()
         self._over.set()
-
-
-@cache
-def _service_kind() -> Any:
-    """Returns the class of what answers: Optuna's, which writes a trial once for all that ask.
-
-    A hundred workers ask for the same trials, and to write one for the way takes as long as to
-    read it.
-    """
-    from optuna.storages._grpc import servicer
-    from optuna.storages._grpc.auto_generated import api_pb2
-
-    class Service(servicer.OptunaStorageProxyService):
-        def __init__(self, storage: Any) -> None:
-            super().__init__(storage)
-            self._written: dict[int, tuple[Any, Any]] = {}
-
-        def GetTrials(self, request: Any, context: Any) -> Any:  # noqa: N802 (the protocol's name)
-            import grpc
-
-            try:
-                trials = self._backend.get_all_trials(request.study_id, deepcopy=False)
-            except KeyError as error:
-                context.abort(code=grpc.StatusCode.NOT_FOUND, details=str(error))
-            wanted = set(request.included_trial_ids)
-            return api_pb2.GetTrialsReply(
-                trials=[
-                    self._on_the_way(trial)
-                    for trial in trials
-                    if trial._trial_id > request.trial_id_greater_than or trial._trial_id in wanted
-                ]
-            )
-
-        def _on_the_way(self, trial: Any) -> Any:
-            # a trial that has changed is another object: the storage below makes it anew
-            held, message = self._written.get(trial._trial_id, (None, None))
-            if held is not trial:
-                message = servicer._to_proto_trial(trial)
-                self._written[trial._trial_id] = trial, message
-            return message
-
-    return Service
 
 
 def serve_only() -> None:

@@ -16,8 +16,8 @@ from compress.core.atomic_files import whole_files
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.run.directory import LOG
+from search.optuna_internals import FIXED
 from search.plan import SearchPlan
-from search.samplers import FIXED
 from search.spaces import DeclaredSpace
 from search.study import journal, optimizers
 from search.study.costs import Costs, report_excess, report_preferences
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 NUMBER = re.compile(r"[0-9]{4,6}")
 """A trial's number as files are called; no search has more."""
-CONSTRAINT = "constraints:"
-"""How system attributes begin that say how far a limit is broken (Optuna's `set_constraint`)."""
 
 
 def recover(
@@ -213,7 +211,7 @@ class _Writer:
             params={name: record.choices[name] for name in distributions},
             distributions=distributions,
             user_attrs=own.user_attrs,
-            system_attrs=own.system_attrs,
+            constraints=own.constraints,
         )
         if record.ended is not None:
             ended = datetime.fromtimestamp(record.ended)
@@ -293,14 +291,14 @@ class Replay:
         record: The candidate.
         state, values: As the trial ended.
         user_attrs: Seed, costs and rungs.
-        system_attrs: What samplers know of broken limits.
+        constraints: What samplers know of broken limits.
     """
 
     def __init__(self, record: Candidate, plan: SearchPlan) -> None:
         self.record = record
         self.state, self.values = outcome(record, plan)
         self.user_attrs: dict[str, Any] = {SEED_ATTR: record.seed}
-        self.system_attrs = _constraints(record, plan)
+        self.constraints = _constraints(record, plan)
         if record.state not in (COMPLETE, STOPPED):
             return
         costs = [getattr(record, name) for name in plan.search.costs]
@@ -320,7 +318,7 @@ class Replay:
             trial.params == self.record.choices
             and (ended or trial.state == TrialState.RUNNING)
             and self.user_attrs.items() <= trial.user_attrs.items()
-            and self.system_attrs.items() <= trial.system_attrs.items()
+            and self.constraints.items() <= trial.constraints.items()
         )
 
 
@@ -334,7 +332,7 @@ def _rungs(record: Candidate, plan: SearchPlan) -> dict[str, float]:
     return found
 
 
-def _constraints(record: Candidate, plan: SearchPlan) -> dict[str, Any]:
+def _constraints(record: Candidate, plan: SearchPlan) -> dict[str, float]:
     """Returns how far a candidate breaks limits, as samplers are told."""
     import optuna
 
@@ -346,31 +344,42 @@ def _constraints(record: Candidate, plan: SearchPlan) -> dict[str, Any]:
         report_excess(trial, costs, plan.search)
     elif record.state in (COMPLETE, STOPPED):
         report_preferences(trial, {**vars(costs), **record.val}, plan.search)
-    return dict(trial.system_attrs)
+    return dict(trial.constraints)
 
 
 def is_sound(trial: FrozenTrial, costs: int) -> bool:
     """Tells whether everything that is read of trials has the type that it must have."""
+    from optuna.trial import TrialState, create_trial
+
     attrs: Any = trial.user_attrs
     system: Any = trial.system_attrs
     if not (isinstance(attrs, dict) and isinstance(system, dict)):
         return False
     try:
-        trial._validate()
+        create_trial(
+            state=trial.state,
+            values=trial.values,
+            params=trial.params,
+            distributions=trial.distributions,
+        )
+        constraints = trial.constraints.values()
     except Exception:  # of whatever a damaged line put there
         return False
+    begun, ended = trial.datetime_start is not None, trial.datetime_complete is not None
     rungs = [value for name, value in attrs.items() if re.fullmatch(r"rung\d+", name)]
     stored = attrs.get(COSTS_ATTR)
     priced = isinstance(stored, list) and len(stored) == costs and all(map(is_finite, stored))
     return (
-        all(map(is_finite, trial.values or []))
+        (begun or trial.state == TrialState.WAITING)
+        and ended == trial.state.is_finished()
+        and all(map(is_finite, trial.values or []))
         and all(map(is_finite, rungs))
         and (priced or (stored is None and not rungs))
         and isinstance(attrs.get(SEED_ATTR, 0), int)
         and attrs.get(SEED_ATTR, 0) >= 0
         and isinstance(attrs.get(SEED_GIVEN, True), bool)
         and isinstance(system.get(FIXED, {}), dict)
-        and all(is_finite(system[name]) for name in system if name.startswith(CONSTRAINT))
+        and all(map(is_finite, constraints))
     )
 
 
@@ -386,8 +395,11 @@ def are_compatible(one: BaseDistribution, other: BaseDistribution) -> bool:
 
 
 def holds(distribution: BaseDistribution, value: Any) -> bool:
-    """Tells whether a distribution has a value."""
+    """Tells whether a distribution has a value: no trial can be made with another."""
+    from optuna.trial import TrialState, create_trial
+
     try:
-        return bool(distribution._contains(distribution.to_internal_repr(value)))
+        create_trial(state=TrialState.FAIL, params={"": value}, distributions={"": distribution})
     except (TypeError, ValueError):
         return False
+    return True

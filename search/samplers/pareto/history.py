@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from optuna.trial import TrialState
 
-from search.samplers._base import FIXED, Losses, Scales
+from search.optuna_internals import FIXED, set_trial_attr
+from search.samplers._base import Losses, Scales
 from search.samplers.pareto.questions import Choices
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def claimed(study: optuna.Study, trial: FrozenTrial, ranked: Sequence[Choices]) 
         frozenset(choices_of(other).items()) for other in running if other.number != trial.number
     }
     chosen = next((item for item in ranked if frozenset(item.items()) not in taken), ranked[0])
-    study._storage.set_trial_system_attr(trial._trial_id, CLAIM_ATTR, chosen)
+    set_trial_attr(study, trial, CLAIM_ATTR, chosen)
     return chosen
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.pareto import front_mask
+from search.optuna_internals import set_trial_attr
 from search.samplers._base import NOTE_ATTR, StatelessSampler
 from search.samplers.pareto.history import (
     FEWEST,
@@ -121,7 +122,7 @@ class ParetoSampler(StatelessSampler):
         else:
             ranked, self.note = self._promising(questions, history, rng)
             if self.note:
-                study._storage.set_trial_system_attr(trial._trial_id, NOTE_ATTR, self.note)
+                set_trial_attr(study, trial, NOTE_ATTR, self.note)
         chosen = claimed(study, trial, ranked or [questions.drawn(rng)])
         return {name: value for name, value in chosen.items() if name in search_space}
 
