@@ -30,8 +30,8 @@ from search.study import optimizers
 from search.study import study as studies
 from search.study.asking import ask
 from search.study.directory import SearchFolder
+from search.study.early_stopping import Stopper, make_rule
 from search.study.objective import candidate_id, same_choices, trial_seed
-from search.study.pruners import Stopper, make_rule
 from search.study.records import COMPLETE, Candidate
 
 

@@ -69,8 +69,8 @@ def tried(records: Sequence[Record], data: Dataset, name: str, seed: int) -> lis
     from search.spaces import SPACES
     from search.spaces._choices import choose
     from search.study import optimizers
-    from search.study.free_costs import free_knowledge
-    from search.study.pruners import make_rule, rung_attr
+    from search.study.asking import free_knowledge
+    from search.study.early_stopping import make_rule, rung_attr
     from search.study.recovery import declared
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -44,15 +44,18 @@ from search.report import SearchReport, render
 from search.spaces import Around
 from search.steps import compress_front, search_front, train_finally
 from search.study import study as studies
-from search.study.artifacts import keep_artifacts
+from search.study.checks import (
+    GivenData,
+    check_compression,
+    check_limits,
+    check_past,
+    load_for_space,
+)
+from search.study.costs import measure_parts, takes_times
 from search.study.directory import SearchFolder
-from search.study.events import search_sources
-from search.study.feasibility import check_compression, check_limits
-from search.study.given_data import GivenData
-from search.study.part_times import measure_parts, takes_times
-from search.study.past import check_past, load_for_space
+from search.study.events import keep_artifacts, search_sources
 from search.study.storage import open_storage
-from search.study.unbegun import forget, untried
+from search.study.study import forget, untried
 from search.study.warm_start import find_sources
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from compress.model.input_sizes import InputShape
-from search.cli._console import reporting_errors, show
-from search.cli._made import written
+from search.cli._console import reporting_errors, show, written
 from search.cli._options import Plugins
 
 

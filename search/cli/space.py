@@ -8,11 +8,9 @@ from typing import Annotated
 import typer
 
 from compress.plan import DataOptions
-from search.cli._completion import VALUES, completer
-from search.cli._console import reporting_errors, show
+from search.cli._console import reporting_errors, show, written
 from search.cli._help import add_command, command_group
-from search.cli._made import written
-from search.cli._options import Plugins
+from search.cli._options import VALUES, Plugins, completer
 from search.plan import SearchData
 
 space = command_group("space", "Describe search spaces.")

@@ -108,8 +108,7 @@ def _work(arguments: argparse.Namespace) -> None:
     # held until this process ends: a resumed run waits for it before touching the journal
     held = linux.share(arguments.folder / WORKERS_LOCK)  # noqa: F841
     from search.study.directory import SearchFolder
-    from search.study.remote import RemoteFolder
-    from search.study.store import Files
+    from search.study.remote import Files, RemoteFolder
 
     try:
         folder = (

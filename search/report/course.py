@@ -1,16 +1,68 @@
-"""The page's section on the search in words: how it went, and what mattered."""
+"""How the search went and what mattered: figures, and the page's section in words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from compress.measure import formats
 from compress.report.cells import Cell
-from search.report.facts import SearchFacts
-from search.report.importance import TREES, Importance, rank_parameters
+from search.report.importance import TREES, Importance, importances, rank_parameters
 from search.report.searched import SearchReport
-from search.study.hypervolume import Progress
+from search.study.front import Progress, epochs_trained, progress
+
+_NOUNS = {"macs": "MACs", "params": "parameters", "size_bytes": "of file", "latency_ms": "latency"}
+_METHOD = (
+    f"A random forest of {TREES} trees learns the target from the choices of four fifths of the "
+    "trials and predicts the rest, each fifth in turn. A parameter's share is by how much the "
+    "squared error grows when its values are exchanged at random among the trials that were asked "
+    "for it, over twice the variance (Breiman 2001; Gregorutti, Michel & Saint-Pierre 2017). "
+    "Quality enters as ranks and costs as logarithms. Shares need not add up to 100 %: what the "
+    "forest does not predict is missing, and what works together counts for each. Around zero, "
+    "also below it, means no influence that these trials show. The spread is of the method "
+    "alone; other trials would differ by more. A sampler that looks for good candidates tries few "
+    "bad values, so this speaks of the trials of this search, not of the whole space."
+)
+
+
+@dataclass(frozen=True)
+class SearchFacts:
+    """How a search went.
+
+    Attributes:
+        progress: The front's hypervolume over the trials; None with fewer than two
+            finished candidates.
+        epochs_trained: Of the trials that were trained, in whole or in part.
+        epochs_full: What full training of these would have taken; None where the plan does
+            not say how long that is.
+        importances: Of the parameters, for each objective.
+    """
+
+    progress: Progress | None
+    epochs_trained: int
+    epochs_full: int | None
+    importances: tuple[Importance, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the record as dictionaries, lists and numbers."""
+        return {
+            "epochs_trained": self.epochs_trained,
+            "epochs_full": self.epochs_full,
+            "hypervolume": self.progress.to_json() if self.progress else None,
+            "importance": [item.to_json() for item in self.importances],
+        }
+
+
+def search_facts(report: SearchReport) -> SearchFacts:
+    """Computes what the report says about the search."""
+    trained, full = epochs_trained(report.candidates, report.epochs)
+    return SearchFacts(
+        progress(report.candidates, report.objectives),
+        trained,
+        full if report.epochs else None,
+        tuple(importances(report.candidates, report.objectives)),
+    )
 
 
 def course_section(report: SearchReport, facts: SearchFacts) -> dict[str, Any]:
@@ -88,17 +140,3 @@ def _share(item: Importance, name: str) -> tuple[str | Cell, str]:
         Cell(f"{share.value * 100:.1f} %", beside=f"±{share.spread * 100:.1f}"),
         f"{share.asked} of {item.trials}",
     )
-
-
-_NOUNS = {"macs": "MACs", "params": "parameters", "size_bytes": "of file", "latency_ms": "latency"}
-_METHOD = (
-    f"A random forest of {TREES} trees learns the target from the choices of four fifths of the "
-    "trials and predicts the rest, each fifth in turn. A parameter's share is by how much the "
-    "squared error grows when its values are exchanged at random among the trials that were asked "
-    "for it, over twice the variance (Breiman 2001; Gregorutti, Michel & Saint-Pierre 2017). "
-    "Quality enters as ranks and costs as logarithms. Shares need not add up to 100 %: what the "
-    "forest does not predict is missing, and what works together counts for each. Around zero, "
-    "also below it, means no influence that these trials show. The spread is of the method "
-    "alone; other trials would differ by more. A sampler that looks for good candidates tries few "
-    "bad values, so this speaks of the trials of this search, not of the whole space."
-)

@@ -13,6 +13,7 @@ from compress.report.markup import filled, templates
 from compress.report.sections import Known, Section, Tile
 from compress.report.terminal import said
 from search.report.candidates import (
+    candidate_points,
     candidates_section,
     choices_of,
     csv_rows,
@@ -20,11 +21,8 @@ from search.report.candidates import (
     search_line,
 )
 from search.report.charts import search_charts
-from search.report.course import course_section, importance_section
-from search.report.facts import SearchFacts, search_facts
-from search.report.final import final_section, final_table
-from search.report.front import front_panel, front_section, front_table
-from search.report.points import candidate_points
+from search.report.course import SearchFacts, course_section, importance_section, search_facts
+from search.report.front import final_section, final_table, front_panel, front_section, front_table
 from search.report.searched import SearchReport
 from search.study.records import COMPLETE
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from search.samplers._base import StatelessSampler
-from search.samplers._distributions import at, nearest, same, value_count
+from search.samplers._base import StatelessSampler, at, nearest, same, value_count
 
 if TYPE_CHECKING:
     import optuna

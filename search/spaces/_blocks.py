@@ -7,8 +7,7 @@ from typing import Any
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.data.tasks import Task
-from search.spaces._base import head
-from search.spaces._sketch import Sketch
+from search.spaces._base import Sketch, head
 
 MIN_SIZE = 4
 """A stage halves the resolution; no stage goes below this many pixels a side."""

@@ -1,24 +1,36 @@
-"""What a candidate costs, found out before it is trained, and the limits on it."""
+"""What a candidate costs, found out before it is trained, and the limits on it.
+
+Around a trained model the latency of a sub-network is estimated from times of the model's parts,
+measured once: a file of each of hundreds of sub-networks would have to be written and timed,
+three seconds each, beside workers that keep the processor busy.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
 from compress.core.atomic_files import read_json, write_json
+from compress.core.progress import OnProgress
 from compress.core.typed import conform
 from compress.measure import count_macs, measure_latency
+from compress.measure.latency_table import LatencyTable
 from compress.model.copies import copy_model
 from compress.model.internals import layers_inside
 from compress.plan import LatencyOptions
+from compress.prune.channels.selection.measured_times import Timed
+from compress.run.directory import LOG
+from compress.run.records import Record, read_record
 from search.plan import SearchOptions
+from search.spaces import Around
 from search.study.directory import SearchFolder
 
 if TYPE_CHECKING:
@@ -33,6 +45,8 @@ NAMES = {
     "size_bytes": "bytes of .tflite",
     "latency_ms": "ms on LiteRT",
 }
+COST = "latency_ms"
+"""What is estimated, as records name it."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +89,7 @@ def excesses(costs: Costs, options: SearchOptions) -> Iterator[tuple[str, float,
     for name, limit in limits(options).items():
         value = getattr(costs, name)
         if name == "size_bytes" and value is None:
-            value = weight_bytes(costs)
+            value = 4 * costs.params  # the weights alone: no .tflite file is smaller
         if value is not None and value > limit:
             yield name, value, limit
 
@@ -89,11 +103,6 @@ def over_limit(costs: Costs, options: SearchOptions) -> str:
         how = " (estimated)" if name in costs.estimated else ""
         found.append(f"{least}{number} {NAMES[name]}{how} exceed the limit of {limit:,}")
     return "; ".join(found)
-
-
-def weight_bytes(costs: Costs) -> int:
-    """Returns the bytes of the float32 weights alone: no .tflite file is smaller."""
-    return 4 * costs.params
 
 
 def report_excess(trial: optuna.Trial, costs: Costs, options: SearchOptions) -> None:
@@ -110,11 +119,6 @@ def report_preferences(
         value = values.get(condition.name)
         if value is not None:
             trial.set_constraint(f"prefer {condition.name}", condition.violation(value))
-
-
-class _Measured(TypedDict, total=False):
-    size_bytes: int
-    latency_ms: float
 
 
 def find_costs(
@@ -153,6 +157,11 @@ def find_costs(
     return replace(costs, size_bytes=stored["size_bytes"], latency_ms=measured)
 
 
+class _Measured(TypedDict, total=False):
+    size_bytes: int
+    latency_ms: float
+
+
 def _measured(model: keras.Model, timing: bool) -> dict[str, Any]:
     from compress.exporting.litert import export_litert
 
@@ -184,3 +193,85 @@ def fingerprint(model: keras.Model) -> str:
     quoted = re.compile(r'"((?:[^"\\]|\\.)*)"')
     text = quoted.sub(lambda found: f'"{numbers.get(found[1], found[1])}"', model.to_json())
     return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True)
+class PartTimes(Record):
+    """What was timed of a model, and of some of its sub-networks as whole files.
+
+    Attributes:
+        kept: Removable units kept in each group by the sub-networks.
+        whole: Milliseconds of these.
+        table: Of calls, as JSON.
+    """
+
+    kept: tuple[tuple[int, ...], ...]
+    whole: tuple[float, ...]
+    table: Any = field(metadata={"shape": dict[str, Any]})
+
+    def flaw(self) -> str:
+        """See `Record.flaw`."""
+        if len(self.kept) != len(self.whole):
+            return f"kept and whole must be of as many nets; received: {self.kept}, {self.whole}"
+        return "" if min(self.whole) > 0 else f"whole must be above 0; received: {self.whole}"
+
+    @classmethod
+    def of(cls, found: Timed) -> PartTimes:
+        """Returns the record of what was timed."""
+        kept = tuple(tuple(int(count) for count in row) for row in found.kept)
+        return cls(kept, tuple(float(ms) for ms in found.whole), found.table.to_json())
+
+    @property
+    def timed(self) -> Timed:
+        """The same as the engine takes it."""
+        table = LatencyTable.from_json(self.table)
+        return Timed(table, np.array(self.kept, np.int64), np.array(self.whole))
+
+
+def measure_parts(options: SearchOptions, folder: SearchFolder, on_progress: OnProgress) -> None:
+    """Times the parts of the model that a search is around, where its latency is asked for.
+
+    To be called while the machine is quiet: before workers are.
+
+    Args:
+        options: Space, objectives, limits.
+        folder: Where the record goes; one that is there stays.
+        on_progress: Told how far it is.
+    """
+    space = options.made_space
+    if not takes_times(options) or folder.part_times.exists():
+        return
+    assert isinstance(space, Around)
+    found = space.timed(on_progress)
+    write_json(folder.part_times, PartTimes.of(found).to_json())
+    LOG.info(
+        "latencies of candidates are estimated from %d calls and %d whole sub-networks, timed on "
+        "%s (%s)", len(found.table.calls), len(found.whole), found.table.runtime,
+        found.table.device,
+    )  # fmt: skip
+
+
+def takes_times(options: SearchOptions) -> bool:
+    """Tells whether latencies of candidates follow from times of a model's parts."""
+    return isinstance(options.made_space, Around) and options.needs(COST)
+
+
+def latency_of(
+    options: SearchOptions, folder: SearchFolder
+) -> Callable[[dict[str, Any]], float] | None:
+    """Returns what estimates a candidate's milliseconds; None: its file is measured.
+
+    Args:
+        options: Of the run.
+        folder: The run's.
+    """
+    if not takes_times(options) or not folder.part_times.exists():
+        return None
+    space = options.made_space
+    assert isinstance(space, Around)
+    return _read(space, folder.part_times)
+
+
+@lru_cache(maxsize=2)
+def _read(space: Around, path: Path) -> Callable[[dict[str, Any]], float]:
+    return space.latency(read_record(path, PartTimes).timed)

@@ -19,12 +19,11 @@ from compress.train.predict import quality_of
 from compress.train.starting import StartingPoint
 from search.plan import SearchPlan
 from search.study import optimizers
-from search.study.costs import find_costs, over_limit, report_excess, report_preferences
+from search.study.asking import others
+from search.study.costs import find_costs, latency_of, over_limit, report_excess, report_preferences
 from search.study.directory import SearchFolder
 from search.study.early_stopping import Following
-from search.study.part_times import latency_of
 from search.study.records import COMPLETE, DUPLICATE, FAILED, REJECTED, STOPPED, Candidate
-from search.study.seen import others
 
 if TYPE_CHECKING:
     import optuna
@@ -98,8 +97,8 @@ def evaluate(
     settings = optimizers.sample(trial, plan, data)
     candidate = Candidate(name, COMPLETE, dict(trial.params), seed, device=device.describe())
     # a replayed or repeated trial is run again on purpose: its seed is given
-    given = SEED_GIVEN in trial.user_attrs
-    first = None if given else _first_of(trial, folder)
+    number = None if SEED_GIVEN in trial.user_attrs else same_choices(trial)
+    first = None if number is None else folder.read_candidate(candidate_id(number))
     if first is not None:
         return _written(folder, repeat_of(first, candidate))
     on_progress(f"{name}: counting", 0.0)
@@ -196,12 +195,6 @@ def same_choices(trial: optuna.Trial) -> int | None:
         if ended and other.params == trial.params:
             return other.number
     return None
-
-
-def _first_of(trial: optuna.Trial, folder: SearchFolder) -> Candidate | None:
-    """Returns the earliest candidate with a trial's choices whose result can be reused."""
-    number = same_choices(trial)
-    return None if number is None else folder.read_candidate(candidate_id(number))
 
 
 def repeat_of(first: Candidate, candidate: Candidate) -> Candidate:

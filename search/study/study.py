@@ -13,9 +13,10 @@ from compress.core.patience import PATIENCE
 from compress.data import Dataset
 from compress.run.directory import LOG
 from compress.run.records import read_record
+from search.optuna_internals import FIXED, end_trial
 from search.plan import SearchPlan
-from search.samplers import FIXED, SAMPLERS
-from search.study import optimizers
+from search.samplers import SAMPLERS
+from search.study import journal, optimizers
 from search.study.directory import SearchFolder
 from search.study.objective import SEED_ATTR, SEED_GIVEN, candidate_id, objective_values
 from search.study.records import COMPLETE, DUPLICATE, FAILED, LOST, Candidate
@@ -131,17 +132,10 @@ def try_again(
 def tell(study: optuna.Study, number: int, candidate: Candidate, plan: SearchPlan) -> None:
     """Ends a trial in the study as its candidate ended; one that has ended stays as it is.
 
-    Written to the storage at once: `study.tell` reads the trial before, and of a database that
-    costs several times as much.
+    It may have been told by a worker whose node was lost then, or by a call that the storage seemed
+    to lose.
     """
-    from optuna.exceptions import UpdateFinishedTrialError
-
-    state, values = outcome(candidate, plan)
-    storage = study._storage
-    trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
-    # told by a worker whose node was lost then, or by a call that the storage seemed to lose
-    with suppress(UpdateFinishedTrialError):
-        storage.set_trial_state_values(trial_id, state, values)
+    end_trial(study, number, *outcome(candidate, plan))
 
 
 def outcome(
@@ -239,3 +233,43 @@ def read_replay(path: Path) -> Candidate:
             f"says that {found.reason}; it ran again under another number."
         )
     return found
+
+
+def untried(folder: SearchFolder) -> bool:
+    """Tells whether the study of a folder without results has begun no trial."""
+    import optuna
+    from optuna.trial import TrialState
+
+    url = _stored_url(folder)
+    if not url:
+        found = journal.read(folder.journal, study_name(folder, ""))
+        return not found.dropped and all(
+            trial.state == TrialState.WAITING for trial in found.trials
+        )
+    try:
+        study = optuna.load_study(
+            study_name=study_name(folder, url), storage=open_storage(url, "storage")
+        )
+    except (InputError, KeyError):  # what cannot be opened, or has no such study, was never used
+        return True
+    return all(trial.state == TrialState.WAITING for trial in study.get_trials(deepcopy=False))
+
+
+def forget(folder: SearchFolder) -> None:
+    """Removes the study of a folder in which no trial has begun.
+
+    Queued trials follow from the plan: another plan queues others.
+    """
+    import optuna
+
+    folder.journal.unlink(missing_ok=True)
+    url = _stored_url(folder)
+    if url:
+        with suppress(InputError, KeyError):  # as in `untried`
+            storage = open_storage(url, "storage")
+            optuna.delete_study(study_name=study_name(folder, url), storage=storage)
+
+
+def _stored_url(folder: SearchFolder) -> str:
+    search = folder.read_plan_record()["plan"].get("search", {})
+    return str(search.get("storage", ""))

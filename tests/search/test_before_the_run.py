@@ -24,7 +24,7 @@ from search.plan import SearchPlan
 from search.study import study as studies
 from search.study.directory import SearchFolder
 from search.study.records import Candidate
-from search.study.unbegun import forget, untried
+from search.study.study import forget, untried
 from tests.compress.shrinking.test_model_names import mlp
 
 SPACE = ["--data", "digits", "--space", "mlp"]
@@ -285,7 +285,7 @@ def test_a_worker_loads_its_teachers_once_and_a_plan_makes_its_space_once(
     import search.spaces
     from compress.shrinking import teachers
     from search.engines.run_jobs import RunWorker
-    from search.study.feasibility import check_compression, check_limits
+    from search.study.checks import check_compression, check_limits
     from search.study.study import first_choices
 
     made: list[str] = []

@@ -12,8 +12,7 @@ from compress.core.errors import RunFailed
 from compress.plan.fields import from_flat
 from search import steps
 from search.engines import Demand, local
-from search.engines.final_jobs import CompressJobs
-from search.engines.jobs import SearchJobs
+from search.engines.jobs import CompressJobs, SearchJobs
 from search.engines.progress import NoDisplay
 from search.pipeline import default_folder
 from search.plan import SearchPlan

@@ -13,7 +13,7 @@ from compress.benchmarking.models import BenchModel
 from compress.benchmarking.result import Timed, write_result
 from compress.plan.bench import BenchPlan
 from search.cli import app
-from search.cli._made import outcome, written
+from search.cli._console import outcome, written
 from search.plan import SearchPlan
 from search.report import load_report
 from search.study.directory import SearchFolder

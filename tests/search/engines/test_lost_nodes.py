@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from compress.plan.fields import from_flat
 from search.engines import LOST
-from search.engines.final_jobs import CompressJobs, FinalJobs
+from search.engines.jobs import CompressJobs, FinalJobs
 from search.engines.progress import MAX_LOST, NoDisplay
 from search.plan import SearchPlan
 from search.study import study as studies

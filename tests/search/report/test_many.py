@@ -9,7 +9,7 @@ import pytest
 
 from search.report import SearchReport, importance
 from search.report.charts import search_charts, some_of
-from search.report.facts import SearchFacts
+from search.report.course import SearchFacts
 from search.report.importance import importances
 from search.study.records import COMPLETE, STOPPED, Candidate
 

@@ -14,12 +14,10 @@ from compress.plan import Plan
 from compress.report import render_tables
 from search.plan import SearchOptions, SearchPlan
 from search.report import render
-from search.report.charts import curves_of
-from search.report.choices import parameters
-from search.report.importance import forest_shares, importances
-from search.report.parallel import ABSENT, crossings, drawable, shown_parameters
+from search.report.charts import ABSENT, crossings, curves_of, drawable, shown_parameters
+from search.report.importance import forest_shares, importances, parameters
 from search.study.directory import SearchFolder
-from search.study.hypervolume import epochs_trained, in_order, progress
+from search.study.front import epochs_trained, in_order, progress
 from search.study.records import Candidate
 from tests.compress.report.test_report import Page
 

@@ -17,7 +17,7 @@ from compress.plan.fields import from_flat
 from search.plan import SearchPlan
 from search.study.budget import Budget, Convergence
 from search.study.directory import SearchFolder
-from search.study.hypervolume import GROWTH, in_order, losses_of
+from search.study.front import GROWTH, in_order, losses_of
 from search.study.records import Candidate
 
 OBJECTIVES = ("accuracy", "macs")

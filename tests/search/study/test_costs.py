@@ -16,6 +16,7 @@ from compress.exporting.litert import export_litert
 from compress.plan.fields import from_flat
 from search.plan import SearchOptions, SearchPlan
 from search.study import costs
+from search.study.checks import check_limits
 from search.study.costs import (
     Costs,
     find_costs,
@@ -25,7 +26,6 @@ from search.study.costs import (
     report_preferences,
 )
 from search.study.directory import SearchFolder
-from search.study.feasibility import check_limits
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.plan.fields import from_flat
 from compress.train.predict import predict_logits
-from search.engines.final_jobs import FinalJobs
+from search.engines.jobs import FinalJobs
 from search.engines.progress import NoDisplay
 from search.plan import SearchPlan
 from search.spaces import SPACES

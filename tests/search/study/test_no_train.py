@@ -23,7 +23,7 @@ from compress.plan.fields import from_flat
 from compress.shrinking.teachers import load_teachers
 from compress.train import train
 from compress.train.predict import predict_logits, quality_of
-from search.engines.final_jobs import FinalJobs
+from search.engines.jobs import FinalJobs
 from search.engines.progress import NoDisplay
 from search.pipeline import run, run_search
 from search.plan import SearchPlan

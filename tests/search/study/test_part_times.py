@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from compress.core.atomic_files import write_json
 from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data import Dataset
@@ -24,11 +25,10 @@ from search.pipeline import run_search
 from search.plan import SearchPlan
 from search.spaces import Around
 from search.spaces._subnetworks import OPTIONS
-from search.study import part_times
+from search.study.asking import free_knowledge
+from search.study.costs import PartTimes, latency_of, measure_parts
 from search.study.directory import SearchFolder
-from search.study.free_costs import free_knowledge
 from search.study.objective import evaluate
-from search.study.part_times import PartTimes, latency_of, measure_parts
 from search.study.records import COMPLETE, REJECTED
 from tests.contracts.space import ask
 
@@ -148,7 +148,7 @@ def test_a_damaged_record_is_refused(space: Around, timings: list[int], tmp_path
     plan, folder = made(tmp_path / "run", space)
     measure_parts(plan.search, folder, silent)
     record = PartTimes.of(space.timed(silent)).to_json()
-    part_times.write_json(folder.part_times, {**record, "whole": [1.0]})
+    write_json(folder.part_times, {**record, "whole": [1.0]})
     with pytest.raises(InputError, match="as many nets"):
         latency_of(plan.search, folder)
 

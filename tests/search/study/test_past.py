@@ -22,13 +22,13 @@ from compress.run.unlearnt import check_unlearnt
 from compress.shrinking.teachers import load_teacher
 from compress.train import train
 from compress.train.predict import predict_logits
-from search.engines.final_jobs import CompressJobs
+from search.engines.jobs import CompressJobs
 from search.engines.progress import NoDisplay
 from search.pipeline import run_search
 from search.plan import SearchPlan
 from search.spaces import space_for
+from search.study.checks import Past, check_past, load_for_space
 from search.study.directory import SearchFolder
-from search.study.past import Past, check_past, load_for_space
 from search.study.records import Candidate
 
 

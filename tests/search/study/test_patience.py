@@ -15,8 +15,7 @@ from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from compress.core import patience
 from compress.core.errors import InputError, RunFailed
 from compress.core.patience import NoAnswer, patiently
-from search.study.patience import is_passing, patient
-from search.study.storage import open_storage
+from search.study.storage import is_passing, open_storage, patient
 
 
 def operational(text: str) -> OperationalError:

@@ -20,6 +20,7 @@ from compress.data import Dataset
 from compress.plan.fields import from_flat
 from compress.run.directory import LOG
 from search.engines.run_jobs import RunWorker
+from search.optuna_internals import FIXED
 from search.plan import SearchPlan
 from search.spaces import SPACES, space_for
 from search.spaces._choices import choose
@@ -28,12 +29,11 @@ from search.study import study as studies
 from search.study.asking import ask
 from search.study.costs import Costs, report_excess, report_preferences
 from search.study.directory import SearchFolder
+from search.study.early_stopping import Stopper, at_rung, make_rule
 from search.study.objective import candidate_id, trial_seed
-from search.study.pruners import Stopper, at_rung, make_rule
 from search.study.records import Candidate
 from search.study.recovery import recover
 from search.study.storage import open_storage
-from search.study.study import FIXED
 
 OPTIONS = {"sampler": "random", "trials": 40, "epochs": 4, "prefer": "accuracy>=0.6"}
 STATES = ("complete", "stopped", "rejected", "failed", "complete", "duplicate", "complete")

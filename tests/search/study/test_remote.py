@@ -10,8 +10,7 @@ from compress.core.errors import InputError, RunFailed
 from search.plan import SearchPlan
 from search.study.directory import SearchFolder
 from search.study.records import Candidate
-from search.study.remote import RemoteFolder, given, receive
-from search.study.store import Files
+from search.study.remote import Files, RemoteFolder, given, receive
 
 pytest.importorskip("fsspec")
 

@@ -23,8 +23,8 @@ from compress.report.markup import filled, style_sheet, templates
 from compress.run.directory import RunFolder
 from compress.run.example_values import read_example_values
 from search.report import SearchReport, load_report
-from search.report.compare.duel import Compare, Duel, Stretch, duel
-from search.report.points import candidate_points
+from search.report.candidates import candidate_points
+from search.report.compare_fronts import Compare, Duel, Stretch, duel
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x")
