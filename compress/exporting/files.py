@@ -20,7 +20,7 @@ from compress.data import Dataset, Preprocessing, Unlabelled, draw_stratified
 from compress.data.meaning import Head, Heads
 from compress.data.tasks import Several, Task, make_task
 from compress.exporting.answering import HeldBack, answered_by_file
-from compress.measure.agreement import describe_low_agreement
+from compress.measure.quality import describe_low_agreement
 from compress.model.copies import sized_model
 from compress.model.heads import check_shapes, decides_at, head_of, sizes_for
 from compress.model.inference import left_out, reduce_range

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypedDict
 
 from compress.core.typed import conform
-from compress.measure.agreement import can_ship_unasked, describe_low_agreement
+from compress.measure.quality import can_ship_unasked, describe_low_agreement
 
 if TYPE_CHECKING:
     from compress.report.rows import Report, Row

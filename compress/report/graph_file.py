@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 
 from compress.measure import formats
 from compress.measure.graph_files import GraphFile, Port
-from compress.measure.graph_files.ports import shape_text
+from compress.measure.graph_files.records import shape_text
 from compress.report.costs import ELSEWHERE, costs_json, render_costs
 from compress.report.terminal import Grid, said
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.data.tasks import in_units
 from compress.measure import formats
-from compress.measure.file_choice import FileCandidate, select_file
-from compress.measure.verdict import Verdict, judge_artifact
+from compress.measure.verdict import FileCandidate, Verdict, judge_artifact, select_file
 from compress.report.agreement import can_ship
 from compress.run.directory import RunFolder
 from compress.run.example_values import read_example_values
@@ -63,7 +62,7 @@ class Standouts:
         quality: Name of the quality.
         by: Whose validation quality decided.
         chosen: The file to ship, by a goal or by the rule of
-            `compress.measure.file_choice.select_file`, and the best.
+            `compress.measure.verdict.select_file`, and the best.
         missing: Why nothing was chosen; empty otherwise.
         verdict: The file to ship beside its original, on test data; None: none was chosen.
     """

@@ -24,8 +24,7 @@ from compress.exporting.mixed.units import (
     units_of,
 )
 from compress.exporting.traced import Traced
-from compress.measure.divergence import divergence
-from compress.measure.quality import outputs_of
+from compress.measure.quality import divergence, outputs_of
 from compress.measure.runtimes import session_for
 from compress.model.copies import copy_model
 from compress.model.walk import named_layers, variable_paths

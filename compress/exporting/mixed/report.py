@@ -24,7 +24,7 @@ class LayerPrecision:
             passes is rounded as it comes), "int16" (what passes; weights have 8 bits), "float16"
             (weights, computed in float32) or "float32".
         alone: By precision: how far the outputs move where this layer alone has it; see
-            `compress.measure.divergence`.
+            `compress.measure.quality`.
         floats: Kinds of its operations that are computed in floats although its precision is one
             of whole numbers: LiteRT Quantizer has none for them, or CPUs are slower with them.
     """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from compress.exporting.scopes import UNNAMED, path_of, without_calls
 from compress.measure.graph_files.records import Graph, Operator, Tensor
-from compress.measure.graph_files.tflite_reader import TFLiteReader
+from compress.measure.graph_files.tflite import TFLiteReader
 from compress.measure.graph_files.tflite_table import TFLITE
 from compress.model.walk import named_layers
 

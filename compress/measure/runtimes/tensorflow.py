@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError
 from compress.core.processes import ProcessEnded, Server, receive, send, serving
-from compress.measure.runtimes._base import TensorInfo
+from compress.measure.runtimes import TensorInfo
 from compress.model.ports import Described
 
 

@@ -23,7 +23,7 @@ from compress.exporting.mixed.units import (
     units_of,
 )
 from compress.exporting.traced import Traced
-from compress.measure.divergence import divergence
+from compress.measure.quality import divergence
 from compress.measure.runtimes import session_for
 from compress.plan import LEVELS, ExportOptions
 
