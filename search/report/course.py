@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from compress.measure import formats
-from compress.report.cells import Cell
+from compress.report.markup import Cell
 from search.report.facts import SearchFacts
 from search.report.importance import TREES, Importance, rank_parameters
 from search.report.searched import SearchReport

@@ -6,7 +6,7 @@ from typing import Any
 
 from compress.data.tasks import is_share
 from compress.measure import formats
-from compress.report.live.points import COST, OTHER, QUALITY, Axis, Points
+from compress.report.live.charts import COST, OTHER, QUALITY, Axis, Points
 from search.report.candidates import choices_of, replay_command, search_line
 from search.report.searched import SearchReport
 from search.study.records import COMPLETE, STOPPED, Candidate

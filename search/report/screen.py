@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from compress.core.summary import Summary
 from compress.measure import formats
-from compress.report.screen import files_screen
+from compress.report.tables import files_screen
 
 if TYPE_CHECKING:
     from search.report.searched import SearchReport
