@@ -6,10 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, TypeAlias
 
 from compress.core.atomic_files import write_bytes
 from compress.core.errors import InputError, MissingDependency, RunFailed
@@ -17,7 +14,8 @@ from compress.core.memory_budget import require_room
 from compress.core.plugins import RUNTIMES
 from compress.core.registry import loaded
 from compress.exporting.saved_model import TracedSavedModel
-from compress.exporting.tflite_sizes import resized
+from compress.exporting.side_by_side import random_examples
+from compress.exporting.tflite_editing import resized
 from compress.exporting.traced import Traced
 from compress.measure import Analysis, count_macs
 from compress.measure.graph_files import read_graph_file
@@ -320,23 +318,12 @@ def _tried(item: Prepared) -> Prepared | Skipped:
     return item
 
 
-def _random(traced: Convertible, seed: int) -> list[npt.NDArray[Any]]:
-    """Returns random inputs: normal; 0 and 1 where a model takes whole numbers."""
-    random = np.random.default_rng(seed)
-    found: list[npt.NDArray[Any]] = []
-    for _, (_, *sizes), kind in traced.ports:
-        shape = (CALIBRATION, *sizes)
-        drawn = random.normal(size=shape) if kind == "float32" else random.integers(2, size=shape)
-        found.append(drawn.astype(kind))
-    return found
-
-
 def _converted(
     label: str, traced: Convertible, plan: BenchPlan, folder: Path
 ) -> list[Prepared | Skipped]:
     found: list[Prepared | Skipped] = []
     files: dict[tuple[str, str], Path] = {}
-    calibration = _random(traced, plan.seed)
+    calibration = random_examples(traced.ports, CALIBRATION, plan.seed)
     for name in plan.runtimes:
         runtime = RUNTIMES[name]
         for kind in plan.formats:

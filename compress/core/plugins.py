@@ -146,7 +146,7 @@ STEPS: Registry[Any] = Registry(
         "mixed": "compress.exporting.mixed.engine:convert_mixed",
         "mixed_ranges": "compress.exporting.mixed.engine:observe_ranges",
         "onnx": "compress.exporting.onnx:convert_onnx",
-        "onnx_graph": "compress.exporting.side_by_side_onnx:convert_onnx_graph",
+        "onnx_graph": "compress.exporting.side_by_side:convert_onnx_graph",
         "onnx_int8": "compress.exporting.onnx:convert_onnx_int8",
         "onnx_qat": "compress.exporting.onnx:convert_onnx_qat",
     },

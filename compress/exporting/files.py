@@ -31,7 +31,7 @@ from compress.plan.output import INT4, MIXED, ONNX_QAT
 if TYPE_CHECKING:
     import keras
 
-    from compress.exporting.mixed.report import LayerPrecision
+    from compress.exporting.mixed.writing import LayerPrecision
     from compress.exporting.traced import Traced
     from compress.measure.runtimes import Session
 
@@ -303,7 +303,7 @@ def _run(path: Path, name: str, inputs: list[npt.NDArray[np.float32]]) -> Sessio
     Raises:
         RunFailed: Its runtime cannot run it (it is removed then).
     """
-    from compress.exporting.runnable import runnable
+    from compress.exporting.answering import runnable
 
     try:
         return runnable(path, inputs)

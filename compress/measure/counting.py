@@ -69,15 +69,6 @@ def count_macs(model: keras.Model | str | Path, input_shape: InputShape | None =
     return Analysis(tuple(rows), walk.peak())
 
 
-def counted_steps(
-    model: keras.Model | str | Path, input_shape: InputShape | None = None
-) -> list[tuple[Step, LayerCost]]:
-    """Returns the calls of a model in their order, each with its costs; see `count_macs`."""
-    seen: set[int] = set()
-    steps = _walk(record(as_model(model), _opens), input_shape).steps
-    return [(step, _cost(step, seen)) for step in steps]
-
-
 def graph_of(model: keras.Model | str | Path, input_shape: Any = None) -> tuple[CallNode, ...]:
     """Returns the calls of a model, each with its costs and the calls that it reads.
 
@@ -93,12 +84,14 @@ def graph_of(model: keras.Model | str | Path, input_shape: Any = None) -> tuple[
         [('Dense', ()), ('Dense', (0,))]
     """
     maker: dict[int, int] = {}
+    seen: set[int] = set()
     found = []
-    held = []  # tensors live as long as their identities are asked for
-    for place, (step, cost) in enumerate(counted_steps(model, input_shape)):
+    # all steps are held: tensors live as long as their identities are asked for
+    steps = walked(record(as_model(model), _opens), input_shape)
+    for place, step in enumerate(steps):
+        cost = _cost(step, seen)
         sources = dict.fromkeys(maker[id(tensor)] for tensor in step.inputs if id(tensor) in maker)
         maker.update((id(tensor), place) for tensor in step.outputs)
-        held.append(step)
         found.append(
             CallNode(
                 cost.name, cost.kind, tuple(cost.output_shape), cost.macs, cost.params,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import keras
 
     from compress.exporting import Exported
-    from compress.exporting.mixed.report import LayerPrecision
+    from compress.exporting.mixed.writing import LayerPrecision
 
 
 @dataclass(frozen=True)

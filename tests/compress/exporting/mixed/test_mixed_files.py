@@ -14,8 +14,9 @@ from compress import export
 from compress.core.errors import InputError, RunFailed
 from compress.exporting.litert import export_litert, plain_file
 from compress.exporting.mixed.candidates import Files
-from compress.exporting.mixed.levels import BITS, ENTRIES
 from compress.exporting.mixed.units import (
+    BITS,
+    ENTRIES,
     file_graph,
     kernel_of,
     kernels_of,
