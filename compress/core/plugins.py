@@ -133,7 +133,7 @@ LOGS: Registry[Any] = Registry(
 """`make(folder, name, plan) -> Log`, see `compress.run.logs.Log`."""
 
 CALIBRATORS: Registry[Any] = Registry(
-    "calibrator", {"int8": "compress.quantization.calibrated:calibrate_for_file"}
+    "calibrator", {"int8": "compress.quantization.quantizing:calibrate_for_file"}
 )
 """`make(model, inputs) -> (model that rounds its values, notes)`, by the format of the file: for
 models that the format's own converter does not take. What exports stands below what quantizes."""
