@@ -23,9 +23,9 @@ if TYPE_CHECKING:
         TrainingDiverged,
     )
     from compress.data import Dataset, Split, load_data
+    from compress.devices import DeviceTimes
     from compress.devices.exporting import export_latency_table
     from compress.devices.importing import import_latency_table
-    from compress.devices.record import DeviceTimes
     from compress.distillation import DistillResult, distill
     from compress.exporting import Exported, export
     from compress.measure import Analysis, count_macs, measure_latency
@@ -73,7 +73,7 @@ _PLACES = {
     "CompressResult": "compress.shrinking.compression:CompressResult",
     "DataOptions": "compress.plan:DataOptions",
     "Dataset": "compress.data:Dataset",
-    "DeviceTimes": "compress.devices.record:DeviceTimes",
+    "DeviceTimes": "compress.devices:DeviceTimes",
     "DistillOptions": "compress.plan:DistillOptions",
     "DistillResult": "compress.distillation:DistillResult",
     "ExportOptions": "compress.plan:ExportOptions",

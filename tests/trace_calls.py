@@ -118,8 +118,8 @@ def main() -> None:
         for order in ("first", "second"):
             found = trace(CALLS[name])
             print(
-                f"{name}, {order} call: {len(found.files)} files, {len(found.functions)} functions, "
-                f"{found.depth} frames deep"
+                f"{name}, {order} call: {len(found.files)} files, "
+                f"{len(found.functions)} functions, {found.depth} frames deep"
             )
         if given.list:
             for file, count in found.files.items():

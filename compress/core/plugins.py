@@ -133,7 +133,7 @@ LOGS: Registry[Any] = Registry(
 """`make(folder, name, plan) -> Log`, see `compress.run.logs.Log`."""
 
 CALIBRATORS: Registry[Any] = Registry(
-    "calibrator", {"int8": "compress.quantization.calibrated:calibrate_for_file"}
+    "calibrator", {"int8": "compress.quantization.quantizing:calibrate_for_file"}
 )
 """`make(model, inputs) -> (model that rounds its values, notes)`, by the format of the file: for
 models that the format's own converter does not take. What exports stands below what quantizes."""
@@ -146,7 +146,7 @@ STEPS: Registry[Any] = Registry(
         "mixed": "compress.exporting.mixed.engine:convert_mixed",
         "mixed_ranges": "compress.exporting.mixed.engine:observe_ranges",
         "onnx": "compress.exporting.onnx:convert_onnx",
-        "onnx_graph": "compress.exporting.side_by_side_onnx:convert_onnx_graph",
+        "onnx_graph": "compress.exporting.side_by_side:convert_onnx_graph",
         "onnx_int8": "compress.exporting.onnx:convert_onnx_int8",
         "onnx_qat": "compress.exporting.onnx:convert_onnx_qat",
     },

@@ -20,7 +20,7 @@ from compress.data import Dataset, Preprocessing, Unlabelled, draw_stratified
 from compress.data.meaning import Head, Heads
 from compress.data.tasks import Several, Task, make_task
 from compress.exporting.answering import HeldBack, answered_by_file
-from compress.measure.agreement import describe_low_agreement
+from compress.measure.quality import describe_low_agreement
 from compress.model.copies import sized_model
 from compress.model.heads import check_shapes, decides_at, head_of, sizes_for
 from compress.model.inference import left_out, reduce_range
@@ -31,7 +31,7 @@ from compress.plan.output import INT4, MIXED, ONNX_QAT
 if TYPE_CHECKING:
     import keras
 
-    from compress.exporting.mixed.report import LayerPrecision
+    from compress.exporting.mixed.writing import LayerPrecision
     from compress.exporting.traced import Traced
     from compress.measure.runtimes import Session
 
@@ -303,7 +303,7 @@ def _run(path: Path, name: str, inputs: list[npt.NDArray[np.float32]]) -> Sessio
     Raises:
         RunFailed: Its runtime cannot run it (it is removed then).
     """
-    from compress.exporting.runnable import runnable
+    from compress.exporting.answering import runnable
 
     try:
         return runnable(path, inputs)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from compress.data.tasks import is_share
-from compress.measure.latency_record import Latency
-from compress.measure.stats import FEWEST, INTERVAL
+from compress.measure.latency_record import FEWEST, INTERVAL, Latency
 
 
 def count(value: float | None) -> str:

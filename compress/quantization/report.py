@@ -1,18 +1,31 @@
-"""What became of a model's layers: computed in whole numbers, or in floats and why."""
+"""What became of a model's layers: in whole numbers, what that costs, or in floats and why."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from compress.quantization.building import Placed
+import numpy as np
+import numpy.typing as npt
+
+from compress.model.activations import examples_at_once
+from compress.model.program import Node
+from compress.model.recording import record
+from compress.quantization.ranges import FakeQuant
+from compress.quantization.values import Placed
+from compress.reconstruction.values import Store, Value
 from compress.run.compressed import LayerRow
 
 if TYPE_CHECKING:
-    from compress.quantization.errors import LayerError
+    from compress.quantization.twin import Twin
 
 WORST = 5
 """Layers that a screen names."""
+EXAMPLES = 64
+Chunks = list[Value]
+"""A tensor for all examples, some at a time; what memory does not hold lies in files."""
+Three = tuple[Chunks, Chunks, Chunks]
 
 
 def told(placed: Sequence[Placed]) -> str:
@@ -62,3 +75,94 @@ def worst(errors: Sequence[LayerError]) -> tuple[tuple[str, str, str], ...]:
     """Returns the layers behind which most is lost by their own rounding, as cells."""
     found = sorted(errors, key=lambda error: -error.own)[:WORST]
     return tuple((error.layer, f"{error.own:.2%}", f"{error.total:.2%}") for error in found)
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """What rounding did to the values behind a layer.
+
+    Attributes:
+        layer: Its name.
+        own: Squared error of its own rounding (kernel, bias and values), where it is fed floats;
+            over the squares of the values about their mean.
+        total: The same with all rounding before it.
+    """
+
+    layer: str
+    own: float
+    total: float
+
+
+def layer_errors(twin: Twin, inputs: Sequence[npt.NDArray[Any]]) -> tuple[LayerError, ...]:
+    """Returns what rounding costs behind each layer, in the model's order.
+
+    The calls are gone through once, with three values side by side: in floats, in whole numbers,
+    and in whole numbers from floats.
+
+    Args:
+        twin: Its ranges are set.
+        inputs: Of the model (n, ...), one array an input, in its order; 64 are looked at.
+    """
+    found: list[LayerError] = []
+    store = Store()
+
+    def thrice(node: Node, values: list[Three]) -> list[Three]:
+        with twin.state.in_floats():
+            plain = made_in_chunks(node, [value[0] for value in values], store)
+        whole = made_in_chunks(node, [value[1] for value in values], store)
+        own = made_in_chunks(node, [value[2] for value in values], store)
+        layer = node.operation
+        if isinstance(layer, FakeQuant):
+            if layer.rounds:
+                errors = (_rounding_error(side[0], plain[0]) for side in (own, whole))
+                found.append(LayerError(layer.name.removesuffix("_range"), *errors))
+            own = plain  # what comes next begins anew
+        return list(zip(plain, whole, own, strict=True))
+
+    program = record(twin.served)
+    size = examples_at_once(program, EXAMPLES, copies=3)
+    given = [in_chunks(part[:EXAMPLES], size, store) for part in inputs]
+    try:
+        program.interpret(thrice, [(part, part, part) for part in given])
+    finally:
+        store.close()
+    return tuple(found)
+
+
+def in_chunks(x: npt.NDArray[Any], size: int, store: Store) -> Chunks:
+    """Return examples as tensors of some each."""
+    import tensorflow as tf
+
+    starts = range(0, len(x), size)
+    return [store.keep(tf.convert_to_tensor(x[start : start + size])) for start in starts]
+
+
+def made_in_chunks(node: Node, values: Sequence[Chunks], store: Store) -> list[Chunks]:
+    """Return what a call makes of values, output by output."""
+    made: list[Chunks] = [[] for _ in node.outputs]
+    for parts in zip(*values, strict=True):
+        for chunks, result in zip(
+            made, _made_by(node, [part.tensor for part in parts]), strict=True
+        ):
+            chunks.append(store.keep(result))
+    return made
+
+
+def _rounding_error(made: Chunks, wanted: Chunks) -> float:
+    targets = [np.asarray(value.array, np.float64) for value in wanted]
+    mean = sum(target.sum() for target in targets) / sum(target.size for target in targets)
+    spread = sum(float(np.square(target - mean).sum()) for target in targets)
+    error = sum(
+        float(np.square(np.asarray(value.array, np.float64) - target).sum())
+        for value, target in zip(made, targets, strict=True)
+    )
+    return error / (spread or 1.0)
+
+
+def _made_by(node: Node, values: Sequence[Any]) -> list[Any]:
+    """Returns what a call makes of values."""
+    import keras
+
+    args, kwargs = node.arguments(list(values))
+    made: list[Any] = keras.tree.flatten(node.operation(*args, **kwargs))
+    return made

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import math
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -133,3 +134,24 @@ def _shown(value: object) -> object:
     if value is None:
         raise TypeError("A page must show texts and numbers. Received: None.")
     return value if isinstance(value, Markup) else visible(value)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text with something small below it or beside it: tables stay narrow enough so.
+
+    Attributes:
+        text: The figure.
+        below: On a line of its own.
+        beside: On the same line.
+    """
+
+    text: str
+    below: str = ""
+    beside: str = ""
+
+
+def two_lines(text: str) -> Cell:
+    """Returns "1.5 ms [1.4, 1.6]" with the interval under its value."""
+    value, bracket, interval = text.partition(" [")
+    return Cell(value, f"[{interval}" if bracket else "")

@@ -16,8 +16,7 @@ from compress.core.typed import conform
 from compress.data.tasks import MEAN, TASKS
 from compress.measure.latency_record import Latency
 from compress.measure.verdict import Outcome
-from compress.report.goal_section import GoalSection
-from compress.report.sections import Section
+from compress.report.sections import GoalSection, Section
 from compress.run.compressed import VARIANTS, Artifact, Compressed
 from compress.run.directory import RunFolder
 from compress.run.records import read_record
@@ -70,7 +69,7 @@ class Report(Readable):
 
     def screen(self) -> Summary:
         """Returns what is worth a screen."""
-        from compress.report.screen import files_screen
+        from compress.report.tables import files_screen
 
         return files_screen(self)
 

@@ -1,17 +1,20 @@
-"""The file to ship and the best one: validation data choose them, test data judge them."""
+"""The file to ship and the best one: validation data choose them, test data judge them.
+
+Files that agree too little with their Keras models to ship unasked are named.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
+from compress.core.typed import conform
 from compress.data.tasks import in_units
 from compress.measure import formats
-from compress.measure.file_choice import FileCandidate, select_file
-from compress.measure.verdict import Verdict, judge_artifact
-from compress.report.agreement import can_ship
+from compress.measure.quality import can_ship_unasked, describe_low_agreement
+from compress.measure.verdict import FileCandidate, Verdict, judge_artifact, select_file
 from compress.run.directory import RunFolder
 from compress.run.example_values import read_example_values
 
@@ -26,6 +29,8 @@ TITLES = {
     SHIPPED: "Cheapest that cannot be told apart from the best",
     BEST: "Best validation {quality}",
 }
+MOST = 3
+"""Files that have a warning of their own; more are counted."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Standouts:
         quality: Name of the quality.
         by: Whose validation quality decided.
         chosen: The file to ship, by a goal or by the rule of
-            `compress.measure.file_choice.select_file`, and the best.
+            `compress.measure.verdict.select_file`, and the best.
         missing: Why nothing was chosen; empty otherwise.
         verdict: The file to ship beside its original, on test data; None: none was chosen.
     """
@@ -94,15 +99,6 @@ class Standouts:
             "verdict": self.verdict and {**self.verdict.to_json(), "line": self.verdict.line},
             **{item.what: dict(_facts(report, self.quality, item)) for item in self.chosen},
         }
-
-
-def _facts(report: Report, quality: str, item: Standout) -> Iterator[tuple[str, Any]]:
-    interval = report.interval(item.row, quality)
-    yield "file", item.row.artifact.id
-    yield "val", item.val
-    yield "test", item.row.artifact.test[quality]
-    yield "interval", list(interval) if interval else None
-    yield "examples", report.tested(item.row)
 
 
 def standouts(report: Report) -> Standouts:
@@ -142,6 +138,52 @@ def standouts(report: Report) -> Standouts:
     verdicts = [section.verdict for section in report.sections if section.verdict is not None]
     verdict = verdicts[0] if named and verdicts else _judge(report, ship)
     return Standouts(quality, by, chosen, verdict=verdict)
+
+
+def can_ship(report: Report, row: Row) -> bool:
+    """Return whether a file may be chosen to ship; see `can_ship_unasked`.
+
+    Args:
+        report: Whose plan says which formats were asked for.
+        row: The file.
+
+    Raises:
+        InputError: The plan on record is damaged.
+    """
+    item = row.artifact
+    return can_ship_unasked(report.kind, item.agreement, item.checked, _formats(report))
+
+
+def agreement_lines(report: Report) -> list[str]:
+    """Return a warning for each file that disagrees with its model, the worst first.
+
+    Raises:
+        InputError: The plan on record is damaged.
+    """
+    by_agreement = sorted(report.rows, key=lambda row: row.artifact.agreement)
+    lines = [
+        warning
+        for item in (row.artifact for row in by_agreement)
+        if (warning := describe_low_agreement(item.id, report.kind, item.agreement, item.checked))
+    ]
+    rule = "it ships only if its format is the only one asked for"
+    if len(_formats(report)) == 1:
+        rule = "it ships because no other format was asked for"
+    shown = [f"{line}: {rule}" for line in lines[:MOST]]
+    if more := len(lines) - len(shown):
+        counted = "file agrees" if more == 1 else "files agree"
+        models = "its Keras model" if more == 1 else "their Keras models"
+        shown.append(f"warning: {more} more {counted} as little with {models}")
+    return shown
+
+
+def _facts(report: Report, quality: str, item: Standout) -> Iterator[tuple[str, Any]]:
+    interval = report.interval(item.row, quality)
+    yield "file", item.row.artifact.id
+    yield "val", item.val
+    yield "test", item.row.artifact.test[quality]
+    yield "interval", list(interval) if interval else None
+    yield "examples", report.tested(item.row)
 
 
 def _select_agreeing(report: Report) -> Sequence[Row]:
@@ -193,3 +235,18 @@ def _values(report: Report, quality: str) -> tuple[str, Mapping[str, float]]:
         for row in report.rows
         if row.artifact.format in EXACT
     }
+
+
+class _Export(TypedDict, total=False):
+    formats: tuple[str, ...]
+
+
+class _Plan(TypedDict, total=False):
+    export: _Export
+
+
+def _formats(report: Report) -> tuple[str, ...]:
+    """Return the formats that the plan asks for; () where the record does not say it."""
+    name = f"'{report.folder / 'plan.json'}': plan"
+    plan: _Plan = conform(report.record["plan"], _Plan, name)
+    return plan.get("export", {}).get("formats", ())

@@ -14,7 +14,7 @@ from compress.shrinking.prepared import Prepared
 if TYPE_CHECKING:
     import keras
 
-    from compress.devices.record import DeviceTimes
+    from compress.devices import DeviceTimes
 
 
 def refuse_learnt(learnt: bool) -> None:

@@ -10,8 +10,7 @@ import numpy as np
 from compress.core.errors import RunFailed
 from compress.exporting import litert, onnx
 from compress.exporting.conversions import ConversionFailed
-from compress.exporting.side_by_side import EXAMPLES, litert_files
-from compress.exporting.side_by_side_onnx import onnx_files
+from compress.exporting.side_by_side import EXAMPLES, litert_files, onnx_files
 from compress.exporting.traced import Traced
 from compress.measure.latency_table.measuring import Convert
 from compress.plan.output import ONNX_FORMATS

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from compress.core.atomic_files import write_json
 from compress.core.errors import RunFailed
-from compress.measure.arena import known_arena
+from compress.measure.footprint import known_arena
 from compress.measure.latency import Entry, time_entries
 from compress.run.records import Record, read_record
 from compress.shrinking.converts import convert_for

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compress.devices.record import DeviceTimes
+from compress.devices import DeviceTimes
 from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels.coupling.blocks import blocks_of
 from compress.prune.channels.selection.allowed import allowed_for, ladder

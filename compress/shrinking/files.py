@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import keras
 
     from compress.exporting import Exported
-    from compress.exporting.mixed.report import LayerPrecision
+    from compress.exporting.mixed.writing import LayerPrecision
 
 
 @dataclass(frozen=True)
@@ -168,8 +168,7 @@ def artifacts_of(
         work: Data and seed.
         folder: In which they lie.
     """
-    from compress.measure.arena import known_arena
-    from compress.measure.size import file_sizes
+    from compress.measure.footprint import file_sizes, known_arena
 
     model, stem, data = variant.model, variant.stem, work.data
     analysis = count_macs(model, counted_at(model, data.input_shapes))

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import RunFailed
-from compress.measure.agreement import can_ship_unasked
-from compress.measure.arena import known_arena
+from compress.measure.footprint import known_arena, known_resident
 from compress.measure.latency_record import Latency
-from compress.measure.resident import known_resident
+from compress.measure.quality import can_ship_unasked
 from compress.measure.verdict import MET, Outcome, judge_artifact, worst_state
 from compress.plan import QAT
 from compress.run.compressed import Artifact
@@ -24,7 +23,7 @@ from compress.shrinking.timing import measure_stage
 from compress.shrinking.way import of_net, recorded
 
 if TYPE_CHECKING:
-    from compress.devices.record import DeviceTimes
+    from compress.devices import DeviceTimes
     from compress.shrinking.planner import Planner
 
 UNUSED = 0.1

@@ -29,7 +29,7 @@ def keep_graphs(
         data: Their inputs.
         times: Milliseconds by layer, "before" and "after"; None: they are not known.
     """
-    from compress.measure.graph import graph_of
+    from compress.measure.counting import graph_of
 
     try:
         each = [graph_of(item, counted_at(item, data.input_shapes)) for item in (before, after)]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.measure.arena import arena_bytes
 from compress.measure.counting import count_macs
+from compress.measure.footprint import arena_bytes
 from compress.measure.latency import Entry, time_entries
 from compress.plan import LatencyOptions
 from compress.plan.output import ONNX_FORMATS
@@ -20,7 +20,7 @@ from compress.shrinking.goals import FILES
 if TYPE_CHECKING:
     import keras
 
-    from compress.devices.record import DeviceTimes
+    from compress.devices import DeviceTimes
 
 PRECISION = 0.01
 """Relative half-width at which the timing of one file ends."""

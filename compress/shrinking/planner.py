@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from compress.core.errors import FeasibleError, ParetuneError
-from compress.measure.file_choice import FileCandidate, is_inside
+from compress.measure.verdict import FileCandidate, is_inside
 from compress.shrinking.goals import FILES, Bar
 from compress.shrinking.longer import trained_longer
 from compress.shrinking.net import TRAINED, Net

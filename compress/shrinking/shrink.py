@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     import keras
 
-    from compress.devices.record import DeviceTimes
+    from compress.devices import DeviceTimes
     from compress.plan.settings import ShrinkSettings
     from compress.report import Report
 

@@ -99,7 +99,7 @@ def load_teachers(paths: Sequence[Path], data: Dataset, plan: Plan) -> list[Teac
         InputError: A file cannot be read, a scaling cannot be found, a model does not fit, or
             the loss does not suit the task.
     """
-    from compress.distillation.losses import logit_losses
+    from compress.distillation.setup import logit_losses
     from compress.distillation.teachers import class_order
 
     if paths or plan.distill.teacher.automatic:

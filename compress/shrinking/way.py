@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from compress.measure.arena import arena_bytes
+from compress.measure.footprint import arena_bytes
 from compress.model.heads import counted_at
 from compress.model.inference import left_out
 from compress.run.compressed import Artifact, Compressed

@@ -186,7 +186,7 @@ def written(paths: Iterable[Path]) -> str:
 def outcome(report: Report) -> str:
     """Says where a run's report lies and which of its files to ship.
 
-    Validation data choose, as `compress.measure.file_choice` says. Of a search alone it is the
+    Validation data choose, as `compress.measure.verdict` says. Of a search alone it is the
     best model of the front, which is not compressed yet.
     """
     from search.report import SearchReport

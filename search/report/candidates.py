@@ -7,7 +7,7 @@ from typing import Any
 
 from compress.data.tasks import is_share
 from compress.measure import formats
-from compress.report.live.points import COST, OTHER, QUALITY, Axis, Points
+from compress.report.live.charts import COST, OTHER, QUALITY, Axis, Points
 from search.report.searched import SearchReport
 from search.study.front import epochs_trained
 from search.study.records import COMPLETE, STOPPED, Candidate

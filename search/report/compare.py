@@ -16,9 +16,9 @@ from compress.data.tasks import TASKS, is_share
 from compress.measure import formats
 from compress.measure.verdict import TEST
 from compress.report.html import policy
+from compress.report.live.charts import COST, Axis, Points
 from compress.report.live.files import file_points
 from compress.report.live.page import alive
-from compress.report.live.points import COST, Axis, Points
 from compress.report.markup import filled, style_sheet, templates
 from compress.run.directory import RunFolder
 from compress.run.example_values import read_example_values

@@ -11,7 +11,7 @@ import numpy as np
 
 from compress.core.pareto import Losses, front_mask, hypervolume, log_costs
 from compress.core.statistics import Difference
-from compress.report.live.points import Axis
+from compress.report.live.charts import Axis
 from search.study.front import MARGIN
 
 

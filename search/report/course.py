@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.measure import formats
-from compress.report.cells import Cell
+from compress.report.markup import Cell
 from search.report.importance import TREES, Importance, importances, rank_parameters
 from search.report.searched import SearchReport
 from search.study.front import Progress, epochs_trained, progress

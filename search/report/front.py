@@ -10,7 +10,7 @@ import numpy as np
 
 from compress.core.visible import short
 from compress.measure import formats
-from compress.report.cells import Cell
+from compress.report.markup import Cell
 from compress.report.plot import GREY, INK, LETTERS, cut_floor, scale_costs
 from compress.report.tables import ELSEWHERE
 from compress.report.terminal import Grid

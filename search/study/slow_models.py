@@ -128,7 +128,7 @@ def _measured(subject: Subject, plan: SearchPlan, data: Dataset) -> RunCost:
     """
     from compress.exporting import export
     from compress.exporting.side_by_side import litert_files
-    from compress.measure.latency_table.calls import empty_model
+    from compress.measure.latency_table.measuring import empty_model
     from compress.prune.channels import prune_channels
 
     threads = plan.latency.threads

@@ -34,7 +34,7 @@ class Task(ABC):
         shares: Those that are shares of examples, each of which is right or wrong.
         noun: What the names of a data set are of: "classes", "labels", "targets", ...
         least_agreement: The least `agreement` with its Keras model, in (0, 1], of a file that may
-            ship unasked; see `compress.measure.agreement`, which says where it comes from.
+            ship unasked; see `compress.measure.quality`, which says where it comes from.
         agrees_by_r2: Whether `agreement` is R^2 of numbers, not a share of equal decisions.
         label_smoothing: Share of a target that is moved to the other classes, in [0, 1).
     """

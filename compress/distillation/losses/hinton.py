@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from compress.data.tasks import Custom, Regression, Task
-from compress.distillation.losses._base import LogitLoss
+from compress.distillation.losses import LogitLoss
 
 
 class HintonKD(LogitLoss):

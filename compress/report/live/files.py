@@ -7,7 +7,7 @@ from typing import Any
 from compress.data.tasks import ERRORS, in_units, is_share
 from compress.measure import formats
 from compress.report.columns import Column, columns
-from compress.report.live.points import COST, OTHER, QUALITY, Axis, Points
+from compress.report.live.charts import COST, OTHER, QUALITY, Axis, Points
 from compress.report.plot import STYLES
 from compress.report.rows import Report, Row
 from compress.report.standouts import standouts

@@ -47,7 +47,7 @@ def live(report: Report, told: Sequence[Mapping[str, Any]]) -> Live | None:
 
     Args:
         report: With all sections that it has to show.
-        told: What the page says of each model, from `compress.report.models_section`.
+        told: What the page says of each model, from `compress.report.html`.
     """
     sets = [points.to_json() for points in (file_points(report),) if points is not None]
     sets += [points.to_json() for section in report.sections for points in section.points()]

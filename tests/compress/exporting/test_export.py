@@ -16,6 +16,7 @@ from compress.data import Dataset, draw_stratified
 from compress.exporting.litert import export_litert
 from compress.exporting.mnn import export_mnn
 from compress.exporting.onnx import export_onnx, quantize_onnx
+from compress.measure.footprint import file_sizes
 from compress.measure.quality import run_all
 from compress.measure.runtimes import RUNTIMES, session_for
 from compress.measure.runtimes.litert import LiteRTSession
@@ -23,7 +24,6 @@ from compress.measure.runtimes.mnn import MNNSession
 from compress.measure.runtimes.onnx import OnnxSession
 from compress.measure.runtimes.openvino import OpenVinoSession
 from compress.measure.runtimes.tensorflow import TensorFlowSession
-from compress.measure.size import file_sizes
 from compress.plan import ExportOptions
 from tests.compress.exporting.tflite import zeros_in
 from tests.contracts.runtime import RuntimeContract

@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 
 from compress import quantize
-from compress.exporting.fused_lstm import MOST, SHUT, shutting
-from compress.exporting.hybrid_lstm import with_whole_lstms
 from compress.exporting.litert import export_litert, plain_file
 from compress.exporting.onnx import export_onnx
-from compress.exporting.side_by_side import litert_files
-from compress.exporting.side_by_side_onnx import onnx_files
+from compress.exporting.recurrent import MOST, SHUT, shutting
+from compress.exporting.side_by_side import litert_files, onnx_files
+from compress.exporting.tflite_editing import with_whole_lstms
 from compress.exporting.traced import Traced
 from compress.measure.quality import run_all
 from compress.measure.runtimes import session_for

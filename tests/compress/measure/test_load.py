@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from compress.core import linux
-from compress.measure.load import LoadMeter
+from compress.measure.latency import LoadMeter
 
 
 class Machine:

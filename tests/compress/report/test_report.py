@@ -17,7 +17,7 @@ from compress.core.atomic_files import read_json, write_json
 from compress.measure import Latency, formats
 from compress.plan import Plan
 from compress.report import render_tables
-from compress.report.trade import training, verdict
+from compress.report.words import training, verdict
 from compress.run.compressed import Artifact, Compressed
 from search.plan import SearchPlan
 from search.report import load_report, render

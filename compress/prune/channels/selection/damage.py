@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.memory_budget import current_budget
-from compress.measure.divergence import distance, spread
+from compress.measure.quality import distance, spread
 from compress.model.activations import OVERHEAD, activation_bytes
 from compress.model.program import Node, Program
 from compress.prune.channels.coupling.groups import Coupling, Group
@@ -35,7 +35,7 @@ class Damage:
     Attributes:
         name: Of the group.
         removed: Numbers of removed units, rising.
-        damage: At each: see `compress.measure.divergence`.
+        damage: At each: see `compress.measure.quality`.
         scores: Of the units, higher = keep.
     """
 

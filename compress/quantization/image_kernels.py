@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from compress.quantization.kernels._base import Kernel, Shape, tensor_of
+from compress.quantization.kernels import Kernel, Shape, tensor_of
 
 
 class OfImages(Kernel):

@@ -1,14 +1,14 @@
-"""Ranges of activations: a layer that rounds what it is given to the grid of 256 whole numbers."""
+"""Ranges of activations, rounded to a grid of 256 whole numbers, and whether a model rounds now."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import tensorflow as tf
-
-from compress.quantization.layers.state import State
 
 MOMENTUM = 0.99
 """Share of a moving range that stays at each step."""
@@ -16,13 +16,6 @@ TIE = 1e-3
 """Share of a step by which what may be a tie is moved."""
 SMALLEST = 1e-6
 """Width of the narrowest range: a scale must be a number that files can hold."""
-
-
-@dataclass(eq=False)
-class _Tie:
-    """Layers whose ranges are one; no list of its own, in which Keras would track them."""
-
-    layers: list[FakeQuant]
 
 
 class FakeQuant(keras.layers.Layer):  # type: ignore[misc]
@@ -128,6 +121,45 @@ class FakeQuant(keras.layers.Layer):  # type: ignore[misc]
             (self.high, tf.maximum(tf.reduce_max(inputs), 0.0)),
         ):
             bound.assign(MOMENTUM * bound.value + (1.0 - MOMENTUM) * tf.stop_gradient(seen))
+
+
+@dataclass(eq=False)
+class State:
+    """Read when a call is made, or traced.
+
+    Attributes:
+        quantizes: Whether values are rounded to their grids; else the model computes in floats.
+        watch: Called with (layer of a range, values) in place of quantizing them.
+    """
+
+    quantizes: bool = True
+    watch: Callable[[Any, Any], None] | None = None
+
+    @contextmanager
+    def watched(self, watch: Callable[[Any, Any], None]) -> Iterator[None]:
+        """Lets the model compute in floats and shows what its ranges are of."""
+        before = self.quantizes, self.watch
+        self.quantizes, self.watch = False, watch
+        try:
+            yield
+        finally:
+            self.quantizes, self.watch = before
+
+    @contextmanager
+    def in_floats(self) -> Iterator[None]:
+        """Lets the model compute in floats."""
+        before, self.quantizes = self.quantizes, False
+        try:
+            yield
+        finally:
+            self.quantizes = before
+
+
+@dataclass(eq=False)
+class _Tie:
+    """Layers whose ranges are one; no list of its own, in which Keras would track them."""
+
+    layers: list[FakeQuant]
 
 
 def _ties_away(values: Any, low: Any, high: Any) -> Any:
