@@ -69,7 +69,7 @@ _DATA = "compress.data"
 SOURCES: Registry[Any] = Registry(
     "data set",
     {
-        "digits": f"{_DATA}.digits:load",
+        "digits": f"{_DATA}.keras_datasets:read_digits",
         "mnist": f"{_DATA}.keras_datasets:load",
         "fashion_mnist": f"{_DATA}.keras_datasets:load",
         "cifar10": f"{_DATA}.keras_datasets:load",

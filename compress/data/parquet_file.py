@@ -9,16 +9,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from compress.core import spool
 from compress.core.errors import InputError, one_line
 from compress.data.fields import ARRAY, DATES, NAMES, NUMBER, OTHER, Field, Layout
 from compress.data.kinds import Asked, Kind
-from compress.data.parts import RawData
-from compress.data.tables import MOST_ROWS, SPLIT, WEIGHT, read
+from compress.data.parts import Array, RawData
+from compress.data.rows import MOST_ROWS, SPLIT, WEIGHT, read
 
-Array = npt.NDArray[Any]
 _INDEX = re.compile(r"__index_level_\d+__")
 """What pandas calls a frame's own row numbers or names: they are no column."""
 
@@ -28,7 +26,7 @@ def load(source: str, asked: Asked) -> RawData:
 
     Raises:
         InputError: It is no Parquet file, lists have several lengths, or see
-            `compress.data.tables.read`.
+            `compress.data.rows.read`.
     """
     with _explained(source):
         import pyarrow.parquet as pq

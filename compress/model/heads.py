@@ -157,7 +157,7 @@ ANSWERED = 1024
 
 @dataclass(frozen=True)
 class ModelAnswers:
-    """What a model answers in inference mode; see `compress.data.answers.Answering`.
+    """What a model answers in inference mode; see `compress.data._base.Answering`.
 
     Attributes:
         model: That answers.

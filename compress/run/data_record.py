@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from compress.core.atomic_files import write_json
 from compress.data import Dataset
-from compress.data._base import SPLITS
+from compress.data.parts import SPLITS
 from compress.run.directory import LOG, RunFolder
 
 

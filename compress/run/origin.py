@@ -15,9 +15,8 @@ from compress.core.arrays import opened
 from compress.core.atomic_files import read_json, replacing
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing
-from compress.data.keys import is_among
+from compress.data.keys import KnownRows, RowSketch, as_rows, is_among
 from compress.data.leaks import TOLERATED
-from compress.data.scaled_rows import KnownRows, RowSketch, as_rows
 from compress.plan import DataOptions
 from compress.run.directory import RunFolder
 
