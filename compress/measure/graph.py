@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.measure.counting import counted_steps
-from compress.run.graphs import CallNode
+from compress.run.exports import CallNode
 
 if TYPE_CHECKING:
     import keras

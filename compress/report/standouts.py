@@ -13,7 +13,7 @@ from compress.measure.file_choice import FileCandidate, select_file
 from compress.measure.verdict import Verdict, judge_artifact
 from compress.report.agreement import can_ship
 from compress.run.directory import RunFolder
-from compress.run.example_values import read_example_values
+from compress.run.exports import read_example_values
 
 if TYPE_CHECKING:
     from compress.report.rows import Report, Row

@@ -6,7 +6,7 @@ from compress.data.tasks import meaning
 from compress.measure import formats
 from compress.report.rows import Report, Row
 from compress.run.compressed import Artifact, Compressed
-from compress.run.trained import UNKNOWN, Trained
+from compress.run.origin import UNKNOWN, Trained
 
 NEGLIGIBLE = 0.02
 """Ratios closer to 1 than this are not called a gain: instances of one file differ as much."""

@@ -15,9 +15,8 @@ from compress.model.io import load_model
 from compress.model.own_step import own_step_of
 from compress.plan import Plan
 from compress.prune.channels import check_channels
-from compress.run.data_record import write_data_record
 from compress.run.directory import LOG, RunFolder
-from compress.run.origin import write_examples
+from compress.run.origin import write_data_record, write_examples
 from compress.run.unlearnt import Judged, check_scaling, check_unlearnt
 from compress.shrinking.checks import check_by_data, check_by_models, check_memory, told
 from compress.shrinking.context import Work

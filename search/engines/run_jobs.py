@@ -116,7 +116,7 @@ class RunWorker(Worker):
 
     def _compress(self, job: dict[str, Any]) -> dict[str, Any]:
         from compress.model.io import load_model
-        from compress.run.trained import trained_for
+        from compress.run.origin import trained_for
         from compress.shrinking.case import Case
         from compress.shrinking.checks import fitting
         from compress.shrinking.compression import command_line

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from compress.run.decisions import Decisions
+from compress.run.exports import Decisions
 
 
 def file_panels(decisions: Decisions | None, artifact: str) -> Iterator[dict[str, Any]]:

@@ -21,7 +21,7 @@ from compress.report.live.page import alive
 from compress.report.live.points import COST, Axis, Points
 from compress.report.markup import filled, style_sheet, templates
 from compress.run.directory import RunFolder
-from compress.run.example_values import read_example_values
+from compress.run.exports import read_example_values
 from search.report import SearchReport, load_report
 from search.report.compare.duel import Compare, Duel, Stretch, duel
 from search.report.points import candidate_points
