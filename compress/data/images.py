@@ -39,8 +39,6 @@ _CONVERTED = {"CMYK", "YCbCr", "LAB", "HSV"}
 _ORIENTATION = 0x0112
 _FRAMES = {"GIF", "PNG", "TIFF", "WEBP"}
 """Formats whose further images are other images (those of .jpg files are previews)."""
-
-
 _NAMED = 5
 """Damaged images that a note names."""
 

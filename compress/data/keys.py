@@ -28,8 +28,6 @@ LEAST_VALUES = 64
 CHUNK = 1 << 22
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 """Odd, with bits all over: what keys of several arrays are mixed by."""
-
-
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[Any]
 REFERENCES = 256

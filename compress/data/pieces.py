@@ -15,8 +15,6 @@ from compress.data.fields import IMAGE, NUMBER, Layout
 Array = npt.NDArray[Any]
 Batch = Mapping[str, Any]
 """Values by field: numbers (n,), lists (n, ...), names (n,) of texts, or a list of n images."""
-
-
 RESIZE = "Resize them: --resize HEIGHT,WIDTH."
 
 

@@ -14,8 +14,6 @@ from compress.core.errors import InputError, one_line
 from compress.core.typed import conform
 
 RecordT = TypeVar("RecordT", bound="Record")
-
-
 FORMAT = 1
 
 

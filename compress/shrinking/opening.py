@@ -23,7 +23,7 @@ from compress.shrinking.context import Work
 from compress.shrinking.given import Given, UserData
 from compress.shrinking.preflight import preflight
 from compress.shrinking.prepared import Prepared, prepare
-from compress.train.own_step import OwnStepObjective, check_own_step, own_objective
+from compress.train.objective import OwnStepObjective, check_own_step, own_objective
 
 if TYPE_CHECKING:
     import keras

@@ -46,14 +46,10 @@ __all__ = [
     "needs_labels",
     "qualities",
 ]
-
-
 CUSTOM = Custom.name
 """The kind of task of a model's own loss and metrics, as it was compiled with them."""
 UNLABELLED = Answers.name
 """The kind of task of data without labels: a model's answers stand for them."""
-
-
 MEANING = {
     "accuracy": ("Accuracy", "Share of right answers"),
     "f1_macro": ("F1", "Mean of F1 over the classes that occur"),
@@ -78,12 +74,8 @@ MEANING = {
     ),
 }
 """Title and sentence of each name that `Task.quality` returns."""
-
-
 ERRORS = ("mae", "rmse")
 """These are in the targets' unit and less is better."""
-
-
 UNBOUNDED = (*ERRORS, "r2", "skill")
 """These are no shares in [0, 1]."""
 

@@ -17,8 +17,6 @@ from compress.core.statistics import jackknife_values
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
-
-
 _NUMBERS = 2**22
 """Of logits that are compared at a time."""
 

@@ -22,8 +22,6 @@ from compress.data.tasks._base import (
 
 VOID = -1
 """The label of positions that are neither learnt nor judged."""
-
-
 _SAME = {"f1_macro": "dice"}
 """Dice's coefficient of a class is its F1."""
 

@@ -26,14 +26,8 @@ PATIENCE = 60.0
 TOLD = ".logged"
 """File of the keys that each log was told: a line each, the log's name first."""
 REPORT = ("report.html", "report.json", "candidates.csv", "pareto.png")
-
-
 COSTS = ("macs", "params", "size_bytes", "gzip_bytes")
-
-
 KEYS = {"model", "loss", "val_loss", "val", "when"}
-
-
 EPOCHS = "epochs.jsonl"
 """The file's name in a run's folder."""
 

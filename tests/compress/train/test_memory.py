@@ -21,7 +21,7 @@ from compress.data import Dataset
 from compress.model.activations import activation_bytes
 from compress.plan import TrainSettings
 from compress.train import train
-from compress.train.micro_batches import BACKWARD, COPIES, parts_of_a_batch
+from compress.train.loop import BACKWARD, COPIES, parts_of_a_batch
 from compress.train.predict import predict_logits
 
 Budget = Callable[[int], None]
