@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from compress.core.progress import OnProgress
 from compress.data import Dataset
+from compress.model.compiled import own_step_of
 from compress.model.graphs import as_graph
 from compress.model.heads import check_head
 from compress.model.io import load_model
-from compress.model.own_step import own_step_of
 from compress.plan import Plan
 from compress.prune.channels import check_channels
 from compress.run.directory import LOG, RunFolder

@@ -19,11 +19,11 @@ from compress.core.errors import InputError, TrainingDiverged, unknown_name
 from compress.core.memory_budget import current_budget
 from compress.data import Dataset
 from compress.model.activations import OVERHEAD, activation_bytes
+from compress.model.compiled import own_step_of
 from compress.model.fused_batchnorm import fused_normalization
 from compress.model.heads import check_head
 from compress.model.internals import layers_inside
 from compress.model.logits import logits_view
-from compress.model.own_step import own_step_of
 from compress.plan import TrainSettings
 from compress.train import checkpoint as checkpoints
 from compress.train.augment import check_augment

@@ -14,8 +14,8 @@ from compress.core.columns import mapped
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.data.tasks import CUSTOM, Task
+from compress.model.compiled import OwnStep, step_on
 from compress.model.copies import copy_model
-from compress.model.own_step import OwnStep, step_on
 from compress.model.ports import output_names, packed
 from compress.plan import TrainSettings
 from compress.train.optimizers import build_optimizer
