@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError, ParetuneError, one_line
-from compress.core.user_code import resolve, told
+from compress.core.interpreter import resolve, told
 from compress.data._base import Answering, Dataset, Unlabelled, answered
 from compress.data.handed_over import arrays_of, name_of, pass_notes
 from compress.data.hugging_face import about, is_hugging_face, parts_of

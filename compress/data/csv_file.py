@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.core import spool
+from compress.core import arrays
 from compress.core.errors import InputError, one_line
 from compress.data.fields import DATES, NAMES, NUMBER, Field, Layout
 from compress.data.kinds import Asked, Kind
@@ -77,7 +77,7 @@ class _Csv:
                     "numbers are left out by to_csv(index=False)."
                 )
             # numbers take 8 bytes each, texts more
-            self._rows = max(1, min(MOST_ROWS, spool.CHUNK // (16 * len(names))))
+            self._rows = max(1, min(MOST_ROWS, arrays.CHUNK // (16 * len(names))))
             self._texts = set(texts)
             first = self._read(nrows=self._rows, dtype=dict.fromkeys(texts, str))
         fields = {}

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from compress.core.arrays import is_mapped
 from compress.core.columns import count, named
 from compress.core.errors import InputError
-from compress.core.spool import is_mapped
 from compress.data._base import Dataset
 from compress.data.hugging_face import NAME, is_hugging_face, read
 from compress.data.meaning import Head, Heads, by_name, names_in

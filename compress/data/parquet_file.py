@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.core import spool
+from compress.core import arrays
 from compress.core.errors import InputError, one_line
 from compress.data.fields import ARRAY, DATES, NAMES, NUMBER, OTHER, Field, Layout
 from compress.data.kinds import Asked, Kind
@@ -61,7 +61,7 @@ class _Parquet:
         about = file.metadata
         size = sum(about.row_group(place).total_byte_size for place in range(about.num_row_groups))
         row = max(1, size // max(1, about.num_rows), 16 * len(names))
-        self._rows = max(1, min(MOST_ROWS, spool.CHUNK // row))
+        self._rows = max(1, min(MOST_ROWS, arrays.CHUNK // row))
 
     def batches(self, columns: Sequence[str]) -> Iterator[Mapping[str, Array]]:
         """Yields some rows at a time."""

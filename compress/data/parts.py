@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.arrays import converted
 from compress.core.columns import Columns, arrays, count, named, taken
 from compress.core.errors import InputError
-from compress.core.spool import converted
 from compress.data.keys import example_keys
 from compress.data.tasks import TASKS
 

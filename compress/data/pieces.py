@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.arrays import Growing, chunks, converted
 from compress.core.errors import InputError
-from compress.core.spool import Growing, chunks, converted
 from compress.data.fields import IMAGE, NUMBER, Layout
 
 Array = npt.NDArray[Any]

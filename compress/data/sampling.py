@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.arrays import CHUNK, Growing, is_large
 from compress.core.columns import arrays, named, taken
-from compress.core.spool import CHUNK, Growing, is_large
 
 if TYPE_CHECKING:
     from compress.data._base import Dataset, Unlabelled

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
-from compress.core.user_code import told
+from compress.core.interpreter import told
 from compress.model.graphs import as_graph
 from compress.model.internals import compile_arguments, graph_of_class, prepare_compiled
 from compress.model.ports import output_names

@@ -10,7 +10,7 @@ import csv
 import io
 from typing import Any
 
-from compress.core.visible import visible
+from compress.core.summary import visible
 from compress.report.columns import columns, values
 from compress.report.rows import Report, Row
 from compress.report.standouts import standouts

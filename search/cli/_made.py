@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.core.visible import line
+from compress.core.summary import line
 from compress.run.directory import RunFolder
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.credentials import hidden
 from compress.core.errors import RunFailed
-from compress.core.faults import MEMORY, explain_fault, fault_of
-from compress.core.patience import NoAnswer
+from compress.core.faults import MEMORY, NoAnswer, explain_fault, fault_of
 from search.engines import messages
 from search.engines.at_work import Worker, failed, short
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from compress.core.visible import short
+from compress.core.summary import short
 from compress.measure import formats
 from compress.report.cells import Cell
 from compress.report.plot import GREY, INK, LETTERS, cut_floor, scale_costs

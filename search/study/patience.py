@@ -9,8 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from compress.core.faults import fault_of
-from compress.core.patience import PATIENCE, patiently
+from compress.core.faults import PATIENCE, fault_of, patiently
 from search.study.delegating import storage_class
 
 if TYPE_CHECKING:

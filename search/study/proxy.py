@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core import credentials
 from compress.core.errors import InputError
-from compress.core.patience import PATIENCE
+from compress.core.faults import PATIENCE
 from compress.plan.fields import require
 from search.study.shared_readings import sharing
 from search.study.storage import open_storage, without_fork_support

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from compress.core import credentials, linux
 from compress.core.errors import InputError, ParetuneError
+from compress.core.faults import patiently
 from compress.core.linux import Lock
-from compress.core.patience import patiently
 from compress.core.requirements import require_packages
 from search.study.directory import SearchFolder
 from search.study.patience import is_passing, patient

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from compress.core.atomic_files import replacing
 from compress.core.errors import InputError, one_line
-from compress.core.patience import patiently
+from compress.core.faults import patiently
 from compress.core.requirements import require_packages
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from compress.core.visible import tail
+from compress.core.summary import tail
 from compress.measure import formats
 from compress.report.live.charts import Chart, Trace
 from compress.run.exports import CallNode, Nodes
