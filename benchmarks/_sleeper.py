@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from compress.core.patience import NoAnswer
+from compress.core.faults import NoAnswer
 from compress.data import Dataset, load_data
 from compress.plan import DataOptions
 from search.plan import SearchPlan

@@ -74,7 +74,7 @@ def made(path: Path, count: int, sampler: str) -> None:
     import optuna
 
     from compress import load_data
-    from compress.run.data_record import write_data_record
+    from compress.run.origin import write_data_record
     from search.spaces import SPACES
     from search.spaces._choices import choose
     from search.study import optimizers

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from compress._version import __version__
-from compress.core.lazy import lazily
+from compress.core.registry import lazily
 
 if TYPE_CHECKING:
     from compress.benchmarking import BenchPlan, BenchResult, bench

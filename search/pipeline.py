@@ -24,9 +24,8 @@ from compress.core.memory_budget import use_budget
 from compress.data.shared import shared
 from compress.plan.fields import command_words, fill_open_fields, from_nested
 from compress.plan.keywords import Keywords
-from compress.run.data_record import write_data_record
 from compress.run.directory import LOG, run_in_own_folder
-from compress.run.origin import write_examples
+from compress.run.origin import write_data_record, write_examples
 from compress.shrinking.case import refuse_learnt
 from compress.shrinking.checks import check_training, told
 from compress.shrinking.logged import logged

@@ -16,8 +16,7 @@ from compress.benchmarking.models import BenchModel, Skipped
 from compress.core.atomic_files import write_bytes, write_json, write_text
 from compress.core.device import available_cores, cpu_name
 from compress.core.quantities import threads_text
-from compress.core.summary import Readable, Summary
-from compress.core.visible import short
+from compress.core.summary import Readable, Summary, short
 from compress.measure import Latency, formats
 from compress.plan.bench import BenchPlan
 from compress.plan.fields import to_nested

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.spool import rows_of
+from compress.core.arrays import rows_of
 
 Columns: TypeAlias = "npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]"
 """An array (n, ...), or arrays (n, ...) of the same n examples by name, in a fixed order."""

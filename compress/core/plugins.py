@@ -69,7 +69,7 @@ _DATA = "compress.data"
 SOURCES: Registry[Any] = Registry(
     "data set",
     {
-        "digits": f"{_DATA}.digits:load",
+        "digits": f"{_DATA}.keras_datasets:read_digits",
         "mnist": f"{_DATA}.keras_datasets:load",
         "fashion_mnist": f"{_DATA}.keras_datasets:load",
         "cifar10": f"{_DATA}.keras_datasets:load",
@@ -112,8 +112,8 @@ TASKS: Registry[Any] = Registry(
         "regression": f"{_TASKS}.regression:Regression",
         "segmentation": f"{_TASKS}.by_position:Segmentation",
         "tagging": f"{_TASKS}.by_position:Tagging",
-        "masks": f"{_TASKS}.masks:Masks",
-        "reconstruction": f"{_TASKS}.reconstruction:Reconstruction",
+        "masks": f"{_TASKS}.yes_no:Masks",
+        "reconstruction": f"{_TASKS}.regression:Reconstruction",
         "unlabelled": f"{_TASKS}.unlabelled:Answers",
         "several": f"{_TASKS}.several:Several",
         "custom": f"{_TASKS}.custom:Custom",

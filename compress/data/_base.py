@@ -1,26 +1,31 @@
-"""What every data source ends in: a checked Dataset of train, validation and test."""
+"""What every source ends in: a checked Dataset of three parts, or examples without labels."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.columns import named, taken
+from compress.core.columns import Columns, arrays, count, joined, mapped, named, taken
 from compress.core.errors import InputError
-from compress.data.examples import check_split
-from compress.data.parts import Split, only_shape, shapes_of, shapes_text
+from compress.data.parts import (
+    SPLITS,
+    Output,
+    Split,
+    check_split,
+    is_finite,
+    only_shape,
+    shapes_of,
+    shapes_text,
+)
 from compress.data.preprocessing import Preprocessing
-from compress.data.several import Output
 from compress.data.tasks import TASKS, Several, Task, has_classes, make_task
 
-Labels = npt.NDArray[np.int64]
-SPLITS = ("train", "val", "test")
 _GLANCE = 1000
 """Training examples that tell what guessing costs where they are labels too."""
 
@@ -209,3 +214,76 @@ class Dataset:
             if split.weight is not None:
                 digest.update(split.weight.tobytes())
         return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Examples without labels: enough to look at a model's activations, or to calibrate a file.
+
+    Attributes:
+        name: As errors call them.
+        train: The examples; labels are rows without columns.
+        preprocess: Raw `x` -> model input.
+        kind: Of the task, where labels told it before they were left out; else "".
+        notes: What was changed on the way.
+    """
+
+    name: str
+    train: Split
+    preprocess: Preprocessing = field(default_factory=Preprocessing)
+    kind: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not len(self.train):
+            raise InputError(f"'{self.name}' must hold examples. Received: none.")
+        if not all(map(is_finite, arrays(self.train.x))):
+            raise InputError(
+                f"Examples of '{self.name}' must be finite. Received: NaN or infinity."
+            )
+
+    @classmethod
+    def of(cls, name: str, x: Columns, **others: Any) -> Unlabelled:
+        """Makes one of an array, (n, ...), or of several by name."""
+        return cls(name, Split.unlabelled(x), **others)
+
+    @property
+    def val(self) -> Split:
+        """The same examples: nothing is fitted to them that could be judged."""
+        return self.train
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one example, without the batch axis; see `Dataset.input_shape`."""
+        return only_shape(self.input_shapes, self.name)
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of one example of each array by its name, which is "" where there is one."""
+        return shapes_of(self.train.x)
+
+
+class Answering(Protocol):
+    """What a model answers: inputs (n, ...) -> outputs (n, ..., outputs), of several by name."""
+
+    def __call__(self, inputs: Any) -> Any:
+        """Return the answers to inputs."""
+        ...
+
+    def most(self, sizes: Sequence[tuple[int, ...]]) -> int:
+        """Return how many examples of these sizes may be answered at a time."""
+        ...
+
+
+def answered(split: Split, preprocess: Preprocessing, answers: Answering) -> Split:
+    """Returns examples with a model's answers to them as labels, (n, outputs).
+
+    Args:
+        split: Examples; their labels are not looked at.
+        preprocess: Raw examples -> model inputs.
+        answers: Of the model.
+    """
+    size = answers.most([values.shape[1:] for values in arrays(split.x)])
+    starts = range(0, count(split.x), size)
+    found = [answers(preprocess(taken(split.x, slice(at, at + size)))) for at in starts]
+    return replace(split, y=mapped(lambda made: made.astype(np.float32), joined(found)))

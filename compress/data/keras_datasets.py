@@ -1,4 +1,4 @@
-"""The image sets of `keras.datasets`, by name: from the cache, else downloaded."""
+"""Image sets by name: those of `keras.datasets` and scikit-learn's digits."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import numpy as np
 
 from compress.core.errors import InputError
 from compress.data import idx
-from compress.data.examples import as_examples, as_labels
-from compress.data.parts import RawData, Split
+from compress.data.parts import RawData, Split, as_examples, as_labels
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
@@ -46,3 +45,12 @@ def load(source: str) -> RawData:
 
 def _split(pair: tuple[np.ndarray, np.ndarray], source: str) -> Split:
     return Split(as_examples(pair[0], f"{source} x"), as_labels(pair[1], f"{source} y"))
+
+
+def read_digits(_source: str) -> RawData:
+    """Returns the digits, one part, pixel values 0 to 16."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = bunch.images.astype(np.uint8)[..., np.newaxis]  # (1797, 8, 8, 1)
+    return RawData(Split(images, bunch.target.astype(np.int64)), max_value=16.0)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.arrays import CHUNK, Growing, is_large
+from compress.core.columns import arrays, named, taken
+
 if TYPE_CHECKING:
+    from compress.data._base import Dataset, Unlabelled
     from compress.data.parts import Split
 
 Indices = npt.NDArray[np.int64]
@@ -57,6 +62,32 @@ def draw_stratified(split: Split, count: int, seed: int = 0) -> Indices:
         _draw_evenly(part, int(share), random) for part, share in zip(members, shares, strict=True)
     ]
     return np.sort(np.concatenate(drawn))
+
+
+def drawn_inputs(data: Dataset | Unlabelled, count: int, seed: int) -> Any:
+    """Returns what a model is fed of training examples drawn without replacement.
+
+    Args:
+        data: Labels are not looked at.
+        count: Of examples, at most.
+        seed: Of the draw.
+
+    Returns:
+        (n, ...), or such arrays by name; see `Dataset.inputs`.
+    """
+    order = np.random.default_rng(seed).permutation(len(data.train))[:count]
+    x = data.train.x
+    each = sum(4 * int(np.prod(values.shape[1:])) for values in arrays(x))
+    if not is_large(each * len(order)):
+        return data.preprocess(taken(x, order))
+    step = max(1, CHUNK // each)
+    grown: dict[str, Growing] = {}
+    for start in range(0, len(order), step):
+        part = data.preprocess(taken(x, order[start : start + step]))
+        for name, values in named(part):
+            grown.setdefault(name, Growing("examples that are drawn")).add(values)
+    whole = {name: made.whole() for name, made in grown.items()}
+    return whole if isinstance(x, Mapping) else next(iter(whole.values()))
 
 
 def _classes(labels: Any) -> npt.NDArray[Any] | None:

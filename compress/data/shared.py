@@ -19,10 +19,9 @@ import numpy.typing as npt
 
 from compress.core.atomic_files import read_json, write_json
 from compress.core.columns import named, size_in_bytes
-from compress.data._base import SPLITS, Dataset
-from compress.data.parts import Split
+from compress.data._base import Dataset
+from compress.data.parts import SPLITS, Output, Split
 from compress.data.preprocessing import Preprocessing
-from compress.data.several import Output
 
 LEAST_BYTES = 32 * 2**20
 """Examples that take less are loaded by each process for itself."""

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from compress.core.arrays import Growing
 from compress.core.columns import arrays, named
 from compress.core.errors import InputError
-from compress.core.spool import Growing
-from compress.core.user_code import told
+from compress.core.interpreter import told
 
 AT_A_TIME = 256
 """Examples that make a batch where a stream gives them one by one."""

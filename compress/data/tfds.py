@@ -9,17 +9,14 @@ from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from compress.core.errors import InputError, one_line
 from compress.data.fields import ARRAY, IMAGE, NAMES, NUMBER, OTHER, Field, Layout, Roles, roles_of
-from compress.data.kinds import Asked, Kind
+from compress.data.kinds import Asked, Kind, names_for, raw_data
 from compress.data.parts import RawData
 from compress.data.pieces import Batch
-from compress.data.reading import names_for, raw_data
 from compress.data.rows import parts_of_rows
 
-Array = npt.NDArray[Any]
 AT_A_TIME = 256
 """Pairs that are read at a time."""
 _PARTS = {"train": "train", "validation": "val", "test": "test"}

@@ -13,17 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from compress.core.errors import InputError, one_line
 from compress.data.fields import ARRAY, IMAGE, NAMES, NUMBER, OTHER, Field, Layout, Roles, roles_of
-from compress.data.kinds import Asked, Kind, ending
-from compress.data.parts import RawData
+from compress.data.kinds import Asked, Kind, ending, raw_data
+from compress.data.parts import Array, RawData
 from compress.data.pieces import Batch
-from compress.data.reading import raw_data
 from compress.data.rows import parts_of_rows
 
-Array = npt.NDArray[Any]
 AT_A_TIME = 256
 """Records that are read at a time."""
 _SUFFIXES = ("tfrecord", "tfrecords")

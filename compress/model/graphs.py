@@ -24,7 +24,7 @@ def as_graph(model: keras.Model) -> keras.Model:
     beside answering, its `train_step` say, is not part of it.
 
     Args:
-        model: Any model. One with a `call` of its own is traced, see `compress.model.trace`.
+        model: Any model. One with a `call` of its own is traced, see `compress.model.recording`.
 
     Raises:
         InputError: It cannot be traced, or two layers in it have one name.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from compress.core.visible import visible
+from compress.core.summary import visible
 from compress.data.tasks import meaning
 from compress.plan.output import MIXED
 from compress.report.rows import Report, Row

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from compress.core.visible import visible
+from compress.core.summary import visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from compress.core.quantities import threads_text
-from compress.core.visible import short, visible
+from compress.core.summary import short, visible
 from compress.data.tasks import meaning
 from compress.report.rows import Report, Row
 

@@ -16,7 +16,7 @@ from compress.measure import formats
 from compress.measure.quality import can_ship_unasked, describe_low_agreement
 from compress.measure.verdict import FileCandidate, Verdict, judge_artifact, select_file
 from compress.run.directory import RunFolder
-from compress.run.example_values import read_example_values
+from compress.run.exports import read_example_values
 
 if TYPE_CHECKING:
     from compress.report.rows import Report, Row

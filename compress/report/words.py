@@ -9,7 +9,7 @@ from compress.data.tasks import TASKS, meaning
 from compress.measure import formats
 from compress.report.standouts import BEST, GOAL, Standouts
 from compress.run.compressed import Artifact, Compressed
-from compress.run.trained import UNKNOWN, Trained
+from compress.run.origin import UNKNOWN, Trained
 
 if TYPE_CHECKING:
     from compress.report.rows import Report, Row

@@ -25,7 +25,7 @@ from compress.core.plugins import MAIN_RUNTIME, RUNTIMES
 from compress.plan import Plan
 from compress.plan.fields import differing_fields, from_nested, to_nested
 from compress.run.compressed import Compressed, read_compressed
-from compress.run.stored import FORMAT, PlanRecord, read_data, read_plan
+from compress.run.records import FORMAT, PlanRecord, read_data, read_plan
 
 LOG = logging.getLogger("paretune")
 ResultT = TypeVar("ResultT")

@@ -21,7 +21,7 @@ from compress.prune.channels import check_channels
 from compress.prune.channels.criteria import CRITERIA
 from compress.shrinking.prepared import Subject
 from compress.train.augment import check_augment
-from compress.train.micro_batches import parts_of_a_batch
+from compress.train.loop import parts_of_a_batch
 
 if TYPE_CHECKING:
     import keras

@@ -17,7 +17,7 @@ from compress.plan import Plan, TeacherChoice
 from compress.plan.fields import command_words
 from compress.plan.keywords import COMPRESS_MODEL
 from compress.run.directory import RunFolder
-from compress.run.trained import trained_for
+from compress.run.origin import trained_for
 from compress.shrinking.given import Given, UserData, run_on_model
 from compress.shrinking.logged import logged
 from compress.shrinking.opening import Opened, opened

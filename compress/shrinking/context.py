@@ -12,7 +12,7 @@ from compress.plan import Plan
 if TYPE_CHECKING:
     from compress.core.device import Device
     from compress.data import Dataset
-    from compress.train.own_step import OwnStepObjective
+    from compress.train.objective import OwnStepObjective
 
 
 OnEpoch = Callable[[str, dict[str, Any]], None]

@@ -15,7 +15,7 @@ from compress.plan import Plan
 from compress.plan.output import TRAINED
 from compress.run.compressed import Artifact, LayerRow
 from compress.run.directory import LOG, RunFolder
-from compress.run.example_values import write_example_values
+from compress.run.exports import write_example_values
 from compress.shrinking.context import Work
 from compress.shrinking.decisions import keep_scores
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from compress.distillation import DistillResult
     from compress.train import Hook, TrainResult
-    from compress.train.last import LastEpoch
+    from compress.train.kept_weights import LastEpoch
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Tuner:
         """
         from compress.distillation import distill
         from compress.train import EpochRecord, train
-        from compress.train.starting import StartingPoint
+        from compress.train.kept_weights import StartingPoint
 
         data, plan = self.work.data, self.work.plan
         main = data.task.qualities[0]

@@ -13,7 +13,7 @@ from compress.measure.quality import can_ship_unasked
 from compress.measure.verdict import MET, Outcome, judge_artifact, worst_state
 from compress.plan import QAT
 from compress.run.compressed import Artifact
-from compress.run.example_values import read_example_values
+from compress.run.exports import read_example_values
 from compress.shrinking.choosing import Elsewhere, Measured, choose_file
 from compress.shrinking.elsewhere import device_error
 from compress.shrinking.goals import goals_text

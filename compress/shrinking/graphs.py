@@ -10,7 +10,7 @@ from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.model.heads import counted_at
 from compress.run.directory import LOG, RunFolder
-from compress.run.graphs import SIDES, Nodes, write_graphs
+from compress.run.exports import SIDES, Nodes, write_graphs
 
 if TYPE_CHECKING:
     import keras

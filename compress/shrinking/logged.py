@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager
 from compress.plan import Plan
 from compress.plan.fields import plan_fields, value_of
 from compress.run.directory import RunFolder
-from compress.run.logs import Source, following
-from compress.run.logs.sources import EpochSource, FileSource
+from compress.run.logs import Source
+from compress.run.logs.follower import EpochSource, FileSource, following
 
 
 def logged(

@@ -9,22 +9,21 @@ from typing import TYPE_CHECKING
 
 from compress.core.progress import OnProgress
 from compress.data import Dataset
+from compress.model.compiled import own_step_of
 from compress.model.graphs import as_graph
 from compress.model.heads import check_head
 from compress.model.io import load_model
-from compress.model.own_step import own_step_of
 from compress.plan import Plan
 from compress.prune.channels import check_channels
-from compress.run.data_record import write_data_record
 from compress.run.directory import LOG, RunFolder
-from compress.run.origin import write_examples
+from compress.run.origin import write_data_record, write_examples
 from compress.run.unlearnt import Judged, check_scaling, check_unlearnt
 from compress.shrinking.checks import check_by_data, check_by_models, check_memory, told
 from compress.shrinking.context import Work
 from compress.shrinking.given import Given, UserData
 from compress.shrinking.preflight import preflight
 from compress.shrinking.prepared import Prepared, prepare
-from compress.train.own_step import OwnStepObjective, check_own_step, own_objective
+from compress.train.objective import OwnStepObjective, check_own_step, own_objective
 
 if TYPE_CHECKING:
     import keras

@@ -70,7 +70,7 @@ def prune_and_train(
     """
     from compress.prune.recalibrate import recalibrate
     from compress.prune.weights import WeightPruner, WeightReport
-    from compress.train.last import LastEpoch
+    from compress.train.kept_weights import LastEpoch
     from compress.train.predict import quality_of
 
     data, plan = work.data, work.plan

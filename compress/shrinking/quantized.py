@@ -13,7 +13,7 @@ from compress.shrinking.context import Work
 from compress.shrinking.files import Variant, artifacts_of, made_files
 from compress.shrinking.finetuning import Tuner
 from compress.shrinking.teachers import Teacher
-from compress.train.last import LastEpoch
+from compress.train.kept_weights import LastEpoch
 
 
 def quantized_files(

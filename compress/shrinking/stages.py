@@ -18,8 +18,8 @@ from compress.model.inference import left_out
 from compress.model.io import save_model
 from compress.run.compressed import Artifact, Compressed
 from compress.run.directory import LOG, RunFolder
-from compress.run.epochs import note_epoch
-from compress.run.trained import UNKNOWN, Trained
+from compress.run.logs.follower import note_epoch
+from compress.run.origin import UNKNOWN, Trained
 from compress.shrinking.context import Work
 from compress.shrinking.decisions import write_decisions
 from compress.shrinking.files import Variant, judged_files, with_baseline

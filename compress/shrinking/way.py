@@ -11,8 +11,8 @@ from compress.model.heads import counted_at
 from compress.model.inference import left_out
 from compress.run.compressed import Artifact, Compressed
 from compress.run.directory import LOG, RunFolder
-from compress.run.example_values import read_example_values, write_example_values
-from compress.run.trained import trained_for
+from compress.run.exports import read_example_values, write_example_values
+from compress.run.origin import trained_for
 from compress.shrinking.case import Case
 from compress.shrinking.crew import Trainers
 from compress.shrinking.decisions import write_decisions

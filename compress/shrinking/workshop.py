@@ -18,8 +18,8 @@ from compress.model.io import load_model, save_model
 from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels import prune_channels
 from compress.run.directory import LOG
-from compress.run.epochs import note_epoch
-from compress.run.example_values import read_example_values
+from compress.run.exports import read_example_values
+from compress.run.logs.follower import note_epoch
 from compress.shrinking.case import Case
 from compress.shrinking.crew import Trainers, Training
 from compress.shrinking.finetuning import Tuner

@@ -17,8 +17,8 @@ from compress.data import Dataset
 from compress.data.tasks import has_classes
 from compress.model.logits import LogitsView
 from compress.train.augment import augmented, moved
-from compress.train.context import TrainContext
 from compress.train.objective import Batch, Step
+from compress.train.records import TrainContext
 
 PROBE = 256
 """Training examples on which the loss before training is taken, at most."""

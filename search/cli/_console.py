@@ -32,7 +32,7 @@ from rich.text import Text
 from compress.core.credentials import hidden
 from compress.core.errors import LONGEST, ParetuneError, one_line
 from compress.core.faults import SPACE, explain_fault, fault_of
-from compress.core.visible import line
+from compress.core.summary import line
 from compress.run.directory import LOG, RunFolder
 
 if TYPE_CHECKING:

@@ -53,6 +53,7 @@ def inspect(
     from compress.benchmarking.models import fixed
     from compress.benchmarking.profile import profiled
     from compress.core.atomic_files import write_json
+    from compress.core.interpreter import import_plugins
     from compress.core.quantities import (
         MORE_THREADS,
         MOST_THREADS,
@@ -60,7 +61,6 @@ def inspect(
         threads_text,
     )
     from compress.core.requirements import FORMATS, require_packages
-    from compress.core.user_code import import_plugins
     from compress.measure import count_macs
     from compress.model.inference import left_out
     from compress.model.io import load_model

@@ -62,8 +62,8 @@ def describe(
 ) -> None:
     """Show a space's parameters, its size and what its networks cost."""
     from compress.core.atomic_files import write_json
+    from compress.core.interpreter import import_plugins
     from compress.core.quantities import MOST_SEED, SEED_BITS, parse_whole_number
-    from compress.core.user_code import import_plugins
     from compress.data import load_data
     from compress.model.kinds import check_model_file
     from compress.plan.forms import listed

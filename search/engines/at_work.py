@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from compress.core.credentials import hidden
-from compress.core.faults import SPACE, explain_fault, fault_of
-from compress.core.patience import NoAnswer
+from compress.core.faults import SPACE, NoAnswer, explain_fault, fault_of
 from search.engines import messages
 
 if TYPE_CHECKING:

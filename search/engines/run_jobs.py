@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.credentials import hidden
 from compress.core.errors import RunFailed
-from compress.core.faults import MEMORY, explain_fault, fault_of
-from compress.core.patience import NoAnswer
+from compress.core.faults import MEMORY, NoAnswer, explain_fault, fault_of
 from search.engines import messages
 from search.engines.at_work import Worker, failed, short
 
@@ -116,7 +115,7 @@ class RunWorker(Worker):
 
     def _compress(self, job: dict[str, Any]) -> dict[str, Any]:
         from compress.model.io import load_model
-        from compress.run.trained import trained_for
+        from compress.run.origin import trained_for
         from compress.shrinking.case import Case
         from compress.shrinking.checks import fitting
         from compress.shrinking.compression import command_line

@@ -21,7 +21,7 @@ from compress.report.live.files import file_points
 from compress.report.live.page import alive
 from compress.report.markup import filled, style_sheet, templates
 from compress.run.directory import RunFolder
-from compress.run.example_values import read_example_values
+from compress.run.exports import read_example_values
 from search.report import SearchReport, load_report
 from search.report.candidates import candidate_points
 from search.report.compare_fronts import Compare, Duel, Stretch, duel

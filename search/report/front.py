@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.core.visible import short
+from compress.core.summary import short
 from compress.measure import formats
 from compress.report.markup import Cell
 from compress.report.plot import GREY, INK, LETTERS, cut_floor, scale_costs

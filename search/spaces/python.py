@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
-from compress.core.user_code import resolve
+from compress.core.interpreter import resolve
 from compress.data import Dataset
 
 if TYPE_CHECKING:

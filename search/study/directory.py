@@ -9,8 +9,7 @@ from typing import Any, ClassVar, TypedDict
 from compress.core.atomic_files import whole_files, write_json, write_new_json
 from compress.core.errors import ParetuneError
 from compress.run.directory import RunFolder
-from compress.run.records import check_name, read_record
-from compress.run.stored import RunRecord
+from compress.run.records import RunRecord, check_name, read_record
 from search.study.records import LOST, Candidate, Final, final_name
 
 

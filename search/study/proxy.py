@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from compress.core import credentials
 from compress.core.errors import InputError
-from compress.core.patience import PATIENCE
+from compress.core.faults import PATIENCE
 from compress.plan.fields import require
 from search.optuna_internals import serve_storage
 from search.study.storage import open_storage, storage_of, without_fork_support

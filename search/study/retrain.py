@@ -17,9 +17,8 @@ from compress.shrinking.context import Work
 from compress.shrinking.finetuning import Tuner
 from compress.shrinking.teachers import Teacher
 from compress.train import EpochRecord, train
-from compress.train.last import LastEpoch
+from compress.train.kept_weights import LastEpoch, StartingPoint
 from compress.train.predict import quality_of
-from compress.train.starting import StartingPoint
 from search.plan import SearchPlan
 from search.study import optimizers
 from search.study.directory import SearchFolder

@@ -19,9 +19,8 @@ from urllib.parse import urlsplit
 
 from compress.core import credentials, linux
 from compress.core.errors import InputError, ParetuneError
-from compress.core.faults import fault_of
+from compress.core.faults import PATIENCE, fault_of, patiently
 from compress.core.linux import Lock
-from compress.core.patience import PATIENCE, patiently
 from compress.core.requirements import require_packages
 from search.study.directory import SearchFolder
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
-from compress.core.patience import PATIENCE
+from compress.core.faults import PATIENCE
 from compress.data import Dataset
 from compress.run.directory import LOG
 from compress.run.records import read_record

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from compress.run.directory import RunFolder
-from compress.run.logs import Event, Point, following
+from compress.run.logs import Event, Point
+from compress.run.logs.follower import following
 
 Figures = dict[str, list[tuple[int, float]]]
 CURVE = Event(

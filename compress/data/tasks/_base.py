@@ -1,4 +1,4 @@
-"""What a task is: its labels, its loss on logits, and its qualities."""
+"""What a task is: its labels, its loss on logits, and its qualities; what kinds of tasks share."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.columns import count, taken
+from compress.core.errors import InputError
 from compress.core.statistics import jackknife_values
-from compress.data.tasks.labels import check_rows, numbers
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
+_NUMBERS = 2**22
+"""Of logits that are compared at a time."""
 
 
 class Task(ABC):
@@ -63,7 +65,7 @@ class Task(ABC):
 
     @classmethod
     def read(cls, labels: Array, name: str, shape: tuple[int | None, ...] = ()) -> Array:
-        """Returns labels as data sets hold them.
+        """Returns labels as data sets hold them: here numbers, (n, ..., targets), float32.
 
         Args:
             labels: As the user gives them.
@@ -74,7 +76,18 @@ class Task(ABC):
         Raises:
             InputError: They are none of this kind of task.
         """
-        return numbers(labels, name, max(0, len(shape) - 1))
+        positions = max(0, len(shape) - 1)
+        if labels.ndim < 1 or labels.dtype.kind not in "fiub":
+            raise InputError(
+                f"{name} must be numbers of shape (n,), (n, targets) or (n, positions ..., "
+                f"targets). Received: shape {labels.shape}, type {labels.dtype}."
+            )
+        if labels.ndim == 1 or (positions and labels.ndim == positions + 1):
+            labels = labels[..., np.newaxis]
+        if 0 in labels.shape[1:]:
+            raise InputError(f"{name} must have at least one target. Received: none.")
+        with np.errstate(over="ignore"):  # infinity is refused later, and in words
+            return labels.astype(np.float32)
 
     @classmethod
     def check(cls, labels: Array, part: str, name: str, names: int) -> None:
@@ -303,8 +316,35 @@ class Task(ABC):
         return total / len(labels)
 
 
-_NUMBERS = 2**22
-"""Of logits that are compared at a time."""
+def check_range(labels: Array, part: str, name: str, classes: int) -> None:
+    """Checks that class indices are of that many classes.
+
+    Raises:
+        InputError: One is not.
+    """
+    low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
+    if low < 0 or high >= classes:
+        shifted = low == 1 and high == classes
+        hint = " Do they start at 1? Class indices start at 0: subtract 1." if shifted else ""
+        raise InputError(
+            f"Labels of '{name}' must be in [0, {classes}) ({classes} classes). "
+            f"Received: {low if low < 0 else high} in the {part} part.{hint}"
+        )
+
+
+def check_rows(labels: Array, part: str, name: str, columns: int) -> None:
+    """Checks that labels are finite, with one number a column.
+
+    Raises:
+        InputError: They are not.
+    """
+    if labels.ndim < 2 or labels.shape[-1] != columns:
+        raise InputError(
+            f"Labels of '{name}' must have shape (n, {columns}). Received: {labels.shape} in "
+            f"the {part} part."
+        )
+    if not np.isfinite(labels).all():
+        raise InputError(f"Labels of '{name}' must be finite. Received: NaN or infinity.")
 
 
 def repeat_row(row: Any, labels: Array, positions: tuple[int, ...] = ()) -> Array:
@@ -318,3 +358,18 @@ def per_example(values: Any) -> Any:
     import tensorflow as tf
 
     return tf.reduce_mean(values, axis=list(range(1, len(values.shape))))
+
+
+def overlaps(right: Any, said: Any, true: Any) -> dict[str, float]:
+    """Returns mean IoU and Dice's coefficient over the classes that are said or true somewhere.
+
+    Args:
+        right, said, true: How often each class is both, said, and true, (classes,).
+    """
+    occur = said + true > 0
+    overlap = right[occur] / (said + true - right)[occur]
+    dice = 2 * right[occur] / (said + true)[occur]
+    return {
+        "mean_iou": float(overlap.mean()) if occur.any() else 0.0,
+        "dice": float(dice.mean()) if occur.any() else 0.0,
+    }

@@ -11,11 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.data.tasks._base import Array, Floats, Task, repeat_row
-from compress.data.tasks.labels import check_range, indices_by_position
+from compress.data.tasks._base import (
+    Array,
+    Floats,
+    Task,
+    check_range,
+    overlaps,
+    repeat_row,
+)
 
 VOID = -1
 """The label of positions that are neither learnt nor judged."""
+_SAME = {"f1_macro": "dice"}
+"""Dice's coefficient of a class is its F1."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +44,29 @@ class _ByPosition(Task):
     @classmethod
     def read(cls, labels: Array, name: str, shape: tuple[int | None, ...] = ()) -> Array:
         """See `Task.read`: indices, one a position, become int32; 255 of bytes is void."""
-        width = shape[-1] if shape else None
-        return indices_by_position(labels, name, max(0, len(shape) - 1), width or 0, VOID)
+        positions, classes = max(0, len(shape) - 1), (shape[-1] if shape else None) or 0
+        if positions and labels.ndim == positions + 2:  # of one number, or one-hot
+            if labels.shape[-1] == 1:
+                labels = labels[..., 0]
+            elif labels.shape[-1] == classes:
+                if not (np.isin(labels, (0, 1)).all() and (labels.sum(-1) == 1).all()):
+                    raise InputError(
+                        f"{name} must be class indices or one-hot. Received: other rows."
+                    )
+                labels = labels.argmax(-1)
+        whole = labels.dtype.kind in "iub" or (
+            labels.dtype.kind == "f" and bool((labels == np.floor(labels)).all())
+        )
+        if labels.ndim < 2 or (positions and labels.ndim - 1 != positions) or not whole:
+            wanted = "(n, ...)" if not positions else f"(n, {', '.join(['size'] * positions)})"
+            raise InputError(
+                f"{name} must be class indices, one a position, of shape {wanted}. Received: shape "
+                f"{labels.shape}, type {labels.dtype}."
+            )
+        found = labels.astype(np.int32)
+        if labels.dtype == np.uint8 and classes <= 255:
+            found[labels == 255] = VOID
+        return found
 
     @classmethod
     def check(cls, labels: Array, part: str, name: str, names: int) -> None:
@@ -141,23 +170,13 @@ class _ByPosition(Task):
         accuracy: the share of positions that are right.
         """
         right, said, true = sums
-        occur = said + true > 0
-        overlap = right[occur] / (said + true - right)[occur]
-        dice = 2 * right[occur] / (said + true)[occur]
-        found = {
-            "mean_iou": float(overlap.mean()) if occur.any() else 0.0,
-            "dice": float(dice.mean()) if occur.any() else 0.0,
-            "accuracy": float(right.sum() / max(true.sum(), 1.0)),
-        }
+        accuracy = float(right.sum() / max(true.sum(), 1.0))
+        found = {**overlaps(right, said, true), "accuracy": accuracy}
         return {name: found[_SAME.get(name, name)] for name in self.qualities}
 
     def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
         """Returns the share of positions with the same largest score."""
         return float((scores.argmax(-1) == reference.argmax(-1)).mean())
-
-
-_SAME = {"f1_macro": "dice"}
-"""Dice's coefficient of a class is its F1."""
 
 
 class Segmentation(_ByPosition):

@@ -10,8 +10,7 @@ import numpy as np
 
 from compress.core.errors import InputError
 from compress.core.memory_budget import current_budget
-from compress.data.tasks._base import Array, Floats, Task, per_example, repeat_row
-from compress.data.tasks.labels import check_rows
+from compress.data.tasks._base import Array, Floats, Task, check_rows, per_example, repeat_row
 from compress.data.tasks.regression import Regression
 
 COMPILED = "compiled:"

@@ -1,4 +1,4 @@
-"""One class of several: softmax."""
+"""One class of several: softmax; and what tasks share whose label is one class of an example."""
 
 from __future__ import annotations
 
@@ -10,8 +10,48 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.data.tasks._base import Array, Floats, repeat_row
-from compress.data.tasks.of_classes import OfClasses
+from compress.core.errors import InputError
+from compress.data.tasks._base import Array, Floats, Task, check_range, repeat_row
+
+
+class OfClasses(Task):
+    """How class indices, (n,), are read and counted."""
+
+    noun = "classes"
+    indices = True
+
+    @classmethod
+    def read(cls, labels: Array, name: str, shape: tuple[int | None, ...] = ()) -> Array:
+        """See `Task.read`: (n,) or (n, 1), any integer type, become (n,) int64."""
+        if labels.ndim == 2 and labels.shape[1] == 1:
+            labels = labels[:, 0]
+        if labels.ndim != 1 or labels.dtype.kind not in "iub":
+            raise InputError(
+                f"{name} must be a vector of integer class indices. "
+                f"Received: shape {labels.shape}, type {labels.dtype}.{_other_task(labels)}"
+            )
+        return labels.astype(np.int64)
+
+    @classmethod
+    def check(cls, labels: Array, part: str, name: str, names: int) -> None:
+        """See `Task.check`: indices are in [0, names)."""
+        check_range(labels, part, name, names)
+
+    @classmethod
+    def names_of(cls, labels: Array) -> int:
+        """Returns the number of different classes."""
+        return len(np.unique(labels))
+
+    @classmethod
+    def counts(cls, labels: Array, names: int) -> list[int]:
+        """Returns the examples of each class."""
+        return [int(n) for n in np.bincount(labels, minlength=names)]
+
+    @classmethod
+    def counted(cls, counts: list[int]) -> int | None:
+        """Returns their sum: an example is of one class."""
+        return sum(counts)
+
 
 _SHUFFLES = 40
 """Unrelated answers whose spread is looked at: it is known within 11 %."""
@@ -112,3 +152,18 @@ class MultiClass(OfClasses):
     def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
         """Returns the share of examples with the same largest score."""
         return float((scores.argmax(-1) == reference.argmax(-1)).mean())
+
+
+def _other_task(labels: Array) -> str:
+    """Returns which task labels that are no class indices are likely to be of, as a hint."""
+    if labels.dtype.kind not in "fiub" or not labels.size:
+        return ""
+    if labels.ndim == 2 and np.isin(labels, (0, 1)).all():
+        if (labels.sum(axis=1) == 1).all():
+            return " Are they one-hot? Give their argmax, or --task multilabel for several labels."
+        return " Several labels an example? Give --task multilabel."
+    if labels.dtype.kind == "f" and labels.ndim in (1, 2):
+        return " Numbers to predict? Give --task regression; classes: as integers."
+    if labels.ndim >= 2 and labels.dtype.kind in "iub":
+        return " A class at every position? Give --task segmentation (images) or tagging."
+    return ""

@@ -1,17 +1,23 @@
-"""Follows a run's folder while it is worked in, and tells logs what comes."""
+"""Follows a run's folder while it is worked in, and tells logs what comes.
+
+Of a compression: epochs of fine-tuning as they end, exported files at the end.
+"""
 
 from __future__ import annotations
 
+import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from compress.core.atomic_files import read_json
 from compress.core.plugins import LOGS
 from compress.run.directory import LOG, RunFolder
-from compress.run.logs._base import Log, Source
+from compress.run.logs import Event, Log, Point, Source
 
 EVERY = 2.0
 """Seconds between two looks."""
@@ -20,6 +26,10 @@ PATIENCE = 60.0
 TOLD = ".logged"
 """File of the keys that each log was told: a line each, the log's name first."""
 REPORT = ("report.html", "report.json", "candidates.csv", "pareto.png")
+COSTS = ("macs", "params", "size_bytes", "gzip_bytes")
+KEYS = {"model", "loss", "val_loss", "val", "when"}
+EPOCHS = "epochs.jsonl"
+"""The file's name in a run's folder."""
 
 
 @contextmanager
@@ -49,6 +59,84 @@ def following(
         follower.end(finished=False)
         raise
     follower.end(finished=True)
+
+
+def note_epoch(folder: Path, model: str, phase: str, record: Mapping[str, Any]) -> None:
+    """Adds an epoch; several processes may at once, as a line is written in one piece.
+
+    Args:
+        folder: The run's.
+        model: That is trained.
+        phase: What is done: "fine-tuning".
+        record: "epoch", "loss", "val_loss", "val", "seconds".
+    """
+    line = {"model": model, "phase": phase, **record, "when": time.time()}
+    with open(folder / EPOCHS, "a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line) + "\n")
+
+
+class EpochSource:
+    """Epochs of fine-tuning, from the file that those who train add lines to.
+
+    Args:
+        folder: The run's.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._path = folder.path / EPOCHS
+        self._at = 0
+        self._steps: dict[str, int] = {}
+
+    def new(self, *, last: bool) -> Iterator[Event]:
+        """See `Source.new`."""
+        if not self._path.exists():
+            return
+        with open(self._path, "rb") as stream:
+            stream.seek(self._at)
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    return  # it is being written
+                key, self._at = f"epoch {self._at}", self._at + len(line)
+                content = _read_epoch(line)
+                if content is None:
+                    continue
+                item = str(content["model"])
+                # phases of one model stand behind each other
+                self._steps[item] = step = self._steps.get(item, 0) + 1
+                values = {
+                    "training/loss": content["loss"],
+                    "validation/loss": content["val_loss"],
+                    **{f"validation/{name}": value for name, value in content["val"].items()},
+                }
+                yield Event(key, item, (Point(step, values, content["when"]),))
+
+
+class FileSource:
+    """Exported files, when all of them were judged and timed.
+
+    Args:
+        folder: The run's.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+
+    def new(self, *, last: bool) -> Iterator[Event]:
+        """See `Source.new`."""
+        if not last:
+            return
+        path = self._folder.latency_of(self._folder.timed_by())
+        timed = read_json(path) if path.exists() else {}
+        for record in self._folder.read_compressed():
+            for item in record.files():
+                values = {f"test/{name}": value for name, value in item.test.items()}
+                values |= {f"validation/{name}": value for name, value in item.val.items()}
+                values |= {f"cost/{name}": float(getattr(item, name)) for name in COSTS}
+                ms = timed.get(item.id, {}) if isinstance(timed, dict) else {}
+                if isinstance(ms, dict) and "median_ms" in ms:
+                    values["cost/latency_ms"] = float(ms["median_ms"])
+                params = {"model": item.model, "variant": item.variant, "format": item.format}
+                yield Event(f"file {item.id}", item.id, (Point(0, values),), params, "file")
 
 
 class _Follower(threading.Thread):
@@ -127,3 +215,11 @@ class _Told:
         self._keys.add(f"{name} {key}")
         with open(self._path, "a", encoding="utf-8") as stream:
             stream.write(f"{name} {key}\n")
+
+
+def _read_epoch(line: bytes) -> dict[str, Any] | None:
+    try:
+        content = json.loads(line)
+    except ValueError:  # torn by a kill
+        return None
+    return content if isinstance(content, dict) and set(content) >= KEYS else None

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compress.run.logs._base import Event
+from compress.run.logs import Event
 
 EXPERIMENT = "paretune"
 PLACE = "mlflow"

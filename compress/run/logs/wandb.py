@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.core.atomic_files import write_text
-from compress.run.logs._base import Event
+from compress.run.logs import Event
 
 PROJECT, MARK = "paretune", ".wandb-mark"
 

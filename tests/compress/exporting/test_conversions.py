@@ -193,7 +193,7 @@ def test_the_reason_of_a_crash_reaches_the_record_and_the_report(
     )
     folder = RunFolder(tmp_path / "run")
     folder.claim("compress", plan)
-    from compress.run.data_record import write_data_record
+    from compress.run.origin import write_data_record
 
     write_data_record(folder, sequences)
     work = Work(sequences, plan, cpu)

@@ -23,7 +23,7 @@ import compress.report
 import search.report
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
-from compress.core.visible import line, short, visible
+from compress.core.summary import line, short, visible
 from compress.report import render_tables
 from compress.report.markup import embedded, templates
 from compress.report.terminal import Grid

@@ -10,7 +10,7 @@ import pytest
 
 from compress.plan import Plan
 from compress.run.compressed import Compressed
-from compress.run.trained import UNKNOWN, Trained, trained_for
+from compress.run.origin import UNKNOWN, Trained, trained_for
 from search.plan import SearchOptions, SearchPlan
 from search.study.directory import SearchFolder
 from search.study.records import Candidate, Final

@@ -298,9 +298,8 @@ def test_a_strangers_model_is_fed_as_it_was_trained(
 
 
 def test_a_candidate_is_not_judged_on_what_it_has_learnt(trained: Path, tmp_path: Path) -> None:
-    from compress.run.data_record import write_data_record
     from compress.run.directory import RunFolder
-    from compress.run.origin import write_examples
+    from compress.run.origin import write_data_record, write_examples
 
     run = RunFolder(tmp_path / "run")
     run.claim("compress", DIGITS)

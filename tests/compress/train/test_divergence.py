@@ -17,7 +17,7 @@ from compress.data import Dataset, Preprocessing, Split
 from compress.data.tasks import Regression
 from compress.plan import DistillOptions, TrainSettings
 from compress.train import train
-from compress.train.training import Training
+from compress.train.loop import Training
 
 SETTINGS = TrainSettings(epochs=60, batch_size=25, learning_rate=0.1)
 

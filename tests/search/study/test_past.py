@@ -16,8 +16,7 @@ from compress.distillation.teachers import Teachers
 from compress.model.io import save_model
 from compress.plan import Plan, TrainSettings
 from compress.plan.fields import from_flat
-from compress.run.data_record import write_data_record
-from compress.run.origin import origin_of, write_examples
+from compress.run.origin import origin_of, write_data_record, write_examples
 from compress.run.unlearnt import check_unlearnt
 from compress.shrinking.teachers import load_teacher
 from compress.train import train

@@ -15,9 +15,8 @@ from compress.core.plugins import LOGS
 from compress.plan import Plan
 from compress.plan.fields import from_flat
 from compress.run.directory import RunFolder
-from compress.run.epochs import EPOCHS, note_epoch
-from compress.run.logs import Event, following
-from compress.run.logs.sources import EpochSource, FileSource
+from compress.run.logs import Event
+from compress.run.logs.follower import EPOCHS, EpochSource, FileSource, following, note_epoch
 from search.study.directory import SearchFolder
 from search.study.events import search_sources
 from search.study.records import Final

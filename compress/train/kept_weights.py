@@ -1,9 +1,12 @@
-"""What a model is worth before its training goes on: where no epoch is better it stays so."""
+"""Which weights a fine-tuning leaves: its last epoch's, or those before it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
 
 from compress.train.predict import quality_of
 from compress.train.records import TrainResult
@@ -37,3 +40,28 @@ class StartingPoint:
             model.set_weights(self._weights)
             result = replace(result, val=self._val, best_epoch=0)
         return replace(result, notes=(*notes, *result.notes))
+
+
+class LastEpoch:
+    """A training hook that lets only the last epoch's weights stand."""
+
+    def start(
+        self,
+        model: Any,
+        step: Any,
+        total_steps: int,
+        steps_per_epoch: int,
+        *,
+        jit: bool,
+        state: Mapping[str, npt.NDArray[Any]] | None = None,
+    ) -> None:
+        """See `compress.train.Hook.start`."""
+        self._total = total_steps
+
+    def may_select(self, step: int) -> bool:
+        """Tells whether training is over."""
+        return step >= self._total
+
+    def state(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Returns nothing: there is no state."""
+        return {}
