@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.run.directory import LOG
+from compress.shrinking.case import Subject
 from compress.shrinking.checks import check_by_data, check_by_models, checks_of
-from compress.shrinking.prepared import Subject
 from search.plan import SearchPlan
 from search.spaces.describe import measured
 from search.study.costs import NAMES, Costs, excesses, limits

@@ -8,7 +8,7 @@ from pathlib import Path
 from compress.core.errors import InputError
 from compress.data import Dataset, load_data
 from compress.run.unlearnt import check_choices, check_scaling, check_unlearnt
-from compress.shrinking.opening import unlearnt_teachers
+from compress.shrinking.job import unlearnt_teachers
 from compress.train.compiled import judged_by
 from compress.train.scaling import load_for_model
 from search.plan import SearchPlan

@@ -19,7 +19,7 @@ from compress.plan.fields import from_flat
 from compress.run.data_record import write_data_record
 from compress.run.origin import origin_of, write_examples
 from compress.run.unlearnt import check_unlearnt
-from compress.shrinking.teachers import load_teacher
+from compress.shrinking.case import load_teacher
 from compress.train import train
 from compress.train.predict import predict_logits
 from search.engines.final_jobs import CompressJobs
