@@ -165,7 +165,7 @@ def files_of(nets: Nets, way: str, seed: int, place: Path) -> dict[str, dict[str
         What is known of each file, by name.
     """
     from compress.run.directory import RunFolder
-    from compress.shrinking.context import Work
+    from compress.shrinking.case import Work
     from compress.shrinking.files import Variant, judged_files
 
     if way == "shrink":

@@ -12,7 +12,7 @@ from compress.core.errors import InputError, ParetuneError, RunFailed
 from compress.core.quantities import parse_whole_number
 from compress.data.shared import files_of, shared
 from compress.run.directory import LOG
-from compress.shrinking.crew import Brief, Training
+from compress.shrinking.workshop import Brief, Training
 from search.engines import Crew, Demand, Engine, Order, Runner
 from search.engines.net_jobs import NetJobs
 from search.engines.progress import Display, NoDisplay
@@ -68,7 +68,7 @@ class Workers:
         )
 
     def check(self, plan: ShrinkPlan) -> None:
-        """See `compress.shrinking.crew.Crew.check`."""
+        """See `compress.shrinking.workshop.Crew.check`."""
         if self.engine == LOCAL and gpu_count(plan.device):
             raise InputError(
                 "workers must be of a Ray cluster where nets are trained on a GPU: this machine's "
@@ -91,7 +91,7 @@ class Workers:
 
     @contextlib.contextmanager
     def at_work(self, brief: Brief) -> Iterator[NetTrainers]:
-        """See `compress.shrinking.crew.Crew.at_work`."""
+        """See `compress.shrinking.workshop.Crew.at_work`."""
         crew = self._crew
         assert crew is not None, "it was checked"
         if brief.data.compiled:
@@ -135,7 +135,7 @@ class _Beside(NoDisplay):
 
 @dataclass(frozen=True)
 class NetTrainers:
-    """See `compress.shrinking.crew.Trainers`.
+    """See `compress.shrinking.workshop.Trainers`.
 
     Attributes:
         brief: Of the model.
@@ -150,7 +150,7 @@ class NetTrainers:
     display: Display
 
     def trained(self, wanted: Sequence[Training]) -> list[ParetuneError | None]:
-        """See `compress.shrinking.crew.Trainers.trained`."""
+        """See `compress.shrinking.workshop.Trainers.trained`."""
         if not wanted:
             return []
         handler = NetJobs(self.brief, wanted, _Beside(self.display))

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from compress.core.errors import InputError
+from compress.core.progress import OnProgress, silent
+from compress.data import Dataset, Preprocessing
+from compress.model.heads import counted_at
+from compress.model.io import load_model
+from compress.plan import Plan
 from compress.plan.shrink import ShrinkPlan
-from compress.shrinking.context import Work
-from compress.shrinking.prepared import Prepared
+from compress.run.origin import origin_of
+from compress.train.scaling import find_scaling
 
 if TYPE_CHECKING:
     import keras
 
+    from compress.core.device import Device
+    from compress.data import Dataset
     from compress.devices import DeviceTimes
+    from compress.prune.channels.coupling.groups import Coupling
+    from compress.train.objective import OwnStepObjective
 
 
 def refuse_learnt(learnt: bool) -> None:
@@ -63,3 +77,213 @@ class Case:
     def model(self) -> keras.Model:
         """The model; it stays as it is."""
         return self.dense.model
+
+
+OnEpoch = Callable[[str, dict[str, Any]], None]
+
+
+def _nobody(phase: str, record: dict[str, Any]) -> None:
+    """Hears of an epoch and does nothing."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the stages of one compression share.
+
+    Attributes:
+        data: The training part trains, the validation part selects, the test part judges files.
+        plan: What to do.
+        device: What to train on.
+        progress: Told how far it is.
+        on_epoch: Called with (what is trained, the epoch's record as JSON) after each epoch.
+        own_step: Of the model, where its own `train_step` fine-tunes.
+    """
+
+    data: Dataset
+    plan: Plan
+    device: Device
+    progress: OnProgress = silent
+    on_epoch: OnEpoch = _nobody
+    own_step: OwnStepObjective | None = None
+
+    @property
+    def seed(self) -> int:
+        """The plan's: of batches, of augmentation, of what is drawn."""
+        return self.plan.seed
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher's model and what it takes to ask it.
+
+    Attributes:
+        path: Its file.
+        model: The model.
+        class_names: Of its outputs, where its run stored them.
+        preprocess: The scaling that it is fed with; None: that of the data.
+    """
+
+    path: Path
+    model: keras.Model
+    class_names: tuple[str, ...] | None
+    preprocess: Preprocessing | None = None
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Where the global generators stand; layers that are random draw their seeds from them."""
+
+    python: Any
+    numpy: Any
+
+    @classmethod
+    def now(cls) -> Draws:
+        """Returns where they stand."""
+        return cls(random.getstate(), np.random.get_state())
+
+    def restore(self) -> None:
+        """Puts them there again."""
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)
+
+
+@dataclass(frozen=True)
+class LoadedTeachers:
+    """Teachers that were loaded under the plan's seed.
+
+    Attributes:
+        each: In the plan's order.
+        draws: Where loading them left the generators: a student that is made next has the
+            same random layers whether its teachers were loaded just now or long before.
+    """
+
+    each: tuple[Teacher, ...]
+    draws: Draws
+
+    @property
+    def models(self) -> list[keras.Model]:
+        """Their models."""
+        return [teacher.model for teacher in self.each]
+
+
+def seeded_teachers(paths: Sequence[Path], data: Dataset, plan: Plan) -> LoadedTeachers:
+    """Loads teachers once, for the checks and for the work.
+
+    Python's, NumPy's and TensorFlow's global random generators are seeded by `plan.seed`.
+
+    Args, Raises: see `load_teachers`.
+    """
+    import keras
+
+    keras.utils.set_random_seed(plan.seed)
+    return LoadedTeachers(tuple(load_teachers(paths, data, plan)), Draws.now())
+
+
+def load_teachers(paths: Sequence[Path], data: Dataset, plan: Plan) -> list[Teacher]:
+    """Loads teachers and checks them.
+
+    Args:
+        paths: Their files; none where none teaches, or where the pipeline chooses later.
+        data: What they have to answer.
+        plan: Seed and section distill.
+
+    Raises:
+        InputError: A file cannot be read, a scaling cannot be found, a model does not fit, or
+            the loss does not suit the task.
+    """
+    from compress.distillation.setup import logit_losses
+    from compress.distillation.teachers import class_order
+
+    if paths or plan.distill.teacher.automatic:
+        logit_losses(plan.distill.loss, data.task)
+    loaded = [load_teacher(path, data, plan) for path in paths]
+    for teacher in loaded:
+        class_order(teacher.model, data, teacher.class_names)
+    return loaded
+
+
+def load_teacher(path: Path, data: Dataset, plan: Plan) -> Teacher:
+    """Loads a teacher; its run's class names and scaling come with it.
+
+    The scaling of one from elsewhere is found on validation examples, as `--normalize` does
+    of a model to compress; one that is given is for the teachers too.
+
+    Raises:
+        InputError: The file cannot be read, or the scaling cannot be found.
+    """
+    origin, model = origin_of(path), load_model(path)
+    scaling = origin.preprocess if origin is not None else None
+    by_answers = plan.data.normalize == "auto" and data.max_value is not None
+    # what is left to the pipeline is the model itself, or one of this run
+    if origin is None and by_answers and not plan.distill.teacher.automatic:
+        scaling = find_scaling(model, data, f"Teacher '{path}'").preprocess
+    return Teacher(path, model, origin.class_names if origin is not None else None, scaling)
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model that checks look at.
+
+    Attributes:
+        model: Stays as it is.
+        input_shape: Of the data's examples; of several inputs a list of shapes.
+    """
+
+    model: keras.Model
+    input_shape: Any
+
+    @cached_property
+    def coupling(self) -> Coupling:
+        """Which channels belong together; found out when it is first asked for.
+
+        Raises:
+            InputError: The model is no graph and cannot be traced.
+        """
+        from compress.prune.channels.analysis import coupling_of
+
+        return coupling_of(self.model, self.input_shape)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model that is ready to be compressed.
+
+    Attributes:
+        name: In names of files.
+        subject: The dense model and its coupling.
+        teachers: Of the student; none: labels only.
+        draws: Where the global generators stood when all this was made.
+    """
+
+    name: str
+    subject: Subject
+    teachers: LoadedTeachers
+    draws: Draws
+
+    @property
+    def model(self) -> keras.Model:
+        """The dense model; it stays as it is."""
+        return self.subject.model
+
+
+def prepare(
+    model: keras.Model, name: str, work: Work, teachers: LoadedTeachers | Sequence[Path] = ()
+) -> Prepared:
+    """Loads the teachers and analyses the model, as far as the plan needs it.
+
+    Args:
+        model: The dense model, a graph.
+        name: In names of files.
+        work: Plan and data.
+        teachers: Their files, or what was loaded of them.
+
+    Raises:
+        InputError: A teacher cannot be loaded or does not fit, or the model cannot be analysed.
+    """
+    if not isinstance(teachers, LoadedTeachers):
+        teachers = seeded_teachers(teachers, work.data, work.plan)
+    teachers.draws.restore()
+    subject = Subject(model, counted_at(model, work.data.input_shapes))
+    if work.plan.channels.active:
+        _ = subject.coupling  # it may make layers anew, whose seeds are drawn
+    return Prepared(name, subject, teachers, Draws.now())

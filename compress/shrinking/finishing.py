@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from compress.core.atomic_files import read_json, write_json
@@ -11,20 +13,24 @@ from compress.measure.footprint import known_arena, known_resident
 from compress.measure.latency_record import Latency
 from compress.measure.quality import can_ship_unasked
 from compress.measure.verdict import MET, Outcome, judge_artifact, worst_state
+from compress.model.inference import left_out
 from compress.plan import QAT
-from compress.run.compressed import Artifact
-from compress.run.exports import read_example_values
+from compress.run.compressed import Artifact, Compressed
+from compress.run.directory import RunFolder
+from compress.run.exports import read_example_values, write_example_values
+from compress.run.origin import trained_for
 from compress.shrinking.choosing import Elsewhere, Measured, choose_file
-from compress.shrinking.elsewhere import device_error
+from compress.shrinking.estimates import device_error
+from compress.shrinking.files import Variant, artifacts_of, exported, measure_stage, with_baseline
 from compress.shrinking.goals import goals_text
 from compress.shrinking.net import Net
+from compress.shrinking.planner import Planner
+from compress.shrinking.report_data import keep_graphs, write_decisions
 from compress.shrinking.ship import Shipped, ship
-from compress.shrinking.timing import measure_stage
-from compress.shrinking.way import of_net, recorded
+from compress.shrinking.whole_numbers import whole_number_files
 
 if TYPE_CHECKING:
     from compress.devices import DeviceTimes
-    from compress.shrinking.planner import Planner
 
 UNUSED = 0.1
 """Share of a goal whose being left over is explained."""
@@ -204,3 +210,89 @@ def _shipped(
         shop.folder.path / chosen.file, model, original, chosen, measured,
         (before, after), lines, tuple(steps), notes,
     )  # fmt: skip
+
+
+def recorded(
+    planner: Planner, nets: Sequence[Net], folder: RunFolder, command: str, began: float
+) -> Compressed:
+    """Judges all files by test data, once, and writes the record of them.
+
+    Args:
+        planner: That made the nets.
+        nets: The nets.
+        folder: Of the record; paths in it are from there.
+        command: What the report shows for repeating it.
+        began: When the work began, by `time.monotonic`.
+    """
+    from compress.prune.weights import WeightReport
+
+    case, dense = planner.shop.case, planner.shop.meter.dense
+    best = max(nets, key=lambda net: net.best(planner.bar.metric))
+    keep_graphs(
+        folder, case.name, case.model, planner.shop.model_of(best), case.work.data, best.layer_ms
+    )
+    before = trained_for(case.path)
+    artifacts = _artifacts(planner, nets, folder)  # these may have something to note, too
+    made = Compressed(
+        model=case.name,
+        teacher="",
+        val={"dense": dense.val[dense.first], "pruned": {}},
+        weights=WeightReport((), ()).to_json(),
+        best_epoch=0,
+        epochs=0,
+        command=command,
+        seconds=time.monotonic() - began,
+        device=case.work.device.describe(),
+        notes=(*dict.fromkeys(planner.notes), *left_out(case.model)),
+        artifacts=tuple(item.to_json() for item in artifacts),
+        dense_epochs=before.epochs,
+        dense_begun=before.begun,
+        each={net.name: net.epochs for net in nets if not net.whole},
+    )
+    record = of_net(made, best, planner)
+    folder.write_compressed(record)
+    return record
+
+
+def of_net(record: Compressed, net: Net, planner: Planner) -> Compressed:
+    """Returns the record with what was done to one of the nets: that which it is the record of.
+
+    Args:
+        record: Of the model and all files.
+        net: The one that is shown.
+        planner: That made it.
+    """
+    case, metric = planner.shop.case, planner.bar.metric
+    format = max(net.val, key=lambda kind: net.quality(kind, metric))
+    teachers = " and ".join(teacher.path.stem for teacher in case.dense.teachers.each)
+    return replace(
+        record,
+        compressed=case.name if net.whole else net.name,
+        teacher=teachers if any(record.each.values()) else "",
+        val={**record.val, "pruned": net.val[format]},
+        channels=net.channels,
+        best_epoch=net.best_epoch,
+        epochs=net.epochs,
+        finetuned=net.epochs,
+    )
+
+
+def _artifacts(planner: Planner, nets: Sequence[Net], folder: RunFolder) -> list[Artifact]:
+    """Judges the files by test data; they were made and judged by validation data before."""
+    shop, dense = planner.shop, planner.shop.meter.dense
+    work, name = shop.case.work, shop.case.name
+    whole = Variant(shop.model, name, name, "dense", val=dense.val)
+    found = artifacts_of(whole, exported(name, dense.checks, shop.folder), work, folder)
+    for net in nets:
+        if not net.whole:
+            small = Variant(shop.model_of(net), net.name, name, "pruned", val=net.val)
+            files = exported(net.name, net.checks, shop.folder)
+            found += artifacts_of(small, files, work, folder)
+    for item in found:  # of a run, whose folder is another one
+        values = read_example_values(shop.folder, item.id, "val")
+        if values is not None and folder.path != shop.folder.path:
+            write_example_values(folder, item.id, "val", values)
+    found += whole_number_files(planner, nets, folder)
+    found = with_baseline(found, work.plan)
+    write_decisions(folder, found, work.data)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -24,7 +25,6 @@ from compress.model.io import save_model
 from compress.model.ports import input_names, listed
 from compress.run.compressed import Artifact
 from compress.shrinking.choosing import Measured
-from compress.shrinking.hub import front_matter, metadata
 
 if TYPE_CHECKING:
     import keras
@@ -205,3 +205,72 @@ def _quality(metric: str, item: Artifact, data: Dataset) -> str:
     elif metric == data.task.qualities[0]:
         ends = item.test_interval
     return f"{text} {formats.interval(metric, ends)}" if ends else text
+
+
+OTHER = "other"
+IMAGES, ROWS = 3, 1
+"""Axes of an example that is an image, and of one that is a row of a table."""
+KINDS = {
+    ("multiclass", IMAGES): "image-classification",
+    ("binary", IMAGES): "image-classification",
+    ("multilabel", IMAGES): "image-classification",
+    ("segmentation", IMAGES): "image-segmentation",
+    ("masks", IMAGES): "image-segmentation",
+    ("multiclass", ROWS): "tabular-classification",
+    ("binary", ROWS): "tabular-classification",
+    ("regression", ROWS): "tabular-regression",
+    ("tagging", ROWS): "token-classification",
+}
+"""The hub's names of tasks, by ours and by the axes of an example."""
+
+
+def metadata(file: str, library: str, small: Artifact, data: Dataset) -> dict[str, Any]:
+    """Returns what stands between the lines of dashes that a card begins with.
+
+    Args:
+        file: The file's name.
+        library: As the hub calls it.
+        small: The file, as it was judged.
+        data: By which.
+
+    Reference:
+        https://huggingface.co/docs/hub/model-cards: `model-index` holds results that were
+        measured, here by the test part.
+    """
+    rank = len(data.input_shape) if len(data.input_shapes) == 1 else 0
+    task = KINDS.get((data.kind, rank), OTHER)
+    results = [
+        {"type": name, "value": round(value, 6), "name": f"test {name}"}
+        for name, value in small.test.items()
+    ]
+    return {
+        "library_name": library,
+        **({"pipeline_tag": task} if task != OTHER else {}),
+        "tags": ["paretune", small.format],
+        # of the model that this was made of: whoever publishes it fills it in
+        "license": "unknown",
+        "metrics": list(small.test),
+        "model-index": [
+            {
+                "name": file,
+                "results": [
+                    {
+                        "task": {"type": task},
+                        "dataset": {"type": data.name, "name": data.name, "split": "test"},
+                        "metrics": results,
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def front_matter(values: dict[str, Any]) -> str:
+    """Returns it as YAML: JSON a key, which YAML takes, so that no name can break out of it.
+
+    Example:
+        >>> print(front_matter({"tags": ["a: b"], "license": "unknown"}))
+        tags: ["a: b"]
+        license: "unknown"
+    """
+    return "\n".join(f"{key}: {json.dumps(value)}" for key, value in values.items())

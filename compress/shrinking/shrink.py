@@ -12,28 +12,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.arguments import check_arguments
-from compress.core.errors import InputError
+from compress.core.errors import FeasibleError, InputError
 from compress.core.progress import OnProgress, silent
 from compress.core.summary import Readable, Summary
 from compress.measure.verdict import Outcome
-from compress.model.io import load_model
+from compress.model.copies import float32_model
+from compress.model.io import load_model, save_model
 from compress.plan.fields import from_nested
 from compress.plan.keywords import SHRINK
 from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels.selection.feasible import check_feasible
+from compress.run.compressed import Compressed
+from compress.run.directory import RunFolder
 from compress.run.records import read_record
 from compress.shrinking.case import Case, refuse_learnt
 from compress.shrinking.compression import command_line
-from compress.shrinking.crew import Brief, Crew, Trainers
-from compress.shrinking.elsewhere import device_times
-from compress.shrinking.finishing import finished
-from compress.shrinking.folder import ShrinkFolder
-from compress.shrinking.given import Given, UserData, run_on_model
-from compress.shrinking.logged import logged
-from compress.shrinking.opening import Opened, opened
+from compress.shrinking.estimates import device_times
+from compress.shrinking.finishing import finished, recorded
+from compress.shrinking.job import Given, Opened, UserData, logged, opened, run_on_model
+from compress.shrinking.net import ShrinkFolder
 from compress.shrinking.pace import Pace
+from compress.shrinking.planner import planner_for
 from compress.shrinking.recipes import read_recipe, save_recipe
-from compress.shrinking.way import planner_for
+from compress.shrinking.workshop import Brief, Crew, Trainers
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -262,3 +263,38 @@ def _done(
     outcome = finished(planner, planner.run(), command, began)
     shutil.rmtree(folder.path / "unfinished", ignore_errors=True)
     return outcome
+
+
+def goal_stage(case: Case, folder: RunFolder, command: str) -> Compressed:
+    """Shrinks one model to its plan's goal, and records files and qualities in a run's folder.
+
+    Its nets and files lie in shrunk/<name>/ there; an interrupted one goes on when the same call
+    is made again. A model that cannot come to the goal is recorded as it is, with the reason.
+    Times that choose are measured here, beside whatever else the machine does; those that the
+    report shows are measured by `measure_stage`, when nothing else runs.
+
+    Args:
+        case: The model.
+        folder: The run's.
+        command: What the report shows for repeating it.
+
+    Raises:
+        FeasibleError: The model is no better than guessing, or below the quality asked for.
+        RunFailed: No file could be made.
+    """
+    began = time.monotonic()
+    own = ShrinkFolder(folder.path / "shrunk" / case.name)
+    for place in (own.models, own.exports, own.nets):
+        place.mkdir(parents=True, exist_ok=True)
+    own.clear()
+    planner = planner_for(case, own, Pace(case.plan.goal.budget))
+    try:
+        nets = planner.run()
+    except FeasibleError as error:
+        planner.notes.append(f"nothing was removed: {error}")
+        nets = [planner.shop.whole(case.name, planner.formats)]
+    record = recorded(planner, nets, folder, command, began)
+    best = next((net for net in nets if net.name == record.compressed), nets[0])
+    save_model(float32_model(planner.shop.model_of(best)), folder.model_file(record.small))
+    shutil.rmtree(own.path / "unfinished", ignore_errors=True)
+    return record

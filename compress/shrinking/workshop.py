@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from compress.core.atomic_files import read_file, write_bytes, write_json
 from compress.core.errors import ParetuneError, RunFailed, TrainingDiverged
+from compress.core.progress import OnProgress
 from compress.core.statistics import Floats
 from compress.measure.counting import count_macs
 from compress.model.copies import float32_model
+from compress.model.heads import counted_at
 from compress.model.io import load_model, save_model
 from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels import prune_channels
@@ -21,20 +24,20 @@ from compress.run.directory import LOG
 from compress.run.exports import read_example_values
 from compress.run.logs.follower import note_epoch
 from compress.shrinking.case import Case
-from compress.shrinking.crew import Trainers, Training
-from compress.shrinking.finetuning import Tuner
-from compress.shrinking.fitting import Fitter
+from compress.shrinking.dense import dense_files
+from compress.shrinking.files import Judged, judged
+from compress.shrinking.fitting import Fitter, Meter
 from compress.shrinking.goals import cost_text
-from compress.shrinking.judging import Judged, judged
-from compress.shrinking.meter import Meter
 from compress.shrinking.net import REPAIRED, TRAINED, Net
+from compress.shrinking.prune_and_train import Tuner
 from compress.shrinking.variations import RECIPE, Variation
 
 if TYPE_CHECKING:
     import keras
 
+    from compress.data import Dataset
     from compress.measure import Analysis
-    from compress.shrinking.folder import ShrinkFolder
+    from compress.shrinking.net import ShrinkFolder
 
 
 @dataclass(eq=False)
@@ -308,3 +311,100 @@ class Workshop:
             for name, value in net.costs.items()
         )
         LOG.info("net %s: %s; %s", net.name, net.stage, shown)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A net to train.
+
+    Attributes:
+        name: Its record and its model are in the folder.
+        epochs: As far as the budget lets it.
+    """
+
+    name: str
+    epochs: int
+
+
+@dataclass(frozen=True, eq=False)
+class Brief:
+    """What those who train nets elsewhere must know.
+
+    Attributes:
+        folder: Where nets lie; the plan and the data's record stand there.
+        name: What the model is called, in names of nets.
+        file: The model.
+        teachers: Files of those who teach.
+        plan: What is done.
+        data: Examples.
+        handed_over: The data have no name by which another process could load them.
+        progress: Told how far it is.
+    """
+
+    folder: ShrinkFolder
+    name: str
+    file: Path
+    teachers: tuple[Path, ...]
+    plan: ShrinkPlan
+    data: Dataset
+    handed_over: bool
+    progress: OnProgress
+
+
+class Trainers(Protocol):
+    """Processes that train nets of a folder."""
+
+    @property
+    def places(self) -> int:
+        """How many nets are trained at the same time, at least 1."""
+        ...
+
+    def trained(self, wanted: Sequence[Training]) -> list[ParetuneError | None]:
+        """Trains nets; their records say so afterwards.
+
+        Returns:
+            For each why it was not trained, or None.
+        """
+        ...
+
+
+class Crew(Protocol):
+    """Opens trainers; `search.Workers` is one."""
+
+    def check(self, plan: ShrinkPlan) -> None:
+        """Checks that they can be had; nothing has been written yet, TensorFlow has not started.
+
+        Raises:
+            InputError: They cannot.
+        """
+        ...
+
+    def at_work(self, brief: Brief) -> AbstractContextManager[Trainers]:
+        """Returns trainers for one model, which end with the context.
+
+        Raises:
+            InputError: They cannot get the data or the model.
+        """
+        ...
+
+
+def workshop_for(
+    case: Case, folder: ShrinkFolder, trainers: Trainers | None = None, *, alone: bool = True
+) -> Workshop:
+    """Makes and measures the model's own files, and returns what makes its nets.
+
+    Args:
+        case: The model.
+        folder: Where nets and files go.
+        trainers: Who trains nets; None: this process.
+        alone: Whether no other process trains nets of the folder.
+
+    Raises:
+        RunFailed: There is no file without rounding.
+    """
+    dense, plan = dense_files(case, folder), case.plan
+    shape = counted_at(case.model, case.work.data.input_shapes)
+    if (device := case.device) is not None:
+        dense = replace(dense, times={name: device.own_ms(name) for name in dense.val})
+    meter = Meter(dense, plan.latency, plan.runtime, folder.path, plan.seed, shape, device)
+    return Workshop(case, folder, meter, trainers, alone)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from compress.core.device import Device
     from compress.data import Dataset
     from compress.plan import Plan
-    from compress.shrinking.teachers import LoadedTeachers
+    from compress.shrinking.case import LoadedTeachers
     from search.study.directory import SearchFolder
 
 
@@ -87,7 +87,7 @@ class Worker(ABC):
 
     def taught_by(self, paths: list[str]) -> LoadedTeachers:
         """Returns the teachers; those of the last job, which are nearly always the same."""
-        from compress.shrinking.teachers import seeded_teachers
+        from compress.shrinking.case import seeded_teachers
 
         if self._teachers is None or self._teachers[0] != paths:
             files = [self.folder.brought(Path(path)) for path in paths]

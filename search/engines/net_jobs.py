@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import ParetuneError, RunFailed, TrainingDiverged
 from compress.run.directory import LOG
-from compress.shrinking.crew import Brief, Training
+from compress.shrinking.workshop import Brief, Training
 from search.engines import Job, messages
 from search.engines.at_work import Worker, failed
 from search.engines.progress import Display, JobQueue
@@ -50,11 +50,9 @@ class NetWorker(Worker):
         """Returns what trains nets of the job's model: made once, behind the fork."""
         if self._shop is None:
             from compress.model.io import load_model
-            from compress.shrinking.case import Case
-            from compress.shrinking.context import Work
-            from compress.shrinking.folder import ShrinkFolder
-            from compress.shrinking.prepared import prepare
-            from compress.shrinking.way import workshop_for
+            from compress.shrinking.case import Case, Work, prepare
+            from compress.shrinking.net import ShrinkFolder
+            from compress.shrinking.workshop import workshop_for
 
             file, name = Path(job["file"]), job["model"]
             work = Work(self.data, self.plan, self.device, self.progress)

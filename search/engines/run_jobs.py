@@ -116,13 +116,10 @@ class RunWorker(Worker):
     def _compress(self, job: dict[str, Any]) -> dict[str, Any]:
         from compress.model.io import load_model
         from compress.run.origin import trained_for
-        from compress.shrinking.case import Case
+        from compress.shrinking.case import Case, Work, prepare
         from compress.shrinking.checks import fitting
-        from compress.shrinking.compression import command_line
-        from compress.shrinking.context import Work
-        from compress.shrinking.prepared import prepare
-        from compress.shrinking.stage import goal_stage
-        from compress.shrinking.stages import compress_stage
+        from compress.shrinking.compression import command_line, compress_stage
+        from compress.shrinking.shrink import goal_stage
         from search.study.slow_models import halved_if_slow
 
         name, file = job["name"], self.folder.shipped_file(job["name"])

@@ -16,9 +16,9 @@ from compress.data import Dataset, load_data
 from compress.data.handed_over import name_of
 from compress.run.directory import LOG
 from compress.run.unlearnt import check_choices, check_scaling, check_unlearnt
+from compress.shrinking.case import Subject
 from compress.shrinking.checks import check_by_data, check_by_models, checks_of
-from compress.shrinking.opening import unlearnt_teachers
-from compress.shrinking.prepared import Subject
+from compress.shrinking.job import unlearnt_teachers
 from compress.train.compiled import judged_by
 from compress.train.given import dataset_for
 from compress.train.scaling import load_for_model

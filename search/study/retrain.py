@@ -13,9 +13,8 @@ import numpy as np
 from compress.data import Dataset, Split
 from compress.model.copies import float32_model
 from compress.model.io import save_model
-from compress.shrinking.context import Work
-from compress.shrinking.finetuning import Tuner
-from compress.shrinking.teachers import Teacher
+from compress.shrinking.case import Teacher, Work
+from compress.shrinking.prune_and_train import Tuner
 from compress.train import EpochRecord, train
 from compress.train.kept_weights import LastEpoch, StartingPoint
 from compress.train.predict import quality_of

@@ -18,7 +18,7 @@ from compress.run.records import Record, read_record
 if TYPE_CHECKING:
     from compress.data import Dataset
     from compress.measure.latency_record import Latency
-    from compress.shrinking.prepared import Subject
+    from compress.shrinking.case import Subject
     from search.plan import SearchPlan
 
 TIMES = 3.0

@@ -15,10 +15,9 @@ from compress.core.errors import InputError, RunFailed, TrainingDiverged
 from compress.data import Dataset
 from compress.plan.fields import from_flat
 from compress.plan.shrink import ShrinkPlan
-from compress.shrinking.crew import Brief, Training
-from compress.shrinking.folder import ShrinkFolder
-from compress.shrinking.net import REPAIRED, TRAINED, Net
+from compress.shrinking.net import REPAIRED, TRAINED, Net, ShrinkFolder
 from compress.shrinking.shrink import ShrinkResult, shrink
+from compress.shrinking.workshop import Brief, Training
 from search.engines import LOST
 from search.engines.net_jobs import NetJobs
 from search.engines.progress import MAX_LOST, NoDisplay

@@ -182,9 +182,8 @@ def test_the_reason_of_a_crash_reaches_the_record_and_the_report(
     from compress.plan import DistillOptions, Plan, TrainSettings
     from compress.report import render
     from compress.run.directory import RunFolder
-    from compress.shrinking.context import Work
-    from compress.shrinking.prepared import prepare
-    from compress.shrinking.stages import compress_stage
+    from compress.shrinking.case import Work, prepare
+    from compress.shrinking.compression import compress_stage
 
     plan = Plan(
         finetune=TrainSettings(epochs=1, batch_size=8),

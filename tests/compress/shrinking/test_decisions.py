@@ -20,7 +20,7 @@ from compress.data import Dataset
 from compress.report.live.cards import file_panels
 from compress.run.directory import RunFolder
 from compress.run.exports import read_decisions
-from compress.shrinking.decisions import EXAMPLES, confusion, keep_scores, write_decisions
+from compress.shrinking.report_data import EXAMPLES, confusion, keep_scores, write_decisions
 from tests.compress.report.test_report import artifact
 
 

@@ -16,7 +16,7 @@ from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels.analysis import coupling_of
 from compress.shrinking.estimates import Estimates
 from compress.shrinking.fitting import Fitter
-from compress.shrinking.out_of_reach import OutOfReach, out_of_reach
+from compress.shrinking.goals import OutOfReach, out_of_reach
 
 WIDTH, LEAST = 64, 4
 

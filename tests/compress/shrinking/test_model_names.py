@@ -19,11 +19,10 @@ from compress.prune.channels import prune_channels
 from compress.report import render
 from compress.run.compressed import Compressed
 from compress.run.directory import RunFolder
-from compress.shrinking.context import Work
-from compress.shrinking.prepared import prepare
+from compress.shrinking.case import Work, prepare
+from compress.shrinking.compression import compress_stage
+from compress.shrinking.files import measure_stage
 from compress.shrinking.prune_and_train import prune_and_train
-from compress.shrinking.stages import compress_stage
-from compress.shrinking.timing import measure_stage
 
 QUICK = {"epochs": 1, "batch_size": 32, "teacher": "none", "formats": "float32"}
 

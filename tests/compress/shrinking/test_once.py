@@ -16,9 +16,8 @@ from compress.plan import Plan
 from compress.plan.fields import from_flat
 from compress.prune.channels import analysis, pruning
 from compress.run.directory import RunFolder
-from compress.shrinking import prune_and_train, stages, teachers
-from compress.shrinking.context import Work
-from compress.shrinking.prepared import Prepared, Subject, prepare
+from compress.shrinking import case, compression, prune_and_train
+from compress.shrinking.case import Prepared, Subject, Work, prepare
 from tests.same import same_arrays
 
 
@@ -53,14 +52,14 @@ def test_teachers_scaling_and_coupling_are_made_once(
     for seed, name in ((0, "student"), (1, "teacher")):
         fitted(small_cnn(seed, softmax="dense"), digits).save(tmp_path / f"{name}.keras")
     calls: Counter[str] = Counter()
-    counted(monkeypatch, calls, "load_model", teachers)
-    counted(monkeypatch, calls, "find_scaling", teachers)
+    counted(monkeypatch, calls, "load_model", case)
+    counted(monkeypatch, calls, "find_scaling", case)
     counted(monkeypatch, calls, "coupling_of", analysis, pruning)
 
     def stop(*_: Any) -> Any:
         raise Stopped
 
-    monkeypatch.setattr(stages, "judged_files", stop)
+    monkeypatch.setattr(compression, "judged_files", stop)
     plan = from_flat(
         Plan,
         {
@@ -96,8 +95,8 @@ def test_a_student_is_the_same_whether_its_teachers_were_loaded_just_now_or_befo
     work, paths = Work(digits, plan, cpu), [tmp_path / "teacher.keras"]
     # all in one go, as it would be if nothing had been checked before
     keras.utils.set_random_seed(plan.seed)
-    each, draws = tuple(teachers.load_teachers(paths, digits, plan)), teachers.Draws.now()
-    now = Prepared("m", Subject(student, (8, 8, 1)), teachers.LoadedTeachers(each, draws), draws)
+    each, draws = tuple(case.load_teachers(paths, digits, plan)), case.Draws.now()
+    now = Prepared("m", Subject(student, (8, 8, 1)), case.LoadedTeachers(each, draws), draws)
     wanted = prune_and_train.prune_and_train(now, work).model.get_weights()
 
     dense = prepare(student, "m", work, paths)
@@ -108,7 +107,7 @@ def test_a_student_is_the_same_whether_its_teachers_were_loaded_just_now_or_befo
         found.extend(prune_and_train.prune_and_train(*args, **kwargs).model.get_weights())
         raise Stopped
 
-    monkeypatch.setattr(stages, "prune_and_train", kept)
+    monkeypatch.setattr(compression, "prune_and_train", kept)
     with pytest.raises(Stopped):
-        stages.compress_stage(dense, work, RunFolder(tmp_path / "run"), command="c")
+        compression.compress_stage(dense, work, RunFolder(tmp_path / "run"), command="c")
     same_arrays(found, wanted)

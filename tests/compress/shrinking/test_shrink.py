@@ -188,7 +188,7 @@ STEPS = (
     "compress.shrinking.workshop.write_json",
     "compress.shrinking.dense.write_json",
     "compress.shrinking.workshop.prune_channels",
-    "compress.shrinking.way.artifacts_of",
+    "compress.shrinking.finishing.artifacts_of",
     "compress.shrinking.finishing.measure_stage",
     "compress.shrinking.ship.save_model",
     "compress.shrinking.finishing.write_json",

@@ -20,7 +20,7 @@ from compress.distillation import distill
 from compress.model.io import save_model
 from compress.plan import TrainSettings
 from compress.plan.fields import from_flat
-from compress.shrinking.teachers import load_teachers
+from compress.shrinking.case import load_teachers
 from compress.train import train
 from compress.train.predict import predict_logits, quality_of
 from search.engines.jobs import FinalJobs

@@ -18,7 +18,7 @@ from compress.plan import Plan, TrainSettings
 from compress.plan.fields import from_flat
 from compress.run.origin import origin_of, write_data_record, write_examples
 from compress.run.unlearnt import check_unlearnt
-from compress.shrinking.teachers import load_teacher
+from compress.shrinking.case import load_teacher
 from compress.train import train
 from compress.train.predict import predict_logits
 from search.engines.jobs import CompressJobs

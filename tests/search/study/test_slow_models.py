@@ -13,7 +13,7 @@ from compress.core.errors import InputError, RunFailed
 from compress.data import load_data
 from compress.measure.latency_record import Latency
 from compress.plan.fields import command_words, from_flat
-from compress.shrinking.prepared import Subject
+from compress.shrinking.case import Subject
 from search.plan import SearchPlan
 from search.study import slow_models
 from search.study.slow_models import KEPT, _halved, halved_if_slow

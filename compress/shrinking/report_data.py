@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from compress.core.atomic_files import write_json
 from compress.core.columns import named, taken
+from compress.core.errors import InputError
 from compress.data import Dataset
+from compress.model.heads import counted_at
 from compress.run.compressed import Artifact
-from compress.run.directory import RunFolder
+from compress.run.directory import LOG, RunFolder
+from compress.run.exports import SIDES, Nodes, write_graphs
+
+if TYPE_CHECKING:
+    import keras
 
 MOST_CLASSES = 50
 """Of more, a matrix shows nothing."""
@@ -122,3 +129,36 @@ def _picture(data: Dataset, place: int) -> str:
     made = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image[::step, ::step])).save(made, "PNG")
     return f"data:image/png;base64,{base64.b64encode(made.getvalue()).decode('ascii')}"
+
+
+def keep_graphs(
+    folder: RunFolder, name: str, before: keras.Model, after: keras.Model, data: Dataset,
+    times: Mapping[str, Mapping[str, float]] | None = None,
+) -> None:  # fmt: skip
+    """Writes the graphs of a model; one that cannot be recorded is told, and has none.
+
+    Args:
+        folder: The run's.
+        name: Of the model.
+        before, after: The model, and what became of it.
+        data: Their inputs.
+        times: Milliseconds by layer, "before" and "after"; None: they are not known.
+    """
+    from compress.measure.counting import graph_of
+
+    try:
+        each = [graph_of(item, counted_at(item, data.input_shapes)) for item in (before, after)]
+    except InputError as error:
+        LOG.info("note: %s has no graph in the report: %s", name, error)
+        return
+    known = times or {}
+    timed = [_timed(nodes, known.get(side, {})) for nodes, side in zip(each, SIDES, strict=True)]
+    write_graphs(folder.graphs_of(name), timed[0], timed[1])
+
+
+def _timed(nodes: Nodes, times: Mapping[str, float]) -> Nodes:
+    """Returns calls with their times, by the names of their layers."""
+    return tuple(
+        replace(node, ms=times.get(node.name, times.get(node.name.rpartition("/")[2])))
+        for node in nodes
+    )
