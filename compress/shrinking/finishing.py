@@ -37,7 +37,7 @@ UNUSED = 0.1
 """Share of a goal whose being left over is explained."""
 
 
-def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) -> Outcome:
+def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) -> None:
     """Judges all files by test data, times them, chooses one by validation data, and ships it.
 
     Args:
@@ -57,10 +57,10 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
         item for item in files if item.variant == "dense" and item.format == planner.first
     )
     measured = _measured(planner, files, nets)
-    goal, limits = shop.plan.goal, dict(planner.limits)
+    goal, limits = shop.case.plan.goal, dict(planner.limits)
     if goal.latency is not None:  # nets were aimed a little below it
         limits["latency"] = goal.latency.amount
-    kind, formats = work.data.task.name, shop.plan.export.formats
+    kind, formats = work.data.task.name, shop.case.plan.export.formats
     agreeing = [
         item for item in files if can_ship_unasked(kind, item.agreement, item.checked, formats)
     ]
@@ -70,7 +70,7 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
     state = worst_state([found.state, verdict.state])
     net = _net_of(found.chosen, nets)
     if (elsewhere := measured.elsewhere) is not None:
-        notes = (*notes, _of_device(elsewhere, shop.meter.device))
+        notes = (*notes, _of_device(elsewhere, shop.case.device))
     if found.used < 1 - UNUSED:
         notes = (*notes, _unused(found.used, net))
     notes = (*notes, *_describe_few_examples(planner, found.chosen, original))
@@ -89,7 +89,6 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
         state,
     )
     write_json(folder.outcome, outcome.to_json())
-    return outcome
 
 
 def _describe_few_examples(planner: Planner, chosen: Artifact, original: Artifact) -> list[str]:
@@ -106,13 +105,13 @@ def _describe_few_examples(planner: Planner, chosen: Artifact, original: Artifac
 def _measured(planner: Planner, files: Sequence[Artifact], nets: Sequence[Net]) -> Measured:
     """Reads times off the folder, memory off the files, and times elsewhere off the nets."""
     folder = planner.shop.folder
-    path = folder.latency_of(planner.shop.plan.runtime)
+    path = folder.latency_of(planner.shop.case.plan.runtime)
     timed = read_json(path)
     if "skipped" in timed:
         raise RunFailed(f"The files could not be timed: {timed['skipped']}")
     times = {key: Latency.from_json(value, path) for key, value in timed.items()}
     sizes = {item.id: known_arena(folder.path / item.file) for item in files}
-    latency = planner.shop.plan.goal.latency
+    latency = planner.shop.case.plan.goal.latency
     values = {item.id: read_example_values(folder, item.id, "val") for item in files}
     return Measured(
         times,
@@ -125,17 +124,17 @@ def _measured(planner: Planner, files: Sequence[Artifact], nets: Sequence[Net]) 
 
 def _elsewhere(planner: Planner, nets: Sequence[Net]) -> Elsewhere | None:
     """Returns what files take on the device that a latency is of; None: it is of this machine."""
-    meter, name = planner.shop.meter, planner.shop.case.name
-    if meter.device is None:
+    case, dense = planner.shop.case, planner.shop.dense
+    if case.device is None:
         return None
-    own = {f"{name}.{kind}": ms for kind, ms in meter.dense.times.items()}
+    own = {f"{case.name}.{kind}": ms for kind, ms in dense.times.items()}
     small = {
         f"{net.name}.{kind}": ms
         for net in nets if not net.whole
         for kind, ms in net.device_ms.items()
     }  # fmt: skip
-    error = device_error(meter.device, planner.shop.plan, planner.shop.fitter.coupling)
-    return Elsewhere(meter.device.device, meter.dense.ms, {**small, **own}, frozenset(own), error)
+    error = device_error(case)
+    return Elsewhere(case.device.device, dense.ms, {**small, **own}, frozenset(own), error)
 
 
 def _of_device(elsewhere: Elsewhere, device: DeviceTimes | None) -> str:
@@ -186,7 +185,7 @@ def _shipped(
         groups, repair = report["groups"], report["repair"]
         kept, total = (sum(row[key] for row in groups) for key in ("kept", "total"))
         left = f", and {len(net.dropped)} residual block(s) left" if net.dropped else ""
-        teachers = " and ".join(item.path.stem for item in shop.case.dense.teachers.each)
+        teachers = " and ".join(item.path.stem for item in shop.case.teachers)
         taught = f", taught by {teachers}" if teachers else ", by labels"
         steps = [
             f"channels: {kept:,} of {total:,} stay in {len(groups)} groups{left}, chosen by what "
@@ -197,13 +196,13 @@ def _shipped(
             f"fine-tuned for {net.epochs} epochs{taught}" if net.epochs else "not fine-tuned",
         ]
     if chosen.format == QAT:
-        epochs = shop.plan.qat_epochs
+        epochs = shop.case.plan.qat_epochs
         how = f"trained for {epochs} more epochs" if epochs else "calibrated"
         steps.append(f"{how} as the file computes in whole numbers ({QAT})")
     elif chosen.format != planner.first:
         steps.append(f"stored as {chosen.format}, after training")
-    model = shop.model if net is None else shop.model_of(net)
-    kind, threads = shop.plan.runtime, shop.plan.latency.threads
+    model = shop.case.model if net is None else shop.model_of(net)
+    kind, threads = shop.case.plan.runtime, shop.case.plan.latency.threads
     before, after = (
         known_resident(shop.folder.path / item.file, kind, threads) for item in (original, chosen)
     )
@@ -227,7 +226,7 @@ def recorded(
     """
     from compress.prune.weights import WeightReport
 
-    case, dense = planner.shop.case, planner.shop.meter.dense
+    case, dense = planner.shop.case, planner.shop.dense
     best = max(nets, key=lambda net: net.best(planner.bar.metric))
     keep_graphs(
         folder, case.name, case.model, planner.shop.model_of(best), case.work.data, best.layer_ms
@@ -265,7 +264,7 @@ def of_net(record: Compressed, net: Net, planner: Planner) -> Compressed:
     """
     case, metric = planner.shop.case, planner.bar.metric
     format = max(net.val, key=lambda kind: net.quality(kind, metric))
-    teachers = " and ".join(teacher.path.stem for teacher in case.dense.teachers.each)
+    teachers = " and ".join(teacher.path.stem for teacher in case.teachers)
     return replace(
         record,
         compressed=case.name if net.whole else net.name,
@@ -280,9 +279,9 @@ def of_net(record: Compressed, net: Net, planner: Planner) -> Compressed:
 
 def _artifacts(planner: Planner, nets: Sequence[Net], folder: RunFolder) -> list[Artifact]:
     """Judges the files by test data; they were made and judged by validation data before."""
-    shop, dense = planner.shop, planner.shop.meter.dense
+    shop, dense = planner.shop, planner.shop.dense
     work, name = shop.case.work, shop.case.name
-    whole = Variant(shop.model, name, name, "dense", val=dense.val)
+    whole = Variant(shop.case.model, name, name, "dense", val=dense.val)
     found = artifacts_of(whole, exported(name, dense.checks, shop.folder), work, folder)
     for net in nets:
         if not net.whole:

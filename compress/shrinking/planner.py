@@ -50,13 +50,13 @@ class Planner:
     @property
     def formats(self) -> tuple[str, ...]:
         """Formats of which the model has a file."""
-        made = self.shop.meter.dense.val
-        return tuple(name for name in self.shop.plan.export.formats if name in made)
+        made = self.shop.dense.val
+        return tuple(name for name in self.shop.case.plan.export.formats if name in made)
 
     @property
     def first(self) -> str:
         """The format without rounding, of which shares are."""
-        return self.shop.meter.dense.first
+        return self.shop.dense.first
 
     def run(self) -> list[Net]:
         """Returns the nets that were made.
@@ -99,7 +99,7 @@ class Planner:
         leave for the same time, and rounding costs besides. With bytes to be met all are tried.
         """
         others = {"size", "peak_memory"} & set(self.limits)
-        dense, kept = self.shop.meter.dense, []
+        dense, kept = self.shop.dense, []
         if "latency" not in self.limits or others or dense.first not in self.formats:
             return self.formats
         for name in self.formats:
@@ -157,7 +157,7 @@ class Planner:
         """Returns the net that takes a share of the time, as float32 file; None: none does."""
         if share == 1.0:
             return self.shop.whole(self.name("whole"), self.formats)
-        limits = {"latency": share * self.shop.meter.dense.ms}
+        limits = {"latency": share * self.shop.dense.ms}
         name = self.name(f"latency{share:.3g}x")
         try:
             return self.shop.net(name, self.formats[0], limits, self.formats)
@@ -168,7 +168,7 @@ class Planner:
     @property
     def epochs(self) -> int:
         """Epochs of a training that no budget bounds; 0: nets are not trained."""
-        plan, data = self.shop.plan, self.shop.case.work.data
+        plan, data = self.shop.case.plan, self.shop.case.work.data
         steps = max(1, len(data.train) // plan.finetune.batch_size)
         return 0 if plan.goal.no_train else plan.finetune.epochs_for(steps)
 
@@ -259,7 +259,7 @@ class Planner:
         return f"{self.shop.case.name}-{label.replace('.', '_')}"
 
     def _label(self, limits: Mapping[str, float]) -> str:
-        goal = self.shop.plan.goal
+        goal = self.shop.case.plan.goal
         return "-".join(f"{name.partition('_')[2] or name}{goal.costs[name]}" for name in limits)
 
 
@@ -289,7 +289,7 @@ def trained_longer(planner: Planner, nets: Sequence[Net]) -> list[Net]:
     """
     bar, shop = planner.bar, planner.shop
     trained = [net for net in nets if net.stage == TRAINED]
-    allowed, fixed = bar.allowed, shop.plan.finetune.epochs is not None
+    allowed, fixed = bar.allowed, shop.case.plan.finetune.epochs is not None
     if allowed is None or planner.pace.budget is not None or fixed or not trained:
         return []
     if any(bar.holds(net.best(bar.metric)) for net in nets):
@@ -353,14 +353,12 @@ def planner_for(
         RunFailed: There is no file without rounding.
     """
     shop, plan = workshop_for(case, folder, trainers), case.plan
-    dense = shop.meter.dense
+    dense = shop.dense
     bar = Bar.of(plan.goal, dense, case.work.data)
     if plan.goal.peak_memory is not None:
         arena_bytes(folder.path / dense.file)  # raises where it cannot be read off
-    margin = LATENCY_MARGIN
-    if case.device is not None:
-        error = device_error(case.device, plan, shop.fitter.coupling)
-        margin = LATENCY_MARGIN if error is None else error
+    error = device_error(case)
+    margin = LATENCY_MARGIN if error is None else error
     limits = cost_limits(plan.goal, dense, shop.counted, margin)
     LOG.info("goal: %s", goals_text(plan.goal, limits, bar))
     if plan.goal.budget is not None and not plan.goal.no_train:

@@ -178,7 +178,11 @@ def varied(planner: Planner, nets: Sequence[Net], label: str, formats: Sequence[
         return []
     formats = [name for name in formats if name in {net.format for net in smaller}]
     sampler = Sampler(
-        formats, shop.plan.channels.ranking, planner.epochs > 0, shop.plan.seed, shop.places
+        formats,
+        shop.case.plan.channels.ranking,
+        planner.epochs > 0,
+        shop.case.plan.seed,
+        shop.places,
     )
     for net in smaller:
         sampler.began(net.format, net.best(metric))
@@ -250,7 +254,7 @@ class _Series:
         if known is not None and not self._unfinished(known):
             return True
         longest = max(net.seconds for net in (*self.recipe, *self.found))
-        return pace.left - FINISHING - shop.plan.latency.budget >= SLACK * longest
+        return pace.left - FINISHING - shop.case.plan.latency.budget >= SLACK * longest
 
     def _made(self, name: str, asked: Asked) -> Net | None:
         variation, planner = asked.variation, self.planner

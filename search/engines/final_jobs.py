@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.run.directory import LOG
-from compress.shrinking.compression import command_line
+from compress.shrinking.job import command_line
 from search.engines import Job, messages
 from search.engines.progress import Display, JobQueue
 from search.plan import SearchPlan
