@@ -50,11 +50,6 @@ class Work:
     progress: OnProgress = silent
     own_step: OwnStepObjective | None = None
 
-    @property
-    def seed(self) -> int:
-        """The plan's: of batches, of augmentation, of what is drawn."""
-        return self.plan.seed
-
 
 @dataclass(frozen=True)
 class Teacher:

@@ -179,7 +179,7 @@ def compress_stage(case: Case, folder: RunFolder, command: str) -> Compressed:
 
     began, before = time.perf_counter(), trained_for(case.path)
     model, name, work, data = case.model, case.name, case.work, case.work.data
-    keras.utils.set_random_seed(work.seed)
+    keras.utils.set_random_seed(work.plan.seed)
     # dropout layers of a copy draw their seeds from the global generators
     case.draws.restore()
     unfinished = folder.unfinished(name)

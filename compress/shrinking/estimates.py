@@ -1,4 +1,7 @@
-"""What choices of widths and blocks cost in one format, before any file of them is made."""
+"""What choices of widths and blocks cost in one format, before any file of them is made.
+
+Sizes are fitted to some files, memory follows from working sets, times come from a device's table.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import numpy.typing as npt
 
 from compress.core.errors import RunFailed
 from compress.devices.record import DeviceTimes
-from compress.measure.latency_table import CallKey, CallTime, LatencyTable
+from compress.measure.latency_table import CallTime, LatencyTable
 from compress.measure.latency_table.measuring import Convert
 from compress.prune.channels.coupling.blocks import Block, blocks_of
 from compress.prune.channels.selection.allocation import Priced
@@ -34,6 +37,10 @@ if TYPE_CHECKING:
 Numbers = npt.NDArray[np.float64]
 EXACT = ("macs", "params")
 """Costs that are counted: nothing is to be put right."""
+NETS = 6
+"""Files that are made for the fit: what they tell has three unknowns,"""
+SHALLOW = 3
+"""and so many more where blocks may leave: there are four then."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,12 +116,6 @@ class Estimates:
             if name not in EXACT
         }
         return replace(self, factors={**self.factors, **own})
-
-
-NETS = 6
-"""Files that are made for the fit: what they tell has three unknowns,"""
-SHALLOW = 3
-"""and so many more where blocks may leave: there are four then."""
 
 
 def file_sizes_of(
@@ -209,7 +210,10 @@ def working_sets(coupling: Coupling, allowed: Allowed, blocks: Sequence[Block]) 
     """
     calls = TimedCalls(coupling, allowed, blocks)
     # the same interpolation between widths as for times: sums over shapes are linear in each
-    rows = tuple(CallTime(key, _numbers(key), 0.0, 1, 0, 0) for key in calls.models())
+    rows = tuple(
+        CallTime(key, float(sum(map(prod, (*key.inputs, *key.outputs)))), 0.0, 1, 0, 0)
+        for key in calls.models()
+    )
     model = calls.times(LatencyTable("", "", 1, "", 0.0, 0.0, rows))
 
     def largest(kept: Any, present: Any = None) -> npt.NDArray[np.float64]:
@@ -218,10 +222,6 @@ def working_sets(coupling: Coupling, allowed: Allowed, blocks: Sequence[Block]) 
         return np.asarray(np.max(np.broadcast_arrays(*sets), axis=0), np.float64)
 
     return largest
-
-
-def _numbers(key: CallKey) -> float:
-    return float(sum(prod(shape) for shape in (*key.inputs, *key.outputs)))
 
 
 def device_times(case: Case) -> DeviceTimes | None:

@@ -54,7 +54,7 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
     (record,) = (item for item in folder.read_compressed() if item.model == name)
     files = record.files()
     original = next(
-        item for item in files if item.variant == "dense" and item.format == planner.first
+        item for item in files if item.variant == "dense" and item.format == shop.dense.first
     )
     measured = _measured(planner, files, nets)
     goal, limits = shop.case.plan.goal, dict(planner.limits)
@@ -68,7 +68,8 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
     bar = planner.bar
     verdict = judge_artifact(folder, found.chosen, original, bar.metric, bar.limit)
     state = worst_state([found.state, verdict.state])
-    net = _net_of(found.chosen, nets)
+    stem = found.chosen.id.rpartition(".")[0]
+    net = next((item for item in nets if item.name == stem), None)
     if (elsewhere := measured.elsewhere) is not None:
         notes = (*notes, _of_device(elsewhere, shop.case.device))
     if found.used < 1 - UNUSED:
@@ -89,127 +90,6 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
         state,
     )
     write_json(folder.outcome, outcome.to_json())
-
-
-def _describe_few_examples(planner: Planner, chosen: Artifact, original: Artifact) -> list[str]:
-    """Say that validation data are too few to show that any smaller file is inside the limit."""
-    bar, own = planner.bar, planner.shop.original_values()
-    if bar.limit is None or chosen.id == original.id or bar.limit.can_be_shown(bar.dense, own):
-        return []
-    return [
-        f"{len(planner.shop.case.work.data.val):,} validation examples are too few to show that a "
-        "smaller file stays inside the limit: the best of those that come into question ships"
-    ]
-
-
-def _measured(planner: Planner, files: Sequence[Artifact], nets: Sequence[Net]) -> Measured:
-    """Reads times off the folder, memory off the files, and times elsewhere off the nets."""
-    folder = planner.shop.folder
-    path = folder.latency_of(planner.shop.case.plan.runtime)
-    timed = read_json(path)
-    if "skipped" in timed:
-        raise RunFailed(f"The files could not be timed: {timed['skipped']}")
-    times = {key: Latency.from_json(value, path) for key, value in timed.items()}
-    sizes = {item.id: known_arena(folder.path / item.file) for item in files}
-    latency = planner.shop.case.plan.goal.latency
-    values = {item.id: read_example_values(folder, item.id, "val") for item in files}
-    return Measured(
-        times,
-        {key: size for key, size in sizes.items() if size is not None},
-        latency is not None and latency.relative,
-        _elsewhere(planner, nets),
-        {key: known for key, known in values.items() if known is not None},
-    )
-
-
-def _elsewhere(planner: Planner, nets: Sequence[Net]) -> Elsewhere | None:
-    """Returns what files take on the device that a latency is of; None: it is of this machine."""
-    case, dense = planner.shop.case, planner.shop.dense
-    if case.device is None:
-        return None
-    own = {f"{case.name}.{kind}": ms for kind, ms in dense.times.items()}
-    small = {
-        f"{net.name}.{kind}": ms
-        for net in nets if not net.whole
-        for kind, ms in net.device_ms.items()
-    }  # fmt: skip
-    error = device_error(case)
-    return Elsewhere(case.device.device, dense.ms, {**small, **own}, frozenset(own), error)
-
-
-def _of_device(elsewhere: Elsewhere, device: DeviceTimes | None) -> str:
-    """Say what times on a device are made of, and how far off they may be."""
-    assert device is not None
-    error = "no whole model was timed there to compare with"
-    if elsewhere.error is not None:
-        error = (
-            f"for whole models that were held out the estimate was {100 * elsewhere.error:.1f} % "
-            "off on average"
-        )
-    return (
-        f"times on {device.device} ({device.tool}, {device.date}) are estimated from files of "
-        f"single calls; {error}. Time the file there before you rely on it"
-    )
-
-
-def _unused(used: float, net: Net | None) -> str:
-    """Says why a file is much smaller or faster than was asked for."""
-    why = (
-        "its format alone meets the goal, so that nothing left"
-        if net is None or net.whole
-        else f"widths come in steps, and none of the {net.rounds} choices whose files were "
-        "measured came nearer"
-    )
-    return f"the file uses {used:.0%} of what the goal allows: {why}"
-
-
-def _net_of(artifact: Artifact, nets: Sequence[Net]) -> Net | None:
-    """Returns the net that a file is of; None: the model as it is."""
-    stem = artifact.id.rpartition(".")[0]
-    return next((net for net in nets if net.name == stem), None)
-
-
-def _shipped(
-    planner: Planner,
-    chosen: Artifact,
-    original: Artifact,
-    net: Net | None,
-    measured: Measured,
-    lines: tuple[str, ...],
-    notes: tuple[str, ...],
-) -> Shipped:
-    shop = planner.shop
-    steps = ["nothing was removed: the format alone does it"]
-    if net is not None and not net.whole:
-        report = net.channels or {}
-        groups, repair = report["groups"], report["repair"]
-        kept, total = (sum(row[key] for row in groups) for key in ("kept", "total"))
-        left = f", and {len(net.dropped)} residual block(s) left" if net.dropped else ""
-        teachers = " and ".join(item.path.stem for item in shop.case.teachers)
-        taught = f", taught by {teachers}" if teachers else ", by labels"
-        steps = [
-            f"channels: {kept:,} of {total:,} stay in {len(groups)} groups{left}, chosen by what "
-            "the outputs lose",
-            f"repaired on {repair['examples']:,} unlabelled training examples"
-            if repair
-            else "not repaired",
-            f"fine-tuned for {net.epochs} epochs{taught}" if net.epochs else "not fine-tuned",
-        ]
-    if chosen.format == QAT:
-        epochs = shop.case.plan.qat_epochs
-        how = f"trained for {epochs} more epochs" if epochs else "calibrated"
-        steps.append(f"{how} as the file computes in whole numbers ({QAT})")
-    elif chosen.format != planner.first:
-        steps.append(f"stored as {chosen.format}, after training")
-    model = shop.case.model if net is None else shop.model_of(net)
-    kind, threads = shop.case.plan.runtime, shop.case.plan.latency.threads
-    before, after = (
-        known_resident(shop.folder.path / item.file, kind, threads) for item in (original, chosen)
-    )
-    return Shipped(
-        shop.folder.path / chosen.file, model, original, chosen, measured,
-        (before, after), lines, tuple(steps), notes,
-    )  # fmt: skip
 
 
 def recorded(
@@ -296,3 +176,118 @@ def _artifacts(planner: Planner, nets: Sequence[Net], folder: RunFolder) -> list
     found = with_baseline(found, work.plan)
     write_decisions(folder, found, work.data)
     return found
+
+
+def _describe_few_examples(planner: Planner, chosen: Artifact, original: Artifact) -> list[str]:
+    """Say that validation data are too few to show that any smaller file is inside the limit."""
+    bar, own = planner.bar, planner.shop.original_values()
+    if bar.limit is None or chosen.id == original.id or bar.limit.can_be_shown(bar.dense, own):
+        return []
+    return [
+        f"{len(planner.shop.case.work.data.val):,} validation examples are too few to show that a "
+        "smaller file stays inside the limit: the best of those that come into question ships"
+    ]
+
+
+def _measured(planner: Planner, files: Sequence[Artifact], nets: Sequence[Net]) -> Measured:
+    """Reads times off the folder, memory off the files, and times elsewhere off the nets."""
+    folder = planner.shop.folder
+    path = folder.latency_of(planner.shop.case.plan.runtime)
+    timed = read_json(path)
+    if "skipped" in timed:
+        raise RunFailed(f"The files could not be timed: {timed['skipped']}")
+    times = {key: Latency.from_json(value, path) for key, value in timed.items()}
+    sizes = {item.id: known_arena(folder.path / item.file) for item in files}
+    latency = planner.shop.case.plan.goal.latency
+    values = {item.id: read_example_values(folder, item.id, "val") for item in files}
+    return Measured(
+        times,
+        {key: size for key, size in sizes.items() if size is not None},
+        latency is not None and latency.relative,
+        _elsewhere(planner, nets),
+        {key: known for key, known in values.items() if known is not None},
+    )
+
+
+def _elsewhere(planner: Planner, nets: Sequence[Net]) -> Elsewhere | None:
+    """Returns what files take on the device that a latency is of; None: it is of this machine."""
+    case, dense = planner.shop.case, planner.shop.dense
+    if case.device is None:
+        return None
+    own = {f"{case.name}.{kind}": ms for kind, ms in dense.times.items()}
+    small = {
+        f"{net.name}.{kind}": ms
+        for net in nets if not net.whole
+        for kind, ms in net.device_ms.items()
+    }  # fmt: skip
+    error = device_error(case)
+    return Elsewhere(case.device.device, dense.ms, {**small, **own}, frozenset(own), error)
+
+
+def _of_device(elsewhere: Elsewhere, device: DeviceTimes | None) -> str:
+    """Say what times on a device are made of, and how far off they may be."""
+    assert device is not None
+    error = "no whole model was timed there to compare with"
+    if elsewhere.error is not None:
+        error = (
+            f"for whole models that were held out the estimate was {100 * elsewhere.error:.1f} % "
+            "off on average"
+        )
+    return (
+        f"times on {device.device} ({device.tool}, {device.date}) are estimated from files of "
+        f"single calls; {error}. Time the file there before you rely on it"
+    )
+
+
+def _unused(used: float, net: Net | None) -> str:
+    """Says why a file is much smaller or faster than was asked for."""
+    why = (
+        "its format alone meets the goal, so that nothing left"
+        if net is None or net.whole
+        else f"widths come in steps, and none of the {net.rounds} choices whose files were "
+        "measured came nearer"
+    )
+    return f"the file uses {used:.0%} of what the goal allows: {why}"
+
+
+def _shipped(
+    planner: Planner,
+    chosen: Artifact,
+    original: Artifact,
+    net: Net | None,
+    measured: Measured,
+    lines: tuple[str, ...],
+    notes: tuple[str, ...],
+) -> Shipped:
+    shop = planner.shop
+    steps = ["nothing was removed: the format alone does it"]
+    if net is not None and not net.whole:
+        report = net.channels or {}
+        groups, repair = report["groups"], report["repair"]
+        kept, total = (sum(row[key] for row in groups) for key in ("kept", "total"))
+        left = f", and {len(net.dropped)} residual block(s) left" if net.dropped else ""
+        teachers = " and ".join(item.path.stem for item in shop.case.teachers)
+        taught = f", taught by {teachers}" if teachers else ", by labels"
+        steps = [
+            f"channels: {kept:,} of {total:,} stay in {len(groups)} groups{left}, chosen by what "
+            "the outputs lose",
+            f"repaired on {repair['examples']:,} unlabelled training examples"
+            if repair
+            else "not repaired",
+            f"fine-tuned for {net.epochs} epochs{taught}" if net.epochs else "not fine-tuned",
+        ]
+    if chosen.format == QAT:
+        epochs = shop.case.plan.qat_epochs
+        how = f"trained for {epochs} more epochs" if epochs else "calibrated"
+        steps.append(f"{how} as the file computes in whole numbers ({QAT})")
+    elif chosen.format != shop.dense.first:
+        steps.append(f"stored as {chosen.format}, after training")
+    model = shop.case.model if net is None else shop.model_of(net)
+    kind, threads = shop.case.plan.runtime, shop.case.plan.latency.threads
+    before, after = (
+        known_resident(shop.folder.path / item.file, kind, threads) for item in (original, chosen)
+    )
+    return Shipped(
+        shop.folder.path / chosen.file, model, original, chosen, measured,
+        (before, after), lines, tuple(steps), notes,
+    )  # fmt: skip

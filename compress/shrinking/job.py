@@ -77,11 +77,6 @@ class Given:
         asked = self.model is not None or CUSTOM in plan.data.tasks
         return compiled_outputs(self.whole) if asked else {}
 
-    @property
-    def name(self) -> str:
-        """In names of files."""
-        return self.path.stem
-
     def keep(self) -> None:
         """Puts a model that lies in no file beside its results: the command shown names it."""
         if self.file != self.path:
@@ -274,7 +269,7 @@ def _own_step(
     """Returns what fine-tunes by the model's own `train_step`, tried once; None: nothing does."""
     if not plan.finetune.own_train_step or plan.finetune.epochs == 0:
         return None
-    objective = own_objective(own_step_of(given.whole), data, given.name)
+    objective = own_objective(own_step_of(given.whole), data, given.path.stem)
     check_own_step(objective, original, data, plan.finetune)
     return objective
 

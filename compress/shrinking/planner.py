@@ -27,6 +27,43 @@ FAR = 10.0
 best of those that come to a cost, which one of them must be),"""
 POINTS = 5.0
 """and so many points more: what repair leaves, training takes back to a fourth or less."""
+LONGER_TIMES = 4
+"""So many times the epochs, each time."""
+LONGER_NEAR, LONGER_POINTS = 4.0, 1.0
+"""Nets that lose more than so many times what they may, and so many points more, stay as they are:
+training four times as long takes back about half of what is lost."""
+LONGER_SECONDS = 600.0
+"""A training that would take longer is the user's to ask for."""
+
+
+def planner_for(
+    case: Case, folder: ShrinkFolder, pace: Pace, trainers: Trainers | None = None
+) -> Planner:
+    """Makes and measures the model's own files, and returns what plans its nets.
+
+    Args:
+        case: The model.
+        folder: Where nets and files go.
+        pace: Of the budget.
+        trainers: Who trains nets; None: this process.
+
+    Raises:
+        FeasibleError: The model is no better than guessing, or below the quality asked for.
+        InputError: A memory is the goal, and that of the model cannot be read off.
+        RunFailed: There is no file without rounding.
+    """
+    shop, plan = workshop_for(case, folder, trainers), case.plan
+    dense = shop.dense
+    bar = Bar.of(plan.goal, dense, case.work.data)
+    if plan.goal.peak_memory is not None:
+        arena_bytes(folder.path / dense.file)  # raises where it cannot be read off
+    error = device_error(case)
+    margin = LATENCY_MARGIN if error is None else error
+    limits = cost_limits(plan.goal, dense, shop.counted, margin)
+    LOG.info("goal: %s", goals_text(plan.goal, limits, bar))
+    if plan.goal.budget is not None and not plan.goal.no_train:
+        pace.probe(case.model, case.work)
+    return Planner(shop, limits, bar, pace, [*case.notes, *dense.notes])
 
 
 @dataclass(eq=False)
@@ -52,11 +89,6 @@ class Planner:
         """Formats of which the model has a file."""
         made = self.shop.dense.val
         return tuple(name for name in self.shop.case.plan.export.formats if name in made)
-
-    @property
-    def first(self) -> str:
-        """The format without rounding, of which shares are."""
-        return self.shop.dense.first
 
     def run(self) -> list[Net]:
         """Returns the nets that were made.
@@ -263,15 +295,6 @@ class Planner:
         return "-".join(f"{name.partition('_')[2] or name}{goal.costs[name]}" for name in limits)
 
 
-LONGER_TIMES = 4
-"""So many times the epochs, each time."""
-LONGER_NEAR, LONGER_POINTS = 4.0, 1.0
-"""Nets that lose more than so many times what they may, and so many points more, stay as they are:
-training four times as long takes back about half of what is lost."""
-LONGER_SECONDS = 600.0
-"""A training that would take longer is the user's to ask for."""
-
-
 def trained_longer(planner: Planner, nets: Sequence[Net]) -> list[Net]:
     """Trains the best net again from where repair left it, if none is good enough and it is near.
 
@@ -334,33 +357,3 @@ def _again(planner: Planner, net: Net, epochs: int) -> Net | None:
         planner.notes.append(f"{net.name} could not be trained for {epochs} epochs: {found}")
         return None
     return found
-
-
-def planner_for(
-    case: Case, folder: ShrinkFolder, pace: Pace, trainers: Trainers | None = None
-) -> Planner:
-    """Makes and measures the model's own files, and returns what plans its nets.
-
-    Args:
-        case: The model.
-        folder: Where nets and files go.
-        pace: Of the budget.
-        trainers: Who trains nets; None: this process.
-
-    Raises:
-        FeasibleError: The model is no better than guessing, or below the quality asked for.
-        InputError: A memory is the goal, and that of the model cannot be read off.
-        RunFailed: There is no file without rounding.
-    """
-    shop, plan = workshop_for(case, folder, trainers), case.plan
-    dense = shop.dense
-    bar = Bar.of(plan.goal, dense, case.work.data)
-    if plan.goal.peak_memory is not None:
-        arena_bytes(folder.path / dense.file)  # raises where it cannot be read off
-    error = device_error(case)
-    margin = LATENCY_MARGIN if error is None else error
-    limits = cost_limits(plan.goal, dense, shop.counted, margin)
-    LOG.info("goal: %s", goals_text(plan.goal, limits, bar))
-    if plan.goal.budget is not None and not plan.goal.no_train:
-        pace.probe(case.model, case.work)
-    return Planner(shop, limits, bar, pace, [*case.notes, *dense.notes])

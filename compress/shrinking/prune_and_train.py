@@ -1,4 +1,7 @@
-"""What compression does to one model: channels leave, then weights while a teacher helps."""
+"""What compression does to one model: channels leave, then weights while a teacher helps.
+
+`Tuner` fine-tunes between and after these steps, and for `shrink`.
+"""
 
 from __future__ import annotations
 
@@ -21,39 +24,6 @@ if TYPE_CHECKING:
     from compress.prune.weights import WeightReport
     from compress.train import Hook, TrainResult
     from compress.train.last import LastEpoch
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """A pruned and trained model and the records of how.
-
-    Attributes:
-        model: An ordinary Keras model.
-        label: What was done, as names of files tell it: "c0_5x-p80" at half the MACs and 80 %
-            sparsity; "p0" where nothing was removed.
-        channels: What was removed; None where no channels were asked for or could leave.
-        weights: What was zeroed.
-        val: Validation quality after.
-        dense_val: Before.
-        teacher_val: Main validation quality of the teachers; 0 without any.
-        best_epoch, epochs: Of the last fine-tuning.
-        finetuned: Epochs of all fine-tunings together.
-        as_long: The dense model trained on for as long; None where that was not asked for.
-        notes: What was skipped or done other than asked, with reasons.
-    """
-
-    model: keras.Model
-    label: str
-    channels: ChannelReport | None
-    weights: WeightReport
-    val: dict[str, float]
-    dense_val: dict[str, float]
-    teacher_val: float
-    best_epoch: int
-    epochs: int
-    finetuned: int
-    as_long: keras.Model | None
-    notes: tuple[str, ...]
 
 
 def prune_and_train(case: Case, tuner: Tuner) -> Pruned:
@@ -103,6 +73,39 @@ def prune_and_train(case: Case, tuner: Tuner) -> Pruned:
         _as_long(case.model, tuner, len(trained)) if plan.finetune.as_long else None,
         (*notes, *training.notes),
     )
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A pruned and trained model and the records of how.
+
+    Attributes:
+        model: An ordinary Keras model.
+        label: What was done, as names of files tell it: "c0_5x-p80" at half the MACs and 80 %
+            sparsity; "p0" where nothing was removed.
+        channels: What was removed; None where no channels were asked for or could leave.
+        weights: What was zeroed.
+        val: Validation quality after.
+        dense_val: Before.
+        teacher_val: Main validation quality of the teachers; 0 without any.
+        best_epoch, epochs: Of the last fine-tuning.
+        finetuned: Epochs of all fine-tunings together.
+        as_long: The dense model trained on for as long; None where that was not asked for.
+        notes: What was skipped or done other than asked, with reasons.
+    """
+
+    model: keras.Model
+    label: str
+    channels: ChannelReport | None
+    weights: WeightReport
+    val: dict[str, float]
+    dense_val: dict[str, float]
+    teacher_val: float
+    best_epoch: int
+    epochs: int
+    finetuned: int
+    as_long: keras.Model | None
+    notes: tuple[str, ...]
 
 
 def _untrained(
@@ -200,7 +203,7 @@ def _sensitivity(case: Case) -> tuple[SensitivityMap | None, list[str]]:
         return None, []
     path = options.sensitivity / f"{case.name}.json"
     how: dict[str, Any] = {
-        "criterion": options.ranking, "aggregate": options.aggregate, "seed": work.seed,
+        "criterion": options.ranking, "aggregate": options.aggregate, "seed": work.plan.seed,
         "repair": work.plan.repair > 0,
     }  # fmt: skip
     notes = []

@@ -44,61 +44,6 @@ if TYPE_CHECKING:
     from compress.report import Report
 
 
-@dataclass(frozen=True, repr=False)
-class ShrinkResult(Readable):
-    """What `shrink` made.
-
-    Attributes:
-        model: The smaller Keras model whose file is shipped.
-        file: The file to use, in `folder / "ship"`.
-        met: Whether the goal was met, beyond noise: on test data the whole interval of the drop is
-            inside the limit. `outcome.state` tells "met within noise" from "missed".
-        folder: Where all nets, files, records and the report lie.
-        report: Rows of every file, the original's among them.
-        files: Format -> file of the shipped model, those that were made.
-        outcome: What was asked for and what came of it.
-        plan: What was done.
-    """
-
-    model: keras.Model
-    file: Path
-    met: bool
-    folder: Path
-    report: Report
-    files: dict[str, Path]
-    outcome: Outcome
-    plan: ShrinkPlan
-
-    def screen(self) -> Summary:
-        """Returns what is worth a screen: the goal, what came of it, every file."""
-        found = self.report.screen()
-        return replace(
-            found,
-            title=self.outcome.title,
-            lines=(*self.outcome.lines, f"ship this: {self.file}", found.lines[-1]),
-        )
-
-    def save_recipe(self, path: str | Path) -> None:
-        """Writes what led here as a recipe for other models: goal, options, the format shipped.
-
-        Args:
-            path: A file ending in .toml; `recipe=` and `paretune shrink --recipe` take it.
-        """
-        save_recipe(self.plan, path, (self.outcome.chosen.rpartition(".")[2],))
-
-    def save(self, path: str | Path) -> Path:
-        """Copies what is in ship/ to another folder, and returns the file in it.
-
-        Args:
-            path: The folder; files of these names in it are replaced.
-        """
-        place = Path(path)
-        place.mkdir(parents=True, exist_ok=True)
-        for file in self.file.parent.iterdir():
-            shutil.copyfile(file, place / file.name)
-        return place / self.file.name
-
-
 @check_arguments(
     keywords=("latency", "size", "peak_memory", "macs", "params"), labels="plan", options=SHRINK
 )
@@ -217,6 +162,61 @@ def shrink(
     return ShrinkResult(
         load_model(kept), file, outcome.met, folder.path, report, files, outcome, case.plan
     )
+
+
+@dataclass(frozen=True, repr=False)
+class ShrinkResult(Readable):
+    """What `shrink` made.
+
+    Attributes:
+        model: The smaller Keras model whose file is shipped.
+        file: The file to use, in `folder / "ship"`.
+        met: Whether the goal was met, beyond noise: on test data the whole interval of the drop is
+            inside the limit. `outcome.state` tells "met within noise" from "missed".
+        folder: Where all nets, files, records and the report lie.
+        report: Rows of every file, the original's among them.
+        files: Format -> file of the shipped model, those that were made.
+        outcome: What was asked for and what came of it.
+        plan: What was done.
+    """
+
+    model: keras.Model
+    file: Path
+    met: bool
+    folder: Path
+    report: Report
+    files: dict[str, Path]
+    outcome: Outcome
+    plan: ShrinkPlan
+
+    def screen(self) -> Summary:
+        """Returns what is worth a screen: the goal, what came of it, every file."""
+        found = self.report.screen()
+        return replace(
+            found,
+            title=self.outcome.title,
+            lines=(*self.outcome.lines, f"ship this: {self.file}", found.lines[-1]),
+        )
+
+    def save_recipe(self, path: str | Path) -> None:
+        """Writes what led here as a recipe for other models: goal, options, the format shipped.
+
+        Args:
+            path: A file ending in .toml; `recipe=` and `paretune shrink --recipe` take it.
+        """
+        save_recipe(self.plan, path, (self.outcome.chosen.rpartition(".")[2],))
+
+    def save(self, path: str | Path) -> Path:
+        """Copies what is in ship/ to another folder, and returns the file in it.
+
+        Args:
+            path: The folder; files of these names in it are replaced.
+        """
+        place = Path(path)
+        place.mkdir(parents=True, exist_ok=True)
+        for file in self.file.parent.iterdir():
+            shutil.copyfile(file, place / file.name)
+        return place / self.file.name
 
 
 def goal_stage(case: Case, folder: RunFolder, command: str) -> Compressed:

@@ -1,4 +1,4 @@
-"""Other ways to the same goal: sampled while a budget lasts, each a net of its own."""
+"""Other ways to the same goal: drawn while a budget lasts, each a net of its own."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ RATES = (0.3, 3.0)
 """Factors of the learning rate of fine-tuning."""
 FIRST = 4
 """Drawn at random before those that are expected to be better."""
+MOST = 50
+SLACK = 1.3
+"""A variation is begun where so many times the longest so far is left,"""
+FINISHING = 60.0
+"""and so many seconds beside the timing for what comes at the end."""
+BEHIND = 2.0
+"""Points by which a repaired net may lie behind the best one and still be trained."""
 
 
 @dataclass(frozen=True)
@@ -138,15 +145,6 @@ class Sampler:
         if repaired is not None:
             asked.trial.report(repaired, 0)
         self._study.tell(asked.trial, state=state.FAIL if repaired is None else state.PRUNED)
-
-
-MOST = 50
-SLACK = 1.3
-"""A variation is begun where so many times the longest so far is left,"""
-FINISHING = 60.0
-"""and so many seconds beside the timing for what comes at the end."""
-BEHIND = 2.0
-"""Points by which a repaired net may lie behind the best one and still be trained."""
 
 
 def varied(planner: Planner, nets: Sequence[Net], label: str, formats: Sequence[str]) -> list[Net]:

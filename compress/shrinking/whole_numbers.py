@@ -43,7 +43,7 @@ def whole_number_files(planner: Planner, nets: Sequence[Net], folder: RunFolder)
     if plan.qat:
         for net in _worth_it(planner, nets, QAT):
             found += _trained(planner, net, folder)
-    elif note := lost_to_rounding(planner.bar, nets, planner.first):
+    elif note := lost_to_rounding(planner.bar, nets, planner.shop.dense.first):
         planner.notes.append(note)
     if MIXED in plan.export.formats:
         for net in _worth_it(planner, nets, MIXED):
@@ -151,7 +151,7 @@ def quantized_files(
     try:
         made = Quantizing(
             variant.model, work.data, options,
-            formats=wanted, seed=work.seed, on_progress=work.progress,
+            formats=wanted, seed=plan.seed, on_progress=work.progress,
         )  # fmt: skip
         if options.epochs:
             own = replace(plan, finetune=options.recipe(plan.finetune))

@@ -40,6 +40,26 @@ if TYPE_CHECKING:
     from compress.shrinking.net import ShrinkFolder
 
 
+def workshop_for(
+    case: Case, folder: ShrinkFolder, trainers: Trainers | None = None, *, alone: bool = True
+) -> Workshop:
+    """Makes and measures the model's own files, and returns what makes its nets.
+
+    Args:
+        case: The model.
+        folder: Where nets and files go.
+        trainers: Who trains nets; None: this process.
+        alone: Whether no other process trains nets of the folder.
+
+    Raises:
+        RunFailed: There is no file without rounding.
+    """
+    dense = dense_files(case, folder)
+    if (device := case.device) is not None:
+        dense = replace(dense, times={name: device.own_ms(name) for name in dense.val})
+    return Workshop(case, folder, dense, trainers, alone)
+
+
 @dataclass(eq=False)
 class Workshop:
     """Makes nets of one model, each step once: what is on disk is not done again.
@@ -88,19 +108,18 @@ class Workshop:
         if (made := self.folder.read_net(name)) is not None:
             return made
         began = time.perf_counter()
-        whole = self._as_it_is(name, format, goals, formats)
-        if whole is not None:
-            self._write(whole)
-            return whole
+        own = self.dense.costs(format, self.counted)
+        if all(own[key] <= goal for key, goal in goals.items()):
+            return self.whole(name, formats, format, goals)
         fitted = self.fitter.fitted(format, goals, variation)
-        selection, own = fitted.selection, fitted.estimates.share_of(goals)
+        selection, cost = fitted.selection, fitted.estimates.share_of(goals)
         case, work, plan = self.case, self.case.work, self.case.plan
-        share = min(1.0, selection.choice.cost / float(own(case.coupling.whole, None)))
+        share = min(1.0, selection.choice.cost / float(cost(case.coupling.whole, None)))
         work.progress(f"repairing {name}", 0.0)
         found = prune_channels(
             case.model,
             plan.channels,
-            cost=own,
+            cost=cost,
             share=share,
             data=work.data,
             seed=plan.seed,
@@ -251,37 +270,28 @@ class Workshop:
             raise RunFailed(f"No file could be made of '{name}': {reasons}")
         return found
 
-    def _as_it_is(
-        self, name: str, format: str, goals: Mapping[str, float], formats: tuple[str, ...]
-    ) -> Net | None:
-        """Returns the net of which nothing leaves, where the format alone meets the goals."""
-        known = self.dense.costs(format, self.counted)
-        costs = {key: known[key] for key in goals}
-        if any(costs[key] > goal for key, goal in goals.items()):
-            return None
-        return self._kept(name, format, goals, costs, formats)
+    def whole(
+        self, name: str, formats: tuple[str, ...], format: str = "",
+        goals: Mapping[str, float] | None = None,
+    ) -> Net:  # fmt: skip
+        """Returns the model itself as a net.
 
-    def whole(self, name: str, formats: tuple[str, ...]) -> Net:
-        """Returns the model itself as a net."""
-        net = self._kept(name, formats[0], {}, {}, formats)
+        Args:
+            name: In names of files.
+            formats: Of the files.
+            format: The one that meets the goals; default: the first.
+            goals: Which it meets, by cost.
+        """
+        dense, format = self.dense, format or formats[0]
+        own = dense.costs(format, self.counted) if goals else {}
+        val = {key: dict(item) for key, item in dense.val.items() if key in formats}
+        net = Net(
+            name, format, formats, dict(goals or {}), {key: own[key] for key in goals or ()},
+            self.counted.macs, self.counted.params, 1.0, True, (), 0, REPAIRED, val, val,
+            device_ms={} if self.case.device is None else {key: dense.times[key] for key in val},
+        )  # fmt: skip
         self._write(net)
         return net
-
-    def _kept(
-        self,
-        name: str,
-        format: str,
-        goals: Mapping[str, float],
-        costs: dict[str, float],
-        formats: tuple[str, ...],
-    ) -> Net:
-        dense, device = self.dense, self.case.device
-        val = {key: dict(item) for key, item in dense.val.items() if key in formats}
-        return Net(
-            name, format, formats, dict(goals), costs, self.counted.macs, self.counted.params, 1.0,
-            True, (), 0, REPAIRED, val, val,
-            device_ms={} if device is None else {key: dense.times[key] for key in val},
-        )  # fmt: skip
 
     def _file(self, name: str, stage: str) -> Path:
         return self.folder.model_file(name if stage == TRAINED else f"{name}-repaired")
@@ -350,23 +360,3 @@ class Crew(Protocol):
             InputError: They cannot get the data or the model.
         """
         ...
-
-
-def workshop_for(
-    case: Case, folder: ShrinkFolder, trainers: Trainers | None = None, *, alone: bool = True
-) -> Workshop:
-    """Makes and measures the model's own files, and returns what makes its nets.
-
-    Args:
-        case: The model.
-        folder: Where nets and files go.
-        trainers: Who trains nets; None: this process.
-        alone: Whether no other process trains nets of the folder.
-
-    Raises:
-        RunFailed: There is no file without rounding.
-    """
-    dense = dense_files(case, folder)
-    if (device := case.device) is not None:
-        dense = replace(dense, times={name: device.own_ms(name) for name in dense.val})
-    return Workshop(case, folder, dense, trainers, alone)
