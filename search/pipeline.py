@@ -26,10 +26,10 @@ from compress.plan.fields import command_words, fill_open_fields, from_nested
 from compress.plan.keywords import Keywords
 from compress.run.directory import LOG, run_in_own_folder
 from compress.run.origin import write_data_record, write_examples
-from compress.shrinking.case import load_teachers, refuse_learnt
+from compress.shrinking.case import load_teachers
 from compress.shrinking.checks import check_training, preflight, told
 from compress.shrinking.files import measure_stage
-from compress.shrinking.job import logged
+from compress.shrinking.job import logged, refuse_learnt
 from search.engines import Demand, Engine, Order
 from search.engines.progress import Display, NoDisplay
 from search.engines.worker import WORKERS_LOCK

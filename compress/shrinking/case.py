@@ -1,9 +1,12 @@
-"""A model to shrink, with all that goes with it, whoever hands it over."""
+"""A model to compress or to shrink, and what goes with it: data, plan, device, teachers, coupling.
+
+All of it is loaded and found out once, for the checks and for the work.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.core.errors import InputError
 from compress.core.progress import OnProgress, silent
 from compress.data import Dataset, Preprocessing
 from compress.model.heads import counted_at
@@ -25,65 +27,9 @@ if TYPE_CHECKING:
     import keras
 
     from compress.core.device import Device
-    from compress.data import Dataset
     from compress.devices import DeviceTimes
     from compress.prune.channels.coupling.groups import Coupling
     from compress.train.objective import OwnStepObjective
-
-
-def refuse_learnt(learnt: bool) -> None:
-    """Refuses validation data that have been learnt: by them nets and files are chosen.
-
-    Raises:
-        InputError: They have.
-    """
-    if learnt:
-        raise InputError(
-            "The validation part must be one that neither the model nor its teachers have learnt: "
-            "it chooses nets and files on the way to a goal. Received: one that was learnt. Give "
-            "another (val=, or x_val and y_val in an .npz), or name steps with paretune compress."
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """A model to shrink; neither it nor its teachers have learnt the validation part.
-
-    Attributes:
-        name: Begins the names of its nets.
-        file: That the model was read from.
-        path: As records call it; where it is known how long it was trained.
-        work: Data, plan (a `ShrinkPlan`), device.
-        dense: The model, with teachers.
-        notes: What is known already.
-        device: Times of the device that a latency is of; None: it is of this machine.
-    """
-
-    name: str
-    file: Path
-    path: Path
-    work: Work
-    dense: Prepared
-    notes: tuple[str, ...] = ()
-    device: DeviceTimes | None = None
-
-    @property
-    def plan(self) -> ShrinkPlan:
-        """What is to be done."""
-        assert isinstance(self.work.plan, ShrinkPlan)
-        return self.work.plan
-
-    @property
-    def model(self) -> keras.Model:
-        """The model; it stays as it is."""
-        return self.dense.model
-
-
-OnEpoch = Callable[[str, dict[str, Any]], None]
-
-
-def _nobody(phase: str, record: dict[str, Any]) -> None:
-    """Hears of an epoch and does nothing."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +41,6 @@ class Work:
         plan: What to do.
         device: What to train on.
         progress: Told how far it is.
-        on_epoch: Called with (what is trained, the epoch's record as JSON) after each epoch.
         own_step: Of the model, where its own `train_step` fine-tunes.
     """
 
@@ -103,13 +48,7 @@ class Work:
     plan: Plan
     device: Device
     progress: OnProgress = silent
-    on_epoch: OnEpoch = _nobody
     own_step: OwnStepObjective | None = None
-
-    @property
-    def seed(self) -> int:
-        """The plan's: of batches, of augmentation, of what is drawn."""
-        return self.plan.seed
 
 
 @dataclass(frozen=True)
@@ -160,10 +99,98 @@ class LoadedTeachers:
     each: tuple[Teacher, ...]
     draws: Draws
 
+
+@dataclass(eq=False)
+class Subject:
+    """A model that checks look at.
+
+    Attributes:
+        model: Stays as it is.
+        input_shape: Of the data's examples; of several inputs a list of shapes.
+    """
+
+    model: keras.Model
+    input_shape: Any
+
+    @cached_property
+    def coupling(self) -> Coupling:
+        """Which channels belong together; found out when it is first asked for.
+
+        Raises:
+            InputError: The model is no graph and cannot be traced.
+        """
+        from compress.prune.channels.analysis import coupling_of
+
+        return coupling_of(self.model, self.input_shape)
+
+
+@dataclass(eq=False)
+class Case(Subject):
+    """A model to compress or to shrink, ready for that.
+
+    Attributes:
+        path: As records call it; where it is known how long it was trained.
+        work: Data, plan, device.
+        teachers: Of the student; none: labels only.
+        draws: Where the global generators stood when all this was made.
+        notes: What is known already.
+        val_learnt: The model or a teacher has learnt the validation part: it selects nothing.
+        device: Times of the device that a latency is of; None: it is of this machine.
+    """
+
+    path: Path
+    work: Work
+    teachers: tuple[Teacher, ...]
+    draws: Draws
+    notes: tuple[str, ...] = ()
+    val_learnt: bool = False
+    device: DeviceTimes | None = None
+
     @property
-    def models(self) -> list[keras.Model]:
-        """Their models."""
-        return [teacher.model for teacher in self.each]
+    def name(self) -> str:
+        """In names of files."""
+        return self.path.stem
+
+    @property
+    def plan(self) -> ShrinkPlan:
+        """What is to be done, where it is shrunk."""
+        assert isinstance(self.work.plan, ShrinkPlan)
+        return self.work.plan
+
+
+def prepare(
+    model: keras.Model,
+    path: Path,
+    work: Work,
+    teachers: LoadedTeachers | Sequence[Path] = (),
+    notes: tuple[str, ...] = (),
+    *,
+    val_learnt: bool = False,
+) -> Case:
+    """Loads the teachers and analyses the model, as far as the plan needs it.
+
+    Args:
+        model: The dense model, a graph; it stays as it is.
+        path: As records call it.
+        work: Plan and data.
+        teachers: Their files, or what was loaded of them.
+        notes: What is known already.
+        val_learnt: The model or a teacher has learnt the validation part.
+
+    Raises:
+        InputError: A teacher cannot be loaded or does not fit, or the model cannot be analysed.
+    """
+    if not isinstance(teachers, LoadedTeachers):
+        teachers = seeded_teachers(teachers, work.data, work.plan)
+    teachers.draws.restore()
+    case = Case(
+        model, counted_at(model, work.data.input_shapes), path, work, teachers.each, teachers.draws,
+        notes, val_learnt,
+    )  # fmt: skip
+    if work.plan.channels.active:
+        _ = case.coupling  # it may make layers anew, whose seeds are drawn
+    case.draws = Draws.now()
+    return case
 
 
 def seeded_teachers(paths: Sequence[Path], data: Dataset, plan: Plan) -> LoadedTeachers:
@@ -218,72 +245,3 @@ def load_teacher(path: Path, data: Dataset, plan: Plan) -> Teacher:
     if origin is None and by_answers and not plan.distill.teacher.automatic:
         scaling = find_scaling(model, data, f"Teacher '{path}'").preprocess
     return Teacher(path, model, origin.class_names if origin is not None else None, scaling)
-
-
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """A model that checks look at.
-
-    Attributes:
-        model: Stays as it is.
-        input_shape: Of the data's examples; of several inputs a list of shapes.
-    """
-
-    model: keras.Model
-    input_shape: Any
-
-    @cached_property
-    def coupling(self) -> Coupling:
-        """Which channels belong together; found out when it is first asked for.
-
-        Raises:
-            InputError: The model is no graph and cannot be traced.
-        """
-        from compress.prune.channels.analysis import coupling_of
-
-        return coupling_of(self.model, self.input_shape)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A model that is ready to be compressed.
-
-    Attributes:
-        name: In names of files.
-        subject: The dense model and its coupling.
-        teachers: Of the student; none: labels only.
-        draws: Where the global generators stood when all this was made.
-    """
-
-    name: str
-    subject: Subject
-    teachers: LoadedTeachers
-    draws: Draws
-
-    @property
-    def model(self) -> keras.Model:
-        """The dense model; it stays as it is."""
-        return self.subject.model
-
-
-def prepare(
-    model: keras.Model, name: str, work: Work, teachers: LoadedTeachers | Sequence[Path] = ()
-) -> Prepared:
-    """Loads the teachers and analyses the model, as far as the plan needs it.
-
-    Args:
-        model: The dense model, a graph.
-        name: In names of files.
-        work: Plan and data.
-        teachers: Their files, or what was loaded of them.
-
-    Raises:
-        InputError: A teacher cannot be loaded or does not fit, or the model cannot be analysed.
-    """
-    if not isinstance(teachers, LoadedTeachers):
-        teachers = seeded_teachers(teachers, work.data, work.plan)
-    teachers.draws.restore()
-    subject = Subject(model, counted_at(model, work.data.input_shapes))
-    if work.plan.channels.active:
-        _ = subject.coupling  # it may make layers anew, whose seeds are drawn
-    return Prepared(name, subject, teachers, Draws.now())

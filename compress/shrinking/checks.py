@@ -1,5 +1,6 @@
-"""What of a plan can be checked before any work: against the data, then against models.
+"""What of a plan can be checked before any work: alone, against the data, then against models.
 
+Nothing here imports TensorFlow, which takes seconds, before a model has to be looked at.
 `compress` has the model that it will shrink. A run has none yet: it asks models of its space (the
 baseline, the smallest, the largest), and what none of them can do is refused. What only some of
 them can do (a pattern of layer names, say) is left out where a model cannot, and its notes say so.
@@ -34,6 +35,11 @@ if TYPE_CHECKING:
     import keras
 
 PlanT = TypeVar("PlanT", bound=Plan)
+COPIES = 6
+"""Copies of a model's weights that are held at a time: the model, pruned ones, what files hold."""
+CONVERTER = 800_000_000
+"""Bytes of the process that converts models and of its fork that works, each with TensorFlow."""
+Run = Callable[[Subject], None]
 
 
 def told(plan: PlanT, data: Dataset) -> PlanT:
@@ -42,6 +48,43 @@ def told(plan: PlanT, data: Dataset) -> PlanT:
         return plan
     each = ",".join(f"{item.name}={item.kind}" for item in data.outputs)
     return replace(plan, data=replace(plan.data, task=each or data.kind))
+
+
+def preflight(
+    plan: Plan, folder: RunFolder, models: Iterable[Path] = (), *, data: bool, files: bool
+) -> None:
+    """Checks files, packages, the device and the output folder that a plan names.
+
+    Args:
+        plan: Of a compression, or of a run that does more.
+        folder: Where its results go.
+        models: Files beside the teachers'.
+        data: Whether the plan's data are read (else they were handed over).
+        files: Whether files are exported and timed.
+
+    Raises:
+        InputError: A file does not exist or has another suffix, the data source cannot be found,
+            there is no GPU, or the folder cannot be written to or holds other files.
+        MissingDependency: A package that a format, a runtime or a log needs is not installed.
+    """
+    if data:
+        check_source(plan.data)
+    for path in (*models, *plan.distill.teacher.files):
+        check_model_file(path)
+    if files:
+        for name in plan.export.formats:
+            require_packages(FORMATS.get(name, ()), f"format {name}")
+        for name in plan.latency.runtimes:
+            RUNTIMES.require_installed(name)
+            if not RUNTIMES[name].exported:
+                timed = ", ".join(item.name for item in runtimes() if item.exported)
+                raise InputError(
+                    f"runtimes of exported files must be among {timed}. Received: {name}."
+                )
+    for name in plan.log:
+        LOGS.require_installed(name)
+    check_device(plan.device)
+    folder.check_usable()
 
 
 def check_training(plan: Plan, data: Dataset) -> None:
@@ -80,12 +123,6 @@ def check_by_data(plan: Plan, data: Dataset) -> None:
         update_times(plan.weights, plan.finetune.epochs_for(steps) * steps, steps)
 
 
-COPIES = 6
-"""Copies of a model's weights that are held at a time: the model, pruned ones, what files hold."""
-CONVERTER = 800_000_000
-"""Bytes of the process that converts models and of its fork that works, each with TensorFlow."""
-
-
 def check_memory(plan: Plan, data: Dataset, model: keras.Model) -> None:
     """Check that the memory budget holds the work on a model, one example at a time.
 
@@ -98,9 +135,6 @@ def check_memory(plan: Plan, data: Dataset, model: keras.Model) -> None:
     current_budget().require(needed, f"work on model '{model.name}'")
     if plan.finetune.epochs != 0:
         parts_of_a_batch(model, min(plan.finetune.batch_size, len(data.train)), sizes=sizes)
-
-
-Run = Callable[[Subject], None]
 
 
 @dataclass(frozen=True)
@@ -152,6 +186,49 @@ def checks_of(plan: Plan, data: Dataset, teachers: Sequence[keras.Model | None])
             yield Check(f"hints {', '.join(plan.distill.hints)}", _hints(plan, data, teachers, ()))
 
 
+def check_by_models(
+    plan: Plan,
+    data: Dataset,
+    subjects: Sequence[Subject],
+    teachers: Sequence[keras.Model] = (),
+) -> None:
+    """Checks that of what the plan asks each thing can be done by one of the models.
+
+    Args:
+        plan: Sections channels, weights and distill.
+        data: Of the models.
+        subjects: The model that will be compressed, or some of those that may be.
+        teachers: Known ones, of which the first gives hints; else the models themselves.
+
+    Raises:
+        InputError: No model can; the error is that of the first.
+    """
+    for check in checks_of(plan, data, teachers[:1] or [subject.model for subject in subjects]):
+        errors = [error for item in subjects if (error := _failure(check, item)) is not None]
+        if subjects and len(errors) == len(subjects):
+            raise errors[0]
+
+
+def fitting(
+    plan: PlanT, data: Dataset, subject: Subject, teacher: keras.Model | None
+) -> tuple[PlanT, list[str]]:
+    """Leaves out of a plan for many models what one of them cannot do.
+
+    Targets stay: a model that cannot meet one is a case of its own (`FeasibleError`).
+
+    Returns:
+        The plan for this model, and notes on what was left out.
+    """
+    notes = []
+    for check in checks_of(plan, data, [teacher]):
+        error = None if check.without is None else _failure(check, subject)
+        if error is not None and not isinstance(error, FeasibleError):
+            assert check.without is not None
+            plan = check.without(plan)
+            notes.append(f"{check.what} was left out for this model: {error}")
+    return plan, notes
+
+
 def _without(plan: PlanT, *, section: str, field: str, item: object) -> PlanT:
     """Returns a plan without one item of a list; hints go with the last of their pairs."""
     options = getattr(plan, section)
@@ -196,89 +273,9 @@ def _hints(
     return run
 
 
-def check_by_models(
-    plan: Plan,
-    data: Dataset,
-    subjects: Sequence[Subject],
-    teachers: Sequence[keras.Model] = (),
-) -> None:
-    """Checks that of what the plan asks each thing can be done by one of the models.
-
-    Args:
-        plan: Sections channels, weights and distill.
-        data: Of the models.
-        subjects: The model that will be compressed, or some of those that may be.
-        teachers: Known ones, of which the first gives hints; else the models themselves.
-
-    Raises:
-        InputError: No model can; the error is that of the first.
-    """
-    for check in checks_of(plan, data, teachers[:1] or [subject.model for subject in subjects]):
-        errors = [error for item in subjects if (error := _failure(check, item)) is not None]
-        if subjects and len(errors) == len(subjects):
-            raise errors[0]
-
-
-def fitting(
-    plan: PlanT, data: Dataset, subject: Subject, teacher: keras.Model | None
-) -> tuple[PlanT, list[str]]:
-    """Leaves out of a plan for many models what one of them cannot do.
-
-    Targets stay: a model that cannot meet one is a case of its own (`FeasibleError`).
-
-    Returns:
-        The plan for this model, and notes on what was left out.
-    """
-    notes = []
-    for check in checks_of(plan, data, [teacher]):
-        error = None if check.without is None else _failure(check, subject)
-        if error is not None and not isinstance(error, FeasibleError):
-            assert check.without is not None
-            plan = check.without(plan)
-            notes.append(f"{check.what} was left out for this model: {error}")
-    return plan, notes
-
-
 def _failure(check: Check, subject: Subject) -> InputError | None:
     try:
         check.run(subject)
     except InputError as error:
         return error
     return None
-
-
-def preflight(
-    plan: Plan, folder: RunFolder, models: Iterable[Path] = (), *, data: bool, files: bool
-) -> None:
-    """Checks files, packages, the device and the output folder that a plan names.
-
-    Args:
-        plan: Of a compression, or of a run that does more.
-        folder: Where its results go.
-        models: Files beside the teachers'.
-        data: Whether the plan's data are read (else they were handed over).
-        files: Whether files are exported and timed.
-
-    Raises:
-        InputError: A file does not exist or has another suffix, the data source cannot be found,
-            there is no GPU, or the folder cannot be written to or holds other files.
-        MissingDependency: A package that a format, a runtime or a log needs is not installed.
-    """
-    if data:
-        check_source(plan.data)
-    for path in (*models, *plan.distill.teacher.files):
-        check_model_file(path)
-    if files:
-        for name in plan.export.formats:
-            require_packages(FORMATS.get(name, ()), f"format {name}")
-        for name in plan.latency.runtimes:
-            RUNTIMES.require_installed(name)
-            if not RUNTIMES[name].exported:
-                timed = ", ".join(item.name for item in runtimes() if item.exported)
-                raise InputError(
-                    f"runtimes of exported files must be among {timed}. Received: {name}."
-                )
-    for name in plan.log:
-        LOGS.require_installed(name)
-    check_device(plan.device)
-    folder.check_usable()

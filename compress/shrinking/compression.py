@@ -1,8 +1,7 @@
-"""compress_model: the only orchestrator of compress. Prune, distil, export, measure, report."""
+"""`compress_model`, and its stage for one model: prune, distil, export, judge, write the record."""
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import time
 from collections.abc import Sequence
@@ -22,16 +21,15 @@ from compress.model.copies import float32_model
 from compress.model.inference import left_out
 from compress.model.io import load_model, save_model
 from compress.plan import Plan, TeacherChoice
-from compress.plan.fields import command_words
 from compress.plan.keywords import COMPRESS_MODEL
 from compress.run.compressed import Artifact, Compressed
 from compress.run.directory import LOG, RunFolder
 from compress.run.logs.follower import note_epoch
-from compress.run.origin import UNKNOWN, Trained, trained_for
-from compress.shrinking.case import Prepared, Work
+from compress.run.origin import trained_for
+from compress.shrinking.case import Case
 from compress.shrinking.files import Variant, judged_files, measure_stage, with_baseline
-from compress.shrinking.job import Given, Opened, UserData, logged, opened, run_on_model
-from compress.shrinking.prune_and_train import prune_and_train
+from compress.shrinking.job import UserData, run_on_model
+from compress.shrinking.prune_and_train import Tuner, prune_and_train
 from compress.shrinking.report_data import keep_graphs, write_decisions
 from compress.shrinking.whole_numbers import quantized_files
 
@@ -128,10 +126,20 @@ def compress_model(
     how = COMPRESS_MODEL.sorted(settings).get("data", {})
     handed_over = UserData(data, val, test, how, groups, time)
 
-    def work(given: Given) -> CompressResult:
-        return _compressed(opened(given, handed_over, plan, on_progress))
+    def work(case: Case, folder: RunFolder, command: str) -> None:
+        if not folder.is_compressed(case.name):
+            compress_stage(case, folder, command)
+        measure_stage(folder, case.work.plan, on_progress)
 
-    return run_on_model(model, plan, RunFolder, work)
+    case, folder, report = run_on_model(
+        model, handed_over, plan, RunFolder, work, on_progress=on_progress
+    )
+    (record,) = (item for item in report.compressed if item.model == case.name)
+    made = {
+        item.format: folder.path / item.file for item in record.files() if item.variant == "pruned"
+    }
+    small = load_model(folder.model_file(record.small))
+    return CompressResult(small, folder.path, report, made)
 
 
 def _by_own_step(plan: Plan) -> Plan:
@@ -149,52 +157,7 @@ def _by_own_step(plan: Plan) -> Plan:
     return replace(plan, data=data, distill=replace(plan.distill, teacher=TeacherChoice()))
 
 
-def _compressed(found: Opened) -> CompressResult:
-    """Does the work of `compress_model`."""
-    from compress.report import render
-
-    given, work, folder = found.given, found.work, found.given.folder
-    plan, name = work.plan, given.name
-    command = command_line(plan, given.path)
-    folder.claim("compress", plan, found.facts, {"command": command})
-    with folder.locked(), folder.logging():
-        found.begin(folder)
-        with logged(plan, folder):
-            if not folder.is_compressed(name):
-                compress_stage(
-                    found.dense,
-                    work,
-                    folder,
-                    command=command,
-                    before=trained_for(given.path),
-                    val_learnt=found.val_learnt,
-                    notes=found.notes,
-                )
-            measure_stage(folder, plan, work.progress)
-            report = render(folder.path)
-    (record,) = (item for item in report.compressed if item.model == name)
-    made = {
-        item.format: folder.path / item.file for item in record.files() if item.variant == "pruned"
-    }
-    small = load_model(folder.model_file(record.small))
-    return CompressResult(small, folder.path, report, made)
-
-
-def command_line(plan: Plan, model: Path) -> str:
-    """Returns the command that does to `model` what `plan` says."""
-    return shlex.join(["paretune", plan.command, str(model), *command_words(plan)])
-
-
-def compress_stage(
-    dense: Prepared,
-    work: Work,
-    folder: RunFolder,
-    *,
-    command: str,
-    before: Trained = UNKNOWN,
-    notes: Sequence[str] = (),
-    val_learnt: bool = False,
-) -> Compressed:
+def compress_stage(case: Case, folder: RunFolder, command: str) -> Compressed:
     """Compresses one model and records files and qualities; latency comes later.
 
     Python's, NumPy's and TensorFlow's global random generators are seeded by `plan.seed`.
@@ -202,57 +165,54 @@ def compress_stage(
     `measure_stage`, which times all files against each other while nothing else runs.
 
     Args:
-        dense: The model with its teachers, prepared for the same plan and data.
-        work: Data (the test part is read once per exported file, at the end), plan, device.
+        case: The model, data (the test part is read once per exported file, at the end), plan;
+            its notes come first in the record's.
         folder: Where files and the record go.
         command: What the report shows for reproducing this model.
-        before: How long the dense model was trained.
-        notes: What is known of the plan already; they come first in the record's.
-        val_learnt: The model or a teacher has learnt the validation part: it selects nothing.
 
     Returns:
         The record, as written.
     """
     import keras
 
-    began = time.perf_counter()
-    model, name, data = dense.model, dense.name, work.data
-    keras.utils.set_random_seed(work.seed)
+    from compress.train.kept_weights import LastEpoch
+
+    began, before = time.perf_counter(), trained_for(case.path)
+    model, name, work, data = case.model, case.name, case.work, case.work.data
+    keras.utils.set_random_seed(work.plan.seed)
     # dropout layers of a copy draw their seeds from the global generators
-    dense.draws.restore()
+    case.draws.restore()
     unfinished = folder.unfinished(name)
-    for note in notes:
+    for note in case.notes:
         LOG.info("note: %s: %s", name, note)
-    work = replace(work, on_epoch=partial(note_epoch, folder.path, name))
-    pruned = prune_and_train(dense, work, checkpoints=unfinished, val_learnt=val_learnt)
+    tuner = Tuner(
+        work, case.teachers, unfinished, [LastEpoch()] if case.val_learnt else [],
+        partial(note_epoch, folder.path, name),
+    )  # fmt: skip
+    pruned = prune_and_train(case, tuner)
     small = f"{name}-{pruned.label}"
     save_model(float32_model(pruned.model), folder.model_file(small))
     files: list[list[Artifact]] = []
     reasons: list[str] = []
-    for variant in (
-        Variant(model, name, name, "dense"),
-        Variant(pruned.model, small, name, "pruned", pruned.weights.sparsity),
-    ):
+    smaller = Variant(pruned.model, small, name, "pruned", pruned.weights.sparsity)
+    for variant in (Variant(model, name, name, "dense"), smaller):
         made, missing = judged_files(variant, work, folder)
         files.append(made)
         reasons += missing
     if not all(files):
         raise RunFailed(" ".join([f"No file could be made of '{name}':", *reasons]))
     if work.plan.qat:
-        variant = Variant(pruned.model, small, name, "pruned", pruned.weights.sparsity)
-        made, missing = quantized_files(
-            variant, work, folder, dense.teachers.each, unfinished, val_learnt=val_learnt
-        )
+        made, missing = quantized_files(smaller, tuner, folder)
         files.append(made)
         reasons += missing
     artifacts = with_baseline([item for made in files for item in made], work.plan)
     write_decisions(folder, artifacts, data)
     keep_graphs(folder, name, model, pruned.model, data)
-    teachers = [teacher.path for teacher in dense.teachers.each]
+    teachers = [teacher.path for teacher in case.teachers]
     record = Compressed(
         model=name,
         compressed=small,
-        teacher=_taught_by(teachers, pruned.teacher_val, data.task.qualities[0], val_learnt),
+        teacher=_taught_by(teachers, pruned.teacher_val, data.task.qualities[0], case.val_learnt),
         val={"dense": pruned.dense_val, "pruned": pruned.val},
         weights=pruned.weights.to_json(),
         channels=pruned.channels.to_json() if pruned.channels else None,
@@ -261,8 +221,8 @@ def compress_stage(
         command=command,
         seconds=time.perf_counter() - began,
         device=work.device.describe(),
-        notes=(*notes, *pruned.notes, *left_out(model), *reasons),
-        val_learnt=val_learnt,
+        notes=(*case.notes, *pruned.notes, *left_out(model), *reasons),
+        val_learnt=case.val_learnt,
         artifacts=tuple(artifact.to_json() for artifact in artifacts),
         finetuned=pruned.finetuned,
         dense_epochs=before.epochs,

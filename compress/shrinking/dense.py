@@ -1,4 +1,7 @@
-"""The model's own files: what goals are shares of, and what smaller nets are held against."""
+"""The model's own files: what goals are shares of, and what smaller nets are held against.
+
+And what writes files of nets, by their format.
+"""
 
 from __future__ import annotations
 

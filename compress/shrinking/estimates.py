@@ -1,4 +1,7 @@
-"""What choices of widths and blocks cost in one format, before any file of them is made."""
+"""What choices of widths and blocks cost in one format, before any file of them is made.
+
+Sizes are fitted to some files, memory follows from working sets, times come from a device's table.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,8 @@ import numpy.typing as npt
 
 from compress.core.errors import RunFailed
 from compress.devices import DeviceTimes
-from compress.measure.latency_table import CallKey, CallTime, LatencyTable
+from compress.measure.latency_table import CallTime, LatencyTable
 from compress.measure.latency_table.measuring import Convert
-from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels.coupling.blocks import Block, blocks_of
 from compress.prune.channels.selection.allocation import Priced
 from compress.prune.channels.selection.allowed import allowed_for, ladder
@@ -29,11 +31,16 @@ if TYPE_CHECKING:
     from compress.prune.channels.coupling.groups import Coupling, Mask
     from compress.prune.channels.selection.solver import Allowed
     from compress.prune.channels.selection.times import TimeModel
+    from compress.shrinking.case import Case
     from compress.shrinking.dense import DenseFiles
 
 Numbers = npt.NDArray[np.float64]
 EXACT = ("macs", "params")
 """Costs that are counted: nothing is to be put right."""
+NETS = 6
+"""Files that are made for the fit: what they tell has three unknowns,"""
+SHALLOW = 3
+"""and so many more where blocks may leave: there are four then."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,12 +116,6 @@ class Estimates:
             if name not in EXACT
         }
         return replace(self, factors={**self.factors, **own})
-
-
-NETS = 6
-"""Files that are made for the fit: what they tell has three unknowns,"""
-SHALLOW = 3
-"""and so many more where blocks may leave: there are four then."""
 
 
 def file_sizes_of(
@@ -209,7 +210,10 @@ def working_sets(coupling: Coupling, allowed: Allowed, blocks: Sequence[Block]) 
     """
     calls = TimedCalls(coupling, allowed, blocks)
     # the same interpolation between widths as for times: sums over shapes are linear in each
-    rows = tuple(CallTime(key, _numbers(key), 0.0, 1, 0, 0) for key in calls.models())
+    rows = tuple(
+        CallTime(key, float(sum(map(prod, (*key.inputs, *key.outputs)))), 0.0, 1, 0, 0)
+        for key in calls.models()
+    )
     model = calls.times(LatencyTable("", "", 1, "", 0.0, 0.0, rows))
 
     def largest(kept: Any, present: Any = None) -> npt.NDArray[np.float64]:
@@ -220,49 +224,46 @@ def working_sets(coupling: Coupling, allowed: Allowed, blocks: Sequence[Block]) 
     return largest
 
 
-def _numbers(key: CallKey) -> float:
-    return float(sum(prod(shape) for shape in (*key.inputs, *key.outputs)))
-
-
-def device_times(plan: ShrinkPlan, coupling: Coupling) -> DeviceTimes | None:
-    """Returns the times of the device that a plan's latency is of; None: it is of this machine.
+def device_times(case: Case) -> DeviceTimes | None:
+    """Returns the times of the device that a latency is of; None: it is of this machine.
 
     Args:
-        plan: The plan.
-        coupling: Of the model that is shrunk.
+        case: The model, and the plan that names the table.
 
     Raises:
         InputError: The file is no such table, or not of this model and these formats.
     """
+    plan = case.plan
     if plan.goal.latency_table is None:
         return None
     found = DeviceTimes.load(plan.goal.latency_table)
     for format in dict.fromkeys([plan.first, *plan.export.steering]):
-        time_model(found, plan, coupling, format)
+        time_model(found, case, format)
     return found
 
 
-def time_model(device: DeviceTimes, plan: ShrinkPlan, coupling: Coupling, format: str) -> TimeModel:
+def time_model(device: DeviceTimes, case: Case, format: str) -> TimeModel:
     """Returns how a model's time on a device follows from what stays of it.
 
     Args:
         device: What was timed there.
-        plan: Which widths and blocks may leave.
-        coupling: Of the model.
+        case: The model, and the plan that says which widths and blocks may leave.
         format: Of the files.
 
     Raises:
         InputError: Files of this format, or calls of this model, were not timed.
     """
-    options = plan.channels
+    coupling, options = case.coupling, case.plan.channels
     allowed = allowed_for(coupling, options, ladder(options)[-1])
     return device.times(coupling, allowed, blocks_of(coupling) if options.blocks else (), format)
 
 
-def device_error(device: DeviceTimes, plan: ShrinkPlan, coupling: Coupling) -> float | None:
+def device_error(case: Case) -> float | None:
     """Return the mean relative error of estimates on whole models that a table had not seen.
 
-    None where no whole models were timed on the device.
+    None where no whole models were timed on the device, or it is this machine.
     """
-    found = time_model(device, plan, coupling, plan.first).calibration
+    if case.device is None:
+        return None
+    found = time_model(case.device, case, case.plan.first).calibration
     return found.error if found.nets else None

@@ -1,4 +1,4 @@
-"""The files of a model: exported, and each judged as the file that it is."""
+"""The files of a model: exported, each judged as the file that it is, timed against each other."""
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from compress.exporting.mixed.writing import LayerPrecision
     from compress.measure.runtimes import Runtime
 
+Checks = dict[str, dict[str, float]]
+"""By format: "max_difference", "agreement" and "checked" of a file, see `Exported`."""
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -51,6 +54,33 @@ class Variant:
     kind: str
     sparsity: float = 0.0
     val: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Files of a net.
+
+    Attributes:
+        files: What was made.
+        val: Validation quality by format, then by name.
+        refused: For each format that could not be made the reason.
+    """
+
+    files: list[Exported]
+    val: dict[str, dict[str, float]]
+    refused: dict[str, str]
+
+    @property
+    def checks(self) -> Checks:
+        """How the files agree with the Keras model, as records hold it."""
+        return {
+            made.format: {
+                "max_difference": made.max_difference,
+                "agreement": made.agreement,
+                "checked": made.checked,
+            }
+            for made in self.files
+        }
 
 
 def judged_files(
@@ -79,6 +109,50 @@ def judged_files(
     notes = [f"{variant.stem}: {note}" for item in made for note in item.notes]
     notes += [f"{variant.stem}.{kind} was not made: {why}" for kind, why in refused.items()]
     return artifacts_of(variant, made, work, folder), notes
+
+
+def judged(
+    model: keras.Model, name: str, work: Work, folder: RunFolder, formats: tuple[str, ...]
+) -> Judged:
+    """Exports a model and judges each file.
+
+    Args:
+        model: Any Keras model.
+        name: Begins the names of its files.
+        work: Data, plan.
+        folder: Where files go.
+        formats: Of the files.
+    """
+    files, refused = made_files(model, name, work, folder, formats)
+    judge = FileJudge(model, work, folder)
+    val = {
+        made.format: judge.evaluate(made.path, f"{name}.{made.format}", "val")[0] for made in files
+    }
+    return Judged(list(files), val, refused)
+
+
+def exported(stem: str, checks: Checks, folder: RunFolder) -> list[Exported]:
+    """Returns files that were made before.
+
+    Args:
+        stem: Begins their names.
+        checks: Of each format, see `Judged.checks`.
+        folder: In which they lie.
+    """
+    from compress.exporting import Exported, file_of
+
+    about = folder.exports / f"{stem}.json"
+    return [
+        Exported(
+            kind,
+            file_of(folder.exports / stem, kind),
+            own["max_difference"],
+            own["agreement"],
+            int(own["checked"]),
+            about,
+        )
+        for kind, own in checks.items()
+    ]
 
 
 def made_files(
@@ -110,57 +184,11 @@ def made_files(
         folder.exports / stem,
         data=work.data,
         options=replace(work.plan.export, formats=formats),
-        seed=work.seed,
+        seed=work.plan.seed,
         on_refusal=note,
         on_progress=work.progress,
     )
     return made, refused
-
-
-class FileJudge:
-    """Evaluation of files of a model on parts of the data.
-
-    Args:
-        model: That the files were made of.
-        work: Data.
-        folder: Of the run; what files are compared by is kept there.
-    """
-
-    def __init__(self, model: keras.Model, work: Work, folder: RunFolder) -> None:
-        self._model, self._work, self._folder = model, work, folder
-        self.threshold = decides_at(model, work.data.task)
-
-    def evaluate(self, path: Path, file: str, part: str) -> tuple[dict[str, float], Floats]:
-        """Evaluate a file on a part of the data.
-
-        Args:
-            path: The file.
-            file: Its id, under which its values by example are kept.
-            part: "test" or "val".
-
-        Returns:
-            The qualities by name, the one that selects first; and the latter by example, see
-            `compress.data.tasks.Task.example_values`.
-        """
-        data = self._work.data
-        labels, scores = data.labels(data.split(part)), self._answer(path, part)
-        found = data.task.quality(labels, scores, threshold=self.threshold)
-        values = data.task.example_values(labels, scores, threshold=self.threshold)
-        write_example_values(self._folder, file, part, values)
-        if part == "test":
-            keep_scores(self._folder, file, scores, data, self.threshold)
-        main = data.task.qualities[0]
-        return {main: found[main], **found}, values
-
-    def _answer(self, path: Path, part: str) -> Any:
-        """Return a file's outputs for a part."""
-        from compress.exporting.answering import answered_part
-        from compress.measure.quality import sessions_for
-
-        doing = {"test": "testing", "val": "validating"}[part]
-        told = partial(self._work.progress, f"{doing} {path.name}")
-        sessions = sessions_for(path, self._work.device.threads)
-        return answered_part(self._model, sessions, self._work.data, part, told)
 
 
 def artifacts_of(
@@ -218,13 +246,6 @@ def artifacts_of(
     return artifacts
 
 
-def _row(layer: LayerPrecision) -> LayerRow:
-    """Returns what a record holds of a layer whose precision was chosen."""
-    losses = {f"alone in {level}": loss for level, loss in layer.alone.items()}
-    floats = f"{', '.join(layer.floats)} in floats" if layer.floats else ""
-    return {"layer": layer.layer, "precision": layer.precision, "losses": losses, "why": floats}
-
-
 def with_baseline(artifacts: list[Artifact], plan: Plan) -> list[Artifact]:
     """Names what each file is held against: the dense file of the first format that was made."""
     formats = ("float32", *plan.export.formats, *TRAINED)
@@ -233,79 +254,57 @@ def with_baseline(artifacts: list[Artifact], plan: Plan) -> list[Artifact]:
     return [replace(item, baseline=baseline.id) for item in artifacts]
 
 
-Checks = dict[str, dict[str, float]]
-"""By format: "max_difference", "agreement" and "checked" of a file, see `Exported`."""
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Files of a net.
-
-    Attributes:
-        files: What was made.
-        val: Validation quality by format, then by name.
-        refused: For each format that could not be made the reason.
-    """
-
-    files: list[Exported]
-    val: dict[str, dict[str, float]]
-    refused: dict[str, str]
-
-    @property
-    def checks(self) -> Checks:
-        """How the files agree with the Keras model, as records hold it."""
-        return {
-            made.format: {
-                "max_difference": made.max_difference,
-                "agreement": made.agreement,
-                "checked": made.checked,
-            }
-            for made in self.files
-        }
-
-
-def exported(stem: str, checks: Checks, folder: RunFolder) -> list[Exported]:
-    """Returns files that were made before.
+class FileJudge:
+    """Evaluation of files of a model on parts of the data.
 
     Args:
-        stem: Begins their names.
-        checks: Of each format, see `Judged.checks`.
-        folder: In which they lie.
+        model: That the files were made of.
+        work: Data.
+        folder: Of the run; what files are compared by is kept there.
     """
-    from compress.exporting import Exported, file_of
 
-    about = folder.exports / f"{stem}.json"
-    return [
-        Exported(
-            kind,
-            file_of(folder.exports / stem, kind),
-            own["max_difference"],
-            own["agreement"],
-            int(own["checked"]),
-            about,
-        )
-        for kind, own in checks.items()
-    ]
+    def __init__(self, model: keras.Model, work: Work, folder: RunFolder) -> None:
+        self._model, self._work, self._folder = model, work, folder
+        self.threshold = decides_at(model, work.data.task)
+
+    def evaluate(self, path: Path, file: str, part: str) -> tuple[dict[str, float], Floats]:
+        """Evaluate a file on a part of the data.
+
+        Args:
+            path: The file.
+            file: Its id, under which its values by example are kept.
+            part: "test" or "val".
+
+        Returns:
+            The qualities by name, the one that selects first; and the latter by example, see
+            `compress.data.tasks.Task.example_values`.
+        """
+        data = self._work.data
+        labels, scores = data.labels(data.split(part)), self._answer(path, part)
+        found = data.task.quality(labels, scores, threshold=self.threshold)
+        values = data.task.example_values(labels, scores, threshold=self.threshold)
+        write_example_values(self._folder, file, part, values)
+        if part == "test":
+            keep_scores(self._folder, file, scores, data, self.threshold)
+        main = data.task.qualities[0]
+        return {main: found[main], **found}, values
+
+    def _answer(self, path: Path, part: str) -> Any:
+        """Return a file's outputs for a part."""
+        from compress.exporting.answering import answered_part
+        from compress.measure.quality import sessions_for
+
+        doing = {"test": "testing", "val": "validating"}[part]
+        told = partial(self._work.progress, f"{doing} {path.name}")
+        sessions = sessions_for(path, self._work.device.threads)
+        return answered_part(self._model, sessions, self._work.data, part, told)
 
 
-def judged(
-    model: keras.Model, name: str, work: Work, folder: RunFolder, formats: tuple[str, ...]
-) -> Judged:
-    """Exports a model and judges each file.
-
-    Args:
-        model: Any Keras model.
-        name: Begins the names of its files.
-        work: Data, plan.
-        folder: Where files go.
-        formats: Of the files.
-    """
-    files, refused = made_files(model, name, work, folder, formats)
-    judge = FileJudge(model, work, folder)
-    val = {
-        made.format: judge.evaluate(made.path, f"{name}.{made.format}", "val")[0] for made in files
-    }
-    return Judged(list(files), val, refused)
+def _row(layer: LayerPrecision) -> LayerRow:
+    """Returns what a record holds of a layer whose precision was chosen."""
+    losses = {f"alone in {level}": loss for level, loss in layer.alone.items()}
+    floats = f"{', '.join(layer.floats)} in floats" if layer.floats else ""
+    return {"layer": layer.layer, "precision": layer.precision, "losses": losses, "why": floats}
 
 
 def measure_stage(folder: RunFolder, plan: Plan, on_progress: OnProgress = silent) -> None:

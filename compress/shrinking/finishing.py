@@ -36,7 +36,7 @@ UNUSED = 0.1
 """Share of a goal whose being left over is explained."""
 
 
-def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) -> Outcome:
+def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) -> None:
     """Judges all files by test data, times them, chooses one by validation data, and ships it.
 
     Args:
@@ -53,13 +53,13 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
     (record,) = (item for item in folder.read_compressed() if item.model == name)
     files = record.files()
     original = next(
-        item for item in files if item.variant == "dense" and item.format == planner.first
+        item for item in files if item.variant == "dense" and item.format == shop.dense.first
     )
     measured = _measured(planner, files, nets)
-    goal, limits = shop.plan.goal, dict(planner.limits)
+    goal, limits = shop.case.plan.goal, dict(planner.limits)
     if goal.latency is not None:  # nets were aimed a little below it
         limits["latency"] = goal.latency.amount
-    kind, formats = work.data.task.name, shop.plan.export.formats
+    kind, formats = work.data.task.name, shop.case.plan.export.formats
     agreeing = [
         item for item in files if can_ship_unasked(kind, item.agreement, item.checked, formats)
     ]
@@ -67,9 +67,10 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
     bar = planner.bar
     verdict = judge_artifact(folder, found.chosen, original, bar.metric, bar.limit)
     state = worst_state([found.state, verdict.state])
-    net = _net_of(found.chosen, nets)
+    stem = found.chosen.id.rpartition(".")[0]
+    net = next((item for item in nets if item.name == stem), None)
     if (elsewhere := measured.elsewhere) is not None:
-        notes = (*notes, _of_device(elsewhere, shop.meter.device))
+        notes = (*notes, _of_device(elsewhere, shop.case.device))
     if found.used < 1 - UNUSED:
         notes = (*notes, _unused(found.used, net))
     notes = (*notes, *_describe_few_examples(planner, found.chosen, original))
@@ -88,128 +89,6 @@ def finished(planner: Planner, nets: Sequence[Net], command: str, began: float) 
         state,
     )
     write_json(folder.outcome, outcome.to_json())
-    return outcome
-
-
-def _describe_few_examples(planner: Planner, chosen: Artifact, original: Artifact) -> list[str]:
-    """Say that validation data are too few to show that any smaller file is inside the limit."""
-    bar, own = planner.bar, planner.shop.original_values()
-    if bar.limit is None or chosen.id == original.id or bar.limit.can_be_shown(bar.dense, own):
-        return []
-    return [
-        f"{len(planner.shop.case.work.data.val):,} validation examples are too few to show that a "
-        "smaller file stays inside the limit: the best of those that come into question ships"
-    ]
-
-
-def _measured(planner: Planner, files: Sequence[Artifact], nets: Sequence[Net]) -> Measured:
-    """Reads times off the folder, memory off the files, and times elsewhere off the nets."""
-    folder = planner.shop.folder
-    path = folder.latency_of(planner.shop.plan.runtime)
-    timed = read_json(path)
-    if "skipped" in timed:
-        raise RunFailed(f"The files could not be timed: {timed['skipped']}")
-    times = {key: Latency.from_json(value, path) for key, value in timed.items()}
-    sizes = {item.id: known_arena(folder.path / item.file) for item in files}
-    latency = planner.shop.plan.goal.latency
-    values = {item.id: read_example_values(folder, item.id, "val") for item in files}
-    return Measured(
-        times,
-        {key: size for key, size in sizes.items() if size is not None},
-        latency is not None and latency.relative,
-        _elsewhere(planner, nets),
-        {key: known for key, known in values.items() if known is not None},
-    )
-
-
-def _elsewhere(planner: Planner, nets: Sequence[Net]) -> Elsewhere | None:
-    """Returns what files take on the device that a latency is of; None: it is of this machine."""
-    meter, name = planner.shop.meter, planner.shop.case.name
-    if meter.device is None:
-        return None
-    own = {f"{name}.{kind}": ms for kind, ms in meter.dense.times.items()}
-    small = {
-        f"{net.name}.{kind}": ms
-        for net in nets if not net.whole
-        for kind, ms in net.device_ms.items()
-    }  # fmt: skip
-    error = device_error(meter.device, planner.shop.plan, planner.shop.fitter.coupling)
-    return Elsewhere(meter.device.device, meter.dense.ms, {**small, **own}, frozenset(own), error)
-
-
-def _of_device(elsewhere: Elsewhere, device: DeviceTimes | None) -> str:
-    """Say what times on a device are made of, and how far off they may be."""
-    assert device is not None
-    error = "no whole model was timed there to compare with"
-    if elsewhere.error is not None:
-        error = (
-            f"for whole models that were held out the estimate was {100 * elsewhere.error:.1f} % "
-            "off on average"
-        )
-    return (
-        f"times on {device.device} ({device.tool}, {device.date}) are estimated from files of "
-        f"single calls; {error}. Time the file there before you rely on it"
-    )
-
-
-def _unused(used: float, net: Net | None) -> str:
-    """Says why a file is much smaller or faster than was asked for."""
-    why = (
-        "its format alone meets the goal, so that nothing left"
-        if net is None or net.whole
-        else f"widths come in steps, and none of the {net.rounds} choices whose files were "
-        "measured came nearer"
-    )
-    return f"the file uses {used:.0%} of what the goal allows: {why}"
-
-
-def _net_of(artifact: Artifact, nets: Sequence[Net]) -> Net | None:
-    """Returns the net that a file is of; None: the model as it is."""
-    stem = artifact.id.rpartition(".")[0]
-    return next((net for net in nets if net.name == stem), None)
-
-
-def _shipped(
-    planner: Planner,
-    chosen: Artifact,
-    original: Artifact,
-    net: Net | None,
-    measured: Measured,
-    lines: tuple[str, ...],
-    notes: tuple[str, ...],
-) -> Shipped:
-    shop = planner.shop
-    steps = ["nothing was removed: the format alone does it"]
-    if net is not None and not net.whole:
-        report = net.channels or {}
-        groups, repair = report["groups"], report["repair"]
-        kept, total = (sum(row[key] for row in groups) for key in ("kept", "total"))
-        left = f", and {len(net.dropped)} residual block(s) left" if net.dropped else ""
-        teachers = " and ".join(item.path.stem for item in shop.case.dense.teachers.each)
-        taught = f", taught by {teachers}" if teachers else ", by labels"
-        steps = [
-            f"channels: {kept:,} of {total:,} stay in {len(groups)} groups{left}, chosen by what "
-            "the outputs lose",
-            f"repaired on {repair['examples']:,} unlabelled training examples"
-            if repair
-            else "not repaired",
-            f"fine-tuned for {net.epochs} epochs{taught}" if net.epochs else "not fine-tuned",
-        ]
-    if chosen.format == QAT:
-        epochs = shop.plan.qat_epochs
-        how = f"trained for {epochs} more epochs" if epochs else "calibrated"
-        steps.append(f"{how} as the file computes in whole numbers ({QAT})")
-    elif chosen.format != planner.first:
-        steps.append(f"stored as {chosen.format}, after training")
-    model = shop.model if net is None else shop.model_of(net)
-    kind, threads = shop.plan.runtime, shop.plan.latency.threads
-    before, after = (
-        known_resident(shop.folder.path / item.file, kind, threads) for item in (original, chosen)
-    )
-    return Shipped(
-        shop.folder.path / chosen.file, model, original, chosen, measured,
-        (before, after), lines, tuple(steps), notes,
-    )  # fmt: skip
 
 
 def recorded(
@@ -226,7 +105,7 @@ def recorded(
     """
     from compress.prune.weights import WeightReport
 
-    case, dense = planner.shop.case, planner.shop.meter.dense
+    case, dense = planner.shop.case, planner.shop.dense
     best = max(nets, key=lambda net: net.best(planner.bar.metric))
     keep_graphs(
         folder, case.name, case.model, planner.shop.model_of(best), case.work.data, best.layer_ms
@@ -264,7 +143,7 @@ def of_net(record: Compressed, net: Net, planner: Planner) -> Compressed:
     """
     case, metric = planner.shop.case, planner.bar.metric
     format = max(net.val, key=lambda kind: net.quality(kind, metric))
-    teachers = " and ".join(teacher.path.stem for teacher in case.dense.teachers.each)
+    teachers = " and ".join(teacher.path.stem for teacher in case.teachers)
     return replace(
         record,
         compressed=case.name if net.whole else net.name,
@@ -279,9 +158,9 @@ def of_net(record: Compressed, net: Net, planner: Planner) -> Compressed:
 
 def _artifacts(planner: Planner, nets: Sequence[Net], folder: RunFolder) -> list[Artifact]:
     """Judges the files by test data; they were made and judged by validation data before."""
-    shop, dense = planner.shop, planner.shop.meter.dense
+    shop, dense = planner.shop, planner.shop.dense
     work, name = shop.case.work, shop.case.name
-    whole = Variant(shop.model, name, name, "dense", val=dense.val)
+    whole = Variant(shop.case.model, name, name, "dense", val=dense.val)
     found = artifacts_of(whole, exported(name, dense.checks, shop.folder), work, folder)
     for net in nets:
         if not net.whole:
@@ -296,3 +175,118 @@ def _artifacts(planner: Planner, nets: Sequence[Net], folder: RunFolder) -> list
     found = with_baseline(found, work.plan)
     write_decisions(folder, found, work.data)
     return found
+
+
+def _describe_few_examples(planner: Planner, chosen: Artifact, original: Artifact) -> list[str]:
+    """Say that validation data are too few to show that any smaller file is inside the limit."""
+    bar, own = planner.bar, planner.shop.original_values()
+    if bar.limit is None or chosen.id == original.id or bar.limit.can_be_shown(bar.dense, own):
+        return []
+    return [
+        f"{len(planner.shop.case.work.data.val):,} validation examples are too few to show that a "
+        "smaller file stays inside the limit: the best of those that come into question ships"
+    ]
+
+
+def _measured(planner: Planner, files: Sequence[Artifact], nets: Sequence[Net]) -> Measured:
+    """Reads times off the folder, memory off the files, and times elsewhere off the nets."""
+    folder = planner.shop.folder
+    path = folder.latency_of(planner.shop.case.plan.runtime)
+    timed = read_json(path)
+    if "skipped" in timed:
+        raise RunFailed(f"The files could not be timed: {timed['skipped']}")
+    times = {key: Latency.from_json(value, path) for key, value in timed.items()}
+    sizes = {item.id: known_arena(folder.path / item.file) for item in files}
+    latency = planner.shop.case.plan.goal.latency
+    values = {item.id: read_example_values(folder, item.id, "val") for item in files}
+    return Measured(
+        times,
+        {key: size for key, size in sizes.items() if size is not None},
+        latency is not None and latency.relative,
+        _elsewhere(planner, nets),
+        {key: known for key, known in values.items() if known is not None},
+    )
+
+
+def _elsewhere(planner: Planner, nets: Sequence[Net]) -> Elsewhere | None:
+    """Returns what files take on the device that a latency is of; None: it is of this machine."""
+    case, dense = planner.shop.case, planner.shop.dense
+    if case.device is None:
+        return None
+    own = {f"{case.name}.{kind}": ms for kind, ms in dense.times.items()}
+    small = {
+        f"{net.name}.{kind}": ms
+        for net in nets if not net.whole
+        for kind, ms in net.device_ms.items()
+    }  # fmt: skip
+    error = device_error(case)
+    return Elsewhere(case.device.device, dense.ms, {**small, **own}, frozenset(own), error)
+
+
+def _of_device(elsewhere: Elsewhere, device: DeviceTimes | None) -> str:
+    """Say what times on a device are made of, and how far off they may be."""
+    assert device is not None
+    error = "no whole model was timed there to compare with"
+    if elsewhere.error is not None:
+        error = (
+            f"for whole models that were held out the estimate was {100 * elsewhere.error:.1f} % "
+            "off on average"
+        )
+    return (
+        f"times on {device.device} ({device.tool}, {device.date}) are estimated from files of "
+        f"single calls; {error}. Time the file there before you rely on it"
+    )
+
+
+def _unused(used: float, net: Net | None) -> str:
+    """Says why a file is much smaller or faster than was asked for."""
+    why = (
+        "its format alone meets the goal, so that nothing left"
+        if net is None or net.whole
+        else f"widths come in steps, and none of the {net.rounds} choices whose files were "
+        "measured came nearer"
+    )
+    return f"the file uses {used:.0%} of what the goal allows: {why}"
+
+
+def _shipped(
+    planner: Planner,
+    chosen: Artifact,
+    original: Artifact,
+    net: Net | None,
+    measured: Measured,
+    lines: tuple[str, ...],
+    notes: tuple[str, ...],
+) -> Shipped:
+    shop = planner.shop
+    steps = ["nothing was removed: the format alone does it"]
+    if net is not None and not net.whole:
+        report = net.channels or {}
+        groups, repair = report["groups"], report["repair"]
+        kept, total = (sum(row[key] for row in groups) for key in ("kept", "total"))
+        left = f", and {len(net.dropped)} residual block(s) left" if net.dropped else ""
+        teachers = " and ".join(item.path.stem for item in shop.case.teachers)
+        taught = f", taught by {teachers}" if teachers else ", by labels"
+        steps = [
+            f"channels: {kept:,} of {total:,} stay in {len(groups)} groups{left}, chosen by what "
+            "the outputs lose",
+            f"repaired on {repair['examples']:,} unlabelled training examples"
+            if repair
+            else "not repaired",
+            f"fine-tuned for {net.epochs} epochs{taught}" if net.epochs else "not fine-tuned",
+        ]
+    if chosen.format == QAT:
+        epochs = shop.case.plan.qat_epochs
+        how = f"trained for {epochs} more epochs" if epochs else "calibrated"
+        steps.append(f"{how} as the file computes in whole numbers ({QAT})")
+    elif chosen.format != shop.dense.first:
+        steps.append(f"stored as {chosen.format}, after training")
+    model = shop.case.model if net is None else shop.model_of(net)
+    kind, threads = shop.case.plan.runtime, shop.case.plan.latency.threads
+    before, after = (
+        known_resident(shop.folder.path / item.file, kind, threads) for item in (original, chosen)
+    )
+    return Shipped(
+        shop.folder.path / chosen.file, model, original, chosen, measured,
+        (before, after), lines, tuple(steps), notes,
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The record of one smaller net on the way to a goal."""
+"""The record of one smaller net on the way to a goal, and the folder of such nets."""
 
 from __future__ import annotations
 

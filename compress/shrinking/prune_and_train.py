@@ -1,18 +1,20 @@
-"""What compression does to one model: channels leave, then weights while a teacher helps."""
+"""What compression does to one model: channels leave, then weights while a teacher helps.
+
+`Tuner` fine-tunes between and after these steps, and for `shrink`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import FeasibleError
 from compress.model.copies import copy_model
-from compress.model.heads import counted_at
 from compress.plan import Plan
 from compress.run.directory import LOG
-from compress.shrinking.case import Prepared, Teacher, Work
+from compress.shrinking.case import Case, Teacher, Work
 
 if TYPE_CHECKING:
     import keras
@@ -22,6 +24,55 @@ if TYPE_CHECKING:
     from compress.prune.weights import WeightReport
     from compress.train import Hook, TrainResult
     from compress.train.kept_weights import LastEpoch
+
+
+def prune_and_train(case: Case, tuner: Tuner) -> Pruned:
+    """Removes channels, then prunes weights and distils; the dense model stays as it is.
+
+    Args:
+        case: The model and, where channels leave, its coupling; data and plan (sections channels
+            and weights).
+        tuner: Fine-tunes.
+    """
+    from compress.prune.recalibrate import recalibrate
+    from compress.prune.weights import WeightPruner, WeightReport
+    from compress.train.predict import quality_of
+
+    data, plan = case.work.data, case.work.plan
+    dense_val = quality_of(case.model, data, "val")
+    student, channels, notes = _without_channels(case, tuner)
+    if plan.finetune.epochs == 0:
+        return _untrained(student, channels, notes, dense_val, case.work)
+    pruner = WeightPruner(plan.weights) if plan.weights.sparsity > 0 else None
+    weights = WeightReport((), ())
+    try:
+        training, teacher_val, told = tuner.tune(student, "fine-tuning", [pruner] if pruner else [])
+    finally:
+        if pruner:
+            weights = pruner.strip()
+    notes += told
+    notes += weights.notes
+    val = training.val
+    if pruner and plan.weights.recalibrate:
+        recalibrate(student, data, plan.weights.recalibrate, seed=plan.seed)
+        val = quality_of(student, data, "val")
+    if pruner and not weights.pruned:
+        notes.append("no layer was pruned: see the kept layers and their reasons")
+    trained = tuple(tuner.trained)
+    return Pruned(
+        student,
+        _label(plan, channels, weights),
+        channels,
+        weights,
+        val,
+        dense_val,
+        teacher_val,
+        training.best_epoch,
+        len(training.history),
+        sum(trained),
+        _as_long(case.model, tuner, len(trained)) if plan.finetune.as_long else None,
+        (*notes, *training.notes),
+    )
 
 
 @dataclass(frozen=True)
@@ -55,62 +106,6 @@ class Pruned:
     finetuned: int
     as_long: keras.Model | None
     notes: tuple[str, ...]
-
-
-def prune_and_train(
-    dense: Prepared, work: Work, *, checkpoints: Path | None = None, val_learnt: bool = False
-) -> Pruned:
-    """Removes channels, then prunes weights and distils; the dense model stays as it is.
-
-    Args:
-        dense: The model with its teachers and, where channels leave, its coupling.
-        work: Data, plan (sections channels, weights, distill, finetune), device.
-        checkpoints: Folder of trainings that can go on and of the teachers' outputs; the
-            caller removes it when the model is done.
-        val_learnt: Model or teachers have learnt the validation part: each fine-tuning keeps
-            its last epoch.
-    """
-    from compress.prune.recalibrate import recalibrate
-    from compress.prune.weights import WeightPruner, WeightReport
-    from compress.train.kept_weights import LastEpoch
-    from compress.train.predict import quality_of
-
-    data, plan = work.data, work.plan
-    tuner = Tuner(work, dense.teachers.each, checkpoints, [LastEpoch()] if val_learnt else [])
-    dense_val = quality_of(dense.model, data, "val")
-    student, channels, notes = _without_channels(dense, work, tuner)
-    if plan.finetune.epochs == 0:
-        return _untrained(student, channels, notes, dense_val, work)
-    pruner = WeightPruner(plan.weights) if plan.weights.sparsity > 0 else None
-    weights = WeightReport((), ())
-    try:
-        training, teacher_val, told = tuner.tune(student, "fine-tuning", [pruner] if pruner else [])
-    finally:
-        if pruner:
-            weights = pruner.strip()
-    notes += told
-    notes += weights.notes
-    val = training.val
-    if pruner and plan.weights.recalibrate:
-        recalibrate(student, data, plan.weights.recalibrate, seed=plan.seed)
-        val = quality_of(student, data, "val")
-    if pruner and not weights.pruned:
-        notes.append("no layer was pruned: see the kept layers and their reasons")
-    trained = tuple(tuner.trained)
-    return Pruned(
-        student,
-        _label(plan, channels, weights),
-        channels,
-        weights,
-        val,
-        dense_val,
-        teacher_val,
-        training.best_epoch,
-        len(training.history),
-        sum(trained),
-        _as_long(dense.model, tuner, len(trained)) if plan.finetune.as_long else None,
-        (*notes, *training.notes),
-    )
 
 
 def _untrained(
@@ -159,9 +154,9 @@ def _label(plan: Plan, channels: ChannelReport | None, weights: WeightReport) ->
 
 
 def _without_channels(
-    dense: Prepared, work: Work, tuner: Tuner
+    case: Case, tuner: Tuner
 ) -> tuple[keras.Model, ChannelReport | None, list[str]]:
-    model, data, plan = dense.model, work.data, work.plan
+    model, work, plan = case.model, case.work, case.work.plan
     if not plan.channels.active:
         return copy_model(model), None, []
     from compress.prune.channels import prune_channels
@@ -175,20 +170,20 @@ def _without_channels(
     work.progress("removing channels", 0.0)
     notes: list[str] = []
     try:
-        sensitivity, notes = _sensitivity(dense, work)
+        sensitivity, notes = _sensitivity(case)
         result = prune_channels(
             model,
             plan.channels,
-            data=data,
+            data=work.data,
             sensitivity=sensitivity,
             # without training, each repair aims at the dense model, not at the step before
             finetune=finetune if plan.finetune.epochs != 0 else None,
             seed=plan.seed,
             repair=plan.repair,
-            input_shape=counted_at(model, data.input_shapes),
+            input_shape=case.input_shape,
             on_choice=chosen,
             on_progress=work.progress,
-            coupling=dense.subject.coupling,
+            coupling=case.coupling,
         )
     except FeasibleError as error:
         # one of several models may be too small for a target that fits the others
@@ -196,24 +191,24 @@ def _without_channels(
     return result.model, result.report, [*notes, *result.report.notes]
 
 
-def _sensitivity(dense: Prepared, work: Work) -> tuple[SensitivityMap | None, list[str]]:
+def _sensitivity(case: Case) -> tuple[SensitivityMap | None, list[str]]:
     """Reads the model's map from the plan's folder, or measures it and puts it there.
 
     A map of something else under the same name is measured anew; the note says so.
     """
     from compress.prune.channels import MapOrigin, SensitivityMap, sensitivity_map
 
-    model, data, options = dense.model, work.data, work.plan.channels
+    model, work, options = case.model, case.work, case.work.plan.channels
     if options.sensitivity is None:
         return None, []
-    path = options.sensitivity / f"{dense.name}.json"
+    path = options.sensitivity / f"{case.name}.json"
     how: dict[str, Any] = {
-        "criterion": options.ranking, "aggregate": options.aggregate, "seed": work.seed,
+        "criterion": options.ranking, "aggregate": options.aggregate, "seed": work.plan.seed,
         "repair": work.plan.repair > 0,
     }  # fmt: skip
     notes = []
     if path.exists():
-        stored, wanted = SensitivityMap.load(path), MapOrigin.of(model, data, **how)
+        stored, wanted = SensitivityMap.load(path), MapOrigin.of(model, work.data, **how)
         if stored.origin == wanted:
             return stored, []
         why = (
@@ -226,7 +221,7 @@ def _sensitivity(dense: Prepared, work: Work) -> tuple[SensitivityMap | None, li
             f"the sensitivity map '{path}' was measured again; the previous one is '{aside}': {why}"
         )
         LOG.info("%s", notes[0])
-    measured = sensitivity_map(model, data, **how, on_progress=work.progress)
+    measured = sensitivity_map(model, work.data, **how, on_progress=work.progress)
     path.parent.mkdir(parents=True, exist_ok=True)
     measured.save(path)
     return measured, notes
@@ -239,15 +234,18 @@ class Tuner:
     Attributes:
         work: Data, plan (sections distill and finetune), device.
         teachers: None: labels only.
-        checkpoints: Folder of trainings that can go on and of the teachers' outputs.
+        checkpoints: Folder of trainings that can go on and of the teachers' outputs; the caller
+            removes it when the model is done.
         last: Hooks that keep the last epoch; none: the best one is kept.
+        on_epoch: Called with (what is trained, the epoch's record as JSON) after each epoch.
         trained: Epochs of each training so far.
     """
 
     work: Work
     teachers: Sequence[Teacher]
-    checkpoints: Path | None
-    last: Sequence[LastEpoch]
+    checkpoints: Path | None = None
+    last: Sequence[LastEpoch] = ()
+    on_epoch: Callable[[str, dict[str, Any]], None] | None = None
     trained: list[int] = field(default_factory=list)
 
     def tune(
@@ -267,7 +265,8 @@ class Tuner:
 
         def on_epoch(epoch: int, epochs: int, record: EpochRecord) -> None:
             self.work.progress(f"{text}, validation {main} {record.val[main]:.3f}", epoch / epochs)
-            self.work.on_epoch(text, asdict(record))
+            if self.on_epoch is not None:
+                self.on_epoch(text, asdict(record))
 
         self.work.progress(text, 0.0)
         start = None if hooks or self.last else StartingPoint(student, data, main)

@@ -1,4 +1,7 @@
-"""Keeps what files decided of the test part, for the report: it is read no second time."""
+"""What the report shows beside figures: what files decided of the test part, and models' graphs.
+
+The test part is read no second time for that.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,6 @@ MOST_CLASSES = 50
 EXAMPLES = 12
 SIDE = 112
 """Pixels of a picture at most."""
-
 Indices = npt.NDArray[np.int64]
 
 

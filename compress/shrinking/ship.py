@@ -1,4 +1,4 @@
-"""ship/: the file to use, how to feed it, and a card that says what it is."""
+"""ship/: the file to use, how to feed it, and a card that says what it is and how good."""
 
 from __future__ import annotations
 
@@ -32,54 +32,21 @@ if TYPE_CHECKING:
     from compress.data import Dataset
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-
-@dataclass(frozen=True)
-class Feeding:
-    """What runs a kind of file.
-
-    Attributes:
-        script: The template of feed.py.
-        library: As hubs of models call it.
-        package: What feed.py imports beside NumPy.
-    """
-
-    script: str
-    library: str
-    package: str
-
-
-FEEDING = {
-    ".tflite": Feeding("feed.py.jinja", "litert", "ai-edge-litert"),
-    ".onnx": Feeding("feed_onnx.py.jinja", "onnx", "onnxruntime"),
+OTHER = "other"
+IMAGES, ROWS = 3, 1
+"""Axes of an example that is an image, and of one that is a row of a table."""
+KINDS = {
+    ("multiclass", IMAGES): "image-classification",
+    ("binary", IMAGES): "image-classification",
+    ("multilabel", IMAGES): "image-classification",
+    ("segmentation", IMAGES): "image-segmentation",
+    ("masks", IMAGES): "image-segmentation",
+    ("multiclass", ROWS): "tabular-classification",
+    ("binary", ROWS): "tabular-classification",
+    ("regression", ROWS): "tabular-regression",
+    ("tagging", ROWS): "token-classification",
 }
-
-
-@dataclass(frozen=True)
-class Shipped:
-    """What goes into ship/.
-
-    Attributes:
-        file: The file to use.
-        model: The same net in Keras.
-        dense: The original's float32 file, as it was measured.
-        small: This one.
-        measured: Times and memory of both.
-        resident: Bytes that a process needs for each, where that could be measured.
-        lines: What was asked for and what came of it.
-        steps: What was done.
-        notes: What there is to know.
-    """
-
-    file: Path
-    model: keras.Model
-    dense: Artifact
-    small: Artifact
-    measured: Measured
-    resident: tuple[int | None, int | None]
-    lines: tuple[str, ...]
-    steps: tuple[str, ...]
-    notes: tuple[str, ...]
+"""The hub's names of tasks, by ours and by the axes of an example."""
 
 
 def ship(folder: Path, shipped: Shipped, data: Dataset, name: str) -> Path:
@@ -117,6 +84,54 @@ def ship(folder: Path, shipped: Shipped, data: Dataset, name: str) -> Path:
             folder.replace(old)
         made.replace(folder)
     return folder / shipped.file.name
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What goes into ship/.
+
+    Attributes:
+        file: The file to use.
+        model: The same net in Keras.
+        dense: The original's float32 file, as it was measured.
+        small: This one.
+        measured: Times and memory of both.
+        resident: Bytes that a process needs for each, where that could be measured.
+        lines: What was asked for and what came of it.
+        steps: What was done.
+        notes: What there is to know.
+    """
+
+    file: Path
+    model: keras.Model
+    dense: Artifact
+    small: Artifact
+    measured: Measured
+    resident: tuple[int | None, int | None]
+    lines: tuple[str, ...]
+    steps: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Feeding:
+    """What runs a kind of file.
+
+    Attributes:
+        script: The template of feed.py.
+        library: As hubs of models call it.
+        package: What feed.py imports beside NumPy.
+    """
+
+    script: str
+    library: str
+    package: str
+
+
+FEEDING = {
+    ".tflite": Feeding("feed.py.jinja", "litert", "ai-edge-litert"),
+    ".onnx": Feeding("feed_onnx.py.jinja", "onnx", "onnxruntime"),
+}
 
 
 def _example(path: Path, file: Path, model: keras.Model, data: Dataset) -> dict[str, Any]:
@@ -205,23 +220,6 @@ def _quality(metric: str, item: Artifact, data: Dataset) -> str:
     elif metric == data.task.qualities[0]:
         ends = item.test_interval
     return f"{text} {formats.interval(metric, ends)}" if ends else text
-
-
-OTHER = "other"
-IMAGES, ROWS = 3, 1
-"""Axes of an example that is an image, and of one that is a row of a table."""
-KINDS = {
-    ("multiclass", IMAGES): "image-classification",
-    ("binary", IMAGES): "image-classification",
-    ("multilabel", IMAGES): "image-classification",
-    ("segmentation", IMAGES): "image-segmentation",
-    ("masks", IMAGES): "image-segmentation",
-    ("multiclass", ROWS): "tabular-classification",
-    ("binary", ROWS): "tabular-classification",
-    ("regression", ROWS): "tabular-regression",
-    ("tagging", ROWS): "token-classification",
-}
-"""The hub's names of tasks, by ours and by the axes of an example."""
 
 
 def metadata(file: str, library: str, small: Artifact, data: Dataset) -> dict[str, Any]:

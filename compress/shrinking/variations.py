@@ -1,4 +1,4 @@
-"""Other ways to the same goal: sampled while a budget lasts, each a net of its own."""
+"""Other ways to the same goal: drawn while a budget lasts, each a net of its own."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ RATES = (0.3, 3.0)
 """Factors of the learning rate of fine-tuning."""
 FIRST = 4
 """Drawn at random before those that are expected to be better."""
+MOST = 50
+SLACK = 1.3
+"""A variation is begun where so many times the longest so far is left,"""
+FINISHING = 60.0
+"""and so many seconds beside the timing for what comes at the end."""
+BEHIND = 2.0
+"""Points by which a repaired net may lie behind the best one and still be trained."""
 
 
 @dataclass(frozen=True)
@@ -140,15 +147,6 @@ class Sampler:
         self._study.tell(asked.trial, state=state.FAIL if repaired is None else state.PRUNED)
 
 
-MOST = 50
-SLACK = 1.3
-"""A variation is begun where so many times the longest so far is left,"""
-FINISHING = 60.0
-"""and so many seconds beside the timing for what comes at the end."""
-BEHIND = 2.0
-"""Points by which a repaired net may lie behind the best one and still be trained."""
-
-
 def varied(planner: Planner, nets: Sequence[Net], label: str, formats: Sequence[str]) -> list[Net]:
     """Makes nets by other recipes for the same costs, while the budget lasts.
 
@@ -178,7 +176,11 @@ def varied(planner: Planner, nets: Sequence[Net], label: str, formats: Sequence[
         return []
     formats = [name for name in formats if name in {net.format for net in smaller}]
     sampler = Sampler(
-        formats, shop.plan.channels.ranking, planner.epochs > 0, shop.plan.seed, shop.places
+        formats,
+        shop.case.plan.channels.ranking,
+        planner.epochs > 0,
+        shop.case.plan.seed,
+        shop.places,
     )
     for net in smaller:
         sampler.began(net.format, net.best(metric))
@@ -250,7 +252,7 @@ class _Series:
         if known is not None and not self._unfinished(known):
             return True
         longest = max(net.seconds for net in (*self.recipe, *self.found))
-        return pace.left - FINISHING - shop.plan.latency.budget >= SLACK * longest
+        return pace.left - FINISHING - shop.case.plan.latency.budget >= SLACK * longest
 
     def _made(self, name: str, asked: Asked) -> Net | None:
         variation, planner = asked.variation, self.planner

@@ -1,10 +1,9 @@
-"""Files of whole numbers that take minutes a net, made of the best at the end of the way."""
+"""Files of whole numbers that take minutes a net: trained as they compute, or mixed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.core.errors import InputError, TrainingDiverged
@@ -12,12 +11,10 @@ from compress.plan.output import MIXED, QAT
 from compress.plan.target import SizeTarget, TimeTarget
 from compress.run.compressed import Artifact
 from compress.run.directory import LOG, RunFolder
-from compress.shrinking.case import Teacher, Work
 from compress.shrinking.files import Variant, artifacts_of, judged_files, made_files
 from compress.shrinking.goals import Bar
 from compress.shrinking.net import Net
 from compress.shrinking.prune_and_train import Tuner
-from compress.train.kept_weights import LastEpoch
 
 if TYPE_CHECKING:
     from compress.shrinking.planner import Planner
@@ -41,12 +38,12 @@ def whole_number_files(planner: Planner, nets: Sequence[Net], folder: RunFolder)
         nets: At their last stage.
         folder: Of the record.
     """
-    plan = planner.shop.plan
+    plan = planner.shop.case.plan
     found: list[Artifact] = []
     if plan.qat:
         for net in _worth_it(planner, nets, QAT):
             found += _trained(planner, net, folder)
-    elif note := lost_to_rounding(planner.bar, nets, planner.first):
+    elif note := lost_to_rounding(planner.bar, nets, planner.shop.dense.first):
         planner.notes.append(note)
     if MIXED in plan.export.formats:
         for net in _worth_it(planner, nets, MIXED):
@@ -82,8 +79,8 @@ def lost_to_rounding(bar: Bar, nets: Sequence[Net], first: str) -> str:
 def _worth_it(planner: Planner, nets: Sequence[Net], format: str) -> list[Net]:
     """Returns the nets of which files of a format are made; none: the planner is told why."""
     shop, metric = planner.shop, planner.bar.metric
-    goal = shop.plan.goal
-    if shop.meter.device is not None:
+    goal = shop.case.plan.goal
+    if shop.case.device is not None:
         planner.notes.append(f"no {format} file was made: there are no times of it on the device")
         return []
     found = [net for net in nets if STARTS_FROM in net.val]
@@ -103,16 +100,11 @@ def _variant(planner: Planner, net: Net) -> Variant:
 
 def _trained(planner: Planner, net: Net, folder: RunFolder) -> list[Artifact]:
     shop = planner.shop
-    plan, work = shop.plan, shop.case.work
+    plan = shop.case.plan
     quantize = replace(plan.quantize, epochs=plan.qat_epochs)
-    work = replace(work, plan=replace(plan, quantize=quantize))
-    made, notes = quantized_files(
-        _variant(planner, net),
-        work,
-        folder,
-        shop.case.dense.teachers.each,
-        shop.folder.unfinished(net.name),
-    )
+    work = replace(shop.case.work, plan=replace(plan, quantize=quantize))
+    tuner = Tuner(work, shop.case.teachers, shop.folder.unfinished(net.name))
+    made, notes = quantized_files(_variant(planner, net), tuner, folder)
     planner.notes += notes
     return made
 
@@ -120,7 +112,7 @@ def _trained(planner: Planner, net: Net, folder: RunFolder) -> list[Artifact]:
 def _mixed(planner: Planner, net: Net, folder: RunFolder) -> list[Artifact]:
     """Chooses precisions within the goal's size and latency, unless limits of their own are set."""
     shop = planner.shop
-    plan, work = shop.plan, shop.case.work
+    plan, work = shop.case.plan, shop.case.work
     size, latency = (planner.limits.get(name) for name in ("size", "latency"))
     options = plan.export
     options = replace(
@@ -135,23 +127,14 @@ def _mixed(planner: Planner, net: Net, folder: RunFolder) -> list[Artifact]:
 
 
 def quantized_files(
-    variant: Variant,
-    work: Work,
-    folder: RunFolder,
-    teachers: Sequence[Teacher],
-    checkpoints: Path | None,
-    *,
-    val_learnt: bool = False,
+    variant: Variant, tuner: Tuner, folder: RunFolder
 ) -> tuple[list[Artifact], list[str]]:
     """Trains a model as its file of whole numbers computes, and exports and judges that file.
 
     Args:
         variant: The model in floats; it stays as it is.
-        work: Data, plan (sections quantize, finetune, distill), device.
+        tuner: Trains it; data and plan (sections quantize, finetune, distill) are its.
         folder: The run's.
-        teachers: Of the plan; none: labels alone.
-        checkpoints: Of a training that can go on.
-        val_learnt: The validation part selects nothing.
 
     Returns:
         The file, and what is worth a note: how it was trained, what stays in floats and why, or why
@@ -161,21 +144,18 @@ def quantized_files(
     from compress.quantization.report import reasons, rows
     from compress.quantization.zeros import held_zeros
 
-    plan, options = work.plan, work.plan.quantize
+    work, plan, options = tuner.work, tuner.work.plan, tuner.work.plan.quantize
     wanted = plan.trained_formats
     names = " and ".join(f"{variant.stem}.{kind}" for kind in wanted)
     how = "was calibrated, not trained"
     try:
         made = Quantizing(
             variant.model, work.data, options,
-            formats=wanted, seed=work.seed, on_progress=work.progress,
+            formats=wanted, seed=plan.seed, on_progress=work.progress,
         )  # fmt: skip
         if options.epochs:
             own = replace(plan, finetune=options.recipe(plan.finetune))
-            tuner = Tuner(
-                replace(work, plan=own, own_step=None), teachers, checkpoints,
-                [LastEpoch()] if val_learnt else [],
-            )  # fmt: skip
+            tuner = replace(tuner, work=replace(work, plan=own, own_step=None))
             with held_zeros(made.student) as zeros:
                 training, _, _ = tuner.tune(made.twin.model, "training whole numbers", [zeros])
             how = f"was trained for {len(training.history)} more epochs as the file computes"

@@ -1,4 +1,7 @@
-"""Makes smaller nets: chosen, put right by their files, repaired, trained, judged."""
+"""Makes smaller nets: chosen, put right by their files, repaired, trained, judged.
+
+Nets are trained by the process itself, or by others beside it.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from compress.core.atomic_files import read_file, write_bytes, write_json
 from compress.core.errors import ParetuneError, RunFailed, TrainingDiverged
-from compress.core.progress import OnProgress
 from compress.core.statistics import Floats
 from compress.measure.counting import count_macs
 from compress.model.copies import float32_model
-from compress.model.heads import counted_at
 from compress.model.io import load_model, save_model
 from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels import prune_channels
@@ -24,9 +25,9 @@ from compress.run.directory import LOG
 from compress.run.exports import read_example_values
 from compress.run.logs.follower import note_epoch
 from compress.shrinking.case import Case
-from compress.shrinking.dense import dense_files
+from compress.shrinking.dense import DenseFiles, dense_files
 from compress.shrinking.files import Judged, judged
-from compress.shrinking.fitting import Fitter, Meter
+from compress.shrinking.fitting import Fitter
 from compress.shrinking.goals import cost_text
 from compress.shrinking.net import REPAIRED, TRAINED, Net
 from compress.shrinking.prune_and_train import Tuner
@@ -35,9 +36,28 @@ from compress.shrinking.variations import RECIPE, Variation
 if TYPE_CHECKING:
     import keras
 
-    from compress.data import Dataset
     from compress.measure import Analysis
     from compress.shrinking.net import ShrinkFolder
+
+
+def workshop_for(
+    case: Case, folder: ShrinkFolder, trainers: Trainers | None = None, *, alone: bool = True
+) -> Workshop:
+    """Makes and measures the model's own files, and returns what makes its nets.
+
+    Args:
+        case: The model.
+        folder: Where nets and files go.
+        trainers: Who trains nets; None: this process.
+        alone: Whether no other process trains nets of the folder.
+
+    Raises:
+        RunFailed: There is no file without rounding.
+    """
+    dense = dense_files(case, folder)
+    if (device := case.device) is not None:
+        dense = replace(dense, times={name: device.own_ms(name) for name in dense.val})
+    return Workshop(case, folder, dense, trainers, alone)
 
 
 @dataclass(eq=False)
@@ -47,7 +67,7 @@ class Workshop:
     Attributes:
         case: Model, data, plan.
         folder: Where nets and files go.
-        meter: Measures files.
+        dense: The model's own files.
         trainers: Who trains nets; None: this process, one after another.
         alone: Whether no other process trains nets of the folder: the teachers' outputs are then
             kept there for all of them.
@@ -55,36 +75,19 @@ class Workshop:
 
     case: Case
     folder: ShrinkFolder
-    meter: Meter
+    dense: DenseFiles
     trainers: Trainers | None = None
     alone: bool = True
-
-    @property
-    def plan(self) -> ShrinkPlan:
-        """What is to be done."""
-        return self.case.plan
-
-    @property
-    def model(self) -> keras.Model:
-        """The model that is shrunk."""
-        return self.case.model
 
     @cached_property
     def fitter(self) -> Fitter:
         """Chooses what stays for a goal."""
-        return Fitter(self.case.dense.subject.coupling, self.case.work, self.plan, self.meter)
+        return Fitter(self.case, self.dense, self.folder.path)
 
     @cached_property
     def counted(self) -> Analysis:
         """The model's own MACs and parameters."""
-        return count_macs(self.model, self.meter.input_shape)
-
-    @cached_property
-    def tuner(self) -> Tuner:
-        """Trains nets; the teachers' outputs are kept for all of them."""
-        return Tuner(
-            self.case.work, self.case.dense.teachers.each, self.folder.path / "unfinished", ()
-        )
+        return count_macs(self.case.model, self.case.input_shape)
 
     def net(
         self, name: str, format: str, goals: Mapping[str, float], formats: tuple[str, ...],
@@ -105,32 +108,30 @@ class Workshop:
         if (made := self.folder.read_net(name)) is not None:
             return made
         began = time.perf_counter()
-        whole = self._as_it_is(name, format, goals, formats)
-        if whole is not None:
-            self._write(whole)
-            return whole
+        own = self.dense.costs(format, self.counted)
+        if all(own[key] <= goal for key, goal in goals.items()):
+            return self.whole(name, formats, format, goals)
         fitted = self.fitter.fitted(format, goals, variation)
-        selection, own = fitted.selection, fitted.estimates.share_of(goals)
-        coupling = self.fitter.coupling
-        share = min(1.0, selection.choice.cost / float(own(coupling.whole, None)))
-        work = self.case.work
+        selection, cost = fitted.selection, fitted.estimates.share_of(goals)
+        case, work, plan = self.case, self.case.work, self.case.plan
+        share = min(1.0, selection.choice.cost / float(cost(case.coupling.whole, None)))
         work.progress(f"repairing {name}", 0.0)
         found = prune_channels(
-            self.model,
-            self.plan.channels,
-            cost=own,
+            case.model,
+            plan.channels,
+            cost=cost,
             share=share,
             data=work.data,
-            seed=self.plan.seed,
-            repair=self.plan.repair,
-            input_shape=self.meter.input_shape,
-            coupling=coupling,
+            seed=plan.seed,
+            repair=plan.repair,
+            input_shape=case.input_shape,
+            coupling=case.coupling,
             selection=selection,
             on_progress=work.progress,
         )
         save_model(float32_model(found.model), self._file(name, REPAIRED))
         files = self._judged(found.model, name, formats)
-        counted = count_macs(found.model, self.meter.input_shape)
+        counted = count_macs(found.model, case.input_shape)
         net = Net(
             name=name,
             format=format,
@@ -213,20 +214,20 @@ class Workshop:
         if net.stage == TRAINED:
             return net
         began = time.perf_counter()
-        keras.utils.set_random_seed(self.plan.seed)
-        student = self.model_of(net)
-        tuner, finetune = self.tuner, self.plan.finetune
+        work, plan, folder = self.case.work, self.case.plan, self.folder
+        keras.utils.set_random_seed(plan.seed)
+        student, finetune = self.model_of(net), plan.finetune
         if net.variation:
             factor = Variation.from_json(net.variation).learning_rate
             finetune = replace(finetune, learning_rate=factor * finetune.learning_rate)
         if epochs is not None:
             finetune = replace(finetune, epochs=epochs)
-        work = replace(self.case.work, on_epoch=partial(note_epoch, self.folder.path, net.name))
-        if not self.alone:
-            tuner = replace(tuner, checkpoints=self.folder.unfinished(net.name))
-        if finetune != self.plan.finetune:
-            work = replace(work, plan=replace(self.plan, finetune=finetune))
-        tuner = replace(tuner, work=work)
+        tuner = Tuner(
+            replace(work, plan=replace(plan, finetune=finetune)),
+            self.case.teachers,
+            folder.path / "unfinished" if self.alone else folder.unfinished(net.name),
+            on_epoch=partial(note_epoch, folder.path, net.name),
+        )
         training, _, notes = tuner.tune(student, f"fine-tuning {net.name}", [])
         save_model(float32_model(student), self._file(net.name, TRAINED))
         files = self._judged(student, net.name, net.formats)
@@ -245,7 +246,7 @@ class Workshop:
 
     def model_of(self, net: Net) -> keras.Model:
         """Returns a net's model at its last stage."""
-        return load_model(self._file(net.name, net.stage) if not net.whole else self.case.file)
+        return load_model(self._file(net.name, net.stage) if not net.whole else self.case.path)
 
     def example_values(self, net: Net, format: str) -> Floats | None:
         """Return the validation metric of a net's file by example; None: it was not kept."""
@@ -254,7 +255,7 @@ class Workshop:
 
     def original_values(self) -> Floats | None:
         """Return the same of the model's own file without rounding."""
-        name = f"{self.case.name}.{self.meter.dense.first}"
+        name = f"{self.case.name}.{self.dense.first}"
         return read_example_values(self.folder, name, "val")
 
     def _judged(self, model: keras.Model, name: str, formats: tuple[str, ...]) -> Judged:
@@ -269,37 +270,28 @@ class Workshop:
             raise RunFailed(f"No file could be made of '{name}': {reasons}")
         return found
 
-    def _as_it_is(
-        self, name: str, format: str, goals: Mapping[str, float], formats: tuple[str, ...]
-    ) -> Net | None:
-        """Returns the net of which nothing leaves, where the format alone meets the goals."""
-        known = self.meter.dense.costs(format, self.counted)
-        costs = {key: known[key] for key in goals}
-        if any(costs[key] > goal for key, goal in goals.items()):
-            return None
-        return self._kept(name, format, goals, costs, formats)
+    def whole(
+        self, name: str, formats: tuple[str, ...], format: str = "",
+        goals: Mapping[str, float] | None = None,
+    ) -> Net:  # fmt: skip
+        """Returns the model itself as a net.
 
-    def whole(self, name: str, formats: tuple[str, ...]) -> Net:
-        """Returns the model itself as a net."""
-        net = self._kept(name, formats[0], {}, {}, formats)
+        Args:
+            name: In names of files.
+            formats: Of the files.
+            format: The one that meets the goals; default: the first.
+            goals: Which it meets, by cost.
+        """
+        dense, format = self.dense, format or formats[0]
+        own = dense.costs(format, self.counted) if goals else {}
+        val = {key: dict(item) for key, item in dense.val.items() if key in formats}
+        net = Net(
+            name, format, formats, dict(goals or {}), {key: own[key] for key in goals or ()},
+            self.counted.macs, self.counted.params, 1.0, True, (), 0, REPAIRED, val, val,
+            device_ms={} if self.case.device is None else {key: dense.times[key] for key in val},
+        )  # fmt: skip
         self._write(net)
         return net
-
-    def _kept(
-        self,
-        name: str,
-        format: str,
-        goals: Mapping[str, float],
-        costs: dict[str, float],
-        formats: tuple[str, ...],
-    ) -> Net:
-        dense, device = self.meter.dense, self.meter.device
-        val = {key: dict(item) for key, item in dense.val.items() if key in formats}
-        return Net(
-            name, format, formats, dict(goals), costs, self.counted.macs, self.counted.params, 1.0,
-            True, (), 0, REPAIRED, val, val,
-            device_ms={} if device is None else {key: dense.times[key] for key in val},
-        )  # fmt: skip
 
     def _file(self, name: str, stage: str) -> Path:
         return self.folder.model_file(name if stage == TRAINED else f"{name}-repaired")
@@ -324,31 +316,6 @@ class Training:
 
     name: str
     epochs: int
-
-
-@dataclass(frozen=True, eq=False)
-class Brief:
-    """What those who train nets elsewhere must know.
-
-    Attributes:
-        folder: Where nets lie; the plan and the data's record stand there.
-        name: What the model is called, in names of nets.
-        file: The model.
-        teachers: Files of those who teach.
-        plan: What is done.
-        data: Examples.
-        handed_over: The data have no name by which another process could load them.
-        progress: Told how far it is.
-    """
-
-    folder: ShrinkFolder
-    name: str
-    file: Path
-    teachers: tuple[Path, ...]
-    plan: ShrinkPlan
-    data: Dataset
-    handed_over: bool
-    progress: OnProgress
 
 
 class Trainers(Protocol):
@@ -379,32 +346,17 @@ class Crew(Protocol):
         """
         ...
 
-    def at_work(self, brief: Brief) -> AbstractContextManager[Trainers]:
+    def at_work(
+        self, case: Case, folder: ShrinkFolder, handed_over: bool
+    ) -> AbstractContextManager[Trainers]:
         """Returns trainers for one model, which end with the context.
+
+        Args:
+            case: The model; its file is there.
+            folder: Where nets lie; the plan and the data's record stand there.
+            handed_over: The data have no name by which another process could load them.
 
         Raises:
             InputError: They cannot get the data or the model.
         """
         ...
-
-
-def workshop_for(
-    case: Case, folder: ShrinkFolder, trainers: Trainers | None = None, *, alone: bool = True
-) -> Workshop:
-    """Makes and measures the model's own files, and returns what makes its nets.
-
-    Args:
-        case: The model.
-        folder: Where nets and files go.
-        trainers: Who trains nets; None: this process.
-        alone: Whether no other process trains nets of the folder.
-
-    Raises:
-        RunFailed: There is no file without rounding.
-    """
-    dense, plan = dense_files(case, folder), case.plan
-    shape = counted_at(case.model, case.work.data.input_shapes)
-    if (device := case.device) is not None:
-        dense = replace(dense, times={name: device.own_ms(name) for name in dense.val})
-    meter = Meter(dense, plan.latency, plan.runtime, folder.path, plan.seed, shape, device)
-    return Workshop(case, folder, meter, trainers, alone)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import RunFailed
 from compress.run.directory import LOG
-from compress.shrinking.compression import command_line
+from compress.shrinking.job import command_line
 from search.engines import KILLED, LOST, OVERDUE, Job, messages
 from search.engines.progress import MAX_LOST, Display, JobQueue
 from search.plan import SearchPlan

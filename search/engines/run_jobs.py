@@ -115,10 +115,10 @@ class RunWorker(Worker):
 
     def _compress(self, job: dict[str, Any]) -> dict[str, Any]:
         from compress.model.io import load_model
-        from compress.run.origin import trained_for
-        from compress.shrinking.case import Case, Work, prepare
+        from compress.shrinking.case import Work, prepare
         from compress.shrinking.checks import fitting
-        from compress.shrinking.compression import command_line, compress_stage
+        from compress.shrinking.compression import compress_stage
+        from compress.shrinking.job import command_line
         from compress.shrinking.shrink import goal_stage
         from search.study.slow_models import halved_if_slow
 
@@ -132,29 +132,24 @@ class RunWorker(Worker):
         )
         goal = self.plan.to_goal(job["teachers"])
         try:
-            dense = prepare(load_model(file), name, work, self.taught_by(job["teachers"]))
-            if goal is not None:
-                work = replace(work, plan=goal)
-                case = Case(name, file, file, work, dense, tuple(job["told"]))
-                record = goal_stage(case, self.folder, command)
-                return {"name": name, "val": record.val, "finetuned": record.finetuned}
-            teacher = next(iter(dense.teachers.models), None)
-            plan, notes = fitting(self.plan, self.data, dense.subject, teacher)
-            known = self.folder.unfinished(name) / "times.json"
-            plan, slow = halved_if_slow(plan, dense.subject, self.data, known)
-            notes += slow
-            if plan is not self.plan:
-                again = replace(plan, threads=self.device.threads).compression(job["teachers"])
-                command = command_line(again, Path(job["file"]))
-            record = compress_stage(
-                dense,
-                replace(work, plan=plan),
-                self.folder,
-                before=trained_for(file),
-                command=command,
-                notes=[*job["told"], *notes],
+            case = prepare(
+                load_model(file), file, work, self.taught_by(job["teachers"]), tuple(job["told"]),
                 val_learnt=job["val_learnt"],
-            )
+            )  # fmt: skip
+            if goal is not None:
+                case.work = replace(work, plan=goal)
+                record = goal_stage(case, self.folder, command)
+            else:
+                teacher = next((item.model for item in case.teachers), None)
+                plan, notes = fitting(self.plan, self.data, case, teacher)
+                known = self.folder.unfinished(name) / "times.json"
+                plan, slow = halved_if_slow(plan, case, self.data, known)
+                if plan is not self.plan:
+                    again = replace(plan, threads=self.device.threads).compression(job["teachers"])
+                    command = command_line(again, Path(job["file"]))
+                case.notes += (*notes, *slow)
+                case.work = replace(work, plan=plan)
+                record = compress_stage(case, self.folder, command)
         except Exception as error:
             return {"name": name, "error": failed(error)}
         return {"name": name, "val": record.val, "finetuned": record.finetuned}

@@ -196,7 +196,7 @@ def test_the_reason_of_a_crash_reaches_the_record_and_the_report(
 
     write_data_record(folder, sequences)
     work = Work(sequences, plan, cpu)
-    record = compress_stage(prepare(lstm, "m", work), work, folder, command="paretune")
+    record = compress_stage(prepare(lstm, Path("m.keras"), work), folder, "paretune")
     made = record.files()
     assert [item.format for item in made] == ["float32", "float32"]
     assert {item.baseline for item in made} == {"m.float32"}

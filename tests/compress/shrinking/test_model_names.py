@@ -22,7 +22,7 @@ from compress.run.directory import RunFolder
 from compress.shrinking.case import Work, prepare
 from compress.shrinking.compression import compress_stage
 from compress.shrinking.files import measure_stage
-from compress.shrinking.prune_and_train import prune_and_train
+from compress.shrinking.prune_and_train import Tuner, prune_and_train
 
 QUICK = {"epochs": 1, "batch_size": 32, "teacher": "none", "formats": "float32"}
 
@@ -46,7 +46,7 @@ def compressed(
     folder = RunFolder(place)
     folder.claim("compress", plan)
     work = Work(data, plan, device)
-    compress_stage(prepare(model, "m", work), work, folder, command="c")
+    compress_stage(prepare(model, Path("m.keras"), work), folder, "c")
     (record,) = folder.read_compressed()
     assert folder.model_file(record.small).is_file()
     assert record.files()
@@ -171,7 +171,8 @@ def test_a_sensitivity_map_of_another_model_of_the_same_name_is_measured_anew(
     def notes(model: Any, **more: object) -> list[str]:
         plan = from_flat(Plan, {**QUICK, **values, **more})
         work = Work(blobs, plan, cpu)
-        found = prune_and_train(prepare(model, "m", work), work).notes
+        case = prepare(model, Path("m.keras"), work)
+        found = prune_and_train(case, Tuner(work, case.teachers)).notes
         return [note for note in found if "sensitivity" in note]
 
     model, other = mlp(32), mlp(32)

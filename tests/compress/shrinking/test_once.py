@@ -16,8 +16,9 @@ from compress.plan import Plan
 from compress.plan.fields import from_flat
 from compress.prune.channels import analysis, pruning
 from compress.run.directory import RunFolder
-from compress.shrinking import case, compression, prune_and_train
-from compress.shrinking.case import Prepared, Subject, Work, prepare
+from compress.shrinking import case as cases
+from compress.shrinking import compression, prune_and_train
+from compress.shrinking.case import Case, Draws, Work, load_teachers, prepare
 from tests.same import same_arrays
 
 
@@ -52,8 +53,8 @@ def test_teachers_scaling_and_coupling_are_made_once(
     for seed, name in ((0, "student"), (1, "teacher")):
         fitted(small_cnn(seed, softmax="dense"), digits).save(tmp_path / f"{name}.keras")
     calls: Counter[str] = Counter()
-    counted(monkeypatch, calls, "load_model", case)
-    counted(monkeypatch, calls, "find_scaling", case)
+    counted(monkeypatch, calls, "load_model", cases)
+    counted(monkeypatch, calls, "find_scaling", cases)
     counted(monkeypatch, calls, "coupling_of", analysis, pruning)
 
     def stop(*_: Any) -> Any:
@@ -95,11 +96,12 @@ def test_a_student_is_the_same_whether_its_teachers_were_loaded_just_now_or_befo
     work, paths = Work(digits, plan, cpu), [tmp_path / "teacher.keras"]
     # all in one go, as it would be if nothing had been checked before
     keras.utils.set_random_seed(plan.seed)
-    each, draws = tuple(case.load_teachers(paths, digits, plan)), case.Draws.now()
-    now = Prepared("m", Subject(student, (8, 8, 1)), case.LoadedTeachers(each, draws), draws)
-    wanted = prune_and_train.prune_and_train(now, work).model.get_weights()
+    each, draws = tuple(load_teachers(paths, digits, plan)), Draws.now()
+    now = Case(student, (8, 8, 1), Path("m.keras"), work, each, draws)
+    tuner = prune_and_train.Tuner(work, each)
+    wanted = prune_and_train.prune_and_train(now, tuner).model.get_weights()
 
-    dense = prepare(student, "m", work, paths)
+    dense = prepare(student, Path("m.keras"), work, paths)
     keras.utils.set_random_seed(99)  # other work in between
     found: list[Any] = []
 
@@ -109,5 +111,5 @@ def test_a_student_is_the_same_whether_its_teachers_were_loaded_just_now_or_befo
 
     monkeypatch.setattr(compression, "prune_and_train", kept)
     with pytest.raises(Stopped):
-        compression.compress_stage(dense, work, RunFolder(tmp_path / "run"), command="c")
+        compression.compress_stage(dense, RunFolder(tmp_path / "run"), "c")
     same_arrays(found, wanted)

@@ -32,7 +32,7 @@ def test_each_format_gets_a_net_of_its_own_for_a_time() -> None:
 
 def test_a_format_that_is_slower_as_it_is_need_not_be_tried() -> None:
     made, shop = planner({"latency": "0.5x"}, {"latency": 1.0}, None, lambda _: 2.0)
-    shop.meter.dense.times["int8"] = 2.2
+    shop.dense.times["int8"] = 2.2
     made.run()
     assert shop.asked == [("m-latency0_5x", "float32")]
     assert made.notes == [
