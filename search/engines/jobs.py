@@ -32,7 +32,7 @@ _NOTHING = Past()
 
 
 class SearchJobs(JobQueue):
-    """Gives out trials until enough are trained, and keeps account of them.
+    """Gives out trials until enough are trained, ends them in the study and counts them.
 
     Args:
         folder: The run's.
@@ -92,7 +92,7 @@ class SearchJobs(JobQueue):
         return self._plan.search.strategy == "grid" and exhausted(self._study)
 
     def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Counts a candidate, or queues one again for which memory was short."""
+        """Tells of a candidate, or queues one again for which memory was short."""
         self._running -= 1
         self._display.worker(worker, "", 0.0)
         if "fault" in message:
@@ -101,7 +101,7 @@ class SearchJobs(JobQueue):
         if "given_up" in message:
             LOG.info("a worker came too late: %s", message["given_up"])
             return
-        self._count(Candidate.from_json(message["candidate"]))
+        self._tell(Candidate.from_json(message["candidate"]))
 
     def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
         """Fails the trial of a worker that died.
@@ -192,13 +192,9 @@ class SearchJobs(JobQueue):
         )
         return self._folder.write_candidate(candidate)
 
-    def _tell(self, candidate: Candidate) -> None:
-        number = int(candidate.id)
-        if not self._trial(number).state.is_finished():
-            studies.tell(self._study, number, candidate, self._plan)
-        self._count(candidate)
-
-    def _count(self, item: Candidate) -> None:
+    def _tell(self, item: Candidate) -> None:
+        """Ends a recorded candidate's trial in the study, and counts it: nobody else does."""
+        studies.tell(self._study, item, self._plan)
         self.candidates.append(item)
         self._budget.save()
         quality = self._plan.search.objectives[0]

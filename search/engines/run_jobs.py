@@ -77,7 +77,7 @@ class RunWorker(Worker):
             if fault is not None and fault.kind == MEMORY:
                 return {"fault": fault.text, "number": trial.number, "seed": seed}
             if fault is not None:
-                # neither told nor recorded: the next start finds it running, and queues it again
+                # not recorded: the next start finds it running, and queues it again
                 raise explain_fault(fault, f" ({candidate_id(trial.number)})") from error
             ended = Candidate(
                 candidate_id(trial.number),
@@ -91,7 +91,6 @@ class RunWorker(Worker):
                 candidate = self.folder.write_candidate(ended)
             except TrialGivenUp as late:  # it may be why this went wrong
                 return {"given_up": str(late)}
-        studies.tell(self._study, trial.number, candidate, self.plan)
         return {"candidate": candidate.to_json()}
 
     def _final(self, job: dict[str, Any]) -> dict[str, Any]:
