@@ -77,46 +77,35 @@ class NetJobs(JobQueue):
         self.errors: dict[str, ParetuneError] = {}
         self._brief = brief
         # largest first: the last jobs to end are then short, and no worker idles for long
-        self._pending = sorted(wanted, key=lambda item: -brief.folder.known_net(item.name).share)
-        super().__init__(display, len(wanted))
-
-    def next_job(self) -> Job | None:
-        """Returns the next net's job."""
-        if not self._pending:
-            return None
-        item = self._pending.pop(0)
-        return {
-            "kind": messages.NET,
-            "name": item.name,
-            "epochs": item.epochs,
-            "model": self._brief.name,
-            "file": str(self._brief.file.resolve()),
-            "teachers": [str(path.resolve()) for path in self._brief.teachers],
-        }
+        ordered = sorted(wanted, key=lambda item: -brief.folder.known_net(item.name).share)
+        jobs = [
+            {
+                "kind": messages.NET,
+                "name": item.name,
+                "epochs": item.epochs,
+                "model": brief.name,
+                "file": str(brief.file.resolve()),
+                "teachers": [str(path.resolve()) for path in brief.teachers],
+            }
+            for item in ordered
+        ]
+        super().__init__(display, jobs)
 
     def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
         """Shows progress, of the worker and of all."""
         super().on_message(worker, job, message)
         self._brief.progress(f"training {self.total} net(s)", self.done / self.total)
 
-    def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Counts a net, or keeps why it could not be trained."""
-        if "error" in message:
-            kind = TrainingDiverged if message["diverged"] else RunFailed
-            self._fail(job, message["error"], kind)
-        else:
-            data = self._brief.data
-            net, metric = self._brief.folder.known_net(job["name"]), data.task.qualities[0]
-            LOG.info(
-                "net %s: trained by worker %d for %d epochs; best validation %s %.4f",
-                net.name, worker, net.epochs, metric, net.best(metric),
-            )  # fmt: skip
-        self.end(worker)
+    def _say(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        data = self._brief.data
+        net, metric = self._brief.folder.known_net(job["name"]), data.task.qualities[0]
+        LOG.info(
+            "net %s: trained by worker %d for %d epochs; best validation %s %.4f",
+            net.name, worker, net.epochs, metric, net.best(metric),
+        )  # fmt: skip
 
-    def _again(self, job: Job) -> None:
-        self._pending.insert(0, Training(job["name"], job["epochs"]))
-
-    def _fail(self, job: Job, reason: str, kind: type[ParetuneError] = RunFailed) -> None:
+    def _fail(self, job: Job, reason: str, diverged: bool = False) -> None:
+        kind = TrainingDiverged if diverged else RunFailed
         error = kind(f"Net '{job['name']}' was not trained: {reason}")
         self.errors[job["name"]] = error
         LOG.info("note: %s", error)
