@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.credentials import hidden
-from compress.core.errors import RunFailed
 from compress.core.faults import MEMORY, explain_fault, fault_of
 from compress.core.patience import NoAnswer
 from search.engines import messages
@@ -50,11 +49,7 @@ class RunWorker(Worker):
             self._study = studies.open_study(self.folder, self.plan)
         trial = ask(self._study, self.plan, number, self.data, self.folder)
         if self.folder.read_candidate(candidate_id(trial.number)) is not None:
-            raise RunFailed(
-                f"The study has lost candidate {candidate_id(trial.number)}, which is finished: "
-                "was it removed during the run? The same command rebuilds it from the records "
-                "and continues."
-            )
+            raise studies.lost_by_study(candidate_id(trial.number))
         seed = trial_seed(self.plan, trial)
         trial.set_user_attr("seed", seed)
         messages.send(self._out, messages.CLAIMED, number=trial.number, seed=seed)

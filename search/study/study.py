@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.core.errors import InputError
+from compress.core.errors import InputError, RunFailed
 from compress.core.patience import PATIENCE
 from compress.data import Dataset
 from compress.run.directory import LOG
@@ -138,8 +138,22 @@ def tell(study: optuna.Study, candidate: Candidate, plan: SearchPlan) -> None:
         study: Its study.
         candidate: As it is recorded: what is told and not recorded would be lost.
         plan: Objectives.
+
+    Raises:
+        RunFailed: The study has lost the trial.
     """
-    end_trial(study, int(candidate.id), *outcome(candidate, plan))
+    try:
+        end_trial(study, int(candidate.id), *outcome(candidate, plan))
+    except KeyError:
+        raise lost_by_study(candidate.id) from None
+
+
+def lost_by_study(name: str) -> RunFailed:
+    """Returns the error of a study that does not have a finished candidate's trial."""
+    return RunFailed(
+        f"The study has lost candidate {name}, which is finished: was it removed during the run? "
+        "The same command rebuilds it from the records and continues."
+    )
 
 
 def outcome(
