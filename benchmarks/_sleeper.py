@@ -66,7 +66,7 @@ def trial_of(
         stopper.stops(rung, quality)
     done = Candidate(candidate_id(trial.number), COMPLETE, dict(trial.params), 1, macs=macs,
                      params=1, val={"accuracy": quality})  # fmt: skip
-    studies.tell(study, trial.number, done, plan)
+    studies.tell(study, done, plan)
 
 
 def work() -> None:

@@ -32,7 +32,7 @@ _NOTHING = Past()
 
 
 class SearchJobs(JobQueue):
-    """Gives out trials until enough are trained, and keeps account of them.
+    """Gives out trials until enough are trained, ends them in the study and counts them.
 
     Args:
         folder: The run's.
@@ -50,7 +50,7 @@ class SearchJobs(JobQueue):
         display: Display,
         candidates: list[Candidate] | None = None,
     ) -> None:
-        super().__init__(display, plan.search.trials)
+        super().__init__(display, ())
         self._folder, self._plan, self._study = folder, plan, study
         self.candidates = folder.read_candidates() if candidates is None else candidates
         self._budget = Budget(folder, plan)
@@ -73,7 +73,8 @@ class SearchJobs(JobQueue):
         self.over = self._budget.over(self.candidates, self._running)
         if not self.over and untrained >= self._max_untrained:
             self.over = f"{untrained} candidates exceeded the limits or repeated others"
-        if not self.over and not self._alone and self._is_grid_over():
+        grid = self._plan.search.strategy == "grid"
+        if not self.over and not self._alone and grid and exhausted(self._study):
             self.over = "every point of the grid has been tried"
         if self.over:
             return None
@@ -88,11 +89,8 @@ class SearchJobs(JobQueue):
             **({"number": self._alone.pop(0)} if self._is_alone else {}),
         }
 
-    def _is_grid_over(self) -> bool:
-        return self._plan.search.strategy == "grid" and exhausted(self._study)
-
     def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Counts a candidate, or queues one again for which memory was short."""
+        """Tells of a candidate, or queues one again for which memory was short."""
         self._running -= 1
         self._display.worker(worker, "", 0.0)
         if "fault" in message:
@@ -101,7 +99,7 @@ class SearchJobs(JobQueue):
         if "given_up" in message:
             LOG.info("a worker came too late: %s", message["given_up"])
             return
-        self._count(Candidate.from_json(message["candidate"]))
+        self._tell(Candidate.from_json(message["candidate"]))
 
     def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
         """Fails the trial of a worker that died.
@@ -192,13 +190,9 @@ class SearchJobs(JobQueue):
         )
         return self._folder.write_candidate(candidate)
 
-    def _tell(self, candidate: Candidate) -> None:
-        number = int(candidate.id)
-        if not self._trial(number).state.is_finished():
-            studies.tell(self._study, number, candidate, self._plan)
-        self._count(candidate)
-
-    def _count(self, item: Candidate) -> None:
+    def _tell(self, item: Candidate) -> None:
+        """Ends a recorded candidate's trial in the study, and counts it: nobody else does."""
+        studies.tell(self._study, item, self._plan)
         self.candidates.append(item)
         self._budget.save()
         quality = self._plan.search.objectives[0]
@@ -233,39 +227,26 @@ class FinalJobs(JobQueue):
     ) -> None:
         done = {(record.model, record.place) for record in folder.read_finals()}
         wanted = [(name, place) for name in reversed(names) for place in range(plan.final.seeds)]
-        self._pending = [item for item in wanted if item not in done]
-        self._folder, self._plan = folder, plan
-        self._teachers = [str(path) for path in teachers]
-        super().__init__(display, len(wanted), len(wanted) - len(self._pending))
+        self._quality = plan.search.objectives[0]
+        files = [str(path) for path in teachers]
+        jobs = [
+            {"kind": messages.FINAL, "name": name, "place": place, "teachers": files}
+            for name, place in wanted
+            if (name, place) not in done
+        ]
+        super().__init__(display, jobs, len(wanted) - len(jobs))
 
-    def next_job(self) -> Job | None:
-        """Returns the next training."""
-        if not self._pending:
-            return None
-        name, place = self._pending.pop(0)
-        return {
-            "kind": messages.FINAL, "name": name, "place": place, "teachers": self._teachers,
-        }  # fmt: skip
+    def _say(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        record = message["final"]
+        shown = record["val"].get(self._quality)
+        LOG.info(
+            "final training %d of %s: %s, %.1f s",
+            record["place"] + 1, record["model"],
+            "with validation data" if shown is None else f"validation {self._quality} {shown:.4f}",
+            record["seconds"],
+        )  # fmt: skip
 
-    def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Counts a training, or notes why it failed."""
-        if "error" in message:
-            self._fail(job, message["error"])
-        else:
-            record, quality = message["final"], self._plan.search.objectives[0]
-            shown = record["val"].get(quality)
-            LOG.info(
-                "final training %d of %s: %s, %.1f s",
-                record["place"] + 1, record["model"],
-                "with validation data" if shown is None else f"validation {quality} {shown:.4f}",
-                record["seconds"],
-            )  # fmt: skip
-        self.end(worker)
-
-    def _again(self, job: Job) -> None:
-        self._pending.insert(0, (job["name"], job["place"]))
-
-    def _fail(self, job: Job, reason: str) -> None:
+    def _fail(self, job: Job, reason: str, diverged: bool = False) -> None:
         self.failures.append(f"{job['name']} (training {job['place'] + 1}): {reason}")
         LOG.info("final training of %s failed: %s", job["name"], reason)
 
@@ -282,48 +263,33 @@ class CompressJobs(JobQueue):
         display: Display,
         past: Past = _NOTHING,
     ) -> None:
+        self._quality = plan.search.objectives[0]
+        files = [str(path) for path in teachers]
+        shown = plan.to_goal(files) or plan.compression(files)
         # largest first: the last jobs to end are then short, and no worker idles for long
-        self._pending = list(reversed(names))
-        self._folder, self._plan, self._past = folder, plan, past
-        self._teachers = [str(path) for path in teachers]
-        super().__init__(display, len(names))
+        models = [(name, folder.shipped_file(name)) for name in reversed(names)]
+        jobs = [
+            {
+                "kind": messages.COMPRESS,
+                "name": name,
+                "teachers": files,
+                "val_learnt": past.val_learnt,
+                "told": past.notes,
+                "file": str(file),
+                "command": command_line(shown, file),
+            }
+            for name, file in models
+        ]
+        super().__init__(display, jobs)
 
-    def next_job(self) -> Job | None:
-        """Returns the next model's job."""
-        if not self._pending:
-            return None
-        name = self._pending.pop(0)
-        file = self._folder.shipped_file(name)
-        return {
-            "kind": messages.COMPRESS,
-            "name": name,
-            "teachers": self._teachers,
-            "val_learnt": self._past.val_learnt,
-            "told": self._past.notes,
-            "file": str(file),
-            "command": command_line(
-                self._plan.to_goal(self._teachers) or self._plan.compression(self._teachers),
-                file,
-            ),
-        }
+    def _say(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        before, after = (message["val"][key][self._quality] for key in ("dense", "pruned"))
+        LOG.info(
+            "compressed %s: validation %s %.4f -> %.4f after %d more epochs of training%s",
+            message["name"], self._quality, before, after, message["finetuned"],
+            " (it was learnt)" if job["val_learnt"] else "",
+        )  # fmt: skip
 
-    def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Counts a model, or notes why it failed."""
-        if "error" in message:
-            self._fail(job, message["error"])
-        else:
-            quality = self._plan.search.objectives[0]
-            before, after = (message["val"][key][quality] for key in ("dense", "pruned"))
-            LOG.info(
-                "compressed %s: validation %s %.4f -> %.4f after %d more epochs of training%s",
-                message["name"], quality, before, after, message["finetuned"],
-                " (it was learnt)" if self._past.val_learnt else "",
-            )  # fmt: skip
-        self.end(worker)
-
-    def _again(self, job: Job) -> None:
-        self._pending.insert(0, job["name"])
-
-    def _fail(self, job: Job, reason: str) -> None:
+    def _fail(self, job: Job, reason: str, diverged: bool = False) -> None:
         self.failures.append(f"{job['name']}: {reason}")
         LOG.info("compressing %s failed: %s", job["name"], reason)

@@ -79,48 +79,36 @@ class NetJobs(JobQueue):
         self.errors: dict[str, ParetuneError] = {}
         self._case, self._folder = case, folder
         # largest first: the last jobs to end are then short, and no worker idles for long
-        self._pending = sorted(wanted, key=lambda item: -folder.known_net(item.name).share)
+        ordered = sorted(wanted, key=lambda item: -folder.known_net(item.name).share)
         # a model that lies in no file has been put beside its results by now
         alone = case.plan.distill.teacher.automatic
-        self._teachers = [case.path] if alone else [item.path for item in case.teachers]
-        super().__init__(display, len(wanted))
-
-    def next_job(self) -> Job | None:
-        """Returns the next net's job."""
-        if not self._pending:
-            return None
-        item = self._pending.pop(0)
-        return {
-            "kind": messages.NET,
-            "name": item.name,
-            "epochs": item.epochs,
-            "file": str(self._case.path.absolute()),
-            "teachers": [str(path.resolve()) for path in self._teachers],
-        }
+        teachers = [case.path] if alone else [item.path for item in case.teachers]
+        jobs = [
+            {
+                "kind": messages.NET,
+                "name": item.name,
+                "epochs": item.epochs,
+                "file": str(case.path.absolute()),
+                "teachers": [str(path.resolve()) for path in teachers],
+            }
+            for item in ordered
+        ]
+        super().__init__(display, jobs)
 
     def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
         """Shows progress, of the worker and of all."""
         super().on_message(worker, job, message)
         self._case.work.progress(f"training {self.total} net(s)", self.done / self.total)
 
-    def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Counts a net, or keeps why it could not be trained."""
-        if "error" in message:
-            kind = TrainingDiverged if message["diverged"] else RunFailed
-            self._fail(job, message["error"], kind)
-        else:
-            net = self._folder.known_net(job["name"])
-            metric = self._case.work.data.task.qualities[0]
-            LOG.info(
-                "net %s: trained by worker %d for %d epochs; best validation %s %.4f",
-                net.name, worker, net.epochs, metric, net.best(metric),
-            )  # fmt: skip
-        self.end(worker)
+    def _say(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        net, metric = self._folder.known_net(job["name"]), self._case.work.data.task.qualities[0]
+        LOG.info(
+            "net %s: trained by worker %d for %d epochs; best validation %s %.4f",
+            net.name, worker, net.epochs, metric, net.best(metric),
+        )  # fmt: skip
 
-    def _again(self, job: Job) -> None:
-        self._pending.insert(0, Training(job["name"], job["epochs"]))
-
-    def _fail(self, job: Job, reason: str, kind: type[ParetuneError] = RunFailed) -> None:
+    def _fail(self, job: Job, reason: str, diverged: bool = False) -> None:
+        kind = TrainingDiverged if diverged else RunFailed
         error = kind(f"Net '{job['name']}' was not trained: {reason}")
         self.errors[job["name"]] = error
         LOG.info("note: %s", error)

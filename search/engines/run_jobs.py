@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.credentials import hidden
-from compress.core.errors import RunFailed
 from compress.core.faults import MEMORY, NoAnswer, explain_fault, fault_of
 from search.engines import messages
 from search.engines.at_work import Worker, failed, short
@@ -49,11 +48,7 @@ class RunWorker(Worker):
             self._study = studies.open_study(self.folder, self.plan)
         trial = ask(self._study, self.plan, number, self.data, self.folder)
         if self.folder.read_candidate(candidate_id(trial.number)) is not None:
-            raise RunFailed(
-                f"The study has lost candidate {candidate_id(trial.number)}, which is finished: "
-                "was it removed during the run? The same command rebuilds it from the records "
-                "and continues."
-            )
+            raise studies.lost_by_study(candidate_id(trial.number))
         seed = trial_seed(self.plan, trial)
         trial.set_user_attr("seed", seed)
         messages.send(self._out, messages.CLAIMED, number=trial.number, seed=seed)
@@ -76,7 +71,7 @@ class RunWorker(Worker):
             if fault is not None and fault.kind == MEMORY:
                 return {"fault": fault.text, "number": trial.number, "seed": seed}
             if fault is not None:
-                # neither told nor recorded: the next start finds it running, and queues it again
+                # not recorded: the next start finds it running, and queues it again
                 raise explain_fault(fault, f" ({candidate_id(trial.number)})") from error
             ended = Candidate(
                 candidate_id(trial.number),
@@ -90,7 +85,6 @@ class RunWorker(Worker):
                 candidate = self.folder.write_candidate(ended)
             except TrialGivenUp as late:  # it may be why this went wrong
                 return {"given_up": str(late)}
-        studies.tell(self._study, trial.number, candidate, self.plan)
         return {"candidate": candidate.to_json()}
 
     def _final(self, job: dict[str, Any]) -> dict[str, Any]:

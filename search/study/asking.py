@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 _SEEN: WeakKeyDictionary[optuna.Trial, Sequence[optuna.trial.FrozenTrial]] = WeakKeyDictionary()
+"""The other trials, as they were when a trial was asked for: they are not read again for it."""
 
 
 def ask(
@@ -52,7 +53,7 @@ def ask(
     make = partial(sampler_for, plan.search.strategy, plan.seed, known=known)
     study.sampler = _by_number()(make)
     trial = begin_trial(study, wanted)
-    seen_by(trial, there)
+    _SEEN[trial] = there
     return trial
 
 
@@ -150,11 +151,6 @@ def _curves(plan: SearchPlan) -> Callable[[FrozenTrial], Mapping[int, float]]:
         return {epoch: float(attrs[name]) for epoch, name in names.items() if name in attrs}
 
     return curves
-
-
-def seen_by(trial: optuna.Trial, there: Sequence[optuna.trial.FrozenTrial]) -> None:
-    """Says what was there when a trial was asked for."""
-    _SEEN[trial] = there
 
 
 def others(trial: optuna.Trial) -> Sequence[optuna.trial.FrozenTrial]:

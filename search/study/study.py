@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.core.errors import InputError
+from compress.core.errors import InputError, RunFailed
 from compress.core.faults import PATIENCE
 from compress.data import Dataset
 from compress.run.directory import LOG
@@ -83,7 +83,7 @@ def close_orphans(study: optuna.Study, folder: SearchFolder, plan: SearchPlan) -
             continue
         candidate = folder.read_candidate(candidate_id(trial.number))
         assert candidate is not None, "that is why it is not tried again"
-        tell(study, trial.number, candidate, plan)
+        tell(study, candidate, plan)
     return again
 
 
@@ -115,8 +115,7 @@ def try_again(
     seed = trial.user_attrs.get(SEED_ATTR, 0)
     if not folder.give_up(candidate_id(trial.number), seed, reason):
         return None
-    # a worker that reaches the storage alone may have told it as finished
-    study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+    end_trial(study, trial.number, TrialState.FAIL, None)
     attrs = {"retry_of": trial.number, SEED_GIVEN: True}
     attrs |= {key: trial.user_attrs[key] for key in (SEED_ATTR, TRIES_ATTR, LOST_ATTR)
               if key in trial.user_attrs}  # fmt: skip
@@ -129,13 +128,32 @@ def try_again(
     )
 
 
-def tell(study: optuna.Study, number: int, candidate: Candidate, plan: SearchPlan) -> None:
+def tell(study: optuna.Study, candidate: Candidate, plan: SearchPlan) -> None:
     """Ends a trial in the study as its candidate ended; one that has ended stays as it is.
 
-    It may have been told by a worker whose node was lost then, or by a call that the storage seemed
-    to lose.
+    For the run's process, which owns the ends of trials: workers begin them, and write records. A
+    trial may have ended by a call that the storage seemed to lose.
+
+    Args:
+        study: Its study.
+        candidate: As it is recorded: what is told and not recorded would be lost.
+        plan: Objectives.
+
+    Raises:
+        RunFailed: The study has lost the trial.
     """
-    end_trial(study, number, *outcome(candidate, plan))
+    try:
+        end_trial(study, int(candidate.id), *outcome(candidate, plan))
+    except KeyError:
+        raise lost_by_study(candidate.id) from None
+
+
+def lost_by_study(name: str) -> RunFailed:
+    """Returns the error of a study that does not have a finished candidate's trial."""
+    return RunFailed(
+        f"The study has lost candidate {name}, which is finished: was it removed during the run? "
+        "The same command rebuilds it from the records and continues."
+    )
 
 
 def outcome(

@@ -95,7 +95,7 @@ def make_run(
         folder.write_candidate(item)
         if state == "complete":
             folder.model_file(item.id).write_bytes(b"model " + item.id.encode())
-        studies.tell(study, trial.number, item, plan)
+        studies.tell(study, item, plan)
     begin(study, plan, data)  # 0007: interrupted by an earlier end of the run
     assert studies.close_orphans(study, folder, plan) == 1  # queued again as 0008
     begin(study, plan, data)  # 0008, interrupted now
@@ -142,7 +142,7 @@ def go_on(folder: SearchFolder, plan: SearchPlan, data: Dataset) -> optuna.Study
         assert folder.read_candidate(candidate_id(trial.number)) is None
         assert not folder.model_file(candidate_id(trial.number)).exists()
         item = end(trial, "complete", plan)
-        studies.tell(study, trial.number, item, plan)
+        studies.tell(study, item, plan)
     assert files(folder) == before
     by_number = {trial.number: trial for trial in study.get_trials()}
     for item in folder.read_candidates():

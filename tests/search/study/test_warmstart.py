@@ -59,7 +59,7 @@ def finished_run(path: Path, data: Dataset, values: list[tuple[float, int]], **f
         trial.suggest_int("x", 0, 99)
         done = Candidate(candidate_id(number), "complete", {}, 1, macs=macs, params=2,
                          val={"accuracy": accuracy})  # fmt: skip
-        studies.tell(study, number, done, plan)
+        studies.tell(study, done, plan)
 
 
 def test_fronts_are_queued_nearest_data_first(digits: Dataset, tmp_path: Path) -> None:

@@ -115,10 +115,10 @@ def test_trials_of_workers_that_outlived_their_run(folder: SearchFolder, digits:
 
 
 def test_a_trial_is_ended_once(folder: SearchFolder, digits: Dataset) -> None:
-    """By its worker and, where its node was lost just then, by the run's process."""
+    """A call of a storage that seemed to be lost is made once more."""
     study = studies.open_study(folder, PLAN)
     trial = begin(study, PLAN, digits)
     done = end(trial, "complete", PLAN)
     for _ in range(2):
-        studies.tell(study, trial.number, done, PLAN)
+        studies.tell(study, done, PLAN)
     assert study.trials[0].values == [done.val["accuracy"], done.macs]
