@@ -18,11 +18,11 @@ from compress.reconstruction.joint import STEPS, Joint, Kernels, Pair, Places, j
 from compress.reconstruction.kinds import Part, channel_rows, parts_of
 from compress.reconstruction.matching import Match
 from compress.reconstruction.paths import Graph, Way
-from compress.reconstruction.rows import Numbers
 from compress.reconstruction.samples import Sample
-from compress.reconstruction.sampling import Chunks, Sampler, window_of
+from compress.reconstruction.sampling import Sampler, window_of
 from compress.reconstruction.settling import settle
-from compress.reconstruction.sums import Sums
+from compress.reconstruction.sums import Numbers, Sums
+from compress.reconstruction.values import Chunks
 
 SAMPLES = 16_000
 """Positions of the second kernel, of all examples together, in a step."""

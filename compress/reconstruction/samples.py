@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compress.reconstruction.rows import Numbers, Singles, products
-from compress.reconstruction.sums import Moments, Rows, Sums
+from compress.reconstruction.sums import Moments, Numbers, Rows, Singles, Sums, products
 
 FIRST = 8192
 """Rows whose mean is the offset of all."""
