@@ -185,7 +185,8 @@ def write_result(result: BenchResult, folder: Path) -> None:
     write_json(folder / "bench.json", result.to_json())
     write_text(folder / "bench.csv", _csv(result))
     if any(model.macs for model in result.models):
-        write_bytes(folder / "bench.png", render_bench_plot(result))
+        panel = partial(_latency_panel, result=result)
+        write_bytes(folder / "bench.png", render_png((8.5, 5.2), [panel]))
 
 
 def _csv(result: BenchResult) -> str:
@@ -210,12 +211,8 @@ def _csv(result: BenchResult) -> str:
     return sink.getvalue()
 
 
-def render_bench_plot(result: BenchResult) -> bytes:
-    """Draw latency against MACs with intervals, one colour a configuration, as PNG."""
-    return render_png((8.5, 5.2), [partial(_latency_panel, result=result)])
-
-
 def _latency_panel(axes: Axes, result: BenchResult) -> None:
+    """Draw latency against MACs with intervals, one colour a configuration."""
     import matplotlib
 
     macs = {model.name: model.macs for model in result.models if model.macs}

@@ -34,25 +34,6 @@ MOST, LARGE = 4, 32_000_000
 """Sessions of one file, and the bytes from which on there is one alone."""
 
 
-def run_all(
-    session: Session,
-    x: npt.NDArray[Any],
-    on_progress: Callable[[float], None] | None = None,
-) -> npt.NDArray[np.float32]:
-    """Runs every example through a session of batch size 1, with one input and one output.
-
-    Args:
-        session: From `Runtime.prepare`.
-        x: Model inputs (n, ...), as `Dataset.inputs` gives them.
-        on_progress: Called now and then with the share that is done.
-
-    Returns:
-        Outputs, (n, ...).
-    """
-    (made,) = outputs_of(session, [x], on_progress)
-    return made
-
-
 def sessions_for(path: Path, threads: int) -> tuple[Session, ...]:
     """Prepares a file as often as there are threads to run it on, up to `MOST`.
 

@@ -84,7 +84,13 @@ class Walk:
         def call(node: Node, inputs: list[SizedTensor]) -> Sequence[SizedTensor]:
             # a nested model may be built for open sizes and be called with known ones
             known = all(tensor.known is not None for tensor in inputs)
-            if reshape or (known and (_open(node.outputs) or _folded(node, inputs))):
+            if reshape or (
+                known
+                and (
+                    any(None in tuple(tensor.shape)[1:] for tensor in node.outputs)
+                    or _folded(node, inputs)
+                )
+            ):
                 try:
                     made = _specs(node, inputs)
                 except ValueError as error:
@@ -124,11 +130,6 @@ def _build_error(name: str, inputs: Sequence[SizedTensor], error: ValueError) ->
         f"Layer '{name}' must take inputs of the shape that it has for this input size. Received: "
         f"{shapes} ({reason}).{remedy}"
     )
-
-
-def _open(tensors: Sequence[Any]) -> bool:
-    """Tells whether a size beside the batch's is unknown."""
-    return any(None in tuple(tensor.shape)[1:] for tensor in tensors)
 
 
 def _folded(node: Node, inputs: Sequence[SizedTensor]) -> bool:

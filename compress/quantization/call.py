@@ -177,7 +177,7 @@ class Call:
             away: Ties are rounded away from 0 then.
         """
         settled = [self.on_grid(value) for value in values]
-        if len({_fixed(value) for value in settled}) > 1:
+        if len({value.grid.fixed for value in settled}) > 1:
             settled = [self._own_range(value) for value in settled]
         first = settled[0].grid
         for other in settled[1:]:
@@ -328,10 +328,6 @@ def _unchanged(channels: int) -> tuple[Any, Any]:
     import tensorflow as tf
 
     return tf.ones((channels,)), None
-
-
-def _fixed(value: Value) -> tuple[float, float] | None:
-    return None if value.range is None else value.range.fixed
 
 
 def _is_real(tensor: Any) -> bool:

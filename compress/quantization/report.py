@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from compress.model.program import Node
 from compress.model.recording import record
 from compress.quantization.ranges import FakeQuant
 from compress.quantization.values import Placed
-from compress.reconstruction.values import Store, Value
+from compress.reconstruction.values import Chunks, Store, make_in_chunks
 from compress.run.compressed import LayerRow
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 WORST = 5
 """Layers that a screen names."""
 EXAMPLES = 64
-Chunks = list[Value]
-"""A tensor for all examples, some at a time; what memory does not hold lies in files."""
 Three = tuple[Chunks, Chunks, Chunks]
 
 
@@ -105,12 +104,13 @@ def layer_errors(twin: Twin, inputs: Sequence[npt.NDArray[Any]]) -> tuple[LayerE
     """
     found: list[LayerError] = []
     store = Store()
+    make = partial(make_in_chunks, store=store)
 
     def thrice(node: Node, values: list[Three]) -> list[Three]:
         with twin.state.in_floats():
-            plain = made_in_chunks(node, [value[0] for value in values], store)
-        whole = made_in_chunks(node, [value[1] for value in values], store)
-        own = made_in_chunks(node, [value[2] for value in values], store)
+            plain = make(node, [value[0] for value in values])
+        whole = make(node, [value[1] for value in values])
+        own = make(node, [value[2] for value in values])
         layer = node.operation
         if isinstance(layer, FakeQuant):
             if layer.rounds:
@@ -137,17 +137,6 @@ def in_chunks(x: npt.NDArray[Any], size: int, store: Store) -> Chunks:
     return [store.keep(tf.convert_to_tensor(x[start : start + size])) for start in starts]
 
 
-def made_in_chunks(node: Node, values: Sequence[Chunks], store: Store) -> list[Chunks]:
-    """Return what a call makes of values, output by output."""
-    made: list[Chunks] = [[] for _ in node.outputs]
-    for parts in zip(*values, strict=True):
-        for chunks, result in zip(
-            made, _made_by(node, [part.tensor for part in parts]), strict=True
-        ):
-            chunks.append(store.keep(result))
-    return made
-
-
 def _rounding_error(made: Chunks, wanted: Chunks) -> float:
     targets = [np.asarray(value.array, np.float64) for value in wanted]
     mean = sum(target.sum() for target in targets) / sum(target.size for target in targets)
@@ -157,12 +146,3 @@ def _rounding_error(made: Chunks, wanted: Chunks) -> float:
         for value, target in zip(made, targets, strict=True)
     )
     return error / (spread or 1.0)
-
-
-def _made_by(node: Node, values: Sequence[Any]) -> list[Any]:
-    """Returns what a call makes of values."""
-    import keras
-
-    args, kwargs = node.arguments(list(values))
-    made: list[Any] = keras.tree.flatten(node.operation(*args, **kwargs))
-    return made

@@ -6,7 +6,7 @@ Files that agree too little with their Keras models to ship unasked are named.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -123,9 +123,11 @@ def standouts(report: Report) -> Standouts:
             missing="the validation quality of these files is not on record, and test data never "
             "choose a file",
         )
+    # files that agree with their Keras models, or all where none does
+    agreeing = [row for row in report.rows if can_ship(report, row)]
     # of equals the smaller file
     ranked = sorted(
-        (row for row in _select_agreeing(report) if row.artifact.id in values),
+        (row for row in agreeing or report.rows if row.artifact.id in values),
         key=lambda row: (-values[row.artifact.id], row.artifact.size_bytes, row.artifact.id),
     )
     by_goal = {section.shipped for section in report.sections if section.shipped}
@@ -184,11 +186,6 @@ def _facts(report: Report, quality: str, item: Standout) -> Iterator[tuple[str, 
     yield "test", item.row.artifact.test[quality]
     yield "interval", list(interval) if interval else None
     yield "examples", report.tested(item.row)
-
-
-def _select_agreeing(report: Report) -> Sequence[Row]:
-    """Return the files that agree with their Keras models, or all where none does."""
-    return [row for row in report.rows if can_ship(report, row)] or report.rows
 
 
 def _select(report: Report, rows: list[Row], values: Mapping[str, float]) -> Row:

@@ -20,6 +20,7 @@ def observe_ranges(source: str, path: str, examples: str, recipe: Recipe) -> Non
         examples: See `compress.exporting.traced.read_examples`.
         recipe: Whose whole numbers need ranges.
     """
+    import numpy as np
     from ai_edge_litert.interpreter import Interpreter
     from litert_quantizer.calibrator import CalibrationMode, Calibrator
     from litert_quantizer.recipe_manager import RecipeManager
@@ -39,7 +40,7 @@ def observe_ranges(source: str, path: str, examples: str, recipe: Recipe) -> Non
     write_json(
         Path(path),
         {
-            name: {end: _listed(value) for end, value in found.items()}
+            name: {end: np.asarray(value).tolist() for end, value in found.items()}
             for name, found in observed.get_model_qsvs().items()
         },
     )
@@ -73,7 +74,3 @@ def convert_mixed(source: str, path: str, ranges: str | None, recipe: Recipe) ->
     }
     made = quantizer.Quantizer(source, recipe).quantize(held).quantized_model
     write_bytes(Path(path), with_byte_inputs(bytes(made)))
-
-
-def _listed(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else value

@@ -155,6 +155,8 @@ class _Builder:
         node.input[_READERS[node.op]] = name
 
     def _record(self, operation: Any) -> None:
+        import tensorflow as tf
+
         if operation.type in _SAME:
             ((given,), (made,)) = operation.inputs, operation.outputs
             self.tensors[self._name(made)] = self.tensors[self._name(given)]
@@ -164,7 +166,7 @@ class _Builder:
             return
         if operation.type == "Const":
             proto = operation.get_attr("value")
-            outputs[0].values = partial(_numbers, proto)
+            outputs[0].values = partial(tf.make_ndarray, proto)
             return
         self.operators.append(
             Operator(
@@ -291,12 +293,6 @@ def _common(one: Shape, other: Shape) -> Shape:
     if one is None or other is None or len(one) != len(other):
         return None
     return tuple(a if a == b else None for a, b in zip(one, other, strict=True))
-
-
-def _numbers(proto: Any) -> Any:
-    import tensorflow as tf
-
-    return tf.make_ndarray(proto)
 
 
 def number_of(tensor: Any) -> float | None:

@@ -292,7 +292,11 @@ def keep_table(table: LatencyTable) -> Path | None:
 def _plain(value: Any) -> Any:
     """Returns a value as JSON holds it, without what time does not depend on."""
     if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items() if not _timeless(str(name))}
+        return {
+            str(name): _plain(item)
+            for name, item in value.items()
+            if str(name) not in TIMELESS and not str(name).endswith(_TIMELESS_ENDS)
+        }
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if value is None or isinstance(value, (str, bool, int, float)):
@@ -305,10 +309,6 @@ def _plain(value: Any) -> Any:
         return [*map(str, value.shape), str(value.dtype)]
     # functions and objects: an address would make equal calls differ
     return getattr(value, "__qualname__", type(value).__qualname__)
-
-
-def _timeless(name: str) -> bool:
-    return name in TIMELESS or name.endswith(_TIMELESS_ENDS)
 
 
 def _path(runtime: str, format: str, threads: int, device: str) -> Path:

@@ -10,7 +10,7 @@ import pytest
 
 from compress import compress_model
 from compress.core.device import Device
-from compress.measure.quality import run_all
+from compress.measure.quality import outputs_of
 from compress.measure.runtimes import session_for
 from compress.plan import TrainSettings
 from compress.train import train
@@ -139,7 +139,9 @@ def test_from_arrays_to_the_report(kind: str, main: str, cpu: Device, tmp_path: 
     assert result.report.main == main
     assert result.report.kind == kind
     plain = result.files["float32"]
-    expected = by_hand(kind, truth(kind, data), run_all(session_for(plain), data.inputs("test")))
+    expected = by_hand(
+        kind, truth(kind, data), outputs_of(session_for(plain), [data.inputs("test")])[0]
+    )
     for row in result.report.rows:
         quality = row.artifact.test[main]
         assert quality > data.task.chance(data.labels(data.test)) + 0.2
