@@ -48,8 +48,3 @@ def joined(parts: Sequence[Any]) -> Any:
     if isinstance(parts[0], Mapping):
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return np.concatenate(parts)
-
-
-def size_in_bytes(columns: Any) -> int:
-    """Returns what the arrays take in memory."""
-    return sum(int(values.nbytes) for values in arrays(columns))

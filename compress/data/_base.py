@@ -19,7 +19,6 @@ from compress.data.parts import (
     Split,
     check_split,
     is_finite,
-    only_shape,
     shapes_of,
     shapes_text,
 )
@@ -30,8 +29,35 @@ _GLANCE = 1000
 """Training examples that tell what guessing costs where they are labels too."""
 
 
+class _Examples:
+    """What examples with and without labels have: a training part, whose shapes count."""
+
+    name: str
+    train: Split
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one example, without the batch axis; images are (H, W, C).
+
+        Raises:
+            InputError: Examples are of several arrays.
+        """
+        shapes = self.input_shapes
+        if len(shapes) != 1:
+            raise InputError(
+                f"Examples of '{self.name}' must be of one array here. Received: "
+                f"{', '.join(shapes)}."
+            )
+        return next(iter(shapes.values()))
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of one example of each array by its name, which is "" where there is one."""
+        return shapes_of(self.train.x)
+
+
 @dataclass(frozen=True)
-class Dataset:
+class Dataset(_Examples):
     """A data set: three parts, the task's names, and how inputs are scaled.
 
     Training data trains, validation data selects, test data is touched once.
@@ -104,7 +130,14 @@ class Dataset:
         """What labels mean, and how outputs are trained and judged."""
         labels = self.train.y
         if self.outputs:
-            each = tuple((item.name, self._part(item)) for item in self.outputs)
+            each = tuple(
+                (
+                    item.name,
+                    self.compiled.get(item.name)
+                    or make_task(item.kind, len(item.class_names), self.train.y[item.name]),
+                )
+                for item in self.outputs
+            )
             return Several(each, self.loss_weights, main=self.metric)
         if self.compiled:
             return self.compiled[""]
@@ -113,12 +146,6 @@ class Dataset:
             labels = self.preprocess(taken(self.train.x, index.astype(np.int64)))
         task = make_task(self.kind, self.num_classes, labels)
         return task.judged_by(self.metric) if self.metric else task
-
-    def _part(self, item: Output) -> Task:
-        own = self.compiled.get(item.name)
-        if own is not None:
-            return own
-        return make_task(item.kind, len(item.class_names), self.train.y[item.name])
 
     @property
     def gives_back(self) -> bool:
@@ -137,20 +164,6 @@ class Dataset:
     def num_classes(self) -> int:
         """The number of classes, labels or targets."""
         return len(self.class_names)
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """The shape of one example, without the batch axis; images are (H, W, C).
-
-        Raises:
-            InputError: Examples are of several arrays.
-        """
-        return only_shape(self.input_shapes, self.name)
-
-    @property
-    def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of one example of each array by its name, which is "" where there is one."""
-        return shapes_of(self.train.x)
 
     def split(self, part: str) -> Split:
         """Returns the part named `part` ("train", "val" or "test")."""
@@ -217,7 +230,7 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Unlabelled:
+class Unlabelled(_Examples):
     """Examples without labels: enough to look at a model's activations, or to calibrate a file.
 
     Attributes:
@@ -251,16 +264,6 @@ class Unlabelled:
     def val(self) -> Split:
         """The same examples: nothing is fitted to them that could be judged."""
         return self.train
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """The shape of one example, without the batch axis; see `Dataset.input_shape`."""
-        return only_shape(self.input_shapes, self.name)
-
-    @property
-    def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of one example of each array by its name, which is "" where there is one."""
-        return shapes_of(self.train.x)
 
 
 class Answering(Protocol):

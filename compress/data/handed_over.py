@@ -19,7 +19,6 @@ from compress.data.streams import (
     gathered,
     is_stream,
     repeats,
-    several_inputs,
     stream_name,
 )
 
@@ -183,7 +182,10 @@ def _examples(x: Any, count: int | None, head: Head | None) -> Array:
             )
         )  # fmt: skip
         if one_each:
-            raise several_inputs(f"a list of {len(x)} arrays")
+            raise InputError(
+                "x must be one array for a model of one input; without a model several need names: "
+                f"give a dictionary. Received: a list of {len(x)} arrays."
+            )
     return _checked(x, "x")
 
 

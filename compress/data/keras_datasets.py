@@ -34,17 +34,16 @@ def load(source: str) -> RawData:
         return RawData(raw.train, test=raw.test, class_names=names, max_value=255.0)
     module = importlib.import_module(f"keras.datasets.{source}")
     try:
-        train, test = (_split(pair, source) for pair in module.load_data())
+        train, test = (
+            Split(as_examples(x, f"{source} x"), as_labels(y, f"{source} y"))
+            for x, y in module.load_data()
+        )
     except Exception as error:  # keras wraps every network failure in a bare Exception
         raise InputError(
             f"Data set '{source}' must be in Keras's cache or downloadable "
             f"({str(error).splitlines()[0]}). Give a folder or an .npz file with --data instead."
         ) from None
     return RawData(train, test=test, class_names=names, max_value=255.0)
-
-
-def _split(pair: tuple[np.ndarray, np.ndarray], source: str) -> Split:
-    return Split(as_examples(pair[0], f"{source} x"), as_labels(pair[1], f"{source} y"))
 
 
 def read_digits(_source: str) -> RawData:

@@ -24,7 +24,7 @@ from compress.data.meaning import (
     read_with,
 )
 from compress.data.parts import Array, Marks, Output, RawData, Split, as_examples
-from compress.data.tasks import has_classes, needs_labels
+from compress.data.tasks import needs_labels
 from compress.plan import DataOptions
 from compress.plan.data import AUTO
 
@@ -148,12 +148,6 @@ def raw_data(
         meaning.kind,
         outputs,
     )
-
-
-def names_for(classes: tuple[str, ...], asked: Asked) -> tuple[str, ...] | None:
-    """Returns the names of classes, where a task that is said or left open is of classes."""
-    kind = asked.options.task
-    return classes if classes and (kind == AUTO or has_classes(kind)) else None
 
 
 def _meaning(

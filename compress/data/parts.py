@@ -169,19 +169,6 @@ def shapes_of(x: Columns) -> dict[str, tuple[int, ...]]:
     return {name: tuple(values.shape[1:]) for name, values in named(x)}
 
 
-def only_shape(shapes: dict[str, tuple[int, ...]], name: str) -> tuple[int, ...]:
-    """Returns the only shape.
-
-    Raises:
-        InputError: There are several.
-    """
-    if len(shapes) != 1:
-        raise InputError(
-            f"Examples of '{name}' must be of one array here. Received: {', '.join(shapes)}."
-        )
-    return next(iter(shapes.values()))
-
-
 def shapes_text(shapes: dict[str, tuple[int, ...]]) -> str:
     """Returns shapes with their names, as messages show them."""
     return ", ".join(f"{name} {shape}".strip() for name, shape in shapes.items())

@@ -49,8 +49,8 @@ def draw_stratified(split: Split, count: int, seed: int = 0) -> Indices:
     if count >= total:
         return np.arange(total)
     random = np.random.default_rng(seed)
-    classes = _classes(split.y)
-    if classes is None:
+    classes = split.y
+    if not (isinstance(classes, np.ndarray) and classes.ndim == 1 and classes.dtype.kind in "iu"):
         return _draw_evenly(np.arange(total), count, random)
     order = np.argsort(classes, kind="stable")
     sizes = np.unique(classes, return_counts=True)[1]
@@ -88,12 +88,6 @@ def drawn_inputs(data: Dataset | Unlabelled, count: int, seed: int) -> Any:
             grown.setdefault(name, Growing("examples that are drawn")).add(values)
     whole = {name: made.whole() for name, made in grown.items()}
     return whole if isinstance(x, Mapping) else next(iter(whole.values()))
-
-
-def _classes(labels: Any) -> npt.NDArray[Any] | None:
-    """Return the class of each example; None where labels are no classes."""
-    is_class = isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu"
-    return labels if is_class else None
 
 
 def _allocate(sizes: Indices, count: int) -> Indices:

@@ -235,7 +235,8 @@ def _kind(source: str) -> Kind | None:
             + "".join(f" Did you mean '{name}'?" for name in nearest(source, SOURCES))
         )
     if path.is_dir():
-        return _of_folder(path)
+        kinds: list[Kind] = [FOLDERS[name] for name in FOLDERS]
+        return next((kind for kind in kinds if kind.holds(path)), images.KIND)
     if not path.is_file():
         raise InputError(
             f"data must be a file or a folder. Received: '{source}', which is neither (a pipe?)."
@@ -252,11 +253,6 @@ def _named(source: str) -> Kind:
         return raw
 
     return Kind(read, of_classes=reader in _OF_CLASSES)
-
-
-def _of_folder(path: Path) -> Kind:
-    kinds: list[Kind] = [FOLDERS[name] for name in FOLDERS]
-    return next((kind for kind in kinds if kind.holds(path)), images.KIND)
 
 
 def _of_file(path: Path) -> Kind:

@@ -98,8 +98,11 @@ def split_off(
     if split.times is not None:
         return _split_by_time(split, split.times, fraction, part=part, name=name)
     units = split.groups if split.groups is not None else find_copies(split)
-    if split.groups is not None:
-        _require_groups(split.groups, part, name)
+    if split.groups is not None and len(names := np.unique(split.groups)) < 2:
+        raise InputError(
+            f"Groups of '{name}' must be two at least to split off a {part} part. Received: "
+            f"{len(names)} ('{names[0]}'). Give parts of your own, or leave groups out."
+        )
     try:
         if units is None:
             places = np.arange(len(split))
@@ -145,15 +148,6 @@ def note_copies(split: Split) -> tuple[str, ...]:
         f"{count:,} of {len(split):,} examples have a copy among them (duplicates): all copies of "
         "one are in one part of those that are split off",
     )
-
-
-def _require_groups(groups: npt.NDArray[Any], part: str, name: str) -> None:
-    names = np.unique(groups)
-    if len(names) < 2:
-        raise InputError(
-            f"Groups of '{name}' must be two at least to split off a {part} part. Received: "
-            f"{len(names)} ('{names[0]}'). Give parts of your own, or leave groups out."
-        )
 
 
 def _split_few_groups(

@@ -36,7 +36,10 @@ class CompiledOutput:
     @property
     def own(self) -> bool:
         """Whether the loss is the user's: none of Keras's."""
-        kind = self.loss if callable(self.loss) and not _is_loss(self.loss) else type(self.loss)
+        import keras
+
+        is_function = callable(self.loss) and not isinstance(self.loss, keras.losses.Loss)
+        kind = self.loss if is_function else type(self.loss)
         function = getattr(self.loss, "fn", None)  # Keras wraps functions
         module = str(getattr(function or kind, "__module__", ""))
         return self.loss is not None and not module.startswith("keras.")
@@ -291,9 +294,3 @@ def _metric(given: Any, width: int | None) -> Any:
         return type(made).from_config(made.get_config()) if made is given else made
     function: Callable[..., Any] = made
     return keras.metrics.MeanMetricWrapper(function, name=getattr(function, "__name__", "metric"))
-
-
-def _is_loss(value: Any) -> bool:
-    import keras
-
-    return isinstance(value, keras.losses.Loss)

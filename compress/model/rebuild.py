@@ -8,6 +8,7 @@ import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,9 @@ def _stand_ins(path: Path) -> dict[str, Any]:
         kind = keras.saving.get_registered_object(name)
         kind = kind or getattr(sys.modules.get(module), class_name, None)
         if isinstance(kind, type) and issubclass(kind, keras.layers.Layer):
-            found[name] = _standing_in(kind)
+            # a class that makes layers of another one
+            make = staticmethod(partial(of_class, kind))
+            found[name] = type(kind.__name__, (), {"from_config": make})
     return found
 
 
@@ -194,12 +197,3 @@ def _classes(config: Any) -> set[tuple[str, str, str]]:
     inside = {item for part in config.values() for item in _classes(part)}
     foreign = name and kind and not module.startswith("keras.")
     return inside | ({(name, module, kind)} if foreign else set())
-
-
-def _standing_in(kind: Any) -> Any:
-    """Returns a class that makes layers of another one."""
-
-    def from_config(config: dict[str, Any]) -> Any:
-        return of_class(kind, config)
-
-    return type(kind.__name__, (), {"from_config": staticmethod(from_config)})

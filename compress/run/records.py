@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, cast, get_type_hints
@@ -43,7 +43,11 @@ class Record:
         if not isinstance(content, Mapping):
             raise InputError(f"{shown} must be a table. Received: {one_line(content)}.")
         hints: dict[str, Any] = _hints(cast(Hashable, cls))
-        needed = {item.name for item in fields(cls) if _is_required(item)}
+        needed = {
+            item.name
+            for item in fields(cls)
+            if item.default is MISSING and item.default_factory is MISSING
+        }
         wrong = [f"no '{name}'" for name in needed if name not in content]
         wrong += [f"an unknown '{one_line(name)}'" for name in content if name not in hints]
         if wrong:
@@ -70,10 +74,6 @@ def _hints(kind: Any) -> dict[str, Any]:
     """Returns what JSON may hold of each field: its type, or the shape that it declares."""
     declared = get_type_hints(kind)
     return {item.name: item.metadata.get("shape", declared[item.name]) for item in fields(kind)}
-
-
-def _is_required(item: Field[Any]) -> bool:
-    return item.default is MISSING and item.default_factory is MISSING
 
 
 def read_record(path: Path, kind: type[RecordT]) -> RecordT:

@@ -337,7 +337,8 @@ def parts_of_a_batch(
     Raises:
         InputError: Not even the smallest part fits; the message names the memory that would do.
     """
-    each = _bytes_of_a_step(model, sizes, teachers)
+    live = sum(activation_bytes(teacher, sizes).live for teacher in teachers)
+    each = int(BACKWARD * activation_bytes(model, sizes).total + OVERHEAD * live)
     least = min(batch, LEAST_NORMALIZED if _is_normalized(model) else 1)
     size = current_budget().batch_size(
         each,
@@ -355,14 +356,6 @@ def note_on_parts(model: keras.Model, batch: int, parts: int) -> str:
     if _is_normalized(model):
         note += ", whose statistics batch normalization used"
     return note
-
-
-def _bytes_of_a_step(
-    model: keras.Model, sizes: Sequence[tuple[int, ...]] | None, teachers: Sequence[keras.Model]
-) -> int:
-    """Return the bytes that a step takes for each example."""
-    live = sum(activation_bytes(teacher, sizes).live for teacher in teachers)
-    return int(BACKWARD * activation_bytes(model, sizes).total + OVERHEAD * live)
 
 
 def _is_normalized(model: keras.Model) -> bool:

@@ -84,7 +84,9 @@ class Custom(Task):
     def qualities(self) -> tuple[str, ...]:  # type: ignore[override]
         """The one that selects, then the others: metrics and `skill`."""
         named = [f"{COMPILED}{name}" for name, _ in self.metrics]
-        first = quality_name(self.main) if self.main else SKILL
+        # "-mae", of which less is better, is called neg_mae
+        main = f"neg_{self.main[1:]}" if self.main.startswith("-") else self.main
+        first = f"{COMPILED}{main}" if main else SKILL
         return tuple(dict.fromkeys((first, *named, SKILL)))
 
     @property
@@ -162,8 +164,3 @@ class Custom(Task):
     def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
         """Returns R^2 of the scores against the reference."""
         return Regression(scores.shape[-1]).agreement(scores, reference)
-
-
-def quality_name(metric: str) -> str:
-    """Returns what a metric is called among qualities; "-mae", of which less is better: neg_mae."""
-    return f"{COMPILED}neg_{metric[1:]}" if metric.startswith("-") else f"{COMPILED}{metric}"
