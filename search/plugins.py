@@ -1,6 +1,6 @@
 """The tables of what can be added to `search`: spaces, samplers and engines.
 
-See `compress.core.plugins`, which has those of `compress`.
+See `compress.plugins`, which has those of `compress`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from compress.core import plugins
+from compress import plugins
 from compress.core.errors import InputError
 from compress.core.interpreter import module_environment
 from compress.plan import ChannelOptions, DistillOptions, Plan
@@ -35,7 +35,7 @@ MODULE = '''
 
 import numpy as np
 
-from compress.core.plugins import CRITERIA, HINTS, LOGIT_LOSSES, RUNTIMES, SOURCES, TASKS
+from compress.plugins import CRITERIA, HINTS, LOGIT_LOSSES, RUNTIMES, SOURCES, TASKS
 from compress.data import RawData, Split
 from compress.distillation.losses import FeatureLoss, LogitLoss
 from compress.measure.runtimes.litert import LiteRT

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeAlias
 from compress.core.atomic_files import write_bytes
 from compress.core.errors import InputError, MissingDependency, RunFailed
 from compress.core.memory_budget import require_room
-from compress.core.plugins import RUNTIMES
 from compress.core.registry import loaded
 from compress.exporting.saved_model import TracedSavedModel
 from compress.exporting.side_by_side import random_examples
@@ -31,6 +30,7 @@ from compress.model.saved_models import SavedModel
 from compress.model.walk import calls, is_graph
 from compress.plan.bench import BenchPlan
 from compress.plan.input_shape import given
+from compress.plugins import RUNTIMES
 
 if TYPE_CHECKING:
     import keras

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from compress.core.plugins import SOURCES
 from compress.data._base import Dataset, Unlabelled
 from compress.data.parts import RawData, Split
 from compress.data.preprocessing import Preprocessing
 from compress.data.sampling import draw_stratified, drawn_inputs
 from compress.data.sources import check_source, load_data
 from compress.plan import DataOptions
+from compress.plugins import SOURCES
 
 __all__ = [
     "DataOptions",

@@ -49,7 +49,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of source: a line in a table of `compress.core.plugins` names it.
+    """One kind of source: a line in a table of `compress.plugins` names it.
 
     Attributes:
         load: (source, what it is read for) -> what it holds.

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from compress.core.arguments import check_arguments
 from compress.core.errors import InputError, nearest
-from compress.core.plugins import FILES, FOLDERS, HUBS, SOURCES
 from compress.data import images, keras_datasets
 from compress.data._base import Answering, Dataset, answered
 from compress.data.adapters import load_function
@@ -20,6 +19,7 @@ from compress.data.splitting import split_rest
 from compress.data.tasks import TASKS, UNLABELLED, has_classes, has_positions, needs_labels
 from compress.plan import DataOptions
 from compress.plan.data import AUTO
+from compress.plugins import FILES, FOLDERS, HUBS, SOURCES
 
 _OF_CLASSES = (keras_datasets.load, keras_datasets.read_digits)
 _MARKED = "tables and .npz files (in Python, with arrays, {}=)"

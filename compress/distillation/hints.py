@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.core.errors import InputError
-from compress.core.plugins import HINTS
 from compress.distillation.losses import FeatureLoss
 from compress.model.heads import is_activation_layer, producer
 from compress.model.logits import feature_calls
 from compress.model.recording import record
 from compress.plan import DistillOptions
+from compress.plugins import HINTS
 
 if TYPE_CHECKING:
     import keras

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.core.plugins import LOGIT_LOSSES
 from compress.data import Dataset, Preprocessing
 from compress.data.tasks import VOID, Several, Task
 from compress.distillation.cache import Cached, cache_key, teacher_cache
@@ -25,6 +24,7 @@ from compress.model.internals import layers_inside
 from compress.plan import DistillOptions, Ramp, TrainSettings
 from compress.plan.fields import to_nested
 from compress.plan.forms import text_of
+from compress.plugins import LOGIT_LOSSES
 from compress.train import Batch, LabelObjective
 from compress.train.objective import Step
 

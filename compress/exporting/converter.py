@@ -16,9 +16,9 @@ from typing import IO, Any
 from compress.core import forks, linux
 from compress.core.errors import MissingDependency
 from compress.core.faults import SPACE, fault_of
-from compress.core.plugins import STEPS
 from compress.core.processes import Server, how_it_ended, last_line, receive, send, serving
 from compress.exporting.conversions import CRASHED, DONE, MISSING, NO_SPACE, REFUSED, use
+from compress.plugins import STEPS
 
 IDLE_SECONDS = 600.0
 """Without a question for so long it ends, and gives its memory back."""

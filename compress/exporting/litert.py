@@ -10,12 +10,12 @@ import numpy as np
 
 from compress.core.atomic_files import replacing
 from compress.core.errors import InputError, RunFailed
-from compress.core.plugins import CALIBRATORS
 from compress.exporting.conversions import convert, explained
 from compress.exporting.recurrent import FUSED
 from compress.exporting.tflite_editing import with_byte_inputs, with_whole_lstms
 from compress.exporting.traced import Convertible, Examples, Traced, read_examples
 from compress.plan.output import INT16, QAT
+from compress.plugins import CALIBRATORS
 
 if TYPE_CHECKING:
     import keras

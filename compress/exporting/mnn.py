@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from compress.core.atomic_files import replacing
 from compress.core.interpreter import module_command, module_environment
-from compress.core.plugins import RUNTIMES
 from compress.core.processes import how_it_ended
 from compress.exporting import conversions
 from compress.exporting.conversions import ConversionFailed, explained
 from compress.exporting.litert import plain_file
+from compress.plugins import RUNTIMES
 
 if TYPE_CHECKING:
     from compress.exporting.traced import Convertible, Examples

@@ -8,7 +8,6 @@ from typing import ClassVar
 from compress.core.device import DEVICES
 from compress.core.interpreter import import_plugins
 from compress.core.memory_budget import LEAST
-from compress.core.plugins import LOGS
 from compress.core.quantities import MORE_THREADS, MOST_SEED, MOST_THREADS, SEED_BITS
 from compress.plan.channels import (
     AGGREGATES,
@@ -53,6 +52,7 @@ from compress.plan.weights import (
     WEIGHT_SCOPES,
     WeightOptions,
 )
+from compress.plugins import LOGS
 
 __all__ = [
     "AGGREGATES",

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from compress.core.errors import InputError
 from compress.core.interpreter import import_plugins
-from compress.core.plugins import RUNTIMES
 from compress.core.quantities import MORE_THREADS, MOST_SEED, MOST_THREADS, SEED_BITS
 from compress.plan.fields import option, require, require_choice, settle
 from compress.plan.forms import Given, Names, Place
 from compress.plan.input_shape import InputShape
+from compress.plugins import RUNTIMES
 
 BENCH_FORMATS = ("float32", "float16", "dynamic", "int8")
 

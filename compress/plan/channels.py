@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from compress.core.plugins import CRITERIA
 from compress.plan.data import AUTO
 from compress.plan.fields import option, require, require_choice, settle
 from compress.plan.forms import Given, Names, Place
 from compress.plan.layers import LayerShare
 from compress.plan.target import Target
+from compress.plugins import CRITERIA
 
 CHANNEL_COSTS = ("macs", "params", "amount")
 CHANNEL_SCOPES = (AUTO, "global", "layer", "damage")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compress.core.plugins import TASKS
 from compress.plan.fields import option, require, require_choice, settle
 from compress.plan.forms import Names
+from compress.plugins import TASKS
 
 AUTO = "auto"
 """The task that labels and the model's head tell."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress.core.errors import InputError
-from compress.core.plugins import HINTS, LOGIT_LOSSES
 from compress.plan.fields import option, require, require_choice, settle
 from compress.plan.forms import Given, Names, text_of
 from compress.plan.layers import LayerPair
 from compress.plan.ramp import Ramp
 from compress.plan.teacher import AUTO, TeacherChoice
+from compress.plugins import HINTS, LOGIT_LOSSES
 
 NO_LOSS = "none"
 CACHES = ("auto", "memory", "disk", "off")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compress.core.plugins import RUNTIMES
 from compress.core.quantities import MORE_THREADS, MOST_THREADS
 from compress.plan.fields import option, require, require_choice, settle
 from compress.plan.forms import Given, Names
 from compress.plan.target import SizeTarget, TimeTarget
+from compress.plugins import RUNTIMES
 
 QAT, ONNX_QAT = "int8-qat", "onnx_int8-qat"
 """Of models that were trained as their file of whole numbers computes."""

@@ -9,13 +9,13 @@ from typing import Any
 
 from compress.core.atomic_files import read_json
 from compress.core.errors import InputError
-from compress.core.plugins import RUNTIMES
 from compress.core.statistics import wilson
 from compress.core.summary import Readable, Summary
 from compress.core.typed import conform
 from compress.data.tasks import MEAN, TASKS
 from compress.measure.latency_record import Latency
 from compress.measure.verdict import Outcome
+from compress.plugins import RUNTIMES
 from compress.report.sections import GoalSection, Section
 from compress.run.compressed import VARIANTS, Artifact, Compressed
 from compress.run.directory import RunFolder

@@ -21,9 +21,9 @@ from compress.core.atomic_files import (
     write_json,
 )
 from compress.core.errors import InputError
-from compress.core.plugins import MAIN_RUNTIME, RUNTIMES
 from compress.plan import Plan
 from compress.plan.fields import differing_fields, from_nested, to_nested
+from compress.plugins import MAIN_RUNTIME, RUNTIMES
 from compress.run.compressed import Compressed, read_compressed
 from compress.run.records import FORMAT, PlanRecord, read_data, read_plan
 

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from compress.core.device import check_device
 from compress.core.errors import FeasibleError, InputError
 from compress.core.memory_budget import current_budget
-from compress.core.plugins import LOGS, RUNTIMES
 from compress.core.requirements import FORMATS, require_packages
 from compress.data import Dataset, check_source
 from compress.measure.runtimes import runtimes
 from compress.model.activations import OVERHEAD, activation_bytes
 from compress.model.kinds import check_model_file
 from compress.plan import LayerPair, LayerShare, Plan
+from compress.plugins import LOGS, RUNTIMES
 from compress.prune.channels import check_channels
 from compress.prune.channels.criteria import CRITERIA
 from compress.run.directory import RunFolder

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError, MissingDependency, RunFailed
-from compress.core.plugins import MAIN_RUNTIME, RUNTIMES
 from compress.core.progress import OnProgress, silent
 from compress.core.registry import loaded
 from compress.core.statistics import Floats, bound_mean
@@ -18,6 +17,7 @@ from compress.measure import count_macs, measure_latency
 from compress.model.heads import counted_at, decides_at
 from compress.plan import Plan
 from compress.plan.output import TRAINED
+from compress.plugins import MAIN_RUNTIME, RUNTIMES
 from compress.run.compressed import Artifact, LayerRow
 from compress.run.directory import LOG, RunFolder
 from compress.run.exports import write_example_values

@@ -15,7 +15,6 @@ from compress import plan as plans
 from compress.core.atomic_files import read_file
 from compress.core.device import DEVICES
 from compress.core.errors import InputError, one_line
-from compress.core.plugins import CRITERIA, HINTS, LOGIT_LOSSES, LOGS, RUNTIMES, SOURCES, TASKS
 from compress.data.tasks import qualities
 from compress.plan import Plan
 from compress.plan.bench import BENCH_FORMATS, BenchPlan
@@ -26,6 +25,7 @@ from compress.plan.forms import kind_of
 from compress.plan.input_shape import InputShape
 from compress.plan.quantize import CALIBRATIONS
 from compress.plan.shrink_to import explain_bare_latencies
+from compress.plugins import CRITERIA, HINTS, LOGIT_LOSSES, LOGS, RUNTIMES, SOURCES, TASKS
 from search.cli._console import note, reporting_errors
 from search.cli._help import GENERAL, SECTIONS
 from search.plan import COSTS

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from compress.core.errors import InputError
-from compress.core.plugins import TASKS
 from compress.data.tasks import Task
+from compress.plugins import TASKS
 from tests.finite import check_gradient
 
 COUNT = 12

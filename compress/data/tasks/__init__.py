@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from compress.core.plugins import TASKS
 from compress.data.tasks._base import Array, Floats, Task
 from compress.data.tasks.by_position import VOID, Segmentation, Tagging
 from compress.data.tasks.custom import COMPILED, SKILL, Custom
@@ -11,6 +10,7 @@ from compress.data.tasks.regression import Reconstruction, Regression
 from compress.data.tasks.several import MEAN, Several
 from compress.data.tasks.unlabelled import Answers
 from compress.data.tasks.yes_no import Binary, Masks, MultiLabel
+from compress.plugins import TASKS
 
 __all__ = [
     "Answers",
@@ -118,7 +118,7 @@ def make_task(kind: str, names: int, labels: Array | None = None) -> Task:
     """Returns the task of a kind.
 
     Args:
-        kind: A name in `compress.core.plugins.TASKS`.
+        kind: A name in `compress.plugins.TASKS`.
         names: How many classes, labels or targets there are.
         labels: Of the training part; a regression's say what guessing costs.
 

@@ -1,4 +1,4 @@
-"""Runtimes: what one is to the timing loop, and those that `compress.core.plugins` names."""
+"""Runtimes: what one is to the timing loop, and those that `compress.plugins` names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.core.plugins import RUNTIMES
+from compress.plugins import RUNTIMES
 
 __all__ = [
     "RUNTIMES",

@@ -58,7 +58,7 @@ class Source(Protocol):
 
 
 class Log(Protocol):
-    """Where events go; `compress.core.plugins.LOGS` names those there are.
+    """Where events go; `compress.plugins.LOGS` names those there are.
 
     Made as `make(folder, name, plan)`: the run's folder, what the run is called, and its plan as
     flat options. A log that was begun by an earlier start of the same run goes on.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.core.atomic_files import read_json
-from compress.core.plugins import LOGS
+from compress.plugins import LOGS
 from compress.run.directory import LOG, RunFolder
 from compress.run.logs import Event, Log, Point, Source
 
@@ -43,7 +43,7 @@ def following(
     because nobody keeps its diary.
 
     Args:
-        names: Of logs, see `compress.core.plugins.LOGS`.
+        names: Of logs, see `compress.plugins.LOGS`.
         folder: The run's.
         plan: Its options, flat.
         sources: What is looked at.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import operator
 import sys
 from pathlib import Path
 
 import pytest
 
-from compress.core import plugins
+from compress import plugins
 from compress.core.errors import InputError, MissingDependency
 from compress.core.registry import Entry, Registry, is_place
 from search import plugins as of_search
@@ -87,3 +88,10 @@ def test_every_line_of_every_table_leads_somewhere() -> None:
         assert table.names()
         for name in table:
             assert table[name] is not None
+
+
+def test_the_old_place_of_the_tables_names_the_new_one() -> None:
+    with pytest.raises(
+        ImportError, match=r"^compress.core.plugins was renamed: import compress.plu"
+    ):
+        importlib.import_module("compress.core.plugins")

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from compress.core.errors import InputError
-from compress.core.plugins import FILES, FOLDERS
 from compress.data import Dataset, RawData, load_data
 from compress.data.idx import read_idx
 from compress.data.kinds import Asked, Kind, raw_data
 from compress.data.meaning import Head
+from compress.plugins import FILES, FOLDERS
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from compress.core import arrays
 from compress.core.errors import InputError, MissingDependency
-from compress.core.plugins import HUBS
 from compress.data import DataOptions, load_data
 from compress.data.meaning import Head
+from compress.plugins import HUBS
 from tests.same import same_arrays
 
 tf = pytest.importorskip("tensorflow")

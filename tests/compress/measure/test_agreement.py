@@ -6,12 +6,12 @@ import math
 
 import pytest
 
-from compress.core.plugins import TASKS
 from compress.measure.quality import (
     can_ship_unasked,
     describe_low_agreement,
     has_low_agreement,
 )
+from compress.plugins import TASKS
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_the_file_holds_whole_numbers_and_answers_alike(tmp_path: Path) -> None:
 
 def test_openvino_reads_it(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
-    from compress.core.plugins import RUNTIMES
+    from compress.plugins import RUNTIMES
 
     x = np.random.default_rng(0).normal(size=(64, 8, 8, 3)).astype(np.float32)
     made = quantize(net(), x, epochs=0, format="onnx_int8-qat")

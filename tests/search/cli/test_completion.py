@@ -11,9 +11,9 @@ import pytest
 
 from compress.core.errors import InputError
 from compress.core.interpreter import module_environment
-from compress.core.plugins import CRITERIA
 from compress.plan.bench import BenchPlan
 from compress.plan.fields import from_flat, plan_fields
+from compress.plugins import CRITERIA
 from search.cli._options import BENCH_VALUES, VALUES, completer
 from search.plan import SearchPlan
 

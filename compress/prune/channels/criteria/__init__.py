@@ -1,6 +1,6 @@
 """Criteria: `score(group, context) -> (units,)`, higher = keep. One file each."""
 
-from compress.core.plugins import CRITERIA
+from compress.plugins import CRITERIA
 from compress.prune.channels.criteria._base import Context, Criterion, Scores, Slice, named
 
 NEEDS_DATA = ("taylor", "activation", "reconstruction")

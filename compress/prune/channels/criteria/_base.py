@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.core.plugins import CRITERIA
+from compress.plugins import CRITERIA
 from compress.prune.channels.coupling.groups import Coupling, Group
 from compress.prune.channels.coupling.slots import Ids
 from compress.prune.channels.criteria._magnitudes import magnitudes

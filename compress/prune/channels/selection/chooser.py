@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from compress.core.errors import FeasibleError
-from compress.core.plugins import CRITERIA
 from compress.core.progress import OnProgress
 from compress.plan import ChannelOptions
+from compress.plugins import CRITERIA
 from compress.prune.channels.coupling.groups import Coupling
 from compress.prune.channels.criteria import Context, Criterion
 from compress.prune.channels.selection.allocation import Priced

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from compress.core.errors import InputError
-from compress.core.plugins import TASKS
 from compress.data.tasks import (
     MEAN,
     Masks,
@@ -19,6 +18,7 @@ from compress.data.tasks import (
     Task,
     meaning,
 )
+from compress.plugins import TASKS
 
 COUNT = 24
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from scipy.special import log_expit, log_softmax, softmax
 
-from compress.core.plugins import TASKS
 from compress.data.tasks import (
     VOID,
     Answers,
@@ -21,6 +20,7 @@ from compress.data.tasks import (
     Tagging,
     Task,
 )
+from compress.plugins import TASKS
 from tests.contracts.task import COUNT, TaskContract
 
 

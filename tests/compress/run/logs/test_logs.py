@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from compress.core.errors import InputError, MissingDependency
-from compress.core.plugins import LOGS
 from compress.plan import Plan
 from compress.plan.fields import from_flat
+from compress.plugins import LOGS
 from compress.run.directory import RunFolder
 from compress.run.logs import Event
 from compress.run.logs.follower import EPOCHS, EpochSource, FileSource, following, note_epoch
