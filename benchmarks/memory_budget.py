@@ -37,7 +37,9 @@ QUANTIZE = """
 import sys
 import paretune
 model, data, memory = sys.argv[1:]
-paretune.quantize(model, data, epochs=1, memory=memory, normalize="symmetric")
+paretune.quantize(
+    model, data, epochs=1, learning_rate=1e-6, memory=memory, normalize="symmetric"
+)
 """
 
 
@@ -98,7 +100,7 @@ def command_of(name: str, folder: Path, memory: str, macs: bool) -> list[str]:
     if kind == "shrink":
         goal = ["--macs", "0.5x", "--latency-budget", "0.5"] if macs else ["--latency", "0.5x"]
         return [*words, "--task", "unlabelled", "--no-train", *goal]
-    # random labels: at the usual rate the loss of the larger models diverges
+    # on random labels the loss of the larger models diverges at the usual rate
     rate = ["--learning-rate", "1e-5"]
     return [*words, "--channels", "0.5x", "--epochs", "1", *rate, "--latency-budget", "0.5"]
 
