@@ -142,9 +142,6 @@ def read_graphs(path: Path) -> tuple[Nodes, Nodes] | None:
     return found[0], found[1]
 
 
-PARTS = ("val", "test")
-
-
 def write_example_values(folder: RunFolder, file: str, part: str, values: Floats) -> None:
     """Keep the values of an exported file on one part of the data.
 
