@@ -29,7 +29,7 @@ from benchmarks._stored import Stored
 from compress.core.atomic_files import replacing
 from compress.core.errors import InputError
 from compress.core.statistics import Difference, compare_means
-from compress.measure.stats import median_spread
+from compress.measure.latency_record import median_spread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

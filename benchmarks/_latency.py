@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from compress.measure.stats import RANGE
+from compress.measure.latency_record import RANGE
 
 
 def told_latency(latency: Mapping[str, Any] | None) -> list[str]:

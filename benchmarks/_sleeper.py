@@ -20,19 +20,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from compress.core.patience import NoAnswer
+from compress.core.faults import NoAnswer
 from compress.data import Dataset, load_data
 from compress.plan import DataOptions
-from search.folder.directory import SearchFolder
-from search.folder.records import COMPLETE, Candidate
 from search.plan import SearchPlan
 from search.spaces import SPACES
 from search.spaces._choices import choose
+from search.study import optimizers
 from search.study import study as studies
 from search.study.asking import ask
-from search.trial import optimizers
-from search.trial.objective import candidate_id, same_choices, trial_seed
-from search.trial.pruners import Stopper, make_rule
+from search.study.directory import SearchFolder
+from search.study.early_stopping import Stopper, make_rule
+from search.study.objective import candidate_id, same_choices, trial_seed
+from search.study.records import COMPLETE, Candidate
 
 
 def counted(study: Any) -> Counter[str]:
@@ -66,7 +66,7 @@ def trial_of(
         stopper.stops(rung, quality)
     done = Candidate(candidate_id(trial.number), COMPLETE, dict(trial.params), 1, macs=macs,
                      params=1, val={"accuracy": quality})  # fmt: skip
-    studies.tell(study, trial.number, done, plan)
+    studies.tell(study, done, plan)
 
 
 def work() -> None:

@@ -56,7 +56,7 @@ def searched(place: Path, trainings: int, trials: int, models: int) -> float:
 
 def found_there(place: Path) -> dict[str, Any]:
     """Returns what a run's folder says of the models that were fine-tuned, and of the search."""
-    from search.folder.directory import SearchFolder
+    from search.study.directory import SearchFolder
 
     folder = SearchFolder(place)
     candidates = {item.id: item for item in folder.read_candidates()}

@@ -105,9 +105,9 @@ def race(
         trials: They end when so many were begun.
         limit: Seconds after which they begin none.
     """
-    from search.folder.directory import SearchFolder
     from search.plan import SearchPlan
     from search.study import study as studies
+    from search.study.directory import SearchFolder
 
     folder = SearchFolder(home / "run")
     folder.path.mkdir()
@@ -166,13 +166,13 @@ def sampling(place: str, url: str, count: int) -> dict[str, Any]:
 
     from compress.data import load_data
     from compress.plan import DataOptions
-    from search.folder.directory import SearchFolder
     from search.plan import SearchPlan
     from search.spaces import SPACES
     from search.spaces._choices import choose
+    from search.study import optimizers
     from search.study import study as studies
     from search.study.asking import ask
-    from search.trial import optimizers
+    from search.study.directory import SearchFolder
 
     folder, found = SearchFolder(place), {}
     folder.path.mkdir(exist_ok=True)

@@ -93,8 +93,8 @@ def our_steps(data: Dataset, stack: ExitStack) -> dict[str, Callable[[], Any]]:
     from compress.model.fused_batchnorm import fused_normalization
     from compress.model.logits import logits_view
     from compress.train import LabelObjective
-    from compress.train.context import TrainContext
-    from compress.train.training import Training
+    from compress.train.loop import Training
+    from compress.train.records import TrainContext
 
     plans = {
         "alone": None,

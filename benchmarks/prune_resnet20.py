@@ -180,7 +180,7 @@ def timed(models: dict[str, Any], data: Dataset) -> dict[str, Any]:
     """Exports all, tests the files and times them against each other."""
     from compress.exporting.litert import export_litert
     from compress.measure import measure_latency
-    from compress.measure.quality import run_all
+    from compress.measure.quality import outputs_of
     from compress.measure.runtimes.litert import LiteRTSession
 
     found: dict[str, Any] = {}
@@ -189,7 +189,7 @@ def timed(models: dict[str, Any], data: Dataset) -> dict[str, Any]:
         for name, model in models.items():
             paths[name] = Path(folder) / f"{name.replace(' ', '_')}.tflite"
             export_litert(model, paths[name])
-            scores = run_all(LiteRTSession(paths[name], threads=1), data.inputs("test"))
+            scores = outputs_of(LiteRTSession(paths[name], threads=1), [data.inputs("test")])[0]
             found[name] = {"litert_test": data.task.quality(data.test.y, scores)["accuracy"]}
         latencies = measure_latency(
             paths, LatencyOptions(budget=180.0), baselines=dict.fromkeys(paths, "dense")

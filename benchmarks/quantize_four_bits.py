@@ -32,7 +32,7 @@ from benchmarks.resnet20 import load_fashion
 from compress.core.device import quiet_tensorflow
 from compress.core.errors import one_line
 from compress.data import Dataset
-from compress.exporting.mixed.levels import INT4_WEIGHTS
+from compress.exporting.mixed.units import INT4_WEIGHTS
 from compress.plan import ExportOptions
 
 NETS = ("separable", "resnet20", "mobilenet", "vit")

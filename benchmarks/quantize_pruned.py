@@ -127,7 +127,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace, stored: Stored) -> None:
     """Makes, judges and times what is missing."""
     from compress.measure import measure_latency
-    from compress.measure.size import file_sizes
+    from compress.measure.footprint import file_sizes
 
     maker, state = Maker(Variants(NET)), stored.provenance["peers"]["tfmot"]
     runs = stored.result.setdefault("runs", {})

@@ -71,7 +71,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
     import keras
 
     from compress.measure import measure_latency
-    from compress.measure.quality import run_all
+    from compress.measure.quality import outputs_of
     from compress.measure.runtimes import RUNTIMES as KNOWN
 
     keras.utils.set_random_seed(given.seed)
@@ -92,7 +92,7 @@ def run(given: argparse.Namespace, stored: Stored) -> None:
                     with traced_as(model) as traced:
                         write(traced, path)
                     try:
-                        got = run_all(KNOWN[runtime].prepare(path, 1), x)
+                        got = outputs_of(KNOWN[runtime].prepare(path, 1), [x])[0]
                     except InputError as error:
                         refused[f"{runtime} {name}"] = str(error).replace(folder, "...")
                         continue

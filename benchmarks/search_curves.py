@@ -1,7 +1,7 @@
 """Learning curves of 50 random candidates of the space `cnn`, each trained to the end.
 
 Candidates of more than 5 M MACs are left out, as a search with `--max-macs` does. The curves
-are what rules for stopping trials are judged on (tests/search/trial/test_stopping.py) without
+are what rules for stopping trials are judged on (tests/search/study/test_stopping.py) without
 training anything again. 10,000 images of Fashion-MNIST train, 5,000 validate, 8 epochs, one
 thread.
 
@@ -26,7 +26,7 @@ from compress.plan.fields import from_nested
 from compress.train import train
 from search.plan import SearchPlan
 from search.spaces import SPACES
-from search.trial import optimizers
+from search.study import optimizers
 
 EPOCHS, MAX_MACS = 8, 5_000_000
 

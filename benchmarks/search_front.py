@@ -88,8 +88,8 @@ def plain(seed: int, minutes: float, file: Path, same_first: bool, space: str) -
     from compress.plan.fields import from_nested
     from compress.train.optimizers import build_optimizer
     from search.plan import SearchPlan
+    from search.study import optimizers
     from search.study.study import first_choices
-    from search.trial import optimizers
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     quiet_tensorflow()

@@ -68,10 +68,10 @@ def tried(records: Sequence[Record], data: Dataset, name: str, seed: int) -> lis
     from search.plan import SearchPlan
     from search.spaces import SPACES
     from search.spaces._choices import choose
-    from search.study.free_costs import free_knowledge
+    from search.study import optimizers
+    from search.study.asking import free_knowledge
+    from search.study.early_stopping import make_rule, rung_attr
     from search.study.recovery import declared
-    from search.trial import optimizers
-    from search.trial.pruners import make_rule, rung_attr
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     plan = from_flat(SearchPlan, {"space": "cnn", "epochs": EPOCHS})

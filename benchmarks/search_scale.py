@@ -74,14 +74,14 @@ def made(path: Path, count: int, sampler: str) -> None:
     import optuna
 
     from compress import load_data
-    from compress.run.data_record import write_data_record
-    from search.folder.directory import SearchFolder
-    from search.folder.records import COMPLETE, STOPPED, Candidate
+    from compress.run.origin import write_data_record
     from search.spaces import SPACES
     from search.spaces._choices import choose
+    from search.study import optimizers
+    from search.study.directory import SearchFolder
+    from search.study.objective import candidate_id
+    from search.study.records import COMPLETE, STOPPED, Candidate
     from search.study.recovery import recover
-    from search.trial import optimizers
-    from search.trial.objective import candidate_id
 
     plan, data = _plan(path, sampler), load_data("digits", seed=0)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -118,13 +118,13 @@ def timed(part: str) -> None:
     from compress import load_data
     from search.engines.jobs import SearchJobs
     from search.engines.progress import NoDisplay
-    from search.folder.directory import SearchFolder
     from search.report import render
     from search.spaces._choices import choose
+    from search.study import optimizers
     from search.study import study as studies
     from search.study.asking import ask
+    from search.study.directory import SearchFolder
     from search.study.recovery import recover
-    from search.trial import optimizers
 
     folder = SearchFolder(sys.argv[1])
     record = folder.read_plan_record()["plan"]["search"]

@@ -24,7 +24,7 @@ from benchmarks._common import Benchmark, Mean, seed_list, table
 from benchmarks._stored import Stored
 from benchmarks.search_front import difference
 from benchmarks.search_stopping import volume
-from search.folder.directory import SearchFolder
+from search.study.directory import SearchFolder
 
 TRIALS, EPOCHS, MAX_MACS = 16, 4, 600_000
 

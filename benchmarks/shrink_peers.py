@@ -164,9 +164,9 @@ def files_of(nets: Nets, way: str, seed: int, place: Path) -> dict[str, dict[str
     Returns:
         What is known of each file, by name.
     """
-    from compress.pipeline.context import Work
-    from compress.pipeline.files import Variant, judged_files
     from compress.run.directory import RunFolder
+    from compress.shrinking.case import Work
+    from compress.shrinking.files import Variant, judged_files
 
     if way == "shrink":
         return _shrunk(nets, seed, place)

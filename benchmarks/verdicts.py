@@ -35,8 +35,14 @@ from benchmarks._common import Benchmark, table
 from benchmarks._stored import RESULTS, Stored
 from compress.core.errors import RunFailed
 from compress.core.statistics import compare_examples, compare_means, compare_shares
-from compress.measure.file_choice import FileCandidate, select_file
-from compress.measure.verdict import MET, MISSED, QualityLimit, judge_file
+from compress.measure.verdict import (
+    MET,
+    MISSED,
+    FileCandidate,
+    QualityLimit,
+    judge_file,
+    select_file,
+)
 
 NETS = ("separable", "mobilenet", "vit", "convnext", "lstm", "resnet20")
 SHARES = (0.9, 0.8, 0.65, 0.5)

@@ -151,7 +151,7 @@ class Variants:
         from compress.exporting.litert import export_litert
         from compress.exporting.mnn import export_mnn
         from compress.measure import count_macs, measure_latency
-        from compress.measure.size import file_sizes
+        from compress.measure.footprint import file_sizes
 
         paths: dict[str, dict[str, Path]] = {"litert": {}, "litert sparse": {}, "mnn": {}}
         found: dict[str, Any] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from compress._version import __version__
-from compress.core.lazy import lazily
+from compress.core.registry import lazily
 
 if TYPE_CHECKING:
     from compress.benchmarking import BenchPlan, BenchResult, bench
@@ -23,14 +23,13 @@ if TYPE_CHECKING:
         TrainingDiverged,
     )
     from compress.data import Dataset, Split, load_data
+    from compress.devices import DeviceTimes
     from compress.devices.exporting import export_latency_table
     from compress.devices.importing import import_latency_table
-    from compress.devices.record import DeviceTimes
     from compress.distillation import DistillResult, distill
     from compress.exporting import Exported, export
     from compress.measure import Analysis, count_macs, measure_latency
     from compress.model.io import load_model
-    from compress.pipeline.compression import CompressResult, compress_model
     from compress.plan import (
         ChannelOptions,
         DataOptions,
@@ -62,6 +61,7 @@ if TYPE_CHECKING:
     from compress.quantization import QuantizeResult, quantize
     from compress.reconstruction import RepairReport, repair
     from compress.report import Report
+    from compress.shrinking.compression import CompressResult, compress_model
     from compress.shrinking.shrink import ShrinkResult, shrink
     from compress.train.given import as_dataset
 
@@ -70,10 +70,10 @@ _PLACES = {
     "BenchPlan": "compress.benchmarking:BenchPlan",
     "BenchResult": "compress.benchmarking:BenchResult",
     "ChannelOptions": "compress.plan:ChannelOptions",
-    "CompressResult": "compress.pipeline.compression:CompressResult",
+    "CompressResult": "compress.shrinking.compression:CompressResult",
     "DataOptions": "compress.plan:DataOptions",
     "Dataset": "compress.data:Dataset",
-    "DeviceTimes": "compress.devices.record:DeviceTimes",
+    "DeviceTimes": "compress.devices:DeviceTimes",
     "DistillOptions": "compress.plan:DistillOptions",
     "DistillResult": "compress.distillation:DistillResult",
     "ExportOptions": "compress.plan:ExportOptions",
@@ -103,7 +103,7 @@ _PLACES = {
     "as_dataset": "compress.train.given:as_dataset",
     "bench": "compress.benchmarking:bench",
     "channel_times": "compress.benchmarking.times:channel_times",
-    "compress_model": "compress.pipeline.compression:compress_model",
+    "compress_model": "compress.shrinking.compression:compress_model",
     "count_macs": "compress.measure:count_macs",
     "coupled_groups": "compress.prune.channels:coupled_groups",
     "distill": "compress.distillation:distill",

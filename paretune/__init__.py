@@ -18,7 +18,7 @@ load_own_packages()
 import compress  # noqa: E402
 import search  # noqa: E402
 from compress._version import __version__  # noqa: E402
-from compress.core.lazy import lazily  # noqa: E402
+from compress.core.registry import lazily  # noqa: E402
 
 if TYPE_CHECKING:
     from compress import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compress.core.lazy import lazily
+from compress.core.registry import lazily
 
 if TYPE_CHECKING:
     from search.pipeline import run, run_search

@@ -15,30 +15,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.core import credentials
+from compress.core import credentials, linux
 from compress.core.arguments import check_arguments
 from compress.core.device import gpu_count
 from compress.core.errors import InputError, RunFailed
 from compress.core.faults import explained
 from compress.core.memory_budget import use_budget
-from compress.core.platform import host
 from compress.data.shared import shared
-from compress.pipeline.checks import check_training, told
-from compress.pipeline.logged import logged
-from compress.pipeline.preflight import preflight
-from compress.pipeline.teachers import load_teachers
-from compress.pipeline.timing import measure_stage
 from compress.plan.fields import command_words, fill_open_fields, from_nested
 from compress.plan.keywords import Keywords
-from compress.run.data_record import write_data_record
 from compress.run.directory import LOG, run_in_own_folder
-from compress.run.origin import write_examples
-from compress.shrinking.case import refuse_learnt
+from compress.run.origin import write_data_record, write_examples
+from compress.shrinking.case import load_teachers
+from compress.shrinking.checks import check_training, preflight, told
+from compress.shrinking.files import measure_stage
+from compress.shrinking.job import logged, refuse_learnt
 from search.engines import Demand, Engine, Order
 from search.engines.progress import Display, NoDisplay
 from search.engines.worker import WORKERS_LOCK
-from search.folder.directory import SearchFolder
-from search.folder.events import search_sources
 from search.plan import BudgetOptions, FinalOptions, SearchPlan
 from search.plan.keywords import RUN, RUN_SEARCH
 from search.plan.search import DEFAULT_OBJECTIVES
@@ -47,14 +41,19 @@ from search.report import SearchReport, render
 from search.spaces import Around
 from search.steps import compress_front, search_front, train_finally
 from search.study import study as studies
-from search.study.artifacts import keep_artifacts
-from search.study.feasibility import check_compression, check_limits
-from search.study.given_data import GivenData
-from search.study.past import check_past, load_for_space
+from search.study.checks import (
+    GivenData,
+    check_compression,
+    check_limits,
+    check_past,
+    load_for_space,
+)
+from search.study.costs import measure_parts, takes_times
+from search.study.directory import SearchFolder
+from search.study.events import keep_artifacts, search_sources
 from search.study.storage import open_storage
-from search.study.unbegun import forget, untried
+from search.study.study import forget, untried
 from search.study.warm_start import find_sources
-from search.trial.part_times import measure_parts, takes_times
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -381,7 +380,7 @@ def _wait_for_orphans(folder: SearchFolder, *, needed: bool) -> None:
         needed: Fail where they do not. Those of other machines are given up without that.
     """
     deadline = time.monotonic() + ORPHAN_SECONDS
-    while host().is_shared(folder.path / WORKERS_LOCK):
+    while linux.is_shared(folder.path / WORKERS_LOCK):
         if time.monotonic() > deadline:
             if not needed:
                 LOG.info("workers of an earlier run still run somewhere: they are given up")

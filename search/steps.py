@@ -8,18 +8,17 @@ from compress.core.errors import RunFailed
 from compress.data import Dataset
 from compress.run.directory import LOG
 from search.engines import Runner
-from search.engines.final_jobs import CompressJobs, FinalJobs
-from search.engines.jobs import SearchJobs
+from search.engines.jobs import CompressJobs, FinalJobs, SearchJobs
 from search.engines.progress import Display
-from search.folder.directory import SearchFolder
-from search.folder.records import COMPLETE, FAILED, Candidate
 from search.plan import SearchPlan
 from search.study import study as studies
+from search.study.checks import Past
+from search.study.costs import NAMES, limits
+from search.study.directory import SearchFolder
 from search.study.front import going_on
-from search.study.past import Past
+from search.study.records import COMPLETE, FAILED, Candidate
 from search.study.recovery import recover
-from search.trial.costs import NAMES, limits
-from search.trial.retrain import promote_best
+from search.study.retrain import promote_best
 
 
 def search_front(

@@ -12,16 +12,18 @@ from compress.core.errors import InputError, ParetuneError, RunFailed
 from compress.core.quantities import parse_whole_number
 from compress.data.shared import files_of, shared
 from compress.run.directory import LOG
-from compress.shrinking.crew import Brief, Training
+from compress.shrinking.workshop import Training
 from search.engines import Crew, Demand, Engine, Order, Runner
 from search.engines.net_jobs import NetJobs
 from search.engines.progress import Display, NoDisplay
-from search.folder.directory import SearchFolder
 from search.plan.engine import LOCAL, EngineOptions
 from search.plugins import ENGINES
+from search.study.directory import SearchFolder
 
 if TYPE_CHECKING:
     from compress.plan.shrink import ShrinkPlan
+    from compress.shrinking.case import Case
+    from compress.shrinking.net import ShrinkFolder
 
 MOST_NETS = 8
 """So many are trained at the same time where nobody says how many, and there is room."""
@@ -68,7 +70,7 @@ class Workers:
         )
 
     def check(self, plan: ShrinkPlan) -> None:
-        """See `compress.shrinking.crew.Crew.check`."""
+        """See `compress.shrinking.workshop.Crew.check`."""
         if self.engine == LOCAL and gpu_count(plan.device):
             raise InputError(
                 "workers must be of a Ray cluster where nets are trained on a GPU: this machine's "
@@ -90,32 +92,33 @@ class Workers:
         )  # fmt: skip
 
     @contextlib.contextmanager
-    def at_work(self, brief: Brief) -> Iterator[NetTrainers]:
-        """See `compress.shrinking.crew.Crew.at_work`."""
+    def at_work(self, case: Case, folder: ShrinkFolder, handed_over: bool) -> Iterator[NetTrainers]:
+        """See `compress.shrinking.workshop.Crew.at_work`."""
         crew = self._crew
         assert crew is not None, "it was checked"
-        if brief.data.compiled:
+        data = case.work.data
+        if data.compiled:
             raise InputError(
                 "Nets that workers train must be judged by a task of their own: they know no "
-                f"compiled model. Received: task {brief.plan.data.task}. Give a task, or leave "
+                f"compiled model. Received: task {case.plan.data.task}. Give a task, or leave "
                 "workers out."
             )
-        folder = SearchFolder(brief.folder.path)
+        own = SearchFolder(folder.path)
         LOG.info("nets are trained on %s: %d worker(s)", crew.place, crew.count)
         # weights of several outputs' losses stand in no file of the data
-        several = bool(brief.data.outputs)
-        least = 0 if brief.handed_over or self._engine.remote or several else None
-        order = Order(folder, self._demand(brief.plan), crew)
+        several = bool(data.outputs)
+        least = 0 if handed_over or self._engine.remote or several else None
+        order = Order(own, self._demand(case.plan), crew)
         with (
-            shared(brief.data, folder.shared, least_bytes=least) as (_, unshared),
+            shared(data, own.shared, least_bytes=least) as (_, unshared),
             self._engine.pool(order) as pool,
         ):
-            if brief.handed_over and not files_of(folder.shared):
+            if handed_over and not files_of(own.shared):
                 raise RunFailed(
                     "Data that were handed over must be written for the workers: "
                     f"{unshared or 'they are no arrays'}. Name them (--data), or leave workers out."
                 )
-            yield NetTrainers(brief, pool, crew.count, self.display)
+            yield NetTrainers(case, folder, pool, crew.count, self.display)
 
 
 class _Beside(NoDisplay):
@@ -135,24 +138,26 @@ class _Beside(NoDisplay):
 
 @dataclass(frozen=True)
 class NetTrainers:
-    """See `compress.shrinking.crew.Trainers`.
+    """See `compress.shrinking.workshop.Trainers`.
 
     Attributes:
-        brief: Of the model.
+        case: The model.
+        folder: Where nets lie.
         pool: The workers.
         places: How many.
         display: Shows what they do.
     """
 
-    brief: Brief
+    case: Case
+    folder: ShrinkFolder
     pool: Runner
     places: int
     display: Display
 
     def trained(self, wanted: Sequence[Training]) -> list[ParetuneError | None]:
-        """See `compress.shrinking.crew.Trainers.trained`."""
+        """See `compress.shrinking.workshop.Trainers.trained`."""
         if not wanted:
             return []
-        handler = NetJobs(self.brief, wanted, _Beside(self.display))
+        handler = NetJobs(self.case, self.folder, wanted, _Beside(self.display))
         self.pool.run(handler)
         return [handler.errors.get(item.name) for item in wanted]

@@ -123,6 +123,17 @@ def test_contributing_names_what_there_is() -> None:
         assert re.search(rf"^{module}\b", (ROOT / table).read_text("utf-8"), re.M), module
 
 
+def test_code_of_others_has_its_license_beside_it() -> None:
+    tables = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    bundles = [path for package in PACKAGES for path in (ROOT / package).rglob("*.min.js")]
+    assert bundles
+    for bundle in bundles:
+        text = bundle.with_name(bundle.name.replace(".min.js", ".LICENSE")).read_text("utf-8")
+        assert re.search(r"Copyright \(c\) .*Plotly", text)
+        assert "this permission notice shall be included in" in text
+    assert "*.LICENSE" in tables["package-data"]["*"]
+
+
 def shipped(folder: Path) -> set[str]:
     """Returns all files that belong to the packages, relative to `folder`."""
     found = set()
@@ -158,7 +169,7 @@ def test_wheel_and_sdist_hold_all_of_the_packages_and_nothing_else(built: Path) 
     names = set(zipfile.ZipFile(wheel).namelist())
     inside = {name for name in names if ".dist-info/" not in name}
     assert inside == shipped(ROOT)
-    assert {Path(name).suffix for name in inside} >= {".py", ".typed", ".css"}
+    assert {Path(name).suffix for name in inside} >= {".py", ".typed", ".css", ".LICENSE"}
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     shutil.unpack_archive(sdist, built / "sdist", filter="data")
     (tree,) = (built / "sdist").iterdir()

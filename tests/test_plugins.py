@@ -39,7 +39,7 @@ from compress.core.plugins import CRITERIA, HINTS, LOGIT_LOSSES, RUNTIMES, SOURC
 from compress.data import RawData, Split
 from compress.distillation.losses import FeatureLoss, LogitLoss
 from compress.measure.runtimes.litert import LiteRT
-from compress.task import MEANING, MultiClass
+from compress.data.tasks import MEANING, MultiClass
 from search.plugins import SAMPLERS, SPACES
 from search.samplers._base import StatelessSampler
 from search.spaces import MLP
@@ -167,7 +167,7 @@ def scaled(call):
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current folder, with both modules; afterwards all tables are as they were."""
-    from compress.task import MEANING
+    from compress.data.tasks import MEANING
 
     (tmp_path / "mine.py").write_text(MODULE)
     (tmp_path / "mine_layer.py").write_text(LAYER)

@@ -6,26 +6,26 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
-from compress.benchmarking.files import of_file
+from compress.core.atomic_files import write_bytes
 from compress.core.errors import InputError, MissingDependency, RunFailed
 from compress.core.memory_budget import require_room
 from compress.core.plugins import RUNTIMES
 from compress.core.registry import loaded
 from compress.exporting.saved_model import TracedSavedModel
+from compress.exporting.side_by_side import random_examples
+from compress.exporting.tflite_editing import resized
 from compress.exporting.traced import Traced
 from compress.measure import Analysis, count_macs
+from compress.measure.graph_files import read_graph_file
 from compress.measure.graph_files.saved_model import count_saved_model
 from compress.measure.runtimes import runtimes, suffixes
 from compress.model.copies import sized_model
 from compress.model.inference import left_out
 from compress.model.input_sizes import InputShape, require_known, sizes_of
 from compress.model.io import as_model, load_model, save_model
-from compress.model.kinds import SUFFIXES, check_graph_file
+from compress.model.kinds import SUFFIXES, check_graph_file, foreign
 from compress.model.ports import input_names
 from compress.model.saved_models import SavedModel
 from compress.model.walk import calls, is_graph
@@ -129,27 +129,6 @@ def models_of(
     return found
 
 
-def _check_path(path: Path, known: Sequence[str]) -> None:
-    """Refuses what is neither a file that a runtime runs nor a SavedModel's folder."""
-    if path.is_dir():
-        check_graph_file(path)
-    elif path.suffix not in known:
-        raise InputError(
-            f"A model file must end in {', '.join(dict.fromkeys(known))}, or be the folder of a "
-            f"SavedModel. Received: '{path}'."
-        )
-    elif not path.is_file():
-        raise InputError(f"A model file must exist. Received: '{path}'.")
-
-
-def _saved(model: keras.Model, folder: Path) -> Path:
-    """Saves a model under its name."""
-    folder.mkdir()
-    path = folder / f"{model.name}.keras"
-    save_model(model, path)
-    return path
-
-
 def require_a_runtime(plan: BenchPlan) -> None:
     """Checks that one of the plan's runtimes at least is installed; others are skipped.
 
@@ -208,23 +187,6 @@ def prepare(
     return counted, made, [item for item in items if isinstance(item, Skipped)]
 
 
-def _counted_graph(
-    model: BenchModel, source: SavedModel, sizes: Sequence[tuple[int, ...]]
-) -> BenchModel:
-    """Counts a SavedModel; one that cannot be counted can be timed all the same."""
-    try:
-        return _counted(model, count_saved_model(source, sizes))
-    except InputError as error:
-        return replace(model, notes=(f"MACs are not counted: {error}",))
-
-
-def _counted(model: BenchModel, analysis: Analysis, notes: tuple[str, ...] = ()) -> BenchModel:
-    return replace(
-        model, macs=analysis.macs, params=analysis.params, unsupported=analysis.unsupported,
-        nonzero=analysis.nonzero, notes=notes,
-    )  # fmt: skip
-
-
 def fixed(model: keras.Model, shape: InputShape | None) -> keras.Model:
     """Returns the model with inputs of known sizes.
 
@@ -246,6 +208,80 @@ def fixed(model: keras.Model, shape: InputShape | None) -> keras.Model:
         # before Keras is asked: it has no words for sizes beyond 64 bits
         require_room(4 * math.prod(item), f"An input of shape {item}, float32,")
     return _runnable(sized_model(model, sizes))
+
+
+def of_file(path: Path, shape: InputShape | None, copy: Path) -> tuple[Analysis | None, Path]:
+    """Returns what a file costs, and the file that is timed.
+
+    Args:
+        path: Of any kind.
+        shape: Of one example, where a LiteRT file leaves sizes open.
+        copy: Where one of known sizes is written then.
+
+    Returns:
+        The costs of a LiteRT file, None of another or where it cannot be read (its runtime says
+        why), and `path` or `copy`.
+
+    Raises:
+        InputError: A size of a LiteRT file is open and not given, or what is given does not fit.
+    """
+    if foreign(path) is None:
+        return None, path
+    try:
+        found = read_graph_file(path)
+    except InputError:
+        return None, path
+    names = [port.name for port in found.inputs]
+    own = [port.sizes for port in found.inputs]
+    if all(None not in sizes for sizes in own):
+        return found.costs, path
+    what = f"'{path}'"
+    sizes = sizes_of(what, list(zip(names, own, strict=True)), shape)
+    require_known(what, names, sizes, "to be timed")
+    shapes = [
+        ((port.shape[0] if port.shape else None) or 1, *(size or 1 for size in size_))
+        for port, size_ in zip(found.inputs, sizes, strict=True)
+    ]
+    write_bytes(copy, resized(path.read_bytes(), shapes))
+    return read_graph_file(copy).costs, copy
+
+
+def _check_path(path: Path, known: Sequence[str]) -> None:
+    """Refuses what is neither a file that a runtime runs nor a SavedModel's folder."""
+    if path.is_dir():
+        check_graph_file(path)
+    elif path.suffix not in known:
+        raise InputError(
+            f"A model file must end in {', '.join(dict.fromkeys(known))}, or be the folder of a "
+            f"SavedModel. Received: '{path}'."
+        )
+    elif not path.is_file():
+        raise InputError(f"A model file must exist. Received: '{path}'.")
+
+
+def _saved(model: keras.Model, folder: Path) -> Path:
+    """Saves a model under its name."""
+    folder.mkdir()
+    path = folder / f"{model.name}.keras"
+    save_model(model, path)
+    return path
+
+
+def _counted_graph(
+    model: BenchModel, source: SavedModel, sizes: Sequence[tuple[int, ...]]
+) -> BenchModel:
+    """Counts a SavedModel; one that cannot be counted can be timed all the same."""
+    try:
+        return _counted(model, count_saved_model(source, sizes))
+    except InputError as error:
+        return replace(model, notes=(f"MACs are not counted: {error}",))
+
+
+def _counted(model: BenchModel, analysis: Analysis, notes: tuple[str, ...] = ()) -> BenchModel:
+    return replace(
+        model, macs=analysis.macs, params=analysis.params, unsupported=analysis.unsupported,
+        nonzero=analysis.nonzero, notes=notes,
+    )  # fmt: skip
 
 
 def _runnable(model: keras.Model) -> keras.Model:
@@ -282,23 +318,12 @@ def _tried(item: Prepared) -> Prepared | Skipped:
     return item
 
 
-def _random(traced: Convertible, seed: int) -> list[npt.NDArray[Any]]:
-    """Returns random inputs: normal; 0 and 1 where a model takes whole numbers."""
-    random = np.random.default_rng(seed)
-    found: list[npt.NDArray[Any]] = []
-    for _, (_, *sizes), kind in traced.ports:
-        shape = (CALIBRATION, *sizes)
-        drawn = random.normal(size=shape) if kind == "float32" else random.integers(2, size=shape)
-        found.append(drawn.astype(kind))
-    return found
-
-
 def _converted(
     label: str, traced: Convertible, plan: BenchPlan, folder: Path
 ) -> list[Prepared | Skipped]:
     found: list[Prepared | Skipped] = []
     files: dict[tuple[str, str], Path] = {}
-    calibration = _random(traced, plan.seed)
+    calibration = random_examples(traced.ports, CALIBRATION, plan.seed)
     for name in plan.runtimes:
         runtime = RUNTIMES[name]
         for kind in plan.formats:

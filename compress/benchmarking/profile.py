@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.core.errors import MissingDependency
-from compress.exporting.scopes import layer_of
+from compress.exporting.traced import layer_of
 from compress.measure.rules import rule_of
 from compress.measure.runtimes.onnx import INSTALL
 from compress.model.program import Node

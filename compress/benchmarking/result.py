@@ -7,20 +7,23 @@ import io
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compress.benchmarking.models import BenchModel, Skipped
 from compress.core.atomic_files import write_bytes, write_json, write_text
 from compress.core.device import available_cores, cpu_name
 from compress.core.quantities import threads_text
-from compress.core.summary import Readable, Summary
-from compress.core.visible import short
+from compress.core.summary import Readable, Summary, short
 from compress.measure import Latency, formats
 from compress.plan.bench import BenchPlan
 from compress.plan.fields import to_nested
-from compress.report.canvas import as_png, drawing
+from compress.report.plot import render_png
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "onnxruntime", "openvino", "MNN", "numpy")
 MARKERS = "os^DvP*X<>"
@@ -182,7 +185,8 @@ def write_result(result: BenchResult, folder: Path) -> None:
     write_json(folder / "bench.json", result.to_json())
     write_text(folder / "bench.csv", _csv(result))
     if any(model.macs for model in result.models):
-        write_bytes(folder / "bench.png", render_bench_plot(result))
+        panel = partial(_latency_panel, result=result)
+        write_bytes(folder / "bench.png", render_png((8.5, 5.2), [panel]))
 
 
 def _csv(result: BenchResult) -> str:
@@ -207,44 +211,37 @@ def _csv(result: BenchResult) -> str:
     return sink.getvalue()
 
 
-def render_bench_plot(result: BenchResult) -> bytes:
-    """Draws latency against MACs with intervals, one colour a configuration, as PNG."""
+def _latency_panel(axes: Axes, result: BenchResult) -> None:
+    """Draw latency against MACs with intervals, one colour a configuration."""
     import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     macs = {model.name: model.macs for model in result.models if model.macs}
     groups: dict[str, list[Timed]] = {}
     for row in result.timed:
         if row.model in macs:
             groups.setdefault(row.configuration, []).append(row)
-    with drawing("bench"):
-        figure = Figure(figsize=(8.5, 5.2), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot(1, 1, 1)
-        colours = matplotlib.colormaps["tab20"]
-        for place, (name, rows) in enumerate(groups.items()):
-            xs = [float(macs[row.model]) for row in rows]
-            ys = [row.latency.median_ms for row in rows]
-            below = [row.latency.median_ms - row.latency.low_ms for row in rows]
-            above = [row.latency.high_ms - row.latency.median_ms for row in rows]
-            axes.errorbar(
-                xs, ys, yerr=[below, above], fmt=MARKERS[place % len(MARKERS)],
-                color=colours(place % 20), label=name, capsize=3, markersize=6,
-            )  # fmt: skip
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        for name, count in macs.items():
-            axes.axvline(float(count), color="#e3e6eb", linewidth=0.8, zorder=0)
-            axes.annotate(
-                f"{short(name, LETTERS)}\n{formats.count(count)} MACs", (float(count), 1.0),
-                xycoords=("data", "axes fraction"), xytext=(0, 4), textcoords="offset points",
-                ha="center", fontsize=8,
-            )  # fmt: skip
-        axes.set_xlabel("MACs (counted)")
-        axes.set_ylabel(f"ms an inference (measured, {cpu_name()})")
-        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-        return as_png(figure)
+    colours = matplotlib.colormaps["tab20"]
+    for place, (name, rows) in enumerate(groups.items()):
+        xs = [float(macs[row.model]) for row in rows]
+        ys = [row.latency.median_ms for row in rows]
+        below = [row.latency.median_ms - row.latency.low_ms for row in rows]
+        above = [row.latency.high_ms - row.latency.median_ms for row in rows]
+        axes.errorbar(
+            xs, ys, yerr=[below, above], fmt=MARKERS[place % len(MARKERS)],
+            color=colours(place % 20), label=name, capsize=3, markersize=6,
+        )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for name, count in macs.items():
+        axes.axvline(float(count), color="#e3e6eb", linewidth=0.8, zorder=0)
+        axes.annotate(
+            f"{short(name, LETTERS)}\n{formats.count(count)} MACs", (float(count), 1.0),
+            xycoords=("data", "axes fraction"), xytext=(0, 4), textcoords="offset points",
+            ha="center", fontsize=8,
+        )  # fmt: skip
+    axes.set_xlabel("MACs (counted)")
+    axes.set_ylabel(f"ms an inference (measured, {cpu_name()})")
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _version(name: str) -> str:

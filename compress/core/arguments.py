@@ -134,8 +134,8 @@ def check_arguments(
             except TypeError:
                 return function(*args, **kwargs)  # Python's own error names the function
             values = bound.arguments
-            if labels:
-                _join_labels(values, labels)
+            if labels and is_examples(values.get(labels)) and is_examples(values.get("data")):
+                values["data"] = (values["data"], values.pop(labels))
             for argument, keyword in (number or {}).items():
                 _name_number(values, further, argument, keyword)
             if options is not None:
@@ -181,12 +181,6 @@ def is_examples(value: object) -> bool:
     if isinstance(value, dict):
         return bool(value) and all(map(is_examples, value.values()))
     return hasattr(value, "shape") and (hasattr(value, "__array__") or hasattr(value, "__len__"))
-
-
-def _join_labels(values: dict[str, Any], argument: str) -> None:
-    """Make `(x, y)` of examples in `data` and labels in the argument behind it."""
-    if is_examples(values.get(argument)) and is_examples(values.get("data")):
-        values["data"] = (values["data"], values.pop(argument))
 
 
 def _name_number(values: dict[str, Any], further: str, argument: str, keyword: str) -> None:

@@ -25,9 +25,9 @@ def all_blas_threads() -> Iterator[None]:
     import tensorflow as tf
     from threadpoolctl import threadpool_limits
 
-    from compress.core.platform import host
+    from compress.core import linux
 
     # what the user, or a search with several workers, has set; 0: every core
-    threads = tf.config.threading.get_intra_op_parallelism_threads() or host().cores()
+    threads = tf.config.threading.get_intra_op_parallelism_threads() or linux.cores()
     with threadpool_limits(limits=threads, user_api="blas"):
         yield

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.spool import rows_of
+from compress.core.arrays import rows_of
 
 Columns: TypeAlias = "npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]"
 """An array (n, ...), or arrays (n, ...) of the same n examples by name, in a fixed order."""
@@ -48,8 +48,3 @@ def joined(parts: Sequence[Any]) -> Any:
     if isinstance(parts[0], Mapping):
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return np.concatenate(parts)
-
-
-def size_in_bytes(columns: Any) -> int:
-    """Returns what the arrays take in memory."""
-    return sum(int(values.nbytes) for values in arrays(columns))

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from compress.core import linux
 from compress.core.errors import InputError
 from compress.core.native_output import captured_stderr, quiet_tensorflow_here
-from compress.core.platform import host
 from compress.core.quantities import MORE_THREADS, MOST_THREADS, parse_whole_number, threads_text
 
 DEVICES = ("auto", "cpu", "gpu")
@@ -61,17 +61,17 @@ class Device:
 
 def available_cores() -> int:
     """Returns the cores that this process may use (affinity respected), at least 1."""
-    return host().cores()
+    return linux.cores()
 
 
 def cpu_name() -> str:
     """Returns the processor's model name."""
-    return host().cpu_name() or platform.machine()
+    return linux.cpu_name() or platform.machine()
 
 
 def lacks_vnni() -> bool:
     """Tells whether this is an x86 processor known to have no instruction for int8 products."""
-    instructions = host().x86_instructions()
+    instructions = linux.x86_instructions()
     return instructions is not None and not instructions & {"avx_vnni", "avx512_vnni"}
 
 
@@ -150,7 +150,7 @@ def check_device(choice: str) -> None:
     Raises:
         InputError: It is.
     """
-    if choice == "gpu" and host().has_gpu_driver() is False:
+    if choice == "gpu" and not linux.has_gpu_driver():
         raise _no_gpu()
 
 
@@ -190,7 +190,7 @@ def card_bytes() -> int | None:
     """
     tf = sys.modules.get("tensorflow")
     # asking TensorFlow for its devices would start it
-    if tf is None or host().has_gpu_driver() is False or not tf.executing_eagerly():
+    if tf is None or not linux.has_gpu_driver() or not tf.executing_eagerly():
         return None
     cards = tf.config.list_logical_devices("GPU")
     bound = _card_bound() if cards else None
@@ -229,7 +229,7 @@ def gpu_count(choice: str) -> int:
         InputError: "gpu" without a GPU.
     """
     # no driver: importing TensorFlow (seconds) would tell nothing more
-    if choice == "cpu" or (choice == "auto" and not host().has_gpu_driver()):
+    if choice == "cpu" or (choice == "auto" and not linux.has_gpu_driver()):
         return 0
     device = setup(choice)
     return device.count if device.kind == "gpu" else 0

@@ -1,4 +1,4 @@
-"""Where Python finds modules: the current folder last, and only for the user's own code.
+"""Where Python finds modules, and the user's own code: the current folder last, and for that alone.
 
 A file called `keras.py` that lies in the folder in which a command is given must not be run in
 place of Keras. So commands look for modules where Python's packages are installed, and
@@ -7,12 +7,18 @@ place of Keras. So commands look for modules where Python's packages are install
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
+import traceback
+from collections.abc import Callable, Iterable
 from importlib.machinery import PathFinder
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from compress.core.platform import host, lifeline
+from compress.core import lifeline, linux
+from compress.core.errors import InputError
 
 _HOME = str(Path(__file__).parents[2])
 
@@ -50,14 +56,14 @@ def module_command(module: str, *words: str) -> list[str]:
     """Returns the command that runs a module in a child process of this one.
 
     To be called by the thread that starts it, for one process: it ends when this one does, from
-    its first line on (see `compress.core.platform.lifeline`).
+    its first line on (see `compress.core.lifeline`).
 
     Args:
         module: Its dotted name.
         words: Its arguments.
     """
     # -P: neither the current folder nor the file's own comes first
-    tied = [lifeline.__file__, str(os.getpid()), host().tie()]
+    tied = [lifeline.__file__, str(os.getpid()), linux.tie()]
     return [sys.executable, "-P", *tied, module, *words]
 
 
@@ -69,3 +75,76 @@ def module_environment() -> dict[str, str]:
     if any(spec is not None and not str(spec.origin).startswith(_HOME) for spec in own):
         paths.insert(0, _HOME)  # before files of the user's that bear these names
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+
+
+def resolve(target: str, what: str = "") -> Callable[..., Any]:
+    """Imports `package.module:function` and returns the function.
+
+    A module that is not installed is looked for in the current folder.
+
+    Args:
+        target: As the user typed it.
+        what: The kind of thing it stands for, for the error ("Space").
+
+    Raises:
+        InputError: The module cannot be imported or has no such callable.
+    """
+    module_name, _, name = target.partition(":")
+    shown = f"{what} '{target}'" if what else f"'{target}'"
+    if not module_name or not name:
+        raise InputError(f"{shown} must be package.module:function. Received: '{target}'.")
+    function = getattr(_imported(module_name, shown), name, None)
+    if not callable(function):
+        received = "no such name" if function is None else type(function).__name__
+        raise InputError(
+            f"{shown} must name a function of '{module_name}'. Received: '{name}' ({received})."
+        )
+    found: Callable[..., Any] = function
+    return found
+
+
+def import_plugins(names: Iterable[str]) -> None:
+    """Imports modules of the user's, which register plug-ins under names of their own.
+
+    Args:
+        names: Dotted names; found as `resolve` finds them.
+
+    Raises:
+        InputError: One is no module's name, or cannot be imported.
+    """
+    for name in names:
+        if not all(map(str.isidentifier, name.split("."))):
+            raise InputError(
+                f"plugins must be names of modules, like mine or package.mine. Received: '{name}'."
+            )
+        _imported(name, f"Plug-in '{name}'")
+
+
+def _imported(name: str, shown: str) -> ModuleType:
+    """Imports a module of the user's; one that is not installed lies in the current folder.
+
+    Args:
+        name: Dotted.
+        shown: What errors call it.
+    """
+    add_current_folder()
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise InputError(
+            f"{shown} must name an importable module ({error}). Run from the folder that "
+            "holds it, or install it."
+        ) from None
+    except (Exception, SystemExit) as error:
+        # the module is the user's: whatever it raises is an error in their file
+        raise InputError(
+            f"{shown} must name an importable module ({told(error)}). "
+            f"Make `python -c 'import {name}'` work first."
+        ) from error
+
+
+def told(error: BaseException) -> str:
+    """Returns an error's kind, text and place: where the user's own code has to be mended."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f", {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"

@@ -12,9 +12,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from compress.core import linux
 from compress.core.device import card_bytes
 from compress.core.errors import InputError
-from compress.core.platform import host
 
 MARGIN = 0.9
 """Share of an amount that is planned with: estimates err, and processes that convert come later."""
@@ -44,10 +44,10 @@ class MemoryBudget:
     @classmethod
     def of_machine(cls) -> MemoryBudget:
         """Return what machine and control groups allow, less a margin for what others take."""
-        available = host().available_bytes()
+        available = linux.available_bytes()
         if available is None:
             return cls(UNBOUNDED)
-        return cls(int(MARGIN * (available + host().family_bytes())))
+        return cls(int(MARGIN * (available + linux.family_bytes())))
 
     def free(self) -> int:
         """Return the bytes that may still be taken, at least 0.
@@ -56,10 +56,10 @@ class MemoryBudget:
         among it. The system may have less than that: other programs take memory, too.
         """
         self.give_back()
-        available = host().available_bytes()
+        available = linux.available_bytes()
         free = UNBOUNDED if available is None else int(MARGIN * available)
         if self.given:
-            free = min(free, int(MARGIN * self.bytes) - host().family_bytes())
+            free = min(free, int(MARGIN * self.bytes) - linux.family_bytes())
         return max(0, free)
 
     def give_back(self) -> None:
@@ -69,7 +69,7 @@ class MemoryBudget:
         nobody named an amount, nothing is done: what is held is used again.
         """
         if self.given:
-            host().trim()
+            linux.trim()
 
     def batch_size(self, each: int, *, most: int, what: str, fixed: int = 0, least: int = 1) -> int:
         """Return how many examples may be worked on at a time.
@@ -220,7 +220,7 @@ def use_budget(memory: int | None) -> Iterator[MemoryBudget]:
     global _current
     before = _current
     if memory is not None:
-        occupied = host().family_bytes()
+        occupied = linux.family_bytes()
         if memory < max(LEAST, occupied):
             raise InputError(
                 f"memory must be at least {gigabytes(max(LEAST, occupied * 3 // 2))}: this process "

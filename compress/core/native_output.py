@@ -14,7 +14,7 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from compress.core.platform import host
+from compress.core import linux
 
 
 @contextmanager
@@ -53,14 +53,14 @@ def silenced_stdout() -> Iterator[None]:
     The C library's buffers are flushed on both sides, so that nothing shows up later.
     """
     sys.stdout.flush()
-    host().flush_c()
+    linux.flush_c()
     saved = os.dup(1)
     sink = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(sink, 1)
         yield
     finally:
-        host().flush_c()
+        linux.flush_c()
         os.dup2(saved, 1)
         os.close(saved)
         os.close(sink)

@@ -69,7 +69,7 @@ _DATA = "compress.data"
 SOURCES: Registry[Any] = Registry(
     "data set",
     {
-        "digits": f"{_DATA}.digits:load",
+        "digits": f"{_DATA}.keras_datasets:read_digits",
         "mnist": f"{_DATA}.keras_datasets:load",
         "fashion_mnist": f"{_DATA}.keras_datasets:load",
         "cifar10": f"{_DATA}.keras_datasets:load",
@@ -102,7 +102,7 @@ HUBS: Registry[Any] = Registry(
 )
 """`compress.data.kinds.Kind`, by what stands before the colon of `tfds:mnist`."""
 
-_TASKS = "compress.task"
+_TASKS = "compress.data.tasks"
 TASKS: Registry[Any] = Registry(
     "task",
     {
@@ -112,16 +112,16 @@ TASKS: Registry[Any] = Registry(
         "regression": f"{_TASKS}.regression:Regression",
         "segmentation": f"{_TASKS}.by_position:Segmentation",
         "tagging": f"{_TASKS}.by_position:Tagging",
-        "masks": f"{_TASKS}.masks:Masks",
-        "reconstruction": f"{_TASKS}.reconstruction:Reconstruction",
+        "masks": f"{_TASKS}.yes_no:Masks",
+        "reconstruction": f"{_TASKS}.regression:Reconstruction",
         "unlabelled": f"{_TASKS}.unlabelled:Answers",
         "several": f"{_TASKS}.several:Several",
         "custom": f"{_TASKS}.custom:Custom",
     },
 )
-"""Classes of `compress.task.Task`."""
+"""Classes of `compress.data.tasks.Task`."""
 
-_LOGS = "compress.logs"
+_LOGS = "compress.run.logs"
 LOGS: Registry[Any] = Registry(
     "log",
     {
@@ -130,10 +130,10 @@ LOGS: Registry[Any] = Registry(
         "wandb": Entry(f"{_LOGS}.wandb:WandbLog", ("wandb",)),
     },
 )
-"""`make(folder, name, plan) -> Log`, see `compress.logs.Log`."""
+"""`make(folder, name, plan) -> Log`, see `compress.run.logs.Log`."""
 
 CALIBRATORS: Registry[Any] = Registry(
-    "calibrator", {"int8": "compress.quantization.calibrated:calibrate_for_file"}
+    "calibrator", {"int8": "compress.quantization.quantizing:calibrate_for_file"}
 )
 """`make(model, inputs) -> (model that rounds its values, notes)`, by the format of the file: for
 models that the format's own converter does not take. What exports stands below what quantizes."""
@@ -146,7 +146,7 @@ STEPS: Registry[Any] = Registry(
         "mixed": "compress.exporting.mixed.engine:convert_mixed",
         "mixed_ranges": "compress.exporting.mixed.engine:observe_ranges",
         "onnx": "compress.exporting.onnx:convert_onnx",
-        "onnx_graph": "compress.exporting.side_by_side_onnx:convert_onnx_graph",
+        "onnx_graph": "compress.exporting.side_by_side:convert_onnx_graph",
         "onnx_int8": "compress.exporting.onnx:convert_onnx_int8",
         "onnx_qat": "compress.exporting.onnx:convert_onnx_qat",
     },

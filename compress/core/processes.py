@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import IO, Any, Protocol
 
+from compress.core import forks, linux
 from compress.core.interpreter import module_command, module_environment
-from compress.core.platform import host
 
 CLOSE_SECONDS = 10.0
 
@@ -70,7 +70,7 @@ def _read(stream: int, length: int, deadline: float | None) -> bytes:
     parts, left = [], length
     while left:
         rest = None if deadline is None else deadline - time.monotonic()
-        part = host().read(stream, min(left, 2**20), rest)
+        part = linux.read(stream, min(left, 2**20), rest)
         if not part:
             raise EOFError
         parts.append(part)
@@ -121,7 +121,7 @@ class Server:
             env={**module_environment(), **(environment or {})}, bufsize=0, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=errors,
             # Ctrl-C is for this process, which ends its servers
-            **host().group_options(),
+            **linux.group_options(),
         )  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None
@@ -132,13 +132,11 @@ class Server:
 
     @classmethod
     def forked(cls, work: Callable[[int, int], None]) -> Server:
-        """Forks this process, where the system can.
+        """Fork this process.
 
         Args:
             work: See `forks.start`.
         """
-        from compress.core.platform import forks
-
         return cls(*forks.start(work))
 
     @property
@@ -189,10 +187,9 @@ class Server:
         """Ends the process, whatever it does, and returns its exit status."""
         try:
             if self._process.poll() is None:
-                host().kill_group(self._process.pid)
+                linux.kill_group(self._process.pid)
             return self._process.wait(CLOSE_SECONDS)
         finally:
-            # not before its end: a thread may still read (`Host.read`)
             if not self._closed:
                 self._closed = True
                 os.close(self._to)

@@ -1,19 +1,20 @@
 """Name -> plug-in tables: the one way in which paretune finds a thing by its name.
 
 A table holds places ("package.module:object"), not objects: names and the packages that they
-need are known without importing what they stand for.
+need are known without importing what they stand for. Packages find their public names so too.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 from compress.core.errors import InputError, removed_name, unknown_name
+from compress.core.interpreter import resolve
 from compress.core.requirements import require_packages
-from compress.core.user_code import resolve
 
 T = TypeVar("T")
 
@@ -160,3 +161,30 @@ def loaded(place: str) -> Any:
     """Imports what a table of ours names: "package.module:object"."""
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def lazily(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
+    """Returns a package's `__getattr__`: importing the package then imports nothing else.
+
+    Args:
+        package: Its name.
+        places: Public name -> "package.module:object".
+
+    Returns:
+        A function that imports what a name stands for and keeps it in the package, so that it
+        is asked once a name.
+
+    Example:
+        >>> found = lazily("collections", {"Part": "fractions:Fraction"})
+        >>> found("Part")(1, 2)  # and now it is collections.Part
+        Fraction(1, 2)
+    """
+
+    def find(name: str) -> Any:
+        if name not in places:
+            raise AttributeError(f"module '{package}' has no attribute '{name}'")
+        value = loaded(places[name])
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return find

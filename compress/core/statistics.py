@@ -72,7 +72,7 @@ def compare_examples(
 
     Args:
         new, old: A value an example (or a group of examples) whose mean is the metric, see
-            `compress.task.Task.example_values`; in the same order, (n,).
+            `compress.data.tasks.Task.example_values`; in the same order, (n,).
         comparisons: How many differences the interval must hold for.
 
     Returns:

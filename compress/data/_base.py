@@ -1,32 +1,63 @@
-"""What every data source ends in: a checked Dataset of train, validation and test."""
+"""What every source ends in: a checked Dataset of three parts, or examples without labels."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.columns import named, taken
+from compress.core.columns import Columns, arrays, count, joined, mapped, named, taken
 from compress.core.errors import InputError
-from compress.data.examples import check_split
-from compress.data.parts import Split, only_shape, shapes_of, shapes_text
+from compress.data.parts import (
+    SPLITS,
+    Output,
+    Split,
+    check_split,
+    is_finite,
+    shapes_of,
+    shapes_text,
+)
 from compress.data.preprocessing import Preprocessing
-from compress.data.several import Output
-from compress.task import TASKS, Several, Task, has_classes, make_task
+from compress.data.tasks import TASKS, Several, Task, has_classes, make_task
 
-Labels = npt.NDArray[np.int64]
-SPLITS = ("train", "val", "test")
 _GLANCE = 1000
 """Training examples that tell what guessing costs where they are labels too."""
 
 
+class _Examples:
+    """What examples with and without labels have: a training part, whose shapes count."""
+
+    name: str
+    train: Split
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one example, without the batch axis; images are (H, W, C).
+
+        Raises:
+            InputError: Examples are of several arrays.
+        """
+        shapes = self.input_shapes
+        if len(shapes) != 1:
+            raise InputError(
+                f"Examples of '{self.name}' must be of one array here. Received: "
+                f"{', '.join(shapes)}."
+            )
+        return next(iter(shapes.values()))
+
+    @property
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of one example of each array by its name, which is "" where there is one."""
+        return shapes_of(self.train.x)
+
+
 @dataclass(frozen=True)
-class Dataset:
+class Dataset(_Examples):
     """A data set: three parts, the task's names, and how inputs are scaled.
 
     Training data trains, validation data selects, test data is touched once.
@@ -45,7 +76,7 @@ class Dataset:
         outputs: Of models with several outputs (kind "several"): what the labels of each mean;
             `class_names` are the outputs' names then.
         compiled: Tasks that a model was compiled with, by the outputs' names ("": the only one).
-        loss_weights: Of the outputs' losses, in their order; (): see `compress.task.Several`.
+        loss_weights: Of the outputs' losses, in their order; (): see `compress.data.tasks.Several`.
         metric: The quality that judges, where it is not the task's first.
         max_value: What "full" means in `x`, where `load_data` read a file; None: inputs are
             fed as `preprocess` says and no other scaling is thought of.
@@ -99,7 +130,14 @@ class Dataset:
         """What labels mean, and how outputs are trained and judged."""
         labels = self.train.y
         if self.outputs:
-            each = tuple((item.name, self._part(item)) for item in self.outputs)
+            each = tuple(
+                (
+                    item.name,
+                    self.compiled.get(item.name)
+                    or make_task(item.kind, len(item.class_names), self.train.y[item.name]),
+                )
+                for item in self.outputs
+            )
             return Several(each, self.loss_weights, main=self.metric)
         if self.compiled:
             return self.compiled[""]
@@ -108,12 +146,6 @@ class Dataset:
             labels = self.preprocess(taken(self.train.x, index.astype(np.int64)))
         task = make_task(self.kind, self.num_classes, labels)
         return task.judged_by(self.metric) if self.metric else task
-
-    def _part(self, item: Output) -> Task:
-        own = self.compiled.get(item.name)
-        if own is not None:
-            return own
-        return make_task(item.kind, len(item.class_names), self.train.y[item.name])
 
     @property
     def gives_back(self) -> bool:
@@ -132,20 +164,6 @@ class Dataset:
     def num_classes(self) -> int:
         """The number of classes, labels or targets."""
         return len(self.class_names)
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """The shape of one example, without the batch axis; images are (H, W, C).
-
-        Raises:
-            InputError: Examples are of several arrays.
-        """
-        return only_shape(self.input_shapes, self.name)
-
-    @property
-    def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of one example of each array by its name, which is "" where there is one."""
-        return shapes_of(self.train.x)
 
     def split(self, part: str) -> Split:
         """Returns the part named `part` ("train", "val" or "test")."""
@@ -209,3 +227,66 @@ class Dataset:
             if split.weight is not None:
                 digest.update(split.weight.tobytes())
         return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Unlabelled(_Examples):
+    """Examples without labels: enough to look at a model's activations, or to calibrate a file.
+
+    Attributes:
+        name: As errors call them.
+        train: The examples; labels are rows without columns.
+        preprocess: Raw `x` -> model input.
+        kind: Of the task, where labels told it before they were left out; else "".
+        notes: What was changed on the way.
+    """
+
+    name: str
+    train: Split
+    preprocess: Preprocessing = field(default_factory=Preprocessing)
+    kind: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not len(self.train):
+            raise InputError(f"'{self.name}' must hold examples. Received: none.")
+        if not all(map(is_finite, arrays(self.train.x))):
+            raise InputError(
+                f"Examples of '{self.name}' must be finite. Received: NaN or infinity."
+            )
+
+    @classmethod
+    def of(cls, name: str, x: Columns, **others: Any) -> Unlabelled:
+        """Makes one of an array, (n, ...), or of several by name."""
+        return cls(name, Split.unlabelled(x), **others)
+
+    @property
+    def val(self) -> Split:
+        """The same examples: nothing is fitted to them that could be judged."""
+        return self.train
+
+
+class Answering(Protocol):
+    """What a model answers: inputs (n, ...) -> outputs (n, ..., outputs), of several by name."""
+
+    def __call__(self, inputs: Any) -> Any:
+        """Return the answers to inputs."""
+        ...
+
+    def most(self, sizes: Sequence[tuple[int, ...]]) -> int:
+        """Return how many examples of these sizes may be answered at a time."""
+        ...
+
+
+def answered(split: Split, preprocess: Preprocessing, answers: Answering) -> Split:
+    """Returns examples with a model's answers to them as labels, (n, outputs).
+
+    Args:
+        split: Examples; their labels are not looked at.
+        preprocess: Raw examples -> model inputs.
+        answers: Of the model.
+    """
+    size = answers.most([values.shape[1:] for values in arrays(split.x)])
+    starts = range(0, count(split.x), size)
+    found = [answers(preprocess(taken(split.x, slice(at, at + size)))) for at in starts]
+    return replace(split, y=mapped(lambda made: made.astype(np.float32), joined(found)))

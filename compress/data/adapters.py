@@ -1,42 +1,47 @@
-"""Arrays, tensors and streams as data: fed as they are, labels read as the model's head says.
+"""Arrays, tensors, streams and what functions return, as data: fed as they are.
 
-Nothing here is scaled: what somebody hands over in Python is what their model is fed. Scaling is
-found for data that are read by name or path alone (`compress.data.load_data`).
+Labels are read as the model's head says. Nothing here is scaled: what somebody hands over in Python
+is what their model is fed. Scaling is found for data that are read by name or path alone
+(`compress.data.load_data`).
 """
 
 from __future__ import annotations
 
+import inspect
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.errors import InputError, one_line
-from compress.data._base import Dataset
-from compress.data.answers import Answering, answered
+from compress.core.errors import InputError, ParetuneError, one_line
+from compress.core.interpreter import resolve, told
+from compress.data._base import Answering, Dataset, Unlabelled, answered
 from compress.data.handed_over import arrays_of, name_of, pass_notes
 from compress.data.hugging_face import about, is_hugging_face, parts_of
+from compress.data.kinds import Asked
 from compress.data.leaks import check_parts
-from compress.data.marks import Marks, marks_by_part
-from compress.data.meaning import Head, Heads, Meaning, meaning_of
-from compress.data.parts import Split
-from compress.data.preprocessing import Preprocessing
-from compress.data.several import (
-    Output,
+from compress.data.meaning import (
+    Head,
+    Heads,
+    Meaning,
     answers_of,
+    meaning_of,
     meanings_of,
     notes_of,
+    only_head,
     outputs_of,
     read_with,
 )
-from compress.data.splitting import note_copies, split_off
-from compress.data.unlabelled import Unlabelled
+from compress.data.parts import Marks, Output, Split, marks_by_part
+from compress.data.preprocessing import Preprocessing
+from compress.data.splitting import split_rest
+from compress.data.tasks import TASKS, UNLABELLED, has_classes
 from compress.plan import DataOptions
 from compress.plan.data import AUTO
-from compress.task import TASKS, UNLABELLED, has_classes
 
 
 def labelled(
@@ -83,10 +88,16 @@ def labelled(
     )
     data, val, test = parts_of(data, val, test)
     marks = marks_by_part(groups, time)
+    divided = partial(
+        _divided, seed=seed, val_fraction=val_fraction, test_fraction=test_fraction, marks=marks
+    )
     if task is not None and "=" not in task and TASKS[task].of_inputs:
-        return _given_back(
-            data, val, test, task, label, head, seed, val_fraction, test_fraction, marks
-        )
+        parts = _examples((data, val, test), label, head)
+        if isinstance(parts[0].x, dict):
+            raise InputError(
+                f"A {task} task must be of one input. Received: {', '.join(parts[0].x)}."
+            )
+        return divided(parts, name_of(data), Meaning(task), parts[0].x.shape[-1])
     x, y, weight, name = arrays_of(data, head, label=label, needed=True)
     if y is None:
         raise InputError(
@@ -95,12 +106,19 @@ def labelled(
             "(or 'reconstruction', of an autoencoder)."
         )
     if isinstance(y, dict):
-        return _of_outputs(
-            (x, y, weight), name, (val, test), task, label, head, seed, val_fraction, test_fraction,
-            pass_notes(data, x, head), marks,
-        )  # fmt: skip
-    one = next(iter(head.outputs.values())) if isinstance(head, Heads) else head
-    meaning = meaning_of(y, one, task)
+        if not isinstance(head, Heads):
+            raise InputError(
+                "y may have names where a model has outputs of these names. Received: "
+                f"{', '.join(y)}, and {'no model' if head is None else 'a model of one output'}."
+            )
+        meanings = meanings_of(y, head.outputs, task or AUTO)
+        read_all = partial(read_with, meanings)
+        train = Split(x, read_all(y), weight)
+        outputs = outputs_of(meanings, lambda output: _count(train.y[output]))
+        meaning = Meaning("several", notes=(*notes_of(meanings), *pass_notes(data, x, head)))
+        held, tested = (_part(part, read_all, label, head) for part in (val, test))
+        return divided((train, held, tested), name, meaning, 0, outputs=outputs)
+    meaning = meaning_of(y, only_head(head), task)
     meaning = replace(meaning, notes=(*meaning.notes, *pass_notes(data, x, head)))
 
     def read(labels: Any) -> Any:
@@ -116,71 +134,7 @@ def labelled(
         classes=classes if len(classes) == names else (),
         notes=(*notes, *meaning.notes),
     )
-    return _divided(
-        (train, held, tested), name, told, names, seed, val_fraction, test_fraction, marks
-    )
-
-
-def _of_outputs(
-    given: tuple[Any, Any, Any],
-    name: str,
-    others: tuple[Any, Any],
-    task: str | None,
-    label: Sequence[str],
-    head: Head | Heads | None,
-    seed: int,
-    val_fraction: float,
-    test_fraction: float | None,
-    notes: tuple[str, ...],
-    marks: Mapping[str, Marks],
-) -> Dataset:
-    """Makes a data set of labels for several outputs."""
-    x, y, weight = given
-    if not isinstance(head, Heads):
-        raise InputError(
-            "y may have names where a model has outputs of these names. Received: "
-            f"{', '.join(y)}, and {'no model' if head is None else 'a model of one output'}."
-        )
-    meanings = meanings_of(y, head.outputs, task or AUTO)
-
-    def read(labels: Any) -> Any:
-        return read_with(meanings, labels)
-
-    train = Split(x, read(y), weight)
-    outputs = outputs_of(meanings, lambda output: _count(train.y[output]))
-    held, tested = (_part(part, read, label, head) for part in others)
-    meaning = Meaning("several", notes=(*notes_of(meanings), *notes))
-    return _divided(
-        (train, held, tested), name, meaning, 0, seed, val_fraction, test_fraction, marks, outputs
-    )
-
-
-def _given_back(
-    data: Any,
-    val: Any,
-    test: Any,
-    task: str,
-    label: Sequence[str],
-    head: Head | Heads | None,
-    seed: int,
-    val_fraction: float,
-    test_fraction: float | None,
-    marks: Mapping[str, Marks],
-) -> Dataset:
-    """Makes a data set of examples that are their own labels; others are not looked at."""
-
-    def part(given: Any) -> Split | None:
-        return None if given is None else Split.unlabelled(arrays_of(given, head, label=label)[0])
-
-    train = part(data)
-    if train is None:
-        raise InputError("data must hold examples. Received: None.")
-    if isinstance(train.x, dict):
-        raise InputError(f"A {task} task must be of one input. Received: {', '.join(train.x)}.")
-    return _divided(
-        (train, part(val), part(test)), name_of(data), Meaning(task), train.x.shape[-1],
-        seed, val_fraction, test_fraction, marks,
-    )  # fmt: skip
+    return divided((train, held, tested), name, told, names)
 
 
 def answered_by(
@@ -206,22 +160,64 @@ def answered_by(
         label, seed, val_fraction, test_fraction, groups, time: See `labelled`.
     """
     data, val, test = parts_of(data, val, test)
-
-    def part(given: Any) -> Split | None:
-        if given is None:
-            return None
-        x = arrays_of(given, head, label=label)[0]
-        return answered(Split.unlabelled(x), Preprocessing(), answers)
-
-    train = part(data)
-    if train is None:
-        raise InputError("data must hold examples. Received: None.")
+    train, held, tested = (
+        None if part is None else answered(part, Preprocessing(), answers)
+        for part in _examples((data, val, test), label, head)
+    )
+    assert train is not None, "it was looked for"
     outputs = answers_of(train.y) if isinstance(train.y, dict) else ()
     return _divided(
-        (train, part(val), part(test)), name_of(data),
-        Meaning("several" if outputs else UNLABELLED), 0 if outputs else train.y.shape[-1],
-        seed, val_fraction, test_fraction, marks_by_part(groups, time), outputs,
+        (train, held, tested), name_of(data), Meaning("several" if outputs else UNLABELLED),
+        0 if outputs else train.y.shape[-1], seed=seed, val_fraction=val_fraction,
+        test_fraction=test_fraction, marks=marks_by_part(groups, time), outputs=outputs,
     )  # fmt: skip
+
+
+def load_function(asked: Asked, seed: int, answers: Answering | None) -> Dataset:
+    """Makes a data set of what the user's function returns; arrays and streams are fed as is.
+
+    Args:
+        asked: Names the function, and says what labels mean.
+        seed: Of the splits.
+        answers: Of data without labels: what a model answers.
+
+    Raises:
+        InputError: See `call`; or the function returns something else.
+    """
+    options = asked.options
+    for name in ("group_column", "time_column"):
+        if getattr(options, name):
+            raise InputError(
+                f"{name} goes with tables and .npz files. Received: {getattr(options, name)} for "
+                f"'{options.source}'. Return a compress.data.Dataset of parts that are split so."
+            )
+    result = _call(options.source)
+    if isinstance(result, Dataset):
+        return check_parts(result, ("val", "test"))
+    if options.normalize not in ("auto", "none"):
+        raise InputError(
+            "normalize goes with files and names: what a function returns is fed as it is. "
+            f"Received: {options.normalize}. Scale it there."
+        )
+    how: dict[str, Any] = {
+        "head": asked.head,
+        "seed": seed,
+        "label": options.label,
+        "val_fraction": options.val_fraction,
+        "test_fraction": options.test_fraction,
+    }
+    try:
+        if options.task == UNLABELLED and answers is not None:
+            found = answered_by(answers, result, **how)
+        else:
+            task = None if options.task == AUTO else options.task
+            found = labelled(result, task=task, **how)
+    except InputError as error:
+        raise InputError(
+            f"'{options.source}' must return a compress.data.Dataset, (x, y), a stream of such "
+            f"pairs or a Hugging Face data set. Received: a {type(result).__name__}. {error}"
+        ) from None
+    return replace(found, name=options.source)
 
 
 def _divided(
@@ -229,30 +225,24 @@ def _divided(
     name: str,
     meaning: Meaning,
     names: int,
+    *,
     seed: int,
     val_fraction: float,
     test_fraction: float | None,
     marks: Mapping[str, Marks],
     outputs: tuple[Output, ...] = (),
 ) -> Dataset:
-    """Splits off the parts that are not there."""
+    """Makes a data set of parts; those that are not there are split off."""
     train, held, tested = (
         None if split is None else marks[part].put_on(split, part, name)
         for part, split in zip(("train", "val", "test"), parts, strict=True)
     )
     assert train is not None, "it is where the others are split off"
     handed_over = [part for part, held in (("val", held), ("test", tested)) if held is not None]
-    kind, notes = meaning.kind, meaning.notes
-    if held is None or (tested is None and test_fraction is not None):
-        notes = (*notes, *note_copies(train))
-    if tested is None and test_fraction is not None:
-        train, tested = split_off(
-            train, test_fraction, seed, part="test", name=name, kind=kind, outputs=outputs
-        )
-    if held is None:
-        train, held = split_off(
-            train, val_fraction, seed, part="validation", name=name, kind=kind, outputs=outputs
-        )
+    train, held, tested, notes = split_rest(
+        train, held, tested, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed,
+        name=name, kind=meaning.kind, outputs=outputs,
+    )  # fmt: skip
     data = Dataset(
         name,
         train,
@@ -260,8 +250,8 @@ def _divided(
         tested if tested is not None else held.take(np.arange(0)),
         tuple(item.name for item in outputs) or meaning.classes or tuple(map(str, range(names))),
         Preprocessing(),
-        notes,
-        kind,
+        (*meaning.notes, *notes),
+        meaning.kind,
         outputs=outputs,
     )
     return check_parts(data, handed_over)
@@ -270,9 +260,21 @@ def _divided(
 def unlabelled(data: Any, *, head: Head | Heads | None = None) -> Unlabelled:
     """Makes examples without labels of arrays or a stream; labels that there are tell the task."""
     x, y, _, name = arrays_of(parts_of(data, None, None)[0], head)
-    one = next(iter(head.outputs.values())) if isinstance(head, Heads) else head
-    kind = "" if y is None or isinstance(y, dict) else meaning_of(y, one, None).kind
+    kind = "" if y is None or isinstance(y, dict) else meaning_of(y, only_head(head), None).kind
     return Unlabelled.of(name, x, kind=kind)
+
+
+def _examples(
+    parts: tuple[Any, Any, Any], label: Sequence[str], head: Head | Heads | None
+) -> tuple[Split, Split | None, Split | None]:
+    """Returns the examples of parts; labels that there are are not looked at."""
+    train, val, test = (
+        None if part is None else Split.unlabelled(arrays_of(part, head, label=label)[0])
+        for part in parts
+    )
+    if train is None:
+        raise InputError("data must hold examples. Received: None.")
+    return train, val, test
 
 
 def _part(
@@ -300,3 +302,27 @@ def _count(labels: npt.NDArray[Any]) -> int:
     if count < 2:
         raise InputError("y must be of at least two classes. Received: one.")
     return count
+
+
+def _call(target: str) -> Any:
+    """Calls the user's function.
+
+    Raises:
+        InputError: There is none, it wants arguments, or it raises an error.
+    """
+    function = resolve(target)
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        raise InputError(
+            f"'{target}' must take no arguments. Received: a function of "
+            f"{inspect.signature(function)}."
+        ) from None
+    except ValueError:
+        pass  # some callables have no signature to look at; the call will tell
+    try:
+        return function()
+    except ParetuneError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(f"'{target}' must return its result. It raised {told(error)}.") from error

@@ -12,16 +12,14 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from compress.core import spool
+from compress.core import arrays
 from compress.core.errors import InputError, one_line
 from compress.data.fields import DATES, NAMES, NUMBER, Field, Layout
 from compress.data.kinds import Asked, Kind
-from compress.data.parts import RawData
-from compress.data.tables import MOST_ROWS, SPLIT, WEIGHT, read
+from compress.data.parts import Array, RawData
+from compress.data.rows import MOST_ROWS, SPLIT, WEIGHT, read
 
-Array = npt.NDArray[Any]
 _DAMAGED = (OSError, EOFError, ValueError, zlib.error)
 """What pandas raises over files that are none: its own errors are ValueErrors."""
 _UNNAMED = re.compile(r"Unnamed: \d+")
@@ -46,7 +44,7 @@ def load(source: str, asked: Asked) -> RawData:
         asked: Which columns are labels, what they mean, and the model's head.
 
     Raises:
-        InputError: It is no CSV file, or see `compress.data.tables.read`.
+        InputError: It is no CSV file, or see `compress.data.rows.read`.
     """
     texts: dict[str, str] = {}
     while True:
@@ -79,7 +77,7 @@ class _Csv:
                     "numbers are left out by to_csv(index=False)."
                 )
             # numbers take 8 bytes each, texts more
-            self._rows = max(1, min(MOST_ROWS, spool.CHUNK // (16 * len(names))))
+            self._rows = max(1, min(MOST_ROWS, arrays.CHUNK // (16 * len(names))))
             self._texts = set(texts)
             first = self._read(nrows=self._rows, dtype=dict.fromkeys(texts, str))
         fields = {}

@@ -8,19 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from compress.core.arrays import is_mapped
 from compress.core.columns import count, named
 from compress.core.errors import InputError
-from compress.core.spool import is_mapped
 from compress.data._base import Dataset
-from compress.data.examples import Array, as_float32
 from compress.data.hugging_face import NAME, is_hugging_face, read
-from compress.data.meaning import Head, Heads
-from compress.data.several import by_name, names_in
+from compress.data.meaning import Head, Heads, by_name, names_in
+from compress.data.parts import Array, as_float32
 from compress.data.streams import (
     gathered,
     is_stream,
     repeats,
-    several_inputs,
     stream_name,
 )
 
@@ -184,7 +182,10 @@ def _examples(x: Any, count: int | None, head: Head | None) -> Array:
             )
         )  # fmt: skip
         if one_each:
-            raise several_inputs(f"a list of {len(x)} arrays")
+            raise InputError(
+                "x must be one array for a model of one input; without a model several need names: "
+                f"give a dictionary. Received: a list of {len(x)} arrays."
+            )
     return _checked(x, "x")
 
 

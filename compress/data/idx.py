@@ -14,9 +14,8 @@ import numpy as np
 
 from compress.core.errors import InputError
 from compress.core.memory_budget import require_room
-from compress.data.examples import Array, as_examples, as_labels
 from compress.data.kinds import Kind
-from compress.data.parts import RawData, Split
+from compress.data.parts import Array, RawData, Split, as_examples, as_labels
 
 # IDX type codes, http://yann.lecun.com/exdb/mnist (big endian)
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}

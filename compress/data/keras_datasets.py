@@ -1,4 +1,4 @@
-"""The image sets of `keras.datasets`, by name: from the cache, else downloaded."""
+"""Image sets by name: those of `keras.datasets` and scikit-learn's digits."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import numpy as np
 
 from compress.core.errors import InputError
 from compress.data import idx
-from compress.data.examples import as_examples, as_labels
-from compress.data.parts import RawData, Split
+from compress.data.parts import RawData, Split, as_examples, as_labels
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
@@ -35,7 +34,10 @@ def load(source: str) -> RawData:
         return RawData(raw.train, test=raw.test, class_names=names, max_value=255.0)
     module = importlib.import_module(f"keras.datasets.{source}")
     try:
-        train, test = (_split(pair, source) for pair in module.load_data())
+        train, test = (
+            Split(as_examples(x, f"{source} x"), as_labels(y, f"{source} y"))
+            for x, y in module.load_data()
+        )
     except Exception as error:  # keras wraps every network failure in a bare Exception
         raise InputError(
             f"Data set '{source}' must be in Keras's cache or downloadable "
@@ -44,5 +46,10 @@ def load(source: str) -> RawData:
     return RawData(train, test=test, class_names=names, max_value=255.0)
 
 
-def _split(pair: tuple[np.ndarray, np.ndarray], source: str) -> Split:
-    return Split(as_examples(pair[0], f"{source} x"), as_labels(pair[1], f"{source} y"))
+def read_digits(_source: str) -> RawData:
+    """Returns the digits, one part, pixel values 0 to 16."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = bunch.images.astype(np.uint8)[..., np.newaxis]  # (1797, 8, 8, 1)
+    return RawData(Split(images, bunch.target.astype(np.int64)), max_value=16.0)

@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from compress.core.columns import arrays, count
 from compress.core.errors import InputError
-from compress.data.keys import is_among
-from compress.data.scaled_rows import RowSketch, as_rows, is_identity
+from compress.data.keys import RowSketch, as_rows, is_among, is_identity
 
 if TYPE_CHECKING:
     from compress.data._base import Dataset

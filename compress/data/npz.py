@@ -11,14 +11,12 @@ from typing import Any
 
 from compress.core.arrays import opened
 from compress.core.errors import InputError
-from compress.data.examples import Array
-from compress.data.kinds import Asked, Kind
-from compress.data.parts import RawData
-from compress.data.reading import Held, raw_data
+from compress.data.kinds import Asked, Held, Kind, raw_data
+from compress.data.meaning import texts
+from compress.data.parts import SPLITS, Array, RawData
 
-_PARTS = ("train", "val", "test")
 _WANTED = (
-    *(f"{role}_{part}" for part in _PARTS for role in ("x", "y", "weight")),
+    *(f"{role}_{part}" for part in SPLITS for role in ("x", "y", "weight")),
     "class_names",
 )
 
@@ -55,7 +53,7 @@ def load(source: str, asked: Asked) -> RawData:
             f"'{source}' must hold {' and '.join(wanted)}. Received: "
             f"{', '.join(names) or 'nothing'}."
         )
-    given = {part: _part(arrays, part, source, asked.bare) for part in _PARTS}
+    given = {part: _part(arrays, part, source, asked.bare) for part in SPLITS}
     for part, held in given.items():
         if held is not None:
             marked = {
@@ -69,7 +67,7 @@ def load(source: str, asked: Asked) -> RawData:
 
 def _marks_of(column: str) -> list[str]:
     """Return what arrays of groups or times may be called."""
-    return [column, *(f"{column}_{part}" for part in _PARTS)]
+    return [column, *(f"{column}_{part}" for part in SPLITS)]
 
 
 def _mark(arrays: dict[str, Array], column: str, part: str) -> Array | None:
@@ -87,9 +85,7 @@ def _class_names(arrays: dict[str, Array], source: str) -> tuple[str, ...] | Non
             f"class_names of '{source}' must be a vector of names. Received: shape {names.shape}, "
             f"type {names.dtype}."
         )
-    if names.dtype.kind == "S":
-        return tuple(name.decode("utf-8", "backslashreplace") for name in names.tolist())
-    return tuple(str(name) for name in names.tolist())
+    return tuple(texts(names))
 
 
 def _part(arrays: dict[str, Array], part: str, source: str, bare: bool) -> Held | None:

@@ -9,16 +9,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from compress.core import spool
+from compress.core import arrays
 from compress.core.errors import InputError, one_line
 from compress.data.fields import ARRAY, DATES, NAMES, NUMBER, OTHER, Field, Layout
 from compress.data.kinds import Asked, Kind
-from compress.data.parts import RawData
-from compress.data.tables import MOST_ROWS, SPLIT, WEIGHT, read
+from compress.data.parts import Array, RawData
+from compress.data.rows import MOST_ROWS, SPLIT, WEIGHT, read
 
-Array = npt.NDArray[Any]
 _INDEX = re.compile(r"__index_level_\d+__")
 """What pandas calls a frame's own row numbers or names: they are no column."""
 
@@ -28,7 +26,7 @@ def load(source: str, asked: Asked) -> RawData:
 
     Raises:
         InputError: It is no Parquet file, lists have several lengths, or see
-            `compress.data.tables.read`.
+            `compress.data.rows.read`.
     """
     with _explained(source):
         import pyarrow.parquet as pq
@@ -63,7 +61,7 @@ class _Parquet:
         about = file.metadata
         size = sum(about.row_group(place).total_byte_size for place in range(about.num_row_groups))
         row = max(1, size // max(1, about.num_rows), 16 * len(names))
-        self._rows = max(1, min(MOST_ROWS, spool.CHUNK // row))
+        self._rows = max(1, min(MOST_ROWS, arrays.CHUNK // row))
 
     def batches(self, columns: Sequence[str]) -> Iterator[Mapping[str, Array]]:
         """Yields some rows at a time."""

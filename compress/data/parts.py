@@ -1,7 +1,9 @@
-"""Parts of a data set: examples and labels, and what a source gives before they are settled."""
+"""Parts of a data set: examples, labels, groups and times; what is taken for them, and checked."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -9,10 +11,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.core.columns import Columns, count, named, taken
+from compress.core.arrays import converted
+from compress.core.columns import Columns, arrays, count, named, taken
 from compress.core.errors import InputError
 from compress.data.keys import example_keys
-from compress.data.several import Output
+from compress.data.tasks import TASKS
+
+Array = npt.NDArray[Any]
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the labels of one output mean.
+
+    Attributes:
+        name: Of the output, as the model calls it.
+        kind: Of the task.
+        class_names: One name a class, label or target.
+    """
+
+    name: str
+    kind: str
+    class_names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -101,24 +122,234 @@ class RawData:
         return replace(self, train=train, val=val, test=test, class_names=None)
 
 
+def check_split(
+    split: Split,
+    part: str,
+    name: str,
+    num_classes: int,
+    kind: str = "multiclass",
+    outputs: Sequence[Output] = (),
+) -> None:
+    """Checks one part of a data set.
+
+    Raises:
+        InputError: See `Dataset`.
+    """
+    for label, values in (*named(split.x, "x"), *named(split.y, "y")):
+        if len(values) != len(split):
+            raise InputError(
+                f"x and y of the {part} part of '{name}' must have equal lengths. "
+                f"Received: {count(split.x)} and {len(split)}"
+                f"{'' if label in ('x', 'y') else f', {len(values)} of {label}'}."
+            )
+    if len(split) == 0:
+        raise InputError(f"The {part} part of '{name}' must not be empty. Received: 0 examples.")
+    for item in outputs:
+        own, of = split.y[item.name], f"{name}' ('{item.name}"
+        TASKS[item.kind].check(own, part, of, len(item.class_names))
+    if not outputs:
+        TASKS[kind].check(split.y, part, name, num_classes)
+    weight = split.weight
+    if weight is not None:
+        shaped = weight.shape == (len(split),)
+        if not shaped or not np.isfinite(weight).all() or weight.min() < 0 or not weight.any():
+            smallest = f", smallest {weight.min():g}" if weight.size else ""
+            raise InputError(
+                f"Weights of '{name}' must be one finite number an example, at least 0, not all "
+                f"0. Received: shape {weight.shape}{smallest} in the {part} part."
+            )
+    if not all(map(is_finite, arrays(split.x))):
+        raise InputError(
+            f"Examples of '{name}' must be finite. Received: NaN or infinity in the {part} part."
+        )
+
+
 def shapes_of(x: Columns) -> dict[str, tuple[int, ...]]:
     """Returns the shape of one example of each array, by its name."""
     return {name: tuple(values.shape[1:]) for name, values in named(x)}
 
 
-def only_shape(shapes: dict[str, tuple[int, ...]], name: str) -> tuple[int, ...]:
-    """Returns the only shape.
-
-    Raises:
-        InputError: There are several.
-    """
-    if len(shapes) != 1:
-        raise InputError(
-            f"Examples of '{name}' must be of one array here. Received: {', '.join(shapes)}."
-        )
-    return next(iter(shapes.values()))
-
-
 def shapes_text(shapes: dict[str, tuple[int, ...]]) -> str:
     """Returns shapes with their names, as messages show them."""
     return ", ".join(f"{name} {shape}".strip() for name, shape in shapes.items())
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Groups and times of the examples of one part.
+
+    Attributes:
+        groups: Numbers or names, (n,); None: there are none.
+        times: Numbers, dates or texts of dates (ISO 8601), (n,); None: there are none.
+    """
+
+    groups: Any = None
+    times: Any = None
+
+    def put_on(self, split: Split, part: str, name: str) -> Split:
+        """Return the part with its groups and times.
+
+        Args:
+            split: The part.
+            part, name: Of the part and of the data, for errors.
+
+        Raises:
+            InputError: There is not one value an example, values are missing, or times are none.
+        """
+        if self.groups is None and self.times is None:
+            return split
+        groups = None if self.groups is None else _read_groups(self.groups, part, name)
+        times = None if self.times is None else _read_times(self.times, part, name)
+        for what, values in (("groups", groups), ("times", times)):
+            if values is not None and values.shape != (len(split),):
+                raise InputError(
+                    f"{what} of '{name}' must be one value an example. Received: shape "
+                    f"{values.shape} for {len(split)} examples of the {part} part."
+                )
+        return replace(split, groups=groups, times=times)
+
+
+def marks_by_part(groups: Any, time: Any) -> dict[str, Marks]:
+    """Return the marks of each part.
+
+    Args:
+        groups: Of the training part, or a mapping by part: {"train": ..., "test": ...}; None:
+            there are none.
+        time: Likewise.
+
+    Raises:
+        InputError: Both are given, or a part has another name.
+    """
+    if groups is not None and time is not None:
+        raise InputError(
+            "groups must be left out beside time: parts are split by groups or by time. Received: "
+            "both."
+        )
+    held: dict[str, dict[str, Any]] = {}
+    for name, given in (("groups", groups), ("time", time)):
+        held[name] = dict(given) if isinstance(given, Mapping) else {"train": given}
+        strange = [part for part in held[name] if part not in SPLITS]
+        if strange:
+            raise InputError(
+                f"{name} must be an array, or arrays by part: {', '.join(SPLITS)}. Received: "
+                f"'{strange[0]}'."
+            )
+    return {part: Marks(held["groups"].get(part), held["time"].get(part)) for part in SPLITS}
+
+
+def _read_groups(values: Any, part: str, name: str) -> Array:
+    array = _convert(values, "groups", part, name)
+    if array.dtype == object:
+        missing = np.array([value is None or value != value for value in array.flat], bool)
+        _require_all(missing, "groups", part, name)
+        array = array.astype(str)
+    if array.dtype.kind == "f":
+        _require_all(np.isnan(array), "groups", part, name)
+    return array
+
+
+def _read_times(values: Any, part: str, name: str) -> Array:
+    """Return times as numbers that increase with time."""
+    array = _convert(values, "times", part, name)
+    if array.dtype.kind in "OUS":
+        try:
+            array = array.astype("datetime64[us]")
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"times of '{name}' must be numbers, or dates in ISO 8601 (2024-05-31, "
+                f"2024-05-31T12:00). Received: {error} in the {part} part."
+            ) from None
+    if array.dtype.kind == "M":
+        _require_all(np.isnat(array), "times", part, name)
+        return array.astype("datetime64[us]").astype(np.int64)
+    if array.dtype.kind not in "fiu":
+        raise InputError(
+            f"times of '{name}' must be numbers or dates. Received: type {array.dtype} in the "
+            f"{part} part."
+        )
+    if array.dtype.kind == "f":
+        _require_all(~np.isfinite(array), "times", part, name)
+    return array
+
+
+def _convert(values: Any, what: str, part: str, name: str) -> Array:
+    """Convert values to an array.
+
+    Raises:
+        InputError: They are lists of different lengths.
+    """
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise InputError(
+            f"{what} of '{name}' must be one value an example. Received: lists of different "
+            f"lengths in the {part} part."
+        ) from None
+
+
+def _require_all(missing: npt.NDArray[np.bool_], what: str, part: str, name: str) -> None:
+    if missing.any():
+        raise InputError(
+            f"{what} of '{name}' must have a value for every example. Received: "
+            f"{int(missing.sum()):,} missing in the {part} part."
+        )
+
+
+def as_float32(examples: Array) -> Array:
+    """Returns numbers as float32; what lies in a file stays in one."""
+    with np.errstate(over="ignore"):  # infinity is refused later, and in words
+        return converted(examples, lambda part: part.astype(np.float32))
+
+
+def is_finite(x: Array) -> bool:
+    """Tells whether all numbers are finite, without a mark for every one of them at a time."""
+    if x.dtype.kind != "f":
+        return True
+    rows = max(1, 2**24 // max(1, math.prod(x.shape[1:])))
+    return all(np.isfinite(x[at : at + rows]).all() for at in range(0, len(x), rows))
+
+
+def as_labels(
+    labels: Array, name: str, kind: str = "multiclass", shape: tuple[int | None, ...] = ()
+) -> npt.NDArray[Any]:
+    """Returns `labels` as the task wants them; see `compress.data.tasks.Task.read`.
+
+    Args:
+        labels: As the user gives them.
+        name: The array's name, for the error.
+        kind: Of the task.
+        shape: Of the output of the model that answers them, where it is known.
+
+    Raises:
+        InputError: Another shape or type (one-hot rows, floating point).
+    """
+    read: npt.NDArray[Any] = TASKS[kind].read(labels, name, shape)
+    return read
+
+
+def as_examples(examples: Array, name: str, rank: int | None = None) -> Array:
+    """Returns `examples` with a channel axis on grey images; numbers only.
+
+    Args:
+        examples: Shape (n, features), (n, H, W), (n, H, W, C) or (n, ...).
+        name: The array's name, for the error.
+        rank: How many axes an example has that the model takes; None: that is not known, and
+            two of them are a grey image's.
+
+    Raises:
+        InputError: Not numeric, no example axis, or nothing in an example.
+    """
+    if examples.dtype.kind not in "fiub" or examples.ndim < 2:
+        raise InputError(
+            f"{name} must be numbers of shape (n, features), (n, height, width) or "
+            f"(n, height, width, channels). Received: shape {examples.shape}, "
+            f"type {examples.dtype}."
+        )
+    if 0 in examples.shape[1:]:
+        raise InputError(
+            f"{name} must have at least one number an example. Received: shape {examples.shape}."
+        )
+    if examples.dtype.kind == "f" and examples.dtype != np.float32:
+        examples = as_float32(examples)
+    grey = examples.ndim == 3 and rank in (None, 3)
+    return examples[..., np.newaxis] if grey else examples

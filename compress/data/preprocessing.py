@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.arrays import chunks, is_mapped
 from compress.core.columns import Columns
 from compress.core.errors import InputError
-from compress.core.spool import chunks, is_mapped
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -1,23 +1,118 @@
-"""Rows of a table or records, batch by batch, as the arrays that a model is fed and judged by."""
+"""Tables and records: rows, batch by batch, become the arrays that a model is fed and judged by."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from compress.core.errors import InputError
-from compress.data.fields import NAMES, Layout, Roles
+from compress.core.errors import InputError, one_line
+from compress.data.fields import NAMES, NUMBER, Layout, Roles, roles_of
+from compress.data.kinds import Asked, Held, raw_data
 from compress.data.meaning import Head, Heads
-from compress.data.pictures import RESIZE
-from compress.data.pieces import Batch, Images, piece_for
-from compress.data.reading import Held
+from compress.data.parts import Array, RawData
+from compress.data.pieces import RESIZE, Batch, Images, piece_for
 
-Array = npt.NDArray[Any]
+WEIGHT = "weight"
+SPLIT = "split"
+"""Columns that are no inputs, where they are there."""
+MOST_ROWS = 65_536
+"""Rows that are read at a time, however short they are."""
+_PARTS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+"""Parts by what the column of parts calls them."""
+
+
+class Table(Protocol):
+    """A table in a file.
+
+    Attributes:
+        layout: Its columns.
+    """
+
+    layout: Layout
+
+    def batches(self, columns: Sequence[str]) -> Iterator[Mapping[str, Array]]:
+        """Yields some rows of these columns at a time.
+
+        Numbers are (n,), lists (n, ...), NaN where a value is missing; names are (n,) objects,
+        texts or None.
+        """
+
+
+def read(table: Table, source: str, asked: Asked) -> RawData:
+    """Reads a table; what is large goes to files as it comes.
+
+    Args:
+        table: The table.
+        source: As the user named it.
+        asked: Which columns are labels, what they mean, and the model's head.
+
+    Raises:
+        InputError: There is no label, inputs are no numbers, values are missing, or a part is of
+            another name.
+    """
+    layout = table.layout
+    options = asked.options
+    roles = roles_of(
+        layout, options.label, asked.head, bare=asked.bare, group=options.group_column,
+        time=options.time_column,
+    )  # fmt: skip
+    _check_special(layout, roles)
+    held = parts_of_rows(_by_part(table, roles), layout, roles, asked.head)
+    return raw_data(held, source, asked, notes=roles.notes)
+
+
+def parts_of_rows(
+    batches: Iterator[tuple[str, Batch, Sequence[str]]],
+    layout: Layout,
+    roles: Roles,
+    head: Head | Heads | None,
+    resize: tuple[int, int] | None = None,
+    remedy: str = RESIZE,
+) -> dict[str, Held]:
+    """Reads batches to their end.
+
+    Args:
+        batches: Part ("train", "val" or "test"), values by field and what errors call each row;
+            numbers and lists are NaN where a value is missing, names and images None.
+        layout: What the source holds.
+        roles: What becomes of it.
+        head: Of the model that is fed, where there is one: examples take its input's shape where
+            they have as many numbers.
+        resize: Height and width that images become of.
+        remedy: What helps where images have several sizes.
+
+    Returns:
+        What each part holds, those without examples left out.
+
+    Raises:
+        InputError: Values are missing, lists or images have several sizes, there is no training
+            example, or the disk is full.
+    """
+    parts = {part: _Examples(layout, roles, resize, remedy) for part in ("train", "val", "test")}
+    missing: Counter[str] = Counter()
+    try:
+        for part, batch, rows in batches:
+            for name, values in batch.items():
+                missing[name] += _missing(values)
+            # what is missing is counted to the end; rows are of no use then
+            if not missing.total():
+                parts[part].add(batch, rows)
+        _require_all(missing, layout)
+        filled = {part: held for part, held in parts.items() if held.count}
+        if "train" not in filled:
+            raise InputError(
+                f"{layout.begins} must hold examples of the training part. Received: "
+                f"{', '.join(filled) or 'none'}."
+            )
+        _in_one_form(list(filled.values()))
+        return {part: _shaped(held.whole(), head) for part, held in filled.items()}
+    finally:
+        for held in parts.values():
+            held.close()
 
 
 class _Examples:
@@ -77,56 +172,6 @@ class _Examples:
             piece.close()
 
 
-def parts_of_rows(
-    batches: Iterator[tuple[str, Batch, Sequence[str]]],
-    layout: Layout,
-    roles: Roles,
-    head: Head | Heads | None,
-    resize: tuple[int, int] | None = None,
-    remedy: str = RESIZE,
-) -> dict[str, Held]:
-    """Reads batches to their end.
-
-    Args:
-        batches: Part ("train", "val" or "test"), values by field and what errors call each row;
-            numbers and lists are NaN where a value is missing, names and images None.
-        layout: What the source holds.
-        roles: What becomes of it.
-        head: Of the model that is fed, where there is one: examples take its input's shape where
-            they have as many numbers.
-        resize: Height and width that images become of.
-        remedy: What helps where images have several sizes.
-
-    Returns:
-        What each part holds, those without examples left out.
-
-    Raises:
-        InputError: Values are missing, lists or images have several sizes, there is no training
-            example, or the disk is full.
-    """
-    parts = {part: _Examples(layout, roles, resize, remedy) for part in ("train", "val", "test")}
-    missing: Counter[str] = Counter()
-    try:
-        for part, batch, rows in batches:
-            for name, values in batch.items():
-                missing[name] += _missing(values)
-            # what is missing is counted to the end; rows are of no use then
-            if not missing.total():
-                parts[part].add(batch, rows)
-        _require_all(missing, layout)
-        filled = {part: held for part, held in parts.items() if held.count}
-        if "train" not in filled:
-            raise InputError(
-                f"{layout.begins} must hold examples of the training part. Received: "
-                f"{', '.join(filled) or 'none'}."
-            )
-        _in_one_form(list(filled.values()))
-        return {part: _shaped(held.whole(), head) for part, held in filled.items()}
-    finally:
-        for held in parts.values():
-            held.close()
-
-
 def _missing(values: Any) -> int:
     """Returns in how many rows a value is missing."""
     if isinstance(values, list):
@@ -173,3 +218,43 @@ def _as(values: Array, shape: tuple[int | None, ...]) -> Array:
     sizes = [size for size in shape if size is not None]
     fits = len(sizes) == len(shape) > 0 and np.prod(sizes) == np.prod(values.shape[1:])
     return values.reshape(len(values), *sizes) if fits else values
+
+
+def _check_special(layout: Layout, roles: Roles) -> None:
+    for name, kind in ((roles.weight, NUMBER), (roles.split, NAMES)):
+        held = layout.fields.get(name)
+        if held is not None and held.kind != kind:
+            rule = (
+                "holds the weights of examples and must be numbers" if kind == NUMBER
+                else "says which part a row belongs to and must hold train, val or test"
+            )  # fmt: skip
+            raise InputError(
+                f"Column '{name}' of {layout.where} {rule}. Received: {held.kind}. Rename the "
+                "column where it is an input."
+            )
+
+
+def _by_part(table: Table, roles: Roles) -> Iterator[tuple[str, Batch, Sequence[str]]]:
+    """Yields rows with the part that they belong to."""
+    for batch in table.batches(roles.read):
+        count = len(next(iter(batch.values())))
+        # rows that lack their part are refused with all that is missing
+        if not roles.split or None in batch[roles.split]:
+            yield "train", batch, [""] * count
+            continue
+        names, places = np.unique(batch[roles.split].astype(str), return_inverse=True)
+        found = [_part(name, table.layout) for name in names.tolist()]
+        for part in dict.fromkeys(found):
+            rows = np.isin(places, [place for place, own in enumerate(found) if own == part])
+            chosen = {column: values[rows] for column, values in batch.items()}
+            yield part, chosen, [""] * int(rows.sum())
+
+
+def _part(name: str, layout: Layout) -> str:
+    part = _PARTS.get(name.strip().lower())
+    if part is None:
+        raise InputError(
+            f"Column '{layout.split}' of {layout.where} must hold train, val or test. Received: "
+            f"'{one_line(name)}'. Give it another name where it is an input."
+        )
+    return part

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.arrays import CHUNK, Growing, is_large
+from compress.core.columns import arrays, named, taken
+
 if TYPE_CHECKING:
+    from compress.data._base import Dataset, Unlabelled
     from compress.data.parts import Split
 
 Indices = npt.NDArray[np.int64]
@@ -44,8 +49,8 @@ def draw_stratified(split: Split, count: int, seed: int = 0) -> Indices:
     if count >= total:
         return np.arange(total)
     random = np.random.default_rng(seed)
-    classes = _classes(split.y)
-    if classes is None:
+    classes = split.y
+    if not (isinstance(classes, np.ndarray) and classes.ndim == 1 and classes.dtype.kind in "iu"):
         return _draw_evenly(np.arange(total), count, random)
     order = np.argsort(classes, kind="stable")
     sizes = np.unique(classes, return_counts=True)[1]
@@ -59,10 +64,30 @@ def draw_stratified(split: Split, count: int, seed: int = 0) -> Indices:
     return np.sort(np.concatenate(drawn))
 
 
-def _classes(labels: Any) -> npt.NDArray[Any] | None:
-    """Return the class of each example; None where labels are no classes."""
-    is_class = isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu"
-    return labels if is_class else None
+def drawn_inputs(data: Dataset | Unlabelled, count: int, seed: int) -> Any:
+    """Returns what a model is fed of training examples drawn without replacement.
+
+    Args:
+        data: Labels are not looked at.
+        count: Of examples, at most.
+        seed: Of the draw.
+
+    Returns:
+        (n, ...), or such arrays by name; see `Dataset.inputs`.
+    """
+    order = np.random.default_rng(seed).permutation(len(data.train))[:count]
+    x = data.train.x
+    each = sum(4 * int(np.prod(values.shape[1:])) for values in arrays(x))
+    if not is_large(each * len(order)):
+        return data.preprocess(taken(x, order))
+    step = max(1, CHUNK // each)
+    grown: dict[str, Growing] = {}
+    for start in range(0, len(order), step):
+        part = data.preprocess(taken(x, order[start : start + step]))
+        for name, values in named(part):
+            grown.setdefault(name, Growing("examples that are drawn")).add(values)
+    whole = {name: made.whole() for name, made in grown.items()}
+    return whole if isinstance(x, Mapping) else next(iter(whole.values()))
 
 
 def _allocate(sizes: Indices, count: int) -> Indices:

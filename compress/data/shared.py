@@ -18,11 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.atomic_files import read_json, write_json
-from compress.core.columns import named, size_in_bytes
-from compress.data._base import SPLITS, Dataset
-from compress.data.parts import Split
+from compress.core.columns import arrays, named
+from compress.data._base import Dataset
+from compress.data.parts import SPLITS, Output, Split
 from compress.data.preprocessing import Preprocessing
-from compress.data.several import Output
 
 LEAST_BYTES = 32 * 2**20
 """Examples that take less are loaded by each process for itself."""
@@ -45,7 +44,7 @@ def shared(
         could not be written.
     """
     shutil.rmtree(place, ignore_errors=True)
-    size = sum(size_in_bytes(data.split(part).x) for part in SPLITS)
+    size = sum(values.nbytes for part in SPLITS for values in arrays(data.split(part).x))
     if type(data) is not Dataset or size < (LEAST_BYTES if least_bytes is None else least_bytes):
         yield data, ""
         return
@@ -82,7 +81,9 @@ def open_shared(place: Path, fingerprint: str = "") -> Dataset | None:
     outputs = tuple(Output(name, kind, tuple(names)) for name, kind, names in about.pop("outputs"))
     columns = about.pop("columns")
     parts: dict[str, Any] = {part: _read(place, part, columns) for part in SPLITS}
-    others = {key: _tuples(value) for key, value in about.items()}
+    others: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in about.items()
+    }
     return Dataset(**parts, **others, outputs=outputs)
 
 
@@ -144,7 +145,3 @@ def _small(path: Path) -> npt.NDArray[Any] | None:
 
 def _file(place: Path, part: str, name: str, number: int) -> Path:
     return place / f"{part}-{name}{number or ''}.npy"
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -1,18 +1,27 @@
-"""Which kind of source a name is: found out without reading it."""
+"""Data sets by name or path: what reads a source, then parts split off, checked and scaled."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from compress.core.arguments import check_arguments
 from compress.core.errors import InputError, nearest
 from compress.core.plugins import FILES, FOLDERS, HUBS, SOURCES
-from compress.data import digits, folder, keras_datasets
+from compress.data import images, keras_datasets
+from compress.data._base import Answering, Dataset, answered
+from compress.data.adapters import load_function
 from compress.data.kinds import Asked, Kind, ending
-from compress.data.parts import RawData
+from compress.data.leaks import check_parts
+from compress.data.meaning import Head, Heads, answers_of, meaning_of, only_head
+from compress.data.parts import RawData, Split, check_split
+from compress.data.preprocessing import Preprocessing, fit_preprocessing
+from compress.data.splitting import split_rest
+from compress.data.tasks import TASKS, UNLABELLED, has_classes, has_positions, needs_labels
 from compress.plan import DataOptions
-from compress.task import has_classes, needs_labels
+from compress.plan.data import AUTO
 
-_OF_CLASSES = (digits.load, keras_datasets.load)
+_OF_CLASSES = (keras_datasets.load, keras_datasets.read_digits)
 _MARKED = "tables and .npz files (in Python, with arrays, {}=)"
 _TAKERS = {
     "resize": "folders of images, TFRecords and tfds:NAME",
@@ -21,6 +30,159 @@ _TAKERS = {
     "time_column": _MARKED.format("time"),
 }
 """Options that go with some kinds of sources alone, and with which."""
+
+
+@check_arguments()
+def load_data(
+    source: str | DataOptions = "digits",
+    *,
+    label: Iterable[str] = (),
+    normalize: str = DataOptions.normalize,
+    val_fraction: float = DataOptions.val_fraction,
+    test_fraction: float = DataOptions.test_fraction,
+    task: str = DataOptions.task,
+    group_column: str = DataOptions.group_column,
+    time_column: str = DataOptions.time_column,
+    seed: int = 0,
+    preprocess: Preprocessing | None = None,
+    answers: Answering | None = None,
+    head: Head | Heads | None = None,
+) -> Dataset:
+    """Loads a data set and gives it a training, a validation and a test part.
+
+    Parts that the source lacks are split off, stratified by class where there are classes and
+    determined by `seed` alone: the test part from everything, the validation part from the rest.
+
+    Args:
+        source: "digits"; a name in `keras.datasets` (mnist, fashion_mnist, cifar10,
+            cifar100); a folder of IDX files, of class sub-folders with images or of TFRecord
+            files; an .npz, .csv, .parquet or .tfrecord file; "tfds:NAME"; or
+            "package.module:function" returning a `Dataset`, (x, y), a stream of such pairs or a
+            Hugging Face data set, which are fed as they are. Options as one `DataOptions` record
+            are taken whole.
+        label: Columns of a table, or features of records, that are labels; default: the one
+            called "label", "y" or "target".
+        normalize: "standardize", "unit", "symmetric", "center", "caffe", "torch", "none" (see
+            `fit_preprocessing`), or "auto" (= "standardize" here).
+        val_fraction: Share of the training part, in (0, 1).
+        test_fraction: Share of everything, in (0, 1).
+        task: What labels mean: "multiclass" or "binary"; of other files than images also
+            "multilabel", "regression", "segmentation", "tagging" or "masks". Or there are none, or
+            they are not looked at: "reconstruction" (the input is what is wanted), "unlabelled"
+            (what a model answers is). "auto": labels and head tell.
+        group_column: Column of a table, or name of arrays of an .npz file, whose equal values
+            stay in one part.
+        time_column: Likewise, of times that parts are split by: the latest are tested on.
+        seed: Seed of the splits, at least 0.
+        preprocess: A stored scaling to use instead of learning one.
+        answers: Of data without labels: what a model answers to inputs, which stands for them.
+        head: Of the model that is fed and judged, where there is one: says how arrays of a
+            file are meant.
+
+    Returns:
+        The data set; `dataset.inputs("train")` is what a model is fed.
+
+    Raises:
+        InputError: The source is unknown, missing, damaged or inconsistent.
+
+    Shapes:
+        `dataset.train.x`: (n, ...); `dataset.train.y`: see `compress.data.Split`.
+
+    Example:
+        >>> data = load_data("digits", normalize="unit")
+        >>> data.input_shape, data.num_classes, len(data.train), len(data.val), len(data.test)
+        ((8, 8, 1), 10, 1221, 216, 360)
+
+    Reference:
+        docs/howto/data.md.
+    """
+    options = (
+        source
+        if isinstance(source, DataOptions)
+        else DataOptions(
+            source,
+            task=task,
+            label=label,
+            normalize=normalize,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            group_column=group_column,
+            time_column=time_column,
+        )
+    )
+    kind, asked = check_source(options), Asked(options, head)
+    if options.task == UNLABELLED and answers is None:
+        raise InputError(
+            "Examples without labels must be for a model that exists: its answers stand for "
+            f"labels. Received: task {options.task} and no model."
+        )
+    if kind is None:
+        return load_function(asked, seed, answers)
+    raw = kind.load(options.source, asked)
+    return _settled(raw.without_labels() if asked.bare else raw, asked, seed, preprocess, answers)
+
+
+def _settled(
+    raw: RawData,
+    asked: Asked,
+    seed: int,
+    preprocess: Preprocessing | None,
+    answers: Answering | None,
+) -> Dataset:
+    """Makes a data set of what a source holds.
+
+    Args:
+        raw: What it holds.
+        asked: What it was read for.
+        seed: Of the parts that are split off.
+        preprocess: A stored scaling to use instead of learning one.
+        answers: Of data without labels: what a model answers.
+
+    Raises:
+        InputError: See `Dataset`; or a stored scaling is for other examples.
+    """
+    options, head = asked.options, asked.head
+    (kind, notes), outputs = _task_of(raw, asked), raw.outputs
+    classes = raw.class_names or _numbered(raw.train, options.source, kind, head)
+    # checked before splitting: a stray label would fail there, and less clearly
+    check_split(raw.train, "train", options.source, len(classes), kind, raw.outputs)
+    if raw.test is not None:
+        check_split(raw.test, "test", options.source, len(classes), kind, raw.outputs)
+    train, val, test, copies = split_rest(
+        raw.train, raw.val, raw.test, val_fraction=options.val_fraction,
+        test_fraction=options.test_fraction, seed=seed, name=options.source, kind=kind,
+        outputs=outputs,
+    )  # fmt: skip
+    assert test is not None, "there is a share of it"
+    if preprocess is None:
+        mode = "standardize" if options.normalize == "auto" else options.normalize
+        preprocess = fit_preprocessing(train.x, raw.max_value, mode)
+    elif not isinstance(train.x, dict) and len(preprocess.mean) not in (1, train.x.shape[-1]):
+        raise InputError(
+            f"The stored preprocessing must fit the data: it is for {len(preprocess.mean)} "
+            f"channels. Received: '{options.source}' with {train.x.shape[-1]}."
+        )
+    if answers is not None and kind == UNLABELLED:
+        train, val, test = (answered(part, preprocess, answers) for part in (train, val, test))
+        if isinstance(train.y, dict):
+            kind, outputs = "several", answers_of(train.y)
+            classes = tuple(item.name for item in outputs)
+        else:
+            classes = tuple(str(column) for column in range(train.y.shape[-1]))
+    data = Dataset(
+        options.source,
+        train,
+        val,
+        test,
+        classes,
+        preprocess,
+        (*raw.notes, *notes, *copies),
+        kind,
+        raw.max_value,
+        outputs,
+    )
+    handed_over = [part for part in ("val", "test") if getattr(raw, part) is not None]
+    return check_parts(data, handed_over)
 
 
 def check_source(options: DataOptions) -> Kind | None:
@@ -73,7 +235,8 @@ def _kind(source: str) -> Kind | None:
             + "".join(f" Did you mean '{name}'?" for name in nearest(source, SOURCES))
         )
     if path.is_dir():
-        return _of_folder(path)
+        kinds: list[Kind] = [FOLDERS[name] for name in FOLDERS]
+        return next((kind for kind in kinds if kind.holds(path)), images.KIND)
     if not path.is_file():
         raise InputError(
             f"data must be a file or a folder. Received: '{source}', which is neither (a pipe?)."
@@ -83,18 +246,13 @@ def _kind(source: str) -> Kind | None:
 
 def _named(source: str) -> Kind:
     """Returns the kind of a data set that is known by its name."""
-    load = SOURCES[source]
+    reader = SOURCES[source]
 
     def read(name: str, _: Asked) -> RawData:
-        raw: RawData = load(name)
+        raw: RawData = reader(name)
         return raw
 
-    return Kind(read, of_classes=load in _OF_CLASSES)
-
-
-def _of_folder(path: Path) -> Kind:
-    kinds: list[Kind] = [FOLDERS[name] for name in FOLDERS]
-    return next((kind for kind in kinds if kind.holds(path)), folder.KIND)
+    return Kind(read, of_classes=reader in _OF_CLASSES)
 
 
 def _of_file(path: Path) -> Kind:
@@ -107,3 +265,31 @@ def _of_file(path: Path) -> Kind:
     FILES.require_installed(name)
     kind: Kind = FILES[name]
     return kind
+
+
+def _task_of(raw: RawData, asked: Asked) -> tuple[str, tuple[str, ...]]:
+    """Returns the kind of task, and how it was told where the user does not say."""
+    task, head = asked.options.task, asked.head
+    if raw.kind or task != AUTO:
+        return raw.kind or task, ()
+    meaning = meaning_of(raw.train.y, only_head(head), None)
+    # that sources of classes are of classes needs no note
+    return meaning.kind, () if meaning.kind == "multiclass" else meaning.notes
+
+
+def _numbered(train: Split, source: str, kind: str, head: Head | Heads | None) -> tuple[str, ...]:
+    """Names the classes by their indices; k distinct labels must be 0 to k-1.
+
+    Of classes by position a model may know more than there are labels of.
+    """
+    if kind == UNLABELLED or (isinstance(train.x, dict) and TASKS[kind].of_inputs):
+        count = 0
+    elif TASKS[kind].of_inputs:
+        count = int(train.x.shape[-1])
+    elif has_positions(kind) and isinstance(head, Head):
+        count = head.outputs
+    else:
+        count = TASKS[kind].names_of(train.y)
+    if count < 2 and (has_classes(kind) or has_positions(kind)):
+        raise InputError(f"'{source}' must have at least two classes. Received: {count}.")
+    return tuple(str(label) for label in range(count))

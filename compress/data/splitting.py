@@ -16,14 +16,50 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError
 from compress.data.leaks import TOLERATED, collision_probability, is_single
-from compress.data.parts import Split
-from compress.data.several import Output
-from compress.task import has_classes
+from compress.data.parts import Output, Split
+from compress.data.tasks import has_classes
 
 _FEW_GROUPS = 500
 """More groups are drawn as examples are: folds of equal classes take too long, and matter less."""
 _FOLDS = 10
 """Most folds of groups, of which some are joined to a part: few large ones have equal classes."""
+
+
+def split_rest(
+    train: Split,
+    val: Split | None,
+    test: Split | None,
+    *,
+    val_fraction: float,
+    test_fraction: float | None,
+    seed: int,
+    name: str,
+    kind: str,
+    outputs: Sequence[Output] = (),
+) -> tuple[Split, Split, Split | None, tuple[str, ...]]:
+    """Splits off the parts that are not there: the test part first, then the validation part.
+
+    Args:
+        train, val, test: Parts that are there.
+        val_fraction: Share of the training part, in (0, 1).
+        test_fraction: Share of everything, in (0, 1); None: no test part is split off.
+        seed, name, kind, outputs: See `split_off`.
+
+    Returns:
+        All three parts, and what a report must say.
+    """
+    notes: tuple[str, ...] = ()
+    if val is None or (test is None and test_fraction is not None):
+        notes = note_copies(train)
+    if test is None and test_fraction is not None:
+        train, test = split_off(
+            train, test_fraction, seed, part="test", name=name, kind=kind, outputs=outputs
+        )
+    if val is None:
+        train, val = split_off(
+            train, val_fraction, seed, part="validation", name=name, kind=kind, outputs=outputs
+        )
+    return train, val, test, notes
 
 
 def split_off(
@@ -62,8 +98,11 @@ def split_off(
     if split.times is not None:
         return _split_by_time(split, split.times, fraction, part=part, name=name)
     units = split.groups if split.groups is not None else find_copies(split)
-    if split.groups is not None:
-        _require_groups(split.groups, part, name)
+    if split.groups is not None and len(names := np.unique(split.groups)) < 2:
+        raise InputError(
+            f"Groups of '{name}' must be two at least to split off a {part} part. Received: "
+            f"{len(names)} ('{names[0]}'). Give parts of your own, or leave groups out."
+        )
     try:
         if units is None:
             places = np.arange(len(split))
@@ -109,15 +148,6 @@ def note_copies(split: Split) -> tuple[str, ...]:
         f"{count:,} of {len(split):,} examples have a copy among them (duplicates): all copies of "
         "one are in one part of those that are split off",
     )
-
-
-def _require_groups(groups: npt.NDArray[Any], part: str, name: str) -> None:
-    names = np.unique(groups)
-    if len(names) < 2:
-        raise InputError(
-            f"Groups of '{name}' must be two at least to split off a {part} part. Received: "
-            f"{len(names)} ('{names[0]}'). Give parts of your own, or leave groups out."
-        )
 
 
 def _split_few_groups(

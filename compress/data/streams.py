@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from compress.core.arrays import Growing
 from compress.core.columns import arrays, named
 from compress.core.errors import InputError
-from compress.core.spool import Growing
-from compress.core.user_code import told
+from compress.core.interpreter import told
 
 AT_A_TIME = 256
 """Examples that make a batch where a stream gives them one by one."""
@@ -32,7 +32,9 @@ def stream_name(data: Any) -> str:
         return "tf.data"
     if _is_py_dataset(data):
         return "PyDataset"
-    return "generator" if _is_generator(data) else ""
+    # a generator function, or an iterator that one has made
+    made = inspect.isgeneratorfunction(data) or isinstance(data, Iterator)
+    return "generator" if made else ""
 
 
 def gathered(data: Any, input_shape: tuple[int | None, ...] | None) -> tuple[Any, ...]:
@@ -92,11 +94,6 @@ def _is_tf_data(data: Any) -> bool:
 def _is_py_dataset(data: Any) -> bool:
     keras = sys.modules.get("keras")
     return keras is not None and isinstance(data, keras.utils.PyDataset)
-
-
-def _is_generator(data: Any) -> bool:
-    """Tells whether it is a generator function, or an iterator that one has made."""
-    return inspect.isgeneratorfunction(data) or isinstance(data, Iterator)
 
 
 def _of_generator(
@@ -185,14 +182,6 @@ def _of_py_dataset(data: Any) -> Iterator[tuple[Any, ...]]:
 
 def _parts(element: Any) -> tuple[Any, ...]:
     return element if isinstance(element, tuple) else (element,)
-
-
-def several_inputs(received: str) -> InputError:
-    """Returns the error of data for several inputs."""
-    return InputError(
-        "x must be one array for a model of one input; without a model several need names: give a "
-        f"dictionary. Received: {received}."
-    )
 
 
 def _joined(batches: Iterator[tuple[Any, ...]], name: str) -> tuple[Any, ...]:

@@ -9,17 +9,16 @@ from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from compress.core.errors import InputError, one_line
 from compress.data.fields import ARRAY, IMAGE, NAMES, NUMBER, OTHER, Field, Layout, Roles, roles_of
-from compress.data.kinds import Asked, Kind
+from compress.data.kinds import Asked, Kind, raw_data
 from compress.data.parts import RawData
 from compress.data.pieces import Batch
-from compress.data.reading import names_for, raw_data
 from compress.data.rows import parts_of_rows
+from compress.data.tasks import has_classes
+from compress.plan.data import AUTO
 
-Array = npt.NDArray[Any]
 AT_A_TIME = 256
 """Pairs that are read at a time."""
 _PARTS = {"train": "train", "validation": "val", "test": "test"}
@@ -46,7 +45,11 @@ def load(source: str, asked: Asked) -> RawData:
             f"'{source}' must have a part called train. Received: "
             f"{', '.join(builder.info.splits) or 'none'}."
         )
-    streams = {part: _pairs(builder, name) for name, part in splits.items()}
+    # files in their own order: equal data each time
+    streams = {
+        part: builder.as_dataset(split=name, as_supervised=True, shuffle_files=False)
+        for name, part in splits.items()
+    }
     spec = _spec(streams["train"], source)
     fields = dict(zip((_X, _Y), map(_field, spec), strict=True))
     layout = Layout(f"'{source}'", fields, "feature", "give module:function, which makes pairs")
@@ -55,10 +58,11 @@ def load(source: str, asked: Asked) -> RawData:
         _batches(streams, layout, roles), layout, roles, asked.head, asked.options.resize
     )
     label = builder.info.features[builder.info.supervised_keys[1]]
-    classes = names_for(tuple(getattr(label, "names", None) or ()), asked)
+    of_classes = asked.options.task == AUTO or has_classes(asked.options.task)
+    classes = tuple(getattr(label, "names", None) or ()) if of_classes else ()
     left = [name for name in builder.info.splits if name not in splits]
     notes = (f"parts of '{source}' that are not used: {', '.join(left)}",) if left else ()
-    return raw_data(held, source, asked, classes, (*notes, *roles.notes))
+    return raw_data(held, source, asked, classes or None, (*notes, *roles.notes))
 
 
 def _prepared(source: str) -> Any:
@@ -85,11 +89,6 @@ def _prepared(source: str) -> Any:
             "pairs of them."
         )
     return builder
-
-
-def _pairs(builder: Any, split: str) -> Any:
-    # files in their own order: equal data each time
-    return builder.as_dataset(split=split, as_supervised=True, shuffle_files=False)
 
 
 def _spec(stream: Any, source: str) -> tuple[Any, Any]:

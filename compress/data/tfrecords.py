@@ -13,20 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from compress.core.errors import InputError, one_line
 from compress.data.fields import ARRAY, IMAGE, NAMES, NUMBER, OTHER, Field, Layout, Roles, roles_of
-from compress.data.kinds import Asked, Kind, ending
-from compress.data.parts import RawData
+from compress.data.kinds import Asked, Kind, ending, raw_data
+from compress.data.parts import Array, RawData
 from compress.data.pieces import Batch
-from compress.data.reading import raw_data
 from compress.data.rows import parts_of_rows
 
-Array = npt.NDArray[Any]
 AT_A_TIME = 256
 """Records that are read at a time."""
 _SUFFIXES = ("tfrecord", "tfrecords")
+_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM")
 _PART = re.compile(r"train|val|test")
 _WORD = re.compile(r"(?<![a-z])(train|val|test)")
 """The same where a word begins: of "contest-train" it is train."""
@@ -176,7 +174,7 @@ def _field(feature: Any) -> Field:
         return Field(NUMBER if len(values) == 1 else ARRAY)
     if len(values) > 1:
         return Field(OTHER, f"{len(values)} texts")
-    if _is_image(values[0]):
+    if values[0].startswith(_IMAGES):
         return Field(IMAGE)
     try:
         return Field(NAMES, f"'{one_line(values[0].decode())}' in record 1")
@@ -188,10 +186,6 @@ def _values(feature: Any) -> Sequence[Any]:
     kind = feature.WhichOneof("kind")
     values: Sequence[Any] = getattr(feature, kind).value if kind else ()
     return values
-
-
-def _is_image(content: bytes) -> bool:
-    return content.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM"))
 
 
 def _batches(

@@ -1,10 +1,10 @@
-"""Writes what is to be timed on another device: single calls, whole nets, and the scripts."""
+"""Writes what is to be timed on another device: calls, whole nets, scripts and a manifest."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,8 @@ from compress.core.errors import InputError, RunFailed
 from compress.core.progress import OnProgress, silent
 from compress.core.quantities import MORE_THREADS, MOST_THREADS, parse_whole_number
 from compress.core.templates import filled
-from compress.devices.manifest import EMPTY, FILES, MANIFEST, RESULTS, CallFile, Manifest
 from compress.exporting.side_by_side import litert_files
-from compress.measure.latency_table.calls import CallItem, batches, empty_model
+from compress.measure.latency_table.measuring import CallItem, batches, empty_model
 from compress.model.io import as_model
 from compress.plan.fields import require, require_choice
 from compress.plan.goal import TIMED
@@ -26,12 +25,18 @@ from compress.prune.channels.coupling.blocks import blocks_of
 from compress.prune.channels.selection.allowed import allowed_for, ladder
 from compress.prune.channels.selection.measured_times import NETS, some_choices, thinner_nets
 from compress.prune.channels.selection.timed_calls import TimedCalls
+from compress.run.records import Record, load_record, too_low
 
 if TYPE_CHECKING:
     import keras
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("measure.sh", "measure.py")
+MANIFEST = "manifest.json"
+FILES, RESULTS = "files", "results"
+"""Folders: of what is timed, and of what was."""
+EMPTY = "empty.tflite"
+"""In each format the file of one operation on one number."""
 
 
 @check_arguments()
@@ -128,6 +133,74 @@ def export_latency_table(
             place.rmdir()
         made.replace(place)
     return place
+
+
+@dataclass(frozen=True)
+class Manifest(Record):
+    """Files of calls and nets.
+
+    Attributes:
+        model: Name of the model.
+        threads: CPU threads that they are to be timed with.
+        round_to, min_kept, input_shape: See `DeviceTimes`.
+        kept: Removable units kept in each group by the whole nets.
+        nets: For each format the files of whole nets, below files/.
+        calls: For each format the calls.
+    """
+
+    model: str
+    threads: int
+    round_to: int
+    min_kept: float
+    kept: tuple[tuple[int, ...], ...]
+    nets: dict[str, tuple[str, ...]]
+    calls: dict[str, Any] = field(metadata={"shape": dict[str, list[dict[str, Any]]]})
+    input_shape: Any = None
+
+    def flaw(self) -> str:
+        """See `Record.flaw`."""
+        return too_low(self, 1, "threads")
+
+    def calls_of(self, format: str) -> list[CallFile]:
+        """Returns the calls of a format."""
+        return [CallFile.from_json(row) for row in self.calls[format]]
+
+    def files(self) -> list[str]:
+        """Returns all files that are to be timed, below files/."""
+        found = []
+        for format, nets in self.nets.items():
+            found += [f"{format}/{EMPTY}", *nets]
+            found += [call.file for call in self.calls_of(format) if call.file]
+        return found
+
+
+@dataclass(frozen=True)
+class CallFile(Record):
+    """A call alone.
+
+    Attributes:
+        key: Of the call, as JSON.
+        ops: MACs and elementwise operations.
+        weight_bytes: Of its weights, as float32.
+        file: Below files/; empty: there is none.
+        reason: Why there is none.
+    """
+
+    key: dict[str, Any]
+    ops: int
+    weight_bytes: int
+    file: str
+    reason: str = ""
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads what `export_latency_table` wrote.
+
+    Raises:
+        InputError: The folder holds something else.
+    """
+    rule = "The folder must be one that paretune latency-table export wrote"
+    return load_record(folder / MANIFEST, Manifest, rule)
 
 
 def _calls(batch: Sequence[CallItem], folder: Path, first: int) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from compress.plan import DistillOptions
 if TYPE_CHECKING:
     import keras
 
-    from compress.task import Task
+    from compress.data.tasks import Task
 
 Shape = tuple[int | None, ...]
 

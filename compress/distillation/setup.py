@@ -1,27 +1,32 @@
-"""What a training needs to be taught: the objective, with its teachers ready or cached."""
+"""What a training needs to be taught: its objective, with teachers ready or cached."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy.typing as npt
+
 from compress.core.errors import InputError
+from compress.core.plugins import LOGIT_LOSSES
 from compress.data import Dataset, Preprocessing
+from compress.data.tasks import VOID, Several, Task
 from compress.distillation.cache import Cached, cache_key, teacher_cache
 from compress.distillation.hints import Hint, make_hints
-from compress.distillation.losses import logit_losses
-from compress.distillation.objective import DistillObjective
+from compress.distillation.losses import LogitLoss, by_position
+from compress.distillation.losses.hinton import HintonKD
 from compress.distillation.teachers import Teachers, blended, class_order, logits_of
 from compress.model.heads import check_head
 from compress.model.internals import layers_inside
-from compress.plan import DistillOptions, TrainSettings
+from compress.plan import DistillOptions, Ramp, TrainSettings
 from compress.plan.fields import to_nested
 from compress.plan.forms import text_of
-from compress.train import LabelObjective
+from compress.train import Batch, LabelObjective
+from compress.train.objective import Step
 
 if TYPE_CHECKING:
     import keras
@@ -126,10 +131,36 @@ def teaching(
             temperature=options.temperature,
             weight=options.weight,
             hint_weight=options.hint_weight,
-            identity=_identity(options, teachers, data),
+            identity=f"teachers {cache_key(teachers, data)}, {_taught(options)}",
         )
         notes += _random_layers(student)
         yield DistillationSetup(objective, hints, cached, teacher_val, tuple(notes))
+
+
+def logit_losses(name: str, task: Task) -> dict[str, LogitLoss]:
+    """Returns the loss of a name on the logits of each output, by the output's name.
+
+    Outputs that it is not defined for, beside others that it is, are taught by "kd". Of "none"
+    there are none.
+
+    Raises:
+        InputError: The loss is defined for no output of the task.
+    """
+    if name == "none":
+        return {}
+    kind = LOGIT_LOSSES[name]
+    made = {output: kind.of(part) for output, part in task.parts.items()}
+    fits = {output: task.parts[output].activation in loss.activations
+            for output, loss in made.items()}  # fmt: skip
+    if not any(fits.values()):
+        raise InputError(
+            f"Distillation loss '{name}' must be used on classes (softmax). Received: a "
+            f"{task.name} task. Use 'kd'."
+        )
+    return {
+        output: loss if fits[output] else HintonKD.of(task.parts[output])
+        for output, loss in made.items()
+    }
 
 
 def teacher_shares(options: DistillOptions, count: int) -> list[float]:
@@ -144,6 +175,122 @@ def teacher_shares(options: DistillOptions, count: int) -> list[float]:
             f"teacher_weights must have one number a teacher. Received: {len(given)} for {count}."
         )
     return [weight / sum(given) for weight in given]
+
+
+class DistillObjective:
+    """(1 - w) * label loss + w * loss on logits + h * sum of hints, each with its weight.
+
+    Args:
+        labels: The label loss.
+        losses: On the logits of each output, by its name; none: w is taken as 0.
+        hints: On features.
+        teachers: Where they run at every step; None: `arrays` holds their outputs.
+        arrays: The teachers' outputs, one row a training example; empty where they run.
+        teacher_weights: Sum 1.
+        temperature: T, above 0.
+        weight: w, in [0, 1].
+        hint_weight: h, at least 0.
+        identity: What a training that goes on must agree in.
+    """
+
+    def __init__(
+        self,
+        labels: LabelObjective,
+        losses: Mapping[str, LogitLoss],
+        hints: Sequence[Hint],
+        *,
+        teachers: Teachers | None,
+        arrays: Mapping[str, npt.NDArray[Any]],
+        teacher_weights: Sequence[float],
+        temperature: Ramp,
+        weight: Ramp,
+        hint_weight: Ramp,
+        identity: str = "",
+    ) -> None:
+        self._labels, self._losses, self._hints = labels, losses, hints
+        self._teachers, self._arrays = teachers, arrays
+        self._teacher_weights = teacher_weights
+        self._temperature, self._hint_weight = temperature, hint_weight
+        self._weight = weight if losses else Ramp(0.0, 0.0)
+        task = labels.task
+        self._shares = task.loss_weights if isinstance(task, Several) else {"": 1.0}
+        self.feature_layers: Sequence[str] = tuple(
+            dict.fromkeys(hint.pair.student for hint in hints)
+        )
+        self.identity = f"{labels.identity}, {identity}"
+
+    @property
+    def models(self) -> Sequence[Any]:
+        """The teachers that run in every step."""
+        return () if self._teachers is None else self._teachers.models
+
+    def variables(self) -> list[Any]:
+        """Returns the hints' projections."""
+        return [variable for hint in self._hints for variable in hint.variables]
+
+    def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Returns the cached outputs of the teachers."""
+        return self._arrays
+
+    def live(self, inputs: Any) -> Mapping[str, Any]:
+        """Runs the teachers on the batch that the student sees, unless they are cached."""
+        return {} if self._teachers is None else self._teachers.outputs(inputs)
+
+    def chance_loss(self) -> float:
+        """Returns the most that a guess costs at any time; what hints cost shows at the start."""
+        labels, parts = self._labels.chance_loss(), self._labels.task.parts
+        taught = sum(
+            self._shares[name] * loss.chance_loss(parts[name].outputs, self._temperature.largest)
+            for name, loss in self._losses.items()
+        )
+        return max(
+            (1.0 - w) * labels + w * taught for w in (self._weight.smallest, self._weight.largest)
+        )
+
+    def loss(self, batch: Batch) -> Any:
+        """Returns the mixed loss per example, (batch,)."""
+        w, h = self._weight.at(batch.progress), self._hint_weight.at(batch.progress)
+        total = (1.0 - w) * self._labels.loss(batch)
+        for name, loss in self._losses.items():
+            total += w * self._shares[name] * self._taught(name, loss, batch)
+        if self._hints:
+            total += h * self._hinted(batch)
+        return total
+
+    def step(self, model: keras.Model, optimizer: Any) -> Step | None:
+        """Leaves steps to the loop."""
+        return None
+
+    def _taught(self, name: str, loss: LogitLoss, batch: Batch) -> Any:
+        """Returns the loss on the logits of one output, (batch,)."""
+        import tensorflow as tf
+
+        temperature = self._temperature.at(batch.progress)
+        logits = tf.cast(batch.given[logits_of(name)], tf.float32)
+        task = self._labels.task.parts[name]
+        labels = batch.labels[name] if name else batch.labels
+        return by_position(
+            loss,
+            batch.logits[name] if name else batch.logits,
+            blended(logits, self._teacher_weights, task.activation, temperature),
+            temperature=temperature,
+            labels=labels,
+            weights=batch.weights,
+            # what is not learnt from labels is not learnt from the teacher: padding, say
+            known=labels != VOID if task.classes else None,
+        )
+
+    def _hinted(self, batch: Batch) -> Any:
+        """Returns the sum of the hints, each with its own weight, (batch,)."""
+        return sum(
+            hint.weight
+            * hint.loss(
+                batch.features[hint.pair.student],
+                batch.given[f"teacher_hint{place}"],
+                weights=batch.weights,
+            )
+            for place, hint in enumerate(self._hints)
+        )
 
 
 def _judged(
@@ -197,10 +344,6 @@ def _random_layers(student: keras.Model) -> list[str]:
         f"the student changes its inputs at random (layer '{found[0]}'), the teacher sees them "
         "unchanged: use augment instead, which both see"
     ]
-
-
-def _identity(options: DistillOptions, teachers: Teachers, data: Dataset) -> str:
-    return f"teachers {cache_key(teachers, data)}, {_taught(options)}"
 
 
 def _taught(options: DistillOptions) -> dict[str, Any]:

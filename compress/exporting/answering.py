@@ -1,4 +1,4 @@
-"""What a model's files answer, and whether one is as good as another on held-back examples."""
+"""Whether a model's files run, what they answer, and whether one is as good as another."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from compress.core.columns import arrays, count, joined, taken
+from compress.core.errors import InputError, one_line
 from compress.core.memory_budget import current_budget
 from compress.core.statistics import compare_examples
 from compress.data import Dataset, Preprocessing, Unlabelled, draw_stratified
+from compress.data.tasks import Task
+from compress.data.tasks.unlabelled import Answers
+from compress.measure.runtimes import Session, session_for
 from compress.model.heads import decides_at
 from compress.model.ports import listed, output_names
-from compress.task import Task
-from compress.task.unlabelled import Answers
 
 if TYPE_CHECKING:
     import keras
@@ -154,3 +157,29 @@ class HeldBack:
             f"{task.qualities[0]} on {len(part):,} held-back examples {change.estimate:+.4f} "
             f"({change.low:+.4f} to {change.high:+.4f})"
         )
+
+
+def runnable(path: Path, inputs: Sequence[npt.NDArray[Any]]) -> Session:
+    """Prepares a file and runs it once, on the first of some examples.
+
+    Kernels may refuse a type when they are run, and not before: LiteRT's of int16 do. Others refuse
+    values: its division of integers ends where the divisor is zero, as the contrast of an image
+    that is zeros is. Hence an example of the data.
+
+    Args:
+        path: Of a kind that some runtime runs.
+        inputs: As the model takes them, an array (n >= 1, ...) each, in the model's order.
+
+    Raises:
+        InputError: It cannot be prepared, or not be run.
+    """
+    session = session_for(path)
+    session.set_inputs([values[:1] for values in inputs])
+    try:
+        session.invoke()
+    except RuntimeError as error:
+        raise InputError(
+            f"'{path.name}' must be a file that its runtime can run. Received: one that it refuses "
+            f"({one_line(error)})."
+        ) from None
+    return session

@@ -3,23 +3,94 @@
 A process that has imported TensorFlow once, and never uses it, forks for each conversion
 (`compress.exporting.converter`). It is started at the first conversion, or forked from this
 process where TensorFlow has not begun to work here (`converter.fork_ahead`), and ends with it.
+Why no file was made is told in one line that names the model, the format and the layer.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import re
 import threading
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-from compress.core.errors import MissingDependency
+from compress.core.errors import MissingDependency, RunFailed
 from compress.core.processes import ProcessEnded, ProcessOverdue, Server
+from compress.exporting.traced import UNNAMED, path_of, without_calls
+from compress.model.walk import named_layers
+
+if TYPE_CHECKING:
+    import keras
 
 HANG_SECONDS = 3600.0
 """A conversion that takes longer hangs: large networks calibrated on 200 images take minutes."""
 DONE, MISSING, REFUSED, CRASHED = "done", "missing", "refused", "crashed"
 NO_SPACE = "no space"
 """The disk is full, say: no fault of the converter or the model."""
+SHOWN = 3
+LONGEST = 300
+# LiteRT: error: loc(callsite(fused["Svd:", "functional_1/my_svd_1/Svd@__inference..."
+# tf2onnx: Tensorflow op [functional_1/my_svd_1/Svd: Svd] is not supported
+_NODES = (
+    re.compile(r'error: loc\((?:callsite\()?fused\["(?P<kind>\w+):", "(?P<node>[^"@]+)'),
+    re.compile(r"op \[(?P<node>\S+): (?P<kind>\w+)\] is not supported"),
+)
+_RULE = re.compile(r"'tfl\.\w+' op [^\n]*")
+"""What LiteRT's own operations must obey: said where no operation is unknown."""
+_NO_RANGE = re.compile(r"Max and min for dynamic tensors should be recorded.*tensor (\S+)")
+"""Of tensors that calibration sees no range of: integers, which nothing quantizes."""
+_MLIR = re.compile(r"\s*<?unknown>?:0: error: .*", re.DOTALL)
+
+
+def convert(step: str, **given: Any) -> None:
+    """Runs a step of `compress.exporting.converter.STEPS` in a process of its own.
+
+    Args:
+        step: Its name.
+        given: Its arguments: paths, texts and numbers.
+
+    Raises:
+        ConversionFailed: The converter refused, crashed or hung.
+        MissingDependency: The step needs a package that is not installed.
+        OSError: The machine has no space left, or no more files.
+    """
+    try:
+        answer, text = _CONVERTER.ask(step, given)
+    except ProcessOverdue:
+        raise hung() from None
+    except ProcessEnded as error:
+        raise ConversionFailed("crashed on", str(error)) from None
+    if answer == MISSING:
+        raise MissingDependency(text)
+    if answer == NO_SPACE:
+        raise OSError(text)
+    if answer in (REFUSED, CRASHED):
+        raise ConversionFailed("refused" if answer == REFUSED else "crashed on", text)
+
+
+@contextmanager
+def explained(converter: str, kind: str, model: keras.Model | str) -> Iterator[None]:
+    """Turns a failed conversion into an error that says what it means.
+
+    Args:
+        converter: Who converts, as the user knows it ("LiteRT's converter").
+        kind: The format.
+        model: What is converted; a text where it is a file.
+
+    Raises:
+        RunFailed: In place of `ConversionFailed`.
+    """
+    try:
+        yield
+    except ConversionFailed as error:
+        name = f"'{model}'" if isinstance(model, str) else f"model '{model.name}'"
+        why = error.reason
+        if error.verb == "refused":
+            why = _refusal(why) if isinstance(model, str) else _refusal(why, model)
+        text = f"{converter[0].upper()}{converter[1:]} {error.verb} {name} ({kind}): {why}"
+        raise RunFailed(text) from None
 
 
 class ConversionFailed(Exception):
@@ -33,6 +104,16 @@ class ConversionFailed(Exception):
     def __init__(self, verb: str, reason: str) -> None:
         super().__init__(verb, reason)
         self.verb, self.reason = verb, reason
+
+
+def hung() -> ConversionFailed:
+    """Returns the error of a conversion that was stopped."""
+    return ConversionFailed("hung on", f"it did not end within {HANG_SECONDS:g} s and was stopped")
+
+
+def use(server: Server) -> None:
+    """Takes a process, of `converter.serve`, for the conversions of this one."""
+    _CONVERTER.keep(server)
 
 
 class _Converter:
@@ -78,40 +159,32 @@ class _Converter:
 
 
 _CONVERTER = _Converter()
+
+
 atexit.register(_CONVERTER.close)
 
 
-def convert(step: str, **given: Any) -> None:
-    """Runs a step of `compress.exporting.converter.STEPS` in a process of its own.
-
-    Args:
-        step: Its name.
-        given: Its arguments: paths, texts and numbers.
-
-    Raises:
-        ConversionFailed: The converter refused, crashed or hung.
-        MissingDependency: The step needs a package that is not installed.
-        OSError: The machine has no space left, or no more files.
-    """
-    try:
-        answer, text = _CONVERTER.ask(step, given)
-    except ProcessOverdue:
-        raise hung() from None
-    except ProcessEnded as error:
-        raise ConversionFailed("crashed on", str(error)) from None
-    if answer == MISSING:
-        raise MissingDependency(text)
-    if answer == NO_SPACE:
-        raise OSError(text)
-    if answer in (REFUSED, CRASHED):
-        raise ConversionFailed("refused" if answer == REFUSED else "crashed on", text)
-
-
-def hung() -> ConversionFailed:
-    """Returns the error of a conversion that was stopped."""
-    return ConversionFailed("hung on", f"it did not end within {HANG_SECONDS:g} s and was stopped")
-
-
-def use(server: Server) -> None:
-    """Takes a process, of `converter.serve`, for the conversions of this one."""
-    _CONVERTER.keep(server)
+def _refusal(text: str, model: keras.Model | None = None) -> str:
+    """Returns a converter's reason in words: which layers need what it does not know."""
+    found: dict[str, list[str]] = {}
+    paths = {path for path, _ in named_layers(model)} if model is not None else set()
+    for pattern in _NODES:
+        for match in pattern.finditer(text):
+            path = path_of(without_calls(match["node"]), paths)
+            layer = "an operation" if path == UNNAMED else f"layer '{path}'"
+            kinds = found.setdefault(layer, [])
+            if match["kind"] not in kinds:
+                kinds.append(match["kind"])
+    unseen = _NO_RANGE.search(text)
+    if unseen is not None and not found:
+        return (
+            f"calibration gives no range for tensor '{unseen[1]}', and this format quantizes all: "
+            "integers such as indices of tokens have none"
+        )
+    if not found:
+        lines = _MLIR.sub("", text).strip().splitlines()
+        broken = _RULE.search(text)
+        return (lines or [broken[0] if broken else "no reason given"])[0][:LONGEST]
+    parts = [f"{layer} needs {', '.join(kinds[:SHOWN])}" for layer, kinds in found.items()]
+    more = f" and {len(parts) - SHOWN} more" if len(parts) > SHOWN else ""
+    return f"{'; '.join(parts[:SHOWN])}{more}, which cannot be converted"

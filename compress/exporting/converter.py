@@ -1,8 +1,8 @@
 """The process that converts: a fork of it does the work, and is replaced when it crashes.
 
 Started as `python -m compress.exporting.converter`, or forked ahead. It imports TensorFlow and
-never uses it: only then may its forks do so. Where the system has no forks it does the work
-itself. What a conversion writes goes to a file, whose last line is shown when it crashes.
+never uses it: only then may its forks do so. What a conversion writes goes to a file, whose
+last line is shown when it crashes.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import os
 import tempfile
 from typing import IO, Any
 
+from compress.core import forks, linux
 from compress.core.errors import MissingDependency
 from compress.core.faults import SPACE, fault_of
-from compress.core.platform import host
 from compress.core.plugins import STEPS
 from compress.core.processes import Server, how_it_ended, last_line, receive, send, serving
 from compress.exporting.conversions import CRASHED, DONE, MISSING, NO_SPACE, REFUSED, use
@@ -36,14 +36,7 @@ def serve(questions: int, answers: int) -> None:
         questions: Where they come from; its end is the asking process's end.
         answers: Where answers go.
     """
-    if not host().FORKS:
-        # a crash is this process's, which the next conversion starts anew
-        with os.fdopen(os.dup(2), "r+b") as said:
-            _answer(questions, answers, said, bytearray(1))
-        return
     import tensorflow  # noqa: F401 - before the forks, not in each
-
-    from compress.core.platform import forks
 
     with tempfile.TemporaryFile() as said, mmap.mmap(-1, 1) as busy:
         code = _RENEW
@@ -56,7 +49,7 @@ def serve(questions: int, answers: int) -> None:
                 send(answers, (CRASHED, how))
 
 
-def _answer(questions: int, answers: int, said: IO[bytes], busy: mmap.mmap | bytearray) -> int:
+def _answer(questions: int, answers: int, said: IO[bytes], busy: mmap.mmap) -> int:
     """Answers some questions; returns an exit status.
 
     Args:
@@ -66,7 +59,7 @@ def _answer(questions: int, answers: int, said: IO[bytes], busy: mmap.mmap | byt
     """
     # a crash is reported; a dump by Python or a core file helps nobody
     faulthandler.disable()
-    host().no_core_file()
+    linux.no_core_file()
     os.dup2(said.fileno(), 1)
     os.dup2(said.fileno(), 2)
     for _ in range(CONVERSIONS):

@@ -18,20 +18,20 @@ from compress.core.errors import InputError, RunFailed
 from compress.core.memory_budget import current_budget
 from compress.data import Dataset, Preprocessing, Unlabelled, draw_stratified
 from compress.data.meaning import Head, Heads
+from compress.data.tasks import Several, Task, make_task
 from compress.exporting.answering import HeldBack, answered_by_file
-from compress.measure.agreement import describe_low_agreement
+from compress.measure.quality import describe_low_agreement
 from compress.model.copies import sized_model
 from compress.model.heads import check_shapes, decides_at, head_of, sizes_for
 from compress.model.inference import left_out, reduce_range
 from compress.model.ports import answers_of, input_names, listed, output_names
 from compress.plan import ONNX_FORMATS, ExportOptions
 from compress.plan.output import INT4, MIXED, ONNX_QAT
-from compress.task import Several, Task, make_task
 
 if TYPE_CHECKING:
     import keras
 
-    from compress.exporting.mixed.report import LayerPrecision
+    from compress.exporting.mixed.writing import LayerPrecision
     from compress.exporting.traced import Traced
     from compress.measure.runtimes import Session
 
@@ -303,7 +303,7 @@ def _run(path: Path, name: str, inputs: list[npt.NDArray[np.float32]]) -> Sessio
     Raises:
         RunFailed: Its runtime cannot run it (it is removed then).
     """
-    from compress.exporting.runnable import runnable
+    from compress.exporting.answering import runnable
 
     try:
         return runnable(path, inputs)

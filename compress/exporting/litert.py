@@ -11,11 +11,9 @@ import numpy as np
 from compress.core.atomic_files import replacing
 from compress.core.errors import InputError, RunFailed
 from compress.core.plugins import CALIBRATORS
-from compress.exporting.byte_inputs import with_byte_inputs
-from compress.exporting.conversions import convert
-from compress.exporting.fused_lstm import FUSED
-from compress.exporting.hybrid_lstm import with_whole_lstms
-from compress.exporting.refusals import explained
+from compress.exporting.conversions import convert, explained
+from compress.exporting.recurrent import FUSED
+from compress.exporting.tflite_editing import with_byte_inputs, with_whole_lstms
 from compress.exporting.traced import Convertible, Examples, Traced, read_examples
 from compress.plan.output import INT16, QAT
 

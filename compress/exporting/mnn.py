@@ -12,9 +12,8 @@ from compress.core.interpreter import module_command, module_environment
 from compress.core.plugins import RUNTIMES
 from compress.core.processes import how_it_ended
 from compress.exporting import conversions
-from compress.exporting.conversions import ConversionFailed
+from compress.exporting.conversions import ConversionFailed, explained
 from compress.exporting.litert import plain_file
-from compress.exporting.refusals import explained
 
 if TYPE_CHECKING:
     from compress.exporting.traced import Convertible, Examples

@@ -16,9 +16,7 @@ import numpy.typing as npt
 from compress.core.atomic_files import replacing, write_bytes
 from compress.core.errors import InputError
 from compress.core.requirements import FORMATS, MAKING_ONNX, require_packages
-from compress.exporting.conversions import convert
-from compress.exporting.refusals import explained
-from compress.exporting.scopes import without_calls
+from compress.exporting.conversions import convert, explained
 from compress.exporting.traced import (
     Convertible,
     Examples,
@@ -26,6 +24,7 @@ from compress.exporting.traced import (
     Traced,
     numbered,
     read_examples,
+    without_calls,
     write_examples,
 )
 from compress.model.internals import prepare_tf2onnx

@@ -1,15 +1,21 @@
-"""A SavedModel at known sizes and batch 1, as converters start from it."""
+"""SavedModels: one at known sizes and batch 1 for converters, and what TensorFlow itself runs."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import RunFailed, one_line
 from compress.core.native_output import captured_stderr, quiet_logger
 from compress.exporting.traced import Convertible, numbered
+from compress.model.copies import float32_model
+from compress.model.io import save_model
 from compress.model.saved_models import SavedModel
+
+if TYPE_CHECKING:
+    from compress.exporting.traced import Convertible, Examples
 
 
 class TracedSavedModel(Convertible):
@@ -70,3 +76,14 @@ class TracedSavedModel(Convertible):
             return {new: made[name] for new, name in zip(told, outputs, strict=True)}
 
         return serve
+
+
+def file_for(traced: Convertible, kind: str, stem: Path, inputs: Examples) -> Path:
+    """Writes what TensorFlow is given of a model; see `Runtime.maker`."""
+    if isinstance(traced.model, str):
+        path = Path(f"{stem}.saved_model")
+        shutil.copytree(traced.saved(), path)
+        return path
+    path = Path(f"{stem}.keras")
+    save_model(float32_model(traced.model), path)
+    return path

@@ -1,13 +1,15 @@
 """Many small models in one conversion: side by side in one graph, then cut into files.
 
-A conversion takes a third of a second however small the model is; one of a hundred small models
-takes hardly longer. That makes tables of layer times (`compress.measure.latency_table`) cheap.
+A conversion to LiteRT takes a third of a second however small the model is, one to ONNX seconds;
+one of a hundred small models takes hardly longer. That makes tables of layer times
+(`compress.measure.latency_table`) cheap.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +19,16 @@ import numpy.typing as npt
 from compress.core.atomic_files import write_bytes
 from compress.core.errors import InputError, RunFailed, one_line
 from compress.core.native_output import captured_stderr, quiet_logger
-from compress.exporting.byte_inputs import with_byte_inputs
+from compress.core.requirements import FORMATS, require_packages
 from compress.exporting.conversions import ConversionFailed, convert
-from compress.exporting.fused_lstm import FUSED, fused_lstms
 from compress.exporting.litert import calibrated_file, configured
-from compress.exporting.tflite_parts import parts_of
+from compress.exporting.onnx import quantize_onnx
+from compress.exporting.recurrent import FUSED, LOOPS, fused_lstms, recurrent_as
+from compress.exporting.tflite_editing import parts_of, with_byte_inputs
 from compress.exporting.traced import Port
 from compress.model.copies import float32_model
 from compress.model.inference import inference_alone
+from compress.model.internals import prepare_tf2onnx
 
 if TYPE_CHECKING:
     import keras
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
 Joined = Callable[[list[Any], Path, str], list[bytes]]
 EXAMPLES = 4
 """Random inputs that calibrate int8: the time of a file does not depend on its ranges."""
+LOWERED = "_lower_using_switch_merge"
+"""Attribute of TensorFlow's loops: they become the operations that its version 1 had for them."""
 
 
 def litert_files(
@@ -50,6 +56,26 @@ def litert_files(
         For each model its file, or why there is none.
     """
     return each_converted(models, folder, kind, ".tflite", _joined)
+
+
+def onnx_files(models: Sequence[keras.Model], folder: Path, kind: str = "onnx") -> list[Path | str]:
+    """Writes one `.onnx` file of each model, for timing: int8 is calibrated on random inputs.
+
+    Models that the converter refuses are found by halving, so that they cost themselves alone.
+
+    Args:
+        models: Functional, with inputs of known sizes; an open batch axis becomes 1.
+        folder: Where the files go, as 0.onnx, 1.onnx, ...
+        kind: "onnx" or "onnx_int8".
+
+    Returns:
+        For each model its file, or why there is none.
+
+    Raises:
+        MissingDependency: A package is not installed.
+    """
+    require_packages(FORMATS[kind], f"format {kind}")
+    return each_converted(models, folder, kind, ".onnx", _joined_onnx)
 
 
 def each_converted(
@@ -76,61 +102,6 @@ def each_converted(
         else:
             found.append(part)
     return found
-
-
-def _converted(models: list[Any], folder: Path, kind: str, joined: Joined) -> list[bytes | str]:
-    if not models:
-        return []
-    try:
-        return list(joined(models, folder, kind))
-    except (ConversionFailed, RunFailed) as error:
-        if len(models) == 1:
-            if kind == "int8" and (own := _calibrated(models[0], folder)) is not None:
-                return [own]
-            reason = error.reason if isinstance(error, ConversionFailed) else str(error)
-            return [one_line(reason.strip().splitlines()[0] if reason.strip() else "no reason")]
-    half = len(models) // 2
-    return [
-        *_converted(models[:half], folder, kind, joined),
-        *_converted(models[half:], folder, kind, joined),
-    ]
-
-
-def _calibrated(model: Any, folder: Path) -> bytes | None:
-    """Return the int8 file of a model that the converter does not calibrate; None: there is none.
-
-    See `compress.exporting.litert.write_int8`.
-    """
-    ports = [(item.name, (1, *item.shape[1:]), str(item.dtype)) for item in model.inputs]
-    path = folder / "calibrated.tflite"
-    try:
-        calibrated_file(model, path, random_examples(ports))
-        return path.read_bytes()
-    except (InputError, RunFailed):
-        return None
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _joined(models: list[Any], folder: Path, kind: str) -> list[bytes]:
-    """Converts all models as one graph of as many inputs and outputs as they have together."""
-    graph, path = folder / "joined.pb", folder / "joined.tflite"
-    models = [float32_model(model) for model in models]
-    with ExitStack() as stack:
-        if kind in FUSED:
-            for model in models:
-                stack.enter_context(fused_lstms(model))
-        inputs, outputs = traced_graph(models, graph)
-    try:
-        convert(
-            "litert_graph", graph=str(graph), path=str(path), inputs=inputs, outputs=outputs,
-            kind=kind,
-        )  # fmt: skip
-        sizes = [(len(model.inputs), len(model.outputs)) for model in models]
-        return list(parts_of(path.read_bytes(), sizes))
-    finally:
-        graph.unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
 
 
 def traced_graph(models: Sequence[keras.Model], file: Path) -> tuple[list[Port], list[str]]:
@@ -212,12 +183,132 @@ def convert_litert_graph(
     Path(path).write_bytes(with_byte_inputs(configured(converter, kind, examples).convert()))
 
 
-def random_examples(inputs: Sequence[Port]) -> list[npt.NDArray[Any]]:
-    """Return random examples (EXAMPLES, ...) for inputs: integers of 0 and 1, or normal floats."""
-    rng = np.random.default_rng(0)
+def convert_onnx_graph(graph: str, path: str, inputs: list[str], outputs: list[str]) -> None:
+    """Converts a graph without variables, in the converter's process.
+
+    Args:
+        graph: The file of a serialized GraphDef.
+        path: The file to write.
+        inputs: Names of its inputs.
+        outputs: Names.
+    """
+    import tensorflow as tf
+    import tf2onnx
+
+    prepare_tf2onnx()
+    definition = tf.compat.v1.GraphDef()
+    definition.ParseFromString(Path(graph).read_bytes())
+    # as loops of old they would not be recognized
+    for node in chain(definition.node, *(item.node_def for item in definition.library.function)):
+        if LOWERED in node.attr:
+            node.attr[LOWERED].b = False
+    tf2onnx.convert.from_graph_def(
+        definition,
+        input_names=[f"{name}:0" for name in inputs],
+        output_names=[f"{name}:0" for name in outputs],
+        output_path=path,
+    )
+
+
+def random_examples(
+    inputs: Sequence[Port], count: int = EXAMPLES, seed: int = 0
+) -> list[npt.NDArray[Any]]:
+    """Return random examples (count, ...) for inputs: integers of 0 and 1, or normal floats."""
+    rng = np.random.default_rng(seed)
     drawn = []
     for _, shape, kind in inputs:
-        size = (EXAMPLES, *shape[1:])
+        size = (count, *shape[1:])
         values = rng.normal(size=size) if "float" in kind else rng.integers(2, size=size)
         drawn.append(values.astype(kind))
     return drawn
+
+
+def _converted(models: list[Any], folder: Path, kind: str, joined: Joined) -> list[bytes | str]:
+    if not models:
+        return []
+    try:
+        return list(joined(models, folder, kind))
+    except (ConversionFailed, RunFailed) as error:
+        if len(models) == 1:
+            if kind == "int8" and (own := _calibrated(models[0], folder)) is not None:
+                return [own]
+            reason = error.reason if isinstance(error, ConversionFailed) else str(error)
+            return [one_line(reason.strip().splitlines()[0] if reason.strip() else "no reason")]
+    half = len(models) // 2
+    return [
+        *_converted(models[:half], folder, kind, joined),
+        *_converted(models[half:], folder, kind, joined),
+    ]
+
+
+def _calibrated(model: Any, folder: Path) -> bytes | None:
+    """Return the int8 file of a model that the converter does not calibrate; None: there is none.
+
+    See `compress.exporting.litert.write_int8`.
+    """
+    ports = [(item.name, (1, *item.shape[1:]), str(item.dtype)) for item in model.inputs]
+    path = folder / "calibrated.tflite"
+    try:
+        calibrated_file(model, path, random_examples(ports))
+        return path.read_bytes()
+    except (InputError, RunFailed):
+        return None
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _joined(models: list[Any], folder: Path, kind: str) -> list[bytes]:
+    """Converts all models as one graph of as many inputs and outputs as they have together."""
+    graph, path = folder / "joined.pb", folder / "joined.tflite"
+    models = [float32_model(model) for model in models]
+    with ExitStack() as stack:
+        if kind in FUSED:
+            for model in models:
+                stack.enter_context(fused_lstms(model))
+        inputs, outputs = traced_graph(models, graph)
+    try:
+        convert(
+            "litert_graph", graph=str(graph), path=str(path), inputs=inputs, outputs=outputs,
+            kind=kind,
+        )  # fmt: skip
+        sizes = [(len(model.inputs), len(model.outputs)) for model in models]
+        return list(parts_of(path.read_bytes(), sizes))
+    finally:
+        graph.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+
+
+def _joined_onnx(models: list[Any], folder: Path, kind: str) -> list[bytes]:
+    """Converts all models as one graph, and returns the parts of it."""
+    graph, path, whole = folder / "joined.pb", folder / "joined.onnx", folder / "joined-int8.onnx"
+    models = [float32_model(model) for model in models]
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(recurrent_as(model, LOOPS))
+        inputs, outputs = traced_graph(models, graph)
+        names = [name for name, _, _ in inputs]
+    try:
+        convert("onnx_graph", graph=str(graph), path=str(path), inputs=names, outputs=outputs)
+        if kind == "onnx_int8":
+            quantize_onnx(path, whole, random_examples(inputs))
+            path = whole
+        return _onnx_parts(path, models, names, outputs)
+    finally:
+        for file in (graph, folder / "joined.onnx", whole):
+            file.unlink(missing_ok=True)
+
+
+def _onnx_parts(
+    path: Path, models: list[Any], inputs: list[str], outputs: list[str]
+) -> list[bytes]:
+    """Cuts a file into one of each model."""
+    import onnx
+    from onnx.utils import Extractor
+
+    extractor = Extractor(onnx.load(path))
+    names, outs, made = iter(inputs), iter(outputs), []
+    for model in models:
+        given = [f"{next(names)}:0" for _ in model.inputs]
+        told = [f"{next(outs)}:0" for _ in model.outputs]
+        made.append(extractor.extract_model(given, told).SerializeToString())
+    return made

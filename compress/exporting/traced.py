@@ -1,10 +1,14 @@
-"""A model's inference at batch size 1, traced to disk: what every converter starts from."""
+"""A model's inference at batch size 1, traced to disk: what every converter starts from.
+
+TensorFlow names a graph's nodes by layers: which layer a node stands for is told here too.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +20,7 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError, RunFailed
 from compress.core.native_output import captured_stderr, quiet_logger
-from compress.exporting.fused_lstm import fused_lstms, has_lstms
-from compress.exporting.recurrent import LOOPS, recurrent_as
+from compress.exporting.recurrent import LOOPS, fused_lstms, has_lstms, recurrent_as
 from compress.model.copies import float32_model, with_indices
 from compress.model.inference import inference_alone, reduce_range
 from compress.model.internals import layers_inside
@@ -29,6 +32,10 @@ if TYPE_CHECKING:
 Port = tuple[str, tuple[int, ...], str]
 Examples: TypeAlias = npt.NDArray[Any] | Sequence[npt.NDArray[Any]]
 """Inputs of a model (n, ...), one array an input in its order; of one input the array itself."""
+UNNAMED = "(no layer)"
+"""Nodes that a runtime or a converter put in, such as changes of layout."""
+_CALLS = re.compile(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
+_NUMBERED = re.compile(r"_\d+$")
 
 
 class Convertible:
@@ -291,3 +298,47 @@ def _grouped_call(layer: Any) -> Any:
         return x if layer.activation is None else layer.activation(x)
 
     return call
+
+
+def without_calls(node: str) -> str:
+    """Returns a node's name without the calls that a SavedModel puts around its model."""
+    return _CALLS.sub("", node)
+
+
+def layer_of(node: str, layers: Collection[str]) -> str:
+    """Returns the layer whose scope a node's name lies in.
+
+    TensorFlow writes "model_1/conv_1/convolution" for layer "conv" that is traced again, so a
+    scope is looked up with its last number taken off first, then as it is.
+
+    Args:
+        node: The node's name.
+        layers: Names of layers that hold no others.
+    """
+    for scope in _scopes(node):
+        for name in scope:
+            if name in layers:
+                return name
+    return UNNAMED
+
+
+def path_of(node: str, paths: Collection[str]) -> str:
+    """Returns the innermost layer whose scope a node's name lies in, behind what holds it.
+
+    Args:
+        node: The node's name.
+        paths: Of `compress.model.walk.named_layers`.
+    """
+    found = ""
+    for scope in _scopes(node):
+        for name in scope:
+            path = f"{found}/{name}" if found else name
+            if path in paths:
+                found = path
+                break
+    return found or UNNAMED
+
+
+def _scopes(node: str) -> list[tuple[str, str]]:
+    """Returns the scopes of a node behind the model's, each without and with its last number."""
+    return [(_NUMBERED.sub("", scope), scope) for scope in node.split("/")[1:]]

@@ -1,4 +1,8 @@
-"""Counts what a forward pass at batch size 1 costs, call by call, from shapes alone."""
+"""Counts what a forward pass at batch size 1 costs, call by call, from shapes alone.
+
+`graph_of` adds to each call those that it reads: what a picture of the
+model, or another tool, needs.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +14,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.core.arguments import check_arguments
-from compress.measure.call_shapes import CallShapes, Sized, Uncountable
 from compress.measure.graph_files import read_graph_file
 from compress.measure.layer_costs import Analysis, LayerCost
 from compress.measure.op_classes import COUNTED_ZERO, REASONS, other_ops
-from compress.measure.rules import rule_of
+from compress.measure.rules import CallShapes, Sized, Uncountable, rule_of
 from compress.measure.walk import Step, Walk, width
 from compress.model.input_sizes import InputShape, sizes_of
 from compress.model.io import as_model
 from compress.model.kinds import foreign
 from compress.model.program import Program
 from compress.model.recording import record
+from compress.run.exports import CallNode
 
 if TYPE_CHECKING:
     import keras
-
 
 NO_RULE = "no counting rule for this class"
 UNKNOWN = "an input size is unknown; give input_shape (--input-shape), or build the model with it"
@@ -66,13 +69,36 @@ def count_macs(model: keras.Model | str | Path, input_shape: InputShape | None =
     return Analysis(tuple(rows), walk.peak())
 
 
-def counted_steps(
-    model: keras.Model | str | Path, input_shape: InputShape | None = None
-) -> list[tuple[Step, LayerCost]]:
-    """Returns the calls of a model in their order, each with its costs; see `count_macs`."""
+def graph_of(model: keras.Model | str | Path, input_shape: Any = None) -> tuple[CallNode, ...]:
+    """Returns the calls of a model, each with its costs and the calls that it reads.
+
+    Args:
+        model, input_shape: See `count_macs`.
+
+    Raises:
+        InputError: The model is no graph and cannot be traced, or `input_shape` does not fit.
+
+    Example:
+        >>> nodes = graph_of(folder / "model.keras")
+        >>> [(node.kind, node.sources) for node in nodes][:2]
+        [('Dense', ()), ('Dense', (0,))]
+    """
+    maker: dict[int, int] = {}
     seen: set[int] = set()
-    steps = _walk(record(as_model(model), _opens), input_shape).steps
-    return [(step, _cost(step, seen)) for step in steps]
+    found = []
+    # all steps are held: tensors live as long as their identities are asked for
+    steps = walked(record(as_model(model), _opens), input_shape)
+    for place, step in enumerate(steps):
+        cost = _cost(step, seen)
+        sources = dict.fromkeys(maker[id(tensor)] for tensor in step.inputs if id(tensor) in maker)
+        maker.update((id(tensor), place) for tensor in step.outputs)
+        found.append(
+            CallNode(
+                cost.name, cost.kind, tuple(cost.output_shape), cost.macs, cost.params,
+                tuple(sources), cost.reason,
+            )
+        )  # fmt: skip
+    return tuple(found)
 
 
 def walked(program: Program, input_shape: InputShape | None) -> list[Step]:
@@ -84,13 +110,6 @@ def walked(program: Program, input_shape: InputShape | None) -> list[Step]:
     return _walk(program, input_shape).steps
 
 
-def _walk(program: Program, input_shape: InputShape | None) -> Walk:
-    walk = Walk()
-    shapes = given_shapes(program, input_shape)
-    walk.run(program, shapes, reshape=input_shape is not None and program.open_sizes)
-    return walk
-
-
 def count_calls(steps: Iterable[Step]) -> dict[str, int]:
     """Returns the MACs of calls by the names of their nodes; uncountable ones lack."""
     found: dict[str, int] = {}
@@ -99,12 +118,6 @@ def count_calls(steps: Iterable[Step]) -> dict[str, int]:
         if count is not None:
             found[step.node.name] = found.get(step.node.name, 0) + count
     return found
-
-
-def _opens(layer: Any) -> bool:
-    """Opens layers made of layers that have no rule of their own."""
-    kind = type(layer).__name__
-    return rule_of(layer) is None and kind not in COUNTED_ZERO and kind not in REASONS
 
 
 def given_shapes(program: Program, input_shape: InputShape | None) -> list[tuple[int | None, ...]]:
@@ -123,6 +136,19 @@ def given_shapes(program: Program, input_shape: InputShape | None) -> list[tuple
     ]
     what = f"model '{program.model.name}'"
     return [(1, *sizes) for sizes in sizes_of(what, own, input_shape)]
+
+
+def _walk(program: Program, input_shape: InputShape | None) -> Walk:
+    walk = Walk()
+    shapes = given_shapes(program, input_shape)
+    walk.run(program, shapes, reshape=input_shape is not None and program.open_sizes)
+    return walk
+
+
+def _opens(layer: Any) -> bool:
+    """Opens layers made of layers that have no rule of their own."""
+    kind = type(layer).__name__
+    return rule_of(layer) is None and kind not in COUNTED_ZERO and kind not in REASONS
 
 
 def _cost(step: Step, seen: set[int]) -> LayerCost:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from compress.measure.latency_record import Latency
-from compress.measure.stats import FEWEST, INTERVAL
-from compress.task import is_share
+from compress.data.tasks import is_share
+from compress.measure.latency_record import FEWEST, INTERVAL, Latency
 
 
 def count(value: float | None) -> str:

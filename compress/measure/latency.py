@@ -14,19 +14,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from compress.core import linux
 from compress.core.arguments import check_arguments
 from compress.core.device import cpu_name, lacks_vnni
-from compress.core.platform import host
 from compress.core.quantities import MORE_THREADS, MOST_THREADS, parse_whole_number
-from compress.measure.latency_record import Latency
-from compress.measure.load import LoadMeter
-from compress.measure.runtimes import RUNTIMES
+from compress.measure.latency_record import (
+    QUIET,
+    Latency,
+    Spread,
+    median_spread,
+    quantile_and_error,
+)
+from compress.measure.runtimes import RUNTIMES, Runtime, Session, TensorInfo
 from compress.measure.runtimes.tensorflow import server_processes
-from compress.measure.stats import QUIET, quantile_and_error
-from compress.measure.timer import Timer, spread_of
 from compress.plan import LatencyOptions
 from compress.plan.fields import require
 
@@ -41,6 +46,10 @@ BUSY = "other processes kept"
 """How the warning begins that others had worked meanwhile."""
 BUSY_CORES = 0.2
 """Other work above this many cores is reported with the figures."""
+MIN_RUNS = 7
+"""Runs in a block; the first is dropped: it pays for the previous file's cache."""
+MAX_RUNS = 60
+BLOCK_SECONDS = 0.003
 
 
 @dataclass(frozen=True)
@@ -235,7 +244,7 @@ def _warnings(busy: float | None, files: Sequence[Path]) -> tuple[str, ...]:
             "this processor has no VNNI instructions: int8 .onnx files take longer here than on "
             "processors that have them"
         )
-    governor = host().governor()
+    governor = linux.governor()
     if governor not in ("", "performance"):
         found.append(f"the CPU's frequency governor is '{governor}', not 'performance'")
     if busy is None or busy < BUSY_CORES:
@@ -248,3 +257,79 @@ def _has_integers(path: Path) -> bool:
     """Tells whether a file is an `.onnx` file that quantizes values."""
     # operators are named in it as text: the onnx package is not needed to run a file
     return path.suffix == ".onnx" and b"QuantizeLinear" in path.read_bytes()
+
+
+class Timer:
+    """The runs of one file: sessions, single run times, block medians."""
+
+    def __init__(self, runtime: Runtime, path: Path, threads: int, seed: int) -> None:
+        self._runtime, self._path, self._threads, self._seed = runtime, path, threads, seed
+        self.instances = 0
+        self.runs: list[npt.NDArray[np.float64]] = []
+        self.medians: list[float] = []
+        self.groups: list[int] = []
+        self.renew()
+        self._session.invoke()
+        once = min(self._session.timed(3))
+        self._block = min(MAX_RUNS, max(MIN_RUNS, math.ceil(BLOCK_SECONDS / max(once, 1e-9))))
+
+    def renew(self) -> None:
+        """Prepares the file anew and feeds it fixed random inputs."""
+        self._session: Session = self._runtime.prepare(self._path, self._threads)
+        random = np.random.default_rng(self._seed)
+        self._session.set_inputs([drawn(info, random) for info in self._session.inputs])
+        self.instances += 1
+
+    def block(self) -> None:
+        """Times one block and drops its first run."""
+        kept = np.asarray(self._session.timed(self._block)[1:])
+        self.runs.append(kept)
+        self.medians.append(float(np.median(kept)))
+        self.groups.append(self.instances)
+
+
+def drawn(info: TensorInfo, random: np.random.Generator) -> npt.NDArray[Any]:
+    """Returns random numbers for an input: normal; 0 and 1 where indices are taken."""
+    if info.indices:
+        return random.integers(2, size=info.shape)
+    return random.normal(size=info.shape).astype(np.float32)
+
+
+def spread_of(timer: Timer, seed: int, base: Timer | None = None) -> Spread:
+    """Returns the spread of a file's times, or of the ratios of a base's to them.
+
+    All files are prepared anew together, so their rounds have the same groups.
+    """
+    values = np.asarray(timer.medians)
+    if base is not None:
+        values = np.asarray(base.medians) / values
+    return median_spread(values, np.random.default_rng(seed), groups=timer.groups)
+
+
+class LoadMeter:
+    """Counts the cores that other processes keep busy between its making and `others`.
+
+    The load average would count our own workers for minutes after they ended.
+    """
+
+    def __init__(self, children: Callable[[], Sequence[int]] = lambda: ()) -> None:
+        """Starts to count.
+
+        Args:
+            children: Returns the ids of processes that work for us.
+        """
+        self._children = children
+        self._busy, self._total = linux.core_seconds()
+        self._own = self._own_seconds()
+
+    def _own_seconds(self) -> float:
+        return time.process_time() + sum(map(linux.process_seconds, self._children()))
+
+    def others(self) -> float | None:
+        """Returns the mean number of cores busy with others; None where it is unknown."""
+        busy, total = linux.core_seconds()
+        passed = (total - self._total) / (os.cpu_count() or 1)  # the seconds are of all cores
+        if passed <= 0:
+            return None
+        others = busy - self._busy - (self._own_seconds() - self._own)
+        return max(0.0, others) / passed

@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from compress.core.summary import Readable, Summary
 from compress.measure import formats
+
+
+def peak_bytes(
+    calls: Sequence[tuple[Mapping[int, int | None], int | None]], kept: Iterable[int]
+) -> int | None:
+    """Return the most bytes alive at one time, each tensor from its making to its last use.
+
+    Args:
+        calls: In their order; of each the bytes of what it reads and makes, by a key of the
+            tensor, and what it needs beside. None: not known.
+        kept: Keys of the tensors that are needed at the end.
+
+    Returns:
+        None where bytes are not known.
+    """
+    last = {key: place for place, (tensors, _) in enumerate(calls) for key in tensors}
+    last |= dict.fromkeys(kept, len(calls))
+    alive: dict[int, int] = {}
+    peak = 0
+    for place, (tensors, beside) in enumerate(calls):
+        sizes = {key: size for key, size in tensors.items() if size is not None}
+        if beside is None or len(sizes) < len(tensors):
+            return None
+        alive |= sizes
+        peak = max(peak, sum(alive.values()) + beside)
+        alive = {key: size for key, size in alive.items() if last[key] > place}
+    return peak
 
 
 @dataclass(frozen=True)

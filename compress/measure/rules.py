@@ -1,15 +1,86 @@
-"""Counting rules of layers: multiply-accumulates of one call for one entry of the first axis."""
+"""Counting rules of layers and of raw operations (`keras.ops`), and what they are given.
+
+A rule returns the multiply-accumulates of one call; those of layers for one entry of the first
+axis.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from compress.measure import macs
-from compress.measure.call_shapes import CallShapes, Rule, Shape, Sized, Uncountable
-from compress.measure.operation_rules import OPERATION_RULES, dot
 from compress.model.internals import attention_part
+
+# -- recurrent layers -----------------------------------------------------------------------
+
+_GATES = {"LSTMCell": 4, "GRUCell": 3, "SimpleRNNCell": 1}
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CallShapes:
+    """One call with known shapes.
+
+    Attributes:
+        operation: The layer or raw operation.
+        args, kwargs: What it is called with; tensors are replaced by their shapes (`Sized`).
+        inputs: Shapes of its tensor inputs, the batch axis of size 1 among them.
+        outputs: Shapes of its outputs.
+    """
+
+    operation: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    inputs: tuple[Shape, ...]
+    outputs: tuple[Shape, ...]
+
+    @property
+    def source(self) -> Shape:
+        """The first input without its batch axis."""
+        return self.inputs[0][1:]
+
+    @property
+    def target(self) -> Shape:
+        """The first output without its batch axis."""
+        return self.outputs[0][1:]
+
+    def shape_of(self, place: int, name: str) -> Shape:
+        """Returns the shape of an argument: a tensor, a variable or a constant."""
+        value = self.args[place] if place < len(self.args) else self.kwargs.get(name)
+        if isinstance(value, Sized):
+            return value.shape
+        return tuple(int(size) for size in np.shape(value)) if value is not None else ()
+
+
+@dataclass(frozen=True)
+class Sized:
+    """Stands for a tensor among a call's arguments."""
+
+    shape: Shape
+
+
+class Uncountable(Exception):
+    """Says why a call is not counted."""
+
+
+def rule_of(operation: Any) -> Rule | None:
+    """Returns the rule of a layer or raw operation; two classes of Keras are called Dot.
+
+    The first axis of a layer's input is its batch: 1, or more where positions were folded in.
+    """
+    kind = type(operation).__name__
+    if kind in OPERATION_RULES:
+        return OPERATION_RULES[kind]
+    if kind == "Dot" and not hasattr(operation, "normalize"):
+        return dot
+    rule = _dot_layer if kind == "Dot" else RULES.get(kind)
+    return None if rule is None else partial(_of_batch, rule)
 
 
 def _spatial(layer: Any, shape: Shape) -> Shape:
@@ -74,11 +145,6 @@ def _reversible(call: CallShapes) -> int:
         return 0
     table: tuple[int, ...] = tuple(call.operation.embeddings.shape)
     return math.prod(call.source[:-1]) * math.prod(table)
-
-
-# -- recurrent layers -----------------------------------------------------------------------
-
-_GATES = {"LSTMCell": 4, "GRUCell": 3, "SimpleRNNCell": 1}
 
 
 def _cell_macs(cell: Any, inputs: int) -> tuple[int, int]:
@@ -224,19 +290,86 @@ RULES: dict[str, Rule] = {
 }
 
 
-def rule_of(operation: Any) -> Rule | None:
-    """Returns the rule of a layer or raw operation; two classes of Keras are called Dot.
-
-    The first axis of a layer's input is its batch: 1, or more where positions were folded in.
-    """
-    kind = type(operation).__name__
-    if kind in OPERATION_RULES:
-        return OPERATION_RULES[kind]
-    if kind == "Dot" and not hasattr(operation, "normalize"):
-        return dot
-    rule = _dot_layer if kind == "Dot" else RULES.get(kind)
-    return None if rule is None else partial(_of_batch, rule)
-
-
 def _of_batch(rule: Rule, call: CallShapes) -> int:
     return call.inputs[0][0] * rule(call)
+
+
+def _matmul(call: CallShapes) -> int:
+    return macs.matmul(call.shape_of(0, "x1"), call.shape_of(1, "x2"))
+
+
+def dot(call: CallShapes) -> int:
+    """Counts `keras.ops.dot`: the last axis of the first meets one of the second."""
+    left, right = call.shape_of(0, "x1"), call.shape_of(1, "x2")
+    if not left or not right:
+        return 0
+    return math.prod(left) * math.prod(right) // left[-1]
+
+
+def _vdot(call: CallShapes) -> int:
+    return math.prod(call.shape_of(0, "x1"))
+
+
+def _tensordot(call: CallShapes) -> int:
+    left, right, axes = call.shape_of(0, "x1"), call.shape_of(1, "x2"), call.operation.axes
+    if isinstance(axes, int):
+        contracted = math.prod(left[len(left) - axes :])
+    else:
+        chosen = axes[0] if isinstance(axes[0], (list, tuple)) else [axes[0]]
+        contracted = math.prod(left[axis] for axis in chosen)
+    return math.prod(left) * math.prod(right) // contracted
+
+
+def _einsum(call: CallShapes) -> int:
+    if len(call.inputs) == 1 and len(call.args) == 1:
+        return 0
+    shapes = [call.shape_of(place, "") for place in range(len(call.args))]
+    return macs.einsum(call.operation.subscripts, *shapes)
+
+
+def _conv_op(call: CallShapes) -> int:
+    """The kernel holds (size ..., channels of a group, filters): each output meets it once."""
+    kernel, target = call.shape_of(1, "kernel"), call.target
+    filters = kernel[-1]
+    return math.prod(target) // filters * math.prod(kernel[:-1]) * filters
+
+
+def _depthwise_op(call: CallShapes) -> int:
+    kernel = call.shape_of(1, "kernel")
+    return math.prod(call.target) * math.prod(kernel[:-2])
+
+
+def _separable_op(call: CallShapes) -> int:
+    depthwise, pointwise = (
+        call.shape_of(1, "depthwise_kernel"),
+        call.shape_of(2, "pointwise_kernel"),
+    )
+    positions = math.prod(call.target) // pointwise[-1]
+    return positions * (math.prod(depthwise) + math.prod(pointwise))
+
+
+def _conv_transpose_op(call: CallShapes) -> int:
+    kernel = call.shape_of(1, "kernel")  # (size ..., filters, channels)
+    return math.prod(call.source) // kernel[-1] * math.prod(kernel)
+
+
+def _dot_product_attention(call: CallShapes) -> int:
+    query, key, value = call.inputs[:3]  # (batch, length, heads, size)
+    return macs.attention(query[1], key[1], query[2], query[3], value[3]) * query[0]
+
+
+OPERATION_RULES: dict[str, Rule] = {
+    "Matmul": _matmul,
+    "Inner": dot,
+    "Vdot": _vdot,
+    "Tensordot": _tensordot,
+    "Einsum": _einsum,
+    "Conv": _conv_op,
+    "DepthwiseConv": _depthwise_op,
+    "SeparableConv": _separable_op,
+    "ConvTranspose": _conv_transpose_op,
+    "DotProductAttention": _dot_product_attention,
+}
+
+
+Rule = Callable[[CallShapes], int]

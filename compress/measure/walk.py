@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.core.errors import InputError, is_too_small, reason_of
-from compress.measure.call_shapes import Shape
+from compress.measure.layer_costs import peak_bytes
+from compress.measure.rules import Shape
 from compress.model.program import Node, Program
 
 
@@ -83,7 +84,13 @@ class Walk:
         def call(node: Node, inputs: list[SizedTensor]) -> Sequence[SizedTensor]:
             # a nested model may be built for open sizes and be called with known ones
             known = all(tensor.known is not None for tensor in inputs)
-            if reshape or (known and (_open(node.outputs) or _folded(node, inputs))):
+            if reshape or (
+                known
+                and (
+                    any(None in tuple(tensor.shape)[1:] for tensor in node.outputs)
+                    or _folded(node, inputs)
+                )
+            ):
                 try:
                     made = _specs(node, inputs)
                 except ValueError as error:
@@ -102,23 +109,11 @@ class Walk:
 
     def peak(self) -> int | None:
         """Returns the most bytes alive at one time."""
-        last: dict[int, int] = {}
-        for place, step in enumerate(self.steps):
-            for tensor in step.inputs:
-                last[tensor.key] = place
-        for tensor in self._results:
-            last[tensor.key] = len(self.steps)
-        alive: dict[int, int] = {}
-        peak = 0
-        for place, step in enumerate(self.steps):
-            for tensor in (*step.inputs, *step.outputs):
-                if tensor.bytes is None:
-                    return None
-                alive[tensor.key] = tensor.bytes
-            peak = max(peak, sum(alive.values()))
-            for key in [key for key in alive if last.get(key, place) <= place]:
-                del alive[key]
-        return peak
+        calls = [
+            ({tensor.key: tensor.bytes for tensor in (*step.inputs, *step.outputs)}, 0)
+            for step in self.steps
+        ]
+        return peak_bytes(calls, [tensor.key for tensor in self._results])
 
 
 def _build_error(name: str, inputs: Sequence[SizedTensor], error: ValueError) -> InputError:
@@ -135,11 +130,6 @@ def _build_error(name: str, inputs: Sequence[SizedTensor], error: ValueError) ->
         f"Layer '{name}' must take inputs of the shape that it has for this input size. Received: "
         f"{shapes} ({reason}).{remedy}"
     )
-
-
-def _open(tensors: Sequence[Any]) -> bool:
-    """Tells whether a size beside the batch's is unknown."""
-    return any(None in tuple(tensor.shape)[1:] for tensor in tensors)
 
 
 def _folded(node: Node, inputs: Sequence[SizedTensor]) -> bool:

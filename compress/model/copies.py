@@ -46,22 +46,16 @@ def float32_model(model: keras.Model) -> keras.Model:
         The model itself where it computes in float32 already, else a clone with equal
         weights.
     """
-    layers = layers_inside(model)
-    single = all(layer.compute_dtype == "float32" for layer in layers)
-    if single and not _holds_doubles(model):
-        return model
-    return _cloned(model, "float32")
-
-
-def _holds_doubles(model: keras.Model) -> bool:
-    """Tells whether an operation is given a constant of double precision."""
     import keras
 
-    return any(
+    single = all(layer.compute_dtype == "float32" for layer in layers_inside(model))
+    if single and not any(
         _is_double(item)
         for node in record(model).walk()
         for item in keras.tree.flatten((node.args, node.kwargs))
-    )
+    ):
+        return model
+    return _cloned(model, "float32")
 
 
 def _is_double(item: Any) -> bool:

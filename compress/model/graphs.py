@@ -24,7 +24,7 @@ def as_graph(model: keras.Model) -> keras.Model:
     beside answering, its `train_step` say, is not part of it.
 
     Args:
-        model: Any model. One with a `call` of its own is traced, see `compress.model.trace`.
+        model: Any model. One with a `call` of its own is traced, see `compress.model.recording`.
 
     Raises:
         InputError: It cannot be traced, or two layers in it have one name.
@@ -66,7 +66,9 @@ def _opened(model: keras.Model) -> bool:
 
     parts = layers_inside(model, include_self=False)
     return any(
-        not _is_keras(part) and (isinstance(part, keras.Model) or (_is_lost(part) and _opens(part)))
+        # a layer that holds no weights itself: its call may be read
+        not _is_keras(part)
+        and (isinstance(part, keras.Model) or (_is_lost(part) and not own_variables(part)))
         for part in parts
     )
 
@@ -77,11 +79,6 @@ def _is_keras(layer: Any) -> bool:
 
 def _is_lost(layer: Any) -> bool:
     return bool(why_not_rebuildable(layer))
-
-
-def _opens(layer: Any) -> bool:
-    """Tells whether a layer holds no weights itself, so that its call may be read."""
-    return not own_variables(layer)
 
 
 class _Calls:

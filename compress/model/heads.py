@@ -12,18 +12,22 @@ from compress.core.columns import mapped
 from compress.core.errors import InputError
 from compress.data.meaning import Head, Heads
 from compress.data.parts import shapes_of
+from compress.data.tasks import Task
 from compress.model.activations import examples_at_once
 from compress.model.compiled import CompiledOutput, compiled_outputs
 from compress.model.copies import sized_model
 from compress.model.internals import maker_of
 from compress.model.ports import answers_of, input_names, output_names, packed
 from compress.model.walk import is_graph
-from compress.task import Task
 
 if TYPE_CHECKING:
     import keras
 
     from compress.data import Dataset, Unlabelled
+
+
+ANSWERED = 1024
+"""Examples that are answered at a time, where the memory budget allows."""
 
 
 def check_head(model: keras.Model, data: Dataset) -> None:
@@ -68,18 +72,15 @@ def _other_task(output: Any, task: Task) -> str:
     """Returns which task a head that does not fit is likely to be for, as a hint."""
     last, (*positions, width) = maker_of(output), output.shape[1:]
 
-    def ends(activation: str) -> bool:
-        return is_activation_layer(last, activation) or ends_in(last, activation)
-
     if positions and task.output_shape[:-1] == ():
         kinds = "tagging" if len(positions) == 1 else "segmentation or masks"
         return f" It answers at every position: give --task {kinds}, with such labels."
-    if task.name == "multiclass" and ends("sigmoid"):
+    if task.name == "multiclass" and _applies(last, "sigmoid"):
         kind = "binary" if width == 1 else "multilabel"
         return f" Its head is a sigmoid: give --task {kind}, with such labels."
-    if task.name == "multiclass" and width == 1 and not ends("softmax"):
+    if task.name == "multiclass" and width == 1 and not _applies(last, "softmax"):
         return " One output without softmax: give --task binary, or --task regression for numbers."
-    if task.name in ("binary", "multilabel") and ends("softmax"):
+    if task.name in ("binary", "multilabel") and _applies(last, "softmax"):
         return " Its head is a softmax: give --task multiclass."
     return ""
 
@@ -94,11 +95,7 @@ def check_shapes(model: keras.Model, data: Dataset | Unlabelled) -> None:
         raise InputError(f"Model '{model.name}' must be built. Received: one without inputs.")
     check_input_shapes(model, data.input_shapes)
     # of open sizes some are too small for what the model does with them
-    sized_model(model, _in_order(model, data.input_shapes))
-
-
-def _in_order(model: keras.Model, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
-    return list(shapes.values()) if len(shapes) == 1 else [shapes[n] for n in input_names(model)]
+    sized_model(model, sizes_for(model, data.input_shapes))
 
 
 def check_input_shapes(model: keras.Model, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -151,13 +148,9 @@ def counted_at(model: keras.Model, shapes: Mapping[str, tuple[int, ...]]) -> Any
     return sizes[0] if len(sizes) == 1 else sizes
 
 
-ANSWERED = 1024
-"""Examples that are answered at a time, where the memory budget allows."""
-
-
 @dataclass(frozen=True)
 class ModelAnswers:
-    """What a model answers in inference mode; see `compress.data.answers.Answering`.
+    """What a model answers in inference mode; see `compress.data._base.Answering`.
 
     Attributes:
         model: That answers.
@@ -236,8 +229,7 @@ def _head(output: Any, input_shape: tuple[int | None, ...], own_loss: bool) -> H
     if len(shape) < 2 or shape[-1] is None:
         return None
     last = _innermost(output)
-    ends = ("softmax", "sigmoid")
-    found = [name for name in ends if is_activation_layer(last, name) or ends_in(last, name)]
+    found = [name for name in ("softmax", "sigmoid") if _applies(last, name)]
     return Head(found[0] if found else "linear", shape[1:], input_shape, own_loss)
 
 
@@ -265,6 +257,11 @@ def ends_in(layer: Any, activation: str) -> bool:
     if activation == "linear":
         return False
     return getattr(layer, "activation", None) is getattr(keras.activations, activation)
+
+
+def _applies(layer: Any, activation: str) -> bool:
+    """Tells whether a layer ends in an activation, whatever else it does."""
+    return is_activation_layer(layer, activation) or ends_in(layer, activation)
 
 
 def outputs_probabilities(model: keras.Model, task: Task, name: str = "") -> bool:
@@ -309,6 +306,5 @@ def decides_at(model: keras.Model, task: Task) -> Any:
 def _decides_at(model: keras.Model, task: Task, name: str) -> float:
     if task.activation != "sigmoid":
         return 0.0
-    last = maker_of(output_of(model, name))
-    ends = is_activation_layer(last, task.activation) or ends_in(last, task.activation)
+    ends = _applies(maker_of(output_of(model, name)), task.activation)
     return 0.5 if ends or outputs_probabilities(model, task, name) else 0.0

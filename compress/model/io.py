@@ -16,8 +16,7 @@ from compress.model import keras2_files, walk
 from compress.model.graphs import as_graph
 from compress.model.internals import layers_inside, own_variables
 from compress.model.kinds import check_model_file
-from compress.model.lenient import lenient
-from compress.model.rebuild import needs_leave, why_not_rebuildable
+from compress.model.rebuild import lenient, needs_leave, why_not_rebuildable
 
 if TYPE_CHECKING:
     import keras

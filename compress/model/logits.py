@@ -1,8 +1,8 @@
-"""A model as a function to logits, whatever its last layer."""
+"""A model as a function to logits, whatever its last layer; with the losses that it adds itself."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress.core.errors import InputError, unknown_name
-from compress.model.added_losses import added_losses, forget_losses
+from compress.data.tasks import Task
 from compress.model.heads import ends_in, is_activation_layer, output_of, outputs_probabilities
 from compress.model.internals import maker_of
 from compress.model.ports import listed, output_names, packed
 from compress.model.program import Node, Program
 from compress.model.recording import record
-from compress.task import Task
 
 if TYPE_CHECKING:
     import keras
@@ -127,6 +126,69 @@ def logits_view(
         forget_losses(model)
 
 
+def feature_calls(program: Program, feature_layers: Sequence[str]) -> dict[int, list[str]]:
+    """Returns the ids of the calls that have the feature_layers' names, with these names.
+
+    Raises:
+        InputError: A name that no layer has, or a layer that is called more than once.
+    """
+    named: dict[str, list[Node]] = {}
+    for path, node in program.named():
+        named.setdefault(path, []).append(node)
+    wanted: dict[int, list[str]] = {}
+    for name in feature_layers:
+        if name not in named:
+            raise unknown_name(f"layer of model '{program.model.name}'", name, named)
+        if len(named[name]) > 1:
+            raise InputError(
+                f"A layer of a pair must be called once. Received: layer '{name}' of model "
+                f"'{program.model.name}', called {len(named[name])} times."
+            )
+        wanted.setdefault(id(named[name][0]), []).append(name)
+    return wanted
+
+
+@contextmanager
+def added_losses(model: keras.Model, training: bool) -> Iterator[Callable[[], Any]]:
+    """Collects the losses that a model adds while it is called, as `fit` does.
+
+    Whatever is called meanwhile counts, the model as a whole or its layers one by one: Keras
+    itself forgets a layer's losses when a call begins that is inside no other.
+
+    Args:
+        model: Any Keras model.
+        training: Mode of the calls that are not told one.
+
+    Yields:
+        A function without arguments: the sum of all losses so far, a float32 scalar (0 where
+        there are none). To be called inside the context; nothing stays in the model behind it.
+    """
+    import keras
+    from keras.src.backend.common import global_state
+    from keras.src.layers.layer import CallContext
+
+    def total() -> Any:
+        # one loss may be an array: its sum counts, as in `fit`
+        parts = [keras.ops.sum(keras.ops.cast(loss, "float32")) for loss in model.losses]
+        return sum(parts[1:], parts[0]) if parts else keras.ops.zeros((), "float32")
+
+    context = CallContext(entry_layer=None)
+    context.training = training
+    before = global_state.get_global_attribute("current_call_ctx")
+    forget_losses(model)
+    global_state.set_global_attribute("current_call_ctx", context)
+    try:
+        yield total
+    finally:
+        global_state.set_global_attribute("current_call_ctx", before)
+        forget_losses(model)
+
+
+def forget_losses(model: keras.Model) -> None:
+    """Removes the losses of a model's last calls: of traced ones no value can be read."""
+    model._clear_losses()
+
+
 def _end(model: keras.Model, name: str, part: Task) -> End:
     last = maker_of(output_of(model, name))
     dropped = is_activation_layer(last, part.activation)
@@ -220,28 +282,6 @@ def _places(model: keras.Model, ends: Sequence[End]) -> list[int]:
     """Returns where each end's output stands among the model's."""
     names = output_names(model)
     return [names.index(end.name) if end.name else 0 for end in ends]
-
-
-def feature_calls(program: Program, feature_layers: Sequence[str]) -> dict[int, list[str]]:
-    """Returns the ids of the calls that have the feature_layers' names, with these names.
-
-    Raises:
-        InputError: A name that no layer has, or a layer that is called more than once.
-    """
-    named: dict[str, list[Node]] = {}
-    for path, node in program.named():
-        named.setdefault(path, []).append(node)
-    wanted: dict[int, list[str]] = {}
-    for name in feature_layers:
-        if name not in named:
-            raise unknown_name(f"layer of model '{program.model.name}'", name, named)
-        if len(named[name]) > 1:
-            raise InputError(
-                f"A layer of a pair must be called once. Received: layer '{name}' of model "
-                f"'{program.model.name}', called {len(named[name])} times."
-            )
-        wanted.setdefault(id(named[name][0]), []).append(name)
-    return wanted
 
 
 def _float32(output: Any) -> Any:

@@ -1,9 +1,15 @@
-"""Layers anew from their configs, and why that fails where a config does not tell all."""
+"""Layers anew from their configs; why that fails, and what helps where configs tell too much."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import json
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from compress.model.internals import layers_inside
@@ -144,3 +150,50 @@ def _own_objects(operation: Any) -> dict[str, Any]:
             if not (owner.__module__ or "").startswith(("keras.", "tensorflow.")):
                 found[owner.__name__] = owner
     return found
+
+
+@contextmanager
+def lenient(path: Path) -> Iterator[None]:
+    """Lets Keras make layers of others of configs with more in them than constructors take.
+
+    Args:
+        path: A `.keras` file; of another one nothing changes.
+    """
+    import keras
+
+    with keras.saving.custom_object_scope(_stand_ins(path)):
+        yield
+
+
+def _stand_ins(path: Path) -> dict[str, Any]:
+    """Returns what stands for each class of others in a file, by its registered name."""
+    import keras
+
+    if not zipfile.is_zipfile(path):
+        return {}
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+    found = {}
+    for name, module, class_name in sorted(_classes(config)):
+        # Keras has tried before: what it knows and may import is there
+        kind = keras.saving.get_registered_object(name)
+        kind = kind or getattr(sys.modules.get(module), class_name, None)
+        if isinstance(kind, type) and issubclass(kind, keras.layers.Layer):
+            # a class that makes layers of another one
+            make = staticmethod(partial(of_class, kind))
+            found[name] = type(kind.__name__, (), {"from_config": make})
+    return found
+
+
+def _classes(config: Any) -> set[tuple[str, str, str]]:
+    """Returns registered name, module and name of the classes in a config that are not Keras's."""
+    if isinstance(config, list):
+        return {item for part in config for item in _classes(part)}
+    if not isinstance(config, dict):
+        return set()
+    name, module, kind = (
+        str(config.get(key) or "") for key in ("registered_name", "module", "class_name")
+    )
+    inside = {item for part in config.values() for item in _classes(part)}
+    foreign = name and kind and not module.startswith("keras.")
+    return inside | ({(name, module, kind)} if foreign else set())

@@ -55,7 +55,9 @@ class SavedModel:
         self.signatures = tuple(sorted(functions))
         self.signature = self._chosen(signature)
         self.function: Any = functions[self.signature]
-        self.inputs = sorted(_spec(*item) for item in _taken(self.function).items())
+        self.inputs = sorted(
+            _spec(*item) for item in self.function.structured_input_signature[1].items()
+        )
         self.outputs = sorted(_spec(*item) for item in self.function.structured_outputs.items())
         for name, _, kind in self.inputs:
             if kind in ("string", "resource", "variant"):
@@ -156,11 +158,6 @@ def bytes_of(path: Path) -> int:
     return sum(
         (Path(place) / name).stat().st_size for place, _, names in os.walk(path) for name in names
     )
-
-
-def _taken(function: Any) -> dict[str, Any]:
-    signature: tuple[Any, dict[str, Any]] = function.structured_input_signature
-    return signature[1]
 
 
 def _spec(name: str, spec: Any) -> Spec:

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from compress.core.device import DEVICES
+from compress.core.interpreter import import_plugins
 from compress.core.memory_budget import LEAST
 from compress.core.plugins import LOGS
 from compress.core.quantities import MORE_THREADS, MOST_SEED, MOST_THREADS, SEED_BITS
-from compress.core.user_code import import_plugins
 from compress.plan.channels import (
     AGGREGATES,
     CHANNEL_COSTS,

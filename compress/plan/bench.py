@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from compress.core.errors import InputError
+from compress.core.interpreter import import_plugins
 from compress.core.plugins import RUNTIMES
 from compress.core.quantities import MORE_THREADS, MOST_SEED, MOST_THREADS, SEED_BITS
-from compress.core.user_code import import_plugins
 from compress.plan.fields import option, require, require_choice, settle
 from compress.plan.forms import Given, Names, Place
 from compress.plan.input_shape import InputShape

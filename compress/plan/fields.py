@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from compress.core.errors import InputError, one_line, removed_name, unknown_name
-from compress.core.user_code import import_plugins
+from compress.core.interpreter import import_plugins
 from compress.plan.forms import hints_of, plain, text_of, typed
 
 PlanT = TypeVar("PlanT")

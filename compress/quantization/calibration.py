@@ -15,7 +15,7 @@ from compress.model.activations import examples_at_once
 from compress.model.ports import packed
 
 if TYPE_CHECKING:
-    from compress.quantization.layers.ranges import FakeQuant
+    from compress.quantization.ranges import FakeQuant
     from compress.quantization.twin import Twin
 
 Floats = npt.NDArray[np.float64]

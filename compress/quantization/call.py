@@ -1,4 +1,7 @@
-"""One call of a layer, as its rule sees it: what it may do with values."""
+"""One call of a layer, as its rule sees it: what it may do with values.
+
+Products of activations may be computed in floats, and with them what lies between two of them.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,34 @@ from typing import TYPE_CHECKING, Any
 
 from compress.model.ports import BYTES
 from compress.quantization.kernels import Affine, AffineKernel
-from compress.quantization.layers.kernels import QuantizedKernel
-from compress.quantization.layers.leaky import LeakySlopes
-from compress.quantization.layers.others import Applied, Inside, OffGrid, WithConstant
-from compress.quantization.products import made_loose
+from compress.quantization.layers import (
+    Applied,
+    Inside,
+    LeakySlopes,
+    OffGrid,
+    QuantizedKernel,
+    WithConstant,
+)
 from compress.quantization.values import Sum, Value
 
 if TYPE_CHECKING:
     from compress.model.program import Node
-    from compress.quantization.building import Building
     from compress.quantization.kernels import Kernel
+    from compress.quantization.values import Building
 
 Function = Callable[..., Any]
 Shaped = Callable[..., "tuple[int | None, ...]"]
+PRODUCTS = frozenset({"Dot", "DotProductAttention", "Einsum", "Matmul"})
+BETWEEN = frozenset(
+    {
+        *("Activation", "Relu", "Sigmoid", "Softmax", "Tanh"),
+        *("Add", "Divide", "Maximum", "Minimum", "Multiply", "Subtract", "TrueDivide", "Where"),
+        *("ExpandDims", "Permute", "Reshape", "Split", "Squeeze", "Swapaxes", "Transpose"),
+    }
+)
+"""What computes each element for itself, or moves it: from a float it makes one."""
+FASTER = "CPUs multiply activations far faster in floats (integer_products: in whole numbers)"
+READS_ONE = "it reads the product of activations that is computed in floats"
 
 
 @dataclass(eq=False)
@@ -159,7 +177,7 @@ class Call:
             away: Ties are rounded away from 0 then.
         """
         settled = [self.on_grid(value) for value in values]
-        if len({_fixed(value) for value in settled}) > 1:
+        if len({value.grid.fixed for value in settled}) > 1:
             settled = [self._own_range(value) for value in settled]
         first = settled[0].grid
         for other in settled[1:]:
@@ -293,15 +311,23 @@ def brought(building: Building, value: Value) -> Value:
     return value
 
 
+def made_loose(call: Call) -> bool:
+    """Tells whether what a call makes in floats stays one where a kernel does not read it."""
+    if call.building.integer_products:
+        return False
+    return type(call.layer).__name__ in PRODUCTS or reads_loose(call)
+
+
+def reads_loose(call: Call) -> bool:
+    """Tells whether a call lies behind a product in floats, and is made in floats as well."""
+    return type(call.layer).__name__ in BETWEEN and any(value.loose for value in call.inputs)
+
+
 def _unchanged(channels: int) -> tuple[Any, Any]:
     """Returns a scale and an offset that change nothing."""
     import tensorflow as tf
 
     return tf.ones((channels,)), None
-
-
-def _fixed(value: Value) -> tuple[float, float] | None:
-    return None if value.range is None else value.range.fixed
 
 
 def _is_real(tensor: Any) -> bool:

@@ -1,4 +1,7 @@
-"""`quantize`: from a trained model to one that computes in whole numbers, and its file."""
+"""`quantize`: from a trained model to one that computes in whole numbers, and its file.
+
+`calibrate_for_file` does that without training.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy.typing as npt
+
 from compress.core.arguments import check_arguments
 from compress.core.errors import InputError
 from compress.core.memory_budget import use_budget
 from compress.core.quantities import parse_whole_number
 from compress.core.summary import Readable, Summary
 from compress.data import Dataset, Unlabelled
-from compress.data.unlabelled import drawn_inputs
+from compress.data.sampling import drawn_inputs
 from compress.model.io import as_model
+from compress.model.ports import input_names
 from compress.plan import DistillOptions, TrainSettings
 from compress.plan.fields import require_choice
 from compress.plan.keywords import QUANTIZE
 from compress.plan.output import ONNX_QAT, QAT, TRAINED
 from compress.plan.quantize import QuantizeOptions
 from compress.quantization import report
-from compress.quantization.building import Placed
+from compress.quantization.values import Placed
 from compress.train.given import as_examples, dataset_for
 
 if TYPE_CHECKING:
@@ -32,63 +38,9 @@ if TYPE_CHECKING:
     from compress.core.device import Device
     from compress.exporting import ExportedFiles
     from compress.plan.settings import QuantizeSettings
-    from compress.quantization.errors import LayerError
+    from compress.quantization.report import LayerError
     from compress.quantization.twin import Twin
     from compress.train import TrainResult
-
-
-@dataclass(frozen=True, repr=False)
-class QuantizeResult(Readable):
-    """A model that learnt to compute in whole numbers.
-
-    Attributes:
-        model: The plain model with the weights that were learnt, in floats.
-        quantized: Computes as its file does, a step of the output's grid apart at most; `export`
-            it as "int8-qat", or as "onnx_int8-qat" where that was quantized for.
-        placed: How each call of a layer is computed, in the model's order.
-        training: How it went; None: ranges were calibrated alone.
-        errors: What rounding costs behind each layer, on 64 training examples.
-        calibration: Where ranges began.
-        notes: Warnings.
-    """
-
-    model: keras.Model
-    quantized: keras.Model
-    placed: tuple[Placed, ...]
-    errors: tuple[LayerError, ...]
-    training: TrainResult | None
-    calibration: str
-    data: Dataset | Unlabelled
-    notes: tuple[str, ...] = ()
-
-    def export(self, path: str | Path) -> ExportedFiles:
-        """Writes the file of whole numbers and checks it against `quantized`.
-
-        Args:
-            path: Ends in .tflite, or in .onnx: then kernels are quantize/dequantize nodes with the
-                same ranges, for ONNX Runtime and OpenVINO. Weights of .onnx files have 7 bits:
-                `format="onnx_int8-qat"` of `quantize` trains them for that.
-
-        Raises:
-            RunFailed: The converter refused the model or crashed.
-        """
-        from compress.exporting import export
-
-        format = ONNX_QAT if Path(path).suffix == ".onnx" else QAT
-        return export(self.quantized, path, format=format, data=self.data)
-
-    def screen(self) -> Summary:
-        """Returns what is worth a screen."""
-        lines = [report.told(self.placed), f"ranges from examples ({self.calibration})"]
-        if self.training is not None:
-            lines.append(self.training.told())
-        return Summary(
-            f"'{self.model.name}' in whole numbers",
-            tuple(lines),
-            ("Most is lost behind", "by its own rounding", "by all before it, too"),
-            report.worst(self.errors),
-            (*report.reasons(self.placed), *self.notes),
-        )
 
 
 @check_arguments(keywords=("epochs", "examples"), labels="options", options=QUANTIZE)
@@ -185,6 +137,60 @@ def quantize(
         return made.result()
 
 
+@dataclass(frozen=True, repr=False)
+class QuantizeResult(Readable):
+    """A model that learnt to compute in whole numbers.
+
+    Attributes:
+        model: The plain model with the weights that were learnt, in floats.
+        quantized: Computes as its file does, a step of the output's grid apart at most; `export`
+            it as "int8-qat", or as "onnx_int8-qat" where that was quantized for.
+        placed: How each call of a layer is computed, in the model's order.
+        training: How it went; None: ranges were calibrated alone.
+        errors: What rounding costs behind each layer, on 64 training examples.
+        calibration: Where ranges began.
+        notes: Warnings.
+    """
+
+    model: keras.Model
+    quantized: keras.Model
+    placed: tuple[Placed, ...]
+    errors: tuple[LayerError, ...]
+    training: TrainResult | None
+    calibration: str
+    data: Dataset | Unlabelled
+    notes: tuple[str, ...] = ()
+
+    def export(self, path: str | Path) -> ExportedFiles:
+        """Writes the file of whole numbers and checks it against `quantized`.
+
+        Args:
+            path: Ends in .tflite, or in .onnx: then kernels are quantize/dequantize nodes with the
+                same ranges, for ONNX Runtime and OpenVINO. Weights of .onnx files have 7 bits:
+                `format="onnx_int8-qat"` of `quantize` trains them for that.
+
+        Raises:
+            RunFailed: The converter refused the model or crashed.
+        """
+        from compress.exporting import export
+
+        format = ONNX_QAT if Path(path).suffix == ".onnx" else QAT
+        return export(self.quantized, path, format=format, data=self.data)
+
+    def screen(self) -> Summary:
+        """Returns what is worth a screen."""
+        lines = [report.told(self.placed), f"ranges from examples ({self.calibration})"]
+        if self.training is not None:
+            lines.append(self.training.told())
+        return Summary(
+            f"'{self.model.name}' in whole numbers",
+            tuple(lines),
+            ("Most is lost behind", "by its own rounding", "by all before it, too"),
+            report.worst(self.errors),
+            (*report.reasons(self.placed), *self.notes),
+        )
+
+
 class Quantizing:
     """One model on its way to whole numbers.
 
@@ -278,9 +284,34 @@ class Quantizing:
 
     def errors(self) -> tuple[LayerError, ...]:
         """Returns what rounding costs behind each layer now, on training examples."""
-        from compress.quantization.errors import layer_errors
+        return report.layer_errors(self.twin, self._inputs)
 
-        return layer_errors(self.twin, self._inputs)
+
+def calibrate_for_file(
+    model: keras.Model, inputs: Sequence[npt.NDArray[Any]]
+) -> tuple[keras.Model, tuple[str, ...]]:
+    """Return what `quantize` without training makes of a model, and notes on what stays in floats.
+
+    Args:
+        model: Functional or Sequential, of known sizes; not changed.
+        inputs: Examples (n, ...) that set the ranges, an array an input in the model's order.
+
+    Returns:
+        The model whose int8-qat file is to be written, and the notes.
+
+    Raises:
+        InputError: Nothing of it is computed in integers, or see `quantize`.
+    """
+    x = dict(zip(input_names(model), inputs, strict=True)) if len(inputs) > 1 else inputs[0]
+    options = QuantizeOptions(epochs=0, examples=len(inputs[0]))
+    made = Quantizing(model, Unlabelled.of("calibration examples", x), options)
+    reasons = report.reasons(made.twin.placed)
+    if all(call.reason for call in made.twin.placed):
+        raise InputError(
+            f"Model '{model.name}' must have a layer that is computed in integers to become an "
+            f"int8 file. Received: {'; '.join(reasons)}. Take dynamic or float16."
+        )
+    return made.twin.served, reasons
 
 
 def _check_plain(model: keras.Model) -> None:

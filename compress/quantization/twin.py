@@ -14,14 +14,11 @@ from compress.model.internals import maker_of
 from compress.model.ports import packed, stand_for
 from compress.model.program import Node, Program, replaced
 from compress.model.recording import record
-from compress.quantization.building import Building, Placed
-from compress.quantization.call import Call, brought
-from compress.quantization.layers.ranges import FakeQuant
-from compress.quantization.layers.state import State
-from compress.quantization.products import READS_ONE, reads_loose
+from compress.quantization.call import READS_ONE, Call, brought, reads_loose
+from compress.quantization.ranges import FakeQuant, State
 from compress.quantization.rules import rule_for
 from compress.quantization.rules._base import KeptInFloats
-from compress.quantization.values import Value
+from compress.quantization.values import Building, Placed, Value
 from compress.reconstruction.matching import opens
 
 if TYPE_CHECKING:

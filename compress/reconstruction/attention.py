@@ -30,12 +30,11 @@ import numpy.typing as npt
 
 from compress.model.internals import attends_as, attention_part, layers_inside
 from compress.reconstruction.kinds import Array, Kept, Part, Places, parts_of
-from compress.reconstruction.least_squares import Problem
+from compress.reconstruction.least_squares import Problem, fitted
 from compress.reconstruction.matching import Match, Order, left
 from compress.reconstruction.report import KEPT, REPAIRED, LayerRepair
-from compress.reconstruction.ridge import fitted
-from compress.reconstruction.rows import Numbers
 from compress.reconstruction.samples import Sample
+from compress.reconstruction.sums import Numbers
 from compress.reconstruction.values import Value
 
 QUERIES, KEYS = 64, 256
@@ -132,9 +131,14 @@ class _Side:
 
     def dense(self) -> Weights:
         """Returns the dense kernel at kept inputs and heads (in, heads, D), and its bias."""
+        kernel, bias = self.at_heads()
+        return kernel[self.inputs], bias
+
+    def at_heads(self) -> Weights:
+        """Returns the dense kernel at kept heads, of all inputs, and its bias."""
         kernel = np.asarray(self.twin.kernel.numpy(), np.float64)
         bias = self.twin.bias_vector().reshape(kernel.shape[1:])
-        return kernel[self.inputs][:, self.heads], bias[self.heads]
+        return kernel[:, self.heads], bias[self.heads]
 
     def own(self) -> Weights:
         """Returns the pruned kernel, (in, heads, width), and its bias."""
@@ -192,7 +196,7 @@ def solved(
     )
     before, after = 0.0, 0.0
     unit = 0.0
-    dense = [_at_heads(side) for side in sides]
+    dense = [side.at_heads() for side in sides]
     now = [side.own() for side in sides]
     for index, hold in enumerate(held):
         if hold:
@@ -279,13 +283,6 @@ def _root(gram: Numbers) -> tuple[Numbers, Numbers]:
     alive = sizes > 1e-10 * max(float(sizes.max()), 1e-300)
     root = np.sqrt(np.where(alive, sizes, 0.0))
     return root[:, None] * vectors.T, vectors * np.where(alive, 1 / np.where(alive, root, 1), 0)
-
-
-def _at_heads(side: _Side) -> Weights:
-    """Returns the dense kernel at kept heads, of all inputs, and its bias."""
-    kernel = np.asarray(side.twin.kernel.numpy(), np.float64)
-    bias = side.twin.bias_vector().reshape(kernel.shape[1:])
-    return kernel[:, side.heads], bias[side.heads]
 
 
 def _scores(

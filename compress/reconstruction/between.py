@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from compress.model.internals import takes_training
 from compress.model.program import Node
 from compress.reconstruction.paths import (
     Graph,
@@ -20,7 +19,8 @@ from compress.reconstruction.paths import (
     is_linear,
     scales,
 )
-from compress.reconstruction.rows import Singles
+from compress.reconstruction.sums import Singles
+from compress.reconstruction.values import make_call
 
 STEP = 1e-2
 """Of the differences that slopes of activations are told by."""
@@ -108,13 +108,7 @@ def _elementwise_call(node: Node) -> Callable[[Singles], Singles] | None:
     if len(node.inputs) != 1 or getattr(node.operation, "weights", None):
         return None
 
-    def called(x: Any) -> Any:
-        args, kwargs = node.arguments([x])
-        if takes_training(node.operation):
-            kwargs = {**kwargs, "training": False}
-        return node.operation(*args, **kwargs)
-
-    return _elementwise(called)
+    return _elementwise(lambda x: make_call(node, [x]))
 
 
 def _elementwise(function: Callable[[Any], Any]) -> Callable[[Singles], Singles] | None:

@@ -18,11 +18,11 @@ from compress.reconstruction.joint import STEPS, Joint, Kernels, Pair, Places, j
 from compress.reconstruction.kinds import Part, channel_rows, parts_of
 from compress.reconstruction.matching import Match
 from compress.reconstruction.paths import Graph, Way
-from compress.reconstruction.rows import Numbers
 from compress.reconstruction.samples import Sample
-from compress.reconstruction.sampling import Chunks, Sampler, window_of
+from compress.reconstruction.sampling import Sampler, window_of
 from compress.reconstruction.settling import settle
-from compress.reconstruction.sums import Sums
+from compress.reconstruction.sums import Numbers, Sums
+from compress.reconstruction.values import Chunks
 
 SAMPLES = 16_000
 """Positions of the second kernel, of all examples together, in a step."""
@@ -233,14 +233,17 @@ class InARow:
         self, task: Task, way: Way | None, start: tuple[Numbers, Numbers], movable: bool
     ) -> Joint:
         """Solves both kernels from where they are."""
+        import keras
+
         first, second = task.parts
+        normalized = isinstance(task.between.way.first, keras.layers.BatchNormalization)
         kernel = first.weights()
         gain = task.between.way.gain.reshape(kernel.shape[0], 1, kernel.shape[2])
         shift = task.between.way.gain * first.bias_vector() + task.between.way.offset
         supports = first.support(self.mask), second.support(self.mask)
         pair = Pair(
             task.parts, task.between, None if way is None else way.clip, supports,
-            (first.bias is not None or _normalized(task.between.way), movable),
+            (first.bias is not None or normalized, movable),
         )  # fmt: skip
         kernels = Kernels(kernel * gain, start[0], (shift, start[1].reshape(-1)))
         return jointly(pair, task.train, task.held, kernels)
@@ -267,12 +270,6 @@ class InARow:
         found = self._found.get(id(match.layer))
         if found is not None:
             self._given.pop(id(found.first.layer), None)
-
-
-def _normalized(way: Way) -> bool:
-    import keras
-
-    return isinstance(way.first, keras.layers.BatchNormalization)
 
 
 def _only_part(match: Match) -> Part | None:

@@ -6,6 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,24 +14,20 @@ import numpy.typing as npt
 
 from compress.core.blas import one_blas_thread
 from compress.core.memory_budget import current_budget
-from compress.model.internals import takes_training
 from compress.model.program import Node, Program
-from compress.reconstruction.ahead import Ahead
 from compress.reconstruction.attention import Scores, solved
 from compress.reconstruction.in_a_row import InARow
 from compress.reconstruction.kinds import Kept, Part, channel_rows, parts_of
-from compress.reconstruction.least_squares import Problem
+from compress.reconstruction.least_squares import Problem, fitted
 from compress.reconstruction.matching import Match, Order, left
-from compress.reconstruction.on_grid import GridFit, on_grid
 from compress.reconstruction.paths import Absorber, Graph, Way, absorbers, way_from
 from compress.reconstruction.report import KEPT, REPAIRED, LayerRepair
-from compress.reconstruction.ridge import fitted
-from compress.reconstruction.rounding import nearest
-from compress.reconstruction.rows import Numbers
+from compress.reconstruction.rounding import GridFit, nearest, on_grid
 from compress.reconstruction.samples import Sample
-from compress.reconstruction.sampling import SAMPLES, Batches, Chunks, Known, Sampler
+from compress.reconstruction.sampling import SAMPLES, Ahead, Batches, Known, Sampler
 from compress.reconstruction.settling import settle
-from compress.reconstruction.values import Store, Value
+from compress.reconstruction.sums import Numbers
+from compress.reconstruction.values import Chunks, Store, Value, make_in_chunks
 
 OnLayer = Callable[[str, float], None]
 
@@ -79,6 +76,7 @@ class Lockstep:
         self.on_layer = on_layer
         self.rows: list[LayerRepair] = []
         self.store = Store()
+        self._called = partial(make_in_chunks, store=self.store)
         self.known = Known()
         self.sampler = Sampler(self.known, kept, batches, seed, samples)
         self.wanted: Counter[int] = Counter()  # tensors that are needed later, by how many
@@ -102,9 +100,14 @@ class Lockstep:
         return np.concatenate([value.array for value, hold in parts if hold])
 
     def _run(self) -> tuple[list[Chunks], list[Chunks]]:
+        import keras
+
         pruned = self.graphs[0].program
         inputs = [
-            [self.store.keep(_tensor(x[start:stop])) for start, stop in self.batches.bounds]
+            [
+                self.store.keep(keras.ops.convert_to_tensor(x[start:stop]))
+                for start, stop in self.batches.bounds
+            ]
             for x in self.batches.inputs
         ]
         self.ways = self._planned()
@@ -165,7 +168,7 @@ class Lockstep:
 
             kept = twins[-1].channels(self.kept)
             way = way_from(self.graphs, (node, twin), kept, channel_rows(part), before)
-            ways[id(match.layer)] = way if _invertible(way) else _plain_way(part)
+            ways[id(match.layer)] = way if _invertible(way) else Way.plain(len(part.bias_vector()))
         return ways
 
     def _release(self, match: Match) -> None:
@@ -178,20 +181,6 @@ class Lockstep:
             self.wanted[id(tensor)] -= 1
             if not self.wanted[id(tensor)]:
                 self.known.seen.pop(id(tensor), None)
-
-    def _called(self, node: Node, given: list[Chunks]) -> list[Chunks]:
-        """Makes a call for every chunk."""
-        import keras
-
-        made: list[Chunks] = [[] for _ in node.outputs]
-        for index in range(len(self.batches.bounds)):
-            args, kwargs = node.arguments([value[index].tensor for value in given])
-            if takes_training(node.operation):
-                kwargs = {**kwargs, "training": False}
-            results = keras.tree.flatten(node.operation(*args, **kwargs))
-            for place, result in zip(made, results, strict=True):
-                place.append(self.store.keep(result))
-        return made
 
     def _solve(self, match: Match, given: list[list[Chunks]]) -> Chunks | None:
         """Solves for a layer's kernels, one after the other.
@@ -246,7 +235,7 @@ class Lockstep:
                 # measured at other positions: what the solution before was there is the unit
                 after = joint.gain * (after if fit.better else before)
             if sums is not None and (fit.better or joint is not None):
-                plain = _plain_way(part) if way is None else way
+                plain = Way.plain(len(part.bias_vector())) if way is None else way
                 settle(part, plain, *start, sums, self._absorbers(match, part))
             better = fit.better or joint is not None
             self.rows.append(LayerRepair(
@@ -264,7 +253,7 @@ class Lockstep:
         if not found.better:
             part.assign(nearest(part.weights(), most))
             return
-        plain = _plain_way(part) if way is None else way
+        plain = Way.plain(len(part.bias_vector())) if way is None else way
         settle(part, plain, found.weights, found.shift, found.sums, self._absorbers(match, part))
 
     def _as_it_was(
@@ -362,18 +351,6 @@ def _row_of(
 def _added(way: Way) -> list[Any]:
     """Returns the tensors that are added on a way, of both models."""
     return [tensor for other in way.others for tensor in (other.pruned, other.dense)]
-
-
-def _tensor(x: npt.NDArray[Any]) -> Any:
-    import keras
-
-    return keras.ops.convert_to_tensor(x)
-
-
-def _plain_way(part: Part) -> Way:
-    width = len(part.bias_vector())
-    one, zero = np.ones(width), np.zeros(width)
-    return Way(one, zero, one, zero, rest=one, tail=zero)
 
 
 def _invertible(way: Way) -> bool:

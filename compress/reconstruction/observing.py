@@ -15,8 +15,7 @@ from compress.core.memory_budget import current_budget
 from compress.model.program import Node, Program
 from compress.reconstruction.kinds import Part, has_parts, parts_of
 from compress.reconstruction.paths import Absorber, Graph, absorbers
-from compress.reconstruction.rows import Numbers
-from compress.reconstruction.sums import Moments
+from compress.reconstruction.sums import Moments, Numbers
 from compress.reconstruction.values import chunk_size
 
 SAMPLES = 20_000

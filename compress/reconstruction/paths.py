@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.model.internals import takes_training
 from compress.model.program import Node, Program
 from compress.reconstruction.samples import Clip
+from compress.reconstruction.values import make_call
 
 Numbers = npt.NDArray[np.float64]
 ADDS = ("Add",)
@@ -102,6 +102,12 @@ class Way:
     tail: Numbers = field(default_factory=lambda: np.zeros(1))
     clip: Clip | None = None
 
+    @classmethod
+    def plain(cls, width: int) -> Way:
+        """Return the way of so many channels on which nothing happens."""
+        one, zero = np.ones(width), np.zeros(width)
+        return cls(one, zero, one, zero, rest=one, tail=zero)
+
 
 Rows = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 """A tensor of one example -> rows of channels."""
@@ -127,8 +133,7 @@ def way_from(
     pruned, dense = graphs
     tensor, twin = nodes[0].outputs[0], nodes[1].outputs[0]
     width = len(kept)
-    one, zero = np.ones(width), np.zeros(width)
-    way = Way(one, zero, one, zero, rest=one, tail=zero)
+    one, way = np.ones(width), Way.plain(width)
     begin, chosen = 0, kept
     own = getattr(nodes[0].operation, "activation", None)
     if not is_linear(own):
@@ -269,10 +274,8 @@ def affine(node: Node, rows: Rows) -> tuple[Numbers, Numbers] | None:
             return known
 
     def called(x: Any) -> npt.NDArray[Any] | None:
-        args, kwargs = node.arguments([keras.ops.convert_to_tensor(x.astype(np.float32))])
-        if takes_training(operation):
-            kwargs = {**kwargs, "training": False}
-        y = np.asarray(keras.ops.convert_to_numpy(operation(*args, **kwargs)), np.float64)
+        made = make_call(node, [keras.ops.convert_to_tensor(x.astype(np.float32))])
+        y = np.asarray(keras.ops.convert_to_numpy(made), np.float64)
         return rows(y) if y.shape == x.shape else None
 
     zero, one = called(np.zeros(shape)), called(np.ones(shape))

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.arguments import check_arguments
+from compress.core.arrays import rows_of
 from compress.core.errors import InputError
-from compress.core.spool import rows_of
 from compress.model.flattening import flat
 from compress.model.io import as_model
 from compress.model.ports import input_names, listed

@@ -1,12 +1,20 @@
-"""Weights on a grid of whole numbers: rounded one after the other, the rest makes up for each."""
+"""Weights on a grid of whole numbers: rounded one after the other, the rest makes up for each.
+
+A layer's weights are rounded so that its outputs stay, or where that is no better each to the
+nearest value.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.reconstruction.rows import Numbers
-from compress.reconstruction.sums import Moments, Sums
+from compress.reconstruction.least_squares import Fit, Judges, Problem, best_ridge
+from compress.reconstruction.samples import Clip, Sample
+from compress.reconstruction.sums import Moments, Numbers, Sums
 
 Flags = npt.NDArray[np.bool_]
 BLOCK = 128
@@ -19,33 +27,49 @@ TIMES = 3
 """How often a grid is narrowed whose last value no weight has."""
 
 
-def products_of(sums: Sums, free: bool) -> Numbers:
-    """Returns the products of rows, (systems, columns, columns).
+def on_grid(
+    problem: Problem,
+    train: Sample,
+    held: Sequence[Sample],
+    now: Numbers,
+    clip: Clip | None,
+    most: int,
+) -> GridFit:
+    """Solves for a layer's weights and rounds them.
 
     Args:
-        sums: Of rows and targets.
-        free: Whether a constant shift of the outputs is taken up: products are about the means.
+        problem: What is solved.
+        train: Rows that are solved on, of all calls.
+        held: Rows held back, call by call: they choose the ridge, and judge.
+        now: The shift as it is, (systems, outputs).
+        clip: The activation behind the layer, where it cuts off: what it hides is no error.
+        most: The largest whole number of the grid.
     """
-    if isinstance(sums, Moments):
-        found = sums.centred()[0] if free else sums.raw(np.zeros_like(sums.sums[1]))[0]
-        return np.asarray(found)
-    rows = sums.stacked[0]
-    if free:
-        rows = rows - rows.mean(1)[:, None]
-    return np.asarray(rows.transpose(0, 2, 1) @ rows)
+    sums = train.sums()
+    judges = Judges(held, sums)
+    ridge, _ = best_ridge(problem, sums, judges)
+    solved = problem.solved(sums, ridge)[0]
+    weights = rounded(products_of(sums, problem.shift is None), solved, most, problem.support)
+    shift = problem.shift_of(sums, weights)
+
+    def errors(values: Numbers, constant: Numbers) -> tuple[float, ...]:
+        if clip is None:
+            return judges.errors(values, constant)
+        return tuple(clip.error(part, values, constant) for part in held)
+
+    before = errors(nearest(problem.before, most), now)
+    return GridFit(weights, shift, ridge, before, errors(weights, shift), sums)
 
 
-def nearest(weights: Numbers, most: int) -> Numbers:
-    """Returns the nearest values of the grid that reaches to each output's largest weight.
+@dataclass(frozen=True, eq=False)
+class GridFit(Fit):
+    """Weights on a grid, and what they are worth: `before` is of the nearest values.
 
-    What quantizers do that look at nothing but the weights.
-
-    Args:
-        weights: (systems, columns, outputs).
-        most: The largest whole number, such as 7: of four bits, as many on both sides of zero.
+    Attributes:
+        sums: Of the rows on which they were solved.
     """
-    step = _widest(weights, most)
-    return _whole(weights, step, most) * step
+
+    sums: Sums
 
 
 def rounded(
@@ -77,6 +101,35 @@ def rounded(
         mask = None if support is None else support[system]
         found[system] = _rounded(_damped(square), values, most, mask)
     return found
+
+
+def nearest(weights: Numbers, most: int) -> Numbers:
+    """Returns the nearest values of the grid that reaches to each output's largest weight.
+
+    What quantizers do that look at nothing but the weights.
+
+    Args:
+        weights: (systems, columns, outputs).
+        most: The largest whole number, such as 7: of four bits, as many on both sides of zero.
+    """
+    step = _widest(weights, most)
+    return _whole(weights, step, most) * step
+
+
+def products_of(sums: Sums, free: bool) -> Numbers:
+    """Returns the products of rows, (systems, columns, columns).
+
+    Args:
+        sums: Of rows and targets.
+        free: Whether a constant shift of the outputs is taken up: products are about the means.
+    """
+    if isinstance(sums, Moments):
+        found = sums.centred()[0] if free else sums.raw(np.zeros_like(sums.sums[1]))[0]
+        return np.asarray(found)
+    rows = sums.stacked[0]
+    if free:
+        rows = rows - rows.mean(1)[:, None]
+    return np.asarray(rows.transpose(0, 2, 1) @ rows)
 
 
 def _rounded(products: Numbers, weights: Numbers, most: int, support: Flags | None) -> Numbers:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compress.reconstruction.rows import Numbers, Singles, products
-from compress.reconstruction.sums import Moments, Rows, Sums
+from compress.reconstruction.sums import Moments, Numbers, Rows, Singles, Sums, products
 
 FIRST = 8192
 """Rows whose mean is the offset of all."""
@@ -55,7 +54,7 @@ class Sample:
             like: What the sums are to be added to; default: nothing.
         """
         systems, count, columns = self.rows.shape
-        shaped = _by_system(self.targets, systems)
+        shaped = self.targets.reshape(count, systems, -1).transpose(1, 0, 2)
         if isinstance(like, Rows) or (like is None and systems == 1 and count <= columns):
             found = Rows(noise=self.noise if like is None else like.noise)
             found.add(self.rows, shaped)
@@ -89,10 +88,6 @@ def rounding_noise(rows: Singles) -> float:
     """
     step = (max(0.0, float(rows.max())) - min(0.0, float(rows.min()))) / STEPS
     return step**2 / 12
-
-
-def _by_system(targets: Singles, systems: int) -> Singles:
-    return targets.reshape(len(targets), systems, -1).transpose(1, 0, 2)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,12 @@
-"""Draws rows and targets of layers, out of what both models hold at a layer."""
+"""Draws rows and targets of layers, out of what both models hold at a layer.
+
+`Ahead` runs the dense model as far as the pruned one needs it.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,53 +17,16 @@ from compress.core.memory_budget import current_budget
 from compress.model.program import Node
 from compress.reconstruction.kinds import Kept, Part, Places
 from compress.reconstruction.matching import Match
-from compress.reconstruction.paths import Way
-from compress.reconstruction.rows import products
+from compress.reconstruction.paths import Graph, Way, is_linear
 from compress.reconstruction.samples import Sample, rounding_noise
-from compress.reconstruction.values import Value
+from compress.reconstruction.sums import products
+from compress.reconstruction.values import Chunks, Value
 
-Chunks = list[Value]
-"""A tensor for all examples, chunk by chunk."""
 SAMPLES = 20_000
 BYTES = 512 * 2**20
 """Of the rows of one layer, at most, where the memory budget allows."""
 HELD = 1 / 12
 """Share of what is free that these rows may take: they are copied while they are solved for."""
-
-
-@dataclass(frozen=True, eq=False)
-class Batches:
-    """Examples in chunks; the last of them are held back.
-
-    Attributes:
-        inputs: One array an input, (examples, ...), in random order.
-        bounds: First and behind-last example of each chunk.
-        held: Whether a chunk is held back.
-    """
-
-    inputs: tuple[npt.NDArray[Any], ...]
-    bounds: tuple[tuple[int, int], ...]
-    held: tuple[bool, ...]
-
-    @property
-    def count(self) -> int:
-        """Examples in all."""
-        return self.bounds[-1][1]
-
-
-@dataclass(eq=False)
-class Known:
-    """What tensors hold that are needed later.
-
-    Attributes:
-        seen: By id of the tensor, of both models.
-        given: Inputs of calls of the dense model, by id of the node.
-        made: Outputs of those that are linear up to there.
-    """
-
-    seen: dict[int, Chunks] = field(default_factory=dict)
-    given: dict[int, list[Chunks]] = field(default_factory=dict)
-    made: dict[int, Chunks] = field(default_factory=dict)
 
 
 class Sampler:
@@ -228,6 +195,104 @@ class Sampler:
             wanted = wanted + other.gains[1] * theirs[:, other.kept]
             base = base + other.gains[0] * mine[:, other.begin : other.begin + width]
         return (wanted - base).astype(np.float32), base.astype(np.float32)
+
+
+class Ahead:
+    """Runs the dense model as far as the pruned one needs it.
+
+    Args:
+        graph: Of the dense program.
+        inputs: Of the model.
+        known: Where it is kept what layers that are solved for were given and made.
+        calls: Those of these layers, by id of the node.
+        wanted: Tensors that are needed later, by id.
+        call: Makes a call for every chunk.
+    """
+
+    def __init__(
+        self, graph: Graph, inputs: list[Chunks], known: Known, calls: set[int], wanted: set[int],
+        call: Callable[[Node, list[Chunks]], list[Chunks]],
+    ) -> None:  # fmt: skip
+        self.graph, self.known, self.calls, self.wanted = graph, known, calls, wanted
+        self.call = call
+        self.steps = graph.program.stepwise(inputs)
+        self.asked: Any = None
+        self.outputs: list[Chunks] | None = None
+        self.place = -1
+        for tensor, value in zip(graph.program.inputs, inputs, strict=True):
+            if id(tensor) in wanted:
+                known.seen[id(tensor)] = value
+        self._next(None)
+
+    def _next(self, results: Any) -> None:
+        try:
+            self.asked = next(self.steps) if results is None else self.steps.send(results)
+        except StopIteration as end:
+            self.outputs, self.asked = list(end.value), None
+
+    def _step(self) -> None:
+        ((node, given),) = self.asked
+        self.asked = None
+        made = self.call(node, given)
+        if id(node) in self.calls:
+            if is_linear(getattr(node.operation, "activation", None)):
+                self.known.made[id(node)] = made[0]
+            self.known.given[id(node)] = given
+        for tensor, value in zip(node.outputs, made, strict=True):
+            if id(tensor) in self.wanted:
+                self.known.seen[id(tensor)] = value
+        self.place += 1
+        del given
+        self._next([made])
+
+    def until(self, match: Match, way: Way | None) -> None:
+        """Goes on until a layer's inputs and what is added behind it are known."""
+        places = [self.graph.place[id(node)] for node in match.twin_calls]
+        places += [self.graph.made[id(other.dense)] for other in (way.others if way else ())]
+        while self.asked is not None and self.place < max(places):
+            self._step()
+
+    def finish(self) -> list[Chunks]:
+        """Goes to the end and returns the outputs."""
+        while self.asked is not None:
+            self._step()
+        assert self.outputs is not None
+        return self.outputs
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """Examples in chunks; the last of them are held back.
+
+    Attributes:
+        inputs: One array an input, (examples, ...), in random order.
+        bounds: First and behind-last example of each chunk.
+        held: Whether a chunk is held back.
+    """
+
+    inputs: tuple[npt.NDArray[Any], ...]
+    bounds: tuple[tuple[int, int], ...]
+    held: tuple[bool, ...]
+
+    @property
+    def count(self) -> int:
+        """Examples in all."""
+        return self.bounds[-1][1]
+
+
+@dataclass(eq=False)
+class Known:
+    """What tensors hold that are needed later.
+
+    Attributes:
+        seen: By id of the tensor, of both models.
+        given: Inputs of calls of the dense model, by id of the node.
+        made: Outputs of those that are linear up to there.
+    """
+
+    seen: dict[int, Chunks] = field(default_factory=dict)
+    given: dict[int, list[Chunks]] = field(default_factory=dict)
+    made: dict[int, Chunks] = field(default_factory=dict)
 
 
 def sequence(values: list[Chunks], index: int) -> Value:

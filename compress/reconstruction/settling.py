@@ -8,8 +8,7 @@ import numpy as np
 
 from compress.reconstruction.kinds import Part
 from compress.reconstruction.paths import Absorber, Way
-from compress.reconstruction.rows import Numbers
-from compress.reconstruction.sums import Moments, Sums
+from compress.reconstruction.sums import Moments, Numbers, Sums
 
 
 def by_channel(values: Numbers) -> Numbers:

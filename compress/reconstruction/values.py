@@ -13,8 +13,8 @@ import numpy as np
 
 from compress.core.memory_budget import current_budget
 from compress.model.activations import examples_at_once
-from compress.model.internals import mask_of, set_mask
-from compress.model.program import Program
+from compress.model.internals import mask_of, set_mask, takes_training
+from compress.model.program import Node, Program
 from compress.reconstruction.kinds import Array
 
 LIMIT = 3 * 2**30
@@ -127,3 +127,27 @@ class Value:
         assert self._file is not None
         path, dtype, shape = self._file
         return np.fromfile(path, dtype).reshape(shape)
+
+
+Chunks = list[Value]
+"""A tensor for all examples, chunk by chunk."""
+
+
+def make_call(node: Node, tensors: Sequence[Any]) -> Any:
+    """Make a call in inference, of other tensors than the program's."""
+    args, kwargs = node.arguments(list(tensors))
+    if takes_training(node.operation):
+        kwargs = {**kwargs, "training": False}
+    return node.operation(*args, **kwargs)
+
+
+def make_in_chunks(node: Node, given: Sequence[Chunks], *, store: Store) -> list[Chunks]:
+    """Make a call of a program for every chunk, and return what it makes, output by output."""
+    import keras
+
+    made: list[Chunks] = [[] for _ in node.outputs]
+    for parts in zip(*given, strict=True):
+        results = keras.tree.flatten(make_call(node, [part.tensor for part in parts]))
+        for chunks, result in zip(made, results, strict=True):
+            chunks.append(store.keep(result))
+    return made

@@ -1,12 +1,26 @@
-"""The figures of an exported file, and what each of them means."""
+"""The figures of exported files, what each means, and what programs read: JSON and CSV.
+
+Keys and columns are those of the first release, whatever was run: what a section does not fill
+stays empty.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from compress.core.summary import visible
+from compress.data.tasks import meaning
+from compress.plan.output import MIXED
 from compress.report.rows import Report, Row
-from compress.task import meaning
+from compress.report.standouts import standouts
+from compress.run.compressed import Artifact
+
+_RATIO = "the time of this model's dense baseline file / this file's, paired by round"
+EMPTY: dict[str, Any] = {"front": [], "candidates": [], "final": []}
 
 
 @dataclass(frozen=True)
@@ -30,6 +44,101 @@ class Column:
     get: Callable[[Row], float | None]
 
 
+def columns(report: Report) -> tuple[Column, ...]:
+    """Returns all figures of a file: qualities, then costs."""
+    made = [
+        Column(name, meaning(name)[0], "", "measured",
+               f"{meaning(name)[1]}, of the exported file itself, on the test part.",
+               _test(name))
+        for name in report.qualities
+    ]  # fmt: skip
+    return (*made, *COSTS)
+
+
+def values(report: Report, row: Row) -> dict[str, float | None]:
+    """Returns all figures of a row by column key."""
+    return {column.key: column.get(row) for column in columns(report)}
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Returns the content of report.json."""
+    made: dict[str, Any] = {
+        **report.record,
+        "data": report.data,
+        "columns": {
+            column.key: {"unit": column.unit, "kind": column.kind, "how": column.how}
+            for column in columns(report)
+        },
+        "chosen": standouts(report).to_json(report),
+        **EMPTY,
+    }
+    for section in report.sections:
+        made |= section.to_json()
+    return {
+        **made,
+        "compressed": [record.to_json() for record in report.compressed],
+        "files": [
+            {
+                **row.artifact.to_json(),
+                **values(report, row),
+                "latency": row.latency.to_json() if row.latency else None,
+            }
+            for row in report.rows
+        ],
+    }
+
+
+def as_csv(report: Report) -> str:
+    """Returns the content of candidates.csv: `record` says what a line is of."""
+    keys = [column.key for column in columns(report)]
+    names = ["record", "id", "model", "variant", "format", "state", "reason", "on_front",
+             f"val_{report.main}", *keys, "spread", "runtime", "threads", "device",
+             "choices"]  # fmt: skip
+    sink = io.StringIO()
+    writer = csv.DictWriter(sink, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    front = {name for section in report.sections for name in section.front}
+    lines = [line for section in report.sections for line in section.csv_rows(report.main)]
+    lines += [_file(report, row, row.artifact.model in front) for row in report.rows]
+    for line in lines:
+        writer.writerow({key: _cell(value) for key, value in line.items()})
+    return sink.getvalue()
+
+
+def precisions(item: Artifact) -> dict[str, Any]:
+    """Returns the table of one file: a row a layer, in the model's order.
+
+    Args:
+        item: With layers.
+    """
+    columns = tuple(dict.fromkeys(name for row in item.layers for name in row["losses"]))
+    sums = {name: sum(row["losses"].get(name, 0.0) for row in item.layers) for name in columns}
+    why = any(row["why"] for row in item.layers)
+    rows = []
+    for row in item.layers:
+        cells = [row["layer"], row["precision"]]
+        for name in columns:
+            loss = row["losses"].get(name)
+            share = f" ({loss / sums[name]:.0%})" if loss is not None and sums[name] else ""
+            cells.append("-" if loss is None else f"{loss:.2g}{share}")
+        rows.append([*cells, row["why"]] if why else cells)
+    about = (
+        "How far the outputs move where the layer alone has that precision, measured on training "
+        "examples: the divergence of class probabilities, or the squared error by the spread; in "
+        "brackets its share of the column."
+        if item.format == MIXED
+        else "Squared error of the values behind the layer by their spread, measured on 64 "
+        "training examples; in brackets its share of the column."
+    )
+    return {
+        "title": f"Precision of layers: {item.id}",
+        "about": about,
+        "heads": ["layer", "precision", *columns, *(["why"] if why else [])],
+        "wrapped": (2 + len(columns),),
+        "rows": rows,
+    }
+
+
 def _timed(name: str) -> Callable[[Row], float | None]:
     return lambda row: getattr(row.latency, name) if row.latency else None
 
@@ -38,7 +147,6 @@ def _test(name: str) -> Callable[[Row], float | None]:
     return lambda row: row.artifact.test.get(name)
 
 
-_RATIO = "the time of this model's dense baseline file / this file's, paired by round"
 COSTS = (
     Column("macs", "MACs", "", "counted",
            "Multiply-accumulates of one forward pass at batch 1; zeros count.",
@@ -83,17 +191,26 @@ COSTS = (
 )  # fmt: skip
 
 
-def columns(report: Report) -> tuple[Column, ...]:
-    """Returns all figures of a file: qualities, then costs."""
-    made = [
-        Column(name, meaning(name)[0], "", "measured",
-               f"{meaning(name)[1]}, of the exported file itself, on the test part.",
-               _test(name))
-        for name in report.qualities
-    ]  # fmt: skip
-    return (*made, *COSTS)
+def _file(report: Report, row: Row, on_front: bool) -> dict[str, Any]:
+    timed = row.latency
+    return {
+        "record": "file",
+        "id": row.artifact.id,
+        "model": row.artifact.model,
+        "variant": row.artifact.variant,
+        "format": row.artifact.format,
+        "on_front": on_front,
+        **{key: "" if value is None else value for key, value in values(report, row).items()},
+        "spread": timed.spread if timed else "",
+        "runtime": timed.runtime if timed else "",
+        "threads": timed.threads if timed else "",
+        "device": timed.device if timed else "",
+    }
 
 
-def values(report: Report, row: Row) -> dict[str, float | None]:
-    """Returns all figures of a row by column key."""
-    return {column.key: column.get(row) for column in columns(report)}
+def _cell(value: Any) -> Any:
+    """Returns a cell; a text of the folder's that would begin a formula is quoted."""
+    if not isinstance(value, str):
+        return value
+    text = visible(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text

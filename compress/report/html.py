@@ -1,28 +1,38 @@
 """The report as one self-contained HTML page: no request to anywhere.
 
-What it says stands in it as text, tables and pictures. Over that lies a live half (charts, a table
-to sort and filter, a card of what is selected), which the page's own scripts make of data in it; a
-light page is without.
+What it says stands in it as text and tables. Over that lies a live half (charts, a table to sort
+and filter, a card of what is selected), which the page's own scripts make of data in it; a light
+page is without.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from compress.data.tasks import TASKS, meaning
 from compress.measure import formats
-from compress.report.agreement import agreement_lines
-from compress.report.columns import columns
-from compress.report.files_section import files_section
+from compress.reconstruction.report import RepairReport, repair_of
+from compress.report.columns import columns, precisions
 from compress.report.live import live
-from compress.report.markup import digest, filled, style_sheet, templates
-from compress.report.models_section import models_section
-from compress.report.plot import plot_svg
-from compress.report.rows import Report
+from compress.report.markup import Cell, digest, filled, style_sheet, templates, two_lines
+from compress.report.plot import has_plot
+from compress.report.rows import Report, Row
 from compress.report.sections import Tile
-from compress.report.standouts import BEST, Standout, Standouts, standouts
-from compress.report.trade import time_traded
-from compress.report.words import learnt_lines, tested
-from compress.task import TASKS
+from compress.report.standouts import BEST, Standout, Standouts, agreement_lines, standouts
+from compress.report.tables import TITLE, outputs_table
+from compress.report.words import (
+    conditions,
+    judged,
+    learnt_line,
+    learnt_lines,
+    other_runtimes,
+    tested,
+    time_traded,
+    training,
+    verdict,
+)
+from compress.run.compressed import Compressed
 
 
 def render_html(report: Report, *, light: bool = False) -> str:
@@ -41,7 +51,7 @@ def render_html(report: Report, *, light: bool = False) -> str:
         style=style,
         live=alive,
         head=_head(report),
-        plot=plot_svg(report),
+        plot=has_plot(report),
         above=[section.above() for section in report.sections],
         files=files_section(report),
         cards=cards,
@@ -65,6 +75,32 @@ def policy(style: str, scripts: str = "") -> str:
     else:
         parts += [f"style-src {digest(style)}"]
     return "; ".join([*parts, "base-uri 'none'", "form-action 'none'"])
+
+
+def files_section(report: Report) -> dict[str, Any] | None:
+    """Returns what files.html.j2 shows; None where there are no files."""
+    if not report.rows:
+        return None
+    models = [row.artifact.model for row in report.rows]
+    qualities = [meaning(name)[0] for name in report.qualities]
+    return {
+        "judged": judged(report),
+        "conditions": conditions(report),
+        "heads": ["File", *qualities, "MACs", "Sparse MACs", "Parameters", "Non-zero",
+                  "Size", "Gzipped", "Zstd", "Latency", "p95", "Speed-up"],
+        "rows": [_cells(report, row) for row in report.rows],
+        "first": [place for place in range(1, len(models)) if models[place] != models[place - 1]],
+        "others": other_runtimes(report),
+        "outputs": outputs_table(report),
+        "outputs_title": TITLE,
+    }  # fmt: skip
+
+
+def models_section(report: Report) -> list[dict[str, Any]]:
+    """Returns what models.html.j2 shows, one card a model."""
+    order = dict.fromkeys(row.artifact.model for row in report.rows)
+    by_model = {record.model: record for record in report.compressed}
+    return [_card(report, by_model[name]) for name in order]
 
 
 def _head(report: Report) -> dict[str, Any]:
@@ -176,3 +212,106 @@ def _method(report: Report) -> dict[str, Any]:
 def _short(numbers: list[float]) -> str:
     shown = ", ".join(f"{number:.4g}" for number in numbers[:4])
     return f"({shown}{', ...' if len(numbers) > 4 else ''})"
+
+
+def _cells(report: Report, row: Row) -> list[str | Cell]:
+    item = row.artifact
+    return [
+        item.id,
+        *(_tested(report, row, name) for name in report.qualities),
+        Cell(
+            f"{formats.count(item.macs)}{' +?' if item.unsupported else ''}",
+            f"{formats.count(2 * item.macs)} FLOPs",
+        ),
+        formats.count(item.sparse_macs),
+        formats.count(item.params),
+        Cell(formats.count(item.nonzero), f"{formats.percent(item.zeros)} zero"),
+        formats.size(item.size_bytes),
+        formats.size(item.gzip_bytes),
+        formats.size(item.zstd_bytes),
+        two_lines(formats.latency(row.latency)),
+        formats.time(row.latency.p95_ms) if row.latency else "-",
+        two_lines(formats.speedup(row.latency)),
+    ]
+
+
+def _tested(report: Report, row: Row, name: str) -> Cell:
+    value = formats.quality(name, row.artifact.test.get(name))
+    return Cell(value, formats.interval(name, report.interval(row, name)))
+
+
+def _card(report: Report, record: Compressed) -> dict[str, Any]:
+    known = [section.known(record.model) for section in report.sections]
+    files = [row.artifact for row in report.rows if row.artifact.model == record.model]
+    taught = f"taught by {record.teacher}" if record.teacher else "labels only"
+    tuned = (
+        f"Last fine-tuning: {record.epochs} epochs (best: {record.best_epoch}), {taught}; "
+        if record.epochs
+        else "Not fine-tuned; "
+    )
+    return {
+        "model": record.model,
+        "verdict": f"{verdict(report, record.model)}.",
+        "training": training(report, record),
+        "warning": learnt_line(record) if record.val_learnt else "",
+        "choices": [item.choices for item in known if item.choices],
+        "finetuning": f"{_repair(record)}{tuned}{record.seconds:.0f} s in all on {record.device}; "
+        "validation "
+        f"{report.main} {formats.quality(report.main, record.val['dense'][report.main])} before, "
+        f"{formats.quality(report.main, record.val['pruned'][report.main])} after.",
+        "notes": record.notes,
+        "layers": [*_channels(record), *_weights(record)],
+        "precisions": [precisions(item) for item in files if item.layers],
+        "uncounted": sorted({name for item in files for name in item.unsupported}),
+        "checks": "; ".join(
+            f"{item.id}: agreement {item.agreement * 100:.1f} % on {item.checked} validation "
+            f"examples, largest difference {item.max_difference:.2g}" for item in files
+        ),
+        "commands": [
+            f"# compress it again\n{record.command}",
+            *(command for item in known for command in item.commands),
+        ],
+    }  # fmt: skip
+
+
+def _weights(record: Compressed) -> list[str]:
+    pruned = [
+        f"{item['layer']}: {item['zeros']:,} of {item['size']:,} weights are zero "
+        f"({item['zeros'] / item['size'] * 100:.1f} % of its {item.get('weight', 'kernels')})"
+        for item in record.weights["pruned"]
+    ]
+    return pruned + [f"{item['layer']} kept: {item['reason']}" for item in record.weights["kept"]]
+
+
+def _repairs(record: Compressed) -> Iterator[tuple[str, RepairReport]]:
+    """Yields what was solved for after channels left, and after weights were zeroed."""
+    for what, part in (("channels", record.channels), ("weights", record.weights)):
+        report = (part or {}).get("repair")
+        if report is not None:
+            yield what, repair_of(report)
+
+
+def _repair(record: Compressed) -> str:
+    return "".join(
+        f"Behind {what} that left: {report.line()}. " for what, report in _repairs(record)
+    )
+
+
+def _channels(record: Compressed) -> list[str]:
+    """Lists the groups of channels, what was held and the layers without a rule."""
+    if record.channels is None:
+        return []
+    found = [
+        f"{item['name']}: {item['kept']:,} of {item['total']:,} {item['kind']} kept"
+        + (f" ({item['reason']})" if item["reason"] else "")
+        for item in record.channels["groups"]
+    ]
+    found += [
+        f"{', '.join(item['made_by']) or item['layer']}: {item['units']:,} units held: "
+        f"{item['reason']}"
+        for item in record.channels["frozen"]
+    ]
+    return found + [
+        f"{name} ({kind}): channels around it stay: {reason}"
+        for name, kind, reason in record.channels["unknown"]
+    ]

@@ -1,8 +1,7 @@
-"""Markup that cannot be injected into: it comes from templates and from drawn pictures alone.
+"""Markup that cannot be injected into: it comes from templates alone.
 
 Whatever a template shows is text, whoever wrote it, and is escaped; only what this module made is
-taken as markup. Elements and attributes of pictures that are not in the lists below do not exist:
-no script, no event handler, no address, no style.
+taken as markup.
 """
 
 from __future__ import annotations
@@ -11,37 +10,20 @@ import base64
 import hashlib
 import json
 import math
-import re
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from compress.core.visible import visible
+from compress.core.summary import visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 ROOM = "compress.report"
 """The package whose templates are called "compress/..."."""
-TAGS = frozenset(
-    (
-        "svg", "g", "defs", "path", "use", "clipPath", "rect", "circle", "line", "polyline",
-        "polygon", "ellipse",
-    )
-)  # fmt: skip
-ATTRIBUTES = frozenset(
-    (
-        "aria-label", "id", "viewBox", "width", "height", "x", "y", "x1", "x2", "y1", "y2", "cx",
-        "cy", "r", "rx", "ry", "d", "points", "transform", "clip-path", "clip-rule", "fill",
-        "fill-opacity", "fill-rule", "opacity", "stroke", "stroke-dasharray",
-        "stroke-dashoffset", "stroke-linecap", "stroke-linejoin", "stroke-miterlimit",
-        "stroke-opacity", "stroke-width", "href",
-    )
-)  # fmt: skip
-_INSIDE = re.compile(r"#[\w.-]+|url\(#[\w.-]+\)")
-_POINTING = ("href", "clip-path")
 
 
 @cache
@@ -147,35 +129,29 @@ def _clean(value: Any) -> Any:
     return _clean(value.item())  # of NumPy
 
 
-def element(tag: str, *children: Markup, **attributes: str) -> Markup:
-    """Returns an element of a picture.
-
-    Args:
-        tag: One of `TAGS`.
-        children: Elements.
-        attributes: From `ATTRIBUTES`; values are escaped. Pointers (`href`, `clip-path`) lead
-            inside the page.
-
-    Raises:
-        ValueError: An element or attribute that pictures do not have, a pointer that leads out,
-            or a child that is no element.
-    """
-    if tag not in TAGS:
-        raise ValueError(f"Pictures have no element '{tag}'.")
-    shown = []
-    for name, value in attributes.items():
-        if name not in ATTRIBUTES:
-            raise ValueError(f"Elements of a picture have no attribute '{name}'.")
-        if name in _POINTING and not _INSIDE.fullmatch(value):
-            raise ValueError(f"'{name}' must point inside the page. Received: {value}.")
-        shown.append(f' {name}="{escape(visible(value))}"')
-    if not all(isinstance(child, Markup) for child in children):
-        raise ValueError("Children of an element must be elements.")
-    return Markup(f"<{tag}{''.join(shown)}>{''.join(children)}</{tag}>")
-
-
 def _shown(value: object) -> object:
     """Returns what a template shows of a value, before it is escaped."""
     if value is None:
         raise TypeError("A page must show texts and numbers. Received: None.")
     return value if isinstance(value, Markup) else visible(value)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text with something small below it or beside it: tables stay narrow enough so.
+
+    Attributes:
+        text: The figure.
+        below: On a line of its own.
+        beside: On the same line.
+    """
+
+    text: str
+    below: str = ""
+    beside: str = ""
+
+
+def two_lines(text: str) -> Cell:
+    """Returns "1.5 ms [1.4, 1.6]" with the interval under its value."""
+    value, bracket, interval = text.partition(" [")
+    return Cell(value, f"[{interval}" if bracket else "")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from compress.core.atomic_files import write_json
 from compress.core.errors import InputError
-from compress.report.live.graphs import REMOVED, figures, share_left, shown
+from compress.report.live.graphs import figures, shown
 from compress.report.rows import Report
 from compress.run.directory import RunFolder
-from compress.run.graphs import CallNode, Nodes, read_graphs
+from compress.run.exports import CallNode, Nodes, read_graphs
 
 
 def export_graphs(report: Report, out: str | Path) -> list[Path]:
@@ -102,7 +101,7 @@ def explorer_data(before: Nodes, after: Nodes) -> dict[str, dict[str, Any]]:
                 "name": title,
                 "results": {
                     str(place): {"value": value}
-                    for place, value in enumerate(_figures(nodes, others[name], title))
+                    for place, value in enumerate(figures(nodes, others[name], title))
                 },
                 "gradient": [
                     {"stop": 0, "bgColor": "#ffffff"}, {"stop": 1, "bgColor": "#d55e00"},
@@ -111,9 +110,3 @@ def explorer_data(before: Nodes, after: Nodes) -> dict[str, dict[str, Any]]:
             for name, nodes in (("before", before), ("after", after))
         }  # fmt: skip
     return made
-
-
-def _figures(nodes: Nodes, other: Mapping[str, CallNode], title: str) -> list[float]:
-    if title == REMOVED:
-        return [share_left(node, other.get(node.name)) for node in nodes]
-    return figures(nodes, title)

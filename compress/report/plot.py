@@ -1,23 +1,23 @@
-"""The Pareto plot: quality against MACs, file size and measured latency of files."""
+"""Pictures as PNG: the Pareto plot, and what all of them have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import warnings
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
-
-from markupsafe import Markup
+from typing import TYPE_CHECKING, Any
 
 from compress.core.quantities import threads_text
-from compress.core.visible import short
-from compress.report.canvas import GREY, INK, as_png, as_svg, drawing, finish
+from compress.core.summary import short, visible
+from compress.data.tasks import meaning
 from compress.report.rows import Report, Row
-from compress.task import meaning
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
+GREY = "#8a8f98"
+INK = "#1f2430"
 # Colour-blind safe (Okabe & Ito 2008); markers differ too, so that grey prints read.
 STYLES = {
     ("dense", "float32"): ("#0072B2", "o", "dense float32"),
@@ -34,52 +34,82 @@ ROOM = 3.0
 """Points of quality that stay below the lowest point which is never cut."""
 
 
+def has_plot(report: Report) -> bool:
+    """Tell whether `render_plot` has anything to draw."""
+    return bool(report.rows) or any(section.panels() for section in report.sections)
+
+
 def render_plot(report: Report) -> bytes:
-    """Draws the report's plot as PNG.
+    """Draw the Pareto plot: quality against MACs, file size and measured latency of files.
 
     Args:
         report: From `load_report`.
 
     Returns:
-        The file's content; equal reports give equal bytes. Empty where there is nothing to draw.
+        The content of a PNG file; equal reports give equal bytes. Empty if there is nothing to
+        draw.
     """
-    with drawing("pareto"):
-        figure = _figure(report)
-        return as_png(figure) if figure else b""
+    panels = [panel for section in report.sections for panel in section.panels()]
+    if report.rows:
+        if not panels:
+            panels.append(partial(_macs_panel, report=report))
+        panels.append(partial(_size_panel, report=report))
+        if any(row.latency for row in report.rows):
+            panels.append(partial(_latency_panel, report=report))
+    if not panels:
+        return b""
+    size = (5.2 * len(panels), 4.9)
+    return render_png(size, [partial(_styled, panel=panel) for panel in panels])
 
 
-def plot_svg(report: Report) -> Markup:
-    """Draws the same for the page.
+def render_png(size: tuple[float, float], panels: Sequence[Callable[[Axes], None]]) -> bytes:
+    """Draw panels side by side.
 
     Args:
-        report: From `load_report`.
+        size: Width and height in inches.
+        panels: Each fills its axes.
+
+    Returns:
+        The content of a PNG file; equal drawings give equal bytes.
     """
-    with drawing("pareto"):
-        figure = _figure(report)
-        return as_svg(figure, "pareto") if figure else Markup()
-
-
-def _figure(report: Report) -> Figure | None:
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
-    drawers = [panel for section in report.sections for panel in section.panels()]
-    if report.rows:
-        if not drawers:
-            drawers.append(partial(_macs_panel, report=report))
-        drawers.append(partial(_size_panel, report=report))
-        if any(row.latency for row in report.rows):
-            drawers.append(partial(_latency_panel, report=report))
-    if not drawers:
-        return None
-    figure = Figure(figsize=(5.2 * len(drawers), 4.9), layout="constrained")
-    FigureCanvasAgg(figure)
-    for index, draw in enumerate(drawers):
-        axes = figure.add_subplot(1, len(drawers), index + 1)
-        draw(axes)
-        finish(axes, columns=2)
-        axes.margins(x=0.12, y=0.12)
-    return figure
+    # a dollar in a name begins no formula
+    settings: dict[Any, Any] = {"font.size": 10, "text.parse_math": False}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        # names are the user's: a letter that the font lacks is drawn as a box
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        for index, draw in enumerate(panels):
+            draw(figure.add_subplot(1, len(panels), index + 1))
+        for text in figure.findobj(Text):
+            assert isinstance(text, Text)
+            # matplotlib draws no half of a pair
+            text.set_text(visible(text.get_text()))
+        sink = io.BytesIO()
+        figure.savefig(sink, format="png", dpi=150, metadata={"Software": None})
+    return sink.getvalue()
+
+
+def _styled(axes: Axes, panel: Callable[[Axes], None]) -> None:
+    """Draw a panel in the report's look, with its legend below."""
+    panel(axes)
+    axes.grid(True, which="major", color="#e3e6eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#b8bdc7")
+    axes.tick_params(colors=INK, which="both")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(
+            frameon=False, fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16)
+        )
+    axes.margins(x=0.12, y=0.12)
 
 
 def scale_costs(axes: Axes, xs: Sequence[float], unit: str = "") -> None:

@@ -13,14 +13,13 @@ from compress.core.plugins import RUNTIMES
 from compress.core.statistics import wilson
 from compress.core.summary import Readable, Summary
 from compress.core.typed import conform
+from compress.data.tasks import MEAN, TASKS
 from compress.measure.latency_record import Latency
 from compress.measure.verdict import Outcome
-from compress.report.goal_section import GoalSection
-from compress.report.sections import Section
+from compress.report.sections import GoalSection, Section
 from compress.run.compressed import VARIANTS, Artifact, Compressed
 from compress.run.directory import RunFolder
 from compress.run.records import read_record
-from compress.task import MEAN, TASKS
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Report(Readable):
 
     def screen(self) -> Summary:
         """Returns what is worth a screen."""
-        from compress.report.screen import files_screen
+        from compress.report.tables import files_screen
 
         return files_screen(self)
 

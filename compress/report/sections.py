@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 from rich.console import RenderableType
 
+from compress.measure.verdict import Outcome
+from compress.report.terminal import said
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from compress.measure.verdict import Verdict
-    from compress.report.live.charts import Chart
-    from compress.report.live.points import Points
+    from compress.report.live.charts import Chart, Points
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Section:
         return {}
 
     def csv_rows(self, quality: str) -> list[dict[str, Any]]:
-        """Returns lines of candidates.csv; see `compress.report.stored`.
+        """Returns lines of candidates.csv; see `compress.report.columns`.
 
         Args:
             quality: The main one.
@@ -99,11 +101,11 @@ class Section:
         return ()
 
     def charts(self) -> Sequence[Chart]:
-        """Returns charts of the live page; a picture of the same name gives way to one."""
+        """Return charts of the live page."""
         return ()
 
     def panels(self) -> Sequence[Callable[[Axes], None]]:
-        """Returns what draws panels of the plot, which stand first."""
+        """Return what draws panels of `pareto.png`, which stand first."""
         return ()
 
     def above(self) -> Markup:
@@ -113,3 +115,30 @@ class Section:
     def below(self) -> Markup:
         """Returns what stands on the page behind the models."""
         return Markup()
+
+
+class GoalSection(Section):
+    """What a goal adds to a report.
+
+    Args:
+        outcome: What came of it.
+    """
+
+    def __init__(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self.shipped, self.shipped_file = outcome.chosen, outcome.file
+        self.verdict = outcome.verdict
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Section.to_json`."""
+        return {"goal": self._outcome.to_json()}
+
+    def tables(self) -> list[RenderableType]:
+        """See `Section.tables`."""
+        return [said(text) for text in (self._outcome.title, *self._outcome.lines)]
+
+    def tiles(self) -> list[Tile]:
+        """See `Section.tiles`."""
+        found = self._outcome
+        head = found.title.partition(":")[0]
+        return [Tile(head[:1].upper() + head[1:], f"{'; '.join(found.lines)}. Ship {found.file}")]

@@ -1,19 +1,22 @@
-"""The file to ship and the best one: validation data choose them, test data judge them."""
+"""The file to ship and the best one: validation data choose them, test data judge them.
+
+Files that agree too little with their Keras models to ship unasked are named.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
+from compress.core.typed import conform
+from compress.data.tasks import in_units
 from compress.measure import formats
-from compress.measure.file_choice import FileCandidate, select_file
-from compress.measure.verdict import Verdict, judge_artifact
-from compress.report.agreement import can_ship
+from compress.measure.quality import can_ship_unasked, describe_low_agreement
+from compress.measure.verdict import FileCandidate, Verdict, judge_artifact, select_file
 from compress.run.directory import RunFolder
-from compress.run.example_values import read_example_values
-from compress.task import in_units
+from compress.run.exports import read_example_values
 
 if TYPE_CHECKING:
     from compress.report.rows import Report, Row
@@ -26,6 +29,8 @@ TITLES = {
     SHIPPED: "Cheapest that cannot be told apart from the best",
     BEST: "Best validation {quality}",
 }
+MOST = 3
+"""Files that have a warning of their own; more are counted."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Standouts:
         quality: Name of the quality.
         by: Whose validation quality decided.
         chosen: The file to ship, by a goal or by the rule of
-            `compress.measure.file_choice.select_file`, and the best.
+            `compress.measure.verdict.select_file`, and the best.
         missing: Why nothing was chosen; empty otherwise.
         verdict: The file to ship beside its original, on test data; None: none was chosen.
     """
@@ -96,15 +101,6 @@ class Standouts:
         }
 
 
-def _facts(report: Report, quality: str, item: Standout) -> Iterator[tuple[str, Any]]:
-    interval = report.interval(item.row, quality)
-    yield "file", item.row.artifact.id
-    yield "val", item.val
-    yield "test", item.row.artifact.test[quality]
-    yield "interval", list(interval) if interval else None
-    yield "examples", report.tested(item.row)
-
-
 def standouts(report: Report) -> Standouts:
     """Select the file to ship and the best one, by validation data alone.
 
@@ -127,9 +123,11 @@ def standouts(report: Report) -> Standouts:
             missing="the validation quality of these files is not on record, and test data never "
             "choose a file",
         )
+    # files that agree with their Keras models, or all where none does
+    agreeing = [row for row in report.rows if can_ship(report, row)]
     # of equals the smaller file
     ranked = sorted(
-        (row for row in _select_agreeing(report) if row.artifact.id in values),
+        (row for row in agreeing or report.rows if row.artifact.id in values),
         key=lambda row: (-values[row.artifact.id], row.artifact.size_bytes, row.artifact.id),
     )
     by_goal = {section.shipped for section in report.sections if section.shipped}
@@ -144,9 +142,50 @@ def standouts(report: Report) -> Standouts:
     return Standouts(quality, by, chosen, verdict=verdict)
 
 
-def _select_agreeing(report: Report) -> Sequence[Row]:
-    """Return the files that agree with their Keras models, or all where none does."""
-    return [row for row in report.rows if can_ship(report, row)] or report.rows
+def can_ship(report: Report, row: Row) -> bool:
+    """Return whether a file may be chosen to ship; see `can_ship_unasked`.
+
+    Args:
+        report: Whose plan says which formats were asked for.
+        row: The file.
+
+    Raises:
+        InputError: The plan on record is damaged.
+    """
+    item = row.artifact
+    return can_ship_unasked(report.kind, item.agreement, item.checked, _formats(report))
+
+
+def agreement_lines(report: Report) -> list[str]:
+    """Return a warning for each file that disagrees with its model, the worst first.
+
+    Raises:
+        InputError: The plan on record is damaged.
+    """
+    by_agreement = sorted(report.rows, key=lambda row: row.artifact.agreement)
+    lines = [
+        warning
+        for item in (row.artifact for row in by_agreement)
+        if (warning := describe_low_agreement(item.id, report.kind, item.agreement, item.checked))
+    ]
+    rule = "it ships only if its format is the only one asked for"
+    if len(_formats(report)) == 1:
+        rule = "it ships because no other format was asked for"
+    shown = [f"{line}: {rule}" for line in lines[:MOST]]
+    if more := len(lines) - len(shown):
+        counted = "file agrees" if more == 1 else "files agree"
+        models = "its Keras model" if more == 1 else "their Keras models"
+        shown.append(f"warning: {more} more {counted} as little with {models}")
+    return shown
+
+
+def _facts(report: Report, quality: str, item: Standout) -> Iterator[tuple[str, Any]]:
+    interval = report.interval(item.row, quality)
+    yield "file", item.row.artifact.id
+    yield "val", item.val
+    yield "test", item.row.artifact.test[quality]
+    yield "interval", list(interval) if interval else None
+    yield "examples", report.tested(item.row)
 
 
 def _select(report: Report, rows: list[Row], values: Mapping[str, float]) -> Row:
@@ -193,3 +232,18 @@ def _values(report: Report, quality: str) -> tuple[str, Mapping[str, float]]:
         for row in report.rows
         if row.artifact.format in EXACT
     }
+
+
+class _Export(TypedDict, total=False):
+    formats: tuple[str, ...]
+
+
+class _Plan(TypedDict, total=False):
+    export: _Export
+
+
+def _formats(report: Report) -> tuple[str, ...]:
+    """Return the formats that the plan asks for; () where the record does not say it."""
+    name = f"'{report.folder / 'plan.json'}': plan"
+    plan: _Plan = conform(report.record["plan"], _Plan, name)
+    return plan.get("export", {}).get("formats", ())

@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from compress.core.visible import line
+from compress.core.summary import line
 
 GAP = 2
 """Columns between two columns of a table."""

@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NotRequired, TypedDict
 
 from compress.core.errors import InputError
+from compress.data.tasks import MEANING, is_quality, is_share
 from compress.run.records import Record, check_name, read_record, too_low, unknown_value
-from compress.task import MEANING, is_quality, is_share
 
 VARIANTS = ("dense", "pruned")
 

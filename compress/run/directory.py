@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from compress.core import linux
 from compress.core.atomic_files import (
     check_folder,
     read_json,
@@ -20,12 +21,11 @@ from compress.core.atomic_files import (
     write_json,
 )
 from compress.core.errors import InputError
-from compress.core.platform import host
 from compress.core.plugins import MAIN_RUNTIME, RUNTIMES
 from compress.plan import Plan
 from compress.plan.fields import differing_fields, from_nested, to_nested
 from compress.run.compressed import Compressed, read_compressed
-from compress.run.stored import FORMAT, PlanRecord, read_data, read_plan
+from compress.run.records import FORMAT, PlanRecord, read_data, read_plan
 
 LOG = logging.getLogger("paretune")
 ResultT = TypeVar("ResultT")
@@ -324,7 +324,7 @@ class RunFolder:
         Raises:
             InputError: Another process holds it.
         """
-        held = host().lock(self.lock, wait=False)
+        held = linux.lock(self.lock, wait=False)
         if held is None:
             raise refusal(
                 f"Output folder '{self.path}' is in use by another paretune process. Wait "

@@ -1,25 +1,29 @@
-"""Which run a model comes from, and what it has learnt there."""
+"""Which run a model comes from, what it has learnt there, and for how many epochs.
+
+Whoever trains models writes records beside them, of which some keys are read.
+"""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from compress.core.arrays import opened
-from compress.core.atomic_files import read_json, replacing
+from compress.core.atomic_files import read_json, replacing, whole_files, write_json
 from compress.core.errors import InputError
+from compress.core.typed import conform
 from compress.data import Dataset, Preprocessing
-from compress.data.keys import is_among
+from compress.data.keys import KnownRows, RowSketch, as_rows, is_among
 from compress.data.leaks import TOLERATED
-from compress.data.scaled_rows import KnownRows, RowSketch, as_rows
+from compress.data.parts import SPLITS
 from compress.plan import DataOptions
-from compress.run.directory import RunFolder
+from compress.run.directory import LOG, RunFolder
 
 Keys = npt.NDArray[np.uint64]
 KINDS = ("train", "val", "before", "taught")
@@ -94,10 +98,12 @@ class Origin:
         stored = self.examples()
         if stored is None:
             return None
-        parts = ["train", "before"]
-        parts += ["taught"] if self._compressed else []
-        parts += ["val"] if self._on_validation else []
-        return np.unique(np.concatenate([stored[part] for part in parts]))
+        return np.unique(np.concatenate([stored[part] for part in self._learned()]))
+
+    def _learned(self) -> list[str]:
+        """Return which of `KINDS` the model has learned."""
+        taught = ["taught"] if self._compressed else []
+        return ["train", "before", *taught, *(["val"] if self._on_validation else [])]
 
     def learnt_validation(self) -> bool:
         """Tells whether the model has learnt the run's own validation part.
@@ -117,9 +123,7 @@ class Origin:
         Raises:
             InputError: The record cannot be read.
         """
-        kinds = ["train", "before"]
-        kinds += ["taught"] if self._compressed else []
-        return self.rows([*kinds, "val"] if self._on_validation else kinds)
+        return self.rows(self._learned())
 
     def rows(self, kinds: Sequence[str] = KINDS) -> list[KnownRows]:
         """Return the rows of tables that the run has to do with.
@@ -166,6 +170,49 @@ class Origin:
         return stored
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A model's training so far.
+
+    Attributes:
+        epochs: Of it; None: unknown, the model comes from elsewhere.
+        begun: It began with weights that had been trained before, which are not counted.
+    """
+
+    epochs: int | None = None
+    begun: bool = False
+
+
+UNKNOWN = Trained()
+
+
+class _Trained(TypedDict, total=False):
+    """The record beside a model: what was noted of each epoch."""
+
+    history: list[dict[str, Any]]
+
+
+class _TrainedAnew(TypedDict):
+    """The record of a training at a run's end: whose model it is of, and how long it was."""
+
+    model: str
+    epochs: int
+
+
+class _Beginning(TypedDict, total=False):
+    """The part of a run's plan that says with what weights its models begin.
+
+    Earlier versions could begin a candidate with another's weights: "inherit".
+    """
+
+    space: str
+    inherit: bool
+
+
+class _Plan(TypedDict, total=False):
+    search: _Beginning
+
+
 def origin_of(path: Path) -> Origin | None:
     """Returns the run that a model comes from, or None where it lies in no run's folder.
 
@@ -180,6 +227,54 @@ def origin_of(path: Path) -> Origin | None:
     if file.parent not in (folder.models, folder.final) or not folder.data.is_file():
         return None
     return Origin(file, folder, folder.read_data_record())
+
+
+def trained_for(path: Path) -> Trained:
+    """Looks up how long a model was trained.
+
+    Args:
+        path: Of the model; one that lies in a run's folder has a record there.
+
+    Raises:
+        InputError: The record is damaged.
+    """
+    origin = origin_of(path)
+    if origin is None or not origin.folder.plan_path.is_file():
+        return UNKNOWN
+    file, folder = origin.file, origin.folder
+    plan = conform(folder.read_plan_record()["plan"], _Plan, f"'{folder.plan_path}'.plan")
+    beginning: _Beginning = plan.get("search", {})
+    around = beginning.get("space", "").startswith("around:")
+    if file.parent == folder.final:
+        epochs = [count for names, count in _anew(folder) if file.stem in names]
+        return Trained(epochs[0], around) if epochs else UNKNOWN
+    record = file.with_name(f"{file.stem}.json")
+    if record.is_file():
+        told = conform(read_json(record), _Trained, f"'{record}'")
+        return Trained(len(told.get("history", [])), around or beginning.get("inherit", False))
+    return _compressed(folder, file.stem)
+
+
+def write_data_record(folder: RunFolder, data: Dataset) -> None:
+    """Stores what later uses of the run's models need to know of the data, and logs its notes."""
+    for note in data.notes:
+        LOG.info("note: %s", note)
+    shapes = {name: list(shape) for name, shape in data.input_shapes.items()}
+    write_json(
+        folder.data,
+        {
+            "source": data.name,
+            "task": data.kind,
+            "input_shape": list(shapes[""]) if "" in shapes else [],
+            **({} if "" in shapes else {"input_shapes": shapes}),
+            "class_names": list(data.class_names),
+            "counts": data.counts(),
+            "examples": {part: len(data.split(part)) for part in SPLITS},
+            "preprocess": data.preprocess.to_json(),
+            "fingerprint": data.fingerprint(),
+            "notes": list(data.notes),
+        },
+    )
 
 
 def write_examples(
@@ -204,6 +299,34 @@ def write_examples(
         np.savez(temporary, **record)
 
 
+def past_of(paths: Sequence[Path]) -> Keys:
+    """Returns the keys of all examples that any of these models is known to have learnt."""
+    found: list[Keys] = [np.empty(0, np.uint64)]
+    for path in paths:
+        origin = origin_of(path)
+        learnt = origin.learnt() if origin is not None else None
+        if learnt is not None:
+            found.append(learnt)
+    return np.unique(np.concatenate(found))
+
+
+def _anew(folder: RunFolder) -> Iterator[tuple[tuple[str, str], int]]:
+    """Yields names of the models that were trained anew, with epochs; the best has its model's."""
+    for path in whole_files(folder.final, ".json"):
+        record = conform(read_json(path), _TrainedAnew, f"'{path}'")
+        yield (path.stem, record["model"]), record["epochs"]
+
+
+def _compressed(folder: RunFolder, name: str) -> Trained:
+    """A compressed model has no record of its own; its training is the dense model's and more."""
+    for record in folder.read_compressed():
+        if record.small == name:
+            if record.dense_epochs is None or record.finetuned is None:
+                return UNKNOWN
+            return Trained(record.dense_epochs + record.finetuned, record.dense_begun)
+    return UNKNOWN
+
+
 def _record_rows(
     data: Dataset, before: Sequence[Path], taught: Sequence[Path]
 ) -> dict[str, npt.NDArray[Any]]:
@@ -225,14 +348,3 @@ def _record_rows(
         for place, known in enumerate(tables)
         for name in (*SKETCH, "keys")
     }
-
-
-def past_of(paths: Sequence[Path]) -> Keys:
-    """Returns the keys of all examples that any of these models is known to have learnt."""
-    found: list[Keys] = [np.empty(0, np.uint64)]
-    for path in paths:
-        origin = origin_of(path)
-        learnt = origin.learnt() if origin is not None else None
-        if learnt is not None:
-            found.append(learnt)
-    return np.unique(np.concatenate(found))

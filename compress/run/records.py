@@ -1,18 +1,20 @@
-"""Frozen records that runs write as JSON and reports read back."""
+"""Frozen records that runs write as JSON and reports read back; plan.json and data.json."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, TypedDict, TypeVar, cast, get_type_hints
 
 from compress.core.atomic_files import read_json
+from compress.core.credentials import hidden_in
 from compress.core.errors import InputError, one_line
 from compress.core.typed import conform
 
 RecordT = TypeVar("RecordT", bound="Record")
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,11 @@ class Record:
         if not isinstance(content, Mapping):
             raise InputError(f"{shown} must be a table. Received: {one_line(content)}.")
         hints: dict[str, Any] = _hints(cast(Hashable, cls))
-        needed = {item.name for item in fields(cls) if _is_required(item)}
+        needed = {
+            item.name
+            for item in fields(cls)
+            if item.default is MISSING and item.default_factory is MISSING
+        }
         wrong = [f"no '{name}'" for name in needed if name not in content]
         wrong += [f"an unknown '{one_line(name)}'" for name in content if name not in hints]
         if wrong:
@@ -68,10 +74,6 @@ def _hints(kind: Any) -> dict[str, Any]:
     """Returns what JSON may hold of each field: its type, or the shape that it declares."""
     declared = get_type_hints(kind)
     return {item.name: item.metadata.get("shape", declared[item.name]) for item in fields(kind)}
-
-
-def _is_required(item: Field[Any]) -> bool:
-    return item.default is MISSING and item.default_factory is MISSING
 
 
 def read_record(path: Path, kind: type[RecordT]) -> RecordT:
@@ -123,3 +125,80 @@ def too_low(record: Record, lowest: float, *names: str) -> str:
         if value is not None and value < lowest:
             return f"{name} must be at least {lowest:g}; received: {value}"
     return ""
+
+
+class RunRecord(TypedDict):
+    """What stands in plan.json beside the plan."""
+
+    command: str
+    facts: dict[str, Any]
+    shown: dict[str, str]
+    versions: dict[str, str]
+
+
+class PlanRecord(RunRecord):
+    """The content of plan.json; sections of the plan are read by whoever they belong to."""
+
+    plan: dict[str, Any]
+
+
+class _Preprocess(TypedDict, total=False):
+    formula: str
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    bgr: bool
+
+
+class _DataRecord(TypedDict, total=False):
+    source: str
+    task: str
+    input_shape: tuple[int, ...]
+    input_shapes: dict[str, tuple[int, ...]]
+    class_names: tuple[str, ...]
+    counts: dict[str, tuple[int, ...]]
+    examples: dict[str, int]
+    preprocess: _Preprocess
+    fingerprint: str
+    notes: tuple[str, ...]
+
+
+def read_plan(path: Path, kind: Any = PlanRecord) -> dict[str, Any]:
+    """Returns the content of plan.json, without passwords that older versions put there.
+
+    Args:
+        path: Of plan.json.
+        kind: What it holds: a TypedDict.
+
+    Raises:
+        InputError: The folder is no run's, or of another format.
+    """
+    if not path.is_file():
+        raise InputError(
+            f"'{path.parent}' must be the folder of a run (it has no plan.json). "
+            "Give the output folder of paretune run, search, shrink or compress."
+        )
+    record = read_json(path)
+    if record.get("format") != FORMAT:
+        raise InputError(
+            f"'{path}' must have format {FORMAT}. Received: {one_line(record.get('format'))}."
+        )
+    checked: dict[str, Any] = conform(hidden_in(record), kind, f"'{path}'")
+    return checked
+
+
+def read_data(path: Path) -> dict[str, Any]:
+    """Returns the content of data.json; nothing where there is none.
+
+    Raises:
+        InputError: It holds something else.
+    """
+    if not path.exists():
+        return {}
+    checked: dict[str, Any] = conform(read_json(path), _DataRecord, f"'{path}'")
+    for part, counts in checked.get("counts", {}).items():
+        if any(count < 0 for count in counts):
+            raise InputError(
+                f"'{path}': counts.{one_line(part)} must be at least 0. Received: {min(counts)}."
+            )
+    return checked

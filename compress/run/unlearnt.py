@@ -10,9 +10,8 @@ import numpy as np
 
 from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.data.keys import is_among
+from compress.data.keys import KnownRows, is_among
 from compress.data.leaks import Mask, compare_with_learned
-from compress.data.scaled_rows import KnownRows
 from compress.run.directory import RunFolder
 from compress.run.origin import KINDS, Origin, origin_of
 

@@ -7,13 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from compress.core.statistics import Floats
+from compress.data.tasks import in_units
 from compress.measure import formats
-from compress.measure.file_choice import FileCandidate, select_file
 from compress.measure.latency_record import Latency
-from compress.measure.verdict import MET, MISSED, WITHIN_NOISE, worst_state
+from compress.measure.verdict import (
+    MET,
+    MISSED,
+    WITHIN_NOISE,
+    FileCandidate,
+    select_file,
+    worst_state,
+)
 from compress.run.compressed import Artifact
 from compress.shrinking.goals import TITLES, Bar, cost_text
-from compress.task import in_units
 
 SLACK = 0.03
 """By which a latency may exceed a target that is a share of the original's: ratios spread by as
@@ -156,7 +162,7 @@ def choose_file(
     """Choose the file to ship by validation data and measured costs.
 
     Among the files that meet the goals of cost (where none does, the one that comes nearest) the
-    rule of `compress.measure.file_choice.select_file` decides.
+    rule of `compress.measure.verdict.select_file` decides.
 
     Args:
         files: Of the model and of all nets.

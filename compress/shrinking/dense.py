@@ -1,4 +1,7 @@
-"""The model's own files: what goals are shares of, and what smaller nets are held against."""
+"""The model's own files: what goals are shares of, and what smaller nets are held against.
+
+And what writes files of nets, by their format.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from compress.core.atomic_files import write_json
 from compress.core.errors import RunFailed
-from compress.measure.arena import known_arena
+from compress.exporting import litert, onnx
+from compress.exporting.conversions import ConversionFailed
+from compress.exporting.side_by_side import EXAMPLES, litert_files, onnx_files
+from compress.exporting.traced import Traced
+from compress.measure.footprint import known_arena
 from compress.measure.latency import Entry, time_entries
+from compress.measure.latency_table.measuring import Convert
+from compress.plan.output import ONNX_FORMATS
 from compress.run.records import Record, read_record
-from compress.shrinking.converts import convert_for
-from compress.shrinking.judging import judged
+from compress.shrinking.files import judged
 
 if TYPE_CHECKING:
+    import keras
+
     from compress.measure import Analysis
     from compress.shrinking.case import Case
-    from compress.shrinking.folder import ShrinkFolder
+    from compress.shrinking.net import ShrinkFolder
 
 PRECISION, SECONDS = 0.01, 20.0
 
@@ -37,7 +49,7 @@ class DenseFiles(Record):
             is made for timing (names of tensors), where a size is the goal.
         val: Validation quality by format, then by name.
         refused: For each format that could not be made the reason.
-        checks: How the files agree with the Keras model, see `compress.shrinking.judging`.
+        checks: How the files agree with the Keras model, see `compress.shrinking.files`.
         weights: Tensors of weights that the model has; 0: older records do not tell.
         notes: How files were made that were not made as usual, and which were not made and why.
     """
@@ -137,3 +149,43 @@ def dense_files(case: Case, folder: ShrinkFolder) -> DenseFiles:
     )
     write_json(folder.dense, record.to_json())
     return record
+
+
+def convert_for(format: str) -> Convert:
+    """Returns what writes files of models for timing, in a format; see `Convert`."""
+    return onnx_files if format in ONNX_FORMATS else litert_files
+
+
+def file_for(model: keras.Model, format: str, folder: Path, *, shipped: bool) -> Path:
+    """Writes the file of a net.
+
+    Args:
+        model: Of any weights; its sizes are known.
+        format: Of the file; whole numbers are calibrated on random inputs.
+        folder: Where it goes.
+        shipped: As it is shipped, byte for byte as large; else as it is timed, with fewer names.
+
+    Raises:
+        RunFailed: The net could not be converted.
+    """
+    if not shipped:
+        (file,) = convert_for(format)([model], folder, format)
+        if isinstance(file, str):
+            raise RunFailed(f"A thinner net could not be converted to {format}: {file}")
+        return file
+    rng = np.random.default_rng(0)
+    inputs = [
+        rng.uniform(size=(EXAMPLES, *tensor.shape[1:])).astype(tensor.dtype)
+        for tensor in model.inputs
+    ]
+    try:
+        with Traced(model) as traced:
+            if format in ONNX_FORMATS:
+                kind = "int8" if format == "onnx_int8" else "float32"
+                return onnx.file_for(traced, kind, folder / "shipped", inputs)
+            return litert.file_for(traced, format, folder / "shipped", inputs)
+    except ConversionFailed as error:
+        reason = error.reason
+    except RunFailed as error:
+        reason = str(error)
+    raise RunFailed(f"A thinner net could not be converted to {format}: {reason}")

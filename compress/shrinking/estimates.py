@@ -1,23 +1,46 @@
-"""What choices of widths and blocks cost in one format, before any file of them is made."""
+"""What choices of widths and blocks cost in one format, before any file of them is made.
+
+Sizes are fitted to some files, memory follows from working sets, times come from a device's table.
+"""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from compress.core.errors import RunFailed
+from compress.devices import DeviceTimes
+from compress.measure.latency_table import CallTime, LatencyTable
+from compress.measure.latency_table.measuring import Convert
 from compress.prune.channels.coupling.blocks import Block, blocks_of
 from compress.prune.channels.selection.allocation import Priced
+from compress.prune.channels.selection.allowed import allowed_for, ladder
+from compress.prune.channels.selection.costs import CostModel
+from compress.prune.channels.selection.measured_times import some_choices, thinner_nets
+from compress.prune.channels.selection.timed_calls import TimedCalls
 
 if TYPE_CHECKING:
+    from compress.prune.channels.coupling.blocks import Block
     from compress.prune.channels.coupling.groups import Coupling, Mask
+    from compress.prune.channels.selection.solver import Allowed
+    from compress.prune.channels.selection.times import TimeModel
+    from compress.shrinking.case import Case
+    from compress.shrinking.dense import DenseFiles
 
 Numbers = npt.NDArray[np.float64]
 EXACT = ("macs", "params")
 """Costs that are counted: nothing is to be put right."""
+NETS = 6
+"""Files that are made for the fit: what they tell has three unknowns,"""
+SHALLOW = 3
+"""and so many more where blocks may leave: there are four then."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,3 +116,154 @@ class Estimates:
             if name not in EXACT
         }
         return replace(self, factors={**self.factors, **own})
+
+
+def file_sizes_of(
+    coupling: Coupling,
+    allowed: Allowed,
+    blocks: Sequence[Block],
+    convert: Convert,
+    format: str,
+    dense: DenseFiles,
+    seed: int,
+) -> Priced:
+    """Fits the bytes of a file: so many, and a share of each parameter, channel and weight tensor.
+
+    Channels are counted by the weights that have one entry each (biases, normalizations); tensors
+    because each has a record in the file, however small it becomes, until its block leaves.
+
+    Args:
+        coupling: Of the model.
+        allowed: Which totals the groups may have.
+        blocks: Those that may leave.
+        convert: Writes files of models.
+        format: Of the files.
+        dense: The model's own files: the fit is right about the one of the format.
+        seed: Of the nets that are drawn.
+
+    Returns:
+        A function of kept units and present blocks -> bytes.
+
+    Raises:
+        RunFailed: A net could not be converted.
+    """
+    costs = CostModel.of(coupling)
+    kept = some_choices(allowed, NETS, seed)
+    dropped: list[tuple[Block, ...]] = [()] * NETS
+    if blocks:
+        kept = np.concatenate([kept, some_choices(allowed, SHALLOW, seed)])
+        dropped += _some_of(blocks, seed)
+    present = np.stack([presence(coupling, left) for left in dropped])
+    with tempfile.TemporaryDirectory() as folder:
+        files = convert(thinner_nets(coupling, kept, dropped), Path(folder), format)
+        missing = [item for item in files if isinstance(item, str)]
+        if missing:
+            raise RunFailed(f"A thinner net could not be converted to {format}: {missing[0]}")
+        sizes = np.array([Path(item).stat().st_size for item in files], np.float64)
+    sizes += [dense.beside_of(format, int(count)) for count in costs.variables(kept, present)]
+    counted = [costs.params, costs.vectors, *([costs.variables] if blocks else [])]
+
+    def columns(counts: Any, present: Any) -> npt.NDArray[np.float64]:
+        found = [np.asarray(count(counts, present)) for count in counted]
+        return np.stack([np.ones_like(found[0]), *found], -1)
+
+    from scipy.optimize import nnls
+
+    design = columns(kept, present)
+    # a column may be all zeros: a model without biases
+    scale = np.maximum(design.max(0), 1.0)
+    found = nnls(design / scale, sizes)[0] / scale
+    error = dense.sizes[format] - float(columns(coupling.whole, None) @ found)
+
+    def size(counts: Any, present: Any = None) -> npt.NDArray[np.float64]:
+        return np.asarray(columns(counts, present) @ found + error)
+
+    return size
+
+
+def _some_of(blocks: Sequence[Block], seed: int) -> list[tuple[Block, ...]]:
+    """Draws which blocks leave: all of them, then about half."""
+    flags = np.random.default_rng(seed).random((SHALLOW, len(blocks))) < 0.5
+    flags[0] = True
+    return [
+        tuple(block for block, leaves in zip(blocks, row, strict=True) if leaves) for row in flags
+    ]
+
+
+def working_sets(coupling: Coupling, allowed: Allowed, blocks: Sequence[Block]) -> Priced:
+    """Returns what grows with the arena: the most numbers that one call reads and makes.
+
+    Inputs and outputs of a call are in memory together, so no arena is smaller. What waits
+    meanwhile (the other side of a sum) and what kernels need beside is not in it: the arena of a
+    file puts that right.
+
+    Args:
+        coupling: Of the model.
+        allowed: Which totals the groups may have.
+        blocks: Residual branches that may leave.
+
+    Returns:
+        A function of kept units and present blocks -> numbers.
+
+    Raises:
+        InputError: An input size is unknown.
+    """
+    calls = TimedCalls(coupling, allowed, blocks)
+    # the same interpolation between widths as for times: sums over shapes are linear in each
+    rows = tuple(
+        CallTime(key, float(sum(map(prod, (*key.inputs, *key.outputs)))), 0.0, 1, 0, 0)
+        for key in calls.models()
+    )
+    model = calls.times(LatencyTable("", "", 1, "", 0.0, 0.0, rows))
+
+    def largest(kept: Any, present: Any = None) -> npt.NDArray[np.float64]:
+        found = model.by_layer(kept, present)
+        sets = [values for name, values in found.items() if name != "(run)"]
+        return np.asarray(np.max(np.broadcast_arrays(*sets), axis=0), np.float64)
+
+    return largest
+
+
+def device_times(case: Case) -> DeviceTimes | None:
+    """Returns the times of the device that a latency is of; None: it is of this machine.
+
+    Args:
+        case: The model, and the plan that names the table.
+
+    Raises:
+        InputError: The file is no such table, or not of this model and these formats.
+    """
+    plan = case.plan
+    if plan.goal.latency_table is None:
+        return None
+    found = DeviceTimes.load(plan.goal.latency_table)
+    for format in dict.fromkeys([plan.first, *plan.export.steering]):
+        time_model(found, case, format)
+    return found
+
+
+def time_model(device: DeviceTimes, case: Case, format: str) -> TimeModel:
+    """Returns how a model's time on a device follows from what stays of it.
+
+    Args:
+        device: What was timed there.
+        case: The model, and the plan that says which widths and blocks may leave.
+        format: Of the files.
+
+    Raises:
+        InputError: Files of this format, or calls of this model, were not timed.
+    """
+    coupling, options = case.coupling, case.plan.channels
+    allowed = allowed_for(coupling, options, ladder(options)[-1])
+    return device.times(coupling, allowed, blocks_of(coupling) if options.blocks else (), format)
+
+
+def device_error(case: Case) -> float | None:
+    """Return the mean relative error of estimates on whole models that a table had not seen.
+
+    None where no whole models were timed on the device, or it is this machine.
+    """
+    if case.device is None:
+        return None
+    found = time_model(case.device, case, case.plan.first).calibration
+    return found.error if found.nets else None

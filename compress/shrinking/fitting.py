@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from compress.core.errors import MissingDependency, RunFailed
+from compress.measure.counting import count_macs
+from compress.measure.footprint import arena_bytes
+from compress.measure.latency import Entry, time_entries
 from compress.plan.output import ONNX_FORMATS
-from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels.coupling.blocks import blocks_of
 from compress.prune.channels.criteria import Context, named
 from compress.prune.channels.selection.allowed import allowed_for, ladder
@@ -23,18 +27,15 @@ from compress.prune.channels.selection.timed_calls import TimedCalls
 from compress.prune.channels.selection.times import TimeModel
 from compress.prune.channels.surgery import sliced_model
 from compress.run.directory import LOG
-from compress.shrinking.converts import convert_for
-from compress.shrinking.elsewhere import time_model
-from compress.shrinking.estimates import Choice, Estimates
-from compress.shrinking.meter import Meter
-from compress.shrinking.out_of_reach import out_of_reach
-from compress.shrinking.sizes import file_sizes_of
+from compress.shrinking.dense import DenseFiles, convert_for, file_for
+from compress.shrinking.estimates import Choice, Estimates, file_sizes_of, time_model, working_sets
+from compress.shrinking.goals import FILES, out_of_reach
 from compress.shrinking.variations import RECIPE, Variation
-from compress.shrinking.working_sets import working_sets
 
 if TYPE_CHECKING:
-    from compress.pipeline.context import Work
-    from compress.prune.channels.coupling.groups import Coupling
+    import keras
+
+    from compress.shrinking.case import Case
 
 NEAR = 0.03
 """A net whose file comes this close below its goal is near enough."""
@@ -47,6 +48,11 @@ OTHERS = ("float16", "dynamic", "int8")
 """Formats that are tried where one does not come to a size: those that are made in a second,"""
 OTHERS_ONNX = ("onnx_int8",)
 """and those among ONNX files."""
+PRECISION = 0.01
+"""Relative half-width at which the timing of one file ends."""
+SECONDS = 15.0
+ONNX_SPREAD = 0.005
+"""By which ONNX files of one net differ in size: their names hold counters."""
 
 
 def _aim(missed: int) -> float:
@@ -82,52 +88,49 @@ class Fitter:
     """Chooses for any goal and format; what is measured for that is measured once.
 
     Attributes:
-        coupling: Of the model.
-        work: Data and progress.
-        plan: What is to be done.
-        meter: Measures files.
+        case: The model.
+        dense: Its own files: the file of a choice is timed against them.
+        folder: In which these lie.
     """
 
-    coupling: Coupling
-    work: Work
-    plan: ShrinkPlan
-    meter: Meter
+    case: Case
+    dense: DenseFiles
+    folder: Path
     _estimates: dict[str, Estimates] = field(default_factory=dict)
     _choosers: dict[str, Chooser] = field(default_factory=dict)
 
     def estimates(self, format: str) -> Estimates:
         """Returns what choices cost in files of a format; times and sizes are measured once."""
         if format not in self._estimates:
-            costs = CostModel.of(self.coupling)
+            case, plan, coupling = self.case, self.case.plan, self.case.coupling
+            costs = CostModel.of(coupling)
             found: dict[str, Any] = {"params": costs.params}
             if costs.has_macs:
                 found["macs"] = costs.macs
-            options, seed = self.plan.channels, self.plan.seed
-            allowed = allowed_for(self.coupling, options, ladder(options)[-1])
-            blocks = blocks_of(self.coupling) if options.blocks else ()
-            goals = self.plan.goal
+            options, goals = plan.channels, plan.goal
+            allowed = allowed_for(coupling, options, ladder(options)[-1])
+            blocks = blocks_of(coupling) if options.blocks else ()
             if goals.size is not None:
                 found["size"] = file_sizes_of(
-                    self.coupling, allowed, blocks, convert_for(format), format,
-                    self.meter.dense, seed,
+                    coupling, allowed, blocks, convert_for(format), format, self.dense, plan.seed
                 )  # fmt: skip
             if goals.peak_memory is not None:
-                found["peak_memory"] = working_sets(self.coupling, allowed, blocks)
-            if (device := self.meter.device) is not None:
-                found["latency"] = time_model(device, self.plan, self.coupling, format)
+                found["peak_memory"] = working_sets(coupling, allowed, blocks)
+            if case.device is not None:
+                found["latency"] = time_model(case.device, case, format)
             elif goals.latency is not None or not goals.costs:
-                self.work.progress(f"timing layers, {format}", 0.0)
-                calls = TimedCalls(self.coupling, allowed, blocks)
+                case.work.progress(f"timing layers, {format}", 0.0)
+                calls = TimedCalls(coupling, allowed, blocks)
                 times = timed_here(
                     calls,
-                    self.coupling,
+                    coupling,
                     allowed,
                     convert_for(format),
-                    runtime=self.meter.runtime,
+                    runtime=plan.runtime,
                     format=format,
-                    threads=self.plan.latency.threads,
-                    seed=seed,
-                    on_progress=self.work.progress,
+                    threads=plan.latency.threads,
+                    seed=plan.seed,
+                    on_progress=case.work.progress,
                 ).times(calls)
                 for text in times.estimated:
                     LOG.info("note: time of %s", text)
@@ -138,13 +141,13 @@ class Fitter:
     @property
     def _elsewhere(self) -> frozenset[str]:
         """Costs that no file can be asked for here."""
-        return frozenset() if self.meter.device is None else frozenset({"latency"})
+        return frozenset() if self.case.device is None else frozenset({"latency"})
 
     def device_ms(self, selection: Selection, formats: Sequence[str]) -> dict[str, float]:
         """Returns what a choice takes on the device of a table of times, by format; {}: none."""
-        if self.meter.device is None:
+        if self.case.device is None:
             return {}
-        choice = Choice.of(self.coupling, selection.mask, selection.dropped)
+        choice = Choice.of(self.case.coupling, selection.mask, selection.dropped)
         return {name: self.estimates(name).at(choice)["latency"] for name in formats}
 
     def layer_ms(self, selection: Selection, format: str) -> dict[str, dict[str, float]]:
@@ -152,8 +155,8 @@ class Fitter:
         times = self.estimates(format).of.get("latency")
         if not isinstance(times, TimeModel):
             return {}
-        after = Choice.of(self.coupling, selection.mask, selection.dropped)
-        whole = np.array([len(group.units) for group in self.coupling.groups])
+        after = Choice.of(self.case.coupling, selection.mask, selection.dropped)
+        whole = np.array([len(group.units) for group in self.case.coupling.groups])
         each = {"before": (whole, None), "after": (after.kept, after.present)}
         return {
             side: {name: float(ms) for name, ms in times.by_layer(*choice).items()}
@@ -167,16 +170,16 @@ class Fitter:
 
         A variation by another criterion takes its choice as it comes: its net tells its worth.
         """
-        name = variation.criterion or self.plan.channels.ranking
+        name = variation.criterion or self.case.plan.channels.ranking
         if name not in self._choosers:
-            work, options = self.work, self.plan.channels
+            case, options = self.case, self.case.plan.channels
             context = Context(
-                self.coupling, data=work.data, seed=self.plan.seed, aggregate=options.aggregate
+                case.coupling, data=case.work.data, seed=case.plan.seed, aggregate=options.aggregate
             )
             criterion = named(name)[1]
-            first = Chooser.measured(self.coupling, options, criterion, context, work.progress)
-            if name == self.plan.channels.ranking:
-                first = first.refined(1.0, estimates.share_of(goals), work.progress)
+            first = Chooser.measured(case.coupling, options, criterion, context, case.work.progress)
+            if name == options.ranking:
+                first = first.refined(1.0, estimates.share_of(goals), case.work.progress)
             self._choosers[name] = first
         found = self._choosers[name]
         if variation.temperature != 1.0:
@@ -206,7 +209,9 @@ class Fitter:
         for count in range(1, ROUNDS + MORE_ROUNDS + 1):
             if count > ROUNDS and best is not None:
                 break
-            self.work.progress(f"choosing for {format}, file {count}", min(1.0, count / ROUNDS))
+            self.case.work.progress(
+                f"choosing for {format}, file {count}", min(1.0, count / ROUNDS)
+            )
             share = estimates.share_of(goals)
             selection = chooser.choose(aim, share)
             # the nearest to the aim may lie above it where thinner ones are further below it
@@ -219,9 +224,9 @@ class Fitter:
                 aim = _aim(missed)
                 continue
             measured.add(selection.key)
-            small = sliced_model(self.coupling, selection.mask, selection.dropped)
-            choice = Choice.of(self.coupling, selection.mask, selection.dropped)
-            costs = self.meter.costs(small, format, goals.keys() - self._elsewhere)
+            small = sliced_model(self.case.coupling, selection.mask, selection.dropped)
+            choice = Choice.of(self.case.coupling, selection.mask, selection.dropped)
+            costs = self._file_costs(small, format, goals.keys() - self._elsewhere)
             costs |= {key: estimates.at(choice)[key] for key in self._elsewhere & goals.keys()}
             used = max(costs[key] / goal for key, goal in goals.items())
             if used <= 1.0 and (best is None or used > best.used):
@@ -239,7 +244,7 @@ class Fitter:
             assert least is not None
             tried = None if thinnest else len(measured)
             others = self._in_other_formats(net, format, goals, least)
-            raise out_of_reach(format, goals, least, self.plan.channels, tried, others)
+            raise out_of_reach(format, goals, least, self.case.plan.channels, tried, others)
         return replace(best, rounds=len(measured))
 
     def _in_other_formats(
@@ -264,7 +269,50 @@ class Fitter:
         for other in OTHERS_ONNX if format in ONNX_FORMATS else OTHERS:
             if other != format:
                 try:
-                    found[other] = self.meter.costs(net, other, missed)
+                    found[other] = self._file_costs(net, other, missed)
                 except (RunFailed, MissingDependency) as error:
                     LOG.info("note: no %s file of the nearest net: %s", other, error)
         return found
+
+    def _file_costs(
+        self, model: keras.Model, format: str, names: Collection[str]
+    ) -> dict[str, float]:
+        """Returns costs of a net: counted, and measured on a file of a format.
+
+        Args:
+            model: Of any weights: they do not matter to costs.
+            format: Of the file.
+            names: Of "latency" (ms, by its ratio to the model's own file), "size" and
+                "peak_memory" (bytes), "macs" and "params".
+
+        Raises:
+            RunFailed: The net could not be converted.
+        """
+        found: dict[str, float] = {}
+        if {"macs", "params"} & set(names):
+            counted = count_macs(model, self.case.input_shape)
+            found = {"macs": float(counted.macs), "params": float(counted.params)}
+        if FILES & set(names):
+            with tempfile.TemporaryDirectory() as folder:
+                file = file_for(model, format, Path(folder), shipped="size" in names)
+                spread = ONNX_SPREAD if format in ONNX_FORMATS else 0.0
+                found["size"] = (1 + spread) * file.stat().st_size
+                if "peak_memory" in names:
+                    found["peak_memory"] = float(arena_bytes(file))
+                if "latency" in names:
+                    found["latency"] = self.dense.ms / self._ratio(file)
+        return {name: found[name] for name in names}
+
+    def _ratio(self, file: Path) -> float:
+        """Returns the time of the model's own float32 file over that of a file."""
+        plan = self.case.plan
+        found = time_entries(
+            {
+                "dense": Entry(self.folder / self.dense.file, plan.runtime, plan.latency.threads),
+                "small": Entry(file, plan.runtime, plan.latency.threads),
+            },
+            precision=PRECISION,
+            budget=min(SECONDS, plan.latency.budget),
+            seed=plan.seed,
+        )
+        return found["small"].ratio

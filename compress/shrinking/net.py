@@ -1,11 +1,13 @@
-"""The record of one smaller net on the way to a goal."""
+"""The record of one smaller net on the way to a goal, and the folder of such nets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from compress.run.records import Record, too_low, unknown_value
+from compress.run.directory import RunFolder
+from compress.run.records import Record, read_record, too_low, unknown_value
 
 REPAIRED, TRAINED = "repaired", "trained"
 STAGES = (REPAIRED, TRAINED)
@@ -29,7 +31,7 @@ class Net(Record):
         stage: "repaired" or "trained".
         repaired: Validation quality of its files before training, by format, then by name.
         val: The same at its last stage.
-        checks: How its files agree with the Keras model, see `compress.shrinking.judging`.
+        checks: How its files agree with the Keras model, see `compress.shrinking.files`.
         epochs, best_epoch: Of its fine-tuning, and which of them was kept.
         seconds: That its stages took so far.
         notes: What there is to know about it.
@@ -82,3 +84,41 @@ class Net(Record):
     def best(self, name: str) -> float:
         """Returns the best validation quality of its files, at its last stage."""
         return max(values[name] for values in self.val.values())
+
+
+class ShrinkFolder(RunFolder):
+    """The files of one `shrink`, by role.
+
+    Args:
+        path: The folder; it need not exist yet.
+
+    Attributes:
+        nets: A record for each smaller net, NAME.json.
+        dense: What the model's own files cost.
+        spent: Seconds that were spent, where a budget bounds them.
+        ship: The file to use, with what it takes to use it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        self.nets = self.path / "nets"
+        self.dense = self.path / "dense.json"
+        self.spent = self.path / "spent.json"
+        self.ship = self.path / "ship"
+
+    @property
+    def _places(self) -> tuple[Path, ...]:
+        return (*super()._places, self.nets)
+
+    def net_file(self, name: str) -> Path:
+        """Where a net's record stands."""
+        return self.nets / f"{name}.json"
+
+    def read_net(self, name: str) -> Net | None:
+        """Returns a net that was made; None: it was not."""
+        path = self.net_file(name)
+        return read_record(path, Net) if path.exists() else None
+
+    def known_net(self, name: str) -> Net:
+        """Returns a net that is there."""
+        return read_record(self.net_file(name), Net)

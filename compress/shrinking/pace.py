@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import keras
 
     from compress.core.progress import OnProgress
-    from compress.pipeline.context import Work
+    from compress.shrinking.case import Work
 
 PROBED = 512
 EVERY = 1.0

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from compress.core.errors import FeasibleError, ParetuneError
-from compress.measure.file_choice import FileCandidate, is_inside
-from compress.shrinking.goals import FILES, Bar
-from compress.shrinking.longer import trained_longer
-from compress.shrinking.net import TRAINED, Net
+from compress.measure.footprint import arena_bytes
+from compress.measure.verdict import FileCandidate, is_inside
+from compress.run.directory import LOG
+from compress.shrinking.case import Case
+from compress.shrinking.estimates import device_error
+from compress.shrinking.goals import FILES, LATENCY_MARGIN, Bar, cost_limits, goals_text
+from compress.shrinking.net import TRAINED, Net, ShrinkFolder
 from compress.shrinking.pace import Pace
-from compress.shrinking.varying import varied
-
-if TYPE_CHECKING:
-    from compress.shrinking.workshop import Workshop
+from compress.shrinking.variations import varied
+from compress.shrinking.workshop import Trainers, Workshop, workshop_for
 
 FRONT = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.1)
 """Shares of the time at which the nets of a front are made."""
@@ -27,6 +27,43 @@ FAR = 10.0
 best of those that come to a cost, which one of them must be),"""
 POINTS = 5.0
 """and so many points more: what repair leaves, training takes back to a fourth or less."""
+LONGER_TIMES = 4
+"""So many times the epochs, each time."""
+LONGER_NEAR, LONGER_POINTS = 4.0, 1.0
+"""Nets that lose more than so many times what they may, and so many points more, stay as they are:
+training four times as long takes back about half of what is lost."""
+LONGER_SECONDS = 600.0
+"""A training that would take longer is the user's to ask for."""
+
+
+def planner_for(
+    case: Case, folder: ShrinkFolder, pace: Pace, trainers: Trainers | None = None
+) -> Planner:
+    """Makes and measures the model's own files, and returns what plans its nets.
+
+    Args:
+        case: The model.
+        folder: Where nets and files go.
+        pace: Of the budget.
+        trainers: Who trains nets; None: this process.
+
+    Raises:
+        FeasibleError: The model is no better than guessing, or below the quality asked for.
+        InputError: A memory is the goal, and that of the model cannot be read off.
+        RunFailed: There is no file without rounding.
+    """
+    shop, plan = workshop_for(case, folder, trainers), case.plan
+    dense = shop.dense
+    bar = Bar.of(plan.goal, dense, case.work.data)
+    if plan.goal.peak_memory is not None:
+        arena_bytes(folder.path / dense.file)  # raises where it cannot be read off
+    error = device_error(case)
+    margin = LATENCY_MARGIN if error is None else error
+    limits = cost_limits(plan.goal, dense, shop.counted, margin)
+    LOG.info("goal: %s", goals_text(plan.goal, limits, bar))
+    if plan.goal.budget is not None and not plan.goal.no_train:
+        pace.probe(case.model, case.work)
+    return Planner(shop, limits, bar, pace, [*case.notes, *dense.notes])
 
 
 @dataclass(eq=False)
@@ -50,13 +87,8 @@ class Planner:
     @property
     def formats(self) -> tuple[str, ...]:
         """Formats of which the model has a file."""
-        made = self.shop.meter.dense.val
-        return tuple(name for name in self.shop.plan.export.formats if name in made)
-
-    @property
-    def first(self) -> str:
-        """The format without rounding, of which shares are."""
-        return self.shop.meter.dense.first
+        made = self.shop.dense.val
+        return tuple(name for name in self.shop.case.plan.export.formats if name in made)
 
     def run(self) -> list[Net]:
         """Returns the nets that were made.
@@ -99,7 +131,7 @@ class Planner:
         leave for the same time, and rounding costs besides. With bytes to be met all are tried.
         """
         others = {"size", "peak_memory"} & set(self.limits)
-        dense, kept = self.shop.meter.dense, []
+        dense, kept = self.shop.dense, []
         if "latency" not in self.limits or others or dense.first not in self.formats:
             return self.formats
         for name in self.formats:
@@ -157,7 +189,7 @@ class Planner:
         """Returns the net that takes a share of the time, as float32 file; None: none does."""
         if share == 1.0:
             return self.shop.whole(self.name("whole"), self.formats)
-        limits = {"latency": share * self.shop.meter.dense.ms}
+        limits = {"latency": share * self.shop.dense.ms}
         name = self.name(f"latency{share:.3g}x")
         try:
             return self.shop.net(name, self.formats[0], limits, self.formats)
@@ -168,7 +200,7 @@ class Planner:
     @property
     def epochs(self) -> int:
         """Epochs of a training that no budget bounds; 0: nets are not trained."""
-        plan, data = self.shop.plan, self.shop.case.work.data
+        plan, data = self.shop.case.plan, self.shop.case.work.data
         steps = max(1, len(data.train) // plan.finetune.batch_size)
         return 0 if plan.goal.no_train else plan.finetune.epochs_for(steps)
 
@@ -259,5 +291,69 @@ class Planner:
         return f"{self.shop.case.name}-{label.replace('.', '_')}"
 
     def _label(self, limits: Mapping[str, float]) -> str:
-        goal = self.shop.plan.goal
+        goal = self.shop.case.plan.goal
         return "-".join(f"{name.partition('_')[2] or name}{goal.costs[name]}" for name in limits)
+
+
+def trained_longer(planner: Planner, nets: Sequence[Net]) -> list[Net]:
+    """Trains the best net again from where repair left it, if none is good enough and it is near.
+
+    A training is cut short where it is known to reach the goal, and goes on where it does not: the
+    learning rate falls once over all epochs, so it begins anew, and again while that helps, is not
+    enough, and takes minutes. With a budget its own time is spent on variations instead, and a user
+    who named the epochs gets those.
+
+    Args:
+        planner: Trains and judges nets.
+        nets: Of the fixed recipe, at their last stage.
+
+    Returns:
+        The net, if it is better than the one that was trained for the recipe's epochs.
+    """
+    bar, shop = planner.bar, planner.shop
+    trained = [net for net in nets if net.stage == TRAINED]
+    allowed, fixed = bar.allowed, shop.case.plan.finetune.epochs is not None
+    if allowed is None or planner.pace.budget is not None or fixed or not trained:
+        return []
+    if any(bar.holds(net.best(bar.metric)) for net in nets):
+        return []
+    first = best = max(trained, key=lambda net: net.best(bar.metric))
+    spent = best.seconds  # its choice and repair too: an estimate from above
+    while not bar.holds(best.best(bar.metric)):
+        lost = bar.drop(best.best(bar.metric))
+        wanted = (
+            f"{best.name} loses {lost:.2f} points of validation {bar.metric} after {best.epochs} "
+            f"epochs, where {allowed:.3g} may be lost"
+        )
+        if lost > LONGER_NEAR * allowed + LONGER_POINTS:
+            break
+        if LONGER_TIMES * spent > LONGER_SECONDS:
+            planner.notes.append(
+                f"{wanted}; more may bring it there, which would take about "
+                f"{LONGER_TIMES * spent / 60:.0f} min (estimated): "
+                f"--epochs {LONGER_TIMES * best.epochs}"
+            )
+            break
+        found = _again(planner, first, LONGER_TIMES * best.epochs)
+        if found is None:
+            break
+        after = found.best(bar.metric)
+        planner.notes.append(
+            f"{wanted}; trained anew for {found.epochs} it loses {bar.drop(after):.2f}"
+        )
+        if after <= best.best(bar.metric):
+            break
+        best, spent = found, found.seconds
+    return [] if best is first else [best]
+
+
+def _again(planner: Planner, net: Net, epochs: int) -> Net | None:
+    """Returns a net trained anew for so many epochs; None: it could not be."""
+    again = planner.shop.repaired_again(net, f"{net.name}-{epochs}epochs")
+    if again.stage == TRAINED:
+        return again
+    (found,) = planner.shop.all_trained([(again, epochs)])
+    if isinstance(found, ParetuneError):
+        planner.notes.append(f"{net.name} could not be trained for {epochs} epochs: {found}")
+        return None
+    return found

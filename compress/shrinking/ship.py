@@ -1,7 +1,8 @@
-"""ship/: the file to use, how to feed it, and a card that says what it is."""
+"""ship/: the file to use, how to feed it, and a card that says what it is and how good."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -17,14 +18,13 @@ from compress.core.columns import taken
 from compress.core.statistics import wilson
 from compress.core.templates import filled
 from compress.data import Preprocessing
+from compress.data.tasks import has_classes
 from compress.measure import formats
 from compress.measure.runtimes import session_for
 from compress.model.io import save_model
 from compress.model.ports import input_names, listed
 from compress.run.compressed import Artifact
 from compress.shrinking.choosing import Measured
-from compress.shrinking.hub import front_matter, metadata
-from compress.task import has_classes
 
 if TYPE_CHECKING:
     import keras
@@ -32,54 +32,21 @@ if TYPE_CHECKING:
     from compress.data import Dataset
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-
-@dataclass(frozen=True)
-class Feeding:
-    """What runs a kind of file.
-
-    Attributes:
-        script: The template of feed.py.
-        library: As hubs of models call it.
-        package: What feed.py imports beside NumPy.
-    """
-
-    script: str
-    library: str
-    package: str
-
-
-FEEDING = {
-    ".tflite": Feeding("feed.py.jinja", "litert", "ai-edge-litert"),
-    ".onnx": Feeding("feed_onnx.py.jinja", "onnx", "onnxruntime"),
+OTHER = "other"
+IMAGES, ROWS = 3, 1
+"""Axes of an example that is an image, and of one that is a row of a table."""
+KINDS = {
+    ("multiclass", IMAGES): "image-classification",
+    ("binary", IMAGES): "image-classification",
+    ("multilabel", IMAGES): "image-classification",
+    ("segmentation", IMAGES): "image-segmentation",
+    ("masks", IMAGES): "image-segmentation",
+    ("multiclass", ROWS): "tabular-classification",
+    ("binary", ROWS): "tabular-classification",
+    ("regression", ROWS): "tabular-regression",
+    ("tagging", ROWS): "token-classification",
 }
-
-
-@dataclass(frozen=True)
-class Shipped:
-    """What goes into ship/.
-
-    Attributes:
-        file: The file to use.
-        model: The same net in Keras.
-        dense: The original's float32 file, as it was measured.
-        small: This one.
-        measured: Times and memory of both.
-        resident: Bytes that a process needs for each, where that could be measured.
-        lines: What was asked for and what came of it.
-        steps: What was done.
-        notes: What there is to know.
-    """
-
-    file: Path
-    model: keras.Model
-    dense: Artifact
-    small: Artifact
-    measured: Measured
-    resident: tuple[int | None, int | None]
-    lines: tuple[str, ...]
-    steps: tuple[str, ...]
-    notes: tuple[str, ...]
+"""The hub's names of tasks, by ours and by the axes of an example."""
 
 
 def ship(folder: Path, shipped: Shipped, data: Dataset, name: str) -> Path:
@@ -117,6 +84,54 @@ def ship(folder: Path, shipped: Shipped, data: Dataset, name: str) -> Path:
             folder.replace(old)
         made.replace(folder)
     return folder / shipped.file.name
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What goes into ship/.
+
+    Attributes:
+        file: The file to use.
+        model: The same net in Keras.
+        dense: The original's float32 file, as it was measured.
+        small: This one.
+        measured: Times and memory of both.
+        resident: Bytes that a process needs for each, where that could be measured.
+        lines: What was asked for and what came of it.
+        steps: What was done.
+        notes: What there is to know.
+    """
+
+    file: Path
+    model: keras.Model
+    dense: Artifact
+    small: Artifact
+    measured: Measured
+    resident: tuple[int | None, int | None]
+    lines: tuple[str, ...]
+    steps: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Feeding:
+    """What runs a kind of file.
+
+    Attributes:
+        script: The template of feed.py.
+        library: As hubs of models call it.
+        package: What feed.py imports beside NumPy.
+    """
+
+    script: str
+    library: str
+    package: str
+
+
+FEEDING = {
+    ".tflite": Feeding("feed.py.jinja", "litert", "ai-edge-litert"),
+    ".onnx": Feeding("feed_onnx.py.jinja", "onnx", "onnxruntime"),
+}
 
 
 def _example(path: Path, file: Path, model: keras.Model, data: Dataset) -> dict[str, Any]:
@@ -205,3 +220,55 @@ def _quality(metric: str, item: Artifact, data: Dataset) -> str:
     elif metric == data.task.qualities[0]:
         ends = item.test_interval
     return f"{text} {formats.interval(metric, ends)}" if ends else text
+
+
+def metadata(file: str, library: str, small: Artifact, data: Dataset) -> dict[str, Any]:
+    """Returns what stands between the lines of dashes that a card begins with.
+
+    Args:
+        file: The file's name.
+        library: As the hub calls it.
+        small: The file, as it was judged.
+        data: By which.
+
+    Reference:
+        https://huggingface.co/docs/hub/model-cards: `model-index` holds results that were
+        measured, here by the test part.
+    """
+    rank = len(data.input_shape) if len(data.input_shapes) == 1 else 0
+    task = KINDS.get((data.kind, rank), OTHER)
+    results = [
+        {"type": name, "value": round(value, 6), "name": f"test {name}"}
+        for name, value in small.test.items()
+    ]
+    return {
+        "library_name": library,
+        **({"pipeline_tag": task} if task != OTHER else {}),
+        "tags": ["paretune", small.format],
+        # of the model that this was made of: whoever publishes it fills it in
+        "license": "unknown",
+        "metrics": list(small.test),
+        "model-index": [
+            {
+                "name": file,
+                "results": [
+                    {
+                        "task": {"type": task},
+                        "dataset": {"type": data.name, "name": data.name, "split": "test"},
+                        "metrics": results,
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def front_matter(values: dict[str, Any]) -> str:
+    """Returns it as YAML: JSON a key, which YAML takes, so that no name can break out of it.
+
+    Example:
+        >>> print(front_matter({"tags": ["a: b"], "license": "unknown"}))
+        tags: ["a: b"]
+        license: "unknown"
+    """
+    return "\n".join(f"{key}: {json.dumps(value)}" for key, value in values.items())

@@ -4,100 +4,44 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time as clock
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.arguments import check_arguments
-from compress.core.errors import InputError
+from compress.core.errors import FeasibleError, InputError
 from compress.core.progress import OnProgress, silent
 from compress.core.summary import Readable, Summary
 from compress.measure.verdict import Outcome
-from compress.model.io import load_model
-from compress.pipeline.compression import command_line
-from compress.pipeline.given import Given, UserData, run_on_model
-from compress.pipeline.logged import logged
-from compress.pipeline.opening import Opened, opened
+from compress.model.copies import float32_model
+from compress.model.io import load_model, save_model
 from compress.plan.fields import from_nested
 from compress.plan.keywords import SHRINK
 from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels.selection.feasible import check_feasible
+from compress.run.compressed import Compressed
+from compress.run.directory import RunFolder
 from compress.run.records import read_record
-from compress.shrinking.case import Case, refuse_learnt
-from compress.shrinking.crew import Brief, Crew, Trainers
-from compress.shrinking.elsewhere import device_times
-from compress.shrinking.finishing import finished
-from compress.shrinking.folder import ShrinkFolder
+from compress.shrinking.case import Case
+from compress.shrinking.estimates import device_times
+from compress.shrinking.finishing import finished, recorded
+from compress.shrinking.job import UserData, refuse_learnt, run_on_model
+from compress.shrinking.net import ShrinkFolder
 from compress.shrinking.pace import Pace
+from compress.shrinking.planner import planner_for
 from compress.shrinking.recipes import read_recipe, save_recipe
-from compress.shrinking.way import planner_for
+from compress.shrinking.workshop import Crew
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     import keras
 
-    from compress.devices.record import DeviceTimes
     from compress.plan.settings import ShrinkSettings
     from compress.report import Report
-
-
-@dataclass(frozen=True, repr=False)
-class ShrinkResult(Readable):
-    """What `shrink` made.
-
-    Attributes:
-        model: The smaller Keras model whose file is shipped.
-        file: The file to use, in `folder / "ship"`.
-        met: Whether the goal was met, beyond noise: on test data the whole interval of the drop is
-            inside the limit. `outcome.state` tells "met within noise" from "missed".
-        folder: Where all nets, files, records and the report lie.
-        report: Rows of every file, the original's among them.
-        files: Format -> file of the shipped model, those that were made.
-        outcome: What was asked for and what came of it.
-        plan: What was done.
-    """
-
-    model: keras.Model
-    file: Path
-    met: bool
-    folder: Path
-    report: Report
-    files: dict[str, Path]
-    outcome: Outcome
-    plan: ShrinkPlan
-
-    def screen(self) -> Summary:
-        """Returns what is worth a screen: the goal, what came of it, every file."""
-        found = self.report.screen()
-        return replace(
-            found,
-            title=self.outcome.title,
-            lines=(*self.outcome.lines, f"ship this: {self.file}", found.lines[-1]),
-        )
-
-    def save_recipe(self, path: str | Path) -> None:
-        """Writes what led here as a recipe for other models: goal, options, the format shipped.
-
-        Args:
-            path: A file ending in .toml; `recipe=` and `paretune shrink --recipe` take it.
-        """
-        save_recipe(self.plan, path, (self.outcome.chosen.rpartition(".")[2],))
-
-    def save(self, path: str | Path) -> Path:
-        """Copies what is in ship/ to another folder, and returns the file in it.
-
-        Args:
-            path: The folder; files of these names in it are replaced.
-        """
-        place = Path(path)
-        place.mkdir(parents=True, exist_ok=True)
-        for file in self.file.parent.iterdir():
-            shutil.copyfile(file, place / file.name)
-        return place / self.file.name
 
 
 @check_arguments(
@@ -184,42 +128,29 @@ def shrink(
     if crew is not None:
         crew.check(plan)
 
-    def work(given: Given) -> ShrinkResult:
-        found = opened(given, handed_over, plan, on_progress)
-        return _shrunk(found, crew, data is not None)
+    def check(case: Case) -> dict[str, str]:
+        refuse_learnt(case.val_learnt)
+        check_feasible(case.coupling, case.plan.channels)
+        case.device = device_times(case)
+        table = case.plan.goal.latency_table
+        return {} if table is None else {"times": hashlib.sha256(table.read_bytes()).hexdigest()}
 
-    return run_on_model(model, plan, ShrinkFolder, work)
-
-
-def _shrunk(found: Opened, crew: Crew | None, handed_over: bool) -> ShrinkResult:
-    """Does the work of `shrink`."""
-    from compress.report import render
-
-    began = time.monotonic()
-    plan, folder = found.work.plan, found.given.folder
-    assert isinstance(plan, ShrinkPlan)
-    assert isinstance(folder, ShrinkFolder)
-    refuse_learnt(found.val_learnt)
-    pace = Pace.resumed(plan.goal.budget, folder.spent)
-    coupling = found.dense.subject.coupling
-    check_feasible(coupling, plan.channels)
-    device = device_times(plan, coupling)
-    facts = found.facts
-    if plan.goal.latency_table is not None:
-        facts["times"] = hashlib.sha256(plan.goal.latency_table.read_bytes()).hexdigest()
-    command = command_line(plan, found.given.path)
-    folder.claim("shrink", plan, facts, {"command": command})
-    with folder.locked(), folder.logging(), logged(plan, folder):
-        found.begin(folder)
+    def work(case: Case, folder: ShrinkFolder, command: str) -> None:
         if folder.outcome.exists():
-            outcome = read_record(folder.outcome, Outcome)
-        else:
-            if pace.budget is not None:
-                noting = pace.noting(folder.spent, found.work.progress)
-                found = replace(found, work=replace(found.work, progress=noting))
-            with _at_work(crew, found, folder, handed_over) as trainers:
-                outcome = _done(found, folder, pace, command, began, device, trainers)
-        report = render(folder.path)
+            return
+        began, pace = clock.monotonic(), Pace.resumed(case.plan.goal.budget, folder.spent)
+        if pace.budget is not None:
+            case.work = replace(case.work, progress=pace.noting(folder.spent, on_progress))
+        beside = nullcontext() if crew is None else crew.at_work(case, folder, data is not None)
+        with beside as trainers:
+            planner = planner_for(case, folder, pace, trainers)
+            finished(planner, planner.run(), command, began)
+            shutil.rmtree(folder.path / "unfinished", ignore_errors=True)
+
+    case, folder, report = run_on_model(
+        model, handed_over, plan, ShrinkFolder, work, on_progress=on_progress, check=check
+    )
+    outcome = read_record(folder.outcome, Outcome)
     small = outcome.chosen.rpartition(".")[0]
     files = {
         row.artifact.format: folder.path / row.artifact.file
@@ -229,36 +160,95 @@ def _shrunk(found: Opened, crew: Crew | None, handed_over: bool) -> ShrinkResult
     file = folder.path / outcome.file
     (kept,) = file.parent.glob("*.keras")
     return ShrinkResult(
-        load_model(kept), file, outcome.met, folder.path, report, files, outcome, plan
+        load_model(kept), file, outcome.met, folder.path, report, files, outcome, case.plan
     )
 
 
-@contextmanager
-def _at_work(
-    crew: Crew | None, found: Opened, folder: ShrinkFolder, handed_over: bool
-) -> Iterator[Trainers | None]:
-    """Opens those who train nets beside this process, if there are any."""
-    if crew is None:
-        yield None
-        return
-    given, work = found.given, found.work
-    assert isinstance(work.plan, ShrinkPlan)
-    # a model that lies in no file has been put beside its results by now
-    teachers = tuple(given.path if path == given.file else path for path in found.teachers)
-    brief = Brief(
-        folder, given.name, given.path, teachers, work.plan, work.data, handed_over, work.progress
-    )
-    with crew.at_work(brief) as trainers:
-        yield trainers
+@dataclass(frozen=True, repr=False)
+class ShrinkResult(Readable):
+    """What `shrink` made.
+
+    Attributes:
+        model: The smaller Keras model whose file is shipped.
+        file: The file to use, in `folder / "ship"`.
+        met: Whether the goal was met, beyond noise: on test data the whole interval of the drop is
+            inside the limit. `outcome.state` tells "met within noise" from "missed".
+        folder: Where all nets, files, records and the report lie.
+        report: Rows of every file, the original's among them.
+        files: Format -> file of the shipped model, those that were made.
+        outcome: What was asked for and what came of it.
+        plan: What was done.
+    """
+
+    model: keras.Model
+    file: Path
+    met: bool
+    folder: Path
+    report: Report
+    files: dict[str, Path]
+    outcome: Outcome
+    plan: ShrinkPlan
+
+    def screen(self) -> Summary:
+        """Returns what is worth a screen: the goal, what came of it, every file."""
+        found = self.report.screen()
+        return replace(
+            found,
+            title=self.outcome.title,
+            lines=(*self.outcome.lines, f"ship this: {self.file}", found.lines[-1]),
+        )
+
+    def save_recipe(self, path: str | Path) -> None:
+        """Writes what led here as a recipe for other models: goal, options, the format shipped.
+
+        Args:
+            path: A file ending in .toml; `recipe=` and `paretune shrink --recipe` take it.
+        """
+        save_recipe(self.plan, path, (self.outcome.chosen.rpartition(".")[2],))
+
+    def save(self, path: str | Path) -> Path:
+        """Copies what is in ship/ to another folder, and returns the file in it.
+
+        Args:
+            path: The folder; files of these names in it are replaced.
+        """
+        place = Path(path)
+        place.mkdir(parents=True, exist_ok=True)
+        for file in self.file.parent.iterdir():
+            shutil.copyfile(file, place / file.name)
+        return place / self.file.name
 
 
-def _done(
-    found: Opened, folder: ShrinkFolder, pace: Pace, command: str, began: float,
-    device: DeviceTimes | None, trainers: Trainers | None,
-) -> Outcome:  # fmt: skip
-    given = found.given
-    case = Case(given.name, given.file, given.path, found.work, found.dense, found.notes, device)
-    planner = planner_for(case, folder, pace, trainers)
-    outcome = finished(planner, planner.run(), command, began)
-    shutil.rmtree(folder.path / "unfinished", ignore_errors=True)
-    return outcome
+def goal_stage(case: Case, folder: RunFolder, command: str) -> Compressed:
+    """Shrinks one model to its plan's goal, and records files and qualities in a run's folder.
+
+    Its nets and files lie in shrunk/<name>/ there; an interrupted one goes on when the same call
+    is made again. A model that cannot come to the goal is recorded as it is, with the reason.
+    Times that choose are measured here, beside whatever else the machine does; those that the
+    report shows are measured by `measure_stage`, when nothing else runs.
+
+    Args:
+        case: The model.
+        folder: The run's.
+        command: What the report shows for repeating it.
+
+    Raises:
+        FeasibleError: The model is no better than guessing, or below the quality asked for.
+        RunFailed: No file could be made.
+    """
+    began = clock.monotonic()
+    own = ShrinkFolder(folder.path / "shrunk" / case.name)
+    for place in (own.models, own.exports, own.nets):
+        place.mkdir(parents=True, exist_ok=True)
+    own.clear()
+    planner = planner_for(case, own, Pace(case.plan.goal.budget))
+    try:
+        nets = planner.run()
+    except FeasibleError as error:
+        planner.notes.append(f"nothing was removed: {error}")
+        nets = [planner.shop.whole(case.name, planner.formats)]
+    record = recorded(planner, nets, folder, command, began)
+    best = next((net for net in nets if net.name == record.compressed), nets[0])
+    save_model(float32_model(planner.shop.model_of(best)), folder.model_file(record.small))
+    shutil.rmtree(own.path / "unfinished", ignore_errors=True)
+    return record

@@ -1,4 +1,4 @@
-"""Files of whole numbers that take minutes a net, made of the best at the end of the way."""
+"""Files of whole numbers that take minutes a net: trained as they compute, or mixed."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from compress.pipeline.files import Variant, judged_files
-from compress.pipeline.quantized import quantized_files
+from compress.core.errors import InputError, TrainingDiverged
 from compress.plan.output import MIXED, QAT
 from compress.plan.target import SizeTarget, TimeTarget
 from compress.run.compressed import Artifact
-from compress.run.directory import RunFolder
+from compress.run.directory import LOG, RunFolder
+from compress.shrinking.files import Variant, artifacts_of, judged_files, made_files
 from compress.shrinking.goals import Bar
 from compress.shrinking.net import Net
+from compress.shrinking.prune_and_train import Tuner
 
 if TYPE_CHECKING:
     from compress.shrinking.planner import Planner
@@ -37,12 +38,12 @@ def whole_number_files(planner: Planner, nets: Sequence[Net], folder: RunFolder)
         nets: At their last stage.
         folder: Of the record.
     """
-    plan = planner.shop.plan
+    plan = planner.shop.case.plan
     found: list[Artifact] = []
     if plan.qat:
         for net in _worth_it(planner, nets, QAT):
             found += _trained(planner, net, folder)
-    elif note := lost_to_rounding(planner.bar, nets, planner.first):
+    elif note := lost_to_rounding(planner.bar, nets, planner.shop.dense.first):
         planner.notes.append(note)
     if MIXED in plan.export.formats:
         for net in _worth_it(planner, nets, MIXED):
@@ -78,8 +79,8 @@ def lost_to_rounding(bar: Bar, nets: Sequence[Net], first: str) -> str:
 def _worth_it(planner: Planner, nets: Sequence[Net], format: str) -> list[Net]:
     """Returns the nets of which files of a format are made; none: the planner is told why."""
     shop, metric = planner.shop, planner.bar.metric
-    goal = shop.plan.goal
-    if shop.meter.device is not None:
+    goal = shop.case.plan.goal
+    if shop.case.device is not None:
         planner.notes.append(f"no {format} file was made: there are no times of it on the device")
         return []
     found = [net for net in nets if STARTS_FROM in net.val]
@@ -99,16 +100,11 @@ def _variant(planner: Planner, net: Net) -> Variant:
 
 def _trained(planner: Planner, net: Net, folder: RunFolder) -> list[Artifact]:
     shop = planner.shop
-    plan, work = shop.plan, shop.case.work
+    plan = shop.case.plan
     quantize = replace(plan.quantize, epochs=plan.qat_epochs)
-    work = replace(work, plan=replace(plan, quantize=quantize))
-    made, notes = quantized_files(
-        _variant(planner, net),
-        work,
-        folder,
-        shop.case.dense.teachers.each,
-        shop.folder.unfinished(net.name),
-    )
+    work = replace(shop.case.work, plan=replace(plan, quantize=quantize))
+    tuner = Tuner(work, shop.case.teachers, shop.folder.unfinished(net.name))
+    made, notes = quantized_files(_variant(planner, net), tuner, folder)
     planner.notes += notes
     return made
 
@@ -116,7 +112,7 @@ def _trained(planner: Planner, net: Net, folder: RunFolder) -> list[Artifact]:
 def _mixed(planner: Planner, net: Net, folder: RunFolder) -> list[Artifact]:
     """Chooses precisions within the goal's size and latency, unless limits of their own are set."""
     shop = planner.shop
-    plan, work = shop.plan, shop.case.work
+    plan, work = shop.case.plan, shop.case.work
     size, latency = (planner.limits.get(name) for name in ("size", "latency"))
     options = plan.export
     options = replace(
@@ -128,3 +124,47 @@ def _mixed(planner: Planner, net: Net, folder: RunFolder) -> list[Artifact]:
     made, notes = judged_files(_variant(planner, net), work, folder, (MIXED,))
     planner.notes += notes
     return made
+
+
+def quantized_files(
+    variant: Variant, tuner: Tuner, folder: RunFolder
+) -> tuple[list[Artifact], list[str]]:
+    """Trains a model as its file of whole numbers computes, and exports and judges that file.
+
+    Args:
+        variant: The model in floats; it stays as it is.
+        tuner: Trains it; data and plan (sections quantize, finetune, distill) are its.
+        folder: The run's.
+
+    Returns:
+        The file, and what is worth a note: how it was trained, what stays in floats and why, or why
+        there is none.
+    """
+    from compress.quantization.quantizing import Quantizing
+    from compress.quantization.report import reasons, rows
+    from compress.quantization.zeros import held_zeros
+
+    work, plan, options = tuner.work, tuner.work.plan, tuner.work.plan.quantize
+    wanted = plan.trained_formats
+    names = " and ".join(f"{variant.stem}.{kind}" for kind in wanted)
+    how = "was calibrated, not trained"
+    try:
+        made = Quantizing(
+            variant.model, work.data, options,
+            formats=wanted, seed=plan.seed, on_progress=work.progress,
+        )  # fmt: skip
+        if options.epochs:
+            own = replace(plan, finetune=options.recipe(plan.finetune))
+            tuner = replace(tuner, work=replace(work, plan=own, own_step=None))
+            with held_zeros(made.student) as zeros:
+                training, _, _ = tuner.tune(made.twin.model, "training whole numbers", [zeros])
+            how = f"was trained for {len(training.history)} more epochs as the file computes"
+    except (InputError, TrainingDiverged) as error:
+        LOG.warning("%s was not made: %s", names, error)
+        return [], [f"{names} was not made: {error}"]
+    notes = [f"{names} {how}", *(f"{names}: {line}" for line in reasons(made.twin.placed))]
+    files, refused = made_files(made.twin.served, variant.stem, work, folder, wanted)
+    missing = [f"{variant.stem}.{kind} was not made: {why}" for kind, why in refused.items()]
+    found = artifacts_of(replace(variant, val={}), files, work, folder)
+    layers = rows(made.twin.placed, made.errors())
+    return [replace(item, layers=layers) for item in found], [*notes, *missing]

@@ -1,13 +1,17 @@
-"""Makes smaller nets: chosen, put right by their files, repaired, trained, judged."""
+"""Makes smaller nets: chosen, put right by their files, repaired, trained, judged.
+
+Nets are trained by the process itself, or by others beside it.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from compress.core.atomic_files import read_file, write_bytes, write_json
 from compress.core.errors import ParetuneError, RunFailed, TrainingDiverged
@@ -15,26 +19,45 @@ from compress.core.statistics import Floats
 from compress.measure.counting import count_macs
 from compress.model.copies import float32_model
 from compress.model.io import load_model, save_model
-from compress.pipeline.finetuning import Tuner
 from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels import prune_channels
 from compress.run.directory import LOG
-from compress.run.epochs import note_epoch
-from compress.run.example_values import read_example_values
+from compress.run.exports import read_example_values
+from compress.run.logs.follower import note_epoch
 from compress.shrinking.case import Case
-from compress.shrinking.crew import Trainers, Training
+from compress.shrinking.dense import DenseFiles, dense_files
+from compress.shrinking.files import Judged, judged
 from compress.shrinking.fitting import Fitter
 from compress.shrinking.goals import cost_text
-from compress.shrinking.judging import Judged, judged
-from compress.shrinking.meter import Meter
 from compress.shrinking.net import REPAIRED, TRAINED, Net
+from compress.shrinking.prune_and_train import Tuner
 from compress.shrinking.variations import RECIPE, Variation
 
 if TYPE_CHECKING:
     import keras
 
     from compress.measure import Analysis
-    from compress.shrinking.folder import ShrinkFolder
+    from compress.shrinking.net import ShrinkFolder
+
+
+def workshop_for(
+    case: Case, folder: ShrinkFolder, trainers: Trainers | None = None, *, alone: bool = True
+) -> Workshop:
+    """Makes and measures the model's own files, and returns what makes its nets.
+
+    Args:
+        case: The model.
+        folder: Where nets and files go.
+        trainers: Who trains nets; None: this process.
+        alone: Whether no other process trains nets of the folder.
+
+    Raises:
+        RunFailed: There is no file without rounding.
+    """
+    dense = dense_files(case, folder)
+    if (device := case.device) is not None:
+        dense = replace(dense, times={name: device.own_ms(name) for name in dense.val})
+    return Workshop(case, folder, dense, trainers, alone)
 
 
 @dataclass(eq=False)
@@ -44,7 +67,7 @@ class Workshop:
     Attributes:
         case: Model, data, plan.
         folder: Where nets and files go.
-        meter: Measures files.
+        dense: The model's own files.
         trainers: Who trains nets; None: this process, one after another.
         alone: Whether no other process trains nets of the folder: the teachers' outputs are then
             kept there for all of them.
@@ -52,36 +75,19 @@ class Workshop:
 
     case: Case
     folder: ShrinkFolder
-    meter: Meter
+    dense: DenseFiles
     trainers: Trainers | None = None
     alone: bool = True
-
-    @property
-    def plan(self) -> ShrinkPlan:
-        """What is to be done."""
-        return self.case.plan
-
-    @property
-    def model(self) -> keras.Model:
-        """The model that is shrunk."""
-        return self.case.model
 
     @cached_property
     def fitter(self) -> Fitter:
         """Chooses what stays for a goal."""
-        return Fitter(self.case.dense.subject.coupling, self.case.work, self.plan, self.meter)
+        return Fitter(self.case, self.dense, self.folder.path)
 
     @cached_property
     def counted(self) -> Analysis:
         """The model's own MACs and parameters."""
-        return count_macs(self.model, self.meter.input_shape)
-
-    @cached_property
-    def tuner(self) -> Tuner:
-        """Trains nets; the teachers' outputs are kept for all of them."""
-        return Tuner(
-            self.case.work, self.case.dense.teachers.each, self.folder.path / "unfinished", ()
-        )
+        return count_macs(self.case.model, self.case.input_shape)
 
     def net(
         self, name: str, format: str, goals: Mapping[str, float], formats: tuple[str, ...],
@@ -102,32 +108,30 @@ class Workshop:
         if (made := self.folder.read_net(name)) is not None:
             return made
         began = time.perf_counter()
-        whole = self._as_it_is(name, format, goals, formats)
-        if whole is not None:
-            self._write(whole)
-            return whole
+        own = self.dense.costs(format, self.counted)
+        if all(own[key] <= goal for key, goal in goals.items()):
+            return self.whole(name, formats, format, goals)
         fitted = self.fitter.fitted(format, goals, variation)
-        selection, own = fitted.selection, fitted.estimates.share_of(goals)
-        coupling = self.fitter.coupling
-        share = min(1.0, selection.choice.cost / float(own(coupling.whole, None)))
-        work = self.case.work
+        selection, cost = fitted.selection, fitted.estimates.share_of(goals)
+        case, work, plan = self.case, self.case.work, self.case.plan
+        share = min(1.0, selection.choice.cost / float(cost(case.coupling.whole, None)))
         work.progress(f"repairing {name}", 0.0)
         found = prune_channels(
-            self.model,
-            self.plan.channels,
-            cost=own,
+            case.model,
+            plan.channels,
+            cost=cost,
             share=share,
             data=work.data,
-            seed=self.plan.seed,
-            repair=self.plan.repair,
-            input_shape=self.meter.input_shape,
-            coupling=coupling,
+            seed=plan.seed,
+            repair=plan.repair,
+            input_shape=case.input_shape,
+            coupling=case.coupling,
             selection=selection,
             on_progress=work.progress,
         )
         save_model(float32_model(found.model), self._file(name, REPAIRED))
         files = self._judged(found.model, name, formats)
-        counted = count_macs(found.model, self.meter.input_shape)
+        counted = count_macs(found.model, case.input_shape)
         net = Net(
             name=name,
             format=format,
@@ -210,20 +214,20 @@ class Workshop:
         if net.stage == TRAINED:
             return net
         began = time.perf_counter()
-        keras.utils.set_random_seed(self.plan.seed)
-        student = self.model_of(net)
-        tuner, finetune = self.tuner, self.plan.finetune
+        work, plan, folder = self.case.work, self.case.plan, self.folder
+        keras.utils.set_random_seed(plan.seed)
+        student, finetune = self.model_of(net), plan.finetune
         if net.variation:
             factor = Variation.from_json(net.variation).learning_rate
             finetune = replace(finetune, learning_rate=factor * finetune.learning_rate)
         if epochs is not None:
             finetune = replace(finetune, epochs=epochs)
-        work = replace(self.case.work, on_epoch=partial(note_epoch, self.folder.path, net.name))
-        if not self.alone:
-            tuner = replace(tuner, checkpoints=self.folder.unfinished(net.name))
-        if finetune != self.plan.finetune:
-            work = replace(work, plan=replace(self.plan, finetune=finetune))
-        tuner = replace(tuner, work=work)
+        tuner = Tuner(
+            replace(work, plan=replace(plan, finetune=finetune)),
+            self.case.teachers,
+            folder.path / "unfinished" if self.alone else folder.unfinished(net.name),
+            on_epoch=partial(note_epoch, folder.path, net.name),
+        )
         training, _, notes = tuner.tune(student, f"fine-tuning {net.name}", [])
         save_model(float32_model(student), self._file(net.name, TRAINED))
         files = self._judged(student, net.name, net.formats)
@@ -242,7 +246,7 @@ class Workshop:
 
     def model_of(self, net: Net) -> keras.Model:
         """Returns a net's model at its last stage."""
-        return load_model(self._file(net.name, net.stage) if not net.whole else self.case.file)
+        return load_model(self._file(net.name, net.stage) if not net.whole else self.case.path)
 
     def example_values(self, net: Net, format: str) -> Floats | None:
         """Return the validation metric of a net's file by example; None: it was not kept."""
@@ -251,7 +255,7 @@ class Workshop:
 
     def original_values(self) -> Floats | None:
         """Return the same of the model's own file without rounding."""
-        name = f"{self.case.name}.{self.meter.dense.first}"
+        name = f"{self.case.name}.{self.dense.first}"
         return read_example_values(self.folder, name, "val")
 
     def _judged(self, model: keras.Model, name: str, formats: tuple[str, ...]) -> Judged:
@@ -266,37 +270,28 @@ class Workshop:
             raise RunFailed(f"No file could be made of '{name}': {reasons}")
         return found
 
-    def _as_it_is(
-        self, name: str, format: str, goals: Mapping[str, float], formats: tuple[str, ...]
-    ) -> Net | None:
-        """Returns the net of which nothing leaves, where the format alone meets the goals."""
-        known = self.meter.dense.costs(format, self.counted)
-        costs = {key: known[key] for key in goals}
-        if any(costs[key] > goal for key, goal in goals.items()):
-            return None
-        return self._kept(name, format, goals, costs, formats)
+    def whole(
+        self, name: str, formats: tuple[str, ...], format: str = "",
+        goals: Mapping[str, float] | None = None,
+    ) -> Net:  # fmt: skip
+        """Returns the model itself as a net.
 
-    def whole(self, name: str, formats: tuple[str, ...]) -> Net:
-        """Returns the model itself as a net."""
-        net = self._kept(name, formats[0], {}, {}, formats)
+        Args:
+            name: In names of files.
+            formats: Of the files.
+            format: The one that meets the goals; default: the first.
+            goals: Which it meets, by cost.
+        """
+        dense, format = self.dense, format or formats[0]
+        own = dense.costs(format, self.counted) if goals else {}
+        val = {key: dict(item) for key, item in dense.val.items() if key in formats}
+        net = Net(
+            name, format, formats, dict(goals or {}), {key: own[key] for key in goals or ()},
+            self.counted.macs, self.counted.params, 1.0, True, (), 0, REPAIRED, val, val,
+            device_ms={} if self.case.device is None else {key: dense.times[key] for key in val},
+        )  # fmt: skip
         self._write(net)
         return net
-
-    def _kept(
-        self,
-        name: str,
-        format: str,
-        goals: Mapping[str, float],
-        costs: dict[str, float],
-        formats: tuple[str, ...],
-    ) -> Net:
-        dense, device = self.meter.dense, self.meter.device
-        val = {key: dict(item) for key, item in dense.val.items() if key in formats}
-        return Net(
-            name, format, formats, dict(goals), costs, self.counted.macs, self.counted.params, 1.0,
-            True, (), 0, REPAIRED, val, val,
-            device_ms={} if device is None else {key: dense.times[key] for key in val},
-        )  # fmt: skip
 
     def _file(self, name: str, stage: str) -> Path:
         return self.folder.model_file(name if stage == TRAINED else f"{name}-repaired")
@@ -308,3 +303,60 @@ class Workshop:
             for name, value in net.costs.items()
         )
         LOG.info("net %s: %s; %s", net.name, net.stage, shown)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A net to train.
+
+    Attributes:
+        name: Its record and its model are in the folder.
+        epochs: As far as the budget lets it.
+    """
+
+    name: str
+    epochs: int
+
+
+class Trainers(Protocol):
+    """Processes that train nets of a folder."""
+
+    @property
+    def places(self) -> int:
+        """How many nets are trained at the same time, at least 1."""
+        ...
+
+    def trained(self, wanted: Sequence[Training]) -> list[ParetuneError | None]:
+        """Trains nets; their records say so afterwards.
+
+        Returns:
+            For each why it was not trained, or None.
+        """
+        ...
+
+
+class Crew(Protocol):
+    """Opens trainers; `search.Workers` is one."""
+
+    def check(self, plan: ShrinkPlan) -> None:
+        """Checks that they can be had; nothing has been written yet, TensorFlow has not started.
+
+        Raises:
+            InputError: They cannot.
+        """
+        ...
+
+    def at_work(
+        self, case: Case, folder: ShrinkFolder, handed_over: bool
+    ) -> AbstractContextManager[Trainers]:
+        """Returns trainers for one model, which end with the context.
+
+        Args:
+            case: The model; its file is there.
+            folder: Where nets lie; the plan and the data's record stand there.
+            handed_over: The data have no name by which another process could load them.
+
+        Raises:
+            InputError: They cannot get the data or the model.
+        """
+        ...

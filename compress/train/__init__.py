@@ -6,11 +6,10 @@ function, so no core waits for Python or for an input pipeline between steps.
 
 from __future__ import annotations
 
-from compress.train.loop import train
+from compress.train.loop import DIVERGED, STEPS_PER_CALL, train
 from compress.train.objective import Batch, LabelObjective, Objective
 from compress.train.records import EpochRecord, Hook, TrainResult
 from compress.train.steps import class_weights, example_weights
-from compress.train.training import DIVERGED, STEPS_PER_CALL
 
 __all__ = [
     "Batch",

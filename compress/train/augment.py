@@ -7,7 +7,7 @@ from typing import Any
 
 from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.task import VOID, has_positions
+from compress.data.tasks import VOID, has_positions
 
 REACH = 8
 """Images are shifted by up to 1 / REACH of their height and width."""

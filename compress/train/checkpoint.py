@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,11 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     with replacing(path.with_suffix(".npz")) as temporary:
         arrays: dict[str, Any] = {
             "about": np.array(json.dumps(about)),
-            **_plain(checkpoint.arrays),
+            # bfloat16 would need pickling
+            **{
+                name: array.astype(np.float32) if array.dtype.kind == "V" else array
+                for name, array in checkpoint.arrays.items()
+            },
         }
         np.savez(temporary, **arrays)
 
@@ -109,14 +113,6 @@ def _read(path: Path, names: Sequence[str] | None = None) -> tuple[Arrays, dict[
             f"A checkpoint must be written by train(). Received: '{path}' ({error!r}). Remove it."
         ) from None
     return arrays, about
-
-
-def _plain(arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-    return {
-        # bfloat16 would need pickling
-        name: array.astype(np.float32) if array.dtype.kind == "V" else array
-        for name, array in arrays.items()
-    }
 
 
 def _difference(old: str, new: str) -> str:

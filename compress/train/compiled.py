@@ -12,10 +12,10 @@ import numpy as np
 from compress.core.columns import taken
 from compress.core.errors import InputError, unknown_name
 from compress.data import Dataset
+from compress.data.tasks import Custom
 from compress.model.compiled import CompiledOutput, less_is_better
 from compress.model.heads import output_of
 from compress.model.ports import answers_of, output_names
-from compress.task import Custom
 from compress.train.predict import Predictor
 
 if TYPE_CHECKING:

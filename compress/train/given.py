@@ -15,12 +15,12 @@ from compress.core.errors import InputError
 from compress.data import DataOptions, Dataset, Unlabelled, load_data
 from compress.data.adapters import answered_by, labelled, unlabelled
 from compress.data.leaks import check_parts
+from compress.data.tasks import UNLABELLED
 from compress.model.compiled import CompiledOutput, compiled_outputs
 from compress.model.graphs import as_graph
 from compress.model.heads import answering, check_shapes, head_of
 from compress.model.io import as_model
 from compress.plan.data import AUTO
-from compress.task import UNLABELLED
 from compress.train.compiled import judged_by, with_compiled
 from compress.train.scaling import load_for_model
 
@@ -198,7 +198,9 @@ def dataset_for(
     found = labelled(data, task=task, **parts)
     if model is not None and getattr(model, "inputs", None):
         check_shapes(model, found)
-    return judged_by(_compiled(found, model, compiled), metric)
+    if model is not None:
+        found = with_compiled(found, model, compiled or {})
+    return judged_by(found, metric)
 
 
 def _seen(
@@ -210,12 +212,6 @@ def _seen(
     except InputError:  # one that cannot be traced says little of its data
         return model, compiled or {}
     return graph, compiled_outputs(model, graph) if compiled is None else compiled
-
-
-def _compiled(
-    data: Dataset, model: keras.Model | None, compiled: Mapping[str, CompiledOutput] | None
-) -> Dataset:
-    return data if model is None else with_compiled(data, model, compiled or {})
 
 
 def as_examples(

@@ -14,11 +14,11 @@ from compress.core.columns import mapped
 from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data import Dataset
+from compress.data.tasks import has_classes
 from compress.model.logits import LogitsView
-from compress.task import has_classes
 from compress.train.augment import augmented, moved
-from compress.train.context import TrainContext
 from compress.train.objective import Batch, Step
+from compress.train.records import TrainContext
 
 PROBE = 256
 """Training examples on which the loss before training is taken, at most."""

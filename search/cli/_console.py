@@ -10,9 +10,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console, RenderableType
@@ -30,8 +32,12 @@ from rich.text import Text
 from compress.core.credentials import hidden
 from compress.core.errors import LONGEST, ParetuneError, one_line
 from compress.core.faults import SPACE, explain_fault, fault_of
-from compress.core.visible import line
-from compress.run.directory import LOG
+from compress.core.summary import line
+from compress.run.directory import LOG, RunFolder
+
+if TYPE_CHECKING:
+    from compress.report import Report
+    from search.report import SearchReport
 
 INTERRUPTED, TERMINATED = 130, 143
 GOES_ON = "The same command continues: what is finished is kept, what was in progress runs again."
@@ -41,6 +47,8 @@ _PATHS = {
     errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP,
 }  # fmt: skip
 """What is wrong with a path that was given; the rest (a full disk) is the machine's."""
+MOST_SHOWN = 16
+"""Workers that have a bar: more than a screen holds tell nobody anything."""
 
 
 @contextmanager
@@ -169,6 +177,69 @@ def delivering(saved: object = "") -> Iterator[None]:
         raise SystemExit(1) from None
 
 
+def written(paths: Iterable[Path]) -> str:
+    """Returns "written: a.json, b.csv" of the files that there are; empty for none."""
+    names = ", ".join(line(path) for path in paths if path.exists())
+    return f"written: {names}" if names else ""
+
+
+def outcome(report: Report) -> str:
+    """Says where a run's report lies and which of its files to ship.
+
+    Validation data choose, as `compress.measure.verdict` says. Of a search alone it is the
+    best model of the front, which is not compressed yet.
+    """
+    from search.report import SearchReport
+
+    page, chosen = f"report: {line(report.folder / 'report.html')}", ""
+    if report.rows:
+        chosen = _file(report)
+    elif isinstance(report, SearchReport):
+        chosen = _model(report)
+    return f"{page}; {chosen}" if chosen else page
+
+
+def _file(report: Report) -> str:
+    from compress.measure import formats
+    from compress.report.standouts import GOAL, standouts
+
+    found = standouts(report)
+    if found.to_ship is None:
+        place = line(RunFolder(report.folder).exports)
+        return f"ship: a file of your choice in {place} (none is chosen: {found.missing})"
+    artifact = found.to_ship.row.artifact
+    why = "cheapest that cannot be told apart from the best"
+    if found.to_ship.what == GOAL:
+        why = "for the goal"
+    elif found.to_ship.row is found.best.row:
+        why = "the best"
+    figure = formats.quality(found.quality, found.to_ship.val)
+    ready = next((item.shipped_file for item in report.sections if item.shipped), artifact.file)
+    return (
+        f"ship: {line(report.folder / ready)} "
+        f"(chosen by validation {found.quality}: {figure}, {why})"
+    )
+
+
+def _model(report: SearchReport) -> str:
+    from compress.measure import formats
+    from search.study.directory import SearchFolder
+
+    folder, quality = SearchFolder(report.folder), report.objectives[0]
+    front = [item for item in report.candidates if item.id in report.front]
+    if not front:
+        return ""
+    if report.validation_learnt:
+        return (
+            f"models: {line(folder.candidates)} (none is chosen: validation data were trained on)"
+        )
+    best = max(front, key=lambda item: item.val[quality])
+    return (
+        f"best model: {line(folder.shipped_file(best.id))} (chosen by validation {quality}: "
+        f"{formats.quality(quality, best.val[quality])}); `paretune compress` makes files to ship"
+    )
+
+
 class _ConsoleLog(logging.Handler):
     """Prints log lines above the progress bars."""
 
@@ -207,10 +278,6 @@ class TimeLeft(ProgressColumn):
         told = task.fields.get("told", task.elapsed)
         left = told * task.remaining / made - (task.elapsed - told)
         return left if left >= 0.5 else None
-
-
-MOST_SHOWN = 16
-"""Workers that have a bar: more than a screen holds tell nobody anything."""
 
 
 class RichDisplay:

@@ -7,8 +7,7 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 
 from compress.plan.bench import BenchPlan
-from search.cli._console import display, reporting_errors, show
-from search.cli._made import written
+from search.cli._console import display, reporting_errors, show, written
 
 BASIC = ("compare", "runtimes", "formats", "threads", "input_shape", "budget", "out")
 """The options that `paretune bench --help` shows."""

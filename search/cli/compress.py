@@ -19,7 +19,7 @@ OLD = {"epochs": "finetune_epochs", "optimizer": "finetune_optimizer"}
 
 def compress(model: Path, plan: Plan) -> None:
     """Prune, distil, export and measure a Keras model of your own."""
-    from compress.pipeline.compression import compress_model
+    from compress.shrinking.compression import compress_model
 
     with (
         reporting_errors("The same command continues after the last whole epoch."),

@@ -15,8 +15,8 @@ from compress.core.errors import InputError, MissingDependency
 from compress.core.quantities import parse_whole_number
 from compress.plan.fields import require
 from search.cli._console import reporting_errors, show
-from search.folder.directory import SearchFolder
-from search.study.artifacts import PLACE
+from search.study.directory import SearchFolder
+from search.study.events import PLACE
 
 HOST = "127.0.0.1"
 HOSTS = (HOST, "localhost")

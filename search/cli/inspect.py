@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from compress.model.input_sizes import InputShape
-from search.cli._console import reporting_errors, show
-from search.cli._made import written
+from search.cli._console import reporting_errors, show, written
 from search.cli._options import Plugins
 
 
@@ -54,6 +53,7 @@ def inspect(
     from compress.benchmarking.models import fixed
     from compress.benchmarking.profile import profiled
     from compress.core.atomic_files import write_json
+    from compress.core.interpreter import import_plugins
     from compress.core.quantities import (
         MORE_THREADS,
         MOST_THREADS,
@@ -61,7 +61,6 @@ def inspect(
         threads_text,
     )
     from compress.core.requirements import FORMATS, require_packages
-    from compress.core.user_code import import_plugins
     from compress.measure import count_macs
     from compress.model.inference import left_out
     from compress.model.io import load_model
@@ -71,8 +70,7 @@ def inspect(
     from compress.plan.forms import listed
     from compress.plan.input_shape import given
     from compress.prune.channels import coupled_groups
-    from compress.report.costs import costs_json, render_costs
-    from compress.report.coupling import render_coupling
+    from compress.report.inspection import costs_json, render_costs, render_coupling
 
     with reporting_errors("The same command starts again."):
         import_plugins(listed(plugins))
@@ -109,7 +107,7 @@ def _inspect_graph(model: Path, json: Path | None, shape: InputShape | None, nam
     """Shows what is no Keras model."""
     from compress.core.atomic_files import write_json
     from compress.measure.graph_files import read_graph_file
-    from compress.report.graph_file import graph_file_json, render_graph_file
+    from compress.report.inspection import graph_file_json, render_graph_file
 
     found = read_graph_file(model, shape, signature=name)
     if json is not None:

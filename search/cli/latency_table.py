@@ -10,10 +10,9 @@ import typer
 from compress.plan.forms import listed
 from compress.plan.input_shape import InputShape
 from compress.plan.shrink import ShrinkChannels
-from search.cli._completion import BENCH_VALUES, completer
-from search.cli._console import display, reporting_errors, show
+from search.cli._console import display, reporting_errors, show, written
 from search.cli._help import add_command, command_group
-from search.cli._made import written
+from search.cli._options import BENCH_VALUES, completer
 
 latency_table = command_group(
     "latency-table", "Time a phone or a board, so that a goal can be its."

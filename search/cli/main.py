@@ -18,10 +18,9 @@ from compress.plan import Plan
 from compress.plan.bench import BenchPlan
 from compress.plan.shrink import ShrinkPlan
 from search.cli import bench, compress, dashboard, inspect, report, run, search, shrink, space
-from search.cli._completion import BENCH_VALUES, VALUES
 from search.cli._console import delivering
 from search.cli._help import WIDEST, Commands, add_command
-from search.cli._options import plan_command
+from search.cli._options import BENCH_VALUES, VALUES, plan_command
 from search.cli.latency_table import latency_table
 from search.cli.storage import storage
 from search.plan import SearchPlan

@@ -40,7 +40,7 @@ def report(
 ) -> None:
     """Render a run's report again from its folder, or compare runs; nothing is measured."""
     from compress.core.errors import InputError
-    from compress.core.user_code import import_plugins
+    from compress.core.interpreter import import_plugins
     from compress.plan.forms import listed
     from compress.report.model_explorer import export_graphs
     from search.report import render

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from search.cli._console import GOES_ON, display, reporting_errors, show
-from search.cli._made import outcome
+from search.cli._console import GOES_ON, display, outcome, reporting_errors, show
 from search.plan import SearchPlan
 
 if TYPE_CHECKING:

@@ -8,11 +8,9 @@ from typing import Annotated
 import typer
 
 from compress.plan import DataOptions
-from search.cli._completion import VALUES, completer
-from search.cli._console import reporting_errors, show
+from search.cli._console import reporting_errors, show, written
 from search.cli._help import add_command, command_group
-from search.cli._made import written
-from search.cli._options import Plugins
+from search.cli._options import VALUES, Plugins, completer
 from search.plan import SearchData
 
 space = command_group("space", "Describe search spaces.")
@@ -64,8 +62,8 @@ def describe(
 ) -> None:
     """Show a space's parameters, its size and what its networks cost."""
     from compress.core.atomic_files import write_json
+    from compress.core.interpreter import import_plugins
     from compress.core.quantities import MOST_SEED, SEED_BITS, parse_whole_number
-    from compress.core.user_code import import_plugins
     from compress.data import load_data
     from compress.model.kinds import check_model_file
     from compress.plan.forms import listed

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from search.folder.directory import SearchFolder
     from search.plan import EngineOptions, SearchPlan
+    from search.study.directory import SearchFolder
 
 OVERDUE = "ended at its time limit"
 KILLED = "signal SIGKILL"

@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from compress.core.credentials import hidden
-from compress.core.faults import SPACE, explain_fault, fault_of
-from compress.core.patience import NoAnswer
+from compress.core.faults import SPACE, NoAnswer, explain_fault, fault_of
 from search.engines import messages
 
 if TYPE_CHECKING:
     from compress.core.device import Device
     from compress.data import Dataset
-    from compress.pipeline.teachers import LoadedTeachers
     from compress.plan import Plan
-    from search.folder.directory import SearchFolder
+    from compress.shrinking.case import LoadedTeachers
+    from search.study.directory import SearchFolder
 
 
 class Worker(ABC):
@@ -88,7 +87,7 @@ class Worker(ABC):
 
     def taught_by(self, paths: list[str]) -> LoadedTeachers:
         """Returns the teachers; those of the last job, which are nearly always the same."""
-        from compress.pipeline.teachers import seeded_teachers
+        from compress.shrinking.case import seeded_teachers
 
         if self._teachers is None or self._teachers[0] != paths:
             files = [self.folder.brought(Path(path)) for path in paths]

@@ -1,34 +1,38 @@
-"""The jobs of a search: trials until enough are trained."""
+"""The jobs of a run: trials until enough are trained, final trainings, models to compress."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import RunFailed
 from compress.run.directory import LOG
+from compress.shrinking.job import command_line
 from search.engines import KILLED, LOST, OVERDUE, Job, messages
 from search.engines.progress import MAX_LOST, Display, JobQueue
-from search.folder.directory import SearchFolder
-from search.folder.records import COMPLETE, FAILED, STOPPED, Candidate
 from search.plan import SearchPlan
 from search.samplers.grid import exhausted
 from search.study import study as studies
 from search.study.budget import Budget
-from search.trial.objective import candidate_id
+from search.study.checks import Past
+from search.study.directory import SearchFolder
+from search.study.objective import candidate_id
+from search.study.records import COMPLETE, FAILED, STOPPED, Candidate
 
 if TYPE_CHECKING:
     import optuna
-
 
 MAX_TRIES = 3
 """So often a trial is begun for which memory was short; the last times with no other beside it."""
 MAX_UNCLAIMED = 3
 """Deaths of workers without a trial in hand after which a run gives up."""
+_NOTHING = Past()
 
 
 class SearchJobs(JobQueue):
-    """Gives out trials until enough are trained, and keeps account of them.
+    """Gives out trials until enough are trained, ends them in the study and counts them.
 
     Args:
         folder: The run's.
@@ -46,7 +50,7 @@ class SearchJobs(JobQueue):
         display: Display,
         candidates: list[Candidate] | None = None,
     ) -> None:
-        super().__init__(display, plan.search.trials)
+        super().__init__(display, ())
         self._folder, self._plan, self._study = folder, plan, study
         self.candidates = folder.read_candidates() if candidates is None else candidates
         self._budget = Budget(folder, plan)
@@ -69,7 +73,8 @@ class SearchJobs(JobQueue):
         self.over = self._budget.over(self.candidates, self._running)
         if not self.over and untrained >= self._max_untrained:
             self.over = f"{untrained} candidates exceeded the limits or repeated others"
-        if not self.over and not self._alone and self._is_grid_over():
+        grid = self._plan.search.strategy == "grid"
+        if not self.over and not self._alone and grid and exhausted(self._study):
             self.over = "every point of the grid has been tried"
         if self.over:
             return None
@@ -84,11 +89,8 @@ class SearchJobs(JobQueue):
             **({"number": self._alone.pop(0)} if self._is_alone else {}),
         }
 
-    def _is_grid_over(self) -> bool:
-        return self._plan.search.strategy == "grid" and exhausted(self._study)
-
     def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Counts a candidate, or queues one again for which memory was short."""
+        """Tells of a candidate, or queues one again for which memory was short."""
         self._running -= 1
         self._display.worker(worker, "", 0.0)
         if "fault" in message:
@@ -97,7 +99,7 @@ class SearchJobs(JobQueue):
         if "given_up" in message:
             LOG.info("a worker came too late: %s", message["given_up"])
             return
-        self._count(Candidate.from_json(message["candidate"]))
+        self._tell(Candidate.from_json(message["candidate"]))
 
     def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
         """Fails the trial of a worker that died.
@@ -188,13 +190,9 @@ class SearchJobs(JobQueue):
         )
         return self._folder.write_candidate(candidate)
 
-    def _tell(self, candidate: Candidate) -> None:
-        number = int(candidate.id)
-        if not self._trial(number).state.is_finished():
-            studies.tell(self._study, number, candidate, self._plan)
-        self._count(candidate)
-
-    def _count(self, item: Candidate) -> None:
+    def _tell(self, item: Candidate) -> None:
+        """Ends a recorded candidate's trial in the study, and counts it: nobody else does."""
+        studies.tell(self._study, item, self._plan)
         self.candidates.append(item)
         self._budget.save()
         quality = self._plan.search.objectives[0]
@@ -206,3 +204,92 @@ class SearchJobs(JobQueue):
             item.id, outcome, f"{item.macs or 0:,}", f"{item.params or 0:,}", item.seconds,
         )  # fmt: skip
         self._display.advance(self.ended, self._plan.search.trials)
+
+
+class FinalJobs(JobQueue):
+    """Gives out the final trainings of the front, all seeds of the largest model first.
+
+    Args:
+        folder: The run's folder.
+        plan: Section `final`.
+        names: Candidates, by rising cost.
+        display: Shows progress.
+        teachers: Files of those who teach; none: labels alone do.
+    """
+
+    def __init__(
+        self,
+        folder: SearchFolder,
+        plan: SearchPlan,
+        names: list[str],
+        display: Display,
+        teachers: Sequence[Path] = (),
+    ) -> None:
+        done = {(record.model, record.place) for record in folder.read_finals()}
+        wanted = [(name, place) for name in reversed(names) for place in range(plan.final.seeds)]
+        self._quality = plan.search.objectives[0]
+        files = [str(path) for path in teachers]
+        jobs = [
+            {"kind": messages.FINAL, "name": name, "place": place, "teachers": files}
+            for name, place in wanted
+            if (name, place) not in done
+        ]
+        super().__init__(display, jobs, len(wanted) - len(jobs))
+
+    def _say(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        record = message["final"]
+        shown = record["val"].get(self._quality)
+        LOG.info(
+            "final training %d of %s: %s, %.1f s",
+            record["place"] + 1, record["model"],
+            "with validation data" if shown is None else f"validation {self._quality} {shown:.4f}",
+            record["seconds"],
+        )  # fmt: skip
+
+    def _fail(self, job: Job, reason: str, diverged: bool = False) -> None:
+        self.failures.append(f"{job['name']} (training {job['place'] + 1}): {reason}")
+        LOG.info("final training of %s failed: %s", job["name"], reason)
+
+
+class CompressJobs(JobQueue):
+    """Gives out the models to compress, largest first, and collects failures."""
+
+    def __init__(
+        self,
+        folder: SearchFolder,
+        plan: SearchPlan,
+        names: list[str],
+        teachers: Sequence[Path],
+        display: Display,
+        past: Past = _NOTHING,
+    ) -> None:
+        self._quality = plan.search.objectives[0]
+        files = [str(path) for path in teachers]
+        shown = plan.to_goal(files) or plan.compression(files)
+        # largest first: the last jobs to end are then short, and no worker idles for long
+        models = [(name, folder.shipped_file(name)) for name in reversed(names)]
+        jobs = [
+            {
+                "kind": messages.COMPRESS,
+                "name": name,
+                "teachers": files,
+                "val_learnt": past.val_learnt,
+                "told": past.notes,
+                "file": str(file),
+                "command": command_line(shown, file),
+            }
+            for name, file in models
+        ]
+        super().__init__(display, jobs)
+
+    def _say(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        before, after = (message["val"][key][self._quality] for key in ("dense", "pruned"))
+        LOG.info(
+            "compressed %s: validation %s %.4f -> %.4f after %d more epochs of training%s",
+            message["name"], self._quality, before, after, message["finetuned"],
+            " (it was learnt)" if job["val_learnt"] else "",
+        )  # fmt: skip
+
+    def _fail(self, job: Job, reason: str, diverged: bool = False) -> None:
+        self.failures.append(f"{job['name']}: {reason}")
+        LOG.info("compressing %s failed: %s", job["name"], reason)

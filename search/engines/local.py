@@ -1,4 +1,4 @@
-"""Worker processes of this machine."""
+"""Worker processes of this machine, and how they share its GPUs and its memory budget."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ import subprocess
 import threading
 from typing import IO
 
+from compress.core import linux
 from compress.core.device import available_cores, gpu_count
 from compress.core.errors import InputError
 from compress.core.interpreter import module_command, module_environment
-from compress.core.memory_budget import current_budget, gigabytes
-from compress.core.platform import host
+from compress.core.memory_budget import LEAST, current_budget, gigabytes
 from search.engines import messages
 from search.engines._base import Crew, Demand, Job, Order
-from search.engines.gpu_assignment import card_of, sharers
-from search.engines.memory import LEAST_OF_A_WORKER, memory_of_each, workers_fitting
 from search.engines.pool import Pool, Tell
 
 MAX_WORKERS = 8
 STOP_SECONDS = 5.0
+LEAST_OF_A_WORKER = 800_000_000
+"""Bytes that a worker takes: TensorFlow twice, in its process and in the one that converts."""
+FORKED_FROM = 100_000_000
+"""Bytes of the process that a worker is a fork of: it does not count among the fork's own."""
 
 
 class LocalEngine:
@@ -117,7 +119,7 @@ class ProcessLink:
                 "KERAS_BACKEND": "tensorflow",
             },
             # Ctrl-C goes to the run's process, which ends its workers in order
-            **host().group_options(),
+            **linux.group_options(),
         )
         threading.Thread(target=self._read, args=(tell,), daemon=True).start()
 
@@ -139,7 +141,7 @@ class ProcessLink:
 
     def kill(self) -> None:
         """Kills it, and its fork with it."""
-        host().kill_group(self._process.pid)
+        linux.kill_group(self._process.pid)
 
     def how(self) -> str:
         """Returns its exit code or signal."""
@@ -163,3 +165,31 @@ class ProcessLink:
         if self._process.stdin:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
+
+
+def card_of(worker: int, gpus: int, visible: str | None) -> str:
+    """Returns what `CUDA_VISIBLE_DEVICES` is for a worker: one card, round robin.
+
+    Args:
+        worker: Its index, from 0.
+        gpus: How many cards the run uses, at least 1.
+        visible: `CUDA_VISIBLE_DEVICES` of the run itself: numbers or names, with commas; None:
+            not set, all cards are visible.
+    """
+    place = worker % gpus
+    return str(place) if visible is None else visible.split(",")[place].strip()
+
+
+def sharers(worker: int, workers: int, gpus: int) -> int:
+    """Returns how many workers compute on this worker's card, itself included."""
+    return len(range(worker % gpus, workers, gpus))
+
+
+def workers_fitting() -> int:
+    """Return how many workers the memory budget has room for, at least 1."""
+    return max(1, current_budget().free() // LEAST_OF_A_WORKER)
+
+
+def memory_of_each(count: int) -> int:
+    """Return the bytes that each of several workers may occupy: equal shares of what is free."""
+    return max(LEAST, current_budget().free() // count - FORKED_FROM)

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import ParetuneError, RunFailed, TrainingDiverged
 from compress.run.directory import LOG
-from compress.shrinking.crew import Brief, Training
+from compress.shrinking.workshop import Training
 from search.engines import Job, messages
 from search.engines.at_work import Worker, failed
 from search.engines.progress import Display, JobQueue
 
 if TYPE_CHECKING:
     from compress.plan.shrink import ShrinkPlan
+    from compress.shrinking.case import Case
+    from compress.shrinking.net import ShrinkFolder
     from compress.shrinking.workshop import Workshop
 
 SHRINK = "shrink"
@@ -50,16 +52,13 @@ class NetWorker(Worker):
         """Returns what trains nets of the job's model: made once, behind the fork."""
         if self._shop is None:
             from compress.model.io import load_model
-            from compress.pipeline.context import Work
-            from compress.pipeline.prepared import prepare
-            from compress.shrinking.case import Case
-            from compress.shrinking.folder import ShrinkFolder
-            from compress.shrinking.way import workshop_for
+            from compress.shrinking.case import Work, prepare
+            from compress.shrinking.net import ShrinkFolder
+            from compress.shrinking.workshop import workshop_for
 
-            file, name = Path(job["file"]), job["model"]
+            file = Path(job["file"])
             work = Work(self.data, self.plan, self.device, self.progress)
-            dense = prepare(load_model(file), name, work, self.taught_by(job["teachers"]))
-            case = Case(name, file, file, work, dense)
+            case = prepare(load_model(file), file, work, self.taught_by(job["teachers"]))
             self._shop = workshop_for(case, ShrinkFolder(self.folder.path), alone=False)
         return self._shop
 
@@ -68,55 +67,48 @@ class NetJobs(JobQueue):
     """Gives out nets to train, largest first, and says of each why it was not trained.
 
     Args:
-        brief: Of the model.
+        case: The model.
+        folder: Where nets lie.
         wanted: Nets and epochs.
         display: Shows progress.
     """
 
-    def __init__(self, brief: Brief, wanted: Sequence[Training], display: Display) -> None:
+    def __init__(
+        self, case: Case, folder: ShrinkFolder, wanted: Sequence[Training], display: Display
+    ) -> None:
         self.errors: dict[str, ParetuneError] = {}
-        self._brief = brief
+        self._case, self._folder = case, folder
         # largest first: the last jobs to end are then short, and no worker idles for long
-        self._pending = sorted(wanted, key=lambda item: -brief.folder.known_net(item.name).share)
-        super().__init__(display, len(wanted))
-
-    def next_job(self) -> Job | None:
-        """Returns the next net's job."""
-        if not self._pending:
-            return None
-        item = self._pending.pop(0)
-        return {
-            "kind": messages.NET,
-            "name": item.name,
-            "epochs": item.epochs,
-            "model": self._brief.name,
-            "file": str(self._brief.file.resolve()),
-            "teachers": [str(path.resolve()) for path in self._brief.teachers],
-        }
+        ordered = sorted(wanted, key=lambda item: -folder.known_net(item.name).share)
+        # a model that lies in no file has been put beside its results by now
+        alone = case.plan.distill.teacher.automatic
+        teachers = [case.path] if alone else [item.path for item in case.teachers]
+        jobs = [
+            {
+                "kind": messages.NET,
+                "name": item.name,
+                "epochs": item.epochs,
+                "file": str(case.path.absolute()),
+                "teachers": [str(path.resolve()) for path in teachers],
+            }
+            for item in ordered
+        ]
+        super().__init__(display, jobs)
 
     def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
         """Shows progress, of the worker and of all."""
         super().on_message(worker, job, message)
-        self._brief.progress(f"training {self.total} net(s)", self.done / self.total)
+        self._case.work.progress(f"training {self.total} net(s)", self.done / self.total)
 
-    def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
-        """Counts a net, or keeps why it could not be trained."""
-        if "error" in message:
-            kind = TrainingDiverged if message["diverged"] else RunFailed
-            self._fail(job, message["error"], kind)
-        else:
-            data = self._brief.data
-            net, metric = self._brief.folder.known_net(job["name"]), data.task.qualities[0]
-            LOG.info(
-                "net %s: trained by worker %d for %d epochs; best validation %s %.4f",
-                net.name, worker, net.epochs, metric, net.best(metric),
-            )  # fmt: skip
-        self.end(worker)
+    def _say(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        net, metric = self._folder.known_net(job["name"]), self._case.work.data.task.qualities[0]
+        LOG.info(
+            "net %s: trained by worker %d for %d epochs; best validation %s %.4f",
+            net.name, worker, net.epochs, metric, net.best(metric),
+        )  # fmt: skip
 
-    def _again(self, job: Job) -> None:
-        self._pending.insert(0, Training(job["name"], job["epochs"]))
-
-    def _fail(self, job: Job, reason: str, kind: type[ParetuneError] = RunFailed) -> None:
+    def _fail(self, job: Job, reason: str, diverged: bool = False) -> None:
+        kind = TrainingDiverged if diverged else RunFailed
         error = kind(f"Net '{job['name']}' was not trained: {reason}")
         self.errors[job["name"]] = error
         LOG.info("note: %s", error)

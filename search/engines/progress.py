@@ -1,7 +1,8 @@
-"""Who shows how far a run is."""
+"""Jobs that wait for workers, and who shows how far they are."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from search.engines import LOST, Job, messages
@@ -48,18 +49,27 @@ class NoDisplay:
 
 
 class JobQueue:
-    """What a pool's jobs have in common: their progress is shown, they end.
+    """Gives out jobs in their order, shows their progress and counts those that are over.
+
+    Args:
+        display: Shows progress.
+        jobs: That wait.
+        done: How many of the phase are finished already.
 
     Attributes:
         total, done: Jobs of the phase, and how many of them are finished.
         failures: What failed, with reasons.
     """
 
-    def __init__(self, display: Display, total: int, done: int = 0) -> None:
-        self._display = display
-        self.total, self.done = total, done
+    def __init__(self, display: Display, jobs: Iterable[Job], done: int = 0) -> None:
+        self._display, self._pending = display, list(jobs)
+        self.total, self.done = done + len(self._pending), done
         self.failures: list[str] = []
         self._lost: dict[tuple[str, int], int] = {}
+
+    def next_job(self) -> Job | None:
+        """Returns the next job, if there is one."""
+        return self._pending.pop(0) if self._pending else None
 
     def on_message(self, worker: int, job: Job, message: dict[str, Any]) -> None:
         """Shows progress."""
@@ -69,16 +79,24 @@ class JobQueue:
     def on_death(self, worker: int, job: Job, claimed: dict[str, Any] | None, how: str) -> None:
         """Notes a job whose worker died; one whose node was lost runs again."""
         if how == LOST and self._may_repeat(worker, job):
-            self._again(job)
+            self._pending.insert(0, job)
             return
         self._fail(job, f"its worker died ({how})")
         self.end(worker)
 
-    def _again(self, job: Job) -> None:
-        """Puts a job before all that wait."""
+    def on_done(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        """Counts a job, and says what came of it."""
+        if "error" in message:
+            self._fail(job, message["error"], message.get("diverged", False))
+        else:
+            self._say(worker, job, message)
+        self.end(worker)
+
+    def _say(self, worker: int, job: Job, message: dict[str, Any]) -> None:
+        """Logs what came of a job."""
         raise NotImplementedError
 
-    def _fail(self, job: Job, reason: str) -> None:
+    def _fail(self, job: Job, reason: str, diverged: bool = False) -> None:
         """Notes why a job failed."""
         raise NotImplementedError
 

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress.core.credentials import hidden
-from compress.core.errors import RunFailed
-from compress.core.faults import MEMORY, explain_fault, fault_of
-from compress.core.patience import NoAnswer
+from compress.core.faults import MEMORY, NoAnswer, explain_fault, fault_of
 from search.engines import messages
 from search.engines.at_work import Worker, failed, short
 
@@ -40,21 +38,17 @@ class RunWorker(Worker):
         return self._final(job) if job["kind"] == messages.FINAL else self._compress(job)
 
     def _trial(self, number: int | None) -> dict[str, Any]:
-        from search.folder.directory import TrialGivenUp
-        from search.folder.records import FAILED, Candidate
         from search.study import study as studies
         from search.study.asking import ask
-        from search.trial.objective import candidate_id, evaluate, trial_seed
+        from search.study.directory import TrialGivenUp
+        from search.study.objective import candidate_id, evaluate, trial_seed
+        from search.study.records import FAILED, Candidate
 
         if self._study is None:
             self._study = studies.open_study(self.folder, self.plan)
         trial = ask(self._study, self.plan, number, self.data, self.folder)
         if self.folder.read_candidate(candidate_id(trial.number)) is not None:
-            raise RunFailed(
-                f"The study has lost candidate {candidate_id(trial.number)}, which is finished: "
-                "was it removed during the run? The same command rebuilds it from the records "
-                "and continues."
-            )
+            raise studies.lost_by_study(candidate_id(trial.number))
         seed = trial_seed(self.plan, trial)
         trial.set_user_attr("seed", seed)
         messages.send(self._out, messages.CLAIMED, number=trial.number, seed=seed)
@@ -77,7 +71,7 @@ class RunWorker(Worker):
             if fault is not None and fault.kind == MEMORY:
                 return {"fault": fault.text, "number": trial.number, "seed": seed}
             if fault is not None:
-                # neither told nor recorded: the next start finds it running, and queues it again
+                # not recorded: the next start finds it running, and queues it again
                 raise explain_fault(fault, f" ({candidate_id(trial.number)})") from error
             ended = Candidate(
                 candidate_id(trial.number),
@@ -91,11 +85,10 @@ class RunWorker(Worker):
                 candidate = self.folder.write_candidate(ended)
             except TrialGivenUp as late:  # it may be why this went wrong
                 return {"given_up": str(late)}
-        studies.tell(self._study, trial.number, candidate, self.plan)
         return {"candidate": candidate.to_json()}
 
     def _final(self, job: dict[str, Any]) -> dict[str, Any]:
-        from search.trial.retrain import retrain
+        from search.study.retrain import retrain
 
         candidate = self.folder.read_candidate(job["name"])
         assert candidate is not None, "the front is made of candidates on disk"
@@ -116,15 +109,12 @@ class RunWorker(Worker):
 
     def _compress(self, job: dict[str, Any]) -> dict[str, Any]:
         from compress.model.io import load_model
-        from compress.pipeline.checks import fitting
-        from compress.pipeline.compression import command_line
-        from compress.pipeline.context import Work
-        from compress.pipeline.prepared import prepare
-        from compress.pipeline.stages import compress_stage
-        from compress.run.trained import trained_for
-        from compress.shrinking.case import Case
-        from compress.shrinking.stage import goal_stage
-        from search.trial.slow_models import halved_if_slow
+        from compress.shrinking.case import Work, prepare
+        from compress.shrinking.checks import fitting
+        from compress.shrinking.compression import compress_stage
+        from compress.shrinking.job import command_line
+        from compress.shrinking.shrink import goal_stage
+        from search.study.slow_models import halved_if_slow
 
         name, file = job["name"], self.folder.shipped_file(job["name"])
         command = job["command"]
@@ -136,29 +126,24 @@ class RunWorker(Worker):
         )
         goal = self.plan.to_goal(job["teachers"])
         try:
-            dense = prepare(load_model(file), name, work, self.taught_by(job["teachers"]))
-            if goal is not None:
-                work = replace(work, plan=goal)
-                case = Case(name, file, file, work, dense, tuple(job["told"]))
-                record = goal_stage(case, self.folder, command)
-                return {"name": name, "val": record.val, "finetuned": record.finetuned}
-            teacher = next(iter(dense.teachers.models), None)
-            plan, notes = fitting(self.plan, self.data, dense.subject, teacher)
-            known = self.folder.unfinished(name) / "times.json"
-            plan, slow = halved_if_slow(plan, dense.subject, self.data, known)
-            notes += slow
-            if plan is not self.plan:
-                again = replace(plan, threads=self.device.threads).compression(job["teachers"])
-                command = command_line(again, Path(job["file"]))
-            record = compress_stage(
-                dense,
-                replace(work, plan=plan),
-                self.folder,
-                before=trained_for(file),
-                command=command,
-                notes=[*job["told"], *notes],
+            case = prepare(
+                load_model(file), file, work, self.taught_by(job["teachers"]), tuple(job["told"]),
                 val_learnt=job["val_learnt"],
-            )
+            )  # fmt: skip
+            if goal is not None:
+                case.work = replace(work, plan=goal)
+                record = goal_stage(case, self.folder, command)
+            else:
+                teacher = next((item.model for item in case.teachers), None)
+                plan, notes = fitting(self.plan, self.data, case, teacher)
+                known = self.folder.unfinished(name) / "times.json"
+                plan, slow = halved_if_slow(plan, case, self.data, known)
+                if plan is not self.plan:
+                    again = replace(plan, threads=self.device.threads).compression(job["teachers"])
+                    command = command_line(again, Path(job["file"]))
+                case.notes += (*notes, *slow)
+                case.work = replace(work, plan=plan)
+                record = compress_stage(case, self.folder, command)
         except Exception as error:
             return {"name": name, "error": failed(error)}
         return {"name": name, "val": record.val, "finetuned": record.finetuned}

@@ -1,7 +1,7 @@
 """A worker process: loads the data once, then does the jobs it is sent until told to quit.
 
 Started as `search.engines.worker FOLDER --device D --threads N --sharers M` through
-`compress.core.platform.lifeline`: when the parent dies so does the worker, also while it still
+`compress.core.lifeline`: when the parent dies so does the worker, also while it still
 imports. Messages come on standard input and go to what was standard output; everything that
 libraries print goes to standard error.
 """
@@ -16,15 +16,15 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from compress.core import linux
 from compress.core.errors import ParetuneError
 from compress.core.faults import explain_fault, fault_of
 from compress.core.memory_budget import use_budget
-from compress.core.platform import host
 from search.engines import forking, messages
 
 if TYPE_CHECKING:
     from search.engines.at_work import Worker
-    from search.folder.directory import SearchFolder
+    from search.study.directory import SearchFolder
 
 WORKERS_LOCK = "workers.lock"
 MAX_FORK_GROWTH = 48 * 2**20
@@ -52,7 +52,7 @@ def _serve(worker: Worker, out: TextIO, forked: bool) -> int:
         converter.fork_ahead()
     jobs: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
-    memory = host().resident_bytes()
+    memory = linux.resident_bytes()
     messages.send(out, messages.READY, device=worker.device.describe(), memory=memory)
 
     first = 0
@@ -67,7 +67,7 @@ def _serve(worker: Worker, out: TextIO, forked: bool) -> int:
                 error = explain_fault(fault)
             messages.send(out, messages.FATAL, reason=str(error))
             return 0
-        memory = host().resident_bytes()
+        memory = linux.resident_bytes()
         first = first or memory
         # what a failed allocation has left behind is not known
         renewed = forked and (memory - first > MAX_FORK_GROWTH or "fault" in result)
@@ -106,10 +106,9 @@ def _work(arguments: argparse.Namespace) -> None:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     # held until this process ends: a resumed run waits for it before touching the journal
-    held = host().share(arguments.folder / WORKERS_LOCK)  # noqa: F841
-    from search.folder.directory import SearchFolder
-    from search.folder.remote import RemoteFolder
-    from search.folder.store import Files
+    held = linux.share(arguments.folder / WORKERS_LOCK)  # noqa: F841
+    from search.study.directory import SearchFolder
+    from search.study.remote import Files, RemoteFolder
 
     try:
         folder = (

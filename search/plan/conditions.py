@@ -9,9 +9,9 @@ from typing import Literal, Self
 
 from compress.core.errors import InputError, one_line
 from compress.core.quantities import amount_text, describe_quantity, parse_number
+from compress.data.tasks import qualities
 from compress.plan.fields import require_choice
 from compress.plan.forms import Given, Written
-from compress.task import qualities
 
 COSTS = {
     "macs": ("count", "a count like 2M"),

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from compress.core import credentials
 from compress.core.errors import InputError
+from compress.data.tasks import qualities
 from compress.plan import OPTIMIZERS
 from compress.plan.data import AUTO
 from compress.plan.fields import RemovedOption, option, require, require_choice, settle
 from compress.plan.forms import Given, Names, Place
 from compress.plan.training import EPOCHS_WHY, MOST_EPOCHS
-from compress.task import qualities
 from search.plan.conditions import COSTS, Conditions
 from search.plugins import SAMPLERS
 

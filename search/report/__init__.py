@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from compress.report import Section, write_report
-from search.folder.directory import SearchFolder
 from search.report.searched import SearchReport, read_search
 from search.report.section import SearchSection
+from search.study.directory import SearchFolder
 
 __all__ = ["SearchReport", "load_report", "render"]
 

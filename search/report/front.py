@@ -1,19 +1,22 @@
-"""The front in the report: on the page, on the terminal and in the plot."""
+"""The front in the report, on the page, the terminal and the plot, and its final trainings."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from compress.core.visible import short
+import numpy as np
+
+from compress.core.summary import short
 from compress.measure import formats
-from compress.report.canvas import GREY, INK
-from compress.report.cells import Cell
-from compress.report.plot import LETTERS, cut_floor, scale_costs
+from compress.report.markup import Cell
+from compress.report.plot import GREY, INK, LETTERS, cut_floor, scale_costs
 from compress.report.tables import ELSEWHERE
 from compress.report.terminal import Grid
-from search.folder.records import COMPLETE, Candidate
 from search.report.candidates import choices_of
 from search.report.searched import SearchReport
+from search.study.records import COMPLETE, Candidate, Final
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,30 +25,16 @@ _MEASURED = {"size_bytes": "File", "latency_ms": "Latency"}
 """Headings of costs that not every search has."""
 _SHOWN = (("dense", "float32"), ("pruned", "float32"), ("pruned", "int8"))
 """Files of a model that stand in its row."""
-
-
-def _measured_costs(report: SearchReport) -> list[str]:
-    """Returns headings of the measured costs that the search traded against quality."""
-    return [
-        f"{_MEASURED[cost]}, estimated" if report.is_estimated(cost) else _MEASURED[cost]
-        for cost in report.objectives[1:]
-        if cost in _MEASURED
-    ]
-
-
-def _measured_cells(report: SearchReport, candidate: Candidate) -> list[str]:
-    """Returns a candidate's measured costs, in the order of `_measured_costs`."""
-    return [
-        formats.cost(cost, getattr(candidate, cost))
-        for cost in report.objectives[1:]
-        if cost in _MEASURED
-    ]
+FINAL_HEADS = ("Model", "Epochs", "Trainings", "Validation", "Test")
+FINAL_HOW = (
+    "Trained again after the search; mean and sample standard deviation over seeds; the test "
+    "part is read once per training. Validation data choose which training is compressed."
+)
 
 
 def front_section(report: SearchReport) -> dict[str, Any]:
     """Returns what front.html.j2 shows of it; no rows where there is no front."""
     quality, *costs = report.objectives
-    by_id = {candidate.id: candidate for candidate in report.candidates}
     return {
         "lead": f"Non-dominated in validation {quality} (up) and {', '.join(costs)} (down). "
         "MACs and parameters are those before compression. Zeros save bytes and no MACs; channels "
@@ -53,7 +42,7 @@ def front_section(report: SearchReport) -> dict[str, Any]:
         "heads": ["Model", f"validation {quality}", "MACs", "Parameters",
                   *_measured_costs(report), "dense float32: test, gzipped", "pruned float32",
                   "pruned int8"],
-        "rows": [_cells(report, by_id[name]) for name in report.front],
+        "rows": [_cells(report, item) for item in report.members()],
     }  # fmt: skip
 
 
@@ -93,12 +82,10 @@ def front_table(report: SearchReport) -> Grid:
         drop=("Parameters",),
         elsewhere=ELSEWHERE,
     )
-    by_id = {candidate.id: candidate for candidate in report.candidates}
-    for name in report.front:
-        candidate = by_id[name]
+    for candidate in report.members():
         grid.put(
             (
-                name,
+                candidate.id,
                 formats.quality(quality, candidate.val[quality]),
                 formats.count(candidate.macs),
                 formats.count(candidate.params),
@@ -109,12 +96,30 @@ def front_table(report: SearchReport) -> Grid:
     return grid
 
 
+def _measured_costs(report: SearchReport) -> list[str]:
+    """Returns headings of the measured costs that the search traded against quality."""
+    return [
+        f"{_MEASURED[cost]}, estimated" if report.is_estimated(cost) else _MEASURED[cost]
+        for cost in report.objectives[1:]
+        if cost in _MEASURED
+    ]
+
+
+def _measured_cells(report: SearchReport, candidate: Candidate) -> list[str]:
+    """Returns a candidate's measured costs, in the order of `_measured_costs`."""
+    return [
+        formats.cost(cost, getattr(candidate, cost))
+        for cost in report.objectives[1:]
+        if cost in _MEASURED
+    ]
+
+
 def front_panel(axes: Axes, report: SearchReport) -> None:
     """Draws all trained candidates and the front: quality against the first cost."""
     quality, cost = report.objectives[:2]
-    trained = {item.id: item for item in report.candidates if item.state == COMPLETE}
-    rest = [item for name, item in trained.items() if name not in report.front]
-    front = [trained[name] for name in report.front]
+    trained = [item for item in report.candidates if item.state == COMPLETE]
+    rest = [item for item in trained if item.id not in report.front]
+    front = report.members()
     axes.scatter(
         [getattr(item, cost) for item in rest],
         [item.val[quality] * 100 for item in rest],
@@ -129,8 +134,83 @@ def front_panel(axes: Axes, report: SearchReport) -> None:
             short(item.id, LETTERS), (x, y), textcoords="offset points", xytext=(0, 7),
             ha="center", fontsize=8, color=INK,
         )  # fmt: skip
-    scale_costs(axes, [getattr(item, cost) for item in trained.values()])
-    cut_floor(axes, [item.val[quality] * 100 for item in trained.values()], heights)
+    scale_costs(axes, [getattr(item, cost) for item in trained])
+    cut_floor(axes, [item.val[quality] * 100 for item in trained], heights)
     axes.set_title(f"Search: all {report.done} candidates", color=INK)
     axes.set_xlabel("MACs (counted)" if cost == "macs" else f"{cost} (counted)")
     axes.set_ylabel(f"validation {quality} in %")
+
+
+def final_section(report: SearchReport) -> dict[str, Any]:
+    """Returns what front.html.j2 shows of them; no rows where nothing was trained anew."""
+    quality = report.objectives[0]
+    return {
+        "lead": FINAL_HOW,
+        "heads": [*FINAL_HEADS[:3], f"validation {quality}", f"test {quality}"],
+        "rows": [_final_cells(item, quality) for item in spreads(report)],
+    }
+
+
+def final_table(report: SearchReport) -> Grid:
+    """Returns the table for the terminal."""
+    quality = report.objectives[0]
+    made = Grid(f"Final trainings: {quality}, mean +- deviation", FINAL_HEADS, ("Model",))
+    for item in spreads(report):
+        made.put(_final_cells(item, quality))
+    return made
+
+
+def _final_cells(item: Spread, quality: str) -> list[str]:
+    def shown(pair: tuple[float, float] | None) -> str:
+        if pair is None:
+            return "trained on"
+        mean = formats.quality(quality, pair[0])
+        return mean if np.isnan(pair[1]) else f"{mean} +- {formats.quality(quality, pair[1])}"
+
+    return [item.model, str(item.epochs), str(item.count), shown(item.val), shown(item.test)]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Final trainings of one model.
+
+    Attributes:
+        model: Its id.
+        epochs: Of each training.
+        count: How many trainings.
+        val, test: (mean, sample standard deviation) of the main quality; the deviation is NaN
+            of one training, `val` None where validation data were trained on.
+    """
+
+    model: str
+    epochs: int
+    count: int
+    val: tuple[float, float] | None
+    test: tuple[float, float]
+
+
+def spreads(report: SearchReport) -> list[Spread]:
+    """Returns one entry a model, by rising cost as on the front, then those that left it."""
+    by_model: dict[str, list[Final]] = {}
+    for record in report.finals:
+        by_model.setdefault(record.model, []).append(record)
+    order = [name for name in report.front if name in by_model]
+    order += [name for name in by_model if name not in order]
+    quality = report.objectives[0]
+    return [_spread(name, by_model[name], quality) for name in order]
+
+
+def _spread(model: str, records: Sequence[Final], quality: str) -> Spread:
+    vals = [record.val[quality] for record in records if quality in record.val]
+    return Spread(
+        model,
+        records[0].epochs,
+        len(records),
+        _mean(vals) if len(vals) == len(records) else None,
+        _mean([record.test[quality] for record in records]),
+    )
+
+
+def _mean(values: Sequence[float]) -> tuple[float, float]:
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+    return float(np.mean(values)), deviation

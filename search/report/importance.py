@@ -1,4 +1,4 @@
-"""How much each parameter of a search matters for quality and costs.
+"""The parameters of a search, and how much each matters for quality and costs.
 
 Optuna's evaluators were considered: fANOVA leaves out parameters that not every trial has,
 and PED-ANOVA asks what leads into the best tenth, which of 20 trials are two. A report has
@@ -7,16 +7,18 @@ no study either, only the candidates' records.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from compress.core.pareto import log_costs
-from search.folder.records import COMPLETE, DUPLICATE, Candidate
-from search.report.choices import Floats, Parameter, parameters
-from search.study.hypervolume import is_finite
+from compress.measure import formats
+from search.study.front import is_finite
+from search.study.records import COMPLETE, DUPLICATE, Candidate
 
 MIN_TRIALS = 10
 """With fewer, a forest learns noise."""
@@ -26,6 +28,7 @@ MIN_EXPLAINED = 0.1
 """With less predicted, shares may be noise with names: on pure noise (16 parameters, 10 to 30
 trials) 3 of 42 simulated searches came above 0, none above 0.07."""
 TREES, FOLDS, REPEATS, SHUFFLES = 50, 5, 4, 3
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,15 @@ def importances(candidates: Sequence[Candidate], objectives: Sequence[str]) -> l
         logs = log_costs([getattr(item, cost) for item in known])
         found.append(_importance(cost, known, logs))
     return found
+
+
+def rank_parameters(found: Sequence[Importance]) -> list[str]:
+    """Return the parameters by their largest share in any target."""
+    best: dict[str, float] = {}
+    for item in found:
+        for name, share in item.shares.items():
+            best[name] = max(best.get(name, share.value), share.value)
+    return sorted(best, key=lambda name: -best[name])
 
 
 def forest_shares(
@@ -208,3 +220,61 @@ def _block(column: Parameter) -> Floats:
     usual = np.bincount(asked.astype(int)).argmax()
     places = np.where(column.asked, column.values, usual).astype(int)
     return np.asarray(np.eye(len(column.categories))[places], np.float64)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter over several candidates.
+
+    Attributes:
+        name: As the sampler knows it ("stage2.width").
+        values: (candidates,) its number, or the place of its category in `categories`; NaN
+            where it was not asked, because a condition did not hold.
+        categories: Of a parameter that is no number: its values as text, sorted.
+    """
+
+    name: str
+    values: Floats
+    categories: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> npt.NDArray[np.bool_]:
+        """Marks the candidates that were asked for it."""
+        return np.asarray(~np.isnan(self.values), np.bool_)
+
+    @property
+    def common(self) -> bool:
+        """Tells whether every candidate was asked for it."""
+        return bool(self.asked.all())
+
+    @property
+    def varies(self) -> bool:
+        """Tells whether those that were asked differ."""
+        return len(np.unique(self.values[self.asked])) > 1
+
+
+def parameters(candidates: Sequence[Candidate]) -> list[Parameter]:
+    """Reads the parameters from the candidates' choices, in order of first appearance.
+
+    A parameter is a number if all its values are; booleans, texts and None are categories,
+    and so are numbers among them.
+
+    Args:
+        candidates: Any; a choice that one lacks was not asked there.
+    """
+    names = dict.fromkeys(name for item in candidates for name in item.choices)
+    return [_parameter(name, candidates) for name in names]
+
+
+def _parameter(name: str, candidates: Sequence[Candidate]) -> Parameter:
+    chosen = [item.choices[name] for item in candidates if name in item.choices]
+    if all(is_finite(value) and not isinstance(value, bool) for value in chosen):
+        numbers = [float(item.choices.get(name, math.nan)) for item in candidates]
+        return Parameter(name, np.array(numbers))
+    categories = tuple(sorted({formats.plain(value) for value in chosen}))
+    place = {text: float(index) for index, text in enumerate(categories)}
+    places = [
+        place[formats.plain(item.choices[name])] if name in item.choices else math.nan
+        for item in candidates
+    ]
+    return Parameter(name, np.array(places), categories)

@@ -6,9 +6,12 @@ from dataclasses import dataclass, replace
 
 from compress.core.errors import InputError
 from compress.core.summary import Summary
+from compress.measure import formats
 from compress.report.rows import Report, read_report
-from search.folder.directory import SearchFolder
-from search.folder.records import (
+from compress.report.tables import files_screen
+from search.study.directory import SearchFolder
+from search.study.front import front_of
+from search.study.records import (
     COMPLETE,
     DUPLICATE,
     FAILED,
@@ -17,7 +20,6 @@ from search.folder.records import (
     Candidate,
     Final,
 )
-from search.study.front import front_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,10 +37,33 @@ class SearchReport(Report):
     finals: tuple[Final, ...] = ()
 
     def screen(self) -> Summary:
-        """Returns what is worth a screen."""
-        from search.report.screen import search_screen
+        """Returns one row a file where there are files, else one a candidate of the front."""
+        told = (self.summary(), f"report, with intervals: {self.folder / 'report.html'}")
+        if self.rows:
+            return replace(files_screen(self), lines=told)
+        quality, *costs = self.objectives
+        front = self.members()
+        return Summary(
+            f"a front of {len(front)} candidates in '{self.folder}'",
+            told,
+            ("Model", f"validation {quality}", "MACs", "parameters"),
+            tuple(
+                (
+                    item.id,
+                    formats.quality(quality, item.val[quality]),
+                    formats.count(item.macs),
+                    formats.count(item.params),
+                )
+                for item in front
+            ),
+            (f"traded against {', '.join(costs)}",),
+            "candidates",
+        )
 
-        return search_screen(self)
+    def members(self) -> list[Candidate]:
+        """Returns the candidates on the front, in its order."""
+        by_id = {candidate.id: candidate for candidate in self.candidates}
+        return [by_id[name] for name in self.front]
 
     @property
     def objectives(self) -> tuple[str, ...]:

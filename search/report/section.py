@@ -12,20 +12,19 @@ from rich.console import RenderableType
 from compress.report.markup import filled, templates
 from compress.report.sections import Known, Section, Tile
 from compress.report.terminal import said
-from search.folder.records import COMPLETE
 from search.report.candidates import (
+    candidate_points,
     candidates_section,
     choices_of,
     csv_rows,
     replay_command,
     search_line,
 )
-from search.report.course import course_section, importance_section
-from search.report.facts import SearchFacts, search_facts
-from search.report.final import final_section, final_table
-from search.report.front import front_panel, front_section, front_table
-from search.report.live import candidate_points, search_charts
+from search.report.charts import search_charts
+from search.report.course import SearchFacts, course_section, importance_section, search_facts
+from search.report.front import final_section, final_table, front_panel, front_section, front_table
 from search.report.searched import SearchReport
+from search.study.records import COMPLETE
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -103,11 +102,6 @@ class SearchSection(Section):
         report = self._report
         return [Tile(str(report.count(COMPLETE)), report.summary())] if report.candidates else []
 
-    @cached_property
-    def _course(self) -> dict[str, Any]:
-        """Drawn once a report."""
-        return course_section(self._report, self._facts)
-
     def points(self) -> Sequence[Points]:
         """See `Section.points`: all candidates."""
         return [candidate_points(self._report)] if self._report.candidates else []
@@ -116,9 +110,7 @@ class SearchSection(Section):
         """See `Section.charts`: how the search went."""
         if not self._report.candidates:
             return []
-        pictures = [*self._course["pictures"], self._course["parallel"]]
-        by_name = {picture.name: picture for picture in pictures}
-        return [*search_charts(self._report, self._facts, by_name)]
+        return [*search_charts(self._report, self._facts)]
 
     def panels(self) -> Sequence[Callable[[Axes], None]]:
         """See `Section.panels`: the front."""
@@ -140,7 +132,7 @@ class SearchSection(Section):
         return filled(
             _templates(),
             "search/search.html.j2",
-            course=self._course,
+            course=course_section(self._report, self._facts),
             importance=importance_section(self._facts.importances),
             candidates=candidates_section(self._report),
         )

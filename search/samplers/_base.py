@@ -1,13 +1,16 @@
-"""What our samplers share: trials as losses, generators of a trial, the base class."""
+"""What our samplers share: trials as losses, generators of a trial, values of parameters."""
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
@@ -19,8 +22,6 @@ if TYPE_CHECKING:
 
 NOTE_ATTR = "paretune:sampler"
 """System attribute of a trial: what its sampler has to say of its choices."""
-FIXED = "fixed_params"
-"""System attribute of a queued trial: its choices (Optuna's `enqueue_trial`)."""
 HUGE = 1e300
 """Stands for infinity, with which distances cannot be computed."""
 Losses = npt.NDArray[np.float64]
@@ -128,3 +129,72 @@ class Scales:
             elif self._costs[first + column]:
                 found[:, column] = np.log(np.maximum(found[:, column], 1 / HUGE))
         return found.clip(-HUGE, HUGE)
+
+
+def value_count(distribution: BaseDistribution) -> float:
+    """Returns how many values there are; infinity of a continuous one."""
+    if isinstance(distribution, CategoricalDistribution):
+        return len(distribution.choices)
+    if not isinstance(distribution, (FloatDistribution, IntDistribution)):
+        raise TypeError(f"distribution must be one of Optuna's. Received: {distribution}.")
+    if distribution.single():
+        return 1
+    if distribution.step is None:
+        return math.inf
+    # half a step more: the quotient of decimal fractions may fall short of a whole number
+    return math.floor((distribution.high - distribution.low) / distribution.step + 0.5) + 1
+
+
+def at(distribution: FloatDistribution | IntDistribution, place: int) -> Any:
+    """Returns the value that is `place` steps above the lowest."""
+    if place == 0:
+        return distribution.low
+    if isinstance(distribution, IntDistribution):
+        return distribution.low + place * distribution.step
+    # decimal, so that three steps of 0.1 are 0.3
+    low, step = (Decimal(str(part)) for part in (distribution.low, distribution.step))
+    return min(float(low + place * step), distribution.high)
+
+
+def nearest(distribution: FloatDistribution | IntDistribution, value: float) -> Any:
+    """Returns the value of a distribution nearest to a number."""
+    inside = min(max(value, distribution.low), distribution.high)
+    if distribution.step is None:
+        return inside
+    return at(distribution, round((inside - distribution.low) / distribution.step))
+
+
+def same(one: Any, other: Any) -> bool:
+    """Compares two choices: 0.1 + 0.2 is 0.3, and NaN is NaN."""
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-9) or (one != one and other != other)
+    return bool(one == other)
+
+
+def deciding(name: str, many: Sequence[Mapping[str, Any]]) -> tuple[str, set[Any]] | None:
+    """Returns what decides whether a parameter is asked.
+
+    Args:
+        name: Of the parameter.
+        many: Choices of trials, each in the order in which they were asked.
+
+    Returns:
+        The first earlier choice whose values differ between trials with and without the
+        parameter, and its values in those with it; None: all have it, or nothing decides.
+
+    Example:
+        >>> deciding("rate", [{"how": "sgd", "rate": 0.1}, {"how": "none"}])
+        ('how', {'sgd'})
+    """
+    asked = [chosen for chosen in many if name in chosen]
+    if not asked or len(asked) == len(many):
+        return None
+    for other in asked[0]:
+        if other == name:
+            break
+        if not all(other in chosen for chosen in asked):
+            continue
+        values = {chosen[other] for chosen in asked}
+        if not any(chosen.get(other) in values for chosen in many if name not in chosen):
+            return other, values
+    return None

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from search.samplers._base import StatelessSampler, draw
-from search.samplers._distributions import at, nearest, same, value_count
+from search.samplers._base import StatelessSampler, at, draw, nearest, same, value_count
 
 if TYPE_CHECKING:
     import optuna

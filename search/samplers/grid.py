@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from search.samplers._base import StatelessSampler
-from search.samplers._distributions import at, nearest, same, value_count
+from search.samplers._base import StatelessSampler, at, nearest, same, value_count
 
 if TYPE_CHECKING:
     import optuna
@@ -49,7 +48,8 @@ class GridSampler(StatelessSampler):
         others = [
             other
             for other in _tried(study)
-            if other.number != trial.number and _begins_with(other, prefix)
+            if other.number != trial.number
+            and all(_has(other, name, value) for name, value in prefix.items())
         ]
         values = grid(param_distribution)
         self._generator(trial, param_name).shuffle(values)
@@ -119,10 +119,6 @@ def _tried(study: optuna.Study) -> list[FrozenTrial]:
     """Returns all trials but those that wait for their turn."""
     trials = study.get_trials(deepcopy=False)
     return [trial for trial in trials if trial.state != TrialState.WAITING and trial.params]
-
-
-def _begins_with(trial: FrozenTrial, prefix: dict[str, Any]) -> bool:
-    return all(_has(trial, name, value) for name, value in prefix.items())
 
 
 def _has(trial: FrozenTrial, name: str, value: Any) -> bool:

@@ -6,9 +6,8 @@ from typing import Any
 
 from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.task import Task
-from search.spaces._base import head
-from search.spaces._sketch import Sketch
+from compress.data.tasks import Task
+from search.spaces._base import Sketch, head
 
 MIN_SIZE = 4
 """A stage halves the resolution; no stage goes below this many pixels a side."""

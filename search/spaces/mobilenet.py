@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.data import Dataset
-from search.spaces._base import DrawnSpace
+from search.spaces._base import DrawnSpace, Sketch
 from search.spaces._blocks import (
     STRIDE_FROM,
     add,
@@ -18,7 +18,6 @@ from search.spaces._blocks import (
     stages_within,
 )
 from search.spaces._choices import Choice, Chosen, pick, steps, whole
-from search.spaces._sketch import Sketch
 
 WIDTHS = (16, 24, 40, 80, 160)
 """Channels of each stage at width 1, as in MobileNetV3."""

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from compress.core.errors import InputError
-from compress.core.user_code import resolve
+from compress.core.interpreter import resolve
 from compress.data import Dataset
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class PythonSpace:
     The function asks `trial` (an Optuna trial) for whatever it wants to be searched, and
     returns an untrained Functional or Sequential model that takes `data.input_shape` and
     outputs `data.task.outputs` numbers (`search.spaces.head` makes such an end). Names of
-    `search.trial.optimizers` (optimizer, learning_rate.*, schedule, ...) are taken.
+    `search.study.optimizers` (optimizer, learning_rate.*, schedule, ...) are taken.
 
     If its module has an attribute `baseline`, a dictionary of choices or a function of the
     data set that returns one, these are tried first; choices that it leaves out are sampled.

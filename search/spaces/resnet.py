@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from compress.data import Dataset
-from search.spaces._base import DrawnSpace
+from search.spaces._base import DrawnSpace, Sketch
 from search.spaces._blocks import (
     STRIDE_FROM,
     activate,
@@ -19,7 +19,6 @@ from search.spaces._blocks import (
     stages_within,
 )
 from search.spaces._choices import Choice, Chosen, pick, steps, whole
-from search.spaces._sketch import Sketch
 
 MAX_STAGES = 4
 MAX_BLOCKS = 4

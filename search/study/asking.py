@@ -1,20 +1,28 @@
-"""Asks a study for its next trial, with a sampler of the trial's own."""
+"""Asks a study for its next trial: its sampler, what that knows of the space, the other trials."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from compress.data import Dataset
-from search.folder.directory import SearchFolder
+from search.optuna_internals import begin_trial
 from search.plan import SearchPlan
 from search.samplers import SAMPLERS
-from search.study.free_costs import free_knowledge
-from search.trial.seen import seen_by
+from search.spaces import DeclaredSpace
+from search.study.costs import Costs, latency_of, over_limit
+from search.study.directory import SearchFolder
+from search.study.early_stopping import rung_attr
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
+
+_SEEN: WeakKeyDictionary[optuna.Trial, Sequence[optuna.trial.FrozenTrial]] = WeakKeyDictionary()
+"""The other trials, as they were when a trial was asked for: they are not read again for it."""
 
 
 def ask(
@@ -36,22 +44,16 @@ def ask(
         data: What the space's models are for: by them samplers know what candidates cost.
         folder: Of the run: what was measured for that is in it.
     """
-    import optuna
     from optuna.trial import TrialState
 
     known = None if data is None else partial(free_knowledge, plan, data, folder)
     there = study.get_trials(deepcopy=False)
     queue = (trial for trial in there if trial.state == TrialState.WAITING)
     wanted = sorted(queue, key=lambda trial: trial.number != number)
-    taken = next((item for item in wanted if _taken(study, item._trial_id)), None)
-    if taken is not None:
-        trial_id = taken._trial_id
-    else:
-        trial_id = study._storage.create_new_trial(study._study_id)
     make = partial(sampler_for, plan.search.strategy, plan.seed, known=known)
     study.sampler = _by_number()(make)
-    trial = optuna.trial.Trial(study, trial_id)
-    seen_by(trial, there)
+    trial = begin_trial(study, wanted)
+    _SEEN[trial] = there
     return trial
 
 
@@ -76,17 +78,6 @@ def _by_number() -> Any:
     return ByNumber
 
 
-def _taken(study: optuna.Study, trial_id: int) -> bool:
-    """Takes a trial of the queue; returns whether nobody else had it."""
-    from optuna.exceptions import UpdateFinishedTrialError
-    from optuna.trial import TrialState
-
-    try:
-        return study._storage.set_trial_state_values(trial_id, state=TrialState.RUNNING)
-    except UpdateFinishedTrialError:  # another had it, and has ended it
-        return False
-
-
 def sampler_for(
     name: str, seed: int, number: int, known: Callable[[], Mapping[str, Any]] | None = None
 ) -> Any:
@@ -99,8 +90,70 @@ def sampler_for(
         name: Of the sampler.
         seed: The plan's.
         number: The trial's.
-        known: Returns what those are given that know a space; see `search.study.free_costs`.
+        known: Returns what those are given that know a space; see `search.study.asking`.
     """
     make = SAMPLERS[name]
     more = known() if known and getattr(make, "KNOWS_SPACE", False) else {}
     return make((seed * 1_000_003 + number) % 2**31, **more)
+
+
+def free_knowledge(
+    plan: SearchPlan, data: Dataset, folder: SearchFolder | None = None
+) -> dict[str, Any]:
+    """Returns what samplers that know a space are given besides their seed.
+
+    Args:
+        plan: Space, limits, objectives, rungs.
+        data: What the models are for.
+        folder: Of the run, which may hold times of a model's parts; None: there is none.
+
+    Returns:
+        "curves"; of a space that declares its choices "space"; where it counts them without
+        building them "costs" (both as `search.samplers.pareto.ParetoSampler` takes them).
+    """
+    space = plan.search.made_space
+    found: dict[str, Any] = {"curves": _curves(plan)}
+    if not isinstance(space, DeclaredSpace):
+        return found
+    found["space"] = space.choices(data)
+    if space.count(space.smallest(data), data) is not None:
+        found["costs"] = _costs(plan, space, data, folder)
+    return found
+
+
+def _costs(
+    plan: SearchPlan, space: DeclaredSpace, data: Dataset, folder: SearchFolder | None
+) -> Callable[[dict[str, Any]], tuple[float, ...] | None]:
+    """Returns what counts candidates; None of those above a limit, or beyond a soft one."""
+    options = plan.search
+    latency = None if folder is None else latency_of(options, folder)
+
+    def counted(chosen: dict[str, Any]) -> tuple[float, ...] | None:
+        found = space.count(chosen, data)
+        assert found is not None, "the smallest one was counted"
+        known = Costs(*found, latency_ms=None if latency is None else latency(chosen))
+        costs = {name: value for name, value in vars(known).items() if value is not None}
+        soft = (item for item in options.prefer if item.name in costs)
+        if over_limit(known, options) or not all(item.holds(costs[item.name]) for item in soft):
+            return None
+        values = (getattr(known, name) for name in options.costs)
+        return tuple(math.nan if value is None else float(value) for value in values)
+
+    return counted
+
+
+def _curves(plan: SearchPlan) -> Callable[[FrozenTrial], Mapping[int, float]]:
+    """Returns what reads the qualities that trials had at the rungs of the stopping rule."""
+    names = {epoch: rung_attr(epoch) for epoch in plan.rungs()}
+
+    def curves(trial: FrozenTrial) -> Mapping[int, float]:
+        attrs = trial.user_attrs
+        return {epoch: float(attrs[name]) for epoch, name in names.items() if name in attrs}
+
+    return curves
+
+
+def others(trial: optuna.Trial) -> Sequence[optuna.trial.FrozenTrial]:
+    """Returns what was there, or reads it now; nothing of it is to be changed."""
+    found = _SEEN.get(trial)
+    return trial.study.get_trials(deepcopy=False) if found is None else found

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 
 from compress.core.atomic_files import read_json, write_json
 from compress.core.typed import conform
-from search.folder.directory import SearchFolder
-from search.folder.records import COMPLETE, Candidate
 from search.plan import SearchPlan
-from search.study.hypervolume import Course, ended_key, in_order
+from search.study.directory import SearchFolder
+from search.study.front import Course, ended_key, in_order
+from search.study.records import COMPLETE, Candidate
 
 
 class Convergence:
     """Says for how many trials the front's hypervolume has not grown, as trials end.
 
-    Reference point and order are those of the report: see `search.study.hypervolume`.
+    Reference point and order are those of the report: see `search.study.front`.
 
     Args:
         objectives: Quality, then costs.

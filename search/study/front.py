@@ -1,16 +1,24 @@
-"""The front of a search: candidates that no other is better than."""
+"""The front of a search (candidates that no other is better than), and how its hypervolume grew."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
 from compress.core.errors import InputError
-from compress.core.pareto import Losses, front_mask, hypervolume, log_costs
-from search.folder.records import COMPLETE, Candidate
+from compress.core.pareto import Frontier, Losses, front_mask, hypervolume, log_costs
 from search.plan import SearchPlan
-from search.study.hypervolume import MARGIN
+from search.study.records import COMPLETE, STOPPED, Candidate
+
+MARGIN = 0.1
+"""The reference lies this share of the range beyond the worst: the worst counts a little."""
+GROWTH = 1e-4
+"""The front has grown when its hypervolume has by more than this share."""
 
 
 def front_of(candidates: Sequence[Candidate], objectives: Sequence[str]) -> list[Candidate]:
@@ -92,3 +100,189 @@ def spread_out(
         left = [place for place in range(len(front)) if place not in taken]
         taken.append(max(left, key=lambda place: hypervolume(scaled[[*taken, place]], reference)))
     return [front[place] for place in sorted(taken)]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The front's hypervolume over the trials, in the order in which they ended.
+
+    Trials that were rejected or repeat others cost no training and are left out.
+
+    Attributes:
+        ids: Of the trials.
+        timed: Whether that order is known; else they are in the order of their numbers.
+        seconds: Wall time of building and training, summed over the trials up to each one.
+        share: Hypervolume after each trial, as a share of the box between `reference` and
+            `best`; never falls.
+        reference: The worst point that counts, by objective.
+        best: The best of each objective, not of one candidate.
+        last_growth: The number of trials after which the front has not grown any more.
+    """
+
+    ids: tuple[str, ...]
+    timed: bool
+    seconds: tuple[float, ...]
+    share: tuple[float, ...]
+    reference: dict[str, float]
+    best: dict[str, float]
+    last_growth: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the record as dictionaries, lists and numbers."""
+        return {
+            "order": "ended" if self.timed else "number",
+            "trials": list(self.ids),
+            "seconds": list(self.seconds),
+            "share": list(self.share),
+            "reference": self.reference,
+            "best": self.best,
+            "last_growth": self.last_growth,
+        }
+
+
+def progress(candidates: Sequence[Candidate], objectives: Sequence[str]) -> Progress | None:
+    """Measures the front of finished candidates after each trial.
+
+    Each objective (costs as logarithms) is scaled to 0 for the best and 1 for the worst
+    finished candidate; the reference point lies at 1.1 in each. An objective in which all
+    are equal is 0 for all.
+
+    Args:
+        candidates: In any order.
+        objectives: Quality on validation data (up), then costs (down), by field name.
+
+    Returns:
+        None where fewer than two candidates have all objectives.
+    """
+    trials, timed = in_order(candidates)
+    course = Course(objectives)
+    course.extend(trials)
+    if course.finished < 2:
+        return None
+    return Progress(
+        tuple(item.id for item in trials),
+        timed,
+        tuple(accumulate(item.seconds for item in trials)),
+        tuple(course.share),
+        _named(course.best + course.spread * (1 + MARGIN), objectives),
+        _named(course.best, objectives),
+        course.last_growth,
+    )
+
+
+class Course:
+    """What `progress` measures, kept up to date as trials end.
+
+    A new trial costs one comparison with the front. All are measured anew only when one is
+    the best or the worst so far in an objective: the scale is another then.
+
+    Args:
+        objectives: See `progress`.
+
+    Attributes:
+        finished: Trials that have all objectives.
+        best, spread: Of these, by objective: the lowest, and the range.
+        share, last_growth: See `Progress`; of all trials so far.
+    """
+
+    def __init__(self, objectives: Sequence[str]) -> None:
+        self._objectives = tuple(objectives)
+        self._rows: list[Losses | None] = []
+        self.best = np.full(len(self._objectives), np.inf)
+        self._worst = -self.best
+        self.finished = 0
+        self._restart()
+
+    @property
+    def spread(self) -> Losses:
+        """The range of each objective."""
+        return np.asarray(self._worst - self.best)
+
+    def extend(self, trials: Sequence[Candidate]) -> None:
+        """Takes further trials, in the order in which they ended."""
+        found = [losses_of(item, self._objectives) for item in trials]
+        rows = [None if row is None else np.asarray(row, np.float64) for row in found]
+        self._rows += rows
+        new = [row for row in rows if row is not None]
+        self.finished += len(new)
+        best = np.min([self.best, *new], axis=0)
+        worst = np.max([self._worst, *new], axis=0)
+        if (best != self.best).any() or (worst != self._worst).any():
+            self.best, self._worst = best, worst
+            self._restart()
+            rows = self._rows
+        for row in rows:
+            self._add(row)
+
+    def _restart(self) -> None:
+        self._frontier = Frontier(np.full(len(self._objectives), 1 + MARGIN))
+        self.share: list[float] = []
+        self.last_growth, self._grown = 0, 0.0
+
+    def _add(self, row: Losses | None) -> None:
+        if row is not None:
+            spread = self.spread
+            self._frontier.add((row - self.best) / np.where(spread > 0, spread, 1.0))
+        share = self._frontier.volume / (1 + MARGIN) ** len(self._objectives)
+        self.share.append(share)
+        if share > self._grown * (1 + GROWTH):
+            self.last_growth, self._grown = len(self.share), share
+
+
+def in_order(candidates: Sequence[Candidate]) -> tuple[list[Candidate], bool]:
+    """Returns the trials that cost training in the order in which they ended.
+
+    Returns:
+        The trials, and whether all say when they ended; else they are in the order of
+        their numbers.
+    """
+    trials = [item for item in candidates if item.is_trial]
+    timed = bool(trials) and all(item.ended is not None for item in trials)
+    return sorted(trials, key=lambda item: ended_key(item, timed)), timed
+
+
+def ended_key(candidate: Candidate, timed: bool) -> tuple[float, str]:
+    """Returns what candidates are ordered by: when they ended, where that is known; the id."""
+    return (candidate.ended or 0.0 if timed else 0.0, candidate.id)
+
+
+def losses_of(candidate: Candidate, objectives: Sequence[str]) -> list[float] | None:
+    """Returns -quality and the costs' logarithms; None without a finished training."""
+    quality, *costs = objectives
+    values: list[Any] = [candidate.val.get(quality)]
+    values += [getattr(candidate, cost, None) for cost in costs]
+    if candidate.state != COMPLETE or not all(map(is_finite, values)):
+        return None
+    return [-float(values[0]), *log_costs(values[1:]).tolist()]
+
+
+def is_finite(value: object) -> bool:
+    """Tells whether a figure is there and a number."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def epochs_trained(candidates: Sequence[Candidate], epochs: int) -> tuple[int, int]:
+    """Counts the epochs of the trials that were trained, in whole or in part.
+
+    Failed ones are left out: how far they came is not on record.
+
+    Args:
+        candidates: Any; those without a history are left out.
+        epochs: Of a full training.
+
+    Returns:
+        (those trained, those that full training of the same trials would have taken).
+    """
+    counted = [
+        len(item.history)
+        for item in candidates
+        if item.state in (COMPLETE, STOPPED) and item.history
+    ]
+    return sum(counted), epochs * len(counted)
+
+
+def _named(point: Losses, objectives: Sequence[str]) -> dict[str, float]:
+    """Returns a point's quality and costs in their own units."""
+    quality, *costs = objectives
+    named = {quality: -float(point[0])}
+    return named | {cost: float(10**value) for cost, value in zip(costs, point[1:], strict=True)}

@@ -7,7 +7,6 @@ the lines say, no more; whose word counts is decided in `search.study.recovery`.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress.core.atomic_files import replacing
 from compress.core.errors import InputError
+from search.optuna_internals import replay_journal, set_study_attr
 from search.study.storage import JournalLock
 
 if TYPE_CHECKING:
@@ -57,8 +57,6 @@ def read(path: Path, name: str) -> Remains:
     Raises:
         InputError: It is no file.
     """
-    from optuna.storages.journal._storage import JournalStorageReplayResult
-
     if not path.exists():
         return Remains()
     if not path.is_file():
@@ -66,32 +64,11 @@ def read(path: Path, name: str) -> Remains:
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
     lines = content[:whole].splitlines()
-    replay = JournalStorageReplayResult("reader")
-    dropped = sum(not _applied(replay, line) for line in lines)
-    study = next((item for item in replay.get_all_studies() if item.study_name == name), None)
-    if study is None:
-        return Remains((), {}, {}, len(lines), dropped, whole, len(content))
+    study, trials, dropped = replay_journal(lines, name)
+    user_attrs, system_attrs = ({}, {}) if study is None else (study.user_attrs, study.system_attrs)
     return Remains(
-        tuple(replay.get_all_trials(study._study_id, None)),
-        study.user_attrs,
-        study.system_attrs,
-        len(lines),
-        dropped,
-        whole,
-        len(content),
+        tuple(trials), user_attrs, system_attrs, len(lines), dropped, whole, len(content)
     )
-
-
-def _applied(replay: Any, line: bytes) -> bool:
-    """Does what a line says; returns whether it says anything."""
-    try:
-        log = json.loads(line)
-        if not isinstance(log["worker_id"], str):
-            return False  # Optuna asks behind a change that is made already
-        replay.apply_logs([log])
-    except Exception:  # whatever a line that is none may set off
-        return False
-    return True
 
 
 def cut(path: Path, whole: int) -> None:
@@ -128,7 +105,7 @@ def write(
         for key, value in user_attrs.items():
             study.set_user_attr(key, value)
         for key, value in system_attrs.items():
-            storage.set_study_system_attr(study._study_id, key, value)
+            set_study_attr(study, key, value)
         study.add_trials(trials)
         if path.exists():
             shutil.copyfile(path, path.with_name(path.name + DAMAGED))

@@ -10,23 +10,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compress.core.atomic_files import whole_files
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.run.directory import LOG
-from search.folder.directory import SearchFolder
-from search.folder.records import FAILED, Candidate
+from search.optuna_internals import FIXED
 from search.plan import SearchPlan
 from search.spaces import DeclaredSpace
-from search.study import journal
+from search.study import journal, optimizers
+from search.study.costs import Costs, report_excess, report_preferences
+from search.study.directory import SearchFolder
+from search.study.early_stopping import COSTS_ATTR, rung_attr
+from search.study.front import is_finite
+from search.study.objective import SEED_ATTR, SEED_GIVEN, candidate_id
+from search.study.records import COMPLETE, FAILED, REJECTED, STOPPED, Candidate
 from search.study.storage import study_name
-from search.study.study import directions, open_study
-from search.study.trials import Replay, are_compatible, holds, is_sound
+from search.study.study import directions, open_study, outcome
 from search.study.warm_start import ABOUT_ATTR, about
-from search.trial import optimizers
-from search.trial.objective import candidate_id
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -209,7 +211,7 @@ class _Writer:
             params={name: record.choices[name] for name in distributions},
             distributions=distributions,
             user_attrs=own.user_attrs,
-            system_attrs=own.system_attrs,
+            constraints=own.constraints,
         )
         if record.ended is not None:
             ended = datetime.fromtimestamp(record.ended)
@@ -280,3 +282,124 @@ def asked(record: Candidate, plan: SearchPlan, data: Dataset) -> dict[str, BaseD
             "output folder."
         )
     return found
+
+
+class Replay:
+    """What a candidate's trial has in the study, by its record.
+
+    Attributes:
+        record: The candidate.
+        state, values: As the trial ended.
+        user_attrs: Seed, costs and rungs.
+        constraints: What samplers know of broken limits.
+    """
+
+    def __init__(self, record: Candidate, plan: SearchPlan) -> None:
+        self.record = record
+        self.state, self.values = outcome(record, plan)
+        self.user_attrs: dict[str, Any] = {SEED_ATTR: record.seed}
+        self.constraints = _constraints(record, plan)
+        if record.state not in (COMPLETE, STOPPED):
+            return
+        costs = [getattr(record, name) for name in plan.search.costs]
+        if all(cost is not None for cost in costs):
+            self.user_attrs[COSTS_ATTR] = [float(cost) for cost in costs]
+            self.user_attrs |= _rungs(record, plan)
+
+    def agrees(self, trial: FrozenTrial) -> bool:
+        """Tells whether a trial is this candidate's.
+
+        It may still be running there: the kill came between its record and the study.
+        """
+        from optuna.trial import TrialState
+
+        ended = (trial.state, trial.values) == (self.state, self.values)
+        return (
+            trial.params == self.record.choices
+            and (ended or trial.state == TrialState.RUNNING)
+            and self.user_attrs.items() <= trial.user_attrs.items()
+            and self.constraints.items() <= trial.constraints.items()
+        )
+
+
+def _rungs(record: Candidate, plan: SearchPlan) -> dict[str, float]:
+    """Returns the best quality up to each rung that a training reached."""
+    quality, found = plan.search.objectives[0], {}
+    for rung in plan.rungs():
+        if rung <= len(record.history):
+            upto = [epoch["val"][quality] for epoch in record.history[:rung]]
+            found[rung_attr(rung)] = max(upto)
+    return found
+
+
+def _constraints(record: Candidate, plan: SearchPlan) -> dict[str, float]:
+    """Returns how far a candidate breaks limits, as samplers are told."""
+    import optuna
+
+    trial: Any = optuna.trial.FixedTrial(record.choices)
+    if record.macs is None or record.params is None:
+        return {}
+    costs = Costs(record.macs, record.params, (), record.size_bytes, record.latency_ms)
+    if record.state == REJECTED:
+        report_excess(trial, costs, plan.search)
+    elif record.state in (COMPLETE, STOPPED):
+        report_preferences(trial, {**vars(costs), **record.val}, plan.search)
+    return dict(trial.constraints)
+
+
+def is_sound(trial: FrozenTrial, costs: int) -> bool:
+    """Tells whether everything that is read of trials has the type that it must have."""
+    from optuna.trial import TrialState, create_trial
+
+    attrs: Any = trial.user_attrs
+    system: Any = trial.system_attrs
+    if not (isinstance(attrs, dict) and isinstance(system, dict)):
+        return False
+    try:
+        create_trial(
+            state=trial.state,
+            values=trial.values,
+            params=trial.params,
+            distributions=trial.distributions,
+        )
+        constraints = trial.constraints.values()
+    except Exception:  # of whatever a damaged line put there
+        return False
+    begun, ended = trial.datetime_start is not None, trial.datetime_complete is not None
+    rungs = [value for name, value in attrs.items() if re.fullmatch(r"rung\d+", name)]
+    stored = attrs.get(COSTS_ATTR)
+    priced = isinstance(stored, list) and len(stored) == costs and all(map(is_finite, stored))
+    return (
+        (begun or trial.state == TrialState.WAITING)
+        and ended == trial.state.is_finished()
+        and all(map(is_finite, trial.values or []))
+        and all(map(is_finite, rungs))
+        and (priced or (stored is None and not rungs))
+        and isinstance(attrs.get(SEED_ATTR, 0), int)
+        and attrs.get(SEED_ATTR, 0) >= 0
+        and isinstance(attrs.get(SEED_GIVEN, True), bool)
+        and isinstance(system.get(FIXED, {}), dict)
+        and all(map(is_finite, constraints))
+    )
+
+
+def are_compatible(one: BaseDistribution, other: BaseDistribution) -> bool:
+    """Tells whether a study takes both for one parameter."""
+    from optuna.distributions import check_distribution_compatibility
+
+    try:
+        check_distribution_compatibility(one, other)
+    except ValueError:
+        return False
+    return True
+
+
+def holds(distribution: BaseDistribution, value: Any) -> bool:
+    """Tells whether a distribution has a value: no trial can be made with another."""
+    from optuna.trial import TrialState, create_trial
+
+    try:
+        create_trial(state=TrialState.FAIL, params={"": value}, distributions={"": distribution})
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -1,22 +1,28 @@
-"""Where studies are kept: a run's journal, or any storage of Optuna's."""
+"""Where studies are kept: a run's journal, or any storage of Optuna's.
+
+Database servers restart, connections break, transactions of many workers meet. What Optuna does
+not try again is tried again here, for some minutes: a run loses nothing by it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import os
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from compress.core import credentials
+from compress.core import credentials, linux
 from compress.core.errors import InputError, ParetuneError
-from compress.core.patience import patiently
-from compress.core.platform import Lock, host
+from compress.core.faults import PATIENCE, fault_of, patiently
+from compress.core.linux import Lock
 from compress.core.requirements import require_packages
-from search.folder.directory import SearchFolder
-from search.study.patience import is_passing, patient
+from search.study.directory import SearchFolder
 
 if TYPE_CHECKING:
     import optuna
@@ -29,6 +35,9 @@ DRIVERS = {
     "mysql": ("mysql", "MySQLdb", "pymysql"),
 }
 """Scheme -> (its name for SQLAlchemy, the driver that SQLAlchemy takes, the one that we name)."""
+_PASSING = ("OperationalError", "InterfaceError", "StorageInternalError", "TimeoutError")
+_GRPC_PASSING = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED")
+_LASTING = ("password", "authentication", "permission denied", "no such table", "does not exist")
 
 
 def study_name(folder: SearchFolder, url: str) -> str:
@@ -127,15 +136,6 @@ def _with_driver(url: str) -> str:
     return f"{usual}+{ours}{colon}{rest}"
 
 
-def without_fork_support() -> None:
-    """Lets this process fork after it has used gRPC; to be called before that is imported.
-
-    Its handlers of forks end the child with a failed check. Our forks use no connection of their
-    parent's.
-    """
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-
-
 def _proxy(url: str) -> optuna.storages.BaseStorage:
     without_fork_support()
     from optuna.exceptions import ExperimentalWarning
@@ -150,6 +150,72 @@ def _proxy(url: str) -> optuna.storages.BaseStorage:
         proxy = GrpcStorageProxy(host=place.hostname, port=place.port)
     proxy.wait_server_ready(timeout=PROXY_SECONDS)
     return proxy
+
+
+def without_fork_support() -> None:
+    """Lets this process fork after it has used gRPC; to be called before that is imported.
+
+    Its handlers of forks end the child with a failed check. Our forks use no connection of their
+    parent's.
+    """
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+
+def is_passing(error: BaseException) -> bool:
+    """Tells whether an error of a storage may be gone in a moment.
+
+    Connections that broke, servers that start, transactions that met another: yes. A wrong
+    password, a full disk, a rule that was broken: no.
+    """
+    if fault_of(error) is not None:
+        return False
+    code = getattr(error, "code", None)
+    if callable(code) and type(error).__module__.startswith("grpc"):
+        return getattr(code(), "name", "") in _GRPC_PASSING
+    link: BaseException | None = error
+    while link is not None:
+        if any(word in str(link).lower() for word in _LASTING):
+            return False
+        link = link.__cause__
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & set(_PASSING)) or bool(getattr(error, "connection_invalidated", False))
+
+
+def patient(
+    storage: optuna.storages.BaseStorage, seconds: float = PATIENCE
+) -> optuna.storages.BaseStorage:
+    """Returns a storage whose calls are repeated as `patiently` does.
+
+    A call whose answer was lost may have been carried out. Most may be carried out twice; a
+    trial that was begun so is nobody's, and the next start of the run queues it again; one that
+    was ended so has ended (`search.study.study.tell`).
+    """
+
+    def repeated(name: str, *args: Any, **kwargs: Any) -> Any:
+        call = partial(getattr(storage, name), *args, **kwargs)
+        return patiently(call, "the storage", is_passing, seconds)
+
+    return storage_of(repeated)
+
+
+def storage_of(call: Callable[..., Any]) -> optuna.storages.BaseStorage:
+    """Returns a storage of Optuna's each of whose calls goes through a function.
+
+    Args:
+        call: Called with (name of the method, *args, **kwargs).
+    """
+    from optuna.storages import BaseStorage
+
+    def method(name: str) -> Callable[..., Any]:
+        def passed(_: Any, *args: Any, **kwargs: Any) -> Any:
+            return call(name, *args, **kwargs)
+
+        return passed
+
+    names = [name for name, _ in inspect.getmembers(BaseStorage, inspect.isfunction)]
+    methods = {name: method(name) for name in names if not name.startswith("_")}
+    made: optuna.storages.BaseStorage = type("Storage", (BaseStorage,), methods)()
+    return made
 
 
 class JournalLock:
@@ -168,7 +234,7 @@ class JournalLock:
 
     def acquire(self) -> bool:
         """Waits for the lock."""
-        self._held = host().lock(self._path, wait=True)
+        self._held = linux.lock(self._path, wait=True)
         return True
 
     def release(self) -> None:

@@ -8,19 +8,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress.core.errors import InputError
-from compress.core.patience import PATIENCE
+from compress.core.errors import InputError, RunFailed
+from compress.core.faults import PATIENCE
 from compress.data import Dataset
 from compress.run.directory import LOG
 from compress.run.records import read_record
-from search.folder.directory import SearchFolder
-from search.folder.records import COMPLETE, DUPLICATE, FAILED, LOST, Candidate
+from search.optuna_internals import FIXED, end_trial
 from search.plan import SearchPlan
-from search.samplers import FIXED, SAMPLERS
+from search.samplers import SAMPLERS
+from search.study import journal, optimizers
+from search.study.directory import SearchFolder
+from search.study.objective import SEED_ATTR, SEED_GIVEN, candidate_id, objective_values
+from search.study.records import COMPLETE, DUPLICATE, FAILED, LOST, Candidate
 from search.study.storage import open_storage, study_name
 from search.study.warm_start import ABOUT_ATTR, about, find_sources, first_of
-from search.trial import optimizers
-from search.trial.objective import SEED_ATTR, SEED_GIVEN, candidate_id, objective_values
 
 if TYPE_CHECKING:
     import optuna
@@ -82,7 +83,7 @@ def close_orphans(study: optuna.Study, folder: SearchFolder, plan: SearchPlan) -
             continue
         candidate = folder.read_candidate(candidate_id(trial.number))
         assert candidate is not None, "that is why it is not tried again"
-        tell(study, trial.number, candidate, plan)
+        tell(study, candidate, plan)
     return again
 
 
@@ -114,8 +115,7 @@ def try_again(
     seed = trial.user_attrs.get(SEED_ATTR, 0)
     if not folder.give_up(candidate_id(trial.number), seed, reason):
         return None
-    # a worker that reaches the storage alone may have told it as finished
-    study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+    end_trial(study, trial.number, TrialState.FAIL, None)
     attrs = {"retry_of": trial.number, SEED_GIVEN: True}
     attrs |= {key: trial.user_attrs[key] for key in (SEED_ATTR, TRIES_ATTR, LOST_ATTR)
               if key in trial.user_attrs}  # fmt: skip
@@ -128,20 +128,32 @@ def try_again(
     )
 
 
-def tell(study: optuna.Study, number: int, candidate: Candidate, plan: SearchPlan) -> None:
+def tell(study: optuna.Study, candidate: Candidate, plan: SearchPlan) -> None:
     """Ends a trial in the study as its candidate ended; one that has ended stays as it is.
 
-    Written to the storage at once: `study.tell` reads the trial before, and of a database that
-    costs several times as much.
-    """
-    from optuna.exceptions import UpdateFinishedTrialError
+    For the run's process, which owns the ends of trials: workers begin them, and write records. A
+    trial may have ended by a call that the storage seemed to lose.
 
-    state, values = outcome(candidate, plan)
-    storage = study._storage
-    trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
-    # told by a worker whose node was lost then, or by a call that the storage seemed to lose
-    with suppress(UpdateFinishedTrialError):
-        storage.set_trial_state_values(trial_id, state, values)
+    Args:
+        study: Its study.
+        candidate: As it is recorded: what is told and not recorded would be lost.
+        plan: Objectives.
+
+    Raises:
+        RunFailed: The study has lost the trial.
+    """
+    try:
+        end_trial(study, int(candidate.id), *outcome(candidate, plan))
+    except KeyError:
+        raise lost_by_study(candidate.id) from None
+
+
+def lost_by_study(name: str) -> RunFailed:
+    """Returns the error of a study that does not have a finished candidate's trial."""
+    return RunFailed(
+        f"The study has lost candidate {name}, which is finished: was it removed during the run? "
+        "The same command rebuilds it from the records and continues."
+    )
 
 
 def outcome(
@@ -239,3 +251,43 @@ def read_replay(path: Path) -> Candidate:
             f"says that {found.reason}; it ran again under another number."
         )
     return found
+
+
+def untried(folder: SearchFolder) -> bool:
+    """Tells whether the study of a folder without results has begun no trial."""
+    import optuna
+    from optuna.trial import TrialState
+
+    url = _stored_url(folder)
+    if not url:
+        found = journal.read(folder.journal, study_name(folder, ""))
+        return not found.dropped and all(
+            trial.state == TrialState.WAITING for trial in found.trials
+        )
+    try:
+        study = optuna.load_study(
+            study_name=study_name(folder, url), storage=open_storage(url, "storage")
+        )
+    except (InputError, KeyError):  # what cannot be opened, or has no such study, was never used
+        return True
+    return all(trial.state == TrialState.WAITING for trial in study.get_trials(deepcopy=False))
+
+
+def forget(folder: SearchFolder) -> None:
+    """Removes the study of a folder in which no trial has begun.
+
+    Queued trials follow from the plan: another plan queues others.
+    """
+    import optuna
+
+    folder.journal.unlink(missing_ok=True)
+    url = _stored_url(folder)
+    if url:
+        with suppress(InputError, KeyError):  # as in `untried`
+            storage = open_storage(url, "storage")
+            optuna.delete_study(study_name=study_name(folder, url), storage=storage)
+
+
+def _stored_url(folder: SearchFolder) -> str:
+    search = folder.read_plan_record()["plan"].get("search", {})
+    return str(search.get("storage", ""))

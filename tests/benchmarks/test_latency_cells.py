@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks._latency import told_latency, told_time
-from compress.measure.stats import INTERVAL, RANGE
+from compress.measure.latency_record import INTERVAL, RANGE
 
 STORED = {
     "median_ms": 0.2021, "low_ms": 0.2012, "high_ms": 0.2034,

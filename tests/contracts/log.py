@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.logs import Event, Point, following
 from compress.run.directory import RunFolder
+from compress.run.logs import Event, Point
+from compress.run.logs.follower import following
 
 Figures = dict[str, list[tuple[int, float]]]
 CURVE = Event(

@@ -10,7 +10,7 @@ import pytest
 
 from compress.core.errors import InputError
 from compress.core.plugins import TASKS
-from compress.task import Task
+from compress.data.tasks import Task
 from tests.finite import check_gradient
 
 COUNT = 12

@@ -14,18 +14,18 @@ from typer.testing import CliRunner
 from compress.core.device import Device
 from compress.core.errors import InputError
 from compress.data import Dataset
-from compress.pipeline.checks import fitting
-from compress.pipeline.prepared import Subject
 from compress.plan.fields import from_flat
+from compress.shrinking.case import Subject
+from compress.shrinking.checks import fitting
 from search import pipeline
 from search.cli import app
 from search.engines import local
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate
 from search.plan import SearchPlan
 from search.study import study as studies
-from search.study.unbegun import forget, untried
-from tests.compress.pipeline.test_shrink import mlp
+from search.study.directory import SearchFolder
+from search.study.records import Candidate
+from search.study.study import forget, untried
+from tests.compress.shrinking.test_model_names import mlp
 
 SPACE = ["--data", "digits", "--space", "mlp"]
 CASES = {
@@ -278,20 +278,18 @@ def test_a_worker_loads_its_teachers_once_and_a_plan_makes_its_space_once(
     blobs: Dataset, cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import search.spaces
-    from compress.pipeline import teachers
+    from compress.shrinking import case
     from search.engines.run_jobs import RunWorker
-    from search.study.feasibility import check_compression, check_limits
+    from search.study.checks import check_compression, check_limits
     from search.study.study import first_choices
 
     made: list[str] = []
-    space_for, load_model = search.spaces.space_for, teachers.load_model
+    space_for, load_model = search.spaces.space_for, case.load_model
     monkeypatch.setattr(
         search.spaces, "space_for", lambda name: made.append(name) or space_for(name)
     )
     loaded: list[Path] = []
-    monkeypatch.setattr(
-        teachers, "load_model", lambda path: loaded.append(path) or load_model(path)
-    )
+    monkeypatch.setattr(case, "load_model", lambda path: loaded.append(path) or load_model(path))
     folder = SearchFolder(tmp_path / "run")
     values = {"epochs": 1, "batch_size": 32, "formats": "float32", "sparsity": 0.0, "space": "mlp"}
     plan = from_flat(SearchPlan, {**values, "max_params": 10**9})

@@ -12,15 +12,14 @@ from compress.core.errors import RunFailed
 from compress.plan.fields import from_flat
 from search import steps
 from search.engines import Demand, local
-from search.engines.final_jobs import CompressJobs
-from search.engines.jobs import SearchJobs
+from search.engines.jobs import CompressJobs, SearchJobs
 from search.engines.progress import NoDisplay
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate
 from search.pipeline import default_folder
 from search.plan import SearchPlan
 from search.study import study as studies
 from search.study.asking import ask
+from search.study.directory import SearchFolder
+from search.study.records import Candidate
 from tests.search.test_run import paretune
 
 
@@ -38,7 +37,10 @@ def message(state: str, number: int) -> dict[str, Any]:
 
 def test_rejected_trials_do_not_count(folder: SearchFolder) -> None:
     plan = from_flat(SearchPlan, {"trials": 2})
-    jobs = SearchJobs(folder, plan, studies.open_study(folder, plan), NoDisplay())
+    study = studies.open_study(folder, plan)
+    jobs = SearchJobs(folder, plan, study, NoDisplay())
+    for _ in range(3):
+        study.ask()
     first, second = jobs.next_job(), jobs.next_job()
     assert first is not None
     assert second is not None
@@ -49,13 +51,18 @@ def test_rejected_trials_do_not_count(folder: SearchFolder) -> None:
     jobs.on_done(0, first, message("failed", 2))
     assert jobs.ended == 2
     assert jobs.next_job() is None
+    assert [trial.state.name for trial in study.trials] == ["PRUNED", "COMPLETE", "FAIL"]
+    with pytest.raises(RunFailed, match="The study has lost candidate 0003, which is finished"):
+        jobs.on_done(0, first, message("complete", 3))
 
 
 def test_rejections_end_somewhere(folder: SearchFolder) -> None:
     plan = from_flat(SearchPlan, {"trials": 1, "max_macs": 1})
-    jobs = SearchJobs(folder, plan, studies.open_study(folder, plan), NoDisplay())
+    study = studies.open_study(folder, plan)
+    jobs = SearchJobs(folder, plan, study, NoDisplay())
     given = 0
     while (job := jobs.next_job()) is not None:
+        study.ask()
         jobs.on_done(0, job, message("rejected", given))
         given += 1
     assert given == 100

@@ -67,7 +67,7 @@ def test_a_search_needs_no_objectives(rows: Any, tmp_path: Path) -> None:
 
 
 def test_a_stored_metric_is_that_of_a_run_that_is_resumed(tmp_path: Path) -> None:
-    from search.folder.directory import SearchFolder
+    from search.study.directory import SearchFolder
 
     folder = SearchFolder(tmp_path / "out")
     plan = SearchPlan()

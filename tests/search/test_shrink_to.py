@@ -10,7 +10,7 @@ import pytest
 from compress.data import load_data
 from compress.model.io import load_model
 from compress.run.directory import RunFolder
-from compress.run.example_values import read_example_values
+from compress.run.exports import read_example_values
 from search import run
 
 

@@ -15,10 +15,9 @@ from compress.core.errors import InputError, RunFailed, TrainingDiverged
 from compress.data import Dataset
 from compress.plan.fields import from_flat
 from compress.plan.shrink import ShrinkPlan
-from compress.shrinking.crew import Brief, Training
-from compress.shrinking.folder import ShrinkFolder
-from compress.shrinking.net import REPAIRED, TRAINED, Net
+from compress.shrinking.net import REPAIRED, TRAINED, Net, ShrinkFolder
 from compress.shrinking.shrink import ShrinkResult, shrink
+from compress.shrinking.workshop import Training
 from search.engines import LOST
 from search.engines.net_jobs import NetJobs
 from search.engines.progress import MAX_LOST, NoDisplay
@@ -89,20 +88,25 @@ def test_workers_of_a_cluster(trained: Any, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def brief(digits: Dataset, tmp_path: Path) -> Brief:
-    folder = ShrinkFolder(tmp_path / "out")
-    folder.nets.mkdir(parents=True)
-    plan = from_flat(ShrinkPlan, {"macs": "0.5x"})
-    made = Brief(
-        folder, "m", tmp_path / "m.keras", (tmp_path / "t.keras",), plan, digits, True,
-        lambda text, share: None,
+def case(digits: Dataset, tmp_path: Path) -> Any:
+    plan = from_flat(ShrinkPlan, {"macs": "0.5x", "teacher": "t.keras"})
+    work = SimpleNamespace(data=digits, progress=lambda text, share: None)
+    return SimpleNamespace(
+        path=tmp_path / "m.keras", plan=plan, work=work,
+        teachers=(SimpleNamespace(path=tmp_path / "t.keras"),),
     )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ShrinkFolder:
+    made = ShrinkFolder(tmp_path / "out")
+    made.nets.mkdir(parents=True)
     for name, share in (("small", 0.2), ("large", 0.7)):
         write(made, name, share, REPAIRED, 0)
     return made
 
 
-def write(brief: Brief, name: str, share: float, stage: str, epochs: int) -> None:
+def write(folder: ShrinkFolder, name: str, share: float, stage: str, epochs: int) -> None:
     from compress.core.atomic_files import write_json
 
     val = {"float32": {"accuracy": 0.5}}
@@ -110,25 +114,25 @@ def write(brief: Brief, name: str, share: float, stage: str, epochs: int) -> Non
         name, "float32", ("float32",), {}, {}, 1, 1, share, False, (), 1, stage, val, val,
         epochs=epochs,
     )  # fmt: skip
-    write_json(brief.folder.net_file(name), net.to_json())
+    write_json(folder.net_file(name), net.to_json())
 
 
 BOTH = (Training("small", 3), Training("large", 2))
 
 
-def test_the_largest_net_first(brief: Brief) -> None:
-    handler = NetJobs(brief, BOTH, NoDisplay())
+def test_the_largest_net_first(case: Any, folder: ShrinkFolder) -> None:
+    handler = NetJobs(case, folder, BOTH, NoDisplay())
     first, second = handler.next_job(), handler.next_job()
     assert first is not None
     assert second is not None
     assert (first["name"], first["epochs"]) == ("large", 2)
     assert (second["name"], second["epochs"]) == ("small", 3)
     assert handler.next_job() is None
-    assert first["teachers"] == [str(brief.teachers[0].resolve())]
+    assert first["teachers"] == [str(case.teachers[0].path.resolve())]
 
 
-def test_why_a_net_was_not_trained(brief: Brief) -> None:
-    handler = NetJobs(brief, BOTH, NoDisplay())
+def test_why_a_net_was_not_trained(case: Any, folder: ShrinkFolder) -> None:
+    handler = NetJobs(case, folder, BOTH, NoDisplay())
     large, small = handler.next_job(), handler.next_job()
     assert large is not None
     assert small is not None
@@ -141,8 +145,8 @@ def test_why_a_net_was_not_trained(brief: Brief) -> None:
     assert "its worker died (signal SIGKILL)" in str(handler.errors["small"])
 
 
-def test_a_net_whose_node_was_lost_is_trained_again(brief: Brief) -> None:
-    handler = NetJobs(brief, BOTH[:1], NoDisplay())
+def test_a_net_whose_node_was_lost_is_trained_again(case: Any, folder: ShrinkFolder) -> None:
+    handler = NetJobs(case, folder, BOTH[:1], NoDisplay())
     for _ in range(MAX_LOST - 1):
         job = handler.next_job()
         assert job is not None
@@ -155,7 +159,7 @@ def test_a_net_whose_node_was_lost_is_trained_again(brief: Brief) -> None:
     assert "was not trained" in str(handler.errors["small"])
 
 
-def test_workers_stand_behind_the_process_itself(brief: Brief) -> None:
+def test_workers_stand_behind_the_process_itself(case: Any, folder: ShrinkFolder) -> None:
     shown: list[tuple[int, str]] = []
 
     class Shown(NoDisplay):
@@ -163,12 +167,12 @@ def test_workers_stand_behind_the_process_itself(brief: Brief) -> None:
             shown.append((index, text))
 
     told: list[str] = []
-    mine = replace(brief, progress=lambda text, share: told.append(text))
-    handler = NetJobs(mine, BOTH, _Beside(Shown()))
+    case.work.progress = lambda text, share: told.append(text)
+    handler = NetJobs(case, folder, BOTH, _Beside(Shown()))
     job = handler.next_job()
     assert job is not None
     handler.on_message(0, job, {"kind": "progress", "text": "epoch 1", "share": 0.5})
-    write(brief, "large", 0.7, TRAINED, 2)
+    write(folder, "large", 0.7, TRAINED, 2)
     handler.on_done(0, job, {"name": "large"})
     assert shown[0] == (1, "epoch 1")
     assert told == ["training 2 net(s)"]
@@ -194,20 +198,20 @@ class _Stream(Dataset):
     pass
 
 
-def test_data_that_workers_cannot_get(brief: Brief) -> None:
+def test_data_that_workers_cannot_get(case: Any, folder: ShrinkFolder) -> None:
     crew = Workers(2)
-    crew.check(brief.plan)
+    crew.check(case.plan)
     own = {"output": SimpleNamespace(loss="x")}
-    judged = replace(brief, data=replace(brief.data, compiled=own))
+    data = case.work.data
+    case.work.data = replace(data, compiled=own)
     with (
         pytest.raises(InputError, match="must be judged by a task of their own"),
-        crew.at_work(judged),
+        crew.at_work(case, folder, True),
     ):
         pytest.fail("it was refused")
-    data = brief.data
-    stream = _Stream(**{name: getattr(data, name) for name in data.__dataclass_fields__})
+    case.work.data = _Stream(**{name: getattr(data, name) for name in data.__dataclass_fields__})
     with (
         pytest.raises(RunFailed, match="they are no arrays. Name them"),
-        crew.at_work(replace(brief, data=stream)),
+        crew.at_work(case, folder, True),
     ):
         pytest.fail("it was refused")

@@ -1,47 +1,138 @@
-"""Distillation losses, one file each; every one equals its closed form in NumPy."""
+"""What a distillation loss is: on logits, or on features. One file each beside this one."""
 
 from __future__ import annotations
 
-from compress.core.errors import InputError
-from compress.core.plugins import LOGIT_LOSSES
-from compress.distillation.losses._base import FeatureLoss, LogitLoss, by_position
-from compress.distillation.losses.dkd import DKD
-from compress.distillation.losses.fitnets import FitNets
-from compress.distillation.losses.hinton import HintonKD
-from compress.task import Task
+from abc import ABC, abstractmethod
+from typing import Any
 
-__all__ = [
-    "DKD",
-    "FeatureLoss",
-    "FitNets",
-    "HintonKD",
-    "LogitLoss",
-    "by_position",
-    "logit_losses",
-]
+import numpy as np
+
+from compress.data.tasks import Task
+
+Shape = tuple[int | None, ...]
 
 
-def logit_losses(name: str, task: Task) -> dict[str, LogitLoss]:
-    """Returns the loss of a name on the logits of each output, by the output's name.
+class LogitLoss(ABC):
+    """Compares the logits of student and teacher.
 
-    Outputs that it is not defined for, beside others that it is, are taught by "kd". Of "none"
-    there are none.
-
-    Raises:
-        InputError: The loss is defined for no output of the task.
+    Attributes:
+        name: As the plan calls it.
+        activations: The tasks it is defined for, by their activation.
     """
-    if name == "none":
-        return {}
-    kind = LOGIT_LOSSES[name]
-    made = {output: kind.of(part) for output, part in task.parts.items()}
-    fits = {output: task.parts[output].activation in loss.activations
-            for output, loss in made.items()}  # fmt: skip
-    if not any(fits.values()):
-        raise InputError(
-            f"Distillation loss '{name}' must be used on classes (softmax). Received: a "
-            f"{task.name} task. Use 'kd'."
-        )
-    return {
-        output: loss if fits[output] else HintonKD.of(task.parts[output])
-        for output, loss in made.items()
-    }
+
+    name: str
+    activations: tuple[str, ...] = ("softmax",)
+
+    @classmethod
+    def of(cls, task: Task) -> LogitLoss:
+        """Returns the loss for a task."""
+        return cls()
+
+    @abstractmethod
+    def __call__(
+        self, student: Any, teacher: Any, *, temperature: Any, labels: Any, weights: Any
+    ) -> Any:
+        """Returns the loss per example (graph code).
+
+        Losses over pairs of examples or over a whole batch use `weights`, so that an
+        example of weight 2 counts like two; the mean over examples, by weight, is the loss.
+
+        Args:
+            student: (batch, outputs), any float type; see `by_position` for outputs with more.
+            teacher: Likewise.
+            temperature: T, above 0; a number or a scalar tensor.
+            labels: As the data set holds them.
+            weights: Of the examples, (batch,), float32.
+
+        Returns:
+            (batch,), float32.
+        """
+
+    @abstractmethod
+    def chance_loss(self, outputs: int, temperature: float) -> float:
+        """Returns the most that a student costs whose outputs look at no input."""
+
+
+def by_position(
+    loss: LogitLoss,
+    student: Any,
+    teacher: Any,
+    *,
+    temperature: Any,
+    labels: Any,
+    weights: Any,
+    known: Any = None,
+) -> Any:
+    """Returns a loss on logits where each position of an example has its own, (batch,).
+
+    Every position is an example to the loss; of an example the mean over its known positions
+    counts, 0 where there are none.
+
+    Args:
+        loss: Any.
+        student: (batch, outputs) or (batch, positions ..., outputs).
+        teacher: Likewise.
+        temperature, labels, weights: See `LogitLoss`; labels with the positions' axes.
+        known: Which positions count, (batch, positions ...); None: all.
+    """
+    import tensorflow as tf
+
+    if len(student.shape) == 2:
+        return loss(student, teacher, temperature=temperature, labels=labels, weights=weights)
+    batch, width = tf.shape(student)[0], student.shape[-1]
+    count = tf.reduce_prod(tf.shape(student)[1:-1])
+    rank = len(student.shape) - 1
+    if known is None:
+        known = tf.ones(tf.shape(student)[:-1])
+    share = tf.reshape(tf.cast(known, tf.float32), (-1,))
+    each = loss(
+        tf.reshape(student, (-1, width)),
+        tf.reshape(teacher, (-1, width)),
+        temperature=temperature,
+        labels=tf.reshape(labels, (-1,) if len(labels.shape) == rank else (-1, labels.shape[-1])),
+        weights=tf.repeat(weights, count) * share,
+    )
+    total = tf.reduce_sum(tf.reshape(each * share, (batch, -1)), axis=-1)
+    return total / tf.maximum(tf.reduce_sum(tf.reshape(share, (batch, -1)), axis=-1), 1.0)
+
+
+class FeatureLoss(ABC):
+    """Compares the outputs of one pair of layers.
+
+    Attributes:
+        name: As the plan calls it.
+        weight: The usual factor of this loss beside cross-entropy.
+        where: Which layers it takes unless told: "stages" (the last of every resolution),
+            "middle" (the last of the middle one) or "embedding" (what the head is fed).
+    """
+
+    name: str
+    weight: float
+    where: str
+
+    def build(self, student: Shape, teacher: Shape, rng: np.random.Generator) -> list[Any]:
+        """Fits the loss to a pair and returns the variables to be trained with the student.
+
+        Args:
+            student: Shape of the student's output, the batch axis first.
+            teacher: Of the teacher's.
+            rng: For initial values.
+        """
+        return []
+
+    def reduced(self, teacher: Any) -> Any:
+        """Returns what of the teacher's output the loss needs: what is cached (graph code)."""
+        return teacher
+
+    @abstractmethod
+    def __call__(self, student: Any, teacher: Any, *, weights: Any) -> Any:
+        """Returns the loss per example (graph code).
+
+        Args:
+            student: The layer's output, (batch, ...), any float type.
+            teacher: What `reduced` returned.
+            weights: Of the examples, (batch,), float32.
+
+        Returns:
+            (batch,), float32.
+        """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from compress.distillation.losses._base import LogitLoss
+from compress.distillation.losses import LogitLoss
 from compress.distillation.losses.hinton import divergence
 
 FAR = 1e9

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.distillation.losses._base import FeatureLoss, Shape
+from compress.distillation.losses import FeatureLoss, Shape
 
 
 class FitNets(FeatureLoss):

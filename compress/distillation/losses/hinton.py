@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from compress.distillation.losses._base import LogitLoss
-from compress.task import Custom, Regression, Task
+from compress.data.tasks import Custom, Regression, Task
+from compress.distillation.losses import LogitLoss
 
 
 class HintonKD(LogitLoss):

@@ -11,13 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
+from compress.exporting.answering import runnable
 from compress.exporting.conversions import ConversionFailed, convert
-from compress.exporting.mixed.levels import FLOAT32, INT8, recipe_of
-from compress.exporting.mixed.units import Unit
-from compress.exporting.runnable import runnable
+from compress.exporting.mixed.units import FLOAT32, INT8, Unit, recipe_of
 from compress.exporting.traced import Port, write_examples
-from compress.measure.divergence import divergence
-from compress.measure.quality import outputs_of
+from compress.measure.quality import divergence, outputs_of
 from compress.measure.runtimes import Session, session_for
 
 

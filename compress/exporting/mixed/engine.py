@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from compress.core.atomic_files import read_json, write_bytes, write_json
-from compress.exporting.byte_inputs import with_byte_inputs
-from compress.exporting.mixed.levels import Recipe
+from compress.exporting.mixed.units import Recipe
+from compress.exporting.tflite_editing import with_byte_inputs
 from compress.exporting.traced import read_examples
 
 
@@ -20,6 +20,8 @@ def observe_ranges(source: str, path: str, examples: str, recipe: Recipe) -> Non
         examples: See `compress.exporting.traced.read_examples`.
         recipe: Whose whole numbers need ranges.
     """
+    import numpy as np
+    from ai_edge_litert.interpreter import Interpreter
     from litert_quantizer.calibrator import CalibrationMode, Calibrator
     from litert_quantizer.recipe_manager import RecipeManager
 
@@ -33,11 +35,12 @@ def observe_ranges(source: str, path: str, examples: str, recipe: Recipe) -> Non
         # its own is a moving average of each example's ends, which cuts off what few have
         qsv_update_func=_widest,
     )
-    observed.calibrate({_signature(source): read_examples(examples)}, recipes)
+    signature = str(next(iter(Interpreter(model_path=source).get_signature_list())))
+    observed.calibrate({signature: read_examples(examples)}, recipes)
     write_json(
         Path(path),
         {
-            name: {end: _listed(value) for end, value in found.items()}
+            name: {end: np.asarray(value).tolist() for end, value in found.items()}
             for name, found in observed.get_model_qsvs().items()
         },
     )
@@ -63,26 +66,11 @@ def convert_mixed(source: str, path: str, ranges: str | None, recipe: Recipe) ->
         recipe: See `recipe_of`.
     """
     import numpy as np
+    from litert_quantizer import quantizer
 
     held = {
         name: {end: np.asarray(value, np.float32) for end, value in found.items()}
         for name, found in (read_json(Path(ranges)) if ranges else {}).items()
     }
-    made = _quantizer(source, recipe).quantize(held).quantized_model
+    made = quantizer.Quantizer(source, recipe).quantize(held).quantized_model
     write_bytes(Path(path), with_byte_inputs(bytes(made)))
-
-
-def _quantizer(source: str, recipe: Recipe) -> Any:
-    from litert_quantizer import quantizer
-
-    return quantizer.Quantizer(source, recipe)
-
-
-def _signature(source: str) -> str:
-    from ai_edge_litert.interpreter import Interpreter
-
-    return str(next(iter(Interpreter(model_path=source).get_signature_list())))
-
-
-def _listed(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else value

@@ -1,7 +1,12 @@
-"""Finds a precision a layer: what each costs alone, then the files on the way between."""
+"""Finds a precision a layer: what each costs alone, then the files on the way between.
+
+The way goes from the cheapest precisions to the dearest, the best trade first. What a precision
+costs in time comes from a few files that are timed against each other.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +18,9 @@ import numpy.typing as npt
 from compress.core.errors import RunFailed
 from compress.exporting.conversions import ConversionFailed
 from compress.exporting.mixed.candidates import Files
-from compress.exporting.mixed.levels import BITS, FLOAT32, IN_LOOPS, INT8
-from compress.exporting.mixed.path import Choice, path_of_choices
-from compress.exporting.mixed.times import TIMING, unit_times
-from compress.exporting.mixed.units import Unit
+from compress.exporting.mixed.units import BITS, FLOAT32, IN_LOOPS, INT8, Unit
 from compress.measure.latency import measure_latency
+from compress.plan import LatencyOptions
 from compress.plan.output import MIXED, ExportOptions
 
 NEGLIGIBLE = 1e-4
@@ -28,6 +31,11 @@ Told = Callable[[float], None]
 AsGood = Callable[[Path, Path, Path], str]
 """Called with a cheaper file, a dearer one and the float32 file: the figures by which the first is
 as good as the second; "": it is not."""
+Numbers = npt.NDArray[np.float64]
+Choice = tuple[int, ...]
+"""The place of each unit's level."""
+TIMING = LatencyOptions(precision=0.05, budget=4.0)
+"""Of whole files against each other, one thread."""
 
 
 @dataclass(frozen=True)
@@ -240,6 +248,83 @@ class Search:
         return 1 + _last(last, lambda place: self._loss_at(choices, place) > loss)
 
 
+def path_of_choices(losses: Numbers, costs: Numbers) -> list[Choice]:
+    """Returns choices of a level a unit, from the cheapest on, each with a smaller loss.
+
+    Losses and costs of units add up. Each step raises one unit to the level that saves the most
+    loss for its cost. These choices are the corners of the lower convex hull of all (cost, loss):
+    none with as small a cost lies below it.
+
+    Args:
+        losses: Of each unit (rows) at each level (columns), at least 0; infinite where it cannot
+            have the level.
+        costs: The same.
+
+    Returns:
+        The choices; the first is the cheapest (of equal costs the smaller loss).
+
+    Reference:
+        Multiple-choice knapsack by its linear relaxation: Sinha and Zoltners 1979, "The
+        Multiple-Choice Knapsack Problem"; of precisions: Dong et al. 2020, "HAWQ-V2", section 3.2,
+        where losses are estimated by Hessians and not measured.
+    """
+    units = len(losses)
+    now = [_cheapest(losses[unit], costs[unit]) for unit in range(units)]
+    found = [tuple(now)]
+    while True:
+        best, step = 0.0, None
+        for unit in range(units):
+            saved = losses[unit, now[unit]] - losses[unit]
+            spent = costs[unit] - costs[unit, now[unit]]
+            better = (saved > 0) & (spent > 0)
+            gain = np.divide(saved, spent, out=np.zeros_like(saved), where=better)
+            level = int(gain.argmax())
+            if gain[level] > best:
+                best, step = float(gain[level]), (unit, level)
+        if step is None:
+            return found
+        now[step[0]] = step[1]
+        found.append(tuple(now))
+
+
+def unit_times(files: Files, levels: Sequence[str], had: npt.NDArray[np.bool_]) -> Any:
+    """Returns how much longer a run takes with a unit at each level, than at the fastest one.
+
+    Of files of one level each the fastest is taken; then the units of one kind of kernel
+    (convolutions by depth, say, which not every level has a fast one of) take each other level
+    together, and share the difference by multiply-accumulates.
+
+    Args:
+        files: Makes the files.
+        levels: Among which is chosen.
+        had: Whether a unit (rows) can have a level (columns).
+
+    Returns:
+        Shares of the float32 file's time, (units, levels); negative: faster.
+    """
+    everywhere = {level: files.throughout(level, had[:, at]) for at, level in enumerate(levels)}
+    timed = _times(files, everywhere)
+    base = min(timed, key=lambda level: timed[level])
+    macs = Counter[str]()
+    for unit in files.units:
+        macs[unit.kind] += unit.macs
+    swapped = {
+        f"{kind} {level}": everywhere[base]
+        | {unit: level for unit in everywhere[level] if unit.kind == kind}
+        for kind in macs for level in levels if level != base
+    }  # fmt: skip
+    found = _times(files, {base: everywhere[base], **swapped})
+    slowest = max(found.values())
+    result = np.zeros((len(files.units), len(levels)))
+    for row, unit in enumerate(files.units):
+        for column, level in enumerate(levels):
+            if level != base and macs[unit.kind]:
+                # a file that cannot be made takes as long as the slowest
+                more = found.get(f"{unit.kind} {level}", slowest) - found[base]
+                result[row, column] = more * unit.macs / macs[unit.kind]
+    return result
+
+
 def _last(end: int, holds: Callable[[int], bool]) -> int:
     """Returns the last place at which something holds that holds at 0, not at `end`, by halving."""
     low, high = 0, end
@@ -247,3 +332,20 @@ def _last(end: int, holds: Callable[[int], bool]) -> int:
         middle = (low + high) // 2
         low, high = (middle, high) if holds(middle) else (low, middle)
     return low
+
+
+def _cheapest(losses: Sequence[float] | Numbers, costs: Sequence[float] | Numbers) -> int:
+    """Returns the level of the smallest cost, of equal ones that of the smallest loss."""
+    return min(range(len(losses)), key=lambda level: (costs[level], losses[level]))
+
+
+def _times(files: Files, wanted: Mapping[str, Mapping[Unit, str]]) -> dict[str, float]:
+    """Returns the times of files by name, as shares of the float32 file's."""
+    paths = {"": files.source}
+    for name, levels in wanted.items():
+        try:
+            paths[name] = files.made(levels)
+        except ConversionFailed:
+            continue  # units have these levels one by one, or are known to have not
+    timed = measure_latency(paths, TIMING)
+    return {name: item.quiet_ms / timed[""].quiet_ms for name, item in timed.items() if name}

@@ -1,31 +1,61 @@
-"""Writes files by LiteRT Quantizer: of mixed precision, and of weights of four bits."""
+"""Writes files by LiteRT Quantizer: of mixed precision, and of weights of four bits.
+
+Kernels of four bits are rounded so that their layers' outputs stay.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from compress.core.atomic_files import replacing, write_bytes
-from compress.core.errors import RunFailed
+from compress.core.columns import taken
+from compress.core.errors import InputError, RunFailed
 from compress.core.requirements import FORMATS, require_packages
-from compress.exporting.conversions import convert
+from compress.exporting.conversions import ConversionFailed, convert, explained
 from compress.exporting.litert import plain_file
 from compress.exporting.mixed.candidates import Files, observe, running
-from compress.exporting.mixed.four_bits import round_together
-from compress.exporting.mixed.levels import INT4_WEIGHTS, recipe_of
-from compress.exporting.mixed.report import LayerPrecision, layers_of, told
-from compress.exporting.mixed.search import AsGood, Search
-from compress.exporting.mixed.units import Unit, file_graph, kernels_of, units_of
-from compress.exporting.refusals import explained
+from compress.exporting.mixed.search import AsGood, Found, Search
+from compress.exporting.mixed.units import (
+    INT4_WEIGHTS,
+    WHOLE,
+    Unit,
+    file_graph,
+    kernel_of,
+    kernels_of,
+    owner_of,
+    recipe_of,
+    scope_of,
+    units_of,
+)
 from compress.exporting.traced import Traced
-from compress.plan.output import INT4, MIXED, ExportOptions
+from compress.measure.quality import divergence, outputs_of
+from compress.measure.runtimes import session_for
+from compress.model.copies import copy_model
+from compress.model.walk import named_layers, variable_paths
+from compress.plan.output import INT4, LEVELS, MIXED, ExportOptions
+from compress.reconstruction import repair
+from compress.reconstruction.kinds import has_parts
+
+if TYPE_CHECKING:
+    import keras
+
+    from compress.reconstruction import RepairReport
 
 ENGINE = "LiteRT Quantizer"
 SENSED = 64
 """Examples on which losses are measured."""
+SHOWN = 5
+Make = Callable[[Traced, Sequence[Unit], Path], None]
+"""Writes the file of a model whose float32 file has these units."""
+LARGEST = 7
+"""Whole number of four bits, as many on both sides of zero."""
 
 
 def write_mixed(
@@ -117,6 +147,174 @@ def write_int4(traced: Traced, path: Path, inputs: Sequence[npt.NDArray[Any]]) -
     return (f"{INT4}: {told or 'no kernel has four bits'}",)
 
 
+@dataclass(frozen=True)
+class LayerPrecision:
+    """The precision of one layer in a file.
+
+    Attributes:
+        layer: Its path in the model.
+        precision: "int4" (weights), "int8", "dynamic4" and "dynamic" (the same weights, what
+            passes is rounded as it comes), "int16" (what passes; weights have 8 bits), "float16"
+            (weights, computed in float32) or "float32".
+        alone: By precision: how far the outputs move where this layer alone has it; see
+            `compress.measure.quality`.
+        floats: Kinds of its operations that are computed in floats although its precision is one
+            of whole numbers: LiteRT Quantizer has none for them, or CPUs are slower with them.
+    """
+
+    layer: str
+    precision: str
+    alone: dict[str, float]
+    floats: tuple[str, ...] = ()
+
+
+def layers_of(found: Found) -> tuple[LayerPrecision, ...]:
+    """Returns the precision of each layer in the file that was chosen, in the model's order."""
+    floats = {
+        scope_of(item): item.kind.lower()
+        for item in file_graph(found.path).operators
+        if not any(tensor.quantized for tensor in item.outputs)
+    }
+    return tuple(
+        LayerPrecision(unit.name, level, dict(found.alone[unit]), _floats(unit, level, floats))
+        for unit, level in found.levels.items()
+    )
+
+
+def told(layers: Sequence[LayerPrecision], found: Found, examples: int) -> tuple[str, ...]:
+    """Returns lines on which layers have which precision, and why.
+
+    Args:
+        layers: Of the file.
+        found: The file.
+        examples: On which losses were measured.
+    """
+    counts = Counter(item.precision for item in layers)
+    each = ", ".join(f"{counts[level]} in {level}" for level in LEVELS if counts[level])
+    left = f"{found.loss / found.most:.0%}" if found.most else "none"
+    lowest = found.lowest
+    lines = [
+        f"{MIXED}: of {len(layers)} layers {each}; {left} is left of what the outputs lose where "
+        f"all are {lowest} (measured on {examples} training examples)"
+    ]
+    raised = [item for item in layers if item.precision != lowest]
+    raised.sort(key=lambda item: -item.alone.get(lowest, 0.0))
+    total = sum(item.alone.get(lowest, 0.0) for item in layers)
+    for item in raised[:SHOWN]:
+        share = item.alone.get(lowest, 0.0) / total if total else 0.0
+        lines.append(
+            f"{MIXED}: '{item.layer}' is {item.precision}: {lowest} there makes {share:.0%} of "
+            "what layers lose one by one"
+        )
+    if len(raised) > SHOWN:
+        lines.append(f"{MIXED}: {len(raised) - SHOWN} more layers are not {lowest}")
+    kinds = sorted({kind for item in layers for kind in item.floats})
+    if kinds:
+        lines.append(
+            f"{MIXED}: {', '.join(kinds)} stay in floats: LiteRT Quantizer has no whole numbers "
+            "for them, or CPUs are slower with them (products of activations, statistics)"
+        )
+    return (*lines, *found.notes)
+
+
+def round_together(
+    traced: Traced,
+    path: Path,
+    inputs: Sequence[npt.NDArray[Any]],
+    make: Make,
+    judges: int,
+) -> str:
+    """Makes a file anew with kernels of four bits rounded so that their layers' outputs stay.
+
+    It takes the place of the file where its outputs are nearer to those of the float32 file.
+
+    Args:
+        traced: The model.
+        path: A file that was made of it and runs; its weights have the nearest values.
+        inputs: Examples (n, ...), an array an input.
+        make: Makes the same file of another model of the same layers.
+        judges: So many examples, the first ones, judge; the others are rounded on.
+
+    Returns:
+        What was done, or why not; nothing where no kernel has four bits.
+    """
+    kernels = four_bit_kernels(path, traced.model)
+    if not kernels:
+        return ""
+    judging, rest = ([taken(part, rows) for part in inputs]
+                     for rows in (slice(judges), slice(judges, None)))  # fmt: skip
+    wanted = outputs_of(session_for(plain_file(traced)), judging)
+    before = divergence(wanted, outputs_of(session_for(path), judging))
+    try:
+        model, report = rounded_model(traced.model, rest, kernels)
+        with Traced(model) as again:
+            file = again.place / "rounded.tflite"
+            make(again, units_of(file_graph(plain_file(again)), kernels_of(model)), file)
+            after = divergence(wanted, outputs_of(running(file, judging), judging))
+            if after < before:
+                write_bytes(path, file.read_bytes())
+    except (InputError, ConversionFailed) as error:  # the file that is there is as good as any
+        return f"kernels of four bits have the nearest values ({error})"
+    told = (
+        f"{len(kernels)} kernels of four bits are rounded so that their layers' outputs stay "
+        f"(on {report.examples} training examples); the file's outputs move by {after:.3g} "
+        f"instead of {before:.3g} (divergence, on {len(judging[0])} others)"
+    )
+    kept = ": that is no better, so weights have the nearest values"
+    return told if after < before else f"{told}{kept}"
+
+
+def four_bit_kernels(path: Path, model: keras.Model) -> dict[str, int]:
+    """Returns the kernels of a model that a file holds in four bits, and their largest number.
+
+    Only those that can be solved for; others keep the nearest values.
+
+    Args:
+        path: A `.tflite` file of the model.
+        model: What it was made of.
+    """
+    layers, known = dict(named_layers(model)), kernels_of(model)
+    paths = {id(variable): path for path, variable in variable_paths(model)}
+    found: dict[str, int] = {}
+    for operator in file_graph(path).operators:
+        kernel = kernel_of(operator)
+        layer = layers.get(owner_of(operator, known))
+        if kernel is None or kernel.dtype != "int4" or layer is None or not has_parts(layer):
+            continue
+        for weight in layer.weights:
+            if len(weight.shape) > 1 and int(np.prod(weight.shape)) == kernel.elements:
+                found[paths[id(weight)]] = LARGEST
+    return found
+
+
+def rounded_model(
+    model: keras.Model, inputs: Sequence[npt.NDArray[Any]], kernels: Mapping[str, int]
+) -> tuple[keras.Model, RepairReport]:
+    """Returns a copy of a model whose kernels lie on grids; what was zero stays zero.
+
+    Args:
+        model: Stays as it is.
+        inputs: Examples (n, ...), an array an input.
+        kernels: Path of a kernel -> the largest whole number of its grid.
+
+    Raises:
+        InputError: Fewer than 20 examples, or no layer that can be solved for.
+    """
+    made = copy_model(model)
+    masks = {}
+    for path, variable in variable_paths(made):
+        full = np.asarray(variable.numpy()) != 0 if path in kernels else None
+        if full is not None and full.any() and not full.all():
+            masks[path] = full
+    return made, repair(made, model, list(inputs), grids=kernels, masks=masks)
+
+
 def _int4(traced: Traced, _: Sequence[Unit], path: Path) -> None:
     source = str(plain_file(traced))
     convert("mixed", source=source, path=str(path), ranges=None, recipe=INT4_WEIGHTS)
+
+
+def _floats(unit: Unit, level: str, floats: dict[str, str]) -> tuple[str, ...]:
+    if level not in WHOLE:
+        return ()
+    return tuple(sorted({floats[scope] for scope in unit.scopes if scope in floats}))

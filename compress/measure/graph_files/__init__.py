@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from compress.core.errors import InputError
-from compress.measure.graph_files._base import GraphFile
-from compress.measure.graph_files.ports import Port
+from compress.measure.graph_files.records import GraphFile, Port
 from compress.model.input_sizes import InputShape
 from compress.model.kinds import SAVED_MODEL, check_graph_file, foreign
 

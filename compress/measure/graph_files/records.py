@@ -1,16 +1,21 @@
-"""A graph of operations as plain records, whatever file it comes from."""
+"""A model that is no Keras model, and its graph of operations, whatever file it comes from."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compress.measure.call_shapes import Shape
+from compress.core.summary import Readable, Summary
+from compress.measure import formats
+from compress.measure.layer_costs import Analysis
+from compress.measure.rules import Shape
+from compress.model.kinds import Foreign
 
 _BITS = {"bool": 8, "bfloat16": 16, "float8_e4m3fn": 8, "float8_e5m2": 8}
 _UNSIZED = ("string", "resource", "variant")
@@ -114,3 +119,119 @@ class Graph:
     def makers(self) -> dict[int, Operator]:
         """Returns the operator that makes each tensor, by the tensor's id."""
         return {id(tensor): item for item in self.operators for tensor in item.outputs}
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output.
+
+    Attributes:
+        name: As whoever feeds the file calls it.
+        shape: The batch axis included; None where a size is open; None: any rank.
+        dtype: NumPy's name of the type, or "string".
+        scale, zero_point: Of quantized numbers: real = scale * (integer - zero_point); 0: it
+            is none.
+    """
+
+    name: str
+    shape: tuple[int | None, ...] | None
+    dtype: str
+    scale: float = 0.0
+    zero_point: int = 0
+
+    @property
+    def sizes(self) -> tuple[int | None, ...]:
+        """The shape of one example, without the batch axis."""
+        return () if self.shape is None else self.shape[1:]
+
+
+def shape_text(port: Port) -> str:
+    """Returns "1 x ? x 3", or "any" where the rank is open."""
+    if port.shape is None:
+        return "any"
+    return " x ".join("?" if size is None else str(size) for size in port.shape) or "a scalar"
+
+
+def type_text(port: Port) -> str:
+    """Returns "float32", or "int8 (scale 0.0039, zero point -128)"."""
+    if not port.scale:
+        return port.dtype
+    return f"{port.dtype} (scale {port.scale:.6g}, zero point {port.zero_point})"
+
+
+@dataclass(frozen=True, repr=False)
+class GraphFile(Readable):
+    """A model that is no Keras model: it can be measured, and not pruned.
+
+    Attributes:
+        path: The file, or a SavedModel's folder.
+        what: What it is.
+        signature: Which of its functions was looked at; empty: it has no names for them.
+        signatures: All of them.
+        inputs, outputs: What it takes and gives.
+        size_bytes: Of the file, or of all files in the folder.
+        costs: Counted from its graph, a row an operator: `Analysis.layers`.
+    """
+
+    path: Path
+    what: Foreign
+    signature: str
+    signatures: tuple[str, ...]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    size_bytes: int
+    costs: Analysis
+
+    @property
+    def name(self) -> str:
+        """The file's name without its suffix; a folder's whole name."""
+        return self.path.name if self.path.is_dir() else self.path.stem
+
+    @property
+    def batch(self) -> int | None:
+        """The batch that it fixes and is counted at, where that is not 1."""
+        sizes = {port.shape[0] for port in self.inputs if port.shape}
+        size = sizes.pop() if len(sizes) == 1 else None
+        return None if size == 1 else size
+
+    def screen(self) -> Summary:
+        """Returns what is worth a screen: the totals, the costliest operators, what it is."""
+        found = self.costs.screen()
+        return Summary(
+            f"{self.path.name}, {self.what.text}, {formats.size(self.size_bytes)}: {found.title}",
+            (*self.lines(), *found.lines),
+            ("Operator", *found.heads[1:]),
+            found.rows,
+            (*found.notes, self.what.verdict),
+            "operators",
+        )
+
+    def lines(self) -> tuple[str, ...]:
+        """Returns what it takes and gives, and its signatures where there are several."""
+        found = [f"takes {_ports(self.inputs)}", f"gives {_ports(self.outputs)}"]
+        if self.batch:
+            found.append(f"counted at batch {self.batch}, which the file fixes")
+        if len(self.signatures) > 1:
+            found.append(
+                f"signature '{self.signature or self.signatures[0]}' of "
+                f"{', '.join(self.signatures)}"
+            )
+        return tuple(found)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns everything but the costs."""
+        return {
+            "file": str(self.path),
+            "kind": self.what.kind,
+            "size_bytes": self.size_bytes,
+            "signature": self.signature,
+            "signatures": list(self.signatures),
+            "inputs": [asdict(port) for port in self.inputs],
+            "outputs": [asdict(port) for port in self.outputs],
+            "prunable": False,
+            "verdict": self.what.verdict,
+        }
+
+
+def _ports(ports: tuple[Port, ...]) -> str:
+    return "; ".join(f"{port.name} {shape_text(port)} {type_text(port)}" for port in ports)

@@ -7,10 +7,8 @@ from pathlib import Path
 
 from compress.core.errors import InputError, one_line
 from compress.core.native_output import captured_stderr, quiet_logger
-from compress.measure.graph_files._base import GraphFile
 from compress.measure.graph_files.counting import count_graph
-from compress.measure.graph_files.ports import Port
-from compress.measure.graph_files.records import Graph
+from compress.measure.graph_files.records import Graph, GraphFile, Port
 from compress.measure.graph_files.tf_builder import graph_of
 from compress.measure.graph_files.tf_table import TENSORFLOW
 from compress.measure.layer_costs import Analysis

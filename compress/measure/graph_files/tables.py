@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from compress.measure.call_shapes import Shape, Uncountable
+from compress.measure import macs
 from compress.measure.graph_files.records import Operator
 from compress.measure.op_classes import other_ops
+from compress.measure.rules import Shape, Uncountable
 
 Rule = Callable[[Operator], int]
 UNKNOWN = "an input size is unknown; give input_shape (--input-shape)"
@@ -109,6 +110,35 @@ def convolved(made: Shape, kernel: Shape, filters: int) -> int:
         filters: How many there are.
     """
     return math.prod(made) // max(1, filters) * math.prod(kernel)
+
+
+def convolution(operator: Operator) -> int:
+    """Count a convolution whose kernel has its filters last."""
+    kernel = shape_of(operator, 1)
+    return convolved(made_by(operator), kernel, kernel[-1])
+
+
+def transposed_convolution(operator: Operator) -> int:
+    """Count a transposed convolution: each position of its third input meets the kernel.
+
+    The kernel has the channels of that input last.
+    """
+    kernel = shape_of(operator, 1)
+    return convolved(shape_of(operator, 2), kernel, kernel[-1])
+
+
+def matmul(operator: Operator, *turned: bool) -> int:
+    """Count a product of matrices.
+
+    Args:
+        operator: With two inputs.
+        turned: Whether each of them is transposed first.
+    """
+    shapes = [list(shape_of(operator, place)) for place in (0, 1)]
+    for shape, turn in zip(shapes, turned, strict=True):
+        if turn:
+            shape[-2:] = shape[:-3:-1]
+    return macs.matmul(*shapes)
 
 
 def names(text: str, value: str) -> dict[str, str]:

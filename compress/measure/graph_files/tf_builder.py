@@ -2,20 +2,22 @@
 
 TensorFlow's own shape functions tell the sizes. They do not look into loops: a loop's body is
 built with the sizes of what goes in, again and again until what comes out has the same sizes.
+Scalars that are known without running anything (limits of loops) are noted with their values.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from compress.core.native_output import captured_stderr
 from compress.measure.graph_files.records import Graph, Operator, Tensor
 from compress.measure.graph_files.tf_flatten import Library, tensor_name
-from compress.measure.graph_files.tf_numbers import number_of
 
 Shape = tuple[int | None, ...] | None
 LOOPS = ("While", "StatelessWhile")
@@ -25,6 +27,11 @@ _READERS = {"TensorListGetItem": 2, "TensorListStack": 1}
 _SAME = ("Identity", "StopGradient", "PreventGradient", "Snapshot")
 """What makes nothing new: its result is its input."""
 _CALLS = re.compile(r"(?:^|(?<=/))(?:Stateful)?PartitionedCall(?:_\d+)?/")
+DEEPEST = 32
+"""Operations that are followed back from a scalar."""
+MOST = 4096
+"""Numbers of a tensor on the way; a larger one is no size."""
+_STATIC = ("Const", "Shape", "Size", "Rank")
 
 
 def graph_of(graph_def: Any) -> Graph:
@@ -148,6 +155,8 @@ class _Builder:
         node.input[_READERS[node.op]] = name
 
     def _record(self, operation: Any) -> None:
+        import tensorflow as tf
+
         if operation.type in _SAME:
             ((given,), (made,)) = operation.inputs, operation.outputs
             self.tensors[self._name(made)] = self.tensors[self._name(given)]
@@ -157,7 +166,7 @@ class _Builder:
             return
         if operation.type == "Const":
             proto = operation.get_attr("value")
-            outputs[0].values = partial(_numbers, proto)
+            outputs[0].values = partial(tf.make_ndarray, proto)
             return
         self.operators.append(
             Operator(
@@ -286,7 +295,70 @@ def _common(one: Shape, other: Shape) -> Shape:
     return tuple(a if a == b else None for a, b in zip(one, other, strict=True))
 
 
-def _numbers(proto: Any) -> Any:
+def number_of(tensor: Any) -> float | None:
+    """Returns the value of a scalar of whole numbers; None: it is none, or not known."""
+    if tensor.shape.rank != 0 or not tensor.dtype.is_integer:
+        return None
+    value = _value(tensor, DEEPEST)
+    return None if value is None else float(value)
+
+
+def _value(tensor: Any, left: int) -> Any:
     import tensorflow as tf
 
-    return tf.make_ndarray(proto)
+    size = tensor.shape.num_elements()
+    if not left or (size is not None and size > MOST):
+        return None
+    operation = tensor.op
+    if operation.type in ("Placeholder", "While", "If"):
+        return None
+    rule = _RULES.get(operation.type)
+    if rule is None:
+        return tf.get_static_value(tensor) if operation.type in _STATIC else None
+    given = [_value(item, left - 1) for item in operation.inputs]
+    if any(value is None for value in given):
+        return None
+    try:
+        return rule(operation, *given)
+    except (ValueError, IndexError, TypeError):
+        return None
+
+
+def _slice(operation: Any, values: Any, begin: Any, *_: Any) -> Any:
+    """One entry of a vector, as `shape[0]` takes it."""
+    one = operation.get_attr("shrink_axis_mask") == 1 and len(begin) == 1
+    if not one or operation.get_attr("ellipsis_mask") or operation.get_attr("new_axis_mask"):
+        return None
+    return np.asarray(values)[int(begin[0])]
+
+
+def _reduced(function: Callable[..., Any]) -> Callable[..., Any]:
+    def reduce(_: Any, values: Any, axes: Any) -> Any:
+        # over no axes: the values themselves
+        return function(values, axis=tuple(np.atleast_1d(axes).astype(int)))
+
+    return reduce
+
+
+def _two(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda _, one, other: function(one, other)
+
+
+_RULES: dict[str, Callable[..., Any]] = {
+    "Identity": lambda _, value: value,
+    "Cast": lambda operation, value: np.asarray(value).astype(
+        operation.outputs[0].dtype.as_numpy_dtype
+    ),
+    "StridedSlice": _slice,
+    "Range": lambda _, first, last, step: np.arange(first, last, step),
+    "Max": _reduced(np.max),
+    "Min": _reduced(np.min),
+    "Prod": _reduced(np.prod),
+    "Pack": lambda operation, *values: np.stack(values, operation.get_attr("axis")),
+    "Maximum": _two(np.maximum),
+    "Minimum": _two(np.minimum),
+    **dict.fromkeys(("Add", "AddV2"), _two(np.add)),
+    "Sub": _two(np.subtract),
+    "Mul": _two(np.multiply),
+    "FloorDiv": _two(np.floor_divide),
+}

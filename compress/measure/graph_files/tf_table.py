@@ -10,10 +10,12 @@ from compress.measure.graph_files.records import Operator
 from compress.measure.graph_files.tables import (
     Rule,
     Table,
-    convolved,
+    convolution,
     made_by,
+    matmul,
     names,
     shape_of,
+    transposed_convolution,
 )
 from compress.measure.graph_files.tf_builder import BRANCHES, LOOPS
 
@@ -22,20 +24,9 @@ def _attribute(operator: Operator, name: str) -> Any:
     return operator.options["node"][name]
 
 
-def _conv(operator: Operator) -> int:
-    kernel = shape_of(operator, 1)  # (size ..., channels of a group, filters)
-    return convolved(made_by(operator), kernel, kernel[-1])
-
-
 def _depthwise(operator: Operator) -> int:
     kernel = shape_of(operator, 1)  # (height, width, channels, multiplier)
     return math.prod(made_by(operator)) * math.prod(kernel[:2])
-
-
-def _transposed(operator: Operator) -> int:
-    """Each input position meets the kernel; the first input is the output's size."""
-    kernel = shape_of(operator, 1)  # (size ..., filters, channels)
-    return convolved(shape_of(operator, 2), kernel, kernel[-1])
 
 
 def _depthwise_transposed(operator: Operator) -> int:
@@ -43,12 +34,10 @@ def _depthwise_transposed(operator: Operator) -> int:
 
 
 def _matmul(operator: Operator) -> int:
-    left, right = list(shape_of(operator, 0)), list(shape_of(operator, 1))
-    if any(_attribute(operator, name).b for name in ("transpose_a", "adj_x")):
-        left[-2:] = left[:-3:-1]
-    if any(_attribute(operator, name).b for name in ("transpose_b", "adj_y")):
-        right[-2:] = right[:-3:-1]
-    return macs.matmul(left, right)
+    flags = (("transpose_a", "adj_x"), ("transpose_b", "adj_y"))
+    return matmul(
+        operator, *(any(_attribute(operator, name).b for name in names) for names in flags)
+    )
 
 
 def _einsum(operator: Operator) -> int:
@@ -59,12 +48,12 @@ def _einsum(operator: Operator) -> int:
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("Conv", "Conv2D", "Conv3D"), _conv),
+    **dict.fromkeys(("Conv", "Conv2D", "Conv3D"), convolution),
     "DepthwiseConv2dNative": _depthwise,
     **dict.fromkeys(
         ("Conv2DBackpropInput", "Conv2DBackpropInputV2", "Conv3DBackpropInput",
          "Conv3DBackpropInputV2"),
-        _transposed,
+        transposed_convolution,
     ),
     "DepthwiseConv2dNativeBackpropInput": _depthwise_transposed,
     **dict.fromkeys(("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"), _matmul),

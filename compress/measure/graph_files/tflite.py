@@ -1,16 +1,36 @@
-"""A LiteRT file: what it takes and gives, and what its operators cost."""
+"""A LiteRT file read into plain records, nothing of it run, and what its operators cost."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from compress.core.errors import unknown_name
-from compress.measure.graph_files._base import GraphFile
+import numpy as np
+import numpy.typing as npt
+
+from compress.core.errors import InputError, unknown_name
+from compress.core.native_output import captured_stderr
 from compress.measure.graph_files.counting import count_graph
-from compress.measure.graph_files.tflite_reader import TFLiteReader
+from compress.measure.graph_files.records import Graph, GraphFile, Operator, Port, Tensor
 from compress.measure.graph_files.tflite_table import TFLITE
-from compress.model.input_sizes import InputShape, sizes_of
+from compress.model.input_sizes import InputShape, Sizes, sizes_of
 from compress.model.kinds import Foreign
+
+_CALLS = re.compile(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
+_NAMELESS = re.compile(r"^(?:Stateful)?PartitionedCall(?:_\d+)?(?::\d+)?$")
+_PACKED = {"int2": 2, "int4": 4, "uint4": 4}
+"""Types of which several numbers share a byte, with their bits."""
+_RAW = {"bfloat16": "uint16", "float8_e4m3fn": "uint8", "float8_e5m2": "uint8"}
+"""Types that NumPy lacks, with those that show which numbers are zero."""
+_UNPACKS = ("DEQUANTIZE", "DENSIFY")
+_BODIES = (
+    "bodySubgraphIndex", "thenSubgraphIndex", "elseSubgraphIndex", "subgraph",
+    "initSubgraphIndex", "decompositionSubgraphIndex",
+)  # fmt: skip
 
 
 def read_tflite(
@@ -37,3 +57,240 @@ def read_tflite(
         path.stat().st_size,
         costs,
     )
+
+
+class TFLiteReader:
+    """A `.tflite` file that was read.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        signatures: Names of its signatures, with the graph that each stands for.
+
+    Raises:
+        InputError: It is no LiteRT file, or a damaged one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from ai_edge_litert import schema_py_generated as schema
+
+        self._path, self._content = path, path.read_bytes()
+        self._verify()
+        self._kinds = _names_of(schema.BuiltinOperator)
+        self._types = {
+            number: name.lower() for number, name in _names_of(schema.TensorType).items()
+        }
+        with self.doubted():
+            self._model: Any = schema.ModelT.InitFromPackedBuf(self._content, 0)
+            self.signatures: dict[str, int] = {
+                _text(item.signatureKey): int(item.subgraphIndex)
+                for item in self._model.signatureDefs or ()
+            }
+
+    def _verify(self) -> None:
+        """Lets LiteRT check the file as a whole, before anything in it is believed."""
+        from ai_edge_litert.interpreter import Interpreter
+
+        with captured_stderr() as written:
+            try:
+                Interpreter(model_content=self._content)
+            except (ValueError, RuntimeError) as error:
+                raise self._damaged(str(error) or written().strip()) from None
+
+    @contextmanager
+    def doubted(self) -> Iterator[None]:
+        """Takes any error while the file is read for damage: LiteRT does not check everything.
+
+        Raises:
+            InputError: In place of the error.
+        """
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:  # numbers of tensors and graphs may be any, and sizes
+            raise self._damaged(repr(error)) from None
+
+    def _damaged(self, reason: str) -> InputError:
+        return InputError(
+            f"'{self._path}' must be a whole LiteRT file. Received: a damaged one ({reason})."
+        )
+
+    def ports(self, signature: str) -> tuple[list[Port], list[Port]]:
+        """Returns inputs and outputs; open sizes are None."""
+        graph = self._model.subgraphs[self.signatures.get(signature, 0)]
+        maps = self._mapped(signature)
+        taken, given = (
+            [self._port(graph.tensors[number], names.get(int(number), "")) for number in numbers]
+            for numbers, names in zip((graph.inputs, graph.outputs), maps, strict=True)
+        )
+        return taken, given
+
+    def _mapped(self, signature: str) -> tuple[dict[int, str], dict[int, str]]:
+        """Returns the names that a signature gives to inputs and outputs."""
+        for item in self._model.signatureDefs or ():
+            if _text(item.signatureKey) == signature:
+                pairs = [
+                    {int(each.tensorIndex): _text(each.name) for each in part or ()}
+                    for part in (item.inputs, item.outputs)
+                ]
+                return pairs[0], pairs[1]
+        return {}, {}
+
+    def _port(self, tensor: Any, name: str) -> Port:
+        scale, zero = self._scale(tensor)
+        return Port(
+            name or _text(tensor.name), _declared(tensor), self._types[tensor.type], scale, zero
+        )
+
+    def graph(self, signature: str, sizes: Sequence[Sizes]) -> Graph:
+        """Returns the operators behind a signature, at known sizes of its inputs.
+
+        Args:
+            signature: Its name; empty: the first graph.
+            sizes: Of one example, an input each.
+        """
+        number = self.signatures.get(signature, 0)
+        raw = self._model.subgraphs[number]
+        known: Mapping[int, tuple[int, ...]] = {}
+        if number == 0 and any(None in _declared(item) for item in raw.tensors):
+            known = self._resized([(1, *size) for size in sizes])
+        return self._graph(number, known, self._mapped(signature)[1])
+
+    def _resized(self, shapes: Sequence[Sizes]) -> dict[int, tuple[int, ...]]:
+        """Lets LiteRT work out all shapes of the first graph; nothing is run.
+
+        Returns:
+            The shapes by tensor; those that only running it tells are left out.
+        """
+        from ai_edge_litert import interpreter as litert
+
+        if any(None in shape for shape in shapes):
+            return {}
+        plain = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        with captured_stderr():
+            try:
+                made = litert.Interpreter(
+                    model_content=self._content, experimental_op_resolver_type=plain
+                )
+                for detail, shape in zip(made.get_input_details(), shapes, strict=True):
+                    made.resize_tensor_input(detail["index"], shape)
+                made.allocate_tensors()
+            except (ValueError, RuntimeError):
+                return {}  # operators that this LiteRT lacks: sizes stay unknown
+        raw = self._model.subgraphs[0].tensors
+        found: dict[int, tuple[int, ...]] = {}
+        for detail in made.get_tensor_details():
+            place, real = detail["index"], tuple(int(size) for size in detail["shape"])
+            if place < len(raw) and len(real) == len(_declared(raw[place])):
+                found[place] = real
+        return found
+
+    def _graph(
+        self, number: int, known: Mapping[int, tuple[int, ...]], outputs: Mapping[int, str]
+    ) -> Graph:
+        raw = self._model.subgraphs[number]
+        tensors = [
+            self._tensor(raw.tensors[place], known.get(place)) for place in range(len(raw.tensors))
+        ]
+        operators = []
+        for item in raw.operators:
+            code = self._model.operatorCodes[item.opcodeIndex]
+            kind = self._kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
+            inputs = [None if place < 0 else tensors[place] for place in item.inputs]
+            if kind in _UNPACKS and inputs[0] is not None and inputs[0].values is not None:
+                tensors[item.outputs[0]] = inputs[0]  # the constant itself, however it is stored
+                continue
+            made = [int(place) for place in item.outputs]
+            name = outputs.get(made[0], "") if made else ""
+            operators.append(self._operator(item, code, kind, inputs, [tensors[p] for p in made]))
+            operators[-1].name = _stand_of(operators[-1].name) or name or kind.lower()
+        return Graph(
+            tuple(tensors[place] for place in raw.inputs),
+            tuple(tensors[place] for place in raw.outputs),
+            tuple(operators),
+        )
+
+    def _operator(
+        self, item: Any, code: Any, kind: str, inputs: list[Tensor | None], outputs: list[Tensor]
+    ) -> Operator:
+        options: dict[str, Any] = {}
+        for part in (item.builtinOptions, item.builtinOptions2):
+            options |= vars(part) if part is not None else {}
+        bodies = [int(options[name]) for name in _BODIES if name in options]
+        condition = options.get("condSubgraphIndex")
+        if kind == "CUSTOM" and code.customCode:
+            kind = _text(code.customCode)
+        return Operator(
+            kind,
+            outputs[0].name if outputs else "",
+            tuple(inputs),
+            tuple(outputs),
+            options,
+            None if condition is None else self._graph(int(condition), {}, {}),
+            tuple(self._graph(body, {}, {}) for body in bodies),
+        )
+
+    def _tensor(self, raw: Any, known: tuple[int, ...] | None) -> Tensor:
+        dtype = self._types[raw.type]
+        shape: tuple[int | None, ...] | None = known or _declared(raw)
+        if shape and shape[0] is None:
+            shape = (1, *shape[1:])  # one example
+        scale, zero = self._scale(raw)
+        tensor = Tensor(_text(raw.name), shape, dtype, quantized=bool(scale), zero=zero)
+        data = self._data(raw.buffer)
+        if data is not None and dtype != "string" and not raw.isVariable:
+            tensor.values = partial(_values, data, dtype)
+            if tensor.elements == 1 and "int" in dtype:
+                tensor.number = float(tensor.values().reshape(-1)[0])
+        return tensor
+
+    def _data(self, number: int) -> npt.NDArray[np.uint8] | None:
+        buffer = self._model.buffers[number]
+        if buffer.offset > 1:  # large ones lie behind the flatbuffer
+            return np.frombuffer(self._content, np.uint8, buffer.size, buffer.offset)
+        if buffer.data is None or len(buffer.data) == 0:
+            return None
+        return np.asarray(buffer.data, np.uint8)
+
+    def _scale(self, raw: Any) -> tuple[float, int]:
+        """Returns scale and zero point, the first of them where there is one a channel."""
+        quantization = raw.quantization
+        scales = [] if quantization is None else quantization.scale
+        if scales is None or len(scales) == 0 or "int" not in self._types[raw.type]:
+            return 0.0, 0
+        zeros = quantization.zeroPoint
+        return float(scales[0]), int(zeros[0]) if zeros is not None and len(zeros) else 0
+
+
+def _names_of(table: Any) -> dict[int, str]:
+    return {value: name for name, value in vars(table).items() if not name.startswith("_")}
+
+
+def _text(name: Any) -> str:
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name or "")
+
+
+def _stand_of(name: str) -> str:
+    """Returns where an operator stands, from the name of what it makes."""
+    first = _CALLS.sub("", name.split(";")[0])
+    return "" if _NAMELESS.match(first) else first
+
+
+def _declared(raw: Any) -> Sizes:
+    """Returns a tensor's shape as the file declares it, open sizes as None."""
+    if raw.shape is None or len(raw.shape) == 0:
+        return ()
+    signature = raw.shapeSignature
+    shape = raw.shape if signature is None or len(signature) == 0 else signature
+    return tuple(None if size < 0 else int(size) for size in shape)
+
+
+def _values(data: npt.NDArray[np.uint8], dtype: str) -> npt.NDArray[Any]:
+    """Returns a constant's numbers; of types that share bytes, whole numbers that are as zero."""
+    bits = _PACKED.get(dtype)
+    if bits is None:
+        return data.view(_RAW.get(dtype, dtype)) if dtype != "bool" else data
+    parts = data[:, None] >> (bits * np.arange(8 // bits, dtype=np.uint8))
+    return (parts & ((1 << bits) - 1)).reshape(-1)

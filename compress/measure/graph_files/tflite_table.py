@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 
 from compress.measure import macs
-from compress.measure.call_shapes import Uncountable
 from compress.measure.graph_files import tf_table
 from compress.measure.graph_files.records import Operator
 from compress.measure.graph_files.tables import (
     Rule,
     Table,
+    convolution,
     convolved,
     made_by,
+    matmul,
     names,
     shape_of,
+    transposed_convolution,
 )
+from compress.measure.rules import Uncountable
 
 
 def _conv(operator: Operator) -> int:
@@ -23,25 +26,9 @@ def _conv(operator: Operator) -> int:
     return convolved(made_by(operator), kernel, kernel[0])
 
 
-def _conv_3d(operator: Operator) -> int:
-    kernel = shape_of(operator, 1)  # (depth, height, width, channels, filters)
-    return convolved(made_by(operator), kernel, kernel[-1])
-
-
 def _depthwise(operator: Operator) -> int:
     kernel = shape_of(operator, 1)  # (1, height, width, channels * multiplier)
     return math.prod(made_by(operator)) * math.prod(kernel[1:3])
-
-
-def _transposed(operator: Operator) -> int:
-    """Each input position meets the kernel; the output's size is its first input."""
-    kernel = shape_of(operator, 1)  # (filters, height, width, channels)
-    return convolved(shape_of(operator, 2), kernel, kernel[-1])
-
-
-def _transposed_3d(operator: Operator) -> int:
-    kernel = shape_of(operator, 1)  # (depth, height, width, filters, channels)
-    return convolved(shape_of(operator, 2), kernel, kernel[-1])
 
 
 def _dense(operator: Operator) -> int:
@@ -50,12 +37,7 @@ def _dense(operator: Operator) -> int:
 
 
 def _matmul(operator: Operator) -> int:
-    left, right = list(shape_of(operator, 0)), list(shape_of(operator, 1))
-    if operator.options.get("adjX"):
-        left[-2:] = left[:-3:-1]
-    if operator.options.get("adjY"):
-        right[-2:] = right[:-3:-1]
-    return macs.matmul(left, right)
+    return matmul(operator, bool(operator.options.get("adjX")), bool(operator.options.get("adjY")))
 
 
 def _recurrent(operator: Operator) -> int:
@@ -83,10 +65,10 @@ def _svdf(operator: Operator) -> int:
 
 RULES: dict[str, Rule] = {
     "CONV_2D": _conv,
-    "CONV_3D": _conv_3d,
+    "CONV_3D": convolution,
     "DEPTHWISE_CONV_2D": _depthwise,
-    "TRANSPOSE_CONV": _transposed,
-    "CONV_3D_TRANSPOSE": _transposed_3d,
+    "TRANSPOSE_CONV": transposed_convolution,
+    "CONV_3D_TRANSPOSE": transposed_convolution,
     "FULLY_CONNECTED": _dense,
     "BATCH_MATMUL": _matmul,
     "SVDF": _svdf,

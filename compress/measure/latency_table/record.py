@@ -1,55 +1,45 @@
-"""The table: measured times of calls on one runtime, and how it is stored."""
+"""The table of measured calls: what a call's time depends on, how it is stored and kept.
+
+Between commands tables are kept in one file for each machine, runtime, format and number of
+threads.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from compress.core.atomic_files import write_json
+from compress.core.device import cpu_name
 from compress.core.errors import InputError
-from compress.measure.latency_table.key import CallKey
+from compress.measure.latency import BUSY
+from compress.measure.rules import Shape
+from compress.measure.runtimes import RUNTIMES
+from compress.run.directory import LOG
 from compress.run.records import Record, load_record
 
 SHOWN = 3
-
-
-@dataclass(frozen=True)
-class CallTime(Record):
-    """The time of one call.
-
-    Attributes:
-        key: Of which.
-        ms: Milliseconds at batch 1, without what a run costs beside (`LatencyTable.overhead_ms`).
-        error: Standard error of `ms`; 0 where it is an estimate.
-        rounds: Of the measurement; 0 where it is an estimate.
-        ops: MACs and elementwise operations of the call.
-        weight_bytes: Of its weights, as float32.
-        reason: Why `ms` is an estimate (by `ops`, at the rate of all that was measured); empty:
-            it was measured.
-        date: When it was measured, YYYY-MM-DD in UTC; empty in tables of older versions.
-    """
-
-    key: CallKey = field(metadata={"shape": dict[str, Any]})
-    ms: float
-    error: float
-    rounds: int
-    ops: int
-    weight_bytes: int
-    reason: str = ""
-    date: str = ""
-
-    def flaw(self) -> str:
-        """See `Record.flaw`."""
-        low = [name for name in ("ms", "error", "rounds", "ops") if getattr(self, name) < 0]
-        return f"{low[0]} must be at least 0; received: {getattr(self, low[0])}" if low else ""
-
-    @property
-    def measured(self) -> bool:
-        """Whether the time was measured, not estimated."""
-        return not self.reason
+_NAMES = """
+    name trainable dtype built build_config registered_name module batch_shape batch_input_shape
+    momentum epsilon seed rate noise_shape stddev synchronized renorm ragged sparse optional
+    supports_masking zero_output_for_mask
+"""
+TIMELESS = frozenset(_NAMES.split())
+"""Entries of a layer's config that tell nothing of the time of its inference."""
+_TIMELESS_ENDS = ("_initializer", "_regularizer", "_constraint")
+_KIND = "quiet blocks"
+"""What the times are of; tables of others are not mixed with them."""
+VARIABLE = "PARETUNE_CACHE"
+"""Names the folder of what is kept between commands."""
 
 
 @dataclass(frozen=True)
@@ -156,3 +146,174 @@ class LatencyTable(Record):
             InputError: No such file, or it holds something else.
         """
         return load_record(path, cls, "A latency table must be a file written by save()")
+
+
+@dataclass(frozen=True)
+class CallTime(Record):
+    """The time of one call.
+
+    Attributes:
+        key: Of which.
+        ms: Milliseconds at batch 1, without what a run costs beside (`LatencyTable.overhead_ms`).
+        error: Standard error of `ms`; 0 where it is an estimate.
+        rounds: Of the measurement; 0 where it is an estimate.
+        ops: MACs and elementwise operations of the call.
+        weight_bytes: Of its weights, as float32.
+        reason: Why `ms` is an estimate (by `ops`, at the rate of all that was measured); empty:
+            it was measured.
+        date: When it was measured, YYYY-MM-DD in UTC; empty in tables of older versions.
+    """
+
+    key: CallKey = field(metadata={"shape": dict[str, Any]})
+    ms: float
+    error: float
+    rounds: int
+    ops: int
+    weight_bytes: int
+    reason: str = ""
+    date: str = ""
+
+    def flaw(self) -> str:
+        """See `Record.flaw`."""
+        low = [name for name in ("ms", "error", "rounds", "ops") if getattr(self, name) < 0]
+        return f"{low[0]} must be at least 0; received: {getattr(self, low[0])}" if low else ""
+
+    @property
+    def measured(self) -> bool:
+        """Whether the time was measured, not estimated."""
+        return not self.reason
+
+
+@dataclass(frozen=True)
+class CallKey(Record):
+    """A call, or several that a runtime runs as one; equal keys take equal time.
+
+    What is left out of it does not count for time: names, weights, how they were initialized
+    and held in training. Whatever else a config holds is part of the key, so that calls whose
+    times may differ have different keys.
+
+    Attributes:
+        kinds: Class names, in the order of the calls.
+        inputs: Shapes of the inputs, the batch axis (1) first.
+        outputs: Shapes of the outputs likewise.
+        config: Their configs and fixed arguments, as JSON with sorted keys.
+    """
+
+    kinds: tuple[str, ...]
+    inputs: tuple[tuple[int, ...], ...]
+    outputs: tuple[tuple[int, ...], ...]
+    config: str
+
+    def __str__(self) -> str:
+        """Returns "Conv2D+ReLU 28x28x16 -> 28x28x32"."""
+        given, made = (
+            ", ".join("x".join(map(str, shape[1:])) or "1" for shape in shapes)
+            for shapes in (self.inputs, self.outputs)
+        )
+        return f"{'+'.join(self.kinds)} {given} -> {made}"
+
+
+def key_of(
+    calls: Sequence[tuple[str, Mapping[str, Any]]],
+    inputs: Sequence[Shape],
+    outputs: Sequence[Shape],
+) -> CallKey:
+    """Returns the key of calls in a row.
+
+    Args:
+        calls: Class name and config of each; a config may hold anything, arguments of the call
+            among it.
+        inputs: Shapes of what comes from outside, the batch axis of size 1 first.
+        outputs: Shapes of what they make.
+    """
+    return CallKey(
+        tuple(kind for kind, _ in calls),
+        tuple(tuple(map(int, shape)) for shape in inputs),
+        tuple(tuple(map(int, shape)) for shape in outputs),
+        json.dumps([_plain(config) for _, config in calls], sort_keys=True),
+    )
+
+
+def cache_folder() -> Path:
+    """Returns where tables are kept: `PARETUNE_CACHE`, or paretune/ in the user's cache folder."""
+    own = os.environ.get(VARIABLE)
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paretune"
+
+
+def kept_table(runtime: str, format: str, threads: int) -> LatencyTable | None:
+    """Returns what was measured before on this machine; None: nothing was.
+
+    A file that cannot be read is left alone, and a warning tells of it.
+
+    Args:
+        runtime: A name in `compress.measure.runtimes.RUNTIMES`.
+        format: Of the files.
+        threads: CPU threads.
+    """
+    described, device = RUNTIMES[runtime].describe(), cpu_name()
+    path = _path(described, format, threads, device)
+    if not path.exists():
+        return None
+    try:
+        table = LatencyTable.load(path)
+    except InputError as error:
+        LOG.warning("a table of times that was kept is not used: %s", error)
+        return None
+    alike = (table.runtime, table.format, table.threads, table.device)
+    return table if alike == (described, format, threads, device) else None
+
+
+def keep_table(table: LatencyTable) -> Path | None:
+    """Adds a table to what is kept, and returns its file; None where it is not kept.
+
+    That is where it was measured while other processes worked, or cannot be written; the log
+    says so.
+    """
+    if any(warning.startswith(BUSY) for warning in table.warnings):
+        LOG.info("note: the table of times is not kept for later: %s", "; ".join(table.warnings))
+        return None
+    path = _path(table.runtime, table.format, table.threads, table.device)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            try:
+                table = LatencyTable.load(path).joined(table)
+            except InputError as error:
+                LOG.warning("a table of times that was kept is replaced: %s", error)
+        table.save(path)
+    except OSError as error:
+        LOG.warning("the table of times is not kept for later: %s", error)
+        return None
+    return path
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value as JSON holds it, without what time does not depend on."""
+    if isinstance(value, Mapping):
+        return {
+            str(name): _plain(item)
+            for name, item in value.items()
+            if str(name) not in TIMELESS and not str(name).endswith(_TIMELESS_ENDS)
+        }
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, slice):
+        return ["slice", _plain(value.start), _plain(value.stop), _plain(value.step)]
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return [*map(str, value.shape), str(value.dtype)]
+    # functions and objects: an address would make equal calls differ
+    return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def _path(runtime: str, format: str, threads: int, device: str) -> Path:
+    text = f"{runtime}|{format}|{threads}|{device}|{_KIND}"
+    name = re.sub(r"[^A-Za-z0-9]+", "-", f"{runtime} {format} {threads} threads").strip("-").lower()
+    return (
+        cache_folder() / "latency" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
+    )

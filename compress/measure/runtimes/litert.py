@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError, MissingDependency
 from compress.core.native_output import captured_stderr
-from compress.measure.runtimes._base import TensorInfo, timed_here
+from compress.measure.runtimes import TensorInfo, timed_here
 
 
 class LiteRT:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError, MissingDependency
 from compress.core.native_output import silenced_stdout
-from compress.measure.runtimes._base import TensorInfo, timed_here
+from compress.measure.runtimes import TensorInfo, timed_here
 
 INSTALL = "MNN must be installed to run .mnn files: pip install 'paretune[mnn]'"
 

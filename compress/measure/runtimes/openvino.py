@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError, MissingDependency
-from compress.measure.runtimes._base import TensorInfo, timed_here
+from compress.measure.runtimes import TensorInfo, timed_here
 
 INSTALL = "OpenVINO must be installed to be timed: pip install 'paretune[openvino]'"
 

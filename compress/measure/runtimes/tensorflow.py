@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from compress.core.errors import InputError
 from compress.core.processes import ProcessEnded, Server, receive, send, serving
-from compress.measure.runtimes._base import TensorInfo
+from compress.measure.runtimes import TensorInfo
 from compress.model.ports import Described
 
 
@@ -28,7 +28,7 @@ class TensorFlow:
     name = "tensorflow"
     suffixes: tuple[str, ...] = (".keras", ".h5")
     formats: tuple[str, ...] = ("float32",)
-    maker = "compress.exporting.keras_file:file_for"
+    maker = "compress.exporting.saved_model:file_for"
     exported: tuple[str, ...] = ()
     converter = ""
     library = "tensorflow"

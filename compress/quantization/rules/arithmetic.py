@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from compress.model.ports import BYTES
-from compress.quantization.call import Call
+from compress.quantization.call import FASTER, Call
 from compress.quantization.kernels import Affine
-from compress.quantization.products import FASTER
 from compress.quantization.rules._base import KeptInFloats, operation_rule
 from compress.quantization.values import Value
 

@@ -6,11 +6,10 @@ import inspect
 import math
 from typing import Any
 
-from compress.quantization.call import Call
+from compress.quantization.call import FASTER, Call
 from compress.quantization.kernels import Affine
-from compress.quantization.products import FASTER
-from compress.quantization.rules._activation import UNIT
 from compress.quantization.rules._base import KeptInFloats, operation_rule
+from compress.quantization.rules.activations import UNIT
 from compress.quantization.values import Value
 
 

@@ -25,7 +25,7 @@ def by_example(call: Call) -> list[Value]:
 @layer_rule("Embedding")
 def embedding(call: Call) -> Value | list[Value]:
     """A table of whole numbers, looked up."""
-    from compress.quantization.layers.others import QuantizedTable
+    from compress.quantization.layers import QuantizedTable
 
     if call.layer.mask_zero:
         raise KeptInFloats("it masks: what is masked is no whole number")

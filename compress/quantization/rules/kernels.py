@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from compress.quantization.call import Call
-from compress.quantization.kernels import (
+from compress.quantization.image_kernels import (
     DepthwiseKernel,
     ImageKernel,
-    MatrixKernel,
     PointwiseKernel,
     TransposedKernel,
 )
-from compress.quantization.rules._activation import activated
+from compress.quantization.kernels import MatrixKernel
 from compress.quantization.rules._base import CHANNELS_FIRST, OPEN_SIZE, KeptInFloats, layer_rule
+from compress.quantization.rules.activations import activated
 from compress.quantization.values import Value
 
 

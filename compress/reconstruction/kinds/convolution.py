@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.reconstruction.kinds._base import Array, OwnKernel, Part, Places, at, parts_for
-from compress.reconstruction.rows import products
+from compress.reconstruction.sums import products
 
 
 class _Windows:

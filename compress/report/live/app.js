@@ -68,7 +68,7 @@ function start() {
   }
   for (const item of [...explorers, ...wide]) item.show();
   select(data.selected || (bestOf() || {}).id || "");
-  for (const box of document.querySelectorAll('[data-static]:not([data-static=""])')) box.hidden = true;
+  for (const box of document.querySelectorAll("[data-static]")) box.hidden = true;
   root.classList.add("live");
 }
 

@@ -3,28 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 from compress.reconstruction.report import KEPT, repair_of
-from compress.report.depth import LEAST
+from compress.report.columns import precisions
 from compress.report.live.charts import Chart
-from compress.report.live.deciding import file_panels
-from compress.report.live.feeding import feeding
 from compress.report.live.graphs import graph_chart
-from compress.report.precisions import precisions
 from compress.report.rows import Report
 from compress.run.compressed import Compressed
-from compress.run.decisions import read_decisions
 from compress.run.directory import RunFolder
-from compress.run.graphs import read_graphs
+from compress.run.exports import Decisions, read_decisions, read_graphs
+
+LEAST = 1e-6
+"""A smaller error is drawn here: on a logarithmic axis it would squeeze the others."""
+_LITERT = """\
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+run = Interpreter({file!r}).get_signature_runner()
+{fed}
+for name, info in run.get_input_details().items():
+    scale, zero = info["quantization"]
+    values = np.round(fed[name] / scale) + zero if scale else fed[name]
+    least, most = (-128, 127) if scale else (-np.inf, np.inf)
+    fed[name] = np.clip(values, least, most).astype(info["dtype"])
+answers = run(**fed)  # of an int8 file: (answer - zero) * scale, by run.get_output_details()"""
+_ONNX = """\
+import onnxruntime
+
+net = onnxruntime.InferenceSession({file!r})
+{fed}
+answers = net.run(None, fed)"""
+_KERAS = """\
+import keras
+
+net = keras.saving.load_model({file!r})
+{fed}
+answers = net(fed, training=False)"""
+_ONE = {
+    ".tflite": "fed = dict.fromkeys(run.get_input_details(), x)",
+    ".onnx": "fed = {item.name: x for item in net.get_inputs()}",
+    ".keras": "fed = x",
+}
+FORMS = {".tflite": _LITERT, ".onnx": _ONNX, ".keras": _KERAS}
 
 
 def cards(report: Report, told: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Returns the cards by model; pictures in them are left to the charts.
+    """Return the cards by model.
 
     Args:
         report: With the files.
-        told: What the page says of each model, from `compress.report.models_section`.
+        told: What the page says of each model, from `compress.report.html`.
     """
     shipped = {section.shipped: section.shipped_file for section in report.sections}
     found = {}
@@ -32,7 +62,7 @@ def cards(report: Report, told: Sequence[Mapping[str, Any]]) -> dict[str, dict[s
         files = [row.artifact for row in report.rows if row.artifact.model == card["model"]]
         decisions = read_decisions(RunFolder(report.folder).decisions_of(card["model"]))
         found[card["model"]] = {
-            **{key: value for key, value in card.items() if key not in ("depths", "precisions")},
+            **{key: value for key, value in card.items() if key != "precisions"},
             "files": {
                 item.id: {
                     "path": item.file,
@@ -54,6 +84,80 @@ def model_charts(report: Report) -> Iterator[Chart]:
     for record in report.compressed:
         for panel in PANELS:
             yield from panel(record, folder)
+
+
+def file_panels(decisions: Decisions | None, artifact: str) -> Iterator[dict[str, Any]]:
+    """Yields the panels of a file; none where its decisions are not on record.
+
+    Args:
+        decisions: Of the model's files.
+        artifact: Id of the file.
+    """
+    if decisions is None or artifact not in decisions.files:
+        return
+    names, found = decisions.class_names, decisions.files[artifact]
+    total = sum(map(sum, found["confusion"]))
+    yield {
+        "kind": "matrix",
+        "title": "What is taken for what",
+        "caption": f"Of {total:,} test examples, how many of each class (rows) this file takes for "
+        "each class (columns).",
+        "corner": "class",
+        "rows": list(names),
+        "columns": list(names),
+        "cells": found["confusion"],
+    }
+    if found["baseline"] == artifact:
+        return
+    yield {
+        "kind": "examples",
+        "title": f"Where it differs from {found['baseline']}",
+        "caption": f"{found['differ']:,} of {total:,} test examples are decided otherwise"
+        + (
+            f"; {len(found['examples'])} of them, first what was lost, then what was won:"
+            if found["examples"]
+            else "."
+        ),
+        "items": [
+            {
+                "picture": item["picture"],
+                "text": f"example {item['place']}: {names[item['label']]}; original says "
+                f"{names[item['before']]}, this {names[item['after']]}",
+            }
+            for item in found["examples"]
+        ],
+    }
+
+
+def feeding(file: str, stem: str, data: dict[str, Any]) -> str:
+    """Returns what feeds a file; empty for kinds that have no short way.
+
+    Args:
+        file: Its path, in the run's folder.
+        stem: Of its model: `exports/STEM.json` says how inputs are scaled.
+        data: data.json: shapes of the inputs.
+
+    Example:
+        >>> print(feeding("exports/m.keras", "m", {"input_shape": [8, 8, 1]}))
+        # x: float32 of shape (1, 8, 8, 1), scaled as exports/m.json says
+        import keras
+        <BLANKLINE>
+        net = keras.saving.load_model('exports/m.keras')
+        fed = x
+        answers = net(fed, training=False)
+    """
+    path = PurePosixPath(file)
+    if path.suffix not in FORMS:
+        return ""
+    shapes = data.get("input_shapes") or {"x": data.get("input_shape", ())}
+    names = ["x"] if len(shapes) == 1 else [f"x{place}" for place in range(len(shapes))]
+    told = "\n".join(
+        f"# {name}: float32 of shape ({', '.join(map(str, (1, *shape)))}), scaled as "
+        f"exports/{stem}.json says"
+        for name, shape in zip(names, shapes.values(), strict=True)
+    )
+    fed = _ONE[path.suffix] if len(names) == 1 else _by_name(shapes, names)
+    return f"{told}\n{FORMS[path.suffix].format(file=file, fed=fed)}"
 
 
 def _widths(record: Compressed, _folder: RunFolder) -> Iterator[Chart]:
@@ -104,7 +208,8 @@ def _errors(record: Compressed, _folder: RunFolder) -> Iterator[Chart]:
             f"repair-{what}-{record.model}",
             f"Errors of layers behind {what} that left",
             "Sum of squares over that of the dense model's spread, measured on examples held "
-            "back, before and after the weights behind were solved for anew.",
+            "back, before and after the weights behind were solved for anew. A cross marks a layer "
+            "that was kept as it was.",
             [
                 {**marks, "y": [max(layer.before or 0, LEAST) for layer in layers],
                  "name": "before",
@@ -130,3 +235,8 @@ def _graph(record: Compressed, folder: RunFolder) -> Iterator[Chart]:
 
 PANELS: tuple[Callable[[Compressed, RunFolder], Iterator[Chart]], ...] = (_widths, _errors, _graph)
 """What is drawn of a model, in this order: whoever does more to models adds a function."""
+
+
+def _by_name(shapes: dict[str, Any], names: list[str]) -> str:
+    items = ", ".join(f"{own!r}: {name}" for own, name in zip(shapes, names, strict=True))
+    return f"fed = {{{items}}}"

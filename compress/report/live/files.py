@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from compress.data.tasks import ERRORS, in_units, is_share
 from compress.measure import formats
 from compress.report.columns import Column, columns
-from compress.report.live.points import COST, OTHER, QUALITY, Axis, Points
+from compress.report.live.charts import COST, OTHER, QUALITY, Axis, Points
 from compress.report.plot import STYLES
 from compress.report.rows import Report, Row
 from compress.report.standouts import standouts
 from compress.report.words import conditions, judged, other_runtimes
-from compress.task import ERRORS, in_units, is_share
 
 SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "P": "cross"}
 """plotly's names of the plot's markers."""

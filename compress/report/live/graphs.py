@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from compress.core.visible import tail
+from compress.core.summary import tail
 from compress.measure import formats
 from compress.report.live.charts import Chart, Trace
-from compress.run.graphs import CallNode, Nodes
+from compress.run.exports import CallNode, Nodes
 
 MOST, NAMED = 400, 40
 """Calls of a net of which a picture is drawn, and of one whose calls have their names beside."""
@@ -39,7 +39,7 @@ def graph_chart(model: str, before: Nodes, after: Nodes) -> Chart | None:
 
     Args:
         model: Whose card it stands on.
-        before, after: From `compress.run.graphs.read_graphs`.
+        before, after: From `compress.run.exports.read_graphs`.
     """
     if not before or max(len(before), len(after)) > MOST:
         return None
@@ -152,9 +152,8 @@ def _told(node: CallNode, other: CallNode | None, side: str) -> list[str]:
 
 def _colours(nodes: Nodes, other: Mapping[str, CallNode], title: str) -> list[float]:
     """Returns what marks are coloured by: logarithms of costs, or the share that left."""
-    if title == REMOVED:
-        return [share_left(node, other.get(node.name)) for node in nodes]
-    return [math.log10(1 + value) for value in figures(nodes, title)]
+    values = figures(nodes, other, title)
+    return values if title == REMOVED else [math.log10(1 + value) for value in values]
 
 
 def shown(before: Nodes, after: Nodes) -> tuple[str, ...]:
@@ -163,8 +162,16 @@ def shown(before: Nodes, after: Nodes) -> tuple[str, ...]:
     return (MACS, PARAMS, *([TIME] if timed else []), REMOVED)
 
 
-def figures(nodes: Nodes, title: str) -> list[float]:
-    """Returns MACs, parameters or microseconds of calls; 0 of what is not known."""
+def figures(nodes: Nodes, other: Mapping[str, CallNode], title: str) -> list[float]:
+    """Returns MACs, parameters or microseconds of calls, or the share that left.
+
+    Args:
+        nodes: Of one net; 0 is returned of what is not known.
+        other: The calls of the other net, by name.
+        title: One of `shown`.
+    """
+    if title == REMOVED:
+        return [share_left(node, other.get(node.name)) for node in nodes]
     if title == TIME:
         return [1000 * (node.ms or 0.0) for node in nodes]
     return [float((node.macs or 0) if title == MACS else node.params) for node in nodes]

@@ -16,10 +16,10 @@ from compress.report.standouts import standouts
 
 ROOM = "compress.report.live"
 PLOTLY = "plotly-basic-4.1.1.min.js"
-"""plotly.js's basic bundle as npm has it (MIT): scatter and bar, 1.2 MB, and no code made of text,
-so that the page needs no `unsafe-eval`. plotly.py's own bundle is four times as large and does; the
-strict one is as large. Parallel coordinates are lines here: the basic bundle has no kind for
-them."""
+"""plotly.js's basic bundle as npm has it (MIT, see the license beside it): scatter and bar, 1.2 MB,
+and no code made of text, so that the page needs no `unsafe-eval`. plotly.py's own bundle is four
+times as large and does; the strict one is as large. Parallel coordinates are lines here: the basic
+bundle has no kind for them."""
 OURS = ("dom.js", "plots.js", "table.js", "explorer.js", "card.js", "app.js")
 """Put together in this order."""
 
@@ -47,7 +47,7 @@ def live(report: Report, told: Sequence[Mapping[str, Any]]) -> Live | None:
 
     Args:
         report: With all sections that it has to show.
-        told: What the page says of each model, from `compress.report.models_section`.
+        told: What the page says of each model, from `compress.report.html`.
     """
     sets = [points.to_json() for points in (file_points(report),) if points is not None]
     sets += [points.to_json() for section in report.sections for points in section.points()]

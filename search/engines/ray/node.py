@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from compress import __version__
+from compress.core import linux
 from compress.core.atomic_files import replacing, writable_folder
 from compress.core.errors import InputError
-from compress.core.platform import Lock, host
-from search.folder.directory import SearchFolder
+from compress.core.linux import Lock
+from search.study.directory import SearchFolder
 
 REMEDY_FOLDER = (
     "Put the output folder on a file system that all nodes mount at the same place, and that they "
@@ -103,7 +104,7 @@ class NodePlace:
                 place.mkdir(parents=True)
             folder.plan_path.write_bytes(plan)
             folder.data.write_bytes(data)
-            self._hold = host().share(self._held_by(self.place))
+            self._hold = linux.share(self._held_by(self.place))
 
     def fill(self, files: Mapping[str, Callable[[], npt.NDArray[np.uint8]]]) -> None:
         """Writes the run's data there, unless another worker of this node has.
@@ -115,14 +116,14 @@ class NodePlace:
             self._sweep()
             # what a killed writer left has no last file; all users share the folder above
             last = [*files][-1]
-            if not ((self.place / last).is_file() and host().is_own(self.place)):
+            if not ((self.place / last).is_file() and linux.is_own(self.place)):
                 shutil.rmtree(self.place, ignore_errors=True)
                 # fails where another user's folder stands in its place
                 self.place.mkdir(mode=0o700)
                 for name, fetch in files.items():
                     with replacing(self.place / name) as part:
                         fetch().tofile(part)
-            self._hold = host().share(self._held_by(self.place))
+            self._hold = linux.share(self._held_by(self.place))
 
     def release(self) -> None:
         """Gives it back; the last worker of the node removes it."""
@@ -140,7 +141,7 @@ class NodePlace:
                 self._remove(place)
 
     def _remove(self, place: Path) -> None:
-        if not host().is_shared(self._held_by(place)):
+        if not linux.is_shared(self._held_by(place)):
             shutil.rmtree(place, ignore_errors=True)
             with contextlib.suppress(OSError):
                 self._held_by(place).unlink()
@@ -151,7 +152,7 @@ class NodePlace:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        held = host().lock(self._home / f"{self._mine}lock", wait=True)
+        held = linux.lock(self._home / f"{self._mine}lock", wait=True)
         assert held is not None, "it was waited for"
         try:
             yield

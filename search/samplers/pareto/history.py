@@ -1,17 +1,18 @@
-"""What a study tells a sampler: qualities and costs of ended trials, and what still runs."""
+"""What a study tells a sampler: ended and stopped trials, and what running ones have claimed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from optuna.trial import TrialState
 
+from search.optuna_internals import FIXED, set_trial_attr
 from search.samplers._base import Losses, Scales
-from search.samplers.pareto.claims import choices_of
+from search.samplers.pareto.questions import Choices
 
 if TYPE_CHECKING:
     import optuna
@@ -25,6 +26,10 @@ FEWEST = 3
 """Trials that ended by which it is judged what is still to come of a stopped one."""
 LOOKED_AT = 1000
 """Of them the youngest at most."""
+CLAIM_ATTR = "paretune:claim"
+"""System attribute of a trial: what its sampler will answer. Workers that ask at the same time do
+not try the same then, and know of each other before all questions have been asked."""
+_UNASKED = object()
 
 
 def reported(trial: FrozenTrial) -> Mapping[int, float]:
@@ -154,3 +159,45 @@ class History:
 
     def _qualities(self, values: Sequence[float]) -> Losses:
         return -self._scales.losses(np.array(values, np.float64)[:, None])[:, 0]
+
+
+def choices_of(trial: FrozenTrial) -> dict[str, Any]:
+    """Returns what a trial answered; of one that runs what it will answer, too."""
+    if trial.state is not TrialState.RUNNING:
+        return trial.params
+    attrs = trial.system_attrs
+    return {**attrs.get(CLAIM_ATTR, {}), **attrs.get(FIXED, {}), **trial.params}
+
+
+def claimed(study: optuna.Study, trial: FrozenTrial, ranked: Sequence[Choices]) -> Choices:
+    """Returns the first candidate that no running trial has claimed, and claims it.
+
+    Args:
+        study: Its other trials may have begun since the candidates were ranked.
+        trial: Whose choices it will be.
+        ranked: The best first, at least one.
+    """
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    taken = {
+        frozenset(choices_of(other).items()) for other in running if other.number != trial.number
+    }
+    chosen = next((item for item in ranked if frozenset(item.items()) not in taken), ranked[0])
+    set_trial_attr(study, trial, CLAIM_ATTR, chosen)
+    return chosen
+
+
+def unseen(pool: Sequence[Choices], trials: Iterable[FrozenTrial]) -> list[Choices]:
+    """Returns the candidates that are not among the trials, each once."""
+    candidates = {frozenset(chosen.items()): chosen for chosen in pool}
+    # trials that differ from all candidates in what differs most are not looked at further:
+    # there may be ten thousand
+    values: dict[str, set[Any]] = {}
+    for chosen in pool:
+        for name, value in chosen.items():
+            values.setdefault(name, set()).add(value)
+    telling = max(values, key=lambda name: len(values[name]), default="")
+    seen = {chosen.get(telling, _UNASKED) for chosen in pool}
+    for own in map(choices_of, trials):
+        if own.get(telling, _UNASKED) in seen:
+            candidates.pop(frozenset(own.items()), None)
+    return list(candidates.values())

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from search.samplers._conditions import deciding
-from search.samplers._distributions import at, nearest, value_count
+from search.samplers._base import at, deciding, nearest, value_count
 from search.samplers._mutation import other_value
 
 if TYPE_CHECKING:

@@ -9,10 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.pareto import front_mask
+from search.optuna_internals import set_trial_attr
 from search.samplers._base import NOTE_ATTR, StatelessSampler
-from search.samplers.pareto.claims import choices_of, claimed, unseen
-from search.samplers.pareto.encoding import Encoding
-from search.samplers.pareto.history import FEWEST, Curves, History, reported
+from search.samplers.pareto.history import (
+    FEWEST,
+    Curves,
+    History,
+    choices_of,
+    claimed,
+    reported,
+    unseen,
+)
+from search.samplers.pareto.predictor import Encoding
 from search.samplers.pareto.promise import Priced, Told, promise
 from search.samplers.pareto.questions import Choices, Question, Questions
 
@@ -114,7 +122,7 @@ class ParetoSampler(StatelessSampler):
         else:
             ranked, self.note = self._promising(questions, history, rng)
             if self.note:
-                study._storage.set_trial_system_attr(trial._trial_id, NOTE_ATTR, self.note)
+                set_trial_attr(study, trial, NOTE_ATTR, self.note)
         chosen = claimed(study, trial, ranked or [questions.drawn(rng)])
         return {name: value for name, value in chosen.items() if name in search_space}
 

@@ -15,7 +15,7 @@ from compress.benchmarking.models import models_of
 from compress.core.errors import InputError
 from compress.exporting.litert import convert_litert
 from compress.exporting.saved_model import TracedSavedModel
-from compress.exporting.tflite_sizes import resized
+from compress.exporting.tflite_editing import resized
 from compress.measure.runtimes import RUNTIMES
 from compress.model.saved_models import SavedModel
 

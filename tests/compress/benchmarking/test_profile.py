@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from compress.benchmarking.profile import _by_layer, multipliers, profiled
-from compress.exporting.scopes import UNNAMED, layer_of
+from compress.exporting.traced import UNNAMED, layer_of
 
 
 def test_names_lead_to_layers() -> None:

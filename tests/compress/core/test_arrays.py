@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from compress.core import linux
 from compress.core.arrays import opened
 from compress.core.errors import InputError
-from compress.core.platform import linux
 
 ARRAYS = {
     "f4": np.arange(12, dtype=np.float32).reshape(3, 4),

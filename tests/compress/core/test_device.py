@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from compress.core import device
+from compress.core import device, linux
 from compress.core.device import Device, gpu_count, memory_share, policy_for, setup
 from compress.core.errors import InputError
-from compress.core.platform import linux
 
 
 def test_cpu_is_described(cpu: Device) -> None:

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from compress.core import memory_budget
+from compress.core import linux, memory_budget
 from compress.core.errors import InputError
 from compress.core.memory_budget import MemoryBudget, current_budget, require_room, use_budget
-from compress.core.platform import host, linux
 
 GB = 10**9
 
@@ -33,7 +32,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
             pass
 
     made = Machine()
-    monkeypatch.setattr(memory_budget, "host", lambda: made)
+    monkeypatch.setattr(memory_budget, "linux", made)
     monkeypatch.setattr(memory_budget, "card_bytes", lambda: None)
     monkeypatch.setattr(memory_budget, "_current", None)
     return made
@@ -180,16 +179,16 @@ def test_a_child_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     held = "x = bytearray(b'1') * 200_000_000; print('', flush=True); input()"
-    before = host().family_bytes()
+    before = linux.family_bytes()
     with subprocess.Popen(
         [sys.executable, "-c", held], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
         assert child.stdout is not None
         child.stdout.readline()
-        during = host().family_bytes()
+        during = linux.family_bytes()
         child.communicate(b"\n")
     assert during - before > 190_000_000
-    assert host().family_bytes() < during - 150_000_000
+    assert linux.family_bytes() < during - 150_000_000
 
 
 def test_small_arrays_are_read_whatever_an_amount_has_left(

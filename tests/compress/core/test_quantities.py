@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from compress.core.errors import InputError, unknown_name
 from compress.core.quantities import parse_number, parse_quantity, parse_whole_number
 from compress.data import Dataset, Preprocessing, Split
-from compress.data.examples import as_labels
+from compress.data.parts import as_labels
 from compress.plan import ChannelOptions, LatencyOptions, Plan, Target, TrainSettings
 from compress.plan.bench import BenchPlan
 from compress.plan.fields import from_flat, from_nested, plan_fields, to_nested, value_of

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.core import columns, spool
+from compress.core import arrays, columns
 from compress.core.errors import InputError
 from compress.data import Dataset, load_data
 from compress.data.preprocessing import fit_preprocessing
@@ -21,9 +21,9 @@ SMALL = 4096
 @pytest.fixture
 def mapping(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Lets arrays of 4 KiB count as large; returns where they go."""
-    monkeypatch.setattr(spool, "LEAST", SMALL)
-    monkeypatch.setattr(spool, "CHUNK", 1024)
-    monkeypatch.setenv(spool.FOLDER, str(tmp_path / "spool"))
+    monkeypatch.setattr(arrays, "LEAST", SMALL)
+    monkeypatch.setattr(arrays, "CHUNK", 1024)
+    monkeypatch.setenv(arrays.FOLDER, str(tmp_path / "spool"))
     return tmp_path / "spool"
 
 
@@ -37,7 +37,7 @@ def left(place: Path) -> list[Path]:
 
 def test_what_grows_large_goes_to_a_file_without_a_name(mapping: Path) -> None:
     parts = [rows(7, seed) for seed in range(20)]
-    grown = spool.Growing("a stream")
+    grown = arrays.Growing("a stream")
     for part in parts[:5]:
         grown.add(part)
     assert not mapping.exists()  # small so far
@@ -46,17 +46,17 @@ def test_what_grows_large_goes_to_a_file_without_a_name(mapping: Path) -> None:
     assert mapping.exists()
     assert not left(mapping)
     whole = grown.whole()
-    assert spool.is_mapped(whole)
+    assert arrays.is_mapped(whole)
     np.testing.assert_array_equal(whole, np.concatenate(parts))
     assert not left(mapping)
     whole[0, 0, 0] = 5.0  # a copy of ours, as TensorFlow wants it
-    little = spool.Growing("a stream")
+    little = arrays.Growing("a stream")
     little.add(parts[0])
     assert little.whole() is parts[0]
 
 
 def test_an_unfinished_one_is_removed(mapping: Path) -> None:
-    grown = spool.Growing("a stream")
+    grown = arrays.Growing("a stream")
     grown.add(rows(100))
     assert grown.bytes == rows(100).nbytes
     assert not left(mapping)
@@ -66,18 +66,18 @@ def test_an_unfinished_one_is_removed(mapping: Path) -> None:
 
 def test_rows_and_conversions_stay_in_files(mapping: Path) -> None:
     x = rows(200)
-    given = spool.Growing("x")
+    given = arrays.Growing("x")
     given.add(x)
     held = given.whole()
     index = np.random.default_rng(1).permutation(200)[:120]
     found = columns.taken(held, index)
-    assert spool.is_mapped(found)
+    assert arrays.is_mapped(found)
     np.testing.assert_array_equal(found, x[index])
     few = columns.taken(held, index[:3])
-    assert not spool.is_mapped(few)
+    assert not arrays.is_mapped(few)
     np.testing.assert_array_equal(few, x[index[:3]])
-    doubled = spool.converted(held, lambda part: part.astype(np.float64) * 2)
-    assert spool.is_mapped(doubled)
+    doubled = arrays.converted(held, lambda part: part.astype(np.float64) * 2)
+    assert arrays.is_mapped(doubled)
     np.testing.assert_array_equal(doubled, x.astype(np.float64) * 2)
     one, two = (fit_preprocessing(values, 1.0, "standardize") for values in (held, x))
     np.testing.assert_allclose(one.std, two.std, rtol=1e-12)
@@ -85,8 +85,8 @@ def test_rows_and_conversions_stay_in_files(mapping: Path) -> None:
 
 
 def test_a_full_disk_is_refused(mapping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool.shutil, "disk_usage", lambda _: SimpleNamespace(free=5000))
-    grown = spool.Growing("A stream")
+    monkeypatch.setattr(arrays.shutil, "disk_usage", lambda _: SimpleNamespace(free=5000))
+    grown = arrays.Growing("A stream")
     with pytest.raises(InputError, match=r"A stream of 100 examples so far must fit onto the disk"):
         grown.add(rows(100))
     grown.close()
@@ -94,16 +94,15 @@ def test_a_full_disk_is_refused(mapping: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_folder_in_memory_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(spool.FOLDER, raising=False)
-    monkeypatch.setattr(spool, "host", lambda: SimpleNamespace(in_memory=lambda _: True))
-    assert spool.folder().parts[-2:] == (".cache", "paretune")
-    assert spool.host().in_memory(Path())
+    monkeypatch.delenv(arrays.FOLDER, raising=False)
+    monkeypatch.setattr(arrays, "linux", SimpleNamespace(in_memory=lambda _: True))
+    assert arrays.folder().parts[-2:] == (".cache", "paretune")
 
 
 def both(mapping: Path, monkeypatch: pytest.MonkeyPatch, load: Any) -> tuple[Dataset, Dataset]:
     """Loads data mapped, and in memory."""
     mapped = load()
-    monkeypatch.setattr(spool, "LEAST", 2**40)
+    monkeypatch.setattr(arrays, "LEAST", 2**40)
     return mapped, load()
 
 
@@ -114,8 +113,8 @@ def test_an_npz_is_mapped_where_it_lies(
     x = (np.abs(rows(600)) * 20).astype(dtype)
     np.savez(tmp_path / "d.npz", other=np.zeros(3), x_train=x, y_train=np.arange(600) % 3)
     held, plain = both(mapping, monkeypatch, lambda: load_data(str(tmp_path / "d.npz")))
-    assert spool.is_mapped(held.train.x)
-    assert not spool.is_mapped(plain.train.x)
+    assert arrays.is_mapped(held.train.x)
+    assert not arrays.is_mapped(plain.train.x)
     for part in ("train", "val", "test"):
         np.testing.assert_array_equal(held.split(part).x, plain.split(part).x)
         np.testing.assert_array_equal(held.split(part).y, plain.split(part).y)
@@ -146,7 +145,7 @@ def test_a_stream_trains_as_arrays_do(
     x[y == 1] += 1.0
     stream = tf.data.Dataset.from_tensor_slices((x, y)).batch(32)
     held, plain = both(mapping, monkeypatch, lambda: as_dataset(stream, testing=True))
-    assert spool.is_mapped(held.train.x)
+    assert arrays.is_mapped(held.train.x)
     assert held.fingerprint() == plain.fingerprint()
     found = []
     for data in (held, plain):

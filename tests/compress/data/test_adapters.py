@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from compress.core.arrays import Growing
 from compress.core.errors import InputError
-from compress.core.spool import Growing
 from compress.data.adapters import labelled, unlabelled
 from compress.data.handed_over import arrays_of
 from compress.data.meaning import Head, Heads, meaning_of
@@ -225,7 +225,7 @@ def test_streams_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     # one without an end that does not say so is read until the disk would be full
     monkeypatch.setattr("compress.data.streams.Growing", lambda what: Growing(what, 3 * X.nbytes))
     little = SimpleNamespace(free=10 * X.nbytes)
-    monkeypatch.setattr("compress.core.spool.shutil.disk_usage", lambda _: little)
+    monkeypatch.setattr("compress.core.arrays.shutil.disk_usage", lambda _: little)
 
     def endless() -> Any:
         while True:

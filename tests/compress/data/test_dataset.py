@@ -7,8 +7,8 @@ import pytest
 
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, Split, load_data
+from compress.data.parts import Output
 from compress.data.preprocessing import fit_preprocessing
-from compress.data.several import Output
 
 
 def test_split_is_stratified_disjoint_and_repeatable(digits: Dataset) -> None:

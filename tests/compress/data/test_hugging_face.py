@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from compress.core import spool
+from compress.core import arrays
 from compress.core.errors import InputError
 from compress.data import load_data
 from compress.data.adapters import labelled, unlabelled
@@ -173,8 +173,8 @@ def test_parts_of_a_dictionary() -> None:
     assert [len(data.split(part)) for part in ("train", "val", "test")] == [60, 10, 6]
     np.testing.assert_array_equal(data.test.y, [0, 1, 0, 1, 0, 1])
     assert data.class_names == ("ant", "bee")
-    arrays = np.zeros((8, 6, 5, 1)), np.arange(8) % 2
-    data = labelled(DatasetDict(train=pictures()), val=arrays, label=("kind",))
+    pairs = np.zeros((8, 6, 5, 1)), np.arange(8) % 2
+    data = labelled(DatasetDict(train=pictures()), val=pairs, label=("kind",))
     assert [len(data.split(part)) for part in ("train", "val", "test")] == [60, 8, 0]
     given = as_dataset(
         DatasetDict(train=pictures(), test=pictures(6, 70)), testing=True, label="kind"
@@ -323,9 +323,9 @@ def test_what_a_function_returns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_memory_does_not_grow_with_the_data(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = arrays_of(pictures())[0]
-    monkeypatch.setattr(spool, "LEAST", 256)
+    monkeypatch.setattr(arrays, "LEAST", 256)
     monkeypatch.setattr("compress.data.hugging_face.AT_A_TIME", 7)
-    monkeypatch.setenv(spool.FOLDER, str(tmp_path))
+    monkeypatch.setenv(arrays.FOLDER, str(tmp_path))
     x = arrays_of(pictures())[0]
-    assert spool.is_mapped(x)
+    assert arrays.is_mapped(x)
     np.testing.assert_array_equal(x, expected)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from compress.core import linux
 from compress.core.errors import InputError
 from compress.core.memory_budget import require_room
-from compress.core.platform import linux
 from compress.data import DataOptions, Dataset, load_data
 from compress.plan import Plan
 from compress.plan.fields import from_flat

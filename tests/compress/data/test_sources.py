@@ -15,9 +15,8 @@ from compress.core.errors import InputError
 from compress.core.plugins import FILES, FOLDERS
 from compress.data import Dataset, RawData, load_data
 from compress.data.idx import read_idx
-from compress.data.kinds import Asked, Kind
+from compress.data.kinds import Asked, Kind, raw_data
 from compress.data.meaning import Head
-from compress.data.reading import raw_data
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:

@@ -13,9 +13,8 @@ from compress.core.errors import InputError
 from compress.data import DataOptions, Dataset, load_data
 from compress.plan import Plan
 from compress.plan.fields import from_flat, to_nested
-from compress.run.data_record import write_data_record
 from compress.run.directory import RunFolder
-from compress.run.origin import write_examples
+from compress.run.origin import write_data_record, write_examples
 from compress.run.unlearnt import check_unlearnt
 
 RANDOM = np.random.default_rng(0)

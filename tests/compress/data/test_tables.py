@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.core import spool
+from compress.core import arrays
 from compress.core.errors import InputError, MissingDependency
 from compress.data import DataOptions, Dataset, load_data
 from compress.data.adapters import labelled
@@ -406,18 +406,18 @@ def test_memory_does_not_grow_with_the_file(
 ) -> None:
     path = write(tmp_path / name, COLUMNS)
     held = load_data(path)
-    monkeypatch.setattr(spool, "LEAST", 128)
-    monkeypatch.setattr(spool, "CHUNK", 256)  # a few rows at a time
-    monkeypatch.setenv(spool.FOLDER, str(tmp_path / "spool"))
+    monkeypatch.setattr(arrays, "LEAST", 128)
+    monkeypatch.setattr(arrays, "CHUNK", 256)  # a few rows at a time
+    monkeypatch.setenv(arrays.FOLDER, str(tmp_path / "spool"))
     data = load_data(path)
-    assert spool.is_mapped(data.train.x)
+    assert arrays.is_mapped(data.train.x)
     assert not list((tmp_path / "spool").iterdir())
     for part in ("train", "val", "test"):
         same_arrays([data.split(part).x, data.split(part).y],
                     [held.split(part).x, held.split(part).y])  # fmt: skip
     heads = Heads({"a": (1,), "b": (1,)}, {"out": Head("softmax", (3,), (1,))})
     several = load_data(path, head=heads)
-    assert all(map(spool.is_mapped, several.train.x.values()))
+    assert all(map(arrays.is_mapped, several.train.x.values()))
     assert several.train.x["b"].dtype == np.int64
 
 

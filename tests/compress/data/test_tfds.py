@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.core import spool
+from compress.core import arrays
 from compress.core.errors import InputError, MissingDependency
 from compress.core.plugins import HUBS
 from compress.data import DataOptions, load_data
@@ -196,10 +196,10 @@ def test_memory_does_not_grow_with_the_data(
 ) -> None:
     hub("insects")
     held = load_data("tfds:insects")
-    monkeypatch.setattr(spool, "LEAST", 256)
+    monkeypatch.setattr(arrays, "LEAST", 256)
     monkeypatch.setattr("compress.data.tfds.AT_A_TIME", 7)
-    monkeypatch.setenv(spool.FOLDER, str(tmp_path))
+    monkeypatch.setenv(arrays.FOLDER, str(tmp_path))
     data = load_data("tfds:insects")
-    assert spool.is_mapped(data.train.x)
+    assert arrays.is_mapped(data.train.x)
     assert not list(tmp_path.iterdir())
     same_arrays([data.train.x, data.test.y], [held.train.x, held.test.y])

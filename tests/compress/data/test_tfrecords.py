@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compress.core import spool
+from compress.core import arrays
 from compress.core.errors import InputError
 from compress.data import DataOptions, load_data
 from compress.data.meaning import Head, Heads
@@ -284,11 +284,11 @@ def test_memory_does_not_grow_with_the_file(
         records[40]["image"] = encoded(pixels(40, channels=3))
     path = write(tmp_path / "a.tfrecord", records)
     held = load_data(path)
-    monkeypatch.setattr(spool, "LEAST", 256)
-    monkeypatch.setattr(spool, "CHUNK", 128)
+    monkeypatch.setattr(arrays, "LEAST", 256)
+    monkeypatch.setattr(arrays, "CHUNK", 128)
     monkeypatch.setattr("compress.data.tfrecords.AT_A_TIME", 7)
-    monkeypatch.setenv(spool.FOLDER, str(tmp_path / "spool"))
+    monkeypatch.setenv(arrays.FOLDER, str(tmp_path / "spool"))
     data = load_data(path)
-    assert spool.is_mapped(data.train.x)
+    assert arrays.is_mapped(data.train.x)
     assert not list((tmp_path / "spool").iterdir())
     same_arrays([data.train.x, data.test.y], [held.train.x, held.test.y])

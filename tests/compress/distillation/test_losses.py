@@ -10,15 +10,12 @@ import tensorflow as tf
 from scipy.special import expit, log_softmax, rel_entr, softmax
 
 from compress.core.errors import InputError
-from compress.distillation.losses import (
-    DKD,
-    FitNets,
-    HintonKD,
-    by_position,
-    logit_losses,
-)
-from compress.distillation.losses.fitnets import pool_features
-from compress.task import VOID, Binary, MultiClass, MultiLabel, Regression
+from compress.data.tasks import VOID, Binary, MultiClass, MultiLabel, Regression
+from compress.distillation.losses import by_position
+from compress.distillation.losses.dkd import DKD
+from compress.distillation.losses.fitnets import FitNets, pool_features
+from compress.distillation.losses.hinton import HintonKD
+from compress.distillation.setup import logit_losses
 from tests.compress.distillation.own_losses import Centred
 from tests.contracts.distill_loss import FeatureLossContract, LogitLossContract
 

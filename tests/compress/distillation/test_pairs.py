@@ -10,9 +10,9 @@ from benchmarks.resnet20 import build
 from compress.core.errors import InputError
 from compress.core.plugins import HINTS
 from compress.data import Dataset
+from compress.data.tasks import MultiClass
 from compress.distillation.hints import chosen_pairs, named_pairs
 from compress.plan import Ramp
-from compress.task import MultiClass
 from tests.compress.distillation.own_losses import Spread
 from tests.compress.distillation.test_trainer import mlp
 

@@ -170,7 +170,7 @@ def test_the_way_through_floats_answers_alike(learnt: Any, tmp_path: Path) -> No
     """The file with its pixels quantized directly, beside the converter's own, to the bit."""
     import tensorflow as tf
 
-    from compress.exporting.byte_inputs import with_byte_inputs
+    from compress.exporting.tflite_editing import with_byte_inputs
 
     x, _ = pixels(60)
     converter = tf.lite.TFLiteConverter.from_keras_model(learnt)

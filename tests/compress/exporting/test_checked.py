@@ -15,7 +15,7 @@ from compress import compress_model, export
 from compress.core.device import Device
 from compress.data import Dataset, Preprocessing, Split
 from compress.report import render_tables
-from compress.report.agreement import can_ship
+from compress.report.standouts import can_ship
 
 
 def sorted_by_class() -> Dataset:

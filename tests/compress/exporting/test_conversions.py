@@ -179,12 +179,11 @@ def test_the_reason_of_a_crash_reaches_the_record_and_the_report(
     lstm: Any, sequences: Dataset, tmp_path: Path, cpu: Any
 ) -> None:
     """The other formats go on; what is missing is told, and nothing refers to it."""
-    from compress.pipeline.context import Work
-    from compress.pipeline.prepared import prepare
-    from compress.pipeline.stages import compress_stage
     from compress.plan import DistillOptions, Plan, TrainSettings
     from compress.report import render
     from compress.run.directory import RunFolder
+    from compress.shrinking.case import Work, prepare
+    from compress.shrinking.compression import compress_stage
 
     plan = Plan(
         finetune=TrainSettings(epochs=1, batch_size=8),
@@ -193,11 +192,11 @@ def test_the_reason_of_a_crash_reaches_the_record_and_the_report(
     )
     folder = RunFolder(tmp_path / "run")
     folder.claim("compress", plan)
-    from compress.run.data_record import write_data_record
+    from compress.run.origin import write_data_record
 
     write_data_record(folder, sequences)
     work = Work(sequences, plan, cpu)
-    record = compress_stage(prepare(lstm, "m", work), work, folder, command="paretune")
+    record = compress_stage(prepare(lstm, Path("m.keras"), work), folder, "paretune")
     made = record.files()
     assert [item.format for item in made] == ["float32", "float32"]
     assert {item.baseline for item in made} == {"m.float32"}

@@ -16,14 +16,14 @@ from compress.data import Dataset, draw_stratified
 from compress.exporting.litert import export_litert
 from compress.exporting.mnn import export_mnn
 from compress.exporting.onnx import export_onnx, quantize_onnx
-from compress.measure.quality import run_all
+from compress.measure.footprint import file_sizes
+from compress.measure.quality import outputs_of
 from compress.measure.runtimes import RUNTIMES, session_for
 from compress.measure.runtimes.litert import LiteRTSession
 from compress.measure.runtimes.mnn import MNNSession
 from compress.measure.runtimes.onnx import OnnxSession
 from compress.measure.runtimes.openvino import OpenVinoSession
 from compress.measure.runtimes.tensorflow import TensorFlowSession
-from compress.measure.size import file_sizes
 from compress.plan import ExportOptions
 from tests.compress.exporting.tflite import zeros_in
 from tests.contracts.runtime import RuntimeContract
@@ -90,8 +90,8 @@ class TestMNN(RuntimeContract):
 
     def test_it_computes_what_the_tflite_file_does(self, path: Path, digits: Dataset) -> None:
         x = digits.inputs("val")[:20]
-        expected = run_all(LiteRTSession(path.with_suffix(".tflite"), 1), x)
-        np.testing.assert_allclose(run_all(MNNSession(path, 1), x), expected, atol=1e-5)
+        expected = outputs_of(LiteRTSession(path.with_suffix(".tflite"), 1), [x])[0]
+        np.testing.assert_allclose(outputs_of(MNNSession(path, 1), [x])[0], expected, atol=1e-5)
 
 
 def test_mnn_refuses_what_it_cannot_read(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_every_format_computes_the_model_and_repeats_its_bytes(
     (again,) = export(model, tmp_path / "b", data=digits, options=options)
     assert made.path.read_bytes() == again.path.read_bytes()
     assert made.path.suffix == (".onnx" if kind.startswith("onnx") else ".tflite")
-    scores = run_all(session_for(made.path), digits.inputs("val"))
+    scores = outputs_of(session_for(made.path), [digits.inputs("val")])[0]
     expected = model.predict(digits.inputs("val"), verbose=0)
     assert np.abs(scores - expected).max() < (1e-5 if kind in ("float32", "onnx") else 0.15)
     assert (scores.argmax(-1) == expected.argmax(-1)).mean() > 0.97
@@ -161,7 +161,7 @@ def test_grouped_convolutions_and_gelu_reach_onnx(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(5, 8, 8, 8)).astype(np.float32)
     expected = model(x, training=False).numpy()
     for session in (OnnxSession(tmp_path / "m.onnx", 1), OpenVinoSession(tmp_path / "m.onnx", 1)):
-        np.testing.assert_allclose(run_all(session, x), expected, atol=1e-5)
+        np.testing.assert_allclose(outputs_of(session, [x])[0], expected, atol=1e-5)
     assert "call" not in vars(layer)
 
 
@@ -224,7 +224,7 @@ def test_a_sparse_file_leaves_zeros_out_and_computes_the_same(tmp_path: Path) ->
         export_litert(model, path, "sparse" if name else "float32")
         sizes[name] = path.stat().st_size
         probe = np.random.default_rng(0).normal(size=(3, 8, 8, 16)).astype(np.float32)
-        outputs[name] = run_all(LiteRTSession(path, 1), probe)
+        outputs[name] = outputs_of(LiteRTSession(path, 1), [probe])[0]
     # 2 x 128 x 128 weights of 4 bytes; at 90 % a value and an index byte for each tenth
     assert sizes[True] < sizes[False] - 0.7 * 2 * 128 * 128 * 4
     np.testing.assert_allclose(outputs[True], outputs[False], atol=1e-6)
@@ -246,7 +246,7 @@ def test_files_agree_with_keras(
     # the record's own numbers, computed again from the file
     checked = digits.inputs("val")[draw_stratified(digits.val, 200)]
     expected = model.predict(checked, verbose=0)
-    got = run_all(LiteRTSession(made["int8"].path, 1), checked)
+    got = outputs_of(LiteRTSession(made["int8"].path, 1), [checked])[0]
     assert made["int8"].max_difference == pytest.approx(np.abs(got - expected).max(), abs=1e-5)
     session = LiteRTSession(made["int8"].path, 1)
     assert [info.dtype for info in session.inputs] == ["int8"]
@@ -276,7 +276,7 @@ def test_the_sidecar_says_how_to_feed_the_files(
         outputs.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0])
     out = feed["output"]
     values = (np.stack(outputs).astype(np.float64) - out["zero_point"]) * out["scale"]
-    ours = run_all(LiteRTSession(made[0].path, 1), digits.preprocess(raw))
+    ours = outputs_of(LiteRTSession(made[0].path, 1), [digits.preprocess(raw)])[0]
     np.testing.assert_allclose(values, ours, atol=1e-6)
     assert card["class_names"] == list(digits.class_names)
     assert card["input_shape"] == [1, 8, 8, 1]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from compress.data import Dataset, Unlabelled
+from compress.data.tasks import make_task
 from compress.exporting import answering
 from compress.exporting.answering import HeldBack
-from compress.task import make_task
 from compress.train.given import dataset_for
 
 L = keras.layers

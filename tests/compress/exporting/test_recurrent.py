@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 
 from compress import quantize
-from compress.exporting.fused_lstm import MOST, SHUT, shutting
-from compress.exporting.hybrid_lstm import with_whole_lstms
 from compress.exporting.litert import export_litert, plain_file
 from compress.exporting.onnx import export_onnx
-from compress.exporting.side_by_side import litert_files
-from compress.exporting.side_by_side_onnx import onnx_files
+from compress.exporting.recurrent import MOST, SHUT, shutting
+from compress.exporting.side_by_side import litert_files, onnx_files
+from compress.exporting.tflite_editing import with_whole_lstms
 from compress.exporting.traced import Traced
-from compress.measure.quality import run_all
+from compress.measure.quality import outputs_of
 from compress.measure.runtimes import session_for
 
 FUSED = "UNIDIRECTIONAL_SEQUENCE_LSTM"
@@ -34,7 +33,7 @@ def operations(path: Path) -> Counter[str]:
 
 def ran(path: Path, x: Any) -> Any:
     """The outputs of one interpreter, one example after the other."""
-    return run_all(session_for(path), x)
+    return outputs_of(session_for(path), [x])[0]
 
 
 def net(*layers: Any) -> keras.Model:

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from compress.core.plugins import TASKS
-from compress.measure.agreement import (
+from compress.measure.quality import (
     can_ship_unasked,
     describe_low_agreement,
     has_low_agreement,

@@ -9,7 +9,7 @@ import pytest
 
 from compress.core.errors import InputError
 from compress.exporting.side_by_side import litert_files
-from compress.measure.arena import arena_bytes, known_arena
+from compress.measure.footprint import arena_bytes, known_arena
 
 
 def dense(*widths: int) -> Any:

@@ -142,7 +142,7 @@ CASES: dict[str, tuple[Callable[[Any], Any], int]] = {
     "einsum": (lambda k: one((5, 6), k.EinsumDense("abc,cd->abd", (5, 7))), 5 * 6 * 7),
 }  # fmt: skip
 
-# one step before the first, and one feature that is set in it: see compress.exporting.fused_lstm
+# one step before the first, and one feature that is set in it: see compress.exporting.recurrent
 IN_FILES = {"LSTM": (6 * 4 * (28 + 16) + 12, 16 + 7), "separable": (CASES["separable"][1], 6)}
 """MACs of a file, and parameters that the model has not; the converter gives a depthwise
 convolution a bias of zeros."""

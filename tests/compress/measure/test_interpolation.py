@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.measure.latency_table.interpolation import (
+from compress.measure.latency_table.prediction import (
     alignment,
     few,
     located,

@@ -12,11 +12,9 @@ import pytest
 from scipy.stats import bootstrap, norm, t
 
 from compress.core.errors import InputError
-from compress.measure import formats, latency, measure_latency, timer
-from compress.measure.latency_record import Latency
-from compress.measure.runtimes import RUNTIMES, TensorInfo
-from compress.measure.runtimes._base import timed_here
-from compress.measure.stats import median_spread, quantile_and_error
+from compress.measure import formats, latency, measure_latency
+from compress.measure.latency_record import Latency, median_spread, quantile_and_error
+from compress.measure.runtimes import RUNTIMES, TensorInfo, timed_here
 from compress.plan import LatencyOptions
 
 
@@ -104,7 +102,7 @@ def test_known_times_give_the_known_ratio(fake: FakeRuntime) -> None:
     # prepared once, then anew after every 2 of 40 rounds but the last
     assert fast.instances == 20
     assert fake.prepared.count("fast") == 20
-    assert fast.runs == fast.rounds * (timer.MIN_RUNS - 1)
+    assert fast.runs == fast.rounds * (latency.MIN_RUNS - 1)
     assert (fast.runtime, fast.threads) == ("fake 1.0", 1)
 
 

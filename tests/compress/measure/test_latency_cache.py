@@ -10,7 +10,7 @@ import pytest
 
 from compress.core.device import cpu_name
 from compress.measure.latency_table import CallTime, LatencyTable, key_of
-from compress.measure.latency_table.cache import cache_folder, keep_table, kept_table
+from compress.measure.latency_table.record import cache_folder, keep_table, kept_table
 from compress.measure.runtimes import RUNTIMES
 
 
@@ -47,7 +47,7 @@ def test_other_formats_threads_and_machines_are_apart(
     keep_table(table(8, 0.5))
     assert kept_table("litert", "int8", 1) is None
     assert kept_table("litert", "float32", 2) is None
-    monkeypatch.setattr("compress.measure.latency_table.cache.cpu_name", lambda: "another")
+    monkeypatch.setattr("compress.measure.latency_table.record.cpu_name", lambda: "another")
     assert kept_table("litert", "float32", 1) is None
     keep_table(replace(table(8, 0.9), device="another"))
     found = kept_table("litert", "float32", 1)

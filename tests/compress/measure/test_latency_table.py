@@ -16,7 +16,6 @@ from compress.measure.latency_table import (
     CallKey,
     CallTime,
     LatencyTable,
-    calls,
     key_of,
     measure_calls,
     measuring,
@@ -142,8 +141,8 @@ def test_calls_are_measured_in_batches_alike(known: str, monkeypatch: pytest.Mon
         sizes.append(len(models) - 1)
         return as_text(models, folder, kind)
 
-    monkeypatch.setattr(calls, "AT_ONCE", 3)
-    monkeypatch.setattr(calls, "BYTES_AT_ONCE", 4 * (2 * 4 + 2) + 4 * (2 * 5 + 2))
+    monkeypatch.setattr(measuring, "AT_ONCE", 3)
+    monkeypatch.setattr(measuring, "BYTES_AT_ONCE", 4 * (2 * 4 + 2) + 4 * (2 * 5 + 2))
     table = measure_calls({key(*pair): dense(*pair) for pair in pairs}, counted, runtime=known)
     assert sizes == [2, 2, 1]
     assert [call.ms for call in table.calls] == pytest.approx([truth(*pair) for pair in pairs])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from compress.core.platform import linux
-from compress.measure.load import LoadMeter
+from compress.core import linux
+from compress.measure.latency import LoadMeter
 
 
 class Machine:

@@ -10,7 +10,7 @@ import pytest
 from compress.core.errors import InputError
 from compress.measure import count_macs, macs
 from compress.measure.op_classes import COUNTED_ZERO, REASONS
-from compress.measure.operation_rules import OPERATION_RULES
+from compress.measure.rules import OPERATION_RULES
 from compress.measure.rules import RULES as LAYER_RULES
 
 RULES = {**OPERATION_RULES, **LAYER_RULES}

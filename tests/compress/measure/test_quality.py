@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.measure.quality import outputs_of, run_all, sessions_for
+from compress.measure.quality import outputs_of, sessions_for
 from compress.measure.runtimes import TensorInfo
 
 
@@ -93,7 +93,7 @@ def test_a_file_is_prepared_for_the_threads_that_may_be_busy(
     (file,) = litert_files([net], tmp_path, "float32")
     assert isinstance(file, Path)
     assert [len(sessions_for(file, threads)) for threads in (1, 3, 64)] == [1, 3, 4]
-    alone = run_all(sessions_for(file, 1)[0], X)
+    alone = outputs_of(sessions_for(file, 1)[0], [X])[0]
     np.testing.assert_array_equal(outputs_of(sessions_for(file, 3), [X])[0], alone)
     np.testing.assert_allclose(alone, np.asarray(net(X)), atol=1e-5)
     monkeypatch.setattr("compress.measure.quality.LARGE", 10)

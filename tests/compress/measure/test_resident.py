@@ -9,7 +9,7 @@ import pytest
 
 from compress.core.errors import InputError
 from compress.exporting.side_by_side import litert_files
-from compress.measure.resident import known_resident, resident_bytes
+from compress.measure.footprint import known_resident, resident_bytes
 
 
 def dense(units: int) -> keras.Model:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compress.measure.file_choice import FileCandidate, select_cheapest, select_file
 from compress.measure.verdict import (
     MET,
     MISSED,
     WITHIN_NOISE,
+    FileCandidate,
     Outcome,
     QualityLimit,
     Verdict,
     judge_file,
+    select_cheapest,
+    select_file,
     worst_state,
 )
 

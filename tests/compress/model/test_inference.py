@@ -16,7 +16,7 @@ from compress.core.errors import RunFailed
 from compress.data import Dataset, Preprocessing, Split
 from compress.exporting.litert import export_litert
 from compress.exporting.onnx import export_onnx
-from compress.measure.quality import run_all
+from compress.measure.quality import outputs_of
 from compress.measure.runtimes import session_for
 from compress.model.inference import TRAINING_ONLY, inference_alone, left_out, training_only
 from compress.plan import ExportOptions
@@ -135,7 +135,7 @@ def test_exported_files_compute_inference(
     path = tmp_path / ("m.onnx" if writes is export_onnx else "m.tflite")
     writes(model, path)
     expected = np.asarray(model(images(), training=False))
-    np.testing.assert_allclose(run_all(session_for(path), images()), expected, atol=1e-5)
+    np.testing.assert_allclose(outputs_of(session_for(path), [images()])[0], expected, atol=1e-5)
 
 
 def test_files_and_the_record_say_what_was_left_out(tmp_path: Path) -> None:

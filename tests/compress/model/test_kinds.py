@@ -20,7 +20,7 @@ from compress import (
 )
 from compress.core.errors import InputError
 from compress.model.kinds import SAVED_MODEL, TFLITE, check_model_file, foreign, require_inspectable
-from compress.pipeline.compression import compress_model
+from compress.shrinking.compression import compress_model
 
 
 @pytest.fixture

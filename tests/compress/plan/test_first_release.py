@@ -13,9 +13,9 @@ from compress.core.errors import InputError
 from compress.plan import Plan
 from compress.plan.fields import differing_fields, from_flat, from_nested, nest, overlay
 from compress.run.directory import RunFolder
-from search.folder.directory import SearchFolder
 from search.pipeline import begun_with
 from search.plan import SearchPlan
+from search.study.directory import SearchFolder
 from tests.compress.plan.test_values import SEARCHED
 
 # plans of SearchPlan() and of SEARCHED, as the first release wrote them into plan.json; the second

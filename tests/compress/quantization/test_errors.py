@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from compress.quantization.calibration import calibrate
-from compress.quantization.errors import layer_errors
+from compress.quantization.report import layer_errors
 from compress.quantization.twin import twin_of
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from compress.exporting.mixed.units import file_graph
-from compress.quantization.products import FASTER, READS_ONE
+from compress.quantization.call import FASTER, READS_ONE
 from tests.compress.quantization.equal import Compared, compared, made_twin
 from tests.compress.quantization.graphs import scatter
 

@@ -11,8 +11,7 @@ import tensorflow as tf
 
 from compress.core.errors import InputError
 from compress.quantization.calibration import BINS, METHODS, _Seen, calibrate
-from compress.quantization.layers.ranges import MOMENTUM, FakeQuant
-from compress.quantization.layers.state import State
+from compress.quantization.ranges import MOMENTUM, FakeQuant, State
 from compress.quantization.twin import twin_of
 
 

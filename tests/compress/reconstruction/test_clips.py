@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.reconstruction.least_squares import Problem
-from compress.reconstruction.ridge import fitted
+from compress.reconstruction.least_squares import Problem, fitted
 from compress.reconstruction.samples import Clip, Sample
 
 pytestmark = pytest.mark.usefixtures("unrounded")

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from compress.reconstruction.least_squares import Factored, Problem
-from compress.reconstruction.rows import Numbers
-from compress.reconstruction.sums import Moments, Rows, Sums
+from compress.reconstruction.sums import Moments, Numbers, Rows, Sums
 
 Drawn = tuple[Numbers, Numbers, Numbers]
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from compress.reconstruction.rows import BLOCK, across, back, gram, products
+from compress.reconstruction.sums import BLOCK, across, back, gram, products
 
 SYSTEMS = [(1, 6, 5), (4, 6, 1), (4, 6, 3)]
 """(systems, columns, outputs): one kernel, a depthwise one, one that multiplies channels."""

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from compress.core.atomic_files import read_json, write_json
 from compress.report import Report, render_tables
-from compress.report.agreement import agreement_lines, can_ship
+from compress.report.standouts import agreement_lines, can_ship
 from search.report import load_report, render
 from tests.compress.report.test_standouts import FILES, run_with
 

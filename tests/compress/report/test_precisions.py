@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from compress.report.precisions import precisions
+from compress.report.columns import precisions
 from compress.run.compressed import Artifact
 
 

@@ -17,12 +17,12 @@ from compress.core.atomic_files import read_json, write_json
 from compress.measure import Latency, formats
 from compress.plan import Plan
 from compress.report import render_tables
-from compress.report.trade import training, verdict
+from compress.report.words import training, verdict
 from compress.run.compressed import Artifact, Compressed
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate
 from search.plan import SearchPlan
 from search.report import load_report, render
+from search.study.directory import SearchFolder
+from search.study.records import Candidate
 
 
 def artifact(model: str, variant: str, file_format: str, accuracy: float, gzipped: int) -> Artifact:
@@ -201,7 +201,7 @@ def test_a_light_page_says_the_same_without_scripts(folder: SearchFolder) -> Non
     assert len(light) < len(live) / 5
 
     def words(text: str) -> list[str]:
-        bare = re.sub(r"<(script|style|svg).*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL)
+        bare = re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL)
         return bare.split()
 
     assert words(light) == words(live)

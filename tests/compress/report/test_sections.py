@@ -10,19 +10,18 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
 from rich.console import Console, RenderableType
 
 import search.report
 from compress.core.atomic_files import read_json, write_json
 from compress.report import Section, load_report, render, render_tables, write_report
-from compress.report.markup import element
 from compress.report.sections import Known, Tile
 from compress.report.terminal import said
-from compress.report.trade import training
+from compress.report.words import training
 from tests.compress.report.test_standouts import FILES, run_with
 
 if TYPE_CHECKING:
-    from markupsafe import Markup
     from matplotlib.axes import Axes
 
 WRITTEN = ("report.html", "report.json", "candidates.csv", "pareto.png")
@@ -51,6 +50,9 @@ def test_a_compression_alone_has_one_report(tmp_path: Path) -> None:
 class Bakery(Section):
     """A section of a stranger's."""
 
+    def __init__(self) -> None:
+        self.drawn: list[Axes] = []
+
     front = ("m",)
     judged = "cakes"
     devices = ("an oven",)
@@ -76,6 +78,7 @@ class Bakery(Section):
     def panels(self) -> Sequence[Callable[[Axes], None]]:
         def draw(axes: Axes) -> None:
             axes.plot([1, 2], [3, 4], label="rising <dough>")
+            self.drawn.append(axes)
 
         return [draw]
 
@@ -83,31 +86,34 @@ class Bakery(Section):
         return "<b>as text</b>"  # type: ignore[return-value]
 
     def below(self) -> Markup:
-        return element("path", id="below")
+        return Markup('<p id="below"></p>')
 
 
 def test_whatever_a_section_adds_is_shown(tmp_path: Path) -> None:
     folder = run_with(tmp_path / "run", FILES)
-    report = replace(load_report(folder.path), sections=(Bakery(),))
+    bakery = Bakery()
+    report = replace(load_report(folder.path), sections=(bakery,))
     write_report(report)
     page = (folder.path / "report.html").read_text("utf-8")
     for told in (
         "test data judged cakes and exported files once",
         '<p class="warning">hot &amp; &lt;b&gt;heavy&lt;/b&gt;</p>',
         "<b>3<small> [2, 4]</small></b><span>cakes</span>",
-        'aria-label="rising &lt;dough&gt;"',
         '<p class="soft">flour for m</p>',
         "<pre># bake it again\nbake &lt;m&gt;</pre>",
         "Trained on CPU; an oven.",
         "&lt;b&gt;as text&lt;/b&gt;",
-        '<path id="below"></path>',
+        '<p id="below"></p>',
     ):
         assert told in page, told
     # its tile and its panel stand first; the panel of files against MACs gives way to it
     assert page.index("<span>cakes</span>") < page.index("Best validation accuracy")
     assert page.index("&lt;b&gt;as text") < page.index("<h2>Exported files</h2>")
     assert page.index('id="below"') > page.index("Each model: the trade")
-    assert "MACs (counted, zeros included)" not in page
+    (axes,) = bakery.drawn
+    assert [item.get_title() for item in axes.figure.axes] == [
+        "", "Exported files: size", "Exported files: latency",
+    ]  # fmt: skip
     content = json.loads((folder.path / "report.json").read_text("utf-8"))
     assert (content["front"], content["candidates"]) == (["m"], [])
     assert content["bakery"] == {"cakes": 3}

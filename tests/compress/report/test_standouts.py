@@ -14,16 +14,16 @@ from scipy.stats import binomtest
 
 from compress.core.atomic_files import read_json, write_json
 from compress.core.statistics import bound_mean, wilson
+from compress.data.tasks import make_task
 from compress.plan import Plan
 from compress.report import render_tables
 from compress.report.standouts import standouts
 from compress.report.words import learnt_lines
 from compress.run.compressed import Artifact, Compressed
-from compress.run.example_values import write_example_values
-from compress.task import make_task
-from search.folder.directory import SearchFolder
-from search.folder.records import Final
+from compress.run.exports import write_example_values
 from search.report import load_report, render
+from search.study.directory import SearchFolder
+from search.study.records import Final
 from tests.compress.report.test_report import latency
 
 # id, validation, test, gzipped bytes, time against the baseline
@@ -91,7 +91,7 @@ def test_validation_chooses_and_test_judges(tmp_path: Path) -> None:
     change = "test accuracy: 94.00 % -&gt; 93.00 %, -1.00 pp"
     assert change in (folder.path / "report.html").read_text("utf-8")
     page = (folder.path / "report.html").read_text("utf-8")
-    tiles = page[page.index('class="tiles"') : page.index("<svg")]
+    tiles = page[page.index('class="tiles"') : page.index("<h2>")]
     assert "94.00 %" in tiles
     assert "[91.05, 96.02]" in tiles
     assert "n = 360" in tiles
@@ -191,10 +191,10 @@ def test_what_was_learnt_chooses_nothing(tmp_path: Path, learn: Any) -> None:
     out = StringIO()
     Console(file=out, width=250).print(render_tables(report))
     assert found.missing in out.getvalue()
-    # said where nobody overlooks it: above the tiles, and bold among the last lines
+    # said where nobody overlooks it: above all sections, and bold among the last lines
     (warning,) = learnt_lines(report)
     assert "learnt the validation part" in warning
-    assert f'<p class="warning">{warning}</p>' in page[: page.index('class="plot"')]
+    assert f'<p class="warning">{warning}</p>' in page[: page.index("<h2>")]
     assert warning in out.getvalue()
 
 

@@ -13,11 +13,10 @@ import pytest
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, Split, load_data
 from compress.plan.fields import from_flat, to_nested
-from compress.run.data_record import write_data_record
-from compress.run.origin import origin_of, past_of, write_examples
+from compress.run.origin import origin_of, past_of, write_data_record, write_examples
 from compress.run.unlearnt import Judged, check_choices, check_scaling, check_unlearnt
-from search.folder.directory import SearchFolder
 from search.plan import SearchPlan
+from search.study.directory import SearchFolder
 
 
 def run_of(path: Path, data: Dataset, *, old: bool = False, **flat: Any) -> SearchFolder:

@@ -14,9 +14,9 @@ from compress.report import render_tables
 from compress.report.html import render_html
 from compress.run.compressed import Compressed
 from compress.run.records import read_record
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate
 from search.report import load_report
+from search.study.directory import SearchFolder
+from search.study.records import Candidate
 from tests.compress.report.test_report import folder  # noqa: F401 - a fixture
 from tests.fuzz.damage import changed, nodes
 

@@ -15,9 +15,9 @@ from compress.core.errors import InputError
 from compress.plan import Plan
 from compress.plan.fields import from_flat
 from compress.run.directory import LOG, RunFolder
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate
 from search.plan import SearchPlan
+from search.study.directory import SearchFolder
+from search.study.records import Candidate
 
 
 def test_the_same_plan_may_come_back(tmp_path: Path) -> None:

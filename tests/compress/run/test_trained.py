@@ -10,10 +10,10 @@ import pytest
 
 from compress.plan import Plan
 from compress.run.compressed import Compressed
-from compress.run.trained import UNKNOWN, Trained, trained_for
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate, Final
+from compress.run.origin import UNKNOWN, Trained, trained_for
 from search.plan import SearchOptions, SearchPlan
+from search.study.directory import SearchFolder
+from search.study.records import Candidate, Final
 
 VAL = {"dense": {"accuracy": 0.9}, "pruned": {"accuracy": 0.9}}
 WEIGHTS: dict[str, Any] = {"pruned": [], "kept": []}

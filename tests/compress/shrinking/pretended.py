@@ -32,14 +32,12 @@ class Shop:
     def __init__(
         self, plan: ShrinkPlan, loss: Any, least: float = 0.0, examples: int = 10**6
     ) -> None:
-        self.plan, self.loss, self.least = plan, loss, least
+        self.loss, self.least = loss, least
         data = SimpleNamespace(train=range(1000), val=range(examples))
-        self.case: Any = SimpleNamespace(name="m", work=SimpleNamespace(data=data))
+        self.case: Any = SimpleNamespace(name="m", plan=plan, work=SimpleNamespace(data=data))
         val = {"float32": {"accuracy": 0.9}, "int8": {"accuracy": 0.89}}
         times = {"float32": 2.0, "int8": 1.0}
-        self.meter: Any = SimpleNamespace(
-            dense=SimpleNamespace(first="float32", ms=2.0, val=val, times=times)
-        )
+        self.dense: Any = SimpleNamespace(first="float32", ms=2.0, val=val, times=times)
         self.asked: list[tuple[str, str]] = []
         self.variations: dict[str, Variation] = {}
         self.made: dict[str, Net] = {}

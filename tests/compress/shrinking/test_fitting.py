@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,7 @@ from compress.plan.shrink import ShrinkPlan
 from compress.prune.channels.analysis import coupling_of
 from compress.shrinking.estimates import Estimates
 from compress.shrinking.fitting import Fitter
-from compress.shrinking.out_of_reach import OutOfReach, out_of_reach
+from compress.shrinking.goals import OutOfReach, out_of_reach
 
 WIDTH, LEAST = 64, 4
 
@@ -33,16 +34,14 @@ class Pretended(Fitter):
         inputs = keras.Input((3,))
         hidden = keras.layers.Dense(WIDTH)(inputs)
         model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
-        super().__init__(
-            coupling_of(model),
-            SimpleNamespace(progress=lambda text, share: None),  # type: ignore[arg-type]
-            from_flat(ShrinkPlan, {}),
-            SimpleNamespace(costs=self._costs, device=None),  # type: ignore[arg-type]
-        )
+        work = SimpleNamespace(progress=lambda text, share: None)
+        plan = from_flat(ShrinkPlan, {})
+        case: Any = SimpleNamespace(coupling=coupling_of(model), work=work, plan=plan, device=None)
+        super().__init__(case, SimpleNamespace(), Path())  # type: ignore[arg-type]
         self.law, self.nearest = law, nearest
         self.tried: list[int] = []
 
-    def _costs(self, model: Any, format: str, names: Any) -> dict[str, float]:
+    def _file_costs(self, model: Any, format: str, names: Any) -> dict[str, float]:
         width = int(model.layers[1].units)
         self.tried.append(width)
         return {"latency": self.law(width)}
@@ -57,8 +56,8 @@ class Pretended(Fitter):
             place = max(0, int(np.searchsorted(costs, aim, "right")) - 1)
             if self.nearest:
                 place = int(np.argmin(np.abs(costs - aim)))
-            mask = np.ones(self.coupling.units, bool)
-            mask[self.coupling.groups[0].units[widths[place] :]] = False
+            mask = np.ones(self.case.coupling.units, bool)
+            mask[self.case.coupling.groups[0].units[widths[place] :]] = False
             return SimpleNamespace(
                 mask=mask, dropped=(), key=(mask.tobytes(), ()),
                 choice=SimpleNamespace(cost=float(costs[place])),
@@ -70,7 +69,7 @@ class Pretended(Fitter):
 def kept(fitter: Pretended, goal: float) -> int:
     found = fitter.fitted("float32", {"latency": goal})
     assert found.rounds == len(fitter.tried)
-    units = fitter.coupling.groups[0].units
+    units = fitter.case.coupling.groups[0].units
     return int(np.count_nonzero(found.selection.mask[units]))
 
 

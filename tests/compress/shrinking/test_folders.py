@@ -10,7 +10,7 @@ import pytest
 
 from compress.core.errors import FeasibleError, InputError
 from compress.data import Dataset
-from compress.pipeline.compression import compress_model
+from compress.shrinking.compression import compress_model
 from compress.shrinking.shrink import ShrinkResult, shrink
 
 QUICK: dict[str, Any] = {

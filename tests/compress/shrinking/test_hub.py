@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from compress.data import Dataset
-from compress.shrinking.hub import front_matter, metadata
+from compress.shrinking.ship import front_matter, metadata
 from tests.compress.report.test_report import artifact
 
 ITEM = artifact("m", "pruned", "int8", 0.9, 10)

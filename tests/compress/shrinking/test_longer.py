@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from compress.core.errors import TrainingDiverged
-from compress.shrinking import longer
+from compress.shrinking import planner as planning
 from compress.shrinking.net import TRAINED, Net
 from compress.shrinking.planner import Planner
 from tests.compress.shrinking.pretended import Shop, planner
@@ -17,7 +17,7 @@ from tests.compress.shrinking.pretended import Shop, planner
 class TestLonger:
     @pytest.fixture(autouse=True)
     def patient(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(longer, "SECONDS", 1e6)
+        monkeypatch.setattr(planning, "LONGER_SECONDS", 1e6)
 
     def made(self, loss: float, **flat: Any) -> tuple[Planner, Shop, list[Net]]:
         # ten steps an epoch: a hundred epochs are the recipe's thousand steps
@@ -51,7 +51,7 @@ class TestLonger:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # ten seconds an epoch, and twenty before
-        monkeypatch.setattr(longer, "SECONDS", 4 * 1020.0 - 1)
+        monkeypatch.setattr(planning, "LONGER_SECONDS", 4 * 1020.0 - 1)
         made, _, nets = self.made(4.0)
         assert len(nets) == 2
         assert made.notes == [

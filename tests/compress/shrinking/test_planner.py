@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 
 from compress.core.errors import FeasibleError, TrainingDiverged
+from compress.shrinking.goals import OutOfReach
 from compress.shrinking.net import REPAIRED, TRAINED, Net
-from compress.shrinking.out_of_reach import OutOfReach
 from compress.shrinking.pace import Pace
 from compress.shrinking.planner import FRONT, Planner
-from compress.shrinking.variations import Sampler, Variation
-from compress.shrinking.varying import BEHIND, FINISHING
+from compress.shrinking.variations import BEHIND, FINISHING, Sampler, Variation
 from compress.shrinking.workshop import Workshop
 from tests.compress.shrinking.pretended import Shop, planner
 
@@ -33,7 +32,7 @@ def test_each_format_gets_a_net_of_its_own_for_a_time() -> None:
 
 def test_a_format_that_is_slower_as_it_is_need_not_be_tried() -> None:
     made, shop = planner({"latency": "0.5x"}, {"latency": 1.0}, None, lambda _: 2.0)
-    shop.meter.dense.times["int8"] = 2.2
+    shop.dense.times["int8"] = 2.2
     made.run()
     assert shop.asked == [("m-latency0_5x", "float32")]
     assert made.notes == [
@@ -187,7 +186,7 @@ def test_what_chance_may_do_is_no_reason_to_leave_the_recipe(
 def test_variations_that_repair_leaves_far_behind_are_not_trained(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("compress.shrinking.varying.BEHIND", 0.5)
+    monkeypatch.setattr("compress.shrinking.variations.BEHIND", 0.5)
     assert BEHIND > 0.5
     _, shop, _ = varied_within(1500.0, monkeypatch)
     best, stages = 0.0, set()

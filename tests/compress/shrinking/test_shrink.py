@@ -188,7 +188,7 @@ STEPS = (
     "compress.shrinking.workshop.write_json",
     "compress.shrinking.dense.write_json",
     "compress.shrinking.workshop.prune_channels",
-    "compress.shrinking.way.artifacts_of",
+    "compress.shrinking.finishing.artifacts_of",
     "compress.shrinking.finishing.measure_stage",
     "compress.shrinking.ship.save_model",
     "compress.shrinking.finishing.write_json",
@@ -251,7 +251,7 @@ def test_a_size_is_met_by_the_file_that_is_shipped(
 def test_memory_is_met_by_the_file_that_is_shipped(
     trained: Any, digits: Dataset, tmp_path: Path
 ) -> None:
-    from compress.measure.arena import arena_bytes
+    from compress.measure.footprint import arena_bytes
 
     result = shrink(
         trained, digits, peak_memory=0.6, out=tmp_path / "out", formats=["float32"], **QUICK

@@ -14,10 +14,10 @@ from keras import layers
 from compress import compress_model, distill
 from compress.core.device import Device
 from compress.core.errors import InputError
+from compress.data.tasks import Custom, Several
 from compress.model.compiled import compiled_of, compiled_outputs
 from compress.model.copies import copy_model
 from compress.plan import TrainSettings
-from compress.task import Custom, Several
 from compress.train import train
 from compress.train.given import as_dataset
 from compress.train.predict import predict_logits, quality_of

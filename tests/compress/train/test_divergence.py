@@ -14,10 +14,10 @@ from compress import distill
 from compress.core.device import Device
 from compress.core.errors import TrainingDiverged
 from compress.data import Dataset, Preprocessing, Split
+from compress.data.tasks import Regression
 from compress.plan import DistillOptions, TrainSettings
-from compress.task import Regression
 from compress.train import train
-from compress.train.training import Training
+from compress.train.loop import Training
 
 SETTINGS = TrainSettings(epochs=60, batch_size=25, learning_rate=0.1)
 

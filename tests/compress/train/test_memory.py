@@ -21,7 +21,7 @@ from compress.data import Dataset
 from compress.model.activations import activation_bytes
 from compress.plan import TrainSettings
 from compress.train import train
-from compress.train.micro_batches import BACKWARD, COPIES, parts_of_a_batch
+from compress.train.loop import BACKWARD, COPIES, parts_of_a_batch
 from compress.train.predict import predict_logits
 
 Budget = Callable[[int], None]
@@ -65,7 +65,7 @@ def test_predictions_in_smaller_batches_are_the_same(
 def test_answers_that_stand_for_labels_are_the_same(
     digits: Dataset, small_cnn: Any, budget_of: Budget
 ) -> None:
-    from compress.data.answers import answered
+    from compress.data._base import answered
     from compress.model.heads import answering
 
     answers = answering(small_cnn())

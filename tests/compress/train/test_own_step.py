@@ -14,9 +14,8 @@ from keras import layers
 from compress import compress_model
 from compress.core.device import Device
 from compress.core.errors import InputError
-from compress.model.compiled import compiled_model
+from compress.model.compiled import compiled_model, own_step_of
 from compress.model.copies import copy_model
-from compress.model.own_step import own_step_of
 from compress.plan import TrainSettings
 from compress.train import train
 from compress.train.given import as_dataset

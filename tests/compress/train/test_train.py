@@ -15,9 +15,9 @@ from scipy.special import softmax
 from compress.core.device import Device
 from compress.core.errors import InputError, TrainingDiverged
 from compress.data import Dataset, Preprocessing, Split
+from compress.data.tasks import VOID
 from compress.model.fused_batchnorm import fused_normalization
 from compress.plan import TrainSettings
-from compress.task import VOID
 from compress.train import class_weights, train
 from compress.train.augment import augmented, check_augment, moved
 from compress.train.given import as_dataset

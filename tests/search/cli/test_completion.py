@@ -14,7 +14,7 @@ from compress.core.interpreter import module_environment
 from compress.core.plugins import CRITERIA
 from compress.plan.bench import BenchPlan
 from compress.plan.fields import from_flat, plan_fields
-from search.cli._completion import BENCH_VALUES, VALUES, completer
+from search.cli._options import BENCH_VALUES, VALUES, completer
 from search.plan import SearchPlan
 
 PLANS: list[tuple[Any, dict[str, Any]]] = [(SearchPlan, VALUES), (BenchPlan, BENCH_VALUES)]

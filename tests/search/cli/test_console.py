@@ -13,9 +13,9 @@ from rich.table import Table
 from typer.testing import CliRunner
 
 from search.cli import _console, app
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate
 from search.plan import SearchPlan
+from search.study.directory import SearchFolder
+from search.study.records import Candidate
 from tests.patience import PATIENCE
 from tests.search.test_run import COMMAND, environment
 

@@ -21,9 +21,9 @@ from compress.plan import Plan
 from compress.plan.fields import from_flat
 from search.cli import dashboard
 from search.cli.dashboard import make_dashboard
-from search.folder.directory import SearchFolder
 from search.plan import SearchPlan
-from search.study.artifacts import keep_artifacts
+from search.study.directory import SearchFolder
+from search.study.events import keep_artifacts
 from search.study.study import open_study
 from tests.patience import PATIENCE
 from tests.search.test_run import paretune

@@ -13,11 +13,11 @@ from compress.benchmarking.models import BenchModel
 from compress.benchmarking.result import Timed, write_result
 from compress.plan.bench import BenchPlan
 from search.cli import app
-from search.cli._made import outcome, written
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate, Final
+from search.cli._console import outcome, written
 from search.plan import SearchPlan
 from search.report import load_report
+from search.study.directory import SearchFolder
+from search.study.records import Candidate, Final
 from tests.compress.report.test_report import latency
 from tests.compress.report.test_standouts import FILES, run_with
 

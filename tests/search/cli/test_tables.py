@@ -23,13 +23,12 @@ from compress.prune.channels.coupling.blocks import HeldBlock
 from compress.prune.channels.coupling.groups import Frozen
 from compress.prune.channels.report import BlockRow, GroupRow
 from compress.report import render_tables
-from compress.report.costs import render_costs
-from compress.report.coupling import render_coupling
+from compress.report.inspection import render_costs, render_coupling
 from compress.report.terminal import Grid
 from search.cli.bench import render_bench
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate, Final
 from search.report import load_report
+from search.study.directory import SearchFolder
+from search.study.records import Candidate, Final
 from tests.compress.report.test_report import latency
 from tests.compress.report.test_standouts import run_with
 from tests.search.cli.terminal import on_terminal

@@ -28,7 +28,7 @@ def plans(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
 
     monkeypatch.setattr("search.pipeline.run", collect)
     monkeypatch.setattr("search.pipeline.run_search", collect)
-    monkeypatch.setattr("compress.pipeline.compression.compress_model", collect)
+    monkeypatch.setattr("compress.shrinking.compression.compress_model", collect)
     monkeypatch.chdir(tmp_path)
     return made
 

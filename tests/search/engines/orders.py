@@ -7,8 +7,8 @@ from pathlib import Path
 
 from compress.plan.fields import from_flat
 from search.engines import Crew, Demand, Order
-from search.folder.directory import SearchFolder
 from search.plan import SearchPlan
+from search.study.directory import SearchFolder
 
 
 def order(

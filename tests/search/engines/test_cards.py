@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from search.engines import messages
-from search.engines.gpu_assignment import card_of, sharers
-from search.engines.local import LocalPool
+from search.engines.local import LocalPool, card_of, sharers
 from tests.search.engines.orders import order
 
 

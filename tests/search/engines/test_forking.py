@@ -89,7 +89,6 @@ def test_the_time_within_which_a_death_is_early() -> None:
     assert 0 < forking.EARLY_SECONDS < math.inf
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's part is Linux's")
 def test_a_fork_dies_with_its_parent(tmp_path: Path) -> None:
     log = tmp_path / "pids"
     log.write_text("")

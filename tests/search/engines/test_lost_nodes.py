@@ -10,12 +10,12 @@ from optuna.trial import TrialState
 
 from compress.plan.fields import from_flat
 from search.engines import LOST
-from search.engines.final_jobs import CompressJobs, FinalJobs
+from search.engines.jobs import CompressJobs, FinalJobs
 from search.engines.progress import MAX_LOST, NoDisplay
-from search.folder.directory import SearchFolder, TrialGivenUp
-from search.folder.records import Candidate
 from search.plan import SearchPlan
 from search.study import study as studies
+from search.study.directory import SearchFolder, TrialGivenUp
+from search.study.records import Candidate
 from tests.search.engines.test_machine_faults import Pool
 
 

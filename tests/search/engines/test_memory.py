@@ -10,8 +10,7 @@ from compress.core import memory_budget
 from compress.core.errors import InputError
 from compress.core.memory_budget import MemoryBudget
 from search.engines._base import Crew
-from search.engines.local import ENGINE
-from search.engines.memory import FORKED_FROM, LEAST_OF_A_WORKER, memory_of_each
+from search.engines.local import ENGINE, FORKED_FROM, LEAST_OF_A_WORKER, memory_of_each
 from tests.search.engines.orders import order
 
 GB = 10**9

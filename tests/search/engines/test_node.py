@@ -20,8 +20,8 @@ from search.engines.ray.node import (
     folder_problem,
     versions,
 )
-from search.folder.directory import SearchFolder
 from search.plan import SearchPlan
+from search.study.directory import SearchFolder
 
 
 def test_versions() -> None:

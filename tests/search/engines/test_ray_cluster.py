@@ -25,8 +25,8 @@ from optuna.trial import TrialState
 
 from benchmarks._postgresql import Server
 from compress.plan.fields import from_flat
-from search.folder.directory import SearchFolder
 from search.plan import SearchPlan
+from search.study.directory import SearchFolder
 from search.study.storage import open_storage, study_name
 from tests.patience import PATIENCE, wait_for
 from tests.search.engines.cluster import NODE, ray_cluster

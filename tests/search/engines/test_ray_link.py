@@ -15,9 +15,9 @@ import pytest
 from compress.core.errors import InputError
 from search.engines import KILLED, LOST, messages
 from search.engines.pool import Link, Tell
+from search.engines.ray.engine import RayPool
 from search.engines.ray.host import ENDED, REFUSED
 from search.engines.ray.link import RayLink
-from search.engines.ray.pool import RayPool
 from tests.search.engines.orders import order
 from tests.search.engines.test_pool import READY, Jobs, Worker
 

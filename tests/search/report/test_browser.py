@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate
 from search.report import render
 from search.report.compare import compare_runs
+from search.study.directory import SearchFolder
+from search.study.records import Candidate
 from tests.compress.report.test_injection import full, poison  # noqa: F401
 from tests.compress.report.test_report import folder  # noqa: F401
 
@@ -102,7 +102,7 @@ def many(folder: SearchFolder) -> SearchFolder:  # noqa: F811
 def test_a_visit(browser: Any, many: SearchFolder) -> None:
     visit = Visit(browser, many.path / "report.html")
     page = visit.page
-    # what stands on the page as a picture or a table has given way to what is alive
+    # what stands on the page as a table has given way to what is alive
     assert page.locator("[data-static='files']").is_hidden()
     assert page.locator("#plot-files .point").count() >= 4
     # hover says which file it is

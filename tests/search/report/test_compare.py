@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from compress.core.atomic_files import read_json, write_json
 from compress.core.errors import InputError
 from compress.core.statistics import compare_examples, compare_shares
-from compress.report.live.points import COST, QUALITY, Axis
-from compress.run.example_values import write_example_values
-from search.folder.directory import SearchFolder
+from compress.report.live.charts import COST, QUALITY, Axis
+from compress.run.exports import write_example_values
 from search.report.compare import compare_runs
-from search.report.compare.duel import Stretch, duel
+from search.report.compare_fronts import Stretch, duel
+from search.study.directory import SearchFolder
 from tests.compress.report.test_report import folder  # noqa: F401
 from tests.search.test_run import paretune
 

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from compress.plan import Plan
 from compress.report import render_tables
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate, Final
 from search.report import load_report, render
-from search.report.final import spreads
+from search.report.front import spreads
+from search.study.directory import SearchFolder
+from search.study.records import Candidate, Final
 
 
 def folder_with(path: Path, *records: Final) -> SearchFolder:

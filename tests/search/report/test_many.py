@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from markupsafe import Markup
 
-from search.folder.records import COMPLETE, STOPPED, Candidate
 from search.report import SearchReport, importance
-from search.report.course import Picture
-from search.report.facts import SearchFacts
-from search.report.fewer import some_of
+from search.report.charts import search_charts, some_of
+from search.report.course import SearchFacts
 from search.report.importance import importances
-from search.report.live import search_charts
-from search.report.plots import learning_curves
+from search.study.records import COMPLETE, STOPPED, Candidate
 
 
 def many(count: int) -> list[Candidate]:
@@ -55,15 +50,6 @@ def test_more_on_the_front_than_lines() -> None:
     assert {item.id for item in some_of(candidates, front, most=10)} == front
 
 
-def test_three_hundred_curves_are_drawn_and_all_are_counted() -> None:
-    page = str(learning_curves(many(1000), ["0000"], "accuracy"))
-    # an axis or a legend takes a line too, and every curve has a mark at its end
-    lines = len(re.findall(r'<g id="curves-line2d_\d+"', page))
-    assert 300 <= lines < 330
-    assert "trained to the end: 499" in page
-    assert "stopped (x): 500" in page
-
-
 def test_of_very_many_trials_some_tell_what_matters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importance, "MOST_TRIALS", 60)
     quality, cost = importances(many(400), ("accuracy", "macs"))
@@ -73,15 +59,16 @@ def test_of_very_many_trials_some_tell_what_matters(monkeypatch: pytest.MonkeyPa
         assert found.shares["noise"].value < 0.05
 
 
-def test_the_live_curves_say_what_the_picture_says(tmp_path: Path) -> None:
+def test_of_a_thousand_curves_three_hundred_are_drawn(tmp_path: Path) -> None:
     """A cross where a trial was stopped, the front thick, 300 lines and no more."""
     candidates = many(1000)
     report = SearchReport(
         tmp_path, {"plan": {"search": {}}}, {}, (), (), candidates=tuple(candidates),
         front=("0000",),
     )  # fmt: skip
-    pictures = {"curves": Picture(Markup(), "Learning curves", "...", "curves")}
-    (chart,) = search_charts(report, SearchFacts(None, 0, None, ()), pictures)
+    charts = {item.id: item for item in search_charts(report, SearchFacts(None, 0, None, ()))}
+    assert set(charts) == {"curves", "parallel"}
+    chart = charts["curves"]
     assert len(chart.traces) == 300
     states = {item.id: item.state for item in candidates}
     for trace in chart.traces:

@@ -12,15 +12,13 @@ import pytest
 
 from compress.plan import Plan
 from compress.report import render_tables
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate
 from search.plan import SearchOptions, SearchPlan
 from search.report import render
-from search.report.choices import parameters
-from search.report.importance import forest_shares, importances
-from search.report.parallel import drawable, parallel_coordinates, shown_parameters
-from search.report.plots import curves_of
-from search.study.hypervolume import epochs_trained, in_order, progress
+from search.report.charts import ABSENT, crossings, curves_of, drawable, shown_parameters
+from search.report.importance import forest_shares, importances, parameters
+from search.study.directory import SearchFolder
+from search.study.front import epochs_trained, in_order, progress
+from search.study.records import Candidate
 from tests.compress.report.test_report import Page
 
 OBJECTIVES = ("accuracy", "macs")
@@ -207,11 +205,16 @@ def test_parallel_coordinates_choose_and_order() -> None:
     assert [item.name for item in shown_parameters(made, order, 9)] == [
         "width", "kind", "noise", "flag", "rate",
     ]  # fmt: skip
-    svg = parallel_coordinates(made, ["0003"], OBJECTIVES, shown_parameters(made, order, 9))
-    for text in ("not asked", "plain", "True", "width", "macs"):
-        assert f'aria-label="{text}"' in svg, text
-    assert parallel_coordinates(made[:1], [], OBJECTIVES, shown_parameters(made, order, 9)) == ""
-    assert parallel_coordinates(made, [], OBJECTIVES, []) == ""
+    lines, rank = crossings(made, OBJECTIVES, shown_parameters(made, order, 9))
+    assert lines.shape == (20, 7)
+    assert sorted(rank) == pytest.approx(np.linspace(0, 1, 20))
+    # the best and the worst of quality, and the cheapest, lie at the ends of their axes
+    assert (lines[rank.argmax(), 5], lines[rank.argmin(), 5]) == (1.0, 0.0)
+    assert lines[np.argmin([item.macs for item in made]), 6] == 0.0
+    # "rate" is no choice of the plain ones; lines are shifted by less than 0.02
+    absent = np.array(["rate" not in item.choices for item in made])
+    assert np.abs(lines[absent, 4] - ABSENT).max() < 0.02
+    assert lines[~absent, 4].min() > -0.02
 
 
 def test_curves_leave_out_what_is_not_there() -> None:
@@ -242,6 +245,13 @@ def write(folder: SearchFolder, candidates: list[Candidate]) -> str:
     return text
 
 
+def charts(folder: SearchFolder) -> dict[str, dict[str, Any]]:
+    """Returns the charts of the page by title."""
+    text = (folder.path / "report.html").read_text("utf-8")
+    (data,) = re.findall(r'id="paretune-data">(.*?)</script>', text, re.DOTALL)
+    return {item["title"]: item for item in json.loads(data)["charts"]}
+
+
 @pytest.mark.slow
 def test_the_page_of_a_search(folder: SearchFolder) -> None:
     made = [
@@ -263,13 +273,17 @@ def test_the_page_of_a_search(folder: SearchFolder) -> None:
         "43 epochs were trained of the 180 that full training",  # 14 x 3 + 1 of 15 x 12
         "reference point (accuracy ",
         "on a logarithmic scale",
-        "Learning curves", "Parallel coordinates", "Importance of parameters",
-        "Hypervolume over trials", "Hypervolume over time",
-        'aria-label="stopped (x): 1"',
         "Breiman 2001",
-        "It is not on record when trials ended",
-    ):  # fmt: skip
+    ):
         assert expected in text, expected
+    found = charts(folder)
+    assert list(found) == [
+        "Hypervolume over trials", "Hypervolume over time", "Learning curves",
+        "Importance of parameters", "Parallel coordinates",
+    ]  # fmt: skip
+    names = [trace["name"] for trace in found["Learning curves"]["traces"]]
+    assert names.count("stopped") == 1
+    assert "It is not on record when trials ended" in found["Hypervolume over trials"]["caption"]
     content = json.loads((folder.path / "report.json").read_text())["search"]
     assert (content["epochs_trained"], content["epochs_full"]) == (43, 180)
     assert len(content["hypervolume"]["share"]) == 17  # the rejected one is no trial
@@ -295,7 +309,7 @@ def test_few_candidates(folder: SearchFolder, made: list[Candidate]) -> None:
     assert "too few" in text
     assert "No epochs are on record." in text
     assert ("needs two finished candidates" in text) == (made[0].choices == {})
-    assert ("Parallel coordinates" in text) == (made[0].choices != {})
+    assert ("Parallel coordinates" in charts(folder)) == (made[0].choices != {})
 
 
 @pytest.mark.slow
@@ -315,7 +329,8 @@ def test_three_objectives_and_a_negative_quality(tmp_path: Path) -> None:
     text = write(folder, made)
     assert "(r2 -0.265, " in text  # -0.2 - 0.1 x 0.65
     assert "latency)" in text
-    assert 'aria-label="latency_ms"' in text
+    heads = charts(folder)["Parallel coordinates"]["layout"]["xaxis"]["ticktext"]
+    assert heads == ["x", "a_name", "validation r2", "macs", "latency_ms"]
 
 
 def test_no_search_no_section(tmp_path: Path, folder: SearchFolder) -> None:

@@ -15,11 +15,9 @@ from optuna.trial import TrialState, create_trial
 from compress.core.pareto import hypervolume
 from search.samplers import NOTE_ATTR
 from search.samplers.pareto import ParetoSampler
-from search.samplers.pareto.claims import CLAIM_ATTR, choices_of
-from search.samplers.pareto.encoding import Encoding
-from search.samplers.pareto.history import History, reported
-from search.samplers.pareto.improvement import expected_improvement
-from search.samplers.pareto.predictor import Predictor
+from search.samplers.pareto.history import CLAIM_ATTR, History, choices_of, reported
+from search.samplers.pareto.predictor import Encoding, Predictor
+from search.samplers.pareto.promise import expected_improvement
 from search.samplers.pareto.questions import Questions
 from search.spaces import space_for
 from tests.search.samplers.landscape import dominated

@@ -7,9 +7,9 @@ from pathlib import Path
 import optuna
 
 from compress.plan.fields import from_flat
-from search.folder.directory import SearchFolder
 from search.plan import SearchPlan
-from search.study.artifacts import PLACE, keep_artifacts
+from search.study.directory import SearchFolder
+from search.study.events import PLACE, keep_artifacts
 from search.study.study import open_study
 from tests.compress.report.test_report import folder  # noqa: F401
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from compress.core.errors import InputError
 from compress.core.pareto import Frontier, hypervolume
 from compress.plan.fields import from_flat
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate
 from search.plan import SearchPlan
 from search.study.budget import Budget, Convergence
-from search.study.hypervolume import GROWTH, in_order, losses_of
+from search.study.directory import SearchFolder
+from search.study.front import GROWTH, in_order, losses_of
+from search.study.records import Candidate
 
 OBJECTIVES = ("accuracy", "macs")
 

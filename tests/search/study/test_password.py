@@ -15,11 +15,11 @@ from compress.core.errors import InputError, RunFailed
 from compress.plan.fields import command_words, from_flat
 from search.cli import app
 from search.engines.local import LocalPool
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate
 from search.pipeline import _shown_commands
 from search.plan import SearchPlan
 from search.report import render
+from search.study.directory import SearchFolder
+from search.study.records import Candidate
 from search.study.storage import _with_driver, open_storage
 from search.study.warm_start import find_sources
 from tests.search.engines.orders import order
@@ -120,10 +120,10 @@ def test_workers_are_told_in_their_environment(
 ) -> None:
     """A real process whose first import writes down how it was started."""
     (tmp_path / "numpy.py").write_text(
-        "import json, os, pathlib, sys\n"
+        "import json, os, pathlib\n"
         f"pathlib.Path({str(tmp_path / 'seen.json')!r}).write_text(json.dumps(\n"
-        "    [pathlib.Path('/proc/self/cmdline').read_text() if sys.platform == 'linux'\n"
-        "     else ' '.join(sys.orig_argv), os.environ.get('PARETUNE_STORAGE')]))\n"
+        "    [pathlib.Path('/proc/self/cmdline').read_text(),\n"
+        "     os.environ.get('PARETUNE_STORAGE')]))\n"
         "os._exit(3)\n"
     )
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])

@@ -14,22 +14,21 @@ from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.distillation.teachers import Teachers
 from compress.model.io import save_model
-from compress.pipeline.teachers import load_teacher
 from compress.plan import Plan, TrainSettings
 from compress.plan.fields import from_flat
-from compress.run.data_record import write_data_record
-from compress.run.origin import origin_of, write_examples
+from compress.run.origin import origin_of, write_data_record, write_examples
 from compress.run.unlearnt import check_unlearnt
+from compress.shrinking.case import load_teacher
 from compress.train import train
 from compress.train.predict import predict_logits
-from search.engines.final_jobs import CompressJobs
+from search.engines.jobs import CompressJobs
 from search.engines.progress import NoDisplay
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate
 from search.pipeline import run_search
 from search.plan import SearchPlan
 from search.spaces import space_for
-from search.study.past import Past, check_past, load_for_space
+from search.study.checks import Past, check_past, load_for_space
+from search.study.directory import SearchFolder
+from search.study.records import Candidate
 
 
 @pytest.fixture(scope="module")

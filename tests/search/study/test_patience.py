@@ -12,11 +12,10 @@ import optuna
 import pytest
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 
-from compress.core import patience
+from compress.core import faults
 from compress.core.errors import InputError, RunFailed
-from compress.core.patience import NoAnswer, patiently
-from search.study.patience import is_passing, patient
-from search.study.storage import open_storage
+from compress.core.faults import NoAnswer, patiently
+from search.study.storage import is_passing, open_storage, patient
 
 
 def operational(text: str) -> OperationalError:
@@ -63,8 +62,8 @@ def test_what_may_pass(error: Exception, passing: bool) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "_FIRST", 0.001)
-    monkeypatch.setattr(patience, "_LONGEST", 0.002)
+    monkeypatch.setattr(faults, "_FIRST", 0.001)
+    monkeypatch.setattr(faults, "_LONGEST", 0.002)
 
 
 @pytest.mark.usefixtures("quick")

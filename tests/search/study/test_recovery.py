@@ -20,20 +20,20 @@ from compress.data import Dataset
 from compress.plan.fields import from_flat
 from compress.run.directory import LOG
 from search.engines.run_jobs import RunWorker
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate
+from search.optuna_internals import FIXED
 from search.plan import SearchPlan
 from search.spaces import SPACES, space_for
 from search.spaces._choices import choose
+from search.study import optimizers
 from search.study import study as studies
 from search.study.asking import ask
+from search.study.costs import Costs, report_excess, report_preferences
+from search.study.directory import SearchFolder
+from search.study.early_stopping import Stopper, at_rung, make_rule
+from search.study.objective import candidate_id, trial_seed
+from search.study.records import Candidate
 from search.study.recovery import recover
 from search.study.storage import open_storage
-from search.study.study import FIXED
-from search.trial import optimizers
-from search.trial.costs import Costs, report_excess, report_preferences
-from search.trial.objective import candidate_id, trial_seed
-from search.trial.pruners import Stopper, at_rung, make_rule
 
 OPTIONS = {"sampler": "random", "trials": 40, "epochs": 4, "prefer": "accuracy>=0.6"}
 STATES = ("complete", "stopped", "rejected", "failed", "complete", "duplicate", "complete")
@@ -56,7 +56,7 @@ def begin(study: optuna.Study, plan: SearchPlan, data: Dataset) -> optuna.Trial:
 
 
 def end(trial: optuna.Trial, state: str, plan: SearchPlan) -> Candidate:
-    """Ends a trial as `search.trial.objective.evaluate` does, without a training."""
+    """Ends a trial as `search.study.objective.evaluate` does, without a training."""
     rng = random.Random(trial.number)
     macs, quality = 1000 + trial.number, [rng.random() for _ in range(plan.search.epochs)]
     name, seed = candidate_id(trial.number), trial.user_attrs["seed"]
@@ -95,7 +95,7 @@ def make_run(
         folder.write_candidate(item)
         if state == "complete":
             folder.model_file(item.id).write_bytes(b"model " + item.id.encode())
-        studies.tell(study, trial.number, item, plan)
+        studies.tell(study, item, plan)
     begin(study, plan, data)  # 0007: interrupted by an earlier end of the run
     assert studies.close_orphans(study, folder, plan) == 1  # queued again as 0008
     begin(study, plan, data)  # 0008, interrupted now
@@ -142,7 +142,7 @@ def go_on(folder: SearchFolder, plan: SearchPlan, data: Dataset) -> optuna.Study
         assert folder.read_candidate(candidate_id(trial.number)) is None
         assert not folder.model_file(candidate_id(trial.number)).exists()
         item = end(trial, "complete", plan)
-        studies.tell(study, trial.number, item, plan)
+        studies.tell(study, item, plan)
     assert files(folder) == before
     by_number = {trial.number: trial for trial in study.get_trials()}
     for item in folder.read_candidates():

@@ -16,16 +16,16 @@ from optuna.trial import TrialState
 from compress.core.errors import InputError
 from compress.data import Dataset
 from compress.plan.fields import from_flat
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate
 from search.plan import SearchPlan
 from search.spaces import SPACES, space_for
+from search.study import optimizers
 from search.study import study as studies
 from search.study.asking import ask
+from search.study.directory import SearchFolder
+from search.study.objective import candidate_id, same_choices, trial_seed
+from search.study.records import Candidate
 from search.study.recovery import recover
 from search.study.storage import JournalLock
-from search.trial import optimizers
-from search.trial.objective import candidate_id, same_choices, trial_seed
 
 PLAN = from_flat(SearchPlan, {"sampler": "random"})
 
@@ -50,9 +50,9 @@ def finished(number: int, state: str = "complete") -> Candidate:
 
 def test_orphans_are_closed_and_queued_again(folder: SearchFolder) -> None:
     study = studies.open_study(folder, PLAN)
-    done, lost, written = start(study), start(study), start(study)
+    _, lost, written = start(study), start(study), start(study)
     lost.set_user_attr("seed", 123)
-    studies.tell(study, done.number, finished(0), PLAN)
+    studies.tell(study, finished(0), PLAN)
     folder.write_candidate(finished(0))
     folder.write_candidate(finished(2))  # on disk, but the kill came before it was told
 
@@ -72,7 +72,8 @@ def test_orphans_are_closed_and_queued_again(folder: SearchFolder) -> None:
 
 def test_trials_are_read_once_an_ask(folder: SearchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     study = studies.open_study(folder, PLAN)
-    studies.tell(study, start(study).number, finished(0), PLAN)
+    start(study)
+    studies.tell(study, finished(0), PLAN)
     study.enqueue_trial({"x": study.trials[0].params["x"]})
     read = []
     storage = type(study._storage)
@@ -100,17 +101,17 @@ def test_a_trial_is_read_once_and_told_unread(
         trial = ask(study, PLAN)
         assert trial.number == number
         trial.suggest_float("x", 0.0, 1.0)
-        studies.tell(study, number, finished(number), PLAN)
+        studies.tell(study, finished(number), PLAN)
         assert len(read) == number + 1
     assert [trial.values for trial in study.trials] == [[0.5, 7.0]] * 2
-    studies.tell(study, 0, replace(finished(0), macs=9), PLAN)
+    studies.tell(study, replace(finished(0), macs=9), PLAN)
     assert study.trials[0].values == [0.5, 7.0], "one that has ended stays as it is"
 
 
 def test_a_quality_that_is_no_number_is_not_told(folder: SearchFolder) -> None:
     study = studies.open_study(folder, PLAN)
     start(study)
-    studies.tell(study, 0, replace(finished(0), val={"accuracy": math.nan}), PLAN)
+    studies.tell(study, replace(finished(0), val={"accuracy": math.nan}), PLAN)
     assert [(trial.state, trial.values) for trial in study.trials] == [(TrialState.FAIL, None)]
 
 
@@ -136,7 +137,8 @@ def test_queued_trials_do_not_share_draws_with_the_next(folder: SearchFolder) ->
 
 def test_a_torn_journal_is_repaired(folder: SearchFolder, digits: Dataset) -> None:
     study = studies.open_study(folder, PLAN)
-    studies.tell(study, start(study).number, finished(0), PLAN)
+    start(study)
+    studies.tell(study, finished(0), PLAN)
     whole = folder.journal.read_bytes()
     folder.journal.write_bytes(whole + b'{"op_code":4,"worker_i')
     assert not recover(folder, PLAN, digits)

@@ -14,13 +14,13 @@ import pytest
 from compress.core.errors import InputError
 from compress.data import Dataset, Preprocessing, Split, load_data
 from compress.plan.fields import from_flat
-from search.folder.directory import SearchFolder
-from search.folder.records import Candidate
 from search.plan import SearchPlan
 from search.study import study as studies
 from search.study.asking import ask
+from search.study.directory import SearchFolder
+from search.study.objective import candidate_id
+from search.study.records import Candidate
 from search.study.warm_start import ABOUT_ATTR, about, distance, find_sources, meta_features
-from search.trial.objective import candidate_id
 
 OBJECTIVES = ("accuracy", "macs")
 
@@ -59,7 +59,7 @@ def finished_run(path: Path, data: Dataset, values: list[tuple[float, int]], **f
         trial.suggest_int("x", 0, 99)
         done = Candidate(candidate_id(number), "complete", {}, 1, macs=macs, params=2,
                          val={"accuracy": accuracy})  # fmt: skip
-        studies.tell(study, number, done, plan)
+        studies.tell(study, done, plan)
 
 
 def test_fronts_are_queued_nearest_data_first(digits: Dataset, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from compress.core.errors import InputError
 from compress.measure.latency_table import CallKey, key_of
 from compress.measure.latency_table.fused import Unit, kind_of
-from compress.measure.latency_table.interpolation import MOST, few, spreading, thinned
+from compress.measure.latency_table.prediction import MOST, few, spreading, thinned
 from compress.measure.walk import SizedTensor
 from compress.model.program import replaced
 from compress.model.walk import weights_changed

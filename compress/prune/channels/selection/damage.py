@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from compress.core.memory_budget import current_budget
 from compress.core.progress import OnProgress
-from compress.measure.divergence import distance, spread
+from compress.measure.quality import distance, spread
 from compress.model.activations import OVERHEAD, activation_bytes
 from compress.model.program import Node, Program
 from compress.prune.channels.coupling.blocks import blocks_of
@@ -61,7 +61,7 @@ def measured(
         chunk: Examples that are run at a time; default: what memory allows, at most 256.
 
     Returns:
-        The output error of each, (trials,); see `compress.measure.divergence`.
+        The output error of each, (trials,); see `compress.measure.quality`.
     """
     count, done = len(inputs[0]), 0
     sums, unit = np.zeros(len(trials)), 0.0

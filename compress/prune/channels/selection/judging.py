@@ -12,7 +12,7 @@ import numpy.typing as npt
 from compress.core.columns import taken
 from compress.core.errors import InputError
 from compress.data import drawn_inputs
-from compress.measure.divergence import divergence
+from compress.measure.quality import divergence
 from compress.model.activations import outputs_of
 from compress.model.flattening import flat
 from compress.model.ports import listed

@@ -14,9 +14,9 @@ from compress.core.errors import RunFailed
 from compress.core.progress import OnProgress, silent
 from compress.measure.latency import Entry, time_entries
 from compress.measure.latency_table import LatencyTable, measure_calls
-from compress.measure.latency_table.cache import keep_table, kept_table
-from compress.measure.latency_table.interpolation import MOST
 from compress.measure.latency_table.measuring import ERROR, Convert
+from compress.measure.latency_table.prediction import MOST
+from compress.measure.latency_table.record import keep_table, kept_table
 from compress.prune.channels.selection.solver import Allowed, Counts
 from compress.prune.channels.selection.timed_calls import Branch, TimedCalls
 from compress.prune.channels.selection.times import TimeModel

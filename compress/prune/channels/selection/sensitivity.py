@@ -46,7 +46,7 @@ class GroupSensitivity:
         name: Of the group.
         removed: Numbers of removed channels (or heads), rising.
         output_error: At each, the layers that read the group reconstructed; see
-            `compress.measure.divergence`.
+            `compress.measure.quality`.
         scores: One a channel; those of the lowest scores are removed first.
     """
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from compress.measure.counting import walked
 from compress.measure.latency_table import CallKey, LatencyTable
 from compress.measure.latency_table.fused import Unit, fuses, leaving, units_of
-from compress.measure.latency_table.interpolation import MOST
+from compress.measure.latency_table.prediction import MOST
 from compress.prune.channels.selection.call_grid import CallGrid
 from compress.prune.channels.selection.solver import Allowed
 from compress.prune.channels.selection.times import Part, Surface, TimeModel

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.core.errors import InputError
-from compress.measure.latency_table.calibration import Calibration, calibrate
 from compress.measure.latency_table.fused import Unit
-from compress.measure.latency_table.interpolation import located, multilinear
+from compress.measure.latency_table.prediction import Calibration, calibrate, located, multilinear
 from compress.prune.channels.selection.call_grid import Widths
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from compress import export
 from compress.core.errors import InputError, RunFailed
 from compress.exporting.litert import export_litert, plain_file
 from compress.exporting.mixed.candidates import Files
-from compress.exporting.mixed.levels import BITS, ENTRIES
 from compress.exporting.mixed.units import (
+    BITS,
+    ENTRIES,
     file_graph,
     kernel_of,
     kernels_of,
@@ -23,7 +24,7 @@ from compress.exporting.mixed.units import (
     units_of,
 )
 from compress.exporting.traced import Traced
-from compress.measure.divergence import divergence
+from compress.measure.quality import divergence
 from compress.measure.runtimes import session_for
 from compress.plan import LEVELS, ExportOptions
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.exporting.mixed.path import path_of_choices
+from compress.exporting.mixed.search import path_of_choices
 
 NUMBERS = st.integers(0, 20).map(float)
 

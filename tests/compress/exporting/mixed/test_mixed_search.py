@@ -10,7 +10,7 @@ import pytest
 
 from compress.core.errors import RunFailed
 from compress.exporting.conversions import ConversionFailed
-from compress.exporting.mixed import search, times
+from compress.exporting.mixed import search
 from compress.exporting.mixed.candidates import Files
 from compress.exporting.mixed.search import Search
 from compress.exporting.mixed.units import Unit
@@ -61,8 +61,7 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:
             found[name] = SimpleNamespace(quiet_ms=ms, median_ms=ms)
         return found
 
-    for module in (search, times):
-        monkeypatch.setattr(module, "measure_latency", timed)
+    monkeypatch.setattr(search, "measure_latency", timed)
     return made
 
 

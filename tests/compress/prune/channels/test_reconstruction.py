@@ -13,7 +13,7 @@ from benchmarks.resnet20 import build
 from compress.core.errors import InputError
 from compress.data import Unlabelled
 from compress.measure import count_macs
-from compress.measure.divergence import divergence
+from compress.measure.quality import divergence
 from compress.plan import ChannelOptions
 from compress.prune.channels import prune_channels
 from compress.prune.channels.analysis import coupling_of

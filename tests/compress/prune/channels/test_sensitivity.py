@@ -16,7 +16,7 @@ from keras import layers
 from benchmarks.resnet20 import build
 from compress.core.errors import FeasibleError, InputError
 from compress.data import Dataset
-from compress.measure.divergence import divergence
+from compress.measure.quality import divergence
 from compress.prune.channels import PruneResult, SensitivityMap, prune_channels, sensitivity_map
 from tests.compress.prune.channels.law import randomize
 from tests.compress.prune.channels.test_pruning import cnn, first_kept

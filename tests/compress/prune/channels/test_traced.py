@@ -362,7 +362,7 @@ def test_a_smaller_model_that_cannot_be_called_is_never_returned(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = folded("told")
-    monkeypatch.setattr("compress.model.trace._with_open_batch", lambda reshape, _: reshape)
+    monkeypatch.setattr("compress.model.recording._with_open_batch", lambda reshape, _: reshape)
     with pytest.raises(RunFailed, match=r"must be callable as the original is. .*None"):
         prune_channels(model, macs=0.5)
 

@@ -1,0 +1,205 @@
+"""One class of several at every position: of an image (segmentation) or a sequence (tagging)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.core.errors import InputError
+from compress.data.tasks._base import (
+    Array,
+    Floats,
+    Task,
+    check_range,
+    overlaps,
+    repeat_row,
+)
+
+VOID = -1
+"""The label of positions that are neither learnt nor judged."""
+_SAME = {"f1_macro": "dice"}
+"""Dice's coefficient of a class is its F1."""
+
+
+@dataclass(frozen=True)
+class _ByPosition(Task):
+    num_classes: int
+    label_smoothing: float = 0.0
+    positions: tuple[int, ...] = field(default=(), repr=False)
+
+    activation = "softmax"
+    classes = True
+    noun = "classes"
+
+    @classmethod
+    def for_labels(cls, names: int, labels: Array | None) -> Self:
+        """Returns the task of so many classes; labels say of which positions."""
+        return cls(names, positions=() if labels is None else tuple(labels.shape[1:]))
+
+    @classmethod
+    def read(cls, labels: Array, name: str, shape: tuple[int | None, ...] = ()) -> Array:
+        """See `Task.read`: indices, one a position, become int32; 255 of bytes is void."""
+        positions, classes = max(0, len(shape) - 1), (shape[-1] if shape else None) or 0
+        if positions and labels.ndim == positions + 2:  # of one number, or one-hot
+            if labels.shape[-1] == 1:
+                labels = labels[..., 0]
+            elif labels.shape[-1] == classes:
+                if not (np.isin(labels, (0, 1)).all() and (labels.sum(-1) == 1).all()):
+                    raise InputError(
+                        f"{name} must be class indices or one-hot. Received: other rows."
+                    )
+                labels = labels.argmax(-1)
+        whole = labels.dtype.kind in "iub" or (
+            labels.dtype.kind == "f" and bool((labels == np.floor(labels)).all())
+        )
+        if labels.ndim < 2 or (positions and labels.ndim - 1 != positions) or not whole:
+            wanted = "(n, ...)" if not positions else f"(n, {', '.join(['size'] * positions)})"
+            raise InputError(
+                f"{name} must be class indices, one a position, of shape {wanted}. Received: shape "
+                f"{labels.shape}, type {labels.dtype}."
+            )
+        found = labels.astype(np.int32)
+        if labels.dtype == np.uint8 and classes <= 255:
+            found[labels == 255] = VOID
+        return found
+
+    @classmethod
+    def check(cls, labels: Array, part: str, name: str, names: int) -> None:
+        """See `Task.check`: indices are in [0, names), or void."""
+        known = labels[labels != VOID]
+        if not known.size:
+            raise InputError(
+                f"Labels of '{name}' must be of a class somewhere. Received: all void (-1) in the "
+                f"{part} part."
+            )
+        check_range(known, part, name, names)
+
+    @classmethod
+    def names_of(cls, labels: Array) -> int:
+        """Returns the largest index and one."""
+        return int(labels.max()) + 1
+
+    @classmethod
+    def counts(cls, labels: Array, names: int) -> list[int]:
+        """Returns the examples in which each class is anywhere."""
+        axes = tuple(range(1, labels.ndim))
+        return [int((labels == index).any(axes).sum()) for index in range(names)]
+
+    @classmethod
+    def counted(cls, counts: list[int]) -> int | None:
+        """Returns None: an example has any number of classes."""
+        return None
+
+    @property
+    def outputs(self) -> int:
+        """The number of classes."""
+        return self.num_classes
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """(positions ..., classes)."""
+        return (*self.positions, self.num_classes)
+
+    def loss(self, labels: Any, logits: Any) -> Any:
+        """Returns the mean over positions of the cross-entropy, (batch,).
+
+        Void positions are left out; an example of nothing else costs 0.
+        """
+        import tensorflow as tf
+
+        labels = tf.cast(labels, tf.int32)
+        known = tf.cast(labels != VOID, tf.float32)
+        target = tf.one_hot(labels, self.num_classes)
+        target = target * (1.0 - self.label_smoothing) + self.label_smoothing / self.num_classes
+        each = tf.nn.softmax_cross_entropy_with_logits(target, logits) * known
+        axes = tf.range(1, tf.rank(each))
+        return tf.reduce_sum(each, axes) / tf.maximum(tf.reduce_sum(known, axes), 1.0)
+
+    def chance_loss(self) -> float:
+        """Returns log K: the cross-entropy of a uniform guess with any target."""
+        return math.log(self.num_classes)
+
+    def constants(self, labels: Array) -> Iterator[Array]:
+        """Yield the most frequent class: no other constant answer is better in any quality."""
+        counts = np.bincount(labels[labels != VOID].ravel(), minlength=self.num_classes)
+        row = np.eye(self.num_classes)[counts.argmax()]
+        yield repeat_row(row, labels, tuple(labels.shape[1:]))
+
+    def quality(self, labels: Array, scores: Floats, *, threshold: float = 0.0) -> dict[str, float]:
+        """Returns the qualities over all positions of all examples together; see `of_tallies`."""
+        return self.of_tallies(self.tallies(labels, scores).sum(0))
+
+    @property
+    def tally_shape(self) -> tuple[int, ...]:
+        """See `tallies`."""
+        return (3, self.num_classes)
+
+    def tallies(
+        self, labels: Array, scores: Floats, *, threshold: float = 0.0
+    ) -> npt.NDArray[np.float64]:
+        """Returns how often each class was right, said and true at the positions of an example.
+
+        Shapes:
+            (n, 3, classes). The largest score wins; void positions are left out.
+        """
+        count, classes = len(labels), self.num_classes
+        true = labels.reshape(count, -1)
+        said = scores.reshape(count, -1, classes).argmax(-1)
+        known = true != VOID
+        # one bin a class and example
+        row = np.broadcast_to(np.arange(count)[:, None] * classes, true.shape)
+
+        def binned(chosen: npt.NDArray[np.bool_], of: Array) -> npt.NDArray[np.int64]:
+            found = np.bincount((row + of)[chosen], minlength=count * classes)
+            return found.reshape(count, classes)
+
+        right = known & (said == true)
+        found = [binned(right, true), binned(known, said), binned(known, true)]
+        return np.stack(found, 1).astype(np.float64)
+
+    def of_tallies(self, sums: npt.NDArray[np.float64]) -> dict[str, float]:
+        """Returns qualities of sums of `tallies`, (3, classes).
+
+        mean_iou: the mean over classes of right / (said + true - right); dice: of
+        2 right / (said + true); both over the classes that are said or true somewhere.
+        accuracy: the share of positions that are right.
+        """
+        right, said, true = sums
+        accuracy = float(right.sum() / max(true.sum(), 1.0))
+        found = {**overlaps(right, said, true), "accuracy": accuracy}
+        return {name: found[_SAME.get(name, name)] for name in self.qualities}
+
+    def agreement(self, scores: Floats, reference: Floats, *, threshold: float = 0.0) -> float:
+        """Returns the share of positions with the same largest score."""
+        return float((scores.argmax(-1) == reference.argmax(-1)).mean())
+
+
+class Segmentation(_ByPosition):
+    """Which of `num_classes` classes each pixel is of; labels (n, H, W) or (n, D, H, W).
+
+    Labels of -1 are void: neither learnt nor judged.
+
+    Reference:
+        Mean IoU and pixel accuracy: Long, Shelhamer & Darrell 2015, "Fully Convolutional
+        Networks for Semantic Segmentation", section 5. Deviation: classes that are neither
+        predicted nor there are no part of the mean.
+    """
+
+    name = "segmentation"
+    qualities = ("mean_iou", "dice", "accuracy")
+    least_agreement = 0.95
+
+
+class Tagging(_ByPosition):
+    """Which of `num_classes` classes each place of a sequence is of; labels (n, length).
+
+    Labels of -1 are void (padding): neither learnt nor judged.
+    """
+
+    name = "tagging"
+    qualities = ("accuracy", "f1_macro")

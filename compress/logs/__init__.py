@@ -1,6 +1,0 @@
-"""Logging where people look: TensorBoard, MLflow, Weights & Biases, or a log of one's own."""
-
-from compress.logs._base import Event, Log, Point, Source
-from compress.logs.follower import following
-
-__all__ = ["Event", "Log", "Point", "Source", "following"]

@@ -1,0 +1,111 @@
+"""MLflow: a run with a nested run for each item."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from compress.run.logs import Event
+
+EXPERIMENT = "paretune"
+PLACE = "mlflow"
+ADDRESS = "MLFLOW_TRACKING_URI"
+LONGEST = 500
+"""Letters of a parameter that MLflow takes."""
+BATCH = 1000
+"""Metrics that it takes at once."""
+
+
+class MlflowLog:
+    """Logs to `MLFLOW_TRACKING_URI`; without it to a database in the run's folder.
+
+    `mlflow ui --backend-store-uri sqlite:///FOLDER/mlflow/mlflow.db` shows that. The files of
+    the report are the outer run's artifacts.
+
+    Args:
+        folder: The run's.
+        name: What the run is called.
+        plan: Its options: parameters of the outer run.
+    """
+
+    def __init__(self, folder: Path, name: str, plan: Mapping[str, Any]) -> None:
+        os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+        from mlflow import MlflowClient
+
+        for library in ("alembic", "mlflow"):
+            logging.getLogger(library).setLevel(logging.WARNING)
+        home = (folder / PLACE).resolve()
+        home.mkdir(exist_ok=True)
+        own = ADDRESS not in os.environ
+        address = f"sqlite:///{home / 'mlflow.db'}" if own else os.environ[ADDRESS]
+        self._client = MlflowClient(address)
+        self._ids = _Ids(home / "runs.jsonl", address)
+        self._open = set[str]()
+        found = self._client.get_experiment_by_name(EXPERIMENT)
+        place = (home / "artifacts").as_uri() if own else None
+        self._experiment = (
+            self._client.create_experiment(EXPERIMENT, artifact_location=place)
+            if found is None
+            else found.experiment_id
+        )
+        self._outer = self._run("", name, {}, plan)
+
+    def _run(self, item: str, name: str, tags: dict[str, str], params: Mapping[str, Any]) -> str:
+        """Returns the run of an item: that of an earlier start, or a new one."""
+        from mlflow.entities import Param
+
+        known = self._ids.of.get(item)
+        if known is None:
+            made = self._client.create_run(self._experiment, run_name=name, tags=tags)
+            known = made.info.run_id
+            self._ids.add(item, known)
+            texts = {str(key): str(value)[:LONGEST] for key, value in params.items()}
+            # what stands there cannot be changed: it is told once
+            self._client.log_batch(known, params=[Param(*pair) for pair in texts.items()])
+        self._open.add(known)
+        return known
+
+    def take(self, event: Event) -> None:
+        """See `Log.take`."""
+        from mlflow.entities import Metric
+
+        tags = {"mlflow.parentRunId": self._outer, "paretune.kind": event.kind}
+        run = self._run(event.item, event.item, tags, event.params)
+        metrics = [
+            Metric(name, value, int(1000 * (time.time() if point.when is None else point.when)),
+                   point.step)
+            for point in event.points
+            for name, value in point.values.items()
+        ]  # fmt: skip
+        for start in range(0, len(metrics), BATCH):
+            self._client.log_batch(run, metrics=metrics[start : start + BATCH])
+        if event.kind != "model":  # nothing more comes of it
+            self._client.set_terminated(run)
+            self._open.discard(run)
+
+    def end(self, files: Sequence[Path], *, finished: bool) -> None:
+        """See `Log.end`."""
+        for path in files if finished else ():
+            self._client.log_artifact(self._outer, str(path))
+        for run in self._open:
+            self._client.set_terminated(run, "FINISHED" if finished else "KILLED")
+
+
+class _Ids:
+    """MLflow's ids of items, a line each: a run that goes on logs to the same."""
+
+    def __init__(self, path: Path, address: str) -> None:
+        self._path, self._address = path, address
+        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        told = [json.loads(line) for line in lines if line.endswith("]")]
+        self.of: dict[str, str] = {item: run for place, item, run in told if place == address}
+
+    def add(self, item: str, run: str) -> None:
+        self.of[item] = run
+        with open(self._path, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps([self._address, item, run]) + "\n")

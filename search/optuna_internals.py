@@ -1,0 +1,158 @@
+"""What is used of Optuna beyond its public API, each with the reason; the only module that does.
+
+Tested with the versions that pyproject.toml allows: another minor version is looked through first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+FIXED = "fixed_params"
+"""System attribute of a queued trial: its choices. `Study.enqueue_trial` writes it, and nothing
+public reads it."""
+
+
+def begin_trial(study: optuna.Study, queued: Iterable[FrozenTrial]) -> optuna.Trial:
+    """Begins the first of some queued trials that nobody else has taken, else a new one.
+
+    `Study.ask` would read the queue from the storage once more, and take its trials in their order
+    alone.
+    """
+    from optuna.exceptions import UpdateFinishedTrialError
+    from optuna.trial import Trial, TrialState
+
+    storage = study._storage
+    for trial in queued:
+        # another may have had it, and have ended it
+        with suppress(UpdateFinishedTrialError):
+            if storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
+                return Trial(study, trial._trial_id)
+    return Trial(study, storage.create_new_trial(study._study_id))
+
+
+def end_trial(
+    study: optuna.Study,
+    number: int,
+    state: optuna.trial.TrialState,
+    values: Sequence[float] | None,
+) -> None:
+    """Ends a trial; one that has ended stays as it is.
+
+    `Study.tell` reads the trial before, and of a database that costs several times as much.
+    """
+    from optuna.exceptions import UpdateFinishedTrialError
+
+    storage = study._storage
+    trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    with suppress(UpdateFinishedTrialError):
+        storage.set_trial_state_values(trial_id, state, values)
+
+
+def set_trial_attr(study: optuna.Study, trial: FrozenTrial, name: str, value: Any) -> None:
+    """Sets a system attribute of a running trial.
+
+    Samplers are given a `FrozenTrial`, of which nothing public sets any attribute.
+    """
+    study._storage.set_trial_system_attr(trial._trial_id, name, value)
+
+
+def set_study_attr(study: optuna.Study, name: str, value: Any) -> None:
+    """Sets a system attribute of a study: what Optuna keeps there moves with a study's trials.
+
+    `Study` shows its system attributes, and sets none.
+    """
+    study._storage.set_study_system_attr(study._study_id, name, value)
+
+
+def replay_journal(lines: Iterable[bytes], name: str) -> tuple[Any, list[FrozenTrial], int]:
+    """Does what the lines of a journal say, but for those that say nothing.
+
+    `JournalStorage` stops at the first line that it cannot read.
+
+    Args:
+        lines: Of the file, without a torn last one.
+        name: Of the study.
+
+    Returns:
+        The study (a `FrozenStudy`), or None; its trials; how many lines say nothing.
+    """
+    from optuna.storages.journal._storage import JournalStorageReplayResult
+
+    replay = JournalStorageReplayResult("reader")
+
+    def is_applied(line: bytes) -> bool:
+        try:
+            log = json.loads(line)
+            if not isinstance(log["worker_id"], str):
+                return False  # Optuna asks behind a change that is made already
+            replay.apply_logs([log])
+        except Exception:  # whatever a line that is none may set off
+            return False
+        return True
+
+    dropped = sum(not is_applied(line) for line in lines)
+    study = next((item for item in replay.get_all_studies() if item.study_name == name), None)
+    trials = [] if study is None else replay.get_all_trials(study._study_id, None)
+    return study, trials, dropped
+
+
+def serve_storage(storage: optuna.storages.BaseStorage, server: Any) -> None:
+    """Lets a server of gRPC answer for a storage.
+
+    `run_grpc_proxy_server` makes a server of its own, tells neither its port nor that another
+    listens there, and writes each trial anew for all that ask.
+    """
+    from optuna.storages._grpc.auto_generated import api_pb2_grpc
+
+    join: Any = api_pb2_grpc.add_StorageServiceServicer_to_server
+    join(_service_kind()(storage), server)
+
+
+@cache
+def _service_kind() -> Any:
+    """Returns the class of what answers: Optuna's, which writes a trial once for all that ask.
+
+    A hundred workers ask for the same trials, and to write one for the way takes as long as to
+    read it.
+    """
+    from optuna.storages._grpc import servicer
+    from optuna.storages._grpc.auto_generated import api_pb2
+
+    class Service(servicer.OptunaStorageProxyService):
+        def __init__(self, storage: Any) -> None:
+            super().__init__(storage)
+            self._written: dict[int, tuple[Any, Any]] = {}
+
+        def GetTrials(self, request: Any, context: Any) -> Any:  # noqa: N802 (the protocol's name)
+            import grpc
+
+            try:
+                trials = self._backend.get_all_trials(request.study_id, deepcopy=False)
+            except KeyError as error:
+                context.abort(code=grpc.StatusCode.NOT_FOUND, details=str(error))
+            wanted = set(request.included_trial_ids)
+            return api_pb2.GetTrialsReply(
+                trials=[
+                    self._on_the_way(trial)
+                    for trial in trials
+                    if trial._trial_id > request.trial_id_greater_than or trial._trial_id in wanted
+                ]
+            )
+
+        def _on_the_way(self, trial: Any) -> Any:
+            # a trial that has changed is another object: the storage below makes it anew
+            held, message = self._written.get(trial._trial_id, (None, None))
+            if held is not trial:
+                message = servicer._to_proto_trial(trial)
+                self._written[trial._trial_id] = trial, message
+            return message
+
+    return Service

@@ -1,1 +1,0 @@
-"""One trial: costs, training, stopping, its record."""

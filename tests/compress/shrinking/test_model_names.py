@@ -1,0 +1,198 @@
+"""What a compressed model's name says, and when pruning of channels may be skipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compress.core.device import Device
+from compress.core.errors import FeasibleError, InputError
+from compress.core.progress import silent
+from compress.data import Dataset
+from compress.model.io import load_model
+from compress.plan import Plan
+from compress.plan.fields import from_flat
+from compress.prune.channels import prune_channels
+from compress.report import render
+from compress.run.compressed import Compressed
+from compress.run.directory import RunFolder
+from compress.shrinking.case import Work, prepare
+from compress.shrinking.compression import compress_stage
+from compress.shrinking.files import measure_stage
+
+QUICK = {"epochs": 1, "batch_size": 32, "teacher": "none", "formats": "float32"}
+
+
+def mlp(*widths: int) -> Any:
+    """Dense layers on 4 inputs: h0, h1, ... and the head of three classes."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((4,))
+    for place, width in enumerate(widths):
+        x = keras.layers.Dense(width, activation="relu", name=f"h{place}")(x)
+    return keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="head")(x))
+
+
+def compressed(
+    model: Any, values: dict[str, object], data: Dataset, device: Device, place: Path
+) -> Compressed:
+    """Runs the compress stage on a model as a run does on one of its front."""
+    plan = from_flat(Plan, {**QUICK, **values})
+    folder = RunFolder(place)
+    folder.claim("compress", plan)
+    work = Work(data, plan, device)
+    compress_stage(prepare(model, Path("m.keras"), work), folder, "c")
+    (record,) = folder.read_compressed()
+    assert folder.model_file(record.small).is_file()
+    assert record.files()
+    for artifact in record.files():
+        name = record.small if artifact.variant == "pruned" else "m"
+        assert artifact.id == f"{name}.float32"
+        assert (place / artifact.file).is_file()
+    return record
+
+
+@pytest.mark.parametrize(
+    ("widths", "values", "name", "note"),
+    [
+        # 4 * 16 + 16 * 16 + 16 * 3 MACs; a hundredth of them is less than any layer needs
+        ((16, 16), {"channels": "0.01x", "sparsity": 0.5}, "m-p50", "macs must be at least"),
+        # a model that is below an absolute target already
+        ((16, 16), {"channels": "1M", "sparsity": 0.0}, "m-p0", "macs must be at most"),
+        ((), {"channels": "0.5x", "sparsity": 0.0}, "m-p0", "Received: none; held are 3 units"),
+        # the only layer is the first and the last one: its weights stay
+        ((), {"sparsity": 0.5}, "m-p0", "no layer was pruned"),
+        (
+            (64, 64),
+            {"channels": "0.5x", "sparsity": 0.5, "channel_criterion": "l2"},
+            "m-c0_5x-p50",
+            "",
+        ),
+    ],
+)
+def test_the_name_says_what_was_done(
+    widths: tuple[int, ...], values: dict[str, object], name: str, note: str,
+    blobs: Dataset, cpu: Device, tmp_path: Path,
+) -> None:  # fmt: skip
+    record = compressed(mlp(*widths), values, blobs, cpu, tmp_path / "run")
+    assert record.small == record.compressed == name
+    assert not note or any(note in text for text in record.notes)
+    assert (record.channels is None) == ("-c" not in name)
+    small, dense = load_model(tmp_path / "run" / "candidates" / f"{name}.keras"), mlp(*widths)
+    assert (small.count_params() < dense.count_params()) == ("-c" in name)
+
+
+def test_a_target_that_is_missed_is_not_in_the_name(
+    blobs: Dataset, cpu: Device, tmp_path: Path
+) -> None:
+    """One hidden layer of 16 in steps of 8: 0.7x is asked for, half is what can be kept."""
+    values = {"channels": "0.7x", "sparsity": 0.0, "round_to": 8}
+    record = compressed(mlp(16), values, blobs, cpu, tmp_path / "run")
+    assert record.small == "m-c0_5x"
+    assert record.channels is not None
+    assert record.channels["macs"] == [16 * 7, 8 * 7]
+    assert any("the nearest feasible macs" in text for text in record.notes)
+
+
+def test_a_model_of_open_sizes_is_compressed_at_the_datas(
+    digits: Dataset, cpu: Device, tmp_path: Path
+) -> None:
+    """Positions count: most MACs are in the first layers, most parameters in the last."""
+    import keras
+
+    x = inputs = keras.Input((None, None, 1))
+    for place, width in enumerate((32, 32, 64)):
+        x = keras.layers.Conv2D(width, 3, strides=1 + place // 2, padding="same")(x)
+    x = keras.layers.Dense(10, activation="softmax")(keras.layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(inputs, x)
+    values = {"channels": "0.5x", "sparsity": 0.0, "batch_size": 128}
+    record = compressed(model, values, digits, cpu, tmp_path / "run")
+    full = 64 * 9 * 32 + 64 * 9 * 32 * 32 + 16 * 9 * 32 * 64 + 640
+    assert record.channels is not None
+    assert record.channels["macs"][0] == full
+    dense, small = record.files()
+    assert (dense.macs, small.macs) == tuple(record.channels["macs"])
+    assert small.macs == pytest.approx(0.5 * full, rel=0.02)
+    assert dense.unsupported == small.unsupported == ()
+
+
+def test_a_record_of_the_first_release_is_named_by_its_files() -> None:
+    old = {
+        "model": "my.net", "teacher": "", "val": {}, "weights": {}, "best_epoch": 1, "epochs": 1,
+        "command": "", "seconds": 1.0, "device": "", "notes": [], "channels": None,
+        "artifacts": [
+            {"id": "my.net.float32", "variant": "dense"},
+            {"id": "my.net-c0_5x-p80.float32", "variant": "pruned"},
+        ],
+    }  # fmt: skip
+    assert Compressed(**old).small == "my.net-c0_5x-p80"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"channel_criterion": "nope"}, "Unknown channel criterion 'nope'"),
+        ({"channel_exclude": "nosuch"}, "'nosuch'. Choices: h0, h1"),
+    ],
+)
+def test_what_is_wrong_otherwise_is_not_swallowed(
+    values: dict[str, object], message: str, blobs: Dataset, cpu: Device, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        compressed(mlp(16, 16), {"channels": "0.5x", **values}, blobs, cpu, tmp_path / "run")
+    assert not list((tmp_path / "run").glob("compressed/*"))
+
+
+@pytest.mark.parametrize("arguments", [{"macs": 0.01}, {"macs": 1e9}, {"params": 10}])
+def test_targets_that_cannot_be_met_have_an_error_of_their_own(arguments: dict[str, Any]) -> None:
+    with pytest.raises(FeasibleError):
+        prune_channels(mlp(16, 16), **arguments)
+
+
+def test_a_model_without_channels_cannot_meet_a_target() -> None:
+    with pytest.raises(FeasibleError, match="Received: none"):
+        prune_channels(mlp(), macs=0.5)
+    with pytest.raises(InputError, match="Unknown channel criterion") as wrong:
+        prune_channels(mlp(16), macs=0.5, criterion="nope")
+    assert not isinstance(wrong.value, FeasibleError)
+
+
+@pytest.mark.slow
+def test_nothing_is_trained_and_all_is_repaired(
+    blobs: Dataset, cpu: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compress.train.train", lambda *_, **__: pytest.fail("nothing is trained"))
+    values = {"channels": "0.5x", "sparsity": 0.5, "epochs": 0, "channel_steps": 2}
+    place = tmp_path / "run"
+    record = compressed(mlp(64, 64, 64), values, blobs, cpu, place)
+    assert (record.small, record.epochs, record.finetuned) == ("m-c0_5x-p50", 0, 0)
+    assert "nothing was fine-tuned (0 epochs)" in record.notes
+    for part in (record.channels, record.weights):
+        assert part is not None
+        (before, after), *_ = part["repair"]["output_error"]
+        assert after < before
+    # the second step repairs what both steps broke: it aims at the dense model
+    assert record.channels is not None
+    broken = [layer["name"] for layer in record.channels["repair"]["layers"] if layer["before"]]
+    assert broken == ["h1", "h2", "head"]
+    small = load_model(place / "candidates" / f"{record.small}.keras")
+    middle = small.get_layer("h1").kernel.numpy()
+    assert (middle == 0).mean() == pytest.approx(0.5, abs=0.05)
+    measure_stage(RunFolder(place), from_flat(Plan, {"latency_budget": 0.2}), silent)
+    page = render(place)
+    text = (place / "report.html").read_text("utf-8")
+    assert "compression trained nothing" in text
+    assert "without training" in text
+    assert "Behind channels that left: " in text
+    assert "Behind weights that left: " in text
+    for what in ("channels", "weights"):
+        assert f"Errors of layers behind {what} that left" in text
+    assert page.compressed[0].finetuned == 0
+
+
+def test_options_of_a_training_without_one() -> None:
+    with pytest.raises(InputError, match="as_long must go with fine-tuning"):
+        from_flat(Plan, {"epochs": 0, "as_long": True})

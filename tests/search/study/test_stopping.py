@@ -1,0 +1,125 @@
+"""Stopping rules against arithmetic by hand, and on recorded learning curves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+
+from benchmarks._stored import newest
+from benchmarks.search_stopping import judge, replay, volume
+from compress.core.errors import InputError
+from compress.plan.fields import from_flat
+from search.plan import SearchPlan, StoppingOptions
+from search.plan.stopping import rungs
+from search.study.early_stopping import Dominance, Stopper, make_rule
+
+
+def losses(*rows: tuple[float, float]) -> Any:
+    """(accuracy, MACs) pairs as losses."""
+    return np.array([[-accuracy, cost] for accuracy, cost in rows])
+
+
+@pytest.mark.parametrize(
+    ("own", "stops"),
+    [
+        ((0.78, 100), True),  # 0.80 at 100 is better by exactly the margin, at no more cost
+        ((0.781, 100), False),
+        ((0.78, 99), False),  # cheaper than all that are better
+        ((0.60, 50), False),  # 0.61 at 50: better by less than the margin
+        ((0.58, 50), True),
+        ((0.10, 10), False),
+    ],
+)
+def test_dominance_by_a_margin(own: tuple[float, float], stops: bool) -> None:
+    table = losses((0.80, 100), (0.61, 50), (0.90, 1000), own)
+    assert Dominance(0.02).stops(table, 3) is stops
+
+
+def test_dominance_without_margin_does_not_stop_a_trial_by_itself() -> None:
+    assert not Dominance(0.0).stops(losses((0.5, 100), (0.6, 200)), 0)
+    assert Dominance(0.0).stops(losses((0.5, 100), (0.5, 100)), 0)  # an equal one is there
+
+
+def test_dominance_needs_every_cost_to_be_no_more() -> None:
+    table = np.array([[-0.9, 100.0, 5.0], [-0.5, 100.0, 4.0]])
+    assert not Dominance(0.02).stops(table, 1)
+    table[1, 2] = 5.0
+    assert Dominance(0.02).stops(table, 1)
+
+
+def test_rungs() -> None:
+    assert rungs("dominance", 8) == (1, 2, 4)
+    assert rungs("dominance", 12) == (2, 3, 6)
+    assert rungs("dominance", 4) == (1, 2)
+    assert rungs("dominance", 2) == (1,)
+    assert rungs("dominance", 1) == ()
+    assert rungs("dominance", 8, (6, 2)) == (2, 6)
+    assert rungs("none", 8) == ()
+    with pytest.raises(InputError, match=r"rungs must be in \[1, 8\).*Received: 8"):
+        rungs("dominance", 8, (8,))
+
+
+@pytest.mark.parametrize(
+    ("flat", "message"),
+    [
+        ({"stopping": "median"}, "Unknown stopping rule 'median'. Choices: dominance, none"),
+        ({"stop_margin": -0.1}, "stop_margin must be at least 0"),
+        ({"rungs": "2,x"}, "rungs must be a whole number, like .* Received: 'x'"),
+        ({"rungs": "0"}, "rungs must be at least 1"),
+        ({"rungs": "12"}, r"rungs must be in \[1, 12\)"),
+        ({"plateau": -1}, "plateau must be at least 0"),
+        ({"trial_minutes": 0.0}, "trial_minutes must be above 0"),
+        ({"max_minutes": -1.0}, "max_minutes must be above 0"),
+        ({"target": "accuracy=0.9"}, "target must be comparisons like"),
+        ({"target": "accuracy>=high"}, "target must compare accuracy with a number like"),
+        ({"target": "flops<=3"}, "Unknown quality or cost 'flops'"),
+        ({"converged_after": -1}, "converged_after must be at least 0"),
+    ],
+)
+def test_bad_options(flat: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_flat(SearchPlan, flat)
+
+
+def test_rungs_stand_in_the_storage() -> None:
+    """Two trials of one study, as two processes have them: the second learns of the first."""
+    study = optuna.create_study(directions=["maximize", "minimize"])
+
+    def stopper() -> Stopper:
+        return Stopper(study.ask(), Dominance(0.02), (2, 4), [1000.0])
+
+    first, second = stopper(), stopper()
+    assert not second.stops(2, 0.5)  # nobody else has reached the rung
+    assert not first.stops(1, 0.1)  # no rung
+    assert not first.stops(2, 0.9)
+    assert not second.stops(3, 0.1)
+    assert not first.stops(4, 0.9)
+    assert second.stops(4, 0.6)
+    assert study.trials[1].user_attrs == {"costs": [1000.0], "rung2": 0.5, "rung4": 0.6}
+
+
+def test_replay_by_hand() -> None:
+    curves = [
+        {"macs": 1e4, "accuracy": [0.5, 0.6, 0.7, 0.75]},
+        {"macs": 1e5, "accuracy": [0.5, 0.5, 0.5, 0.5]},  # stopped after 2: 0.6 is cheaper
+        {"macs": 1e6, "accuracy": [0.7, 0.8, 0.9, 0.9]},
+    ]
+    spent, found = replay(curves, Dominance(0.05), (2,))
+    assert spent == 4 + 2 + 4
+    # (0.75, 1e4): 0.25 of 0.5 high, all 4 of 4 wide; (0.9, 1e6) adds 0.15 / 0.5 over 2 of 4
+    assert found == pytest.approx(0.5 + 0.3 * 0.5)
+    assert volume([(-0.75, 1e4)]) == pytest.approx(0.5)
+
+
+def test_the_default_rule_on_recorded_curves() -> None:
+    """At least half of the epochs saved at under 0.5 % less hypervolume."""
+    content = newest("search_curves").result
+    curves, defaults = content["candidates"], StoppingOptions()
+    assert len(curves) == 50
+    rule = make_rule(defaults.rule, defaults.margin)
+    found = judge(curves, rule, rungs(defaults.rule, content["epochs"]), orders=60)
+    assert found["epochs_ratio"] >= 2.0
+    assert found["loss"] < 0.005
